@@ -1,0 +1,189 @@
+"""`cohort.csv`: which cases exist, who holds them, and what was labelled in them.
+
+One row per case with the columns `case, site, modality, split, image, label, annotated`. Paths are
+relative to the file. `annotated` lists, separated by spaces, the label values of the organs that were
+looked for in that case; empty means all of the cohort's organs. A case without a label file has an
+empty `label` and can be predicted, not trained on or scored. Organs other than AMOS's are named in an
+optional `organs.csv` beside it (`label,organ`).
+"""
+
+import csv
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, cast
+
+from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_json, whole_file
+
+Modality = Literal["CT", "MR"]
+Split = Literal["train", "val", "test"]
+COLUMNS = ("case", "site", "modality", "split", "image", "label", "annotated")
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan with its label map. `annotated` holds the label values looked for in it."""
+
+    case: str
+    site: str
+    modality: Modality
+    split: Split
+    image: Path
+    label: Path | None
+    annotated: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """All cases and who holds them. `organs` maps label values to names; label 0 is background."""
+
+    cases: tuple[Case, ...]
+    organs: dict[int, str] = field(default_factory=lambda: dict(AMOS_ORGANS))
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return tuple(sorted({case.site for case in self.cases}))
+
+    @property
+    def seen_sites(self) -> tuple[str, ...]:
+        """Sites with at least one labelled training case."""
+        return tuple(sorted({c.site for c in self.cases if c.split == "train" and c.label is not None}))
+
+    @property
+    def unseen_sites(self) -> tuple[str, ...]:
+        return tuple(site for site in self.sites if site not in self.seen_sites)
+
+    def of(self, *, site: str | None = None, split: Split | None = None, labelled: bool = False) -> tuple[Case, ...]:
+        """The cases of a site and a split, in the cohort's order; with `labelled`, those with a label map."""
+        return tuple(
+            c
+            for c in self.cases
+            if (site is None or c.site == site)
+            and (split is None or c.split == split)
+            and (not labelled or c.label is not None)
+        )
+
+    def only(self, sites: Iterable[str]) -> "Cohort":
+        """The cohort of some of its sites.
+
+        Raises:
+            AmosError: a site that the cohort does not have.
+        """
+        wanted = set(sites)
+        if unknown := wanted - set(self.sites):
+            raise AmosError(f"no site {', '.join(sorted(unknown))} in this cohort; it has {', '.join(self.sites)}")
+        return replace(self, cases=tuple(c for c in self.cases if c.site in wanted))
+
+    def holding_out(self, sites: Iterable[str]) -> "Cohort":
+        """The cohort in which `sites` train nothing: their training and validation cases are dropped."""
+        held = set(sites)
+        self.only(held)
+        return replace(self, cases=tuple(c for c in self.cases if c.site not in held or c.split == "test"))
+
+    def content_hash(self) -> str:
+        """A hash of who holds which case with which organs annotated (not of where the files lie)."""
+        return sha256_of_json(
+            [self.organs, [[c.case, c.site, c.modality, c.split, list(c.annotated)] for c in self.cases]]
+        )
+
+
+def _organs_beside(path: Path) -> dict[int, str]:
+    organs_file = path.with_name("organs.csv")
+    if not organs_file.is_file():
+        return dict(AMOS_ORGANS)
+    with organs_file.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            organs = {int(row["label"]): row["organ"].strip() for row in csv.DictReader(file)}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise AmosError(f"{organs_file}: must have the columns label (a number) and organ") from None
+    if not organs or min(organs) < 1 or max(organs) > 255:
+        raise AmosError(f"{organs_file}: labels must lie between 1 and 255")
+    return dict(sorted(organs.items()))
+
+
+def read_cohort(path: Path | str) -> Cohort:
+    """Read `cohort.csv` (or the folder that holds it).
+
+    Raises:
+        AmosError: no such file, a missing column, a case twice, or a value that is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "cohort.csv"
+    if not path.is_file():
+        raise AmosError(f"{path}: no such cohort file; make one with 'amos-fl data amos22' or 'amos-fl data phantom'")
+    organs = _organs_beside(path)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+            if missing:
+                raise AmosError(f"{path}: no column {', '.join(missing)}; a cohort has the columns {', '.join(COLUMNS)}")
+            cases = tuple(_case(path, reader.line_num, row, organs) for row in reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise AmosError(f"{path}: is not a CSV text file ({error})") from None
+    seen: set[str] = set()
+    for case in cases:
+        if case.case in seen:
+            raise AmosError(f"{path}: case {case.case} stands there twice; every case needs a name of its own")
+        seen.add(case.case)
+    if not cases:
+        raise AmosError(f"{path}: holds no case")
+    return Cohort(cases, organs)
+
+
+def _case(path: Path, line: int, row: dict[str, str | None], organs: dict[int, str]) -> Case:
+    value = {column: (row[column] or "").strip() for column in COLUMNS}
+    where = f"{path}, line {line}"
+    for column in ("case", "site", "image"):
+        if not value[column]:
+            raise AmosError(f"{where}: the column {column} is empty")
+    if not _plain_name(value["case"]) or not _plain_name(value["site"]):
+        raise AmosError(f"{where}: case and site names may hold letters, digits, '.', '_' and '-' only")
+    modality = {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(value["modality"].upper())
+    if modality is None:
+        raise AmosError(f"{where}: modality is {value['modality']!r}; it must be CT or MR")
+    if value["split"] not in SPLITS:
+        raise AmosError(f"{where}: split is {value['split']!r}; it must be train, val or test")
+    try:
+        annotated = tuple(sorted({int(word) for word in value["annotated"].split()})) or tuple(organs)
+    except ValueError:
+        raise AmosError(f"{where}: annotated is {value['annotated']!r}; it lists label values like '1 2 6'") from None
+    if unknown := set(annotated) - set(organs):
+        raise AmosError(f"{where}: annotated names {min(unknown)}, which is no organ of this cohort")
+    return Case(
+        case=value["case"],
+        site=value["site"],
+        modality=cast(Modality, modality),
+        split=cast(Split, value["split"]),
+        image=path.parent / value["image"],
+        label=path.parent / value["label"] if value["label"] else None,
+        annotated=annotated,
+    )
+
+
+def _plain_name(name: str) -> bool:
+    return all(ch.isalnum() or ch in "._-" for ch in name) and not name.startswith(".")
+
+
+def write_cohort(cohort: Cohort, path: Path | str) -> None:
+    """Write `cohort.csv`, with paths relative to it, and `organs.csv` where the organs are not AMOS's."""
+    path = Path(path)
+    folder = path.parent.resolve()
+
+    def relative(file: Path | None) -> str:
+        return "" if file is None else Path(os.path.relpath(file.resolve(), folder)).as_posix()
+
+    if cohort.organs != AMOS_ORGANS:
+        with whole_file(path.with_name("organs.csv")) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("label", "organ"), *cohort.organs.items()])
+    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for c in cohort.cases:
+            annotated = " ".join(map(str, c.annotated))
+            writer.writerow([c.case, c.site, c.modality, c.split, relative(c.image), relative(c.label), annotated])

@@ -1,0 +1,29 @@
+"""What goes wrong, said in one plain sentence that names the file, site or setting and the remedy."""
+
+
+class AmosError(Exception):
+    """Bad input or settings: the command line prints the sentence and exits with code 2."""
+
+    exit_code = 2
+
+
+class RunStopped(AmosError):
+    """A run that could not go on (too few sites answered); its last checkpoint stands. Exit code 3."""
+
+    exit_code = 3
+
+
+class Interrupted(Exception):  # noqa: N818 - a request that was granted, not an error
+    """The user asked to stop (Ctrl-C) and the work stopped between two steps."""
+
+
+class TrainingDiverged(AmosError):
+    """The loss is not finite; the site's update is withheld."""
+
+
+class SiteTimeout(AmosError):
+    """A site used more than its time for one round."""
+
+
+class AmosWarning(UserWarning):
+    """Something a user should know that does not stop the work."""

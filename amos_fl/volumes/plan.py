@@ -1,0 +1,100 @@
+"""The plan: the one physical scale at which a run's network sees every scan.
+
+Axes are NIfTI's canonical x (to the patient's left in RAS: right to left), y, z everywhere in this
+program. The paper writes z first: its CT patch 64x160x160 at 2.0x0.69x0.69 mm is (160, 160, 64) at
+(0.69, 0.69, 2.0) mm here.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from amos_fl.errors import AmosError
+
+Triple = tuple[int, int, int]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Plan(BaseModel):
+    """Spacing, patch and pooling of a run; CT's intensity normalisation. The same for all its sites.
+
+    `strides[i]` is the pooling before stage i of the network (the first is 1, 1, 1) and `kernels[i]`
+    the convolution kernel of that stage's encoder.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "custom"
+    spacing_mm: tuple[Positive, Positive, Positive]
+    patch: Triple
+    strides: tuple[Triple, ...]
+    kernels: tuple[Triple, ...]
+    ct_clip_hu: tuple[float, float] = (-991.0, 362.0)
+    ct_mean_hu: float = 50.0
+    ct_sd_hu: Positive = 141.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Plan":
+        if len(self.strides) != len(self.kernels):
+            raise ValueError("strides and kernels must have one entry per stage each")
+        for axis, size in enumerate(self.patch):
+            factor = self.divisor[axis]
+            if size < factor or size % factor:
+                raise ValueError(f"patch {self.patch} must be a multiple of the strides' product {self.divisor}")
+        return self
+
+    @property
+    def divisor(self) -> Triple:
+        """What a patch's sides must be multiples of: the product of the strides per axis."""
+        product = [1, 1, 1]
+        for stride in self.strides:
+            product = [p * s for p, s in zip(product, stride, strict=True)]
+        return (product[0], product[1], product[2])
+
+    def preparation(self) -> dict[str, object]:
+        """The part of the plan on which a prepared case depends (the key of the training store)."""
+        return self.model_dump(mode="json", include={"spacing_mm", "patch", "ct_clip_hu", "ct_mean_hu", "ct_sd_hu"})
+
+
+def _isotropic(stages: int) -> dict[str, tuple[Triple, ...]]:
+    return {"strides": ((1, 1, 1), *[(2, 2, 2)] * (stages - 1)), "kernels": ((3, 3, 3),) * stages}
+
+
+PLANS: dict[str, Plan] = {
+    plan.name: plan
+    for plan in (
+        # A scale at which two CPU cores can train.
+        Plan(name="coarse", spacing_mm=(5.0, 5.0, 6.0), patch=(32, 32, 32), **_isotropic(4)),
+        # The paper's CT patch; target spacing, pooling and kernels as nnU-Net's planner gives them for AMOS CT.
+        Plan(
+            name="amos-ct",
+            spacing_mm=(0.69, 0.69, 2.0),
+            patch=(160, 160, 64),
+            strides=((1, 1, 1), (2, 2, 1), *[(2, 2, 2)] * 4),
+            kernels=((3, 3, 1), *[(3, 3, 3)] * 5),
+        ),
+        # The paper's MR patch and the planner's values for AMOS MR.
+        Plan(
+            name="amos-mr",
+            spacing_mm=(1.19, 1.19, 3.0),
+            patch=(224, 160, 48),
+            strides=((1, 1, 1), (2, 2, 1), *[(2, 2, 2)] * 3, (2, 2, 1)),
+            kernels=((3, 3, 1), *[(3, 3, 3)] * 5),
+        ),
+    )
+}
+
+
+def plan_named(name: str) -> Plan:
+    """The built-in plan of that name.
+
+    Raises:
+        AmosError: there is none.
+    """
+    try:
+        return PLANS[name]
+    except KeyError:
+        raise AmosError(f"no plan {name!r}; there are {', '.join(PLANS)}") from None
+
+
+PlanName = Literal["auto", "coarse", "amos-ct", "amos-mr"]
