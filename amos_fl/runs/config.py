@@ -1,0 +1,173 @@
+"""The settings of a run: one pydantic model, from YAML and the command line, written to the run folder."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from amos_fl.errors import AmosError
+from amos_fl.training.settings import TrainingSettings
+from amos_fl.volumes.plan import Plan, plan_named
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EvaluationSettings(_Settings):
+    """How and when a run's weights are scored."""
+
+    every: int = Field(default=5, ge=1, description="score the validation cases every so many rounds")
+    unseen: bool = Field(default=True, description="score the unseen sites then, too")
+    tolerance_mm: float = Field(default=1.0, gt=0, description="tolerance of the NSD")
+    overlap: float = Field(default=0.5, ge=0, lt=1, description="overlap of neighbouring windows")
+    mirror: bool = Field(default=False, description="average the prediction over all mirror images")
+    predictions: bool = Field(default=False, description="keep the test predictions as NIfTI files in the run folder")
+
+
+class EngineSettings(_Settings):
+    """What carries the messages between server and sites."""
+
+    name: Literal["inline", "ray"] = "inline"
+    parallel_sites: int | None = Field(default=None, ge=1, description="ray: sites at the same time; default: as fit")
+    cpus_per_site: int | None = Field(default=None, ge=1, description="ray: default: the threads of a site")
+    gpus_per_site: float = Field(default=0.0, ge=0, description="ray: share of a GPU per site")
+    address: str | None = Field(default=None, description="ray: an existing cluster, host:port")
+
+
+class RunConfig(_Settings):
+    """Everything that decides what a run computes, and where and how it is carried out."""
+
+    cohort: Path | None = Field(default=None, description="cohort.csv or its folder; none: the embedded phantom")
+    sites: tuple[str, ...] | None = Field(default=None, description="only these sites take part")
+    hold_out: tuple[str, ...] = Field(default=(), description="these sites train nothing")
+    seed: int = Field(default=0, ge=0)
+    model: str = "small"
+    plan: Plan = Field(default_factory=lambda: plan_named("coarse"))
+    strategy: str = Field(default="fedavg", description="fedavg, fedprox, or module:Class of a Flower strategy")
+    strategy_options: dict[str, float | int | bool | str] = Field(default_factory=dict)
+    rounds: int = Field(default=10, ge=1)
+    local_steps: int = Field(default=50, ge=0)
+    weighting: Literal["cases", "equal", "steps"] = "cases"
+    optimizer_state: Literal["reset", "keep"] = "reset"
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    selection: Literal["best", "last"] = "best"
+    min_sites: int | None = Field(default=None, ge=1, description="fewer updates than this stop the run; default: all")
+    site_timeout_s: float | None = Field(default=None, gt=0, description="a site's time for one round's training")
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    device: str = "cpu"
+    prepare_workers: int = Field(default=1, ge=1, description="processes that prepare a site's cases")
+    keep_checkpoints: Literal["needed", "all"] = "needed"
+
+    def science(self) -> dict[str, Any]:
+        """The settings that decide the weights: two runs with the same ones and cohort give the same weights."""
+        where = {"cohort", "engine", "prepare_workers", "keep_checkpoints", "site_timeout_s", "device"}
+        return self.model_dump(mode="json", exclude=where)
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _keys(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """A hint that names the nearest of `words`, or all of them where none is near.
+
+    >>> nearest("fedprx", ["fedavg", "fedprox"])
+    "did you mean 'fedprox'?"
+    """
+    words = list(words)
+    close = difflib.get_close_matches(word, words, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(words)}"
+
+
+def _message(error: ValidationError, source: str) -> str:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{source}: no setting {key!r}; {nearest(key, _keys(RunConfig))}"
+    shown = repr(first["input"]) if not isinstance(first["input"], dict) else "the given mapping"
+    return f"{source}: {key or 'settings'} is {shown}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, nested mappings merged key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping of settings.
+
+    Raises:
+        AmosError: no such file, not YAML, not a mapping.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise AmosError(f"{path}: no such settings file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise AmosError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise AmosError(f"{path}: must hold settings as 'key: value' lines")
+    return data
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """One `--set key=value` as nested settings; the value is read as YAML.
+
+    >>> parse_assignment("training.learning_rate=0.02")
+    {'training': {'learning_rate': 0.02}}
+
+    Raises:
+        AmosError: no `=`, an unknown key, or a value that is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise AmosError(f"--set {text}: must have the form key=value, like training.learning_rate=0.02")
+    known = _keys(RunConfig)
+    if key not in known and not key.startswith(("strategy_options.", "plan.")):
+        raise AmosError(f"--set {text}: no setting {key!r}; {nearest(key, known)}")
+    try:
+        data: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise AmosError(f"--set {text}: {value!r} is not a value") from None
+    if isinstance(data, str):
+        try:  # YAML reads 1e-3 as text, Python and every user as a number.
+            data = float(data)
+        except ValueError:
+            pass
+    for part in reversed(key.split(".")):
+        data = {part: data}
+    return data
+
+
+def resolve(layers: Iterable[tuple[str, dict[str, Any]]]) -> RunConfig:
+    """The run's settings from layers of (source, nested settings), later ones over earlier ones.
+
+    A plan may be given by its name. Raises AmosError, in words that name the setting, for what is not valid.
+    """
+    merged: dict[str, Any] = {}
+    source = "settings"
+    for source, layer in layers:
+        if isinstance(layer.get("plan"), str):
+            layer = {**layer, "plan": plan_named(layer["plan"]).model_dump()}
+        merged = merge(merged, layer)
+        try:
+            RunConfig.model_validate(merged)
+        except ValidationError as error:
+            raise AmosError(_message(error, source)) from None
+    return RunConfig.model_validate(merged)

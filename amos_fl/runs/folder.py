@@ -1,0 +1,174 @@
+"""The run folder: everything that one run leaves behind, and what it needs to go on.
+
+    config.yaml           the resolved settings            versions.json   what computed it
+    cohort.csv            the cases that took part         ledger.jsonl    one line per finished round
+    checkpoints/round_N/  weights, the strategy's memory   evaluations/    scores of a round, sums and counts
+    sites/SITE/           what a site is given and keeps   model/          the chosen weights and their card
+    scores.csv            test scores per case and organ   summary.md      the run on one page
+"""
+
+import json
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from safetensors.numpy import save_file
+
+from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
+from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_json, whole_folder, write_json, write_text
+from amos_fl.runs.config import RunConfig, read_yaml, resolve
+from amos_fl.runs.events import StopFile
+from amos_fl.runs.weights import Arrays, read_arrays
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after a round: weights, what the strategy remembers, and the ledger so far."""
+
+    round: int
+    weights: Arrays
+    strategy_arrays: Arrays
+    strategy_values: dict[str, Any]
+    ledger: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run, by name."""
+
+    path: Path
+
+    @property
+    def stop_file(self) -> StopFile:
+        return StopFile(self.path / "stop")
+
+    def site(self, site: str) -> Path:
+        return self.path / "sites" / site
+
+    def checkpoint_folder(self, round_number: int) -> Path:
+        return self.path / "checkpoints" / f"round_{round_number:04d}"
+
+    def evaluation_file(self, round_number: int, split: str) -> Path:
+        return self.path / "evaluations" / f"round_{round_number:04d}_{split}.json"
+
+    @property
+    def run_id(self) -> str:
+        """The name under which sites keep their state: a hash of what the run computes and of its cohort."""
+        return json.loads((self.path / "versions.json").read_text())["run_id"]
+
+    def config(self) -> RunConfig:
+        return resolve([(str(self.path / "config.yaml"), read_yaml(self.path / "config.yaml"))])
+
+    def cohort(self) -> Cohort:
+        return read_cohort(self.path / "cohort.csv")
+
+    def ledger(self) -> list[dict[str, Any]]:
+        file = self.path / "ledger.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+    def write_ledger(self, entries: list[dict[str, Any]]) -> None:
+        write_text(self.path / "ledger.jsonl", "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries))
+
+    def rounds_with_checkpoints(self) -> list[int]:
+        pattern = re.compile(r"round_(\d+)")
+        found = (pattern.fullmatch(folder.name) for folder in (self.path / "checkpoints").glob("round_*"))
+        return sorted(int(match[1]) for match in found if match)
+
+    def save_checkpoint(
+        self,
+        round_number: int,
+        weights: Mapping[str, np.ndarray],
+        strategy_arrays: Mapping[str, np.ndarray],
+        strategy_values: Mapping[str, Any],
+        ledger: list[dict[str, Any]],
+    ) -> None:
+        """Write a checkpoint; one rename makes it appear with all its files."""
+        with whole_folder(self.checkpoint_folder(round_number)) as beside:
+            save_file({k: np.ascontiguousarray(v) for k, v in weights.items()}, beside / "weights.safetensors")
+            if strategy_arrays:
+                save_file({k: np.ascontiguousarray(v) for k, v in strategy_arrays.items()}, beside / "strategy.safetensors")
+            write_json(beside / "state.json", {"strategy": dict(strategy_values), "ledger": ledger})
+
+    def read_checkpoint(self, round_number: int) -> Checkpoint:
+        """Read the checkpoint of a round.
+
+        Raises:
+            AmosError: there is none, or it is damaged.
+        """
+        folder = self.checkpoint_folder(round_number)
+        weights = read_arrays(folder / "weights.safetensors")
+        strategy = folder / "strategy.safetensors"
+        try:
+            state = json.loads((folder / "state.json").read_text())
+        except (OSError, ValueError):
+            raise AmosError(f"{folder}: is damaged; remove this folder and resume from the round before") from None
+        arrays = read_arrays(strategy) if strategy.is_file() else {}
+        return Checkpoint(round_number, weights, arrays, state["strategy"], state["ledger"])
+
+    def prune_checkpoints(self, keep: set[int]) -> None:
+        for round_number in self.rounds_with_checkpoints():
+            if round_number not in keep:
+                shutil.rmtree(self.checkpoint_folder(round_number), ignore_errors=True)
+
+    def write_evaluation(self, round_number: int, split: str, result: dict[str, Any]) -> None:
+        write_json(self.evaluation_file(round_number, split), result)
+
+    def read_evaluation(self, round_number: int, split: str) -> dict[str, Any] | None:
+        file = self.evaluation_file(round_number, split)
+        return json.loads(file.read_text()) if file.is_file() else None
+
+
+def versions() -> dict[str, str]:
+    """The versions of everything that decides the numbers of a run, and the machine's processor type."""
+    found = {"python": platform.python_version(), "machine": platform.machine(), "system": sys.platform}
+    for package in ("amos-fl", "flwr", "torch", "monai", "nibabel", "numpy", "scipy", "blosc2", "ray"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def create_run(path: Path, config: RunConfig, cohort: Cohort) -> RunFolder:
+    """Make a new run folder with its settings, cohort and versions.
+
+    Raises:
+        AmosError: the folder holds a run already, or other files.
+    """
+    if (path / "config.yaml").exists():
+        raise AmosError(f"{path}: holds a run already; continue it with --resume {path}, or choose another --out")
+    if path.is_dir() and any(path.iterdir()):
+        raise AmosError(f"{path}: is not empty; choose another --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AmosError(f"{path}: cannot make this folder ({error.strerror}); choose another --out") from None
+    folder = RunFolder(path)
+    write_cohort(cohort, path / "cohort.csv")
+    science = config.science()
+    run_id = sha256_of_json([science, cohort.content_hash()])[:16]
+    about = {"run_id": run_id, "cohort_sha256": cohort.content_hash(), "versions": versions()}
+    write_json(path / "versions.json", about)
+    # Last, because its presence says that the folder is a run.
+    write_text(path / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    return folder
+
+
+def open_run(path: Path) -> RunFolder:
+    """The run in a folder.
+
+    Raises:
+        AmosError: the folder holds none.
+    """
+    if not (path / "config.yaml").is_file():
+        raise AmosError(f"{path}: holds no run (there is no config.yaml in it)")
+    return RunFolder(path)

@@ -1,0 +1,209 @@
+"""A site's Flower ClientApp: it describes itself, trains, and evaluates on a named split."""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from torch import nn
+
+from amos_fl.cohort.table import Case, Cohort, Split, read_cohort
+from amos_fl.errors import AmosError, SiteTimeout
+from amos_fl.files import write_json
+from amos_fl.inference.evaluate import evaluate_cases
+from amos_fl.metrics.scores import Scores
+from amos_fl.networks.registry import build_network
+from amos_fl.runs.events import Listener, SiteWork, silent
+from amos_fl.runs.weights import arrays_of, load_arrays
+from amos_fl.training.loop import StepReport, train
+from amos_fl.volumes.plan import Plan
+from amos_fl.volumes.prepare import prepare_cases
+from amos_fl.volumes.store import PreparedCase
+from amos_fl_clients.messages import (
+    ARRAYS,
+    PROXIMAL_MU,
+    WEIGHT,
+    Description,
+    Task,
+    record_of,
+    reply_with,
+    task_of,
+    value_of,
+    views_of,
+)
+from amos_fl_clients.settings import SiteSettings
+from amos_fl_clients.state import load_momentum, save_momentum
+
+Check = Callable[[], None]
+
+
+def _nothing() -> None:
+    pass
+
+
+@lru_cache(maxsize=1)
+def _network(model: str, plan: Plan, organ_count: int, device: str) -> nn.Module:
+    """One network per process: every use overwrites all of its weights."""
+    return build_network(model, plan, organ_count, seed=0).to(device)
+
+
+def _loaded_network(message: Message, task: Task, device: str) -> nn.Module:
+    network = _network(task.model, task.plan, len(task.organs), device)
+    load_arrays(network, views_of(message.content.array_records[ARRAYS]))
+    return network
+
+
+def _own_cohort(settings: SiteSettings) -> Cohort:
+    cohort = read_cohort(settings.cohort)
+    if cohort.sites != (settings.site,):
+        raise AmosError(f"site {settings.site}: its cohort holds cases of {', '.join(cohort.sites)}")
+    return cohort
+
+
+def _prepare(settings: SiteSettings, task: Task, cases: tuple[Case, ...], on_case: Check = _nothing) -> list[PreparedCase]:
+    return prepare_cases(
+        cases,
+        task.plan,
+        settings.store,
+        tuple(task.organs),
+        workers=task.prepare_workers,
+        on_case=lambda *_: on_case(),
+    )
+
+
+def make_client_app(
+    settings_of: Callable[[Context], SiteSettings],
+    *,
+    listener_of: Callable[[SiteSettings], Listener] = lambda _: silent,
+    check: Check = _nothing,
+) -> ClientApp:
+    """A site's app.
+
+    `settings_of` finds the settings of the site that a Flower context stands for. `listener_of` gives
+    the listener of the site's progress. `check` is called between steps, windows and cases, and may
+    raise Interrupted.
+    """
+    app = ClientApp()
+
+    @app.query("describe")
+    def describe(message: Message, context: Context) -> Message:
+        settings, task = settings_of(context), task_of(message)
+        listen = listener_of(settings)
+        _leave_address(settings)
+        cohort = _own_cohort(settings)
+        labelled = tuple(case for case in cohort.cases if case.label is not None)
+        for done, case in enumerate(labelled):
+            check()
+            listen(SiteWork(settings.site, "prepare", 0, done, len(labelled)))
+            if task.prepare_workers == 1:
+                _prepare(settings, task, (case,))
+        if task.prepare_workers > 1:
+            _prepare(settings, task, labelled, check)
+        listen(SiteWork(settings.site, "prepare", 0, len(labelled), len(labelled)))
+        description = Description(
+            site=settings.site,
+            modalities=sorted({case.modality for case in labelled}),
+            cases={split: sum(case.split == split for case in labelled) for split in ("train", "val", "test")},
+            annotated=sorted({organ for case in labelled for organ in case.annotated}),
+        )
+        return reply_with(message, settings.site, description=description.model_dump())
+
+    @app.train()
+    def train_site(message: Message, context: Context) -> Message:
+        settings, task = settings_of(context), task_of(message)
+        listen = listener_of(settings)
+        _leave_address(settings)
+        started = time.perf_counter()
+        round_number, steps = int(value_of(message, "round")), int(value_of(message, "steps"))
+        cases = _own_cohort(settings).of(split="train", labelled=True)
+        network = _loaded_network(message, task, settings.device)
+
+        def on_step(report: StepReport) -> None:
+            check()
+            if task.site_timeout_s is not None and time.perf_counter() - started > task.site_timeout_s:
+                raise SiteTimeout(f"it was stopped after {task.site_timeout_s:g} s, at step {report.step + 1}")
+            done = report.step - first_step + 1
+            listen(SiteWork(settings.site, "train", round_number, done, steps, report.loss))
+
+        first_step = (round_number - 1) * steps
+        keep = task.optimizer_state == "keep"
+        check()
+        result = train(
+            network,
+            _prepare(settings, task, cases) if steps else [],
+            task.plan,
+            task.training,
+            organs=tuple(task.organs),
+            seed=task.seed,
+            site=settings.site,
+            steps=steps,
+            first_step=first_step,
+            total_steps=task.total_steps,
+            device=settings.device,
+            momentum_buffers=load_momentum(settings.state, task.run_id, round_number) if keep else None,
+            proximal_mu=float(value_of(message, PROXIMAL_MU, 0.0)),
+            on_step=on_step,
+        )
+        if keep:
+            save_momentum(settings.state, task.run_id, round_number, result.momentum_buffers)
+        weight = {"cases": len(cases), "steps": steps, "equal": 1}[task.weighting]
+        return reply_with(
+            message,
+            settings.site,
+            arrays=record_of(arrays_of(network)),
+            metrics={
+                WEIGHT: weight,
+                "cases": len(cases),
+                "steps": steps,
+                "train_loss": result.mean_loss,
+                "seconds": time.perf_counter() - started,
+            },
+        )
+
+    @app.evaluate()
+    def evaluate_site(message: Message, context: Context) -> Message:
+        settings, task = settings_of(context), task_of(message)
+        listen = listener_of(settings)
+        _leave_address(settings)
+        started = time.perf_counter()
+        split: Split = value_of(message, "split")
+        round_number = int(value_of(message, "round"))
+        cases = _own_cohort(settings).of(split=split, labelled=True)
+        network = _loaded_network(message, task, settings.device)
+        torch.set_num_threads(task.training.threads)
+        results = evaluate_cases(
+            network,
+            list(zip(cases, _prepare(settings, task, cases), strict=True)),
+            task.plan,
+            organs=tuple(task.organs),
+            tolerance_mm=task.tolerance_mm,
+            device=settings.device,
+            overlap=task.overlap,
+            mirror=task.mirror,
+            check=check,
+            on_case=lambda done, total: listen(SiteWork(settings.site, "evaluate", round_number, done, total)),
+            save_to=settings.predictions if split == "test" else None,
+        )
+        scores = Scores()
+        for result in results:
+            scores.add(result.scores)
+        named = settings.share_case_scores == "named"
+        return reply_with(
+            message,
+            settings.site,
+            metrics={WEIGHT: len(cases), "seconds": time.perf_counter() - started},
+            scores=scores.to_dict(),
+            modalities=sorted({case.modality for case in cases}),
+            cases=[result.to_dict() for result in results] if named else [],
+        )
+
+    return app
+
+
+def _leave_address(settings: SiteSettings) -> None:
+    """Where this site's work runs, so that an engine on the same host can end it when it hangs."""
+    write_json(settings.state / "process.json", {"pid": os.getpid(), "host": socket.gethostname()})

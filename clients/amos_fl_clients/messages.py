@@ -1,0 +1,133 @@
+"""What server and sites say to one another: the names of the records, and weights in Flower's arrays.
+
+A request carries a `config` record (and weights under `arrays`); a reply carries `metrics`, `site` and,
+after training, `arrays`. Everything in a reply is listed here, so that a site can check what it sends.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from pydantic import BaseModel, ConfigDict
+
+from amos_fl.training.settings import TrainingSettings
+from amos_fl.volumes.plan import Plan
+
+ARRAYS, CONFIG, METRICS, SITE = "arrays", "config", "metrics", "site"
+DESCRIBE = "query.describe"
+PROXIMAL_MU = "proximal-mu"
+WEIGHT = "num-examples"
+"""The key by which Flower's own strategies weigh a reply."""
+
+
+class BadUpdate(Exception):  # noqa: N818 - said of a site's reply, and caught there
+    """A reply that must not be aggregated, and why."""
+
+
+class Task(BaseModel):
+    """What a run asks of every site, the same for all sites and rounds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    seed: int
+    model: str
+    plan: Plan
+    organs: dict[int, str]
+    training: TrainingSettings
+    optimizer_state: Literal["reset", "keep"]
+    weighting: Literal["cases", "equal", "steps"]
+    total_steps: int
+    tolerance_mm: float
+    overlap: float
+    mirror: bool
+    site_timeout_s: float | None = None
+    prepare_workers: int = 1
+
+
+class Description(BaseModel):
+    """What a site says of itself: the numbers of its labelled cases per split, and no more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: str
+    modalities: list[str]
+    cases: dict[str, int]
+    annotated: list[int]
+
+
+def request_config(task: Task, **values: str | int | float) -> ConfigRecord:
+    """The `config` record of a request: the task as JSON and the values of this one request."""
+    return ConfigRecord({"task": task.model_dump_json(), **{k.replace("_", "-"): v for k, v in values.items()}})
+
+
+def task_of(message: Message) -> Task:
+    return Task.model_validate_json(cast(str, message.content.config_records[CONFIG]["task"]))
+
+
+def value_of(message: Message, key: str, default: Any = None) -> Any:
+    return message.content.config_records[CONFIG].get(key, default)
+
+
+def reply_with(
+    message: Message,
+    site: str,
+    *,
+    metrics: Mapping[str, int | float] | None = None,
+    arrays: ArrayRecord | None = None,
+    **texts: Any,
+) -> Message:
+    """A reply: numbers in `metrics`, the site's name and JSON values in `site`, weights in `arrays`."""
+    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
+        METRICS: MetricRecord(dict(metrics or {})),
+        SITE: ConfigRecord({"site": site, **{key: json.dumps(value) for key, value in texts.items()}}),
+    }
+    if arrays is not None:
+        records[ARRAYS] = arrays
+    return Message(RecordDict(cast(Any, records)), reply_to=message)
+
+
+def json_of(message: Message, key: str) -> Any:
+    return json.loads(cast(str, message.content.config_records[SITE][key]))
+
+
+def record_of(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
+    """Weights as Flower's serialised arrays (copied)."""
+    return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()})
+
+
+def view_of(array: Array) -> np.ndarray:
+    """The values of a serialised array, read-only and without a copy (`Array.numpy` makes one).
+
+    Raises:
+        BadUpdate: the bytes are no plain array of numbers of the announced dtype and shape.
+    """
+    data = io.BytesIO(array.data)
+    try:
+        if array.stype != "numpy.ndarray":
+            raise ValueError(f"it is serialised as {array.stype}")
+        major, _ = np.lib.format.read_magic(data)
+        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(data)
+        if dtype.hasobject or dtype.kind not in "fiub":
+            raise ValueError(f"its dtype is {dtype}")
+        values = np.frombuffer(array.data, dtype, offset=data.tell()).reshape(shape, order="F" if fortran else "C")
+        if str(dtype) != array.dtype or tuple(shape) != tuple(array.shape):
+            raise ValueError("its header and its description differ")
+    except ValueError as error:
+        raise BadUpdate(f"an array cannot be read: {error}") from None
+    return values
+
+
+def views_of(record: ArrayRecord) -> dict[str, np.ndarray]:
+    return {name: view_of(array) for name, array in record.items()}
+
+
+def size_in_bytes(message: Message) -> int:
+    """The size of a message's weights in bytes, as they are sent."""
+    if not message.has_content():
+        return 0
+    return sum(len(a.data) for record in message.content.array_records.values() for a in record.values())

@@ -1,0 +1,122 @@
+"""Updates into weights: what is checked in an update, and the weighted mean of many."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from flwr.app import ArrayRecord, Message
+
+from amos_fl_clients.messages import ARRAYS, METRICS, WEIGHT, BadUpdate, record_of, views_of
+
+Arrays = Mapping[str, np.ndarray]
+Form = dict[str, tuple[np.dtype, tuple[int, ...]]]
+Reply = TypeVar("Reply")
+
+MEAN, VARIANCE, COUNT = "running_mean", "running_var", "num_batches_tracked"
+
+
+def form_of(arrays: Arrays) -> Form:
+    """Name, dtype and shape of every array: what an update must look like."""
+    return {name: (array.dtype, array.shape) for name, array in arrays.items()}
+
+
+def checked_update(reply: Message, form: Form, weight: float) -> dict[str, np.ndarray]:
+    """The arrays of a training reply, without a copy.
+
+    Raises:
+        BadUpdate: an array is missing, unknown, misshapen, of another dtype or not finite, or the site
+            claims another weight than the one it has.
+    """
+    if ARRAYS not in reply.content.array_records:
+        raise BadUpdate("its update holds no weights")
+    arrays = views_of(reply.content.array_records[ARRAYS])
+    if missing := sorted(form.keys() - arrays.keys()):
+        raise BadUpdate(f"its update lacks {len(missing)} arrays, the first is {missing[0]}")
+    if unknown := sorted(arrays.keys() - form.keys()):
+        raise BadUpdate(f"its update holds an unknown array {unknown[0]}")
+    for name, (dtype, shape) in form.items():
+        array = arrays[name]
+        if array.shape != shape:
+            raise BadUpdate(f"{name} is {array.shape} in its update, and must be {shape}")
+        if array.dtype != dtype:
+            raise BadUpdate(f"{name} is {array.dtype} in its update, and must be {dtype}")
+        if dtype.kind == "f" and not np.isfinite(array).all():
+            raise BadUpdate(f"{name} holds NaN or infinite values in its update")
+    claimed = reply.content.metric_records[METRICS].get(WEIGHT)
+    if claimed != weight:
+        raise BadUpdate(f"its update claims a weight of {claimed}, and {weight} was agreed")
+    return {name: arrays[name] for name in form}
+
+
+def in_order(replies: Iterable[tuple[str, Reply]], sites: Iterable[str]) -> Iterator[tuple[str, Reply]]:
+    """The replies by the order of `sites`, each handed on as soon as all before it have come."""
+    waiting: dict[str, Reply] = {}
+    queue = list(sites)
+    for site, reply in replies:
+        waiting[site] = reply
+        # A local name would keep the last reply, and with it its weights, alive.
+        del reply
+        while queue and queue[0] in waiting:
+            yield queue[0], waiting.pop(queue.pop(0))
+    for site in queue:
+        if site in waiting:
+            yield site, waiting.pop(site)
+
+
+def is_statistic(name: str) -> bool:
+    """Whether an array is a running statistic of a normalisation layer and not a trained weight."""
+    return name.rpartition(".")[2] in (MEAN, VARIANCE, COUNT)
+
+
+@dataclass
+class WeightedMean:
+    """The mean of updates by weights known beforehand (McMahan et al. 2017, FedAvg), one update at a time.
+
+    The weights are normalised before they multiply and the sums are taken in the order of `add`, in the
+    arrays' own precision, as Flower's FedAvg does: the same updates give the same bits. When an expected
+    site does not come, the sum is scaled to the weights that did. Running variances are pooled: the
+    variance of a mixture includes the spread of its means. Counts take the largest.
+    """
+
+    weights: Mapping[str, float]
+    form: Form
+    _sums: dict[str, np.ndarray] = field(default_factory=dict)
+    _added: float = 0.0
+
+    def add(self, site: str, arrays: Arrays) -> None:
+        share = self.weights[site] / sum(self.weights.values())
+        self._added += self.weights[site]
+        for name, array in arrays.items():
+            kind = name.rpartition(".")[2]
+            if kind == COUNT:
+                self._sums[name] = np.maximum(self._sums.get(name, array), array)
+                continue
+            if kind == VARIANCE:
+                array = array + np.square(arrays[name.removesuffix(VARIANCE) + MEAN])
+            if name in self._sums:
+                self._sums[name] += array * share
+            else:
+                self._sums[name] = np.asarray(array * share)
+
+    def result(self) -> dict[str, np.ndarray]:
+        """The mean, with the dtypes and shapes of `form`; the sums are given up."""
+        scale = sum(self.weights.values()) / self._added if self._added else 0.0
+        if abs(scale - 1.0) > 1e-12:
+            for name, total in self._sums.items():
+                if not name.endswith(COUNT):
+                    total *= scale
+        for name in self._sums:
+            if name.endswith(VARIANCE):
+                mean = self._sums[name.removesuffix(VARIANCE) + MEAN]
+                self._sums[name] = np.maximum(self._sums[name] - np.square(mean), 0)
+        sums, self._sums = self._sums, {}
+        return {name: np.asarray(sums.pop(name), dtype=dtype).reshape(shape) for name, (dtype, shape) in self.form.items()}
+
+
+def record_of_sums(arrays: dict[str, np.ndarray]) -> ArrayRecord:
+    """Weights as Flower's arrays; `arrays` is emptied on the way, so that both never exist in full."""
+    record = ArrayRecord()
+    for name in list(arrays):
+        record[name] = record_of({name: arrays.pop(name)})[name]
+    return record
