@@ -1,10 +1,10 @@
 """The run folder: everything that one run leaves behind, and what it needs to go on.
 
-    config.yaml           the resolved settings            versions.json   what computed it
-    cohort.csv            the cases that took part         ledger.jsonl    one line per finished round
-    checkpoints/round_N/  weights, the strategy's memory   evaluations/    scores of a round, sums and counts
-    sites/SITE/           what a site is given and keeps   model/          the chosen weights and their card
-    scores.csv            test scores per case and organ   summary.md      the run on one page
+config.yaml           the resolved settings            versions.json   what computed it
+cohort.csv            the cases that took part         ledger.jsonl    one line per finished round
+checkpoints/round_N/  weights, the strategy's memory   evaluations/    scores of a round, sums and counts
+sites/SITE/           what a site is given and keeps   model/          the chosen weights and their card
+scores.csv            test scores per case and organ   summary.md      the run on one page
 """
 
 import json
@@ -65,6 +65,10 @@ class RunFolder:
         """The name under which sites keep their state: a hash of what the run computes and of its cohort."""
         return json.loads((self.path / "versions.json").read_text())["run_id"]
 
+    def recorded_versions(self) -> dict[str, str]:
+        """The versions that the run was begun with."""
+        return json.loads((self.path / "versions.json").read_text())["versions"]
+
     def config(self) -> RunConfig:
         return resolve([(str(self.path / "config.yaml"), read_yaml(self.path / "config.yaml"))])
 
@@ -95,7 +99,9 @@ class RunFolder:
         with whole_folder(self.checkpoint_folder(round_number)) as beside:
             save_file({k: np.ascontiguousarray(v) for k, v in weights.items()}, beside / "weights.safetensors")
             if strategy_arrays:
-                save_file({k: np.ascontiguousarray(v) for k, v in strategy_arrays.items()}, beside / "strategy.safetensors")
+                save_file(
+                    {k: np.ascontiguousarray(v) for k, v in strategy_arrays.items()}, beside / "strategy.safetensors"
+                )
             write_json(beside / "state.json", {"strategy": dict(strategy_values), "ledger": ledger})
 
     def read_checkpoint(self, round_number: int) -> Checkpoint:

@@ -35,7 +35,9 @@ def load_arrays(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
         for name, tensor in state.items():
             array = arrays[name]
             if tuple(tensor.shape) != array.shape:
-                raise AmosError(f"these weights are of another network: {name} is {array.shape}, not {tuple(tensor.shape)}")
+                raise AmosError(
+                    f"these weights are of another network: {name} is {array.shape}, not {tuple(tensor.shape)}"
+                )
             if tensor.device.type == "cpu":
                 np.copyto(tensor.numpy(), array, casting="same_kind")
             else:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import torch
+from amos_fl.inference.evaluate import evaluate_cases
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import nn
@@ -14,8 +15,7 @@ from torch import nn
 from amos_fl.cohort.table import Case, Cohort, Split, read_cohort
 from amos_fl.errors import AmosError, SiteTimeout
 from amos_fl.files import write_json
-from amos_fl.inference.evaluate import evaluate_cases
-from amos_fl.metrics.scores import Scores
+from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.events import Listener, SiteWork, silent
 from amos_fl.runs.weights import arrays_of, load_arrays
@@ -64,7 +64,9 @@ def _own_cohort(settings: SiteSettings) -> Cohort:
     return cohort
 
 
-def _prepare(settings: SiteSettings, task: Task, cases: tuple[Case, ...], on_case: Check = _nothing) -> list[PreparedCase]:
+def _prepare(
+    settings: SiteSettings, task: Task, cases: tuple[Case, ...], on_case: Check = _nothing
+) -> list[PreparedCase]:
     return prepare_cases(
         cases,
         task.plan,
@@ -190,7 +192,8 @@ def make_client_app(
         )
         scores = Scores()
         for result in results:
-            scores.add(result.scores)
+            reported = reported_organs(task.organs, result.modality)
+            scores.add({organ: score for organ, score in result.scores.items() if organ in reported})
         named = settings.share_case_scores == "named"
         return reply_with(
             message,

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
-from flwr.app import ArrayRecord, Message
-
 from amos_fl_clients.messages import ARRAYS, METRICS, WEIGHT, BadUpdate, record_of, views_of
+from flwr.app import ArrayRecord, Message
 
 Arrays = Mapping[str, np.ndarray]
 Form = dict[str, tuple[np.dtype, tuple[int, ...]]]
@@ -49,19 +48,21 @@ def checked_update(reply: Message, form: Form, weight: float) -> dict[str, np.nd
     return {name: arrays[name] for name in form}
 
 
-def in_order(replies: Iterable[tuple[str, Reply]], sites: Iterable[str]) -> Iterator[tuple[str, Reply]]:
-    """The replies by the order of `sites`, each handed on as soon as all before it have come."""
-    waiting: dict[str, Reply] = {}
+def in_order(replies: Iterable[tuple[str, Reply | None]], sites: Iterable[str]) -> Iterator[tuple[str, Reply]]:
+    """The replies by the order of `sites`, each handed on as soon as all before it have come or failed (None)."""
+    waiting: dict[str, Reply | None] = {}
     queue = list(sites)
     for site, reply in replies:
         waiting[site] = reply
         # A local name would keep the last reply, and with it its weights, alive.
         del reply
         while queue and queue[0] in waiting:
-            yield queue[0], waiting.pop(queue.pop(0))
+            site = queue.pop(0)
+            if waiting[site] is not None:
+                yield site, cast(Reply, waiting.pop(site))
     for site in queue:
-        if site in waiting:
-            yield site, waiting.pop(site)
+        if waiting.get(site) is not None:
+            yield site, cast(Reply, waiting.pop(site))
 
 
 def is_statistic(name: str) -> bool:
@@ -111,7 +112,9 @@ class WeightedMean:
                 mean = self._sums[name.removesuffix(VARIANCE) + MEAN]
                 self._sums[name] = np.maximum(self._sums[name] - np.square(mean), 0)
         sums, self._sums = self._sums, {}
-        return {name: np.asarray(sums.pop(name), dtype=dtype).reshape(shape) for name, (dtype, shape) in self.form.items()}
+        return {
+            name: np.asarray(sums.pop(name), dtype=dtype).reshape(shape) for name, (dtype, shape) in self.form.items()
+        }
 
 
 def record_of_sums(arrays: dict[str, np.ndarray]) -> ArrayRecord:

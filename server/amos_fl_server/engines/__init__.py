@@ -1,0 +1,15 @@
+"""Engines: what carries the messages between the server and the sites of a simulation."""
+
+from amos_fl.runs.config import RunConfig
+from amos_fl_server.engines.base import Engine
+
+
+def make_engine(config: RunConfig) -> Engine:
+    """The engine that the settings ask for; Ray is imported only when it is used."""
+    if config.engine.name == "ray":
+        from amos_fl_server.engines.ray import RayEngine
+
+        return RayEngine(config.engine, config.training.threads)
+    from amos_fl_server.engines.inline import InlineEngine
+
+    return InlineEngine()

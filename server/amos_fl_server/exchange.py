@@ -1,0 +1,80 @@
+"""Requests out, replies back, one at a time: with deadlines, a stop request, and failures by name."""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from amos_fl.runs.events import StopFile
+
+
+def failure_in_words(reason: str | None) -> str:
+    """A site's error as one plain line, without its traceback and the wrappings of Flower and Ray.
+
+    >>> failure_in_words("<class 'x.ClientAppException'>:<'\\\\nException ClientAppException occurred. Message: disk full'>")
+    'disk full'
+    """
+    text = (reason or "it gave no reason").replace("\\n", "\n")
+    if "ActorDiedError" in text or "ActorUnavailable" in text or "actor died" in text.lower():
+        return "its process died"
+    found = re.findall(r"amos_fl\.errors\.\w+: (.+)", text) or re.findall(r"Message: (.+)", text)
+    if found:
+        text = found[-1]
+    text = re.sub(r"^<class '[^']+'>:<['\"]|['\"]>$", "", text.strip())
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    last = lines[-1] if lines else "it gave no reason"
+    return re.sub(r"['\"]>$", "", last)
+
+
+def exchange(
+    grid: Grid,
+    messages: Mapping[str, Message],
+    failed: dict[str, str],
+    *,
+    stop: StopFile,
+    timeout_s: float | None = None,
+    poll: Callable[[], None] = lambda: None,
+    on_timeout: Callable[[str], None] = lambda site: None,
+    pause_s: float = 0.05,
+) -> Iterator[tuple[str, Message | None]]:
+    """Send one message to each site and yield the replies as they come; None for a site that failed.
+
+    Failures go into `failed` in plain words. `poll` is called while waiting. After `timeout_s` the sites
+    that have not answered have failed, and `on_timeout` is told each of them.
+
+    Raises:
+        Interrupted: a stop was requested.
+    """
+    stop.check()
+    pushed = list(messages.items())
+    grid.push_messages([message for _, message in pushed])
+    waiting = {message.metadata.message_id: site for site, message in pushed}
+    del pushed
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while waiting:
+        poll()
+        stop.check()
+        replies = list(grid.pull_messages(list(waiting)))
+        # Sites that an interrupt stopped answer with errors; the request itself says more.
+        stop.check()
+        if not replies:
+            if deadline is not None and time.monotonic() > deadline:
+                for site in sorted(waiting.values()):
+                    failed[site] = f"it did not answer within {timeout_s:g} s"
+                    on_timeout(site)
+                    yield site, None
+                return
+            time.sleep(pause_s)
+        while replies:
+            reply = replies.pop(0)
+            site = waiting.pop(reply.metadata.reply_to_message_id, None)
+            if site is None:
+                continue
+            if reply.has_error():
+                failed[site] = failure_in_words(reply.error.reason)
+                yield site, None
+            else:
+                yield site, reply
+            del reply

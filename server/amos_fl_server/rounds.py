@@ -1,0 +1,277 @@
+"""The round loop: one, for every engine and strategy.
+
+Weights out, local training, updates back in the order of the sites, aggregation, a checkpoint; every few
+rounds scores on validation cases and, apart from them, on the unseen sites; at the end the chosen
+weights on every site's test cases.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from amos_fl_clients.messages import (
+    ARRAYS,
+    CONFIG,
+    DESCRIBE,
+    METRICS,
+    Description,
+    Task,
+    json_of,
+    record_of,
+    request_config,
+    size_in_bytes,
+    views_of,
+)
+from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from amos_fl.errors import AmosError, RunStopped
+from amos_fl.networks.registry import build_network
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
+from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.selection import choose_round, seen_and_unseen_dsc
+from amos_fl.runs.weights import arrays_of, hash_of
+from amos_fl_server.aggregate import form_of, in_order, record_of_sums
+from amos_fl_server.engines.base import Engine
+from amos_fl_server.exchange import exchange
+from amos_fl_server.strategies.base import RoundInput, Strategy
+
+LedgerEntry = dict[str, Any]
+
+
+def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
+    """What the run asks of every site."""
+    return Task(
+        run_id=run_id,
+        seed=config.seed,
+        model=config.model,
+        plan=config.plan,
+        organs=dict(organs),
+        training=config.training,
+        optimizer_state=config.optimizer_state,
+        weighting=config.weighting,
+        total_steps=config.rounds * config.local_steps,
+        tolerance_mm=config.evaluation.tolerance_mm,
+        overlap=config.evaluation.overlap,
+        mirror=config.evaluation.mirror,
+        site_timeout_s=config.site_timeout_s,
+        prepare_workers=config.prepare_workers,
+    )
+
+
+@dataclass
+class Federation:
+    """One federated run on one run folder. `server_app` is what an engine runs."""
+
+    config: RunConfig
+    folder: RunFolder
+    strategy: Strategy
+    engine: Engine
+    listener: Listener
+    organs: Mapping[int, str]
+    sites: tuple[str, ...]
+    ledger: list[LedgerEntry] = field(default_factory=list)
+    nodes: dict[str, int] = field(default_factory=dict)
+    described: dict[str, Description] = field(default_factory=dict)
+
+    def server_app(self) -> ServerApp:
+        app = ServerApp()
+
+        @app.main()
+        def main(grid: Grid, context: Context) -> None:
+            self.run(grid)
+
+        return app
+
+    def run(self, grid: Grid) -> None:
+        """Discover the sites, train what rounds are left, and score the chosen weights.
+
+        Raises:
+            AmosError: no site can train. RunStopped: too few sites sent an update. Interrupted: stopped.
+        """
+        task = task_for(self.config, self.organs, self.folder.run_id)
+        self._discover(grid, task)
+        weights = self._training_weights()
+        first, record = self._start()
+        form = form_of(views_of(record))
+        for number in range(first, self.config.rounds + 1):
+            given = RoundInput(
+                number=number,
+                arrays=record,
+                config=request_config(task, round=number, steps=self.config.local_steps),
+                nodes={site: self.nodes[site] for site in weights},
+                weights=weights,
+                form=form,
+                grid=grid,
+                seed=self.config.seed,
+            )
+            record = self._round(given)
+            del given
+            self._evaluate_when_due(grid, task, number, record)
+        self._finish(grid, task, record)
+
+    def _discover(self, grid: Grid, task: Task) -> None:
+        """Ask every node which site it is; nothing depends on the nodes' ids or on the order of the answers."""
+        node_ids = list(grid.get_node_ids())
+        while len(node_ids) < len(self.sites):  # a simulation's nodes appear after its server has started
+            self.folder.stop_file.check()
+            time.sleep(0.05)
+            node_ids = list(grid.get_node_ids())
+        content = RecordDict({CONFIG: request_config(task)})
+        messages = {str(node): Message(content, node, DESCRIBE) for node in node_ids}
+        failed: dict[str, str] = {}
+        for node, reply in exchange(grid, messages, failed, stop=self.folder.stop_file, poll=self.engine.poll):
+            if reply is not None:
+                description = Description.model_validate(json_of(reply, "description"))
+                self.described[description.site] = description
+                self.nodes[description.site] = int(node)
+        if failed:
+            raise AmosError(next(iter(failed.values())))
+
+    def _training_weights(self) -> dict[str, float]:
+        """The agreed weight of each training site, in sorted order."""
+        cases = {site: self.described[site].cases["train"] for site in sorted(self.described)}
+        rule = self.config.weighting
+        weights = {
+            s: float({"cases": n, "steps": self.config.local_steps, "equal": 1}[rule]) for s, n in cases.items() if n
+        }
+        if not weights:
+            raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
+        return weights if any(weights.values()) else dict.fromkeys(weights, 1.0)
+
+    def _start(self) -> tuple[int, ArrayRecord]:
+        """The first round to do and the weights to do it with: fresh, or from the last checkpoint."""
+        done = self.folder.rounds_with_checkpoints()
+        if not done:
+            network = build_network(self.config.model, self.config.plan, len(self.organs), seed=self.config.seed)
+            return 1, record_of(arrays_of(network))
+        checkpoint = self.folder.read_checkpoint(done[-1])
+        self.strategy.restore(checkpoint.strategy_arrays, checkpoint.strategy_values)
+        self.ledger = checkpoint.ledger
+        self.folder.write_ledger(self.ledger)
+        self.listener(Said(f"continuing after round {checkpoint.round} of {self.config.rounds}"))
+        return checkpoint.round + 1, record_of_sums(checkpoint.weights)
+
+    @property
+    def _min_sites(self) -> int:
+        trainers = sum(d.cases["train"] > 0 for d in self.described.values())
+        return min(self.config.min_sites or (trainers + 1) // 2, trainers)
+
+    def _round(self, given: RoundInput) -> ArrayRecord:
+        """One round, from the weights in `given` to the next ones, checkpointed."""
+        started = time.perf_counter()
+        number = given.number
+        messages = self.strategy.messages(given)
+        self.listener(RoundStarted(number, self.config.rounds, tuple(messages)))
+        failed: dict[str, str] = {}
+        about: dict[str, dict[str, Any]] = {}
+        sizes = {site: size_in_bytes(message) for site, message in messages.items()}
+        order = list(messages)
+
+        def noted():
+            for site, reply in exchange(
+                given.grid,
+                messages,
+                failed,
+                stop=self.folder.stop_file,
+                timeout_s=self.engine.phase_timeout_s(self.config.site_timeout_s, len(order)),
+                poll=self.engine.poll,
+                on_timeout=self.engine.end_site,
+            ):
+                if reply is not None:
+                    metrics = dict(reply.content.metric_records[METRICS])
+                    about[site] = {
+                        "cases": int(cast(int, metrics["cases"])),
+                        "steps": int(cast(int, metrics["steps"])),
+                        "loss": float(cast(float, metrics["train_loss"])),
+                        "seconds": round(float(cast(float, metrics["seconds"])), 3),
+                        "bytes_down": sizes[site],
+                        "bytes_up": size_in_bytes(reply),
+                    }
+                yield site, reply
+                del reply
+
+        arrays, used = self.strategy.aggregate(given, in_order(noted(), order), failed)
+        del messages
+        for site, reason in sorted(failed.items()):
+            self.listener(SiteFailed(site, "train", number, reason))
+        if len(used) < self._min_sites:
+            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(failed.items()))
+            raise RunStopped(
+                f"round {number}: {len(used)} of {len(order)} sites sent an update and {self._min_sites} are needed "
+                f"({reasons}); the last checkpoint is of round {number - 1}, continue with --resume {self.folder.path}"
+            )
+        total = sum(given.weights[site] for site in used)
+        mean_loss = sum(about[site]["loss"] * given.weights[site] / total for site in used)
+        record = record_of_sums(arrays)
+        entry = {
+            "round": number,
+            "sites": {site: about[site] for site in used},
+            "missing": dict(sorted(failed.items())),
+            "loss": mean_loss,
+            "seconds": round(time.perf_counter() - started, 3),
+            "bytes_down": sum(sizes.values()),
+            "bytes_up": sum(site["bytes_up"] for site in about.values()),
+            "weights_sha256": hash_of(views_of(record)),
+        }
+        self.ledger.append(entry)
+        strategy_arrays, strategy_values = self.strategy.state()
+        self.folder.save_checkpoint(number, views_of(record), strategy_arrays, strategy_values, self.ledger)
+        self.folder.write_ledger(self.ledger)
+        if self.config.keep_checkpoints == "needed":
+            chosen = choose_round(self.folder, self.config, number)
+            self.folder.prune_checkpoints({number - 1, number, chosen.round if chosen.is_best else number})
+        seconds = time.perf_counter() - started
+        self.listener(RoundFinished(number, self.config.rounds, mean_loss, seconds, tuple(used)))
+        return record
+
+    def _evaluate_when_due(self, grid: Grid, task: Task, number: int, record: ArrayRecord) -> None:
+        due = number % self.config.evaluation.every == 0 or number == self.config.rounds
+        if not due or self.folder.read_evaluation(number, "val") is not None:
+            return
+        seen = {s: "val" for s, d in self.described.items() if d.cases["train"] and d.cases["val"]}
+        unseen = {s: "test" for s, d in self.described.items() if not d.cases["train"] and d.cases["test"]}
+        asked = {**seen, **(unseen if self.config.evaluation.unseen else {})}
+        if asked:
+            result = self.evaluate(grid, task, number, record, asked)
+            self.folder.write_evaluation(number, "val", result)
+            self.listener(RoundScored(number, *seen_and_unseen_dsc(result)))
+
+    def evaluate(
+        self, grid: Grid, task: Task, number: int, record: ArrayRecord, splits: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Scores of weights on one split of each site: sums and counts, and cases where the sites share them."""
+        messages = {}
+        for site in sorted(splits):
+            config = request_config(task, round=number, split=splits[site])
+            content = RecordDict({ARRAYS: record, CONFIG: config})
+            messages[site] = Message(content, self.nodes[site], MessageType.EVALUATE)
+        failed: dict[str, str] = {}
+        sites: dict[str, Any] = {}
+        for site, reply in exchange(grid, messages, failed, stop=self.folder.stop_file, poll=self.engine.poll):
+            if reply is not None:
+                sites[site] = {
+                    "seen": self.described[site].cases["train"] > 0,
+                    "split": splits[site],
+                    "modalities": json_of(reply, "modalities"),
+                    "scores": json_of(reply, "scores"),
+                    "cases": json_of(reply, "cases"),
+                    "seconds": round(float(cast(float, reply.content.metric_records[METRICS]["seconds"])), 3),
+                }
+        for site, reason in sorted(failed.items()):
+            self.listener(SiteFailed(site, "evaluate", number, reason))
+        return {"round": number, "sites": {site: sites[site] for site in sorted(sites)}, "missing": failed}
+
+    def _finish(self, grid: Grid, task: Task, record: ArrayRecord) -> None:
+        """Score the chosen weights on every site's test cases, and keep them under model/."""
+        chosen = choose_round(self.folder, self.config, self.config.rounds)
+        if chosen.round != self.config.rounds:
+            record = record_of_sums(self.folder.read_checkpoint(chosen.round).weights)
+        self.listener(Said(chosen.sentence))
+        tested = {site: "test" for site, description in self.described.items() if description.cases["test"]}
+        if tested and self.folder.read_evaluation(chosen.round, "test") is None:
+            self.folder.write_evaluation(chosen.round, "test", self.evaluate(grid, task, chosen.round, record, tested))
+        self.chosen_weights: dict[str, np.ndarray] = views_of(record)

@@ -1,0 +1,85 @@
+"""A simulation from settings to a finished run folder: sites laid out, engine run, results written."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from amos_fl.runs.results import write_results
+from amos_fl_clients.settings import SiteSettings, write_settings
+
+from amos_fl.cohort.table import Cohort, write_cohort
+from amos_fl.errors import AmosError
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.events import Listener, Said
+from amos_fl.runs.folder import RunFolder, versions
+from amos_fl_server.engines import make_engine
+from amos_fl_server.rounds import Federation
+from amos_fl_server.strategies import make_strategy
+
+INTERRUPTED = 130
+
+
+def lay_out_sites(folder: RunFolder, cohort: Cohort, config: RunConfig, store: Path) -> tuple[str, ...]:
+    """Give each site a folder with its own rows of the cohort and its settings, and nothing of the others'."""
+    for site in cohort.sites:
+        own = folder.site(site).resolve()
+        write_cohort(replace(cohort, cases=cohort.of(site=site)), own / "cohort.csv")
+        settings = SiteSettings(
+            site=site,
+            cohort=own / "cohort.csv",
+            store=store.resolve(),
+            state=own / "state",
+            device=config.device,
+            share_case_scores="named",
+            predictions=folder.path.resolve() / "predictions" / site if config.evaluation.predictions else None,
+        )
+        settings.state.mkdir(parents=True, exist_ok=True)
+        write_settings(settings, own / "site.json")
+    return cohort.sites
+
+
+@contextmanager
+def _stopping_on_ctrl_c(folder: RunFolder, listener: Listener) -> Iterator[None]:
+    """The first Ctrl-C asks the run to stop after the current step; the second ends it at once."""
+    folder.stop_file.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(signum: int, frame: object) -> None:
+        if folder.stop_file.requested:
+            os._exit(INTERRUPTED)
+        folder.stop_file.request()
+        listener(Said("stopping after this step; press Ctrl-C again to stop at once"))
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        folder.stop_file.clear()
+
+
+def simulate(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, listener: Listener) -> None:
+    """Run, or continue, a federation in `folder`, and write its results.
+
+    Raises:
+        AmosError: bad input. RunStopped: too few sites. Interrupted: Ctrl-C.
+    """
+    recorded, now = folder.recorded_versions(), versions()
+    if changed := sorted(name for name in now if recorded.get(name) != now[name]):
+        names = ", ".join(f"{name} {recorded.get(name)} -> {now[name]}" for name in changed)
+        listener(Said(f"this run was begun with other versions ({names}); its weights may differ from then on"))
+    strategy = make_strategy(config.strategy, config.strategy_options)
+    if not cohort.seen_sites:
+        raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
+    sites = lay_out_sites(folder, cohort, config, store)
+    engine = make_engine(config)
+    federation = Federation(config, folder, strategy, engine, listener, cohort.organs, sites)
+    with _stopping_on_ctrl_c(folder, listener):
+        engine.run(federation.server_app(), folder, sites, listener)
+    write_results(folder, config, cohort, federation.chosen_weights)
