@@ -122,7 +122,9 @@ def read_cohort(path: Path | str) -> Cohort:
             reader = csv.DictReader(file)
             missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
             if missing:
-                raise AmosError(f"{path}: no column {', '.join(missing)}; a cohort has the columns {', '.join(COLUMNS)}")
+                raise AmosError(
+                    f"{path}: no column {', '.join(missing)}; a cohort has the columns {', '.join(COLUMNS)}"
+                )
             cases = tuple(_case(path, reader.line_num, row, organs) for row in reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise AmosError(f"{path}: is not a CSV text file ({error})") from None

@@ -1,0 +1,205 @@
+"""AMOS's metadata table (`labeled_data_meta_0000_0599.csv`), with its faults named and repaired.
+
+The table says for each case the scanner's model, the hospital, and the patient's birth date and sex. Known
+faults: id 500 stands there twice and 600 not at all (the MR row is 600's), one Philips `Achieva` is
+counted under H in Table 2, and the model names are not spelled as in the paper.
+"""
+
+import csv
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from amos_fl.cohort.scanners import (
+    LAST_CT_ID,
+    SCANNERS,
+    Institution,
+    ScanRecord,
+    case_name,
+    listed,
+    modality_of,
+    published_cases,
+)
+from amos_fl.errors import AmosError
+
+PATTERN = "labeled_data_meta*.csv"
+LAST_ID = 600
+
+_DOMAIN_OF_MODEL = {
+    "aquilionone": "A",
+    "brilliance16": "B",
+    "somatomforce": "C",
+    "optimact660": "D",
+    "optimact540": "E",
+    "ingenia": "F",
+    "prisma": "G",
+    "signahde": "H",
+    "achieva": "H",
+}
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What is known of each case by id, whether patients can be told apart, and what had to be repaired."""
+
+    records: dict[int, ScanRecord]
+    knows_patients: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    amos_id: int
+    model: str
+    domain: str | None
+    institution: Institution | None
+    patient: str
+
+
+def domain_of_model(model: str) -> str | None:
+    """The scanner's letter for a model name, however it is spelled; None for a model that AMOS does not have.
+
+    >>> domain_of_model(" Brilliance 16"), domain_of_model("MAGNETOM_Prisma"), domain_of_model("Skyra")
+    ('B', 'G', None)
+    """
+    key = re.sub(r"[^a-z0-9]", "", model.casefold())
+    if key in _DOMAIN_OF_MODEL:
+        return _DOMAIN_OF_MODEL[key]
+    found = {domain for name, domain in _DOMAIN_OF_MODEL.items() if name in key}
+    return found.pop() if len(found) == 1 else None
+
+
+def builtin_metadata() -> Metadata:
+    """What is known without the table: each case's scanner and hospital, and one pair of scans of one patient."""
+    return Metadata({amos_id: case.record for amos_id, case in published_cases().items()}, knows_patients=False)
+
+
+def find_metadata(*folders: Path) -> Path | None:
+    """The metadata table in the first of `folders` that has one, or None.
+
+    Raises:
+        AmosError: one folder holds several.
+    """
+    for folder in folders:
+        found = sorted(p for p in folder.glob(PATTERN) if not p.name.startswith("."))
+        # The release of unlabelled scans has tables of the same name for ids from 5000 on.
+        found = [p for p in found if not re.search(r"_[5-9]\d{3}_", p.name)]
+        if len(found) > 1:
+            raise AmosError(f"{folder}: holds {len(found)} metadata tables; name the right one with --metadata")
+        if found:
+            return found[0]
+    return None
+
+
+def read_metadata(path: Path | str) -> Metadata:
+    """Read the table and repair its known faults; every repair is a note.
+
+    Raises:
+        AmosError: no such file, not a CSV file, a missing column, an id that is no number, or an id that
+            stands there twice with different scanners and cannot be told apart.
+    """
+    path = Path(path)
+    rows, notes = _moved_to_600(_read_rows(path))
+    by_id: dict[int, list[_Row]] = defaultdict(list)
+    for row in rows:
+        by_id[row.amos_id].append(row)
+    published = published_cases()
+    records: dict[int, ScanRecord] = {}
+    for amos_id, same_id in sorted(by_id.items()):
+        row = same_id[0]
+        if len(same_id) > 1:
+            row, note = _one_of(path, same_id)
+            notes.append(note)
+        known = published[amos_id].record if amos_id in published else None
+        domain = row.domain
+        if domain is None or SCANNERS[domain].modality != modality_of(amos_id):
+            why = f"model {row.model!r} is none of AMOS's scanners"
+            if domain is not None:
+                why = f"{row.model} is {SCANNERS[domain].modality}, the id {modality_of(amos_id)}"
+            remedy = f"its scanner is taken from the built-in list ({known.domain})" if known else "it is left out"
+            notes.append(f"{path.name}, line {row.line}: {case_name(amos_id)}: {why}; {remedy}")
+            if known is None:
+                continue
+            domain = known.domain
+        elif "achieva" in row.model.casefold():
+            notes.append(f"{case_name(amos_id)} was made on an Achieva; Table 2 counts it under H, and so it is here")
+        elif known is not None and known.domain != domain:
+            notes.append(
+                f"{case_name(amos_id)}: {path.name} says {domain}, the built-in list {known.domain}; the table counts"
+            )
+        institution = row.institution or (known.institution if known else "people")
+        records[amos_id] = ScanRecord(amos_id, domain, institution, row.patient)
+    knows_patients = any(record.patient for record in records.values())
+    if absent := set(published) - set(records):
+        records.update({amos_id: published[amos_id].record for amos_id in absent})
+        notes.append(f"not in {path.name}, scanner taken from the built-in list: {listed(absent)}")
+    if knows_patients and (unknown := [i for i, r in records.items() if not r.patient and i not in absent]):
+        notes.append(f"{path.name} gives no birth date or sex, so the patient is not known: {listed(unknown)}")
+    return Metadata(dict(sorted(records.items())), knows_patients, tuple(notes))
+
+
+def _read_rows(path: Path) -> list[_Row]:
+    if not path.is_file():
+        raise AmosError(f"{path}: no such metadata table")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = [re.sub(r"[^a-z]", "", name.casefold()) for name in next(reader, [])]
+            for needed, shown in (("amosid", "amos_id"), ("manufacturersmodelname", "Manufacturer's Model Name")):
+                if needed not in header:
+                    raise AmosError(f"{path}: no column {shown!r}; this is not AMOS's metadata table")
+            return [
+                _row(path, reader.line_num, dict(zip(header, values, strict=False)))
+                for values in reader
+                if any(value.strip() for value in values)
+            ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise AmosError(f"{path}: is not a CSV text file ({error})") from None
+
+
+def _row(path: Path, line: int, values: dict[str, str]) -> _Row:
+    values = {name: value.strip() for name, value in values.items()}
+    digits = re.fullmatch(r"(?:amos_)?0*(\d+)(?:\.0)?", values["amosid"])
+    if digits is None:
+        raise AmosError(f"{path}, line {line}: amos_id is {values['amosid']!r}; it must be a number")
+    model = values.get("manufacturersmodelname", "")
+    birth, sex = values.get("patientsbirthdate", ""), values.get("patientssex", "").upper()
+    where = values.get("site", "").casefold()
+    institution: Institution | None = "people" if "people" in where else "center" if "cent" in where else None
+    return _Row(
+        line=line,
+        amos_id=int(digits[1]),
+        model=model,
+        domain=domain_of_model(model),
+        institution=institution,
+        patient=f"{birth.removesuffix('.0')} {sex}" if birth and sex else "",
+    )
+
+
+def _moved_to_600(rows: list[_Row]) -> tuple[list[_Row], list[str]]:
+    """Give the MR row that stands under id 500 its own id, 600, when nothing else has it."""
+    if any(row.amos_id == LAST_ID for row in rows):
+        return rows, []
+    misplaced = [
+        row
+        for row in rows
+        if row.amos_id == LAST_CT_ID and row.domain is not None and SCANNERS[row.domain].modality == "MR"
+    ]
+    if len(misplaced) != 1:
+        return rows, []
+    old = misplaced[0]
+    new = _Row(old.line, LAST_ID, old.model, old.domain, old.institution, old.patient)
+    note = f"id {LAST_CT_ID} stands for an MR scan ({old.model}) and {LAST_ID} is absent: that row is {LAST_ID}'s"
+    return [new if row is old else row for row in rows], [note]
+
+
+def _one_of(path: Path, rows: list[_Row]) -> tuple[_Row, str]:
+    """The row of an id that stands there several times: rows that agree, or the one of the id's modality."""
+    amos_id = rows[0].amos_id
+    fitting = [r for r in rows if r.domain is not None and SCANNERS[r.domain].modality == modality_of(amos_id)]
+    if len({(row.domain, row.patient) for row in fitting}) != 1:
+        lines = " and ".join(str(row.line) for row in rows)
+        raise AmosError(f"{path}: id {amos_id} stands on lines {lines} and they differ; correct the table")
+    return fitting[0], f"id {amos_id} stands {len(rows)} times in {path.name}; line {fitting[0].line} counts"

@@ -1,0 +1,108 @@
+"""AMOS's eight scanners, Table 2 of the paper, and which scanner each of the 600 cases came from."""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Literal, cast
+
+from amos_fl.cohort.table import Modality, Split
+
+Institution = Literal["center", "people"]
+"""Longgang District Central Hospital and Longgang District People's Hospital, as the metadata table calls them."""
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """One of AMOS's scanners; `table2` holds its cases that train, validate and test in the paper."""
+
+    domain: str
+    model: str
+    modality: Modality
+    table2: tuple[int, int, int]
+
+
+SCANNERS: dict[str, Scanner] = {
+    scanner.domain: scanner
+    for scanner in (
+        Scanner("A", "Aquilion ONE", "CT", (82, 27, 27)),
+        Scanner("B", "Brilliance 16", "CT", (68, 23, 23)),
+        Scanner("C", "Somatom Force", "CT", (50, 50, 28)),
+        Scanner("D", "Optima CT660", "CT", (0, 0, 64)),
+        Scanner("E", "Optima CT540", "CT", (0, 0, 58)),
+        Scanner("F", "Ingenia", "MR", (0, 0, 29)),
+        Scanner("G", "Prisma", "MR", (33, 20, 11)),
+        Scanner("H", "Signa HDe", "MR", (7, 0, 0)),
+    )
+}
+
+LAST_CT_ID = 500
+"""Ids up to this one are CT, those above MR (the release's readme and metadata table)."""
+
+
+@dataclass(frozen=True)
+class ScanRecord:
+    """Where one AMOS case comes from.
+
+    `patient` is the same text for the scans of one patient, empty where the patient is not known. It is
+    for comparing only and never shown: it holds a birth date.
+    """
+
+    amos_id: int
+    domain: str
+    institution: Institution
+    patient: str = ""
+
+
+@dataclass(frozen=True)
+class PublishedCase:
+    """A row of the built-in list: where the case comes from and in which part of the release it lies."""
+
+    record: ScanRecord
+    release_split: Split
+
+
+_ONE_PATIENT = {13: "cases 13 and 138", 138: "cases 13 and 138"}
+"""Known to be one patient, though the release trains on one and validates on the other."""
+
+
+@cache
+def published_cases() -> dict[int, PublishedCase]:
+    """The built-in list of all 600 AMOS cases by id.
+
+    >>> published_cases()[600].record.domain, published_cases()[500].record.domain, len(published_cases())
+    ('F', 'E', 600)
+    """
+    text = resources.files("amos_fl.cohort").joinpath("scanners.csv").read_text(encoding="utf-8")
+    cases: dict[int, PublishedCase] = {}
+    for row in csv.DictReader(text.splitlines()):
+        amos_id = int(row["amos_id"])
+        institution: Institution = "center" if row["site"] == "center" else "people"
+        record = ScanRecord(amos_id, row["domain"], institution, _ONE_PATIENT.get(amos_id, ""))
+        cases[amos_id] = PublishedCase(record, cast(Split, row["release_split"]))
+    return cases
+
+
+def modality_of(amos_id: int) -> Modality:
+    """The modality that AMOS's numbering gives an id."""
+    return "CT" if amos_id <= LAST_CT_ID else "MR"
+
+
+def case_name(amos_id: int) -> str:
+    """A case's name as its files carry it.
+
+    >>> case_name(42)
+    'amos_0042'
+    """
+    return f"amos_{amos_id:04d}"
+
+
+def listed(amos_ids: list[int] | set[int], at_most: int = 8) -> str:
+    """Case names for a sentence, the first few and a count of the rest.
+
+    >>> listed({3, 1, 2}, at_most=2)
+    'amos_0001, amos_0002 and 1 more'
+    """
+    ids = sorted(amos_ids)
+    names = ", ".join(case_name(amos_id) for amos_id in ids[:at_most])
+    return f"{names} and {len(ids) - at_most} more" if len(ids) > at_most else names
