@@ -59,14 +59,15 @@ def _open(path: Path | str) -> Nifti1Pair:
     if not Path(path).is_file():
         raise AmosError(f"{name}: no such file in {Path(path).parent}; check the paths in the cohort file")
     try:
-        image = nibabel.load(path)  # pyright: ignore[reportPrivateImportUsage] - nibabel's documented entry point
+        image = nibabel.load(path)
     except _UNREADABLE as error:
         if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
             raise AmosError(f"{name}: is truncated or damaged; fetch it again") from None
         raise AmosError(f"{name}: is not a NIfTI file") from None
     if not isinstance(image, Nifti1Pair):  # NIfTI-2 and .hdr/.img pairs are Nifti1Pairs as well
         raise AmosError(f"{name}: is not a NIfTI file")
-    if image.get_data_dtype().names or image.get_data_dtype().kind not in "iuf":
+    dtype = np.dtype(image.get_data_dtype())
+    if dtype.names or dtype.kind not in "iuf":
         raise AmosError(f"{name}: holds colours or complex numbers; a scan has one number per voxel")
     shape = _shape(image)
     if len(shape) != 3 or min(shape) < 1:
@@ -228,6 +229,4 @@ def write_label(path: Path | str, array: np.ndarray, like: Path | str) -> None:
     header["cal_min"], header["cal_max"] = 0, 0
     kind = type(model) if isinstance(model, Nifti1Image) else Nifti1Image
     with whole_file(path) as beside:
-        nibabel.save(  # pyright: ignore[reportPrivateImportUsage] - nibabel's documented entry point
-            kind(np.asarray(array, dtype=np.uint8), None, header=header), beside
-        )
+        nibabel.save(kind(np.asarray(array, dtype=np.uint8), None, header=header), beside)

@@ -5,7 +5,7 @@ program. The paper writes z first: its CT patch 64x160x160 at 2.0x0.69x0.69 mm i
 (0.69, 0.69, 2.0) mm here.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -56,7 +56,7 @@ class Plan(BaseModel):
         return self.model_dump(mode="json", include={"spacing_mm", "patch", "ct_clip_hu", "ct_mean_hu", "ct_sd_hu"})
 
 
-def _isotropic(stages: int) -> dict[str, tuple[Triple, ...]]:
+def _isotropic(stages: int) -> dict[str, Any]:
     return {"strides": ((1, 1, 1), *[(2, 2, 2)] * (stages - 1)), "kernels": ((3, 3, 3),) * stages}
 
 

@@ -1,0 +1,201 @@
+"""Preparing a case once: canonical orientation, crop to the body, resampling, normalisation, and the store.
+
+The key of a prepared case is a hash of the content of its files and of every setting it depends on, so a
+changed file or setting makes a new entry and an unchanged one is found at once, by any process.
+"""
+
+import errno
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from amos_fl.cohort.table import Case
+from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_file, sha256_of_json, write_json
+from amos_fl.randomness import generator
+from amos_fl.volumes.body import body_box, crop
+from amos_fl.volumes.nifti import orientation_of, read_image, read_label, reconcile, to_canonical
+from amos_fl.volumes.normalise import normalisation_of
+from amos_fl.volumes.plan import Plan
+from amos_fl.volumes.resample import resample_image, resample_label
+from amos_fl.volumes.store import FORMAT, Geometry, PreparedCase, open_prepared, write_prepared
+
+FOREGROUND_VOXELS = 2000
+"""How many positions per organ the store lists at most."""
+_SETTLED_NS = 2_000_000_000
+
+OnCase = Callable[[int, int, str], None]
+
+
+def content_hash(path: Path, store: Path) -> str:
+    """The SHA-256 of a file's content, remembered in the store by path, size and time of change.
+
+    A file that changed within the last two seconds is not remembered: it might change again within the
+    resolution of its time stamp.
+
+    Raises:
+        AmosError: no such file.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        raise AmosError(f"{path.name}: no such file in {path.parent}; check the paths in the cohort file") from None
+    stamp = [status.st_size, status.st_mtime_ns]
+    name = sha256_of_json(os.path.abspath(path))
+    remembered = store / "hashes" / name[:2] / f"{name}.json"
+    try:
+        known = json.loads(remembered.read_text(encoding="utf-8"))
+        if known["stamp"] == stamp:
+            return str(known["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not seen before, or not readable: hash it
+    sha256 = sha256_of_file(path)
+    if time.time_ns() - status.st_mtime_ns > _SETTLED_NS:
+        write_json(remembered, {"sha256": sha256, "stamp": stamp})
+    return sha256
+
+
+def prepared_key(case: Case, plan: Plan, store: Path, organs: Collection[int]) -> str:
+    """The key under which `case` is kept: of its files' content and of all settings it depends on."""
+    return sha256_of_json(
+        {
+            "format": FORMAT,
+            "case": case.case,
+            "site": case.site,
+            "modality": case.modality,
+            "image": content_hash(case.image, store),
+            "label": content_hash(case.label, store) if case.label else None,
+            "annotated": sorted(set(case.annotated) & set(organs)),
+            "preparation": plan.preparation(),
+        }
+    )
+
+
+def prepare_case(case: Case, plan: Plan, store: Path, organs: Collection[int]) -> PreparedCase:
+    """The prepared case, from the store when it is there already; otherwise it is made and put there.
+
+    Labels of organs that were not annotated are set to 0. Several processes may prepare the same case.
+
+    Raises:
+        AmosError: a file that is missing, unreadable or no scan; the disk is full.
+    """
+    store = Path(store)
+    try:
+        key = prepared_key(case, plan, store, organs)
+        folder = store / key[:2] / key
+        if not folder.is_dir():
+            _prepare(case, plan, folder, organs)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise AmosError(f"{case.case}: the disk of {store} is full; free space or choose another store") from None
+        raise AmosError(f"{case.case}: cannot be prepared in {store} ({error.strerror or error})") from error
+    return open_prepared(folder)
+
+
+def _prepare(case: Case, plan: Plan, folder: Path, organs: Collection[int]) -> None:
+    original = read_image(case.image)
+    orientation = orientation_of(original.affine)
+    scan = to_canonical(original)
+    box = body_box(scan.array, scan.spacing_mm, case.modality)
+    annotated = tuple(sorted(set(case.annotated) & set(organs)))
+    label, foreground = None, {}
+    if case.label is not None:
+        marked = reconcile(original, read_label(case.label, {*organs, *case.annotated}), case.label.name)
+        kept = np.zeros(256, dtype=np.uint8)
+        kept[list(annotated)] = annotated
+        label = kept[crop(to_canonical(marked).array, box)]
+        label = resample_label(label, scan.spacing_mm, plan.spacing_mm)
+        foreground = foreground_positions(label, case.case)
+    image = crop(scan.array, box)
+    normalisation = normalisation_of(image, case.modality, plan, case.image.name)
+    image = resample_image(normalisation.apply(image), scan.spacing_mm, plan.spacing_mm)
+    x, y, z = ((int(axis), int(flip)) for axis, flip in orientation)
+    geometry = Geometry(scan.shape, scan.spacing_mm, box, (x, y, z))
+    write_prepared(
+        folder,
+        image=image,
+        label=label,
+        foreground=foreground,
+        patch=plan.patch,
+        meta={
+            "case": case.case,
+            "site": case.site,
+            "modality": case.modality,
+            "annotated": list(annotated),
+            "geometry": asdict(geometry),
+            "has_label": label is not None,
+            "padding": normalisation.padding,
+            "normalisation": asdict(normalisation),
+            "preparation": plan.preparation(),
+        },
+    )
+
+
+def foreground_positions(label: np.ndarray, case: str) -> dict[int, np.ndarray]:
+    """Per organ present in a label map (x, y, z) its voxels' positions (n, 3), int32, in scan order.
+
+    Where there are more than `FOREGROUND_VOXELS`, that many are drawn evenly, the same for the same case.
+    """
+    positions = {}
+    for organ, box in enumerate(ndimage.find_objects(label), start=1):
+        if box is None:
+            continue
+        found = np.argwhere(label[box] == organ)
+        if len(found) > FOREGROUND_VOXELS:
+            drawn = generator(0, "foreground", case, organ).choice(len(found), FOREGROUND_VOXELS, replace=False)
+            found = found[np.sort(drawn)]
+        positions[organ] = (found + [side.start for side in box]).astype(np.int32)
+    return positions
+
+
+def prepare_cases(
+    cases: Sequence[Case],
+    plan: Plan,
+    store: Path,
+    organs: Collection[int],
+    *,
+    workers: int = 1,
+    on_case: OnCase | None = None,
+) -> list[PreparedCase]:
+    """The prepared cases in the order of `cases`, `workers` of them at a time, each in a process of its own.
+
+    `on_case(done, total, case)` is called after each.
+
+    Raises:
+        AmosError: as `prepare_case`, for the first case that fails; a worker that died.
+    """
+    if workers <= 1 or len(cases) <= 1:
+        prepared = []
+        for number, case in enumerate(cases, start=1):
+            prepared.append(prepare_case(case, plan, store, organs))
+            if on_case:
+                on_case(number, len(cases), case.case)
+        return prepared
+    results: dict[int, PreparedCase] = {}
+    # spawn: a forked child would inherit the locks of whatever threads this process runs
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=context) as pool:
+        futures = {pool.submit(prepare_case, case, plan, store, organs): i for i, case in enumerate(cases)}
+        try:
+            for future in as_completed(futures):
+                index = futures[future]
+                results[index] = future.result()
+                if on_case:
+                    on_case(len(results), len(cases), cases[index].case)
+        except BrokenProcessPool:
+            raise AmosError(
+                "preparing a case ended its process, perhaps for want of memory; use fewer workers"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [results[i] for i in range(len(cases))]
