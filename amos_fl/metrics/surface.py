@@ -11,6 +11,7 @@ grid corners within the tolerance.
 import itertools
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -19,7 +20,7 @@ from scipy import ndimage
 from amos_fl.errors import AmosError
 
 Spacing = tuple[float, float, float]
-MOST_OFFSETS = 200  # beyond, a distance transform is about as fast
+MOST_OFFSETS = 1000  # beyond, a distance transform is about as fast
 
 
 def nsd(
@@ -60,11 +61,12 @@ def nsd_of_crops(
     """`nsd` of two masks already cropped to their joint box; 0 where one is empty."""
     offsets = _offsets_within(spacing, tolerance_mm)
     margin = (0, 0, 0) if offsets is None else tuple(int(reach) for reach in np.abs(offsets).max(axis=0))
-    codes = [_neighbour_codes(mask, margin) for mask in (prediction, reference)]
+    order = "F" if np.isfortran(reference) else "C"  # one for both: positions in one array are looked up in the other
+    codes = [_neighbour_codes(mask, margin, order) for mask in (prediction, reference)]
     borders = [np.add(code, np.uint8(1)) > 1 for code in codes]  # neither all outside (0) nor all inside (255)
     area = _areas(spacing)
 
-    def surface_area(codes_there: UInt8[np.ndarray, " n"]) -> float:
+    def surface_area(codes_there: np.ndarray) -> float:
         return float(np.bincount(codes_there, minlength=256) @ area)
 
     total = within = 0.0
@@ -125,14 +127,16 @@ def _areas(spacing: Spacing) -> Float[np.ndarray, " 256"]:
     return create_table_neighbour_code_to_surface_area(spacing)[0].double().numpy()
 
 
-def _neighbour_codes(mask: Bool[np.ndarray, "x y z"], margin: Sequence[int]) -> UInt8[np.ndarray, "X Y Z"]:
+def _neighbour_codes(
+    mask: Bool[np.ndarray, "x y z"], margin: Sequence[int], order: Literal["C", "F"]
+) -> UInt8[np.ndarray, "X Y Z"]:
     """Which of the 8 voxels around each corner of the grid are inside, one bit each.
 
     Corner (i, j, k) lies between voxels i-1 and i and so on; the bits are ordered as in the table of areas. The
     array has one corner more than voxels per axis, and `margin` empty ones on each side.
     """
     shape = [size + 1 + 2 * m for size, m in zip(mask.shape, margin, strict=True)]
-    codes = np.zeros(shape, np.uint8, order="F" if np.isfortran(mask) else "C")
+    codes = np.zeros(shape, np.uint8, order=order)
     codes[tuple(slice(m, m + size) for size, m in zip(mask.shape, margin, strict=True))] = mask
     codes[:, :, 1:] |= codes[:, :, :-1] << 1
     codes[:, 1:] |= codes[:, :-1] << 2
