@@ -1,5 +1,6 @@
 """The settings of a run: one pydantic model, from YAML and the command line, written to the run folder."""
 
+import contextlib
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
@@ -146,10 +147,8 @@ def parse_assignment(text: str) -> dict[str, Any]:
     except yaml.YAMLError:
         raise AmosError(f"--set {text}: {value!r} is not a value") from None
     if isinstance(data, str):
-        try:  # YAML reads 1e-3 as text, Python and every user as a number.
+        with contextlib.suppress(ValueError):  # YAML reads 1e-3 as text, Python and every user as a number.
             data = float(data)
-        except ValueError:
-            pass
     for part in reversed(key.split(".")):
         data = {part: data}
     return data

@@ -20,14 +20,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from safetensors.numpy import save_file
 
 from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json, whole_folder, write_json, write_text
 from amos_fl.runs.config import RunConfig, read_yaml, resolve
 from amos_fl.runs.events import StopFile
-from amos_fl.runs.weights import Arrays, read_arrays
+from amos_fl.runs.weights import Arrays, read_arrays, save_arrays
 
 
 @dataclass(frozen=True)
@@ -97,11 +96,9 @@ class RunFolder:
     ) -> None:
         """Write a checkpoint; one rename makes it appear with all its files."""
         with whole_folder(self.checkpoint_folder(round_number)) as beside:
-            save_file({k: np.ascontiguousarray(v) for k, v in weights.items()}, beside / "weights.safetensors")
+            save_arrays(weights, beside / "weights.safetensors")
             if strategy_arrays:
-                save_file(
-                    {k: np.ascontiguousarray(v) for k, v in strategy_arrays.items()}, beside / "strategy.safetensors"
-                )
+                save_arrays(strategy_arrays, beside / "strategy.safetensors")
             write_json(beside / "state.json", {"strategy": dict(strategy_values), "ledger": ledger})
 
     def read_checkpoint(self, round_number: int) -> Checkpoint:

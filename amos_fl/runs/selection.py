@@ -51,6 +51,5 @@ def choose_round(folder: RunFolder, config: RunConfig, last: int) -> Choice:
     if best is None:
         return Choice(last, False, f"weights of round {last}, the last one, because there are no validation scores")
     score, number = best
-    return Choice(
-        number, True, f"weights of round {number}, the best on the seen sites' validation cases (DSC {score:.3f})"
-    )
+    why = f"the best on the seen sites' validation cases (DSC {score:.3f})"
+    return Choice(number, True, f"weights of round {number}, {why}")

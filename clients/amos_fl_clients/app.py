@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import torch
-from amos_fl.inference.evaluate import evaluate_cases
+from amos_fl.inference.evaluate import CaseScore, evaluate_cases
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import nn
@@ -18,6 +18,7 @@ from amos_fl.files import write_json
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.events import Listener, SiteWork, silent
+from amos_fl.runs.results import scores_to_json
 from amos_fl.runs.weights import arrays_of, load_arrays
 from amos_fl.training.loop import StepReport, train
 from amos_fl.volumes.plan import Plan
@@ -201,7 +202,7 @@ def make_client_app(
             metrics={WEIGHT: len(cases), "seconds": time.perf_counter() - started},
             scores=scores.to_dict(),
             modalities=sorted({case.modality for case in cases}),
-            cases=[result.to_dict() for result in results] if named else [],
+            cases=[_case_for_sharing(result) for result in results] if named else [],
         )
 
     return app
@@ -210,3 +211,7 @@ def make_client_app(
 def _leave_address(settings: SiteSettings) -> None:
     """Where this site's work runs, so that an engine on the same host can end it when it hangs."""
     write_json(settings.state / "process.json", {"pid": os.getpid(), "host": socket.gethostname()})
+
+
+def _case_for_sharing(result: CaseScore) -> dict[str, object]:
+    return {"case": result.case, "modality": result.modality, "scores": scores_to_json(result.scores)}

@@ -13,7 +13,7 @@ from amos_fl.runs.events import StopFile
 def failure_in_words(reason: str | None) -> str:
     """A site's error as one plain line, without its traceback and the wrappings of Flower and Ray.
 
-    >>> failure_in_words("<class 'x.ClientAppException'>:<'\\\\nException ClientAppException occurred. Message: disk full'>")
+    >>> failure_in_words("<class 'ClientAppException'>:<'\\\\nException occurred. Message: disk full'>")
     'disk full'
     """
     text = (reason or "it gave no reason").replace("\\n", "\n")

@@ -135,9 +135,9 @@ class Federation:
         """The agreed weight of each training site, in sorted order."""
         cases = {site: self.described[site].cases["train"] for site in sorted(self.described)}
         rule = self.config.weighting
-        weights = {
-            s: float({"cases": n, "steps": self.config.local_steps, "equal": 1}[rule]) for s, n in cases.items() if n
-        }
+        steps = self.config.local_steps
+        weight_of = {"cases": cases, "steps": dict.fromkeys(cases, steps), "equal": dict.fromkeys(cases, 1)}[rule]
+        weights = {site: float(weight_of[site]) for site, count in cases.items() if count}
         if not weights:
             raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
         return weights if any(weights.values()) else dict.fromkeys(weights, 1.0)

@@ -14,6 +14,7 @@ from amos_fl_clients.messages import ARRAYS, CONFIG, BadUpdate
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from amos_fl.errors import AmosError
 from amos_fl_server.aggregate import Form, WeightedMean, checked_update
 
 Failed = dict[str, str]
@@ -55,6 +56,8 @@ class Strategy(ABC):
 
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Take back what `state` gave."""
+        if arrays or values:
+            raise AmosError(f"the checkpoint is of another strategy than {type(self).__name__}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""The card beside the chosen weights: what the network is for, and what it is not."""
+
+import json
+from typing import TYPE_CHECKING
+
+from amos_fl.cohort.table import Cohort
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.summary import PHANTOM_NOTE, score_table
+
+if TYPE_CHECKING:
+    from amos_fl.runs.results import Results
+
+
+def model_card(folder: RunFolder, config: RunConfig, cohort: Cohort, results: "Results") -> str:
+    """The text of `model/MODEL_CARD.md`."""
+    about = json.loads((folder.path / "versions.json").read_text())
+    plan = config.plan
+    lower, upper = plan.ct_clip_hu
+    spacing, patch = " x ".join(f"{s:g}" for s in plan.spacing_mm), " x ".join(map(str, plan.patch))
+    labels = ", ".join(f"{label} {organ}" for label, organ in cohort.organs.items())
+    entry = next((e for e in folder.ledger() if e["round"] == results.chosen.round), {})
+    scores = score_table(results.groups, "group") if results.groups else "No test case was scored."
+    data = f"{PHANTOM_NOTE}\n" if config.cohort is None else ""
+    return f"""# Model card
+
+**Not a medical device.** These weights are for research. They are not approved for diagnosis or treatment.
+
+## Intended use
+
+Segmentation of abdominal organs in {" and ".join(sorted({c.modality for c in cohort.cases}))} scans, to study
+federated training and how its result carries over to other scanners.
+
+- Output: {labels}
+- Network: `{config.model}`, 1 input channel, {len(cohort.organs) + 1} output channels: background, then the organs
+- Plan `{plan.name}`: spacing {spacing} mm, patch {patch} (x, y, z)
+- CT is clipped to [{lower:g}, {upper:g}] HU, minus {plan.ct_mean_hu:g}, over {plan.ct_sd_hu:g}; MR is z-scored
+
+## Training
+
+{data}- {config.strategy}, {config.rounds} rounds of {config.local_steps} steps, seed {config.seed}
+- Sites: {", ".join(cohort.seen_sites)}
+- Weights: {results.chosen.sentence.removeprefix("weights of ")}; SHA-256 {entry.get("weights_sha256", "unknown")}
+- Cohort: {len(cohort.cases)} cases, SHA-256 of its table {about["cohort_sha256"]}
+- Versions: {", ".join(f"{name} {value}" for name, value in about["versions"].items())}
+
+## Scores on test cases
+
+{scores}
+
+## Limits
+
+Scores on scanners that took part in training say little about others: compare the rows of seen and unseen
+scanners. An organ that was not annotated at a site was not learned there. Scans of other body regions, of
+children, or with other contrasts than the training sites' were not tested.
+"""

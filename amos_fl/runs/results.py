@@ -1,0 +1,164 @@
+"""What a finished run leaves for people: scores per case, tables, the chosen weights with their card, a summary."""
+
+import csv
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from amos_fl.cohort.table import Cohort
+from amos_fl.files import whole_file, write_json, write_text
+from amos_fl.metrics.scores import OrganScore, Scores, reported_organs
+from amos_fl.metrics.table import CaseScores, sums_of, write_scores
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.model_card import model_card
+from amos_fl.runs.selection import Choice, choose_round
+from amos_fl.runs.summary import summary
+from amos_fl.runs.weights import save_arrays
+
+
+def scores_to_json(scores: Mapping[int, OrganScore]) -> dict[str, Any]:
+    """A case's scores as JSON values; what does not count is null."""
+
+    def number(value: Any) -> Any:
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return {str(organ): {key: number(value) for key, value in asdict(score).items()} for organ, score in scores.items()}
+
+
+def scores_from_json(data: Mapping[str, Any]) -> dict[int, OrganScore]:
+    """The scores that `scores_to_json` gave."""
+    return {
+        int(organ): OrganScore(**{key: math.nan if value is None else value for key, value in score.items()})
+        for organ, score in data.items()
+    }
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table of scores: over the cases of a site, a group of sites, or an organ.
+
+    `dsc_present` is the mean DSC over organs that the reference has: what is hallucinated is counted in
+    `hallucinated`, and not in it.
+    """
+
+    name: str
+    group: str
+    modality: str
+    cases: int
+    dsc: float
+    nsd: float
+    dsc_present: float
+    missed: int
+    hallucinated: int
+
+    @classmethod
+    def of(cls, name: str, group: str, modality: str, scores: Scores) -> "Row":
+        outcomes = scores.outcomes()
+        return cls(
+            name=name,
+            group=group,
+            modality=modality,
+            cases=scores.cases,
+            dsc=scores.mean_dsc(),
+            nsd=scores.mean_nsd(),
+            dsc_present=scores.mean_dsc(present_only=True),
+            missed=outcomes["missed"],
+            hallucinated=outcomes["hallucinated"],
+        )
+
+
+@dataclass(frozen=True)
+class Results:
+    """The test scores of a run: what failed first, then by site, by group and by organ."""
+
+    chosen: Choice
+    problems: list[str]
+    cases: list[CaseScores]
+    sites: list[Row]
+    groups: list[Row]
+    organs: list[Row]
+
+
+def test_cases(evaluation: dict[str, Any] | None) -> list[CaseScores]:
+    """The cases of an evaluation, as far as the sites shared them."""
+    return [
+        CaseScores(
+            case["case"], site, case["modality"], result["seen"], result["split"], scores_from_json(case["scores"])
+        )
+        for site, result in (evaluation or {"sites": {}})["sites"].items()
+        for case in result["cases"]
+    ]
+
+
+def problems_of(folder: RunFolder) -> list[str]:
+    """Failed sites and rounds, one sentence each."""
+    found = [
+        f"round {entry['round']}: site {site} is missing: {reason}"
+        for entry in folder.ledger()
+        for site, reason in entry["missing"].items()
+    ]
+    for file in sorted((folder.path / "evaluations").glob("round_*.json")):
+        number, split = file.stem.removeprefix("round_").split("_")
+        missing = (folder.read_evaluation(int(number), split) or {"missing": {}})["missing"]
+        found += [f"{split} scores of round {int(number)}: site {s} is missing: {why}" for s, why in missing.items()]
+    return found
+
+
+def results_of(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results:
+    """The results of a run from the files in its folder."""
+    chosen = choose_round(folder, config, config.rounds)
+    cases = test_cases(folder.read_evaluation(chosen.round, "test"))
+    organs = cohort.organs
+
+    def rows(keys: Iterable[tuple[str, bool, str]], named: bool) -> list[Row]:
+        table = []
+        for site, seen, modality in keys:
+            group = "seen" if seen else "unseen"
+            mine = [c for c in cases if c.seen == seen and c.modality == modality and (not named or c.site == site)]
+            table.append(Row.of(site if named else f"{group} {modality}", group, modality, sums_of(mine, organs)))
+        return table
+
+    by_site = sorted({(c.site, c.seen, c.modality) for c in cases}, key=lambda key: (not key[1], key[2], key[0]))
+    by_group = sorted({("", c.seen, c.modality) for c in cases}, key=lambda key: (not key[1], key[2]))
+    by_organ = []
+    for _, seen, modality in by_group:
+        mine = sums_of([c for c in cases if c.seen == seen and c.modality == modality], organs)
+        for organ in reported_organs(organs, modality):
+            if organ in mine.organs:
+                group = "seen" if seen else "unseen"
+                by_organ.append(Row.of(organs[organ], group, modality, mine.only([organ])))
+    problems = problems_of(folder)
+    return Results(chosen, problems, cases, rows(by_site, True), rows(by_group, False), by_organ)
+
+
+def _write_rows(path: Any, rows: list[Row]) -> None:
+    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(Row.__dataclass_fields__))
+        writer.writeheader()
+        for row in rows:
+            values = {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(row).items()}
+            writer.writerow(values)
+
+
+def write_results(folder: RunFolder, config: RunConfig, cohort: Cohort, weights: Mapping[str, np.ndarray]) -> Results:
+    """Write scores.csv, scores_by_site.csv, scores_by_organ.csv, model/ and summary.md; return what is in them."""
+    results = results_of(folder, config, cohort)
+    write_scores(folder.path / "scores.csv", results.cases, cohort.organs)
+    _write_rows(folder.path / "scores_by_site.csv", results.sites + results.groups)
+    _write_rows(folder.path / "scores_by_organ.csv", results.organs)
+    about = {"model": config.model, "round": str(results.chosen.round)}
+    save_arrays(weights, folder.path / "model" / "weights.safetensors", about)
+    network = {
+        "model": config.model,
+        "plan": config.plan.model_dump(mode="json"),
+        "organs": {str(label): organ for label, organ in cohort.organs.items()},
+        "round": results.chosen.round,
+    }
+    write_json(folder.path / "model" / "network.json", network)
+    write_text(folder.path / "model" / "MODEL_CARD.md", model_card(folder, config, cohort, results))
+    write_text(folder.path / "summary.md", summary(folder, config, cohort, results))
+    return results

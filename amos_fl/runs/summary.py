@@ -1,0 +1,90 @@
+"""`summary.md`: a run on one page, what went wrong first."""
+
+import math
+from typing import TYPE_CHECKING
+
+from amos_fl.cohort.table import Cohort
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from amos_fl.runs.results import Results, Row
+
+PHANTOM_NOTE = (
+    "The scans of this run are synthetic: a phantom cohort that amos-fl made itself. "
+    "Its scores say that the program works and nothing about patients."
+)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A score for a table; a dash where there is none."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers.
+
+    >>> print(markdown_table(["site", "DSC"], [["A", "0.71"]]))
+    | site | DSC |
+    |---|---:|
+    | A | 0.71 |
+    """
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def score_table(rows: "list[Row]", first: str) -> str:
+    """Rows of scores as Markdown."""
+    head = [first, "modality", "scanner", "cases", "DSC", "NSD", "DSC (present)", "missed", "hallucinated"]
+    body = [
+        [
+            row.name,
+            row.modality,
+            row.group,
+            str(row.cases),
+            number(row.dsc),
+            number(row.nsd),
+            number(row.dsc_present),
+            str(row.missed),
+            str(row.hallucinated),
+        ]
+        for row in rows
+    ]
+    return markdown_table(head, body)
+
+
+def summary(folder: RunFolder, config: RunConfig, cohort: Cohort, results: "Results") -> str:
+    """The text of `summary.md`."""
+    ledger = folder.ledger()
+    seconds = sum(entry["seconds"] for entry in ledger)
+    up, down = (sum(entry[key] for entry in ledger) / 1e6 for key in ("bytes_up", "bytes_down"))
+    parts = ["# Run summary\n"]
+    if config.cohort is None:
+        parts.append(f"> {PHANTOM_NOTE}\n")
+    if results.problems:
+        parts.append("## What went wrong\n")
+        parts.append("\n".join(f"- {problem}" for problem in results.problems) + "\n")
+    parts.append("## What was run\n")
+    parts.append(
+        f"- strategy {config.strategy}, {config.rounds} rounds of {config.local_steps} steps at each of "
+        f"{len(cohort.seen_sites)} training sites ({', '.join(cohort.seen_sites)}), seed {config.seed}\n"
+        f"- unseen scanners: {', '.join(cohort.unseen_sites) or 'none'}\n"
+        f"- network {config.model} on the plan {config.plan.name}, engine {config.engine.name}, "
+        f"device {config.device}\n"
+        f"- {results.chosen.sentence}\n"
+        f"- {seconds:.0f} s in rounds, {down:.1f} MB of weights to the sites and {up:.1f} MB back\n"
+    )
+    if results.sites:
+        parts += ["## Test scores by site\n", score_table(results.sites, "site") + "\n"]
+        parts += ["Seen and unseen scanners:\n", score_table(results.groups, "group") + "\n"]
+        parts += ["## Test scores by organ\n", score_table(results.organs, "organ") + "\n"]
+        parts.append(
+            f"DSC and NSD (tolerance {config.evaluation.tolerance_mm:g} mm) are means over cases, then over organs, "
+            "on the scans' own grids. An organ that only one of prediction and reference has scores 0 and is counted as "
+            "missed or hallucinated; `DSC (present)` leaves the hallucinated out. MR is reported without bladder and "
+            "prostate/uterus.\n"
+        )
+    else:
+        parts.append("No site has a labelled test case, so nothing was scored.\n")
+    parts.append("Every number is in `scores.csv`, `scores_by_site.csv`, `scores_by_organ.csv` and `ledger.jsonl`.\n")
+    return "\n".join(parts)
