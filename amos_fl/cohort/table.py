@@ -5,6 +5,10 @@ relative to the file. `annotated` lists, separated by spaces, the label values o
 looked for in that case; empty means all of the cohort's organs. A case without a label file has an
 empty `label` and can be predicted, not trained on or scored. Organs other than AMOS's are named in an
 optional `organs.csv` beside it (`label,organ`).
+
+A file written by hand or by a spreadsheet is read as it is meant: a byte order mark, Windows line ends,
+spaces around values, capitals in the header and in `split`, backslashes in paths and empty rows do no
+harm. A row with too few or too many values does, because what is missing would be guessed.
 """
 
 import csv
@@ -22,6 +26,7 @@ Modality = Literal["CT", "MR"]
 Split = Literal["train", "val", "test"]
 COLUMNS = ("case", "site", "modality", "split", "image", "label", "annotated")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+_WRONG_SEPARATORS = {"semicolons": ";", "tabs": "\t"}
 
 
 @dataclass(frozen=True)
@@ -95,11 +100,16 @@ def _organs_beside(path: Path) -> dict[int, str]:
     organs_file = path.with_name("organs.csv")
     if not organs_file.is_file():
         return dict(AMOS_ORGANS)
-    with organs_file.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            organs = {int(row["label"]): row["organ"].strip() for row in csv.DictReader(file)}
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise AmosError(f"{organs_file}: must have the columns label (a number) and organ") from None
+    try:
+        with organs_file.open(newline="", encoding="utf-8-sig") as file:
+            rows = [(int(row["label"]), row["organ"].strip()) for row in csv.DictReader(file)]
+    except (KeyError, TypeError, ValueError, AttributeError, csv.Error):
+        raise AmosError(f"{organs_file}: must have the columns label (a number) and organ") from None
+    organs = dict(rows)
+    if len(organs) < len(rows):
+        raise AmosError(f"{organs_file}: a label stands there twice; every organ needs a label of its own")
+    if len(set(organs.values())) < len(rows) or "" in organs.values():
+        raise AmosError(f"{organs_file}: every label needs an organ's name of its own")
     if not organs or min(organs) < 1 or max(organs) > 255:
         raise AmosError(f"{organs_file}: labels must lie between 1 and 255")
     return dict(sorted(organs.items()))
@@ -117,17 +127,7 @@ def read_cohort(path: Path | str) -> Cohort:
     if not path.is_file():
         raise AmosError(f"{path}: no such cohort file; make one with 'amos-fl data amos22' or 'amos-fl data phantom'")
     organs = _organs_beside(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
-            if missing:
-                raise AmosError(
-                    f"{path}: no column {', '.join(missing)}; a cohort has the columns {', '.join(COLUMNS)}"
-                )
-            cases = tuple(_case(path, reader.line_num, row, organs) for row in reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise AmosError(f"{path}: is not a CSV text file ({error})") from None
+    cases = tuple(_case(path, line, row, organs) for line, row in _rows(path))
     seen: set[str] = set()
     for case in cases:
         if case.case in seen:
@@ -138,8 +138,35 @@ def read_cohort(path: Path | str) -> Cohort:
     return Cohort(cases, organs)
 
 
-def _case(path: Path, line: int, row: dict[str, str | None], organs: dict[int, str]) -> Case:
-    value = {column: (row[column] or "").strip() for column in COLUMNS}
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Line numbers and values by column, stripped, of the rows that are not empty."""
+    rows: list[tuple[int, dict[str, str]]] = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = [name.strip().casefold() for name in next(reader, [])]
+            if missing := [column for column in COLUMNS if column not in header]:
+                wrong = next((name for name, sign in _WRONG_SEPARATORS.items() if sign in "".join(header)), None)
+                if wrong is not None:
+                    raise AmosError(f"{path}: its values are separated by {wrong}; save it with commas")
+                wanted = ", ".join(COLUMNS)
+                raise AmosError(f"{path}: no column {', '.join(missing)}; a cohort has the columns {wanted}")
+            for values in reader:
+                if not any(value.strip() for value in values):
+                    continue
+                if len(values) != len(header):
+                    raise AmosError(
+                        f"{path}, line {reader.line_num}: has {len(values)} values, the header {len(header)}; "
+                        "an empty value still needs its comma"
+                    )
+                row = {name: value.strip() for name, value in zip(header, values, strict=True)}
+                rows.append((reader.line_num, row))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise AmosError(f"{path}: is not a CSV text file ({error})") from None
+    return rows
+
+
+def _case(path: Path, line: int, value: dict[str, str], organs: dict[int, str]) -> Case:
     where = f"{path}, line {line}"
     for column in ("case", "site", "image"):
         if not value[column]:
@@ -149,7 +176,8 @@ def _case(path: Path, line: int, row: dict[str, str | None], organs: dict[int, s
     modality = {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(value["modality"].upper())
     if modality is None:
         raise AmosError(f"{where}: modality is {value['modality']!r}; it must be CT or MR")
-    if value["split"] not in SPLITS:
+    split = value["split"].casefold()
+    if split not in SPLITS:
         raise AmosError(f"{where}: split is {value['split']!r}; it must be train, val or test")
     try:
         annotated = tuple(sorted({int(word) for word in value["annotated"].split()})) or tuple(organs)
@@ -161,9 +189,9 @@ def _case(path: Path, line: int, row: dict[str, str | None], organs: dict[int, s
         case=value["case"],
         site=value["site"],
         modality=cast(Modality, modality),
-        split=cast(Split, value["split"]),
-        image=path.parent / value["image"],
-        label=path.parent / value["label"] if value["label"] else None,
+        split=cast(Split, split),
+        image=path.parent / value["image"].replace("\\", "/"),
+        label=path.parent / value["label"].replace("\\", "/") if value["label"] else None,
         annotated=annotated,
     )
 
@@ -173,14 +201,18 @@ def _plain_name(name: str) -> bool:
 
 
 def write_cohort(cohort: Cohort, path: Path | str) -> None:
-    """Write `cohort.csv`, with paths relative to it, and `organs.csv` where the organs are not AMOS's."""
+    """Write `cohort.csv`, with paths relative to it, and `organs.csv` where the organs are not AMOS's.
+
+    An `organs.csv` of another cohort that already lies there is replaced.
+    """
     path = Path(path)
     folder = path.parent.resolve()
 
     def relative(file: Path | None) -> str:
-        return "" if file is None else Path(os.path.relpath(file.resolve(), folder)).as_posix()
+        # The file's own name is kept where it is a link: stores of large files link to names without a suffix.
+        return "" if file is None else Path(os.path.relpath(file.parent.resolve() / file.name, folder)).as_posix()
 
-    if cohort.organs != AMOS_ORGANS:
+    if cohort.organs != AMOS_ORGANS or path.with_name("organs.csv").exists():
         with whole_file(path.with_name("organs.csv")) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("label", "organ"), *cohort.organs.items()])
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:

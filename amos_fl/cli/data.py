@@ -1,0 +1,199 @@
+"""`amos-fl data`: make a cohort, from an AMOS22 release or a phantom of it, and check one."""
+
+import os
+import sys
+import time
+from collections import Counter
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from amos_fl.cohort.table import read_cohort, write_cohort
+from amos_fl.errors import AmosError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from amos_fl.cohort.amos22 import ImportResult
+
+data_app = typer.Typer(help="Make a cohort, or check one.", no_args_is_help=True)
+
+_WORKERS = min(4, os.cpu_count() or 1)
+_PLAIN_EVERY_S = 15.0
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    # A pipe or a file has no width; 80 columns would fold every path.
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 120
+    return Console(highlight=False, markup=False, width=width)
+
+
+def _list(console: "Console", title: str, lines: tuple[str, ...]) -> None:
+    if lines:
+        console.print(f"\n{title}")
+        for line in lines:
+            console.print(f"  - {line}", soft_wrap=True)
+
+
+@data_app.command()
+def amos22(
+    root: Annotated[Path, typer.Argument(help="The folder in which amos22.zip was unpacked.")],
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="public: what has public labels. release: train on imagesTr, score on imagesVa. "
+            "paper: Table 2, which needs the test labels."
+        ),
+    ] = "public",
+    hold_out: Annotated[
+        list[str] | None, typer.Option(help="Scanners (A to H) that shall train nothing; may be repeated.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The cohort file to write.  [default: ROOT/cohort.csv]")] = None,
+    metadata: Annotated[
+        Path | None, typer.Option(help="AMOS's metadata table.  [default: looked for in and beside ROOT]")
+    ] = None,
+) -> None:
+    """Turn an AMOS22 release, as downloaded, into a cohort."""
+    from amos_fl.cohort.amos22 import import_amos22
+    from amos_fl.cohort.protocols import PROTOCOLS, Protocol
+
+    if protocol not in PROTOCOLS:
+        raise AmosError(f"--protocol {protocol}: there is no such protocol; there are {', '.join(PROTOCOLS)}")
+    sites = [site for word in hold_out or () for site in word.replace(",", " ").split()]
+    result = import_amos22(root, protocol=cast(Protocol, protocol), hold_out=sites, metadata=metadata)
+    target = out or root / "cohort.csv"
+    if target.is_dir():
+        target = target / "cohort.csv"
+    write_cohort(result.cohort, target)
+    console = _console()
+    console.print(f"release: {result.folder}\nmetadata table: {result.metadata or 'none'}\n", soft_wrap=True)
+    console.print(_beside_table2(result))
+    _list(console, "Differences from Table 2", result.differences or ("none",))
+    _list(console, "Notes", result.notes)
+    console.print(f"\nwrote {target} ({len(result.cohort.cases)} cases)", soft_wrap=True)
+
+
+def _beside_table2(result: "ImportResult") -> "Table":
+    from rich.table import Table
+
+    from amos_fl.cohort.scanners import SCANNERS
+
+    table = Table(title=f"{len(result.cohort.cases)} cases under protocol {result.protocol}")
+    for column in ("site", "scanner", "modality"):
+        table.add_column(column)
+    for column in ("train", "val", "test", "Table 2: train", "val", "test"):
+        table.add_column(column, justify="right")
+    for modality in ("CT", "MR"):
+        sites = [scanner for scanner in SCANNERS.values() if scanner.modality == modality]
+        for scanner in sites:
+            numbers = (*result.counts[scanner.domain], *scanner.table2)
+            table.add_row(scanner.domain, scanner.model, modality, *(str(n) if n else "-" for n in numbers))
+        sums = [sum(row) for row in zip(*((*result.counts[s.domain], *s.table2) for s in sites), strict=True)]
+        table.add_row("", f"all {modality}", "", *map(str, sums), end_section=True)
+    return table
+
+
+@data_app.command()
+def check(
+    cohort: Annotated[Path, typer.Argument(help="A cohort.csv, or the folder that holds one.")],
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each holds one scan in memory.")] = _WORKERS,
+) -> None:
+    """Read every scan and label map of a cohort and say what is wrong. Exit code 2 on errors."""
+    from rich.table import Table
+
+    from amos_fl.cohort.check import check_cohort
+
+    found = read_cohort(cohort)
+    with _Progress("checking") as progress:
+        findings = check_cohort(found, workers=workers, on_case=progress)
+    console = _console()
+    if findings:
+        table = Table("", "case", "finding")
+        for finding in findings:
+            table.add_row(finding.severity, finding.case or "all", finding.message)
+        console.print(table)
+    count = Counter(finding.severity for finding in findings)
+    sites = len(found.sites)
+    console.print(
+        f"{_counted(len(found.cases), 'case')} of {_counted(sites, 'site')}: "
+        f"{_counted(count['error'], 'error')}, {_counted(count['warning'], 'warning')}"
+    )
+    if count["error"]:
+        raise typer.Exit(2)
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+@data_app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="The folder to write the release to.")],
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds give other patients.")] = 0,
+    size: Annotated[str, typer.Option(help="quick (coarse, for CPUs) or full (AMOS's own grids).")] = "quick",
+    cases: Annotated[str, typer.Option(help="demo, all (600), or ids such as 1,2,507.")] = "demo",
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = _WORKERS,
+    montage: Annotated[Path | None, typer.Option(help="Also draw the scanners with their labels to this PNG.")] = None,
+) -> None:
+    """Write a synthetic release in AMOS22's layout, with labels for all its cases."""
+    if size not in ("quick", "full"):
+        raise AmosError(f"--size {size}: there is no such size; there are quick and full")
+    chosen = _phantom_cases(cases)
+    from amos_fl.phantom.release import write_release
+
+    with _Progress("drawing") as progress:
+        write_release(out, seed=seed, size=size, cases=chosen, workers=workers, on_case=progress)
+    typer.echo(f"wrote {out}; next: amos-fl data amos22 {out} --protocol paper")
+    if montage is not None:
+        from amos_fl.phantom.montage import draw_montage
+
+        draw_montage(out, montage)
+        typer.echo(f"wrote {montage}")
+
+
+def _phantom_cases(text: str) -> Any:
+    """'demo', 'all' or a sorted list of ids."""
+    if text in ("demo", "all"):
+        return text
+    try:
+        ids = sorted({int(word) for word in text.replace(",", " ").split()})
+    except ValueError:
+        ids = []
+    if not ids or ids[0] < 1 or ids[-1] > 600:
+        raise AmosError(f"--cases {text}: give demo, all, or ids from 1 to 600 such as 1,2,507")
+    return ids
+
+
+class _Progress:
+    """A bar on stderr where that is a terminal, and a line now and then where it is not."""
+
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+        self._bar: Any = nullcontext()
+        self._task: Any = None
+        self._said_at = time.monotonic()
+
+    def __enter__(self) -> "_Progress":
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self._bar = Progress(console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(self.verb, total=None)
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.__exit__(*error)
+
+    def __call__(self, done: int, total: int, case: str) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, completed=done, total=total, description=f"{self.verb} {case}")
+        elif time.monotonic() - self._said_at > _PLAIN_EVERY_S:
+            self._said_at = time.monotonic()
+            print(f"{self.verb} {done}/{total}: {case}", file=sys.stderr, flush=True)

@@ -1,0 +1,91 @@
+"""The command `amos-fl`: its subcommands, and how every error reaches the user as one plain line."""
+
+import errno
+import sys
+import warnings
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from amos_fl.cli.data import data_app
+from amos_fl.errors import AmosError, AmosWarning, Interrupted
+
+app = typer.Typer(
+    name="amos-fl",
+    help="Federated organ segmentation in abdominal CT and MR, one client per scanner.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data_app, name="data")
+
+INTERRUPTED = 130
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"amos-fl {version('amos-fl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code.
+
+    0: done. 2: wrong input or settings. 3: a run that stopped at its last checkpoint. 130: interrupted.
+    """
+    warnings.showwarning = _showwarning
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line (by default this process's) and return its exit code.
+
+    Errors of the user's making and of the machine's (a full disk, no permission) are printed in one line
+    on stderr; anything else is a fault of the program and keeps its traceback.
+    """
+    try:
+        app(args=arguments, prog_name="amos-fl")
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except AmosError as error:
+        return _say(str(error), error.exit_code)
+    except (Interrupted, KeyboardInterrupt) as error:
+        return _say(str(error) or "interrupted", INTERRUPTED)
+    except OSError as error:
+        if error.errno in _FULL:
+            where = f" while writing {error.filename}" if error.filename else ""
+            return _say(f"no space is left on the disk{where}; free some, or write elsewhere with --out", 2)
+        if error.errno in _REFUSED and error.filename:
+            return _say(f"{error.filename}: may not be read or written; check its permissions, or use --out", 2)
+        raise
+    return 0
+
+
+def _say(sentence: str, exit_code: int) -> int:
+    print(f"amos-fl: {sentence}", file=sys.stderr)
+    return exit_code
+
+
+_python_showwarning = warnings.showwarning
+
+
+def _showwarning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+    if issubclass(category, AmosWarning):
+        print(f"amos-fl: warning: {message}", file=sys.stderr)
+    else:
+        _python_showwarning(message, category, *where, **more)  # pyright: ignore[reportArgumentType] - handed on as it came
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Every scan and label map of a cohort, read and looked at before anything is trained on them.
+
+Errors would stop or spoil a run; warnings are for a person to judge. A genuine AMOS release has
+warnings only.
+"""
+
+import hashlib
+import multiprocessing
+import re
+import signal
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from amos_fl.cohort.metadata import find_metadata, read_metadata
+from amos_fl.cohort.plausible import SPECK_ML, intensity_concerns, pieces_of, volume_concerns
+from amos_fl.cohort.table import Case, Cohort
+from amos_fl.errors import AmosError
+from amos_fl.volumes.nifti import Volume, read_image, read_label, reconcile, to_canonical
+
+Severity = Literal["error", "warning"]
+_METADATA_FOLDERS_ABOVE = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong (error) or unlikely (warning) about a case; `case` is empty for the whole cohort."""
+
+    severity: Severity
+    case: str
+    message: str
+
+
+@dataclass(frozen=True)
+class _Examined:
+    findings: tuple[Finding, ...]
+    image_hash: str = ""
+    label_hash: str = ""
+    specks: int = 0
+
+
+def check_cohort(
+    cohort: Cohort, *, workers: int = 1, on_case: Callable[[int, int, str], None] | None = None
+) -> list[Finding]:
+    """Read every file of the cohort and say what is wrong with it, errors first, in the cohort's order.
+
+    `on_case(done, total, case)` is called after each case. Each worker holds one case in memory at a time.
+
+    Raises:
+        AmosError: a worker process died.
+    """
+    examined: list[_Examined] = []
+    for case, result in zip(cohort.cases, _examine_all(cohort, workers), strict=True):
+        examined.append(result)
+        if on_case is not None:
+            on_case(len(examined), len(cohort.cases), case.case)
+    findings = [finding for result in examined for finding in result.findings]
+    findings += _same_scans(cohort.cases, examined)
+    findings += _same_labels(cohort.cases, examined)
+    findings += _repeated_patients(cohort.cases)
+    findings += _specks(examined)
+    order = {case.case: number for number, case in enumerate(cohort.cases)}
+    return sorted(findings, key=lambda f: (f.severity, order.get(f.case, len(order))))
+
+
+def _examine_all(cohort: Cohort, workers: int) -> Iterator[_Examined]:
+    if workers <= 1 or len(cohort.cases) == 1:
+        for case in cohort.cases:
+            yield _examine(case, cohort.organs)
+        return
+    pool = ProcessPoolExecutor(
+        min(workers, len(cohort.cases)), multiprocessing.get_context("spawn"), initializer=_leave_interrupts_to_parent
+    )
+    try:
+        yield from pool.map(_examine, cohort.cases, [cohort.organs] * len(cohort.cases))
+    except BrokenProcessPool:
+        raise AmosError("a worker process was killed, probably for want of memory; use fewer --workers") from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _examine(case: Case, organs: dict[int, str]) -> _Examined:
+    """All that can be said of one case without the others."""
+    findings: list[Finding] = []
+
+    def note(severity: Severity, message: str) -> None:
+        findings.append(Finding(severity, case.case, message))
+
+    image = label = None
+    try:
+        image = read_image(case.image)
+    except AmosError as error:
+        note("error", str(error))
+    if case.label is None:
+        if case.split != "test":
+            note("warning", f"has no label, so it is of no use in {case.split}")
+    else:
+        try:
+            found = read_label(case.label, organs)
+            # A label that lies elsewhere says nothing more about this scan, so it is not looked at.
+            label = found if image is None else reconcile(image, found, case.label.name)
+        except AmosError as error:
+            note("error", str(error))
+    result = _Examined((), image_hash=_content_hash(image) if image is not None else "")
+    if image is not None:
+        for concern in intensity_concerns(image.array, label.array if label else None, case.modality):
+            note("warning", concern)
+    if label is not None:
+        voxel_ml = float(np.prod(label.spacing_mm)) / 1000
+        present = {int(value) for value in np.unique(label.array)} - {0}
+        if not present:
+            note("warning", "its label map is empty")
+        if unlisted := present - set(case.annotated):
+            names = ", ".join(organs[value] for value in sorted(unlisted))
+            note("warning", f"{names}: labelled, but 'annotated' does not list it, so it is not used")
+        if concerns := volume_concerns(label.array, voxel_ml, organs):
+            note("warning", "; ".join(concerns))
+        pieces = pieces_of(label.array, voxel_ml, organs)
+        if pieces.loose:
+            listed = ", ".join(f"{count} of {organ} ({ml:.2g} ml)" for organ, count, ml in pieces.loose)
+            note("warning", f"loose pieces: {listed}")
+        result = replace(result, label_hash=_content_hash(label) if present else "", specks=pieces.specks)
+    return replace(result, findings=tuple(findings))
+
+
+def _content_hash(volume: Volume) -> str:
+    """The same for the same voxels, whatever the file's type, compression and orientation."""
+    voxels = to_canonical(volume).array.astype(np.float32) + np.float32(0)  # -0.0 becomes 0.0
+    digest = hashlib.sha256(str(voxels.shape).encode())
+    digest.update(np.ascontiguousarray(voxels).data)
+    return digest.hexdigest()
+
+
+# --- across cases ---------------------------------------------------------------------------------
+
+
+def _groups(cases: Iterable[Case], keys: Iterable[str]) -> list[list[Case]]:
+    """The cases that share a key that is not empty, where several do."""
+    groups: dict[str, list[Case]] = defaultdict(list)
+    for case, key in zip(cases, keys, strict=True):
+        if key:
+            groups[key].append(case)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _where(case: Case) -> str:
+    return f"{case.case} ({case.split} at {case.site})"
+
+
+def _same_scans(cases: tuple[Case, ...], examined: list[_Examined]) -> Iterator[Finding]:
+    for first, *others in _groups(cases, (result.image_hash for result in examined)):
+        for other in others:
+            if (first.site, first.split) == (other.site, other.split):
+                yield Finding("warning", other.case, f"is the same scan as {_where(first)}, which counts double so")
+            else:
+                message = f"{_where(other)} is the same scan as {_where(first)}; keep it in one place only"
+                yield Finding("error", other.case, message)
+
+
+def _same_labels(cases: tuple[Case, ...], examined: list[_Examined]) -> Iterator[Finding]:
+    for first, *others in _groups(cases, (result.label_hash for result in examined)):
+        images = {case.case: result.image_hash for case, result in zip(cases, examined, strict=True)}
+        for other in others:
+            if images[other.case] != images[first.case]:
+                message = f"has the same label map as {_where(first)} but another image; one patient, or a mix-up?"
+                yield Finding("warning", other.case, message)
+
+
+def _repeated_patients(cases: tuple[Case, ...]) -> Iterator[Finding]:
+    """Patients with several scans, as far as an AMOS metadata table near the scans tells."""
+    patients: dict[str, str] = {}
+    for folder in dict.fromkeys(case.image.parent for case in cases):
+        here = folder.absolute()
+        above = [here, *here.parents][: _METADATA_FOLDERS_ABOVE + 1]
+        try:
+            table = find_metadata(*(f for f in above if f.is_dir()))
+            records = read_metadata(table).records if table else {}
+        except AmosError as error:
+            yield Finding("warning", "", f"repeated patients were not looked for: {error}")
+            continue
+        for case in cases:
+            name = re.fullmatch(r"amos_(\d{4})", case.case)
+            if case.image.parent == folder and name and int(name[1]) in records:
+                patients[case.case] = records[int(name[1])].patient
+    for group in _groups(cases, (patients.get(case.case, "") for case in cases)):
+        sides = "in several splits" if len({case.split for case in group}) > 1 else "in one split"
+        others = ", ".join(_where(case) for case in group)
+        yield Finding("warning", group[0].case, f"one patient by birth date and sex, {sides}: {others}")
+
+
+def _specks(examined: list[_Examined]) -> Iterator[Finding]:
+    if total := sum(result.specks for result in examined):
+        count = sum(result.specks > 0 for result in examined)
+        message = f"{total} stray pieces of organs below {SPECK_ML * 1000:g} mm³, in {count} label maps"
+        yield Finding("warning", "", message)
