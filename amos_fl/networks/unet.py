@@ -1,0 +1,79 @@
+"""The 3D U-Net of AMOS's Table 4, with pooling and kernels from the plan."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from monai.networks.nets.dynunet import DynUNet
+from torch import Tensor, nn
+
+from amos_fl.errors import AmosError
+from amos_fl.volumes.plan import Plan
+
+PAPER_FILTERS = (32, 64, 128, 256, 320, 320)
+"""Feature maps per stage of nnU-Net's 3D U-Net (Isensee et al. 2021), as AMOS used it."""
+
+
+class UNet(DynUNet):
+    """MONAI's DynUNet whose deep-supervision heads keep their own resolution.
+
+    DynUNet enlarges every head to the patch's size and stacks them, which at 64x160x160 costs half as
+    much memory again; nnU-Net compares each head with a label map of its own resolution instead. It
+    also registers each block under two names, so that a state dict holds every weight twice; here each
+    has one.
+
+    In training mode `forward` maps (B, 1, X, Y, Z) to a list of logits (B, classes, ...): the patch's
+    resolution first, then coarser ones. In evaluation mode it returns the first alone.
+    """
+
+    def __init__(self, plan: Plan, organ_count: int, filters: Sequence[int]):
+        stages = len(plan.strides)
+        if stages < 3:
+            raise AmosError(f"plan {plan.name}: a U-Net needs at least 3 stages, its strides name {stages}")
+        super().__init__(
+            spatial_dims=3,
+            in_channels=1,
+            out_channels=1 + organ_count,
+            kernel_size=plan.kernels,
+            strides=plan.strides,
+            upsample_kernel_size=plan.strides[1:],
+            filters=filters,
+            norm_name=("INSTANCE", {"affine": True}),
+            act_name=("leakyrelu", {"inplace": True, "negative_slope": 0.01}),
+            deep_supervision=True,
+            deep_supr_num=stages - 2,
+        )
+        # Only DynUNet's own forward needs these: the second names, and the place where it leaves its heads.
+        del self.skip_layers
+        self.heads = []
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - a list of heads is the point of this class
+        self, x: Float[Tensor, "batch 1 x y z"]
+    ) -> Float[Tensor, "batch classes x y z"] | list[Tensor]:
+        skips = [self.input_block(x)]
+        for downsample in self.downsamples:
+            skips.append(downsample(skips[-1]))
+        x = self.bottleneck(skips[-1])
+        coarser: list[Tensor] = []
+        for upsample, level in zip(self.upsamples, reversed(range(len(skips))), strict=True):
+            x = upsample(x, skips[level])
+            if self.training and level > 0:
+                coarser.insert(0, self.deep_supervision_heads[level - 1](x))
+        logits = self.output_block(x)
+        return [logits, *coarser] if self.training else logits
+
+
+def paper_unet(plan: Plan, organ_count: int) -> nn.Module:
+    """The U-Net of AMOS's Table 4: 31.18 million parameters with 15 organs under the plan `amos-ct`."""
+    return UNet(plan, organ_count, _per_stage(PAPER_FILTERS, plan))
+
+
+SMALL_FILTERS = (16, 32, 64, 128)
+
+
+def small_unet(plan: Plan, organ_count: int) -> nn.Module:
+    """The same U-Net with half the feature maps and less: one that two CPU cores can train."""
+    return UNet(plan, organ_count, _per_stage(SMALL_FILTERS, plan))
+
+
+def _per_stage(filters: Sequence[int], plan: Plan) -> list[int]:
+    return [filters[min(stage, len(filters) - 1)] for stage in range(len(plan.strides))]

@@ -1,0 +1,52 @@
+"""The batches of many steps, drawn ahead by worker processes where the settings ask for them."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from amos_fl.patches.sampler import Batch, TrainingCase, draw_batch
+from amos_fl.training.settings import TrainingSettings
+from amos_fl.volumes.plan import Plan
+
+
+class _Steps(Dataset[Batch]):
+    def __init__(
+        self,
+        cases: Sequence[TrainingCase],
+        plan: Plan,
+        settings: TrainingSettings,
+        organs: Sequence[int],
+        seed: int,
+        site: str,
+    ):
+        self.cases, self.plan, self.settings, self.organs = cases, plan, settings, organs
+        self.seed, self.site = seed, site
+
+    def __getitem__(self, step: int) -> Batch:
+        return draw_batch(self.cases, self.plan, self.settings, self.organs, seed=self.seed, site=self.site, step=step)
+
+
+def draw_batches(
+    cases: Sequence[TrainingCase],
+    plan: Plan,
+    settings: TrainingSettings,
+    organs: Sequence[int],
+    *,
+    seed: int,
+    site: str,
+    steps: range,
+) -> Iterator[Batch]:
+    """Yield the batch of each of `steps`, the same with `settings.workers` processes as with none."""
+    dataset = _Steps(cases, plan, settings, organs, seed, site)
+    if settings.workers == 0:
+        yield from (dataset[step] for step in steps)
+        return
+    # batch_size=None: an item is a whole batch. The generator is there so that the global one is not drawn from.
+    yield from DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=steps,
+        num_workers=settings.workers,
+        generator=torch.Generator(),
+    )

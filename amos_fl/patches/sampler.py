@@ -1,0 +1,162 @@
+"""Which patches a site trains on at a step: a function of (seed, site, step) alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from amos_fl.errors import AmosError
+from amos_fl.patches.augment import Resampling, change_intensities, draw_resampling, mirror
+from amos_fl.randomness import derived_seed, generator
+from amos_fl.training.settings import TrainingSettings
+from amos_fl.volumes.plan import Plan
+
+
+class TrainingCase(Protocol):
+    """What the sampler asks of a prepared case."""
+
+    @property
+    def case(self) -> str: ...
+    @property
+    def annotated(self) -> tuple[int, ...]: ...
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def has_label(self) -> bool: ...
+    def image_patch(self, start: Sequence[int], size: Sequence[int]) -> np.ndarray: ...
+    def label_patch(self, start: Sequence[int], size: Sequence[int]) -> np.ndarray: ...
+    def foreground(self) -> dict[int, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches for one optimizer step. Labels are channel numbers: 0 background, i the i-th organ of the run."""
+
+    image: Float[Tensor, "sample 1 x y z"]
+    label: Int[Tensor, "sample x y z"]
+    annotated: Bool[Tensor, "sample channel"]
+
+
+def draw_batch(
+    cases: Sequence[TrainingCase],
+    plan: Plan,
+    settings: TrainingSettings,
+    organs: Sequence[int],
+    *,
+    seed: int,
+    site: str,
+    step: int,
+) -> Batch:
+    """The batch of one step at one site, augmented as `settings` say.
+
+    Each sample's case is drawn uniformly. The last third of a batch (`settings.foreground_share`) is
+    centred on foreground: an organ drawn uniformly among those annotated and present, then a voxel of
+    it; a batch of one is, with that probability. The other patches lie anywhere in the scan. Where the
+    scan is smaller than the patch, the rest is the case's own padding, and background in the label
+    map. The order of `cases` does not matter.
+
+    Raises:
+        AmosError: no case, or none with a label map.
+    """
+    labelled = sorted((case for case in cases if case.has_label), key=lambda case: case.case)
+    if not labelled:
+        raise AmosError(f"site {site}: has no labelled case to train on; give it one or leave the site out of training")
+    threads = torch.get_num_threads()
+    # In one thread, sums round alike in this process and in a worker, whatever the threads of training.
+    torch.set_num_threads(1)
+    try:
+        samples = [_sample(labelled, plan, settings, organs, seed, site, step, n) for n in range(settings.batch_size)]
+    finally:
+        torch.set_num_threads(threads)
+    images, labels, annotated = zip(*samples, strict=True)
+    return Batch(torch.stack(images), torch.stack(labels), torch.stack(annotated))
+
+
+def _sample(
+    cases: Sequence[TrainingCase],
+    plan: Plan,
+    settings: TrainingSettings,
+    organs: Sequence[int],
+    seed: int,
+    site: str,
+    step: int,
+    number: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One sample: image (1, X, Y, Z), label (X, Y, Z) int64, annotated channels (1 + organs,)."""
+    drawing = generator(seed, "patch", site, step, number)
+    case = cases[int(drawing.integers(len(cases)))]
+    annotated = [True, *(organ in case.annotated for organ in organs)]
+    on_foreground = _on_foreground(number, settings, drawing)
+    centre = _foreground_voxel(case, organs, drawing) if on_foreground else None
+    origin = _patch_origin(case.shape, plan.patch, centre, drawing)
+
+    augmenting = generator(seed, "augment", site, step, number)
+    resampling = draw_resampling(plan, settings.augmentation, augmenting)
+    image, label = _read(case, origin, plan, resampling)
+    label = torch.from_numpy(_channel_of_label(organs, case.annotated))[label.long()]
+    image, label = mirror(image, label, settings.augmentation, augmenting)
+    image = change_intensities(image, settings.augmentation, derived_seed(seed, "intensity", site, step, number))
+    return image, label, torch.tensor(annotated)
+
+
+def _on_foreground(number: int, settings: TrainingSettings, drawing: np.random.Generator) -> bool:
+    """nnU-Net's rule: the last samples of a batch, by number; in a batch of one, by chance."""
+    chance = bool(drawing.random() < settings.foreground_share)
+    if settings.batch_size == 1:
+        return chance
+    return number >= round(settings.batch_size * (1 - settings.foreground_share))
+
+
+def _foreground_voxel(case: TrainingCase, organs: Sequence[int], drawing: np.random.Generator) -> np.ndarray | None:
+    voxels = case.foreground()
+    present = [organ for organ in organs if organ in case.annotated and len(voxels.get(organ, ())) > 0]
+    if not present:
+        return None
+    positions = voxels[present[int(drawing.integers(len(present)))]]
+    return positions[int(drawing.integers(len(positions)))]
+
+
+def _patch_origin(
+    shape: Sequence[int], patch: Sequence[int], centre: np.ndarray | None, drawing: np.random.Generator
+) -> tuple[int, int, int]:
+    """The patch's first voxel: inside the scan where it fits, else so that the scan lies in its middle."""
+    origin = []
+    for axis, (size, side) in enumerate(zip(shape, patch, strict=True)):
+        spare = size - side
+        if spare <= 0:
+            origin.append(-((-spare) // 2))
+        elif centre is None:
+            origin.append(int(drawing.integers(spare + 1)))
+        else:
+            origin.append(int(np.clip(centre[axis] - side // 2, 0, spare)))
+    return origin[0], origin[1], origin[2]
+
+
+def _read(
+    case: TrainingCase, origin: Sequence[int], plan: Plan, resampling: Resampling | None
+) -> tuple[Tensor, Tensor]:
+    """Image (1, X, Y, Z) and label values (X, Y, Z) of a patch; when it is to be resampled, from as much as that needs.
+
+    Reading beyond the patch leaves no empty corners where a rotated patch still lies inside the scan.
+    """
+    if resampling is None:
+        image, label = case.image_patch(origin, plan.patch), case.label_patch(origin, plan.patch)
+        return torch.from_numpy(image)[None], torch.from_numpy(label)
+    margin = [(wide - side) // 2 for wide, side in zip(resampling.source_shape, plan.patch, strict=True)]
+    wider_origin = [first - more for first, more in zip(origin, margin, strict=True)]
+    image = case.image_patch(wider_origin, resampling.source_shape)
+    label = case.label_patch(wider_origin, resampling.source_shape)
+    return resampling(torch.from_numpy(image)[None], torch.from_numpy(label))
+
+
+def _channel_of_label(organs: Sequence[int], annotated: Sequence[int]) -> np.ndarray:
+    """A table from label values 0..255 to channels; what is not annotated or not of the run becomes 0."""
+    channels = np.zeros(256, np.int64)
+    for channel, organ in enumerate(organs, start=1):
+        if organ in annotated:
+            channels[organ] = channel
+    return channels

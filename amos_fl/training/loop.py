@@ -1,0 +1,173 @@
+"""Training at a site: so many optimizer steps on patches of its cases.
+
+The same function trains a site in a federation and the pooled baseline.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from amos_fl.errors import AmosError, TrainingDiverged
+from amos_fl.patches.ahead import draw_batches
+from amos_fl.patches.sampler import TrainingCase
+from amos_fl.training.loss import DiceCrossEntropy
+from amos_fl.training.schedule import polynomial_learning_rate
+from amos_fl.training.settings import TrainingSettings
+from amos_fl.volumes.plan import Plan
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimizer step: its number within `total_steps`, its loss and learning rate, seconds since the start."""
+
+    step: int
+    total_steps: int
+    loss: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a site's training came to. `momentum_buffers`: parameter name to buffer, to go on from."""
+
+    steps: int
+    mean_loss: float
+    last_loss: float
+    momentum_buffers: dict[str, Tensor]
+    seconds: float
+
+
+def train(
+    network: nn.Module,
+    cases: Sequence[TrainingCase],
+    plan: Plan,
+    settings: TrainingSettings,
+    *,
+    organs: Sequence[int],
+    seed: int,
+    site: str,
+    steps: int,
+    first_step: int,
+    total_steps: int,
+    device: str | torch.device = "cpu",
+    momentum_buffers: Mapping[str, Tensor] | None = None,
+    proximal_mu: float = 0.0,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> TrainingResult:
+    """Train `network` in place for the steps numbered first_step .. first_step + steps - 1 of `total_steps`.
+
+    SGD with Nesterov momentum, weight decay, clipped gradients and a polynomial learning rate
+    (nnU-Net's). Patches are a function of (seed, site, step number), the learning rate one of the step
+    number; so 2n steps equal n and n more with the `momentum_buffers` of the first, bit for bit on CPU
+    with the same `settings.threads`. Without buffers the optimizer starts fresh.
+
+    `proximal_mu` adds mu/2 times the squared distance of the parameters from where this call found them
+    (FedProx: Li et al. 2020, eq. 2). Mixed precision is used on CUDA devices alone.
+
+    `on_step` is called after every step and may raise to stop the training; `network` then holds the
+    weights of the last step.
+
+    Raises:
+        TrainingDiverged: the loss is not finite.
+        AmosError: no labelled case, or steps beyond `total_steps`.
+    """
+    if first_step < 0 or steps < 0 or first_step + steps > total_steps:
+        raise AmosError(
+            f"site {site}: asked to train steps {first_step} to {first_step + steps} of {total_steps}; "
+            "the total must cover them"
+        )
+    device = torch.device(device)
+    network.to(device)
+    was_training = network.training
+    start = time.monotonic()
+    losses: list[float] = []
+    optimizer = _optimizer(network, settings, momentum_buffers)
+    anchor = [p.detach().clone() for p in network.parameters()] if proximal_mu > 0 else None
+    loss_of = DiceCrossEntropy(batch_dice=settings.batch_dice)
+    half = settings.mixed_precision and device.type == "cuda"
+    # A scale that small networks' gradients survive from the first step on: the scaler starts anew at every call.
+    scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=half)
+    numbers = range(first_step, first_step + steps)
+    with _threads(settings.threads):
+        network.train()
+        try:
+            batches = draw_batches(cases, plan, settings, organs, seed=seed, site=site, steps=numbers)
+            for step, batch in zip(numbers, batches, strict=True):
+                rate = polynomial_learning_rate(
+                    settings.learning_rate, step, total_steps, settings.learning_rate_exponent
+                )
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.zero_grad(set_to_none=True)
+                with torch.autocast(device.type, dtype=torch.float16, enabled=half):
+                    outputs = network(batch.image.to(device))
+                loss = loss_of(outputs, batch.label.to(device), batch.annotated.to(device))
+                losses.append(loss.item())
+                if not math.isfinite(losses[-1]):
+                    raise TrainingDiverged(
+                        f"site {site}: the loss at step {step} is not finite; "
+                        "lower the learning rate or look at this site's intensities with 'amos-fl data check'"
+                    )
+                scaler.scale(loss).backward()
+                scaler.unscale_(optimizer)
+                if anchor is not None:
+                    add_proximal_gradient(network.parameters(), anchor, proximal_mu)
+                nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
+                scaler.step(optimizer)
+                scaler.update()
+                if on_step is not None:
+                    on_step(StepReport(step, total_steps, losses[-1], rate, time.monotonic() - start))
+        finally:
+            network.train(was_training)
+    return TrainingResult(
+        steps=steps,
+        mean_loss=math.fsum(losses) / len(losses) if losses else math.nan,
+        last_loss=losses[-1] if losses else math.nan,
+        momentum_buffers=_momentum_buffers(network, optimizer),
+        seconds=time.monotonic() - start,
+    )
+
+
+def add_proximal_gradient(parameters: Iterator[nn.Parameter], anchor: Sequence[Tensor], mu: float) -> None:
+    """Add the gradient of mu/2 * sum((w - anchor)^2), which is mu * (w - anchor), to those that are there."""
+    for parameter, start in zip(parameters, anchor, strict=True):
+        if parameter.grad is not None:
+            parameter.grad.add_(parameter.detach() - start, alpha=mu)
+
+
+def _optimizer(network: nn.Module, settings: TrainingSettings, buffers: Mapping[str, Tensor] | None) -> torch.optim.SGD:
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.momentum > 0,
+        weight_decay=settings.weight_decay,
+    )
+    for name, parameter in network.named_parameters():
+        if buffers is not None and name in buffers:
+            if buffers[name].shape != parameter.shape:
+                raise AmosError(f"the kept optimizer state of {name} has another shape than the network; reset it")
+            # A copy, because the optimizer changes it in place and it is the caller's.
+            optimizer.state[parameter]["momentum_buffer"] = buffers[name].to(parameter, copy=True)
+    return optimizer
+
+
+def _momentum_buffers(network: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
+    found = {name: optimizer.state[p].get("momentum_buffer") for name, p in network.named_parameters()}
+    return {name: buffer for name, buffer in found.items() if buffer is not None}
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

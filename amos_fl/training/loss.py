@@ -1,0 +1,102 @@
+"""Dice + cross-entropy where some organs were not annotated, with deep supervision.
+
+An organ that nobody looked for in a case may lie anywhere in its background. So in that case's loss,
+background and the organs not annotated are one class, their probabilities summed (the marginal loss of
+Shi et al. 2021, Medical Image Analysis 70:101979), in the Dice and in the cross-entropy term.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+SMOOTH = 1e-5
+
+
+def dice_cross_entropy(
+    logits: Float[Tensor, "sample channel x y z"],
+    target: Int[Tensor, "sample x y z"],
+    annotated: Bool[Tensor, "sample channel"],
+    *,
+    batch_dice: bool = True,
+) -> Float[Tensor, ""]:
+    """Soft Dice loss over the annotated organs plus the mean cross-entropy over voxels.
+
+    `target` holds channel numbers, 0 for background. `annotated[s, c]` says whether organ c was looked
+    for in sample s; its column 0 (background) is not read. A voxel whose target is an organ not
+    annotated in its sample counts as the merged class.
+
+    Dice is nnU-Net's: probabilities not squared, background left out, smoothing 1e-5; with `batch_dice`
+    over the samples of the batch as if they were one, else per sample. A batch without an annotated
+    organ has the cross-entropy alone.
+    """
+    annotated = annotated.clone()
+    annotated[:, 0] = False  # from here on: the channels that stand for themselves
+    log_p = F.log_softmax(logits.float(), dim=1)  # (B, C, X, Y, Z)
+    standing = annotated.gather(1, target.flatten(1)).view_as(target)
+    target = torch.where(standing, target, 0)
+
+    if bool(annotated[:, 1:].all()):
+        log_p_merged = log_p[:, 0]
+    else:
+        log_p_merged = log_p.masked_fill(annotated[:, :, None, None, None], -torch.inf).logsumexp(dim=1)
+    log_p_target = torch.where(target > 0, log_p.gather(1, target[:, None])[:, 0], log_p_merged)
+    return _soft_dice_loss(log_p.exp(), target, annotated, batch_dice) - log_p_target.mean()
+
+
+def _soft_dice_loss(p: Tensor, target: Tensor, annotated: Tensor, batch_dice: bool) -> Tensor:
+    p = p[:, 1:]
+    annotated = annotated[:, 1:]
+    truth = torch.zeros_like(p).scatter_(1, (target[:, None] - 1).clamp(min=0), (target[:, None] > 0).to(p.dtype))
+    space = (2, 3, 4)
+    overlap = (p * truth).sum(space)  # (B, organs)
+    total = p.sum(space) + truth.sum(space)
+    if batch_dice:
+        overlap, total = ((term * annotated).sum(0) for term in (overlap, total))
+        annotated = annotated.any(0)
+    if not bool(annotated.any()):
+        return p.new_zeros(())
+    dice = (2 * overlap + SMOOTH) / (total + SMOOTH)
+    return 1 - dice[annotated].mean()
+
+
+def deep_supervision_weights(heads: int) -> list[float]:
+    """nnU-Net's weights of the heads: 1/2 of the one before each, the coarsest 0, their sum 1.
+
+    >>> deep_supervision_weights(3)
+    [0.666..., 0.333..., 0.0]
+    >>> deep_supervision_weights(1)
+    [1.0]
+    """
+    weights = [0.5**head for head in range(heads)]
+    if heads > 1:
+        weights[-1] = 0.0
+    return [weight / sum(weights) for weight in weights]
+
+
+class DiceCrossEntropy:
+    """The training loss of a network with deep-supervision heads, or of one without.
+
+    Called with the network's output in training mode, (B, C, X, Y, Z) or a list of such from the patch's
+    resolution to coarser ones, with class indices (B, X, Y, Z) and the annotated channels (B, C). The
+    label map is taken to a head's resolution by its nearest voxels.
+    """
+
+    def __init__(self, *, batch_dice: bool = True):
+        self.batch_dice = batch_dice
+
+    def __call__(self, logits: Tensor | Sequence[Tensor], target: Tensor, annotated: Tensor) -> Tensor:
+        heads = [logits] if isinstance(logits, Tensor) else list(logits)
+        loss = heads[0].new_zeros((), dtype=torch.float32)
+        for weight, head in zip(deep_supervision_weights(len(heads)), heads, strict=True):
+            if weight > 0:
+                own = _downsampled(target, head.shape[2:])
+                loss = loss + weight * dice_cross_entropy(head, own, annotated, batch_dice=self.batch_dice)
+        return loss
+
+
+def _downsampled(target: Tensor, shape: Sequence[int]) -> Tensor:
+    x, y, z = (full // coarse for full, coarse in zip(target.shape[1:], shape, strict=True))
+    return target[:, ::x, ::y, ::z]
