@@ -1,0 +1,93 @@
+# `make help` lists what there is to make. Needs Python 3.11 or newer with its venv module, and nothing else.
+#
+#   make PYTHON=/path/to/python3     another Python than the one found (after `make clean`)
+#   make PIP_ARGS='...'              further arguments for pip, such as an index with CPU builds of torch
+#   make VENV=/path                  the environment somewhere else than in .venv
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+PYTHON ?=
+PIP_ARGS ?=
+# Further arguments for pytest, for example PYTEST_ARGS='-k phantom -x'.
+PYTEST_ARGS ?=
+# Arguments of the run that `make wheel-test` starts with the installed wheel; empty: none.
+WHEEL_RUN ?=
+
+BIN := $(VENV)/bin
+DEMO := $(BIN)/amos-fl simulate --strategy fedavg --out demo/run
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock $(PIP_ARGS)
+
+# One stamp per set of packages, newer than what it was installed from: a second `make` installs nothing.
+PYTHON_READY := $(VENV)/.python-ready
+RUN_READY := $(VENV)/.run-ready
+DEV_READY := $(VENV)/.dev-ready
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
+		printf '  make %-12s %s\n' "$$target" "$$what"; done
+
+.PHONY: demo
+demo: $(RUN_READY) ## Five scanners train one network, three unseen ones judge it (2 cores, minutes)
+	$(DEMO)
+
+.PHONY: test
+test: $(RUN_READY) ## The tests, without those marked slow
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+.PHONY: check
+check: lint ## What CI runs: ruff, pyright, the doctests and every test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(DEV_READY) ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+.PHONY: format
+format: $(DEV_READY) ## Let ruff format the code and sort its imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: $(DEV_READY) ## Every benchmark, one after another
+	@set -e; for file in benchmarks/[!_]*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+.PHONY: wheel-test
+wheel-test: $(DEV_READY) ## Build the wheel, install it in an empty environment, run it outside the checkout
+	PIP_ARGS='$(PIP_ARGS)' .ci/wheel-test $(BIN)/python $(WHEEL_RUN)
+
+.PHONY: lock
+lock: $(PYTHON_READY) ## Pin the newest versions that pyproject.toml's ranges allow
+	@echo "Resolving pyproject.toml's ranges in an empty environment (minutes) ..."
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(BIN)/python -m venv "$$folder/venv"; \
+	"$$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) '.[dev]'; \
+	{ sed -n '/^#/p' requirements.lock; \
+	  "$$folder/venv/bin/python" -m pip freeze --disable-pip-version-check | grep -v '^amos-fl' \
+	    | sed 's/+[A-Za-z0-9.]*$$//' | grep -vE '^(nvidia-|cuda-|triton==)'; } > "$$folder/lock"; \
+	cp "$$folder/lock" requirements.lock
+	@echo "requirements.lock is written; read 'git diff requirements.lock' and run 'make check'."
+
+.PHONY: clean
+clean: ## Remove the environment, builds and caches (not your runs)
+	rm -rf build dist amos_fl.egg-info .pytest_cache .ruff_cache .hypothesis
+	find amos_fl clients server tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
+
+$(PYTHON_READY):
+	@.ci/make-venv $(VENV) $(PYTHON)
+	@touch $@
+
+$(RUN_READY): $(PYTHON_READY) pyproject.toml requirements.lock
+	@echo "Installing amos-fl, torch and what the tests need into $(VENV): once, a minute or more with a fast line ..."
+	@$(PIP_INSTALL) --editable '.[test]'
+	@touch $@
+
+$(DEV_READY): $(RUN_READY)
+	@echo "Installing ruff, pyright and the builder into $(VENV): once ..."
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@

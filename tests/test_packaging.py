@@ -1,0 +1,175 @@
+"""The distribution: its versions, its pinned dependencies, what importing it loads, and what git may not hold."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import amos_fl
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OWN_NAME = canonicalize_name(PROJECT["name"])
+
+
+def locked() -> dict[str, Version]:
+    """The versions of requirements.lock by canonical name."""
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): Version(number) for name, number in pins}
+
+
+def declared() -> list[Requirement]:
+    """Every dependency of pyproject.toml, those of the extras included, without the project itself."""
+    extras = [line for group in PROJECT["optional-dependencies"].values() for line in group]
+    requirements = [Requirement(line) for line in [*PROJECT["dependencies"], *extras]]
+    return [r for r in requirements if canonicalize_name(r.name) != OWN_NAME]
+
+
+def needed(requirement: Requirement, seen: set[tuple[str, str]]) -> Iterator[str]:
+    """The canonical names of what is installed because of `requirement`, itself included."""
+    name = canonicalize_name(requirement.name)
+    for extra in ("", *requirement.extras):
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        yield name
+        try:
+            children = [Requirement(line) for line in requires(name) or ()]
+        except PackageNotFoundError:  # an extra that this environment was made without
+            continue
+        for child in children:
+            if child.marker is None or child.marker.evaluate({"extra": extra}):
+                yield from needed(child, seen)
+
+
+def of_torch_for_gpus(name: str) -> bool:
+    """torch's CUDA build pins NVIDIA's libraries and Triton itself; its CPU build has none of them."""
+    return name.startswith(("nvidia-", "cuda-")) or name == "triton"
+
+
+def tracked_texts() -> Iterator[tuple[str, str]]:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    for name in listing.stdout.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            yield name, (ROOT / name).read_bytes().decode("utf-8", errors="replace")
+
+
+def modules_after(statements: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after `statements`."""
+    program = f"import sys, json\n{statements}\nprint(json.dumps(sorted(sys.modules)))"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("COV_", "PYTHON"))}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@cache
+def core_modules() -> tuple[str, ...]:
+    """Every module of amos_fl except the command line's, by dotted name."""
+    files = sorted((ROOT / "amos_fl").rglob("*.py"))
+    parts = [file.relative_to(ROOT).with_suffix("").parts for file in files]
+    names = [".".join(p[:-1] if p[-1] == "__init__" else p) for p in parts]
+    return tuple(n for n in names if n != "amos_fl.cli" and not n.startswith("amos_fl.cli."))
+
+
+def test_every_place_that_names_the_version_names_the_same():
+    citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    changelog = re.search(r"^## \[(\d\S*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert citation is not None
+    assert changelog is not None
+    assert citation.group(1) == PROJECT["version"]
+    assert changelog.group(1) == PROJECT["version"]
+    assert amos_fl.__version__ == PROJECT["version"]
+
+
+@pytest.mark.parametrize("requirement", declared(), ids=str)
+def test_the_lock_pins_each_dependency_within_its_range(requirement: Requirement):
+    pinned = locked().get(canonicalize_name(requirement.name))
+    assert pinned is not None, f"{requirement.name} is not in requirements.lock; run make lock"
+    assert requirement.specifier.contains(pinned, prereleases=True)
+
+
+def test_the_lock_pins_what_the_dependencies_need_in_turn():
+    seen: set[tuple[str, str]] = set()
+    names = {name for requirement in declared() for name in needed(requirement, seen)}
+    missing = {name for name in names - set(locked()) if not of_torch_for_gpus(name)}
+    assert not missing - {"setuptools", "pip"}, "run make lock"
+    assert len(names) > len(declared()), "the dependencies' own dependencies were not walked"
+
+
+def test_the_lock_names_versions_that_any_index_has():
+    assert not {name: str(number) for name, number in locked().items() if number.local}
+    assert not {name for name in locked() if of_torch_for_gpus(name)}
+
+
+def test_this_environment_has_the_locked_versions_of_what_decides_the_weights():
+    if not os.environ.get("CI"):
+        pytest.skip("only where the environment is made from the lock: CI")
+    pins = locked()
+    for name in ("torch", "numpy", "scipy", "monai", "flwr", "ray", "nibabel", "blosc2"):
+        assert Version(version(name)).public == pins[name].public, name
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    loaded = modules_after("import amos_fl")
+    assert not loaded & {"torch", "numpy", "monai", "scipy", "pydantic", "flwr", "ray"}
+
+
+def test_reading_a_cohort_needs_no_torch():
+    assert "torch" not in modules_after("import amos_fl; amos_fl.read_cohort; amos_fl.plan_named")
+
+
+def test_the_core_imports_neither_flower_nor_ray():
+    loaded = modules_after("".join(f"import {name}\n" for name in core_modules()))
+    assert {"amos_fl.training.loop", "amos_fl.runs.config"} <= loaded
+    assert not loaded & {"flwr", "ray"}
+
+
+@pytest.mark.parametrize("name", amos_fl.__all__)
+def test_each_public_name_is_there_and_stays_the_same_object(name: str):
+    assert getattr(amos_fl, name) is getattr(amos_fl, name)
+    assert name in dir(amos_fl)
+
+
+def test_a_name_that_the_package_does_not_have_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'train_all'"):
+        _ = amos_fl.train_all  # pyright: ignore[reportAttributeAccessIssue] - that it is not there is the subject
+
+
+def test_the_lazy_names_are_those_that_the_type_checker_sees():
+    source = (ROOT / "amos_fl" / "__init__.py").read_text(encoding="utf-8")
+    block = source.split("if TYPE_CHECKING:", 1)[1].split("_HOME = ", 1)[0]
+    seen = {
+        name.strip(): home
+        for home, names in re.findall(r"from (\S+) import (.+)", block)
+        for name in names.split(",")
+    }  # fmt: skip
+    lazy = vars(amos_fl)["_HOME"]
+    assert seen == lazy
+    assert set(amos_fl.__all__) == {*lazy, "__version__"}
+
+
+def test_no_tracked_file_holds_the_path_of_somebodys_home():
+    home = re.compile(r"(?<![\w.~$}>-])/(?:home|Users|root)/[\w.-]+")
+    found = {name: match.group() for name, text in tracked_texts() if (match := home.search(text))}
+    assert not found
+
+
+def test_no_tracked_file_is_under_the_gpl():
+    words = ("GNU " + "General Public", "GNU " + "Lesser General", "SPDX-License-Identifier: " + "GPL")
+    found = {name for name, text in tracked_texts() if any(w.lower() in text.lower() for w in words)}
+    assert not found
