@@ -1,0 +1,104 @@
+"""Where a patient lies in a scanner: from a scan's voxels to the patient's own coordinates.
+
+Patient coordinates, in mm: +x to the patient's left, +y to the back, +z towards the feet, the origin in the
+middle of the body at the height of the right dome of the diaphragm. A posture turns and scales them, and a few
+long sine waves bend them (scoliosis, and the unevenness of living shapes). The waves are products of
+functions of one voxel index each, so that they cost little on any grid, oblique ones included.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Floats = np.ndarray
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Pose:
+    """p = matrix @ world + shift + sum of waves, world in RAS mm.
+
+    Wave m moves the patient coordinate `axis[m]` by `height_mm[m] * sin(wave[m] . world + phase[m])`.
+    """
+
+    matrix: Floats  # (3, 3)
+    shift: Floats  # (3,)
+    wave: Floats  # (m, 3), radians per mm
+    axis: Floats  # (m,)
+    height_mm: Floats  # (m,)
+    phase: Floats  # (m,)
+
+    def to_patient(self, world: Floats) -> Floats:
+        """Patient coordinates (n, 3) of world points (n, 3)."""
+        moved = world @ self.matrix.T + self.shift
+        for k, axis, height, phase in zip(self.wave, self.axis, self.height_mm, self.phase, strict=True):
+            moved[:, axis] += height * np.sin(world @ k + phase)
+        return moved
+
+    def to_world(self, patient: Floats) -> Floats:
+        """World points (n, 3) of patient coordinates (n, 3), by fixed-point iteration."""
+        inverse = np.linalg.inv(self.matrix)
+        world = (patient - self.shift) @ inverse.T
+        for _ in range(8):
+            world = world - (self.to_patient(world) - patient) @ inverse.T
+        return world
+
+    def reach_mm(self, radius_mm: float) -> float:
+        """How far the waves can move a point of patient space against another at most `radius_mm` away."""
+        steep = np.abs(self.height_mm) * np.linalg.norm(self.wave, axis=1) * radius_mm
+        return float(np.minimum(steep, 2 * np.abs(self.height_mm)).sum())
+
+
+class Slab:
+    """A block of a scan's voxels with their patient coordinates.
+
+    Arrays are (z, y, x) in voxel axes, C order, so that the transposed volume is what NIfTI stores.
+    `x`, `y`, `z` hold patient coordinates in mm, float32.
+    """
+
+    def __init__(self, pose: Pose, affine: Floats, start: int, shape: tuple[int, int, int]):
+        """`shape` is (planes, rows, columns) = (z, y, x) voxels, beginning at plane `start`."""
+        self.pose, self.affine, self.start, self.shape = pose, affine, start, shape
+        index = [np.arange(n, dtype=np.float64) for n in shape[::-1]]  # x, y, z
+        index[2] = index[2] + start
+        linear = pose.matrix @ affine[:3, :3]
+        offset = pose.matrix @ affine[:3, 3] + pose.shift
+        coordinates = []
+        for axis in range(3):
+            plane = (linear[axis, 2] * index[2] + offset[axis])[:, None] + linear[axis, 1] * index[1]
+            row = linear[axis, 0] * index[0]
+            coordinates.append(plane.astype(np.float32)[:, :, None] + row.astype(np.float32))
+        work = np.empty(shape, np.float32)
+        for k, axis, height, phase in zip(pose.wave, pose.axis, pose.height_mm, pose.phase, strict=True):
+            per_voxel = k @ affine[:3, :3]
+            start_phase = k @ affine[:3, 3] + phase
+            plane = (per_voxel[2] * index[2] + start_phase)[:, None] + per_voxel[1] * index[1]
+            row = per_voxel[0] * index[0]
+            # sin(a + b) = sin a cos b + cos a sin b
+            np.multiply(
+                (height * np.sin(plane)).astype(np.float32)[:, :, None], np.cos(row).astype(np.float32), out=work
+            )
+            coordinates[axis] += work
+            np.multiply(
+                (height * np.cos(plane)).astype(np.float32)[:, :, None], np.sin(row).astype(np.float32), out=work
+            )
+            coordinates[axis] += work
+        self.x, self.y, self.z = coordinates
+        self._to_voxel = np.linalg.inv(affine)
+        self._spread = np.abs(np.linalg.inv(pose.matrix @ affine[:3, :3]))
+
+    def box(self, low: Floats, high: Floats) -> Box | None:
+        """The voxels that may lie in the patient-space box from `low` to `high` (a superset), or None."""
+        middle, half = (low + high) / 2, (high - low) / 2
+        centre = self._to_voxel @ np.append(self.pose.to_world(middle[None])[0], 1.0)
+        half = half + self.pose.reach_mm(float(np.linalg.norm(half)) * 1.3)
+        extent = self._spread @ half
+        slices = []
+        for axis, first in ((2, self.start), (1, 0), (0, 0)):
+            size = self.shape[2 - axis]
+            begin = max(int(np.floor(centre[axis] - extent[axis])) - first, 0)
+            end = min(int(np.ceil(centre[axis] + extent[axis])) + 1 - first, size)
+            if begin >= end:
+                return None
+            slices.append(slice(begin, end))
+        return (slices[0], slices[1], slices[2])

@@ -1,0 +1,110 @@
+"""One scan of one patient: choose the field of view, paint it slab by slab, and form the image."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from amos_fl.phantom import ct, mr
+from amos_fl.phantom.anatomy import Patient, draw_patient
+from amos_fl.phantom.scanners import SCANNERS, Grid, Scanner
+from amos_fl.phantom.shapes import turned
+from amos_fl.randomness import generator
+
+Floats = np.ndarray
+Size = Literal["quick", "full"]
+SLAB_VOXELS = 3_000_000
+SUPERSAMPLING = 2  # per axis, in quick scans only: thick voxels hold several tissues
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Image and label as (x, y, z) voxels, with the affine (4, 4) that both share. `kind`: phase or sequence."""
+
+    image: np.ndarray
+    label: np.ndarray
+    affine: Floats
+    kind: str
+
+
+def make_scan(seed: int, case: int, patient: int, sex: str, domain: str, size: Size) -> Scan:
+    """The scan that AMOS case `case` is on the scanner `domain`; a function of its arguments only."""
+    scanner = SCANNERS[domain]
+    person = draw_patient(seed, patient, sex)
+    random = generator(seed, "phantom", "scan", case)
+    kind = str(random.choice(list(scanner.kinds), p=list(scanner.kinds.values())))
+    affine, shape = _place(person, scanner, _grid(scanner, size, random), random)
+    former = (ct.CtScan if scanner.modality == "CT" else mr.MrScan)(
+        scanner, kind, random, affine, shape, coarse=size == "quick"
+    )
+    planes = max(1, SLAB_VOXELS // (shape[1] * shape[2]))
+    label = np.zeros(shape, np.uint8)
+    image = np.zeros(shape, scanner.dtype)
+    for number, start in enumerate(range(0, shape[0], planes)):
+        here = slice(start, min(start + planes, shape[0]))
+        part = (here.stop - here.start, shape[1], shape[2])
+        tissue, label[here] = person.paint(affine, start, part)
+        if size == "quick":
+            ideal = _supersampled(person, affine, start, part, former.brightness)
+        else:
+            ideal = former.brightness[tissue]
+        image[here] = former.form(ideal, start, generator(seed, "phantom", "noise", case, number))
+    return Scan(image.transpose(), label.transpose(), affine, kind)
+
+
+def _supersampled(
+    person: Patient, affine: Floats, start: int, part: tuple[int, int, int], brightness: Floats
+) -> Floats:
+    n = SUPERSAMPLING
+    fine = affine.copy()
+    fine[:3, :3] /= n
+    fine[:3, 3] -= affine[:3, :3] @ np.full(3, 0.5 - 0.5 / n)
+    tissue, _ = person.paint(fine, start * n, (part[0] * n, part[1] * n, part[2] * n))
+    return brightness[tissue].reshape(part[0], n, part[1], n, part[2], n).mean((1, 3, 5), dtype=np.float32)
+
+
+def _grid(scanner: Scanner, size: Size, random: np.random.Generator) -> Grid:
+    share = random.random()
+    if size == "quick":
+        return scanner.quick
+    for chance, grid in scanner.full:
+        share -= chance
+        if share < 0:
+            return grid
+    return scanner.full[-1][1]
+
+
+def _place(
+    person: Patient, scanner: Scanner, grid: Grid, random: np.random.Generator
+) -> tuple[Floats, tuple[int, int, int]]:
+    """The affine of the scan's grid in RAS mm, and its shape (z, y, x) in voxels."""
+    shift = random.normal(0, 1, 3) * (8, 8, 10)
+    if scanner.modality == "CT" or random.random() < 0.05:
+        top, bottom = -28.0 - abs(random.normal(0, 10)), 482.0 + random.normal(0, 8)
+    else:
+        span = grid.fov_mm[2] * random.uniform(0.92, 1.05)
+        top = -12.0 + random.normal(0, 10)
+        bottom = top + span
+    frame = person.frame
+    side = 141 + frame.muscle + frame.fat_side
+    deep = 85 + 16 + (frame.fat_front + frame.fat_back) / 2
+    middle = np.array([0.0, 4 + (frame.fat_back - frame.fat_front) / 2, (top + bottom) / 2])
+    size_of_patient = 1 / np.linalg.norm(person.pose.matrix, axis=1)
+    extent = np.array([2 * side + 26, 2 * deep + 34, bottom - top]) * size_of_patient
+    for axis in (0, 1):
+        if grid.fov_mm[axis] > 0:
+            extent[axis] = grid.fov_mm[axis]
+    letters = {"L": (0, -1), "R": (0, 1), "P": (1, -1), "A": (1, 1), "I": (2, -1), "S": (2, 1)}
+    matrix = np.zeros((3, 3))
+    counts = []
+    tilt = turned(x_deg=grid.tilt_deg)
+    for voxel_axis, letter in enumerate(grid.axes):
+        world_axis, sign = letters[letter]
+        matrix[world_axis, voxel_axis] = sign * grid.spacing_mm[voxel_axis]
+        counts.append(max(16, round(extent[world_axis] / grid.spacing_mm[voxel_axis])))
+    matrix = tilt @ matrix
+    centre = person.pose.to_world(middle[None])[0] + shift * (1, 1, 0)
+    affine = np.eye(4)
+    affine[:3, :3] = matrix
+    affine[:3, 3] = centre - matrix @ ((np.array(counts) - 1) / 2)
+    return affine, (counts[2], counts[1], counts[0])

@@ -1,0 +1,150 @@
+"""Smooth implicit shapes: functions that are negative inside and about the distance in mm from the surface.
+
+Inigo Quilez's bounds for ellipsoids and round cones serve; every shape knows the box it lies in, so that
+it is evaluated nowhere else.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from amos_fl.phantom.pose import Box, Slab
+
+Floats = np.ndarray
+FAR = np.float32(1e3)
+NO_TURN = np.eye(3)
+
+
+def turned(x_deg: float = 0, y_deg: float = 0, z_deg: float = 0) -> Floats:
+    """The rotation (3, 3) about x, then y, then z."""
+    a, b, c = np.deg2rad([x_deg, y_deg, z_deg])
+    rx = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    ry = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
+    rz = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
+    return rz @ ry @ rx
+
+
+def curve(points: Sequence[Sequence[float]], segments: int) -> Floats:
+    """A Catmull-Rom curve through `points` (n, any columns), sampled at segments + 1 places."""
+    p = np.asarray(points, float)
+    padded = np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
+    at = np.linspace(0, len(p) - 1, segments + 1)
+    i = np.minimum(at.astype(int), len(p) - 2)
+    t = (at - i)[:, None]
+    a, b, c, d = padded[i], padded[i + 1], padded[i + 2], padded[i + 3]
+    return 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+
+
+def smooth_union(a: Floats, b: Floats, blend_mm: float) -> Floats:
+    h = np.maximum(blend_mm - np.abs(a - b), 0) / blend_mm
+    return np.minimum(a, b) - h * h * np.float32(blend_mm / 4)
+
+
+def smooth_cut(a: Floats, b: Floats, blend_mm: float) -> Floats:
+    """The intersection of two shapes with a rounded edge."""
+    h = np.maximum(blend_mm - np.abs(a - b), 0) / blend_mm
+    return np.maximum(a, b) + h * h * np.float32(blend_mm / 4)
+
+
+def ellipsoid_field(x: Floats, y: Floats, z: Floats, centre: Floats, semi: Floats, turn: Floats = NO_TURN) -> Floats:
+    """About the signed distance in mm to an ellipsoid whose axes are the columns of `turn`."""
+    qx, qy, qz = x - np.float32(centre[0]), y - np.float32(centre[1]), z - np.float32(centre[2])
+    k0 = np.zeros(np.broadcast_shapes(qx.shape, qy.shape, qz.shape), np.float32)
+    k1 = np.full_like(k0, 1e-12)
+    for axis in range(3):
+        u = (np.float32(turn[0, axis]) * qx + np.float32(turn[1, axis]) * qy + np.float32(turn[2, axis]) * qz) * (
+            np.float32(1 / semi[axis])
+        )
+        u *= u
+        k0 += u
+        u *= np.float32(1 / semi[axis] ** 2)
+        k1 += u
+    np.sqrt(k0, out=k0)
+    np.sqrt(k1, out=k1)
+    return k0 * (k0 - 1) / k1
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    centre: Floats
+    semi_mm: Floats
+    turn: Floats = field(default_factory=lambda: NO_TURN)
+
+    def bounds(self, margin_mm: float) -> tuple[Floats, Floats]:
+        reach = np.sqrt((self.turn**2) @ (np.asarray(self.semi_mm) ** 2)) + margin_mm
+        return self.centre - reach, self.centre + reach
+
+    def field(self, slab: Slab, margin_mm: float) -> tuple[Box, Floats] | None:
+        """The voxels of the shape's box and its field there; None where the slab misses it."""
+        box = slab.box(*self.bounds(margin_mm))
+        if box is None:
+            return None
+        return box, ellipsoid_field(slab.x[box], slab.y[box], slab.z[box], self.centre, self.semi_mm, self.turn)
+
+
+@dataclass(frozen=True)
+class Sculpted:
+    """An ellipsoid's box with a field of its own: `carve(x, y, z)` gives it from patient coordinates."""
+
+    low: Floats
+    high: Floats
+    carve: Callable[[Floats, Floats, Floats], Floats]
+
+    def field(self, slab: Slab, margin_mm: float) -> tuple[Box, Floats] | None:
+        box = slab.box(self.low - margin_mm, self.high + margin_mm)
+        if box is None:
+            return None
+        return box, self.carve(slab.x[box], slab.y[box], slab.z[box]).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class Tube:
+    """Round cones along a line. `line` is (n, 4): x, y, z, radius in mm.
+
+    `flat` stretches space around the line's first point: a tube with flat = (1.3, 0.8, 1) is an ellipse,
+    wider than deep.
+    """
+
+    line: Floats
+    flat: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def field(self, slab: Slab, margin_mm: float) -> tuple[Box, Floats] | None:
+        flat = np.array(self.flat)
+        line = self.line
+        reach = line[:, 3:] * flat + margin_mm
+        whole = slab.box((line[:, :3] - reach).min(0), (line[:, :3] + reach).max(0))
+        if whole is None:
+            return None
+        field_mm = np.full([s.stop - s.start for s in whole], FAR, np.float32)
+        for a, b, reach_a, reach_b in zip(line[:-1], line[1:], reach[:-1], reach[1:], strict=True):
+            box = slab.box(np.minimum(a[:3] - reach_a, b[:3] - reach_b), np.maximum(a[:3] + reach_a, b[:3] + reach_b))
+            if box is None:
+                continue
+            inner = tuple(
+                slice(max(s.start, w.start) - w.start, min(s.stop, w.stop) - w.start)
+                for s, w in zip(box, whole, strict=True)
+            )
+            if any(s.start >= s.stop for s in inner):
+                continue
+            place = tuple(slice(s.start + w.start, s.stop + w.start) for s, w in zip(inner, whole, strict=True))
+            start, along = a[:3] / flat, (b[:3] - a[:3]) / flat
+            q = [
+                c[place] * np.float32(1 / f) - np.float32(s)
+                for c, f, s in zip((slab.x, slab.y, slab.z), flat, start, strict=True)
+            ]
+            squared = float(along @ along) + 1e-9
+            h = (q[0] * np.float32(along[0]) + q[1] * np.float32(along[1]) + q[2] * np.float32(along[2])) * np.float32(
+                1 / squared
+            )
+            np.clip(h, 0, 1, out=h)
+            far = np.zeros_like(h)
+            for axis in range(3):
+                d = q[axis] - h * np.float32(along[axis])
+                d *= d
+                far += d
+            np.sqrt(far, out=far)
+            far -= np.float32(a[3]) + h * np.float32(b[3] - a[3])
+            view = field_mm[inner]
+            np.minimum(view, far, out=view)
+        return whole, field_mm

@@ -1,0 +1,75 @@
+"""One thing painted into the trunk: a shape, what it is made of, and what it pushes aside."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from amos_fl.phantom.frame import Region
+from amos_fl.phantom.pose import Box, Slab
+from amos_fl.phantom.tissues import Tissue
+
+Floats = np.ndarray
+ABDOMEN: tuple[int, ...] = (Region.ABDOMEN,)
+TRUNK: tuple[int, ...] = (Region.ABDOMEN, Region.THORAX)
+THORAX: tuple[int, ...] = (Region.THORAX,)
+
+
+class Shape(Protocol):
+    def field(self, slab: Slab, margin_mm: float) -> tuple[Box, Floats] | None: ...
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Painted over whatever was there before, so later structures are the stiffer ones.
+
+    `label` 0 is unlabelled. `layers` are (depth in mm, tissue) from outside to inside. Within the deepest layer
+    what lies above (in front of) `gas_front_of_mm` is gas. Around it a rim of `halo_mm` is cleared to fat, so that
+    neighbours are parted by a fat plane. `only_in` limits it to voxels that carry that label, and it keeps it
+    (vessels of the liver). `texture` gives a boolean map of where `texture_tissue` shows below the first layer.
+    """
+
+    shape: Shape
+    label: int
+    tissue: Tissue
+    where: tuple[int, ...] = ABDOMEN
+    layers: tuple[tuple[float, Tissue], ...] = ()
+    gas_front_of_mm: float | None = None
+    halo_mm: float = 0.0
+    only_in: int | None = None
+    texture: Callable[[Floats, Floats, Floats, Floats], np.ndarray] | None = None
+    texture_tissue: Tissue | None = None
+
+    def paint(self, slab: Slab, region: np.ndarray, tissue: np.ndarray, label: np.ndarray) -> None:
+        """Paint into `tissue` and `label` (uint8, the slab's shape) where `region` allows."""
+        found = self.shape.field(slab, self.halo_mm)
+        if found is None:
+            return
+        box, field_mm = found
+        near = field_mm < self.halo_mm if self.halo_mm > 0 else field_mm < 0
+        if not near.any():
+            return
+        space = region[box]
+        allowed = space == self.where[0]
+        for other in self.where[1:]:
+            allowed |= space == other
+        if self.only_in is not None:
+            allowed &= label[box] == self.only_in
+        near &= allowed
+        tissues, labels = tissue[box], label[box]
+        if self.halo_mm > 0:
+            rim = near & (labels > 0)
+            tissues[rim] = Tissue.FAT
+            labels[rim] = 0
+            near &= field_mm < 0
+        tissues[near] = self.tissue
+        if self.only_in is None:
+            labels[near] = self.label
+        for depth_mm, inner in self.layers:
+            deep = near & (field_mm < -depth_mm)
+            tissues[deep] = inner
+            if self.gas_front_of_mm is not None and depth_mm == self.layers[-1][0]:
+                tissues[deep & (slab.y[box] < self.gas_front_of_mm)] = Tissue.GAS
+        if self.texture is not None and self.texture_tissue is not None:
+            tissues[near & self.texture(slab.x[box], slab.y[box], slab.z[box], field_mm)] = self.texture_tissue
