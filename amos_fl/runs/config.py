@@ -60,7 +60,7 @@ class RunConfig(_Settings):
     min_sites: int | None = Field(default=None, ge=1, description="fewer updates than this stop the run; default: all")
     site_timeout_s: float | None = Field(default=None, gt=0, description="a site's time for one round's training")
     engine: EngineSettings = Field(default_factory=EngineSettings)
-    device: str = "cpu"
+    device: str = Field(default="auto", description="cpu, cuda, cuda:1, or auto: a GPU where there is one")
     prepare_workers: int = Field(default=1, ge=1, description="processes that prepare a site's cases")
     keep_checkpoints: Literal["needed", "all"] = "needed"
 
@@ -149,9 +149,11 @@ def parse_assignment(text: str) -> dict[str, Any]:
     if isinstance(data, str):
         with contextlib.suppress(ValueError):  # YAML reads 1e-3 as text, Python and every user as a number.
             data = float(data)
-    for part in reversed(key.split(".")):
-        data = {part: data}
-    return data
+    *outer, last = key.split(".")
+    nested: dict[str, Any] = {last: data}
+    for part in reversed(outer):
+        nested = {part: nested}
+    return nested
 
 
 def resolve(layers: Iterable[tuple[str, dict[str, Any]]]) -> RunConfig:

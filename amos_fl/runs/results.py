@@ -31,10 +31,11 @@ def scores_to_json(scores: Mapping[int, OrganScore]) -> dict[str, Any]:
 
 def scores_from_json(data: Mapping[str, Any]) -> dict[int, OrganScore]:
     """The scores that `scores_to_json` gave."""
-    return {
-        int(organ): OrganScore(**{key: math.nan if value is None else value for key, value in score.items()})
-        for organ, score in data.items()
-    }
+    restored: dict[int, OrganScore] = {}
+    for organ, score in data.items():
+        dsc, nsd = (math.nan if score[key] is None else score[key] for key in ("dsc", "nsd"))
+        restored[int(organ)] = OrganScore(**{**score, "dsc": dsc, "nsd": nsd})
+    return restored
 
 
 @dataclass(frozen=True)

@@ -80,9 +80,9 @@ def summary(folder: RunFolder, config: RunConfig, cohort: Cohort, results: "Resu
         parts += ["## Test scores by organ\n", score_table(results.organs, "organ") + "\n"]
         parts.append(
             f"DSC and NSD (tolerance {config.evaluation.tolerance_mm:g} mm) are means over cases, then over organs, "
-            "on the scans' own grids. An organ that only one of prediction and reference has scores 0 and is counted as "
-            "missed or hallucinated; `DSC (present)` leaves the hallucinated out. MR is reported without bladder and "
-            "prostate/uterus.\n"
+            "on the scans' own grids. An organ that only one of prediction and reference has scores 0 and is "
+            "counted as missed or hallucinated; `DSC (present)` leaves the hallucinated out. MR is reported "
+            "without bladder and prostate/uterus.\n"
         )
     else:
         parts.append("No site has a labelled test case, so nothing was scored.\n")

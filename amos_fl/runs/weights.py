@@ -50,14 +50,14 @@ def hash_of(arrays: Mapping[str, np.ndarray]) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        digest.update(np.asarray(array, order="C").reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
 def save_arrays(arrays: Mapping[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file, whole or not at all."""
     with whole_file(path) as beside:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, beside, metadata)
+        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, beside, metadata)
 
 
 def read_arrays(path: Path) -> Arrays:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import torch
-from amos_fl.inference.evaluate import CaseScore, evaluate_cases
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import nn
@@ -15,6 +14,7 @@ from torch import nn
 from amos_fl.cohort.table import Case, Cohort, Split, read_cohort
 from amos_fl.errors import AmosError, SiteTimeout
 from amos_fl.files import write_json
+from amos_fl.inference.evaluate import CaseScore, evaluate_cases
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.events import Listener, SiteWork, silent
@@ -47,13 +47,13 @@ def _nothing() -> None:
 
 
 @lru_cache(maxsize=1)
-def _network(model: str, plan: Plan, organ_count: int, device: str) -> nn.Module:
+def _network(model: str, plan_json: str, organ_count: int, device: str) -> nn.Module:
     """One network per process: every use overwrites all of its weights."""
-    return build_network(model, plan, organ_count, seed=0).to(device)
+    return build_network(model, Plan.model_validate_json(plan_json), organ_count, seed=0).to(device)
 
 
 def _loaded_network(message: Message, task: Task, device: str) -> nn.Module:
-    network = _network(task.model, task.plan, len(task.organs), device)
+    network = _network(task.model, task.plan.model_dump_json(), len(task.organs), device)
     load_arrays(network, views_of(message.content.array_records[ARRAYS]))
     return network
 

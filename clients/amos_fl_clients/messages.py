@@ -96,7 +96,7 @@ def json_of(message: Message, key: str) -> Any:
 
 def record_of(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
     """Weights as Flower's serialised arrays (copied)."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()})
+    return ArrayRecord({name: Array(np.asarray(array, order="C")) for name, array in arrays.items()})
 
 
 def view_of(array: Array) -> np.ndarray:

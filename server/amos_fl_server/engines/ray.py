@@ -14,6 +14,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import EngineSettings
@@ -73,12 +74,8 @@ class RayEngine:
 
         logging.getLogger("flwr").setLevel(logging.CRITICAL)
         try:
-            run_simulation(
-                wrapped,
-                _client_app(folder, sites),
-                num_supernodes=len(sites),
-                backend_config={"client_resources": self._resources(), "init_args": self._init_args()},
-            )
+            config: Any = {"client_resources": self._resources(), "init_args": self._init_args()}
+            run_simulation(wrapped, _client_app(folder, sites), num_supernodes=len(sites), backend_config=config)
         except Exception as error:
             folder.stop_file.request()  # the ServerApp's thread would wait for nodes for ever
             if not raised:

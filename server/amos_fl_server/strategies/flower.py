@@ -91,33 +91,54 @@ class FlowerStrategy(Strategy):
         return {n: np.asarray(found[n]).astype(d, copy=False).reshape(s) for n, (d, s) in given.form.items()}, used
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        arrays: dict[str, np.ndarray] = {}
-        values: dict[str, Any] = {}
-        for name, value in vars(self.inner).items():
-            if isinstance(value, ArrayRecord):
-                values[name] = {"kind": "record", "keys": list(value)}
-                arrays.update({f"{name}/{key}": array.numpy() for key, array in value.items()})
-            elif isinstance(value, np.ndarray):
-                values[name] = {"kind": "array"}
-                arrays[name] = value
-            elif isinstance(value, dict) and value and all(isinstance(v, np.ndarray) for v in value.values()):
-                values[name] = {"kind": "dict", "keys": list(value)}
-                arrays.update({f"{name}/{key}": array for key, array in value.items()})
-            elif value is None or isinstance(value, (bool, int, float, str)):
-                values[name] = {"kind": "value", "value": value}
-        return arrays, values
+        return _state_of(self.inner)
 
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        for name, about in values.items():
-            if about["kind"] == "value":
-                restored: Any = about["value"]
-            elif about["kind"] == "array":
-                restored = arrays[name]
-            else:
-                restored = {key: arrays[f"{name}/{key}"] for key in about["keys"]}
-                if about["kind"] == "record":
-                    restored = record_of(restored)
-            setattr(self.inner, name, restored)
+        _restore(self.inner, arrays, values)
+
+
+def _is_number_array(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, np.generic))  # sums over 0-dimensional arrays are scalars
+
+
+def _state_of(strategy: FlowerBase) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The attributes of a strategy (and of one that it wraps) that arrays and JSON can hold."""
+    arrays: dict[str, np.ndarray] = {}
+    values: dict[str, Any] = {}
+    for name, value in vars(strategy).items():
+        parts: dict[str, Any] = {}
+        if isinstance(value, FlowerBase):
+            parts, inner_values = _state_of(value)
+            values[name] = {"kind": "strategy", "keys": list(parts), "values": inner_values}
+        elif isinstance(value, ArrayRecord):
+            parts = views_of(value)
+            values[name] = {"kind": "record", "keys": list(parts)}
+        elif isinstance(value, dict) and value and all(map(_is_number_array, value.values())):
+            parts = value
+            values[name] = {"kind": "dict", "keys": list(parts)}
+        elif _is_number_array(value):
+            parts = {"": value}
+            values[name] = {"kind": "array"}
+        elif value is None or isinstance(value, (bool, int, float, str)):
+            values[name] = {"kind": "value", "value": value}
+        arrays.update({f"{name}/{key}": np.asarray(part) for key, part in parts.items()})
+    return arrays, values
+
+
+def _restore(strategy: FlowerBase, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+    for name, about in values.items():
+        parts = {key: arrays[f"{name}/{key}"] for key in about.get("keys", ())}
+        match about["kind"]:
+            case "strategy":
+                _restore(getattr(strategy, name), parts, about["values"])
+            case "record":
+                setattr(strategy, name, record_of(parts))
+            case "dict":
+                setattr(strategy, name, parts)
+            case "array":
+                setattr(strategy, name, arrays[f"{name}/"])
+            case _:
+                setattr(strategy, name, about["value"])
 
 
 def load_flower_strategy(path: str, options: Mapping[str, Any]) -> FlowerStrategy:

@@ -1,0 +1,163 @@
+"""What a run shows while it goes on: bars on a terminal, plain lines elsewhere; and tables at its end."""
+
+import math
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from amos_fl.runs.events import Event, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed, SiteWork
+from amos_fl.runs.results import Results, Row
+from amos_fl.runs.summary import number
+
+VERBS = {"prepare": "preparing", "train": "training", "evaluate": "scoring"}
+PLAIN_EVERY_S = 15.0
+
+
+def _time_left(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Display:
+    """A listener that shows a run's events. Use it as a context, so that the terminal is left in order."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=False, highlight=False)
+        self.live = self.console.is_terminal
+        self._bars: dict[tuple[str, str], TaskID] = {}
+        self._said_at: dict[tuple[str, str], float] = {}
+        self._round_seconds: list[float] = []
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.live,
+            transient=True,
+        )
+
+    def __enter__(self) -> "Display":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def line(self, text: str) -> None:
+        """Print a line above the bars."""
+        self.console.print(text, markup=False)
+        if not self.live:
+            sys.stdout.flush()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case SiteWork():
+                self._work(event)
+            case RoundStarted(round=number_, rounds=rounds, sites=sites) if self.live:
+                self._clear()
+                self._progress.add_task(f"round {number_}/{rounds}", total=len(sites), note=self._left(number_, rounds))
+            case RoundFinished():
+                self._round_seconds.append(event.seconds)
+                self._clear()
+                left = self._left(event.round + 1, event.rounds)
+                sites = " ".join(event.sites)
+                self.line(
+                    f"round {event.round}/{event.rounds}: loss {event.mean_loss:.3f} from {sites} in "
+                    f"{event.seconds:.1f} s" + (f", {left}" if left else "")
+                )
+            case RoundScored(round=number_, seen_dsc=seen, unseen_dsc=unseen):
+                self._clear()
+                shown = [
+                    f"{name} DSC {dsc:.3f}" for name, dsc in (("seen", seen), ("unseen", unseen)) if dsc is not None
+                ]
+                self.line(f"round {number_}: {', '.join(shown)}" if shown else f"round {number_}: nothing to score")
+            case SiteFailed():
+                what = {"train": "trained nothing", "evaluate": "was not scored"}.get(event.activity, "failed")
+                self.line(f"round {event.round}: site {event.site} {what}: {event.reason}")
+            case Said(text=text):
+                self.line(text)
+
+    def _left(self, next_round: int, rounds: int) -> str:
+        if not self._round_seconds or next_round > rounds:
+            return ""
+        mean = sum(self._round_seconds) / len(self._round_seconds)
+        return f"about {_time_left(mean * (rounds - next_round + 1))} left to train"
+
+    def _clear(self) -> None:
+        for bar in self._progress.task_ids:
+            self._progress.remove_task(bar)
+        self._bars.clear()
+
+    def _work(self, event: SiteWork) -> None:
+        key = (event.site, event.activity)
+        note = f"loss {event.loss:.3f}" if event.loss is not None else ""
+        text = f"{VERBS.get(event.activity, event.activity)} {event.site}"
+        if self.live:
+            if key not in self._bars:
+                self._bars[key] = self._progress.add_task(f"  {text}", total=event.total, note=note)
+            self._progress.update(self._bars[key], completed=event.done, total=event.total, note=note)
+            return
+        now = time.monotonic()
+        self._said_at.setdefault(key, now)
+        if now - self._said_at[key] >= PLAIN_EVERY_S and event.done < event.total:
+            self._said_at[key] = now
+            where = f"round {event.round}, " if event.round else ""
+            self.line(f"{where}{text}: {event.done}/{event.total}{' ' + note if note else ''}")
+
+
+def rows_table(title: str, first: str, rows: list[Row]) -> Table:
+    """A table of scores for the terminal, seen and unseen scanners apart."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for name in (first, "modality"):
+        table.add_column(name, no_wrap=True)
+    for name in ("cases", "DSC", "NSD", "present", "missed", "halluc."):
+        table.add_column(name, justify="right", no_wrap=True)
+    before = rows[0].group if rows else ""
+    for row in rows:
+        if row.group != before:
+            table.add_section()
+            before = row.group
+        name = row.name if row.group in row.name else f"{row.name} ({row.group})"
+        scores = [number(value) for value in (row.dsc, row.nsd, row.dsc_present)]
+        table.add_row(name, row.modality, str(row.cases), *scores, str(row.missed), str(row.hallucinated))
+    return table
+
+
+def organ_table(rows: list[Row]) -> Table:
+    """DSC per organ, one column for each of seen and unseen CT and MR."""
+    columns = list(dict.fromkeys((row.group, row.modality) for row in rows))
+    table = Table(title="DSC / NSD by organ (m: missed, h: hallucinated)", title_justify="left", title_style="bold")
+    table.add_column("organ")
+    for group, modality in columns:
+        table.add_column(f"{group} {modality}", justify="right")
+    cells = {(row.name, row.group, row.modality): _cell(row) for row in rows}
+    for organ in dict.fromkeys(row.name for row in rows):
+        table.add_row(organ, *(cells.get((organ, *column), "-") for column in columns))
+    return table
+
+
+def _cell(row: Row) -> str:
+    if math.isnan(row.dsc):
+        return "-"
+    marks = "".join(f" {count}{mark}" for count, mark in ((row.missed, "m"), (row.hallucinated, "h")) if count)
+    return f"{row.dsc:.2f}/{row.nsd:.2f}{marks}"
+
+
+def show_results(console: Console, results: Results) -> None:
+    """What failed first, then DSC and NSD by site, seen and unseen apart, and by organ."""
+    for problem in results.problems:
+        console.print(f"problem: {problem}", markup=False, style="bold red")
+    if not results.sites:
+        console.print("no site has a labelled test case, so nothing was scored")
+        return
+    console.print(rows_table("Test scores by site", "site", results.sites))
+    console.print(rows_table("Seen and unseen scanners", "group", results.groups))
+    console.print(organ_table(results.organs))
+    console.print("present: DSC over the organs that the reference has; what is hallucinated is only counted")

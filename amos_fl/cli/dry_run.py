@@ -1,0 +1,34 @@
+"""`amos-fl simulate --dry-run`: the resolved plan of a run, its work and its cost."""
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from amos_fl.cohort.table import SPLITS, Cohort
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.estimate import estimate
+
+
+def show_dry_run(config: RunConfig, cohort: Cohort) -> None:
+    """Print settings, sites, work in steps and bytes, and an estimate of time and memory."""
+    console = Console(highlight=False)
+    console.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), markup=False)
+    table = Table(title="Labelled cases", title_justify="left", title_style="bold")
+    for name in ("site", "role", "modality", *SPLITS):
+        table.add_column(name)
+    for site in cohort.sites:
+        cases = cohort.of(site=site)
+        role = "trains" if site in cohort.seen_sites else "unseen"
+        counts = [str(sum(case.split == split for case in cases)) for split in SPLITS]
+        table.add_row(site, role, " ".join(sorted({case.modality for case in cases})), *counts)
+    console.print(table)
+    cost = estimate(config, cohort)
+    console.print(
+        f"network: {cost.parameters:,} parameters\n"
+        f"work: {cost.steps_per_site:,} steps at each of {len(cost.training_sites)} sites, {cost.steps:,} in all, "
+        f"{cost.patches:,} patches\n"
+        f"weights sent: {cost.bytes_down / 1e6:,.1f} MB to the sites and {cost.bytes_up / 1e6:,.1f} MB back\n"
+        f"estimate on {config.device}: {cost.seconds_per_step:.3g} s a step, {cost.training_seconds / 60:,.1f} min of "
+        f"training without augmentation and scoring, {cost.memory_bytes / 2**30:.2f} GiB for training one site",
+        markup=False,
+    )

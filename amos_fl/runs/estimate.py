@@ -1,0 +1,88 @@
+"""What a run will cost, before it starts: steps, bytes, and time and memory measured on a small piece of it."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from amos_fl.cohort.table import Cohort
+from amos_fl.networks.registry import build_network, parameter_count
+from amos_fl.runs.config import RunConfig
+from amos_fl.training.loss import DiceCrossEntropy
+
+MOST_VOXELS = 64**3
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The work of a run. Seconds and bytes of memory are extrapolated from one step on a small patch."""
+
+    parameters: int
+    training_sites: tuple[str, ...]
+    steps_per_site: int
+    steps: int
+    patches: int
+    bytes_down: int
+    bytes_up: int
+    seconds_per_step: float
+    training_seconds: float
+    memory_bytes: int
+
+
+def estimate(config: RunConfig, cohort: Cohort) -> Estimate:
+    """Measure one training step of the run's network on this device, and multiply.
+
+    The step is taken on a patch of at most 64x64x64 voxels, or the smallest one that the plan allows, and
+    scaled to the plan's patch by its voxels; activations are counted as autograd keeps them.
+    """
+    plan, settings = config.plan, config.training
+    network = build_network(config.model, plan, len(cohort.organs), seed=config.seed).to(config.device).train()
+    size = list(plan.patch)
+    while size[0] * size[1] * size[2] > MOST_VOXELS:
+        axis = max((a for a in range(3) if size[a] > plan.divisor[a]), key=lambda a: size[a], default=None)
+        if axis is None:
+            break
+        size[axis] -= plan.divisor[axis]
+    scale = plan.patch[0] * plan.patch[1] * plan.patch[2] / (size[0] * size[1] * size[2])
+    image = torch.zeros(settings.batch_size, 1, *size, device=config.device)
+    label = torch.zeros(settings.batch_size, *size, dtype=torch.long, device=config.device)
+    annotated = torch.ones(settings.batch_size, len(cohort.organs) + 1, dtype=torch.bool, device=config.device)
+    loss_of = DiceCrossEntropy(batch_dice=settings.batch_dice)
+    kept = 0
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    seconds = float("inf")
+    try:
+        for _ in range(2):
+            kept, start = 0, time.perf_counter()
+            with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+                loss = loss_of(network(image), label, annotated)
+            loss.backward()
+            if image.is_cuda:
+                torch.cuda.synchronize()
+            seconds = min(seconds, time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    parameters = parameter_count(network)
+    weights = 4 * parameters
+    sites = cohort.seen_sites
+    steps_per_site = config.rounds * config.local_steps
+    parallel = config.engine.parallel_sites or 1 if config.engine.name == "ray" else 1
+    return Estimate(
+        parameters=parameters,
+        training_sites=sites,
+        steps_per_site=steps_per_site,
+        steps=steps_per_site * len(sites),
+        patches=steps_per_site * len(sites) * settings.batch_size,
+        bytes_down=weights * len(sites) * config.rounds,
+        bytes_up=weights * len(sites) * config.rounds,
+        seconds_per_step=seconds * scale,
+        training_seconds=seconds * scale * steps_per_site * len(sites) / parallel,
+        memory_bytes=int(kept * scale) + 6 * weights,  # network, gradient, momentum, global, update, sum
+    )

@@ -1,0 +1,87 @@
+"""Small cohorts made on the spot: boxes and balls in noise, as NIfTI files."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from amos_fl.cohort.table import Case, Cohort, read_cohort, write_cohort
+from amos_fl.randomness import generator
+
+SHAPE, SPACING_MM = (24, 22, 20), (8.0, 8.0, 8.0)
+ORGANS = {1: "ball", 2: "box"}
+REAL = Path(__file__).parents[2] / "shared/data/real"
+
+
+def write_case(folder: Path, name: str, modality: str, *, seed: int = 0) -> tuple[Path, Path]:
+    """One synthetic scan: a body with a bright ball and a dark box at random places."""
+    random = generator(seed, "tiny case", name)
+    x, y, z = np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij")
+    body = ((x - 12) / 11) ** 2 + ((y - 11) / 10) ** 2 < 1
+    centre = random.uniform(8, 14, 3)
+    ball = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2 < 16
+    corner = random.integers(6, 12, 3)
+    box = np.all([(a >= c) & (a < c + 4) for a, c in zip((x, y, z), corner, strict=True)], axis=0) & ~ball
+    label = (ball * 1 + box * 2).astype(np.uint8)
+    image = np.where(body, 40.0, -1000.0) + 120 * ball - 120 * box + random.normal(0, 8, SHAPE)
+    if modality == "MR":
+        image = np.where(body, 400 - image, 0) * 3
+    affine = np.diag([-SPACING_MM[0], -SPACING_MM[1], SPACING_MM[2], 1.0])
+    paths = folder / "images" / f"{name}.nii.gz", folder / "labels" / f"{name}.nii.gz"
+    for path, array in zip(paths, (image.astype(np.int16), label), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(array, affine), path)
+    return paths
+
+
+def write_tiny_cohort(folder: Path) -> Cohort:
+    """A, B (CT) and G (MR) train; D (CT) is unseen. A and G have validation cases."""
+    rows = [
+        *[
+            (site, modality, "train", i)
+            for site, modality, n in (("A", "CT", 3), ("B", "CT", 1), ("G", "MR", 2))
+            for i in range(n)
+        ],
+        ("A", "CT", "val", 7),
+        ("G", "MR", "val", 7),
+        *[(site, modality, "test", 8) for site, modality in (("A", "CT"), ("D", "CT"), ("G", "MR"))],
+    ]
+    cases = []
+    for site, modality, split, number in rows:
+        name = f"{site.lower()}_{split}_{number}"
+        image, label = write_case(folder, name, modality)
+        cases.append(Case(name, site, modality, split, image, label, tuple(ORGANS)))
+    write_cohort(Cohort(tuple(cases), dict(ORGANS)), folder / "cohort.csv")
+    return read_cohort(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny cohort of four sites; not to be changed."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_cohort(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_cohort(tiny_root: Path) -> Cohort:
+    return read_cohort(tiny_root)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of prepared cases that the tests share, as runs do."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Real scans that are not part of the project."""
+    if not (REAL / "cohort.csv").is_file():
+        pytest.skip("the real scans are not on this machine")
+    return REAL
