@@ -153,7 +153,8 @@ def foreground_positions(label: np.ndarray, case: str) -> dict[int, np.ndarray]:
         if len(found) > FOREGROUND_VOXELS:
             drawn = generator(0, "foreground", case, organ).choice(len(found), FOREGROUND_VOXELS, replace=False)
             found = found[np.sort(drawn)]
-        positions[organ] = (found + [side.start for side in box]).astype(np.int32)
+        # argwhere gives columns; safetensors writes memory as it lies and would mix up the axes.
+        positions[organ] = np.ascontiguousarray(found + [side.start for side in box], dtype=np.int32)
     return positions
 
 

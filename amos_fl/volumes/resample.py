@@ -68,10 +68,17 @@ def apply_weights(array: np.ndarray, weights: tuple[Matrix, ...]) -> np.ndarray:
     # The axis that shrinks most goes first, so that the others have less to do.
     for axis in sorted(range(3), key=lambda a: weights[a].shape[0] / weights[a].shape[1]):
         matrix = weights[axis]
-        if matrix.shape[0] == matrix.shape[1] and matrix.nnz == matrix.shape[0]:
-            continue  # the identity
+        if _is_identity(matrix):
+            continue
         array = _along(array, axis, matrix)
     return array
+
+
+def _is_identity(matrix: Matrix) -> bool:
+    rows, columns = matrix.shape
+    if not rows == columns == matrix.nnz:
+        return False
+    return bool((matrix.data == 1).all() and (matrix.indices == np.arange(rows)).all())
 
 
 def _along(array: np.ndarray, axis: int, matrix: Matrix) -> np.ndarray:

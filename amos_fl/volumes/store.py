@@ -20,7 +20,7 @@ from amos_fl.files import whole_folder, write_json
 
 Triple = tuple[int, int, int]
 Region = tuple[slice, slice, slice]
-FORMAT = 1
+FORMAT = 2
 """Raised whenever a prepared case would come out otherwise than before, so that old ones are not found."""
 _BLOCK_BYTES = 64 * 1024
 
@@ -139,15 +139,15 @@ def _block(chunk: Sequence[int], item_bytes: int) -> Triple:
 def _write_array(path: Path, array: np.ndarray, patch: Sequence[int]) -> None:
     chunks = [min(p, n) for p, n in zip(patch, array.shape, strict=True)]
     voxels: Any = np.ascontiguousarray(array)
-    blosc2.asarray(
+    compressed: Any = blosc2.asarray(
         voxels,
-        urlpath=str(path),
-        mode="w",
         chunks=tuple(chunks),
         blocks=_block(chunks, array.itemsize),
         cparams=blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, nthreads=1),
         dparams=blosc2.DParams(nthreads=1),
     )
+    # Written by Python, not by Blosc2, which doesn't tell a full disk from other failures.
+    path.write_bytes(compressed.to_cframe())
 
 
 def write_prepared(

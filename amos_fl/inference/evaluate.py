@@ -1,0 +1,92 @@
+"""Cases through a network, scored against their own label files on their own grids."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from amos_fl.cohort.table import Case
+from amos_fl.errors import AmosError
+from amos_fl.inference.predict import predict_case, write_prediction
+from amos_fl.metrics.scores import OrganScore, score_case
+from amos_fl.volumes.nifti import Volume, read_geometry, read_label, reconcile
+from amos_fl.volumes.plan import Plan
+from amos_fl.volumes.store import PreparedCase
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """The scores of one case by label value, of the organs annotated in it."""
+
+    case: str
+    site: str
+    modality: str
+    scores: dict[int, OrganScore]
+
+
+def evaluate_cases(
+    network: nn.Module,
+    pairs: Sequence[tuple[Case, PreparedCase]],
+    plan: Plan,
+    *,
+    organs: Sequence[int],
+    tolerance_mm: float | Mapping[int, float] = 1.0,
+    device: torch.device | str = "cpu",
+    overlap: float = 0.5,
+    mirror: bool = False,
+    batch_size: int = 1,
+    mixed_precision: bool = False,
+    check: Callable[[], None] | None = None,
+    on_case: Callable[[int, int], None] | None = None,
+    save_to: Path | None = None,
+) -> list[CaseScore]:
+    """Predict and score each case, in order; organs that were not annotated in a case are skipped.
+
+    The reference is the case's own label file, not its prepared copy. With `save_to`, predictions are written
+    there as `<case>.nii.gz`. `on_case(done, total)` is called after each case, `check` between windows; both
+    may raise. The other arguments are those of `predict_case`.
+
+    Raises:
+        AmosError: a case without a label map, or a file that cannot be read.
+    """
+    results = []
+    for number, (case, prepared) in enumerate(pairs, start=1):
+        if case.label is None:
+            raise AmosError(f"{case.case}: has no label map; it can be predicted, not scored")
+        prediction = predict_case(
+            network,
+            prepared,
+            plan,
+            organs=organs,
+            device=device,
+            overlap=overlap,
+            mirror=mirror,
+            batch_size=batch_size,
+            mixed_precision=mixed_precision,
+            check=check,
+        )
+        if save_to is not None:
+            write_prediction(prediction, case.image, save_to / f"{case.case}.nii.gz")
+        reference = reference_of(case, organs)
+        annotated = [organ for organ in organs if organ in case.annotated]
+        scores = score_case(prediction, reference.array, reference.spacing_mm, annotated, tolerance_mm)
+        results.append(CaseScore(case.case, case.site, case.modality, scores))
+        if on_case is not None:
+            on_case(number, len(pairs))
+    return results
+
+
+def reference_of(case: Case, organs: Sequence[int]) -> Volume:
+    """The label map of a case on the grid of its scan, in the file's orientation.
+
+    Raises:
+        AmosError: it has none, it cannot be read, or its grid is not the scan's.
+    """
+    if case.label is None:
+        raise AmosError(f"{case.case}: has no label map")
+    shape, affine = read_geometry(case.image)
+    grid = Volume(np.broadcast_to(np.uint8(0), shape), affine)  # the grid alone; no voxel of the scan is read
+    return reconcile(grid, read_label(case.label, {*organs, *case.annotated}), case.label.name)

@@ -1,0 +1,77 @@
+"""One case through a network, and the prediction as a file that overlays its scan."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import nn
+
+from amos_fl.errors import AmosError
+from amos_fl.inference.restore import restore
+from amos_fl.inference.windows import finished_planes
+from amos_fl.volumes.nifti import write_label
+from amos_fl.volumes.plan import Plan
+from amos_fl.volumes.store import PreparedCase
+
+
+def predict_case(
+    network: nn.Module,
+    prepared: PreparedCase,
+    plan: Plan,
+    *,
+    organs: Sequence[int],
+    device: torch.device | str = "cpu",
+    overlap: float = 0.5,
+    mirror: bool = False,
+    batch_size: int = 1,
+    mixed_precision: bool = False,
+    check: Callable[[], None] | None = None,
+) -> UInt8[np.ndarray, "x y z"]:
+    """The label map of a case on its scan's own grid and in its file's orientation.
+
+    Args:
+        network: on `device`; in eval mode it takes (window, 1, x, y, z) to logits (window, 1 + organs, x, y, z),
+            channel i >= 1 being `organs[i - 1]`. It is left in the mode it was in.
+        overlap: of neighbouring windows, as a share of the patch, from 0 to below 1.
+        mirror: average over all eight reflections.
+        batch_size: windows per forward pass.
+        mixed_precision: half precision, on CUDA devices only.
+        check: called before each batch of windows; it may raise to stop.
+
+    Raises:
+        AmosError: an overlap or batch size that is none.
+    """
+    if not 0 <= overlap < 1:
+        raise AmosError(f"overlap is {overlap}; it must be at least 0 and less than 1")
+    if batch_size < 1:
+        raise AmosError(f"the batch size of inference is {batch_size}; it must be at least 1")
+    training = network.training
+    network.eval()
+    try:
+        planes = finished_planes(
+            network,
+            prepared,
+            plan.patch,
+            1 + len(organs),
+            device=torch.device(device),
+            overlap=overlap,
+            mirror=mirror,
+            batch_size=batch_size,
+            mixed_precision=mixed_precision,
+            check=check,
+        )
+        with torch.inference_mode():
+            return restore(planes, prepared.shape, prepared.geometry, organs)
+    finally:
+        network.train(training)
+
+
+def write_prediction(prediction: UInt8[np.ndarray, "x y z"], like: Path | str, out: Path | str) -> None:
+    """Write a prediction as a NIfTI file with the grid of the scan `like`, whole or not at all.
+
+    Raises:
+        AmosError: `like` is unreadable or has another shape.
+    """
+    write_label(out, prediction, like)

@@ -1,0 +1,49 @@
+"""From class probabilities on the network's grid back to a label map on the scan's own grid."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from amos_fl.volumes.nifti import from_canonical
+from amos_fl.volumes.store import Geometry, Triple
+
+
+def restore(
+    planes: Iterable[Float[Tensor, "class x y"]], shape: Triple, geometry: Geometry, organs: Sequence[int]
+) -> UInt8[np.ndarray, "x y z"]:
+    """The label map on the scan's own grid and in its file's orientation, from planes along z.
+
+    Probabilities are interpolated linearly along z and bilinearly in the plane, with the voxel-extent
+    convention of `amos_fl.volumes.resample`, and the argmax is taken on the scan's grid; class i >= 1 is
+    `organs[i - 1]`. Outside the crop there is background. Only two planes are held at a time.
+
+    Args:
+        planes: as many as `shape[2]`, each (1 + organs, shape[0], shape[1]).
+        shape: of the prepared case, (x, y, z).
+    """
+    values = np.array([0, *organs], dtype=np.uint8)
+    # Slices contiguous: they are written one by one, and it is how NIfTI stores them.
+    whole = np.zeros(geometry.shape, dtype=np.uint8, order="F")
+    (x_low, x_high), (y_low, y_high), (z_low, _) = geometry.crop
+    size = geometry.crop_shape
+    source = iter(planes)
+    taken = -1
+    lower = upper = torch.empty(0)
+    for plane in range(size[2]):
+        position = min(max((plane + 0.5) * shape[2] / size[2] - 0.5, 0.0), shape[2] - 1.0)
+        first = int(position)
+        while taken < min(first + 1, shape[2] - 1):
+            # A copy, because the sliding window reuses its slab.
+            lower, upper, taken = upper, next(source).clone(), taken + 1
+        share = position - first
+        # At the last plane there is none above, so `upper` is the plane itself.
+        mixed = upper if first == taken else lower if share == 0 else torch.lerp(lower, upper, share)
+        if mixed.shape[1:] != size[:2]:
+            mixed = interpolate(mixed[None], size=size[:2], mode="bilinear", align_corners=False)[0]
+        classes = mixed.argmax(dim=0).cpu().numpy()
+        whole[x_low:x_high, y_low:y_high, z_low + plane] = values[classes]
+    return np.asfortranarray(from_canonical(whole, np.array(geometry.orientation)))

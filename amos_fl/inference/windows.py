@@ -1,0 +1,107 @@
+"""Sliding-window inference in memory that does not grow with the number of slices.
+
+Windows the size of the patch overlap by half and are blended with Gaussian weights of an eighth of the
+patch (Isensee et al. 2021). They are taken in the order of z, and only a slab as thick as one window is
+held: planes that no later window touches are divided by their weights and handed on. The result is that
+of MONAI's `sliding_window_inference` on class probabilities, which needs the whole volume times the
+classes at once; that is why this is our own.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from monai.data.utils import compute_importance_map, dense_patch_slices
+from torch import Tensor, nn
+
+from amos_fl.volumes.plan import Triple
+from amos_fl.volumes.store import PreparedCase
+
+_MIRRORS = [axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count)]
+
+
+def window_starts(shape: Triple, patch: Triple, overlap: float) -> dict[int, list[tuple[int, int]]]:
+    """Where windows begin: per z, in ascending order, all (x, y). `shape` is no smaller than `patch`.
+
+    >>> window_starts((6, 4, 8), (4, 4, 4), 0.5)
+    {0: [(0, 0), (2, 0)], 2: [(0, 0), (2, 0)], 4: [(0, 0), (2, 0)]}
+    """
+    steps = [n if size == n else max(1, int(n * (1 - overlap))) for size, n in zip(shape, patch, strict=True)]
+    starts: dict[int, list[tuple[int, int]]] = {}
+    for x, y, z in dense_patch_slices(shape, patch, steps):
+        starts.setdefault(int(z.start), []).append((int(x.start), int(y.start)))
+    return {z: starts[z] for z in sorted(starts)}
+
+
+def probabilities(
+    network: nn.Module, windows: Float[Tensor, "window 1 x y z"], mirror: bool, mixed_precision: bool
+) -> Float[Tensor, "window class x y z"]:
+    """Softmax of the network's output in float32; with `mirror`, its mean over all eight reflections."""
+    total: Tensor | None = None
+    for axes in _MIRRORS if mirror else [()]:
+        with torch.autocast("cuda", enabled=mixed_precision and windows.device.type == "cuda"):
+            logits = network(windows.flip(axes) if axes else windows)
+        share = torch.softmax(logits.float(), dim=1)
+        share = share.flip(axes) if axes else share
+        total = share if total is None else total.add_(share)
+    assert total is not None
+    return total / len(_MIRRORS) if mirror else total
+
+
+@torch.inference_mode()
+def finished_planes(
+    network: nn.Module,
+    prepared: PreparedCase,
+    patch: Triple,
+    classes: int,
+    *,
+    device: torch.device,
+    overlap: float,
+    mirror: bool,
+    batch_size: int,
+    mixed_precision: bool,
+    check: Callable[[], None] | None,
+) -> Iterator[Float[Tensor, "class x y"]]:
+    """The class probabilities of a prepared case, plane by plane along z, on `device`.
+
+    Volumes smaller than the patch are padded evenly on both sides with air, and the padding is taken off.
+    Memory: one slab of (patch z, class, x, y). A plane is valid until the next one is asked for.
+    """
+    padded = tuple(max(n, p) for n, p in zip(prepared.shape, patch, strict=True))
+    x, y, z = padded
+    offset = [(m - n) // 2 for m, n in zip(padded, prepared.shape, strict=True)]
+    inside = tuple(slice(o, o + n) for o, n in zip(offset, prepared.shape, strict=True))
+    weights = compute_importance_map(patch, "gaussian", 0.125, device).permute(2, 0, 1)  # (z, x, y)
+    sums = torch.zeros((patch[2], classes, x, y), device=device)
+    counts = torch.zeros((patch[2], x, y), device=device)
+    starts = window_starts((x, y, z), patch, overlap)
+    following = [*list(starts)[1:], z]
+    for (low, corners), upcoming in zip(starts.items(), following, strict=True):
+        band = prepared.image_patch((-offset[0], -offset[1], low - offset[2]), (x, y, patch[2]))
+        for group in _grouped(corners, batch_size):
+            if check is not None:
+                check()
+            windows = torch.from_numpy(np.stack([band[i : i + patch[0], j : j + patch[1]] for i, j in group]))
+            shares = probabilities(network, windows[:, None].to(device), mirror, mixed_precision)
+            for (i, j), share in zip(group, shares, strict=True):
+                where = (slice(i, i + patch[0]), slice(j, j + patch[1]))
+                sums[:, :, *where] += share.permute(3, 0, 1, 2) * weights[:, None]
+                counts[:, *where] += weights
+        done = upcoming - low
+        for plane in range(done):
+            if inside[2].start <= low + plane < inside[2].stop:
+                mean = sums[plane].div_(counts[plane])
+                yield mean[:, inside[0], inside[1]]
+        kept = patch[2] - done
+        for plane in range(kept):  # one by one: a shift of the whole slab would need a second slab
+            sums[plane].copy_(sums[plane + done])
+            counts[plane].copy_(counts[plane + done])
+        sums[kept:] = 0
+        counts[kept:] = 0
+
+
+def _grouped(items: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
