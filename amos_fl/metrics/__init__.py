@@ -1,0 +1,19 @@
+"""DSC, NSD, and how cases add up to a score."""
+
+from amos_fl.metrics.overlap import dsc
+from amos_fl.metrics.scores import OrganScore, Scores, reported_organs, score_case
+from amos_fl.metrics.surface import nsd
+from amos_fl.metrics.table import CaseScores, read_scores, sums_of, write_scores
+
+__all__ = [
+    "CaseScores",
+    "OrganScore",
+    "Scores",
+    "dsc",
+    "nsd",
+    "read_scores",
+    "reported_organs",
+    "score_case",
+    "sums_of",
+    "write_scores",
+]

@@ -148,7 +148,7 @@ def _neighbour_codes(
 def _offsets_within(spacing: Spacing, tolerance_mm: float) -> np.ndarray | None:
     """The steps (n, 3) between grid corners that are no longer than the tolerance, shortest first.
 
-    None where there are too many of them, or where rounding decides: scipy's distance transform takes either of
+    None where there are too many of them, or where rounding decides: scipy's distance transform may take either of
     two equally near corners, and their computed distances may lie on both sides of the tolerance.
     """
     reach = [int(tolerance_mm / s * (1 + 1e-9)) for s in spacing]
