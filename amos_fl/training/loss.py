@@ -34,7 +34,8 @@ def dice_cross_entropy(
     """
     annotated = annotated.clone()
     annotated[:, 0] = False  # from here on: the channels that stand for themselves
-    log_p = F.log_softmax(logits.float(), dim=1)  # (B, C, X, Y, Z)
+    precision = torch.promote_types(logits.dtype, torch.float32)
+    log_p = F.log_softmax(logits, dim=1, dtype=precision)  # (B, C, X, Y, Z)
     standing = annotated.gather(1, target.flatten(1)).view_as(target)
     target = torch.where(standing, target, 0)
 
@@ -89,7 +90,7 @@ class DiceCrossEntropy:
 
     def __call__(self, logits: Tensor | Sequence[Tensor], target: Tensor, annotated: Tensor) -> Tensor:
         heads = [logits] if isinstance(logits, Tensor) else list(logits)
-        loss = heads[0].new_zeros((), dtype=torch.float32)
+        loss = torch.zeros((), device=heads[0].device)
         for weight, head in zip(deep_supervision_weights(len(heads)), heads, strict=True):
             if weight > 0:
                 own = _downsampled(target, head.shape[2:])

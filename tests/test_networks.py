@@ -1,0 +1,87 @@
+"""The networks: their sizes, their outputs and their weights as a function of the seed."""
+
+import pytest
+import torch
+
+from amos_fl.errors import AmosError
+from amos_fl.networks.registry import MODELS, build_network, describe_models, parameter_count
+from amos_fl.volumes.plan import PLANS, Plan, plan_named
+
+COARSE = plan_named("coarse")
+
+
+def state(network):
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_unet_has_the_papers_parameters_within_a_thousandth():
+    sizes = {model.name: model.parameters for model in describe_models(plan_named("amos-ct"), 15)}
+    assert sizes["unet"] == pytest.approx(31.18e6, rel=1e-3)
+
+
+def test_the_small_network_has_one_to_two_million_parameters():
+    sizes = {model.name: model.parameters for model in describe_models(COARSE, 15)}
+    assert 1e6 < sizes["small"] < 2e6
+
+
+def test_descriptions_count_what_is_built():
+    for model in describe_models(COARSE, 15):
+        assert parameter_count(build_network(model.name, COARSE, 15, seed=0)) == model.parameters
+
+
+def test_every_weight_has_one_name():
+    for model in MODELS:
+        network = build_network(model, COARSE, 3, seed=0)
+        assert sum(tensor.numel() for tensor in network.state_dict().values()) == parameter_count(network)
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_training_gives_logits_at_falling_resolution_and_evaluation_the_first_alone(plan: Plan):
+    shrunk = plan.model_copy(update={"patch": tuple(2 * side for side in plan.divisor)})
+    network = build_network("small", shrunk, 4, seed=0)
+    image = torch.randn(1, 1, *shrunk.patch)
+    with torch.no_grad():
+        heads = network.train()(image)
+        assert torch.equal(network.eval()(image), heads[0])
+    expected, shape = [], list(shrunk.patch)
+    for stride in shrunk.strides[:-1]:
+        shape = [side // s for side, s in zip(shape, stride, strict=True)]
+        expected.append((1, 5, *shape))
+    assert [tuple(head.shape) for head in heads] == expected
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_the_global_generator_holds():
+    torch.manual_seed(1)
+    first = state(build_network("small", COARSE, 15, seed=7))
+    torch.manual_seed(2)
+    assert equal(first, state(build_network("small", COARSE, 15, seed=7)))
+    assert not equal(first, state(build_network("small", COARSE, 15, seed=8)))
+
+
+def test_building_leaves_the_global_generator_as_it_was():
+    before = torch.get_rng_state()
+    build_network("small", COARSE, 15, seed=0)
+    describe_models(COARSE, 15)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_weights_are_drawn_as_nnu_net_draws_them():
+    network = build_network("small", COARSE, 15, seed=0)
+    weight = network.get_parameter("bottleneck.conv2.conv.weight")
+    fan_in = weight[0].numel()
+    assert weight.std().item() == pytest.approx((2 / (1 + 0.01**2) / fan_in) ** 0.5, rel=0.02)
+
+
+def test_an_unknown_model_is_answered_with_the_nearest():
+    with pytest.raises(AmosError, match="did you mean 'small'"):
+        build_network("smal", COARSE, 15, seed=0)
+
+
+def test_a_plan_of_two_stages_is_refused():
+    plan = Plan(spacing_mm=(1, 1, 1), patch=(8, 8, 8), strides=((1, 1, 1), (2, 2, 2)), kernels=((3, 3, 3),) * 2)
+    with pytest.raises(AmosError, match="at least 3 stages"):
+        build_network("small", plan, 15, seed=0)
