@@ -156,15 +156,19 @@ def phantom(
         typer.echo(f"wrote {montage}")
 
 
-def _phantom_cases(text: str) -> Any:
-    """'demo', 'all' or a sorted list of ids."""
-    if text in ("demo", "all"):
-        return text
+def _phantom_cases(text: str) -> list[int] | None:
+    """The ids that `--cases` asks for; None for all."""
+    from amos_fl.phantom.release import demo_cases
+
+    if text == "all":
+        return None
+    if text == "demo":
+        return demo_cases()
     try:
         ids = sorted({int(word) for word in text.replace(",", " ").split()})
     except ValueError:
         ids = []
-    if not ids or ids[0] < 1 or ids[-1] > 600:
+    if not ids:
         raise AmosError(f"--cases {text}: give demo, all, or ids from 1 to 600 such as 1,2,507")
     return ids
 
