@@ -52,8 +52,8 @@ def draw_patient(seed: int, patient: int, sex: str) -> Patient:
     pose = Pose(matrix=matrix, shift=random.normal(0, 1, 3) * (10, 8, 12), **_waves(random))
     fatness = float(np.exp(random.normal(0, 0.5)))
     frame = Frame(
-        fat_side=float(np.clip(13 * fatness, 4, 42)),
-        fat_front=float(np.clip(14 * fatness, 4, 48)),
+        fat_side=float(np.clip(16 * fatness, 5, 45)),
+        fat_front=float(np.clip(15 * fatness, 4, 48)),
         fat_back=float(np.clip(12 * fatness, 4, 40)),
         muscle=float(np.clip(13 + random.normal(0, 2), 9, 17)),
         dome_right=float(random.normal(0, 8)),
@@ -74,6 +74,7 @@ def draw_patient(seed: int, patient: int, sex: str) -> Patient:
         upper=breath + np.clip(random.normal(0, 1, 3), -2, 2) * (5, 4, 4),
         back=breath * 0.5 + np.clip(random.normal(0, 1, 3), -2, 2) * (3, 3, 7),
     )
+    aorta = organs.aorta_line(draws)
     painted = [
         *organs.heart(draws),
         *bowel.small_bowel(draws),
@@ -84,8 +85,8 @@ def draw_patient(seed: int, patient: int, sex: str) -> Patient:
         *organs.pancreas_and_duodenum(draws),
         *organs.kidneys(draws),
         *organs.gallbladder(draws),
-        *organs.vessels(draws),
-        *organs.esophagus(draws),
+        *organs.vessels(draws, aorta),
+        *organs.esophagus(draws, aorta),
         *organs.pelvic_organs(draws),
     ]
     return Patient(sex, pose, frame, tuple(s for s in painted if s.label not in missing), missing)

@@ -12,23 +12,27 @@ Floats = np.ndarray
 
 def small_bowel(d: Draws) -> list[Structure]:
     """Loops: a warped gyroid, whose level set is a web of tubes about 25 mm wide."""
-    wave = 2 * np.pi / d.random.uniform(56, 76)
-    phase = d.random.uniform(0, 2 * np.pi, 6)
-    top = 178 + d.upper[2] + float(d.random.normal(0, 8))
-    fill = float(d.random.uniform(-0.1, 0.35))
-    gas = float(d.random.uniform(0.9, 1.5))
+    wave = 2 * np.pi / d.random.uniform(54, 72)
+    phase = d.random.uniform(0, 2 * np.pi, 9).astype(np.float32)
+    top = 158 + d.upper[2] + float(d.random.normal(0, 8))
+    fill = float(d.random.uniform(-0.35, 0.15))
+    gas = float(d.random.uniform(0.9, 1.6))
 
     def carve(x: Floats, y: Floats, z: Floats) -> Floats:
-        u, v, w = (np.float32(wave) * c + np.float32(p) for c, p in zip((x, y, z), phase[:3], strict=True))
-        u = u + np.float32(0.5) * np.sin(v * np.float32(0.7))
+        u, v, w = (np.float32(wave) * c + p for c, p in zip((x, y, z), phase[:3], strict=True))
+        # Bent twice, so that no two loops are alike.
+        u, v, w = (
+            u + np.float32(0.9) * np.sin(v * np.float32(0.61) + phase[6]),
+            v + np.float32(0.9) * np.sin(w * np.float32(0.53) + phase[7]),
+            w + np.float32(0.9) * np.sin(u * np.float32(0.57) + phase[8]),
+        )
         web = np.sin(u) * np.cos(v) + np.sin(v) * np.cos(w) + np.sin(w) * np.cos(u)
-        field = (np.float32(fill) - web) * np.float32(9)
-        # Below the stomach, in front of the retroperitoneum, and not in the lowest pelvis.
-        edge = np.float32(0.12) * x * x / 20
-        field = np.maximum(field, np.float32(top) + edge * 0.4 - z)
-        field = np.maximum(field, y - np.float32(16))
+        field = (np.float32(fill) - web) * np.float32(8)
+        # Below liver and stomach (higher up on the left), in front of the retroperitoneum, and not in the lowest pelvis.
+        field = np.maximum(field, np.float32(top) - np.float32(0.28) * x - z)
+        field = np.maximum(field, y - np.float32(18))
         field = np.maximum(field, z - np.float32(425))
-        return np.maximum(field, np.abs(x) - np.float32(96))
+        return np.maximum(field, np.abs(x) - np.float32(100))
 
     def pockets(x: Floats, y: Floats, z: Floats, field_mm: Floats) -> np.ndarray:
         low = np.sin(x * 0.041 + phase[3]) + np.sin(y * 0.06 + phase[4]) + np.sin(z * 0.035 + phase[5])
@@ -36,7 +40,7 @@ def small_bowel(d: Draws) -> list[Structure]:
 
     return [
         Structure(
-            Sculpted(np.array([-100.0, -95, top - 5]), np.array([100.0, 20, 430]), carve),
+            Sculpted(np.array([-100.0, -95, top - 30]), np.array([100.0, 20, 428]), carve),
             0,
             Tissue.BOWEL,
             layers=((3.2, Tissue.BOWEL_CONTENT),),
@@ -52,16 +56,16 @@ def colon(d: Draws) -> list[Structure]:
     up = d.upper[2] * 0.5
     gas = float(-18 + d.random.normal(0, 14))
     parts = [
-        [(-88, 0, 350, r * 1.2), (-103, 6, 300, r * 1.15), (-104, 14, 240, r), (-92, 8, 196 + up, r)],
+        [(-88, 0, 350, r * 1.2), (-97, 6, 300, r * 1.15), (-98, 14, 240, r), (-92, 8, 196 + up, r)],
         [
             (-92, 8, 196 + up, r),
             (-72, -40, 186 + up + dip * 0.4, r),
             (-20, -66, 186 + up + dip, r),
             (40, -66, 180 + up + dip, r * 0.95),
             (88, -30, 140 + up + dip * 0.3, r * 0.9),
-            (112, 16, 128 + up, r * 0.9),
+            (106, 16, 128 + up, r * 0.9),
         ],
-        [(112, 16, 128 + up, r * 0.9), (114, 34, 190, r * 0.8), (110, 28, 260, r * 0.75), (92, 4, 340, r * 0.75)],
+        [(106, 16, 128 + up, r * 0.9), (107, 34, 190, r * 0.8), (103, 28, 260, r * 0.75), (92, 4, 340, r * 0.75)],
         [(92, 4, 340, r * 0.75), (54, -30, 386, r * 0.75), (8, 10, 384, r * 0.75), (0, 48, 404, r * 0.8)],
         [(0, 48, 404, r * 0.8), (0, 62, 430, r * 0.95), (0, 52, 470, r * 0.8), (0, 34, 500, 9)],
     ]

@@ -36,8 +36,22 @@ class Frame:
     rib_phase: float
     lordosis: float
 
+    @property
+    def half_width(self) -> float:
+        """From the middle to the skin at the side, about."""
+        return CAVITY_SIDE + self.muscle + self.fat_side
 
-CAVITY_SIDE, CAVITY_FRONT_BACK, CAVITY_Y = 141.0, 85.0, -4.0
+    @property
+    def half_depth(self) -> float:
+        return CAVITY_FRONT_BACK + BACK_MUSCLE + (self.fat_front + self.fat_back) / 2
+
+    @property
+    def middle_y(self) -> float:
+        return CAVITY_Y + 8 + (self.fat_back - self.fat_front) / 2
+
+
+CAVITY_SIDE, CAVITY_FRONT_BACK, CAVITY_Y = 133.0, 81.0, -3.0
+BACK_MUSCLE = 17.0
 
 
 def _ring(x: Floats, y: Floats, width: Floats, side: float, depth: float, centre_y: float) -> Floats:
@@ -70,10 +84,8 @@ def paint_frame(slab: Slab, frame: Frame, tissue: np.ndarray) -> np.ndarray:
     u = (z - 210) * np.float32(1 / 230)
     width = np.minimum(1.0 / (0.95 + 0.07 * u * u), 1.08)
 
-    muscle_side, muscle_depth, muscle_y = CAVITY_SIDE + frame.muscle, CAVITY_FRONT_BACK + 16, CAVITY_Y + 8
-    skin_side = muscle_side + frame.fat_side
-    skin_depth = muscle_depth + (frame.fat_front + frame.fat_back) / 2
-    skin_y = muscle_y + (frame.fat_back - frame.fat_front) / 2
+    muscle_side, muscle_depth, muscle_y = CAVITY_SIDE + frame.muscle, CAVITY_FRONT_BACK + BACK_MUSCLE, CAVITY_Y + 8
+    skin_side, skin_depth, skin_y = frame.half_width, frame.half_depth, frame.middle_y
     skin = _ring(x, y, width, skin_side, skin_depth, skin_y)
     body = skin < 1
     tissue[...] = Tissue.AIR
@@ -127,8 +139,8 @@ def _thorax(slab: Slab, frame: Frame, cavity: np.ndarray, tissue: np.ndarray, re
         u = ((x - cx) * np.float32(1 / sx)) ** 2 + ((y - cy) * np.float32(1 / sy)) ** 2
         return np.float32(height) + np.float32(150) * u * u
 
-    right = dome(frame.dome_right, -70, 0, 86, 98)
-    left = dome(frame.dome_left, 76, 5, 80, 92)
+    right = dome(frame.dome_right, -66, 0, 82, 94)
+    left = dome(frame.dome_left, 71, 5, 77, 88)
     middle = dome(frame.dome_right + 18, 5, -15, 62, 84)
     diaphragm = smooth_union(smooth_union(right, left, 25), middle, 25)
     above = cavity[box] & (z < diaphragm)
@@ -149,7 +161,7 @@ def _column(
 
 def _muscles(slab: Slab, frame: Frame, tissue: np.ndarray, region: np.ndarray) -> None:
     for side in (-1, 1):
-        if found := _column(slab, (120, 460), side * 52, 45, 60):  # psoas, from the spine outwards and forwards
+        if found := _column(slab, (120, 560), side * 56, 30, 62):  # psoas, from the spine outwards and forwards
             box, x, y, z = found
             t = np.clip((z - 140) * np.float32(1 / 260), 0, 1)
             cx, cy, r = side * (27 + 34 * t), 46 - 22 * t * t, 11 + 11 * np.sqrt(t)
@@ -165,8 +177,8 @@ def _muscles(slab: Slab, frame: Frame, tissue: np.ndarray, region: np.ndarray) -
             tissue[box][muscle], region[box][muscle] = Tissue.MUSCLE, Region.WALL
         if found := _column(slab, (-200, 330), side * 16, 45, 22):  # the diaphragm's crura, beside the aorta
             box, x, y, z = found
-            muscle = ((x - side * 18) ** 2 / 6**2 + (y - 26) ** 2 / 11**2 < 1) & (z < 160) & (z > 30)
-            tissue[box][muscle], region[box][muscle] = Tissue.MUSCLE, Region.WALL
+            muscle = ((x - side * 19) ** 2 / 5**2 + (y - 26) ** 2 / 11**2 < 1) & (z < 160) & (z > 30)
+            tissue[box][muscle] = Tissue.MUSCLE
 
 
 def _spine(slab: Slab, frame: Frame, tissue: np.ndarray, region: np.ndarray) -> None:

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from amos_fl.phantom.frame import Frame, spine_y
-from amos_fl.phantom.shapes import Ellipsoid, Sculpted, Tube, curve, ellipsoid_field, smooth_cut, smooth_union, turned
+from amos_fl.phantom.shapes import (
+    Ellipsoid,
+    Sculpted,
+    Tube,
+    curve,
+    ellipsoid_field,
+    into,
+    smooth_cut,
+    smooth_union,
+    turned,
+)
 from amos_fl.phantom.structure import THORAX, TRUNK, Structure
 from amos_fl.phantom.tissues import Tissue
 
@@ -17,21 +27,21 @@ Floats = np.ndarray
 
 # label: (median volume ml, log-normal sigma, least ml, most ml, volume of this module's shape at scale 1)
 VOLUMES: dict[int, tuple[float, float, float, float, float]] = {
-    1: (188, 0.30, 70, 700, 188),
-    2: (135, 0.22, 45, 343, 135),
-    3: (142, 0.22, 45, 400, 142),
-    4: (24, 0.60, 4, 120, 24),
-    5: (12, 0.25, 4, 40, 12),
-    6: (1231, 0.22, 653, 2600, 1231),
-    7: (244, 0.55, 70, 1000, 244),
-    8: (92, 0.22, 40, 250, 92),
-    9: (69, 0.22, 33, 130, 69),
-    10: (70, 0.25, 25, 160, 70),
-    11: (3.0, 0.25, 1.2, 7, 3.0),
-    12: (3.0, 0.25, 1.2, 8, 3.0),
-    13: (50, 0.28, 20, 140, 50),
-    14: (85, 0.60, 16, 700, 85),
-    15: (30, 0.45, 8, 200, 30),
+    1: (188, 0.30, 70, 700, 233),
+    2: (135, 0.22, 45, 343, 119),
+    3: (142, 0.22, 45, 400, 125),
+    4: (24, 0.60, 4, 120, 17),
+    5: (12, 0.25, 4, 40, 14.3),
+    6: (1231, 0.22, 653, 2600, 1440),
+    7: (244, 0.55, 70, 1000, 330),
+    8: (92, 0.22, 40, 250, 103),
+    9: (69, 0.22, 33, 130, 83),
+    10: (70, 0.25, 25, 160, 32.5),
+    11: (3.0, 0.25, 1.2, 7, 3.5),
+    12: (3.0, 0.25, 1.2, 8, 3.55),
+    13: (50, 0.28, 20, 140, 47.4),
+    14: (85, 0.60, 16, 700, 91),
+    15: (30, 0.45, 8, 200, 27.2),
 }
 
 # label: the share of AMOS's 200 training CT that have it (the others: all of them)
@@ -70,27 +80,27 @@ def draw_sizes(random: np.random.Generator, body: float) -> dict[int, float]:
 
 def liver(d: Draws) -> list[Structure]:
     s = d.scale[6]
-    at = np.array([-66.0, -6, 84]) + d.upper + d.jitter(5, 4, 6)
+    at = np.array([-60.0, -6, 84]) + d.upper + d.jitter(5, 4, 6)
     turn = turned(*d.angles(6))
     long_left = d.random.uniform(0.75, 1.2)
-    riedel = d.random.uniform(-14, 22)  # how far the right lobe hangs down
+    riedel = d.random.uniform(-20, 26)  # how far the right lobe hangs down
     slope = np.deg2rad(d.random.uniform(44, 58))
     normal = np.array([np.cos(slope), 0.12, np.sin(slope)])
     normal /= np.linalg.norm(normal)
-    hollow = np.array([40.0, 42, 62]) + d.jitter(6, 5, 8)
+    hollow = np.array([42.0, 46, 62]) + d.jitter(6, 5, 8)
 
     def carve(x: Floats, y: Floats, z: Floats) -> Floats:
-        def local(point: Floats) -> Floats:
-            return at + s * (turn @ point)
-
-        right = ellipsoid_field(x, y, z, local(np.array([-20.0, 2, 2])), s * np.array([80, 84, 92]), turn)
-        left = ellipsoid_field(x, y, z, local(np.array([54.0, -42, -28])), s * np.array([74 * long_left, 40, 42]), turn)
-        tail = ellipsoid_field(x, y, z, local(np.array([-62.0, 14, 58 + riedel / 2])), s * np.array([32, 50, 52]), turn)
+        u, v, w = into(x, y, z, at, turn)
+        right = ellipsoid_field(u, v, w, s * np.array([-20.0, 2, 2]), s * np.array([80, 84, 92]))
+        left = ellipsoid_field(u, v, w, s * np.array([52.0, -46, -22]), s * np.array([76 * long_left, 42, 48]))
+        tail = ellipsoid_field(u, v, w, s * np.array([-64.0, 16, 66 + riedel / 2]), s * np.array([34, 52, 60]))
         whole = smooth_union(smooth_union(right, left, 22 * s), tail, 18 * s)
-        n = turn @ normal
-        p = local(np.array([-2.0, 0, 26 + riedel * 0.4]))
-        under = np.float32(n[0]) * (x - p[0]) + np.float32(n[1]) * (y - p[1]) + np.float32(n[2]) * (z - p[2])
-        stomach_bed = ellipsoid_field(x, y, z, local(hollow), s * np.array([62, 66, 78]), turn)
+        n = normal.astype(np.float32)
+        under = u * n[0]
+        under += v * n[1]
+        under += w * n[2]
+        under -= np.float32(s * (normal @ (-2.0, 0, 26 + riedel * 0.4)))
+        stomach_bed = ellipsoid_field(u, v, w, s * hollow, s * np.array([62, 66, 78]))
         return smooth_cut(smooth_cut(whole, under, 20 * s), -stomach_bed, 16 * s)
 
     reach = s * np.array([150.0, 110, 130])
@@ -116,7 +126,7 @@ def liver(d: Draws) -> list[Structure]:
 
 def gallbladder(d: Draws) -> list[Structure]:
     s = d.scale[4]
-    neck = np.array([-38.0, -20, 118]) + d.upper + d.jitter(8, 5, 8)
+    neck = np.array([-42.0, -18, 112]) + d.upper + d.jitter(8, 5, 8)
     direction = turned(*d.angles(14)) @ np.array([-0.30, -0.66, 0.70])
     length = 48 * s
     points = [
@@ -130,7 +140,7 @@ def gallbladder(d: Draws) -> list[Structure]:
 
 def spleen(d: Draws) -> list[Structure]:
     s = d.scale[1]
-    at = np.array([98.0, 38, 88]) + d.upper * 0.9 + d.jitter(4, 7, 10)
+    at = np.array([91.0, 36, 88]) + d.upper * 0.9 + d.jitter(4, 7, 10)
     a, b, c = d.angles(9)
     turn = turned(a - 14, b + 8, c + 26)
     flat = d.random.uniform(0.85, 1.15)
@@ -146,9 +156,9 @@ def spleen(d: Draws) -> list[Structure]:
 
 def _pyramids(at: Floats, turn: Floats, count: int, phase: float, cortex_mm: float, s: float):
     def medulla(x: Floats, y: Floats, z: Floats, field_mm: Floats) -> np.ndarray:
-        q = np.stack([x - at[0], y - at[1], z - at[2]], -1) @ turn.astype(np.float32)
-        around = np.arctan2(q[..., 1], q[..., 0])
-        columns = np.cos(3 * around + phase) * 0.6 + np.cos(q[..., 2] * np.float32(count * np.pi / 54 / s))
+        u, v, w = into(x, y, z, at, turn)
+        around = np.arctan2(v, u)
+        columns = np.cos(3 * around + phase) * 0.6 + np.cos(w * np.float32(count * np.pi / 54 / s))
         deep = (field_mm < -cortex_mm) & (field_mm > -cortex_mm - 13 * s)
         return deep & (columns > -0.75)
 
@@ -166,8 +176,7 @@ def kidneys(d: Draws) -> list[Structure]:
         long = d.random.uniform(0.93, 1.08)
 
         def carve(x, y, z, at=at, turn=turn, s=s, bend=bend, side=side, long=long):
-            q = [x - at[0], y - at[1], z - at[2]]
-            u, v, w = (sum(np.float32(turn[i, j]) * q[i] for i in range(3)) for j in range(3))
+            u, v, w = into(x, y, z, at, turn)
             u = u + np.float32(side * bend) * w * w - np.float32(side * 1.5)
             semi = s * np.array([26.5, 24.5, 54 * long])
             bean = ellipsoid_field(u, v, w, np.zeros(3), semi)
@@ -204,8 +213,7 @@ def adrenal(d: Draws, side: int, at: Floats) -> list[Structure]:
     thick = 2.35
 
     def carve(x: Floats, y: Floats, z: Floats) -> Floats:
-        q = [x - at[0], y - at[1], z - at[2]]
-        u, v, w = (sum(np.float32(turn[i, j]) * q[i] for i in range(3)) / np.float32(s) for j in range(3))
+        u, v, w = (c * np.float32(1 / s) for c in into(x, y, z, at, turn))
         u = u * np.float32(-side)
         spread = 1 + w * np.float32(0.016)  # the limbs open towards the feet
         near = None
@@ -222,23 +230,33 @@ def adrenal(d: Draws, side: int, at: Floats) -> list[Structure]:
     return [Structure(Sculpted(at - reach, at + reach, carve), label, Tissue.ADRENAL, halo_mm=2.0)]
 
 
-def vessels(d: Draws) -> list[Structure]:
-    """Aorta and inferior vena cava, and the vessels nobody labelled: iliac, portal, mesenteric, renal."""
-    aorta_r, cava_r = 10.6 * d.scale[8] ** 1.5, 9.6 * d.scale[9] ** 1.5
-    wind = d.random.normal(0, 5, 6)
+def aorta_line(d: Draws) -> list[tuple[float, float, float, float]]:
+    """x, y, z, radius along the aorta, in front of the spine and a little left of it, down to where it divides."""
+    radius = 10.6 * d.scale[8] ** 1.5
     split = 248 + float(d.random.normal(0, 8))
     shift_x = 8 + float(d.random.normal(0, 4))
+    wind = d.random.normal(0, 5, 6)
+    return [
+        (
+            float(shift_x + w + (8 if z < 0 else 0)),
+            float(spine_y(d.frame, z)) - 18.5 - radius,
+            float(z),
+            radius * (1.12 if z < 60 else 1),
+        )
+        for z, w in zip((-90, -20, 40, 100, 175, split), wind, strict=True)
+    ]
+
+
+def vessels(d: Draws, aorta: list[tuple[float, float, float, float]]) -> list[Structure]:
+    """Aorta and inferior vena cava, and the vessels nobody labelled: iliac, portal, mesenteric, renal."""
+    aorta_r, cava_r = aorta[3][3], 9.6 * d.scale[9] ** 1.5
+    split = aorta[-1][2]
 
     def front_of_spine(z: float, gap: float) -> float:
         return float(spine_y(d.frame, z)) - 18.5 - gap
 
-    heights = np.array([-90, -20, 40, 100, 175, split])
-    aorta = [
-        (shift_x + w + (8 if z < 0 else 0), front_of_spine(z, aorta_r), z, aorta_r * (1.12 if z < 60 else 1))
-        for z, w in zip(heights, wind, strict=True)
-    ]
     bottom = aorta[-1]
-    cava_x = float(np.clip(-20 + d.random.normal(0, 4) + min(shift_x - 8, 0), -32, bottom[0] - aorta_r - cava_r - 1))
+    cava_x = float(min(-20 + d.random.normal(0, 4), min(a[0] for a in aorta[2:]) - aorta_r - 1.2 * cava_r - 1))
     cava = [
         (cava_x - 2, front_of_spine(20, 22), 24.0 + d.upper[2] * 0.7, cava_r * 1.1),
         (cava_x - 2, front_of_spine(60, 18), 62.0, cava_r * 1.1),
@@ -269,14 +287,17 @@ def vessels(d: Draws) -> list[Structure]:
     return painted
 
 
-def esophagus(d: Draws) -> list[Structure]:
+def esophagus(d: Draws, aorta: list[tuple[float, float, float, float]]) -> list[Structure]:
+    """In front of the aorta and to its right, then to the left through the diaphragm into the stomach's cardia."""
     r = 6.6 * d.scale[5] ** 1.5
-    bend = d.random.normal(0, 3.5, 4)
+    bend = d.random.normal(0, 2.5, 4)
+    high, low = aorta[0], aorta[1]
+    gap = r + 2.5
     points = [
-        (2 + bend[0], 16, -95, r),
-        (6 + bend[1], 14, -30, r),
-        (16 + bend[2], 8, 15, r * 1.05),
-        (32 + bend[3], -2, 56 + d.upper[2] * 0.6, r * 1.1),
+        (high[0] - 9 + bend[0], high[1] - high[3] - gap + 3, -95, r),
+        (low[0] - 7 + bend[1], low[1] - low[3] - gap, -28, r),
+        (20 + bend[2], min(5.0, aorta[2][1] - aorta[2][3] - gap), 18, r * 1.05),
+        (38 + d.upper[0] + bend[3], -2 + d.upper[1], 56 + d.upper[2] * 0.8, r * 1.1),
     ]
     tube = Structure(
         Tube(curve(points, 14)),
@@ -290,13 +311,14 @@ def esophagus(d: Draws) -> list[Structure]:
 
 def stomach(d: Draws) -> list[Structure]:
     s = d.scale[7]
-    at = np.array([56.0, -8, 88]) + d.upper + d.jitter(6, 5, 9)
+    at = np.array([57.0, -20, 88]) + d.upper + d.jitter(6, 5, 9)
     turn = turned(*d.angles(9))
     long, wide = s**0.75, s**1.12
+    at[1] -= 16 * (wide - 1)  # a full stomach grows forwards
     drop = d.random.uniform(-14, 26)  # a stomach may hang down like a fish-hook or lie across like a steer's horn
     path = [
-        (12, 22, -40, 27),
-        (14, 10, -16, 33),
+        (14, 15, -44, 28),
+        (15, 7, -16, 32),
         (10, -8, 14, 29),
         (-2, -24, 44 + drop * 0.8, 22),
         (-28, -34, 58 + drop, 17.5),
@@ -316,16 +338,16 @@ def stomach(d: Draws) -> list[Structure]:
 def pancreas_and_duodenum(d: Draws) -> list[Structure]:
     head = np.array([-24.0, -4, 152]) + d.back * 0.6 + d.upper * 0.3 + d.jitter(5, 4, 9)
     s = d.scale[10]
-    rise = d.random.uniform(22, 62)  # tails point up, or run level
+    rise = d.random.uniform(16, 54)  # tails point up, or run level
     reach = d.random.uniform(0.85, 1.1) * s**0.6
     wide = s**1.2
     points = [
         (-2, 6, 20, 8.5),
         (0, 0, 2, 12.5),
-        (18, -12, -10, 8.5),
-        (40, -19, -10 - 0.4 * rise, 9.5),
-        (66, -6, -10 - 0.75 * rise, 9),
-        (92, 17, -12 - rise, 6.5),
+        (18, -9, -10, 9.5),
+        (40, -13, -10 - 0.4 * rise, 9.5),
+        (64, 6, -10 - 0.75 * rise, 9),
+        (86, 31, -12 - rise, 6.5),
     ]
     line = curve([(*(head + reach * np.array(p[:3])), p[3] * wide) for p in points], 20)
     pancreas = Structure(Tube(line, (1.0, 0.85, 1.2)), 10, Tissue.PANCREAS, halo_mm=1.2)
@@ -346,7 +368,7 @@ def pancreas_and_duodenum(d: Draws) -> list[Structure]:
         halo_mm=0.8,
     )
     splenic = curve(
-        [(*(head + reach * np.array(p)), 3.6) for p in ((21, 4, -8), (44, -4, -20 - 0.4 * rise), (90, 26, -18 - rise))],
+        [(*(head + reach * np.array(p)), 3.6) for p in ((21, 5, -8), (44, 2, -16 - 0.4 * rise), (86, 37, -18 - rise))],
         8,
     )
 
@@ -358,8 +380,8 @@ def pancreas_and_duodenum(d: Draws) -> list[Structure]:
         (-2, -24, -26, w * 1.1),
         (-16, -14, -22, w),
         (-27, 4, -4, w),
-        (-29, 13, 18, w),
-        (-24, 12, low - 10, w),
+        (-29, 8, 18, w),
+        (-25, 8, low - 10, w),
         (-4, third - head[1], low, w * 0.95),
         (28, third - head[1], low - 2, w * 0.9),
         (54, third - head[1] - 2, low - 12, w * 0.9),

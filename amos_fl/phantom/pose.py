@@ -31,22 +31,23 @@ class Pose:
     def to_patient(self, world: Floats) -> Floats:
         """Patient coordinates (n, 3) of world points (n, 3)."""
         moved = world @ self.matrix.T + self.shift
-        for k, axis, height, phase in zip(self.wave, self.axis, self.height_mm, self.phase, strict=True):
-            moved[:, axis] += height * np.sin(world @ k + phase)
-        return moved
+        waves = self.height_mm * np.sin(world @ self.wave.T + self.phase)  # (n, m)
+        return moved + waves @ (self.axis[:, None] == np.arange(3))
 
     def to_world(self, patient: Floats) -> Floats:
         """World points (n, 3) of patient coordinates (n, 3), by fixed-point iteration."""
         inverse = np.linalg.inv(self.matrix)
         world = (patient - self.shift) @ inverse.T
-        for _ in range(8):
+        for _ in range(6):
             world = world - (self.to_patient(world) - patient) @ inverse.T
         return world
 
-    def reach_mm(self, radius_mm: float) -> float:
-        """How far the waves can move a point of patient space against another at most `radius_mm` away."""
-        steep = np.abs(self.height_mm) * np.linalg.norm(self.wave, axis=1) * radius_mm
-        return float(np.minimum(steep, 2 * np.abs(self.height_mm)).sum())
+    def reach_mm(self, half_mm: Floats) -> Floats:
+        """How far (n, 3) the waves may move points of patient-space boxes with half sides `half_mm` (n, 3)."""
+        height = np.abs(self.height_mm)
+        # 1.2: a bound on how much larger than in patient space the box is in the world, scales and tilts included.
+        steep = height * (half_mm * 1.2 @ np.abs(self.wave).T)  # (n, m)
+        return np.minimum(steep, 2 * height) @ (self.axis[:, None] == np.arange(3))
 
 
 class Slab:
@@ -85,20 +86,24 @@ class Slab:
             coordinates[axis] += work
         self.x, self.y, self.z = coordinates
         self._to_voxel = np.linalg.inv(affine)
-        self._spread = np.abs(np.linalg.inv(pose.matrix @ affine[:3, :3]))
+        self._spread = np.abs(np.linalg.inv(linear))
+
+    def boxes(self, low: Floats, high: Floats) -> list[Box | None]:
+        """Per patient-space box from `low` to `high` (n, 3): the voxels that may lie in it (a superset), or None."""
+        middle, half = (low + high) / 2, (high - low) / 2
+        centre = self.pose.to_world(middle) @ self._to_voxel[:3, :3].T + self._to_voxel[:3, 3]
+        extent = (half + self.pose.reach_mm(half) + self.pose.reach_mm(self.pose.reach_mm(half))) @ self._spread.T
+        first = np.array([0, 0, self.start])
+        begin = np.maximum(np.floor(centre - extent).astype(int) - first, 0)
+        end = np.minimum(np.ceil(centre + extent).astype(int) + 1 - first, self.shape[::-1])
+        return [_slices(b, e) for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
 
     def box(self, low: Floats, high: Floats) -> Box | None:
-        """The voxels that may lie in the patient-space box from `low` to `high` (a superset), or None."""
-        middle, half = (low + high) / 2, (high - low) / 2
-        centre = self._to_voxel @ np.append(self.pose.to_world(middle[None])[0], 1.0)
-        half = half + self.pose.reach_mm(float(np.linalg.norm(half)) * 1.3)
-        extent = self._spread @ half
-        slices = []
-        for axis, first in ((2, self.start), (1, 0), (0, 0)):
-            size = self.shape[2 - axis]
-            begin = max(int(np.floor(centre[axis] - extent[axis])) - first, 0)
-            end = min(int(np.ceil(centre[axis] + extent[axis])) + 1 - first, size)
-            if begin >= end:
-                return None
-            slices.append(slice(begin, end))
-        return (slices[0], slices[1], slices[2])
+        """The voxels that may lie in the patient-space box from `low` to `high` (3,)."""
+        return self.boxes(low[None], high[None])[0]
+
+
+def _slices(begin: list[int], end: list[int]) -> Box | None:
+    if any(b >= e for b, e in zip(begin, end, strict=True)):
+        return None
+    return (slice(begin[2], end[2]), slice(begin[1], end[1]), slice(begin[0], end[0]))

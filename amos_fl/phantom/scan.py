@@ -13,8 +13,8 @@ from amos_fl.randomness import generator
 
 Floats = np.ndarray
 Size = Literal["quick", "full"]
-SLAB_VOXELS = 3_000_000
-SUPERSAMPLING = 2  # per axis, in quick scans only: thick voxels hold several tissues
+SLAB_VOXELS = 800_000  # at once, so that the work stays in the processor's cache
+OFF_CENTRE = 0.27  # of a voxel along its diagonals: where quick scans look besides the centre, as their voxels hold several tissues
 
 
 @dataclass(frozen=True)
@@ -44,23 +44,15 @@ def make_scan(seed: int, case: int, patient: int, sex: str, domain: str, size: S
         here = slice(start, min(start + planes, shape[0]))
         part = (here.stop - here.start, shape[1], shape[2])
         tissue, label[here] = person.paint(affine, start, part)
+        ideal = former.brightness[tissue]
         if size == "quick":
-            ideal = _supersampled(person, affine, start, part, former.brightness)
-        else:
-            ideal = former.brightness[tissue]
+            for corner in ((-1, -1, 1), (1, 1, -1)):
+                moved = affine.copy()
+                moved[:3, 3] += affine[:3, :3] @ np.array(corner) * OFF_CENTRE
+                ideal += former.brightness[person.paint(moved, start, part)[0]]
+            ideal *= np.float32(1 / 3)
         image[here] = former.form(ideal, start, generator(seed, "phantom", "noise", case, number))
     return Scan(image.transpose(), label.transpose(), affine, kind)
-
-
-def _supersampled(
-    person: Patient, affine: Floats, start: int, part: tuple[int, int, int], brightness: Floats
-) -> Floats:
-    n = SUPERSAMPLING
-    fine = affine.copy()
-    fine[:3, :3] /= n
-    fine[:3, 3] -= affine[:3, :3] @ np.full(3, 0.5 - 0.5 / n)
-    tissue, _ = person.paint(fine, start * n, (part[0] * n, part[1] * n, part[2] * n))
-    return brightness[tissue].reshape(part[0], n, part[1], n, part[2], n).mean((1, 3, 5), dtype=np.float32)
 
 
 def _grid(scanner: Scanner, size: Size, random: np.random.Generator) -> Grid:
@@ -86,11 +78,9 @@ def _place(
         top = -12.0 + random.normal(0, 10)
         bottom = top + span
     frame = person.frame
-    side = 141 + frame.muscle + frame.fat_side
-    deep = 85 + 16 + (frame.fat_front + frame.fat_back) / 2
-    middle = np.array([0.0, 4 + (frame.fat_back - frame.fat_front) / 2, (top + bottom) / 2])
+    middle = np.array([0.0, frame.middle_y, (top + bottom) / 2])
     size_of_patient = 1 / np.linalg.norm(person.pose.matrix, axis=1)
-    extent = np.array([2 * side + 26, 2 * deep + 34, bottom - top]) * size_of_patient
+    extent = np.array([2 * frame.half_width + 26, 2 * frame.half_depth + 34, bottom - top]) * size_of_patient
     for axis in (0, 1):
         if grid.fov_mm[axis] > 0:
             extent[axis] = grid.fov_mm[axis]

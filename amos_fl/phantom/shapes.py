@@ -47,22 +47,38 @@ def smooth_cut(a: Floats, b: Floats, blend_mm: float) -> Floats:
     return np.maximum(a, b) + h * h * np.float32(blend_mm / 4)
 
 
+def into(x: Floats, y: Floats, z: Floats, centre: Floats, turn: Floats = NO_TURN) -> tuple[Floats, Floats, Floats]:
+    """Coordinates along the columns of `turn` from `centre`, each an array of its own."""
+    q = [c - np.float32(o) for c, o in zip((x, y, z), centre, strict=True)]
+    if turn is NO_TURN:
+        return q[0], q[1], q[2]
+    t = turn.astype(np.float32)
+    u, v, w = (q[0] * t[0, i] for i in range(3))
+    for i, total in enumerate((u, v, w)):
+        total += q[1] * t[1, i]
+        total += q[2] * t[2, i]
+    return u, v, w
+
+
 def ellipsoid_field(x: Floats, y: Floats, z: Floats, centre: Floats, semi: Floats, turn: Floats = NO_TURN) -> Floats:
     """About the signed distance in mm to an ellipsoid whose axes are the columns of `turn`."""
-    qx, qy, qz = x - np.float32(centre[0]), y - np.float32(centre[1]), z - np.float32(centre[2])
-    k0 = np.zeros(np.broadcast_shapes(qx.shape, qy.shape, qz.shape), np.float32)
-    k1 = np.full_like(k0, 1e-12)
-    for axis in range(3):
-        u = (np.float32(turn[0, axis]) * qx + np.float32(turn[1, axis]) * qy + np.float32(turn[2, axis]) * qz) * (
-            np.float32(1 / semi[axis])
-        )
-        u *= u
-        k0 += u
-        u *= np.float32(1 / semi[axis] ** 2)
-        k1 += u
-    np.sqrt(k0, out=k0)
-    np.sqrt(k1, out=k1)
-    return k0 * (k0 - 1) / k1
+    q = into(x, y, z, centre, turn)
+    for axis, r in enumerate(semi):
+        axis_field = q[axis]
+        axis_field *= np.float32(1 / r)
+        axis_field *= axis_field
+    slope = q[0] * np.float32(1 / semi[0] ** 2)
+    slope += q[1] * np.float32(1 / semi[1] ** 2)
+    slope += q[2] * np.float32(1 / semi[2] ** 2)
+    value = q[0]
+    value += q[1]
+    value += q[2]
+    np.sqrt(slope, out=slope)
+    slope += np.float32(1e-6)
+    value -= 1
+    value /= slope
+    value *= np.float32(0.5)
+    return value
 
 
 @dataclass(frozen=True)
@@ -113,38 +129,44 @@ class Tube:
         flat = np.array(self.flat)
         line = self.line
         reach = line[:, 3:] * flat + margin_mm
-        whole = slab.box((line[:, :3] - reach).min(0), (line[:, :3] + reach).max(0))
+        low, high = line[:, :3] - reach, line[:, :3] + reach
+        whole = slab.box(low.min(0), high.max(0))
         if whole is None:
             return None
         field_mm = np.full([s.stop - s.start for s in whole], FAR, np.float32)
-        for a, b, reach_a, reach_b in zip(line[:-1], line[1:], reach[:-1], reach[1:], strict=True):
-            box = slab.box(np.minimum(a[:3] - reach_a, b[:3] - reach_b), np.maximum(a[:3] + reach_a, b[:3] + reach_b))
+        boxes = slab.boxes(np.minimum(low[:-1], low[1:]), np.maximum(high[:-1], high[1:]))
+        for a, b, box in zip(line[:-1], line[1:], boxes, strict=True):
             if box is None:
                 continue
-            inner = tuple(
-                slice(max(s.start, w.start) - w.start, min(s.stop, w.stop) - w.start)
-                for s, w in zip(box, whole, strict=True)
-            )
-            if any(s.start >= s.stop for s in inner):
+            place = tuple(slice(max(s.start, w.start), min(s.stop, w.stop)) for s, w in zip(box, whole, strict=True))
+            if any(s.start >= s.stop for s in place):
                 continue
-            place = tuple(slice(s.start + w.start, s.stop + w.start) for s, w in zip(inner, whole, strict=True))
-            start, along = a[:3] / flat, (b[:3] - a[:3]) / flat
-            q = [
-                c[place] * np.float32(1 / f) - np.float32(s)
-                for c, f, s in zip((slab.x, slab.y, slab.z), flat, start, strict=True)
+            view = field_mm[
+                tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(place, whole, strict=True))
             ]
-            squared = float(along @ along) + 1e-9
-            h = (q[0] * np.float32(along[0]) + q[1] * np.float32(along[1]) + q[2] * np.float32(along[2])) * np.float32(
-                1 / squared
-            )
-            np.clip(h, 0, 1, out=h)
-            far = np.zeros_like(h)
-            for axis in range(3):
-                d = q[axis] - h * np.float32(along[axis])
-                d *= d
-                far += d
-            np.sqrt(far, out=far)
-            far -= np.float32(a[3]) + h * np.float32(b[3] - a[3])
-            view = field_mm[inner]
-            np.minimum(view, far, out=view)
+            np.minimum(view, _round_cone(slab, place, a, b, flat), out=view)
         return whole, field_mm
+
+
+def _round_cone(slab: Slab, place: tuple[slice, ...], a: Floats, b: Floats, flat: Floats) -> Floats:
+    start, along = (a[:3] / flat).astype(np.float32), ((b[:3] - a[:3]) / flat).astype(np.float32)
+    q = []
+    for c, f, s in zip((slab.x, slab.y, slab.z), flat, start, strict=True):
+        d = c[place] - s if f == 1 else c[place] * np.float32(1 / f) - s
+        q.append(d)
+    per_length = along / (along @ along + np.float32(1e-9))
+    h = q[0] * per_length[0]
+    h += q[1] * per_length[1]
+    h += q[2] * per_length[2]
+    np.clip(h, 0, 1, out=h)
+    for d, v in zip(q, along, strict=True):
+        d -= h * v
+        d *= d
+    far = q[0]
+    far += q[1]
+    far += q[2]
+    np.sqrt(far, out=far)
+    h *= np.float32(b[3] - a[3])
+    h += np.float32(a[3])
+    far -= h
+    return far

@@ -27,7 +27,8 @@ class Structure:
     `label` 0 is unlabelled. `layers` are (depth in mm, tissue) from outside to inside. Within the deepest layer
     what lies above (in front of) `gas_front_of_mm` is gas. Around it a rim of `halo_mm` is cleared to fat, so that
     neighbours are parted by a fat plane. `only_in` limits it to voxels that carry that label, and it keeps it
-    (vessels of the liver). `texture` gives a boolean map of where `texture_tissue` shows below the first layer.
+    (vessels of the liver). `texture` says, from the coordinates and field of the shape's own voxels (n,), in which
+    of them `texture_tissue` shows.
     """
 
     shape: Shape
@@ -72,4 +73,6 @@ class Structure:
             if self.gas_front_of_mm is not None and depth_mm == self.layers[-1][0]:
                 tissues[deep & (slab.y[box] < self.gas_front_of_mm)] = Tissue.GAS
         if self.texture is not None and self.texture_tissue is not None:
-            tissues[near & self.texture(slab.x[box], slab.y[box], slab.z[box], field_mm)] = self.texture_tissue
+            at = np.nonzero(near)
+            shown = self.texture(slab.x[box][at], slab.y[box][at], slab.z[box][at], field_mm[at])
+            tissues[tuple(axis[shown] for axis in at)] = self.texture_tissue
