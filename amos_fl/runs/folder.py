@@ -122,6 +122,11 @@ class RunFolder:
             if round_number not in keep:
                 shutil.rmtree(self.checkpoint_folder(round_number), ignore_errors=True)
 
+    def remove_unfinished(self) -> None:
+        """Remove what a killed process had begun to write here."""
+        for leftover in [*self.path.glob("*/.*.tmp.*"), *self.path.glob(".*.tmp.*")]:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
     def write_evaluation(self, round_number: int, split: str, result: dict[str, Any]) -> None:
         write_json(self.evaluation_file(round_number, split), result)
 

@@ -97,6 +97,8 @@ class Federation:
         weights = self._training_weights()
         first, record = self._start()
         form = form_of(views_of(record))
+        if first > 1:
+            self._evaluate_when_due(grid, task, first - 1, record)
         for number in range(first, self.config.rounds + 1):
             given = RoundInput(
                 number=number,

@@ -77,6 +77,7 @@ def simulate(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, 
     strategy = make_strategy(config.strategy, config.strategy_options)
     if not cohort.seen_sites:
         raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
+    folder.remove_unfinished()
     sites = lay_out_sites(folder, cohort, config, store)
     engine = make_engine(config)
     federation = Federation(config, folder, strategy, engine, listener, cohort.organs, sites)
