@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
-from monai.networks.layers.simplelayers import GaussianFilter
 from monai.transforms.intensity.array import AdjustContrast, ScaleIntensityFixedMean
+from scipy import ndimage
 from torch import Tensor
 
 from amos_fl.patches.spatial import Resampling, resampling
@@ -36,8 +36,9 @@ def add_noise(image: Tensor, draw: Draw) -> Tensor:
 
 
 def blur(image: Tensor, draw: Draw) -> Tensor:
-    """Gaussian blur of sigma 0.5 to 1 voxels."""
-    return GaussianFilter(3, float(draw.uniform(0.5, 1.0)))(image[None])[0]
+    """Gaussian blur of sigma 0.5 to 1 voxels, by SciPy, which on a CPU is faster than MONAI's convolutions."""
+    sigma = float(draw.uniform(0.5, 1.0))
+    return torch.from_numpy(ndimage.gaussian_filter(image[0].numpy(), sigma, order=0))[None]
 
 
 def scale_brightness(image: Tensor, draw: Draw) -> Tensor:
