@@ -144,12 +144,12 @@ def test_what_dataset_json_says_otherwise_than_the_folders_is_named(tmp_path: Pa
         **{**content, "test": [*content["test"], moved.replace("Va", "Ts")], "labels": {"1": "heart", "8": "arota"}},
     )
     notes = import_amos22(folder, protocol="public").notes
-    assert has(notes, "imagesTr: 1 of dataset.json's cases are missing: amos_0001")
-    assert has(notes, "1 images are not named in dataset.json and are taken as well: amos_0004")
-    assert has(notes, "1 cases lie in another folder than dataset.json says; the folder counts: amos_0008")
-    assert has(notes, "imagesTr: 1 of the release's 240 cases are absent: amos_0001")
+    assert has(notes, "imagesTr: 1 case of dataset.json missing: amos_0001")
+    assert has(notes, "1 image not named in dataset.json, but taken as well: amos_0004")
+    assert has(notes, "1 case in another folder than dataset.json says; the folder counts: amos_0008")
+    assert has(notes, "imagesTr: 1 of the release's 240 cases absent: amos_0001")
     assert has(notes, "labelsTr: label without image: amos_0001")
-    assert has(notes, "imagesTr: 1 files are not named as AMOS's and are passed over: readme.txt")
+    assert has(notes, "imagesTr: 1 file not named as AMOS's passed over: readme.txt")
     assert has(notes, "dataset.json calls label 1 'heart'; here it is spleen")
     assert not has(notes, "arota")
 
@@ -174,8 +174,8 @@ def test_a_damaged_dataset_json_is_refused(tmp_path: Path, text: str) -> None:
 def test_any_number_of_unlabelled_test_images_is_fine(tmp_path: Path, count: int) -> None:
     test = [i for i, c in published_cases().items() if c.release_split == "test"]
     folder = write_release(tmp_path / "amos22", test_labels=False, ids=set(published_cases()) - set(test[count:]))
-    for protocol, total in (("public", 360), ("release", 360)):
-        assert len(import_amos22(folder, protocol=protocol).cohort.cases) == total
+    for protocol in PROTOCOLS[1:]:
+        assert len(import_amos22(folder, protocol=protocol).cohort.cases) == 360
     with pytest.raises(AmosError, match=r"--protocol paper needs the labels of the test images.*use --protocol public"):
         import_amos22(folder, protocol="paper")
 
@@ -184,7 +184,7 @@ def test_test_labels_that_lack_are_named(tmp_path: Path) -> None:
     folder = write_release(tmp_path / "amos22")
     (folder / "labelsTs" / "amos_0002.nii.gz").unlink()
     result = import_amos22(folder, protocol="paper")
-    assert has(result.notes, "labelsTs: 1 of 240 test images have no label and are left out: amos_0002")
+    assert has(result.notes, "labelsTs: 1 of 240 test images without label left out: amos_0002")
     assert has(
         result.differences, "A: train 82, val 27, test 26; Table 2 has train 82, val 27, test 27: 1 of its cases"
     )
@@ -195,7 +195,7 @@ def test_training_images_without_label_are_left_out_and_named(tmp_path: Path) ->
     (folder / "labelsTr" / "amos_0001.nii.gz").unlink()
     result = import_amos22(folder, protocol="public")
     assert "amos_0001" not in splits(result)
-    assert has(result.notes, "labelsTr: 1 images have no label and are left out: amos_0001")
+    assert has(result.notes, "labelsTr: 1 image without label left out: amos_0001")
 
 
 def test_the_challenges_first_release_is_recognised(tmp_path: Path) -> None:
@@ -225,6 +225,14 @@ def test_cases_that_amos_does_not_have_are_left_out_and_named(tmp_path: Path) ->
     result = import_amos22(folder, protocol="public")
     assert set(splits(result)) == {"amos_0001", "amos_0004", "amos_0008"}
     assert has(result.notes, "no scanner is known for amos_5001; left out")
+
+
+def test_cases_that_the_metadata_table_lacks_are_named_where_they_are_in_the_release(tmp_path: Path) -> None:
+    folder = write_release(tmp_path / "amos22", ids=range(1, 20), metadata=False)
+    write_metadata(folder / TABLE, [row for row in metadata_rows() if int(row[0]) < 15 and row[0] != "3"])
+    notes = import_amos22(folder, protocol="paper").notes
+    expected = "amos_0003, amos_0015, amos_0016, amos_0017, amos_0018, amos_0019"
+    assert has(notes, f"not in the metadata table, scanner taken from the built-in list: {expected}")
 
 
 def test_a_part_of_a_release_keeps_table_2s_proportion_of_the_prisma_draw(tmp_path: Path) -> None:

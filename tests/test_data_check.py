@@ -248,7 +248,7 @@ def test_loose_pieces_are_a_warning_and_specks_are_counted(made: Made) -> None:
     label = a_label()
     label[22, 21, 1] = label[22, 2, 1] = 6
     write(label_of(made.cases[0]), label)
-    assert made.only_finding() == Finding("warning", "amos_0001", "loose pieces: 2 of liver (1.3 ml)")
+    assert made.only_finding() == Finding("warning", "amos_0001", "loose pieces: 2 of liver (1.28 ml)")
 
 
 def test_specks_below_100_mm3_are_one_warning_for_the_cohort(made: Made) -> None:

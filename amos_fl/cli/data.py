@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from amos_fl.cohort.table import read_cohort, write_cohort
+from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 
 if TYPE_CHECKING:
@@ -120,15 +121,11 @@ def check(
     count = Counter(finding.severity for finding in findings)
     sites = len(found.sites)
     console.print(
-        f"{_counted(len(found.cases), 'case')} of {_counted(sites, 'site')}: "
-        f"{_counted(count['error'], 'error')}, {_counted(count['warning'], 'warning')}"
+        f"{counted(len(found.cases), 'case')} of {counted(sites, 'site')}: "
+        f"{counted(count['error'], 'error')}, {counted(count['warning'], 'warning')}"
     )
     if count["error"]:
         raise typer.Exit(2)
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 @data_app.command()
@@ -150,7 +147,7 @@ def phantom(
         write_release(out, seed=seed, size=size, cases=chosen, workers=workers, on_case=progress)
     typer.echo(f"wrote {out}; next: amos-fl data amos22 {out} --protocol paper")
     if montage is not None:
-        from amos_fl.phantom.montage import draw_montage
+        from amos_fl.phantom.montage import montage as draw_montage
 
         draw_montage(out, montage)
         typer.echo(f"wrote {montage}")

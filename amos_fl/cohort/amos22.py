@@ -9,9 +9,10 @@ from amos_fl.cohort.metadata import Metadata, builtin_metadata, find_metadata, r
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.protocols import PROTOCOLS, LabelledCase, Protocol, divide
 from amos_fl.cohort.release import Release, ReleaseCase, folders_between, read_release
-from amos_fl.cohort.scanners import SCANNERS, case_name, listed
+from amos_fl.cohort.scanners import SCANNERS
 from amos_fl.cohort.table import Case, Cohort, Split
 from amos_fl.cohort.table2 import Counts, differences_from_table2
+from amos_fl.cohort.wording import case_name, counted, listed
 from amos_fl.errors import AmosError
 
 
@@ -53,6 +54,8 @@ def import_amos22(
     notes = [*release.notes, *known.notes]
     if not table:
         notes.append("no metadata table: scanners are taken from the built-in list")
+    if absent := known.absent & set(release.cases):
+        notes.append(f"not in the metadata table, scanner taken from the built-in list: {listed(absent)}")
     if not known.knows_patients:
         notes.append("patients cannot be grouped without their birth dates; only 13 and 138 are known to be one")
     usable, set_aside = _usable(release, known, protocol)
@@ -98,7 +101,7 @@ def _usable(release: Release, known: Metadata, protocol: Protocol) -> tuple[list
     unlabelled = [case for case in cases if case.label is None]
     for part in ("Tr", "Va"):
         if ids := {case.amos_id for case in unlabelled if case.part == part}:
-            notes.append(f"labels{part}: {len(ids)} images have no label and are left out: {listed(ids)}")
+            notes.append(f"labels{part}: {counted(len(ids), 'image')} without label left out: {listed(ids)}")
     test = [case for case in cases if case.part == "Ts"]
     if protocol == "paper":
         labelled = [case for case in test if case.label is not None]
@@ -110,14 +113,16 @@ def _usable(release: Release, known: Metadata, protocol: Protocol) -> tuple[list
         if len(labelled) < len(test):
             without = {case.amos_id for case in test if case.label is None}
             notes.append(
-                f"labelsTs: {len(without)} of {len(test)} test images have no label and are left out: {listed(without)}"
+                f"labelsTs: {len(without)} of {len(test)} test images without label left out: {listed(without)}"
             )
     elif test:
-        notes.append(f"imagesTs: {len(test)} images are not used, as their labels are not public")
+        notes.append(f"imagesTs: {counted(len(test), 'image')} not used, as their labels are not public")
     if protocol == "public":
         for site in "DE":
             count = sum(known.records[case.amos_id].domain == site for case in test)
-            notes.append(f"site {site} ({SCANNERS[site].model}) has no public labels; {count} images without are here")
+            notes.append(
+                f"site {site} ({SCANNERS[site].model}) has no public labels; {counted(count, 'image')} without are here"
+            )
     usable = [
         LabelledCase(known.records[case.amos_id], case.part)
         for case in cases

@@ -20,6 +20,7 @@ import numpy as np
 from amos_fl.cohort.metadata import find_metadata, read_metadata
 from amos_fl.cohort.plausible import SPECK_ML, intensity_concerns, pieces_of, volume_concerns
 from amos_fl.cohort.table import Case, Cohort
+from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.volumes.nifti import Volume, read_image, read_label, reconcile, to_canonical
 
@@ -126,7 +127,7 @@ def _examine(case: Case, organs: dict[int, str]) -> _Examined:
             note("warning", "; ".join(concerns))
         pieces = pieces_of(label.array, voxel_ml, organs)
         if pieces.loose:
-            listed = ", ".join(f"{count} of {organ} ({ml:.2g} ml)" for organ, count, ml in pieces.loose)
+            listed = ", ".join(f"{count} of {organ} ({ml:.3g} ml)" for organ, count, ml in pieces.loose)
             note("warning", f"loose pieces: {listed}")
         result = replace(result, label_hash=_content_hash(label) if present else "", specks=pieces.specks)
     return replace(result, findings=tuple(findings))
@@ -200,5 +201,7 @@ def _repeated_patients(cases: tuple[Case, ...]) -> Iterator[Finding]:
 def _specks(examined: list[_Examined]) -> Iterator[Finding]:
     if total := sum(result.specks for result in examined):
         count = sum(result.specks > 0 for result in examined)
-        message = f"{total} stray pieces of organs below {SPECK_ML * 1000:g} mm³, in {count} label maps"
+        message = (
+            f"{counted(total, 'stray piece')} of organs below {SPECK_ML * 1000:g} mm³, in {counted(count, 'label map')}"
+        )
         yield Finding("warning", "", message)

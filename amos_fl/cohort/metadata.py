@@ -16,11 +16,10 @@ from amos_fl.cohort.scanners import (
     SCANNERS,
     Institution,
     ScanRecord,
-    case_name,
-    listed,
     modality_of,
     published_cases,
 )
+from amos_fl.cohort.wording import case_name, listed
 from amos_fl.errors import AmosError
 
 PATTERN = "labeled_data_meta*.csv"
@@ -41,11 +40,15 @@ _DOMAIN_OF_MODEL = {
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is known of each case by id, whether patients can be told apart, and what had to be repaired."""
+    """What is known of each case by id, whether patients can be told apart, and what had to be repaired.
+
+    `absent` are AMOS's ids that the table lacks; their scanners are those of the built-in list.
+    """
 
     records: dict[int, ScanRecord]
     knows_patients: bool
     notes: tuple[str, ...] = ()
+    absent: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,9 @@ def read_metadata(path: Path | str) -> Metadata:
     knows_patients = any(record.patient for record in records.values())
     if absent := set(published) - set(records):
         records.update({amos_id: published[amos_id].record for amos_id in absent})
-        notes.append(f"not in {path.name}, scanner taken from the built-in list: {listed(absent)}")
     if knows_patients and (unknown := [i for i, r in records.items() if not r.patient and i not in absent]):
         notes.append(f"{path.name} gives no birth date or sex, so the patient is not known: {listed(unknown)}")
-    return Metadata(dict(sorted(records.items())), knows_patients, tuple(notes))
+    return Metadata(dict(sorted(records.items())), knows_patients, tuple(notes), frozenset(absent))
 
 
 def _read_rows(path: Path) -> list[_Row]:

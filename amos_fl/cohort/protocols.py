@@ -15,8 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from amos_fl.cohort.scanners import SCANNERS, ScanRecord, listed
+from amos_fl.cohort.scanners import SCANNERS, ScanRecord
 from amos_fl.cohort.table import Split
+from amos_fl.cohort.wording import listed
 from amos_fl.errors import AmosError
 from amos_fl.randomness import derived_seed
 

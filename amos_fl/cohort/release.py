@@ -9,8 +9,9 @@ from typing import Any
 
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.protocols import Part
-from amos_fl.cohort.scanners import case_name, listed, published_cases
+from amos_fl.cohort.scanners import published_cases
 from amos_fl.cohort.table import Split
+from amos_fl.cohort.wording import case_name, counted, listed
 from amos_fl.errors import AmosError
 
 PARTS: tuple[Part, ...] = ("Tr", "Va", "Ts")
@@ -119,7 +120,7 @@ def _scans(folder: Path, notes: list[str]) -> dict[int, Path]:
             strangers.append(path.name)
     if strangers:
         shown = ", ".join(strangers[:3]) + (" ..." if len(strangers) > 3 else "")
-        notes.append(f"{folder.name}: {len(strangers)} files are not named as AMOS's and are passed over: {shown}")
+        notes.append(f"{folder.name}: {counted(len(strangers), 'file')} not named as AMOS's passed over: {shown}")
     return scans
 
 
@@ -144,13 +145,14 @@ def _beside_json(path: Path, cases: dict[int, ReleaseCase]) -> list[str]:
         if amos_id not in cases:
             by_part[part].add(amos_id)
     for part, missing in by_part.items():
-        notes.append(f"images{part}: {len(missing)} of dataset.json's cases are missing: {listed(missing)}")
+        notes.append(f"images{part}: {counted(len(missing), 'case')} of dataset.json missing: {listed(missing)}")
     if named and (unnamed := set(cases) - set(named)):
-        notes.append(f"{len(unnamed)} images are not named in dataset.json and are taken as well: {listed(unnamed)}")
-    if moved := {i for i, part in named.items() if i in cases and cases[i].part != part}:
         notes.append(
-            f"{len(moved)} cases lie in another folder than dataset.json says; the folder counts: {listed(moved)}"
+            f"{counted(len(unnamed), 'image')} not named in dataset.json, but taken as well: {listed(unnamed)}"
         )
+    if moved := {i for i, part in named.items() if i in cases and cases[i].part != part}:
+        moved_cases = counted(len(moved), "case")
+        notes.append(f"{moved_cases} in another folder than dataset.json says; the folder counts: {listed(moved)}")
     for value, name in labels.items():
         ours = {AMOS_ORGANS.get(value, ""), _RELEASE_SPELLING.get(value, "")}
         if value and name.strip().casefold() not in ours:
@@ -175,12 +177,10 @@ def _beside_published(cases: dict[int, ReleaseCase]) -> list[str]:
     for part in ("Tr", "Va"):
         expected = {i for i, case in published.items() if case.release_split == _PART_SPLIT[part]}
         if absent := expected - set(cases):
-            notes.append(
-                f"images{part}: {len(absent)} of the release's {len(expected)} cases are absent: {listed(absent)}"
-            )
+            notes.append(f"images{part}: {len(absent)} of the release's {len(expected)} cases absent: {listed(absent)}")
     moved = {i for i, case in cases.items() if i in published and published[i].release_split != _PART_SPLIT[case.part]}
     if moved and not any(case.part == "Va" for case in cases.values()):
         notes.append("this is the challenge's first release: its imagesTs became imagesVa later, with labels")
     elif moved:
-        notes.append(f"{len(moved)} cases lie in another part than in the published release: {listed(moved)}")
+        notes.append(f"{counted(len(moved), 'case')} in another part than in the published release: {listed(moved)}")
     return notes

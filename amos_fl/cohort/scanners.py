@@ -86,23 +86,3 @@ def published_cases() -> dict[int, PublishedCase]:
 def modality_of(amos_id: int) -> Modality:
     """The modality that AMOS's numbering gives an id."""
     return "CT" if amos_id <= LAST_CT_ID else "MR"
-
-
-def case_name(amos_id: int) -> str:
-    """A case's name as its files carry it.
-
-    >>> case_name(42)
-    'amos_0042'
-    """
-    return f"amos_{amos_id:04d}"
-
-
-def listed(amos_ids: list[int] | set[int], at_most: int = 8) -> str:
-    """Case names for a sentence, the first few and a count of the rest.
-
-    >>> listed({3, 1, 2}, at_most=2)
-    'amos_0001, amos_0002 and 1 more'
-    """
-    ids = sorted(amos_ids)
-    names = ", ".join(case_name(amos_id) for amos_id in ids[:at_most])
-    return f"{names} and {len(ids) - at_most} more" if len(ids) > at_most else names

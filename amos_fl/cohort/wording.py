@@ -1,0 +1,32 @@
+"""Names and numbers of cases for sentences."""
+
+from collections.abc import Collection
+
+
+def case_name(amos_id: int) -> str:
+    """A case's name as its files carry it.
+
+    >>> case_name(42)
+    'amos_0042'
+    """
+    return f"amos_{amos_id:04d}"
+
+
+def listed(amos_ids: Collection[int], at_most: int = 8) -> str:
+    """Case names for a sentence, the first few and a count of the rest.
+
+    >>> listed({3, 1, 2}, at_most=2)
+    'amos_0001, amos_0002 and 1 more'
+    """
+    ids = sorted(amos_ids)
+    names = ", ".join(case_name(amos_id) for amos_id in ids[:at_most])
+    return f"{names} and {len(ids) - at_most} more" if len(ids) > at_most else names
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "image"), counted(0, "image")
+    ('1 image', '0 images')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
