@@ -125,7 +125,7 @@ def test_planes_in_order_of_z_equal_monais_whole_volume(tmp_path_factory, shape,
         mixed_precision=False,
         check=None,
     )
-    ours = torch.stack([plane.clone() for plane in planes], dim=-1)
+    ours = torch.stack(list(planes), dim=-1)
     torch.testing.assert_close(ours, all_at_once(network, prepared, plan, overlap), atol=2e-5, rtol=0)
 
 

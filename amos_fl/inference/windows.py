@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from amos_fl.volumes.plan import Triple
 from amos_fl.volumes.store import PreparedCase
 
+# Planes that leave the slab together: as many floats as a cache line holds, which a strided read fetches anyway.
+_PLANES = 16
 _MIRRORS = [axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count)]
 
 
@@ -67,15 +69,15 @@ def finished_planes(
     """The class probabilities of a prepared case, plane by plane along z, on `device`.
 
     Volumes smaller than the patch are padded evenly on both sides with air, and the padding is taken off.
-    Memory: one slab of (patch z, class, x, y). A plane is valid until the next one is asked for.
+    Memory: one slab of (class, x, y, patch z).
     """
     padded = tuple(max(n, p) for n, p in zip(prepared.shape, patch, strict=True))
     x, y, z = padded
     offset = [(m - n) // 2 for m, n in zip(padded, prepared.shape, strict=True)]
     inside = tuple(slice(o, o + n) for o, n in zip(offset, prepared.shape, strict=True))
-    weights = compute_importance_map(patch, "gaussian", 0.125, device).permute(2, 0, 1)  # (z, x, y)
-    sums = torch.zeros((patch[2], classes, x, y), device=device)
-    counts = torch.zeros((patch[2], x, y), device=device)
+    weights = compute_importance_map(patch, "gaussian", 0.125, device)
+    sums = torch.zeros((classes, x, y, patch[2]), device=device)
+    counts = torch.zeros((x, y, patch[2]), device=device)
     starts = window_starts((x, y, z), patch, overlap)
     following = [*list(starts)[1:], z]
     for (low, corners), upcoming in zip(starts.items(), following, strict=True):
@@ -87,19 +89,25 @@ def finished_planes(
             shares = probabilities(network, windows[:, None].to(device), mirror, mixed_precision)
             for (i, j), share in zip(group, shares, strict=True):
                 where = (slice(i, i + patch[0]), slice(j, j + patch[1]))
-                sums[:, :, *where] += share.permute(3, 0, 1, 2) * weights[:, None]
-                counts[:, *where] += weights
+                sums[:, *where].addcmul_(share, weights)
+                counts[where] += weights
         done = upcoming - low
-        for plane in range(done):
-            if inside[2].start <= low + plane < inside[2].stop:
-                mean = sums[plane].div_(counts[plane])
-                yield mean[:, inside[0], inside[1]]
-        kept = patch[2] - done
-        for plane in range(kept):  # one by one: a shift of the whole slab would need a second slab
-            sums[plane].copy_(sums[plane + done])
-            counts[plane].copy_(counts[plane + done])
-        sums[kept:] = 0
-        counts[kept:] = 0
+        first = max(0, inside[2].start - low)
+        last = min(done, inside[2].stop - low)
+        for start in range(first, last, _PLANES):
+            part = slice(start, min(start + _PLANES, last))
+            mean = (sums[:, inside[0], inside[1], part] / counts[inside[0], inside[1], part]).permute(3, 0, 1, 2)
+            yield from mean.contiguous()
+        _shift(sums, done)
+        _shift(counts[None], done)
+
+
+def _shift(slab: Float[Tensor, "class x y z"], by: int) -> None:
+    """Move a slab on by some planes, class by class: all at once would need a second slab."""
+    kept = slab.shape[3] - by
+    for one in slab:
+        one[..., :kept] = one[..., by:].clone()
+    slab[..., kept:] = 0
 
 
 def _grouped(items: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
