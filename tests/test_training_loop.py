@@ -157,6 +157,15 @@ def test_a_loss_that_is_not_finite_names_the_site_and_the_step(case):
         run(network, case, on_step=spoil)
 
 
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(case):
+    network = fresh()
+    spoiled = next(network.parameters()).register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(TrainingDiverged, match="site A: the gradient at step 0 is not finite"):
+        run(network, case)
+    spoiled.remove()
+    assert equal(weights(network), weights(fresh()))
+
+
 def test_steps_beyond_the_total_are_refused(case):
     with pytest.raises(AmosError, match="site A: asked to train steps 6 to 10 of 8"):
         run(fresh(), case, first_step=6)

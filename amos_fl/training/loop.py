@@ -74,7 +74,7 @@ def train(
     weights of the last step.
 
     Raises:
-        TrainingDiverged: the loss is not finite.
+        TrainingDiverged: the loss or its gradient is not finite; the weights are those before that step.
         AmosError: no labelled case, or steps beyond `total_steps`.
     """
     if first_step < 0 or steps < 0 or first_step + steps > total_steps:
@@ -109,16 +109,14 @@ def train(
                     outputs = network(batch.image.to(device))
                 loss = loss_of(outputs, batch.label.to(device), batch.annotated.to(device))
                 losses.append(loss.item())
-                if not math.isfinite(losses[-1]):
-                    raise TrainingDiverged(
-                        f"site {site}: the loss at step {step} is not finite; "
-                        "lower the learning rate or look at this site's intensities with 'amos-fl data check'"
-                    )
+                _refuse_unless_finite("loss", losses[-1], site, step)
                 scaler.scale(loss).backward()
                 scaler.unscale_(optimizer)
                 if anchor is not None:
                     add_proximal_gradient(network.parameters(), anchor, proximal_mu)
-                nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
+                norm = nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
+                if not half:  # in half precision the scaler skips such a step and lowers its scale
+                    _refuse_unless_finite("gradient", norm.item(), site, step)
                 scaler.step(optimizer)
                 scaler.update()
                 if on_step is not None:
@@ -132,6 +130,14 @@ def train(
         momentum_buffers=_momentum_buffers(network, optimizer),
         seconds=time.monotonic() - start,
     )
+
+
+def _refuse_unless_finite(what: str, value: float, site: str, step: int) -> None:
+    if not math.isfinite(value):
+        raise TrainingDiverged(
+            f"site {site}: the {what} at step {step} is not finite; "
+            "lower the learning rate or look at this site's intensities with 'amos-fl data check'"
+        )
 
 
 def add_proximal_gradient(parameters: Iterator[nn.Parameter], anchor: Sequence[Tensor], mu: float) -> None:
