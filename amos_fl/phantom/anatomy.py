@@ -6,7 +6,7 @@ import numpy as np
 
 from amos_fl.phantom import bowel, organs
 from amos_fl.phantom.frame import Frame, paint_frame
-from amos_fl.phantom.pose import Pose, Slab
+from amos_fl.phantom.pose import Pose, Slab, voxel_boxes
 from amos_fl.phantom.shapes import turned
 from amos_fl.phantom.structure import Structure
 from amos_fl.randomness import generator
@@ -27,12 +27,21 @@ class Patient:
 
     def paint(self, affine: Floats, start: int, shape: tuple[int, int, int]) -> tuple[Floats, Floats]:
         """Tissue and label (both uint8, (z, y, x)) of the voxels of planes start .. start + shape[0]."""
-        slab = Slab(self.pose, affine, start, shape)
-        tissue = np.zeros(shape, np.uint8)
-        label = np.zeros(shape, np.uint8)
-        region = paint_frame(slab, self.frame, tissue)
+        tissue, label = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+        low, high = self.frame.bounds()
+        box = voxel_boxes(self.pose, affine, start, shape, low[None], high[None])[0]
+        if box is None:
+            return tissue, label
+        planes, rows, columns = box
+        inner = affine.copy()
+        inner[:3, 3] = affine[:3] @ (columns.start, rows.start, 0, 1)
+        size = (planes.stop - planes.start, rows.stop - rows.start, columns.stop - columns.start)
+        slab = Slab(self.pose, inner, start + planes.start, size)
+        tissues, labels = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+        region = paint_frame(slab, self.frame, tissues)
         for structure in self.structures:
-            structure.paint(slab, region, tissue, label)
+            structure.paint(slab, region, tissues, labels)
+        tissue[box], label[box] = tissues, labels
         return tissue, label
 
 

@@ -61,7 +61,8 @@ def _probabilities(cases: Sequence[_Located], organs: Sequence[int]) -> Floats:
     for case in cases:
         bins = np.rint(case.place).astype(int)
         ok = np.all((bins >= 0) & (bins < np.array(BINS)[:, None, None, None]), axis=0)
-        flat = np.ravel_multi_index(tuple(bins[:, ok]), BINS)
+        x, y, z = bins[:, ok]
+        flat = np.ravel_multi_index((x, y, z), BINS)
         seen += np.bincount(flat, minlength=seen.size).reshape(BINS)
         labels = case.label[ok]
         for number, organ in enumerate(organs):
@@ -87,10 +88,8 @@ def atlas_dsc(training: Sequence[Case], test: Sequence[Case], organs: Sequence[i
     for modality in sorted({case.modality for case in test}):
         tests = [_located(case, organs) for case in test if case.modality == modality]
         known = [case for case in cases if case.modality == modality]
-        if known:
-            predictions = _predicted(known, tests, organs)
-        else:
-            predictions = [np.zeros_like(case.label) for case in tests]
+        blank = [np.zeros_like(case.label) for case in tests]
+        predictions = _predicted(known, tests, organs) if known else blank
         for case, prediction in zip(tests, predictions, strict=True):
             for organ in organs:
                 if (case.label == organ).any():

@@ -28,7 +28,7 @@ def small_bowel(d: Draws) -> list[Structure]:
         )
         web = np.sin(u) * np.cos(v) + np.sin(v) * np.cos(w) + np.sin(w) * np.cos(u)
         field = (np.float32(fill) - web) * np.float32(8)
-        # Below liver and stomach (higher up on the left), in front of the retroperitoneum, and not in the lowest pelvis.
+        # Below liver and stomach (higher on the left), before the retroperitoneum, above the lowest pelvis.
         field = np.maximum(field, np.float32(top) - np.float32(0.28) * x - z)
         field = np.maximum(field, y - np.float32(18))
         field = np.maximum(field, z - np.float32(425))

@@ -49,19 +49,28 @@ class Frame:
     def middle_y(self) -> float:
         return CAVITY_Y + 8 + (self.fat_back - self.fat_front) / 2
 
+    def bounds(self) -> tuple[Floats, Floats]:
+        """The corners of a box that holds the trunk and the table under it, endless along z."""
+        side, deep = self.half_width * 1.06, self.half_depth
+        return np.array([-side, self.middle_y - deep - 3, -900.0]), np.array([side, self.middle_y + deep + 36, 1500.0])
+
 
 CAVITY_SIDE, CAVITY_FRONT_BACK, CAVITY_Y = 133.0, 81.0, -3.0
 BACK_MUSCLE = 17.0
 
 
-def _ring(x: Floats, y: Floats, width: Floats, side: float, depth: float, centre_y: float) -> Floats:
-    """< 1 inside a squarish ellipse (a squircle) whose half width is `side * width`."""
-    u = x * (1 / np.float32(side))
-    u *= width
+def _ring(x: Floats, y: Floats, width: Floats | float, side: float, depth: float, centre_y: float) -> Floats:
+    """< 1 inside a squarish ellipse (a squircle) `side / width` wide, and again far outside its corners."""
+    u = x * width
+    u *= np.float32(1 / side)
     u *= u
     v = (y - np.float32(centre_y)) * np.float32(1 / depth)
     v *= v
-    return u + v - np.float32(0.4) * np.minimum(u, 1.2) * np.minimum(v, 1.2)
+    both = u * v
+    both *= np.float32(-0.4)
+    both += u
+    both += v
+    return both
 
 
 def _smoothstep(z: Floats, start: float, end: float) -> Floats:
@@ -76,8 +85,12 @@ def spine_y(frame: Frame, z: Floats | float) -> Floats:
     return np.float32(48) - np.float32(frame.lordosis) * bend + np.float32(0.32) * np.maximum(z - 310, 0)
 
 
+def _fill(view: np.ndarray, mask: np.ndarray, value: int) -> None:
+    np.copyto(view, np.uint8(value), where=mask)  # several times as fast as view[mask] = value
+
+
 def paint_frame(slab: Slab, frame: Frame, tissue: np.ndarray) -> np.ndarray:
-    """Fill `tissue` (uint8, the slab's shape) with the trunk and return the region of every voxel (uint8)."""
+    """Paint the trunk into `tissue` (uint8, the slab's shape, all air) and return the region of every voxel (uint8)."""
     x, y, z = slab.x, slab.y, slab.z
     region = np.zeros(slab.shape, np.uint8)
     # Waist and hips: the reciprocal of the relative width.
@@ -88,12 +101,11 @@ def paint_frame(slab: Slab, frame: Frame, tissue: np.ndarray) -> np.ndarray:
     skin_side, skin_depth, skin_y = frame.half_width, frame.half_depth, frame.middle_y
     skin = _ring(x, y, width, skin_side, skin_depth, skin_y)
     body = skin < 1
-    tissue[...] = Tissue.AIR
     bed = skin_y + skin_depth + 8 + (x * x) * np.float32(1 / 1400)
-    tissue[(np.abs(y - bed) < 6) & (np.abs(x) < 190) & ~body] = Tissue.TABLE
-    region[body] = Region.WALL
-    tissue[body] = Tissue.FAT
-    tissue[body & (skin > 1 - 3.5 / skin_side)] = Tissue.SKIN
+    _fill(tissue, np.abs(y - bed) < 6, Tissue.TABLE)
+    _fill(region, body, Region.WALL)
+    _fill(tissue, body, Tissue.FAT)
+    _fill(tissue, body & (skin > 1 - 3.5 / skin_side), Tissue.SKIN)
     del skin, bed
 
     wall = _ring(x, y, width, muscle_side, muscle_depth, muscle_y) < 1
@@ -101,10 +113,10 @@ def paint_frame(slab: Slab, frame: Frame, tissue: np.ndarray) -> np.ndarray:
     pelvis = 1 + 0.45 * _smoothstep(z, 300, 395)
     cavity = _ring(x, y, width * pelvis, CAVITY_SIDE, CAVITY_FRONT_BACK, CAVITY_Y) < 1
     cavity &= wall
-    tissue[wall & ~cavity] = Tissue.MUSCLE
+    _fill(tissue, wall & ~cavity, Tissue.MUSCLE)
     _ribs(slab, frame, wall & ~cavity, tissue)
-    tissue[cavity] = Tissue.FAT
-    region[cavity] = Region.ABDOMEN
+    _fill(tissue, cavity, Tissue.FAT)
+    _fill(region, cavity, Region.ABDOMEN)
     _thorax(slab, frame, cavity, tissue, region)
     _muscles(slab, frame, tissue, region)
     _spine(slab, frame, tissue, region)
@@ -120,7 +132,7 @@ def _ribs(slab: Slab, frame: Frame, wall: np.ndarray, tissue: np.ndarray) -> Non
     along = z + np.float32(0.5) * y  # ribs fall towards the front
     turn = np.mod(along + np.float32(frame.rib_phase), np.float32(29)) - np.float32(14)
     margin = (along < 150) & (z < 20 + np.float32(1.15) * np.abs(x) + 2 * np.maximum(y, 0)) & (np.abs(x) > 12)
-    middle = _ring(x, y, np.float32(1), CAVITY_SIDE + frame.muscle / 2 + 1, CAVITY_FRONT_BACK + 8, CAVITY_Y + 4)
+    middle = _ring(x, y, 1.0, CAVITY_SIDE + frame.muscle / 2 + 1, CAVITY_FRONT_BACK + 8, CAVITY_Y + 4)
     off = np.abs(np.sqrt(np.maximum(middle, 0)) - 1) * 110
     distance = np.sqrt((turn * np.float32(0.75)) ** 2 + off * off)
     rib = wall[box] & margin & (distance < 5)
@@ -144,12 +156,12 @@ def _thorax(slab: Slab, frame: Frame, cavity: np.ndarray, tissue: np.ndarray, re
     middle = dome(frame.dome_right + 18, 5, -15, 62, 84)
     diaphragm = smooth_union(smooth_union(right, left, 25), middle, 25)
     above = cavity[box] & (z < diaphragm)
-    region[box][above] = Region.THORAX
-    tissue[box][above] = Tissue.LUNG
+    _fill(region[box], above, Region.THORAX)
+    _fill(tissue[box], above, Tissue.LUNG)
     mediastinum = above & (((x - 5) * np.float32(1 / 36)) ** 2 + ((y - 5) * np.float32(1 / 78)) ** 2 < 1)
-    tissue[box][mediastinum] = Tissue.FAT
+    _fill(tissue[box], mediastinum, Tissue.FAT)
     muscle = cavity[box] & ~above & (z < diaphragm + 3)
-    tissue[box][muscle] = Tissue.MUSCLE
+    _fill(tissue[box], muscle, Tissue.MUSCLE)
 
 
 def _column(
@@ -166,19 +178,22 @@ def _muscles(slab: Slab, frame: Frame, tissue: np.ndarray, region: np.ndarray) -
             t = np.clip((z - 140) * np.float32(1 / 260), 0, 1)
             cx, cy, r = side * (27 + 34 * t), 46 - 22 * t * t, 11 + 11 * np.sqrt(t)
             muscle = ((x - cx) ** 2 + (y - cy) ** 2 < r * r) & (z > 140)
-            tissue[box][muscle], region[box][muscle] = Tissue.MUSCLE, Region.WALL
+            _fill(tissue[box], muscle, Tissue.MUSCLE)
+            _fill(region[box], muscle, Region.WALL)
         if found := _column(slab, (170, 300), side * 66, 68, 40):  # quadratus lumborum
             box, x, y, z = found
             muscle = (x - side * 66) ** 2 / 20**2 + (y - 70) ** 2 / 9**2 < np.clip((z - 170) / 30, 0, 1)
-            tissue[box][muscle], region[box][muscle] = Tissue.MUSCLE, Region.WALL
+            _fill(tissue[box], muscle, Tissue.MUSCLE)
+            _fill(region[box], muscle, Region.WALL)
         if found := _column(slab, (-200, 700), side * 36, 84, 45):  # erector spinae
             box, x, y, z = found
             muscle = ((x - side * 35) * np.float32(1 / 29)) ** 2 + ((y - 85) * np.float32(1 / 19)) ** 2 < 1
-            tissue[box][muscle], region[box][muscle] = Tissue.MUSCLE, Region.WALL
+            _fill(tissue[box], muscle, Tissue.MUSCLE)
+            _fill(region[box], muscle, Region.WALL)
         if found := _column(slab, (-200, 330), side * 16, 45, 22):  # the diaphragm's crura, beside the aorta
             box, x, y, z = found
             muscle = ((x - side * 19) ** 2 / 5**2 + (y - 26) ** 2 / 11**2 < 1) & (z < 160) & (z > 30)
-            tissue[box][muscle] = Tissue.MUSCLE
+            _fill(tissue[box], muscle, Tissue.MUSCLE)
 
 
 def _spine(slab: Slab, frame: Frame, tissue: np.ndarray, region: np.ndarray) -> None:
@@ -215,7 +230,7 @@ def _pelvis(slab: Slab, tissue: np.ndarray, region: np.ndarray) -> None:
             bone = ellipsoid_field(slab.x[box], slab.y[box], slab.z[box], centre, semi, turn)
             inside = (bone < 0) & (region[box] != Region.OUTSIDE)
             tissue[box][inside] = np.where(bone[inside] > -2.5, Tissue.CORTICAL, Tissue.MARROW)
-            region[box][inside] = Region.WALL
+            _fill(region[box], inside, Region.WALL)
         for centre, semi in (
             (np.array([side * 92.0, -5, 470]), np.array([24.0, 24, 24])),  # femoral heads
             (np.array([side * 50.0, -48, 462]), np.array([42.0, 10, 10])),  # pubic rami
@@ -226,4 +241,4 @@ def _pelvis(slab: Slab, tissue: np.ndarray, region: np.ndarray) -> None:
             bone = ellipsoid_field(slab.x[box], slab.y[box], slab.z[box], centre, semi)
             inside = (bone < 0) & (region[box] != Region.OUTSIDE)
             tissue[box][inside] = np.where(bone[inside] > -2.5, Tissue.CORTICAL, Tissue.MARROW)
-            region[box][inside] = Region.WALL
+            _fill(region[box], inside, Region.WALL)

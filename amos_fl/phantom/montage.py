@@ -1,5 +1,9 @@
-"""A picture of all eight scanners: an axial and a coronal plane each, as it is and with the organs outlined."""
+"""A picture of all eight scanners: an axial plane, plain and with the organs outlined, and a coronal one.
 
+python -m amos_fl.phantom.montage PHANTOM_FOLDER PICTURE.png
+"""
+
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +15,7 @@ from scipy import ndimage
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
 from amos_fl.phantom.release import FOLDERS, ListedCase, listed_cases
-from amos_fl.phantom.scanners import SCANNERS
+from amos_fl.phantom.scanners import ACHIEVA, SCANNERS
 
 COLOURS = np.array(
     [
@@ -41,36 +45,48 @@ def grey(image: np.ndarray, modality: str) -> np.ndarray:
     return (np.clip((image - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
-def _upright(plane: np.ndarray, spacing: tuple[float, float], height: int, order: int) -> np.ndarray:
-    """Of canonical axes (x or y or z, ...): rows from top to bottom, patient right on the left, isotropic pixels."""
-    image = plane.transpose()[::-1, ::-1]
-    size = (max(1, round(height * plane.shape[0] * spacing[0] / (plane.shape[1] * spacing[1]))), height)
-    return np.asarray(
-        Image.fromarray(np.ascontiguousarray(image)).resize(
-            size, (Image.Resampling.NEAREST, Image.Resampling.BICUBIC)[order]
-        )
-    )
+def _upright(plane: np.ndarray, spacing: tuple[float, float], scale: float, *, smooth: bool) -> np.ndarray:
+    """A plane of canonical axes as rows from top to bottom, the patient's right on the left, `scale` pixels per mm."""
+    image = Image.fromarray(np.ascontiguousarray(plane.transpose()[::-1, ::-1]))
+    size = [max(1, round(n * mm * scale)) for n, mm in zip(plane.shape, spacing, strict=True)]
+    how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    return np.asarray(image.resize((size[0], size[1]), how))
 
 
-def tile(image: np.ndarray, label: np.ndarray, spacing_mm: Sequence[float], modality: str, height: int) -> np.ndarray:
-    """Axial plane, axial plane with organs outlined, and the same of a coronal plane, side by side (RGB).
+def column(
+    image: np.ndarray, label: np.ndarray, spacing_mm: tuple[float, float, float], modality: str, scale: float
+) -> list[np.ndarray]:
+    """Three RGB pictures: an axial plane, the same with organs outlined, and a coronal plane with organs outlined.
 
     `image`, `label` are (x, y, z) in canonical RAS order. The axial plane is the one with the most organs, the
-    coronal one goes through the kidneys.
+    coronal one goes through the kidneys' and the aorta's middle.
     """
     present = np.array([len(np.unique(label[:, :, k])) for k in range(label.shape[2])])
     k = int(np.median(np.flatnonzero(present == present.max())))
-    where = np.argwhere((label == 2) | (label == 3) | (label == 8))
+    where = np.argwhere(np.isin(label, (2, 3, 8)))
     j = int(np.median(where[:, 1])) if len(where) else label.shape[1] // 2
     shades = grey(image, modality)
-    row = []
-    for plane, organs, spacing in (
-        (shades[:, :, k], label[:, :, k], (spacing_mm[0], spacing_mm[1])),
-        (shades[:, j, :], label[:, j, :], (spacing_mm[0], spacing_mm[2])),
-    ):
-        picture = _upright(plane, spacing, height, 1)
-        row += [np.repeat(picture[..., None], 3, -1), outlined(picture, _upright(organs, spacing, height, 0))]
-    return np.concatenate(row, axis=1)
+    x, y, z = spacing_mm
+    axial = _upright(shades[:, :, k], (x, y), scale, smooth=True)
+    coronal = _upright(shades[:, j, :], (x, z), scale, smooth=True)
+    return [
+        np.repeat(axial[..., None], 3, -1),
+        outlined(axial, _upright(label[:, :, k], (x, y), scale, smooth=False)),
+        outlined(coronal, _upright(label[:, j, :], (x, z), scale, smooth=False)),
+    ]
+
+
+def _stacked(pictures: list[np.ndarray], axis: int) -> np.ndarray:
+    """RGB pictures one after another along an axis, each in the middle of the widest's extent on the other."""
+    other = 1 - axis
+    widest = max(p.shape[other] for p in pictures)
+    padded = []
+    for picture in pictures:
+        gap = widest - picture.shape[other]
+        pad = [(0, 0), (0, 0), (0, 0)]
+        pad[other] = (0, gap) if axis == 1 else (gap // 2, gap - gap // 2)
+        padded.append(np.pad(picture, pad))
+    return np.concatenate(padded, axis=axis)
 
 
 def _first_of_each(release: Path, listed: dict[int, ListedCase]) -> list[ListedCase]:
@@ -82,9 +98,9 @@ def _first_of_each(release: Path, listed: dict[int, ListedCase]) -> list[ListedC
 
 
 def montage(
-    release: Path, out_png: Path, *, cases: Sequence[int] | None = None, height: int = 210, columns: int = 2
+    release: Path, out_png: Path, *, cases: Sequence[int] | None = None, scale: float = 0.75, columns: int = 4
 ) -> None:
-    """Draw one case of each scanner of a phantom release (or `cases`, AMOS ids) into a PNG file.
+    """Draw one case of each scanner of a phantom release (or `cases`, AMOS ids) into a PNG, `scale` pixels per mm.
 
     Raises:
         AmosError: the release holds none of AMOS's cases.
@@ -94,27 +110,32 @@ def montage(
     chosen = _first_of_each(release, listed) if cases is None else [listed[case] for case in cases]
     if not chosen:
         raise AmosError(f"{release}: holds no case to draw; write a phantom with 'amos-fl data phantom'")
-    tiles = []
-    for case in chosen:
-        split = FOLDERS[case.split]
-        # Boundaries of a label's own header may differ in the last digits, so the array is all that is taken.
-        scan = nib.Nifti1Image.from_filename(release / f"images{split}" / f"{case.name}.nii.gz")
-        organs = nib.Nifti1Image.from_filename(release / f"labels{split}" / f"{case.name}.nii.gz")
-        organs = nib.Nifti1Image(np.asarray(organs.dataobj), scan.affine)
-        scan, organs = nib.as_closest_canonical(scan), nib.as_closest_canonical(organs)
-        image = np.asarray(scan.dataobj, np.float32)
-        drawn = tile(image, np.asarray(organs.dataobj), scan.header.get_zooms()[:3], case.modality, height)
-        tiles.append(_titled(drawn, f"{case.domain}  {SCANNERS[case.domain].model}, {case.modality}"))
-    width = max(t.shape[1] for t in tiles)
-    tiles = [np.pad(t, ((0, 0), (0, width - t.shape[1]), (0, 0))) for t in tiles]
-    while len(tiles) % columns:
-        tiles.append(np.zeros_like(tiles[0]))
-    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+    drawn = [_drawn(release, case, scale) for case in chosen]
+    rows = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
+    whole = _stacked([_stacked([_stacked(pictures, 0) for pictures in row], 1) for row in rows], 0)
     with whole_file(out_png) as beside:
-        Image.fromarray(np.concatenate(rows)).quantize(128).save(beside, format="PNG", optimize=True)
+        Image.fromarray(whole).quantize(64, dither=Image.Dither.NONE).save(beside, format="PNG", optimize=True)
+
+
+def _drawn(release: Path, case: ListedCase, scale: float) -> list[np.ndarray]:
+    folder = FOLDERS[case.split]
+    scan = nib.nifti1.Nifti1Image.from_filename(release / f"images{folder}" / f"{case.name}.nii.gz")
+    organs = nib.nifti1.Nifti1Image.from_filename(release / f"labels{folder}" / f"{case.name}.nii.gz")
+    # The label's own header may differ in the last digits, so only its array is taken.
+    organs = nib.nifti1.Nifti1Image(np.asarray(organs.dataobj), scan.affine)
+    scan, organs = nib.funcs.as_closest_canonical(scan), nib.funcs.as_closest_canonical(organs)
+    x, y, z = (float(mm) for mm in scan.header.get_zooms()[:3])
+    image, label = np.asarray(scan.dataobj, np.float32), np.asarray(organs.dataobj)
+    pictures = column(image, label, (x, y, z), case.modality, scale)
+    model = ACHIEVA[0] if case.scanner == ACHIEVA[0] else SCANNERS[case.domain].model
+    return [_titled(pictures[0], f"{case.domain}  {model}, {case.modality}"), *pictures[1:]]
 
 
 def _titled(picture: np.ndarray, text: str) -> np.ndarray:
-    canvas = Image.fromarray(picture)
-    ImageDraw.Draw(canvas).text((5, 3), text, fill=(255, 255, 255), font=ImageFont.load_default(14))
+    canvas = Image.fromarray(np.pad(picture, ((20, 0), (0, 0), (0, 0))))
+    ImageDraw.Draw(canvas).text((6, 2), text, fill=(255, 255, 255), font=ImageFont.load_default(14))
     return np.asarray(canvas)
+
+
+if __name__ == "__main__":
+    montage(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -397,7 +397,7 @@ def pancreas_and_duodenum(d: Draws) -> list[Structure]:
         Tube(
             curve(
                 [
-                    (8, spine_y(d.frame, 130) - 36, 122, 3.4),
+                    (8, float(spine_y(d.frame, 130)) - 36, 122, 3.4),
                     (superior[0], superior[1], 175, 3.4),
                     (superior[0], -28, 260, 2.5),
                 ],

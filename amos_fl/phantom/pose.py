@@ -50,6 +50,25 @@ class Pose:
         return np.minimum(steep, 2 * height) @ (self.axis[:, None] == np.arange(3))
 
 
+def voxel_boxes(
+    pose: Pose, affine: Floats, start: int, shape: tuple[int, int, int], low: Floats, high: Floats
+) -> list[Box | None]:
+    """Per patient-space box from `low` to `high` (n, 3): the voxels that may lie in it (a superset), or None.
+
+    Voxels count from plane `start` of the grid, within `shape` (z, y, x); so do the slices.
+    """
+    middle, half = (low + high) / 2, (high - low) / 2
+    to_voxel = np.linalg.inv(affine)
+    centre = pose.to_world(middle) @ to_voxel[:3, :3].T + to_voxel[:3, 3]
+    reach = pose.reach_mm(half)
+    spread = np.abs(np.linalg.inv(pose.matrix @ affine[:3, :3]))
+    extent = (half + reach + pose.reach_mm(reach)) @ spread.T
+    first = np.array([0, 0, start])
+    begin = np.maximum(np.floor(centre - extent).astype(int) - first, 0)
+    end = np.minimum(np.ceil(centre + extent).astype(int) + 1 - first, shape[::-1])
+    return [_slices(b, e) for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
+
+
 class Slab:
     """A block of a scan's voxels with their patient coordinates.
 
@@ -85,18 +104,10 @@ class Slab:
             )
             coordinates[axis] += work
         self.x, self.y, self.z = coordinates
-        self._to_voxel = np.linalg.inv(affine)
-        self._spread = np.abs(np.linalg.inv(linear))
 
     def boxes(self, low: Floats, high: Floats) -> list[Box | None]:
-        """Per patient-space box from `low` to `high` (n, 3): the voxels that may lie in it (a superset), or None."""
-        middle, half = (low + high) / 2, (high - low) / 2
-        centre = self.pose.to_world(middle) @ self._to_voxel[:3, :3].T + self._to_voxel[:3, 3]
-        extent = (half + self.pose.reach_mm(half) + self.pose.reach_mm(self.pose.reach_mm(half))) @ self._spread.T
-        first = np.array([0, 0, self.start])
-        begin = np.maximum(np.floor(centre - extent).astype(int) - first, 0)
-        end = np.minimum(np.ceil(centre + extent).astype(int) + 1 - first, self.shape[::-1])
-        return [_slices(b, e) for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
+        """`voxel_boxes` of this slab."""
+        return voxel_boxes(self.pose, self.affine, self.start, self.shape, low, high)
 
     def box(self, low: Floats, high: Floats) -> Box | None:
         """The voxels that may lie in the patient-space box from `low` to `high` (3,)."""

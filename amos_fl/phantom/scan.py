@@ -14,7 +14,8 @@ from amos_fl.randomness import generator
 Floats = np.ndarray
 Size = Literal["quick", "full"]
 SLAB_VOXELS = 800_000  # at once, so that the work stays in the processor's cache
-OFF_CENTRE = 0.27  # of a voxel along its diagonals: where quick scans look besides the centre, as their voxels hold several tissues
+OFF_CENTRE = 0.27
+"""Of a voxel, along diagonals: where quick scans look besides the centre, as their voxels hold several tissues."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ larger scale.
 from dataclasses import dataclass
 from typing import Literal
 
+from amos_fl.phantom.tissues import SEQUENCES
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -65,6 +67,10 @@ def _ct(axes: str, in_plane: float, slices: float) -> Grid:
     return Grid(axes, (in_plane, in_plane, slices), (512 * in_plane, 512 * in_plane, 0.0))
 
 
+def _sequences(t1_fat_sat: float, t2_fat_sat: float, in_phase: float, opposed_phase: float) -> dict[str, float]:
+    return dict(zip(SEQUENCES, (t1_fat_sat, t2_fat_sat, in_phase, opposed_phase), strict=True))
+
+
 SCANNERS: dict[str, Scanner] = {
     s.domain: s
     for s in (
@@ -99,19 +105,25 @@ SCANNERS: dict[str, Scanner] = {
             noise=(13, 17), kernel_px=0.75,
         ),
         Scanner(
-            "F", "Ingenia", "Philips", "MR", {"t1-fat-sat": 0.20, "t2-fat-sat": 0.52, "in-phase": 0.14, "opposed-phase": 0.14},
+            "F", "Ingenia", "Philips", "MR", _sequences(0.20, 0.52, 0.14, 0.14),
             quick=Grid("LAS", (4.2, 4.2, 5.0), (390, 0, 230), tilt_deg=-3),
-            full=((0.6, Grid("LSP", (1.19, 0.9, 1.4), (380, 0, 290))), (0.4, Grid("LAS", (1.19, 1.19, 3.0), (380, 0, 230)))),
+            full=(
+                (0.6, Grid("LSP", (1.19, 0.9, 1.4), (380, 0, 290))),
+                (0.4, Grid("LAS", (1.19, 1.19, 3.0), (380, 0, 230), tilt_deg=-3)),
+            ),
             noise=(18, 35), scale=(70000, 0.35), bias=(0.25, 0.45), dtype="int32",
         ),
         Scanner(
-            "G", "Prisma", "SIEMENS", "MR", {"t1-fat-sat": 0.63, "t2-fat-sat": 0.20, "in-phase": 0.085, "opposed-phase": 0.085},
+            "G", "Prisma", "SIEMENS", "MR", _sequences(0.63, 0.20, 0.085, 0.085),
             quick=Grid("LPS", (4.4, 4.4, 5.0), (380, 0, 240), tilt_deg=9),
-            full=((0.8, Grid("LPS", (1.19, 1.19, 3.0), (380, 309, 216), tilt_deg=9)), (0.2, Grid("LSP", (0.82, 0.82, 2.2), (420, 0, 420)))),
+            full=(
+                (0.8, Grid("LPS", (1.19, 1.19, 3.0), (380, 309, 216), tilt_deg=9)),
+                (0.2, Grid("LSP", (0.82, 0.82, 2.2), (420, 0, 420))),
+            ),
             noise=(18, 40), scale=(1700, 0.9), rare_scale=(0.06, 20.0), bias=(0.2, 0.4), dtype="int32",
         ),
         Scanner(
-            "H", "SIGNA HDe", "GE MEDICAL SYSTEMS", "MR", {"t1-fat-sat": 0.50, "t2-fat-sat": 0.30, "in-phase": 0.10, "opposed-phase": 0.10},
+            "H", "SIGNA HDe", "GE MEDICAL SYSTEMS", "MR", _sequences(0.50, 0.30, 0.10, 0.10),
             quick=Grid("LSA", (4.5, 4.5, 5.5), (390, 0, 260)),
             full=((1.0, Grid("LSA", (0.82, 0.82, 2.0), (420, 0, 420))),),
             noise=(15, 28), scale=(900, 0.5), rare_scale=(0.15, 1000.0), bias=(0.2, 0.4), dtype="float32",

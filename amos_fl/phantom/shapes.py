@@ -25,7 +25,7 @@ def turned(x_deg: float = 0, y_deg: float = 0, z_deg: float = 0) -> Floats:
     return rz @ ry @ rx
 
 
-def curve(points: Sequence[Sequence[float]], segments: int) -> Floats:
+def curve(points: Floats | Sequence[Sequence[float]], segments: int) -> Floats:
     """A Catmull-Rom curve through `points` (n, any columns), sampled at segments + 1 places."""
     p = np.asarray(points, float)
     padded = np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])

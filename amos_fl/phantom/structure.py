@@ -61,15 +61,15 @@ class Structure:
         tissues, labels = tissue[box], label[box]
         if self.halo_mm > 0:
             rim = near & (labels > 0)
-            tissues[rim] = Tissue.FAT
-            labels[rim] = 0
+            np.copyto(tissues, np.uint8(Tissue.FAT), where=rim)
+            np.copyto(labels, np.uint8(0), where=rim)
             near &= field_mm < 0
-        tissues[near] = self.tissue
+        np.copyto(tissues, np.uint8(self.tissue), where=near)
         if self.only_in is None:
-            labels[near] = self.label
+            np.copyto(labels, np.uint8(self.label), where=near)
         for depth_mm, inner in self.layers:
             deep = near & (field_mm < -depth_mm)
-            tissues[deep] = inner
+            np.copyto(tissues, np.uint8(inner), where=deep)
             if self.gas_front_of_mm is not None and depth_mm == self.layers[-1][0]:
                 tissues[deep & (slab.y[box] < self.gas_front_of_mm)] = Tissue.GAS
         if self.texture is not None and self.texture_tissue is not None:
