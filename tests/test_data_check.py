@@ -1,6 +1,7 @@
 """What `amos-fl data check` says of a cohort: faults that stop it, and oddities that a person should judge."""
 
 import gzip
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +101,17 @@ def test_progress_is_told_after_every_case(made: Made) -> None:
     told: list[tuple[int, int, str]] = []
     check_cohort(Cohort(tuple(made.cases)), workers=1, on_case=lambda *now: told.append(now))
     assert told == [(1, 3, "amos_0001"), (2, 3, "amos_0002"), (3, 3, "amos_0003")]
+
+
+def test_an_interruption_leaves_no_worker_behind(made: Made) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check_cohort(Cohort(tuple(made.cases)), workers=2, on_case=interrupt)
+    for worker in multiprocessing.active_children():
+        worker.join(10)
+    assert multiprocessing.active_children() == []
 
 
 def truncate(path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from amos_fl.cli.data import data_app
+from amos_fl.cli.simulate import simulate
 from amos_fl.errors import AmosError, AmosWarning, Interrupted
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
+app.command()(simulate)
 
 INTERRUPTED = 130
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -57,6 +59,8 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         app(args=arguments, prog_name="amos-fl")
     except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:  # typer turns a KeyboardInterrupt into this and says nothing
+            return _say("interrupted", INTERRUPTED)
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except AmosError as error:
         return _say(str(error), error.exit_code)

@@ -74,15 +74,21 @@ def _examine_all(cohort: Cohort, workers: int) -> Iterator[_Examined]:
         for case in cohort.cases:
             yield _examine(case, cohort.organs)
         return
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         min(workers, len(cohort.cases)), multiprocessing.get_context("spawn"), initializer=_leave_interrupts_to_parent
     )
+    finished = False
     try:
         yield from pool.map(_examine, cohort.cases, [cohort.organs] * len(cohort.cases))
+        finished = True
     except BrokenProcessPool:
         raise AmosError("a worker process was killed, probably for want of memory; use fewer --workers") from None
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=finished, cancel_futures=True)
+        # Shut down alone, a pool still finishes the cases it has handed out: minutes after a Ctrl-C.
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
 
 
 def _leave_interrupts_to_parent() -> None:
