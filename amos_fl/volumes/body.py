@@ -17,18 +17,25 @@ _TABLE_MM = 8.0
 
 
 def body_threshold(image: np.ndarray, modality: str) -> float:
-    """The intensity above which a voxel may belong to the body: -500 HU, or a third of Otsu's threshold in MR."""
+    """The intensity above which a voxel may belong to the body: -500 HU in CT.
+
+    In MR, Otsu's threshold (1979) of the logarithm of the intensities: next to a surface coil or with a strong
+    bias field a few voxels are ten times as bright as the organs, and a threshold on the plain intensities
+    would part these from everything else.
+    """
     if modality == "CT":
         return BODY_HU
-    low, high = (float(v) for v in np.percentile(image[::2, ::2], [1.0, 99.0]))
-    return low + (_otsu(image[::2, ::2], low, high) - low) / 3.0
-
-
-def _otsu(image: np.ndarray, low: float, high: float) -> float:
-    """Otsu's threshold (1979) of the values between `low` and `high`, from a histogram of 256 bins."""
+    values = image[::2, ::2]
+    low, high = (float(v) for v in np.percentile(values, [1.0, 99.0]))
     if high <= low:
         return low
-    counts, edges = np.histogram(np.clip(image, low, high), bins=256, range=(low, high))
+    logarithms = np.log(np.clip((values - low) / (high - low), 1e-3, 1.0))
+    return low + (high - low) * float(np.exp(_otsu(logarithms)))
+
+
+def _otsu(values: np.ndarray) -> float:
+    """The threshold of the largest variance between the two classes, from a histogram of 256 bins."""
+    counts, edges = np.histogram(values, bins=256)
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1]
     above = counts.sum() - below

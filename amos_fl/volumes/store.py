@@ -20,7 +20,7 @@ from amos_fl.files import whole_folder, write_json
 
 Triple = tuple[int, int, int]
 Region = tuple[slice, slice, slice]
-FORMAT = 2
+FORMAT = 3
 """Raised whenever a prepared case would come out otherwise than before, so that old ones are not found."""
 _BLOCK_BYTES = 64 * 1024
 
