@@ -116,7 +116,7 @@ def _usable(release: Release, known: Metadata, protocol: Protocol) -> tuple[list
                 f"labelsTs: {len(without)} of {len(test)} test images without label left out: {listed(without)}"
             )
     elif test:
-        notes.append(f"imagesTs: {counted(len(test), 'image')} not used, as their labels are not public")
+        notes.append(f"imagesTs: {counted(len(test), 'image')} not used, as AMOS's test labels are not public")
     if protocol == "public":
         for site in "DE":
             count = sum(known.records[case.amos_id].domain == site for case in test)
