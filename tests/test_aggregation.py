@@ -36,7 +36,7 @@ def reply(arrays: dict[str, np.ndarray], weight: float) -> Message:
 def mean_of(updates: dict[str, dict[str, np.ndarray]], weights: dict[str, float]) -> dict[str, np.ndarray]:
     mean = WeightedMean(weights, form_of(next(iter(updates.values()))))
     for site in sorted(updates):
-        mean.add(site, updates[site])
+        mean.add(site, dict(updates[site]))
     return mean.result()
 
 
@@ -82,7 +82,7 @@ def test_the_order_of_arrival_changes_nothing(order: list[str]) -> None:
     weights = dict.fromkeys(SITES, 1.0)
     mean = WeightedMean(weights, form_of(updates["A"]))
     for site, arrays in in_order(((site, updates[site]) for site in order), SITES):
-        mean.add(site, arrays)
+        mean.add(site, dict(arrays))
     expected = mean_of(updates, weights)
     for name, array in mean.result().items():
         assert np.array_equal(array, expected[name])
@@ -101,7 +101,7 @@ def test_a_missing_site_leaves_the_mean_of_the_others() -> None:
     weights = {"A": 5.0, "B": 3.0, "C": 2.0, "G": 1.0}
     mean = WeightedMean(weights, form_of(updates["A"]))
     for site in ("A", "C"):
-        mean.add(site, updates[site])
+        mean.add(site, dict(updates[site]))
     expected = mean_of({s: updates[s] for s in ("A", "C")}, {"A": 5.0, "C": 2.0})
     for name, array in mean.result().items():
         np.testing.assert_allclose(array, expected[name], rtol=1e-6, atol=1e-6)

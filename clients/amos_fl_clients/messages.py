@@ -96,7 +96,15 @@ def json_of(message: Message, key: str) -> Any:
 
 def record_of(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
     """Weights as Flower's serialised arrays (copied)."""
-    return ArrayRecord({name: Array(np.asarray(array, order="C")) for name, array in arrays.items()})
+    return ArrayRecord({name: _serialised(np.asarray(array, order="C")) for name, array in arrays.items()})
+
+
+def _serialised(array: np.ndarray) -> Array:
+    """What `Array(array)` gives, without its second copy of the values on the way."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    data = b"".join([header.getvalue(), array.reshape(-1).view(np.uint8).data])
+    return Array(dtype=str(array.dtype), shape=array.shape, stype="numpy.ndarray", data=data)
 
 
 def view_of(array: Array) -> np.ndarray:

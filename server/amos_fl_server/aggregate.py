@@ -1,5 +1,7 @@
 """Updates into weights: what is checked in an update, and the weighted mean of many."""
 
+import ctypes
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
@@ -12,6 +14,7 @@ Arrays = Mapping[str, np.ndarray]
 Form = dict[str, tuple[np.dtype, tuple[int, ...]]]
 Reply = TypeVar("Reply")
 
+BLOCK = 1 << 18
 MEAN, VARIANCE, COUNT = "running_mean", "running_var", "num_batches_tracked"
 
 
@@ -40,7 +43,7 @@ def checked_update(reply: Message, form: Form, weight: float) -> dict[str, np.nd
             raise BadUpdate(f"{name} is {array.shape} in its update, and must be {shape}")
         if array.dtype != dtype:
             raise BadUpdate(f"{name} is {array.dtype} in its update, and must be {dtype}")
-        if dtype.kind == "f" and not np.isfinite(array).all():
+        if dtype.kind == "f" and not all(np.isfinite(block).all() for block in _blocks(array)):
             raise BadUpdate(f"{name} holds NaN or infinite values in its update")
     claimed = reply.content.metric_records[METRICS].get(WEIGHT)
     if claimed != weight:
@@ -70,6 +73,12 @@ def is_statistic(name: str) -> bool:
     return name.rpartition(".")[2] in (MEAN, VARIANCE, COUNT)
 
 
+def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of an array piece by piece, so that what is computed of it needs little memory."""
+    flat = array.reshape(-1)
+    return (flat[start : start + BLOCK] for start in range(0, flat.size, BLOCK))
+
+
 @dataclass
 class WeightedMean:
     """The mean of updates by weights known beforehand (McMahan et al. 2017, FedAvg), one update at a time.
@@ -85,10 +94,12 @@ class WeightedMean:
     _sums: dict[str, np.ndarray] = field(default_factory=dict)
     _added: float = 0.0
 
-    def add(self, site: str, arrays: Arrays) -> None:
+    def add(self, site: str, arrays: dict[str, np.ndarray]) -> None:
+        """Add a site's update; `arrays` is emptied on the way, so that its memory is free for the sum."""
         share = self.weights[site] / sum(self.weights.values())
         self._added += self.weights[site]
-        for name, array in arrays.items():
+        for name in sorted(arrays, key=lambda name: name.endswith(MEAN)):  # a variance needs its mean
+            array = arrays.pop(name)
             kind = name.rpartition(".")[2]
             if kind == COUNT:
                 self._sums[name] = np.maximum(self._sums.get(name, array), array)
@@ -96,7 +107,8 @@ class WeightedMean:
             if kind == VARIANCE:
                 array = array + np.square(arrays[name.removesuffix(VARIANCE) + MEAN])
             if name in self._sums:
-                self._sums[name] += array * share
+                for total, block in zip(_blocks(self._sums[name]), _blocks(array), strict=True):
+                    total += block * share
             else:
                 self._sums[name] = np.asarray(array * share)
 
@@ -117,8 +129,16 @@ class WeightedMean:
         }
 
 
+def _give_back_freed_memory() -> None:
+    """Ask the C library to return what is free: the updates' memory lies in pieces that new weights do not fit."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 def record_of_sums(arrays: dict[str, np.ndarray]) -> ArrayRecord:
     """Weights as Flower's arrays; `arrays` is emptied on the way, so that both never exist in full."""
+    _give_back_freed_memory()
     record = ArrayRecord()
     for name in list(arrays):
         record[name] = record_of({name: arrays.pop(name)})[name]

@@ -5,6 +5,7 @@ rounds scores on validation cases and, apart from them, on the unseen sites; at 
 weights on every site's test cases.
 """
 
+import gc
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -110,8 +111,11 @@ class Federation:
                 grid=grid,
                 seed=self.config.seed,
             )
-            record = self._round(given)
+            # The old weights are given up before a checkpoint takes memory for the new ones.
+            del record
+            record, entry = self._round(given)
             del given
+            self._checkpoint(record, entry)
             self._evaluate_when_due(grid, task, number, record)
         self._finish(grid, task, record)
 
@@ -149,7 +153,10 @@ class Federation:
         done = self.folder.rounds_with_checkpoints()
         if not done:
             network = build_network(self.config.model, self.config.plan, len(self.organs), seed=self.config.seed)
-            return 1, record_of(arrays_of(network))
+            record = record_of(arrays_of(network))
+            del network
+            gc.collect()  # a network refers to itself
+            return 1, record
         checkpoint = self.folder.read_checkpoint(done[-1])
         self.strategy.restore(checkpoint.strategy_arrays, checkpoint.strategy_values)
         self.ledger = checkpoint.ledger
@@ -162,8 +169,8 @@ class Federation:
         trainers = sum(d.cases["train"] > 0 for d in self.described.values())
         return min(self.config.min_sites or (trainers + 1) // 2, trainers)
 
-    def _round(self, given: RoundInput) -> ArrayRecord:
-        """One round, from the weights in `given` to the next ones, checkpointed."""
+    def _round(self, given: RoundInput) -> tuple[ArrayRecord, LedgerEntry]:
+        """One round, from the weights in `given` to the next ones and its line in the ledger."""
         started = time.perf_counter()
         number = given.number
         messages = self.strategy.messages(given)
@@ -214,11 +221,18 @@ class Federation:
             "sites": {site: about[site] for site in used},
             "missing": dict(sorted(failed.items())),
             "loss": mean_loss,
-            "seconds": round(time.perf_counter() - started, 3),
+            "seconds": time.perf_counter() - started,
             "bytes_down": sum(sizes.values()),
             "bytes_up": sum(site["bytes_up"] for site in about.values()),
-            "weights_sha256": hash_of(views_of(record)),
         }
+        return record, entry
+
+    def _checkpoint(self, record: ArrayRecord, entry: LedgerEntry) -> None:
+        """Write the weights, the strategy's memory and the ledger after a round."""
+        started = time.perf_counter()
+        number = entry["round"]
+        entry["weights_sha256"] = hash_of(views_of(record))
+        entry["seconds"] = round(entry["seconds"] + time.perf_counter() - started, 3)
         self.ledger.append(entry)
         strategy_arrays, strategy_values = self.strategy.state()
         self.folder.save_checkpoint(number, views_of(record), strategy_arrays, strategy_values, self.ledger)
@@ -226,9 +240,8 @@ class Federation:
         if self.config.keep_checkpoints == "needed":
             chosen = choose_round(self.folder, self.config, number)
             self.folder.prune_checkpoints({number - 1, number, chosen.round if chosen.is_best else number})
-        seconds = time.perf_counter() - started
-        self.listener(RoundFinished(number, self.config.rounds, mean_loss, seconds, tuple(used)))
-        return record
+        seconds = entry["seconds"] + time.perf_counter() - started
+        self.listener(RoundFinished(number, self.config.rounds, entry["loss"], seconds, tuple(entry["sites"])))
 
     def _evaluate_when_due(self, grid: Grid, task: Task, number: int, record: ArrayRecord) -> None:
         due = number % self.config.evaluation.every == 0 or number == self.config.rounds

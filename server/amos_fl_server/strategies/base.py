@@ -81,9 +81,12 @@ class AveragingStrategy(Strategy):
         mean, used = WeightedMean(given.weights, given.form), []
         for site, reply in replies:
             try:
-                mean.add(site, checked_update(reply, given.form, given.weights[site]))
-                used.append(site)
+                update = checked_update(reply, given.form, given.weights[site])
             except BadUpdate as error:
                 failed[site] = str(error)
-            del reply  # its weights are in the sum
+                continue
+            reply.content = RecordDict()  # the update alone keeps its weights, until they are in the sum
+            mean.add(site, update)
+            used.append(site)
+            del reply, update
         return (self.server_step(mean.result()) if used else {}), used
