@@ -4,6 +4,7 @@ import errno
 import sys
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -68,12 +69,18 @@ def run(arguments: list[str] | None = None) -> int:
         return _say(str(error) or "interrupted", INTERRUPTED)
     except OSError as error:
         if error.errno in _FULL:
-            where = f" while writing {error.filename}" if error.filename else ""
+            where = f" while writing {_final_name(error)}" if error.filename else ""
             return _say(f"no space is left on the disk{where}; free some, or write elsewhere with --out", 2)
         if error.errno in _REFUSED and error.filename:
-            return _say(f"{error.filename}: may not be read or written; check its permissions, or use --out", 2)
+            return _say(f"{_final_name(error)}: may not be read or written; check its permissions, or use --out", 2)
         raise
     return 0
+
+
+def _final_name(error: OSError) -> str:
+    """The file as the user knows it: what is being written has a name of its own until it is whole."""
+    path = Path(str(error.filename))
+    return str(path.with_name(path.name.rpartition(".tmp.")[2]))
 
 
 def _say(sentence: str, exit_code: int) -> int:
