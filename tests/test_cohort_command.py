@@ -104,7 +104,8 @@ def test_a_full_disk_and_a_file_that_may_not_be_written_are_one_plain_line() -> 
         ("ENOSPC", "no space is left on the disk while writing x.csv"),
         ("EACCES", "amos-fl: x.csv: may not"),
     ):
-        code = f"{program}def fails(**_): raise OSError(errno.{number}, 'no', '.12-ab.tmp.x.csv')\nmain.app = fails\nmain.main()"
+        fails = f"def fails(**_): raise OSError(errno.{number}, 'no', '.12-ab.tmp.x.csv')"
+        code = f"{program}{fails}\nmain.app = fails\nmain.main()"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert sentence in done.stderr
