@@ -30,10 +30,10 @@ class _Located:
     modality: str
 
 
-def _located(case: Case, organs: Sequence[int]) -> _Located:
+def _located(case: Case) -> _Located:
     if case.label is None:
         raise AmosError(f"{case.case}: has no label map; an atlas is built from and scored on labelled cases")
-    image, label = read_image(case.image), read_label(case.label, organs)
+    image, label = read_image(case.image), read_label(case.label, range(1, 256))
     array = image.array
     level = -500.0 if case.modality == "CT" else 0.25 * float(np.mean(array[array > 0])) if (array > 0).any() else 0.0
     body = ndimage.binary_opening(array > level, iterations=1)
@@ -61,8 +61,7 @@ def _probabilities(cases: Sequence[_Located], organs: Sequence[int]) -> Floats:
     for case in cases:
         bins = np.rint(case.place).astype(int)
         ok = np.all((bins >= 0) & (bins < np.array(BINS)[:, None, None, None]), axis=0)
-        x, y, z = bins[:, ok]
-        flat = np.ravel_multi_index((x, y, z), BINS)
+        flat = (bins[0][ok] * BINS[1] + bins[1][ok]) * BINS[2] + bins[2][ok]
         seen += np.bincount(flat, minlength=seen.size).reshape(BINS)
         labels = case.label[ok]
         for number, organ in enumerate(organs):
@@ -83,10 +82,10 @@ def atlas_dsc(training: Sequence[Case], test: Sequence[Case], organs: Sequence[i
     Counted are the cases whose reference has the organ, on the scan's own grid; organs that no test case has
     are left out. Cases of a modality without training cases count 0.
     """
-    cases = [_located(case, organs) for case in training]
+    cases = [_located(case) for case in training]
     scores: dict[int, list[float]] = {organ: [] for organ in organs}
     for modality in sorted({case.modality for case in test}):
-        tests = [_located(case, organs) for case in test if case.modality == modality]
+        tests = [_located(case) for case in test if case.modality == modality]
         known = [case for case in cases if case.modality == modality]
         blank = [np.zeros_like(case.label) for case in tests]
         predictions = _predicted(known, tests, organs) if known else blank

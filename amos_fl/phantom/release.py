@@ -15,8 +15,8 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
+from nibabel.nifti1 import Nifti1Image
 
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.errors import AmosError
@@ -177,7 +177,7 @@ def _write_case(out: Path, seed: int, size: Size, case: ListedCase) -> str:
     if random.random() < 0.3:  # in AMOS too, some label headers differ a little from their image's
         label_affine = scan.affine + np.vstack([random.uniform(-1e-4, 1e-4, (3, 4)), np.zeros((1, 4))])
     for kind, array, affine in (("images", scan.image, scan.affine), ("labels", scan.label, label_affine)):
-        image = nib.nifti1.Nifti1Image(array, affine)
+        image = Nifti1Image(array, affine)
         image.header.set_xyzt_units("mm", "sec")
         with whole_file(out / f"{kind}{split}" / f"{case.name}.nii.gz") as beside:
             image.to_filename(beside)

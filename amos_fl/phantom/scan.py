@@ -76,7 +76,8 @@ def _place(
         top, bottom = -28.0 - abs(random.normal(0, 10)), 482.0 + random.normal(0, 8)
     else:
         span = grid.fov_mm[2] * random.uniform(0.92, 1.05)
-        top = -12.0 + random.normal(0, 10)
+        # A field of view longer than the upper abdomen shows more of the chest, not the pelvis.
+        top = -12.0 + random.normal(0, 10) - max(span - 265, 0)
         bottom = top + span
     frame = person.frame
     middle = np.array([0.0, frame.middle_y, (top + bottom) / 2])
