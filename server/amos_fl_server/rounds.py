@@ -111,10 +111,9 @@ class Federation:
                 grid=grid,
                 seed=self.config.seed,
             )
-            # The old weights are given up before a checkpoint takes memory for the new ones.
-            del record
             record, entry = self._round(given)
-            del given
+            # Flower's records refer to themselves: cleared, the old weights go now and not when Python looks for cycles.
+            given.arrays.clear()
             self._checkpoint(record, entry)
             self._evaluate_when_due(grid, task, number, record)
         self._finish(grid, task, record)

@@ -85,7 +85,7 @@ class AveragingStrategy(Strategy):
             except BadUpdate as error:
                 failed[site] = str(error)
                 continue
-            reply.content = RecordDict()  # the update alone keeps its weights, until they are in the sum
+            reply.content.array_records[ARRAYS].clear()  # `update` alone keeps the weights, until they are in the sum
             mean.add(site, update)
             used.append(site)
             del reply, update
