@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amos_fl.phantom import bowel, organs
+from amos_fl.phantom import bowel, organs, vessels
 from amos_fl.phantom.frame import Frame, paint_frame
 from amos_fl.phantom.pose import Pose, Slab, voxel_boxes
 from amos_fl.phantom.shapes import turned
@@ -83,9 +83,9 @@ def draw_patient(seed: int, patient: int, sex: str) -> Patient:
         upper=breath + np.clip(random.normal(0, 1, 3), -2, 2) * (5, 4, 4),
         back=breath * 0.5 + np.clip(random.normal(0, 1, 3), -2, 2) * (3, 3, 7),
     )
-    aorta = organs.aorta_line(draws)
+    aorta = vessels.aorta_line(draws)
     painted = [
-        *organs.heart(draws),
+        *vessels.heart(draws),
         *bowel.small_bowel(draws),
         *bowel.colon(draws),
         *organs.stomach(draws),
@@ -94,8 +94,8 @@ def draw_patient(seed: int, patient: int, sex: str) -> Patient:
         *organs.pancreas_and_duodenum(draws),
         *organs.kidneys(draws),
         *organs.gallbladder(draws),
-        *organs.vessels(draws, aorta),
-        *organs.esophagus(draws, aorta),
+        *vessels.vessels(draws, aorta),
+        *vessels.esophagus(draws, aorta),
         *organs.pelvic_organs(draws),
     ]
     return Patient(sex, pose, frame, tuple(s for s in painted if s.label not in missing), missing)
