@@ -70,7 +70,7 @@ _HU: dict[Tissue, tuple[float, float, float, float]] = {
     Tissue.VESSEL: (42, 70, 150, 4),
     Tissue.STOMACH: (40, 65, 75, 5),
     Tissue.CHYME: (16, 14, 14, 10),
-    Tissue.GAS: (-900, -900, -900, 30),
+    Tissue.GAS: (-965, -965, -965, 12),
     Tissue.ARTERY: (42, 300, 150, 4),
     Tissue.VEIN: (42, 85, 140, 4),
     Tissue.PANCREAS: (36, 100, 95, 4),
