@@ -7,7 +7,7 @@ class AmosError(Exception):
     exit_code = 2
 
 
-class RunStopped(AmosError):
+class RunStopped(AmosError):  # noqa: N818 - named after what happened
     """A run that could not go on (too few sites answered); its last checkpoint stands. Exit code 3."""
 
     exit_code = 3
@@ -17,11 +17,11 @@ class Interrupted(Exception):  # noqa: N818 - a request that was granted, not an
     """The user asked to stop (Ctrl-C) and the work stopped between two steps."""
 
 
-class TrainingDiverged(AmosError):
+class TrainingDiverged(AmosError):  # noqa: N818 - named after what happened
     """The loss is not finite; the site's update is withheld."""
 
 
-class SiteTimeout(AmosError):
+class SiteTimeout(AmosError):  # noqa: N818 - named after what happened
     """A site used more than its time for one round."""
 
 

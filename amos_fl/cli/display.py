@@ -30,7 +30,7 @@ class Display:
         self.console = console or Console(stderr=False, highlight=False)
         self.live = self.console.is_terminal
         self._bars: dict[tuple[str, str], TaskID] = {}
-        self._said_at: dict[tuple[str, str], float] = {}
+        self._said_at = time.monotonic()
         self._round_seconds: list[float] = []
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -105,9 +105,8 @@ class Display:
             self._progress.update(self._bars[key], completed=event.done, total=event.total, note=note)
             return
         now = time.monotonic()
-        self._said_at.setdefault(key, now)
-        if now - self._said_at[key] >= PLAIN_EVERY_S and event.done < event.total:
-            self._said_at[key] = now
+        if now - self._said_at >= PLAIN_EVERY_S and event.done < event.total:
+            self._said_at = now
             where = f"round {event.round}, " if event.round else ""
             self.line(f"{where}{text}: {event.done}/{event.total}{' ' + note if note else ''}")
 

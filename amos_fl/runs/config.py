@@ -25,6 +25,7 @@ class EvaluationSettings(_Settings):
     unseen: bool = Field(default=True, description="score the unseen sites then, too")
     tolerance_mm: float = Field(default=1.0, gt=0, description="tolerance of the NSD")
     overlap: float = Field(default=0.5, ge=0, lt=1, description="overlap of neighbouring windows")
+    batch_size: int = Field(default=4, ge=1, description="windows that go through the network together")
     mirror: bool = Field(default=False, description="average the prediction over all mirror images")
     predictions: bool = Field(default=False, description="keep the test predictions as NIfTI files in the run folder")
 

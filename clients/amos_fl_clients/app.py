@@ -187,6 +187,7 @@ def make_client_app(
             device=settings.device,
             overlap=task.overlap,
             mirror=task.mirror,
+            batch_size=task.inference_batch_size,
             check=check,
             on_case=lambda done, total: listen(SiteWork(settings.site, "evaluate", round_number, done, total)),
             save_to=settings.predictions if split == "test" else None,

@@ -44,6 +44,7 @@ class Task(BaseModel):
     tolerance_mm: float
     overlap: float
     mirror: bool
+    inference_batch_size: int
     site_timeout_s: float | None = None
     prepare_workers: int = 1
 

@@ -58,6 +58,7 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
         tolerance_mm=config.evaluation.tolerance_mm,
         overlap=config.evaluation.overlap,
         mirror=config.evaluation.mirror,
+        inference_batch_size=config.evaluation.batch_size,
         site_timeout_s=config.site_timeout_s,
         prepare_workers=config.prepare_workers,
     )
@@ -112,7 +113,7 @@ class Federation:
                 seed=self.config.seed,
             )
             record, entry = self._round(given)
-            # Flower's records refer to themselves: cleared, the old weights go now and not when Python looks for cycles.
+            # Flower's records refer to themselves: cleared, the old weights go now, and not at the next collection.
             given.arrays.clear()
             self._checkpoint(record, entry)
             self._evaluate_when_due(grid, task, number, record)

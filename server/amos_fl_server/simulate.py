@@ -16,6 +16,7 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.folder import RunFolder, versions
 from amos_fl.runs.results import write_results
+from amos_fl.runs.tensorboard import with_tensorboard
 from amos_fl_server.engines import make_engine
 from amos_fl_server.rounds import Federation
 from amos_fl_server.strategies import make_strategy
@@ -80,7 +81,7 @@ def simulate(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, 
     folder.remove_unfinished()
     sites = lay_out_sites(folder, cohort, config, store)
     engine = make_engine(config)
-    federation = Federation(config, folder, strategy, engine, listener, cohort.organs, sites)
-    with _stopping_on_ctrl_c(folder, listener):
-        engine.run(federation.server_app(), folder, sites, listener)
+    with with_tensorboard(folder.path / "tensorboard", listener) as listen, _stopping_on_ctrl_c(folder, listen):
+        federation = Federation(config, folder, strategy, engine, listen, cohort.organs, sites)
+        engine.run(federation.server_app(), folder, sites, listen)
     write_results(folder, config, cohort, federation.chosen_weights)

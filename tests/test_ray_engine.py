@@ -1,0 +1,80 @@
+"""The ray engine: the weights of the inline engine, and sites that die or hang in processes of their own."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from federations import federate, hashes, resume
+
+from amos_fl.cohort.table import Cohort
+from amos_fl.errors import Interrupted
+from amos_fl.runs.events import Event, SiteFailed, SiteWork
+from amos_fl.runs.folder import RunFolder
+
+pytestmark = pytest.mark.slow  # Ray takes about ten seconds to start
+RAY = {"name": "ray", "cpus_per_site": 1, "parallel_sites": 2}
+
+
+def site_process(run: Path, site: str) -> int:
+    return json.loads((run / "sites" / site / "state" / "process.json").read_text())["pid"]
+
+
+def test_ray_and_inline_give_the_same_weights(tmp_path: Path, tiny_cohort: Cohort, store: Path) -> None:
+    settings = {"optimizer_state": "keep", "strategy": "fedprox", "strategy_options": {"mu": 0.1}}
+    inline = federate(tmp_path / "inline", tiny_cohort, store, **settings)
+    ray = federate(tmp_path / "ray", tiny_cohort, store, engine=RAY, **settings)
+    assert hashes(ray) == hashes(inline)
+    assert (ray.path / "scores.csv").read_bytes() == (inline.path / "scores.csv").read_bytes()
+
+
+def test_a_site_whose_process_dies_is_named_and_comes_back(tmp_path: Path, tiny_cohort: Cohort, store: Path) -> None:
+    run = tmp_path / "run"
+    failed: list[SiteFailed] = []
+
+    def kill_b_once(event: Event) -> None:
+        if isinstance(event, SiteFailed):
+            failed.append(event)
+        training_b = isinstance(event, SiteWork) and (event.site, event.activity, event.round) == ("B", "train", 1)
+        if training_b and not failed and event.done < event.total:
+            os.kill(site_process(run, "B"), signal.SIGKILL)
+
+    settings = {"rounds": 3, "local_steps": 60, "evaluation": {"every": 9}}
+    folder = federate(run, tiny_cohort, store, kill_b_once, engine={**RAY, "parallel_sites": 1}, **settings)
+    assert ("B", 1) in [(event.site, event.round) for event in failed]
+    assert "its process died" in [event.reason for event in failed if event.site == "B"]
+    assert "B" in folder.ledger()[-1]["sites"]
+    assert len(folder.ledger()) == 3
+
+
+def test_a_site_that_hangs_is_given_up_after_its_time(tmp_path: Path, tiny_cohort: Cohort, store: Path) -> None:
+    run = tmp_path / "run"
+    failed: list[SiteFailed] = []
+
+    def stop_b(event: Event) -> None:
+        if isinstance(event, SiteFailed):
+            failed.append(event)
+        if isinstance(event, SiteWork) and (event.site, event.activity, event.round) == ("B", "train", 1):
+            os.kill(site_process(run, "B"), signal.SIGSTOP)
+
+    settings = {"rounds": 1, "local_steps": 60, "site_timeout_s": 8.0, "evaluation": {"every": 9}}
+    folder = federate(run, tiny_cohort, store, stop_b, engine=RAY, **settings)
+    assert [(event.site, event.round) for event in failed] == [("B", 1)]
+    assert "did not answer within" in failed[0].reason
+    assert sorted(folder.ledger()[0]["sites"]) == ["A", "G"]
+
+
+def test_ctrl_c_stops_the_sites_of_a_ray_run_and_it_resumes(tmp_path: Path, tiny_cohort: Cohort, store: Path) -> None:
+    settings = {"rounds": 2, "local_steps": 40}
+    whole = federate(tmp_path / "whole", tiny_cohort, store, **settings)
+    run = tmp_path / "run"
+
+    def ctrl_c(event: Event) -> None:
+        if isinstance(event, SiteWork) and (event.activity, event.round) == ("train", 2):
+            RunFolder(run).stop_file.request()
+
+    with pytest.raises(Interrupted):
+        federate(run, tiny_cohort, store, ctrl_c, engine=RAY, **settings)
+    assert hashes(RunFolder(run)) == hashes(whole)[:1]
+    assert hashes(resume(run, store)) == hashes(whole)
