@@ -87,8 +87,10 @@ def nearest(word: str, words: Iterable[str]) -> str:
     "did you mean 'fedprox'?"
     """
     words = list(words)
-    close = difflib.get_close_matches(word, words, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(words)}"
+    section = word.rpartition(".")[0]
+    inside = [other for other in words if section and other.startswith(f"{section}.")]
+    close = difflib.get_close_matches(word, inside or words, n=1, cutoff=0.75 if inside else 0.6)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(inside or words)}"
 
 
 def _message(error: ValidationError, source: str) -> str:
