@@ -45,10 +45,10 @@ def plan():
 
 def run_engine(engine: str) -> list[float]:
     """Rounds of one of this project's engines."""
-    import amos_fl_server.simulate
     import nibabel as nib
     import numpy as np
 
+    import amos_fl_server.simulate
     from amos_fl.cohort.table import Case, Cohort
     from amos_fl.runs.config import resolve
     from amos_fl.runs.events import Event, RoundFinished

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import amos_fl_server.aggregate
-from amos_fl_server.simulate import simulate
-
 import amos_fl.files
+import amos_fl_server.aggregate
 from amos_fl.runs.events import Event, RoundFinished, SiteWork
 from amos_fl.runs.folder import open_run
+from amos_fl_server.simulate import simulate
 
 moment, run, store = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 round_2 = False

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.losses import DiceCELoss
@@ -131,3 +132,21 @@ def test_deep_supervision_weighs_the_heads_and_takes_nearest_labels():
     torch.testing.assert_close(
         DiceCrossEntropy()(logits, target, annotated), dice_cross_entropy(logits, target, annotated)
     )
+
+
+def test_class_balance_is_pytorchs_weighted_cross_entropy():
+    logits, target, annotated = problem(seed=3, side=6)
+    counts = torch.bincount(target.flatten(), minlength=5).float()
+    weight = (target.numel() / counts).sqrt()
+    plain = dice_cross_entropy(logits, target, annotated)
+    balanced = dice_cross_entropy(logits, target, annotated, class_balance=0.5)
+    difference = F.cross_entropy(logits, target, weight=weight) - F.cross_entropy(logits, target)
+    torch.testing.assert_close(balanced - plain, difference, rtol=1e-4, atol=1e-6)
+
+
+def test_class_balance_keeps_unannotated_organs_and_background_one_class():
+    logits, target, annotated = problem(seed=4)
+    annotated[:, 3] = False
+    moved = move_between_background_and(3, logits, 0, 1.5)
+    losses = [dice_cross_entropy(x, target, annotated, class_balance=0.5) for x in (logits, moved)]
+    torch.testing.assert_close(losses[0], losses[1])

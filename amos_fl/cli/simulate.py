@@ -10,9 +10,8 @@ import typer
 
 from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.errors import AmosError, Interrupted
-from amos_fl.runs.config import RunConfig, merge, parse_assignment, read_yaml, resolve
-
-DEMONSTRATION: dict[str, Any] = {"rounds": 10, "local_steps": 50}
+from amos_fl.runs.config import RunConfig, merge, nearest, parse_assignment, read_yaml, resolve
+from amos_fl.runs.recipes import DEMONSTRATION, RECIPES
 
 
 def cache_folder() -> Path:
@@ -52,12 +51,6 @@ def _with_device(config: RunConfig) -> RunConfig:
     except ValueError:
         raise AmosError(f"device {device!r} is none; use cpu, cuda, cuda:1 or auto") from None
     return config.model_copy(update={"device": device})
-
-
-def _plan_for(model: str, cohort: Cohort) -> str:
-    if model == "small":
-        return "coarse"
-    return "amos-ct" if any(case.modality == "CT" for case in cohort.cases) else "amos-mr"
 
 
 def _taking_part(cohort: Cohort, config: RunConfig) -> Cohort:
@@ -156,23 +149,23 @@ def simulate(
 
 
 def _resolve(layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunConfig, Cohort]:
-    """Settings and cohort, with what the cohort decides (the plan) filled in."""
-    asked = resolve(layers)
-    if asked.cohort is None:
-        layers = [("demonstration", DEMONSTRATION), *layers]
-        asked = resolve(layers)
-    everyone = read_cohort(asked.cohort) if asked.cohort else _phantom()
-    if not any("plan" in layer for _, layer in layers):
-        layers = [("default", {"plan": _plan_for(asked.model, everyone)}), *layers]
-    settings = _with_device(resolve(layers))
+    """Settings and cohort, with what nobody said filled in from the recipe of the model."""
     from amos_fl_server.strategies import make_strategy
 
-    from amos_fl.networks.registry import MODELS
-    from amos_fl.runs.config import nearest
-
-    make_strategy(settings.strategy, settings.strategy_options)
-    if settings.model not in MODELS:
-        raise AmosError(f"no model {settings.model!r}; {nearest(settings.model, MODELS)}")
+    model = next((str(layer["model"]) for _, layer in reversed(layers) if "model" in layer), "small")
+    if model not in RECIPES:
+        raise AmosError(f"no model {model!r}; {nearest(model, RECIPES)}")
+    recipe = (f"recipe of {model}", RECIPES[model])
+    asked = resolve([recipe, *layers])
+    make_strategy(asked.strategy, asked.strategy_options)
+    if asked.cohort is None:
+        everyone = _phantom()
+        recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
+    else:
+        everyone = read_cohort(asked.cohort)
+        if model == "unet" and all(case.modality == "MR" for case in everyone.cases):
+            recipe = (recipe[0], {**recipe[1], "plan": "amos-mr"})
+    settings = _with_device(resolve([recipe, *layers]))
     return settings, _taking_part(everyone, settings)
 
 
@@ -205,12 +198,11 @@ def _resume(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path) -
 
 
 def _carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path) -> None:
-    from amos_fl_server.simulate import simulate as run_simulation
-
     from amos_fl.cli.display import Display, show_results
     from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.results import results_of
     from amos_fl.runs.summary import PHANTOM_NOTE
+    from amos_fl_server.simulate import simulate as run_simulation
 
     folder = RunFolder(path)
     with Display() as display:

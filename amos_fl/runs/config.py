@@ -169,6 +169,8 @@ def resolve(layers: Iterable[tuple[str, dict[str, Any]]]) -> RunConfig:
     for source, layer in layers:
         if isinstance(layer.get("plan"), str):
             layer = {**layer, "plan": plan_named(layer["plan"]).model_dump()}
+        elif isinstance(layer.get("plan"), dict):
+            layer = {**layer, "plan": {"name": "custom", **layer["plan"]}}
         merged = merge(merged, layer)
         try:
             RunConfig.model_validate(merged)

@@ -47,7 +47,7 @@ def estimate(config: RunConfig, cohort: Cohort) -> Estimate:
     image = torch.zeros(settings.batch_size, 1, *size, device=config.device)
     label = torch.zeros(settings.batch_size, *size, dtype=torch.long, device=config.device)
     annotated = torch.ones(settings.batch_size, len(cohort.organs) + 1, dtype=torch.bool, device=config.device)
-    loss_of = DiceCrossEntropy(batch_dice=settings.batch_dice)
+    loss_of = DiceCrossEntropy(batch_dice=settings.batch_dice, class_balance=settings.class_balance)
     kept = 0
 
     def count(tensor: torch.Tensor) -> torch.Tensor:

@@ -89,7 +89,6 @@ def train(
     losses: list[float] = []
     optimizer = _optimizer(network, settings, momentum_buffers)
     anchor = [p.detach().clone() for p in network.parameters()] if proximal_mu > 0 else None
-    loss_of = DiceCrossEntropy(batch_dice=settings.batch_dice)
     half = settings.mixed_precision and device.type == "cuda"
     # A scale that small networks' gradients survive from the first step on: the scaler starts anew at every call.
     scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=half)
@@ -107,6 +106,8 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 with torch.autocast(device.type, dtype=torch.float16, enabled=half):
                     outputs = network(batch.image.to(device))
+                balance = settings.class_balance * (1 - step / total_steps)  # early it helps, late it blurs edges
+                loss_of = DiceCrossEntropy(batch_dice=settings.batch_dice, class_balance=balance)
                 loss = loss_of(outputs, batch.label.to(device), batch.annotated.to(device))
                 losses.append(loss.item())
                 _refuse_unless_finite("loss", losses[-1], site, step)

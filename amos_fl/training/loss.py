@@ -21,6 +21,7 @@ def dice_cross_entropy(
     annotated: Bool[Tensor, "sample channel"],
     *,
     batch_dice: bool = True,
+    class_balance: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Soft Dice loss over the annotated organs plus the mean cross-entropy over voxels.
 
@@ -31,6 +32,10 @@ def dice_cross_entropy(
     Dice is nnU-Net's: probabilities not squared, background left out, smoothing 1e-5; with `batch_dice`
     over the samples of the batch as if they were one, else per sample. A batch without an annotated
     organ has the cross-entropy alone.
+
+    `class_balance` weighs the cross-entropy of a voxel by the inverse frequency of its class in the batch
+    to this power: 0 is the plain mean over voxels (nnU-Net's), 1 gives every class in the batch the same
+    say. In between, a short training sees small organs before it has learned that nearly all is background.
     """
     annotated = annotated.clone()
     annotated[:, 0] = False  # from here on: the channels that stand for themselves
@@ -44,7 +49,16 @@ def dice_cross_entropy(
     else:
         log_p_merged = log_p.masked_fill(annotated[:, :, None, None, None], -torch.inf).logsumexp(dim=1)
     log_p_target = torch.where(target > 0, log_p.gather(1, target[:, None])[:, 0], log_p_merged)
+    if class_balance:
+        log_p_target = log_p_target * _class_weights(target, annotated.shape[1], class_balance)[target]
     return _soft_dice_loss(log_p.exp(), target, annotated, batch_dice) - log_p_target.mean()
+
+
+def _class_weights(target: Tensor, channels: int, power: float) -> Float[Tensor, " channel"]:
+    """Weights of the classes whose mean over the voxels of the batch is 1."""
+    counts = torch.bincount(target.flatten(), minlength=channels).clamp(min=1).float()
+    weights = (target.numel() / counts) ** power
+    return weights / weights[target].mean()
 
 
 def _soft_dice_loss(p: Tensor, target: Tensor, annotated: Tensor, batch_dice: bool) -> Tensor:
@@ -85,8 +99,8 @@ class DiceCrossEntropy:
     label map is taken to a head's resolution by its nearest voxels.
     """
 
-    def __init__(self, *, batch_dice: bool = True):
-        self.batch_dice = batch_dice
+    def __init__(self, *, batch_dice: bool = True, class_balance: float = 0.0):
+        self.batch_dice, self.class_balance = batch_dice, class_balance
 
     def __call__(self, logits: Tensor | Sequence[Tensor], target: Tensor, annotated: Tensor) -> Tensor:
         heads = [logits] if isinstance(logits, Tensor) else list(logits)
@@ -94,7 +108,8 @@ class DiceCrossEntropy:
         for weight, head in zip(deep_supervision_weights(len(heads)), heads, strict=True):
             if weight > 0:
                 own = _downsampled(target, head.shape[2:])
-                loss = loss + weight * dice_cross_entropy(head, own, annotated, batch_dice=self.batch_dice)
+                options = {"batch_dice": self.batch_dice, "class_balance": self.class_balance}
+                loss = loss + weight * dice_cross_entropy(head, own, annotated, **options)
         return loss
 
 

@@ -12,7 +12,8 @@ class TrainingSettings(BaseModel):
 
     `threads` is PyTorch's thread number while a site trains. It is fixed and never taken from the
     machine, because sums in another number of threads round differently. `workers` are processes that
-    draw patches ahead; they change the speed and nothing else.
+    draw patches ahead; they change the speed and nothing else. `class_balance` is that of the loss at the
+    first step; it falls to 0, the paper's plain cross-entropy, with the steps.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,6 +25,7 @@ class TrainingSettings(BaseModel):
     weight_decay: Annotated[float, Field(ge=0)] = 3e-5
     gradient_clip: Annotated[float, Field(gt=0)] = 12.0
     batch_dice: bool = True
+    class_balance: Annotated[float, Field(ge=0, le=1)] = 0.0
     augmentation: AugmentationLevel = "light"
     foreground_share: Annotated[float, Field(ge=0, le=1)] = 1 / 3
     threads: Annotated[int, Field(ge=1)] = 2

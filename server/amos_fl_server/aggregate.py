@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import numpy as np
-from amos_fl_clients.messages import ARRAYS, METRICS, WEIGHT, BadUpdate, record_of, views_of
 from flwr.app import ArrayRecord, Message
+
+from amos_fl_clients.messages import ARRAYS, METRICS, WEIGHT, BadUpdate, record_of, views_of
 
 Arrays = Mapping[str, np.ndarray]
 Form = dict[str, tuple[np.dtype, tuple[int, ...]]]

@@ -12,6 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
+from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from amos_fl.errors import AmosError, RunStopped
+from amos_fl.networks.registry import build_network
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
+from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.selection import choose_round, seen_and_unseen_dsc
+from amos_fl.runs.weights import arrays_of, hash_of
 from amos_fl_clients.messages import (
     ARRAYS,
     CONFIG,
@@ -25,16 +35,6 @@ from amos_fl_clients.messages import (
     size_in_bytes,
     views_of,
 )
-from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
-from flwr.serverapp import Grid, ServerApp
-
-from amos_fl.errors import AmosError, RunStopped
-from amos_fl.networks.registry import build_network
-from amos_fl.runs.config import RunConfig
-from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
-from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.selection import choose_round, seen_and_unseen_dsc
-from amos_fl.runs.weights import arrays_of, hash_of
 from amos_fl_server.aggregate import form_of, in_order, record_of_sums
 from amos_fl_server.engines.base import Engine
 from amos_fl_server.exchange import exchange

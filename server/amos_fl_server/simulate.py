@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from amos_fl_clients.settings import SiteSettings, write_settings
-
 from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
@@ -17,6 +15,7 @@ from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.folder import RunFolder, versions
 from amos_fl.runs.results import write_results
 from amos_fl.runs.tensorboard import with_tensorboard
+from amos_fl_clients.settings import SiteSettings, write_settings
 from amos_fl_server.engines import make_engine
 from amos_fl_server.rounds import Federation
 from amos_fl_server.strategies import make_strategy

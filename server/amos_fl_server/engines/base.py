@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from amos_fl_clients.settings import SiteSettings, read_settings
 from flwr.app import Context
 from flwr.serverapp import ServerApp
 
 from amos_fl.errors import AmosError
 from amos_fl.runs.events import Listener
 from amos_fl.runs.folder import RunFolder
+from amos_fl_clients.settings import SiteSettings, read_settings
 
 
 class Engine(Protocol):

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 
-from amos_fl_clients.app import make_client_app
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -18,6 +17,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.runs.events import Listener
 from amos_fl.runs.folder import RunFolder
+from amos_fl_clients.app import make_client_app
 from amos_fl_server.engines.base import SimulatedSites
 
 SERVER_NODE = 1

@@ -26,13 +26,13 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-from amos_fl_clients.app import make_client_app
-from amos_fl_clients.settings import SiteSettings
 from flwr.app import Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
+from amos_fl_clients.app import make_client_app
+from amos_fl_clients.settings import SiteSettings
 from amos_fl_server.engines.base import SimulatedSites
 
 

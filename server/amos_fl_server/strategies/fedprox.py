@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from amos_fl_clients.messages import PROXIMAL_MU
-
 from amos_fl.errors import AmosError
+from amos_fl_clients.messages import PROXIMAL_MU
 from amos_fl_server.strategies.base import AveragingStrategy
 
 

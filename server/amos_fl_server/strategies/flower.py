@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from amos_fl_clients.messages import ARRAYS, CONFIG, BadUpdate, record_of, views_of
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.exception import AppExitException
 from flwr.serverapp import Grid
@@ -20,6 +19,7 @@ from flwr.serverapp.strategy import Strategy as FlowerBase
 
 from amos_fl.errors import AmosError
 from amos_fl.randomness import derived_seed
+from amos_fl_clients.messages import ARRAYS, CONFIG, BadUpdate, record_of, views_of
 from amos_fl_server.aggregate import WeightedMean, checked_update, is_statistic
 from amos_fl_server.strategies.base import Failed, Replies, RoundInput, Strategy
 
