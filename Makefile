@@ -12,11 +12,13 @@ PYTHON ?=
 PIP_ARGS ?=
 # Further arguments for pytest, for example PYTEST_ARGS='-k phantom -x'.
 PYTEST_ARGS ?=
-# Arguments of the run that `make wheel-test` starts with the installed wheel; empty: none.
-WHEEL_RUN ?=
+# Arguments of the run that `make wheel-test` carries out on both engines with the installed wheel; empty: none.
+WHEEL_RUN ?= --rounds 1 --local-steps 2 --sites A,G --set training.threads=1
 
 BIN := $(VENV)/bin
-DEMO := $(BIN)/amos-fl simulate --strategy fedavg --out demo/run
+# A second time it continues or shows the run that is there.
+DEMO := $(BIN)/amos-fl simulate $$([ -f demo/run/config.yaml ] && echo '--resume demo/run' || \
+	echo '--strategy fedavg --out demo/run')
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock $(PIP_ARGS)
 
 # One stamp per set of packages, newer than what it was installed from: a second `make` installs nothing.

@@ -1,5 +1,6 @@
 """A run killed at any moment and resumed ends with the weights of one that was not."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -118,3 +119,21 @@ def test_a_damaged_checkpoint_is_said(uninterrupted: RunFolder, tmp_path: Path) 
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(AmosError, match="is not a complete safetensors file"):
         folder.read_checkpoint(3)
+
+
+def test_ctrl_c_twice_ends_the_command_at_once(tmp_path: Path, tiny_root: Path, store: Path) -> None:
+    run = tmp_path / "run"
+    config = tiny_config(cohort=str(tiny_root), local_steps=100_000)
+    file = tmp_path / "run.yaml"
+    file.write_text(json.dumps(config.model_dump(mode="json")))
+    command = [sys.executable, "-m", "amos_fl.cli.main", "simulate", "--config", str(file), "--out", str(run)]
+    with subprocess.Popen([*command, "--store", str(store)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while not (run / "sites" / "A" / "state" / "process.json").exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        while "stopping after this step" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    assert (run / "config.yaml").is_file()
