@@ -5,7 +5,7 @@ nothing and `amos_fl.read_cohort` does not load torch:
 
 >>> import amos_fl
 >>> amos_fl.plan_named("coarse").patch
-(32, 32, 32)
+(24, 24, 24)
 """
 
 from importlib import import_module

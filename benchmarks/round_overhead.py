@@ -173,6 +173,7 @@ def main() -> None:
             subprocess.run([sys.executable, __file__, kind], check=True)
         return
     kind = sys.argv[1]
+    import amos_fl_server.engines.inline
     import amos_fl_server.simulate  # noqa: F401 - imports are not a round's memory
 
     seconds = {"flower": run_flower, "torch": run_torch}.get(kind, lambda: run_engine(kind))()

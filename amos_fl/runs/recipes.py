@@ -11,7 +11,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "small": {
         "plan": "coarse",
         "training": {
-            "learning_rate": 0.1,
+            "learning_rate": 0.15,
             "momentum": 0.9,
             "foreground_share": 0.67,
             "class_balance": 0.5,
@@ -21,5 +21,5 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Settings by model. A cohort of MR alone takes the plan `amos-mr` for `unet`."""
 
-DEMONSTRATION: dict[str, Any] = {"rounds": 12, "local_steps": 26, "evaluation": {"every": 6}}
+DEMONSTRATION: dict[str, Any] = {"rounds": 12, "local_steps": 50, "evaluation": {"every": 6}}
 """Rounds and steps of a run on the embedded phantom: five minutes of training on two cores."""
