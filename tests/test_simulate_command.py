@@ -1,11 +1,12 @@
 """`amos-fl simulate` as a user types it: results, dry run, resume, and one plain sentence for every wrong input."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
-from federations import TINY
+from federations import TINY, tiny_config
 
 from amos_fl.cli.main import run
 from amos_fl.runs.folder import open_run
@@ -103,3 +104,15 @@ def test_a_file_that_is_not_nifti_is_named(
     arguments = ["--cohort", str(tmp_path / "cohort"), "--out", str(tmp_path / "run"), "--store", str(store)]
     assert run(["simulate", "--config", str(settings), *arguments]) == 2
     assert f"{cohort.cases[0].case}.nii.gz" in capsys.readouterr().err
+
+
+def test_scores_on_a_phantom_are_marked_as_synthetic(tmp_path: Path, tiny_root: Path) -> None:
+    from amos_fl.cohort.table import read_cohort
+    from amos_fl.runs.folder import create_run
+
+    config = tiny_config()
+    assert not create_run(tmp_path / "real", config, read_cohort(tiny_root)).synthetic
+    copy = tmp_path / "phantom"
+    shutil.copytree(tiny_root, copy)
+    (copy / "dataset.json").write_text('{"description": "synthetic phantom in the layout of AMOS22"}')
+    assert create_run(tmp_path / "synthetic", config, read_cohort(copy)).synthetic

@@ -211,7 +211,7 @@ def _carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path) ->
             f"{settings.strategy}: {settings.rounds} rounds of {settings.local_steps} steps at {' '.join(seen)}; "
             f"unseen: {' '.join(unseen) or 'none'}; run folder {path}"
         )
-        if settings.cohort is None:
+        if folder.synthetic:
             display.line(PHANTOM_NOTE)
         try:
             run_simulation(folder, settings, members, store, display)
@@ -219,7 +219,7 @@ def _carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path) ->
             display.line(f"stopped; continue with: amos-fl simulate --resume {path}")
             raise typer.Exit(130) from None
     show_results(display.console, results_of(folder, settings, members))
-    if settings.cohort is None:
+    if folder.synthetic:
         _show_atlas(display.console, members)
     display.console.print(f"everything is in {path}; begin with {path / 'summary.md'}", markup=False)
 

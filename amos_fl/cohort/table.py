@@ -24,6 +24,8 @@ from amos_fl.files import sha256_of_json, whole_file
 
 Modality = Literal["CT", "MR"]
 Split = Literal["train", "val", "test"]
+PHANTOM_MARK = "synthetic phantom"
+"""What a phantom release says of itself in its `dataset.json`."""
 COLUMNS = ("case", "site", "modality", "split", "image", "label", "annotated")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _WRONG_SEPARATORS = {"semicolons": ";", "tabs": "\t"}
@@ -89,11 +91,20 @@ class Cohort:
         self.only(held)
         return replace(self, cases=tuple(c for c in self.cases if c.site not in held or c.split == "test"))
 
+    def synthetic(self) -> bool:
+        """Whether a case comes from a phantom release, which says so in its `dataset.json`."""
+        folders = {case.image.parent.parent for case in self.cases}
+        return any(PHANTOM_MARK in _text(folder / "dataset.json") for folder in sorted(folders))
+
     def content_hash(self) -> str:
         """A hash of who holds which case with which organs annotated (not of where the files lie)."""
         return sha256_of_json(
             [self.organs, [[c.case, c.site, c.modality, c.split, list(c.annotated)] for c in self.cases]]
         )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def _organs_beside(path: Path) -> dict[int, str]:

@@ -19,6 +19,7 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
 from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.cohort.table import PHANTOM_MARK
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file, write_json, write_text
 from amos_fl.phantom.scan import Size, make_scan
@@ -220,7 +221,7 @@ def _dataset(chosen: list[ListedCase]) -> dict[str, object]:
     names = {0: "background", **AMOS_ORGANS, 8: "arota", 9: "postcava"}  # spelled as in AMOS's own file
     return {
         "name": "AMOS",
-        "description": "synthetic phantom in the layout of AMOS22",
+        "description": f"{PHANTOM_MARK} in the layout of AMOS22",
         "author": "",
         "reference": "",
         "licence": "Apache-2.0",

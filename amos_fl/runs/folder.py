@@ -68,6 +68,11 @@ class RunFolder:
         """The versions that the run was begun with."""
         return json.loads((self.path / "versions.json").read_text())["versions"]
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether the run's scans are a phantom's."""
+        return json.loads((self.path / "versions.json").read_text())["synthetic"]
+
     def config(self) -> RunConfig:
         return resolve([(str(self.path / "config.yaml"), read_yaml(self.path / "config.yaml"))])
 
@@ -164,7 +169,12 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort) -> RunFolder:
     write_cohort(cohort, path / "cohort.csv")
     science = config.science()
     run_id = sha256_of_json([science, cohort.content_hash()])[:16]
-    about = {"run_id": run_id, "cohort_sha256": cohort.content_hash(), "versions": versions()}
+    about = {
+        "run_id": run_id,
+        "cohort_sha256": cohort.content_hash(),
+        "synthetic": cohort.synthetic(),
+        "versions": versions(),
+    }
     write_json(path / "versions.json", about)
     # Last, because its presence says that the folder is a run.
     write_text(path / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

@@ -21,7 +21,7 @@ def model_card(folder: RunFolder, config: RunConfig, cohort: Cohort, results: "R
     labels = ", ".join(f"{label} {organ}" for label, organ in cohort.organs.items())
     entry = next((e for e in folder.ledger() if e["round"] == results.chosen.round), {})
     scores = score_table(results.groups, "group") if results.groups else "No test case was scored."
-    data = f"{PHANTOM_NOTE}\n" if config.cohort is None else ""
+    data = f"{PHANTOM_NOTE}\n" if folder.synthetic else ""
     return f"""# Model card
 
 **Not a medical device.** These weights are for research. They are not approved for diagnosis or treatment.

@@ -59,7 +59,7 @@ def summary(folder: RunFolder, config: RunConfig, cohort: Cohort, results: "Resu
     seconds = sum(entry["seconds"] for entry in ledger)
     up, down = (sum(entry[key] for entry in ledger) / 1e6 for key in ("bytes_up", "bytes_down"))
     parts = ["# Run summary\n"]
-    if config.cohort is None:
+    if folder.synthetic:
         parts.append(f"> {PHANTOM_NOTE}\n")
     if results.problems:
         parts.append("## What went wrong\n")
