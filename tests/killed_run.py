@@ -13,7 +13,7 @@ from amos_fl.runs.events import Event, RoundFinished, SiteWork
 from amos_fl.runs.folder import open_run
 from amos_fl_server.simulate import simulate
 
-moment, run, store = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+moment = ""
 round_2 = False
 
 
@@ -64,6 +64,7 @@ def on_event(event: Event) -> None:
 
 
 if __name__ == "__main__":
+    moment, run, store = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     what, _, when = moment.rpartition(" ")
     if what == "checkpoint rename":
         amos_fl.files.os.rename = dying(os.rename, when, is_checkpoint)
