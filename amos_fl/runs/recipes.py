@@ -10,8 +10,9 @@ from typing import Any
 RECIPES: dict[str, dict[str, Any]] = {
     "small": {
         "plan": "coarse",
+        "optimizer_state": "keep",
         "training": {
-            "learning_rate": 0.15,
+            "learning_rate": 0.25,
             "momentum": 0.9,
             "foreground_share": 0.67,
             "class_balance": 0.5,
@@ -21,5 +22,5 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Settings by model. A cohort of MR alone takes the plan `amos-mr` for `unet`."""
 
-DEMONSTRATION: dict[str, Any] = {"rounds": 12, "local_steps": 50, "evaluation": {"every": 6}}
+DEMONSTRATION: dict[str, Any] = {"rounds": 13, "local_steps": 48, "evaluation": {"every": 7}}
 """Rounds and steps of a run on the embedded phantom: five minutes of training on two cores."""
