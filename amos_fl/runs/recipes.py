@@ -22,5 +22,5 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Settings by model. A cohort of MR alone takes the plan `amos-mr` for `unet`."""
 
-DEMONSTRATION: dict[str, Any] = {"rounds": 13, "local_steps": 48, "evaluation": {"every": 7}}
+DEMONSTRATION: dict[str, Any] = {"rounds": 14, "local_steps": 52, "evaluation": {"every": 7}}
 """Rounds and steps of a run on the embedded phantom: five minutes of training on two cores."""
