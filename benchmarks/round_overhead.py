@@ -9,6 +9,8 @@ process: the least that can be had. Seconds are the median over rounds 2 and lat
 this process over what it had after its imports, in copies of the weights.
 """
 
+import contextlib
+import importlib
 import os
 import statistics
 import subprocess
@@ -160,8 +162,13 @@ _before = 0
 def measure_from_here() -> None:
     """Take this process's memory as it is now, after the imports, as the one to compare with."""
     global _before
-    import monai.networks.nets  # noqa: F401 - imports are not a round's memory
+    import torch
 
+    import amos_fl.networks.registry  # noqa: F401 - imports are not a round's memory
+
+    torch.optim.SGD(torch.nn.Linear(1, 1).parameters())  # imports more on its first use
+    with contextlib.suppress(ImportError):
+        importlib.import_module("torch.utils.tensorboard.writer")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     _before = resident_bytes("VmRSS")
 
