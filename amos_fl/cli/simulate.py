@@ -2,6 +2,7 @@
 
 import math
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -175,14 +176,8 @@ def _phantom() -> Cohort:
     from amos_fl.phantom.embedded import embedded_cohort
 
     console = Console(highlight=False)
-    with console.status("making the phantom cohort") if console.is_terminal else _Quiet():
+    with console.status("making the phantom cohort") if console.is_terminal else nullcontext():
         return embedded_cohort(cache_folder())
-
-
-class _Quiet:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None: ...
 
 
 def _resume(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path) -> None:

@@ -30,6 +30,7 @@ from amos_fl_clients.messages import (
     WEIGHT,
     Description,
     Task,
+    agreed_weight,
     record_of,
     reply_with,
     task_of,
@@ -66,16 +67,13 @@ def _own_cohort(settings: SiteSettings) -> Cohort:
 
 
 def _prepare(
-    settings: SiteSettings, task: Task, cases: tuple[Case, ...], on_case: Check = _nothing
+    settings: SiteSettings,
+    task: Task,
+    cases: tuple[Case, ...],
+    on_case: Callable[[int, int, str], None] | None = None,
 ) -> list[PreparedCase]:
-    return prepare_cases(
-        cases,
-        task.plan,
-        settings.store,
-        tuple(task.organs),
-        workers=task.prepare_workers,
-        on_case=lambda *_: on_case(),
-    )
+    organs = tuple(task.organs)
+    return prepare_cases(cases, task.plan, settings.store, organs, workers=task.prepare_workers, on_case=on_case)
 
 
 def make_client_app(
@@ -99,14 +97,12 @@ def make_client_app(
         _leave_address(settings)
         cohort = _own_cohort(settings)
         labelled = tuple(case for case in cohort.cases if case.label is not None)
-        for done, case in enumerate(labelled):
+
+        def on_case(done: int, total: int, case: str) -> None:
             check()
-            listen(SiteWork(settings.site, "prepare", 0, done, len(labelled)))
-            if task.prepare_workers == 1:
-                _prepare(settings, task, (case,))
-        if task.prepare_workers > 1:
-            _prepare(settings, task, labelled, check)
-        listen(SiteWork(settings.site, "prepare", 0, len(labelled), len(labelled)))
+            listen(SiteWork(settings.site, "prepare", 0, done, total))
+
+        _prepare(settings, task, labelled, on_case)
         description = Description(
             site=settings.site,
             modalities=sorted({case.modality for case in labelled}),
@@ -153,13 +149,12 @@ def make_client_app(
         )
         if keep:
             save_momentum(settings.state, task.run_id, round_number, result.momentum_buffers)
-        weight = {"cases": len(cases), "steps": steps, "equal": 1}[task.weighting]
         return reply_with(
             message,
             settings.site,
             arrays=record_of(arrays_of(network)),
             metrics={
-                WEIGHT: weight,
+                WEIGHT: agreed_weight(task, len(cases), steps),
                 "cases": len(cases),
                 "steps": steps,
                 "train_loss": result.mean_loss,

@@ -60,6 +60,11 @@ class Description(BaseModel):
     annotated: list[int]
 
 
+def agreed_weight(task: Task, cases: int, steps: int) -> int:
+    """What a site's update weighs in a round: known to site and server alike, and 1 where it trains no step."""
+    return {"cases": cases, "steps": max(steps, 1), "equal": 1}[task.weighting]
+
+
 def request_config(task: Task, **values: str | int | float) -> ConfigRecord:
     """The `config` record of a request: the task as JSON and the values of this one request."""
     return ConfigRecord({"task": task.model_dump_json(), **{k.replace("_", "-"): v for k, v in values.items()}})

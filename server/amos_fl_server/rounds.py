@@ -29,6 +29,7 @@ from amos_fl_clients.messages import (
     METRICS,
     Description,
     Task,
+    agreed_weight,
     json_of,
     record_of,
     request_config,
@@ -96,7 +97,7 @@ class Federation:
         """
         task = task_for(self.config, self.organs, self.folder.run_id)
         self._discover(grid, task)
-        weights = self._training_weights()
+        weights = self._training_weights(task)
         first, record = self._start()
         form = form_of(views_of(record))
         if first > 1:
@@ -137,16 +138,14 @@ class Federation:
         if failed:
             raise AmosError(next(iter(failed.values())))
 
-    def _training_weights(self) -> dict[str, float]:
+    def _training_weights(self, task: Task) -> dict[str, float]:
         """The agreed weight of each training site, in sorted order."""
         cases = {site: self.described[site].cases["train"] for site in sorted(self.described)}
-        rule = self.config.weighting
         steps = self.config.local_steps
-        weight_of = {"cases": cases, "steps": dict.fromkeys(cases, steps), "equal": dict.fromkeys(cases, 1)}[rule]
-        weights = {site: float(weight_of[site]) for site, count in cases.items() if count}
+        weights = {site: float(agreed_weight(task, count, steps)) for site, count in cases.items() if count}
         if not weights:
             raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
-        return weights if any(weights.values()) else dict.fromkeys(weights, 1.0)
+        return weights
 
     def _start(self) -> tuple[int, ArrayRecord]:
         """The first round to do and the weights to do it with: fresh, or from the last checkpoint."""
