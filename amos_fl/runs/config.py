@@ -14,6 +14,9 @@ from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import Plan, plan_named
 
 
+Arm = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,6 +46,7 @@ class EngineSettings(_Settings):
 class RunConfig(_Settings):
     """Everything that decides what a run computes, and where and how it is carried out."""
 
+    arm: Arm = Field(default="federated", description="what the run is in a comparison; set by the commands")
     cohort: Path | None = Field(default=None, description="cohort.csv or its folder; none: the embedded phantom")
     sites: tuple[str, ...] | None = Field(default=None, description="only these sites take part")
     hold_out: tuple[str, ...] = Field(default=(), description="these sites train nothing")
@@ -55,6 +59,7 @@ class RunConfig(_Settings):
     local_steps: int = Field(default=50, ge=0)
     weighting: Literal["cases", "equal", "steps"] = "cases"
     optimizer_state: Literal["reset", "keep"] = "reset"
+    start_from: Path | None = Field(default=None, description="weights to begin with; none: fresh ones")
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     selection: Literal["best", "last"] = "best"
@@ -66,9 +71,14 @@ class RunConfig(_Settings):
     keep_checkpoints: Literal["needed", "all"] = "needed"
 
     def science(self) -> dict[str, Any]:
-        """The settings that decide the weights: two runs with the same ones and cohort give the same weights."""
-        where = {"cohort", "engine", "prepare_workers", "keep_checkpoints", "site_timeout_s", "device"}
+        """The settings that decide the weights: two runs with the same ones, cohort and start give the same weights."""
+        where = {"cohort", "engine", "prepare_workers", "keep_checkpoints", "site_timeout_s", "device", "start_from"}
         return self.model_dump(mode="json", exclude=where)
+
+    @property
+    def exchanges_weights(self) -> bool:
+        """Whether weights travel between sites and a server in this run's arm; elsewhere one trainer keeps them."""
+        return self.arm in ("federated", "leave-one-out")
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -23,7 +23,7 @@ import yaml
 
 from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
-from amos_fl.files import sha256_of_json, whole_folder, write_json, write_text
+from amos_fl.files import sha256_of_file, sha256_of_json, whole_folder, write_json, write_text
 from amos_fl.runs.config import RunConfig, read_yaml, resolve
 from amos_fl.runs.events import StopFile
 from amos_fl.runs.weights import Arrays, read_arrays, save_arrays
@@ -64,6 +64,11 @@ class RunFolder:
         """The name under which sites keep their state: a hash of what the run computes and of its cohort."""
         return json.loads((self.path / "versions.json").read_text())["run_id"]
 
+    @property
+    def cohort_sha256(self) -> str:
+        """The hash of who held which case."""
+        return json.loads((self.path / "versions.json").read_text())["cohort_sha256"]
+
     def recorded_versions(self) -> dict[str, str]:
         """The versions that the run was begun with."""
         return json.loads((self.path / "versions.json").read_text())["versions"]
@@ -72,6 +77,11 @@ class RunFolder:
     def synthetic(self) -> bool:
         """Whether the run's scans are a phantom's."""
         return json.loads((self.path / "versions.json").read_text())["synthetic"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end and written its results."""
+        return (self.path / "summary.md").is_file() and (self.path / "model" / "weights.safetensors").is_file()
 
     def config(self) -> RunConfig:
         return resolve([(str(self.path / "config.yaml"), read_yaml(self.path / "config.yaml"))])
@@ -167,10 +177,11 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort) -> RunFolder:
         raise AmosError(f"{path}: cannot make this folder ({error.strerror}); choose another --out") from None
     folder = RunFolder(path)
     write_cohort(cohort, path / "cohort.csv")
-    science = config.science()
-    run_id = sha256_of_json([science, cohort.content_hash()])[:16]
+    start = sha256_of_file(config.start_from) if config.start_from else None
+    run_id = sha256_of_json([config.science(), cohort.content_hash(), start])[:16]
     about = {
         "run_id": run_id,
+        "start_sha256": start,
         "cohort_sha256": cohort.content_hash(),
         "synthetic": cohort.synthetic(),
         "versions": versions(),

@@ -1,0 +1,122 @@
+"""Finished runs as a comparison and a report read them: settings, scores, ledger and cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amos_fl.cohort.table import Cohort
+from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_json
+from amos_fl.runs.config import Arm, RunConfig
+from amos_fl.runs.folder import RunFolder, open_run
+from amos_fl.runs.group import is_group, read_group
+from amos_fl.runs.results import Results, results_of
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took. `seconds` are those of its rounds: training, transport and checkpoints, without scoring.
+
+    `sequential_steps` are the steps that must wait for one another, the largest number at one trainer summed over
+    rounds. Bytes are those of the weights on their way; an arm without exchange has none.
+    """
+
+    rounds: int
+    steps: int
+    sequential_steps: int
+    patches: int
+    bytes_down: int
+    bytes_up: int
+    seconds: float
+
+    @classmethod
+    def of(cls, ledger: Sequence[dict[str, Any]], config: RunConfig) -> "Cost":
+        """The cost of the rounds in a ledger."""
+        steps = [[site["steps"] for site in entry["sites"].values()] for entry in ledger]
+        return cls(
+            rounds=len(ledger),
+            steps=sum(map(sum, steps)),
+            sequential_steps=sum(max(row, default=0) for row in steps),
+            patches=sum(map(sum, steps)) * config.training.batch_size,
+            bytes_down=sum(entry["bytes_down"] for entry in ledger),
+            bytes_up=sum(entry["bytes_up"] for entry in ledger),
+            seconds=sum(entry["seconds"] for entry in ledger),
+        )
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished run. `name` is its folder's, after its group's where it is one of a group: `local-001/A`."""
+
+    folder: RunFolder
+    name: str
+    config: RunConfig
+    cohort: Cohort
+    synthetic: bool
+    cohort_sha256: str
+    results: Results
+    ledger: list[dict[str, Any]]
+    cost: Cost
+
+    @property
+    def arm(self) -> Arm:
+        return self.config.arm
+
+    @property
+    def seen_sites(self) -> tuple[str, ...]:
+        """The sites whose cases this run trained on."""
+        return self.cohort.seen_sites
+
+    @property
+    def unseen_sites(self) -> tuple[str, ...]:
+        return self.cohort.unseen_sites
+
+    def settings_key(self) -> str:
+        """Equal for two runs on one cohort that differ in nothing but the seed, and where and how they were run."""
+        science = self.config.science()
+        del science["seed"]
+        return sha256_of_json([science, self.cohort_sha256])[:16]
+
+
+def read_run(path: Path, name: str | None = None) -> RunRecord:
+    """The finished run in a folder.
+
+    Raises:
+        AmosError: the folder holds no run, or one that has not come to its end.
+    """
+    folder = open_run(path)
+    if not folder.finished:
+        raise AmosError(f"{path}: this run has not come to its end; continue it with: amos-fl simulate --resume {path}")
+    config, cohort, ledger = folder.config(), folder.cohort(), folder.ledger()
+    return RunRecord(
+        folder=folder,
+        name=name or path.resolve().name,
+        config=config,
+        cohort=cohort,
+        synthetic=folder.synthetic,
+        cohort_sha256=folder.cohort_sha256,
+        results=results_of(folder, config, cohort),
+        ledger=ledger,
+        cost=Cost.of(ledger, config),
+    )
+
+
+def read_runs(paths: Sequence[Path]) -> list[RunRecord]:
+    """The finished runs in run folders and groups, in the order given, each once, by names that differ.
+
+    Raises:
+        AmosError: a folder holds neither, or a run has not come to its end.
+    """
+    found: dict[Path, str] = {}
+    for path in paths:
+        for member in read_group(path).members if is_group(path) else [path]:
+            name = member.resolve().name
+            if member != path or is_group(path.resolve().parent):
+                name = f"{member.resolve().parent.name}/{name}"
+            found.setdefault(member.resolve(), name)
+    names = list(found.values())
+    return [
+        read_run(path, name if names.count(name) == 1 else f"{path.parent.name}/{path.name}")
+        for path, name in found.items()
+    ]
