@@ -4,6 +4,7 @@ import csv
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,11 @@ def results_of(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results:
     """The results of a run from the files in its folder."""
     chosen = choose_round(folder, config, config.rounds)
     cases = test_cases(folder.read_evaluation(chosen.round, "test"))
-    organs = cohort.organs
+    return tabulated(chosen, problems_of(folder), cases, cohort.organs)
+
+
+def tabulated(chosen: Choice, problems: list[str], cases: list[CaseScores], organs: Mapping[int, str]) -> Results:
+    """The scores of cases as tables by site, by group and by organ."""
 
     def rows(keys: Iterable[tuple[str, bool, str]], named: bool) -> list[Row]:
         table = []
@@ -132,8 +137,14 @@ def results_of(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results:
             if organ in mine.organs:
                 group = "seen" if seen else "unseen"
                 by_organ.append(Row.of(organs[organ], group, modality, mine.only([organ])))
-    problems = problems_of(folder)
     return Results(chosen, problems, cases, rows(by_site, True), rows(by_group, False), by_organ)
+
+
+def write_tables(folder: Path, results: Results, organs: Mapping[int, str]) -> None:
+    """Write scores.csv, scores_by_site.csv and scores_by_organ.csv."""
+    write_scores(folder / "scores.csv", results.cases, organs)
+    _write_rows(folder / "scores_by_site.csv", results.sites + results.groups)
+    _write_rows(folder / "scores_by_organ.csv", results.organs)
 
 
 def _write_rows(path: Any, rows: list[Row]) -> None:
@@ -148,9 +159,7 @@ def _write_rows(path: Any, rows: list[Row]) -> None:
 def write_results(folder: RunFolder, config: RunConfig, cohort: Cohort, weights: Mapping[str, np.ndarray]) -> Results:
     """Write scores.csv, scores_by_site.csv, scores_by_organ.csv, model/ and summary.md; return what is in them."""
     results = results_of(folder, config, cohort)
-    write_scores(folder.path / "scores.csv", results.cases, cohort.organs)
-    _write_rows(folder.path / "scores_by_site.csv", results.sites + results.groups)
-    _write_rows(folder.path / "scores_by_organ.csv", results.organs)
+    write_tables(folder.path, results, cohort.organs)
     about = {"model": config.model, "round": str(results.chosen.round)}
     save_arrays(weights, folder.path / "model" / "weights.safetensors", about)
     network = {
@@ -158,6 +167,13 @@ def write_results(folder: RunFolder, config: RunConfig, cohort: Cohort, weights:
         "plan": config.plan.model_dump(mode="json"),
         "organs": {str(label): organ for label, organ in cohort.organs.items()},
         "round": results.chosen.round,
+        # What `predict` needs where the model folder lies alone, and what it can warn of.
+        "modalities": sorted({case.modality for case in cohort.of(split="train", labelled=True)}),
+        "synthetic": folder.synthetic,
+        "inference": {
+            **config.evaluation.model_dump(mode="json", include={"overlap", "mirror", "batch_size"}),
+            "threads": config.training.threads,
+        },
     }
     write_json(folder.path / "model" / "network.json", network)
     write_text(folder.path / "model" / "MODEL_CARD.md", model_card(folder, config, cohort, results))
