@@ -41,13 +41,15 @@ def evaluate_cases(
     mixed_precision: bool = False,
     check: Callable[[], None] | None = None,
     on_case: Callable[[int, int], None] | None = None,
+    on_scored: Callable[[Case, np.ndarray, Volume], None] | None = None,
     save_to: Path | None = None,
 ) -> list[CaseScore]:
     """Predict and score each case, in order; organs that were not annotated in a case are skipped.
 
     The reference is the case's own label file, not its prepared copy. With `save_to`, predictions are written
-    there as `<case>.nii.gz`. `on_case(done, total)` is called after each case, `check` between windows; both
-    may raise. The other arguments are those of `predict_case`.
+    there as `<case>.nii.gz`. `on_case(done, total)` is called after each case, `on_scored(case, prediction,
+    reference)` with its two label maps (x, y, z), `check` between windows; all may raise. The other arguments are
+    those of `predict_case`.
 
     Raises:
         AmosError: a case without a label map, or a file that cannot be read.
@@ -74,6 +76,8 @@ def evaluate_cases(
         annotated = [organ for organ in organs if organ in case.annotated]
         scores = score_case(prediction, reference.array, reference.spacing_mm, annotated, tolerance_mm)
         results.append(CaseScore(case.case, case.site, case.modality, scores))
+        if on_scored is not None:
+            on_scored(case, prediction, reference)
         if on_case is not None:
             on_case(number, len(pairs))
     return results

@@ -1,0 +1,163 @@
+"""A scored case as three planes, small enough to keep: what a site leaves for the report of a simulation.
+
+Planes are chosen where many organs are cut and where prediction and label differ most, resampled to square pixels
+and written as `CASE.npz`, which holds plain arrays only.
+"""
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+from scipy import ndimage
+
+from amos_fl.cohort.table import Case
+from amos_fl.errors import AmosError
+from amos_fl.files import whole_file
+from amos_fl.volumes.nifti import Volume, read_image, to_canonical
+
+VIEWS = ("axial", "coronal", "sagittal")
+CT_WINDOW_HU = (-135.0, 215.0)
+MARGIN_MM = 20.0
+"""How much of the body is shown around the organs."""
+LONGEST_PIXELS = 288
+FINEST_PIXEL_MM = 1.2
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One plane of a case: rows from top to bottom, the patient's right on the left (sagittal: front on the left).
+
+    `grey`, `label` and `prediction` are (rows, columns) uint8; pixels are square, `pixel_mm` wide. `position` is the
+    plane's index along its axis of the scan in canonical order, and `of` how many there are.
+    """
+
+    view: str
+    grey: UInt8[np.ndarray, "row column"]
+    label: UInt8[np.ndarray, "row column"]
+    prediction: UInt8[np.ndarray, "row column"]
+    pixel_mm: float
+    position: int
+    of: int
+
+
+def grey_levels(image: np.ndarray, modality: str) -> np.ndarray:
+    """A scan's voxels as uint8: CT in an abdominal window, MR between its 1st and 99th percentile above zero."""
+    if modality == "CT":
+        low, high = CT_WINDOW_HU
+    else:
+        above = image[image > 0]
+        low, high = np.percentile(above[:: max(1, above.size // 500_000)], (1, 99)) if above.size else (0.0, 1.0)
+    return (np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+
+
+def best_planes(label: UInt8[np.ndarray, "x y z"], prediction: UInt8[np.ndarray, "x y z"]) -> tuple[int, int, int]:
+    """For each axis the plane that shows most of the organs and of where the two maps differ.
+
+    Each organ counts by the share of its largest cross-section that a plane cuts, the differing voxels by their share
+    of the plane where most differ; both sums weigh the same.
+
+    >>> label = np.zeros((4, 4, 4), np.uint8); label[1:3, 1, 2] = 5
+    >>> best_planes(label, np.zeros_like(label))
+    (1, 1, 2)
+    """
+    found = []
+    wrong = label != prediction
+    for axis, size in enumerate(label.shape):
+        planes = np.moveaxis(label, axis, 0).reshape(size, -1)
+        areas = np.stack([np.bincount(plane, minlength=256)[1:] for plane in planes])  # (plane, organ)
+        areas = areas[:, areas.any(axis=0)]
+        cut = (areas / areas.max(axis=0, initial=1)).sum(axis=1) if areas.size else np.zeros(size)
+        differing = wrong.sum(axis=tuple(other for other in range(3) if other != axis))
+        worth = cut / max(cut.max(), 1e-9) + differing / max(differing.max(), 1)
+        # The middle one where nothing is to be seen anywhere.
+        found.append(int(np.argmax(worth)) if worth.any() else size // 2)
+    return found[0], found[1], found[2]
+
+
+def planes_of(image: Volume, label: np.ndarray, prediction: np.ndarray, modality: str) -> list[Plane]:
+    """The axial, coronal and sagittal plane of a case; `label` and `prediction` are (x, y, z) on the image's grid."""
+    scan = to_canonical(image)
+    maps = [to_canonical(Volume(array, image.affine)).array for array in (label, prediction)]
+    box = _around(np.maximum(maps[0], maps[1]), scan.spacing_mm)
+    inside_label, inside_prediction = maps[0][box], maps[1][box]
+    at = best_planes(inside_label, inside_prediction)
+    levels = grey_levels(scan.array, modality)[box]
+    extent_mm = max(n * mm for n, mm in zip(levels.shape, scan.spacing_mm, strict=True))
+    pixel_mm = max(FINEST_PIXEL_MM, min(scan.spacing_mm), extent_mm / LONGEST_PIXELS)
+    planes = []
+    for view, axis in zip(VIEWS, (2, 1, 0), strict=True):
+        spacing = [mm for a, mm in enumerate(scan.spacing_mm) if a != axis]
+        shown = [
+            _upright(np.take(volume, at[axis], axis), spacing, pixel_mm, smooth=volume is levels)
+            for volume in (levels, inside_label, inside_prediction)
+        ]
+        planes.append(
+            Plane(view, *shown, pixel_mm=pixel_mm, position=at[axis] + box[axis].start, of=scan.shape[axis])
+        )
+    return planes
+
+
+def _around(organs: np.ndarray, spacing_mm: Sequence[float]) -> tuple[slice, slice, slice]:
+    """The box around all organs and a margin of the body; the whole scan where there are none."""
+    found = ndimage.find_objects((organs > 0).astype(np.uint8), max_label=1)[0]
+    sides = found or tuple(slice(0, n) for n in organs.shape)
+    x, y, z = (
+        slice(max(0, side.start - round(MARGIN_MM / mm)), min(n, side.stop + round(MARGIN_MM / mm)))
+        for side, n, mm in zip(sides, organs.shape, spacing_mm, strict=True)
+    )
+    return x, y, z
+
+
+def _upright(plane: np.ndarray, spacing_mm: Sequence[float], pixel_mm: float, *, smooth: bool) -> np.ndarray:
+    """A plane of canonical axes with its last axis from top to bottom, right and front on the left."""
+    picture = Image.fromarray(np.ascontiguousarray(plane.T[::-1, ::-1]))
+    width, height = (max(1, round(n * mm / pixel_mm)) for n, mm in zip(plane.shape, spacing_mm, strict=True))
+    how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    return np.asarray(picture.resize((width, height), how))
+
+
+def save_planes(path: Path, planes: Sequence[Plane]) -> None:
+    """Write the planes of a case as one compressed file, whole or not at all."""
+    arrays: dict[str, np.ndarray] = {}
+    for plane in planes:
+        for part in ("grey", "label", "prediction"):
+            arrays[f"{plane.view}_{part}"] = getattr(plane, part)
+        arrays[f"{plane.view}_where"] = np.array([plane.pixel_mm, plane.position, plane.of], np.float64)
+    with whole_file(path) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load_planes(path: Path) -> list[Plane]:
+    """The planes that `save_planes` wrote.
+
+    Raises:
+        AmosError: no such file, or one that holds no planes.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            planes = []
+            for view in VIEWS:
+                where: Float[np.ndarray, "3"] = arrays[f"{view}_where"]
+                shown = [arrays[f"{view}_{part}"] for part in ("grey", "label", "prediction")]
+                if len({part.shape for part in shown}) != 1 or any(p.dtype != np.uint8 or p.ndim != 2 for p in shown):
+                    raise ValueError(view)
+                planes.append(Plane(view, *shown, float(where[0]), int(where[1]), int(where[2])))
+    except FileNotFoundError:
+        raise AmosError(f"{path}: no such picture") from None
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
+        raise AmosError(f"{path}: holds no planes of a case; remove it") from None
+    return planes
+
+
+def keep_picture(folder: Path, case: Case, prediction: np.ndarray, reference: Volume) -> None:
+    """Write the planes of a scored case to `folder/CASE.npz`.
+
+    Raises:
+        AmosError: the scan cannot be read.
+    """
+    image = read_image(case.image)
+    save_planes(folder / f"{case.case}.npz", planes_of(image, reference.array, prediction, case.modality))
