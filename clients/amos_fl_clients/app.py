@@ -4,8 +4,10 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 
+import numpy as np
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -17,10 +19,12 @@ from amos_fl.files import write_json
 from amos_fl.inference.evaluate import CaseScore, evaluate_cases
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.networks.registry import build_network
+from amos_fl.report.pictures import keep_picture
 from amos_fl.runs.events import Listener, SiteWork, silent
 from amos_fl.runs.results import scores_to_json
 from amos_fl.runs.weights import arrays_of, load_arrays
 from amos_fl.training.loop import StepReport, train
+from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan
 from amos_fl.volumes.prepare import prepare_cases
 from amos_fl.volumes.store import PreparedCase
@@ -173,6 +177,12 @@ def make_client_app(
         cases = _own_cohort(settings).of(split=split, labelled=True)
         network = _loaded_network(message, task, settings.device)
         torch.set_num_threads(task.training.threads)
+
+        def on_scored(case: Case, prediction: np.ndarray, reference: Volume) -> None:
+            if settings.pictures is not None and split == "test":
+                with suppress(AmosError, OSError):  # a score counts without its picture
+                    keep_picture(settings.pictures, case, prediction, reference)
+
         results = evaluate_cases(
             network,
             list(zip(cases, _prepare(settings, task, cases), strict=True)),
@@ -185,6 +195,7 @@ def make_client_app(
             batch_size=task.inference_batch_size,
             check=check,
             on_case=lambda done, total: listen(SiteWork(settings.site, "evaluate", round_number, done, total)),
+            on_scored=on_scored,
             save_to=settings.predictions if split == "test" else None,
         )
         scores = Scores()

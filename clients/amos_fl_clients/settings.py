@@ -22,6 +22,8 @@ class SiteSettings(BaseModel):
     share_case_scores: Literal["none", "named"] = "none"
     predictions: Path | None = None
     """A folder at the site for the predictions of its test cases; none: they are not kept."""
+    pictures: Path | None = None
+    """A folder at the site for planes of its test cases, which a report shows; none: they are not kept."""
 
 
 def write_settings(settings: SiteSettings, path: Path) -> None:

@@ -36,6 +36,7 @@ def lay_out_sites(folder: RunFolder, cohort: Cohort, config: RunConfig, store: P
             device=config.device,
             share_case_scores="named",
             predictions=folder.path.resolve() / "predictions" / site if config.evaluation.predictions else None,
+            pictures=own / "pictures",
         )
         settings.state.mkdir(parents=True, exist_ok=True)
         write_settings(settings, own / "site.json")
