@@ -1,0 +1,185 @@
+"""The statistics of a comparison: means over cases and organs, their intervals, a paired test, Holm's correction.
+
+A mean is the project's everywhere (`amos_fl.metrics.scores`): per organ over the cases that count, then over the
+organs. An interval is that of a bootstrap over the cases within each site, 2.5 to 97.5 %. A draw takes n - 1 of a
+site's n cases and scales them up, because n draws of n understate the variance by (n - 1) / n, which is half of it
+where a site has two cases (Rao and Wu, JASA 83:231, 1988). Fewer than six cases get no interval and no test.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+LEAST_CASES = 6
+"""With fewer cases a two-sided exact test cannot reach 0.05 (2 / 2**5), and an interval would only look like one."""
+TIE = 1e-10
+"""Permuted means nearer than this to the observed one are equal to it: sums of floats round."""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """One score of one arm: per case and organ the sum over its runs and how much of them counted.
+
+    With one run `counts` is 1 where the organ counts in the case and 0 where not, and `sums` the score there. Several
+    runs (seeds, or the models of other sites) add up divided by their number.
+    """
+
+    sums: Float[np.ndarray, "case organ"]
+    counts: Float[np.ndarray, "case organ"]
+
+    @classmethod
+    def of(cls, runs: Sequence[Float[np.ndarray, "case organ"]]) -> "Marks":
+        """The marks of runs on the same cases; NaN where an organ does not count.
+
+        >>> Marks.of([np.array([[0.5, np.nan]]), np.array([[0.7, 0.0]])]).counts
+        array([[1. , 0.5]])
+        """
+        scores = np.stack(runs)  # (run, case, organ)
+        counted = ~np.isnan(scores)
+        return cls(np.where(counted, scores, 0.0).mean(axis=0), counted.mean(axis=0))
+
+    def only(self, cases: Sequence[int], organs: Sequence[int]) -> "Marks":
+        """The marks of some of the cases and organs, by their positions."""
+        rows, columns = np.asarray(cases, int)[:, None], np.asarray(organs, int)[None, :]
+        return Marks(self.sums[rows, columns], self.counts[rows, columns])
+
+    def cases_per_organ(self) -> list[int]:
+        """How many cases count for each organ, in any run; behind them how many count at all."""
+        counted = self.counts > 0
+        return [*counted.sum(axis=0).tolist(), int(counted.any(axis=1).sum())]
+
+
+def means(marks: Marks, weights: Float[np.ndarray, "draw case"] | None = None) -> Float[np.ndarray, "draw organs+mean"]:
+    """Per draw the mean of each organ over its cases, and behind them the mean of the organs; NaN where none counts.
+
+    `weights` says how often a case is in a draw; without them there is one draw, every case once.
+
+    >>> two_cases = Marks.of([np.array([[0.9, 0.4], [0.7, np.nan]])])
+    >>> means(two_cases).round(6).tolist()
+    [[0.8, 0.4, 0.6]]
+    """
+    if weights is None:
+        weights = np.ones((1, len(marks.sums)))
+    return _with_mean(weights @ marks.sums, weights @ marks.counts)
+
+
+def _with_mean(sums: Float[np.ndarray, "draw organ"], counts: Float[np.ndarray, "draw organ"]) -> np.ndarray:
+    known = counts > TIE
+    organs = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=known)
+    number = known.sum(axis=1)
+    total = np.where(known, organs, 0.0).sum(axis=1)
+    mean = np.divide(total, number, out=np.full(len(sums), np.nan), where=number > 0)
+    return np.concatenate([organs, mean[:, None]], axis=1)
+
+
+def draws_within(
+    strata: Sequence[str], resamples: int, random: np.random.Generator
+) -> Float[np.ndarray, "draw case"] | None:
+    """How often each case is in each bootstrap draw, cases being drawn within their stratum (their site).
+
+    A stratum with one case has no spread of its own: it is drawn together with the smallest other one, which can
+    only widen an interval. None where there is a single case.
+    """
+    members: dict[str, list[int]] = {}
+    for case, stratum in enumerate(strata):
+        members.setdefault(stratum, []).append(case)
+    by_size = sorted(members.values(), key=len)
+    alone = [group for group in by_size if len(group) == 1]
+    groups = [group for group in by_size if len(group) > 1]
+    if alone:
+        pooled = [case for group in alone for case in group]
+        if len(pooled) == 1 and not groups:
+            return None
+        groups = [pooled, *groups] if len(pooled) > 1 else [pooled + groups[0], *groups[1:]]
+    weights = np.zeros((resamples, len(strata)))
+    for group in sorted(sorted(group) for group in groups):
+        n = len(group)
+        weights[:, group] = random.multinomial(n - 1, np.full(n, 1 / n), size=resamples) * (n / (n - 1))
+    return weights
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean or a difference, its 95 % interval (NaN below six cases), and how many cases went into it."""
+
+    value: float
+    low: float
+    high: float
+    cases: int
+
+    @property
+    def has_interval(self) -> bool:
+        return not math.isnan(self.low)
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the whole interval lies on one side of 0; never without one."""
+        return self.low > 0 or self.high < 0
+
+
+def estimates(
+    values: Float[np.ndarray, " number"],
+    draws: Float[np.ndarray, "draw number"] | None,
+    cases: Sequence[int],
+) -> list[Estimate]:
+    """The observed values with the intervals of their bootstrap draws, each where at least six cases count."""
+    lows, highs = np.full(len(values), np.nan), np.full(len(values), np.nan)
+    wide = [i for i, n in enumerate(cases) if n >= LEAST_CASES and not math.isnan(values[i])]
+    if draws is not None and wide:
+        chosen = np.ascontiguousarray(draws[:, wide].T)  # (number, draw), so that each sorts in one piece
+        broken = np.isnan(chosen).any(axis=1)
+        limits = np.empty((2, len(wide)))
+        limits[:, ~broken] = np.quantile(chosen[~broken], [0.025, 0.975], axis=1)
+        if broken.any():  # draws in which no case has the organ say nothing about it
+            limits[:, broken] = np.nanquantile(chosen[broken], [0.025, 0.975], axis=1)
+        lows[wide], highs[wide] = limits
+    return [Estimate(*map(float, row), n) for *row, n in zip(values, lows, highs, cases, strict=True)]
+
+
+def paired_p(a: Marks, b: Marks, permutations: int, random: np.random.Generator) -> Float[np.ndarray, " organs+mean"]:
+    """Two-sided p of the paired permutation test, per organ and for the mean of the organs.
+
+    Under the null hypothesis it does not matter which arm a case's two scores came from, so both are exchanged, case
+    by case, in every way that there is (up to 2**13 ways, exactly) or in `permutations` random ones, for which the
+    observed one counts too (Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9:39, 2010). It is the test of Fisher
+    and Pitman (Good, Permutation, Parametric and Bootstrap Tests of Hypotheses, 2005). Chosen over Wilcoxon's
+    signed-rank test because it tests the difference that is printed, a mean of organ means, and needs no rule for
+    cases whose scores are equal or 0 in both arms; on signed ranks it is Wilcoxon's exact test. NaN below six cases.
+    """
+    cases = len(a.sums)
+    observed = np.abs(means(a)[0] - means(b)[0])
+    counting = np.asarray(Marks(a.sums, np.minimum(a.counts, b.counts)).cases_per_organ())
+    enough = (counting >= LEAST_CASES) & ~np.isnan(observed)
+    if not enough.any():
+        return np.full(len(observed), np.nan)
+    exact = cases <= 13
+    if exact:
+        # Exchanging all cases gives the same distance: half of the ways stand for all.
+        ways = np.arange(2 ** (cases - 1))
+        swaps = ((ways[:, None] >> np.arange(cases)[None, :]) & 1).astype(float)  # (way, case)
+    else:
+        swaps = random.integers(0, 2, size=(permutations, cases), dtype=np.int8).astype(float)
+    moved, moved_counts = swaps @ (b.sums - a.sums), swaps @ (b.counts - a.counts)
+    left = _with_mean(a.sums.sum(axis=0) + moved, a.counts.sum(axis=0) + moved_counts)
+    right = _with_mean(b.sums.sum(axis=0) - moved, b.counts.sum(axis=0) - moved_counts)
+    as_far: Bool[np.ndarray, "way number"] = np.abs(left - right) >= observed[None, :] - TIE
+    p = as_far.mean(axis=0) if exact else (as_far.sum(axis=0) + 1) / (permutations + 1)
+    return np.where(enough, p, np.nan)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment of a family of p-values (Scand. J. Stat. 6:65, 1979); NaN is no member and stays.
+
+    >>> [round(value, 6) for value in holm([0.01, 0.04, 0.03, math.nan])]
+    [0.03, 0.06, 0.06, nan]
+    """
+    order = sorted((i for i, value in enumerate(p) if not math.isnan(value)), key=lambda i: p[i])
+    adjusted = [math.nan] * len(p)
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, p[i] * (len(order) - rank)))
+        adjusted[i] = highest
+    return adjusted
