@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from amos_fl.cli.data import data_app
+from amos_fl.cli.runs import diff, runs
 from amos_fl.cli.simulate import simulate
 from amos_fl.errors import AmosError, AmosWarning, Interrupted
 
@@ -23,6 +24,8 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(simulate)
+app.command()(runs)
+app.command()(diff)
 
 INTERRUPTED = 130
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}

@@ -3,11 +3,10 @@
 import math
 from typing import TYPE_CHECKING
 
-from amos_fl.cohort.table import Cohort
-from amos_fl.runs.config import RunConfig
-from amos_fl.runs.folder import RunFolder
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # nothing here needs torch, and a command that only prints PHANTOM_NOTE should not wait for it
+    from amos_fl.cohort.table import Cohort
+    from amos_fl.runs.config import RunConfig
+    from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.results import Results, Row
 
 PHANTOM_NOTE = (
@@ -53,7 +52,7 @@ def score_table(rows: "list[Row]", first: str) -> str:
     return markdown_table(head, body)
 
 
-def summary(folder: RunFolder, config: RunConfig, cohort: Cohort, results: "Results") -> str:
+def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results: "Results") -> str:
     """The text of `summary.md`."""
     ledger = folder.ledger()
     seconds = sum(entry["seconds"] for entry in ledger)

@@ -1,0 +1,139 @@
+"""`amos-fl runs` and `amos-fl diff`: what runs there are, and where two of them part."""
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amos_fl.errors import AmosError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from amos_fl.runs.difference import Change
+    from amos_fl.runs.listing import ListedGroup, ListedRun
+
+_GROUPS = ("seen CT", "seen MR", "unseen CT", "unseen MR")
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    # A pipe or a file has no width; 80 columns would fold every path.
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 160
+    return Console(highlight=False, markup=False, width=width)
+
+
+def runs(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Folders with runs.  [default: runs]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+) -> None:
+    """List runs: their state, strategy, test DSC on seen and unseen scanners, and size."""
+    from amos_fl.runs.listing import ListedGroup, list_runs
+
+    where = folders or [Path("runs")]
+    found = list_runs(where)
+    if as_json:
+        typer.echo(json.dumps([_as_json(entry) for entry in found], indent=2))
+        return
+    if not found:
+        typer.echo(f"no runs in {', '.join(map(str, where))}")
+        return
+    from rich.table import Table
+
+    from amos_fl.runs.summary import PHANTOM_NOTE
+
+    table = Table()
+    for column in ("run", "state", "arm", "strategy"):
+        table.add_column(column, overflow="fold")
+    for column in ("seed", *(f"DSC {group}" for group in _GROUPS), "MB"):
+        table.add_column(column, justify="right")
+    for entry in found:
+        if isinstance(entry, ListedGroup):
+            table.add_row(entry.name, entry.state_in_words, entry.kind, *[""] * 6, _megabytes(entry.size_bytes))
+            for number, run in enumerate(entry.runs, 1):
+                _add(table, run, "└ " if number == len(entry.runs) else "├ ")
+        else:
+            _add(table, entry, "")
+    console = _console()
+    console.print(table)
+    members = [run for entry in found for run in (entry.runs if isinstance(entry, ListedGroup) else (entry,))]
+    if any(run.synthetic for run in members):
+        console.print(f"* phantom. {PHANTOM_NOTE}")
+
+
+def _add(table: Any, run: "ListedRun", branch: str) -> None:
+    scores = (f"{run.dsc[group]:.3f}{'*' * bool(run.synthetic)}" if group in run.dsc else "" for group in _GROUPS)
+    seed = "" if run.seed is None else str(run.seed)
+    name = f"{branch}{run.name}{' *' * bool(run.synthetic)}"
+    table.add_row(
+        name, run.state_in_words, run.arm or "", run.strategy or "", seed, *scores, _megabytes(run.size_bytes)
+    )
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f}"
+
+
+def _as_json(entry: "ListedRun | ListedGroup") -> dict[str, Any]:
+    values = {**dataclasses.asdict(entry), "path": str(entry.path), "state_in_words": entry.state_in_words}
+    members = getattr(entry, "runs", None)
+    return values if members is None else {**values, "runs": [_as_json(run) for run in members]}
+
+
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Another.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,
+) -> None:
+    """Name the first round and site at which two runs part, and the settings, cases and versions that differ.
+
+    Exit code 0: the same settings, cases, rounds and scores. 1: they differ. 2: a run cannot be read.
+    """
+    from amos_fl.runs.difference import compare_folders
+
+    for path in (first, second):
+        if (path / "group.yaml").is_file():
+            raise AmosError(f"{path}: is a group of runs; name one of the runs in it")
+    found = compare_folders(first, second)
+    if as_json:
+        typer.echo(json.dumps({"same": found.same, **dataclasses.asdict(found)}, indent=2))
+        raise typer.Exit(int(not found.same))
+    console = _console()
+    _print_changes(console, "settings that differ", found.settings, first, second)
+    _print_changes(console, "cases that differ", found.cases, first, second)
+    _print_changes(console, "where and how they were run", found.where, first, second)
+    one, other = found.rounds
+    if found.parting is not None:
+        console.print(found.parting.sentence)
+        _print_changes(console, f"round {found.parting.round}", found.parting.changes, first, second)
+    elif min(one, other):
+        console.print(f"the ledgers are the same over {min(one, other)} rounds")
+    if one != other:
+        console.print(f"rounds finished: {one} and {other}")
+    if found.scores:
+        console.print(found.scores)
+    if found.same:
+        console.print("the two runs are the same: settings, cases, rounds and scores")
+    raise typer.Exit(int(not found.same))
+
+
+def _print_changes(
+    console: "Console", title: str, changes: "tuple[Change, ...]", first: Path, second: Path, at_most: int = 20
+) -> None:
+    if not changes:
+        return
+    from rich.table import Table
+
+    table = Table("", str(first), str(second), title=title, title_justify="left")
+    for change in changes[:at_most]:
+        table.add_row(change.name, change.first, change.second)
+    console.print(table)
+    if len(changes) > at_most:
+        console.print(f"and {len(changes) - at_most} more; --json has all of them")

@@ -1,0 +1,203 @@
+"""Runs and groups of runs found in folders, with what their small files say: state, settings, scores and size.
+
+Nothing here loads weights, validates settings or fails on a damaged run: a list of a hundred runs takes a second, and
+a run that cannot be read is in it, with the reason.
+"""
+
+import csv
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from amos_fl.errors import AmosError
+
+State = Literal["finished", "running?", "stopped", "not begun", "damaged"]
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml reads a run's settings ten times faster
+_DEEPEST = 2
+_QUIET_S = 600.0
+_REMAINS = ("versions.json", "ledger.jsonl", "checkpoints")
+
+
+@dataclass(frozen=True)
+class ListedRun:
+    """A run as its folder shows it.
+
+    `dsc` and `nsd` are the mean test scores by group (`seen CT`, `unseen MR`); a group without a score is not there.
+    `gaps` counts the rounds in which a site was missing, `size_bytes` all files below the folder. What a damaged
+    folder does not tell is None, and `problem` says what is wrong with it.
+    """
+
+    path: Path
+    name: str
+    state: State
+    round: int = 0
+    rounds: int | None = None
+    arm: str | None = None
+    strategy: str | None = None
+    seed: int | None = None
+    synthetic: bool | None = None
+    dsc: dict[str, float] = field(default_factory=dict)
+    nsd: dict[str, float] = field(default_factory=dict)
+    gaps: int = 0
+    size_bytes: int = 0
+    problem: str = ""
+
+    @property
+    def state_in_words(self) -> str:
+        """The state as a list shows it.
+
+        >>> ListedRun(Path("runs/a"), "a", "stopped", round=3, rounds=10).state_in_words
+        'stopped at round 3 of 10'
+        """
+        match self.state:
+            case "damaged":
+                return f"damaged: {self.problem}"
+            case "stopped" if self.round == self.rounds:
+                return f"stopped after round {self.round}, before its last scores"
+            case "stopped":
+                return f"stopped at round {self.round} of {self.rounds}"
+            case "running?":
+                return f"at round {self.round} of {self.rounds}, running?"
+            case "finished" if self.gaps:
+                return f"finished, sites missing in {self.gaps} of {self.round} rounds"
+            case _:
+                return self.state
+
+
+@dataclass(frozen=True)
+class ListedGroup:
+    """A group of runs (`amos-fl local`, `finetune`, `leave-one-out`, `sweep`): its kind and its runs."""
+
+    path: Path
+    name: str
+    kind: str
+    runs: tuple[ListedRun, ...]
+    size_bytes: int
+    problem: str = ""
+
+    @property
+    def state_in_words(self) -> str:
+        if self.problem:
+            return f"damaged: {self.problem}"
+        return f"{sum(run.state == 'finished' for run in self.runs)} of {len(self.runs)} finished"
+
+
+def list_runs(folders: Sequence[Path]) -> list[ListedRun | ListedGroup]:
+    """The runs and groups in (or up to two folders below) `folders`, each once, sorted by name within a folder.
+
+    Raises:
+        AmosError: a folder is not there.
+    """
+    found: dict[Path, ListedRun | ListedGroup] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise AmosError(f"{folder}: no such folder; name one with runs, or make a run with 'amos-fl simulate'")
+        for path, name in _search(folder, folder.resolve().name, _DEEPEST):
+            if path.resolve() not in found:
+                found[path.resolve()] = _group(path, name) if (path / "group.yaml").is_file() else _run(path, name)
+    return list(found.values())
+
+
+def _search(folder: Path, name: str, deeper: int) -> Iterator[tuple[Path, str]]:
+    """Folders that are a run, a group, or what is left of one."""
+    if any((folder / file).exists() for file in ("group.yaml", "config.yaml", *_REMAINS)):
+        yield folder, name
+    elif deeper:
+        for child in _children(folder):
+            # The folder that was asked for is known; deeper ones are part of the name.
+            yield from _search(child, child.name if deeper == _DEEPEST else f"{name}/{child.name}", deeper - 1)
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _group(path: Path, name: str) -> ListedGroup:
+    members = {child.name for child in _children(path) if (child / "config.yaml").exists()}
+    kind, problem = "", ""
+    try:
+        data = yaml.load((path / "group.yaml").read_text(encoding="utf-8"), _LOADER)
+        kind, members = str(data["kind"]), members | {str(run) for run in data["runs"]}
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        problem = "group.yaml cannot be read"
+    runs = tuple(_run(path / member, member) for member in sorted(members))
+    return ListedGroup(path, name, kind, runs, _size(path), problem)
+
+
+def _run(path: Path, name: str) -> ListedRun:
+    size = _size(path)
+    if not (path / "config.yaml").is_file():
+        return ListedRun(path, name, "damaged", size_bytes=size, problem="there is no config.yaml in it")
+    reading = "config.yaml"
+    try:
+        settings = yaml.load((path / reading).read_text(encoding="utf-8"), _LOADER)
+        known: dict[str, Any] = {
+            "rounds": int(settings["rounds"]),
+            "arm": str(settings.get("arm", "federated")),
+            "strategy": str(settings["strategy"]),
+            "seed": int(settings["seed"]),
+            "size_bytes": size,
+        }
+        reading = "versions.json"
+        known["synthetic"] = bool(json.loads((path / reading).read_text(encoding="utf-8"))["synthetic"])
+        reading = "ledger.jsonl"
+        lines = (path / reading).read_text(encoding="utf-8").splitlines() if (path / reading).is_file() else []
+        last = json.loads(lines[-1]) if lines else {"round": 0, "seconds": 0.0}
+        known |= {"round": int(last["round"]), "gaps": sum('"missing": {}' not in line for line in lines)}
+        state = _state(path, float(last["seconds"]), begun=bool(lines))
+        reading = "scores_by_site.csv"
+        dsc, nsd = _group_scores(path / reading) if state == "finished" else ({}, {})
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError, csv.Error):
+        there = "cannot be read" if (path / reading).is_file() else "is missing"
+        return ListedRun(path, name, "damaged", size_bytes=size, problem=f"{reading} {there}")
+    return ListedRun(path, name, state, dsc=dsc, nsd=nsd, **known)
+
+
+def _state(path: Path, seconds_of_a_round: float, *, begun: bool) -> State:
+    """Whether a run goes on is a guess, from how long ago it left a trace and how long its rounds take."""
+    if (path / "summary.md").is_file() and (path / "model" / "weights.safetensors").is_file():
+        return "finished"
+    traces = [path / "ledger.jsonl", path / "checkpoints", path / "evaluations", path / "sites"]
+    traces += (path / "sites").glob("*/state")
+    newest = max((trace.stat().st_mtime for trace in traces if trace.exists()), default=None)
+    if newest is None:
+        return "not begun"
+    if time.time() - newest < max(_QUIET_S, 3 * seconds_of_a_round):
+        return "running?"
+    return "stopped" if begun or (path / "sites").exists() else "not begun"
+
+
+def _group_scores(file: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """DSC and NSD by group; `scores_by_site.csv` has the groups below its sites."""
+    with file.open(newline="", encoding="utf-8") as text:
+        rows = [row for row in csv.DictReader(text) if row["name"] == f"{row['group']} {row['modality']}"]
+    dsc, nsd = ({row["name"]: float(row[key]) for row in rows if row[key]} for key in ("dsc", "nsd"))
+    return dsc, nsd
+
+
+def _size(folder: Path) -> int:
+    """The bytes of all files below a folder; links count as themselves, and what vanishes meanwhile not at all."""
+    total = 0
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    if entry.is_dir(follow_symlinks=False):
+                        total += _size(Path(entry.path))
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+                except OSError:
+                    continue
+    except OSError:
+        return total
+    return total
