@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,61 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder(parent: Path | str) -> Iterator[Path]:
+    """Yield a new hidden folder inside `parent`, removed at the end whatever happens; `remove_abandoned` knows it."""
+    folder = _beside(Path(parent) / "work")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+_UNFINISHED = re.compile(r"\.(\d+)-[0-9a-f]{8}\.tmp\..+")
+ABANDONED_S = 3600.0
+CERTAINLY_ABANDONED_S = 86400.0
+
+
+def remove_abandoned(paths: Iterable[Path]) -> list[Path]:
+    """Remove those of `paths` that a process began to write and did not live to finish; return them.
+
+    A name of ours carries the process's id. An id says little by itself: the process may run on another host of a
+    shared disk, and in a container every process has the same few. So an unfinished file also has to be left alone
+    for an hour where there is no such process here, and for a day where there is one.
+    """
+    removed = []
+    for path in paths:
+        match = _UNFINISHED.fullmatch(path.name)
+        if match is None or _untouched_s(path) < (CERTAINLY_ABANDONED_S if _alive(int(match[1])) else ABANDONED_S):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        removed.append(path)
+    return removed
+
+
+def _untouched_s(path: Path) -> float:
+    """Seconds since the last change of a file or of anything in a folder; none where it is gone meanwhile."""
+    try:
+        inside = path.rglob("*") if path.is_dir() else ()
+        return time.time() - max(entry.lstat().st_mtime for entry in (path, *inside))
+    except OSError:
+        return 0.0
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's
+        return True
+    return True
 
 
 def write_text(path: Path | str, text: str) -> None:

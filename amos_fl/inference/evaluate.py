@@ -1,6 +1,6 @@
 """Cases through a network, scored against their own label files on their own grids."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def evaluate_cases(
     on_case: Callable[[int, int], None] | None = None,
     on_scored: Callable[[Case, np.ndarray, Volume], None] | None = None,
     save_to: Path | None = None,
+    labels: Collection[int] = (),
 ) -> list[CaseScore]:
     """Predict and score each case, in order; organs that were not annotated in a case are skipped.
 
@@ -72,7 +73,7 @@ def evaluate_cases(
         )
         if save_to is not None:
             write_prediction(prediction, case.image, save_to / f"{case.case}.nii.gz")
-        reference = reference_of(case, organs)
+        reference = reference_of(case, {*organs, *labels})
         annotated = [organ for organ in organs if organ in case.annotated]
         scores = score_case(prediction, reference.array, reference.spacing_mm, annotated, tolerance_mm)
         results.append(CaseScore(case.case, case.site, case.modality, scores))
@@ -83,7 +84,7 @@ def evaluate_cases(
     return results
 
 
-def reference_of(case: Case, organs: Sequence[int]) -> Volume:
+def reference_of(case: Case, organs: Collection[int]) -> Volume:
     """The label map of a case on the grid of its scan, in the file's orientation.
 
     Raises:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import UInt8
 from torch import nn
 
+from amos_fl.device import memory_said
 from amos_fl.errors import AmosError
 from amos_fl.inference.restore import restore
 from amos_fl.inference.windows import finished_planes
@@ -28,6 +29,7 @@ def predict_case(
     batch_size: int = 1,
     mixed_precision: bool = False,
     check: Callable[[], None] | None = None,
+    probabilities: UInt8[np.ndarray, "x y z class"] | None = None,
 ) -> UInt8[np.ndarray, "x y z"]:
     """The label map of a case on its scan's own grid and in its file's orientation.
 
@@ -39,9 +41,10 @@ def predict_case(
         batch_size: windows per forward pass.
         mixed_precision: half precision, on CUDA devices only.
         check: called before each batch of windows; it may raise to stop.
+        probabilities: filled, where given, with the classes' probabilities as `restore` says.
 
     Raises:
-        AmosError: an overlap or batch size that is none.
+        AmosError: an overlap or batch size that is none, or a case too large for the device's memory.
     """
     if not 0 <= overlap < 1:
         raise AmosError(f"overlap is {overlap}; it must be at least 0 and less than 1")
@@ -49,21 +52,23 @@ def predict_case(
         raise AmosError(f"the batch size of inference is {batch_size}; it must be at least 1")
     training = network.training
     network.eval()
+    remedy = "lower the batch size of inference (--batch-size, or evaluation.batch_size of a run), or use --device cpu"
     try:
-        planes = finished_planes(
-            network,
-            prepared,
-            plan.patch,
-            1 + len(organs),
-            device=torch.device(device),
-            overlap=overlap,
-            mirror=mirror,
-            batch_size=batch_size,
-            mixed_precision=mixed_precision,
-            check=check,
-        )
-        with torch.inference_mode():
-            return restore(planes, prepared.shape, prepared.geometry, organs)
+        with memory_said(f"{prepared.case}: predicting it with {batch_size} windows at a time", remedy):
+            planes = finished_planes(
+                network,
+                prepared,
+                plan.patch,
+                1 + len(organs),
+                device=torch.device(device),
+                overlap=overlap,
+                mirror=mirror,
+                batch_size=batch_size,
+                mixed_precision=mixed_precision,
+                check=check,
+            )
+            with torch.inference_mode():
+                return restore(planes, prepared.shape, prepared.geometry, organs, probabilities)
     finally:
         network.train(training)
 

@@ -13,7 +13,11 @@ from amos_fl.volumes.store import Geometry, Triple
 
 
 def restore(
-    planes: Iterable[Float[Tensor, "class x y"]], shape: Triple, geometry: Geometry, organs: Sequence[int]
+    planes: Iterable[Float[Tensor, "class x y"]],
+    shape: Triple,
+    geometry: Geometry,
+    organs: Sequence[int],
+    probabilities: UInt8[np.ndarray, "x y z class"] | None = None,
 ) -> UInt8[np.ndarray, "x y z"]:
     """The label map on the scan's own grid and in its file's orientation, from planes along z.
 
@@ -24,12 +28,16 @@ def restore(
     Args:
         planes: as many as `shape[2]`, each (1 + organs, shape[0], shape[1]).
         shape: of the prepared case, (x, y, z).
+        probabilities: filled, where given, with the probabilities that the argmax is taken of, in steps of 1/255; on
+            the same grid as the result, but in canonical voxel order. Outside the crop it is all background.
     """
     values = np.array([0, *organs], dtype=np.uint8)
     # Slices contiguous: they are written one by one, and it is how NIfTI stores them.
     whole = np.zeros(geometry.shape, dtype=np.uint8, order="F")
     (x_low, x_high), (y_low, y_high), (z_low, _) = geometry.crop
     size = geometry.crop_shape
+    if probabilities is not None:
+        probabilities[..., 0] = 255
     source = iter(planes)
     taken = -1
     lower = upper = torch.empty(0)
@@ -45,4 +53,7 @@ def restore(
             mixed = interpolate(mixed[None], size=size[:2], mode="bilinear", align_corners=False)[0]
         classes = mixed.max(dim=0).indices.cpu().numpy()  # three times as fast as argmax on a CPU
         whole[x_low:x_high, y_low:y_high, z_low + plane] = values[classes]
+        if probabilities is not None:
+            steps = (mixed * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+            probabilities[x_low:x_high, y_low:y_high, z_low + plane] = steps
     return np.asfortranarray(from_canonical(whole, np.array(geometry.orientation)))

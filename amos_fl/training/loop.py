@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from amos_fl.device import memory_said
 from amos_fl.errors import AmosError, TrainingDiverged
 from amos_fl.patches.ahead import draw_batches
 from amos_fl.patches.sampler import TrainingCase
@@ -78,7 +79,7 @@ def train(
 
     Raises:
         TrainingDiverged: the loss or its gradient is not finite; the weights are those before that step.
-        AmosError: no labelled case, or steps beyond `total_steps`.
+        AmosError: no labelled case, steps beyond `total_steps`, or batches too large for the GPU's memory.
     """
     if first_step < 0 or steps < 0 or first_step + steps > total_steps:
         raise AmosError(
@@ -96,7 +97,11 @@ def train(
     # A scale that small networks' gradients survive from the first step on: the scaler starts anew at every call.
     scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=half)
     numbers = range(first_step, first_step + steps)
-    with _threads(settings.threads):
+    remedy = "lower training.batch_size or the plan's patch, or use --device cpu"
+    with (
+        _threads(settings.threads),
+        memory_said(f"site {site}: training with batches of {settings.batch_size}", remedy),
+    ):
         network.train()
         try:
             batches = draw_batches(cases, plan, settings, organs, seed=seed, site=site, steps=numbers)

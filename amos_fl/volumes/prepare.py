@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from scipy import ndimage
 
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
-from amos_fl.files import sha256_of_file, sha256_of_json, write_json
+from amos_fl.files import remove_abandoned, sha256_of_file, sha256_of_json, write_json
 from amos_fl.randomness import generator
 from amos_fl.volumes.body import body_box, crop
 from amos_fl.volumes.nifti import orientation_of, read_image, read_label, reconcile, to_canonical
@@ -93,12 +94,19 @@ def prepare_case(case: Case, plan: Plan, store: Path, organs: Collection[int]) -
         key = prepared_key(case, plan, store, organs)
         folder = store / key[:2] / key
         if not folder.is_dir():
+            _tidy(store)
             _prepare(case, plan, folder, organs)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise AmosError(f"{case.case}: the disk of {store} is full; free space or choose another store") from None
         raise AmosError(f"{case.case}: cannot be prepared in {store} ({error.strerror or error})") from error
     return open_prepared(folder)
+
+
+@lru_cache(maxsize=64)
+def _tidy(store: Path) -> None:
+    """Once per process and store: remove what killed processes had begun to write there."""
+    remove_abandoned(store.glob("*/.*.tmp.*"))
 
 
 def _prepare(case: Case, plan: Plan, folder: Path, organs: Collection[int]) -> None:

@@ -1,0 +1,41 @@
+"""Which device a network runs on, and what is said when its memory does not suffice."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from amos_fl.errors import AmosError
+
+
+def device_named(name: str) -> str:
+    """A device that this machine has; `auto` is a GPU where there is one.
+
+    Raises:
+        AmosError: no such device.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        raise AmosError(f"device {name!r} is none; there are cpu, cuda, cuda:1 and so on, mps, and auto")
+    if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
+        raise AmosError(f"device {name}: this machine has no such GPU; use --device cpu")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise AmosError("device mps: this machine has none; use --device cpu")
+    return name
+
+
+@contextmanager
+def memory_said(what: str, remedy: str) -> Iterator[None]:
+    """Turn a GPU's lack of memory into one sentence: `what` did not fit, and `remedy` is what to do.
+
+    Raises:
+        AmosError: the device ran out of memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        # What torch keeps for itself would be missing when the next, smaller case is tried.
+        torch.cuda.empty_cache()
+        raise AmosError(f"{what} does not fit into the GPU's memory; {remedy}") from None

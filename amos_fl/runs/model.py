@@ -1,0 +1,106 @@
+"""The network that a run ended with, from its run folder or from a copy of its `model/` folder alone."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import nn
+
+from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_file
+from amos_fl.networks.registry import build_network
+from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.weights import load_arrays, read_arrays
+from amos_fl.volumes.plan import Plan
+
+WEIGHTS, NETWORK = "weights.safetensors", "network.json"
+
+
+class InferenceSettings(BaseModel):
+    """How a run scored its test cases: what gives the same label maps again, on the same CPU type bit for bit."""
+
+    model_config = ConfigDict(frozen=True)
+
+    overlap: float = Field(default=0.5, ge=0, lt=1)
+    mirror: bool = False
+    batch_size: int = Field(default=4, ge=1)
+    threads: int = Field(default=2, ge=1)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network and all that is needed to use it.
+
+    `organs` are label values and names in the order of the network's channels. `modalities` are those it was
+    trained on, empty where a folder of an older version doesn't say. `run` is None for a `model/` folder that lies
+    apart from its run.
+    """
+
+    folder: Path
+    architecture: str
+    plan: Plan
+    organs: dict[int, str]
+    round: int
+    modalities: tuple[str, ...]
+    synthetic: bool
+    inference: InferenceSettings
+    run: RunFolder | None
+
+    def network(self, device: str = "cpu") -> nn.Module:
+        """The network with its weights, in evaluation mode on `device`.
+
+        Raises:
+            AmosError: the weights are missing, damaged, or of another network.
+        """
+        network = build_network(self.architecture, self.plan, len(self.organs), seed=0)
+        load_arrays(network, read_arrays(self.folder / WEIGHTS))
+        return network.to(device).eval()
+
+    def weights_sha256(self) -> str:
+        """The SHA-256 of the file of weights."""
+        return sha256_of_file(self.folder / WEIGHTS)
+
+
+def read_model(path: Path) -> Model:
+    """The model in a run folder (`RUN/model/`), or in a `model/` folder copied elsewhere.
+
+    Raises:
+        AmosError: there is none, the run has not come to its end, or a file of it is damaged.
+    """
+    run = RunFolder(path) if (path / "config.yaml").is_file() else None
+    folder = path / "model" if run else path
+    if not (folder / NETWORK).is_file() and run is None and (path.parent / "config.yaml").is_file():
+        raise AmosError(f"{path}: holds no model; give the run folder {path.parent}")
+    if not (folder / NETWORK).is_file() or not (folder / WEIGHTS).is_file():
+        if run is not None:
+            raise AmosError(f"{path}: this run has not come to its end; continue it with 'amos-fl simulate --resume'")
+        what = "holds neither a run nor a model" if path.is_dir() else "no such folder"
+        raise AmosError(f"{path}: {what}; give a run folder, or a copy of its model/ with {NETWORK} and {WEIGHTS}")
+    try:
+        about: dict[str, Any] = json.loads((folder / NETWORK).read_text(encoding="utf-8"))
+        known = run is not None and "inference" not in about  # written before network.json said so
+        return Model(
+            folder=folder,
+            architecture=about["model"],
+            plan=Plan.model_validate(about["plan"]),
+            organs=dict(sorted((int(label), str(organ)) for label, organ in about["organs"].items())),
+            round=int(about["round"]),
+            modalities=tuple(about.get("modalities", ())),
+            synthetic=bool(about.get("synthetic", run.synthetic if run else False)),
+            inference=_recorded(run) if run and known else InferenceSettings.model_validate(about.get("inference", {})),
+            run=run,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
+        raise AmosError(f"{folder / NETWORK}: is damaged; copy it again from its run") from None
+
+
+def _recorded(run: RunFolder) -> InferenceSettings:
+    config = run.config()
+    return InferenceSettings(
+        overlap=config.evaluation.overlap,
+        mirror=config.evaluation.mirror,
+        batch_size=config.evaluation.batch_size,
+        threads=config.training.threads,
+    )
