@@ -18,6 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 from amos_fl.errors import AmosError, RunStopped
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.config import RunConfig
+from amos_fl.runs.difference import fingerprint_of
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.selection import choose_round, seen_and_unseen_dsc
@@ -27,6 +28,7 @@ from amos_fl_clients.messages import (
     CONFIG,
     DESCRIBE,
     METRICS,
+    BadUpdate,
     Description,
     Task,
     agreed_weight,
@@ -63,6 +65,14 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
         site_timeout_s=config.site_timeout_s,
         prepare_workers=config.prepare_workers,
     )
+
+
+def _fingerprint(reply: Message) -> str | None:
+    """The check value of a site's update; None for one that will be refused."""
+    try:
+        return fingerprint_of(views_of(reply.content.array_records[ARRAYS]))
+    except (KeyError, BadUpdate):
+        return None
 
 
 @dataclass
@@ -198,6 +208,7 @@ class Federation:
                         "seconds": round(float(cast(float, metrics["seconds"])), 3),
                         "bytes_down": sizes[site],
                         "bytes_up": size_in_bytes(reply),
+                        "update_fingerprint": _fingerprint(reply),
                     }
                 yield site, reply
                 del reply
