@@ -122,7 +122,9 @@ def test_what_cannot_be_scored_is_refused_in_a_sentence(prediction, settings, sa
 unit = st.floats(0.0, 1.0)
 volumes_ml = st.floats(0.0, 5000.0)
 organ_scores = st.one_of(
-    st.builds(OrganScore, unit, unit, st.just("scored"), volumes_ml, volumes_ml),
+    st.builds(
+        OrganScore, unit, unit, st.just("scored"), volumes_ml, volumes_ml, st.just(math.nan) | st.floats(0.0, 500.0)
+    ),
     st.builds(
         OrganScore, st.just(0.0), st.just(0.0), st.sampled_from(["missed", "hallucinated"]), volumes_ml, volumes_ml
     ),
@@ -143,6 +145,7 @@ def test_merging_sites_in_any_order_equals_pooling_their_cases(cases, random):
     assert math.isnan(pooled.mean_dsc()) == math.isnan(merged.mean_dsc())
     if not math.isnan(pooled.mean_dsc()):
         assert (merged.mean_dsc(), merged.mean_nsd()) == (pooled.mean_dsc(), pooled.mean_nsd())
+        assert repr(merged.mean_hd95_mm()) == repr(pooled.mean_hd95_mm())
 
 
 @given(st.lists(case_scores, min_size=1))
@@ -208,6 +211,7 @@ def test_mr_is_reported_over_thirteen_organs_and_other_cohorts_over_all_of_their
         {"cases": -1, "organs": {}},
         {"cases": 1, "organs": {"6": {"dsc_sum": 0.5, "counted": 1}}},
         {"cases": 1, "organs": {"6": {"dsc_sum": 2**41, "counted": 1}}},
+        {"cases": 1, "organs": {"6": {"counted": 1, "hd95_counted": 2}}},
         {"cases": 1, "organs": [6]},
         "none",
     ],
@@ -243,15 +247,60 @@ def test_a_table_of_scores_reads_back_as_it_was_written(tmp_path_factory, cases)
 
 def test_a_table_has_one_row_per_case_and_organ_with_the_organ_named(tmp_path):
     scores = {
-        6: OrganScore(0.5, 0.25, "scored", 1500.0, 1400.5),
+        6: OrganScore(0.5, 0.25, "scored", 1500.0, 1400.5, hd95_mm=4.5),
         14: OrganScore(math.nan, math.nan, "absent", 0.0, 0.0),
     }
     write_scores(tmp_path / "scores.csv", [CaseScores("amos_0001", "A", "CT", True, "test", scores)])
     assert (tmp_path / "scores.csv").read_text().splitlines() == [
-        "case,site,modality,seen,split,organ,organ_name,dsc,nsd,outcome,reference_ml,predicted_ml",
-        "amos_0001,A,CT,yes,test,6,liver,0.5,0.25,scored,1500.0,1400.5",
-        "amos_0001,A,CT,yes,test,14,bladder,,,absent,0.0,0.0",
+        "case,site,modality,seen,split,organ,organ_name,dsc,nsd,outcome,reference_ml,predicted_ml,hd95_mm,volume_error_ml",
+        "amos_0001,A,CT,yes,test,6,liver,0.5,0.25,scored,1500.0,1400.5,4.5,-99.5",
+        "amos_0001,A,CT,yes,test,14,bladder,,,absent,0.0,0.0,,0.0",
     ]
+
+
+def test_a_table_from_before_hd95_was_measured_is_read(tmp_path):
+    (tmp_path / "scores.csv").write_text(
+        "case,site,modality,seen,split,organ,organ_name,dsc,nsd,outcome,reference_ml,predicted_ml\n"
+        "amos_0001,A,CT,yes,test,6,liver,0.5,0.25,scored,1500.0,1400.5\n"
+    )
+    (case,) = read_scores(tmp_path / "scores.csv")
+    assert case.scores == {6: OrganScore(0.5, 0.25, "scored", 1500.0, 1400.5)}
+
+
+def test_label_15_is_named_after_the_patients_sex_where_it_is_known(tmp_path):
+    score = {15: OrganScore(0.5, 0.2, "scored", 1.0, 1.0)}
+    cases = [CaseScores(name, "", "CT", False, "", score) for name in ("a", "b", "c")]
+    write_scores(tmp_path / "scores.csv", cases, sexes={"a": "M", "b": "F"})
+    rows = (tmp_path / "scores.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[6] for row in rows] == ["prostate", "uterus", "prostate/uterus"]
+    assert read_scores(tmp_path / "scores.csv") == cases
+
+
+def test_volumes_and_hd95_add_up_over_the_cases_that_have_them():
+    scores = Scores.of(
+        [
+            {1: OrganScore(0.8, 0.6, "scored", 10.0, 13.0, hd95_mm=4.0)},
+            {1: OrganScore(0.7, 0.6, "scored", 10.0, 9.0, hd95_mm=1.0), 2: OrganScore(1.0, 1.0, "absent", 0.0, 0.0)},
+            {1: OrganScore(0.0, 0.0, "missed", 5.0, 0.0)},
+        ]
+    )
+    assert scores.hd95_mm(1) == pytest.approx(2.5)
+    assert scores.volume_error_ml(1) == pytest.approx((3 - 1 - 5) / 3)
+    assert scores.volume_error_ml(1, absolute=True) == pytest.approx((3 + 1 + 5) / 3)
+    assert math.isnan(scores.hd95_mm(2))
+    assert math.isnan(scores.volume_error_ml(2))
+    assert (scores.mean_hd95_mm(), scores.mean_volume_error_ml()) == (scores.hd95_mm(1), scores.volume_error_ml(1))
+
+
+def test_hd95_is_measured_where_it_is_asked_for_and_both_maps_have_the_organ():
+    prediction, reference = np.zeros((2, 12, 6, 6), np.uint8)
+    reference[1:4, 1:4, 1:4], prediction[3:6, 1:4, 1:4] = 1, 1
+    reference[8:10, 1:4, 1:4] = 2
+    scores = score_case(prediction, reference, (2, 1, 1), [1, 2], hd95=True)
+    assert scores[1].hd95_mm == 4.0
+    assert math.isnan(scores[2].hd95_mm)
+    assert math.isnan(score_case(prediction, reference, (2, 1, 1), [1])[1].hd95_mm)
+    assert scores[2].volume_error_ml == pytest.approx(-2 * 9 * 2 / 1000)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""DSC, NSD, and how cases add up to a score."""
+"""DSC, NSD, HD95, and how cases add up to a score."""
 
+from amos_fl.metrics.hausdorff import hd95
 from amos_fl.metrics.overlap import dsc
 from amos_fl.metrics.scores import OrganScore, Scores, reported_organs, score_case
 from amos_fl.metrics.surface import nsd
@@ -10,6 +11,7 @@ __all__ = [
     "OrganScore",
     "Scores",
     "dsc",
+    "hd95",
     "nsd",
     "read_scores",
     "reported_organs",

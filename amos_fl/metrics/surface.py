@@ -9,7 +9,7 @@ grid corners within the tolerance.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -49,7 +49,7 @@ def nsd(
         )
     spacing = checked_spacing(spacing_mm)
     tolerance = checked_tolerance(tolerance_mm)
-    box = _joint_box(prediction, reference)
+    box = joint_box(prediction, reference)
     if box is None:
         return float("nan")
     return nsd_of_crops(prediction[box], reference[box], spacing, tolerance)
@@ -62,9 +62,9 @@ def nsd_of_crops(
     offsets = _offsets_within(spacing, tolerance_mm)
     margin = (0, 0, 0) if offsets is None else tuple(int(reach) for reach in np.abs(offsets).max(axis=0))
     order = "F" if np.isfortran(reference) else "C"  # one for both: positions in one array are looked up in the other
-    codes = [_neighbour_codes(mask, margin, order) for mask in (prediction, reference)]
-    borders = [np.add(code, np.uint8(1)) > 1 for code in codes]  # neither all outside (0) nor all inside (255)
-    area = _areas(spacing)
+    codes = [neighbour_codes(mask, margin, order) for mask in (prediction, reference)]
+    borders = [border_of(code) for code in codes]
+    area = surface_areas(spacing)
 
     def surface_area(codes_there: np.ndarray) -> float:
         return float(np.bincount(codes_there, minlength=256) @ area)
@@ -107,7 +107,8 @@ def checked_tolerance(tolerance_mm: float) -> float:
     return float(tolerance_mm)
 
 
-def _joint_box(a: np.ndarray, b: np.ndarray) -> tuple[slice, ...] | None:
+def joint_box(a: np.ndarray, b: np.ndarray) -> tuple[slice, ...] | None:
+    """The smallest box (x, y, z) that holds both masks, None where both are empty."""
     box = []
     for axis in range(3):
         others = tuple(i for i in range(3) if i != axis)
@@ -118,16 +119,30 @@ def _joint_box(a: np.ndarray, b: np.ndarray) -> tuple[slice, ...] | None:
     return tuple(box)
 
 
-@lru_cache(maxsize=64)
-def _areas(spacing: Spacing) -> Float[np.ndarray, " 256"]:
+_known_areas: dict[Spacing, Float[np.ndarray, " 256"]] = {}
+
+
+def surface_areas(spacing: Spacing) -> Float[np.ndarray, " 256"]:
     """Area in mm^2 of the surface in each of the 256 neighbourhoods of 2x2x2 voxels."""
-    # Imported here because MONAI's metrics take seconds to import.
-    from monai.metrics.utils import create_table_neighbour_code_to_surface_area
+    if spacing not in _known_areas:
+        # Imported here because MONAI's metrics take seconds to import.
+        from monai.metrics.utils import create_table_neighbour_code_to_surface_area
 
-    return create_table_neighbour_code_to_surface_area(spacing)[0].double().numpy()
+        _known_areas[spacing] = create_table_neighbour_code_to_surface_area(spacing)[0].double().numpy()
+    return _known_areas[spacing]
 
 
-def _neighbour_codes(
+def know_surface_areas(areas: Mapping[Spacing, Float[np.ndarray, " 256"]]) -> None:
+    """Keep what `surface_areas` gave elsewhere, so that this process need not import MONAI."""
+    _known_areas.update(areas)
+
+
+def border_of(codes: UInt8[np.ndarray, "X Y Z"]) -> Bool[np.ndarray, "X Y Z"]:
+    """Where a surface passes: the corners whose neighbours are neither all outside (0) nor all inside (255)."""
+    return np.add(codes, np.uint8(1)) > 1
+
+
+def neighbour_codes(
     mask: Bool[np.ndarray, "x y z"], margin: Sequence[int], order: Literal["C", "F"]
 ) -> UInt8[np.ndarray, "X Y Z"]:
     """Which of the 8 voxels around each corner of the grid are inside, one bit each.

@@ -16,11 +16,18 @@ COLUMNS = (
     *("case", "site", "modality", "seen", "split", "organ", "organ_name"),
     *("dsc", "nsd", "outcome", "reference_ml", "predicted_ml"),
 )
+MEASURED = ("hd95_mm", "volume_error_ml")
+"""Further columns; a table without them is read as well."""
+MEN_AND_WOMEN = {"prostate/uterus": {"M": "prostate", "F": "uterus"}}
+"""What an organ's label means in men and in women."""
 
 
 @dataclass(frozen=True)
 class CaseScores:
-    """The scores of one case by label value, and where it comes from. `seen`: its scanner trained."""
+    """The scores of one case by label value, and where it comes from. `seen`: its scanner trained.
+
+    Of label maps from nobody knows where, site and split are empty, and `seen` is False and written empty.
+    """
 
     case: str
     site: str
@@ -28,6 +35,16 @@ class CaseScores:
     seen: bool
     split: str
     scores: dict[int, OrganScore]
+
+
+def organ_name(organs: Mapping[int, str], organ: int, sex: str = "") -> str:
+    """An organ's name, in a patient of the sex `M` or `F` where that is known.
+
+    >>> [organ_name(AMOS_ORGANS, 15, sex) for sex in ("", "M", "F")]
+    ['prostate/uterus', 'prostate', 'uterus']
+    """
+    name = organs.get(organ, "")
+    return MEN_AND_WOMEN.get(name, {}).get(sex, name)
 
 
 def sums_of(cases: Iterable[CaseScores], organs: Mapping[int, str] = AMOS_ORGANS) -> Scores:
@@ -39,20 +56,35 @@ def sums_of(cases: Iterable[CaseScores], organs: Mapping[int, str] = AMOS_ORGANS
     return total
 
 
-def write_scores(path: Path | str, cases: Iterable[CaseScores], organs: Mapping[int, str] = AMOS_ORGANS) -> None:
+def write_scores(
+    path: Path | str,
+    cases: Iterable[CaseScores],
+    organs: Mapping[int, str] = AMOS_ORGANS,
+    sexes: Mapping[str, str] | None = None,
+) -> None:
     """Write one row per case and organ, in the order given; a score that does not count is left empty.
 
-    Numbers are written so that they read back as they were. A case without any organ leaves no row.
+    Numbers are written so that they read back as they were. A case without any organ leaves no row. `sexes` by
+    case, `M` or `F`, tell an organ's name.
     """
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow((*COLUMNS, *MEASURED))
         for c in cases:
             for organ, s in c.scores.items():
-                where = [c.case, c.site, c.modality, "yes" if c.seen else "no", c.split, organ, organs.get(organ, "")]
-                marks = ["" if math.isnan(mark) else repr(float(mark)) for mark in (s.dsc, s.nsd)]
-                volumes_ml = [repr(float(s.reference_ml)), repr(float(s.predicted_ml))]
-                writer.writerow([*where, *marks, s.outcome, *volumes_ml])
+                name = organ_name(organs, organ, (sexes or {}).get(c.case, ""))
+                where = [c.case, c.site, c.modality, _seen(c), c.split, organ, name]
+                volumes_ml = [_written(s.reference_ml), _written(s.predicted_ml)]
+                measured = [_written(s.hd95_mm), _written(s.volume_error_ml)]
+                writer.writerow([*where, _written(s.dsc), _written(s.nsd), s.outcome, *volumes_ml, *measured])
+
+
+def _seen(case: CaseScores) -> str:
+    return "" if not case.site else "yes" if case.seen else "no"
+
+
+def _written(number: float) -> str:
+    return "" if math.isnan(number) else repr(float(number))
 
 
 def read_scores(path: Path | str) -> list[CaseScores]:
@@ -71,7 +103,8 @@ def read_scores(path: Path | str) -> list[CaseScores]:
             raise AmosError(f"{path}: no column {', '.join(missing)}; scores have the columns {', '.join(COLUMNS)}")
         for row in reader:
             try:
-                key = (row["case"], row["site"], row["modality"], {"yes": True, "no": False}[row["seen"]], row["split"])
+                seen = {"yes": True, "no": False, "": False}[row["seen"]]
+                key = (row["case"], row["site"], row["modality"], seen, row["split"])
                 cases.setdefault(key, {})[int(row["organ"])] = _score(row)
             except (KeyError, TypeError, ValueError, AttributeError):
                 raise AmosError(
@@ -83,5 +116,6 @@ def read_scores(path: Path | str) -> list[CaseScores]:
 def _score(row: Mapping[str, str]) -> OrganScore:
     if row["outcome"] not in OUTCOMES:
         raise ValueError(row["outcome"])
-    dsc, nsd = (float(row[column]) if row[column] else math.nan for column in ("dsc", "nsd"))
-    return OrganScore(dsc, nsd, cast(Outcome, row["outcome"]), float(row["reference_ml"]), float(row["predicted_ml"]))
+    dsc, nsd, hd95_mm = (float(row[name]) if row.get(name) else math.nan for name in ("dsc", "nsd", "hd95_mm"))
+    volumes_ml = float(row["reference_ml"]), float(row["predicted_ml"])
+    return OrganScore(dsc, nsd, cast(Outcome, row["outcome"]), *volumes_ml, hd95_mm=hd95_mm)

@@ -34,8 +34,7 @@ def scores_from_json(data: Mapping[str, Any]) -> dict[int, OrganScore]:
     """The scores that `scores_to_json` gave."""
     restored: dict[int, OrganScore] = {}
     for organ, score in data.items():
-        dsc, nsd = (math.nan if score[key] is None else score[key] for key in ("dsc", "nsd"))
-        restored[int(organ)] = OrganScore(**{**score, "dsc": dsc, "nsd": nsd})
+        restored[int(organ)] = OrganScore(**{key: math.nan if value is None else value for key, value in score.items()})
     return restored
 
 
