@@ -30,7 +30,9 @@ def update(seed: int, dtype: type = np.float32) -> dict[str, np.ndarray]:
 def reply(arrays: dict[str, np.ndarray], weight: float) -> Message:
     grid = InlineGrid(lambda message, context: message, ["A"])  # sets Flower's identity of this process
     asked = Message(RecordDict(), grid.get_node_ids()[0], "train")
-    return Message(RecordDict({ARRAYS: record_of(arrays), METRICS: MetricRecord({WEIGHT: weight})}), reply_to=asked)
+    return Message(
+        RecordDict({ARRAYS: record_of(arrays.items()), METRICS: MetricRecord({WEIGHT: weight})}), reply_to=asked
+    )
 
 
 def mean_of(updates: dict[str, dict[str, np.ndarray]], weights: dict[str, float]) -> dict[str, np.ndarray]:
@@ -44,7 +46,7 @@ def round_input(arrays: dict[str, np.ndarray], weights: dict[str, float], number
     grid = InlineGrid(lambda message, context: message, list(weights))
     nodes = dict(zip(weights, grid.get_node_ids(), strict=True))
     return RoundInput(
-        number, record_of(arrays), ConfigRecord({"round": number}), nodes, weights, form_of(arrays), grid, 0
+        number, record_of(arrays.items()), ConfigRecord({"round": number}), nodes, weights, form_of(arrays), grid, 0
     )
 
 
@@ -164,7 +166,7 @@ def test_a_site_cannot_claim_more_weight_than_was_agreed() -> None:
 
 
 def test_an_array_that_would_be_unpickled_is_refused() -> None:
-    array = record_of({"a": np.zeros(2)})["a"]
+    array = record_of([("a", np.zeros(2))])["a"]
     array.data = array.data.replace(b"<f8", b"|O8")
     with pytest.raises(BadUpdate, match="cannot be read"):
         view_of(array)

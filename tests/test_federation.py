@@ -233,11 +233,13 @@ def test_a_poisoned_update_is_refused_and_its_site_named(
                 del arrays[first]
             else:
                 arrays[first] = arrays[first][:1]
-            reply.content[ARRAYS] = record_of(arrays)
+            reply.content[ARRAYS] = record_of(arrays.items())
         return reply
 
     strategy = make_strategy("fedavg", {})
-    federation = Federation(config, folder, strategy, InlineEngine(), silent, tiny_cohort.organs, sites)
+    federation = Federation(
+        config, folder, strategy, InlineEngine(), silent, tiny_cohort.organs, sites, tiny_cohort.seen_sites
+    )
     federation.run(InlineGrid(hostile, sites))
     entry = folder.ledger()[0]
     assert sorted(entry["sites"]) == ["A", "G"]

@@ -13,7 +13,6 @@ from amos_fl.errors import AmosError
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import Plan, plan_named
 
-
 Arm = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
 
 

@@ -1,6 +1,7 @@
 """Which round's weights a run ends with: chosen on the seen sites' validation cases, never on unseen scanners."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,6 @@ class Choice:
     """The chosen round, and why in a sentence."""
 
     round: int
-    is_best: bool
     sentence: str
 
 
@@ -39,17 +39,40 @@ def choose_round(folder: RunFolder, config: RunConfig, last: int) -> Choice:
     `selection: last`, it is the last round.
     """
     if config.selection == "last":
-        return Choice(last, False, f"weights of round {last}, the last one, as the settings say")
-    best: tuple[float, int] | None = None
-    for number in range(1, last + 1):
-        evaluation = folder.read_evaluation(number, "val")
-        if evaluation is None or evaluation["missing"]:
-            continue
-        score = macro_dsc(evaluation, seen=True)
-        if not math.isnan(score) and (best is None or score > best[0]):
-            best = (score, number)
-    if best is None:
-        return Choice(last, False, f"weights of round {last}, the last one, because there are no validation scores")
-    score, number = best
+        return Choice(last, f"weights of round {last}, the last one, as the settings say")
+    number = _first_best({n: macro_dsc(e, seen=True) for n, e in _evaluations(folder, last) if not e["missing"]})
+    if number is None:
+        return Choice(last, f"weights of round {last}, the last one, because there are no validation scores")
+    score = macro_dsc(folder.read_evaluation(number, "val") or {"sites": {}}, seen=True)
     why = f"the best on the seen sites' validation cases (DSC {score:.3f})"
-    return Choice(number, True, f"weights of round {number}, {why}")
+    return Choice(number, f"weights of round {number}, {why}")
+
+
+def best_round_of_site(folder: RunFolder, site: str, last: int) -> int | None:
+    """The round up to `last` that is best on one seen site's validation cases, the earliest of equals.
+
+    None where the site has no validation score; an unseen site chooses nothing.
+    """
+    scores = {}
+    for number, evaluation in _evaluations(folder, last):
+        found = evaluation["sites"].get(site)
+        if found is not None and found["seen"]:
+            scores[number] = Scores.from_dict(found["scores"]).mean_dsc()
+    return _first_best(scores)
+
+
+def rounds_worth_keeping(folder: RunFolder, config: RunConfig, last: int) -> set[int]:
+    """The rounds that somebody may still want: the choice of all sites together, and that of each site."""
+    sites = {site for _, evaluation in _evaluations(folder, last) for site in evaluation["sites"]}
+    chosen = {best_round_of_site(folder, site, last) for site in sites}
+    return {number for number in chosen if number is not None} | {choose_round(folder, config, last).round}
+
+
+def _evaluations(folder: RunFolder, last: int) -> list[tuple[int, dict[str, Any]]]:
+    found = ((number, folder.read_evaluation(number, "val")) for number in range(1, last + 1))
+    return [(number, evaluation) for number, evaluation in found if evaluation is not None]
+
+
+def _first_best(scores: Mapping[int, float]) -> int | None:
+    known = {number: score for number, score in scores.items() if not math.isnan(score)}
+    return max(sorted(known), key=lambda number: known[number], default=None)

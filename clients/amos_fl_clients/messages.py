@@ -6,7 +6,7 @@ after training, `arrays`. Everything in a reply is listed here, so that a site c
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -100,9 +100,9 @@ def json_of(message: Message, key: str) -> Any:
     return json.loads(cast(str, message.content.config_records[SITE][key]))
 
 
-def record_of(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
-    """Weights as Flower's serialised arrays (copied)."""
-    return ArrayRecord({name: _serialised(np.asarray(array, order="C")) for name, array in arrays.items()})
+def record_of(arrays: Iterable[tuple[str, np.ndarray]]) -> ArrayRecord:
+    """Weights as Flower's serialised arrays (copied), taken one at a time."""
+    return ArrayRecord({name: _serialised(np.asarray(array, order="C")) for name, array in arrays})
 
 
 def _serialised(array: np.ndarray) -> Array:

@@ -142,5 +142,5 @@ def record_of_sums(arrays: dict[str, np.ndarray]) -> ArrayRecord:
     _give_back_freed_memory()
     record = ArrayRecord()
     for name in list(arrays):
-        record[name] = record_of({name: arrays.pop(name)})[name]
+        record[name] = record_of([(name, arrays.pop(name))])[name]
     return record

@@ -21,8 +21,8 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.difference import fingerprint_of
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.selection import choose_round, seen_and_unseen_dsc
-from amos_fl.runs.weights import arrays_of, hash_of
+from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
+from amos_fl.runs.weights import arrays_of, hash_of, load_arrays, read_arrays
 from amos_fl_clients.messages import (
     ARRAYS,
     CONFIG,
@@ -77,7 +77,10 @@ def _fingerprint(reply: Message) -> str | None:
 
 @dataclass
 class Federation:
-    """One federated run on one run folder. `server_app` is what an engine runs."""
+    """One federated run on one run folder. `server_app` is what an engine runs.
+
+    `sites` answer to their names; `seen_sites` are those whose cases are trained on, here or in a pooled trainer.
+    """
 
     config: RunConfig
     folder: RunFolder
@@ -86,6 +89,7 @@ class Federation:
     listener: Listener
     organs: Mapping[int, str]
     sites: tuple[str, ...]
+    seen_sites: tuple[str, ...]
     ledger: list[LedgerEntry] = field(default_factory=list)
     nodes: dict[str, int] = field(default_factory=dict)
     described: dict[str, Description] = field(default_factory=dict)
@@ -162,7 +166,9 @@ class Federation:
         done = self.folder.rounds_with_checkpoints()
         if not done:
             network = build_network(self.config.model, self.config.plan, len(self.organs), seed=self.config.seed)
-            record = record_of(arrays_of(network))
+            if self.config.start_from is not None:
+                load_arrays(network, read_arrays(self.config.start_from))
+            record = record_of(arrays_of(network).items())
             del network
             gc.collect()  # a network refers to itself
             return 1, record
@@ -186,7 +192,8 @@ class Federation:
         self.listener(RoundStarted(number, self.config.rounds, tuple(messages)))
         failed: dict[str, str] = {}
         about: dict[str, dict[str, Any]] = {}
-        sizes = {site: size_in_bytes(message) for site, message in messages.items()}
+        counted = self.config.exchanges_weights
+        sizes = {site: counted * size_in_bytes(message) for site, message in messages.items()}
         order = list(messages)
 
         def noted():
@@ -207,7 +214,7 @@ class Federation:
                         "loss": float(cast(float, metrics["train_loss"])),
                         "seconds": round(float(cast(float, metrics["seconds"])), 3),
                         "bytes_down": sizes[site],
-                        "bytes_up": size_in_bytes(reply),
+                        "bytes_up": counted * size_in_bytes(reply),
                         "update_fingerprint": _fingerprint(reply),
                     }
                 yield site, reply
@@ -248,8 +255,8 @@ class Federation:
         self.folder.save_checkpoint(number, views_of(record), strategy_arrays, strategy_values, self.ledger)
         self.folder.write_ledger(self.ledger)
         if self.config.keep_checkpoints == "needed":
-            chosen = choose_round(self.folder, self.config, number)
-            self.folder.prune_checkpoints({number - 1, number, chosen.round if chosen.is_best else number})
+            kept = rounds_worth_keeping(self.folder, self.config, number)
+            self.folder.prune_checkpoints({number - 1, number, *kept})
         seconds = entry["seconds"] + time.perf_counter() - started
         self.listener(RoundFinished(number, self.config.rounds, entry["loss"], seconds, tuple(entry["sites"])))
 
@@ -257,13 +264,16 @@ class Federation:
         due = number % self.config.evaluation.every == 0 or number == self.config.rounds
         if not due or self.folder.read_evaluation(number, "val") is not None:
             return
-        seen = {s: "val" for s, d in self.described.items() if d.cases["train"] and d.cases["val"]}
-        unseen = {s: "test" for s, d in self.described.items() if not d.cases["train"] and d.cases["test"]}
+        seen = {s: "val" for s, d in self.described.items() if s in self.seen_sites and d.cases["val"]}
+        unseen = {s: "test" for s, d in self.described.items() if self._is_unseen(s) and d.cases["test"]}
         asked = {**seen, **(unseen if self.config.evaluation.unseen else {})}
         if asked:
             result = self.evaluate(grid, task, number, record, asked)
             self.folder.write_evaluation(number, "val", result)
             self.listener(RoundScored(number, *seen_and_unseen_dsc(result)))
+
+    def _is_unseen(self, site: str) -> bool:
+        return site not in self.seen_sites and not self.described[site].cases["train"]
 
     def evaluate(
         self, grid: Grid, task: Task, number: int, record: ArrayRecord, splits: Mapping[str, str]
@@ -279,7 +289,7 @@ class Federation:
         for site, reply in exchange(grid, messages, failed, stop=self.folder.stop_file, poll=self.engine.poll):
             if reply is not None:
                 sites[site] = {
-                    "seen": self.described[site].cases["train"] > 0,
+                    "seen": not self._is_unseen(site),
                     "split": splits[site],
                     "modalities": json_of(reply, "modalities"),
                     "scores": json_of(reply, "scores"),

@@ -21,13 +21,28 @@ from amos_fl_server.rounds import Federation
 from amos_fl_server.strategies import make_strategy
 
 INTERRUPTED = 130
+POOLED = "pooled"
+"""The one trainer of a centralized run."""
 
 
 def lay_out_sites(folder: RunFolder, cohort: Cohort, config: RunConfig, store: Path) -> tuple[str, ...]:
-    """Give each site a folder with its own rows of the cohort and its settings, and nothing of the others'."""
-    for site in cohort.sites:
+    """Give each site a folder with its own rows of the cohort and its settings, and nothing of the others'.
+
+    In a centralized run one more trainer, `pooled`, has the training cases of all sites; they only evaluate.
+
+    Raises:
+        AmosError: a centralized run of a cohort that has a site called `pooled`.
+    """
+    members = {site: cohort.of(site=site) for site in cohort.sites}
+    if config.arm == "centralized":
+        if POOLED in members:
+            raise AmosError(f"a site of this cohort is called {POOLED!r}, like the trainer over all sites; rename it")
+        members = {site: tuple(c for c in cases if c.split != "train") for site, cases in members.items()}
+        members = {site: cases for site, cases in members.items() if cases}
+        members[POOLED] = tuple(replace(case, site=POOLED) for case in cohort.of(split="train", labelled=True))
+    for site, cases in members.items():
         own = folder.site(site).resolve()
-        write_cohort(replace(cohort, cases=cohort.of(site=site)), own / "cohort.csv")
+        write_cohort(replace(cohort, cases=cases), own / "cohort.csv")
         settings = SiteSettings(
             site=site,
             cohort=own / "cohort.csv",
@@ -40,7 +55,7 @@ def lay_out_sites(folder: RunFolder, cohort: Cohort, config: RunConfig, store: P
         )
         settings.state.mkdir(parents=True, exist_ok=True)
         write_settings(settings, own / "site.json")
-    return cohort.sites
+    return tuple(sorted(members))
 
 
 @contextmanager
@@ -82,6 +97,6 @@ def simulate(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, 
     sites = lay_out_sites(folder, cohort, config, store)
     engine = make_engine(config)
     with with_tensorboard(folder.path / "tensorboard", listener) as listen, _stopping_on_ctrl_c(folder, listen):
-        federation = Federation(config, folder, strategy, engine, listen, cohort.organs, sites)
+        federation = Federation(config, folder, strategy, engine, listen, cohort.organs, sites, cohort.seen_sites)
         engine.run(federation.server_app(), folder, sites, listen)
     write_results(folder, config, cohort, federation.chosen_weights)

@@ -132,7 +132,7 @@ def _restore(strategy: FlowerBase, arrays: Mapping[str, np.ndarray], values: Map
             case "strategy":
                 _restore(getattr(strategy, name), parts, about["values"])
             case "record":
-                setattr(strategy, name, record_of(parts))
+                setattr(strategy, name, record_of(parts.items()))
             case "dict":
                 setattr(strategy, name, parts)
             case "array":
