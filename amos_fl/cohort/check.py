@@ -5,13 +5,9 @@ warnings only.
 """
 
 import hashlib
-import multiprocessing
 import re
-import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,6 +19,7 @@ from amos_fl.cohort.table import Case, Cohort
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.volumes.nifti import Volume, read_image, read_label, reconcile, to_canonical
+from amos_fl.workers import each
 
 Severity = Literal["error", "warning"]
 _METADATA_FOLDERS_ABOVE = 3
@@ -56,7 +53,8 @@ def check_cohort(
         AmosError: a worker process died.
     """
     examined: list[_Examined] = []
-    for case, result in zip(cohort.cases, _examine_all(cohort, workers), strict=True):
+    results = each(_examine, cohort.cases, [cohort.organs] * len(cohort.cases), workers=workers)
+    for case, result in zip(cohort.cases, results, strict=True):
         examined.append(result)
         if on_case is not None:
             on_case(len(examined), len(cohort.cases), case.case)
@@ -67,32 +65,6 @@ def check_cohort(
     findings += _specks(examined)
     order = {case.case: number for number, case in enumerate(cohort.cases)}
     return sorted(findings, key=lambda f: (f.severity, order.get(f.case, len(order))))
-
-
-def _examine_all(cohort: Cohort, workers: int) -> Iterator[_Examined]:
-    if workers <= 1 or len(cohort.cases) == 1:
-        for case in cohort.cases:
-            yield _examine(case, cohort.organs)
-        return
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(
-        min(workers, len(cohort.cases)), multiprocessing.get_context("spawn"), initializer=_leave_interrupts_to_parent
-    )
-    finished = False
-    try:
-        yield from pool.map(_examine, cohort.cases, [cohort.organs] * len(cohort.cases))
-        finished = True
-    except BrokenProcessPool:
-        raise AmosError("a worker process was killed, probably for want of memory; use fewer --workers") from None
-    finally:
-        pool.shutdown(wait=finished, cancel_futures=True)
-        # Shut down alone, a pool still finishes the cases it has handed out: minutes after a Ctrl-C.
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()
-
-
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _examine(case: Case, organs: dict[int, str]) -> _Examined:

@@ -8,8 +8,9 @@ counted under H in Table 2, and the model names are not spelled as in the paper.
 import csv
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from amos_fl.cohort.scanners import (
     LAST_CT_ID,
@@ -59,6 +60,7 @@ class _Row:
     domain: str | None
     institution: Institution | None
     patient: str
+    sex: Literal["M", "F", ""]
 
 
 def domain_of_model(model: str) -> str | None:
@@ -133,7 +135,7 @@ def read_metadata(path: Path | str) -> Metadata:
                 f"{case_name(amos_id)}: {path.name} says {domain}, the built-in list {known.domain}; the table counts"
             )
         institution = row.institution or (known.institution if known else "people")
-        records[amos_id] = ScanRecord(amos_id, domain, institution, row.patient)
+        records[amos_id] = ScanRecord(amos_id, domain, institution, row.patient, row.sex)
     knows_patients = any(record.patient for record in records.values())
     if absent := set(published) - set(records):
         records.update({amos_id: published[amos_id].record for amos_id in absent})
@@ -177,6 +179,7 @@ def _row(path: Path, line: int, values: dict[str, str]) -> _Row:
         domain=domain_of_model(model),
         institution=institution,
         patient=f"{birth.removesuffix('.0')} {sex}" if birth and sex else "",
+        sex="M" if sex == "M" else "F" if sex == "F" else "",
     )
 
 
@@ -192,7 +195,7 @@ def _moved_to_600(rows: list[_Row]) -> tuple[list[_Row], list[str]]:
     if len(misplaced) != 1:
         return rows, []
     old = misplaced[0]
-    new = _Row(old.line, LAST_ID, old.model, old.domain, old.institution, old.patient)
+    new = replace(old, amos_id=LAST_ID)
     note = f"id {LAST_CT_ID} stands for an MR scan ({old.model}) and {LAST_ID} is absent: that row is {LAST_ID}'s"
     return [new if row is old else row for row in rows], [note]
 

@@ -45,13 +45,14 @@ class ScanRecord:
     """Where one AMOS case comes from.
 
     `patient` is the same text for the scans of one patient, empty where the patient is not known. It is
-    for comparing only and never shown: it holds a birth date.
+    for comparing only and never shown: it holds a birth date. `sex` is M or F, empty where it is not known.
     """
 
     amos_id: int
     domain: str
     institution: Institution
     patient: str = ""
+    sex: Literal["M", "F", ""] = ""
 
 
 @dataclass(frozen=True)

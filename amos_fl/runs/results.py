@@ -34,7 +34,8 @@ def scores_from_json(data: Mapping[str, Any]) -> dict[int, OrganScore]:
     """The scores that `scores_to_json` gave."""
     restored: dict[int, OrganScore] = {}
     for organ, score in data.items():
-        restored[int(organ)] = OrganScore(**{key: math.nan if value is None else value for key, value in score.items()})
+        values: dict[str, Any] = {key: math.nan if value is None else value for key, value in score.items()}
+        restored[int(organ)] = OrganScore(**values)
     return restored
 
 

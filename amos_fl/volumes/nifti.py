@@ -139,12 +139,19 @@ def read_label(path: Path | str, organs: Collection[int]) -> Volume:
     low, high = int(voxels.min()), int(voxels.max())
     allowed = {0, *organs}
     if low < 0 or high > max(allowed):
-        raise AmosError(f"{name}: holds the label {low if low < 0 else high}, which is no organ of this cohort")
+        raise _strangers(name, {int(value) for value in np.unique(voxels)} - allowed)
     labels = voxels.astype(np.uint8)
     present = np.flatnonzero(np.bincount(labels.ravel(order="K"), minlength=256))
-    if strangers := [int(value) for value in present if int(value) not in allowed]:
-        raise AmosError(f"{name}: holds the label {strangers[0]}, which is no organ of this cohort")
+    if strangers := {int(value) for value in present} - allowed:
+        raise _strangers(name, strangers)
     return Volume(labels, _affine(image))
+
+
+def _strangers(name: str, labels: set[int]) -> AmosError:
+    if len(labels) == 1:
+        return AmosError(f"{name}: holds the label {labels.pop()}, which is no organ of this cohort")
+    shown = ", ".join(map(str, sorted(labels)[:8])) + (", ..." if len(labels) > 8 else "")
+    return AmosError(f"{name}: holds the labels {shown}, which are no organs of this cohort")
 
 
 def _corner_distance_mm(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...]) -> float:
@@ -152,11 +159,12 @@ def _corner_distance_mm(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...]) ->
     return float(np.linalg.norm(apply_affine(a, corners) - apply_affine(b, corners), axis=1).max())
 
 
-def reconcile(image: Volume, label: Volume, name: str) -> Volume:
+def reconcile(image: Volume, label: Volume, name: str, sides: tuple[str, str] = ("label", "image")) -> Volume:
     """`label` on the grid of `image`, with the image's affine.
 
     Releases carry label maps whose affine differs slightly from the scan's, or that are stored in another
-    orientation of the same grid; both are put right. `name` is the file that an error names.
+    orientation of the same grid; both are put right. `name` is the file that an error names, `sides` what it calls
+    the two.
 
     Raises:
         AmosError: another shape, or corners further apart than `RECONCILED_MM` and half a voxel.
@@ -171,9 +179,9 @@ def reconcile(image: Volume, label: Volume, name: str) -> Volume:
             return Volume(candidate.array, image.affine)
     if turned.shape != image.shape:
         sizes = ["x".join(map(str, volume.shape)) for volume in (label, image)]
-        raise AmosError(f"{name}: label is {sizes[0]}, image {sizes[1]}; they must share a grid")
+        raise AmosError(f"{name}: {sides[0]} is {sizes[0]}, {sides[1]} {sizes[1]}; they must share a grid")
     apart = _corner_distance_mm(image.affine, turned.affine, image.shape)
-    raise AmosError(f"{name}: label lies {apart:.1f} mm away from its image; they must share a grid")
+    raise AmosError(f"{name}: {sides[0]} lies {apart:.1f} mm away from its {sides[1]}; they must share a grid")
 
 
 def _in_orientation_of(image: Volume, label: Volume) -> Volume:
