@@ -55,12 +55,13 @@ def test_one_site_with_another_scan_is_the_site_that_is_named(
     finished: RunFolder, tmp_path: Path, tiny_root: Path, store: Path
 ) -> None:
     import nibabel
+    from nibabel.nifti1 import Nifti1Image
 
     shutil.copytree(tiny_root, tmp_path / "cohort")
     cohort = read_cohort(tmp_path / "cohort")
     path = cohort.of(site="B", split="train")[0].image
-    scan = nibabel.nifti1.load(path)
-    nibabel.save(nibabel.Nifti1Image(np.asarray(scan.dataobj)[:, ::-1].copy(), scan.affine), path)
+    scan = Nifti1Image.from_filename(path)
+    nibabel.save(Nifti1Image(np.asarray(scan.dataobj)[:, ::-1].copy(), scan.affine), path)
     other = federate(tmp_path / "other", cohort, store)
     found = compare_folders(finished.path, other.path)
     assert found.settings == found.cases == ()

@@ -194,7 +194,9 @@ def _parting(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> Parti
         same_weights = a["weights_sha256"] == b["weights_sha256"]
         if sites or not same_weights:
             told = all("update_fingerprint" in site for entry in (a, b) for site in entry["sites"].values())
-            changes += [] if same_weights else [Change("weights after it", a["weights_sha256"], b["weights_sha256"])]
+            changes += (
+                [] if same_weights else [Change("weights after it", a["weights_sha256"][:16], b["weights_sha256"][:16])]
+            )
             return Parting(a["round"], tuple(sites), tuple(changes), _sentence(a["round"], sites, same_weights, told))
     return None
 
