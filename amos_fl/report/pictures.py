@@ -95,9 +95,7 @@ def planes_of(image: Volume, label: np.ndarray, prediction: np.ndarray, modality
             _upright(np.take(volume, at[axis], axis), spacing, pixel_mm, smooth=volume is levels)
             for volume in (levels, inside_label, inside_prediction)
         ]
-        planes.append(
-            Plane(view, *shown, pixel_mm=pixel_mm, position=at[axis] + box[axis].start, of=scan.shape[axis])
-        )
+        planes.append(Plane(view, *shown, pixel_mm=pixel_mm, position=at[axis] + box[axis].start, of=scan.shape[axis]))
     return planes
 
 
@@ -141,7 +139,7 @@ def load_planes(path: Path) -> list[Plane]:
         with np.load(path, allow_pickle=False) as arrays:
             planes = []
             for view in VIEWS:
-                where: Float[np.ndarray, "3"] = arrays[f"{view}_where"]
+                where: Float[np.ndarray, 3] = arrays[f"{view}_where"]
                 shown = [arrays[f"{view}_{part}"] for part in ("grey", "label", "prediction")]
                 if len({part.shape for part in shown}) != 1 or any(p.dtype != np.uint8 or p.ndim != 2 for p in shown):
                     raise ValueError(view)

@@ -1,0 +1,282 @@
+"""The figures of a run, drawn with Matplotlib in the page's stand-in colours; each with its words for the blind."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from amos_fl.metrics.scores import reported_organs
+from amos_fl.metrics.table import CaseScores
+from amos_fl.report.palette import INK, MUTED, PAPER, SEEN, SERIES, UNSEEN
+from amos_fl.report.series import Cell, CostPoint, GapRow, LossPoint, ScorePoint, group_of
+from amos_fl.report.svg import page_style, to_svg
+
+WIDTH = 8.6
+"""Inches; at 96 pixels each the width of the page's column."""
+_MARKERS = "osD^vPX*"
+_GROUP = {"seen": (SEEN, "o", "seen scanners"), "unseen": (UNSEEN, "D", "unseen scanners")}
+
+
+def score(value: float, digits: int = 2) -> str:
+    """A score as it is printed.
+
+    >>> score(0.4567), score(math.nan)
+    ('0.46', '–')
+    """
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _panels(columns: int, height: float, **options: object) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(WIDTH, height))
+    axes = figure.subplots(1, columns, squeeze=False, **options)[0]  # pyright: ignore[reportArgumentType]
+    return figure, axes
+
+
+def _whole_numbers(axes: Axes) -> None:
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _site_styles(sites: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Colour, marker and line of each site; after eight the lines change."""
+    return {
+        site: {
+            "color": SERIES[i % len(SERIES)],
+            "marker": _MARKERS[i % len(_MARKERS)],
+            "markersize": 3.6,
+            "label": site,
+        }
+        for i, site in enumerate(sites)
+    }
+
+
+def learning_curves(name: str, losses: Sequence[LossPoint], scores: Sequence[ScorePoint]) -> Markup:
+    """Training loss by round and site; validation DSC of seen sites, and the DSC of unseen ones dashed."""
+    sites = sorted({p.site for p in losses} | {p.site for p in scores})
+    styles = _site_styles(sites)
+    with page_style():
+        figure, (left, right) = _panels(2, 3.3)
+        for site in sites:
+            mine = [p for p in losses if p.site == site]
+            if mine:
+                left.plot([p.round for p in mine], [p.loss for p in mine], **styles[site])
+            scored = [p for p in scores if p.site == site]
+            if scored:
+                dashes = "-" if scored[0].seen else (0, (4, 2))
+                right.plot([p.round for p in scored], [p.dsc for p in scored], linestyle=dashes, **styles[site])
+        left.set(title="Training loss", xlabel="round")
+        right.set(title="DSC during training", xlabel="round", ylim=(0, 1))
+        for axes in (left, right):
+            _whole_numbers(axes)
+        found = {line.get_label(): line for axes in (right, left) for line in axes.get_lines()}
+        order = [site for site in sites if site in found]
+        figure.legend([found[s] for s in order], order, loc="outside upper left", ncols=10, title=None)
+        return to_svg(figure, name, "Learning curves by site", _told_curves(losses, scores))
+
+
+def _told_curves(losses: Sequence[LossPoint], scores: Sequence[ScorePoint]) -> str:
+    told = []
+    for site in sorted({p.site for p in losses}):
+        mine = [p for p in losses if p.site == site]
+        told.append(f"Loss at {site}: {mine[0].loss:.2f} in round {mine[0].round}, {mine[-1].loss:.2f} in the last.")
+    for site in sorted({p.site for p in scores}):
+        mine = [p for p in scores if p.site == site]
+        told.append(f"DSC at {site}: {score(mine[0].dsc)} after round {mine[0].round}, {score(mine[-1].dsc)} at last.")
+    return " ".join(told)
+
+
+def heat_map(name: str, cells: Sequence[Cell], organs: Sequence[str], metric: str) -> Markup:
+    """Sites by organs, each cell with its number; on cividis from 0 (dark) to 1 (light)."""
+    rows = list(dict.fromkeys((cell.site, cell.group, cell.modality) for cell in cells))
+    columns = [*organs, "mean"]
+    values = np.full((len(rows), len(columns)), np.nan)
+    for cell in cells:
+        place = rows.index((cell.site, cell.group, cell.modality)), columns.index(cell.organ)
+        values[place] = getattr(cell, metric)
+    labels = [f"{site}  {modality}, {group}" for site, group, modality in rows]
+    told = [f"{label}: mean {score(values[i, -1])}." for i, label in enumerate(labels)]
+    return grid_of_scores(name, metric.upper(), values, labels, columns, " ".join(told))
+
+
+def grid_of_scores(
+    name: str, metric: str, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], told: str
+) -> Markup:
+    """A table of scores (row, column) as coloured cells with numbers; the last column stands apart."""
+    with page_style():
+        figure = Figure(figsize=(WIDTH, 1.15 + 0.27 * len(rows)))
+        axes = figure.subplots()
+        colours = mpl.colormaps["cividis"]
+        edges = np.arange(len(columns) + 1, dtype=float)
+        edges[-2:] += 0.25
+        starts = np.append(edges[:-2], edges[-2])
+        starts[-1] = len(columns) - 1 + 0.25
+        for i in range(len(rows)):
+            for j in range(len(columns)):
+                value, x = values[i, j], starts[j]
+                if math.isnan(value):
+                    axes.text(x + 0.5, i + 0.5, "–", ha="center", va="center", color=MUTED, fontsize=7.5)
+                    continue
+                colour = colours(min(max(value, 0.0), 1.0))
+                axes.add_patch(mpl.patches.Rectangle((x, i), 1, 1, facecolor=colour, edgecolor=PAPER, linewidth=1))
+                bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.5
+                ink = "#000000" if bright else "#ffffff"
+                text = f"{value:.2f}".removeprefix("0") if value < 0.995 else "1"
+                axes.text(x + 0.5, i + 0.5, text, ha="center", va="center", color=ink, fontsize=7.5)
+        axes.set(xlim=(0, edges[-1]), ylim=(len(rows), 0))
+        axes.set_xticks(starts + 0.5, columns, rotation=40, ha="left", rotation_mode="anchor")
+        axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0, pad=2)
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        return to_svg(figure, name, f"{metric} by site and organ", told)
+
+
+def distributions(name: str, cases: Sequence[CaseScores], organs: Mapping[int, str], metric: str) -> Markup:
+    """For each modality and organ every test case as a mark behind a box, seen above unseen scanners."""
+    modalities = sorted({case.modality for case in cases})
+    names = [organ for label, organ in organs.items() if any(label in case.scores for case in cases)]
+    told = []
+    with page_style():
+        figure, panels = _panels(max(1, len(modalities)), 0.9 + 0.40 * len(names), sharey=True)
+        used = set()
+        for axes, modality in zip(panels, modalities, strict=False):
+            for group, (colour, marker, _) in _GROUP.items():
+                mine = [c for c in cases if c.modality == modality and group_of(c) == group]
+                shift = -0.19 if group == "seen" else 0.19
+                medians = []
+                for place, organ in enumerate(names):
+                    values = _values(mine, organ, organs, modality, metric)
+                    if values:
+                        used.add(group)
+                        medians.append((organ, float(np.median(values))))
+                        _box(axes, values, place + shift, colour, marker)
+                if medians:
+                    best, worst = max(medians, key=lambda m: m[1]), min(medians, key=lambda m: m[1])
+                    told.append(
+                        f"{modality}, {group} scanners: medians from {score(worst[1])} ({worst[0]}) to "
+                        f"{score(best[1])} ({best[0]})."
+                    )
+            axes.set(title=modality, xlim=(-0.03, 1.03), xlabel=metric.upper(), ylim=(len(names) - 0.5, -0.5))
+            axes.set_yticks(range(len(names)), names)
+            axes.tick_params(axis="y", length=0)
+            axes.grid(False, axis="y")
+        _group_legend(figure, [group for group in _GROUP if group in used])
+        return to_svg(figure, name, f"{metric.upper()} of the test cases by organ", " ".join(told))
+
+
+def _values(
+    cases: Sequence[CaseScores], organ: str, organs: Mapping[int, str], modality: str, metric: str
+) -> list[float]:
+    label = next(label for label, named in organs.items() if named == organ)
+    if label not in reported_organs(organs, modality):
+        return []
+    values = (getattr(case.scores[label], metric) for case in cases if label in case.scores)
+    return sorted(value for value in values if not math.isnan(value))
+
+
+def _box(axes: Axes, values: Sequence[float], at: float, colour: str, marker: str) -> None:
+    spread = (np.arange(len(values)) * 0.618034) % 1 * 0.24 - 0.12 if len(values) > 1 else np.zeros(1)
+    axes.plot(values, at + spread, marker, color=colour, markersize=2.6, alpha=0.55, markeredgewidth=0)
+    if len(values) >= 5:  # below that the cases themselves are the clearest summary
+        axes.boxplot(
+            [values],
+            positions=[at],
+            widths=0.3,
+            vert=False,
+            showfliers=False,
+            manage_ticks=False,
+            boxprops={"color": colour, "linewidth": 1},
+            whiskerprops={"color": colour, "linewidth": 0.8},
+            capprops={"color": colour, "linewidth": 0.8},
+            medianprops={"color": INK, "linewidth": 1.6},
+        )
+
+
+def _group_legend(figure: Figure, groups: Sequence[str]) -> None:
+    handles = [
+        mpl.lines.Line2D([], [], color=_GROUP[g][0], marker=_GROUP[g][1], markersize=4, linestyle="none")
+        for g in groups
+    ]
+    figure.legend(handles, [_GROUP[g][2] for g in groups], loc="outside upper left", ncols=2)
+
+
+def seen_and_unseen(name: str, cells: Sequence[Cell], gaps: Sequence[GapRow], groups: Mapping[str, float]) -> Markup:
+    """Each site's mean DSC and NSD, in rows of seen and unseen scanners; a bar marks the mean over the row's cases.
+
+    `groups` holds the means by `metric group modality`.
+    """
+    means = [cell for cell in cells if cell.organ == "mean"]
+    rows = list(dict.fromkeys((cell.modality, cell.group) for cell in sorted(means, key=lambda c: c.modality)))
+    with page_style():
+        figure, panels = _panels(2, 0.95 + 0.42 * len(rows), sharey=True)
+        for axes, metric in zip(panels, ("dsc", "nsd"), strict=True):
+            for place, (modality, group) in enumerate(rows):
+                colour, marker, _ = _GROUP[group]
+                for cell in (c for c in means if (c.modality, c.group) == (modality, group)):
+                    value = getattr(cell, metric)
+                    axes.plot([value], [place], marker, color=colour, markersize=5)
+                    axes.annotate(
+                        cell.site, (value, place), (0, 5), textcoords="offset points", ha="center", fontsize=7.5
+                    )
+                mean = groups.get(f"{metric} {group} {modality}", math.nan)
+                axes.plot([mean, mean], [place - 0.3, place + 0.3], color=INK, linewidth=2)
+            axes.set(title=metric.upper(), xlim=(0, 1), ylim=(len(rows) - 0.45, -0.65))
+            axes.set_yticks(range(len(rows)), [f"{modality}, {group}" for modality, group in rows])
+            axes.tick_params(axis="y", length=0)
+            axes.grid(False, axis="y")
+        told = [f"{c.site} ({c.modality}, {c.group}): DSC {score(c.dsc)}, NSD {score(c.nsd)}." for c in means]
+        told += [f"Seen minus unseen on {gap.modality}: {gap.metric.upper()} {signed(gap.gap)}." for gap in gaps]
+        return to_svg(figure, name, "Scores of seen and unseen scanners", " ".join(told))
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference with its sign, as it is printed.
+
+    >>> signed(0.0421), signed(-0.1), signed(0.0)
+    ('+0.042', '−0.100', '0.000')
+    """
+    if math.isnan(value):
+        return "–"
+    text = f"{abs(value):.{digits}f}"
+    return text if float(text) == 0 else ("−" if value < 0 else "+") + text
+
+
+def cost_curves(name: str, points: Sequence[CostPoint]) -> Markup:
+    """DSC against bytes exchanged (steps, where none were) and against rounds."""
+    exchanged = any(point.bytes for point in points)
+    spent = [point.bytes / 1e6 if exchanged else point.steps for point in points]
+    with page_style():
+        figure, panels = _panels(2, 2.7, sharey=True)
+        for axes, xs in zip(panels, (spent, [point.round for point in points]), strict=True):
+            for group, values in (
+                ("seen", [point.seen_dsc for point in points]),
+                ("unseen", [point.unseen_dsc for point in points]),
+            ):
+                if not all(map(math.isnan, values)):
+                    colour, marker, text = _GROUP[group]
+                    dashes = "-" if group == "seen" else (0, (4, 2))
+                    text = f"{text} ({'validation' if group == 'seen' else 'test'} cases)"
+                    axes.plot(xs, values, marker=marker, markersize=4, color=colour, linestyle=dashes, label=text)
+        panels[0].set(
+            title="DSC against what was exchanged" if exchanged else "DSC against optimizer steps",
+            xlabel="MB, both ways and all sites" if exchanged else "steps",
+            ylim=(0, 1),
+        )
+        panels[0].set_xlim(left=0)
+        panels[1].set(title="DSC against rounds", xlabel="round")
+        panels[1].set_xlim(left=0)
+        _whole_numbers(panels[1])
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=2)
+        last = points[-1] if points else None
+        told = (
+            f"After round {last.round}, {last.steps} steps and {last.bytes / 1e6:.1f} MB: DSC {score(last.seen_dsc)} "
+            f"on seen and {score(last.unseen_dsc)} on unseen scanners."
+            if last
+            else "No round was scored."
+        )
+        return to_svg(figure, name, "DSC against cost", told)

@@ -1,0 +1,48 @@
+"""`report.html`: one page for a run or a comparison, which opens without a network."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from amos_fl.files import write_text
+from amos_fl.report.palette import LABEL_LINE, PREDICTION_LINE, css_variables
+from amos_fl.report.run_page import DATA_FOLDER, run_context, write_data
+from amos_fl.runs.record import RunRecord, read_run
+
+if TYPE_CHECKING:
+    pass
+
+PAGE = "report.html"
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("amos_fl.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render(template: str, context: dict[str, Any]) -> str:
+    """A page from its template; everything in `context` that is no Markup is escaped."""
+    colours = {"light": css_variables("light"), "dark": css_variables("dark")}
+    lines = {"label_line": LABEL_LINE, "prediction_line": PREDICTION_LINE}
+    return _environment().get_template(template).render(**colours, **lines, **context)
+
+
+def write_run_report(run: RunRecord | Path) -> Path:
+    """Write `report.html` and `report_data/` in the folder of a finished run; return the page.
+
+    Raises:
+        AmosError: the folder holds no run, or one that has not come to its end.
+    """
+    record = read_run(run) if isinstance(run, Path) else run
+    folder = record.folder.path
+    files = write_data(record, folder / DATA_FOLDER)
+    write_text(folder / PAGE, render("run.html", run_context(record, files)))
+    return folder / PAGE

@@ -1,0 +1,52 @@
+"""The colours of a report: safe for colour-blind readers, one value on light and one on dark.
+
+Figures are drawn in stand-in colours, which `amos_fl.report.svg` turns into CSS variables; the page gives those their
+values. The series are those of Okabe and Ito (2008), darker or lighter where the ground asks for it.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tint:
+    """A colour of the page: the name of its CSS variable, and its values on light and on dark ground."""
+
+    name: str
+    light: str
+    dark: str
+    stand_in: str
+    """What a figure is drawn in; no figure uses these colours otherwise."""
+
+
+def _tints(*named: tuple[str, str, str]) -> tuple[Tint, ...]:
+    return tuple(Tint(name, light, dark, f"#0d0e{index:02x}") for index, (name, light, dark) in enumerate(named))
+
+
+TINTS = _tints(
+    ("ink", "#1c2024", "#e4e8ec"),
+    ("muted", "#5a6470", "#a3adb8"),
+    ("rule", "#d5dae0", "#3a424b"),
+    ("paper", "#ffffff", "#14181d"),
+    ("series-1", "#0072b2", "#4aa3df"),
+    ("series-2", "#d55e00", "#f2803a"),
+    ("series-3", "#008a65", "#2cc79a"),
+    ("series-4", "#b8578d", "#e09ac2"),
+    ("series-5", "#b37800", "#f0b740"),
+    ("series-6", "#2b8fc4", "#93d3ff"),
+    ("series-7", "#4c5661", "#c9d1d9"),
+    ("series-8", "#8a8000", "#f0e442"),
+)
+INK, MUTED, RULE, PAPER = (tint.stand_in for tint in TINTS[:4])
+SERIES = tuple(tint.stand_in for tint in TINTS[4:])
+SEEN, UNSEEN = SERIES[0], SERIES[1]
+LABEL_LINE, PREDICTION_LINE = "#56b4e9", "#ff9e1b"
+"""On a scan, which is as dark on any page."""
+
+
+def css_variables(scheme: str) -> str:
+    """The declarations of all tints for `light` or `dark`.
+
+    >>> css_variables("dark").split(";")[0]
+    '--ink:#e4e8ec'
+    """
+    return ";".join(f"--{tint.name}:{getattr(tint, scheme)}" for tint in TINTS)

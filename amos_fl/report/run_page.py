@@ -1,0 +1,417 @@
+"""The page of one run: what each part of it shows, and the CSV files beside it."""
+
+import math
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from amos_fl.cohort.table import SPLITS
+from amos_fl.errors import AmosError
+from amos_fl.metrics.scores import reported_organs
+from amos_fl.report import figures, series
+from amos_fl.report.figures import score, signed
+from amos_fl.report.pictures import load_planes
+from amos_fl.report.series import CaseRow, GapRow
+from amos_fl.report.slices import legend_line, plane_svg
+from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
+from amos_fl.runs.record import RunRecord
+from amos_fl.runs.results import Row
+from amos_fl.runs.summary import PHANTOM_NOTE
+
+DATA_FOLDER = "report_data"
+"""Beside the page: its numbers as CSV files."""
+KINDS = {
+    "federated": "Federated run",
+    "centralized": "Centralized run: all training cases pooled",
+    "local": "Local run: one site alone",
+    "finetune": "Fine-tuned run: a federated model continued at one site",
+    "leave-one-out": "Leave-one-out run: federated without one site",
+}
+_SCORE_COLUMNS = (
+    Column("cases"),
+    Column("DSC"),
+    Column("NSD"),
+    Column("DSC (present)", what="over the organs that the reference has"),
+    Column("missed", what="organs of cases that only the reference has"),
+    Column("hallucinated", what="organs of cases that only the prediction has"),
+)
+
+
+def write_data(record: RunRecord, folder: Path) -> dict[str, str]:
+    """Write the numbers of all figures below `folder` and return each file's address on the page."""
+    written = {
+        "learning_losses": (series.LossPoint, series.loss_points(record)),
+        "learning_scores": (series.ScorePoint, series.score_points(record)),
+        "heat_map": (series.Cell, series.cells(record)),
+        "cases": (series.CaseRow, series.case_rows(record)),
+        "gap": (series.GapRow, series.gap_rows(record)),
+        "cost": (series.CostPoint, series.cost_points(record)),
+    }
+    for name, (kind, rows) in written.items():
+        series.write_rows(folder / f"{name}.csv", rows, list(kind.__dataclass_fields__))
+    return {name: f"{DATA_FOLDER}/{name}.csv" for name in written}
+
+
+def missing_cases(record: RunRecord) -> list[str]:
+    """Labelled test cases without a score, one sentence per site."""
+    scored = {case.case for case in record.results.cases}
+    found: dict[str, list[str]] = {}
+    for case in record.cohort.of(split="test", labelled=True):
+        if case.case not in scored:
+            found.setdefault(case.site, []).append(case.case)
+    return [f"no test scores of {', '.join(cases)} at site {site}" for site, cases in sorted(found.items())]
+
+
+def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
+    """Everything that `run.html` shows."""
+    config, results = record.config, record.results
+    losses, scores, costs = series.loss_points(record), series.score_points(record), series.cost_points(record)
+    cells, gaps = series.cells(record), series.gap_rows(record)
+    organs = _reported(record)
+    scored = bool(results.cases)
+    means = {f"{m} {row.group} {row.modality}": getattr(row, m) for row in results.groups for m in ("dsc", "nsd")}
+    context: dict[str, Any] = {
+        "version": version("amos-fl"),
+        "title": record.name,
+        "kind": KINDS.get(record.arm, record.arm),
+        "synthetic": record.synthetic,
+        "phantom_note": PHANTOM_NOTE,
+        "problems": [*results.problems, *missing_cases(record)],
+        "all_well": "Nothing went wrong: every site took part in every round, and every test case was scored.",
+        "lead": lead(record),
+        "numbers": _key_numbers(record),
+        "contents": _contents(scored),
+        "files": files,
+        "scored": scored,
+        "run_facts": _run_facts(record),
+        "cohort_table": _cohort_table(record),
+        "settings_table": _settings_table(record),
+        "versions_table": _versions_table(record),
+        "learning": figures.learning_curves("learning", losses, scores),
+        "learning_text": "Left: the mean loss of each site's steps in a round. Right: the mean DSC of the weights "
+        "after a round, on the validation cases of seen scanners (solid) and the test cases of unseen ones (dashed), "
+        f"which choose nothing. The losses are in {files['learning_losses']}.",
+        "rounds_table": _rounds_table(record, costs),
+        "cost_facts": _cost_facts(record),
+        "cost": figures.cost_curves("cost", costs) if costs else "",
+        "cost_text": "Mean over sites of their mean DSC, against what had been spent by then.",
+    }
+    if scored:
+        examples = _examples(record)
+        drawn = any(case["planes"] for site in examples for case in site["cases"])
+        context |= {
+            "tolerance": f"{config.evaluation.tolerance_mm:g}",
+            "heat_dsc": figures.heat_map("heat-dsc", cells, organs, "dsc"),
+            "heat_nsd": figures.heat_map("heat-nsd", cells, organs, "nsd"),
+            "site_table": score_table("sites", "Test scores by site", "site", results.sites + results.groups),
+            "organ_table": score_table("by-organ", "Test scores by organ", "organ", results.organs),
+            "definition": "DSC and NSD are means over cases, then over organs, on the scans' own grids. An organ that "
+            "only one of prediction and reference has scores 0 and is counted as missed or hallucinated; DSC (present) "
+            "leaves the hallucinated out. AMOS's MR cases are reported without bladder and prostate/uterus.",
+            "box_dsc": figures.distributions("box-dsc", results.cases, record.cohort.organs, "dsc"),
+            "box_nsd": figures.distributions("box-nsd", results.cases, record.cohort.organs, "nsd"),
+            "gap": figures.seen_and_unseen("gap-figure", cells, gaps, means),
+            "gap_sentences": gap_sentences(gaps, record),
+            "examples": examples if drawn else [],
+            "cases_text": CASES_TEXT if drawn else NO_PICTURES,
+            "legend_label": legend_line("label"),
+            "legend_prediction": legend_line("prediction"),
+            "case_table": _case_table(series.case_rows(record), files["cases"]),
+        }
+    return context
+
+
+CASES_TEXT = (
+    "For each site its best, median and worst test case by the mean DSC of the case. The planes are those that cut "
+    "most organs and where label and prediction differ most, so they show more error than a plane taken at random. "
+    "Axial and coronal planes show the patient's right on the left, sagittal ones the front. Pointing at a line names "
+    "its organ."
+)
+NO_PICTURES = (
+    "No pictures: scans stay at their sites, and only a simulation keeps planes of its test cases for its report."
+)
+
+
+def _contents(scored: bool) -> list[tuple[str, str]]:
+    parts = [("run", "What was run"), ("learning", "Learning curves")]
+    if scored:
+        parts += [("scores", "Scores by site and organ"), ("organs", "Distributions"), ("gap", "Seen and unseen")]
+    return [*parts, ("cost", "Cost"), *([("cases", "Cases")] if scored else [])]
+
+
+def _reported(record: RunRecord) -> list[str]:
+    labels = {o for c in record.results.cases for o in reported_organs(record.cohort.organs, c.modality)}
+    return [name for label, name in record.cohort.organs.items() if label in labels]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    >>> listed(["A"]), listed(["A", "B", "C"])
+    ('A', 'A, B and C')
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
+
+
+def lead(record: RunRecord) -> str:
+    """The run and its outcome in a few sentences."""
+    config, seen = record.config, record.seen_sites
+    work = f"{config.rounds} rounds of {config.local_steps} steps"
+    what = {
+        "centralized": f"One network was trained on the pooled cases of {listed(seen)}, in {work}.",
+        "local": f"One network was trained at {listed(seen)} alone, in {work}.",
+        "finetune": f"A federated network was trained further at {listed(seen)} alone, in {work}.",
+    }.get(
+        record.arm,
+        f"{listed(seen)} trained one network together with {config.strategy}, in {work} at each of them.",
+    )
+    if not record.results.groups:
+        return f"{what} No test case was scored."
+    parts = []
+    for group, words in (("seen", "scanners that it was trained on"), ("unseen", "scanners that it never saw")):
+        rows = [row for row in record.results.groups if row.group == group]
+        if rows:
+            parts.append(f"{listed([f'{score(row.dsc)} on {row.modality}' for row in rows])} of {words}")
+    return f"{what} Its mean DSC on test cases is {', and '.join(parts)}."
+
+
+def _key_numbers(record: RunRecord) -> list[dict[str, str]]:
+    numbers = [
+        {
+            "name": f"DSC, {row.group} {row.modality}",
+            "value": score(row.dsc, 3),
+            "more": f"NSD {score(row.nsd, 3)}, {row.cases} cases",
+        }
+        for row in record.results.groups
+    ]
+    cost = record.cost
+    exchanged = cost.bytes_down + cost.bytes_up
+    more = f"{exchanged / 1e6:,.1f} MB exchanged".replace(",", "\u202f") if exchanged else "nothing exchanged"
+    spent = {"name": "in rounds", "value": duration(cost.seconds), "more": f"{count(cost.steps).text} steps, {more}"}
+    return [*numbers, spent]
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> duration(42.3), duration(312), duration(7300)
+    ('42 s', '5 min 12 s', '2 h 2 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
+    config, plan = record.config, record.config.plan
+    options = ", ".join(f"{key} {value}" for key, value in config.strategy_options.items())
+    about = record.folder.recorded_versions()
+    facts = [
+        ("Trained on", ", ".join(record.seen_sites)),
+        ("Unseen scanners", ", ".join(record.unseen_sites) or "none"),
+        ("Strategy", f"{config.strategy}{f' ({options})' if options else ''}, updates weighted by {config.weighting}"),
+        (
+            "Training",
+            f"{config.rounds} rounds of {config.local_steps} steps, {config.training.batch_size} patches each",
+        ),
+        (
+            "Network",
+            f"{config.model}, plan {plan.name}: spacing {' x '.join(f'{s:g}' for s in plan.spacing_mm)} mm, "
+            f"patch {' x '.join(map(str, plan.patch))}",
+        ),
+        ("Weights", record.results.chosen.sentence.removeprefix("weights of ")),
+        ("Seed", str(config.seed)),
+        ("Engine", f"{config.engine.name}, device {config.device}"),
+        ("Cohort", f"{len(record.cohort.cases)} cases, SHA-256 {record.cohort_sha256[:16]}…"),
+        ("amos-fl", about.get("amos-fl", "unknown") + (f", commit {about['commit']}" if about.get("commit") else "")),
+    ]
+    return [fact for fact in facts if not (record.arm in ("centralized", "local") and fact[0] == "Strategy")]
+
+
+def _cohort_table(record: RunRecord) -> SortableTable:
+    rows = []
+    for site in record.cohort.sites:
+        cases = record.cohort.of(site=site)
+        role = "trained on" if site in record.seen_sites else "unseen"
+        per_split = [count(len(record.cohort.of(site=site, split=split))) for split in SPLITS]
+        rows.append([text(site), text(", ".join(sorted({c.modality for c in cases}))), text(role), *per_split])
+    columns = [Column("site", False), Column("modality", False), Column("role", False)]
+    columns += [Column(name) for name in ("training cases", "validation cases", "test cases")]
+    return table("cohort", "Who holds what", columns, rows, "cohort.csv")
+
+
+def _settings_table(record: RunRecord) -> SortableTable:
+    rows = [[text(key), text(value)] for key, value in _flat(record.config.model_dump(mode="json"))]
+    return table(
+        "settings", "All settings, as in config.yaml", [Column("setting", False), Column("value", False)], rows
+    )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found = []
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            found += _flat(value, f"{prefix}{key}.")
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            found.append((prefix + key, "–" if shown in (None, "", {}) else str(shown)))
+    return found
+
+
+def _versions_table(record: RunRecord) -> SortableTable:
+    rows = [[text(name), text(value)] for name, value in record.folder.recorded_versions().items()]
+    return table("versions", "What computed it", [Column("package", False), Column("version", False)], rows)
+
+
+def _rounds_table(record: RunRecord, costs: Sequence[series.CostPoint]) -> SortableTable:
+    scored = {point.round: point for point in costs}
+    rows = []
+    for entry in record.ledger:
+        point = scored.get(entry["round"])
+        dsc = (point.seen_dsc, point.unseen_dsc) if point else (math.nan, math.nan)
+        megabytes = (entry["bytes_down"] / 1e6, entry["bytes_up"] / 1e6)
+        rows.append(
+            [
+                count(entry["round"]),
+                number(entry["loss"]),
+                *map(number, dsc),
+                *(number(value, 1) for value in megabytes),
+                number(entry["seconds"], 1),
+                text(", ".join(entry["missing"]) or "–"),
+            ]
+        )
+    names = ["round", "loss", "DSC seen", "DSC unseen", "MB to sites", "MB back", "seconds"]
+    columns = [*map(Column, names), Column("missing", False)]
+    return table("rounds", "Every round", columns, rows, f"{DATA_FOLDER}/cost.csv")
+
+
+def _cost_facts(record: RunRecord) -> list[tuple[str, str]]:
+    cost = record.cost
+    return [
+        ("Rounds", str(cost.rounds)),
+        (
+            "Optimizer steps",
+            f"{count(cost.steps).text} at all trainers together, {count(cost.sequential_steps).text} one after another",
+        ),
+        ("Patches", count(cost.patches).text),
+        ("Weights", f"{cost.bytes_down / 1e6:.1f} MB to the sites, {cost.bytes_up / 1e6:.1f} MB back"),
+        ("Time", f"{duration(cost.seconds)} in rounds, without scoring"),
+    ]
+
+
+def score_table(name: str, caption: str, first: str, rows: Sequence[Row]) -> SortableTable:
+    """Rows of scores; the group's name is not repeated where the row is named after it."""
+    body = [
+        [
+            text(row.name),
+            text(row.modality),
+            text(row.group),
+            count(row.cases),
+            *(number(value) for value in (row.dsc, row.nsd, row.dsc_present)),
+            count(row.missed),
+            count(row.hallucinated),
+        ]
+        for row in rows
+    ]
+    columns = [Column(first, False), Column("modality", False), Column("scanner", False), *_SCORE_COLUMNS]
+    file = "scores_by_organ.csv" if first == "organ" else "scores_by_site.csv"
+    return table(name, caption, columns, body, file)
+
+
+def gap_sentences(gaps: Sequence[GapRow], record: RunRecord) -> list[str]:
+    """The gap in words, one sentence per modality that has seen and unseen scanners."""
+    found = []
+    for gap in (g for g in gaps if g.metric == "dsc"):
+        interval = (
+            f"95 % interval {signed(gap.low)} to {signed(gap.high)}"
+            if not math.isnan(gap.low)
+            else "too few cases for an interval"
+        )
+        found.append(
+            f"On {gap.modality}, seen scanners score DSC {score(gap.seen, 3)} ({gap.seen_cases} cases) and unseen "
+            f"ones {score(gap.unseen, 3)} ({gap.unseen_cases} cases): seen minus unseen is {signed(gap.gap)} "
+            f"({interval}). The patients differ, too, not only the scanners."
+        )
+    if not found and not record.unseen_sites:
+        found.append("No scanner was left out of training, so nothing says how the network does on an unseen one.")
+    elif not found:
+        found.append("No modality has test cases of both seen and unseen scanners.")
+    return found
+
+
+def _case_table(rows: Sequence[CaseRow], file: str) -> SortableTable:
+    body = [
+        [
+            text(row.case),
+            text(row.site),
+            text(row.modality),
+            text(row.group),
+            count(row.organs),
+            number(row.dsc),
+            number(row.nsd),
+            count(row.missed),
+            count(row.hallucinated),
+        ]
+        for row in rows
+    ]
+    columns = [Column(name, False) for name in ("case", "site", "modality", "scanner")]
+    columns += [Column("organs"), Column("DSC"), Column("NSD"), Column("missed"), Column("hallucinated")]
+    return table("all-cases", "Every test case: means over its organs", columns, body, file)
+
+
+def chosen_examples(rows: Sequence[CaseRow]) -> list[tuple[str, CaseRow]]:
+    """Best, median (the better of the middle two) and worst of a site's cases; fewer where it has fewer."""
+    ranked = sorted((r for r in rows if not math.isnan(r.dsc)), key=lambda r: (-r.dsc, r.case))
+    if len(ranked) < 2:
+        return [("Only case", row) for row in ranked]
+    middle = [("Median", ranked[(len(ranked) - 1) // 2])] if len(ranked) > 2 else []
+    return [("Best", ranked[0]), *middle, ("Worst", ranked[-1])]
+
+
+def _examples(record: RunRecord) -> list[dict[str, Any]]:
+    rows = series.case_rows(record)
+    scores = {case.case: case for case in record.results.cases}
+    organs, sites = record.cohort.organs, []
+    for place, (site, group, modality) in enumerate(series.site_order(record.results.cases)):
+        mine = [r for r in rows if (r.site, r.group, r.modality) == (site, group, modality)]
+        cases = []
+        for rank, row in chosen_examples(mine):
+            name = f"case-{place}-{rank.split()[0].lower()}"
+            counted = {
+                organs[o]: s.dsc
+                for o, s in scores[row.case].scores.items()
+                if o in reported_organs(organs, modality) and not math.isnan(s.dsc)
+            }
+            worst = sorted(counted.items(), key=lambda item: (item[1], item[0]))[:3]
+            said = listed([f"{organ} {score(dsc)}" for organ, dsc in worst])
+            cases.append(
+                {
+                    "rank": rank,
+                    "case": row.case,
+                    "text": f"Mean DSC {score(row.dsc, 3)}, NSD {score(row.nsd, 3)}. Lowest DSC: {said}.",
+                    "planes": _planes(record, site, row.case, f"{rank} case {row.case} of site {site}", name),
+                }
+            )
+        sites.append({"heading": f"{site}, {modality}, {group}", "cases": cases})
+    return sites
+
+
+def _planes(record: RunRecord, site: str, case: str, title: str, name: str) -> list[dict[str, Any]]:
+    try:
+        planes = load_planes(record.folder.site(site) / "pictures" / f"{case}.npz")
+    except AmosError:
+        return []
+    return [
+        {
+            # Equal heights side by side: each plane is as wide as its own proportions ask for.
+            "share": f"{plane.grey.shape[1] / plane.grey.shape[0]:.3f}",
+            "svg": plane_svg(plane, record.cohort.organs, f"{name}-{plane.view}", f"{title}, {plane.view}"),
+        }
+        for plane in planes
+    ]
+
+
+__all__ = ["Cell", "run_context", "write_data"]

@@ -1,0 +1,62 @@
+"""Tables of the page: what a cell shows, and what it sorts by."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`text` is shown; `value` is what a number sorts by, None where it is text or does not exist."""
+
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's head; `number` says how its cells are aligned and sorted, `what` explains the head where it must."""
+
+    head: str
+    number: bool = True
+    what: str = ""
+
+
+@dataclass(frozen=True)
+class SortableTable:
+    """A table that sorts on a click on a head. `csv` is the file beside the page that holds its numbers."""
+
+    name: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    csv: str = ""
+
+
+def number(value: float, digits: int = 3) -> Cell:
+    """A number, or a dash where there is none.
+
+    >>> number(0.71284), number(math.nan)
+    (Cell(text='0.713', value=0.71284), Cell(text='–', value=None))
+    """
+    return Cell("–") if math.isnan(value) else Cell(f"{value:.{digits}f}", float(value))
+
+
+def count(value: float) -> Cell:
+    """A whole number with thin spaces between thousands.
+
+    >>> count(124800).text
+    '124\u202f800'
+    """
+    return Cell(f"{value:,.0f}".replace(",", "\u202f"), float(value))
+
+
+def text(value: object) -> Cell:
+    return Cell(str(value))
+
+
+def table(
+    name: str, caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]], csv: str = ""
+) -> SortableTable:
+    """A table; `name` is unique on the page."""
+    return SortableTable(name, caption, tuple(columns), tuple(map(tuple, rows)), csv)

@@ -1,0 +1,105 @@
+"""Matplotlib's figures as SVG for a web page: they follow its colours and fonts and can be read aloud."""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from amos_fl.report.palette import INK, MUTED, RULE, TINTS
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "amos-fl",
+    "text.parse_math": False,  # a site may be called $A$
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "figure.constrained_layout.use": True,
+}
+_VARIABLES = {tint.stand_in: f"var(--{tint.name})" for tint in TINTS}
+_STAND_IN = re.compile("|".join(_VARIABLES))
+_FONT = re.compile(r"font: (?:(bold|[1-9]00) )?([\d.]+)px [^;]*")
+_REFERENCE = re.compile(r"url\(#([^)]+)\)")
+
+
+@contextmanager
+def page_style() -> Iterator[None]:
+    """Matplotlib's settings within which figures are made and written."""
+    with mpl.rc_context(_STYLE):
+        yield
+
+
+def to_svg(figure: Figure, name: str, title: str, description: str) -> Markup:
+    """A figure as an inline SVG element.
+
+    `name` is unique on the page and begins all ids. `title` and `description` are what is read aloud in its place.
+    The same figure gives the same text.
+    """
+    written = io.StringIO()
+    with page_style():
+        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    root = ElementTree.fromstring(written.getvalue())
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if _local(child.tag) in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        element.attrib = {_local(key): _adapted(_local(key), value, name) for key, value in element.attrib.items()}
+    width, height = (float(size) for size in root.attrib["viewBox"].split()[2:])
+    root.attrib = {
+        "viewBox": root.attrib["viewBox"],
+        "width": f"{width * 4 / 3:.0f}",  # points to the page's pixels
+        "height": f"{height * 4 / 3:.0f}",
+        "role": "img",
+        "aria-labelledby": f"{name}-title {name}-desc",
+    }
+    for place, (tag, text) in enumerate((("title", title), ("desc", description))):
+        element = ElementTree.Element(tag, id=f"{name}-{tag}")
+        element.text = text
+        root.insert(place, element)
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]
+
+
+def _adapted(key: str, value: str, name: str) -> str:
+    if key == "id":
+        return f"{name}-{value}"
+    if key == "href" and value.startswith("#"):
+        return f"#{name}-{value[1:]}"
+    value = _REFERENCE.sub(rf"url(#{name}-\1)", value)
+    if key == "style":
+        value = _FONT.sub(lambda found: f"font-size:{found[2]}px;font-weight:{found[1] or 'normal'}", value)
+        value = _STAND_IN.sub(lambda found: _VARIABLES[found[0]], value)
+    return value

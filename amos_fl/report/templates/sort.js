@@ -1,0 +1,45 @@
+"use strict";
+// Tables sort on a click on a head, or on Enter or Space when it has the focus; what has no value stays last.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells];
+  const body = table.tBodies[0];
+  heads.forEach((head, index) => {
+    const button = head.querySelector("button");
+    button.disabled = false;
+    button.addEventListener("click", () => {
+      const numeric = head.classList.contains("number");
+      const before = head.getAttribute("aria-sort");
+      const ascending = before === null || before === "none" ? !numeric : before === "descending";
+      const sign = ascending ? 1 : -1;
+      const keyed = [...body.rows].map((row) => {
+        const cell = row.cells[index];
+        const text = cell.textContent.trim();
+        const value = numeric ? (cell.dataset.value ? Number(cell.dataset.value) : null) : text === "–" ? null : text;
+        return { row, value };
+      });
+      keyed.sort((a, b) => {
+        if (a.value === null || b.value === null) return (a.value === null) - (b.value === null);
+        if (numeric) return sign * (a.value - b.value);
+        return sign * a.value.localeCompare(b.value, "en", { numeric: true });
+      });
+      for (const other of heads) other.setAttribute("aria-sort", "none");
+      head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+      body.append(...keyed.map((item) => item.row));
+    });
+  });
+}
+for (const box of document.querySelectorAll("input[data-toggles]")) {
+  box.disabled = false;
+  box.addEventListener("change", () => {
+    document.body.classList.toggle(`without-${box.dataset.toggles}`, !box.checked);
+  });
+}
+// On paper everything is open.
+let closed = [];
+window.addEventListener("beforeprint", () => {
+  closed = [...document.querySelectorAll("details:not([open])")];
+  for (const part of closed) part.open = true;
+});
+window.addEventListener("afterprint", () => {
+  for (const part of closed) part.open = false;
+});
