@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from amos_fl.runs.events import Event, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed, SiteWork
+from amos_fl.runs.record import RunRecord
 from amos_fl.runs.results import Results, Row
 from amos_fl.runs.summary import number
 
@@ -160,3 +162,19 @@ def show_results(console: Console, results: Results) -> None:
     console.print(rows_table("Seen and unseen scanners", "group", results.groups))
     console.print(organ_table(results.organs))
     console.print("present: DSC over the organs that the reference has; what is hallucinated is only counted")
+
+
+def show_group(console: Console, records: Sequence[RunRecord]) -> None:
+    """The mean test DSC of each run of a group on each site; a star where the run trained on that site."""
+    sites = sorted({case.site for record in records for case in record.results.cases})
+    table = Table(title="Test DSC (* the run trained there)", title_justify="left", title_style="bold")
+    table.add_column("run", no_wrap=True)
+    for site in sites:
+        table.add_column(site, justify="right", no_wrap=True)
+    for record in records:
+        rows = {row.name: row for row in record.results.sites}
+        cells = [f"{number(rows[s].dsc)}{'*' if s in record.seen_sites else ' '}" if s in rows else "-" for s in sites]
+        table.add_row(record.folder.path.name, *cells)
+        for problem in record.results.problems:
+            console.print(f"problem: {record.name}: {problem}", markup=False, style="bold red")
+    console.print(table)

@@ -9,7 +9,10 @@ from typing import Annotated
 
 import typer
 
+from amos_fl.cli.baselines import centralized, finetune, leave_one_out, local
 from amos_fl.cli.data import data_app
+from amos_fl.cli.evaluate import evaluate
+from amos_fl.cli.predict import predict
 from amos_fl.cli.runs import diff, runs
 from amos_fl.cli.simulate import simulate
 from amos_fl.errors import AmosError, AmosWarning, Interrupted
@@ -24,6 +27,12 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(simulate)
+app.command()(centralized)
+app.command()(local)
+app.command()(finetune)
+app.command("leave-one-out")(leave_one_out)
+app.command()(evaluate)
+app.command()(predict)
 app.command()(runs)
 app.command()(diff)
 

@@ -1,0 +1,242 @@
+"""The runs that a federation is compared with: `centralized`, `local`, `finetune` and `leave-one-out`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from amos_fl.cli.options import (
+    CohortOption,
+    ConfigOption,
+    DeviceOption,
+    DryRunOption,
+    HoldOutOption,
+    LikeOption,
+    LocalStepsOption,
+    ModelOption,
+    OutOption,
+    PlanOption,
+    ResumeOption,
+    RoundsOption,
+    SeedOption,
+    SetOption,
+    SitesOption,
+    StoreOption,
+    StrategyOption,
+)
+from amos_fl.cli.running import carry_out, carry_out_group, resume_run
+from amos_fl.cli.settings import cache_folder, layers_of, like_run, names, next_out, refuse_settings, resolve_run
+from amos_fl.cohort.table import Cohort
+from amos_fl.errors import AmosError
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.group import Member, create_group, read_group
+
+Layers = list[tuple[str, dict[str, Any]]]
+
+
+def _flags(cohort: Path | None, sites: str | None, hold_out: str | None, **values: Any) -> dict[str, Any]:
+    """Options as settings, those given as they are and those that need reading."""
+    return {
+        **values,
+        "cohort": str(cohort.resolve()) if cohort else None,
+        "sites": names(sites),
+        "hold_out": names(hold_out),
+    }
+
+
+def _base(like: Path | None, layers: Layers) -> tuple[RunConfig, Cohort]:
+    return like_run(like, layers) if like is not None else resolve_run(layers)
+
+
+def _refuse_resume_with(like: Path | None) -> None:
+    if like is not None:
+        raise AmosError("--resume continues what is in its folder; leave out --like, or start a new run")
+
+
+def centralized(
+    like: LikeOption = None,
+    budget: Annotated[
+        Literal["equal-samples", "equal-steps"],
+        typer.Option(help="The patches that all sites see together, or the steps that must wait for one another."),
+    ] = "equal-samples",
+    cohort: CohortOption = None,
+    rounds: RoundsOption = None,
+    local_steps: LocalStepsOption = None,
+    model: ModelOption = None,
+    plan: PlanOption = None,
+    device: DeviceOption = None,
+    seed: SeedOption = None,
+    sites: SitesOption = None,
+    hold_out: HoldOutOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    out: OutOption = None,
+    store: StoreOption = None,
+    resume: ResumeOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Train one network on the pooled cases of all seen sites, at the cost of the federated run beside it."""
+    from amos_fl.runs.arms import centralized as pooled
+    from amos_fl.runs.folder import create_run
+
+    flags = _flags(
+        cohort,
+        sites,
+        hold_out,
+        rounds=rounds,
+        local_steps=local_steps,
+        model=model,
+        plan=plan,
+        device=device,
+        seed=seed,
+    )
+    layers = layers_of(config, flags, assignments)
+    store = store or cache_folder() / "store"
+    if resume is not None:
+        _refuse_resume_with(like)
+        resume_run(resume, layers, store)
+        return
+    base, members = _base(like, layers)
+    run = pooled(base, members, budget)
+    typer.echo(_budget_in_words(base, run.config, len(members.seen_sites), budget))
+    if dry_run:
+        from amos_fl.cli.dry_run import show_dry_run
+
+        show_dry_run(run.config, run.cohort)
+        return
+    folder = create_run(out or next_out("centralized"), run.config, run.cohort)
+    carry_out(folder.path, run.config, run.cohort, store)
+
+
+def _budget_in_words(base: RunConfig, pooled: RunConfig, sites: int, budget: str) -> str:
+    """The work of the federated and the pooled run beside one another, so that the reader can check the claim."""
+    batch, at_each = base.training.batch_size, base.rounds * base.local_steps
+    steps = pooled.rounds * pooled.local_steps
+    return (
+        f"budget {budget}: the federation takes {at_each} steps at each of {sites} sites, {at_each * sites} in all, and "
+        f"sees {at_each * sites * batch} patches; the pooled run takes {steps} steps and sees {steps * batch}"
+    )
+
+
+def local(
+    like: LikeOption = None,
+    budget: Annotated[
+        Literal["site", "whole"], typer.Option(help="The steps of one site of the federation, or of all together.")
+    ] = "site",
+    cohort: CohortOption = None,
+    rounds: RoundsOption = None,
+    local_steps: LocalStepsOption = None,
+    model: ModelOption = None,
+    plan: PlanOption = None,
+    device: DeviceOption = None,
+    seed: SeedOption = None,
+    sites: SitesOption = None,
+    hold_out: HoldOutOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    out: OutOption = None,
+    store: StoreOption = None,
+    resume: ResumeOption = None,
+) -> None:
+    """Train each seen site alone, and score every model on all sites."""
+    from amos_fl.runs.arms import locals_of
+
+    flags = _flags(
+        cohort,
+        sites,
+        hold_out,
+        rounds=rounds,
+        local_steps=local_steps,
+        model=model,
+        plan=plan,
+        device=device,
+        seed=seed,
+    )
+    layers = layers_of(config, flags, assignments)
+    _group("local", like, layers, out, store, resume, lambda base, members: locals_of(base, members, budget))
+
+
+def leave_one_out(
+    like: LikeOption = None,
+    strategy: StrategyOption = None,
+    cohort: CohortOption = None,
+    rounds: RoundsOption = None,
+    local_steps: LocalStepsOption = None,
+    model: ModelOption = None,
+    plan: PlanOption = None,
+    device: DeviceOption = None,
+    seed: SeedOption = None,
+    sites: SitesOption = None,
+    hold_out: HoldOutOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    out: OutOption = None,
+    store: StoreOption = None,
+    resume: ResumeOption = None,
+) -> None:
+    """For every seen site in turn, federate without it and score the result on it."""
+    from amos_fl.runs.arms import leave_one_out as without_each
+
+    flags = _flags(cohort, sites, hold_out, strategy=strategy, rounds=rounds, local_steps=local_steps)
+    flags |= {"model": model, "plan": plan, "device": device, "seed": seed}
+    _group("leave-one-out", like, layers_of(config, flags, assignments), out, store, resume, without_each)
+
+
+def finetune(
+    run: Annotated[Path | None, typer.Argument(help="The federated run whose chosen weights are continued.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Rounds at each site; default: a fifth of the federation's.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0, help="Its first learning rate; default: a tenth of the federation's.")
+    ] = None,
+    device: DeviceOption = None,
+    out: OutOption = None,
+    store: StoreOption = None,
+    resume: ResumeOption = None,
+) -> None:
+    """Continue a federated model at each site on its own cases, and score each at home and everywhere else."""
+    from amos_fl.runs.arms import finetunes_of
+    from amos_fl.runs.folder import open_run
+
+    layers = layers_of(None, {"device": device}, None)
+    if resume is None and run is None:
+        raise AmosError("finetune needs the federated run to continue: amos-fl finetune RUN")
+    if resume is not None and (run or rounds or learning_rate):
+        raise AmosError("--resume continues what is in its folder with its own settings; give nothing else")
+
+    def members(base: RunConfig, cohort: Cohort) -> list[Member]:
+        assert run is not None
+        if not open_run(run).finished:
+            raise AmosError(
+                f"{run}: this run has not come to its end; continue it with: amos-fl simulate --resume {run}"
+            )
+        weights = run / "model" / "weights.safetensors"
+        return finetunes_of(base, cohort, weights, rounds=rounds, learning_rate=learning_rate)
+
+    _group("finetune", run, layers, out, store, resume, members)
+
+
+def _group(
+    kind: str,
+    like: Path | None,
+    layers: Layers,
+    out: Path | None,
+    store: Path | None,
+    resume: Path | None,
+    members_of: Callable[[RunConfig, Cohort], list[Member]],
+) -> None:
+    """Make a group of runs, or take up an old one, and carry out what is left of it."""
+    if resume is not None:
+        if kind != "finetune":
+            _refuse_resume_with(like)
+        refuse_settings(layers, "--resume", "continues runs with their own settings")
+        group = read_group(resume)
+        if group.kind != kind:
+            raise AmosError(
+                f"{resume}: is a {group.kind} group; continue it with: amos-fl {group.kind} --resume {resume}"
+            )
+    else:
+        group = create_group(out or next_out(kind), kind, members_of(*_base(like, layers)))
+    carry_out_group(group, store or cache_folder() / "store", layers)

@@ -1,0 +1,125 @@
+"""A run, or a group of runs, carried out on the terminal: progress, tables, report, and how to go on after Ctrl-C."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from amos_fl.cli.settings import refuse_settings, with_layers
+from amos_fl.cohort.table import Cohort
+from amos_fl.errors import Interrupted
+from amos_fl.runs.config import RunConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from amos_fl.runs.folder import RunFolder
+    from amos_fl.runs.group import Group
+
+
+def resume_run(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path) -> None:
+    """Continue a run to its end and show its results; a finished one only shows them."""
+    from amos_fl.runs.folder import open_run
+
+    refuse_settings(layers, "--resume", "continues a run with its own settings")
+    folder = open_run(path)
+    carry_out(path, with_layers(folder.config(), layers), folder.cohort(), store)
+
+
+def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path) -> None:
+    """Run, or continue, the run in a folder; then its tables and its report."""
+    from amos_fl.cli.display import show_results
+    from amos_fl.runs.folder import RunFolder
+    from amos_fl.runs.results import results_of
+
+    folder = RunFolder(path)
+    console = _run_one(folder, settings, members, store)
+    show_results(console, results_of(folder, settings, members))
+    if folder.synthetic and settings.arm == "federated":
+        _show_atlas(console, members)
+    console.print(f"everything is in {path}; begin with {_first_page(path)}", markup=False)
+
+
+def _run_one(folder: "RunFolder", settings: RunConfig, members: Cohort, store: Path, title: str = "") -> "Console":
+    """One run to its end with live progress; its report is written."""
+    from amos_fl.cli.display import Display
+    from amos_fl.runs.summary import PHANTOM_NOTE
+    from amos_fl_server.simulate import simulate as run_simulation
+
+    with Display() as display:
+        display.line(f"{title}{_in_words(settings, members)}; run folder {folder.path}")
+        if folder.synthetic and not title:
+            display.line(PHANTOM_NOTE)
+        try:
+            run_simulation(folder, settings, members, store, display)
+            _write_report(folder.path, display.line)
+        except Interrupted:
+            display.line(f"stopped; continue with: amos-fl simulate --resume {folder.path}")
+            raise typer.Exit(130) from None
+    return display.console
+
+
+def _in_words(settings: RunConfig, members: Cohort) -> str:
+    seen, unseen = " ".join(members.seen_sites), " ".join(members.unseen_sites) or "none"
+    steps = f"{settings.rounds} rounds of {settings.local_steps} steps"
+    match settings.arm:
+        case "centralized":
+            return f"centralized: {steps} on the pooled cases of {seen}; unseen: {unseen}"
+        case "local" | "finetune":
+            return f"{settings.arm}: {steps} at {seen} alone; others: {unseen}"
+        case _:
+            return f"{settings.strategy}: {steps} at {seen}; unseen: {unseen}"
+
+
+def _first_page(path: Path) -> Path:
+    return path / "report.html" if (path / "report.html").is_file() else path / "summary.md"
+
+
+def _write_report(path: Path, say: Callable[[str], None]) -> None:
+    """The run's report; a fault in it is said, and does not take a finished run down."""
+    try:
+        from amos_fl.report.page import write_run_report
+        from amos_fl.runs.record import read_run
+
+        write_run_report(read_run(path))
+    except Exception as error:  # the run itself is complete; its report can be made again
+        say(f"the report could not be written ({type(error).__name__}: {error}); try: amos-fl report {path}")
+
+
+def carry_out_group(group: "Group", store: Path, layers: list[tuple[str, dict[str, Any]]]) -> None:
+    """Run what is left of a group, one run after another, and show the scores of all of them."""
+    from rich.console import Console
+
+    from amos_fl.cli.display import show_group
+    from amos_fl.runs.folder import open_run
+    from amos_fl.runs.record import read_runs
+
+    left = {folder.path for folder in group.unfinished}
+    console = None
+    for number, path in enumerate(group.members, start=1):
+        folder = open_run(path)
+        title = f"{group.kind} {number}/{len(group.members)}, {path.name}: "
+        if path not in left:
+            typer.echo(f"{title}finished before; skipped")
+            continue
+        try:
+            console = _run_one(folder, with_layers(folder.config(), layers), folder.cohort(), store, title)
+        except typer.Exit:
+            typer.echo(f"the rest of the group waits: amos-fl {group.kind} --resume {group.path}")
+            raise
+    show_group(console or Console(highlight=False), read_runs([group.path]))
+
+
+def _show_atlas(console: Any, members: Cohort) -> None:
+    """What position alone would score on the phantom, so that a score there can be judged."""
+    from amos_fl.phantom.atlas import atlas_dsc
+
+    train = [c for c in members.cases if c.split == "train" and c.modality == "CT"]
+    test = [c for c in members.of(split="test") if c.site in members.seen_sites and c.modality == "CT"]
+    if train and test:
+        by_organ = atlas_dsc(train, test, tuple(members.organs))
+        known = [score for score in by_organ.values() if not math.isnan(score)]
+        mean = math.fsum(known) / len(known)
+        console.print(f"for comparison, an atlas that knows only where organs usually are: DSC {mean:.3f} on seen CT")

@@ -1,0 +1,145 @@
+"""From options to the settings and the cohort of a run: what every command that trains shares."""
+
+import os
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from amos_fl.cohort.table import Cohort, read_cohort
+from amos_fl.errors import AmosError
+from amos_fl.runs.config import RunConfig, merge, nearest, parse_assignment, read_yaml, resolve
+from amos_fl.runs.recipes import DEMONSTRATION, RECIPES
+
+
+def cache_folder() -> Path:
+    """Where prepared cases and the phantom are kept: AMOS_FL_CACHE, or amos-fl in the user's cache folder."""
+    if own := os.environ.get("AMOS_FL_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "amos-fl"
+
+
+def names(text: str | None) -> list[str] | None:
+    """The names in an option's value, separated by commas or spaces."""
+    return [name for name in text.replace(",", " ").split() if name] if text else None
+
+
+def next_out(strategy: str) -> Path:
+    """The first folder below runs/ that no other run of this strategy or kind has taken."""
+    name = strategy.replace(":", ".").split(".")[-1].lower()
+    number = 1
+    while (path := Path("runs") / f"{name}-{number:03d}").exists():
+        number += 1
+    return path
+
+
+def with_device(config: RunConfig) -> RunConfig:
+    """The settings with `auto` resolved, and a device that this machine has."""
+    import torch
+
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind, _, index = device.partition(":")
+        if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+            raise ValueError
+        if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
+            raise AmosError(f"device {device}: this machine has no such GPU; use --device cpu")
+        if kind == "mps" and not torch.backends.mps.is_available():
+            raise AmosError("device mps: this machine has none; use --device cpu")
+    except ValueError:
+        raise AmosError(f"device {device!r} is none; use cpu, cuda, cuda:1 or auto") from None
+    return config.model_copy(update={"device": device})
+
+
+def taking_part(cohort: Cohort, config: RunConfig) -> Cohort:
+    """The cohort of the sites that the settings name, without what is held out.
+
+    Raises:
+        AmosError: a site that the cohort does not have, or no case to train on.
+    """
+    if config.sites is not None:
+        cohort = cohort.only(config.sites)
+    cohort = cohort.holding_out(config.hold_out)
+    if not cohort.seen_sites:
+        raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
+    labelled = tuple(case for case in cohort.cases if case.label is not None)
+    return replace(cohort, cases=labelled)
+
+
+def resolve_run(layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunConfig, Cohort]:
+    """Settings and cohort, with what nobody said filled in from the recipe of the model."""
+    from amos_fl_server.strategies import make_strategy
+
+    model = next((str(layer["model"]) for _, layer in reversed(layers) if "model" in layer), "small")
+    if model not in RECIPES:
+        raise AmosError(f"no model {model!r}; {nearest(model, RECIPES)}")
+    recipe = (f"recipe of {model}", RECIPES[model])
+    asked = resolve([recipe, *layers])
+    make_strategy(asked.strategy, asked.strategy_options)
+    if asked.cohort is None:
+        everyone = phantom()
+        recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
+    else:
+        everyone = read_cohort(asked.cohort)
+        if model == "unet" and all(case.modality == "MR" for case in everyone.cases):
+            recipe = (recipe[0], {**recipe[1], "plan": "amos-mr"})
+    settings = with_device(resolve([recipe, *layers]))
+    return settings, taking_part(everyone, settings)
+
+
+def phantom() -> Cohort:
+    """The embedded cohort, made when it is not there yet."""
+    from rich.console import Console
+
+    from amos_fl.phantom.embedded import embedded_cohort
+
+    console = Console(highlight=False)
+    with console.status("making the phantom cohort") if console.is_terminal else nullcontext():
+        return embedded_cohort(cache_folder())
+
+
+def layers_of(
+    config: Path | None, flags: dict[str, Any], assignments: list[str] | None
+) -> list[tuple[str, dict[str, Any]]]:
+    """Settings in the order in which they count: a file's, the options', then those of `--set`."""
+    layers: list[tuple[str, dict[str, Any]]] = []
+    if config is not None:
+        layers.append((str(config), read_yaml(config)))
+    layers.append(("command line", {key: value for key, value in flags.items() if value not in (None, {})}))
+    return layers + [(f"--set {text}", parse_assignment(text)) for text in assignments or []]
+
+
+def refuse_settings(layers: list[tuple[str, dict[str, Any]]], option: str, does: str) -> None:
+    """Refuse settings beside an option that brings its own; only where a run is computed may change.
+
+    Raises:
+        AmosError: naming what to leave out.
+    """
+    if given := {key for _, layer in layers for key in layer} - {"engine", "device"}:
+        raise AmosError(f"{option} {does}; leave out {', '.join(sorted(given))}, or start a new run")
+
+
+def like_run(path: Path, layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunConfig, Cohort]:
+    """The settings and the cohort of a federated run, to compute another arm from.
+
+    Raises:
+        AmosError: no run there, one of another arm, or settings beside `--like`.
+    """
+    from amos_fl.runs.folder import open_run
+
+    refuse_settings(layers, "--like", "takes everything from that run")
+    folder = open_run(path)
+    settings = with_layers(folder.config(), layers)
+    if settings.arm != "federated":
+        raise AmosError(f"{path}: is a {settings.arm} run; give the federated run that it belongs to")
+    return settings, folder.cohort()
+
+
+def with_layers(config: RunConfig, layers: list[tuple[str, dict[str, Any]]]) -> RunConfig:
+    """Recorded settings with what the command line changes, on a device that this machine has."""
+    recorded = config.model_dump(mode="json")
+    for _, layer in layers:
+        recorded = merge(recorded, layer)
+    return with_device(resolve([("the run's settings", recorded)]))
