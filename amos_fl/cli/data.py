@@ -2,14 +2,14 @@
 
 import os
 import sys
-import time
 from collections import Counter
-from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from amos_fl.cli.export import export_app
+from amos_fl.cli.progress import Progress
 from amos_fl.cohort.table import read_cohort, write_cohort
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from amos_fl.cohort.amos22 import ImportResult
 
-data_app = typer.Typer(help="Make a cohort, or check one.", no_args_is_help=True)
+data_app = typer.Typer(help="Make a cohort, check one, or write it for another program.", no_args_is_help=True)
+data_app.add_typer(export_app, name="export")
 
 _WORKERS = min(4, os.cpu_count() or 1)
-_PLAIN_EVERY_S = 15.0
 
 
 def _console() -> "Console":
@@ -110,7 +110,7 @@ def check(
     from amos_fl.cohort.check import check_cohort
 
     found = read_cohort(cohort)
-    with _Progress("checking") as progress:
+    with Progress("checking") as progress:
         findings = check_cohort(found, workers=workers, on_case=progress)
     console = _console()
     if findings:
@@ -143,7 +143,7 @@ def phantom(
     chosen = _phantom_cases(cases)
     from amos_fl.phantom.release import write_release
 
-    with _Progress("drawing") as progress:
+    with Progress("drawing") as progress:
         write_release(out, seed=seed, size=size, cases=chosen, workers=workers, on_case=progress)
     typer.echo(f"wrote {out}; next: amos-fl data amos22 {out} --protocol paper")
     if montage is not None:
@@ -168,33 +168,3 @@ def _phantom_cases(text: str) -> list[int] | None:
     if not ids:
         raise AmosError(f"--cases {text}: give demo, all, or ids from 1 to 600 such as 1,2,507")
     return ids
-
-
-class _Progress:
-    """A bar on stderr where that is a terminal, and a line now and then where it is not."""
-
-    def __init__(self, verb: str) -> None:
-        self.verb = verb
-        self._bar: Any = nullcontext()
-        self._task: Any = None
-        self._said_at = time.monotonic()
-
-    def __enter__(self) -> "_Progress":
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self._bar = Progress(console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(self.verb, total=None)
-        self._bar.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._bar.__exit__(*error)
-
-    def __call__(self, done: int, total: int, case: str) -> None:
-        if self._task is not None:
-            self._bar.update(self._task, completed=done, total=total, description=f"{self.verb} {case}")
-        elif time.monotonic() - self._said_at > _PLAIN_EVERY_S:
-            self._said_at = time.monotonic()
-            print(f"{self.verb} {done}/{total}: {case}", file=sys.stderr, flush=True)

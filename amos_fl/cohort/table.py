@@ -109,12 +109,19 @@ def _text(path: Path) -> str:
 
 def _organs_beside(path: Path) -> dict[int, str]:
     organs_file = path.with_name("organs.csv")
-    if not organs_file.is_file():
-        return dict(AMOS_ORGANS)
+    return read_organs(organs_file) if organs_file.is_file() else dict(AMOS_ORGANS)
+
+
+def read_organs(organs_file: Path) -> dict[int, str]:
+    """Label values and organ names from a CSV file with the columns `label` and `organ`.
+
+    Raises:
+        AmosError: a missing column, or a label or a name that is none or stands there twice.
+    """
     try:
         with organs_file.open(newline="", encoding="utf-8-sig") as file:
             rows = [(int(row["label"]), row["organ"].strip()) for row in csv.DictReader(file)]
-    except (KeyError, TypeError, ValueError, AttributeError, csv.Error):
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, csv.Error):
         raise AmosError(f"{organs_file}: must have the columns label (a number) and organ") from None
     organs = dict(rows)
     if len(organs) < len(rows):

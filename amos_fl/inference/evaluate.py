@@ -12,8 +12,9 @@ from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
 from amos_fl.inference.predict import predict_case, write_prediction
 from amos_fl.metrics.scores import OrganScore, score_case
-from amos_fl.volumes.nifti import Volume, read_geometry, read_label, reconcile
+from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan
+from amos_fl.volumes.reference import reference_of
 from amos_fl.volumes.store import PreparedCase
 
 
@@ -82,16 +83,3 @@ def evaluate_cases(
         if on_case is not None:
             on_case(number, len(pairs))
     return results
-
-
-def reference_of(case: Case, organs: Collection[int]) -> Volume:
-    """The label map of a case on the grid of its scan, in the file's orientation.
-
-    Raises:
-        AmosError: it has none, it cannot be read, or its grid is not the scan's.
-    """
-    if case.label is None:
-        raise AmosError(f"{case.case}: has no label map")
-    shape, affine = read_geometry(case.image)
-    grid = Volume(np.broadcast_to(np.uint8(0), shape), affine)  # the grid alone; no voxel of the scan is read
-    return reconcile(grid, read_label(case.label, {*organs, *case.annotated}), case.label.name)

@@ -1,0 +1,59 @@
+"""Progress of work that goes through cases: a bar on a terminal, a line now and then elsewhere."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_EVERY_S = 15.0
+
+
+def plain_console() -> "Console":
+    """A console that prints text as it is, wide enough for tables where it is no terminal."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 120
+    return Console(highlight=False, markup=False, width=width)
+
+
+class Progress:
+    """One bar on stderr. Use it as a context, so that the terminal is left in order."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._said_at = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as Bars
+
+            columns = TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn()
+            self._bar = Bars(*columns, console=Console(stderr=True, markup=False), transient=True)
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, text: str, done: int, total: int) -> None:
+        """Say that `done` of `total` pieces of what `text` names are finished."""
+        if self._bar is not None:
+            if self._task is None:
+                self._task = self._bar.add_task(text, total=total)
+            self._bar.update(self._task, description=text, completed=done, total=total)
+        elif time.monotonic() - self._said_at > PLAIN_EVERY_S and done < total:
+            self._said_at = time.monotonic()
+            print(f"{text}: {done}/{total}", file=sys.stderr, flush=True)
+
+    def of(self, verb: str) -> Callable[[int, int, str], None]:
+        """A callback (done, total, case) for work on cases."""
+        return lambda done, total, case: self.show(f"{verb} {case}", done, total)

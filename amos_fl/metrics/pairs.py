@@ -1,0 +1,152 @@
+"""Which prediction belongs to which label map: two folders of NIfTI files paired by the names of their cases.
+
+What does not pair is named, never guessed: a case is a file's name without `.nii` or `.nii.gz`, and only an equal
+name is the same case.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from amos_fl.cohort.table import Case, Cohort, Split
+from amos_fl.errors import AmosError
+
+SUFFIXES = (".nii.gz", ".nii")
+Side = Literal["prediction", "label", "case"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a case cannot be scored, and which side of it is at fault."""
+
+    case: str
+    side: Side
+    message: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One case to score. `prediction` is None where there is none; `member` is its row of a cohort.
+
+    `own_grid`: the label map is the cohort's own, and counts on the grid of its scan.
+    """
+
+    case: str
+    prediction: Path | None
+    label: Path
+    member: Case | None = None
+    own_grid: bool = False
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The cases to score, what is wrong with others, and the predictions that nobody asked for."""
+
+    pairs: tuple[Pair, ...]
+    problems: tuple[Problem, ...]
+    extra: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        return tuple(pair.case for pair in self.pairs if pair.prediction is None)
+
+
+def pair_up(
+    predictions: Path,
+    labels: Path | None,
+    cohort: Cohort | None = None,
+    *,
+    split: Split | None = None,
+    allow_missing: bool = False,
+    allow_extra: bool = False,
+) -> Pairing:
+    """Pair predictions with label maps, sorted by case.
+
+    Args:
+        predictions, labels: two folders, or two files; without `labels` the cohort's own label maps count.
+        cohort: says where each case comes from; every label map must be of one of its cases.
+        split: only the cohort's cases of this split.
+        allow_missing: keep cases without a prediction, as pairs that have none.
+        allow_extra: leave predictions without a label map aside.
+
+    Raises:
+        AmosError: no such file or folder, a file beside a folder, a folder without a NIfTI file, or no case at all.
+    """
+    if labels is not None and cohort is None and predictions.is_file() and labels.is_file():
+        return Pairing((Pair(case_of(labels), predictions, labels),), ())
+    problems: list[Problem] = []
+    members = {case.case: case for case in cohort.cases} if cohort is not None else None
+    predicted = _files(predictions, "prediction", problems)
+    if labels is not None:
+        if predictions.is_dir() != labels.is_dir():
+            raise AmosError(f"{predictions} and {labels}: one is a folder, the other a file; give two of a kind")
+        wanted = _files(labels, "label", problems)
+    else:
+        if members is None:
+            raise AmosError("no label maps; name their folder after that of the predictions, or give a --cohort")
+        wanted = {name: case.label for name, case in members.items() if case.label is not None}
+    if members is not None:
+        for name in sorted(set(wanted) - set(members)):
+            problems.append(Problem(name, "label", "no such case in the cohort; add it there, or take the file away"))
+        wanted = {n: path for n, path in wanted.items() if n in members and split in (None, members[n].split)}
+        if not wanted:
+            raise AmosError(f"none of the label maps is of a case of the cohort{f' in split {split}' if split else ''}")
+    if not set(predicted) & set(wanted):
+        raise AmosError(
+            f"{predictions}: holds no prediction of any case; predictions are named as their label maps, such as "
+            f"{min(wanted)}.nii.gz, and {min(predicted)} is none of them"
+        )
+    extra = sorted(set(predicted) - set(wanted))
+    if not allow_extra:
+        problems += [Problem(name, "prediction", _why_extra(name, members)) for name in extra]
+    pairs = []
+    for name in sorted(wanted):
+        if name in predicted or allow_missing:
+            member = (members or {}).get(name)
+            pairs.append(Pair(name, predicted.get(name), wanted[name], member, own_grid=labels is None))
+        else:
+            problems.append(
+                Problem(name, "prediction", "missing; add it, or count its organs as missed: --allow-missing")
+            )
+    return Pairing(tuple(pairs), tuple(problems), tuple(extra))
+
+
+def _why_extra(name: str, members: Mapping[str, Case] | None) -> str:
+    if members and name in members:
+        member = members[name]
+        why = f"its case is in split {member.split}" if member.label else "its case has no label map in the cohort"
+    else:
+        why = "no label map has this name"
+    return f"{why}; take the file away, or leave such files aside: --allow-extra"
+
+
+def case_of(path: Path) -> str:
+    """The name of a case: its file's without the suffix.
+
+    >>> case_of(Path("labelsVa/amos_0042.nii.gz")), case_of(Path("amos.v2.nii"))
+    ('amos_0042', 'amos.v2')
+    """
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
+
+
+def _files(where: Path, side: Side, problems: list[Problem]) -> dict[str, Path]:
+    """The NIfTI files by case; files of other kinds are not looked at."""
+    if where.is_file():
+        return {case_of(where): where}
+    if not where.is_dir():
+        raise AmosError(f"{where}: no such folder or file of {side}s")
+    found: dict[str, Path] = {}
+    for path in sorted(where.iterdir()):
+        if path.name.startswith(".") or not path.name.lower().endswith(SUFFIXES) or path.is_dir():
+            continue
+        name = case_of(path)
+        if name in found:
+            problems.append(Problem(name, side, f"{found[name].name} and {path.name} are one case; keep the right one"))
+        found[name] = path
+    if not found:
+        raise AmosError(f"{where}: holds no {side}, which would end in .nii.gz or .nii")
+    return found
