@@ -15,29 +15,9 @@ from scipy import ndimage
 
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
+from amos_fl.inference.preview import COLOURS, outlined
 from amos_fl.phantom.release import FOLDERS, ListedCase, listed_cases
 from amos_fl.phantom.scanners import ACHIEVA, SCANNERS
-
-COLOURS = np.array(
-    [
-        (0, 0, 0), (235, 80, 60), (255, 205, 60), (255, 165, 40), (60, 205, 80), (245, 120, 205), (175, 95, 55),
-        (255, 150, 185), (230, 30, 30), (70, 110, 255), (245, 245, 120), (0, 225, 225), (0, 185, 255),
-        (185, 110, 245), (250, 250, 0), (255, 0, 255),
-    ],
-    np.uint8,
-)  # fmt: skip
-"""One colour per AMOS label value."""
-
-
-def outlined(plane: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """An RGB picture (rows, columns, 3) of a grey plane (uint8) with every organ's border drawn in its colour."""
-    picture = np.repeat(plane[..., None], 3, axis=-1)
-    inner = (ndimage.grey_erosion(label, footprint=ndimage.generate_binary_structure(2, 1)) == label) & (
-        ndimage.grey_dilation(label, footprint=ndimage.generate_binary_structure(2, 1)) == label
-    )
-    border = (label > 0) & ~inner
-    picture[border] = COLOURS[np.minimum(label[border], len(COLOURS) - 1)]
-    return picture
 
 
 def grey(image: np.ndarray, modality: str) -> np.ndarray:

@@ -104,3 +104,18 @@ def _recorded(run: RunFolder) -> InferenceSettings:
         batch_size=config.evaluation.batch_size,
         threads=config.training.threads,
     )
+
+
+def inference_settings(model: Model, **given: Any) -> InferenceSettings:
+    """The model's settings with those `given` that are not None.
+
+    Raises:
+        AmosError: a value that is none.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    try:
+        return InferenceSettings.model_validate({**model.inference.model_dump(), **chosen})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise AmosError(f"{option} {first['input']}: {first['msg']}") from None

@@ -1,0 +1,82 @@
+"""`amos-fl predict`: label maps of scans that nobody labelled."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amos_fl.cli.options import DeviceOption
+from amos_fl.cohort.wording import counted
+from amos_fl.errors import AmosError
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="A finished run, or a copy of its model/ folder.")],
+    scans: Annotated[list[Path], typer.Argument(help="NIfTI files, folders of them, or folders with a DICOM series.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the label maps.")],
+    modality: Annotated[str | None, typer.Option(help="CT or MR; needed for NIfTI, which does not say.")] = None,
+    cohort: Annotated[Path | None, typer.Option(help="A cohort that lists the scans and their modality.")] = None,
+    series: Annotated[str | None, typer.Option(help="Number or UID, where a folder has several DICOM series.")] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also NAME_probabilities.nii.gz, one volume per class.")
+    ] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Also NAME_preview.png, three planes with the organs outlined.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")] = False,
+    device: DeviceOption = None,
+    overlap: Annotated[float | None, typer.Option(help="Of windows, from 0 to below 1; default: the run's.")] = None,
+    mirror: Annotated[
+        bool | None, typer.Option("--mirror/--no-mirror", help="Average eight mirror images; default: the run's.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows at a time; default: the run's.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the run's.")] = None,
+) -> None:
+    """Predict the organs of scans, each on its own grid. Exit code 2 when one could not be predicted."""
+    from amos_fl.cli.progress import Progress, plain_console
+    from amos_fl.cohort.table import read_cohort
+    from amos_fl.device import device_named
+    from amos_fl.inference.predict_scans import Wanted, predict_scans
+    from amos_fl.inference.scans import Scan, find_scans
+    from amos_fl.runs.model import inference_settings, read_model
+
+    if modality is not None:
+        if (known := {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(modality.upper())) is None:
+            raise AmosError(f"--modality {modality}: must be CT or MR")
+        modality = known
+    model = read_model(run)
+    wanted = Wanted(
+        inference=inference_settings(model, overlap=overlap, mirror=mirror, batch_size=batch_size, threads=threads),
+        device=device_named(device or "auto"),
+        probabilities=probabilities,
+        preview=preview,
+        overwrite=overwrite,
+    )
+    found = find_scans(scans, modality, cohort=read_cohort(cohort) if cohort else None, series=series)
+    console = plain_console()
+    if model.synthetic:
+        console.print("this network was trained on a synthetic phantom; what it draws says nothing about patients")
+    untrained = sorted({scan.modality for scan in found} - set(model.modalities)) if model.modalities else []
+    if untrained:
+        console.print(f"note: this network was trained on {' and '.join(model.modalities)} only, not on {untrained[0]}")
+    states = {"predicted": 0, "kept": 0, "failed": 0}
+    with Progress() as progress:
+
+        def on_window(scan: Scan, done: int, total: int) -> None:
+            number = sum(states.values()) + 1
+            progress.show(f"predicting {scan.name} ({number}/{len(found)})", done, total)
+
+        for outcome in predict_scans(model, found, out, wanted, on_window=on_window):
+            states[outcome.state] += 1
+            if outcome.state == "failed":
+                typer.echo(f"amos-fl: {outcome.notes[0]}", err=True)
+                continue
+            for note in outcome.notes:
+                typer.echo(f"amos-fl: warning: {note}", err=True)
+            what = f"{outcome.organs} of {len(model.organs)} organs found in {outcome.seconds:.1f} s"
+            kept = "there already from this scan and these weights, kept"
+            console.print(f"{outcome.scan.name}: {kept if outcome.state == 'kept' else what}", soft_wrap=True)
+    parts = [f"{number} {state}" for state, number in states.items() if number or state == "predicted"]
+    console.print(f"{counted(len(found), 'scan')}: {', '.join(parts)}; label maps are in {out}", soft_wrap=True)
+    if states["failed"]:
+        raise typer.Exit(2)

@@ -1,0 +1,202 @@
+"""A trained network scored on any cohort, as the sites of its run scored it on theirs."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amos_fl.cohort.table import Case, Cohort, Split
+from amos_fl.cohort.wording import counted
+from amos_fl.errors import AmosError
+from amos_fl.files import write_json, write_text
+from amos_fl.inference.evaluate import evaluate_cases
+from amos_fl.metrics.table import CaseScores
+from amos_fl.runs.model import Model
+from amos_fl.runs.results import Results, tabulated, write_tables
+from amos_fl.runs.selection import Choice, choose_round
+from amos_fl.runs.summary import PHANTOM_NOTE, score_table
+from amos_fl.volumes.prepare import prepare_cases
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which cases are scored, and how. `seen` are the sites whose scanners the network was trained on."""
+
+    split: Split
+    sites: tuple[str, ...]
+    seen: frozenset[str]
+    tolerance_mm: float
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        cohort: Cohort,
+        *,
+        split: Split = "test",
+        sites: Collection[str] | None = None,
+        seen: Collection[str] | None = None,
+        tolerance_mm: float | None = None,
+    ) -> "Question":
+        """The run's own settings where nothing else is said: all sites, its tolerance, its training sites by name.
+
+        Raises:
+            AmosError: a site that the cohort does not have, a tolerance below 0, or no labelled case to score.
+        """
+        named = cohort.sites if sites is None else tuple(sorted(set(sites)))
+        cohort.only({*named, *(seen or ())})
+        if seen is None:
+            seen = model.run.cohort().seen_sites if model.run else ()
+        if tolerance_mm is None:
+            tolerance_mm = model.run.config().evaluation.tolerance_mm if model.run else 1.0
+        if tolerance_mm <= 0:
+            raise AmosError(f"--tolerance-mm {tolerance_mm:g}: must be more than 0 mm")
+        question = cls(split, named, frozenset(seen) & set(named), tolerance_mm)
+        if not question.cases(cohort):
+            raise AmosError(f"no site of {', '.join(named)} has a labelled {split} case; there is nothing to score")
+        return question
+
+    def cases(self, cohort: Cohort) -> list[Case]:
+        """The labelled cases, by site and then in the cohort's order."""
+        return [case for site in self.sites for case in cohort.of(site=site, split=self.split, labelled=True)]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of a network on some cases; `notes` is what a reader has to know about them."""
+
+    question: Question
+    results: Results
+    organs: dict[int, str]
+    notes: list[str]
+    synthetic: bool
+
+
+def shared_organs(model: Model, cohort: Cohort) -> tuple[int, ...]:
+    """For each of the network's organs the label value that the cohort gives to its name; 0 where it has none.
+
+    Raises:
+        AmosError: they have no organ in common.
+    """
+    values = {name.casefold(): label for label, name in cohort.organs.items()}
+    shared = tuple(values.get(name.casefold(), 0) for name in model.organs.values())
+    if not any(shared):
+        raise AmosError(
+            f"the network knows {', '.join(model.organs.values())} and the cohort {', '.join(cohort.organs.values())}; "
+            "they share no organ by name, see organs.csv beside cohort.csv"
+        )
+    return shared
+
+
+def evaluate_model(
+    model: Model,
+    cohort: Cohort,
+    question: Question,
+    *,
+    store: Path,
+    device: str = "cpu",
+    workers: int = 1,
+    on_prepared: Callable[[int, int, str], None] | None = None,
+    on_scored: Callable[[int, int, str], None] | None = None,
+    save_to: Path | None = None,
+) -> Evaluation:
+    """Score the chosen weights on the cases of `question`; on the run's own test cases it gives the run's own scores.
+
+    Organs that only one of network and cohort has are not scored. `on_prepared` and `on_scored` are called with
+    (done, total, case) and may raise. With `save_to` label maps in the cohort's values are written to
+    `save_to/SITE/CASE.nii.gz`.
+
+    Raises:
+        AmosError: no common organ, or a file that is missing, damaged or on another grid than its scan.
+    """
+    organs = shared_organs(model, cohort)
+    cases = question.cases(cohort)
+    network = model.network(device)
+    torch.set_num_threads(model.inference.threads)
+    # All organs of the cohort, so that its prepared cases are those that its runs share.
+    prepared = prepare_cases(cases, model.plan, store, tuple(cohort.organs), workers=workers, on_case=on_prepared)
+    scored: list[CaseScores] = []
+    for number, (case, ready) in enumerate(zip(cases, prepared, strict=True), start=1):
+        [result] = evaluate_cases(
+            network,
+            [(case, ready)],
+            model.plan,
+            organs=organs,
+            labels=cohort.organs,
+            tolerance_mm=question.tolerance_mm,
+            device=device,
+            overlap=model.inference.overlap,
+            mirror=model.inference.mirror,
+            batch_size=model.inference.batch_size,
+            save_to=save_to / case.site if save_to else None,
+        )
+        seen = case.site in question.seen
+        scored.append(CaseScores(case.case, case.site, case.modality, seen, question.split, result.scores))
+        if on_scored is not None:
+            on_scored(number, len(cases), case.case)
+    chosen = Choice(model.round, f"weights of round {model.round}")
+    if model.run is not None:
+        config = model.run.config()
+        chosen = choose_round(model.run, config, config.rounds)
+    results = tabulated(chosen, [], scored, cohort.organs)
+    return Evaluation(question, results, dict(cohort.organs), notes_on(model, cohort, question), cohort.synthetic())
+
+
+def notes_on(model: Model, cohort: Cohort, question: Question) -> list[str]:
+    """What a reader of the scores has to know: who counts as seen, what was left out, what was trained on."""
+    cases = question.cases(cohort)
+    sites = sorted({case.site for case in cases})
+    parted = [[site for site in sites if (site in question.seen) == wanted] for wanted in (True, False)]
+    seen, unseen = (" ".join(group) or "none" for group in parted)
+    notes = [f"scanners that count as seen: {seen}; unseen: {unseen}"]
+    known = {name.casefold() for name in model.organs.values()}
+    theirs = {name.casefold() for name in cohort.organs.values()}
+    for who, names, others in (
+        ("only the network knows", model.organs.values(), theirs),
+        ("only the cohort labels", cohort.organs.values(), known),
+    ):
+        if alone := [name for name in names if name.casefold() not in others]:
+            notes.append(f"not scored, because {who} it: {', '.join(alone)}")
+    everyone = [case for site in sites for case in cohort.of(site=site, split=question.split)]
+    if unlabelled := len(everyone) - len(cases):
+        notes.append(f"{counted(unlabelled, 'case')} without a label map left out")
+    trained = {(c.site, c.case) for c in model.run.cohort().of(split="train")} if model.run else set()
+    if repeated := sum((case.site, case.case) in trained for case in cases):
+        notes.append(f"{counted(repeated, 'case')} of these {len(cases)} trained this network; they measure memory")
+    new = sorted({case.modality for case in cases} - set(model.modalities)) if model.modalities else []
+    if new:
+        notes.append(f"the network was trained on {' and '.join(model.modalities)} only, and scored on {new[0]} too")
+    return notes
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation, model: Model, source: Path, cohort_file: Path) -> None:
+    """Write scores.csv, scores_by_site.csv, scores_by_organ.csv, evaluation.json and summary.md into a folder."""
+    results, question = evaluation.results, evaluation.question
+    write_tables(folder, results, evaluation.organs)
+    about: dict[str, Any] = {
+        "run": str(source),
+        "weights_sha256": model.weights_sha256(),
+        "round": model.round,
+        "cohort": str(cohort_file),
+        "split": question.split,
+        "sites": list(question.sites),
+        "seen": sorted(question.seen),
+        "tolerance_mm": question.tolerance_mm,
+        "synthetic": evaluation.synthetic,
+        "synthetic_training": model.synthetic,
+        "notes": evaluation.notes,
+    }
+    write_json(folder / "evaluation.json", about)
+    parts = [f"# Scores of {source.resolve().name} on {cohort_file.resolve().parent.name}, {question.split} cases\n"]
+    if evaluation.synthetic:
+        parts.append(f"> {PHANTOM_NOTE}\n")
+    parts.append(_bulleted([results.chosen.sentence, f"NSD at {question.tolerance_mm:g} mm", *evaluation.notes]))
+    parts += ["## By site\n", score_table(results.sites, "site") + "\n", score_table(results.groups, "group") + "\n"]
+    parts += ["## By organ\n", score_table(results.organs, "organ") + "\n"]
+    write_text(folder / "summary.md", "\n".join(parts))
+
+
+def _bulleted(lines: Sequence[str]) -> str:
+    return "".join(f"- {line}\n" for line in lines)

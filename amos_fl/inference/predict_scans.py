@@ -1,0 +1,246 @@
+"""Scans through a trained network, one after another, into a folder of label maps.
+
+The folder remembers in `predict.json` which weights, settings and scans its files came from, so that a second run
+does what is missing and never passes one network's label map off as another's.
+"""
+
+import itertools
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import nn
+
+from amos_fl.cohort.table import Case
+from amos_fl.errors import AmosError
+from amos_fl.files import remove_abandoned, scratch_folder, write_json
+from amos_fl.inference.predict import predict_case, write_prediction
+from amos_fl.inference.preview import preview, write_preview
+from amos_fl.inference.probability_map import ProbabilityMap
+from amos_fl.inference.scans import Scan, read_scan
+from amos_fl.inference.windows import window_starts
+from amos_fl.runs.model import InferenceSettings, Model
+from amos_fl.volumes.prepare import prepare_case
+
+RECORD = "predict.json"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be written of each scan beside its label map, and how it is computed."""
+
+    inference: InferenceSettings
+    device: str = "cpu"
+    probabilities: bool = False
+    preview: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a scan. `notes` are sentences about a `predicted` one, or why it `failed`."""
+
+    scan: Scan
+    state: Literal["predicted", "kept", "failed"]
+    notes: tuple[str, ...] = ()
+    organs: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The outputs of one scan."""
+
+    label: Path
+    probabilities: Path | None
+    preview: Path | None
+
+    @classmethod
+    def of(cls, out: Path, name: str, wanted: Wanted) -> "_Files":
+        return cls(
+            label=out / f"{name}.nii.gz",
+            probabilities=out / f"{name}_probabilities.nii.gz" if wanted.probabilities else None,
+            preview=out / f"{name}_preview.png" if wanted.preview else None,
+        )
+
+    @classmethod
+    def every(cls, out: Path, name: str) -> "_Files":
+        """All files that a scan may have, wanted now or by an earlier run."""
+        return cls.of(out, name, Wanted(InferenceSettings(), probabilities=True, preview=True))
+
+    def all(self) -> list[Path]:
+        return [path for path in (self.label, self.probabilities, self.preview) if path is not None]
+
+
+def predict_scans(
+    model: Model,
+    scans: Sequence[Scan],
+    out: Path,
+    wanted: Wanted,
+    *,
+    on_window: Callable[[Scan, int, int], None] | None = None,
+) -> Iterator[Outcome]:
+    """Predict each scan into `out`; a scan that cannot be predicted is an outcome, and the others go on.
+
+    `<name>.nii.gz` is the label map on the scan's own grid, `<name>_probabilities.nii.gz` and `<name>_preview.png`
+    are written where they are wanted. What is there already from the same scan, weights and settings is kept.
+    `on_window(scan, done, total)` is called before each batch of windows and may raise; nothing unfinished is left.
+
+    Raises:
+        AmosError: `out` is no folder, or the model's weights are damaged.
+    """
+    if out.exists() and not out.is_dir():
+        raise AmosError(f"{out}: is a file; give a folder with -o")
+    network = model.network(wanted.device)
+    torch.set_num_threads(wanted.inference.threads)
+    record = _Record.read(out, model, wanted.inference)
+    out.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(out.glob(".*.tmp.*"))
+    with scratch_folder(out) as scratch:
+        for scan in scans:
+            started = time.monotonic()
+            files = _Files.of(out, scan.name, wanted)
+            try:
+                content = scan.content_hash()
+                same = record.has(scan, content)
+                if same and not wanted.overwrite and all(file.is_file() for file in files.all()):
+                    yield Outcome(scan, "kept")
+                    continue
+                _refuse_to_replace(scan, files, wanted.overwrite or same)
+                drawn = _predict(model, network, scan, files, wanted, scratch, on_window)
+                for file in files.all() if same else _Files.every(out, scan.name).all():
+                    file.unlink(missing_ok=True)
+                record.add(scan, content)
+                drawn.write(files)
+                yield Outcome(scan, "predicted", tuple(drawn.notes), drawn.organs, time.monotonic() - started)
+            except AmosError as error:
+                yield Outcome(scan, "failed", (str(error),))
+            except PermissionError as error:
+                if error.filename is None or Path(error.filename).is_relative_to(out):
+                    raise
+                yield Outcome(scan, "failed", (f"{scan.path.name}: may not be read; check its permissions",))
+            finally:
+                for leftover in scratch.iterdir():
+                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A finished prediction, not yet written."""
+
+    path: Path
+    label: np.ndarray
+    probabilities: ProbabilityMap | None
+    picture: Image | None
+    notes: list[str]
+
+    @property
+    def organs(self) -> int:
+        return len(np.unique(self.label[self.label > 0]))
+
+    def write(self, files: _Files) -> None:
+        """Write the outputs, the label map last."""
+        if self.probabilities is not None and files.probabilities is not None:
+            self.probabilities.write(files.probabilities)
+        if self.picture is not None and files.preview is not None:
+            write_preview(files.preview, self.picture)
+        write_prediction(self.label, self.path, files.label)
+
+
+def _predict(
+    model: Model,
+    network: nn.Module,
+    scan: Scan,
+    files: _Files,
+    wanted: Wanted,
+    scratch: Path,
+    on_window: Callable[[Scan, int, int], None] | None,
+) -> _Drawn:
+    path = scan.as_nifti(scratch)
+    volume, notes = read_scan(path, scan.path.name, scan.modality)
+    case = Case(scan.name, "predict", scan.modality, "test", path, None, ())
+    prepared = prepare_case(case, model.plan, scratch / "store", ())
+    settings, patch = wanted.inference, model.plan.patch
+    x, y, z = (max(n, p) for n, p in zip(prepared.shape, patch, strict=True))
+    starts = window_starts((x, y, z), patch, settings.overlap)
+    total = sum(-(-len(corners) // settings.batch_size) for corners in starts.values())
+    done = itertools.count()
+
+    def check() -> None:
+        if on_window is not None:
+            on_window(scan, next(done), total)
+
+    room = ProbabilityMap(path, 1 + len(model.organs), scratch) if files.probabilities else None
+    label = predict_case(
+        network,
+        prepared,
+        model.plan,
+        organs=tuple(model.organs),
+        device=wanted.device,
+        overlap=settings.overlap,
+        mirror=settings.mirror,
+        batch_size=settings.batch_size,
+        check=check,
+        probabilities=room.canonical if room else None,
+    )
+    picture = None
+    if files.preview is not None:
+        where = "trained on a synthetic phantom; " if model.synthetic else ""
+        picture = preview(volume, label, scan.modality, model.organs, scan.name, f"{where}not for diagnosis")
+    return _Drawn(path, label, room, picture, notes)
+
+
+def _refuse_to_replace(scan: Scan, files: _Files, overwrite: bool) -> None:
+    for file in files.all():
+        if file.resolve() == scan.path.resolve():
+            raise AmosError(f"{scan.path.name}: its label map would replace the scan itself; give another folder")
+        if file.exists() and not overwrite:
+            raise AmosError(
+                f"{file.name}: is there already, from another scan, other weights or other settings; "
+                "add --overwrite, or give another folder"
+            )
+
+
+class _Record:
+    """What the files in a folder of predictions were made from."""
+
+    def __init__(self, path: Path, source: dict[str, Any], scans: dict[str, Any]) -> None:
+        self.path, self.source, self.scans = path, source, scans
+
+    @classmethod
+    def read(cls, out: Path, model: Model, settings: InferenceSettings) -> "_Record":
+        """The record of `out`; the scans of other weights or settings are no longer known."""
+        source = {
+            "weights_sha256": model.weights_sha256(),
+            "model": model.architecture,
+            "round": model.round,
+            "organs": {str(label): organ for label, organ in model.organs.items()},
+            "synthetic_training": model.synthetic,
+            # The batch size and the threads change roundings at most.
+            "inference": settings.model_dump(include={"overlap", "mirror"}),
+        }
+        try:
+            known = json.loads((out / RECORD).read_text(encoding="utf-8"))
+            scans = known["scans"] if {**known, "scans": None} == {**source, "scans": None} else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            scans = {}
+        return cls(out / RECORD, source, scans)
+
+    def has(self, scan: Scan, content: str) -> bool:
+        """Whether the folder's files of this name were made from this scan."""
+        return self.scans.get(scan.name) == _about(scan, content)
+
+    def add(self, scan: Scan, content: str) -> None:
+        self.scans[scan.name] = _about(scan, content)
+        write_json(self.path, {**self.source, "scans": self.scans})
+
+
+def _about(scan: Scan, content: str) -> dict[str, str]:
+    return {"source": scan.path.name, "modality": scan.modality, "sha256": content}

@@ -1,0 +1,114 @@
+"""A picture of a prediction: three planes through the organs, each plain and with the organs outlined."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from amos_fl.files import whole_file
+from amos_fl.report.pictures import Plane, planes_of
+from amos_fl.volumes.nifti import Volume
+
+COLOURS = np.array(
+    [
+        (0, 0, 0), (235, 80, 60), (255, 205, 60), (255, 165, 40), (60, 205, 80), (245, 120, 205), (175, 95, 55),
+        (255, 150, 185), (230, 30, 30), (70, 110, 255), (245, 245, 120), (0, 225, 225), (0, 185, 255),
+        (185, 110, 245), (250, 250, 0), (255, 0, 255),
+    ],
+    np.uint8,
+)  # fmt: skip
+"""One colour per AMOS label value, black for the background."""
+
+_HEIGHT = 420
+_GAP, _TEXT = 8, 18
+_GREY = (190, 190, 190)
+
+
+def colours_of(labels: np.ndarray) -> np.ndarray:
+    """RGB (..., 3) of label values; beyond AMOS's fifteen the colours begin anew."""
+    return COLOURS[np.where(labels > 0, (labels.astype(int) - 1) % (len(COLOURS) - 1) + 1, 0)]
+
+
+def outlined(plane: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """An RGB picture (rows, columns, 3) of a grey plane (uint8) with every organ's border drawn in its colour."""
+    picture = np.repeat(plane[..., None], 3, axis=-1)
+    inner = (ndimage.grey_erosion(label, footprint=ndimage.generate_binary_structure(2, 1)) == label) & (
+        ndimage.grey_dilation(label, footprint=ndimage.generate_binary_structure(2, 1)) == label
+    )
+    border = (label > 0) & ~inner
+    picture[border] = colours_of(label[border])
+    return picture
+
+
+def preview(
+    image: Volume, prediction: np.ndarray, modality: str, organs: Mapping[int, str], title: str, notes: str = ""
+) -> Image.Image:
+    """Draw the prediction (x, y, z) on its scan: axial, coronal and sagittal, where most organs are cut.
+
+    Patients lie as in radiology: the right on the left, sagittal with the front on the left. Below are the names of
+    the organs found, in their colours, with their volumes.
+    """
+    columns = [_column(plane) for plane in planes_of(image, prediction, prediction, modality)]
+    width = sum(column.width for column in columns) + _GAP * (len(columns) + 1)
+    lines = _legend(prediction, image.spacing_mm, organs, width - 2 * _GAP)
+    top = _GAP + _TEXT * (2 if notes else 1)
+    body = max(column.height for column in columns)
+    canvas = Image.new("RGB", (width, top + body + 2 * _GAP + _TEXT * len(lines)))
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
+    draw.text((_GAP, 4), title, fill=(255, 255, 255), font=font)
+    draw.text((_GAP, 4 + _TEXT), notes, fill=_GREY, font=font)
+    x = _GAP
+    for column in columns:
+        canvas.paste(column, (x, top))
+        x += column.width + _GAP
+    for row, entries in enumerate(lines):
+        x = _GAP
+        for text, colour in entries:
+            draw.text((x, top + body + _GAP + row * _TEXT), text, fill=colour, font=font)
+            x += _width(text)
+    return canvas
+
+
+def write_preview(path: Path, picture: Image.Image) -> None:
+    """Write a preview as PNG, whole or not at all."""
+    with whole_file(path) as beside:
+        picture.save(beside, format="PNG", optimize=True)
+
+
+def _column(plane: Plane) -> Image.Image:
+    """A plane, plain above and outlined below."""
+    rows, columns = plane.grey.shape
+    size = (max(1, round(columns * _HEIGHT / rows)), _HEIGHT)
+    grey = np.asarray(Image.fromarray(plane.grey).resize(size, Image.Resampling.BICUBIC))
+    label = np.asarray(Image.fromarray(plane.prediction).resize(size, Image.Resampling.NEAREST))
+    stacked = np.concatenate([np.repeat(grey[..., None], 3, -1), np.zeros((_GAP, size[0], 3), np.uint8)])
+    picture = Image.fromarray(np.concatenate([stacked, outlined(grey, label)]))
+    where = f"{plane.view} {plane.position + 1}/{plane.of}"
+    ImageDraw.Draw(picture).text((4, 2), where, fill=_GREY, font=ImageFont.load_default(12))
+    return picture
+
+
+def _legend(
+    prediction: np.ndarray, spacing_mm: tuple[float, float, float], organs: Mapping[int, str], width: int
+) -> list[list[tuple[str, tuple[int, ...]]]]:
+    """Lines of (text, colour) that fit into `width` pixels."""
+    counts = np.bincount(prediction.ravel(order="K"), minlength=256)
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    found = [(f"{organs[o]} {counts[o] * voxel_ml:.3g} ml    ", o) for o in organs if counts[o]]
+    if not found:
+        return [[("no organ was found", _GREY)]]
+    lines: list[list[tuple[str, tuple[int, ...]]]] = [[]]
+    used = 0.0
+    for text, organ in found:
+        if lines[-1] and used + _width(text) > width:
+            lines.append([])
+            used = 0.0
+        lines[-1].append((text, tuple(int(c) for c in colours_of(np.array(organ)))))
+        used += _width(text)
+    return lines
+
+
+def _width(text: str) -> float:
+    return ImageFont.load_default(13).getlength(text)
