@@ -14,6 +14,8 @@ from amos_fl.runs.record import Cost, RunRecord
 
 Metric = Literal["dsc", "nsd"]
 METRICS: tuple[Metric, ...] = ("dsc", "nsd")
+LEAST_SEEDS = 3
+"""With fewer seeds of either arm none is called better: the seed alone may have made the difference."""
 View = Literal["", "at home", "elsewhere", "left out"]
 
 
@@ -76,7 +78,8 @@ class Difference:
     """A main arm minus the reference arm on the same cases, its paired p, and p after Holm's correction.
 
     `family` names the tests that are corrected together. `verdict` is one of "better", "worse" (only with three seeds
-    of both arms or more), "higher", "lower" (the same on fewer seeds), "open" (not shown), "too few cases".
+    of both arms or more), "higher", "lower" (the same on fewer seeds), "open" (not
+    shown), "too few cases", "not tested" (over sites alike, where the interval must do).
     """
 
     arm: str

@@ -31,15 +31,21 @@ class Marks:
     counts: Float[np.ndarray, "case organ"]
 
     @classmethod
-    def of(cls, runs: Sequence[Float[np.ndarray, "case organ"]]) -> "Marks":
+    def of(
+        cls, runs: Sequence[Float[np.ndarray, "case organ"]], rows: Sequence[Bool[np.ndarray, " case"]] | None = None
+    ) -> "Marks":
         """The marks of runs on the same cases; NaN where an organ does not count.
+
+        `rows` says for each run which cases it stands for, by default all; a case that none stands for counts nowhere.
 
         >>> Marks.of([np.array([[0.5, np.nan]]), np.array([[0.7, 0.0]])]).counts
         array([[1. , 0.5]])
         """
         scores = np.stack(runs)  # (run, case, organ)
-        counted = ~np.isnan(scores)
-        return cls(np.where(counted, scores, 0.0).mean(axis=0), counted.mean(axis=0))
+        used = np.ones(scores.shape[:2], bool) if rows is None else np.stack(rows)
+        number = np.maximum(used.sum(axis=0), 1)[:, None]  # (case, 1)
+        counted = ~np.isnan(scores) & used[:, :, None]
+        return cls(np.where(counted, scores, 0.0).sum(axis=0) / number, counted.sum(axis=0) / number)
 
     def only(self, cases: Sequence[int], organs: Sequence[int]) -> "Marks":
         """The marks of some of the cases and organs, by their positions."""
@@ -136,7 +142,8 @@ def estimates(
         if broken.any():  # draws in which no case has the organ say nothing about it
             limits[:, broken] = np.nanquantile(chosen[broken], [0.025, 0.975], axis=1)
         lows[wide], highs[wide] = limits
-    return [Estimate(*map(float, row), n) for *row, n in zip(values, lows, highs, cases, strict=True)]
+    limits_and_cases = zip(values, lows, highs, cases, strict=True)
+    return [Estimate(float(value), float(low), float(high), n) for value, low, high, n in limits_and_cases]
 
 
 def paired_p(a: Marks, b: Marks, permutations: int, random: np.random.Generator) -> Float[np.ndarray, " organs+mean"]:

@@ -1,0 +1,290 @@
+"""From runs to arms: which runs belong together, and their scores on one table of cases.
+
+Runs that differ in their seed alone are one arm. Local, fine-tuned and leave-one-out models are a family: each is an
+arm of its own, and together they make the arms that are compared with the others (see `comparison.Arm`).
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from amos_fl.errors import AmosError
+from amos_fl.metrics.scores import OrganScore
+from amos_fl.report.cases import CaseTable
+from amos_fl.report.comparison import METRICS, Arm, ArmKind, Metric, View
+from amos_fl.report.statistics import Marks
+from amos_fl.runs.folder import open_run
+from amos_fl.runs.record import Cost, RunRecord
+
+FAMILIES: tuple[ArmKind, ...] = ("local", "finetune", "leave-one-out")
+_KINDS: tuple[ArmKind, ...] = ("federated", "centralized", "finetune", "leave-one-out", "local")
+"""The order in which arms are shown."""
+_WORDS: dict[ArmKind, str] = {
+    "centralized": "pooled",
+    "local": "local",
+    "finetune": "fine-tuned",
+    "leave-one-out": "leave-one-out",
+}
+_WHAT: dict[tuple[ArmKind, View], str] = {
+    ("federated", ""): "one model, trained by all sites together",
+    ("centralized", ""): "one model, trained on all sites' scans pooled in one place",
+    ("local", "at home"): "each site's own model, on that site's test cases",
+    ("local", "elsewhere"): "the other sites' own models, their scores averaged",
+    ("finetune", "at home"): "the federated model trained further at each site, on that site's test cases",
+    ("finetune", "elsewhere"): "the models that other sites trained further, their scores averaged",
+    ("leave-one-out", "left out"): "for each site the federation that did without it",
+}
+
+
+@dataclass(frozen=True)
+class ArmScores:
+    """An arm with its scores. `available` says which cases it has scores for."""
+
+    arm: Arm
+    available: Bool[np.ndarray, " case"]
+    marks: dict[Metric, Marks]
+    by_seed: dict[int, dict[Metric, Marks]]
+    missed: Float[np.ndarray, "case organ"]  # per run
+    hallucinated: Float[np.ndarray, "case organ"]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A run as it takes part in an arm: for which cases it stands there."""
+
+    record: RunRecord
+    rows: Bool[np.ndarray, " case"]
+
+
+def make_arms(records: Sequence[RunRecord], table: CaseTable) -> list[ArmScores]:
+    """All arms that the runs make: the main ones first, in the order in which they are shown."""
+    arms: list[ArmScores] = []
+    for kind in _KINDS:
+        mine = [record for record in records if record.arm == kind]
+        bundles = _bundles(mine) if kind in FAMILIES else _by_settings(mine)
+        names = _told_apart([_word(bundle[0]) for bundle in bundles], bundles)
+        for name, seeds in zip(names, bundles, strict=True):
+            arms += _family(kind, name, seeds, table) if kind in FAMILIES else [_arm(kind, "", name, seeds, table)]
+    return sorted(arms, key=lambda a: (not a.arm.main, _KINDS.index(a.arm.kind), a.arm.view, a.arm.site, a.arm.name))
+
+
+Bundle = list[list[RunRecord]]
+"""The runs of one setting: per seed the runs that belong together (one, or one per site of a family)."""
+
+
+def _by_settings(records: Iterable[RunRecord]) -> list[Bundle]:
+    found: dict[str, Bundle] = defaultdict(list)
+    for record in sorted(records, key=_order):
+        found[record.settings_key()].append([record])
+    return [found[key] for key in sorted(found)]
+
+
+def _order(record: RunRecord) -> tuple[int, tuple[str, ...], str]:
+    return record.config.seed, record.seen_sites, record.name
+
+
+def _bundles(records: Iterable[RunRecord]) -> list[Bundle]:
+    """Families: the runs of one folder and seed, one per site; those of equal settings are seeds of one another."""
+    by_folder: dict[tuple[Path, int, int], list[RunRecord]] = defaultdict(list)
+    times: Counter[tuple[Path, int, tuple[str, ...]]] = Counter()
+    for record in sorted(records, key=_order):
+        parent, seed = record.folder.path.resolve().parent, record.config.seed
+        again = times[parent, seed, record.seen_sites]
+        times[parent, seed, record.seen_sites] += 1
+        by_folder[parent, seed, again].append(record)
+    found: dict[str, Bundle] = defaultdict(list)
+    for members in by_folder.values():
+        settings = sorted({f"{record.settings_key()} {_begun_from(record)}" for record in members})
+        found[" ".join(settings)].append(members)
+    for bundle in found.values():
+        bundle.sort(key=lambda members: (members[0].config.seed, members[0].name))
+    return [found[key] for key in sorted(found)]
+
+
+def _begun_from(record: RunRecord) -> str:
+    """What a run began from: the settings (but not the seed) of that run, or its file."""
+    start = record.config.start_from
+    if start is None:
+        return ""
+    for folder in start.parents:
+        if (folder / "config.yaml").is_file():
+            settings = open_run(folder).config().science()
+            return str(sorted((key, str(value)) for key, value in settings.items() if key != "seed"))
+    return str(start)
+
+
+def _word(members: Sequence[RunRecord]) -> str:
+    record = members[0]
+    strategy = record.config.strategy.replace(":", ".").rpartition(".")[2]
+    return strategy if record.arm == "federated" else _WORDS[record.arm]
+
+
+def _told_apart(names: list[str], bundles: list[Bundle]) -> list[str]:
+    """Names that differ: where two arms would share one, the settings that differ are added."""
+    told = list(names)
+    for name in {name for name in names if names.count(name) > 1}:
+        same = [i for i, other in enumerate(names) if other == name]
+        settings = [_flat(bundles[i][0][0].config.science()) for i in same]
+        differ = [
+            key
+            for key in sorted(set().union(*settings) - {"seed", "hold_out"})
+            if len({str(setting.get(key)) for setting in settings}) > 1
+        ]
+        for i, setting in zip(same, settings, strict=True):
+            shown = [f"{key.rpartition('.')[2]}={setting[key]}" for key in differ[:2] if key in setting]
+            told[i] = " ".join([name, *shown])
+        for i in same:
+            if told.count(told[i]) > 1:
+                told[i] = f"{name} ({bundles[i][0][0].name.partition('/')[0]})"
+    return told
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def settings_of(record: RunRecord) -> dict[str, Any]:
+    """A run's settings, nested ones as `training.learning_rate`."""
+    return _flat(record.config.science())
+
+
+def _family(kind: ArmKind, name: str, bundle: Bundle, table: CaseTable) -> list[ArmScores]:
+    """The arms of a family: at home and elsewhere, or left out; and each of its models by itself."""
+    sites = np.asarray([case.site for case in table.cases])
+    if kind == "leave-one-out":
+        return _left_out(name, bundle, table, sites)
+    arms = []
+    views: tuple[tuple[View, bool], ...] = (("at home", True), ("elsewhere", False))
+    for view, at_home in views:
+        parts = [[_Part(r, np.isin(sites, r.seen_sites) == at_home) for r in members] for members in bundle]
+        arms.append(_of_parts(kind, view, "", f"{name}, {view}", True, parts, table))
+    for site in sorted({site for members in bundle for record in members for site in record.seen_sites}):
+        seeds = [[record for record in members if site in record.seen_sites] for members in bundle]
+        arms.append(_arm(kind, "", f"{name} {site}", [s for s in seeds if s], table, site=site))
+    return arms
+
+
+def _left_out(name: str, bundle: Bundle, table: CaseTable, sites: np.ndarray) -> list[ArmScores]:
+    """A run did without the sites that it held out and other runs of its family trained on (all, if it is alone)."""
+    trained = {site for members in bundle for record in members for site in record.seen_sites}
+    alone = len({record.seen_sites for members in bundle for record in members}) == 1
+
+    def without(record: RunRecord) -> list[str]:
+        return [s for s in record.config.hold_out if alone or s in trained]
+
+    parts = [[_Part(r, np.isin(sites, without(r))) for r in members] for members in bundle]
+    arms = [_of_parts("leave-one-out", "left out", "", name, True, parts, table)]
+    for site in sorted({site for members in bundle for record in members for site in without(record)}):
+        seeds = [[record for record in members if site in without(record)] for members in bundle]
+        arms.append(_arm("leave-one-out", "", f"without {site}", [s for s in seeds if s], table, site=site))
+    return arms
+
+
+def _arm(kind: ArmKind, view: View, name: str, bundle: Bundle, table: CaseTable, *, site: str = "") -> ArmScores:
+    everything = np.ones(len(table.cases), bool)
+    parts = [[_Part(record, everything) for record in members] for members in bundle]
+    return _of_parts(kind, view, site, name, not site, parts, table)
+
+
+def _of_parts(
+    kind: ArmKind,
+    view: View,
+    site: str,
+    name: str,
+    main: bool,
+    bundle: list[list[_Part]],
+    table: CaseTable,
+) -> ArmScores:
+    parts = [part for members in bundle for part in members]
+    by_seed: dict[int, list[_Part]] = defaultdict(list)
+    for part in parts:
+        by_seed[part.record.config.seed].append(part)
+    what = _WHAT.get((kind, view)) or (
+        f"a federation without {site}" if kind == "leave-one-out" else f"the model of site {site}, on everybody's cases"
+    )
+    arm = Arm(
+        name=name,
+        kind=kind,
+        view=view,
+        site=site,
+        main=main,
+        what=what,
+        runs=tuple(sorted(part.record.name for part in parts)),
+        seeds=tuple(sorted(by_seed)),
+        cost=_cost_of_a_seed([[part.record.cost for part in members] for members in bundle]),
+    )
+    return ArmScores(
+        arm=arm,
+        available=np.any([part.rows for part in parts], axis=0),
+        marks=_marks(parts, table),
+        by_seed={seed: _marks(mine, table) for seed, mine in sorted(by_seed.items())},
+        missed=_count(parts, table, "missed"),
+        hallucinated=_count(parts, table, "hallucinated"),
+    )
+
+
+def _marks(parts: Sequence[_Part], table: CaseTable) -> dict[Metric, Marks]:
+    rows = [part.rows for part in parts]
+
+    def score(organ: OrganScore | None, metric: Metric) -> float:
+        return math.nan if organ is None else getattr(organ, metric)
+
+    return {
+        metric: Marks.of([table.matrix(p.record, lambda organ, m=metric: score(organ, m)) for p in parts], rows)
+        for metric in METRICS
+    }
+
+
+def _count(parts: Sequence[_Part], table: CaseTable, outcome: str) -> Float[np.ndarray, "case organ"]:
+    runs = [table.matrix(p.record, lambda organ: float(organ is not None and organ.outcome == outcome)) for p in parts]
+    return Marks.of(runs, [part.rows for part in parts]).sums
+
+
+def _cost_of_a_seed(seeds: list[list[Cost]]) -> Cost:
+    """The mean over seeds; the runs of a seed together, which do not wait for one another."""
+    together = [
+        Cost(
+            rounds=max(cost.rounds for cost in costs),
+            steps=sum(cost.steps for cost in costs),
+            sequential_steps=max(cost.sequential_steps for cost in costs),
+            patches=sum(cost.patches for cost in costs),
+            bytes_down=sum(cost.bytes_down for cost in costs),
+            bytes_up=sum(cost.bytes_up for cost in costs),
+            seconds=math.fsum(cost.seconds for cost in costs),
+        )
+        for costs in seeds
+    ]
+    n = len(together)
+    whole = {
+        key: round(sum(getattr(cost, key) for cost in together) / n)
+        for key in ("rounds", "steps", "sequential_steps", "patches", "bytes_down", "bytes_up")
+    }
+    return Cost(**whole, seconds=math.fsum(cost.seconds for cost in together) / n)
+
+
+def with_reference(arms: list[ArmScores], name: str | None) -> tuple[list[ArmScores], ArmScores]:
+    """The arms with the reference first, and the reference: by its name or a run's, or else a federated arm.
+
+    Of several federated arms it is `fedavg` where there is one, else the first by name; without any, the first arm.
+
+    Raises:
+        AmosError: no main arm has that name.
+    """
+    main = [arm for arm in arms if arm.arm.main]
+    if name is None:
+        chosen = next((a for a in main if a.arm.kind == "federated" and a.arm.name.split()[0] == "fedavg"), main[0])
+    else:
+        named = [a for a in main if name == a.arm.name] or [a for a in main if name in a.arm.runs]
+        if not named:
+            raise AmosError(f"--reference {name}: no such arm; there are {', '.join(a.arm.name for a in main)}")
+        chosen = named[0]
+    return [chosen, *(arm for arm in arms if arm is not chosen)], chosen

@@ -1,0 +1,92 @@
+"""What the arms of a comparison cost: whether their budgets are equal, and scores against rounds and bytes."""
+
+from collections.abc import Sequence
+
+from amos_fl.report.comparison import Arm, CurvePoint
+from amos_fl.runs.record import RunRecord
+from amos_fl.runs.selection import macro_dsc
+
+SAME = 0.01
+"""Budgets that differ by less are equal: whole rounds and steps cannot always divide them exactly."""
+
+
+def budget_notes(arms: Sequence[Arm], reference: Arm) -> list[str]:
+    """One sentence per other main arm: whether it saw as many patches, or took as many steps in sequence."""
+    notes: list[str] = []
+    for arm in arms:
+        if arm.main and arm is not reference and arm.view != "elsewhere":
+            notes.append(_budget_note(arm, reference))
+    return notes
+
+
+def _budget_note(arm: Arm, reference: Arm) -> str:
+    name = arm.name.removesuffix(", at home")
+    if arm.kind == "finetune":
+        return (
+            f"Budget: {name} comes on top of the federated run that it began from, with {arm.cost.patches} patches at "
+            "all sites together."
+        )
+    if arm.kind == "leave-one-out":
+        runs = max(1, round(len(arm.runs) / len(arm.seeds)))
+        each = round(arm.cost.patches / runs)
+        return (
+            f"Budget: each run of {name} trains without a site, on {each} patches; {reference.name} saw "
+            f"{reference.cost.patches}."
+        )
+    patches = _ratio(arm.cost.patches, reference.cost.patches)
+    steps = _ratio(arm.cost.sequential_steps, reference.cost.sequential_steps)
+    subject = f"the models of {name} together" if arm.kind == "local" else name
+    if abs(patches - 1) < SAME:
+        return (
+            f"Budget: {subject} saw as many patches as {reference.name} ({arm.cost.patches}; equal samples), in "
+            f"{_times(steps)} its steps in sequence."
+        )
+    if abs(steps - 1) < SAME:
+        return (
+            f"Budget: {name} took as many steps in sequence as {reference.name} ({arm.cost.sequential_steps}; equal "
+            f"steps), on {_times(patches)} its patches."
+        )
+    return (
+        f"Budgets differ: {subject} saw {_times(patches)} the patches of {reference.name} and took {_times(steps)} its "
+        "steps in sequence, so that a difference in scores may come from the training alone."
+    )
+
+
+def _ratio(a: int, b: int) -> float:
+    return a / b if b else float("inf") if a else 1.0
+
+
+def _times(ratio: float) -> str:
+    return "exactly" if ratio == 1 else f"{ratio:.2f} times"
+
+
+def curves_of(records: Sequence[RunRecord], arms: Sequence[Arm]) -> list[CurvePoint]:
+    """The rounds of each run whose validation cases were scored, with all that the run had cost by then.
+
+    A round in whose scoring a site was missing is left out, as its mean is over other sites.
+    """
+    points: list[CurvePoint] = []
+    arm_of = {run: arm.name for arm in arms if not arm.view for run in arm.runs}
+    for record in records:
+        patches = transferred = 0
+        seconds = 0.0
+        for entry in record.ledger:
+            patches += sum(site["steps"] for site in entry["sites"].values()) * record.config.training.batch_size
+            transferred += entry["bytes_down"] + entry["bytes_up"]
+            seconds += entry["seconds"]
+            evaluation = record.folder.read_evaluation(entry["round"], "val")
+            if evaluation is None or evaluation["missing"]:
+                continue
+            points.append(
+                CurvePoint(
+                    arm=arm_of.get(record.name, record.name),
+                    run=record.name,
+                    round=entry["round"],
+                    patches=patches,
+                    bytes=transferred,
+                    seconds=round(seconds, 3),
+                    seen_dsc=macro_dsc(evaluation, seen=True),
+                    unseen_dsc=macro_dsc(evaluation, seen=False),
+                )
+            )
+    return points

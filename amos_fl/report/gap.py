@@ -1,0 +1,180 @@
+"""The gap taken apart: what federation costs against pooling, gives over training alone, loses on unseen scanners."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from amos_fl.report.comparison import LEAST_SEEDS, Arm, Gap, Metric, Scope
+from amos_fl.report.means import Means
+from amos_fl.report.statistics import Estimate, estimates
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What a gap says: of a positive one, of a negative one, and where neither is shown."""
+
+    positive: str
+    negative: str
+    neither: str
+
+
+_WORDS: dict[str, _Words] = {
+    "pooled - federated": _Words(
+        "that is what federation costs there",
+        "federation costs nothing there",
+        "no cost of federation is shown",
+    ),
+    "federated - local": _Words(
+        "that is what federation gives there over training alone",
+        "training alone does better there",
+        "neither a gain nor a loss from federation is shown",
+    ),
+    "pooled - local": _Words(
+        "that is all there is to win over training alone",
+        "training alone does better there",
+        "nothing to win over training alone is shown",
+    ),
+    "seen - unseen": _Words(
+        "that is what it loses on scanners that it has not seen",
+        "unseen scanners are no harder for it",
+        "no loss on unseen scanners is shown",
+    ),
+    "trained on - left out": _Words(
+        "that is what it is worth to a scanner to have taken part",
+        "a scanner that was left out is scored no worse",
+        "no worth of having taken part is shown",
+    ),
+    "fine-tuned - federated": _Words(
+        "training the federated model further at each site gains that",
+        "training the federated model further at each site loses that",
+        "neither a gain nor a loss from training further is shown",
+    ),
+}
+
+
+def gaps_of(found: Means, arms: Sequence[Arm], reference: Arm) -> list[Gap]:
+    """All gaps that these arms have, the reference's first."""
+    main = [arm for arm in arms if arm.main]
+    federated = sorted((arm for arm in main if arm.kind == "federated"), key=lambda arm: arm is not reference)
+    gaps: list[Gap] = []
+    for fed in federated:
+        for kind, minuend, subtrahend in _pairs(fed, main):
+            gaps += _on_the_same_cases(found, kind, minuend, subtrahend)
+    for pooled in main:
+        for local in main:
+            if pooled.kind == "centralized" and local.kind == "local":
+                gaps += _on_the_same_cases(found, "pooled - local", pooled, local)
+    for arm in main:
+        if not arm.view:
+            gaps += _seen_minus_unseen(found, arm)
+    return gaps
+
+
+def _pairs(fed: Arm, main: Sequence[Arm]) -> Iterator[tuple[str, Arm, Arm]]:
+    for arm in main:
+        if arm.kind == "centralized":
+            yield "pooled - federated", arm, fed
+        elif arm.kind == "local":
+            yield "federated - local", fed, arm
+        elif arm.kind == "leave-one-out":
+            yield "trained on - left out", fed, arm
+        elif arm.kind == "finetune":
+            yield "fine-tuned - federated", arm, fed
+
+
+def _on_the_same_cases(found: Means, kind: str, minuend: Arm, subtrahend: Arm) -> list[Gap]:
+    gaps = []
+    for scope in found.scopes:
+        for metric in found.metrics:
+            if kind == "trained on - left out" and not scope.seen:
+                continue
+            estimate = gap_between(found, minuend, scope, subtrahend, scope, metric)
+            if estimate is not None:
+                sentence = _sentence(kind, minuend, subtrahend, scope, metric, estimate)
+                gaps.append(
+                    Gap(kind, minuend.name, subtrahend.name, scope.name, scope.name, metric, estimate, sentence)
+                )
+    return gaps
+
+
+def _seen_minus_unseen(found: Means, arm: Arm) -> list[Gap]:
+    """One arm on seen and on unseen scanners of a modality: other patients, so that the draws are independent."""
+    gaps = []
+    groups = [scope for scope in found.scopes if scope.kind == "group"]
+    for seen in groups:
+        for unseen in groups:
+            if not seen.seen or unseen.seen or seen.modality != unseen.modality:
+                continue
+            for metric in found.metrics:
+                estimate = gap_between(found, arm, seen, arm, unseen, metric)
+                if estimate is not None:
+                    sentence = _sentence("seen - unseen", arm, arm, seen, metric, estimate)
+                    gaps.append(
+                        Gap("seen - unseen", arm.name, arm.name, seen.name, unseen.name, metric, estimate, sentence)
+                    )
+    return gaps
+
+
+def gap_between(found: Means, a: Arm, a_scope: Scope, b: Arm, b_scope: Scope, metric: Metric) -> Estimate | None:
+    """The mean over organs of one arm minus that of another, with its interval; None where one has no score.
+
+    In one scope both use the same draws of cases, in two scopes independent ones.
+    """
+    one, other = found.mean(a.name, a_scope.name, metric), found.mean(b.name, b_scope.name, metric)
+    if one is None or other is None or math.isnan(one.values[-1]) or math.isnan(other.values[-1]):
+        return None
+    draws = None
+    if one.draws is not None and other.draws is not None:
+        draws = one.draws[:, -1:] - other.draws[:, -1:]
+    return estimates(one.values[-1:] - other.values[-1:], draws, [min(one.cases[-1], other.cases[-1])])[0]
+
+
+def evidence(estimate: Estimate) -> str:
+    """The interval and the number of cases, in brackets.
+
+    >>> evidence(Estimate(0.031, 0.012, 0.05, 27)), evidence(Estimate(0.031, math.nan, math.nan, 4))
+    ('(95 % interval 0.012 to 0.050; 27 cases)', '(4 cases, too few for an interval)')
+    """
+    if not estimate.has_interval:
+        plural = "" if estimate.cases == 1 else "s"
+        return f"({estimate.cases} case{plural}, too few for an interval)"
+    return f"(95 % interval {estimate.low:.3f} to {estimate.high:.3f}; {estimate.cases} cases)"
+
+
+def where(scope: Scope) -> str:
+    """A scope in a sentence.
+
+    >>> where(Scope("seen sites", "sites", True, "", ("A", "B"), 9)), where(Scope("A", "site", True, "CT", ("A",), 4))
+    ('the seen sites (each counting alike)', 'site A')
+    """
+    if scope.kind == "sites":
+        return f"the {scope.name} (each counting alike)"
+    return f"site {scope.name}" if scope.kind == "site" else f"{scope.name} scanners"
+
+
+def _sentence(kind: str, a: Arm, b: Arm, scope: Scope, metric: Metric, estimate: Estimate) -> str:
+    words, unit = _WORDS[kind], metric.upper()
+    more = "higher" if estimate.value >= 0 else "lower"
+    size = f"{abs(estimate.value):.3f} {unit} {more}"
+    if kind == "seen - unseen":
+        said = f"On seen {scope.modality} scanners {a.name} scores {size} than on unseen ones"
+    else:
+        said = f"On {where(scope)} {_subject(a)} scores {size} than {_subject(b)}"
+    said = f"{said} {evidence(estimate)}"
+    if not estimate.has_interval:
+        return f"{said}."
+    meaning = words.neither
+    if estimate.excludes_zero:
+        meaning = words.positive if estimate.value > 0 else words.negative
+    few = min(len(a.seeds), len(b.seeds)) < LEAST_SEEDS
+    return f"{said}: {'in these runs ' if few else ''}{meaning}."
+
+
+def _subject(arm: Arm) -> str:
+    """An arm in a sentence, where its name does not say it."""
+    subjects = {
+        "at home": {"local": "the site's own local model", "finetune": "the model trained further at the site"},
+        "elsewhere": {"local": "a local model of another site", "finetune": "a model trained further at another site"},
+        "left out": {"leave-one-out": "the federation without it"},
+    }
+    return subjects.get(arm.view, {}).get(arm.kind, arm.name)

@@ -1,0 +1,137 @@
+"""The means of all arms in all scopes, with their bootstrap draws."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from amos_fl.randomness import generator
+from amos_fl.report.arms import ArmScores
+from amos_fl.report.cases import CaseTable, rows_of
+from amos_fl.report.comparison import Cell, Metric, Scope, Spread
+from amos_fl.report.statistics import Marks, draws_within, estimates, means
+
+
+@dataclass(frozen=True)
+class Mean:
+    """An arm in a scope: per organ, and last the mean of the organs. Some keep the draws of that mean alone."""
+
+    organs: tuple[str, ...]
+    values: Float[np.ndarray, " organs+mean"]
+    draws: Float[np.ndarray, "draw organs+mean"] | None
+    cases: list[int]
+
+
+class Means:
+    """The means of all arms in all scopes, and their draws.
+
+    A draw is one choice of a scope's cases, the same for every arm, which is what makes differences paired.
+    """
+
+    def __init__(
+        self,
+        table: CaseTable,
+        scopes: Sequence[Scope],
+        arms: Sequence[ArmScores],
+        metrics: tuple[Metric, ...],
+        seed: int,
+        resamples: int,
+    ) -> None:
+        self.table, self.scopes, self.arms, self.metrics = table, scopes, arms, metrics
+        self.seed, self.resamples = seed, resamples
+        self.cells: list[Cell] = []
+        self._kept: dict[tuple[str, str, Metric], Mean] = {}
+        for scope in scopes:
+            if scope.kind != "sites":
+                self._score(scope)
+        for scope in scopes:
+            if scope.kind == "sites":
+                self._score_alike(scope)
+        order = {scope.name: i for i, scope in enumerate(scopes)}
+        self.cells.sort(key=lambda cell: order[cell.scope])
+
+    def mean(self, arm: str, scope: str, metric: Metric) -> Mean | None:
+        """An arm in a scope; None where it has no scores there."""
+        return self._kept.get((arm, scope, metric))
+
+    def marks(self, arm: ArmScores, scope: Scope, metric: Metric) -> Marks | None:
+        """The scores of an arm on a scope's cases and reported organs; None where it lacks a case."""
+        rows = rows_of(self.table, scope)
+        if not arm.available[rows].all():
+            return None
+        return arm.marks[metric].only(rows, self.table.reported(scope.modality))
+
+    def organs(self, scope: Scope) -> tuple[str, ...]:
+        return tuple(self.table.organs[self.table.labels[i]] for i in self.table.reported(scope.modality))
+
+    def _score(self, scope: Scope) -> None:
+        rows, organs = rows_of(self.table, scope), self.table.reported(scope.modality)
+        strata = [f"{self.table.cases[row].site} {self.table.cases[row].modality}" for row in rows]
+        # Drawn for small sites too, because the mean over sites takes its draws from theirs.
+        weights = draws_within(strata, self.resamples, generator(self.seed, "bootstrap", scope.name))
+        names = (*self.organs(scope), "")
+        for arm in self.arms:
+            counts = [part[np.ix_(rows, organs)].sum(axis=0) for part in (arm.missed, arm.hallucinated)]
+            missed, hallucinated = ([*map(float, count), float(count.sum())] for count in counts)
+            for metric in self.metrics:
+                marks = self.marks(arm, scope, metric)
+                if marks is None:
+                    continue
+                draws = None if weights is None else means(marks, weights)
+                mean = Mean(names[:-1], means(marks)[0], draws, marks.cases_per_organ())
+                # Differences by organ are taken in groups between main arms; elsewhere the mean's draws are enough.
+                if draws is not None and not (arm.arm.main and scope.kind == "group"):
+                    mean = replace(mean, draws=draws[:, -1:])
+                self._kept[arm.arm.name, scope.name, metric] = mean
+                made = zip(names, estimates(mean.values, draws, mean.cases), missed, hallucinated, strict=True)
+                self.cells += [Cell(arm.arm.name, scope.name, o, metric, e, m, h) for o, e, m, h in made]
+
+    def _score_alike(self, scope: Scope) -> None:
+        """The mean over sites of their means; its draws are those of the sites, which are independent."""
+        members = [s for s in self.scopes if s.kind == "site" and s.seen == scope.seen]
+        cells = {(c.arm, c.scope, c.metric): c for c in self.cells if not c.organ}
+        for arm in self.arms:
+            name = arm.arm.name
+            for metric in self.metrics:
+                sites = [mean for site in members if (mean := self._kept.get((name, site.name, metric)))]
+                if len(sites) < len(members):
+                    continue
+                value = _mean_of_known([site.values[-1:] for site in sites])
+                draws = [site.draws for site in sites if site.draws is not None]
+                together = _mean_of_known(draws) if len(draws) == len(sites) else None
+                mean = Mean((), value, together, [sum(site.cases[-1] for site in sites)])
+                self._kept[name, scope.name, metric] = mean
+                estimate = estimates(value, together, mean.cases)[0]
+                counted = [cells[name, site.name, metric] for site in members]
+                missed, hallucinated = (sum(getattr(c, of) for c in counted) for of in ("missed", "hallucinated"))
+                self.cells.append(Cell(name, scope.name, "", metric, estimate, missed, hallucinated))
+
+    def spreads(self) -> list[Spread]:
+        """The means of each seed of the main arms, in groups and over sites alike."""
+        found = []
+        for arm in self.arms:
+            for scope in self.scopes:
+                for metric in self.metrics:
+                    if arm.arm.main and scope.kind != "site" and (arm.arm.name, scope.name, metric) in self._kept:
+                        values = [self._seed_mean(arm, seed, scope, metric) for seed in arm.by_seed]
+                        sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+                        found.append(Spread(arm.arm.name, scope.name, metric, arm.arm.seeds, tuple(values), sd))
+        return found
+
+    def _seed_mean(self, arm: ArmScores, seed: int, scope: Scope, metric: Metric) -> float:
+        if scope.kind == "sites":
+            sites = [s for s in self.scopes if s.kind == "site" and s.seen == scope.seen]
+            values = [value for site in sites if not math.isnan(value := self._seed_mean(arm, seed, site, metric))]
+            return math.fsum(values) / len(values) if values else math.nan
+        marks = arm.by_seed[seed][metric].only(rows_of(self.table, scope), self.table.reported(scope.modality))
+        return float(means(marks)[0, -1])
+
+
+def _mean_of_known(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of arrays of one shape, where a NaN is no part of it; NaN where all are."""
+    known = ~np.isnan(parts)
+    number = known.sum(axis=0)
+    total = np.where(known, parts, 0.0).sum(axis=0)
+    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)

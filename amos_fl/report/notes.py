@@ -1,0 +1,116 @@
+"""What a reader of a comparison must know, and its answer in words."""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from amos_fl.report.arms import settings_of
+from amos_fl.report.comparison import LEAST_SEEDS, Arm, Comparison, Difference, Gap
+from amos_fl.report.costs import budget_notes
+from amos_fl.report.gap import evidence, where
+from amos_fl.report.statistics import LEAST_CASES
+from amos_fl.runs.record import RunRecord
+
+_COMPARED_SETTINGS = ("model", "plan.", "training.", "evaluation.", "selection", "start_from")
+_WITHOUT_EFFECT = {"training.workers", "evaluation.every", "evaluation.unseen", "evaluation.predictions"}
+
+
+def notes_of(comparison: Comparison) -> list[str]:
+    """What a reader must know before the numbers: equal budgets or not, seeds, settings that differ."""
+    reference = next(arm for arm in comparison.arms if arm.name == comparison.reference)
+    notes = budget_notes(comparison.arms, reference)
+    notes += _differing_settings(comparison, reference)
+    few = [arm for arm in comparison.main_arms if len(arm.seeds) < LEAST_SEEDS]
+    if few:
+        seeds = ", ".join(f"{arm.name}: {len(arm.seeds)}" for arm in few)
+        notes.append(
+            f"No arm is called better on fewer than {LEAST_SEEDS} seeds, because another seed may turn the difference "
+            f"round (seeds of {seeds})."
+        )
+    for arm in comparison.arms:
+        if not arm.view and not arm.site and len(arm.runs) > len(arm.seeds):
+            notes.append(f"{arm.name}: has one seed in several of its runs ({', '.join(arm.runs)}); it counts once.")
+    notes.append(
+        "Intervals (95 %) are of a bootstrap over cases within sites, the same cases in every arm; they do not cover "
+        "the choice of the seed. p is of a paired permutation test, with Holm's correction over each table's tests. "
+        "Cases are taken as patients: the cohort does not say which are of one. Below "
+        f"{LEAST_CASES} cases there is no interval and no p."
+    )
+    if any(row.scope for row in comparison.published):
+        notes.append(
+            "Numbers marked 'published, real AMOS' are the AMOS paper's, of a network trained on the pooled scans for "
+            "1000 epochs. The paper gives neither the tolerance of its NSD nor the organs of its MR means."
+        )
+    elif comparison.published and comparison.synthetic:
+        notes.append(
+            "Numbers marked 'published, real AMOS' are of patients' scans. The scans compared here are synthetic, so "
+            "that nothing follows from setting the two side by side."
+        )
+    elif comparison.published:
+        notes.append("Numbers marked 'published, real AMOS' were measured on other cases or in another setting.")
+    return notes
+
+
+def _differing_settings(comparison: Comparison, reference: Arm) -> Iterator[str]:
+    """One sentence per arm whose network, plan, training or scoring is not the reference's."""
+    by_name = {record.name: record for record in comparison.records}
+    theirs = _compared(by_name[reference.runs[0]])
+    for arm in comparison.main_arms:
+        if arm is reference or arm.view == "elsewhere":
+            continue
+        mine = _compared(by_name[arm.runs[0]])
+        differ = [key for key in sorted(theirs.keys() | mine.keys()) if theirs.get(key) != mine.get(key)]
+        if differ:
+            shown = "; ".join(f"{key} is {mine.get(key)}, not {theirs.get(key)}" for key in differ)
+            yield f"Settings differ: in {arm.name}, {shown}."
+
+
+def _compared(record: RunRecord) -> dict[str, str]:
+    return {
+        key: str(value)
+        for key, value in settings_of(record).items()
+        if key.startswith(_COMPARED_SETTINGS) and key not in _WITHOUT_EFFECT
+    }
+
+
+def findings_of(comparison: Comparison) -> list[str]:
+    """The answer in words: each part of the gap over sites alike (or else in groups), then what was tested."""
+    metric = comparison.metrics[0]
+    gaps = [g for g in comparison.gaps if g.metric == metric and comparison.reference in (g.minuend, g.subtrahend)]
+    found: list[str] = []
+    for _, family in groupby(gaps, key=lambda gap: (gap.kind, gap.minuend, gap.subtrahend)):
+        found += [gap.sentence for gap in _headline(comparison, list(family))]
+    arms = {arm.name: arm for arm in comparison.main_arms}
+    for difference in comparison.differences:
+        in_group = difference.metric == metric and difference.family.startswith("groups")
+        if in_group and arms[difference.arm].kind == "federated":
+            found.append(_tested(comparison, difference))
+    for worst in comparison.worst:
+        if worst.arm == comparison.reference and worst.metric == metric and worst.what == "site":
+            found.append(
+                f"The worst {worst.among} site of {worst.arm} is {worst.name}: {worst.value:.3f} {metric.upper()} "
+                f"over {worst.cases} case{'' if worst.cases == 1 else 's'}."
+            )
+    return found
+
+
+def _headline(comparison: Comparison, gaps: list[Gap]) -> list[Gap]:
+    kinds = {scope.name: scope.kind for scope in comparison.scopes}
+    alike = [gap for gap in gaps if kinds[gap.scope] == "sites"]
+    return alike or [gap for gap in gaps if kinds[gap.scope] == "group"]
+
+
+def _tested(comparison: Comparison, d: Difference) -> str:
+    scope = next(scope for scope in comparison.scopes if scope.name == d.scope)
+    more = "higher" if d.estimate.value >= 0 else "lower"
+    said = (
+        f"On {where(scope)} {d.arm} scores {abs(d.estimate.value):.3f} {d.metric.upper()} {more} than {d.reference} "
+        f"{evidence(d.estimate)}"
+    )
+    verdicts = {
+        "better": f"it is better there (p = {d.p_holm:.3f} after Holm's correction, and every seed above every other)",
+        "worse": f"it is worse there (p = {d.p_holm:.3f} after Holm's correction, and every seed below every other)",
+        "higher": f"these cases show a difference (p = {d.p_holm:.3f}), but with so few seeds neither is called better",
+        "lower": f"these cases show a difference (p = {d.p_holm:.3f}), but with so few seeds neither is called better",
+        "open": "neither is shown to be better",
+    }
+    return f"{said}: {verdicts[d.verdict]}." if d.verdict in verdicts else f"{said}."

@@ -1,0 +1,151 @@
+"""The AMOS paper's numbers (Tables 4, 5, 7 and 10), and where a comparison's setting is the same one.
+
+They stand in `published.csv` as printed, in percent, with the paper's own slips: UNet's NSD on CT-Val is 79.87 in
+Tables 4 and 10 and 79.97 in Table 5. Ji et al., AMOS: A Large-Scale Abdominal Multi-Organ Benchmark for Versatile
+Medical Image Segmentation, NeurIPS 2022 (arXiv 2206.08023).
+"""
+
+import csv
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import cast
+
+from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.cohort.scanners import SCANNERS, modality_of, published_cases
+from amos_fl.cohort.table import Case, Cohort
+from amos_fl.report.cases import CaseTable, rows_of
+from amos_fl.report.comparison import Arm, Metric, PublishedScore, Scope
+from amos_fl.runs.record import RunRecord
+
+MARK = "published, real AMOS"
+_NETWORKS = {"unet": "UNet", "vnet": "VNet", "cotr": "CoTr", "nnformer": "nnFormer", "unetr": "UNETR"} | {
+    "swin-unetr": "Swin-UNETR",
+    "swinunetr": "Swin-UNETR",
+    "swin_unetr": "Swin-UNETR",
+}
+_PLANS = {"CT": "amos-ct", "MR": "amos-mr", "CT+MR": "amos-ct"}
+
+
+@cache
+def published_scores() -> tuple[PublishedScore, ...]:
+    """All numbers of the four tables; none has a scope.
+
+    >>> unet = published_scores()[0]
+    >>> unet.source, unet.training, unet.cases, unet.metric, unet.value
+    ('Table 4, UNet, CT-val', 'CT', 'CT-val', 'dsc', 0.8887)
+    """
+    text = resources.files("amos_fl.report").joinpath("published.csv").read_text(encoding="utf-8")
+    return tuple(
+        PublishedScore(
+            source=f"Table {row['table']}, {row['network']}, {row['cases']}",
+            network=row["network"],
+            training=row["training"],
+            cases=row["cases"],
+            organ=AMOS_ORGANS[int(row["organ"])] if row["organ"] else "",
+            metric=cast(Metric, row["metric"]),
+            value=round(float(row["percent"]) / 100, 6),
+            scope="",
+        )
+        for row in csv.DictReader(text.splitlines())
+    )
+
+
+def published_beside(
+    records: Sequence[RunRecord],
+    arms: Sequence[Arm],
+    scopes: Sequence[Scope],
+    table: CaseTable,
+    *,
+    everything: bool = False,
+) -> list[PublishedScore]:
+    """The published numbers whose setting is that of a federated or pooled run, each with the scope that it is of.
+
+    The setting is the same where the cases are AMOS's own, on the scanners and in the splits of the paper, and the
+    network and its plan are the paper's. With `everything` the other numbers follow, without a scope.
+    """
+    settings = {
+        setting for record in records if record.arm in ("federated", "centralized") and (setting := _setting(record))
+    }
+    if not settings and not everything:
+        return []
+    of_scope = {scope.name: _cases_of(table, scope) for scope in scopes if scope.kind == "group"}
+    beside = [
+        PublishedScore(**{**vars(score), "scope": scope})
+        for score in published_scores()
+        for scope, cases in of_scope.items()
+        if cases == score.cases and (score.network, score.training) in settings
+    ]
+    if everything:
+        shown = {score.source for score in beside}
+        beside += [score for score in published_scores() if score.source not in shown]
+    return beside
+
+
+def _setting(record: RunRecord) -> tuple[str, str] | None:
+    """The network and the training cases in the paper's words; None where the paper did not train so."""
+    network = _NETWORKS.get(record.config.model)
+    if record.synthetic or network is None or not is_genuine(record.cohort):
+        return None
+    training = [case for case in record.cohort.of(split="train", labelled=True) if case.site in record.seen_sites]
+    numbers = {_amos_id(case.case) for case in training}
+    ct = {number for number in numbers if modality_of(number) == "CT"}
+    released = {i for i, case in published_cases().items() if case.release_split == "train" and modality_of(i) == "CT"}
+    # Which of the Prisma scans trained is not published: their number and their hospital are.
+    mr = sorted(published_cases()[number].record.domain for number in numbers - ct)
+    wanted_mr = sorted("G" * SCANNERS["G"].table2[0] + "H" * SCANNERS["H"].table2[0])
+    parts = [name for name, fits in (("CT", ct == released), ("MR", mr == wanted_mr)) if fits]
+    if not parts or (ct and "CT" not in parts) or (mr and "MR" not in parts):
+        return None
+    name = "+".join(parts)
+    return (network, name) if record.config.plan.name == _PLANS[name] else None
+
+
+def is_genuine(cohort: Cohort) -> bool:
+    """Whether the cases are AMOS's by their names, each with the scanner and modality that AMOS's case has."""
+    return cohort.organs == AMOS_ORGANS and all(map(_is_amos_case, cohort.cases))
+
+
+def _is_amos_case(case: Case) -> bool:
+    known = published_cases().get(_amos_id(case.case))
+    return known is not None and (known.record.domain, modality_of(known.record.amos_id)) == (case.site, case.modality)
+
+
+def _amos_id(name: str) -> int:
+    """
+    >>> _amos_id("amos_0042"), _amos_id("patient_7")
+    (42, -1)
+    """
+    match = re.fullmatch(r"amos_(\d{4})", name)
+    return int(match[1]) if match else -1
+
+
+def _cases_of(table: CaseTable, scope: Scope) -> str:
+    """The paper's name for a scope's cases, or "" where it scored no such set."""
+    numbers = {_amos_id(table.cases[row].case) for row in rows_of(table, scope)}
+    for name, wanted in _scored_sets().items():
+        if numbers == wanted:
+            return name
+    known = [published_cases()[number].record for number in numbers if number in published_cases()]
+    prisma = [record for record in known if record.domain == "G" and record.institution == "people"]
+    # The paper's validation cases of the Prisma: as many, of that hospital.
+    return "MR-val" if len(prisma) == len(numbers) == SCANNERS["G"].table2[1] else ""
+
+
+@cache
+def _scored_sets() -> dict[str, set[int]]:
+    """The ids of the paper's validation and test cases, as far as Table 2, the hospitals and the release fix them."""
+    sets: dict[str, set[int]] = {name: set() for name in ("CT-val", "CT-test-ID", "CT-test-OOD")}
+    sets |= {"MR-test-ID": set(), "MR-test-OOD": set()}
+    for number, case in published_cases().items():
+        domain = case.record.domain
+        if domain in "DE":
+            sets["CT-test-OOD"].add(number)
+        elif domain == "F":
+            sets["MR-test-OOD"].add(number)
+        elif domain == "G" and case.record.institution == "center":
+            sets["MR-test-ID"].add(number)
+        elif domain in "ABC" and case.release_split != "train":
+            sets["CT-val" if case.release_split == "val" else "CT-test-ID"].add(number)
+    return sets
