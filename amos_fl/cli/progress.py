@@ -22,9 +22,13 @@ def plain_console() -> "Console":
 
 
 class Progress:
-    """One bar on stderr. Use it as a context, so that the terminal is left in order."""
+    """One bar on stderr. Use it as a context, so that the terminal is left in order.
 
-    def __init__(self) -> None:
+    With a `verb` it is itself the callback (done, total, case) for work on cases.
+    """
+
+    def __init__(self, verb: str = "") -> None:
+        self._verb = verb
         self._bar: Any = None
         self._task: Any = None
         self._said_at = time.monotonic()
@@ -53,6 +57,9 @@ class Progress:
         elif time.monotonic() - self._said_at > PLAIN_EVERY_S and done < total:
             self._said_at = time.monotonic()
             print(f"{text}: {done}/{total}", file=sys.stderr, flush=True)
+
+    def __call__(self, done: int, total: int, case: str) -> None:
+        self.show(f"{self._verb} {case}", done, total)
 
     def of(self, verb: str) -> Callable[[int, int, str], None]:
         """A callback (done, total, case) for work on cases."""

@@ -1,0 +1,70 @@
+"""`amos-fl data export`: a cohort in the layout of another program."""
+
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+
+from amos_fl.cli.progress import Progress
+from amos_fl.cohort.table import read_cohort
+from amos_fl.errors import AmosError
+
+export_app = typer.Typer(help="Write a cohort in the layout of another program.", no_args_is_help=True)
+
+
+@export_app.command()
+def nnunet(
+    cohort: Annotated[Path, typer.Argument(help="A cohort.csv, or the folder that holds one (a run's folder, too).")],
+    out: Annotated[Path, typer.Argument(help="An empty folder, or nnU-Net's nnUNet_raw.")],
+    modality: Annotated[str | None, typer.Option(help="CT, MR, or joint; needed where the cohort has both.")] = None,
+    sites: Annotated[str | None, typer.Option(help="Only these sites, such as A,B.")] = None,
+    hold_out: Annotated[str | None, typer.Option(help="Sites whose test cases alone are exported.")] = None,
+    partial: Annotated[
+        str,
+        typer.Option(
+            help="Training cases in which not all organs were looked for: refuse, leave-out, or ignore "
+            "(nnU-Net's ignore label outside their annotated organs)."
+        ),
+    ] = "refuse",
+    dataset_id: Annotated[int, typer.Option(help="nnU-Net's number of the dataset, 1 to 999.")] = 701,
+    name: Annotated[str | None, typer.Option(help="nnU-Net's name of the dataset.  [default: CohortCT, ...]")] = None,
+    copy: Annotated[bool, typer.Option("--copy/--link", help="Copy the files, or link to them.")] = False,
+) -> None:
+    """Write a cohort in nnU-Net's raw layout (version 2)."""
+    from rich.console import Console
+
+    from amos_fl.cohort.nnunet import Choice, Partial, export_nnunet
+
+    if modality not in (None, *get_args(Choice)):
+        raise AmosError(f"--modality {modality}: there is no such choice; there are {', '.join(get_args(Choice))}")
+    if partial not in get_args(Partial):
+        raise AmosError(f"--partial {partial}: there is no such choice; there are {', '.join(get_args(Partial))}")
+    found = read_cohort(cohort)
+    if sites:
+        found = found.only(sites.replace(",", " ").split())
+    if hold_out:
+        found = found.holding_out(hold_out.replace(",", " ").split())
+    with Progress("exporting") as progress:
+        done = export_nnunet(
+            found,
+            out,
+            dataset_id=dataset_id,
+            name=name,
+            modality=cast("Choice | None", modality),
+            partial=cast("Partial", partial),
+            copy=copy,
+            on_case=progress,
+        )
+    console = Console(highlight=False, markup=False)
+    counts = ", ".join(f"{len(cases)} {split}" for split, cases in (("train", done.train), ("val", done.val)))
+    console.print(f"wrote {done.folder}: {counts} (nnU-Net trains on both), {len(done.test)} test", soft_wrap=True)
+    for note in done.notes:
+        console.print(f"- {note}", soft_wrap=True)
+    fold = "0" if done.val else "FOLD"
+    console.print(
+        f"\nnext: nnUNet_raw={out} nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity\n"
+        f"      nnUNetv2_train {dataset_id} 3d_fullres {fold}\n"
+        f"      nnUNetv2_predict -d {dataset_id} -c 3d_fullres -f {fold} -i {done.folder / 'imagesTs'} -o PREDICTIONS\n"
+        f"      amos-fl score PREDICTIONS {done.folder / 'labelsTs'} --cohort {cohort}",
+        soft_wrap=True,
+    )
