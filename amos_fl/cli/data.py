@@ -110,8 +110,8 @@ def check(
     from amos_fl.cohort.check import check_cohort
 
     found = read_cohort(cohort)
-    with Progress("checking") as progress:
-        findings = check_cohort(found, workers=workers, on_case=progress)
+    with Progress() as progress:
+        findings = check_cohort(found, workers=workers, on_case=progress.of("checking"))
     console = _console()
     if findings:
         table = Table("", "case", "finding")
@@ -143,8 +143,8 @@ def phantom(
     chosen = _phantom_cases(cases)
     from amos_fl.phantom.release import write_release
 
-    with Progress("drawing") as progress:
-        write_release(out, seed=seed, size=size, cases=chosen, workers=workers, on_case=progress)
+    with Progress() as progress:
+        write_release(out, seed=seed, size=size, cases=chosen, workers=workers, on_case=progress.of("drawing"))
     typer.echo(f"wrote {out}; next: amos-fl data amos22 {out} --protocol paper")
     if montage is not None:
         from amos_fl.phantom.montage import montage as draw_montage
