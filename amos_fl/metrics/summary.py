@@ -64,6 +64,13 @@ class ScoreTables:
     organs: list[Line]
     cases: list[Line]
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        listed = {
+            name: [line.to_dict() for line in getattr(self, name)] for name in ("groups", "sites", "organs", "cases")
+        }
+        return {"overall": self.overall.to_dict(), **listed}
+
 
 def tables_of(
     cases: Sequence[CaseScores], organs: Mapping[int, str], sexes: Mapping[str, str] | None = None

@@ -1,11 +1,11 @@
-"""Scores per case and organ as a CSV file, and back."""
+"""Scores per case and organ as a CSV file or JSON values, and back."""
 
 import csv
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.errors import AmosError
@@ -119,3 +119,21 @@ def _score(row: Mapping[str, str]) -> OrganScore:
     dsc, nsd, hd95_mm = (float(row[name]) if row.get(name) else math.nan for name in ("dsc", "nsd", "hd95_mm"))
     volumes_ml = float(row["reference_ml"]), float(row["predicted_ml"])
     return OrganScore(dsc, nsd, cast(Outcome, row["outcome"]), *volumes_ml, hd95_mm=hd95_mm)
+
+
+def scores_to_json(scores: Mapping[int, OrganScore]) -> dict[str, Any]:
+    """A case's scores as JSON values; what does not count is null."""
+
+    def number(value: Any) -> Any:
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return {str(organ): {key: number(value) for key, value in asdict(score).items()} for organ, score in scores.items()}
+
+
+def scores_from_json(data: Mapping[str, Any]) -> dict[int, OrganScore]:
+    """The scores that `scores_to_json` gave."""
+    restored: dict[int, OrganScore] = {}
+    for organ, score in data.items():
+        values: dict[str, Any] = {key: math.nan if value is None else value for key, value in score.items()}
+        restored[int(organ)] = OrganScore(**values)
+    return restored

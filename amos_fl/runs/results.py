@@ -11,32 +11,14 @@ import numpy as np
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.files import whole_file, write_json, write_text
-from amos_fl.metrics.scores import OrganScore, Scores, reported_organs
-from amos_fl.metrics.table import CaseScores, sums_of, write_scores
+from amos_fl.metrics.scores import Scores, reported_organs
+from amos_fl.metrics.table import CaseScores, scores_from_json, sums_of, write_scores
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.model_card import model_card
 from amos_fl.runs.selection import Choice, choose_round
 from amos_fl.runs.summary import summary
 from amos_fl.runs.weights import save_arrays
-
-
-def scores_to_json(scores: Mapping[int, OrganScore]) -> dict[str, Any]:
-    """A case's scores as JSON values; what does not count is null."""
-
-    def number(value: Any) -> Any:
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    return {str(organ): {key: number(value) for key, value in asdict(score).items()} for organ, score in scores.items()}
-
-
-def scores_from_json(data: Mapping[str, Any]) -> dict[int, OrganScore]:
-    """The scores that `scores_to_json` gave."""
-    restored: dict[int, OrganScore] = {}
-    for organ, score in data.items():
-        values: dict[str, Any] = {key: math.nan if value is None else value for key, value in score.items()}
-        restored[int(organ)] = OrganScore(**values)
-    return restored
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from amos_fl.errors import AmosError, SiteTimeout
 from amos_fl.files import write_json
 from amos_fl.inference.evaluate import CaseScore, evaluate_cases
 from amos_fl.metrics.scores import Scores, reported_organs
+from amos_fl.metrics.table import scores_to_json
 from amos_fl.networks.registry import build_network
 from amos_fl.report.pictures import keep_picture
 from amos_fl.runs.events import Listener, SiteWork, silent
-from amos_fl.runs.results import scores_to_json
 from amos_fl.runs.weights import load_arrays, taken_arrays
 from amos_fl.training.loop import StepReport, train
 from amos_fl.volumes.nifti import Volume
