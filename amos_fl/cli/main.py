@@ -14,6 +14,7 @@ from amos_fl.cli.data import data_app
 from amos_fl.cli.evaluate import evaluate
 from amos_fl.cli.predict import predict
 from amos_fl.cli.runs import diff, runs
+from amos_fl.cli.score import score
 from amos_fl.cli.simulate import simulate
 from amos_fl.errors import AmosError, AmosWarning, Interrupted
 
@@ -35,6 +36,7 @@ app.command()(evaluate)
 app.command()(predict)
 app.command()(runs)
 app.command()(diff)
+app.command()(score)
 
 INTERRUPTED = 130
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}

@@ -1,0 +1,51 @@
+"""Scores of label maps on the terminal."""
+
+import math
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+
+from amos_fl.metrics.pairs import Problem
+from amos_fl.metrics.summary import Line, ScoreTables
+from amos_fl.runs.summary import number
+
+_LOWEST = 5
+
+
+def problem_table(problems: Iterable[Problem]) -> Table:
+    """Everything that keeps cases from being scored."""
+    table = Table("case", "file", "problem")
+    for problem in problems:
+        table.add_row(problem.case, problem.side, problem.message)
+    return table
+
+
+def show_scores(console: Console, tables: ScoreTables, notes: list[str], tolerance_mm: str) -> None:
+    """The lowest cases, then by organ, by site and by group where sites are known, overall, and what to know of it."""
+    cases = sorted(tables.cases, key=lambda line: (math.isnan(line.dsc), line.dsc))
+    if len(cases) > 1:
+        lowest = cases if len(cases) <= 2 * _LOWEST else cases[:_LOWEST]
+        title = "by case" if len(lowest) == len(cases) else f"the {_LOWEST} of {len(cases)} cases with the lowest DSC"
+        console.print(_table(title, "case", lowest))
+    console.print(_table("by organ", "organ", [line for line in tables.organs if line.over == "all"]))
+    if tables.sites:
+        console.print(_table("by site", "site", tables.sites))
+    if tables.groups:
+        console.print(_table("by scanner and modality", "", tables.groups))
+    console.print(_table("overall", "", [tables.overall]))
+    console.print(f"NSD within {tolerance_mm} mm; HD95 over the cases in which both maps have the organ.")
+    for note in notes:
+        console.print(f"note: {note}", soft_wrap=True)
+
+
+def _table(title: str, first: str, lines: list[Line]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table.add_column(first, overflow="fold")
+    for name in ("cases", "DSC", "NSD", "HD95 mm", "ml off", "|ml| off", "missed", "halluc."):
+        table.add_column(name, justify="right", no_wrap=True)
+    for line in lines:
+        marks = [number(line.dsc), number(line.nsd), number(line.hd95_mm, 2)]
+        volumes = [number(line.volume_error_ml, 1), number(line.absolute_volume_error_ml, 1)]
+        table.add_row(line.name, str(line.cases), *marks, *volumes, str(line.missed), str(line.hallucinated))
+    return table
