@@ -1,0 +1,61 @@
+"""`amos-fl compare`: runs beside one another, with intervals, tests, the gap in words, and costs."""
+
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+
+from amos_fl.cli.settings import next_out
+from amos_fl.errors import AmosError
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of groups of runs.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the comparison; by default a new one under runs/.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Compare with this arm or run; default: a federated one.")
+    ] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="dsc or nsd; default: both.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and the permutations.")] = 0,
+    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap draws, and permutations of a test.")] = 10_000,
+    published: Annotated[
+        bool, typer.Option("--published", help="Show the paper's numbers also where no setting is theirs.")
+    ] = False,
+) -> None:
+    """Compare finished runs on the same test cases: federated, centralized, local, fine-tuned, leave-one-out."""
+    from amos_fl.cli.progress import plain_console
+    from amos_fl.report.compare import compare_runs
+    from amos_fl.report.comparison import METRICS, Metric
+    from amos_fl.report.page import write_comparison_report
+    from amos_fl.report.tables import all_tables, rich_table
+    from amos_fl.report.write import check_out, write_comparison
+    from amos_fl.runs.record import read_runs
+    from amos_fl.runs.summary import PHANTOM_NOTE
+
+    if unknown := [name for name in metric or [] if name.lower() not in get_args(Metric)]:
+        raise AmosError(f"--metric {unknown[0]}: there is no such score; there are {', '.join(METRICS)}")
+    wanted = [name.lower() for name in metric or []]
+    folder = out or next_out("compare")
+    check_out(folder)
+    comparison = compare_runs(
+        read_runs(runs),
+        metrics=[cast(Metric, name) for name in METRICS if not wanted or name in wanted],
+        reference=reference,
+        seed=seed,
+        resamples=resamples,
+        published=published,
+    )
+    write_comparison(comparison, folder)
+    write_comparison_report(comparison, folder)
+    console = plain_console()
+    for problem in comparison.problems:
+        console.print(f"problem: {problem}", markup=False, style="bold red", soft_wrap=True)
+    if comparison.synthetic:
+        console.print(PHANTOM_NOTE, soft_wrap=True)
+    for table in all_tables(comparison):
+        console.print(rich_table(table))
+    for sentence in (*comparison.notes, "", *comparison.findings):
+        console.print(sentence, markup=False, soft_wrap=True)
+    console.print(f"everything is in {folder}; begin with {folder / 'report.html'}", markup=False, soft_wrap=True)

@@ -1,0 +1,94 @@
+"""The tables of a comparison in LaTeX, with booktabs: one file each, and a document that shows them all."""
+
+import re
+from collections.abc import Sequence
+
+from amos_fl.report.comparison import Comparison
+from amos_fl.report.tables import TextTable
+from amos_fl.runs.summary import PHANTOM_NOTE
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
+_NUMBER = re.compile(r"(?<![\w.])([+-]?\d+\.\d+)(?![\w.])")
+
+
+def escape(text: str) -> str:
+    r"""Text that LaTeX prints as it is.
+
+    >>> print(escape("50 % of a_b & {c} \\ 1<2"))
+    50 \% of a\_b \& \{c\} \textbackslash{} 1\textless{}2
+    """
+    return "".join(_SPECIAL.get(letter, letter) for letter in text)
+
+
+def _cell(text: str) -> str:
+    """Escaped, with numbers in mathematics, so that a minus is a minus; a dash for what does not exist.
+
+    >>> print(_cell("-0.012 [-0.030, +0.006]"), _cell("-"))
+    $-0.012$ [$-0.030$, $+0.006$] --
+    """
+    return "--" if text == "-" else _NUMBER.sub(r"$\1$", escape(text))
+
+
+def latex_table(table: TextTable, *, synthetic: bool) -> str:
+    """One table, to be read with `\\input` by a document that loads booktabs and graphicx.
+
+    It is scaled down where it is wider than the page. The caption of a phantom's scores says what they are.
+    """
+    caption = " ".join(part for part in (f"{table.title}.", table.note, PHANTOM_NOTE if synthetic else "") if part)
+    lines = [
+        r"\begin{table}[htbp]",
+        r"\centering",
+        rf"\caption{{{_cell(caption)}}}",
+        rf"\label{{tab:{table.key.replace('_', '-')}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+        r"\toprule",
+        _row(table.columns),
+        r"\midrule",
+    ]
+    for i, row in enumerate(table.rows):
+        if i in table.sections:
+            lines.append(r"\midrule")
+        lines.append(_row(row))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
+
+
+def _row(cells: Sequence[str]) -> str:
+    # A row that begins with a bracket would be read as an argument of the \\ before it.
+    first, *rest = map(_cell, cells)
+    return " & ".join([f"{{}}{first}" if first.startswith("[") else first, *rest]) + r" \\"
+
+
+def latex_document(comparison: Comparison, tables: Sequence[TextTable]) -> str:
+    """A document that shows all tables and says the findings and notes in words; compile it with pdflatex."""
+    said = [("Findings", comparison.findings), ("Notes", comparison.notes), ("Problems", comparison.problems)]
+    parts = [
+        r"\documentclass{article}",
+        r"\usepackage[utf8]{inputenc}",
+        r"\usepackage[T1]{fontenc}",
+        r"\usepackage[margin=2cm]{geometry}",
+        r"\usepackage{booktabs,graphicx}",
+        r"\begin{document}",
+        r"\section*{Comparison}",
+        *([rf"\textbf{{{escape(PHANTOM_NOTE)}}}"] if comparison.synthetic else []),
+    ]
+    for title, sentences in said:
+        if sentences:
+            items = [rf"\item {_cell(sentence)}" for sentence in sentences]
+            parts += [rf"\subsection*{{{title}}}", r"\begin{itemize}", *items, r"\end{itemize}"]
+    parts += [rf"\input{{{table.key}}}" for table in tables]
+    return "\n".join([*parts, r"\end{document}", ""])
