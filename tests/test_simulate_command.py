@@ -27,9 +27,17 @@ def test_a_run_prints_scores_and_leaves_its_folder(
     out = tmp_path / "run"
     assert run(["simulate", "--config", str(settings), "--out", str(out), "--store", str(store)]) == 0
     printed = capsys.readouterr().out
-    for words in ("round 1/2", "round 2/2", "Test scores by site", "unseen CT", "missed", "summary.md"):
+    for words in ("round 1/2", "round 2/2", "Test scores by site", "unseen CT", "missed", "report.html"):
         assert words in printed
-    for name in ("summary.md", "scores.csv", "config.yaml", "versions.json", "ledger.jsonl", "model/MODEL_CARD.md"):
+    for name in (
+        "report.html",
+        "summary.md",
+        "scores.csv",
+        "config.yaml",
+        "versions.json",
+        "ledger.jsonl",
+        "model/MODEL_CARD.md",
+    ):
         assert (out / name).stat().st_size > 0
     card = (out / "model/MODEL_CARD.md").read_text()
     assert "Not a medical device" in card

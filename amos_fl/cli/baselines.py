@@ -1,5 +1,6 @@
 """The runs that a federation is compared with: `centralized`, `local`, `finetune` and `leave-one-out`."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,7 +31,7 @@ from amos_fl.cli.settings import cache_folder, layers_of, like_run, names, next_
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.group import Member, create_group, read_group
+from amos_fl.runs.group import Group, Member, create_group, read_group
 
 Layers = list[tuple[str, dict[str, Any]]]
 
@@ -114,8 +115,8 @@ def _budget_in_words(base: RunConfig, pooled: RunConfig, sites: int, budget: str
     batch, at_each = base.training.batch_size, base.rounds * base.local_steps
     steps = pooled.rounds * pooled.local_steps
     return (
-        f"budget {budget}: the federation takes {at_each} steps at each of {sites} sites, {at_each * sites} in all, and "
-        f"sees {at_each * sites * batch} patches; the pooled run takes {steps} steps and sees {steps * batch}"
+        f"budget {budget}: the federation takes {at_each} steps at each of {sites} sites, {at_each * sites} in all on "
+        f"{at_each * sites * batch} patches; the pooled run takes {steps} steps and sees {steps * batch}"
     )
 
 
@@ -196,7 +197,11 @@ def finetune(
     store: StoreOption = None,
     resume: ResumeOption = None,
 ) -> None:
-    """Continue a federated model at each site on its own cases, and score each at home and everywhere else."""
+    """Continue a federated model at each site on its own cases, and score each at home and everywhere else.
+
+    Beside it stands what the site gains without training: the federation's round that is best on its own
+    validation cases, instead of the round chosen for all.
+    """
     from amos_fl.runs.arms import finetunes_of
     from amos_fl.runs.folder import open_run
 
@@ -215,7 +220,36 @@ def finetune(
         weights = run / "model" / "weights.safetensors"
         return finetunes_of(base, cohort, weights, rounds=rounds, learning_rate=learning_rate)
 
-    _group("finetune", run, layers, out, store, resume, members)
+    store = store or cache_folder() / "store"
+    group = _group("finetune", run, layers, out, store, resume, members)
+    _show_choices(group, store)
+
+
+def _show_choices(group: Group, store: Path) -> None:
+    """Every site's own round of the federation beside the one for all and its fine-tuned model, on its test cases."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from amos_fl.runs.folder import RunFolder
+    from amos_fl.runs.record import read_runs
+    from amos_fl.runs.site_choice import site_choices, write_site_choices
+    from amos_fl.runs.summary import number
+
+    records = {record.folder.path.name: record for record in read_runs([group.path])}
+    config = next(iter(records.values())).config
+    assert config.start_from is not None
+    parent = RunFolder(config.start_from.parents[1])
+    choices = site_choices(parent, store, device=config.device)
+    write_site_choices(group.path / "site_choices.csv", choices)
+    table = Table(title=f"Test DSC at home, from {parent.path}", title_justify="left", title_style="bold")
+    for name in ("site", "round for all", "own best round", "fine-tuned"):
+        table.add_column(name, justify="right")
+    for choice in choices:
+        tuned = next((row.dsc for row in records[choice.site].results.sites if row.name == choice.site), math.nan)
+        for_all = f"{number(choice.test_dsc_for_all)} (round {choice.round_for_all})"
+        own = f"{number(choice.test_dsc_own)} (round {choice.own_round})" if choice.own_round else "-"
+        table.add_row(choice.site, for_all, own, number(tuned))
+    Console(highlight=False).print(table)
 
 
 def _group(
@@ -226,7 +260,7 @@ def _group(
     store: Path | None,
     resume: Path | None,
     members_of: Callable[[RunConfig, Cohort], list[Member]],
-) -> None:
+) -> Group:
     """Make a group of runs, or take up an old one, and carry out what is left of it."""
     if resume is not None:
         if kind != "finetune":
@@ -240,3 +274,4 @@ def _group(
     else:
         group = create_group(out or next_out(kind), kind, members_of(*_base(like, layers)))
     carry_out_group(group, store or cache_folder() / "store", layers)
+    return group

@@ -9,6 +9,7 @@ import typer
 
 from amos_fl.cli.settings import refuse_settings, with_layers
 from amos_fl.cohort.table import Cohort
+from amos_fl.cohort.wording import counted
 from amos_fl.errors import Interrupted
 from amos_fl.runs.config import RunConfig
 
@@ -63,7 +64,7 @@ def _run_one(folder: "RunFolder", settings: RunConfig, members: Cohort, store: P
 
 def _in_words(settings: RunConfig, members: Cohort) -> str:
     seen, unseen = " ".join(members.seen_sites), " ".join(members.unseen_sites) or "none"
-    steps = f"{settings.rounds} rounds of {settings.local_steps} steps"
+    steps = f"{counted(settings.rounds, 'round')} of {counted(settings.local_steps, 'step')}"
     match settings.arm:
         case "centralized":
             return f"centralized: {steps} on the pooled cases of {seen}; unseen: {unseen}"
