@@ -55,7 +55,8 @@ def compare(
     if comparison.synthetic:
         console.print(PHANTOM_NOTE, soft_wrap=True)
     for table in all_tables(comparison):
-        console.print(rich_table(table))
+        if table.brief:
+            console.print(rich_table(table))
     for sentence in (*comparison.notes, "", *comparison.findings):
         console.print(sentence, markup=False, soft_wrap=True)
     console.print(f"everything is in {folder}; begin with {folder / 'report.html'}", markup=False, soft_wrap=True)

@@ -20,22 +20,22 @@ def budget_notes(arms: Sequence[Arm], reference: Arm) -> list[str]:
 
 
 def _budget_note(arm: Arm, reference: Arm) -> str:
-    name = arm.name.removesuffix(", at home")
+    name = f"the {arm.name.removesuffix(', at home')} models" if arm.view else arm.name
     if arm.kind == "finetune":
         return (
-            f"Budget: {name} comes on top of the federated run that it began from, with {arm.cost.patches} patches at "
+            f"Budget: {name} come on top of the federated run that it began from, with {arm.cost.patches} patches at "
             "all sites together."
         )
     if arm.kind == "leave-one-out":
         runs = max(1, round(len(arm.runs) / len(arm.seeds)))
         each = round(arm.cost.patches / runs)
         return (
-            f"Budget: each run of {name} trains without a site, on {each} patches; {reference.name} saw "
+            f"Budget: each run of {arm.name} trains without a site, on {each} patches; {reference.name} saw "
             f"{reference.cost.patches}."
         )
     patches = _ratio(arm.cost.patches, reference.cost.patches)
     steps = _ratio(arm.cost.sequential_steps, reference.cost.sequential_steps)
-    subject = f"the models of {name} together" if arm.kind == "local" else name
+    subject, took = (f"{name} together", f"each of {name}") if arm.kind == "local" else (name, name)
     if abs(patches - 1) < SAME:
         return (
             f"Budget: {subject} saw as many patches as {reference.name} ({arm.cost.patches}; equal samples), in "
@@ -43,8 +43,8 @@ def _budget_note(arm: Arm, reference: Arm) -> str:
         )
     if abs(steps - 1) < SAME:
         return (
-            f"Budget: {name} took as many steps in sequence as {reference.name} ({arm.cost.sequential_steps}; equal "
-            f"steps), on {_times(patches)} its patches."
+            f"Budget: {took} took as many steps in sequence as {reference.name} ({arm.cost.sequential_steps}; equal "
+            f"steps); {subject} saw {_times(patches)} its patches."
         )
     return (
         f"Budgets differ: {subject} saw {_times(patches)} the patches of {reference.name} and took {_times(steps)} its "

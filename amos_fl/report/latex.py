@@ -55,7 +55,7 @@ def latex_table(table: TextTable, *, synthetic: bool) -> str:
         rf"\caption{{{_cell(caption)}}}",
         rf"\label{{tab:{table.key.replace('_', '-')}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+        rf"\begin{{tabular}}{{{'l' * table.names}{'r' * (len(table.columns) - table.names)}}}",
         r"\toprule",
         _row(table.columns),
         r"\midrule",
@@ -79,7 +79,6 @@ def latex_document(comparison: Comparison, tables: Sequence[TextTable]) -> str:
     parts = [
         r"\documentclass{article}",
         r"\usepackage[utf8]{inputenc}",
-        r"\usepackage[T1]{fontenc}",
         r"\usepackage[margin=2cm]{geometry}",
         r"\usepackage{booktabs,graphicx}",
         r"\begin{document}",

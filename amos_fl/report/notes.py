@@ -107,10 +107,10 @@ def _tested(comparison: Comparison, d: Difference) -> str:
         f"{evidence(d.estimate)}"
     )
     verdicts = {
-        "better": f"it is better there (p = {d.p_holm:.3f} after Holm's correction, and every seed above every other)",
-        "worse": f"it is worse there (p = {d.p_holm:.3f} after Holm's correction, and every seed below every other)",
+        "better": f"it is better there (p = {d.p_holm:.3f} after Holm's correction; all its seeds above all others)",
+        "worse": f"it is worse there (p = {d.p_holm:.3f} after Holm's correction; all its seeds below all others)",
         "higher": f"these cases show a difference (p = {d.p_holm:.3f}), but with so few seeds neither is called better",
         "lower": f"these cases show a difference (p = {d.p_holm:.3f}), but with so few seeds neither is called better",
-        "open": "neither is shown to be better",
+        "open": f"neither is shown to be better (p = {d.p_holm:.3f} after Holm's correction)",
     }
     return f"{said}: {verdicts[d.verdict]}." if d.verdict in verdicts else f"{said}."

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of finished text. The first column names the row, the others hold numbers.
+    """A table of finished text: `names` columns of words, then columns of numbers.
 
-    `key` is the name of its file; `sections` are the numbers of the rows before which a line is drawn.
+    `key` is the name of its file; `sections` are the numbers of the rows before which a line is drawn. What is not
+    `brief` is left to the files: a terminal is no place for hundreds of rows.
     """
 
     key: str
@@ -27,6 +28,8 @@ class TextTable:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
     sections: tuple[int, ...] = ()
+    names: int = 1
+    brief: bool = True
 
 
 def interval(estimate: Estimate | None, *, sign: bool = False) -> str:
@@ -55,7 +58,7 @@ def all_tables(comparison: Comparison) -> list[TextTable]:
     tables: list[TextTable] = []
     for metric in comparison.metrics:
         tables.append(_scores(comparison, metric))
-        tables.append(_differences(comparison, metric))
+        tables += [_differences(comparison, metric, kind) for kind in ("group", "site")]
         tables.append(_gaps(comparison, metric))
         tables.append(_sites(comparison, metric))
         tables += [_organs(comparison, metric, scope) for scope in comparison.scopes_of("group")]
@@ -93,24 +96,25 @@ def _estimate(cell: Cell | None) -> Estimate | None:
     return cell.estimate if cell else None
 
 
-def _differences(c: Comparison, metric: Metric) -> TextTable:
-    mine = [d for d in c.differences if d.metric == metric and not d.organ]
+def _differences(c: Comparison, metric: Metric, kind: str) -> TextTable:
+    scopes = {scope.name for scope in c.scopes if (scope.kind == "site") == (kind == "site")}
+    mine = [d for d in c.differences if d.metric == metric and not d.organ and d.scope in scopes]
     order = {scope.name: i for i, scope in enumerate(c.scopes)}
     names = [arm.name for arm in c.main_arms]
     mine.sort(key=lambda d: (names.index(d.arm), order[d.scope]))
-    rows = [
-        (f"{d.arm}, {d.scope}", interval(d.estimate, sign=True), p_value(d.p), p_value(d.p_holm), d.verdict)
-        for d in mine
-    ]
+    rows = [(d.arm, d.scope, interval(d.estimate, sign=True), p_value(d.p), p_value(d.p_holm), d.verdict) for d in mine]
     return TextTable(
-        f"differences_{metric}",
-        f"{metric.upper()}: each arm minus {c.reference}, on the same cases",
-        ("arm and cases", "difference", "p", "p (Holm)", "verdict"),
+        f"differences_{kind}s_{metric}",
+        f"{metric.upper()}: each arm minus {c.reference}, on the same cases" + (", by site" if kind == "site" else ""),
+        ("arm", "cases of", "difference", "p", "p (Holm)", "verdict"),
         tuple(rows),
-        "p of the paired permutation test; Holm's correction is over the groups of all arms, and over the sites of an "
-        "arm. Verdicts: better or worse only with three seeds of both; higher or lower: shown on these cases, on fewer "
+        "p of the paired permutation test, Holm's correction over "
+        + ("an arm's sites. " if kind == "site" else "the groups of all arms. ")
+        + "Verdicts: better or worse only with three seeds of both; higher or lower: shown on these cases, on fewer "
         "seeds; open: not shown.",
         _where_it_changes([d.arm for d in mine]),
+        names=2,
+        brief=kind != "site" and metric == c.metrics[0],
     )
 
 
@@ -134,6 +138,8 @@ def _gaps(c: Comparison, metric: Metric) -> TextTable:
         tuple(rows),
         "Seen minus unseen is between different patients, the others are on the same cases.",
         _where_it_changes([f"{gap.kind} {gap.minuend} {gap.subtrahend}" for gap in mine]),
+        names=3,
+        brief=metric == c.metrics[0],
     )
 
 
@@ -180,6 +186,7 @@ def _organs(c: Comparison, metric: Metric, scope: Scope) -> TextTable:
         f"*: differs from {c.reference} (p < 0.05 after Holm's correction over an arm's organs). m: missed, h: "
         "hallucinated, per run." + _tolerance(c, metric),
         (len(rows) - 1,) if len(rows) > 1 else (),
+        brief=metric == c.metrics[0],
     )
 
 
@@ -202,7 +209,7 @@ def _worst(c: Comparison, metric: Metric) -> TextTable:
         rows.append((arm.name, *("-" if w is None else f"{w.name} {number(w.value)}" for w in found)))
     heads = [f"{what}, {among}" for what, among in columns]
     title = f"Worst site and worst organ ({metric.upper()})"
-    return TextTable(f"worst_{metric}", title, ("arm", *heads), tuple(rows))
+    return TextTable(f"worst_{metric}", title, ("arm", *heads), tuple(rows), brief=metric == c.metrics[0])
 
 
 def _seeds(c: Comparison, metric: Metric) -> TextTable:
@@ -211,14 +218,16 @@ def _seeds(c: Comparison, metric: Metric) -> TextTable:
     for s in mine:
         values = ", ".join(f"{seed}: {number(value)}" for seed, value in zip(s.seeds, s.values, strict=True))
         low, high = (number(limit(s.values)) for limit in (min, max))
-        rows.append((f"{s.arm}, {s.scope}", f"{low} to {high}", number(s.sd, 4), values))
+        rows.append((s.arm, s.scope, f"{low} to {high}", number(s.sd, 4), values))
     return TextTable(
         f"seeds_{metric}",
         f"{metric.upper()} by seed",
-        ("arm and cases", "range", "SD", "each seed"),
+        ("arm", "cases of", "range", "SD", "each seed"),
         tuple(rows),
         "The same settings begun with other seeds.",
         _where_it_changes([s.arm for s in mine]),
+        names=2,
+        brief=metric == c.metrics[0],
     )
 
 
@@ -250,7 +259,8 @@ def _costs(c: Comparison) -> TextTable:
 def _published(c: Comparison) -> TextTable:
     rows = []
     for p in c.published:
-        if not p.organ and (p.scope or p.metric in c.metrics):
+        # Table 10's means are Table 4's; its organs stand in the tables by organ.
+        if not p.organ and p.metric in c.metrics and not p.source.startswith("Table 10"):
             beside = c.cell(c.reference, p.scope, p.metric) if p.scope else None
             rows.append((p.source, p.metric.upper(), number(p.value, 4), p.scope or "-", _short(beside)))
     return TextTable(
@@ -268,9 +278,8 @@ def rich_table(table: TextTable) -> "Table":
 
     made = Table(title=table.title, title_justify="left", title_style="bold", header_style="bold")
     made.caption, made.caption_justify = table.note or None, "left"
-    made.add_column(table.columns[0], overflow="fold")
-    for column in table.columns[1:]:
-        made.add_column(column, justify="right", overflow="fold")
+    for i, column in enumerate(table.columns):
+        made.add_column(column, justify="left" if i < table.names else "right", overflow="fold")
     for i, row in enumerate(table.rows):
         if i in table.sections:
             made.add_section()

@@ -2,16 +2,29 @@
 
 import csv
 import math
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file, write_json, write_text
-from amos_fl.report.comparison import Comparison
+from amos_fl.report.comparison import (
+    Arm,
+    CaseRow,
+    Cell,
+    Comparison,
+    CurvePoint,
+    Difference,
+    Gap,
+    PublishedScore,
+    Spread,
+    Worst,
+)
 from amos_fl.report.latex import latex_document, latex_table
+from amos_fl.report.statistics import Estimate
 from amos_fl.report.tables import all_tables, markdown_page
+from amos_fl.runs.record import Cost
 
 MARK_FILE = "comparison.json"
 """Its presence says that a folder holds a comparison, which a later one may replace."""
@@ -60,48 +73,56 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
     # First, so that a folder that was written in part can be written again.
     write_json(out / MARK_FILE, about)
     write_text(out / "comparison.md", markdown_page(comparison))
-    named: dict[str, Iterable[dict[str, Any]]] = {
-        "arms": [{**_plain(arm), **{f"cost_{k}": v for k, v in asdict(arm.cost).items()}} for arm in comparison.arms],
-        "runs": runs,
-        "scores": map(_plain, comparison.cells),
-        "differences": map(_plain, comparison.differences),
-        "gaps": map(_plain, comparison.gaps),
-        "seeds": (
-            {**{k: v for k, v in _plain(s).items() if k not in ("seeds", "values")}, "seed": seed, "value": value}
-            for s in comparison.spreads
-            for seed, value in zip(s.seeds, s.values, strict=True)
-        ),
-        "worst": map(_plain, comparison.worst),
-        "curves": map(_plain, comparison.curves),
-        "cases": map(_plain, comparison.case_rows),
-        "published": map(_plain, comparison.published),
-    }
-    for name, rows in named.items():
-        write_rows(out / f"{name}.csv", rows)
+    write_rows(out / "runs.csv", list(runs[0]), runs)
+    for name, (kind, parts) in _csv_files(comparison).items():
+        write_rows(out / f"{name}.csv", _columns(kind), map(_plain, parts))
     tables = all_tables(comparison)
     for table in tables:
         write_text(out / "latex" / f"{table.key}.tex", latex_table(table, synthetic=comparison.synthetic))
     write_text(out / "latex" / "comparison.tex", latex_document(comparison, tables))
 
 
-def _plain(part: Any) -> dict[str, Any]:
-    """A dataclass as columns: an estimate as value, low, high and cases, tuples in words, no cost."""
-    columns: dict[str, Any] = {}
-    for key, value in vars(part).items():
-        if key == "estimate":
-            columns |= vars(value)
-        elif key != "cost":
-            columns[key] = " ".join(map(str, value)) if isinstance(value, tuple) else value
+def _csv_files(c: Comparison) -> dict[str, tuple[type, Sequence[Any]]]:
+    return {
+        "arms": (Arm, c.arms),
+        "scores": (Cell, c.cells),
+        "differences": (Difference, c.differences),
+        "gaps": (Gap, c.gaps),
+        "seeds": (Spread, c.spreads),
+        "worst": (Worst, c.worst),
+        "curves": (CurvePoint, c.curves),
+        "cases": (CaseRow, c.case_rows),
+        "published": (PublishedScore, c.published),
+    }
+
+
+_PARTS: dict[str, type] = {"estimate": Estimate, "cost": Cost}
+
+
+def _columns(kind: type) -> list[str]:
+    """The columns of a part of a comparison: an estimate is value, low, high and cases, a cost its numbers."""
+    columns: list[str] = []
+    for field in fields(kind):
+        part = _PARTS.get(field.name)
+        columns += [inner.name for inner in fields(part)] if part else [field.name]
     return columns
 
 
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def _plain(part: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for key, value in vars(part).items():
+        if key in _PARTS:
+            row |= vars(value)
+        else:
+            row[key] = " ".join(map(str, value)) if isinstance(value, tuple) else value
+    return row
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
     """A CSV file with a header; what does not exist (NaN) is empty, and numbers read back as they were."""
-    rows = list(rows)
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
-        if rows:
-            writer.writeheader()
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
         for row in rows:
             writer.writerow({key: _text(value) for key, value in row.items()})
 
