@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from amos_fl.cli.main import run
 from amos_fl.cohort.nnunet import export_nnunet
 from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
+from amos_fl.metrics.table import read_scores
 
 
 def array(path: Path) -> np.ndarray:
@@ -230,8 +232,6 @@ def test_a_folder_with_other_things_or_a_taken_id_is_refused(
 
 
 def test_a_phantoms_dataset_says_what_it_is(tmp_path: Path, tiny_cohort: Cohort, tiny_root: Path) -> None:
-    import shutil
-
     shutil.copytree(tiny_root, tmp_path / "phantom")
     (tmp_path / "phantom" / "dataset.json").write_text('{"description": "synthetic phantom"}')
     folder = export_nnunet(read_cohort(tmp_path / "phantom"), tmp_path / "out", modality="CT").folder
@@ -251,3 +251,18 @@ def test_a_folder_of_a_run_exports_the_cases_of_the_run(tmp_path: Path, tiny_coh
     write_cohort(held, tmp_path / "run" / "cohort.csv")
     assert run(["data", "export", "nnunet", str(tmp_path / "run"), str(tmp_path / "out"), "--modality", "CT"]) == 0
     assert not [name for name in names(tmp_path / "out/Dataset701_CohortCT/imagesTr") if name.startswith("b")]
+
+
+def test_predictions_named_as_nnunet_names_them_can_be_scored(
+    tmp_path: Path, tiny_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, predictions = tmp_path / "out", tmp_path / "predictions"
+    assert run(["data", "export", "nnunet", str(tiny_root), str(out), "--modality", "CT"]) == 0
+    labels = out / "Dataset701_CohortCT" / "labelsTs"
+    shutil.copytree(labels, predictions)
+    capsys.readouterr()
+    command = ["score", str(predictions), str(labels), "--cohort", str(tiny_root), "--out", str(tmp_path / "scores")]
+    assert run(command) == 0, capsys.readouterr().err
+    scores = read_scores(tmp_path / "scores" / "scores.csv")
+    assert sorted(case.case for case in scores) == ["a_test_8", "d_test_8"]
+    assert all(score.dsc == 1 for case in scores for score in case.scores.values())

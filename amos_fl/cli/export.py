@@ -60,9 +60,10 @@ def nnunet(
     console.print(f"wrote {done.folder}: {counts} (nnU-Net trains on both), {len(done.test)} test", soft_wrap=True)
     for note in done.notes:
         console.print(f"- {note}", soft_wrap=True)
-    fold = "0" if done.val else "FOLD"
+    fold = "0" if done.val else "all"
     console.print(
-        f"\nnext: nnUNet_raw={out} nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity\n"
+        f"\nnext: export nnUNet_raw={out.resolve()} nnUNet_preprocessed=... nnUNet_results=...\n"
+        f"      nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity\n"
         f"      nnUNetv2_train {dataset_id} 3d_fullres {fold}\n"
         f"      nnUNetv2_predict -d {dataset_id} -c 3d_fullres -f {fold} -i {done.folder / 'imagesTs'} -o PREDICTIONS\n"
         f"      amos-fl score PREDICTIONS {done.folder / 'labelsTs'} --cohort {cohort}",

@@ -19,7 +19,7 @@ _OF_A_SITE = {"cases": "training cases", "steps": "steps", "loss": "loss", "upda
 
 
 def fingerprint_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """A check value of weights that differs when their bits do, at a twentieth of the time of a hash of all bytes.
+    """A check value of weights that differs when their bits do, at a tenth of the time of a hash of all bytes.
 
     Every 32 kB are added up as whole numbers of 64 bits, and the sums are hashed with the arrays' names, dtypes and
     shapes. It finds accidental differences; it does not resist somebody who constructs one.
