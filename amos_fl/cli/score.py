@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -54,7 +55,7 @@ def score(
         bool, typer.Option("--allow-missing", help="Count all organs of a case without prediction as missed.")
     ] = False,
     allow_extra: Annotated[
-        bool, typer.Option("--allow-extra", help="Leave predictions without a label map aside.")
+        bool, typer.Option("--allow-extra", help="Leave aside predictions without a label map.")
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each holds one case in memory.")] = _WORKERS,
     out: Annotated[Path | None, typer.Option(help="A folder for scores.csv, by_organ.csv and summary.json.")] = None,
@@ -95,6 +96,8 @@ def score(
     sexes, modalities = _from_metadata(metadata, names)
     if known is None and modality is not None:
         modalities = dict.fromkeys(names, modality.upper())
+    if pairing.problems:  # the files are still read, so that all that is wrong is said at once
+        rules = replace(rules, scored=())
     with Progress() as progress:
         cases, problems = score_pairs(
             pairing.pairs,
@@ -199,7 +202,8 @@ def _notes(
         )
     if pairing.extra:
         notes.append(
-            f"{counted(len(pairing.extra), 'prediction')} without label map left aside: {', '.join(pairing.extra)}"
+            f"{counted(len(pairing.extra), 'case')} left aside, without label map or not in the cohort: "
+            + ", ".join(pairing.extra)
         )
     if unknown := sum(not case.modality for case in cases):
         notes.append(

@@ -34,7 +34,7 @@ def show_scores(console: Console, tables: ScoreTables, notes: list[str], toleran
     if tables.groups:
         console.print(_table("by scanner and modality", "", tables.groups))
     console.print(_table("overall", "", [tables.overall]))
-    console.print(f"NSD within {tolerance_mm} mm; HD95 over the cases in which both maps have the organ.")
+    console.print(f"NSD within {tolerance_mm} mm; HD95 where both maps have the organ; errors are of volumes.")
     for note in notes:
         console.print(f"note: {note}", soft_wrap=True)
 
@@ -42,7 +42,7 @@ def show_scores(console: Console, tables: ScoreTables, notes: list[str], toleran
 def _table(title: str, first: str, lines: list[Line]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     table.add_column(first, overflow="fold")
-    for name in ("cases", "DSC", "NSD", "HD95 mm", "ml off", "|ml| off", "missed", "halluc."):
+    for name in ("cases", "DSC", "NSD", "HD95 mm", "error ml", "|error| ml", "missed", "halluc."):
         table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
         marks = [number(line.dsc), number(line.nsd), number(line.hd95_mm, 2)]

@@ -47,7 +47,8 @@ def score_pairs(
     cases: list[CaseScores] = []
     problems: list[Problem] = []
     # Each process would spend seconds on importing what computes this.
-    areas = {spacing: surface_areas(spacing) for spacing in _spacings(pairs)} if workers > 1 else {}
+    spacings = _spacings(pairs) if workers > 1 and rules.scored != () else set()
+    areas = {spacing: surface_areas(spacing) for spacing in spacings}
     results = each(partial(score_pair, rules=rules), pairs, workers=workers, start=partial(know_surface_areas, areas))
     for done, (pair, result) in enumerate(zip(pairs, results, strict=True), start=1):
         if isinstance(result, Problem):

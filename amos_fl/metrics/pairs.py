@@ -41,7 +41,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """The cases to score, what is wrong with others, and the predictions that nobody asked for."""
+    """The cases to score, what is wrong with others, and the cases that nobody asked for."""
 
     pairs: tuple[Pair, ...]
     problems: tuple[Problem, ...]
@@ -68,7 +68,7 @@ def pair_up(
         cohort: says where each case comes from; every label map must be of one of its cases.
         split: only the cohort's cases of this split.
         allow_missing: keep cases without a prediction, as pairs that have none.
-        allow_extra: leave predictions without a label map aside.
+        allow_extra: leave aside predictions without a label map, and label maps of no case of the cohort.
 
     Raises:
         AmosError: no such file or folder, a file beside a folder, a folder without a NIfTI file, or no case at all.
@@ -86,9 +86,9 @@ def pair_up(
         if members is None:
             raise AmosError("no label maps; name their folder after that of the predictions, or give a --cohort")
         wanted = {name: case.label for name, case in members.items() if case.label is not None}
+    strangers: set[str] = set()
     if members is not None:
-        for name in sorted(set(wanted) - set(members)):
-            problems.append(Problem(name, "label", "no such case in the cohort; add it there, or take the file away"))
+        strangers = set(wanted) - set(members)
         wanted = {n: path for n, path in wanted.items() if n in members and split in (None, members[n].split)}
         if not wanted:
             raise AmosError(f"none of the label maps is of a case of the cohort{f' in split {split}' if split else ''}")
@@ -97,9 +97,12 @@ def pair_up(
             f"{predictions}: holds no prediction of any case; predictions are named as their label maps, such as "
             f"{min(wanted)}.nii.gz, and {min(predicted)} is none of them"
         )
-    extra = sorted(set(predicted) - set(wanted))
+    extra = sorted((set(predicted) - set(wanted)) | strangers)
     if not allow_extra:
-        problems += [Problem(name, "prediction", _why_extra(name, members)) for name in extra]
+        for name in extra:
+            side: Side = "label" if name in strangers else "prediction"
+            why = "no such case in the cohort" if name in strangers else _why_extra(name, members)
+            problems.append(Problem(name, side, f"{why}; take the file away, or leave such files aside: --allow-extra"))
     pairs = []
     for name in sorted(wanted):
         if name in predicted or allow_missing:
@@ -115,10 +118,8 @@ def pair_up(
 def _why_extra(name: str, members: Mapping[str, Case] | None) -> str:
     if members and name in members:
         member = members[name]
-        why = f"its case is in split {member.split}" if member.label else "its case has no label map in the cohort"
-    else:
-        why = "no label map has this name"
-    return f"{why}; take the file away, or leave such files aside: --allow-extra"
+        return f"its case is in split {member.split}" if member.label else "its case has no label map in the cohort"
+    return "no label map has this name"
 
 
 def case_of(path: Path) -> str:
