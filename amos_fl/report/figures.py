@@ -1,13 +1,17 @@
 """The figures of a run, drawn with Matplotlib in the page's stand-in colours; each with its words for the blind."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.metrics.table import CaseScores
@@ -30,17 +34,33 @@ def score(value: float, digits: int = 2) -> str:
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _panels(columns: int, height: float, **options: object) -> tuple[Figure, Sequence[Axes]]:
+def panels_of(columns: int, height: float, **options: Any) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.subplots(1, columns, squeeze=False, **options)[0]  # pyright: ignore[reportArgumentType]
     return figure, axes
 
 
+def _top(values: Iterable[float]) -> float:
+    """The upper end of an axis of scores that begins at 0."""
+    return min(1.0, max((v for v in values if not math.isnan(v)), default=1.0) * 1.15 + 0.02)
+
+
+def around(values: Iterable[float], least: float = 0.2, low: float = 0.0, high: float = 1.0) -> tuple[float, float]:
+    """Ends of an axis around values, at least `least` long, within `low` and `high`.
+
+    >>> around([0.5, 0.6], least=0.2)
+    (0.45, 0.65)
+    """
+    known = [value for value in values if not math.isnan(value)] or [low, high]
+    middle, half = (min(known) + max(known)) / 2, max(least, 1.2 * (max(known) - min(known))) / 2
+    return round(max(low, middle - half), 3), round(min(high, middle + half), 3)
+
+
 def _whole_numbers(axes: Axes) -> None:
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
 
 
-def _site_styles(sites: Sequence[str]) -> dict[str, dict[str, object]]:
+def _site_styles(sites: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour, marker and line of each site; after eight the lines change."""
     return {
         site: {
@@ -58,7 +78,7 @@ def learning_curves(name: str, losses: Sequence[LossPoint], scores: Sequence[Sco
     sites = sorted({p.site for p in losses} | {p.site for p in scores})
     styles = _site_styles(sites)
     with page_style():
-        figure, (left, right) = _panels(2, 3.3)
+        figure, (left, right) = panels_of(2, 3.3)
         for site in sites:
             mine = [p for p in losses if p.site == site]
             if mine:
@@ -68,7 +88,7 @@ def learning_curves(name: str, losses: Sequence[LossPoint], scores: Sequence[Sco
                 dashes = "-" if scored[0].seen else (0, (4, 2))
                 right.plot([p.round for p in scored], [p.dsc for p in scored], linestyle=dashes, **styles[site])
         left.set(title="Training loss", xlabel="round")
-        right.set(title="DSC during training", xlabel="round", ylim=(0, 1))
+        right.set(title="DSC during training", xlabel="round", ylim=(0, _top(p.dsc for p in scores)))
         for axes in (left, right):
             _whole_numbers(axes)
         found = {line.get_label(): line for axes in (right, left) for line in axes.get_lines()}
@@ -102,37 +122,41 @@ def heat_map(name: str, cells: Sequence[Cell], organs: Sequence[str], metric: st
 
 
 def grid_of_scores(
-    name: str, metric: str, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], told: str
+    name: str,
+    metric: str,
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    told: str,
+    *,
+    apart: int = 1,
 ) -> Markup:
-    """A table of scores (row, column) as coloured cells with numbers; the last column stands apart."""
+    """A table of scores (row, column) as coloured cells with numbers; the last `apart` columns stand apart."""
+    starts = np.arange(len(columns), dtype=float)
+    starts[len(columns) - apart :] += 0.25
+    colours = mpl.colormaps["cividis"]
     with page_style():
         figure = Figure(figsize=(WIDTH, 1.15 + 0.27 * len(rows)))
         axes = figure.subplots()
-        colours = mpl.colormaps["cividis"]
-        edges = np.arange(len(columns) + 1, dtype=float)
-        edges[-2:] += 0.25
-        starts = np.append(edges[:-2], edges[-2])
-        starts[-1] = len(columns) - 1 + 0.25
-        for i in range(len(rows)):
-            for j in range(len(columns)):
-                value, x = values[i, j], starts[j]
+        for i, row in enumerate(values.tolist()):
+            for x, value in zip(starts.tolist(), row, strict=True):
                 if math.isnan(value):
                     axes.text(x + 0.5, i + 0.5, "–", ha="center", va="center", color=MUTED, fontsize=7.5)
                     continue
                 colour = colours(min(max(value, 0.0), 1.0))
-                axes.add_patch(mpl.patches.Rectangle((x, i), 1, 1, facecolor=colour, edgecolor=PAPER, linewidth=1))
+                axes.add_patch(Rectangle((x, i), 1, 1, facecolor=colour, edgecolor=PAPER, linewidth=1))
                 bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.5
                 ink = "#000000" if bright else "#ffffff"
                 text = f"{value:.2f}".removeprefix("0") if value < 0.995 else "1"
                 axes.text(x + 0.5, i + 0.5, text, ha="center", va="center", color=ink, fontsize=7.5)
-        axes.set(xlim=(0, edges[-1]), ylim=(len(rows), 0))
+        axes.set(xlim=(0, starts[-1] + 1), ylim=(len(rows), 0))
         axes.set_xticks(starts + 0.5, columns, rotation=40, ha="left", rotation_mode="anchor")
         axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
         axes.xaxis.tick_top()
         axes.tick_params(length=0, pad=2)
         axes.grid(False)
         axes.spines[:].set_visible(False)
-        return to_svg(figure, name, f"{metric} by site and organ", told)
+        return to_svg(figure, name, f"{metric} as a grid", told)
 
 
 def distributions(name: str, cases: Sequence[CaseScores], organs: Mapping[int, str], metric: str) -> Markup:
@@ -141,7 +165,7 @@ def distributions(name: str, cases: Sequence[CaseScores], organs: Mapping[int, s
     names = [organ for label, organ in organs.items() if any(label in case.scores for case in cases)]
     told = []
     with page_style():
-        figure, panels = _panels(max(1, len(modalities)), 0.9 + 0.40 * len(names), sharey=True)
+        figure, panels = panels_of(max(1, len(modalities)), 0.9 + 0.40 * len(names), sharey=True)
         used = set()
         for axes, modality in zip(panels, modalities, strict=False):
             for group, (colour, marker, _) in _GROUP.items():
@@ -197,10 +221,7 @@ def _box(axes: Axes, values: Sequence[float], at: float, colour: str, marker: st
 
 
 def _group_legend(figure: Figure, groups: Sequence[str]) -> None:
-    handles = [
-        mpl.lines.Line2D([], [], color=_GROUP[g][0], marker=_GROUP[g][1], markersize=4, linestyle="none")
-        for g in groups
-    ]
+    handles = [Line2D([], [], color=_GROUP[g][0], marker=_GROUP[g][1], markersize=4, linestyle="none") for g in groups]
     figure.legend(handles, [_GROUP[g][2] for g in groups], loc="outside upper left", ncols=2)
 
 
@@ -212,7 +233,7 @@ def seen_and_unseen(name: str, cells: Sequence[Cell], gaps: Sequence[GapRow], gr
     means = [cell for cell in cells if cell.organ == "mean"]
     rows = list(dict.fromkeys((cell.modality, cell.group) for cell in sorted(means, key=lambda c: c.modality)))
     with page_style():
-        figure, panels = _panels(2, 0.95 + 0.42 * len(rows), sharey=True)
+        figure, panels = panels_of(2, 0.95 + 0.42 * len(rows), sharey=True)
         for axes, metric in zip(panels, ("dsc", "nsd"), strict=True):
             for place, (modality, group) in enumerate(rows):
                 colour, marker, _ = _GROUP[group]
@@ -223,8 +244,10 @@ def seen_and_unseen(name: str, cells: Sequence[Cell], gaps: Sequence[GapRow], gr
                         cell.site, (value, place), (0, 5), textcoords="offset points", ha="center", fontsize=7.5
                     )
                 mean = groups.get(f"{metric} {group} {modality}", math.nan)
-                axes.plot([mean, mean], [place - 0.3, place + 0.3], color=INK, linewidth=2)
-            axes.set(title=metric.upper(), xlim=(0, 1), ylim=(len(rows) - 0.45, -0.65))
+                axes.plot([mean, mean], [place + 0.08, place + 0.36], color=INK, linewidth=2)
+            axes.set(
+                title=metric.upper(), xlim=around(getattr(c, metric) for c in means), ylim=(len(rows) - 0.45, -0.65)
+            )
             axes.set_yticks(range(len(rows)), [f"{modality}, {group}" for modality, group in rows])
             axes.tick_params(axis="y", length=0)
             axes.grid(False, axis="y")
@@ -250,7 +273,7 @@ def cost_curves(name: str, points: Sequence[CostPoint]) -> Markup:
     exchanged = any(point.bytes for point in points)
     spent = [point.bytes / 1e6 if exchanged else point.steps for point in points]
     with page_style():
-        figure, panels = _panels(2, 2.7, sharey=True)
+        figure, panels = panels_of(2, 2.7, sharey=True)
         for axes, xs in zip(panels, (spent, [point.round for point in points]), strict=True):
             for group, values in (
                 ("seen", [point.seen_dsc for point in points]),
@@ -264,7 +287,7 @@ def cost_curves(name: str, points: Sequence[CostPoint]) -> Markup:
         panels[0].set(
             title="DSC against what was exchanged" if exchanged else "DSC against optimizer steps",
             xlabel="MB, both ways and all sites" if exchanged else "steps",
-            ylim=(0, 1),
+            ylim=(0, _top(value for point in points for value in (point.seen_dsc, point.unseen_dsc))),
         )
         panels[0].set_xlim(left=0)
         panels[1].set(title="DSC against rounds", xlabel="round")

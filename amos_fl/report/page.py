@@ -14,6 +14,9 @@ from amos_fl.runs.record import RunRecord, read_run
 if TYPE_CHECKING:
     pass
 
+if TYPE_CHECKING:
+    from amos_fl.report.comparison import Comparison
+
 PAGE = "report.html"
 
 
@@ -46,3 +49,11 @@ def write_run_report(run: RunRecord | Path) -> Path:
     files = write_data(record, folder / DATA_FOLDER)
     write_text(folder / PAGE, render("run.html", run_context(record, files)))
     return folder / PAGE
+
+
+def write_comparison_report(comparison: "Comparison", out: Path) -> Path:
+    """Write a comparison's `report.html` into `out`, beside its CSV files; return the page."""
+    from amos_fl.report.comparison_page import comparison_context
+
+    write_text(out / PAGE, render("comparison.html", comparison_context(comparison)))
+    return out / PAGE

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -126,7 +127,7 @@ def save_planes(path: Path, planes: Sequence[Plane]) -> None:
             arrays[f"{plane.view}_{part}"] = getattr(plane, part)
         arrays[f"{plane.view}_where"] = np.array([plane.pixel_mm, plane.position, plane.of], np.float64)
     with whole_file(path) as beside, beside.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        cast(Any, np.savez_compressed)(file, **arrays)
 
 
 def load_planes(path: Path) -> list[Plane]:
@@ -143,7 +144,8 @@ def load_planes(path: Path) -> list[Plane]:
                 shown = [arrays[f"{view}_{part}"] for part in ("grey", "label", "prediction")]
                 if len({part.shape for part in shown}) != 1 or any(p.dtype != np.uint8 or p.ndim != 2 for p in shown):
                     raise ValueError(view)
-                planes.append(Plane(view, *shown, float(where[0]), int(where[1]), int(where[2])))
+                grey, label, prediction = shown
+                planes.append(Plane(view, grey, label, prediction, float(where[0]), int(where[1]), int(where[2])))
     except FileNotFoundError:
         raise AmosError(f"{path}: no such picture") from None
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):

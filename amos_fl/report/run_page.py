@@ -14,7 +14,7 @@ from amos_fl.report.figures import score, signed
 from amos_fl.report.pictures import load_planes
 from amos_fl.report.series import CaseRow, GapRow
 from amos_fl.report.slices import legend_line, plane_svg
-from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
+from amos_fl.report.sortable import Column, SortableTable, count, number, table, text
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.results import Row
 from amos_fl.runs.summary import PHANTOM_NOTE
@@ -392,14 +392,15 @@ def _examples(record: RunRecord) -> list[dict[str, Any]]:
                     "rank": rank,
                     "case": row.case,
                     "text": f"Mean DSC {score(row.dsc, 3)}, NSD {score(row.nsd, 3)}. Lowest DSC: {said}.",
-                    "planes": _planes(record, site, row.case, f"{rank} case {row.case} of site {site}", name),
+                    "planes": case_planes(record, site, row.case, f"{rank} case {row.case} of site {site}", name),
                 }
             )
         sites.append({"heading": f"{site}, {modality}, {group}", "cases": cases})
     return sites
 
 
-def _planes(record: RunRecord, site: str, case: str, title: str, name: str) -> list[dict[str, Any]]:
+def case_planes(record: RunRecord, site: str, case: str, title: str, name: str) -> list[dict[str, Any]]:
+    """The planes that a run kept of a case, as a template shows them; empty where it kept none."""
     try:
         planes = load_planes(record.folder.site(site) / "pictures" / f"{case}.npz")
     except AmosError:
@@ -412,6 +413,3 @@ def _planes(record: RunRecord, site: str, case: str, title: str, name: str) -> l
         }
         for plane in planes
     ]
-
-
-__all__ = ["Cell", "run_context", "write_data"]

@@ -224,12 +224,24 @@ def gap_rows(record: RunRecord, resamples: int = 2000) -> list[GapRow]:
                 random = generator(record.config.seed, "report", "gap", group, modality)
                 weights = draws_within([case.site for case in members], resamples, random)
                 marks = Marks.of([_matrix(members, record.cohort.organs, metric)])
-                values.append(means(marks)[0, -1])
+                values.append(float(means(marks)[0, -1]))
                 draws.append(None if weights is None else means(marks, weights)[:, -1:])
                 cases.append(marks.cases_per_organ()[-1])
             both = None if draws[0] is None or draws[1] is None else draws[0] - draws[1]
             estimate = estimates(np.array([values[0] - values[1]]), both, [min(cases)])[0]
-            rows.append(GapRow(modality, metric, *cases, *values, estimate.value, estimate.low, estimate.high))
+            rows.append(
+                GapRow(
+                    modality=modality,
+                    metric=metric,
+                    seen_cases=cases[0],
+                    unseen_cases=cases[1],
+                    seen=values[0],
+                    unseen=values[1],
+                    gap=estimate.value,
+                    low=estimate.low,
+                    high=estimate.high,
+                )
+            )
     return rows
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from typing import cast
 
 import numpy as np
 from contourpy import contour_generator
@@ -22,7 +23,8 @@ def outline(mask: np.ndarray) -> str:
     """
     padded = np.pad(mask, 1).astype(np.float32)
     parts = []
-    for line in contour_generator(z=padded).lines(0.5):
+    # The generator's default kind of lines is a list of (point, 2).
+    for line in cast("list[np.ndarray]", contour_generator(z=padded).lines(0.5)):
         points = np.rint(2 * (line - 0.5)).astype(int)  # pixel centres lie at half a pixel, and one was padded
         steps = np.diff(points, axis=0)
         parts.append(f"M{points[0, 0]} {points[0, 1]}" + "".join(f"l{x} {y}" for x, y in _merged(steps)) + "z")
@@ -85,8 +87,8 @@ def _told(plane: Plane, organs: dict[int, str]) -> str:
 def legend_line(kind: str) -> Markup:
     """A short piece of the line that stands for `label` or `prediction`, for a legend."""
     colour = {"label": LABEL_LINE, "prediction": PREDICTION_LINE}[kind]
-    return Markup('<svg class="key" aria-hidden="true" viewBox="0 0 28 10" width="28" height="10">{}</svg>').format(
-        Markup('<rect width="28" height="10" fill="#333"/><path class="{}" d="M2 5h24" stroke="{}"/>').format(
+    return Markup('<svg class="key" aria-hidden="true" viewBox="0 0 34 12" width="34" height="12">{}</svg>').format(
+        Markup('<rect width="34" height="12" fill="#444"/><path class="{}" d="M3 6h28" stroke="{}"/>').format(
             kind, colour
         )
     )

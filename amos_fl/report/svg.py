@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 
 from amos_fl.report.palette import INK, MUTED, RULE, TINTS
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "amos-fl",
     "text.parse_math": False,  # a site may be called $A$
@@ -43,6 +44,7 @@ _STYLE = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.12,
 }
 _VARIABLES = {tint.stand_in: f"var(--{tint.name})" for tint in TINTS}
 _STAND_IN = re.compile("|".join(_VARIABLES))

@@ -1,0 +1,350 @@
+"""The page of a comparison. Its numbers are in the CSV files that `amos_fl.report.write` leaves beside it."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+from amos_fl.report import comparison_figures as figures
+from amos_fl.report.comparison import Arm, Comparison, Metric, Scope
+from amos_fl.report.figures import score, signed
+from amos_fl.report.run_page import case_planes, duration, listed
+from amos_fl.report.slices import legend_line
+from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
+from amos_fl.report.statistics import Estimate
+from amos_fl.runs.record import RunRecord
+from amos_fl.runs.summary import PHANTOM_NOTE
+
+FILES = {"cells": "scores.csv", "gaps": "gaps.csv", "cases": "cases.csv", "curves": "curves.csv"}
+CASES_TEXT = (
+    "For each site the test case that the reference scores worst, and what each arm makes of it. Every model's planes "
+    "are those that cut most organs and where it differs most from the label, so they need not be the same ones. "
+    "Axial and coronal planes show the patient's right on the left, sagittal ones the front."
+)
+
+
+def comparison_context(comparison: Comparison) -> dict[str, Any]:
+    """Everything that `comparison.html` shows."""
+    metric = comparison.metrics[0]
+    groups, means = comparison.scopes_of("group"), comparison.scopes_of("sites")
+    examples = list(_examples(comparison))
+    gaps = [gap for gap in comparison.gaps if _kind(comparison, gap.scope) != "site"]
+    title = listed([arm.name for arm in comparison.main_arms])
+    several = len({row.case for row in comparison.case_rows}) > 0
+    context: dict[str, Any] = {
+        "version": version("amos-fl"),
+        "title": title[0].upper() + title[1:],
+        "kind": f"Comparison of {len(comparison.records)} runs",
+        "synthetic": comparison.synthetic,
+        "phantom_note": PHANTOM_NOTE,
+        "problems": comparison.problems,
+        "all_well": "Nothing went wrong in these runs.",
+        "findings": comparison.findings,
+        "notes": comparison.notes,
+        "numbers": _key_numbers(comparison, metric),
+        "files": FILES,
+        "arms_table": _arms_table(comparison),
+        "runs_table": _runs_table(comparison),
+        "arm_figures": [
+            {
+                "svg": figures.arms_by_scope("arm-groups", comparison, [*means, *groups]),
+                "title": "Arms by group of scanners",
+                "text": "A mark is a mean over organs of their mean over cases, a line its 95 % interval. "
+                "'seen sites' and 'unseen sites' are means over sites, every site alike.",
+            },
+            *(
+                {
+                    "svg": figures.arms_by_site(f"arm-sites-{m}", comparison, m),
+                    "title": f"{m.upper()} of every arm at every site",
+                    "text": "From 0 (dark) to 1 (bright); 0.62 is written .62. A star marks scanners that the "
+                    "reference has not seen. A dash: the arm has no score there.",
+                }
+                for m in comparison.metrics
+            ),
+        ],
+        "scores_table": _scores_table(comparison),
+        "differences_table": _differences_table(comparison),
+        "worst_table": _worst_table(comparison),
+        "spreads_table": _spreads_table(comparison),
+        "gap_figures": [
+            {
+                "svg": figures.gap_forest(f"gap-{m}", gaps, m),
+                "title": f"The gap in {m.upper()}",
+                "text": "A mark is a difference of two means, a line its 95 % interval; right of zero, the first one "
+                "is higher.",
+            }
+            for m in comparison.metrics
+            if any(gap.metric == m for gap in gaps)
+        ],
+        "gaps_table": _gaps_table(comparison),
+        "organ_figures": [
+            {
+                "svg": figures.arms_by_organ(f"organs-{place}", comparison, scope, metric),
+                "title": f"{metric.upper()} by organ on {scope.name}",
+                "text": f"Mean over the {scope.cases} test cases of {listed(scope.sites)}.",
+            }
+            for place, scope in enumerate(groups)
+        ],
+        "case_figures": [
+            {
+                "svg": figures.case_distributions("case-distributions", comparison, groups, metric),
+                "title": f"{metric.upper()} of every test case",
+                "text": "A mark is a case's mean over its organs, a bar the median of the cases.",
+            }
+        ]
+        if several
+        else [],
+        "cost": figures.cost_curves("cost", comparison.main_arms, comparison.curves) if comparison.curves else "",
+        "cost_text": "Mean over sites of their mean DSC, against what a run had spent by then: solid on the validation "
+        "cases of the sites that it was trained on, dashed on the test cases of those that it was not. An arm that "
+        "exchanges no weights has no curve in the middle.",
+        "published_table": _published_table(comparison),
+        "examples": examples,
+        "cases_text": CASES_TEXT,
+        "legend_label": legend_line("label"),
+        "legend_prediction": legend_line("prediction"),
+    }
+    return context | {"contents": _contents(context)}
+
+
+def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
+    parts = [
+        ("compared", "What is compared", True),
+        ("scores", "Scores", True),
+        ("gap", "The gap", bool(context["gap_figures"])),
+        ("organs", "By organ", True),
+        ("distributions", "Distributions", bool(context["case_figures"])),
+        ("cost", "Cost", True),
+        ("published", "Published", context["published_table"] is not None),
+        ("cases", "Cases", bool(context["examples"])),
+    ]
+    return [(anchor, heading) for anchor, heading, there in parts if there]
+
+
+def _kind(comparison: Comparison, scope: str) -> str:
+    return next(s.kind for s in comparison.scopes if s.name == scope)
+
+
+def _key_numbers(comparison: Comparison, metric: Metric) -> list[dict[str, str]]:
+    scope = next((s for s in comparison.scopes_of("sites", "group") if s.seen), comparison.scopes[0])
+    numbers = []
+    for arm in comparison.main_arms:
+        cell = comparison.cell(arm.name, scope.name, metric)
+        if cell is not None:
+            other = [s for s in comparison.scopes_of(scope.kind) if not s.seen]
+            unseen = comparison.cell(arm.name, other[0].name, metric) if other else None
+            more = f"{score(unseen.estimate.value, 3)} on {other[0].name}" if unseen and other else ""
+            name = f"{metric.upper()}, {scope.name}: {arm.name}"
+            numbers.append({"name": name, "value": score(cell.estimate.value, 3), "more": more})
+    return numbers
+
+
+def _interval(estimate: Estimate, *, difference: bool = False) -> list[Cell]:
+    """Three cells: the value and the ends of its interval."""
+    values = (estimate.value, estimate.low, estimate.high)
+    return [replace(number(value), text=signed(value)) if difference else number(value) for value in values]
+
+
+def _megabytes(value: float) -> Cell:
+    return number(value / 1e6, 1)
+
+
+def _arms_table(comparison: Comparison) -> SortableTable:
+    rows = []
+    for arm in comparison.arms:
+        cost = arm.cost
+        rows.append(
+            [
+                text(arm.name),
+                text(arm.what),
+                count(len(arm.runs)),
+                count(len(arm.seeds)),
+                *(count(value) for value in (cost.rounds, cost.steps, cost.sequential_steps, cost.patches)),
+                *(_megabytes(value) for value in (cost.bytes_down, cost.bytes_up)),
+                Cell(duration(cost.seconds), cost.seconds),
+            ]
+        )
+    names = ["runs", "seeds", "rounds", "steps", "one after another", "patches", "MB to sites", "MB back", "time"]
+    columns = [Column("arm", False), Column("what it is", False), *map(Column, names)]
+    return table("arms", "The arms and their cost", columns, rows, "arms.csv")
+
+
+def _runs_table(comparison: Comparison) -> SortableTable:
+    rows = []
+    for record in comparison.records:
+        config, about = record.config, record.folder.recorded_versions()
+        rows.append(
+            [
+                text(record.name),
+                text(record.arm),
+                text(config.strategy if record.arm in ("federated", "leave-one-out") else "–"),
+                text(f"{config.model}, {config.plan.name}"),
+                text(", ".join(record.seen_sites)),
+                count(config.seed),
+                count(record.results.chosen.round),
+                text(about.get("amos-fl", "–")),
+                text(record.cohort_sha256[:12]),
+            ]
+        )
+    names = [("run", False), ("arm", False), ("strategy", False), ("network", False), ("trained on", False)]
+    names += [("seed", True), ("chosen round", True), ("amos-fl", False), ("cohort", False)]
+    return table("runs", "The runs", [Column(*name) for name in names], rows, "runs.csv")
+
+
+def _scores_table(comparison: Comparison) -> SortableTable:
+    rows = []
+    for scope in comparison.scopes:
+        for arm in comparison.arms:
+            for metric in comparison.metrics:
+                cell = comparison.cell(arm.name, scope.name, metric)
+                if cell is not None:
+                    rows.append(
+                        [
+                            text(_named(scope)),
+                            text(arm.name),
+                            text(metric.upper()),
+                            count(cell.estimate.cases),
+                            *_interval(cell.estimate),
+                            number(cell.missed, 1),
+                            number(cell.hallucinated, 1),
+                        ]
+                    )
+    columns = [Column("scanners", False), Column("arm", False), Column("score", False), Column("cases")]
+    columns += [Column("mean"), Column("from"), Column("to"), Column("missed"), Column("hallucinated")]
+    return table("scores-table", "Means over organs with their 95 % intervals", columns, rows, "scores.csv")
+
+
+def _named(scope: Scope) -> str:
+    return f"site {scope.name}" if scope.kind == "site" else scope.name
+
+
+def _differences_table(comparison: Comparison) -> SortableTable:
+    rows = [
+        [
+            text(d.scope),
+            text(d.arm),
+            text(d.metric.upper()),
+            count(d.estimate.cases),
+            *_interval(d.estimate, difference=True),
+            number(d.p),
+            number(d.p_holm),
+            text(d.verdict),
+        ]
+        for d in comparison.differences
+        if not d.organ
+    ]
+    columns = [Column("scanners", False), Column("arm", False), Column("score", False), Column("cases")]
+    columns += [Column("difference"), Column("from"), Column("to"), Column("p"), Column("p after Holm")]
+    caption = f"Each arm minus {comparison.reference}, on the same cases (organs: see the file)"
+    return table("differences", caption, [*columns, Column("verdict", False)], rows, "differences.csv")
+
+
+def _worst_table(comparison: Comparison) -> SortableTable:
+    rows = [
+        [
+            text(w.arm),
+            text(w.metric.upper()),
+            text(f"worst {w.what}"),
+            text(w.among),
+            text(w.name),
+            number(w.value),
+            count(w.cases),
+        ]
+        for w in comparison.worst
+    ]
+    columns = [Column(name, False) for name in ("arm", "score", "what", "among", "which")]
+    return table("worst", "Worst site and worst organ", [*columns, Column("mean"), Column("cases")], rows, "worst.csv")
+
+
+def _spreads_table(comparison: Comparison) -> SortableTable:
+    rows = [
+        [
+            text(s.arm),
+            text(s.scope),
+            text(s.metric.upper()),
+            text(", ".join(map(str, s.seeds))),
+            text(", ".join(score(value, 3) for value in s.values)),
+            number(s.sd),
+        ]
+        for s in comparison.spreads
+        if len(s.seeds) > 1
+    ]
+    columns = [Column(name, False) for name in ("arm", "scanners", "score", "seeds", "means")]
+    return table("spreads", "Means of each seed", [*columns, Column("SD")], rows, "seeds.csv")
+
+
+def _gaps_table(comparison: Comparison) -> SortableTable:
+    rows = [
+        [
+            text(gap.kind),
+            text(gap.scope if gap.scope == gap.other_scope else f"{gap.scope} − {gap.other_scope}"),
+            text(gap.metric.upper()),
+            *_interval(gap.estimate, difference=True),
+            text(gap.sentence),
+        ]
+        for gap in comparison.gaps
+    ]
+    columns = [Column("part", False), Column("scanners", False), Column("score", False)]
+    columns += [Column("difference"), Column("from"), Column("to"), Column("in words", False)]
+    return table("gaps", "The gap, in numbers and in words", columns, rows, "gaps.csv")
+
+
+def _published_table(comparison: Comparison) -> SortableTable | None:
+    rows = [
+        [
+            text(p.source),
+            text(p.network),
+            text(p.training),
+            text(p.cases),
+            text(p.organ or "mean"),
+            text(p.metric.upper()),
+            number(p.value, 4),
+            text(p.scope or "none"),
+        ]
+        for p in comparison.published
+    ]
+    columns = [Column(name, False) for name in ("source", "network", "trained on", "cases", "organ", "score")]
+    columns += [Column("published, real AMOS"), Column("same setting as", False)]
+    return table("published-table", "The AMOS paper's numbers", columns, rows, "published.csv") if rows else None
+
+
+def _examples(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """For each site the reference's worst case, as every main arm has it; only what has pictures."""
+    metric = comparison.metrics[0]
+    for place, scope in enumerate(comparison.scopes_of("site")):
+        means = {arm.name: _case_means(comparison, arm.name, scope.name, metric) for arm in comparison.main_arms}
+        worst = min(means[comparison.reference].items(), key=lambda item: (item[1], item[0]), default=None)
+        if worst is None:
+            continue
+        cases = []
+        for number_, arm in enumerate(comparison.main_arms):
+            record = _model_for(comparison, arm, scope.name)
+            if record is None or worst[0] not in means[arm.name]:
+                continue
+            title = f"Case {worst[0]} of site {scope.name}, {arm.name}"
+            planes = case_planes(record, scope.name, worst[0], title, f"case-{place}-{number_}")
+            if planes:
+                said = f"Mean {metric.upper()} of the case: {score(means[arm.name][worst[0]], 3)}. Run {record.name}."
+                cases.append({"arm": arm.name, "text": said, "planes": planes})
+        if cases:
+            yield {"heading": f"{scope.name}, {scope.modality}: case {worst[0]}", "cases": cases}
+
+
+def _case_means(comparison: Comparison, arm: str, site: str, metric: Metric) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for row in comparison.case_rows:
+        if row.arm == arm and row.site == site and not math.isnan(getattr(row, metric)):
+            values.setdefault(row.case, []).append(getattr(row, metric))
+    return {case: math.fsum(marks) / len(marks) for case, marks in values.items()}
+
+
+def _model_for(comparison: Comparison, arm: Arm, site: str) -> RunRecord | None:
+    """The run whose pictures of a site stand for an arm; none where many models are averaged."""
+    records = [record for record in comparison.records if record.name in arm.runs]
+    fits = {
+        "at home": lambda record: site in record.seen_sites,
+        "left out": lambda record: site in record.unseen_sites,
+        "elsewhere": lambda record: False,
+    }.get(arm.view, lambda record: True)
+    return next((record for record in records if fits(record)), None)
