@@ -22,6 +22,8 @@ _SPECIAL = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
 }
+MOST_ROWS = 36
+"""More do not fit on a page."""
 _NUMBER = re.compile(r"(?<![\w.])([+-]?\d+\.\d+)(?![\w.])")
 
 
@@ -46,24 +48,34 @@ def _cell(text: str) -> str:
 def latex_table(table: TextTable, *, synthetic: bool) -> str:
     """One table, to be read with `\\input` by a document that loads booktabs and graphicx.
 
-    It is scaled down where it is wider than the page. The caption of a phantom's scores says what they are.
+    It is scaled down where it is wider than the page, and goes on in another one where it is longer. The caption of a
+    phantom's scores says what they are.
     """
-    caption = " ".join(part for part in (f"{table.title}.", table.note, PHANTOM_NOTE if synthetic else "") if part)
+    parts = [range(first, min(first + MOST_ROWS, len(table.rows))) for first in range(0, len(table.rows), MOST_ROWS)]
+    return "\n".join(_float(table, part, synthetic=synthetic) for part in parts)
+
+
+def _float(table: TextTable, rows: range, *, synthetic: bool) -> str:
+    continued = "" if rows.start == 0 else " (continued)"
+    caption = " ".join(
+        part for part in (f"{table.title}{continued}.", table.note, PHANTOM_NOTE if synthetic else "") if part
+    )
+    label = table.key.replace("_", "-") + (f"-{rows.start // MOST_ROWS + 1}" if rows.start else "")
     lines = [
         r"\begin{table}[htbp]",
         r"\centering",
         rf"\caption{{{_cell(caption)}}}",
-        rf"\label{{tab:{table.key.replace('_', '-')}}}",
+        rf"\label{{tab:{label}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{'l' * table.names}{'r' * (len(table.columns) - table.names)}}}",
         r"\toprule",
         _row(table.columns),
         r"\midrule",
     ]
-    for i, row in enumerate(table.rows):
-        if i in table.sections:
+    for i in rows:
+        if i in table.sections and i > rows.start:
             lines.append(r"\midrule")
-        lines.append(_row(row))
+        lines.append(_row(table.rows[i]))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
 
 
