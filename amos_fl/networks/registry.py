@@ -14,7 +14,7 @@ from amos_fl.volumes.plan import Plan
 
 MODELS: dict[str, str] = {
     "unet": "3D U-Net of the AMOS paper (Table 4), as nnU-Net builds it",
-    "small": "the same U-Net with fewer feature maps, for CPUs",
+    "small": "a U-Net of few feature maps that works at half the patch's resolution, for CPUs",
 }
 """What `--model` accepts, and what each is."""
 
