@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from amos_fl.report.comparison import Arm, Cell, Comparison, CurvePoint, Gap, Metric, Scope
-from amos_fl.report.figures import around, grid_of_scores, panels_of, score, signed
+from amos_fl.report.figures import around, grid_of_scores, panels_of, score, signed, top_of
 from amos_fl.report.palette import INK, MUTED, SERIES
 from amos_fl.report.statistics import Estimate
 from amos_fl.report.svg import page_style, to_svg
@@ -116,7 +116,7 @@ def arms_by_site(name: str, comparison: Comparison, metric: Metric) -> Markup:
 def arms_by_organ(name: str, comparison: Comparison, scope: Scope, metric: Metric) -> Markup:
     """The main arms by the organs, and the mean of these, over the cases of a scope."""
     organs = [o for o in comparison.organs.values() if _any(comparison, scope, metric, o)]
-    arms = comparison.main_arms
+    arms = [a for a in comparison.main_arms if not math.isnan(_value(comparison.cell(a.name, scope.name, metric)))]
     values = np.array([[_value(comparison.cell(a.name, scope.name, metric, o)) for o in [*organs, ""]] for a in arms])
     told = _told_rows([arm.name for arm in arms], [*organs, "mean"], values)
     return grid_of_scores(name, metric.upper(), values, [arm.name for arm in arms], [*organs, "mean"], told)
@@ -170,7 +170,8 @@ def case_distributions(name: str, comparison: Comparison, scopes: Sequence[Scope
 
 def cost_curves(name: str, arms: Sequence[Arm], curves: Sequence[CurvePoint]) -> Markup:
     """DSC against patches, bytes and rounds: solid on seen scanners' validation cases, dashed on unseen scanners."""
-    places = {arm.name: i for i, arm in enumerate(arms)}
+    places = {run: i for i, arm in reversed(list(enumerate(arms))) for run in arm.runs}
+    scores = [value for point in curves if point.run in places for value in (point.seen_dsc, point.unseen_dsc)]
     spent = (("patches", "patches", 1.0), ("bytes", "MB exchanged", 1e6), ("round", "rounds", 1.0))
     with page_style():
         figure, panels = panels_of(3, 3.0, sharey=True)
@@ -178,9 +179,9 @@ def cost_curves(name: str, arms: Sequence[Arm], curves: Sequence[CurvePoint]) ->
             for run in dict.fromkeys(point.run for point in curves):
                 mine = [point for point in curves if point.run == run]
                 xs = [getattr(point, field) / unit for point in mine]
-                if mine[0].arm not in places or (field == "bytes" and not any(xs)):
+                if run not in places or (field == "bytes" and not any(xs)):
                     continue
-                colour, marker = _style(places[mine[0].arm])
+                colour, marker = _style(places[run])
                 for values, dashes in (
                     ([point.seen_dsc for point in mine], "-"),
                     ([point.unseen_dsc for point in mine], (0, (4, 2))),
@@ -190,7 +191,7 @@ def cost_curves(name: str, arms: Sequence[Arm], curves: Sequence[CurvePoint]) ->
             axes.set_xlim(left=0)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         panels[0].set(ylabel="DSC")
-        panels[0].set_ylim(bottom=0)
+        panels[0].set_ylim(0, top_of(scores))
         _legend(figure, arms)
         last = {point.run: point for point in curves}.values()
         told = " ".join(

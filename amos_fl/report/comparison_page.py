@@ -13,6 +13,7 @@ from amos_fl.report.run_page import case_planes, duration, listed
 from amos_fl.report.slices import legend_line
 from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
 from amos_fl.report.statistics import Estimate
+from amos_fl.report.tables import interval
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 
@@ -30,7 +31,8 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
     groups, means = comparison.scopes_of("group"), comparison.scopes_of("sites")
     examples = list(_examples(comparison))
     gaps = [gap for gap in comparison.gaps if _kind(comparison, gap.scope) != "site"]
-    title = listed([arm.name for arm in comparison.main_arms])
+    # "local, at home" and "local, elsewhere" are one word of the title.
+    title = listed(list(dict.fromkeys(arm.name.split(",")[0] for arm in comparison.main_arms)))
     several = len({row.case for row in comparison.case_rows}) > 0
     context: dict[str, Any] = {
         "version": version("amos-fl"),
@@ -41,6 +43,7 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
         "problems": comparison.problems,
         "all_well": "Nothing went wrong in these runs.",
         "findings": comparison.findings,
+        "reference": comparison.reference,
         "notes": comparison.notes,
         "numbers": _key_numbers(comparison, metric),
         "files": FILES,
@@ -63,6 +66,7 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
                 for m in comparison.metrics
             ),
         ],
+        "main_table": _main_table(comparison),
         "scores_table": _scores_table(comparison),
         "differences_table": _differences_table(comparison),
         "worst_table": _worst_table(comparison),
@@ -215,6 +219,26 @@ def _scores_table(comparison: Comparison) -> SortableTable:
     return table("scores-table", "Means over organs with their 95 % intervals", columns, rows, "scores.csv")
 
 
+def _main_table(comparison: Comparison) -> SortableTable:
+    """The main arms by groups of scanners, with the metric that counts most."""
+    metric = comparison.metrics[0]
+    scopes = comparison.scopes_of("sites", "group")
+    rows = []
+    for arm in comparison.main_arms:
+        cells = [comparison.cell(arm.name, scope.name, metric) for scope in scopes]
+        estimates = [None if cell is None else cell.estimate for cell in cells]
+        rows.append([text(arm.name), *map(_in_one, estimates)])
+    columns = [Column("arm", False), *(Column(f"{scope.name} ({scope.cases} cases)") for scope in scopes)]
+    return table("main-scores", f"Mean {metric.upper()} with its 95 % interval", columns, rows, "scores.csv")
+
+
+def _in_one(estimate: Estimate | None) -> Cell:
+    """A value with its interval in one cell."""
+    if estimate is None or math.isnan(estimate.value):
+        return Cell("–")
+    return Cell(interval(estimate), estimate.value)
+
+
 def _named(scope: Scope) -> str:
     return f"site {scope.name}" if scope.kind == "site" else scope.name
 
@@ -236,7 +260,7 @@ def _differences_table(comparison: Comparison) -> SortableTable:
     ]
     columns = [Column("scanners", False), Column("arm", False), Column("score", False), Column("cases")]
     columns += [Column("difference"), Column("from"), Column("to"), Column("p"), Column("p after Holm")]
-    caption = f"Each arm minus {comparison.reference}, on the same cases (organs: see the file)"
+    caption = f"Each arm minus {comparison.reference} on the same cases; for organs see the file"
     return table("differences", caption, [*columns, Column("verdict", False)], rows, "differences.csv")
 
 

@@ -40,7 +40,7 @@ def panels_of(columns: int, height: float, **options: Any) -> tuple[Figure, Sequ
     return figure, axes
 
 
-def _top(values: Iterable[float]) -> float:
+def top_of(values: Iterable[float]) -> float:
     """The upper end of an axis of scores that begins at 0."""
     return min(1.0, max((v for v in values if not math.isnan(v)), default=1.0) * 1.15 + 0.02)
 
@@ -88,7 +88,7 @@ def learning_curves(name: str, losses: Sequence[LossPoint], scores: Sequence[Sco
                 dashes = "-" if scored[0].seen else (0, (4, 2))
                 right.plot([p.round for p in scored], [p.dsc for p in scored], linestyle=dashes, **styles[site])
         left.set(title="Training loss", xlabel="round")
-        right.set(title="DSC during training", xlabel="round", ylim=(0, _top(p.dsc for p in scores)))
+        right.set(title="DSC during training", xlabel="round", ylim=(0, top_of(p.dsc for p in scores)))
         for axes in (left, right):
             _whole_numbers(axes)
         found = {line.get_label(): line for axes in (right, left) for line in axes.get_lines()}
@@ -287,7 +287,7 @@ def cost_curves(name: str, points: Sequence[CostPoint]) -> Markup:
         panels[0].set(
             title="DSC against what was exchanged" if exchanged else "DSC against optimizer steps",
             xlabel="MB, both ways and all sites" if exchanged else "steps",
-            ylim=(0, _top(value for point in points for value in (point.seen_dsc, point.unseen_dsc))),
+            ylim=(0, top_of(value for point in points for value in (point.seen_dsc, point.unseen_dsc))),
         )
         panels[0].set_xlim(left=0)
         panels[1].set(title="DSC against rounds", xlabel="round")
