@@ -13,6 +13,7 @@ from amos_fl.cli.baselines import centralized, finetune, leave_one_out, local
 from amos_fl.cli.data import data_app
 from amos_fl.cli.evaluate import evaluate
 from amos_fl.cli.predict import predict
+from amos_fl.cli.report import report
 from amos_fl.cli.runs import diff, runs
 from amos_fl.cli.score import score
 from amos_fl.cli.simulate import simulate
@@ -34,6 +35,7 @@ app.command()(finetune)
 app.command("leave-one-out")(leave_one_out)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(report)
 app.command()(runs)
 app.command()(diff)
 app.command()(score)

@@ -1,0 +1,26 @@
+"""`amos-fl report`: the page of a finished run, written anew."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amos_fl.errors import AmosError
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of groups of runs.")],
+) -> None:
+    """Write the report of each run anew: report.html and report_data/ in its folder."""
+    from amos_fl.report.page import write_run_report
+    from amos_fl.report.write import MARK_FILE
+    from amos_fl.runs.record import read_runs
+
+    for path in runs:
+        if (path / MARK_FILE).is_file():
+            raise AmosError(f"{path}: holds a comparison; write it anew with: amos-fl compare RUN... --out {path}")
+    records = read_runs(runs)
+    for record in records:
+        typer.echo(f"{record.name}: {write_run_report(record)}")
+    if len(records) > 1:
+        typer.echo(f"each run has its own report; one page for all: amos-fl compare {' '.join(map(str, runs))}")
