@@ -1,0 +1,549 @@
+"""Comparisons of made runs with known answers: arms, gaps, refusals, budgets, published numbers, files."""
+
+import csv
+import dataclasses
+import math
+import random
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_runs import ORGANS, SITES, everything, made_cohort, made_run, noisy, with_cases
+
+from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.cohort.scanners import modality_of, published_cases
+from amos_fl.cohort.table import Case, Cohort, Split
+from amos_fl.errors import AmosError
+from amos_fl.metrics.scores import OrganScore
+from amos_fl.metrics.table import sums_of
+from amos_fl.report.compare import compare_runs
+from amos_fl.report.comparison import Comparison, Metric
+from amos_fl.report.latex import latex_document, latex_table
+from amos_fl.report.published import MARK, published_scores
+from amos_fl.report.tables import all_tables, markdown_page, rich_table
+from amos_fl.report.write import write_comparison
+from amos_fl.runs.record import Cost, RunRecord
+from amos_fl.runs.summary import PHANTOM_NOTE
+
+FEW = 200
+"""Resamples where the intervals are not looked at."""
+
+
+def compared(records: list[RunRecord], **options: Any) -> Comparison:
+    return compare_runs(records, **{"resamples": FEW, **options})
+
+
+def value(comparison: Comparison, arm: str, scope: str, metric: Metric = "dsc", organ: str = "") -> float | None:
+    cell = comparison.cell(arm, scope, metric, organ)
+    return None if cell is None else round(cell.estimate.value, 9)
+
+
+@pytest.fixture(scope="module")
+def whole() -> Comparison:
+    """Federated, pooled, three local and three leave-one-out runs."""
+    return compared(everything())
+
+
+def constant(seen: float, unseen: float | None = None) -> Any:
+    return lambda case, site, organ: seen if site in "ABG" or unseen is None else unseen
+
+
+# Arms
+
+
+def test_the_arms_are_what_the_runs_are(whole: Comparison) -> None:
+    assert [arm.name for arm in whole.main_arms] == [
+        *("fedavg", "pooled", "leave-one-out", "local, at home", "local, elsewhere")
+    ]
+    assert {arm.name for arm in whole.arms if not arm.main} == {
+        *("local A", "local B", "local G", "without A", "without B", "without G")
+    }
+    assert whole.reference == "fedavg"
+    at_home = next(arm for arm in whole.arms if arm.name == "local, at home")
+    assert at_home.runs == ("local-0/A", "local-0/B", "local-0/G")
+
+
+def test_a_mean_is_the_runs_own(whole: Comparison) -> None:
+    fed = next(record for record in whole.records if record.arm == "federated")
+    for scope in whole.scopes_of("site", "group"):
+        printed = sums_of([c for c in fed.results.cases if c.site in scope.sites], ORGANS)
+        assert value(whole, "fedavg", scope.name) == pytest.approx(printed.mean_dsc(), abs=1e-9)
+        assert value(whole, "fedavg", scope.name, "nsd") == pytest.approx(printed.mean_nsd(), abs=1e-9)
+        assert value(whole, "fedavg", scope.name, "dsc", "liver") == pytest.approx(printed.dsc(1), abs=1e-9)
+
+
+def test_seen_and_unseen_ct_and_mr_stand_apart(whole: Comparison) -> None:
+    groups = {scope.name: scope.sites for scope in whole.scopes_of("group")}
+    assert groups == {"seen CT": ("A", "B"), "seen MR": ("G",), "unseen CT": ("D",), "unseen MR": ("F",)}
+    alike = whole.cell("fedavg", "seen sites", "dsc")
+    assert alike is not None
+    sites = [whole.cell("fedavg", site, "dsc") for site in "ABG"]
+    assert alike.estimate.value == pytest.approx(sum(c.estimate.value for c in sites if c) / 3)
+
+
+def test_a_local_model_is_at_home_on_its_own_site_and_elsewhere_on_the_others(whole: Comparison) -> None:
+    for site in "ABG":
+        assert value(whole, "local, at home", site) == value(whole, f"local {site}", site)
+        others = [value(whole, f"local {other}", site) or 0.0 for other in "ABG" if other != site]
+        assert value(whole, "local, elsewhere", site) == pytest.approx(sum(others) / 2, abs=1e-8)
+    assert value(whole, "local, at home", "D") is None
+    assert value(whole, "local, elsewhere", "D") == pytest.approx(
+        sum(value(whole, f"local {site}", "D") or 0.0 for site in "ABG") / 3, abs=1e-8
+    )
+
+
+def test_leave_one_out_scores_a_site_by_the_run_without_it(whole: Comparison) -> None:
+    for site in "ABG":
+        assert value(whole, "leave-one-out", site) == value(whole, f"without {site}", site)
+    assert value(whole, "leave-one-out", "D") is None
+
+
+def test_fine_tuned_models_of_two_federations_are_two_families(tmp_path: Path) -> None:
+    records = [made_run("fedavg", constant(0.8)), made_run("fedprox", constant(0.8), strategy="fedprox")]
+    for parent, strategy in (("ft-1", "fedavg"), ("ft-2", "fedprox")):
+        run = tmp_path / strategy
+        run.mkdir()
+        (run / "config.yaml").write_text(f"strategy: {strategy}\n")
+        start = str(run / "model/weights.safetensors")
+        for site in "ABG":
+            hold_out = [s for s in "ABG" if s != site]
+            tuned = {"arm": "finetune", "hold_out": hold_out, "start_from": start, "parent": parent}
+            records.append(made_run(f"{parent}/{site}", constant(0.9), **tuned))
+    names = [arm.name for arm in compared(records).main_arms if arm.kind == "finetune"]
+    assert len(set(names)) == 4
+    assert all(len(arm.runs) == 3 for arm in compared(records).main_arms if arm.kind == "finetune")
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_arm_and_others_are_told_apart() -> None:
+    records = [made_run(f"a{seed}", constant(0.8), seed=seed) for seed in (0, 1)]
+    records.append(made_run("b", constant(0.8), seed=0, local_steps=7))
+    found = compared(records)
+    assert [(arm.name, arm.seeds) for arm in found.arms] == [
+        *(("fedavg local_steps=50", (0, 1)), ("fedavg local_steps=7", (0,)))
+    ]
+    spread = next(s for s in found.spreads if s.arm.endswith("=50"))
+    assert (spread.seeds, spread.sd) == ((0, 1), pytest.approx(0.0))
+
+
+def test_the_reference_is_a_federated_arm_or_the_one_that_was_named() -> None:
+    records = [made_run("p", constant(0.9), arm="centralized"), made_run("x", constant(0.8), strategy="fedprox")]
+    assert compared(records).reference == "fedprox"
+    assert compared(records, reference="p").reference == "pooled"
+    with pytest.raises(AmosError, match="there are fedprox, pooled"):
+        compared(records, reference="fedavg")
+
+
+# The gap
+
+
+def test_gaps_are_what_they_are_by_hand() -> None:
+    records = [
+        made_run("fed", constant(0.80, 0.70)),
+        made_run("pool", constant(0.85, 0.72), arm="centralized"),
+        *(
+            made_run(
+                f"local/{home}",
+                lambda case, site, organ, home=home: 0.75 if site == home else 0.55,
+                arm="local",
+                hold_out=[s for s in "ABG" if s != home],
+            )
+            for home in "ABG"
+        ),
+    ]
+    gaps = {(g.kind, g.subtrahend, g.scope): g for g in compared(records).gaps if g.metric == "dsc"}
+
+    def gap(kind: str, subtrahend: str, scope: str) -> float:
+        return round(gaps[kind, subtrahend, scope].estimate.value, 9)
+
+    assert gap("pooled - federated", "fedavg", "seen CT") == 0.05
+    assert gap("pooled - federated", "fedavg", "unseen MR") == 0.02
+    assert gap("federated - local", "local, at home", "seen CT") == 0.05
+    assert gap("federated - local", "local, elsewhere", "unseen CT") == 0.15
+    assert gap("pooled - local", "local, at home", "seen MR") == 0.10
+    seen_unseen = next(g for g in compared(records).gaps if g.kind == "seen - unseen" and g.minuend == "fedavg")
+    assert round(seen_unseen.estimate.value, 9) == 0.1
+    assert (seen_unseen.scope, seen_unseen.other_scope) == ("seen CT", "unseen CT")
+
+
+def test_the_whole_gap_is_the_sum_of_its_parts(whole: Comparison) -> None:
+    gaps = {(g.kind, g.subtrahend, g.scope, g.metric): g.estimate.value for g in whole.gaps if g.minuend != "fedprox"}
+    for scope in ("seen CT", "seen MR", "seen sites", "A"):
+        cost = gaps["pooled - federated", "fedavg", scope, "dsc"]
+        gain = gaps["federated - local", "local, at home", scope, "dsc"]
+        assert gaps["pooled - local", "local, at home", scope, "dsc"] == pytest.approx(cost + gain, abs=1e-9)
+
+
+def test_a_gap_is_said_in_words_and_claims_no_more_than_its_interval(whole: Comparison) -> None:
+    pooled = next(g for g in whole.gaps if g.kind == "pooled - federated" and g.scope == "seen CT")
+    assert "pooled scores" in pooled.sentence
+    assert "higher than fedavg" in pooled.sentence
+    assert "in these runs that is what federation costs there" in pooled.sentence
+    same = compared([made_run("f", noisy(0.8, name="f")), made_run("p", noisy(0.8, name="p"), arm="centralized")])
+    open_gap = next(g for g in same.gaps if g.kind == "pooled - federated" and not g.estimate.excludes_zero)
+    assert "no cost of federation is shown" in open_gap.sentence
+    assert whole.findings[0].startswith("On the seen sites")
+
+
+# Tests and verdicts
+
+
+def test_below_six_cases_values_stand_without_interval_or_p() -> None:
+    cohort = made_cohort({"A": ("CT", True, 5), "B": ("CT", True, 2), "D": ("CT", False, 3)})
+    records = [
+        made_run("f", noisy(0.8, name="f"), cohort=cohort),
+        made_run("p", noisy(0.9, name="p"), cohort=cohort, arm="centralized"),
+    ]
+    found = compared(records)
+    for scope, known in (("A", False), ("D", False), ("unseen CT", False), ("seen CT", True)):
+        cell, difference = found.cell("fedavg", scope, "dsc"), found.difference("pooled", scope, "dsc")
+        assert cell is not None
+        assert difference is not None
+        assert not math.isnan(cell.estimate.value)
+        assert cell.estimate.has_interval is difference.estimate.has_interval is known
+        assert math.isnan(difference.p) is not known
+        assert (difference.verdict == "too few cases") is not known
+    text = markdown_page(found)
+    assert "too few for an interval" in text
+
+
+def verdict_of(seeds: int, a: float, b: float, sd_of_seeds: float = 0.0) -> str:
+    records = []
+    for seed in range(seeds):
+        shift = sd_of_seeds * (seed - (seeds - 1) / 2)
+        records.append(made_run(f"a{seed}", noisy(a + shift, name=f"a{seed}"), seed=seed))
+        records.append(made_run(f"p{seed}", noisy(b - shift, name=f"p{seed}"), seed=seed, strategy="fedprox"))
+    difference = compared(records, resamples=2000).difference("fedprox", "seen CT", "dsc")
+    assert difference is not None
+    return difference.verdict
+
+
+def test_no_strategy_is_called_better_on_fewer_than_three_seeds() -> None:
+    assert verdict_of(1, 0.70, 0.80) == "higher"
+    assert verdict_of(2, 0.80, 0.70) == "lower"
+    assert verdict_of(3, 0.70, 0.80) == "better"
+    assert verdict_of(3, 0.80, 0.70) == "worse"
+    assert verdict_of(3, 0.80, 0.80) == "open"
+
+
+def test_seeds_that_reach_into_one_another_leave_it_open() -> None:
+    assert verdict_of(3, 0.70, 0.76, sd_of_seeds=0.1) == "open"
+
+
+def test_ps_are_corrected_within_their_family(whole: Comparison) -> None:
+    families: dict[str, list[tuple[float, float]]] = {}
+    for d in whole.differences:
+        if not math.isnan(d.p):
+            families.setdefault(d.family, []).append((d.p, d.p_holm))
+    assert {"groups, dsc", "groups, nsd", "pooled: organs, dsc", "pooled: sites, dsc"} <= set(families)
+    for members in families.values():
+        lowest, adjusted = min(members)
+        assert adjusted == pytest.approx(min(1.0, lowest * len(members)))
+
+
+def test_neither_the_order_of_runs_nor_of_cases_changes_anything() -> None:
+    records = everything()
+    first = compared(records)
+
+    @settings(max_examples=4, deadline=None)
+    @given(st.integers(0, 1000))
+    def check(order: int) -> None:
+        shuffled = [
+            with_cases(record, random.Random(order).sample(record.results.cases, len(record.results.cases)))
+            for record in random.Random(order).sample(records, len(records))
+        ]
+        again = compared(shuffled)
+        for field in dataclasses.fields(Comparison):
+            if field.name != "records":
+                assert repr(getattr(again, field.name)) == repr(getattr(first, field.name)), field.name
+
+    check()
+
+
+def test_the_seed_decides_the_draws() -> None:
+    records = everything()[:2]
+    first, again, other = (compared(records, seed=seed) for seed in (0, 0, 1))
+    assert repr(first.cells) == repr(again.cells)
+    assert repr(first.cells) != repr(other.cells)
+
+
+def test_the_worst_site_and_the_worst_organ_are_named() -> None:
+    worst = {"B": 0.4, "F": 0.3}
+    score = lambda case, site, organ: worst.get(site, 0.8) - 0.1 * (organ == 3)  # noqa: E731
+    found = compared([made_run("f", score), made_run("p", constant(0.9), arm="centralized")])
+    named = {(w.what, w.among): w.name for w in found.worst if w.arm == "fedavg" and w.metric == "dsc"}
+    assert named["site", "seen"] == "B"
+    assert named["site", "unseen"] == "F"
+    assert named["organ", "seen CT"] == "pancreas"
+
+
+def test_missed_and_hallucinated_organs_are_counted() -> None:
+    def score(case: str, site: str, organ: int) -> OrganScore | float | None:
+        if organ == 2 and site == "A":
+            return OrganScore(0.0, 0.0, "hallucinated", 0.0, 5.0) if case.endswith("0") else None
+        return 0.0 if (organ, case) == (1, "a_test_1") else 0.8
+
+    other = lambda case, site, organ: None if organ == 2 and site == "A" else 0.8  # noqa: E731
+    found = compared([made_run("f", score), made_run("p", other, arm="centralized")])
+    cell = found.cell("fedavg", "A", "dsc")
+    assert cell is not None
+    assert (cell.missed, cell.hallucinated) == (1.0, 1.0)
+    assert value(found, "fedavg", "A", "dsc", "spleen") == 0.0
+
+
+# Refusals
+
+
+def other_tolerance() -> RunRecord:
+    return made_run("other", constant(0.8), arm="centralized", evaluation={"tolerance_mm": 2.0})
+
+
+def without_a_site() -> RunRecord:
+    return made_run("other", constant(0.8), arm="centralized", sites=["A", "B", "G", "D"])
+
+
+def other_labels() -> RunRecord:
+    score = lambda case, site, organ: OrganScore(0.8, 0.8, "scored", 250.0, 90.0)  # noqa: E731
+    return made_run("other", score, arm="centralized")
+
+
+def fewer_organs() -> RunRecord:
+    record = made_run("other", constant(0.8), arm="centralized")
+    cases = [dataclasses.replace(c, scores={1: c.scores[1]}) for c in record.results.cases]
+    return with_cases(record, cases)
+
+
+def other_organs() -> RunRecord:
+    organs = {1: "liver", 2: "spleen", 3: "stomach"}
+    return made_run("other", constant(0.8), arm="centralized", cohort=made_cohort(organs=organs))
+
+
+def no_cases() -> RunRecord:
+    return with_cases(made_run("other", constant(0.8), arm="centralized"), [])
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        (other_tolerance, ["tolerance of 2 mm", "1 mm", "evaluation.tolerance_mm"]),
+        (without_a_site, ["other: scored other cases than", "lacks f_test_0", "and 1 more", "--hold-out"]),
+        (other_labels, ["case a_test_0", "250 ml", "100 ml"]),
+        (fewer_organs, ["was scored on 1 organs"]),
+        (other_organs, ["has other organs"]),
+        (no_cases, ["other: has no scores per case"]),
+    ],
+)
+def test_runs_that_do_not_compare_are_refused_by_name_with_the_remedy(odd: Any, words: list[str]) -> None:
+    records = [made_run("fed", constant(0.8)), made_run("again", constant(0.8), seed=1), odd()]
+    with pytest.raises(AmosError) as refused:
+        compared(records)
+    for word in words:
+        assert word in str(refused.value)
+
+
+def test_one_run_is_no_comparison() -> None:
+    with pytest.raises(AmosError, match="two runs or more"):
+        compared([made_run("fed", constant(0.8))])
+
+
+# Budgets and what a reader must know
+
+
+@pytest.mark.parametrize(
+    ("cost", "words"),
+    [
+        (Cost(1, 30, 30, 60, 0, 0, 1.0), "saw as many patches as fedavg (60; equal samples), in 3.00 times its steps"),
+        (Cost(1, 10, 10, 20, 0, 0, 1.0), "as many steps in sequence as fedavg (10; equal steps)"),
+        (Cost(1, 90, 90, 180, 0, 0, 1.0), "Budgets differ: pooled saw 3.00 times the patches of fedavg"),
+    ],
+)
+def test_it_is_said_whether_budgets_are_equal(cost: Cost, words: str) -> None:
+    records = [made_run("f", constant(0.8)), made_run("p", constant(0.8), arm="centralized", cost=cost)]
+    assert any(words in note for note in compared(records).notes)
+
+
+def test_an_arms_cost_is_that_of_one_seed_with_its_runs_together() -> None:
+    local = next(arm for arm in compared(everything((0, 1))).arms if arm.name == "local, at home")
+    assert (local.cost.steps, local.cost.sequential_steps, local.cost.patches) == (90, 10, 180)
+
+
+def test_settings_that_differ_between_arms_are_named() -> None:
+    other = {"arm": "centralized", "training": {"learning_rate": 0.5}}
+    found = compared([made_run("f", constant(0.8)), made_run("p", constant(0.8), **other)])
+    assert any("training.learning_rate is 0.5, not 0.01" in note for note in found.notes)
+
+
+def test_what_went_wrong_in_a_run_comes_with_its_name() -> None:
+    records = [made_run("f", constant(0.8), problems=["round 1: site B is missing: gone"]), *everything()[1:2]]
+    assert compared(records).problems == ("f: round 1: site B is missing: gone",)
+
+
+# Published numbers
+
+
+def test_the_papers_table_10_agrees_with_itself_and_with_table_4() -> None:
+    scores = published_scores()
+    for network in {score.network for score in scores}:
+        for metric in ("dsc", "nsd"):
+            mine = [s for s in scores if s.network == network and s.metric == metric and s.cases == "CT-val"]
+            organs = [s.value for s in mine if s.organ]
+            means = {s.source.split(",")[0]: s.value for s in mine if not s.organ and s.source[:7] != "Table 5"}
+            assert len(organs) == 15
+            assert sum(organs) / 15 == pytest.approx(means["Table 10"], abs=6e-5)
+            assert means["Table 4"] == means["Table 10"]
+    assert len(scores) == 300
+
+
+def amos(parts: dict[str, Split], numbers: set[int] | None = None) -> Cohort:
+    """AMOS's CT cases of some parts of the release, each in the split given."""
+    cases = []
+    for number, case in published_cases().items():
+        split = parts.get(case.release_split)
+        if split and modality_of(number) == "CT" and (numbers is None or number in numbers):
+            file = Path(f"images/amos_{number:04d}.nii.gz")
+            cases.append(Case(f"amos_{number:04d}", case.record.domain, "CT", split, file, file, tuple(AMOS_ORGANS)))
+    return Cohort(tuple(cases), dict(AMOS_ORGANS))
+
+
+def amos_runs(cohort: Cohort, **settings: Any) -> list[RunRecord]:
+    given = {"model": "unet", "plan": "amos-ct", "cohort": cohort, **settings}
+    return [made_run("f", constant(0.8), **given), made_run("p", constant(0.9), arm="centralized", **given)]
+
+
+def test_published_numbers_stand_beside_the_cases_that_they_are_of() -> None:
+    released = compared(amos_runs(amos({"train": "train", "val": "test"})))
+    assert {(p.scope, p.cases) for p in released.published} == {("seen CT", "CT-val")}
+    unet = {p.metric: p.value for p in released.published if not p.organ and "Table 4" in p.source}
+    assert unet == {"dsc": 0.8887, "nsd": 0.7987}
+    organs = next(t for t in all_tables(released) if t.key == "organs_seen_CT_dsc")
+    assert organs.columns[-1] == MARK
+    assert organs.rows[0][-1] == "0.963"
+
+    paper = compared(amos_runs(amos({"train": "train", "val": "val", "test": "test"})))
+    table_7 = {p.scope: p.value for p in paper.published if p.metric == "dsc" and "Table 7" in p.source}
+    assert table_7 == {"seen CT": 0.8804, "unseen CT": 0.8967}
+
+
+@pytest.mark.parametrize("different", ["synthetic", "network", "plan", "a case", "training", "scanner"])
+def test_they_stand_nowhere_where_the_setting_is_another(different: str) -> None:
+    cohort = amos({"train": "train", "val": "test"})
+    other: dict[str, Any] = {}
+    if different == "synthetic":
+        other = {"synthetic": True}
+    elif different == "network":
+        other = {"model": "small"}
+    elif different == "plan":
+        other = {"plan": "coarse"}
+    elif different == "scanner":
+        swap = {"A": "B", "B": "A"}
+        cases = tuple(dataclasses.replace(c, site=swap.get(c.site, c.site)) for c in cohort.cases)
+        cohort = dataclasses.replace(cohort, cases=cases)
+    else:
+        split = "test" if different == "a case" else "train"
+        left_out = next(case for case in cohort.cases if case.split == split)
+        cohort = dataclasses.replace(cohort, cases=tuple(c for c in cohort.cases if c is not left_out))
+    assert compared(amos_runs(cohort, **other)).published == ()
+
+
+def test_beside_a_phantom_they_stand_only_when_asked_for_and_with_their_mark() -> None:
+    records = [dataclasses.replace(record, synthetic=True) for record in everything()[:2]]
+    assert compared(records).published == ()
+    asked = compared(records, published=True)
+    assert len(asked.published) == 300
+    assert not any(p.scope for p in asked.published)
+    assert any("nothing follows from setting the two side by side" in note for note in asked.notes)
+    table = next(t for t in all_tables(asked) if t.key == "published")
+    assert MARK in table.title
+    assert table.note == PHANTOM_NOTE
+
+
+# Files
+
+
+def test_every_number_is_in_a_csv_file_and_reads_back_as_it_was(tmp_path: Path, whole: Comparison) -> None:
+    write_comparison(whole, tmp_path / "out")
+    with (tmp_path / "out" / "scores.csv").open() as file:
+        rows = {(r["arm"], r["scope"], r["metric"], r["organ"]): r for r in csv.DictReader(file)}
+    assert len(rows) == len(whole.cells)
+    for cell in whole.cells:
+        row = rows[cell.arm, cell.scope, cell.metric, cell.organ]
+        assert float(row["value"]) == cell.estimate.value
+        assert row["low"] == ("" if math.isnan(cell.estimate.low) else repr(cell.estimate.low))
+    for name, parts in (("differences", whole.differences), ("gaps", whole.gaps), ("cases", whole.case_rows)):
+        with (tmp_path / "out" / f"{name}.csv").open() as file:
+            assert len(list(csv.DictReader(file))) == len(parts)
+
+
+def test_a_comparison_replaces_a_comparison_and_nothing_else(tmp_path: Path, whole: Comparison) -> None:
+    write_comparison(whole, tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    write_comparison(whole, tmp_path / "out")
+    assert {path: path.read_bytes() for path in before} == before
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("mine")
+    with pytest.raises(AmosError, match="something other than a comparison"):
+        write_comparison(whole, tmp_path / "thesis")
+
+
+@pytest.fixture(scope="module")
+def awkward() -> Comparison:
+    """Names that mean something to LaTeX, and synthetic scans."""
+    organs = {1: "liver_50% & {co}", 2: "spleen~#1", 3: "$x^2$ \\end"}
+    cohort = made_cohort({**SITES, "B_x": ("CT", True, 6)}, organs)
+    runs = [
+        made_run(f"run_{arm}", noisy(0.8, name=arm), cohort=cohort, arm=arm, synthetic=True)
+        for arm in ("federated", "centralized")
+    ]
+    return compared(runs)
+
+
+def test_latex_tables_are_whole_and_escaped(awkward: Comparison) -> None:
+    for table in all_tables(awkward):
+        text = latex_table(table, synthetic=True)
+        assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\end{tabular}") >= 1
+        assert PHANTOM_NOTE in text
+        lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+        assert len(lines) == len(table.rows) + text.count(r"\toprule")
+        assert all(line.replace(r"\&", "").count("&") == len(table.columns) - 1 for line in lines)
+        bare = text.replace(r"\{", "").replace(r"\}", "")
+        assert bare.count("{") == bare.count("}")
+
+
+def test_latex_compiles(tmp_path: Path, awkward: Comparison) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.skip("there is no pdflatex on this machine")
+    tables = all_tables(awkward)
+    for table in tables:
+        (tmp_path / f"{table.key}.tex").write_text(latex_table(table, synthetic=True))
+    (tmp_path / "comparison.tex").write_text(latex_document(awkward, tables))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "comparison.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "too large" not in done.stdout
+
+
+def test_what_is_synthetic_says_so_wherever_its_scores_are(awkward: Comparison) -> None:
+    assert PHANTOM_NOTE in markdown_page(awkward)
+    assert PHANTOM_NOTE in latex_document(awkward, all_tables(awkward))
+
+
+def test_tables_have_a_row_for_every_arm_and_fit_a_terminal(whole: Comparison) -> None:
+    from rich.console import Console
+
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    for table in all_tables(whole):
+        assert all(len(row) == len(table.columns) for row in table.rows)
+        console.print(rich_table(table))
+    printed = console.export_text()
+    for arm in whole.arms:
+        assert arm.name.split(",")[0] in printed
+    assert "…" not in printed
+
+
+def test_only_one_score_is_compared_where_one_is_asked_for() -> None:
+    found = compared(everything()[:2], metrics=("nsd",))
+    assert {cell.metric for cell in found.cells} == {"nsd"}
+    assert all("NSD" in sentence for sentence in found.findings if "scores" in sentence)
