@@ -133,7 +133,7 @@ def scores_to_json(scores: Mapping[int, OrganScore]) -> dict[str, Any]:
 def scores_from_json(data: Mapping[str, Any]) -> dict[int, OrganScore]:
     """The scores that `scores_to_json` gave."""
     restored: dict[int, OrganScore] = {}
-    for organ, score in data.items():
+    for organ, score in sorted(data.items(), key=lambda item: int(item[0])):  # JSON's keys are sorted as text
         values: dict[str, Any] = {key: math.nan if value is None else value for key, value in score.items()}
         restored[int(organ)] = OrganScore(**values)
     return restored
