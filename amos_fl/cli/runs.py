@@ -49,27 +49,32 @@ def runs(
 
     from amos_fl.runs.summary import PHANTOM_NOTE
 
+    members = [run for entry in found for run in (entry.runs if isinstance(entry, ListedGroup) else (entry,))]
+    groups = [group for group in _GROUPS if any(group in run.dsc for run in members)]
     table = Table()
-    for column in ("run", "state", "arm", "strategy"):
-        table.add_column(column, overflow="fold")
-    for column in ("seed", *(f"DSC {group}" for group in _GROUPS), "MB"):
+    table.add_column("run", overflow="fold")
+    table.add_column("state")
+    table.add_column("arm")
+    table.add_column("strategy")
+    # A word per line, so that the states have room.
+    for column in ("seed", *("\n".join(["DSC", *group.split()]) for group in groups), "MB"):
         table.add_column(column, justify="right")
     for entry in found:
         if isinstance(entry, ListedGroup):
-            table.add_row(entry.name, entry.state_in_words, entry.kind, *[""] * 6, _megabytes(entry.size_bytes))
+            nothing = [""] * (len(groups) + 2)
+            table.add_row(entry.name, entry.state_in_words, entry.kind, *nothing, _megabytes(entry.size_bytes))
             for number, run in enumerate(entry.runs, 1):
-                _add(table, run, "└ " if number == len(entry.runs) else "├ ")
+                _add(table, run, groups, "└ " if number == len(entry.runs) else "├ ")
         else:
-            _add(table, entry, "")
+            _add(table, entry, groups, "")
     console = _console()
     console.print(table)
-    members = [run for entry in found for run in (entry.runs if isinstance(entry, ListedGroup) else (entry,))]
     if any(run.synthetic for run in members):
         console.print(f"* phantom. {PHANTOM_NOTE}")
 
 
-def _add(table: Any, run: "ListedRun", branch: str) -> None:
-    scores = (f"{run.dsc[group]:.3f}{'*' * bool(run.synthetic)}" if group in run.dsc else "" for group in _GROUPS)
+def _add(table: Any, run: "ListedRun", groups: list[str], branch: str) -> None:
+    scores = (f"{run.dsc[group]:.3f}{'*' * bool(run.synthetic)}" if group in run.dsc else "" for group in groups)
     seed = "" if run.seed is None else str(run.seed)
     name = f"{branch}{run.name}{' *' * bool(run.synthetic)}"
     table.add_row(

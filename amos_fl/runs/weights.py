@@ -3,30 +3,34 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from torch import nn
 
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
 
+if TYPE_CHECKING:  # torch takes seconds to import, and who reads a run folder does not need it
+    from torch import nn
+
 Arrays = dict[str, np.ndarray]
 
 
-def arrays_of(network: nn.Module) -> Arrays:
+def arrays_of(network: "nn.Module") -> Arrays:
     """The network's state as arrays that share its memory (on a CPU)."""
     return {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
 
 
-def taken_arrays(network: nn.Module) -> Iterator[tuple[str, np.ndarray]]:
+def taken_arrays(network: "nn.Module") -> Iterator[tuple[str, np.ndarray]]:
     """Yield the network's state array by array and give up each one's memory (on a CPU) with the next.
 
     So that an update can be serialised without a moment in which it exists twice. The network keeps its shapes
     and is of no use until `load_arrays` fills it again.
     """
+    import torch
+
     network.zero_grad(set_to_none=True)
     holders = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     for name in list(network.state_dict()):  # a state dict keeps the memory of all
@@ -35,12 +39,14 @@ def taken_arrays(network: nn.Module) -> Iterator[tuple[str, np.ndarray]]:
             holders[name].data = torch.empty((), dtype=holders[name].dtype).expand(holders[name].shape)
 
 
-def load_arrays(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+def load_arrays(network: "nn.Module", arrays: Mapping[str, np.ndarray]) -> None:
     """Copy `arrays` into the network.
 
     Raises:
         AmosError: an array is missing, unknown, or has another shape.
     """
+    import torch
+
     holders = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     state = {name: holders[name] for name in network.state_dict()}
     if set(state) != set(arrays):
