@@ -29,6 +29,24 @@ def test_the_small_network_has_one_to_two_million_parameters():
     assert 1e6 < sizes["small"] < 2e6
 
 
+def test_the_small_network_has_half_the_unets_convolutions_at_the_patchs_resolution():
+    counts = {}
+    for model in MODELS:
+        network = build_network(model, COARSE, 3, seed=0).eval()
+        at_full: list[str] = []
+
+        def note(module, _, output, at_full: list[str] = at_full):
+            if isinstance(module, torch.nn.Conv3d) and max(module.kernel_size) > 1 and output.shape[2:] == COARSE.patch:
+                at_full.append(str(module))
+
+        for module in network.modules():
+            module.register_forward_hook(note)
+        with torch.no_grad():
+            network(torch.zeros(1, 1, *COARSE.patch))
+        counts[model] = len(at_full)
+    assert counts == {"unet": 4, "small": 2}
+
+
 def test_descriptions_count_what_is_built():
     for model in describe_models(COARSE, 15):
         assert parameter_count(build_network(model.name, COARSE, 15, seed=0)) == model.parameters

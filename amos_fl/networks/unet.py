@@ -71,41 +71,30 @@ SMALL_FILTERS = (16, 32, 64, 128)
 
 
 class SmallUNet(UNet):
-    """A U-Net of few feature maps that does most of its work at half the patch's resolution.
+    """A U-Net of few feature maps, with one convolution where the U-Net has two at the patch's resolution.
 
-    On a CPU the convolutions at full resolution take two thirds of a U-Net's step. Here a strided convolution
-    looks at the image first, and only one convolution is left at full resolution: that before the output, over
-    the features that come up and the image itself, `SMALL_FILTERS[0]` channels together.
+    On a CPU the convolutions there take two thirds of a step; without two of the four it is a quarter shorter.
     """
 
     def __init__(self, plan: Plan, organ_count: int):
         filters = _per_stage(SMALL_FILTERS, plan)
         super().__init__(plan, organ_count, filters)
-        full, half, stride = filters[0], filters[1], plan.strides[1]
-        self.input_block = nn.Identity()
-        # A kernel wider than the stride by two covers the neighbours on each side, as 3 does without a stride.
-        wider = (stride[0] + 2, stride[1] + 2, stride[2] + 2)
-        self.downsamples[0] = nn.Sequential(
-            *_convolution(1, half, wider, stride=stride, padding=1),
-            *_convolution(half, half, plan.kernels[1], padding="same"),
-        )
-        self.upsamples[-1].transp_conv = nn.ConvTranspose3d(half, full - 1, stride, stride, bias=False)
-        self.upsamples[-1].conv_block = nn.Sequential(*_convolution(full, full, plan.kernels[0], padding="same"))
+        width, kernel = filters[0], plan.kernels[0]
+        self.input_block = _convolution(1, width, kernel)
+        self.upsamples[-1].conv_block = _convolution(2 * width, width, kernel)
         self.apply(self.initialize_weights)
 
 
-def _convolution(
-    inputs: int, outputs: int, kernel: Triple, *, padding: int | str, stride: Triple = (1, 1, 1)
-) -> list[nn.Module]:
-    return [
-        nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False),
+def _convolution(inputs: int, outputs: int, kernel: Triple) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv3d(inputs, outputs, kernel, padding="same", bias=False),
         nn.InstanceNorm3d(outputs, affine=True),
         nn.LeakyReLU(0.01, inplace=True),
-    ]
+    )
 
 
 def small_unet(plan: Plan, organ_count: int) -> nn.Module:
-    """The network for CPUs: 1.37 million parameters with 15 organs under the plan `coarse`."""
+    """The network for CPUs: 1.39 million parameters with 15 organs under the plan `coarse`."""
     return SmallUNet(plan, organ_count)
 
 
