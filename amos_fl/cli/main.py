@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from amos_fl.cli.baselines import centralized, finetune, leave_one_out, local
+from amos_fl.cli.compare import compare
 from amos_fl.cli.data import data_app
 from amos_fl.cli.evaluate import evaluate
 from amos_fl.cli.predict import predict
@@ -17,6 +18,7 @@ from amos_fl.cli.report import report
 from amos_fl.cli.runs import diff, runs
 from amos_fl.cli.score import score
 from amos_fl.cli.simulate import simulate
+from amos_fl.cli.sweep import sweep
 from amos_fl.errors import AmosError, AmosWarning, Interrupted
 
 app = typer.Typer(
@@ -33,6 +35,8 @@ app.command()(centralized)
 app.command()(local)
 app.command()(finetune)
 app.command("leave-one-out")(leave_one_out)
+app.command()(sweep)
+app.command()(compare)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(report)

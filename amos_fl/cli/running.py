@@ -1,7 +1,7 @@
 """A run, or a group of runs, carried out on the terminal: progress, tables, report, and how to go on after Ctrl-C."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import typer
 from amos_fl.cli.settings import refuse_settings, with_layers
 from amos_fl.cohort.table import Cohort
 from amos_fl.cohort.wording import counted
-from amos_fl.errors import Interrupted
+from amos_fl.errors import AmosError, Interrupted
 from amos_fl.runs.config import RunConfig
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _run_one(folder: "RunFolder", settings: RunConfig, members: Cohort, store: P
             display.line(PHANTOM_NOTE)
         try:
             run_simulation(folder, settings, members, store, display)
-            _write_report(folder.path, display.line)
+            write_report(folder.path, display.line)
         except Interrupted:
             display.line(f"stopped; continue with: amos-fl simulate --resume {folder.path}")
             raise typer.Exit(130) from None
@@ -78,7 +78,7 @@ def _first_page(path: Path) -> Path:
     return path / "report.html" if (path / "report.html").is_file() else path / "summary.md"
 
 
-def _write_report(path: Path, say: Callable[[str], None]) -> None:
+def write_report(path: Path, say: Callable[[str], None]) -> None:
     """The run's report; a fault in it is said, and does not take a finished run down."""
     try:
         from amos_fl.report.page import write_run_report
@@ -90,15 +90,17 @@ def _write_report(path: Path, say: Callable[[str], None]) -> None:
 
 
 def carry_out_group(group: "Group", store: Path, layers: list[tuple[str, dict[str, Any]]]) -> None:
-    """Run what is left of a group, one run after another, and show the scores of all of them."""
-    from rich.console import Console
+    """Run what is left of a group, one run after another, and show the scores of all of them.
 
-    from amos_fl.cli.display import show_group
+    A run that fails does not keep the others from theirs; it is named at the end.
+
+    Raises:
+        AmosError: a run failed, with the exit code of the first one.
+    """
     from amos_fl.runs.folder import open_run
-    from amos_fl.runs.record import read_runs
 
     left = {folder.path for folder in group.unfinished}
-    console = None
+    failed: list[tuple[str, int]] = []
     for number, path in enumerate(group.members, start=1):
         folder = open_run(path)
         title = f"{group.kind} {number}/{len(group.members)}, {path.name}: "
@@ -106,11 +108,41 @@ def carry_out_group(group: "Group", store: Path, layers: list[tuple[str, dict[st
             typer.echo(f"{title}finished before; skipped")
             continue
         try:
-            console = _run_one(folder, with_layers(folder.config(), layers), folder.cohort(), store, title)
+            _run_one(folder, with_layers(folder.config(), layers), folder.cohort(), store, title)
         except typer.Exit:
-            typer.echo(f"the rest of the group waits: amos-fl {group.kind} --resume {group.path}")
+            say_the_rest(group)
             raise
-    show_group(console or Console(highlight=False), read_runs([group.path]))
+        except AmosError as error:
+            typer.echo(f"{title}{error}")
+            failed.append((path.name, error.exit_code))
+    show_finished(group, failed)
+
+
+def say_the_rest(group: "Group") -> None:
+    """How to go on with a group that was stopped."""
+    typer.echo(f"the rest of the group waits: amos-fl {group.kind} --resume {group.path}")
+
+
+def show_finished(group: "Group", failed: Sequence[tuple[str, int]]) -> None:
+    """The scores of a group's finished runs.
+
+    Raises:
+        AmosError: naming the runs that failed (by name and exit code), with the first one's code.
+    """
+    from rich.console import Console
+
+    from amos_fl.cli.display import show_group
+    from amos_fl.runs.folder import RunFolder
+    from amos_fl.runs.record import read_run
+
+    finished = [read_run(path) for path in group.members if RunFolder(path).finished]
+    if finished:
+        show_group(Console(highlight=False), finished)
+    if failed:
+        names = ", ".join(name for name, _ in failed)
+        error = AmosError(f"{names}: did not finish; see above, then: amos-fl {group.kind} --resume {group.path}")
+        error.exit_code = failed[0][1]
+        raise error
 
 
 def _show_atlas(console: Any, members: Cohort) -> None:

@@ -1,0 +1,158 @@
+"""`amos-fl sweep`: a grid over strategies, seeds and settings, one run each, and what is left of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amos_fl.cli.options import DeviceOption, ResumeOption, StoreOption
+from amos_fl.cli.running import carry_out_group, say_the_rest, show_finished
+from amos_fl.cli.settings import cache_folder, layers_of, next_out, resolve_run, with_layers
+from amos_fl.cohort.table import Cohort
+from amos_fl.errors import AmosError
+from amos_fl.runs.config import RunConfig
+
+if TYPE_CHECKING:
+    from amos_fl.runs.group import Group, Member
+    from amos_fl.runs.sweep import Sweep
+
+Layers = list[tuple[str, dict[str, Any]]]
+
+
+def sweep(
+    config: Annotated[Path | None, typer.Argument(help="The sweep as YAML: settings, runs, grid, baselines.")] = None,
+    parallel: Annotated[int, typer.Option(min=1, help="Runs at the same time, each in a process through Ray.")] = 1,
+    gpus_per_run: Annotated[float, typer.Option(min=0, help="With --parallel: share of a GPU for each run.")] = 0.0,
+    ray_address: Annotated[str | None, typer.Option(help="With --parallel: an existing cluster, host:port.")] = None,
+    device: DeviceOption = None,
+    out: Annotated[Path | None, typer.Option(help="The group's folder; by default a new one under runs/.")] = None,
+    store: StoreOption = None,
+    resume: ResumeOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their steps; run nothing.")] = False,
+) -> None:
+    """One run for every combination of settings; finished ones are skipped when it is run again."""
+    from amos_fl.runs.group import create_group, is_group, read_group
+    from amos_fl.runs.sweep import read_sweep
+
+    if (config is None) == (resume is None):
+        raise AmosError("sweep needs either the file of a new sweep, amos-fl sweep SWEEP.yaml, or --resume FOLDER")
+    layers = layers_of(None, {"device": device}, None)
+    if resume is not None:
+        group = read_group(resume)
+    else:
+        assert config is not None
+        members = _members(read_sweep(config), layers)
+        if dry_run:
+            _list(members)
+            return
+        if out is not None and is_group(out):
+            group = _same(read_group(out), members)
+        else:
+            group = create_group(out or next_out("sweep"), "sweep", members)
+    store = store or cache_folder() / "store"
+    if parallel == 1:
+        carry_out_group(group, store, layers)
+    else:
+        _in_parallel(group, store, layers, parallel, gpus_per_run, ray_address)
+    typer.echo(f"compare them with: amos-fl compare {group.path}")
+
+
+def _members(sweep: "Sweep", layers: Layers) -> list["Member"]:
+    """The federated runs, then their baselines: once for settings that differ in the strategy alone."""
+    from amos_fl.files import sha256_of_json
+    from amos_fl.runs.arms import centralized, leave_one_out, locals_of
+    from amos_fl.runs.group import Member
+
+    makers: dict[str, Callable[[RunConfig, Cohort], list[Member]]] = {
+        "centralized": lambda base, cohort: [centralized(base, cohort)],
+        "local": locals_of,
+        "leave-one-out": leave_one_out,
+    }
+    found: list[Member] = []
+    baselines: dict[str, Member] = {}
+    for combination in sweep.combinations:
+        settings, cohort = resolve_run([*combination.layers, *layers])
+        found.append(Member(combination.name, settings, cohort))
+        for kind in sweep.baselines:
+            for member in makers[kind](settings, cohort):
+                key = sha256_of_json([member.config.science(), member.cohort.content_hash()])
+                name = "-".join(dict.fromkeys([kind, member.name, combination.name]))
+                baselines.setdefault(key, Member(name, member.config, member.cohort))
+    return [*found, *baselines.values()]
+
+
+def _list(members: list["Member"]) -> None:
+    for member in members:
+        config = member.config
+        steps = config.rounds * config.local_steps
+        trainers = 1 if config.arm == "centralized" else len(member.cohort.seen_sites)
+        typer.echo(f"{member.name}: {config.arm}, {steps} steps at {trainers} trainers, {steps * trainers} in all")
+    typer.echo(f"{len(members)} runs")
+
+
+def _same(group: "Group", members: list["Member"]) -> "Group":
+    """An old group to go on with, when it is of the same runs.
+
+    Raises:
+        AmosError: it holds other runs or other settings.
+    """
+    from amos_fl.runs.folder import RunFolder
+
+    if group.names != tuple(member.name for member in members):
+        raise AmosError(f"{group.path}: holds a sweep of other runs; choose another --out")
+    for member in members:
+        if RunFolder(group.path / member.name).config().science() != member.config.science():
+            raise AmosError(f"{group.path / member.name}: was begun with other settings; choose another --out")
+    return group
+
+
+def _in_parallel(
+    group: "Group", store: Path, layers: Layers, at_once: int, gpus_per_run: float, address: str | None
+) -> None:
+    """What is left of a group, several runs at a time."""
+    from rich.console import Console
+
+    from amos_fl.cli.running import write_report
+    from amos_fl.runs.folder import RunFolder
+    from amos_fl_server.parallel import Outcome, run_in_parallel
+
+    console = Console(highlight=False)
+    left = group.unfinished
+    typer.echo(f"{len(group.names) - len(left)} of {len(group.names)} runs are finished; {at_once} at a time")
+    failed: list[Outcome] = []
+    done = 0
+
+    def on_outcome(outcome: Outcome) -> None:
+        nonlocal done
+        done += 1
+        name = outcome.folder.path.name
+        if outcome.error is None:
+            write_report(outcome.folder.path, typer.echo)
+            typer.echo(f"{done}/{len(left)} {name}: finished")
+        else:
+            failed.append(outcome)
+            typer.echo(f"{done}/{len(left)} {name}: {outcome.error}")
+
+    with console.status("running") as status:
+
+        def on_wait(rounds: dict[RunFolder, int]) -> None:
+            status.update(", ".join(f"{folder.path.name}: round {number}" for folder, number in rounds.items()))
+
+        try:
+            if left:
+                device = with_layers(left[0].config(), layers).device
+                run_in_parallel(
+                    left,
+                    store,
+                    at_once=at_once,
+                    device=device,
+                    gpus_per_run=gpus_per_run,
+                    address=address,
+                    on_outcome=on_outcome,
+                    on_wait=on_wait,
+                )
+        except KeyboardInterrupt:
+            say_the_rest(group)
+            raise typer.Exit(130) from None
+    show_finished(group, [(outcome.folder.path.name, outcome.exit_code) for outcome in failed])

@@ -1,0 +1,110 @@
+"""A sweep: settings of which some take several values, and the baselines that go with them, from one YAML file.
+
+settings: {rounds: 10, local_steps: 50}        # what all runs have in common, as in --config
+runs:                                          # sets of settings that belong together
+  - {strategy: fedavg}
+  - {strategy: fedprox, strategy_options: {mu: 0.01}}
+grid:                                          # every combination of these, with each of the runs
+  seed: [0, 1, 2]
+  training.learning_rate: [0.1, 0.25]
+baselines: [centralized, local]                # beside them, once for all strategies
+"""
+
+import itertools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amos_fl.errors import AmosError
+from amos_fl.runs.config import merge, nearest, parse_assignment, read_yaml
+
+KEYS = ("settings", "runs", "grid", "baselines")
+BASELINES = ("centralized", "local", "leave-one-out")
+Layers = list[tuple[str, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One set of settings of a sweep, and what its run is called: the values that tell it from the others."""
+
+    name: str
+    layers: Layers
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The federated runs of a sweep, and the kinds of baselines beside them."""
+
+    combinations: tuple[Combination, ...]
+    baselines: tuple[str, ...]
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read a sweep's file.
+
+    Raises:
+        AmosError: no such file, an unknown key, a grid without values, or two runs of the same settings.
+    """
+    data = read_yaml(path)
+    if unknown := sorted(set(data) - set(KEYS)):
+        raise AmosError(f"{path}: no key {unknown[0]!r} in a sweep; {nearest(unknown[0], KEYS)}")
+    common, runs, grid = data.get("settings") or {}, data.get("runs") or [{}], data.get("grid") or {}
+    if not isinstance(common, dict) or not isinstance(grid, dict):
+        raise AmosError(f"{path}: settings and grid must hold 'key: value' lines")
+    if not isinstance(runs, list) or not all(isinstance(entry, dict) for entry in runs):
+        raise AmosError(f"{path}: runs must be a list of settings, each like '- {{strategy: fedavg}}'")
+    for key, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise AmosError(f"{path}: grid.{key} must list its values, like [0, 1, 2]")
+    baselines = data.get("baselines") or []
+    for kind in baselines if isinstance(baselines, list) else [baselines]:
+        if kind not in BASELINES:
+            raise AmosError(f"{path}: no baseline {kind!r}; there are {', '.join(BASELINES)}")
+    combinations = []
+    for entry, values in itertools.product(runs, itertools.product(*grid.values())):
+        chosen = dict(zip(grid, values, strict=True))
+        nested: dict[str, Any] = {}
+        for key, value in chosen.items():
+            nested = merge(nested, _nested(path, str(key), value))
+        name = _name({**_flat(entry), **{str(key): value for key, value in chosen.items()}})
+        combinations.append(Combination(name, [(str(path), common), (f"{path}: runs", entry), (str(path), nested)]))
+    names = [combination.name for combination in combinations]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise AmosError(f"{path}: two of its runs have the same settings ({twice[0]}); leave one out")
+    return Sweep(tuple(combinations), tuple(dict.fromkeys(baselines)))
+
+
+def _nested(path: Path, key: str, value: Any) -> dict[str, Any]:
+    try:
+        nested = parse_assignment(f"{key}=0")
+    except AmosError as error:
+        raise AmosError(f"{path}: grid.{key}: {str(error).partition(': ')[2]}") from None
+    inner = nested
+    *outer, last = key.split(".")
+    for part in outer:
+        inner = inner[part]
+    inner[last] = value
+    return nested
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _name(values: dict[str, Any]) -> str:
+    """A folder's name from settings by dotted key.
+
+    >>> _name({"strategy": "fedprox", "strategy_options.mu": 0.01, "seed": 1})
+    'fedprox-mu0.01-seed1'
+    >>> _name({})
+    'run'
+    """
+    parts = []
+    for key, value in values.items():
+        word = str(value).rpartition(":")[2] if key == "strategy" else f"{key.rpartition('.')[2]}{value}"
+        parts.append(re.sub(r"[^A-Za-z0-9._]+", "-", word).strip("-."))
+    return "-".join(part for part in parts if part).lower() or "run"

@@ -1,0 +1,175 @@
+"""`amos-fl centralized`, `local`, `finetune`, `leave-one-out` and `sweep`, as their user meets them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from federations import TINY, federate, hashes
+
+from amos_fl.cli.main import run
+from amos_fl.cohort.table import Cohort
+from amos_fl.errors import AmosError
+from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.sweep import read_sweep
+
+SETTINGS = {**TINY, "rounds": 2, "evaluation": {"every": 1}}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_root: Path) -> Path:
+    file = tmp_path / "settings.yaml"
+    file.write_text(yaml.safe_dump(json.loads(json.dumps({**SETTINGS, "cohort": str(tiny_root)}))))
+    return file
+
+
+@pytest.fixture(scope="module")
+def federated(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path, store: Path) -> RunFolder:
+    """A finished federated run that the tests may read and not change."""
+    from amos_fl.cohort.table import read_cohort
+
+    folder = tmp_path_factory.mktemp("federated") / "run"
+    return federate(folder, read_cohort(tiny_root), store, rounds=2, evaluation={"every": 1})
+
+
+def test_centralized_prints_both_budgets_and_leaves_a_run(federated, store, tmp_path, capsys):
+    out = tmp_path / "c"
+    assert run(["centralized", "--like", str(federated.path), "--out", str(out), "--store", str(store)]) == 0
+    printed = capsys.readouterr().out
+    assert "4 steps at each of 3 sites, 12 in all on 24 patches; the pooled run takes 12 steps and sees 24" in printed
+    assert "Test scores by site" in printed
+    assert RunFolder(out).finished
+    assert run(["centralized", "--resume", str(out), "--store", str(store)]) == 0
+
+
+def test_the_same_budget_comes_from_settings_as_from_a_run(federated, settings, store, tmp_path, capsys):
+    like, own = tmp_path / "like", tmp_path / "own"
+    assert run(["centralized", "--like", str(federated.path), "--out", str(like), "--store", str(store)]) == 0
+    assert run(["centralized", "--config", str(settings), "--out", str(own), "--store", str(store)]) == 0
+    # The recipe of the model fills in what the settings leave open, and here they leave nothing open that counts.
+    assert RunFolder(like).config().local_steps == RunFolder(own).config().local_steps == 6
+
+
+def test_local_and_finetune_show_every_model_on_every_site(federated, store, tmp_path, capsys):
+    out = tmp_path / "l"
+    assert run(["local", "--like", str(federated.path), "--out", str(out), "--store", str(store)]) == 0
+    assert "Test DSC (* the run trained there)" in capsys.readouterr().out
+    assert run(["local", "--resume", str(out), "--store", str(store)]) == 0
+    assert capsys.readouterr().out.count("finished before; skipped") == 3
+    tuned = tmp_path / "t"
+    assert run(["finetune", str(federated.path), "--rounds", "1", "--out", str(tuned), "--store", str(store)]) == 0
+    assert "own best round" in capsys.readouterr().out
+    rows = (tuned / "site_choices.csv").read_text().splitlines()
+    assert rows[0].startswith("site,round_for_all,val_dsc_for_all,test_dsc_for_all,own_round")
+    assert [row.split(",")[0] for row in rows[1:]] == ["A", "B", "G"]
+    assert run(["local", "--resume", str(tuned)]) == 2
+    assert "continue it with: amos-fl finetune --resume" in capsys.readouterr().err
+
+
+def test_a_sweep_runs_once_what_it_lists(tiny_root, store, tmp_path, capsys):
+    plain = json.loads(json.dumps({**SETTINGS, "cohort": str(tiny_root), "rounds": 1}))
+    file, out = tmp_path / "sweep.yaml", tmp_path / "s"
+    file.write_text(yaml.safe_dump({"settings": plain, "grid": {"seed": [0, 1]}, "baselines": ["centralized"]}))
+    assert run(["sweep", str(file), "--dry-run"]) == 0
+    assert "4 runs" in capsys.readouterr().out
+    assert run(["sweep", str(file), "--out", str(out), "--store", str(store)]) == 0
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == [
+        "centralized-seed0",
+        "centralized-seed1",
+        "seed0",
+        "seed1",
+    ]
+    capsys.readouterr()
+    assert run(["sweep", str(file), "--out", str(out), "--store", str(store)]) == 0
+    assert capsys.readouterr().out.count("finished before; skipped") == 4
+    file.write_text(yaml.safe_dump({"settings": {**plain, "rounds": 2}, "grid": {"seed": [0, 1]}}))
+    assert run(["sweep", str(file), "--out", str(out), "--store", str(store)]) == 2
+    assert "a sweep of other runs" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_sweep_in_parallel_gives_the_weights_of_one_after_another(tiny_root, store, tmp_path):
+    plain = json.loads(json.dumps({**SETTINGS, "cohort": str(tiny_root), "rounds": 1}))
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump({"settings": plain, "grid": {"seed": [0, 1]}}))
+    for out, more in (("one", []), ("two", ["--parallel", "2"])):
+        assert run(["sweep", str(file), "--out", str(tmp_path / out), "--store", str(store), *more]) == 0
+    for name in ("seed0", "seed1"):
+        assert hashes(RunFolder(tmp_path / "one" / name)) == hashes(RunFolder(tmp_path / "two" / name))
+
+
+def test_a_run_that_fails_does_not_keep_the_group_from_the_others(tiny_cohort: Cohort, store, tmp_path, capsys):
+    federated = federate(tmp_path / "f", tiny_cohort, store, rounds=1, evaluation={"every": 1})
+    out = tmp_path / "l"
+    assert run(["local", "--like", str(federated.path), "--out", str(out), "--store", str(store)]) == 0
+    for name in ("summary.md", "ledger.jsonl"):
+        (out / "B" / name).unlink()
+    checkpoint = out / "B" / "checkpoints" / "round_0001" / "weights.safetensors"
+    checkpoint.write_bytes(b"broken")
+    capsys.readouterr()
+    assert run(["local", "--resume", str(out), "--store", str(store)]) == 2
+    shown = capsys.readouterr()
+    assert "is not a complete safetensors file" in shown.out
+    assert "B: did not finish" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["centralized", "--like", "{run}", "--rounds", "3"],
+            "--like takes everything from that run; leave out rounds",
+        ),
+        (["centralized", "--like", "{tmp}/none"], "holds no run"),
+        (["centralized", "--resume", "{run}", "--like", "{run}"], "leave out --like"),
+        (["local", "--resume", "{run}"], "holds no group of runs"),
+        (["finetune"], "needs the federated run"),
+        (["finetune", "{run}", "--resume", "{run}"], "give nothing else"),
+        (["sweep"], "needs either the file of a new sweep"),
+        (["sweep", "{tmp}/none.yaml"], "no such settings file"),
+    ],
+)
+def test_wrong_input_gets_one_sentence(arguments, sentence, federated, tmp_path, capsys):
+    filled = [text.format(run=federated.path, tmp=tmp_path) for text in arguments]
+    assert run(filled) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("grids: {seed: [0]}", "no key 'grids' in a sweep; did you mean 'grid'"),
+        ("grid: {seed: 0}", "grid.seed must list its values"),
+        ("grid: {sead: [0]}", "grid.sead: no setting 'sead'; did you mean 'seed'"),
+        ("runs: {strategy: fedavg}", "runs must be a list"),
+        ("grid: {seed: [1, 1]}", "two of its runs have the same settings (seed1)"),
+        ("baselines: [pooled]", "no baseline 'pooled'"),
+    ],
+)
+def test_a_sweep_that_is_none_is_refused(text, sentence, tmp_path):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text)
+    with pytest.raises(AmosError) as raised:
+        read_sweep(file)
+    assert sentence in str(raised.value)
+
+
+def test_a_sweep_is_every_combination(tmp_path):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(
+        "runs: [{strategy: fedavg}, {strategy: fedprox, strategy_options: {mu: 0.1}}]\n"
+        "grid: {seed: [0, 1], training.learning_rate: [0.1, 0.2]}\n"
+    )
+    sweep = read_sweep(file)
+    assert len(sweep.combinations) == 8
+    assert sweep.combinations[0].name == "fedavg-seed0-learning_rate0.1"
+    assert sweep.combinations[-1].name == "fedprox-mu0.1-seed1-learning_rate0.2"
+    merged = {key: value for _, layer in sweep.combinations[-1].layers for key, value in layer.items()}
+    assert merged == {
+        "strategy": "fedprox",
+        "strategy_options": {"mu": 0.1},
+        "seed": 1,
+        "training": {"learning_rate": 0.2},
+    }
