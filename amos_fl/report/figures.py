@@ -89,7 +89,9 @@ def learning_curves(name: str, losses: Sequence[LossPoint], scores: Sequence[Sco
                 right.plot([p.round for p in scored], [p.dsc for p in scored], linestyle=dashes, **styles[site])
         left.set(title="Training loss", xlabel="round")
         right.set(title="DSC during training", xlabel="round", ylim=(0, top_of(p.dsc for p in scores)))
+        last = max((p.round for p in (*losses, *scores)), default=1)
         for axes in (left, right):
+            axes.set_xlim(0.5, last + 0.5)
             _whole_numbers(axes)
         found = {line.get_label(): line for axes in (right, left) for line in axes.get_lines()}
         order = [site for site in sites if site in found]
@@ -204,7 +206,7 @@ def _values(
 
 def _box(axes: Axes, values: Sequence[float], at: float, colour: str, marker: str) -> None:
     spread = (np.arange(len(values)) * 0.618034) % 1 * 0.24 - 0.12 if len(values) > 1 else np.zeros(1)
-    axes.plot(values, at + spread, marker, color=colour, markersize=2.6, alpha=0.55, markeredgewidth=0)
+    axes.plot(values, at + spread, marker, color=colour, markersize=3, alpha=0.6, markeredgewidth=0)
     if len(values) >= 5:  # below that the cases themselves are the clearest summary
         axes.boxplot(
             [values],

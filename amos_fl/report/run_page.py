@@ -188,7 +188,7 @@ def _key_numbers(record: RunRecord) -> list[dict[str, str]]:
     cost = record.cost
     exchanged = cost.bytes_down + cost.bytes_up
     more = f"{exchanged / 1e6:,.1f} MB exchanged".replace(",", "\u202f") if exchanged else "nothing exchanged"
-    spent = {"name": "in rounds", "value": duration(cost.seconds), "more": f"{count(cost.steps).text} steps, {more}"}
+    spent = {"name": "time in rounds", "value": duration(cost.seconds), "more": f"{count(cost.steps).text} steps, {more}"}
     return [*numbers, spent]
 
 
@@ -196,7 +196,7 @@ def duration(seconds: float) -> str:
     """A time as people say it.
 
     >>> duration(42.3), duration(312), duration(7300)
-    ('42 s', '5 min 12 s', '2 h 2 min')
+    ('42 s', '5 min 12 s', '2 h 1 min')
     """
     whole = round(seconds)
     if whole < 60:

@@ -19,7 +19,7 @@ def outline(mask: np.ndarray) -> str:
     """The border of a mask (rows, columns) as an SVG path in half pixels; "" where the mask is empty.
 
     >>> outline(np.array([[True]]))
-    'M2 1l-1 -1l-1 1l1 1l1 -1z'
+    'M0 1l1 -1l1 1l-1 1l-1 -1z'
     """
     padded = np.pad(mask, 1).astype(np.float32)
     parts = []

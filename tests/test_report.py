@@ -1,0 +1,269 @@
+"""The report of a run and of a comparison, as text; `test_report_browser.py` opens it."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from amos_fl.cli.main import run as amos_fl
+from amos_fl.cohort.table import read_cohort
+from amos_fl.errors import AmosError
+from amos_fl.files import write_json
+from amos_fl.report import series
+from amos_fl.report.page import render, write_run_report
+from amos_fl.report.run_page import chosen_examples, missing_cases, run_context, write_data
+from amos_fl.runs.record import RunRecord
+from amos_fl.runs.summary import PHANTOM_NOTE
+from reports import Pages, make_pages
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path, store: Path) -> Pages:
+    return make_pages(tmp_path_factory.mktemp("report"), read_cohort(tiny_root), store)
+
+
+class Outline(HTMLParser):
+    """What a page is made of: ids, addresses, headings, and inline SVG elements with their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.headings: list[str] = []
+        self.svgs: list[dict[str, str | None]] = []
+        self._heading = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if found.get("id"):
+            self.ids.append(str(found["id"]))
+        self.addresses += [str(found[key]) for key in ("href", "src", "xlink:href") if key in found]
+        self._heading = tag in ("h1", "h2")
+        if tag == "svg":
+            self.svgs.append(found)
+
+    def handle_data(self, data: str) -> None:
+        if self._heading:
+            self.headings.append(data)
+            self._heading = False
+
+
+def page_of(record: RunRecord, tmp_path: Path) -> str:
+    return render("run.html", run_context(record, write_data(record, tmp_path)))
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_report_goes_from_what_was_run_to_its_cases(pages: Pages) -> None:
+    headings = Outline(pages.run_page.read_text()).headings
+    assert headings == [
+        "fedavg-001",
+        "What was run",
+        "Learning curves",
+        "Scores by site and organ",
+        "Distributions by organ",
+        "Seen and unseen scanners",
+        "Cost",
+        "Cases",
+    ]
+
+
+def test_a_comparison_report_goes_from_its_arms_to_their_cases(pages: Pages) -> None:
+    headings = Outline(pages.comparison_page.read_text()).headings
+    assert headings[1:5] == ["What is compared", "Scores of the arms", "The gap, taken apart", "By organ"]
+    assert headings[-1] == "Cases"
+
+
+@pytest.mark.parametrize("which", ["run_page", "comparison_page"])
+def test_a_page_refers_to_nothing_but_itself_and_the_files_beside_it(pages: Pages, which: str) -> None:
+    page = getattr(pages, which)
+    found = Outline(page.read_text())
+    files = [a for a in found.addresses if not a.startswith(("#", "data:"))]
+    assert files
+    assert [name for name in files if not (page.parent / name).is_file()] == []
+    assert {a[1:] for a in found.addresses if a.startswith("#")} <= set(found.ids)
+
+
+@pytest.mark.parametrize("which", ["run_page", "comparison_page"])
+def test_ids_are_unique_and_every_figure_has_words(pages: Pages, which: str) -> None:
+    text = getattr(pages, which).read_text()
+    found = Outline(text)
+    assert sorted(found.ids) == sorted(set(found.ids))
+    shown = [svg for svg in found.svgs if "aria-hidden" not in svg]
+    assert len(shown) > 5
+    for svg in shown:
+        assert svg["role"] == "img"
+        for part in str(svg["aria-labelledby"]).split():
+            words = re.search(rf'<(?:title|desc) id="{re.escape(part)}">([^<]+)<', text)
+            assert words, part
+            assert words[1].strip()
+
+
+def test_figures_are_drawn_in_the_pages_own_colours(pages: Pages) -> None:
+    for page in (pages.run_page, pages.comparison_page):
+        text = page.read_text()
+        assert "#0d0e" not in text
+        assert "var(--series-1)" in text
+        assert "background: #fff" not in text
+
+
+def test_the_same_run_gives_the_same_page(pages: Pages) -> None:
+    before = pages.run_page.read_bytes()
+    assert write_run_report(pages.run).read_bytes() == before
+
+
+def test_a_simulation_leaves_planes_of_every_test_case_and_the_report_shows_them(pages: Pages) -> None:
+    kept = {file.stem for file in pages.run.folder.path.glob("sites/*/pictures/*.npz")}
+    assert kept == {case.case for case in pages.run.results.cases}
+    assert len(re.findall('class="plane"', pages.run_page.read_text())) == 3 * len(kept)
+
+
+def test_without_pictures_the_report_says_why(pages: Pages, tmp_path: Path) -> None:
+    folder = replace(pages.run.folder, path=tmp_path / "copy")
+    for file in pages.run.folder.path.rglob("*"):
+        if file.is_file() and file.suffix in (".json", ".yaml", ".csv", ".jsonl"):
+            copy = folder.path / file.relative_to(pages.run.folder.path)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    page = page_of(replace(pages.run, folder=folder), tmp_path)
+    assert "only a simulation keeps planes" in page
+    assert 'class="plane"' not in page
+
+
+def test_what_went_wrong_comes_before_everything_else(pages: Pages, tmp_path: Path) -> None:
+    assert "Nothing went wrong" in pages.run_page.read_text()
+    results = replace(pages.run.results, problems=["round 2: site B is missing: it broke"])
+    page = page_of(replace(pages.run, results=results), tmp_path)
+    assert "Nothing went wrong" not in page
+    assert Outline(page).headings[1] == "What went wrong"
+    assert page.index("site B is missing") < page.index('class="lead"')
+
+
+def test_a_test_case_without_scores_is_named(pages: Pages, tmp_path: Path) -> None:
+    assert missing_cases(pages.run) == []
+    results = replace(pages.run.results, cases=[c for c in pages.run.results.cases if c.site != "D"])
+    record = replace(pages.run, results=results)
+    assert missing_cases(record) == ["no test scores of d_test_8 at site D"]
+    assert "no test scores of d_test_8 at site D" in page_of(record, tmp_path)
+
+
+def test_synthetic_scores_say_so_first_and_others_do_not(pages: Pages, tmp_path: Path) -> None:
+    assert PHANTOM_NOTE not in pages.run_page.read_text()
+    page = page_of(replace(pages.run, synthetic=True), tmp_path)
+    assert page.index(PHANTOM_NOTE) < page.index('class="lead"')
+
+
+def test_every_page_says_that_it_is_no_medical_device(pages: Pages) -> None:
+    for page in (pages.run_page, pages.comparison_page):
+        assert re.search(r"neither .* medical device", page.read_text())
+
+
+def test_names_from_a_cohort_cannot_become_markup(pages: Pages, tmp_path: Path) -> None:
+    name = "<script>alert('$x$')</script>"
+    cases = [replace(case, site=name if case.site == "A" else case.site) for case in pages.run.results.cases]
+    record = replace(pages.run, name=name, results=replace(pages.run.results, cases=cases))
+    page = page_of(record, tmp_path)
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+    assert "$x$" in page
+
+
+def test_the_numbers_beside_the_page_are_the_ledgers(pages: Pages) -> None:
+    folder = pages.run.folder.path / "report_data"
+    losses = rows_of(folder / "learning_losses.csv")
+    expected = [(e["round"], s, about["loss"]) for e in pages.run.ledger for s, about in e["sites"].items()]
+    assert [(int(r["round"]), r["site"], float(r["loss"])) for r in losses] == expected
+    cost = rows_of(folder / "cost.csv")[-1]
+    assert int(cost["bytes"]) == pages.run.cost.bytes_down + pages.run.cost.bytes_up
+    assert int(cost["steps"]) == pages.run.cost.steps
+    assert float(cost["seconds"]) == pytest.approx(pages.run.cost.seconds)
+
+
+def test_the_heat_map_holds_the_scores_of_the_tables(pages: Pages) -> None:
+    means = {cell.site: (cell.dsc, cell.nsd) for cell in series.cells(pages.run) if cell.organ == "mean"}
+    assert means == {row.name: (row.dsc, row.nsd) for row in pages.run.results.sites}
+
+
+def test_the_gap_is_seen_minus_unseen_and_has_no_interval_for_few_cases(pages: Pages) -> None:
+    dsc = next(row for row in series.gap_rows(pages.run) if row.metric == "dsc")
+    groups = {(row.group, row.modality): row.dsc for row in pages.run.results.groups}
+    assert dsc.modality == "CT"
+    assert dsc.gap == pytest.approx(groups["seen", "CT"] - groups["unseen", "CT"], abs=1e-9)
+    assert str(dsc.low) == "nan"
+
+
+def a_row(case: str, dsc: float) -> series.CaseRow:
+    return series.CaseRow(case, "A", "seen", "CT", 15, dsc, dsc, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([], []),
+        ([0.5], [("Only case", "0")]),
+        ([0.5, 0.7], [("Best", "1"), ("Worst", "0")]),
+        ([0.5, 0.9, 0.7], [("Best", "1"), ("Median", "2"), ("Worst", "0")]),
+        ([0.1, 0.2, 0.3, 0.4], [("Best", "3"), ("Median", "2"), ("Worst", "0")]),
+        ([0.5, float("nan")], [("Only case", "0")]),
+    ],
+)
+def test_best_median_and_worst_case_are_those(scores: list[float], expected: list[tuple[str, str]]) -> None:
+    rows = [a_row(str(i), dsc) for i, dsc in enumerate(scores)]
+    assert [(rank, row.case) for rank, row in chosen_examples(rows)] == expected
+
+
+def test_report_writes_the_page_anew(pages: Pages, capsys: pytest.CaptureFixture[str]) -> None:
+    before = pages.run_page.read_bytes()
+    pages.run_page.unlink()
+    assert amos_fl(["report", str(pages.run.folder.path)]) == 0
+    assert pages.run_page.read_bytes() == before
+    assert capsys.readouterr().out == f"fedavg-001: {pages.run_page}\n"
+
+
+def test_report_refuses_what_is_no_finished_run(
+    pages: Pages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert amos_fl(["report", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
+    assert amos_fl(["report", str(pages.comparison_page.parent)]) == 2
+    assert "holds a comparison" in capsys.readouterr().err
+
+
+def test_an_evaluation_that_missed_a_site_is_a_problem_on_the_page(pages: Pages, tmp_path: Path) -> None:
+    file = pages.run.folder.evaluation_file(1, "val")
+    before = json.loads(file.read_text())
+    try:
+        write_json(file, {**before, "missing": {"G": "it did not answer"}})
+        from amos_fl.runs.record import read_run
+
+        page = page_of(read_run(pages.run.folder.path), tmp_path)
+        assert "val scores of round 1: site G is missing: it did not answer" in page
+    finally:
+        write_json(file, before)
+
+
+def test_a_damaged_picture_is_left_out(pages: Pages, tmp_path: Path) -> None:
+    file = pages.run.folder.site("D") / "pictures" / "d_test_8.npz"
+    content = file.read_bytes()
+    try:
+        file.write_bytes(content[: len(content) // 2])
+        page = page_of(pages.run, tmp_path)
+        assert len(re.findall('class="plane"', page)) == 3 * (len(pages.run.results.cases) - 1)
+        assert "d_test_8" in page
+    finally:
+        file.write_bytes(content)
+
+
+def test_a_run_folder_that_is_not_finished_has_no_report(pages: Pages, tmp_path: Path) -> None:
+    for name in ("config.yaml", "versions.json", "cohort.csv"):
+        (tmp_path / name).write_bytes((pages.run.folder.path / name).read_bytes())
+    with pytest.raises(AmosError, match="not come to its end"):
+        write_run_report(tmp_path)
