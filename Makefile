@@ -16,9 +16,9 @@ PYTEST_ARGS ?=
 WHEEL_RUN ?= --rounds 1 --local-steps 2 --sites A,G --set training.threads=1
 
 BIN := $(VENV)/bin
-# A second time it continues or shows the run that is there.
-DEMO := $(BIN)/amos-fl simulate $$([ -f demo/run/config.yaml ] && echo '--resume demo/run' || \
-	echo '--strategy fedavg --out demo/run')
+# Each arm of the demonstration, in a folder of its own; a second time it continues or shows what is there.
+once = $(BIN)/amos-fl $(1) $$(if [ -f demo/$(2)/config.yaml ] || [ -f demo/$(2)/group.yaml ]; \
+	then echo '--resume demo/$(2)'; else echo '$(3) --out demo/$(2)'; fi)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock $(PIP_ARGS)
 
 # One stamp per set of packages, newer than what it was installed from: a second `make` installs nothing.
@@ -32,8 +32,11 @@ help: ## List the targets
 		printf '  make %-12s %s\n' "$$target" "$$what"; done
 
 .PHONY: demo
-demo: $(RUN_READY) ## Five scanners train one network, three unseen ones judge it (2 cores, minutes)
-	$(DEMO)
+demo: $(RUN_READY) ## A federation, its pooled and its local counterparts, and what they say (2 cores, minutes)
+	$(call once,simulate,federated,--strategy fedavg)
+	$(call once,centralized,pooled,--like demo/federated)
+	$(call once,local,alone,--like demo/federated)
+	$(BIN)/amos-fl compare demo/federated demo/pooled demo/alone --out demo/comparison
 
 .PHONY: test
 test: $(RUN_READY) ## The tests, without those marked slow
