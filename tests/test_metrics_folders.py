@@ -2,24 +2,30 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 from surface_distance import metrics as deepmind
+from torch import nn
 
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import AmosError
-from amos_fl.inference.evaluate import reference_of
+from amos_fl.inference.evaluate import evaluate_cases
 from amos_fl.metrics.folders import Rules, score_pairs
 from amos_fl.metrics.pairs import Pair, pair_up
 from amos_fl.metrics.rules import organs_asked_for, tolerance_asked_for
 from amos_fl.metrics.scores import OrganScore, Scores, score_case
 from amos_fl.metrics.summary import tables_of, write_lines
 from amos_fl.metrics.table import CaseScores, sums_of
+from amos_fl.volumes.plan import Plan
+from amos_fl.volumes.prepare import prepare_case
+from amos_fl.volumes.reference import reference_of
 
 # surface-distance 0.1 uses names that SciPy has moved.
 pytestmark = pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
@@ -163,6 +169,26 @@ def test_a_cohorts_own_labels_are_scored_on_the_grid_of_the_scan_and_over_what_w
     assert cases[0].scores == score_case(
         np.roll(label.array, 1, axis=0), label.array, label.spacing_mm, (1, 2), hd95=True
     )
+
+
+class Brightness(nn.Module):
+    """Bright voxels are organ 1, dark ones organ 2."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(x), x - 0.8, -x - 0.8], dim=1)
+
+
+def test_predictions_that_a_site_saved_score_as_the_site_scored_them(tiny_cohort, tmp_path, store):
+    plan = Plan(spacing_mm=(8.0, 8.0, 8.0), patch=(16, 16, 16), strides=((1, 1, 1),), kernels=((3, 3, 3),))
+    wanted, organs = tiny_cohort.of(split="test"), tuple(tiny_cohort.organs)
+    prepared = [(case, prepare_case(case, plan, store, organs)) for case in wanted]
+    of_sites = evaluate_cases(Brightness(), prepared, plan, organs=organs, save_to=tmp_path)
+    pairs = pair_up(tmp_path, None, tiny_cohort, split="test").pairs
+    cases, _ = score_pairs(pairs, Rules(tiny_cohort.organs))
+    assert 0 < of_sites[0].scores[1].dsc < 1
+    for site, case in zip(of_sites, cases, strict=True):
+        scored = {organ: replace(score, hd95_mm=math.nan) for organ, score in case.scores.items()}
+        assert repr((site.case, site.site, site.scores)) == repr((case.case, case.site, scored))
 
 
 def test_what_does_not_pair_is_named(tmp_path):

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -34,15 +36,18 @@ def show_scores(console: Console, tables: ScoreTables, notes: list[str], toleran
     if tables.groups:
         console.print(_table("by scanner and modality", "", tables.groups))
     console.print(_table("overall", "", [tables.overall]))
-    console.print(f"NSD within {tolerance_mm} mm; HD95 where both maps have the organ; errors are of volumes.")
+    console.print(f"NSD within {tolerance_mm} mm; HD95 in mm, where both maps have the organ;", soft_wrap=True)
+    console.print("ml: the mean error of the volume, |ml|: the mean of its absolute value.", soft_wrap=True)
     for note in notes:
         console.print(f"note: {note}", soft_wrap=True)
 
 
 def _table(title: str, first: str, lines: list[Line]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    # Narrow enough for 80 columns.
+    look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True, "header_style": "bold"}
+    table = Table(title=title, title_justify="left", title_style="bold", **look)
     table.add_column(first, overflow="fold")
-    for name in ("cases", "DSC", "NSD", "HD95 mm", "error ml", "|error| ml", "missed", "halluc."):
+    for name in ("cases", "DSC", "NSD", "HD95", "ml", "|ml|", "missed", "halluc."):
         table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
         marks = [number(line.dsc), number(line.nsd), number(line.hd95_mm, 2)]
