@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -12,6 +13,9 @@ import pytest
 
 from amos_fl.cohort.table import Case, Cohort, read_cohort, write_cohort
 from amos_fl.randomness import generator
+
+if TYPE_CHECKING:
+    from reports import Pages
 
 SHAPE, SPACING_MM = (24, 22, 20), (8.0, 8.0, 8.0)
 ORGANS = {1: "ball", 2: "box"}
@@ -85,3 +89,11 @@ def real_data() -> Path:
     if not (REAL / "cohort.csv").is_file():
         pytest.skip("the real scans are not on this machine")
     return REAL
+
+
+@pytest.fixture(scope="session")
+def report_pages(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path, store: Path) -> "Pages":
+    """The reports of a finished run and of a comparison; what a test changes in them it puts back."""
+    from reports import make_pages
+
+    return make_pages(tmp_path_factory.mktemp("reports"), read_cohort(tiny_root), store)

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from reports import Pages
 
 from amos_fl.cli.main import run as amos_fl
-from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl.report import series
@@ -18,12 +18,11 @@ from amos_fl.report.page import render, write_run_report
 from amos_fl.report.run_page import chosen_examples, missing_cases, run_context, write_data
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
-from reports import Pages, make_pages
 
 
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path, store: Path) -> Pages:
-    return make_pages(tmp_path_factory.mktemp("report"), read_cohort(tiny_root), store)
+@pytest.fixture
+def pages(report_pages: Pages) -> Pages:
+    return report_pages
 
 
 class Outline(HTMLParser):
