@@ -84,6 +84,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path, store: Path) -> Path:
+    """A tiny run that has come to its end and finds something; not to be changed."""
+    from federations import federate
+
+    out = tmp_path_factory.mktemp("finished") / "run"
+    training = {"learning_rate": 0.2, "class_balance": 0.5, "foreground_share": 0.67}
+    federate(out, read_cohort(tiny_root), store, rounds=2, local_steps=25, optimizer_state="keep", training=training)
+    return out
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """Real scans that are not part of the project."""
     if not (REAL / "cohort.csv").is_file():

@@ -183,6 +183,9 @@ def _why_no_volume(slices: list[Any]) -> str | None:
     """Why slices are no even stack, or None where they are one."""
     from highdicom.spatial import get_series_volume_positions
 
+    for one in slices:
+        one.pop("SpacingBetweenSlices", None)  # often wrong, and here it would be believed
+
     def even(**allowed: Any) -> bool:
         options = {"atol": _SPACING_MM, "orientation_tol": _TURN, **allowed}
         return get_series_volume_positions(slices, **options)[0] is not None

@@ -21,7 +21,7 @@ COLOURS = np.array(
 )  # fmt: skip
 """One colour per AMOS label value, black for the background."""
 
-_HEIGHT = 420
+_HEIGHT, _LINE = 480, 2
 _GAP, _TEXT = 8, 18
 _GREY = (190, 190, 190)
 
@@ -31,11 +31,15 @@ def colours_of(labels: np.ndarray) -> np.ndarray:
     return COLOURS[np.where(labels > 0, (labels.astype(int) - 1) % (len(COLOURS) - 1) + 1, 0)]
 
 
-def outlined(plane: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """An RGB picture (rows, columns, 3) of a grey plane (uint8) with every organ's border drawn in its colour."""
+def outlined(plane: np.ndarray, label: np.ndarray, width: int = 1) -> np.ndarray:
+    """An RGB picture (rows, columns, 3) of a grey plane (uint8) with every organ's border drawn in its colour.
+
+    The border is the outermost `width` pixels of the organ.
+    """
     picture = np.repeat(plane[..., None], 3, axis=-1)
-    inner = (ndimage.grey_erosion(label, footprint=ndimage.generate_binary_structure(2, 1)) == label) & (
-        ndimage.grey_dilation(label, footprint=ndimage.generate_binary_structure(2, 1)) == label
+    near = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), width)
+    inner = (ndimage.grey_erosion(label, footprint=near) == label) & (
+        ndimage.grey_dilation(label, footprint=near) == label
     )
     border = (label > 0) & ~inner
     picture[border] = colours_of(label[border])
@@ -50,23 +54,27 @@ def preview(
     Patients lie as in radiology: the right on the left, sagittal with the front on the left. Below are the names of
     the organs found, in their colours, with their volumes.
     """
-    columns = [_column(plane) for plane in planes_of(image, prediction, prediction, modality)]
-    width = sum(column.width for column in columns) + _GAP * (len(columns) + 1)
+    planes = planes_of(image, prediction, prediction, modality)
+    scale = _HEIGHT / max(plane.grey.shape[0] for plane in planes)  # their pixels are equally wide
+    columns = [_column(plane, scale) for plane in planes]
+    width = sum(plain.width for plain, _ in columns) + _GAP * (len(columns) + 1)
     lines = _legend(prediction, image.spacing_mm, organs, width - 2 * _GAP)
     top = _GAP + _TEXT * (2 if notes else 1)
-    body = max(column.height for column in columns)
+    row = max(plain.height for plain, _ in columns)
+    body = 2 * row + _GAP
     canvas = Image.new("RGB", (width, top + body + 2 * _GAP + _TEXT * len(lines)))
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
     draw.text((_GAP, 4), title, fill=(255, 255, 255), font=font)
     draw.text((_GAP, 4 + _TEXT), notes, fill=_GREY, font=font)
     x = _GAP
-    for column in columns:
-        canvas.paste(column, (x, top))
-        x += column.width + _GAP
-    for row, entries in enumerate(lines):
+    for plain, drawn in columns:
+        canvas.paste(plain, (x, top))
+        canvas.paste(drawn, (x, top + row + _GAP))
+        x += plain.width + _GAP
+    for number, entries in enumerate(lines):
         x = _GAP
         for text, colour in entries:
-            draw.text((x, top + body + _GAP + row * _TEXT), text, fill=colour, font=font)
+            draw.text((x, top + body + _GAP + number * _TEXT), text, fill=colour, font=font)
             x += _width(text)
     return canvas
 
@@ -77,17 +85,16 @@ def write_preview(path: Path, picture: Image.Image) -> None:
         picture.save(beside, format="PNG", optimize=True)
 
 
-def _column(plane: Plane) -> Image.Image:
-    """A plane, plain above and outlined below."""
+def _column(plane: Plane, scale: float) -> tuple[Image.Image, Image.Image]:
+    """A plane, plain and outlined."""
     rows, columns = plane.grey.shape
-    size = (max(1, round(columns * _HEIGHT / rows)), _HEIGHT)
+    size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
     grey = np.asarray(Image.fromarray(plane.grey).resize(size, Image.Resampling.BICUBIC))
     label = np.asarray(Image.fromarray(plane.prediction).resize(size, Image.Resampling.NEAREST))
-    stacked = np.concatenate([np.repeat(grey[..., None], 3, -1), np.zeros((_GAP, size[0], 3), np.uint8)])
-    picture = Image.fromarray(np.concatenate([stacked, outlined(grey, label)]))
+    plain = Image.fromarray(grey).convert("RGB")
     where = f"{plane.view} {plane.position + 1}/{plane.of}"
-    ImageDraw.Draw(picture).text((4, 2), where, fill=_GREY, font=ImageFont.load_default(12))
-    return picture
+    ImageDraw.Draw(plain).text((4, 2), where, fill=_GREY, font=ImageFont.load_default(12))
+    return plain, Image.fromarray(outlined(grey, label, _LINE))
 
 
 def _legend(
@@ -96,7 +103,7 @@ def _legend(
     """Lines of (text, colour) that fit into `width` pixels."""
     counts = np.bincount(prediction.ravel(order="K"), minlength=256)
     voxel_ml = float(np.prod(spacing_mm)) / 1000
-    found = [(f"{organs[o]} {counts[o] * voxel_ml:.3g} ml    ", o) for o in organs if counts[o]]
+    found = [(f"{organs[o]} {_in_ml(counts[o] * voxel_ml)}    ", o) for o in organs if counts[o]]
     if not found:
         return [[("no organ was found", _GREY)]]
     lines: list[list[tuple[str, tuple[int, ...]]]] = [[]]
@@ -112,3 +119,7 @@ def _legend(
 
 def _width(text: str) -> float:
     return ImageFont.load_default(13).getlength(text)
+
+
+def _in_ml(volume_ml: float) -> str:
+    return f"{volume_ml:.0f} ml" if volume_ml >= 100 else f"{volume_ml:.2g} ml"

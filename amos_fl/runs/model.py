@@ -55,7 +55,10 @@ class Model:
             AmosError: the weights are missing, damaged, or of another network.
         """
         network = build_network(self.architecture, self.plan, len(self.organs), seed=0)
-        load_arrays(network, read_arrays(self.folder / WEIGHTS))
+        try:
+            load_arrays(network, read_arrays(self.folder / WEIGHTS))
+        except AmosError as error:
+            raise AmosError(f"{self.folder}: {error}; was it trained by another version of amos-fl?") from None
         return network.to(device).eval()
 
     def weights_sha256(self) -> str:

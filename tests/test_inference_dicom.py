@@ -1,0 +1,154 @@
+"""DICOM series become the volume they were made of, or are refused with the reason."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+pytest.importorskip("highdicom")
+
+from dicom_series import rewrite, write_series
+
+from amos_fl.errors import AmosError
+from amos_fl.inference.dicom import chosen_series, series_in
+from amos_fl.inference.dicom import write_series as to_nifti
+from amos_fl.inference.scans import find_scans
+
+
+def even_volume(shape: tuple[int, int, int] = (14, 11, 8)) -> np.ndarray:
+    """Even numbers, so that slices with a slope of 2 hold them exactly."""
+    return 2 * np.random.default_rng(0).integers(-400, 400, shape)
+
+
+def turned(degrees: tuple[float, float, float], spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """An affine to RAS mm whose axes are turned about x, y and z, with columns to the left and rows to the back."""
+    rotation = np.eye(3)
+    for axis, angle in enumerate(np.radians(degrees)):
+        i, j = (axis + 1) % 3, (axis + 2) % 3
+        turn = np.eye(3)
+        turn[[i, i, j, j], [i, j, i, j]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
+        rotation = turn @ rotation
+    affine = np.eye(4)
+    affine[:3, :3] = rotation @ np.diag([-1.0, -1.0, 1.0]) @ np.diag(spacing_mm)
+    affine[:3, 3] = 31.5, -12.25, 140.0
+    return affine
+
+
+def converted(folder: Path) -> nib.Nifti1Image:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    path = folder.parent / f"{folder.name}.nii"
+    to_nifti(chosen_series(series_in(files), None, str(folder)), path)
+    return nib.Nifti1Image.from_filename(path)
+
+
+def assert_same_in_space(image: nib.Nifti1Image, array: np.ndarray, affine: np.ndarray) -> None:
+    """Every voxel of `array` has its value where it lies in the world, whatever the order of the voxels."""
+    index = np.stack(np.meshgrid(*map(np.arange, array.shape), indexing="ij"), -1).reshape(-1, 3)
+    world = nib.affines.apply_affine(affine, index)
+    there = nib.affines.apply_affine(np.linalg.inv(image.affine), world)
+    nearest = np.rint(there).astype(int)
+    assert np.abs(there - nearest).max() < 1e-3
+    np.testing.assert_array_equal(np.asarray(image.dataobj)[tuple(nearest.T)], array.reshape(-1))
+    assert image.shape == array.shape
+
+
+@pytest.mark.parametrize("degrees", [(0, 0, 0), (0, 0, 90), (17, -8, 5), (90, 0, 0), (0, 180, 0)])
+def test_a_series_under_shuffled_names_keeps_its_place_in_space(tmp_path: Path, degrees) -> None:
+    array, affine = even_volume(), turned(degrees, (0.7, 0.8, 2.5))
+    write_series(tmp_path / "series", array, affine)
+    image = converted(tmp_path / "series")
+    assert_same_in_space(image, array, affine)
+    assert image.get_data_dtype() == np.int16
+    assert sorted(np.round(nib.affines.voxel_sizes(image.affine), 4)) == [0.7, 0.8, 2.5]
+
+
+def test_positions_that_a_scanner_rounded_are_an_even_stack(tmp_path: Path) -> None:
+    array, affine = even_volume(), turned((0, 0, 0), (0.7, 0.7, 1.25))
+    slices = write_series(tmp_path / "series", array, affine)
+    for k, ds in enumerate(slices):
+        x, y, z = (float(v) for v in ds.ImagePositionPatient)
+        ds.ImagePositionPatient = [x, y, z + 0.01 * (-1) ** k]
+    rewrite(tmp_path / "series", slices)
+    image = converted(tmp_path / "series")
+    assert nib.affines.voxel_sizes(image.affine)[2] == pytest.approx(1.25, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"leave_out": (4,)}, "slices are missing"),
+        ({"shift_mm": np.array([0.0, 0.5, 0.0])}, "tilted gantry"),
+    ],
+)
+def test_a_stack_that_is_not_even_is_refused_with_the_reason(tmp_path: Path, options, words) -> None:
+    write_series(tmp_path / "series", even_volume(), turned((0, 0, 0), (0.7, 0.7, 2.0)), **options)
+    with pytest.raises(AmosError, match=words):
+        converted(tmp_path / "series")
+
+
+def test_two_echoes_at_one_place_are_refused(tmp_path: Path) -> None:
+    array, affine = even_volume(), turned((0, 0, 0), (0.7, 0.7, 2.0))
+    for prefix in ("first", "second"):
+        write_series(tmp_path / "series", array, affine, modality="MR", prefix=prefix)
+    with pytest.raises(AmosError, match="several slices lie at one place"):
+        converted(tmp_path / "series")
+
+
+def test_several_series_are_listed_and_one_is_taken_by_its_number(tmp_path: Path) -> None:
+    array, affine = even_volume(), turned((0, 0, 0), (0.7, 0.7, 2.0))
+    write_series(tmp_path / "study/a", array, affine, number=3, description="portal venous")
+    write_series(tmp_path / "study/b", array + 2, affine, number=4, description="arterial")
+    with pytest.raises(AmosError, match=r"several series; choose one with --series.*3 'portal venous'.*4 'arterial'"):
+        find_scans([tmp_path / "study"], None)
+    [scan] = find_scans([tmp_path / "study"], None, series="4")
+    assert (scan.name, scan.modality) == ("study", "CT")
+    np.testing.assert_array_equal(
+        np.sort(np.asarray(nib.Nifti1Image.from_filename(scan.as_nifti(tmp_path)).dataobj).ravel()),
+        np.sort(array.ravel() + 2),
+    )
+    with pytest.raises(AmosError, match="no series has the number or UID 9"):
+        find_scans([tmp_path / "study"], None, series="9")
+
+
+def test_a_localizer_beside_the_scan_is_passed_over(tmp_path: Path) -> None:
+    array, affine = even_volume(), turned((0, 0, 0), (0.7, 0.7, 2.0))
+    write_series(tmp_path / "study", array, affine, number=3, prefix="scan")
+    write_series(tmp_path / "study", array[..., :1], affine, number=1, description="topogram", prefix="localizer")
+    [scan] = find_scans([tmp_path / "study"], None)
+    assert scan.series is not None
+    assert (scan.series.number, scan.series.slices) == ("3", 8)
+
+
+def test_what_dicom_says_of_the_modality_holds(tmp_path: Path) -> None:
+    affine = turned((0, 0, 0), (0.7, 0.7, 2.0))
+    write_series(tmp_path / "mr", even_volume(), affine, modality="MR")
+    assert find_scans([tmp_path / "mr"], None)[0].modality == "MR"
+    with pytest.raises(AmosError, match="DICOM says MR, --modality says CT"):
+        find_scans([tmp_path / "mr"], "CT")
+    write_series(tmp_path / "pet", even_volume(), affine, Modality="PT")
+    with pytest.raises(AmosError, match=r"no CT or MR series.*PT"):
+        find_scans([tmp_path / "pet"], None)
+
+
+def test_a_series_without_a_frame_of_reference_is_read(tmp_path: Path) -> None:
+    array, affine = even_volume(), turned((0, 0, 0), (0.7, 0.7, 2.0))
+    slices = write_series(tmp_path / "series", array, affine)
+    for ds in slices:
+        del ds.FrameOfReferenceUID
+    rewrite(tmp_path / "series", slices)
+    assert_same_in_space(converted(tmp_path / "series"), array, affine)
+
+
+def test_an_enhanced_file_with_all_slices_is_read(tmp_path: Path) -> None:
+    from highdicom.legacy import LegacyConvertedEnhancedCTImage
+    from pydicom.uid import generate_uid
+
+    array, affine = even_volume(), turned((10, 0, 0), (0.7, 0.8, 2.0))
+    slices = write_series(tmp_path / "single", array, affine)
+    enhanced = LegacyConvertedEnhancedCTImage(slices, generate_uid(), 5, generate_uid(), 1)
+    (tmp_path / "enhanced").mkdir()
+    enhanced.save_as(tmp_path / "enhanced/all.dcm")
+    assert_same_in_space(converted(tmp_path / "enhanced"), array, affine)
+    [scan] = find_scans([tmp_path / "enhanced/all.dcm"], None)
+    assert scan.name == "all"
