@@ -24,7 +24,7 @@ from amos_fl.report.compare import compare_runs
 from amos_fl.report.comparison import Comparison, Metric
 from amos_fl.report.latex import latex_document, latex_table
 from amos_fl.report.published import MARK, published_scores
-from amos_fl.report.tables import all_tables, markdown_page, rich_table
+from amos_fl.report.tables import TextTable, all_tables, markdown_page, rich_table
 from amos_fl.report.write import write_comparison
 from amos_fl.runs.record import Cost, RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
@@ -510,6 +510,17 @@ def test_latex_tables_are_whole_and_escaped(awkward: Comparison) -> None:
         assert all(line.replace(r"\&", "").count("&") == len(table.columns) - 1 for line in lines)
         bare = text.replace(r"\{", "").replace(r"\}", "")
         assert bare.count("{") == bare.count("}")
+
+
+def test_a_table_longer_than_a_page_goes_on_in_another() -> None:
+    long = TextTable("long", "Long", ("a", "b"), tuple((f"row {i}", "0.5") for i in range(80)), sections=(36, 40))
+    text = latex_table(long, synthetic=False)
+    assert text.count(r"\begin{table}") == 3
+    assert text.count("(continued)") == 2
+    assert text.count("row ") == 80
+    assert text.count(r"\midrule") == 4
+    labels = [line for line in text.splitlines() if line.startswith(r"\label")]
+    assert len(set(labels)) == 3
 
 
 def test_latex_compiles(tmp_path: Path, awkward: Comparison) -> None:

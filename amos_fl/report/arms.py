@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_json
 from amos_fl.metrics.scores import OrganScore
 from amos_fl.report.cases import CaseTable
 from amos_fl.report.comparison import METRICS, Arm, ArmKind, Metric, View
@@ -90,14 +91,17 @@ def _order(record: RunRecord) -> tuple[int, tuple[str, ...], str]:
 
 
 def _bundles(records: Iterable[RunRecord]) -> list[Bundle]:
-    """Families: the runs of one folder and seed, one per site; those of equal settings are seeds of one another."""
-    by_folder: dict[tuple[Path, int, int], list[RunRecord]] = defaultdict(list)
-    times: Counter[tuple[Path, int, tuple[str, ...]]] = Counter()
+    """Families: the runs of one folder, setting and seed, one per site; those that differ in the seed are one arm."""
+    by_folder: dict[tuple[Path, str, int], list[RunRecord]] = defaultdict(list)
+    times: Counter[tuple[Path, str, tuple[str, ...]]] = Counter()
     for record in sorted(records, key=_order):
-        parent, seed = record.folder.path.resolve().parent, record.config.seed
-        again = times[parent, seed, record.seen_sites]
-        times[parent, seed, record.seen_sites] += 1
-        by_folder[parent, seed, again].append(record)
+        parent = record.folder.path.resolve().parent
+        # What is each site's own within a family: who is held out, and a budget in rounds and steps.
+        shared = {k: v for k, v in settings_of(record).items() if k not in ("hold_out", "rounds", "local_steps")}
+        setting = sha256_of_json([shared, _begun_from(record)])
+        again = times[parent, setting, record.seen_sites]
+        times[parent, setting, record.seen_sites] += 1
+        by_folder[parent, setting, again].append(record)
     found: dict[str, Bundle] = defaultdict(list)
     for members in by_folder.values():
         settings = sorted({f"{record.settings_key()} {_begun_from(record)}" for record in members})

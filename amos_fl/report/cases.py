@@ -84,8 +84,8 @@ def _check_settings(first: RunRecord, record: RunRecord) -> None:
     if tolerances[0] != tolerances[1]:
         raise AmosError(
             f"{record.name}: its NSD has a tolerance of {tolerances[1]:g} mm, that of {first.name} "
-            f"{tolerances[0]:g} mm, and NSD at different tolerances cannot be compared; score one of them again with "
-            f"evaluation.tolerance_mm set to {tolerances[0]:g}"
+            f"{tolerances[0]:g} mm, and NSD at different tolerances cannot be compared; run one of them again with "
+            f"--set evaluation.tolerance_mm={tolerances[0]:g}"
         )
     if first.cohort.organs != record.cohort.organs:
         raise AmosError(f"{record.name}: its cohort has other organs than that of {first.name}; compare runs on one")

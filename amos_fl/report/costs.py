@@ -23,7 +23,7 @@ def _budget_note(arm: Arm, reference: Arm) -> str:
     name = f"the {arm.name.removesuffix(', at home')} models" if arm.view else arm.name
     if arm.kind == "finetune":
         return (
-            f"Budget: {name} come on top of the federated run that it began from, with {arm.cost.patches} patches at "
+            f"Budget: {name} come on top of the federated run that they began from, with {arm.cost.patches} patches at "
             "all sites together."
         )
     if arm.kind == "leave-one-out":

@@ -53,7 +53,7 @@ _WORDS: dict[str, _Words] = {
 
 
 def gaps_of(found: Means, arms: Sequence[Arm], reference: Arm) -> list[Gap]:
-    """All gaps that these arms have, the reference's first."""
+    """All gaps that these arms have, kind by kind, within a kind the reference's first."""
     main = [arm for arm in arms if arm.main]
     federated = sorted((arm for arm in main if arm.kind == "federated"), key=lambda arm: arm is not reference)
     gaps: list[Gap] = []
@@ -67,7 +67,7 @@ def gaps_of(found: Means, arms: Sequence[Arm], reference: Arm) -> list[Gap]:
     for arm in main:
         if not arm.view:
             gaps += _seen_minus_unseen(found, arm)
-    return gaps
+    return sorted(gaps, key=lambda gap: list(_WORDS).index(gap.kind))
 
 
 def _pairs(fed: Arm, main: Sequence[Arm]) -> Iterator[tuple[str, Arm, Arm]]:
@@ -152,14 +152,23 @@ def where(scope: Scope) -> str:
     return f"site {scope.name}" if scope.kind == "site" else f"{scope.name} scanners"
 
 
+def size(value: float, metric: Metric) -> str:
+    """How much more or less, in words that go on with "than".
+
+    >>> size(-0.0312, "dsc"), size(0.0001, "nsd")
+    ('0.031 DSC lower', 'hardly other (+0.0001 NSD)')
+    """
+    if abs(value) < 0.0005:
+        return f"hardly other ({value:+.4f} {metric.upper()})"
+    return f"{abs(value):.3f} {metric.upper()} {'higher' if value > 0 else 'lower'}"
+
+
 def _sentence(kind: str, a: Arm, b: Arm, scope: Scope, metric: Metric, estimate: Estimate) -> str:
-    words, unit = _WORDS[kind], metric.upper()
-    more = "higher" if estimate.value >= 0 else "lower"
-    size = f"{abs(estimate.value):.3f} {unit} {more}"
+    words, much = _WORDS[kind], size(estimate.value, metric)
     if kind == "seen - unseen":
-        said = f"On seen {scope.modality} scanners {a.name} scores {size} than on unseen ones"
+        said = f"On seen {scope.modality} scanners {a.name} scores {much} than on unseen ones"
     else:
-        said = f"On {where(scope)} {_subject(a)} scores {size} than {_subject(b)}"
+        said = f"On {where(scope)} {_subject(a)} scores {much} than {_subject(b)}"
     said = f"{said} {evidence(estimate)}"
     if not estimate.has_interval:
         return f"{said}."

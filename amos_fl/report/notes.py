@@ -6,7 +6,7 @@ from itertools import groupby
 from amos_fl.report.arms import settings_of
 from amos_fl.report.comparison import LEAST_SEEDS, Arm, Comparison, Difference, Gap
 from amos_fl.report.costs import budget_notes
-from amos_fl.report.gap import evidence, where
+from amos_fl.report.gap import evidence, size, where
 from amos_fl.report.statistics import LEAST_CASES
 from amos_fl.runs.record import RunRecord
 
@@ -21,10 +21,11 @@ def notes_of(comparison: Comparison) -> list[str]:
     notes += _differing_settings(comparison, reference)
     few = [arm for arm in comparison.main_arms if len(arm.seeds) < LEAST_SEEDS]
     if few:
-        seeds = ", ".join(f"{arm.name}: {len(arm.seeds)}" for arm in few)
+        numbers = sorted({len(arm.seeds) for arm in few})
+        names = "" if len(few) == len(comparison.main_arms) else f" of {', '.join(arm.name for arm in few)}"
         notes.append(
-            f"No arm is called better on fewer than {LEAST_SEEDS} seeds, because another seed may turn the difference "
-            f"round (seeds of {seeds})."
+            f"No arm is called better on fewer than {LEAST_SEEDS} seeds, because another seed may turn a difference "
+            f"round; here there {'is' if numbers == [1] else 'are'} {' or '.join(map(str, numbers))}{names}."
         )
     for arm in comparison.arms:
         if not arm.view and not arm.site and len(arm.runs) > len(arm.seeds):
@@ -101,11 +102,8 @@ def _headline(comparison: Comparison, gaps: list[Gap]) -> list[Gap]:
 
 def _tested(comparison: Comparison, d: Difference) -> str:
     scope = next(scope for scope in comparison.scopes if scope.name == d.scope)
-    more = "higher" if d.estimate.value >= 0 else "lower"
-    said = (
-        f"On {where(scope)} {d.arm} scores {abs(d.estimate.value):.3f} {d.metric.upper()} {more} than {d.reference} "
-        f"{evidence(d.estimate)}"
-    )
+    much = size(d.estimate.value, d.metric)
+    said = f"On {where(scope)} {d.arm} scores {much} than {d.reference} {evidence(d.estimate)}"
     verdicts = {
         "better": f"it is better there (p = {d.p_holm:.3f} after Holm's correction; all its seeds above all others)",
         "worse": f"it is worse there (p = {d.p_holm:.3f} after Holm's correction; all its seeds below all others)",

@@ -240,19 +240,19 @@ def _costs(c: Comparison) -> TextTable:
         whole = (cost.rounds, cost.steps, cost.sequential_steps, cost.patches)
         megabytes = (f"{cost.bytes_down / 1e6:.1f}", f"{cost.bytes_up / 1e6:.1f}")
         scores = (_short(c.cell(arm.name, scope.name, metric)) for scope in groups)
-        return (arm.name, *map(str, whole), *megabytes, f"{cost.seconds:.0f}", *scores)
+        return (arm.name.removesuffix(", at home"), *map(str, whole), *megabytes, f"{cost.seconds:.0f}", *scores)
 
     arms = [arm for arm in c.main_arms if arm.view != "elsewhere"]
     return TextTable(
         "costs",
         "What each arm cost",
         (
-            *("arm", "rounds", "steps", "in sequence", "patches", "MB to sites", "MB back", "s in rounds"),
+            *("arm", "rounds", "steps", "in sequence", "patches", "MB down", "MB up", "seconds"),
             *(f"{metric.upper()} {scope.name}" for scope in groups),
         ),
         tuple(map(row, arms)),
-        "Of one seed, all runs of an arm together. Steps in sequence must wait for one another; seconds are those of "
-        "the rounds, one site after another where the engine has them so, without scoring.",
+        "Of one seed, all runs of an arm together. Steps in sequence must wait for one another. MB of weights to the "
+        "sites (down) and back (up). Seconds of the rounds, one site after another where the engine has them so; no scoring.",
     )
 
 
@@ -279,7 +279,11 @@ def rich_table(table: TextTable) -> "Table":
     made = Table(title=table.title, title_justify="left", title_style="bold", header_style="bold")
     made.caption, made.caption_justify = table.note or None, "left"
     for i, column in enumerate(table.columns):
-        made.add_column(column, justify="left" if i < table.names else "right", overflow="fold")
+        named = i < table.names
+        longest = max((len(row[i]) for row in table.rows), default=0)
+        made.add_column(
+            column, justify="left" if named else "right", overflow="fold", min_width=min(18, longest) if named else None
+        )
     for i, row in enumerate(table.rows):
         if i in table.sections:
             made.add_section()
