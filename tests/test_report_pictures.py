@@ -1,6 +1,7 @@
 """The planes that a site keeps of a case, and their outlines."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,18 @@ from hypothesis import given
 from hypothesis.extra.numpy import arrays
 from matplotlib.path import Path as Polygon
 
+from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
-from amos_fl.report.pictures import best_planes, grey_levels, load_planes, planes_of, save_planes
+from amos_fl.inference.evaluate import reference_of
+from amos_fl.report.pictures import (
+    best_planes,
+    grey_levels,
+    keep_picture,
+    load_planes,
+    planes_of,
+    save_planes,
+    window_of,
+)
 from amos_fl.report.slices import outline, plane_svg
 from amos_fl.volumes.nifti import Volume
 
@@ -70,8 +81,10 @@ def test_the_picture_shows_the_plane_that_it_names() -> None:
 
 
 def test_ct_is_shown_in_an_abdominal_window_and_mr_by_its_own_levels() -> None:
-    assert grey_levels(np.array([-1000.0, -135.0, 40.0, 215.0, 900.0]), "CT").tolist() == [0, 0, 127, 255, 255]
-    faint = grey_levels(np.linspace(0, 9, 1000, dtype=np.float32), "MR")
+    hu = np.array([-1000.0, -135.0, 40.0, 215.0, 900.0])
+    assert grey_levels(hu, window_of(hu, "CT")).tolist() == [0, 0, 127, 255, 255]
+    signal = np.linspace(0, 9, 1000, dtype=np.float32)
+    faint = grey_levels(signal, window_of(signal, "MR"))
     assert faint.min() == 0
     assert faint.max() == 255
 
@@ -89,6 +102,18 @@ def test_planes_read_back_as_they_were(tmp_path: Path) -> None:
         )
         for part in ("grey", "label", "prediction"):
             assert np.array_equal(getattr(before, part), getattr(after, part))
+
+
+def test_organs_that_nobody_annotated_are_not_drawn(tiny_cohort: Cohort, tmp_path: Path) -> None:
+    case = replace(tiny_cohort.of(split="test")[0], annotated=(1,))
+    reference = reference_of(case, (1, 2))
+    reference = replace(reference, array=np.where(reference.array == 1, reference.array, 0))
+    prediction = np.full(reference.shape, 2, np.uint8)
+    prediction[reference.array == 1] = 1
+    keep_picture(tmp_path, case, prediction, reference)
+    for plane in load_planes(tmp_path / f"{case.case}.npz"):
+        assert np.array_equal(plane.prediction, plane.label)
+        assert set(np.unique(plane.label)) == {0, 1}
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", None])

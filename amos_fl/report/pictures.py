@@ -13,7 +13,6 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
-from scipy import ndimage
 
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
@@ -45,13 +44,19 @@ class Plane:
     of: int
 
 
-def grey_levels(image: np.ndarray, modality: str) -> np.ndarray:
-    """A scan's voxels as uint8: CT in an abdominal window, MR between its 1st and 99th percentile above zero."""
+def window_of(image: np.ndarray, modality: str) -> tuple[float, float]:
+    """What is shown as black and as white: in CT an abdominal window, in MR the 1st and 99th percentile above zero."""
     if modality == "CT":
-        low, high = CT_WINDOW_HU
-    else:
-        above = image[image > 0]
-        low, high = np.percentile(above[:: max(1, above.size // 500_000)], (1, 99)) if above.size else (0.0, 1.0)
+        return CT_WINDOW_HU
+    some = image[:: max(1, image.shape[0] // 64)]
+    above = some[some > 0]
+    low, high = np.percentile(above, (1, 99)) if above.size else (0.0, 1.0)
+    return float(low), float(high)
+
+
+def grey_levels(image: np.ndarray, window: tuple[float, float]) -> UInt8[np.ndarray, "..."]:
+    """Voxels as grey levels between the ends of a window."""
+    low, high = window
     return (np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
 
 
@@ -84,26 +89,35 @@ def planes_of(image: Volume, label: np.ndarray, prediction: np.ndarray, modality
     scan = to_canonical(image)
     maps = [to_canonical(Volume(array, image.affine)).array for array in (label, prediction)]
     box = _around(np.maximum(maps[0], maps[1]), scan.spacing_mm)
-    inside_label, inside_prediction = maps[0][box], maps[1][box]
-    at = best_planes(inside_label, inside_prediction)
-    levels = grey_levels(scan.array, modality)[box]
-    extent_mm = max(n * mm for n, mm in zip(levels.shape, scan.spacing_mm, strict=True))
+    inside = maps[0][box], maps[1][box]
+    at = best_planes(*inside)
+    window = window_of(scan.array, modality)
+    extent_mm = max(n * mm for n, mm in zip(inside[0].shape, scan.spacing_mm, strict=True))
     pixel_mm = max(FINEST_PIXEL_MM, min(scan.spacing_mm), extent_mm / LONGEST_PIXELS)
     planes = []
     for view, axis in zip(VIEWS, (2, 1, 0), strict=True):
         spacing = [mm for a, mm in enumerate(scan.spacing_mm) if a != axis]
-        shown = [
-            _upright(np.take(volume, at[axis], axis), spacing, pixel_mm, smooth=volume is levels)
-            for volume in (levels, inside_label, inside_prediction)
-        ]
-        planes.append(Plane(view, *shown, pixel_mm=pixel_mm, position=at[axis] + box[axis].start, of=scan.shape[axis]))
+        here = tuple(at[axis] if a == axis else slice(None) for a in range(3))
+        grey = grey_levels(scan.array[box][here], window)
+        planes.append(
+            Plane(
+                view,
+                grey=_upright(grey, spacing, pixel_mm, smooth=True),
+                label=_upright(inside[0][here], spacing, pixel_mm, smooth=False),
+                prediction=_upright(inside[1][here], spacing, pixel_mm, smooth=False),
+                pixel_mm=pixel_mm,
+                position=at[axis] + box[axis].start,
+                of=scan.shape[axis],
+            )
+        )
     return planes
 
 
 def _around(organs: np.ndarray, spacing_mm: Sequence[float]) -> tuple[slice, slice, slice]:
     """The box around all organs and a margin of the body; the whole scan where there are none."""
-    found = ndimage.find_objects((organs > 0).astype(np.uint8), max_label=1)[0]
-    sides = found or tuple(slice(0, n) for n in organs.shape)
+    marked = organs > 0
+    lines = [np.flatnonzero(marked.any(axis=tuple(b for b in range(3) if b != a))) for a in range(3)]
+    sides = [slice(at[0], at[-1] + 1) if len(at) else slice(0, n) for at, n in zip(lines, organs.shape, strict=True)]
     x, y, z = (
         slice(max(0, side.start - round(MARGIN_MM / mm)), min(n, side.stop + round(MARGIN_MM / mm)))
         for side, n, mm in zip(sides, organs.shape, spacing_mm, strict=True)
@@ -154,10 +168,14 @@ def load_planes(path: Path) -> list[Plane]:
 
 
 def keep_picture(folder: Path, case: Case, prediction: np.ndarray, reference: Volume) -> None:
-    """Write the planes of a scored case to `folder/CASE.npz`.
+    """Write the planes of a scored case to `folder/CASE.npz`, without organs that nobody annotated in it.
 
     Raises:
         AmosError: the scan cannot be read.
     """
     image = read_image(case.image)
-    save_planes(folder / f"{case.case}.npz", planes_of(image, reference.array, prediction, case.modality))
+    # What nobody looked for is neither right nor wrong.
+    values = np.arange(256, dtype=np.uint8)
+    values[~np.isin(values, case.annotated)] = 0
+    planes = planes_of(image, reference.array, values[prediction], case.modality)
+    save_planes(folder / f"{case.case}.npz", planes)
