@@ -35,22 +35,9 @@ def next_out(strategy: str) -> Path:
 
 def with_device(config: RunConfig) -> RunConfig:
     """The settings with `auto` resolved, and a device that this machine has."""
-    import torch
+    from amos_fl.device import device_named
 
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind, _, index = device.partition(":")
-        if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
-            raise ValueError
-        if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
-            raise AmosError(f"device {device}: this machine has no such GPU; use --device cpu")
-        if kind == "mps" and not torch.backends.mps.is_available():
-            raise AmosError("device mps: this machine has none; use --device cpu")
-    except ValueError:
-        raise AmosError(f"device {device!r} is none; use cpu, cuda, cuda:1 or auto") from None
-    return config.model_copy(update={"device": device})
+    return config.model_copy(update={"device": device_named(config.device)})
 
 
 def taking_part(cohort: Cohort, config: RunConfig) -> Cohort:
