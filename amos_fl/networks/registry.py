@@ -14,7 +14,7 @@ from amos_fl.volumes.plan import Plan
 
 MODELS: dict[str, str] = {
     "unet": "3D U-Net of the AMOS paper (Table 4), as nnU-Net builds it",
-    "small": "a U-Net of few feature maps and, at the patch's resolution, few convolutions, for CPUs",
+    "small": "a U-Net of few feature maps, and fewest at the patch's resolution, for CPUs",
 }
 """What `--model` accepts, and what each is."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from jaxtyping import Float
+from monai.networks.blocks.dynunet_block import UnetBasicBlock
 from monai.networks.nets.dynunet import DynUNet
 from torch import Tensor, nn
 
@@ -11,6 +12,9 @@ from amos_fl.volumes.plan import Plan, Triple
 
 PAPER_FILTERS = (32, 64, 128, 256, 320, 320)
 """Feature maps per stage of nnU-Net's 3D U-Net (Isensee et al. 2021), as AMOS used it."""
+
+NORM = ("INSTANCE", {"affine": True})
+ACTIVATION = ("leakyrelu", {"inplace": True, "negative_slope": 0.01})
 
 
 class UNet(DynUNet):
@@ -37,8 +41,8 @@ class UNet(DynUNet):
             strides=plan.strides,
             upsample_kernel_size=plan.strides[1:],
             filters=filters,
-            norm_name=("INSTANCE", {"affine": True}),
-            act_name=("leakyrelu", {"inplace": True, "negative_slope": 0.01}),
+            norm_name=NORM,
+            act_name=ACTIVATION,
             deep_supervision=True,
             deep_supr_num=stages - 2,
         )
@@ -71,17 +75,20 @@ SMALL_FILTERS = (16, 32, 64, 128)
 
 
 class SmallUNet(UNet):
-    """A U-Net of few feature maps, with one convolution where the U-Net has two at the patch's resolution.
+    """A U-Net of few feature maps, cheap where a CPU spends its time: at the patch's own resolution.
 
-    On a CPU the convolutions there take two thirds of a step; without two of the four it is a quarter shorter.
+    There it has one convolution on the way down and one on the way up, where the U-Net has two each, and the way
+    down and the way up bring half of `SMALL_FILTERS[0]` channels each to the last one.
     """
 
     def __init__(self, plan: Plan, organ_count: int):
         filters = _per_stage(SMALL_FILTERS, plan)
         super().__init__(plan, organ_count, filters)
-        width, kernel = filters[0], plan.kernels[0]
-        self.input_block = _convolution(1, width, kernel)
-        self.upsamples[-1].conv_block = _convolution(2 * width, width, kernel)
+        full, half, stride = filters[0], filters[0] // 2, plan.strides[1]
+        self.input_block = _convolution(1, half, plan.kernels[0])
+        self.downsamples[0] = UnetBasicBlock(3, half, filters[1], plan.kernels[1], stride, NORM, ACTIVATION)
+        self.upsamples[-1].transp_conv = nn.ConvTranspose3d(filters[1], half, stride, stride, bias=False)
+        self.upsamples[-1].conv_block = _convolution(full, full, plan.kernels[0])
         self.apply(self.initialize_weights)
 
 
@@ -94,7 +101,7 @@ def _convolution(inputs: int, outputs: int, kernel: Triple) -> nn.Module:
 
 
 def small_unet(plan: Plan, organ_count: int) -> nn.Module:
-    """The network for CPUs: 1.39 million parameters with 15 organs under the plan `coarse`."""
+    """The network for CPUs: 1.37 million parameters with 15 organs under the plan `coarse`."""
     return SmallUNet(plan, organ_count)
 
 
