@@ -252,7 +252,7 @@ def _costs(c: Comparison) -> TextTable:
         ),
         tuple(map(row, arms)),
         "Of one seed, all runs of an arm together. Steps in sequence must wait for one another. MB of weights to the "
-        "sites (down) and back (up). Seconds of the rounds, one site after another where the engine has them so; no scoring.",
+        "sites (down) and back (up). Seconds of the rounds without scoring, one site after another on one device.",
     )
 
 
