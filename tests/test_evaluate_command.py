@@ -48,22 +48,9 @@ def test_a_copied_model_needs_a_cohort_and_gives_the_same_scores(
     assert not any(case.seen for case in read_scores(tmp_path / "unseen/scores.csv"))
 
 
-def test_sites_split_and_tolerance_are_as_asked(
-    finished_run: Path, tiny_root: Path, store: Path, tmp_path: Path
-) -> None:
-    about = evaluated(
-        finished_run,
-        tmp_path / "out",
-        store,
-        "--sites",
-        "A,G",
-        "--split",
-        "val",
-        "--tolerance-mm",
-        "9",
-        "--seen",
-        "none",
-    )
+def test_sites_split_and_tolerance_are_as_asked(finished_run: Path, store: Path, tmp_path: Path) -> None:
+    asked = ("--sites", "A,G", "--split", "val")
+    about = evaluated(finished_run, tmp_path / "out", store, *asked, "--tolerance-mm", "9", "--seen", "none")
     cases = read_scores(tmp_path / "out/scores.csv")
     assert [(case.case, case.seen, case.split) for case in cases] == [
         ("a_val_7", False, "val"),

@@ -140,6 +140,18 @@ def test_a_series_without_a_frame_of_reference_is_read(tmp_path: Path) -> None:
     assert_same_in_space(converted(tmp_path / "series"), array, affine)
 
 
+@pytest.mark.parametrize("syntax", ["RLELossless", "JPEGLSLossless"])
+def test_compressed_slices_are_decoded(tmp_path: Path, syntax: str) -> None:
+    import pydicom.uid
+
+    array, affine = even_volume(), turned((0, 0, 0), (0.7, 0.7, 2.0))
+    slices = write_series(tmp_path / "series", array, affine)
+    for ds in slices:
+        ds.compress(getattr(pydicom.uid, syntax))
+    rewrite(tmp_path / "series", slices)
+    assert_same_in_space(converted(tmp_path / "series"), array, affine)
+
+
 def test_an_enhanced_file_with_all_slices_is_read(tmp_path: Path) -> None:
     from highdicom.legacy import LegacyConvertedEnhancedCTImage
     from pydicom.uid import generate_uid

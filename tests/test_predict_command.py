@@ -99,13 +99,16 @@ def test_the_modality_of_a_nifti_is_never_guessed(
     assert run(["predict", str(finished_run), str(scan), "-o", str(tmp_path / "out")]) == 2
     assert "add --modality CT or --modality MR" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    command = ["predict", str(finished_run), str(scan), "-o", str(tmp_path / "out"), "--cohort", str(tiny_root)]
-    assert run(command) == 0
-    assert run([*command, "--modality", "MR"]) == 2
+    command = ["predict", str(finished_run), str(scan), "-o", str(tmp_path / "out"), "--probabilities"]
+    listed = [*command, "--cohort", str(tiny_root)]
+    assert run(listed) == 0
+    assert run([*listed, "--modality", "MR"]) == 2
     assert "the cohort says CT, --modality says MR" in capsys.readouterr().err
-    assert run(["predict", str(finished_run), str(scan), "-o", str(tmp_path / "mr"), "--modality", "mr"]) == 0
-    first, second = (nib.Nifti1Image.from_filename(tmp_path / d / scan.name) for d in ("out", "mr"))
-    assert (np.asarray(first.dataobj) != np.asarray(second.dataobj)).any()
+    about = json.loads((tmp_path / "out/predict.json").read_text())
+    assert [found["modality"] for found in about["scans"].values()] == ["CT"]
+    before = next((tmp_path / "out").glob("*_probabilities.nii.gz")).read_bytes()
+    assert run([*command, "--modality", "mr", "--overwrite"]) == 0
+    assert next((tmp_path / "out").glob("*_probabilities.nii.gz")).read_bytes() != before
 
 
 def test_one_bad_file_is_named_and_the_others_are_predicted(

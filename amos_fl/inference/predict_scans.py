@@ -165,6 +165,8 @@ def _predict(
 ) -> _Drawn:
     path = scan.as_nifti(scratch)
     volume, notes = read_scan(path, scan.path.name, scan.modality)
+    shown = volume if files.preview is not None else None
+    del volume  # as large as the scan, and only a preview needs it again
     case = Case(scan.name, "predict", scan.modality, "test", path, None, ())
     prepared = prepare_case(case, model.plan, scratch / "store", ())
     settings, patch = wanted.inference, model.plan.patch
@@ -191,9 +193,9 @@ def _predict(
         probabilities=room.canonical if room else None,
     )
     picture = None
-    if files.preview is not None:
+    if shown is not None:
         where = "trained on a synthetic phantom; " if model.synthetic else ""
-        picture = preview(volume, label, scan.modality, model.organs, scan.name, f"{where}not for diagnosis")
+        picture = preview(shown, label, scan.modality, model.organs, scan.name, f"{where}not for diagnosis")
     return _Drawn(path, label, room, picture, notes)
 
 

@@ -97,7 +97,7 @@ def _files_at(path: Path) -> tuple[list[Path], list[Path]]:
 
 def _stem(path: Path) -> str:
     name = path.name
-    for suffix in (*SUFFIXES, ".dcm"):
+    for suffix in (*SUFFIXES, ".hdr", ".img", ".dcm"):
         name = name.removesuffix(suffix)
     return name
 
