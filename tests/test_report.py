@@ -160,6 +160,12 @@ def test_synthetic_scores_say_so_first_and_others_do_not(pages: Pages, tmp_path:
     assert page.index(PHANTOM_NOTE) < page.index('class="lead"')
 
 
+def test_pictures_of_patients_are_called_confidential(pages: Pages, tmp_path: Path) -> None:
+    assert "as confidential as the scans" in pages.run_page.read_text()
+    assert "as confidential as the scans" in pages.comparison_page.read_text()
+    assert "as confidential as the scans" not in page_of(replace(pages.run, synthetic=True), tmp_path)
+
+
 def test_every_page_says_that_it_is_no_medical_device(pages: Pages) -> None:
     for page in (pages.run_page, pages.comparison_page):
         assert re.search(r"neither .* medical device", page.read_text())

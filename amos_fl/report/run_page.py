@@ -188,7 +188,11 @@ def _key_numbers(record: RunRecord) -> list[dict[str, str]]:
     cost = record.cost
     exchanged = cost.bytes_down + cost.bytes_up
     more = f"{exchanged / 1e6:,.1f} MB exchanged".replace(",", "\u202f") if exchanged else "nothing exchanged"
-    spent = {"name": "time in rounds", "value": duration(cost.seconds), "more": f"{count(cost.steps).text} steps, {more}"}
+    spent = {
+        "name": "time in rounds",
+        "value": duration(cost.seconds),
+        "more": f"{count(cost.steps).text} steps, {more}",
+    }
     return [*numbers, spent]
 
 
@@ -215,7 +219,7 @@ def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Strategy", f"{config.strategy}{f' ({options})' if options else ''}, updates weighted by {config.weighting}"),
         (
             "Training",
-            f"{config.rounds} rounds of {config.local_steps} steps, {config.training.batch_size} patches each",
+            f"{config.rounds} rounds of {config.local_steps} steps of {config.training.batch_size} patches each",
         ),
         (
             "Network",
@@ -245,9 +249,7 @@ def _cohort_table(record: RunRecord) -> SortableTable:
 
 def _settings_table(record: RunRecord) -> SortableTable:
     rows = [[text(key), text(value)] for key, value in _flat(record.config.model_dump(mode="json"))]
-    return table(
-        "settings", "All settings, as in config.yaml", [Column("setting", False), Column("value", False)], rows
-    )
+    return table("settings", "All settings", [Column("setting", False), Column("value", False)], rows, "config.yaml")
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

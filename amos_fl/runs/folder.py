@@ -26,6 +26,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, sha256_of_json, whole_folder, write_json, write_text
 from amos_fl.runs.config import RunConfig, read_yaml, resolve
 from amos_fl.runs.events import StopFile
+from amos_fl.runs.source import source_commit
 from amos_fl.runs.weights import Arrays, read_arrays, save_arrays
 
 
@@ -151,13 +152,15 @@ class RunFolder:
 
 
 def versions() -> dict[str, str]:
-    """The versions of everything that decides the numbers of a run, and the machine's processor type."""
+    """The versions of everything that decides the numbers of a run, its commit if known, and the processor's type."""
     found = {"python": platform.python_version(), "machine": platform.machine(), "system": sys.platform}
     for package in ("amos-fl", "flwr", "torch", "monai", "nibabel", "numpy", "scipy", "blosc2", "ray"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "absent"
+    if commit := source_commit():
+        found["commit"] = commit
     return found
 
 

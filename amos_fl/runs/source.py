@@ -1,0 +1,23 @@
+"""Which commit of amos-fl is running, where it runs from a checkout."""
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@cache
+def source_commit(root: Path = _ROOT) -> str | None:
+    """The commit of the checkout at `root`, with `-dirty` where files differ from it; None where there is none.
+
+    Only `root` itself counts: a package that was installed somewhere inside another checkout has no commit.
+    """
+    if not (root / ".git").exists():
+        return None
+    describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
