@@ -1,8 +1,11 @@
 """`amos-fl compare` as a user types it, on runs that were carried out."""
 
+import contextlib
 import csv
+import io
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,22 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path, store: Path)
     return folder
 
 
+@dataclass(frozen=True)
+class Made:
+    """A comparison that was made once for several tests: its folder and what was printed."""
+
+    folder: Path
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, runs: Path) -> Made:
+    out, printed = tmp_path_factory.mktemp("made") / "out", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert run(arguments(runs, out)) == 0
+    return Made(out, printed.getvalue())
+
+
 def arguments(runs: Path, out: Path, *more: str) -> list[str]:
     return ["compare", *(str(runs / name) for name in ("fed", "pooled", "local")), "--out", str(out), *more]
 
@@ -34,13 +53,8 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_it_prints_the_answer_and_leaves_tables_latex_and_a_report(
-    tmp_path: Path, runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    capsys.readouterr()
-    assert run(arguments(runs, out, "--resamples", "200")) == 0
-    printed = capsys.readouterr().out
+def test_it_prints_the_answer_and_leaves_tables_latex_and_a_report(made: Made) -> None:
+    out, printed = made.folder, made.printed
     for words in ("DSC by arm", "DSC by site", "What each arm cost", "equal samples", "too few for an interval"):
         assert words in printed
     assert "pooled scores" in printed
@@ -52,11 +66,10 @@ def test_it_prints_the_answer_and_leaves_tables_latex_and_a_report(
     }
 
 
-def test_its_scores_and_costs_are_those_of_the_runs(tmp_path: Path, runs: Path) -> None:
-    assert run(arguments(runs, tmp_path / "out", "--resamples", "200")) == 0
+def test_its_scores_and_costs_are_those_of_the_runs(made: Made, runs: Path) -> None:
     found = {
         (row["arm"], row["scope"], row["metric"]): row["value"]
-        for row in rows(tmp_path / "out" / "scores.csv")
+        for row in rows(made.folder / "scores.csv")
         if not row["organ"]
     }
     compared = 0
@@ -68,25 +81,21 @@ def test_its_scores_and_costs_are_those_of_the_runs(tmp_path: Path, runs: Path) 
                     compared += 1
     assert compared >= 18
     ledger = [json.loads(line) for line in (runs / "fed/ledger.jsonl").read_text().splitlines()]
-    arms = {row["name"]: row for row in rows(tmp_path / "out" / "arms.csv")}
+    arms = {row["name"]: row for row in rows(made.folder / "arms.csv")}
     assert int(arms["fedavg"]["bytes_up"]) == sum(entry["bytes_up"] for entry in ledger)
     assert arms["pooled"]["patches"] == arms["fedavg"]["patches"] == arms["local, at home"]["patches"]
-    curves = [row for row in rows(tmp_path / "out" / "curves.csv") if row["run"] == "fed"]
+    curves = [row for row in rows(made.folder / "curves.csv") if row["run"] == "fed"]
     assert [row["round"] for row in curves] == ["3"]
     assert int(curves[-1]["bytes"]) == sum(entry["bytes_up"] + entry["bytes_down"] for entry in ledger)
 
 
-def test_a_second_comparison_is_the_same_and_takes_the_place_of_the_first(tmp_path: Path, runs: Path) -> None:
-    out = tmp_path / "out"
-    assert run(arguments(runs, out, "--resamples", "200")) == 0
-    before = {
-        path.name: path.read_bytes() for path in out.rglob("*.*") if path.suffix in (".csv", ".tex", ".json", ".md")
-    }
-    assert (
-        run(["compare", *(str(runs / n) for n in ("local", "pooled", "fed")), "--out", str(out), "--resamples", "200"])
-        == 0
-    )
-    assert {name: next(out.rglob(name)).read_bytes() for name in before} == before
+def test_a_second_comparison_is_the_same_and_takes_the_place_of_the_first(made: Made, runs: Path) -> None:
+    kept = (".csv", ".tex", ".json", ".md")
+    before = {path: path.read_bytes() for path in made.folder.rglob("*.*") if path.suffix in kept}
+    others_first = ["compare", *(str(runs / name) for name in ("local", "pooled", "fed"))]
+    assert run([*others_first, "--out", str(made.folder)]) == 0
+    assert len(before) > 20
+    assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.mark.parametrize(
