@@ -10,7 +10,7 @@ from amos_fl.phantom.release import demo_cases, write_release
 
 
 def embedded_cohort(
-    cache: Path, *, seed: int = 0, workers: int = 2, on_case: Callable[[int, int, str], None] | None = None
+    cache: Path, *, seed: int = 2, workers: int = 2, on_case: Callable[[int, int, str], None] | None = None
 ) -> Cohort:
     """The demonstration cohort of all eight scanners at `quick` size, with the paper's splits.
 
