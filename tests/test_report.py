@@ -14,8 +14,10 @@ from amos_fl.cli.main import run as amos_fl
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl.report import series
-from amos_fl.report.page import render, write_run_report
+from amos_fl.report.compare import compare_runs
+from amos_fl.report.page import render, write_comparison_report, write_run_report
 from amos_fl.report.run_page import chosen_examples, missing_cases, run_context, write_data
+from amos_fl.report.write import write_comparison
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 
@@ -272,3 +274,43 @@ def test_a_run_folder_that_is_not_finished_has_no_report(pages: Pages, tmp_path:
         (tmp_path / name).write_bytes((pages.run.folder.path / name).read_bytes())
     with pytest.raises(AmosError, match="not come to its end"):
         write_run_report(tmp_path)
+
+
+def test_a_run_without_any_score_still_has_a_page(pages: Pages, tmp_path: Path) -> None:
+    results = replace(pages.run.results, cases=[], sites=[], groups=[], organs=[])
+    cohort = replace(pages.run.cohort, cases=pages.run.cohort.of(split="train"))
+    folder = replace(pages.run.folder, path=tmp_path)
+    (tmp_path / "versions.json").write_bytes((pages.run.folder.path / "versions.json").read_bytes())
+    page = page_of(replace(pages.run, results=results, cohort=cohort, folder=folder), tmp_path)
+    assert "No test case was scored." in page
+    assert Outline(page).headings[1:] == ["What was run", "Learning curves", "Cost"]
+
+
+def test_a_run_without_unseen_scanners_says_that_nothing_is_known_of_them(pages: Pages, tmp_path: Path) -> None:
+    seen = [case for case in pages.run.results.cases if case.seen]
+    groups = [row for row in pages.run.results.groups if row.group == "seen"]
+    cohort = pages.run.cohort.only(pages.run.seen_sites)
+    record = replace(pages.run, cohort=cohort, results=replace(pages.run.results, cases=seen, groups=groups))
+    assert "nothing says how the network does on an unseen one" in page_of(record, tmp_path)
+
+
+def test_two_strategies_can_be_compared_without_any_baseline(pages: Pages, tmp_path: Path) -> None:
+    other = replace(pages.run, name="fedavg-002", config=pages.run.config.model_copy(update={"strategy": "fedprox"}))
+    comparison = compare_runs([pages.run, other], resamples=200)
+    write_comparison(comparison, tmp_path)
+    page = write_comparison_report(comparison, tmp_path).read_text()
+    assert "fedavg and fedprox" in Outline(page).headings[0].lower()
+    assert "The gap, taken apart" in page
+
+
+def test_a_comparison_of_synthetic_runs_says_so_first(pages: Pages, tmp_path: Path) -> None:
+    records = [
+        replace(pages.run, name=name, synthetic=True, config=config)
+        for name, config in (
+            ("one", pages.run.config),
+            ("two", pages.run.config.model_copy(update={"local_steps": 3})),
+        )
+    ]
+    comparison = compare_runs(records, resamples=200)
+    page = write_comparison_report(comparison, tmp_path).read_text()
+    assert page.index(PHANTOM_NOTE) < page.index('class="lead"')
