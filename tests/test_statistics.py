@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 
 from amos_fl.metrics.scores import OrganScore, Scores
 from amos_fl.randomness import generator
-from amos_fl.report.statistics import Estimate, Marks, draws_within, estimates, holm, means, paired_p
+from amos_fl.report.statistics import Estimate, Marks, draws_within, estimates, holm, means, paired_p, strata_of
 
 score = st.one_of(st.none(), st.floats(0, 1, width=16))
 
@@ -62,12 +62,12 @@ def test_runs_of_an_arm_count_for_the_cases_that_they_stand_for() -> None:
 
 def test_the_bootstraps_spread_is_the_standard_error_also_in_small_sites() -> None:
     random = random_of("error")
-    strata = ["A"] * 2 + ["B"] * 3 + ["C"] * 7
-    values = random.normal([0.5] * 2 + [0.7] * 3 + [0.9] * 7, 0.05)
+    strata = ["A"] * 3 + ["B"] * 4 + ["C"] * 5
+    values = random.normal([0.5] * 3 + [0.7] * 4 + [0.9] * 5, 0.05)
     weights = draws_within(strata, 100_000, random)
     assert weights is not None
     drawn = means(column(values), weights)[:, -1]
-    sites = [values[:2], values[2:5], values[5:]]
+    sites = [values[:3], values[3:7], values[7:]]
     wanted = math.sqrt(sum(len(v) * v.var(ddof=1) for v in sites)) / len(values)
     assert drawn.std() == pytest.approx(wanted, rel=0.02)
     assert drawn.mean() == pytest.approx(values.mean(), abs=3 * wanted / math.sqrt(100_000))
@@ -85,17 +85,18 @@ def test_the_interval_of_one_large_site_is_scipys_percentile_interval() -> None:
     assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.03 * width)
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
-    random = random_of("coverage")
-    strata = [site for site in "ABC" for _ in range(6)]
+@pytest.mark.parametrize("cases", [2, 4, 12])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(cases: int) -> None:
+    random = random_of(f"coverage {cases}")
+    strata = [site for site in "ABC" for _ in range(cases)]
     truth = {"A": 0.6, "B": 0.7, "C": 0.9}
     hits = 0
-    for _ in range(300):
+    for _ in range(400):
         values = np.array([random.normal(truth[site], 0.1) for site in strata])
-        drawn = means(column(values), draws_within(strata, 400, random))[:, :1]
-        found = estimates(np.array([values.mean()]), drawn, [18])[0]
+        drawn = means(column(values), draws_within(strata, 800, random))[:, :1]
+        found = estimates(np.array([values.mean()]), drawn, [len(strata)], strata=len(strata_of(strata)))[0]
         hits += found.low <= 2.2 / 3 <= found.high
-    assert 0.89 <= hits / 300 <= 0.98
+    assert 0.92 <= hits / 400 <= (0.985 if cases > 2 else 1.0)
 
 
 def test_a_site_with_one_case_widens_an_interval_and_never_narrows_it() -> None:

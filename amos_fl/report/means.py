@@ -11,7 +11,7 @@ from amos_fl.randomness import generator
 from amos_fl.report.arms import ArmScores
 from amos_fl.report.cases import CaseTable, rows_of
 from amos_fl.report.comparison import Cell, Metric, Scope, Spread
-from amos_fl.report.statistics import Marks, draws_within, estimates, means
+from amos_fl.report.statistics import Marks, draws_within, estimates, means, strata_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Mean:
     values: Float[np.ndarray, " organs+mean"]
     draws: Float[np.ndarray, "draw organs+mean"] | None
     cases: list[int]
+    strata: int  # the sites within which cases were drawn
 
 
 class Means:
@@ -80,12 +81,14 @@ class Means:
                 if marks is None:
                     continue
                 draws = None if weights is None else means(marks, weights)
-                mean = Mean(names[:-1], means(marks)[0], draws, marks.cases_per_organ())
+                mean = Mean(names[:-1], means(marks)[0], draws, marks.cases_per_organ(), len(strata_of(strata)))
                 # Differences by organ are taken in groups between main arms; elsewhere the mean's draws are enough.
                 if draws is not None and not (arm.arm.main and scope.kind == "group"):
                     mean = replace(mean, draws=draws[:, -1:])
                 self._kept[arm.arm.name, scope.name, metric] = mean
-                made = zip(names, estimates(mean.values, draws, mean.cases), missed, hallucinated, strict=True)
+                made = zip(
+                    names, estimates(mean.values, draws, mean.cases, mean.strata), missed, hallucinated, strict=True
+                )
                 self.cells += [Cell(arm.arm.name, scope.name, o, metric, e, m, h) for o, e, m, h in made]
 
     def _score_alike(self, scope: Scope) -> None:
@@ -101,9 +104,9 @@ class Means:
                 value = _mean_of_known([site.values[-1:] for site in sites])
                 draws = [site.draws for site in sites if site.draws is not None]
                 together = _mean_of_known(draws) if len(draws) == len(sites) else None
-                mean = Mean((), value, together, [sum(site.cases[-1] for site in sites)])
+                mean = Mean((), value, together, [sum(site.cases[-1] for site in sites)], len(sites))
                 self._kept[name, scope.name, metric] = mean
-                estimate = estimates(value, together, mean.cases)[0]
+                estimate = estimates(value, together, mean.cases, mean.strata)[0]
                 counted = [cells[name, site.name, metric] for site in members]
                 missed, hallucinated = (sum(getattr(c, of) for c in counted) for of in ("missed", "hallucinated"))
                 self.cells.append(Cell(name, scope.name, "", metric, estimate, missed, hallucinated))
