@@ -124,6 +124,7 @@ class Gap:
     """One part of the gap: the mean of `minuend` in its scope minus that of `subtrahend` in its own.
 
     `kind`: "pooled - federated" (what federation costs), "federated - local" (what it gives, at home and elsewhere),
+    "pooled - local" (the sum of these two),
     "seen - unseen" (one arm, two scopes: other patients), "trained on - left out" (the same cases of a scanner),
     "fine-tuned - federated".
     """
