@@ -238,20 +238,20 @@ def _costs(c: Comparison) -> TextTable:
     def row(arm: Arm) -> tuple[str, ...]:
         cost = arm.cost
         whole = (cost.rounds, cost.steps, cost.sequential_steps, cost.patches)
-        megabytes = (f"{cost.bytes_down / 1e6:.1f}", f"{cost.bytes_up / 1e6:.1f}")
+        megabytes = f"{cost.bytes_down / 1e6:.1f}/{cost.bytes_up / 1e6:.1f}"
         scores = (_short(c.cell(arm.name, scope.name, metric)) for scope in groups)
-        return (arm.name.removesuffix(", at home"), *map(str, whole), *megabytes, f"{cost.seconds:.0f}", *scores)
+        return (arm.name.removesuffix(", at home"), *map(str, whole), megabytes, f"{cost.seconds:.0f}", *scores)
 
     arms = [arm for arm in c.main_arms if arm.view != "elsewhere"]
     return TextTable(
         "costs",
         "What each arm cost",
         (
-            *("arm", "rounds", "steps", "in sequence", "patches", "MB down", "MB up", "seconds"),
+            *("arm", "rounds", "steps", "in a row", "patches", "MB down/up", "s"),
             *(f"{metric.upper()} {scope.name}" for scope in groups),
         ),
         tuple(map(row, arms)),
-        "Of one seed, all runs of an arm together. Steps in sequence must wait for one another. MB of weights to the "
+        "Of one seed, all runs of an arm together. Steps in a row must wait for one another. MB of weights to the "
         "sites (down) and back (up). Seconds of the rounds without scoring, one site after another on one device.",
     )
 
