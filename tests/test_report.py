@@ -188,6 +188,8 @@ def test_the_numbers_beside_the_page_are_the_ledgers(pages: Pages) -> None:
     losses = rows_of(folder / "learning_losses.csv")
     expected = [(e["round"], s, about["loss"]) for e in pages.run.ledger for s, about in e["sites"].items()]
     assert [(int(r["round"]), r["site"], float(r["loss"])) for r in losses] == expected
+    rounds = rows_of(folder / "rounds.csv")
+    assert [float(row["loss"]) for row in rounds] == [entry["loss"] for entry in pages.run.ledger]
     cost = rows_of(folder / "cost.csv")[-1]
     assert int(cost["bytes"]) == pages.run.cost.bytes_down + pages.run.cost.bytes_up
     assert int(cost["steps"]) == pages.run.cost.steps

@@ -1,7 +1,7 @@
 """The figures of a comparison, drawn like those of a run."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from markupsafe import Markup
@@ -26,15 +26,14 @@ def _style(place: int) -> tuple[str, str]:
 def _with_interval(axes: Axes, estimate: Estimate, at: float, colour: str, marker: str) -> None:
     if estimate.has_interval:
         axes.plot([estimate.low, estimate.high], [at, at], color=colour, linewidth=1.4)
-    axes.plot([estimate.value], [at], marker, color=colour, markersize=4.6)
+    axes.plot([estimate.value], [at], marker, color=colour, markersize=4.6, clip_on=False)
 
 
-def _legend(figure: Figure, arms: Sequence[Arm]) -> None:
-    handles = [
-        Line2D([], [], color=_style(i)[0], marker=_style(i)[1], markersize=4.6, linewidth=1.4) for i in range(len(arms))
-    ]
-    names = [arm.name for arm in arms]
-    figure.legend(handles, names, loc="outside upper left", ncols=4)
+def _legend(figure: Figure, arms: Sequence[Arm], places: Collection[int] | None = None) -> None:
+    """The arms' marks; only those at `places`, where given."""
+    shown = [i for i in range(len(arms)) if places is None or i in places]
+    handles = [Line2D([], [], color=_style(i)[0], marker=_style(i)[1], markersize=4.6, linewidth=1.4) for i in shown]
+    figure.legend(handles, [arms[i].name for i in shown], loc="outside upper left", ncols=4)
 
 
 def arms_by_scope(name: str, comparison: Comparison, scopes: Sequence[Scope]) -> Markup:
@@ -192,7 +191,7 @@ def cost_curves(name: str, arms: Sequence[Arm], curves: Sequence[CurvePoint]) ->
             axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         panels[0].set(ylabel="DSC")
         panels[0].set_ylim(0, top_of(scores))
-        _legend(figure, arms)
+        _legend(figure, arms, places.values())
         last = {point.run: point for point in curves}.values()
         told = " ".join(
             f"{p.run} after round {p.round} and {p.bytes / 1e6:.1f} MB: DSC {score(p.seen_dsc)} on seen, "

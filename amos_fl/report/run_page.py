@@ -43,6 +43,7 @@ def write_data(record: RunRecord, folder: Path) -> dict[str, str]:
     written = {
         "learning_losses": (series.LossPoint, series.loss_points(record)),
         "learning_scores": (series.ScorePoint, series.score_points(record)),
+        "rounds": (series.RoundRow, series.round_rows(record)),
         "heat_map": (series.Cell, series.cells(record)),
         "cases": (series.CaseRow, series.case_rows(record)),
         "gap": (series.GapRow, series.gap_rows(record)),
@@ -92,7 +93,7 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
         "learning_text": "Left: the mean loss of each site's steps in a round. Right: the mean DSC of the weights "
         "after a round, on the validation cases of seen scanners (solid) and the test cases of unseen ones (dashed), "
         f"which choose nothing. The losses are in {files['learning_losses']}.",
-        "rounds_table": _rounds_table(record, costs),
+        "rounds_table": _rounds_table(record, files["rounds"]),
         "cost_facts": _cost_facts(record),
         "cost": figures.cost_curves("cost", costs) if costs else "",
         "cost_text": "Mean over sites of their mean DSC, against what had been spent by then.",
@@ -268,26 +269,22 @@ def _versions_table(record: RunRecord) -> SortableTable:
     return table("versions", "What computed it", [Column("package", False), Column("version", False)], rows)
 
 
-def _rounds_table(record: RunRecord, costs: Sequence[series.CostPoint]) -> SortableTable:
-    scored = {point.round: point for point in costs}
-    rows = []
-    for entry in record.ledger:
-        point = scored.get(entry["round"])
-        dsc = (point.seen_dsc, point.unseen_dsc) if point else (math.nan, math.nan)
-        megabytes = (entry["bytes_down"] / 1e6, entry["bytes_up"] / 1e6)
-        rows.append(
-            [
-                count(entry["round"]),
-                number(entry["loss"]),
-                *map(number, dsc),
-                *(number(value, 1) for value in megabytes),
-                number(entry["seconds"], 1),
-                text(", ".join(entry["missing"]) or "–"),
-            ]
-        )
+def _rounds_table(record: RunRecord, file: str) -> SortableTable:
+    rows = [
+        [
+            count(row.round),
+            number(row.loss),
+            number(row.seen_dsc),
+            number(row.unseen_dsc),
+            number(row.bytes_down / 1e6, 1),
+            number(row.bytes_up / 1e6, 1),
+            number(row.seconds, 1),
+            text(row.missing or "–"),
+        ]
+        for row in series.round_rows(record)
+    ]
     names = ["round", "loss", "DSC seen", "DSC unseen", "MB to sites", "MB back", "seconds"]
-    columns = [*map(Column, names), Column("missing", False)]
-    return table("rounds", "Every round", columns, rows, f"{DATA_FOLDER}/cost.csv")
+    return table("rounds", "Every round", [*map(Column, names), Column("missing", False)], rows, file)
 
 
 def _cost_facts(record: RunRecord) -> list[tuple[str, str]]:

@@ -56,6 +56,20 @@ class CostPoint:
 
 
 @dataclass(frozen=True)
+class RoundRow:
+    """A round: the mean loss of its sites, what it exchanged, scores where it was scored, and who was missing."""
+
+    round: int
+    loss: float
+    seen_dsc: float
+    unseen_dsc: float
+    bytes_down: int
+    bytes_up: int
+    seconds: float
+    missing: str
+
+
+@dataclass(frozen=True)
 class Cell:
     """The test scores of one organ (or of `mean`) at one site, or over the sites of a `group`."""
 
@@ -151,6 +165,27 @@ def cost_points(record: RunRecord) -> list[CostPoint]:
             seen, unseen = (math.nan if mean is None else mean for mean in means)
             points.append(CostPoint(entry["round"], **spent, seen_dsc=seen, unseen_dsc=unseen))
     return points
+
+
+def round_rows(record: RunRecord) -> list[RoundRow]:
+    """Every round of the ledger."""
+    scored = {point.round: (point.seen_dsc, point.unseen_dsc) for point in cost_points(record)}
+    rows = []
+    for entry in record.ledger:
+        seen, unseen = scored.get(entry["round"], (math.nan, math.nan))
+        rows.append(
+            RoundRow(
+                round=entry["round"],
+                loss=entry["loss"],
+                seen_dsc=seen,
+                unseen_dsc=unseen,
+                bytes_down=entry["bytes_down"],
+                bytes_up=entry["bytes_up"],
+                seconds=entry["seconds"],
+                missing=" ".join(entry["missing"]),
+            )
+        )
+    return rows
 
 
 def group_of(case: CaseScores) -> str:
