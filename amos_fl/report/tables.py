@@ -238,7 +238,7 @@ def _costs(c: Comparison) -> TextTable:
     def row(arm: Arm) -> tuple[str, ...]:
         cost = arm.cost
         whole = (cost.rounds, cost.steps, cost.sequential_steps, cost.patches)
-        megabytes = f"{cost.bytes_down / 1e6:.1f}/{cost.bytes_up / 1e6:.1f}"
+        megabytes = f"{cost.bytes_down / 1e6:.1f} / {cost.bytes_up / 1e6:.1f}"
         scores = (_short(c.cell(arm.name, scope.name, metric)) for scope in groups)
         return (arm.name.removesuffix(", at home"), *map(str, whole), megabytes, f"{cost.seconds:.0f}", *scores)
 
