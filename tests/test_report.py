@@ -15,8 +15,9 @@ from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl.report import series
 from amos_fl.report.compare import compare_runs
+from amos_fl.report.examples import chosen_examples
 from amos_fl.report.page import render, write_comparison_report, write_run_report
-from amos_fl.report.run_page import chosen_examples, missing_cases, run_context, write_data
+from amos_fl.report.run_page import missing_cases, run_context, write_data
 from amos_fl.report.write import write_comparison
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE

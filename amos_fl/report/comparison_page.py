@@ -8,8 +8,9 @@ from typing import Any
 
 from amos_fl.report import comparison_figures as figures
 from amos_fl.report.comparison import Arm, Comparison, Metric, Scope
+from amos_fl.report.examples import case_planes, listed
 from amos_fl.report.figures import score, signed
-from amos_fl.report.run_page import case_planes, duration, listed
+from amos_fl.report.run_page import duration
 from amos_fl.report.slices import legend_line
 from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
 from amos_fl.report.statistics import Estimate
@@ -86,7 +87,7 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
             {
                 "svg": figures.arms_by_organ(f"organs-{place}", comparison, scope, metric),
                 "title": f"{metric.upper()} by organ on {scope.name}",
-                "text": f"Mean over the {scope.cases} test cases of {listed(scope.sites)}.",
+                "text": f"Mean over the test cases of {listed(scope.sites)} ({scope.cases}).",
             }
             for place, scope in enumerate(groups)
         ],
@@ -228,7 +229,10 @@ def _main_table(comparison: Comparison) -> SortableTable:
         cells = [comparison.cell(arm.name, scope.name, metric) for scope in scopes]
         estimates = [None if cell is None else cell.estimate for cell in cells]
         rows.append([text(arm.name), *map(_in_one, estimates)])
-    columns = [Column("arm", False), *(Column(f"{scope.name} ({scope.cases} cases)") for scope in scopes)]
+    columns = [
+        Column("arm", False),
+        *(Column(f"{scope.name} ({scope.cases})", what="in brackets the test cases") for scope in scopes),
+    ]
     return table("main-scores", f"Mean {metric.upper()} with its 95 % interval", columns, rows, "scores.csv")
 
 

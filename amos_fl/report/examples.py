@@ -1,0 +1,77 @@
+"""The cases that a page shows: each site's best, median and worst, with the planes that the site kept of them."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from amos_fl.errors import AmosError
+from amos_fl.metrics.scores import reported_organs
+from amos_fl.report import series
+from amos_fl.report.figures import score
+from amos_fl.report.pictures import load_planes
+from amos_fl.report.series import CaseRow
+from amos_fl.report.slices import plane_svg
+from amos_fl.runs.record import RunRecord
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    >>> listed(["A"]), listed(["A", "B", "C"])
+    ('A', 'A, B and C')
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
+
+
+def chosen_examples(rows: Sequence[CaseRow]) -> list[tuple[str, CaseRow]]:
+    """Best, median (the better of the middle two) and worst of a site's cases; fewer where it has fewer."""
+    ranked = sorted((r for r in rows if not math.isnan(r.dsc)), key=lambda r: (-r.dsc, r.case))
+    if len(ranked) < 2:
+        return [("Only case", row) for row in ranked]
+    middle = [("Median", ranked[(len(ranked) - 1) // 2])] if len(ranked) > 2 else []
+    return [("Best", ranked[0]), *middle, ("Worst", ranked[-1])]
+
+
+def site_examples(record: RunRecord) -> list[dict[str, Any]]:
+    """For every site its examples as a template shows them; a case without a picture has no planes."""
+    rows = series.case_rows(record)
+    scores = {case.case: case for case in record.results.cases}
+    organs, sites = record.cohort.organs, []
+    for place, (site, group, modality) in enumerate(series.site_order(record.results.cases)):
+        mine = [r for r in rows if (r.site, r.group, r.modality) == (site, group, modality)]
+        cases = []
+        for rank, row in chosen_examples(mine):
+            name = f"case-{place}-{rank.split()[0].lower()}"
+            counted = {
+                organs[o]: s.dsc
+                for o, s in scores[row.case].scores.items()
+                if o in reported_organs(organs, modality) and not math.isnan(s.dsc)
+            }
+            worst = sorted(counted.items(), key=lambda item: (item[1], item[0]))[:3]
+            said = listed([f"{organ} {score(dsc)}" for organ, dsc in worst])
+            cases.append(
+                {
+                    "rank": rank,
+                    "case": row.case,
+                    "text": f"Mean DSC {score(row.dsc, 3)}, NSD {score(row.nsd, 3)}. Lowest DSC: {said}.",
+                    "planes": case_planes(record, site, row.case, f"{rank} case {row.case} of site {site}", name),
+                }
+            )
+        sites.append({"heading": f"{site}, {modality}, {group}", "cases": cases})
+    return sites
+
+
+def case_planes(record: RunRecord, site: str, case: str, title: str, name: str) -> list[dict[str, Any]]:
+    """The planes that a run kept of a case, as a template shows them; empty where it kept none."""
+    try:
+        planes = load_planes(record.folder.site(site) / "pictures" / f"{case}.npz")
+    except AmosError:
+        return []
+    return [
+        {
+            # Equal heights side by side: each plane is as wide as its own proportions ask for.
+            "share": f"{plane.grey.shape[1] / plane.grey.shape[0]:.3f}",
+            "svg": plane_svg(plane, record.cohort.organs, f"{name}-{plane.view}", f"{title}, {plane.view}"),
+        }
+        for plane in planes
+    ]
