@@ -28,6 +28,7 @@ from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan
 from amos_fl.volumes.prepare import prepare_cases
 from amos_fl.volumes.store import PreparedCase
+from amos_fl_clients.guard import GuardedApp
 from amos_fl_clients.messages import (
     ARRAYS,
     PROXIMAL_MU,
@@ -41,6 +42,8 @@ from amos_fl_clients.messages import (
     value_of,
     views_of,
 )
+from amos_fl_clients.policy import check_not_paused, shared_name
+from amos_fl_clients.replies import ArrayForm, names_and_forms
 from amos_fl_clients.settings import SiteSettings
 from amos_fl_clients.state import load_momentum, save_momentum
 
@@ -61,6 +64,12 @@ def _loaded_network(message: Message, task: Task, device: str) -> nn.Module:
     network = _network(task.model, task.plan.model_dump_json(), len(task.organs), device)
     load_arrays(network, views_of(message.content.array_records[ARRAYS]))
     return network
+
+
+def _form(settings: SiteSettings, task: Task) -> dict[str, ArrayForm]:
+    """The arrays that an update of this task has to consist of."""
+    network = _network(task.model, task.plan.model_dump_json(), len(task.organs), settings.device)
+    return names_and_forms(network.state_dict())
 
 
 def _own_cohort(settings: SiteSettings) -> Cohort:
@@ -90,9 +99,9 @@ def make_client_app(
 
     `settings_of` finds the settings of the site that a Flower context stands for. `listener_of` gives
     the listener of the site's progress. `check` is called between steps, windows and cases, and may
-    raise Interrupted.
+    raise Interrupted. Requests beyond the site's settings are refused, and every one is in its audit log.
     """
-    app = ClientApp()
+    app = GuardedApp(settings_of, _form)
 
     @app.query("describe")
     def describe(message: Message, context: Context) -> Message:
@@ -104,6 +113,7 @@ def make_client_app(
 
         def on_case(done: int, total: int, case: str) -> None:
             check()
+            check_not_paused(settings)
             listen(SiteWork(settings.site, "prepare", 0, done, total))
 
         _prepare(settings, task, labelled, on_case)
@@ -127,6 +137,7 @@ def make_client_app(
 
         def on_step(report: StepReport) -> None:
             check()
+            check_not_paused(settings)
             if task.site_timeout_s is not None and time.perf_counter() - started > task.site_timeout_s:
                 raise SiteTimeout(f"it was stopped after {task.site_timeout_s:g} s, at step {report.step + 1}")
             done = report.step - first_step + 1
@@ -178,6 +189,10 @@ def make_client_app(
         network = _loaded_network(message, task, settings.device)
         torch.set_num_threads(task.training.threads)
 
+        def check_between_windows() -> None:
+            check()
+            check_not_paused(settings)
+
         def on_scored(case: Case, prediction: np.ndarray, reference: Volume) -> None:
             if settings.pictures is not None and split == "test":
                 with suppress(AmosError, OSError):  # a score counts without its picture
@@ -193,7 +208,7 @@ def make_client_app(
             overlap=task.overlap,
             mirror=task.mirror,
             batch_size=task.inference_batch_size,
-            check=check,
+            check=check_between_windows,
             on_case=lambda done, total: listen(SiteWork(settings.site, "evaluate", round_number, done, total)),
             on_scored=on_scored,
             save_to=settings.predictions if split == "test" else None,
@@ -202,14 +217,14 @@ def make_client_app(
         for result in results:
             reported = reported_organs(task.organs, result.modality)
             scores.add({organ: score for organ, score in result.scores.items() if organ in reported})
-        named = settings.share_case_scores == "named"
+        shared = settings.share_case_scores != "none"
         return reply_with(
             message,
             settings.site,
             metrics={WEIGHT: len(cases), "seconds": time.perf_counter() - started},
             scores=scores.to_dict(),
             modalities=sorted({case.modality for case in cases}),
-            cases=[_case_for_sharing(result) for result in results] if named else [],
+            cases=[_case_for_sharing(settings, result) for result in results] if shared else [],
         )
 
     return app
@@ -220,5 +235,6 @@ def _leave_address(settings: SiteSettings) -> None:
     write_json(settings.state / "process.json", {"pid": os.getpid(), "host": socket.gethostname()})
 
 
-def _case_for_sharing(result: CaseScore) -> dict[str, object]:
-    return {"case": result.case, "modality": result.modality, "scores": scores_to_json(result.scores)}
+def _case_for_sharing(settings: SiteSettings, result: CaseScore) -> dict[str, object]:
+    name = shared_name(settings, result.case)
+    return {"case": name, "modality": result.modality, "scores": scores_to_json(result.scores)}

@@ -1,16 +1,29 @@
-"""A site's own settings: where its scans and its state lie, and what it computes with."""
+"""A site's own settings: where its scans and its state lie, what it computes with, and what it allows."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 
+SHIPPED = "shipped"
+"""The name, among the apps that a site allows, of the Flower app that comes with its own amos-fl."""
+
+
+def _app(name: str) -> str:
+    name = name.strip().lower()
+    if name != SHIPPED and not re.fullmatch(r"[0-9a-f]{64}", name):
+        raise ValueError(f"must be {SHIPPED!r} or the SHA-256 of a Flower app, 64 hexadecimal digits")
+    return name
+
 
 class SiteSettings(BaseModel):
-    """What one site's app needs to know, and nothing of any other site."""
+    """What one site's app needs to know, and nothing of any other site; what no server can override."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -19,7 +32,16 @@ class SiteSettings(BaseModel):
     store: Path
     state: Path
     device: str = "cpu"
-    share_case_scores: Literal["none", "named"] = "none"
+    share_case_scores: Literal["none", "pseudonyms", "named"] = "none"
+    """Scores of single cases: not at all, under names that only this site can undo, or under the cases' own names."""
+    share_error_details: bool = False
+    """Whether an error travels in its own words, which may name files and cases. For simulations."""
+    refuse_evaluation_on: tuple[Split, ...] = ()
+    """Splits on which no network is scored; the site may train all the same."""
+    max_steps_per_round: int | None = Field(default=None, ge=0)
+    """A request for more optimizer steps in one round is refused; 0: this site trains nothing."""
+    allowed_apps: tuple[Annotated[str, AfterValidator(_app)], ...] = (SHIPPED,)
+    """The Flower apps that may run here: `shipped`, or the SHA-256 of others."""
     predictions: Path | None = None
     """A folder at the site for the predictions of its test cases; none: they are not kept."""
     pictures: Path | None = None
@@ -31,15 +53,35 @@ def write_settings(settings: SiteSettings, path: Path) -> None:
 
 
 def read_settings(path: Path) -> SiteSettings:
-    """Read a site's settings.
+    """Read a site's settings, as YAML or JSON; relative paths in them are relative to the file.
 
     Raises:
         AmosError: no such file or a setting that is none.
     """
     try:
-        return SiteSettings.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise AmosError(f"{path}: no such site settings") from None
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        raise AmosError(f"{path}: no such site settings, or no text") from None
+    except yaml.YAMLError:
+        raise AmosError(f"{path}: is neither YAML nor JSON; write one 'name: value' per line") from None
+    if not isinstance(data, dict):
+        raise AmosError(f"{path}: must hold settings, one 'name: value' per line")
+    try:
+        settings = SiteSettings.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise AmosError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise AmosError(f"{path}: {_in_words(error)}") from None
+    return settings.model_copy(update=_from(path.parent, settings))
+
+
+def _in_words(error: ValidationError) -> str:
+    first: Any = error.errors(include_url=False)[0]
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return f"no setting {key!r}; there are {', '.join(SiteSettings.model_fields)}"
+    return f"{key}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _from(folder: Path, settings: SiteSettings) -> dict[str, Path]:
+    """The settings that are relative paths, from `folder`."""
+    values = {name: getattr(settings, name) for name in ("cohort", "store", "state", "predictions", "pictures")}
+    return {name: folder / path for name, path in values.items() if path is not None and not path.is_absolute()}

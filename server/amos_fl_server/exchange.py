@@ -19,7 +19,7 @@ def failure_in_words(reason: str | None) -> str:
     text = (reason or "it gave no reason").replace("\\n", "\n")
     if "ActorDiedError" in text or "ActorUnavailable" in text or "actor died" in text.lower():
         return "its process died"
-    found = re.findall(r"amos_fl\.errors\.\w+: (.+)", text) or re.findall(r"Message: (.+)", text)
+    found = re.findall(r"amos_fl[\w.]*\.[A-Z]\w+: (.+)", text) or re.findall(r"Message: (.+)", text)
     if found:
         text = found[-1]
     text = re.sub(r"^<class '[^']+'>:<['\"]|['\"]>$", "", text.strip())

@@ -50,6 +50,7 @@ def lay_out_sites(folder: RunFolder, cohort: Cohort, config: RunConfig, store: P
             state=own / "state",
             device=config.device,
             share_case_scores="named",
+            share_error_details=True,
             predictions=folder.path.resolve() / "predictions" / site if config.evaluation.predictions else None,
             pictures=own / "pictures",
         )

@@ -1,0 +1,54 @@
+"""What a site says of its own errors: enough to act on for the server, with every path and name kept at the site."""
+
+import errno
+import traceback
+from datetime import UTC, datetime
+
+from amos_fl.errors import AmosError, SiteTimeout, TrainingDiverged
+from amos_fl_clients.audit import append_line
+from amos_fl_clients.policy import Refusal
+from amos_fl_clients.settings import SiteSettings
+
+ERROR_LOG = "errors.log"
+
+
+class SiteFailure(AmosError):  # noqa: N818 - named after what happened
+    """A site's error in words that may travel."""
+
+
+class ReplyWithheld(AmosError):  # noqa: N818 - named after what happened
+    """A reply that holds what no site sends, and was not sent. Its sentence names a record or an array, no value."""
+
+
+_TRAVELS_AS_IT_IS = (Refusal, ReplyWithheld, SiteFailure, SiteTimeout, TrainingDiverged)
+"""Errors whose sentences are made of numbers, splits, and the site's and arrays' names alone."""
+
+
+def words_that_may_travel(error: BaseException, site: str) -> str:
+    """The sentence that leaves the site for an error of any kind.
+
+    >>> words_that_may_travel(FileNotFoundError(2, "No such file", "/data/jane_doe.nii.gz"), "A")
+    "site A: a file of its own is missing or cannot be read (FileNotFoundError); the site's errors.log says more"
+    """
+    if isinstance(error, _TRAVELS_AS_IT_IS):
+        return str(error)
+    name = type(error).__name__
+    return f"site {site}: {_kind_of(error)} ({name}); the site's {ERROR_LOG} says more"
+
+
+def _kind_of(error: BaseException) -> str:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "it ran out of memory"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "no space is left on its disk"
+    if isinstance(error, OSError):
+        return "a file of its own is missing or cannot be read"
+    if isinstance(error, AmosError):
+        return "its scans, settings or state are not as they should be"
+    return "its program failed"
+
+
+def keep_details(settings: SiteSettings, error: BaseException) -> None:
+    """Add an error with its traceback to a log that stays at the site."""
+    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    append_line(settings.state / ERROR_LOG, f"{when} {''.join(traceback.format_exception(error)).rstrip()}\n")
