@@ -6,9 +6,9 @@ from pathlib import Path
 from federations import federate
 
 from amos_fl.cohort.table import Cohort
-from amos_fl.report.compare import compare_runs
+from amos_fl.comparison.compare import compare_runs
+from amos_fl.comparison.write import write_comparison
 from amos_fl.report.page import write_comparison_report, write_run_report
-from amos_fl.report.write import write_comparison
 from amos_fl.runs.record import RunRecord, read_runs
 
 

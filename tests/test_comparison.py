@@ -17,15 +17,15 @@ from made_runs import ORGANS, SITES, everything, made_cohort, made_run, noisy, w
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.scanners import modality_of, published_cases
 from amos_fl.cohort.table import Case, Cohort, Split
+from amos_fl.comparison.compare import compare_runs
+from amos_fl.comparison.comparison import Comparison, Metric
+from amos_fl.comparison.latex import latex_document, latex_table
+from amos_fl.comparison.published import MARK, published_scores
+from amos_fl.comparison.tables import TextTable, all_tables, markdown_page, rich_table
+from amos_fl.comparison.write import write_comparison
 from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import OrganScore
 from amos_fl.metrics.table import sums_of
-from amos_fl.report.compare import compare_runs
-from amos_fl.report.comparison import Comparison, Metric
-from amos_fl.report.latex import latex_document, latex_table
-from amos_fl.report.published import MARK, published_scores
-from amos_fl.report.tables import TextTable, all_tables, markdown_page, rich_table
-from amos_fl.report.write import write_comparison
 from amos_fl.runs.record import Cost, RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 

@@ -11,14 +11,14 @@ import pytest
 from reports import Pages
 
 from amos_fl.cli.main import run as amos_fl
+from amos_fl.comparison.compare import compare_runs
+from amos_fl.comparison.write import write_comparison
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl.report import series
-from amos_fl.report.compare import compare_runs
 from amos_fl.report.examples import chosen_examples
 from amos_fl.report.page import render, write_comparison_report, write_run_report
 from amos_fl.report.run_page import missing_cases, run_context, write_data
-from amos_fl.report.write import write_comparison
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 

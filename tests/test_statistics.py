@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from amos_fl.comparison.statistics import Estimate, Marks, draws_within, estimates, holm, means, paired_p, strata_of
 from amos_fl.metrics.scores import OrganScore, Scores
 from amos_fl.randomness import generator
-from amos_fl.report.statistics import Estimate, Marks, draws_within, estimates, holm, means, paired_p, strata_of
 
 score = st.one_of(st.none(), st.floats(0, 1, width=16))
 

@@ -26,11 +26,11 @@ def compare(
 ) -> None:
     """Compare finished runs on the same test cases: federated, centralized, local, fine-tuned, leave-one-out."""
     from amos_fl.cli.progress import plain_console
-    from amos_fl.report.compare import compare_runs
-    from amos_fl.report.comparison import METRICS, Metric
+    from amos_fl.comparison.compare import compare_runs
+    from amos_fl.comparison.comparison import METRICS, Metric
+    from amos_fl.comparison.tables import all_tables, rich_table
+    from amos_fl.comparison.write import check_out, write_comparison
     from amos_fl.report.page import write_comparison_report
-    from amos_fl.report.tables import all_tables, rich_table
-    from amos_fl.report.write import check_out, write_comparison
     from amos_fl.runs.record import read_runs
     from amos_fl.runs.summary import PHANTOM_NOTE
 

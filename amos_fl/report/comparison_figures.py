@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from amos_fl.report.comparison import Arm, Cell, Comparison, CurvePoint, Gap, Metric, Scope
+from amos_fl.comparison.comparison import Arm, Cell, Comparison, CurvePoint, Gap, Metric, Scope
+from amos_fl.comparison.statistics import Estimate
 from amos_fl.report.figures import around, grid_of_scores, panels_of, score, signed, top_of
 from amos_fl.report.palette import INK, MUTED, SERIES
-from amos_fl.report.statistics import Estimate
 from amos_fl.report.svg import page_style, to_svg
 
 _MARKERS = "osD^vPX*"

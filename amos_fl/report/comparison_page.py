@@ -1,4 +1,4 @@
-"""The page of a comparison. Its numbers are in the CSV files that `amos_fl.report.write` leaves beside it."""
+"""The page of a comparison. Its numbers are in the CSV files that `amos_fl.comparison.write` leaves beside it."""
 
 import math
 from collections.abc import Iterator
@@ -6,15 +6,15 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
+from amos_fl.comparison.comparison import Arm, Comparison, Metric, Scope
+from amos_fl.comparison.statistics import Estimate
+from amos_fl.comparison.tables import interval
 from amos_fl.report import comparison_figures as figures
-from amos_fl.report.comparison import Arm, Comparison, Metric, Scope
 from amos_fl.report.examples import case_planes, listed
 from amos_fl.report.figures import score, signed
 from amos_fl.report.run_page import duration
 from amos_fl.report.slices import legend_line
 from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
-from amos_fl.report.statistics import Estimate
-from amos_fl.report.tables import interval
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 

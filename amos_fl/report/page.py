@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     pass
 
 if TYPE_CHECKING:
-    from amos_fl.report.comparison import Comparison
+    from amos_fl.comparison.comparison import Comparison
 
 PAGE = "report.html"
 

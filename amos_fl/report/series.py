@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from amos_fl.comparison.statistics import Marks, draws_within, estimates, means, strata_of
 from amos_fl.files import whole_file
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, sums_of
 from amos_fl.randomness import generator
-from amos_fl.report.statistics import Marks, draws_within, estimates, means
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.selection import seen_and_unseen_dsc
 
@@ -253,17 +253,21 @@ def gap_rows(record: RunRecord, resamples: int = 2000) -> list[GapRow]:
         if not {("seen", modality), ("unseen", modality)} <= set(by_group):
             continue
         for metric in ("dsc", "nsd"):
-            values, draws, cases = [], [], []
+            values, draws, cases, strata = [], [], [], []
             for group in ("seen", "unseen"):
                 members = [c for c in record.results.cases if (group_of(c), c.modality) == (group, modality)]
                 random = generator(record.config.seed, "report", "gap", group, modality)
-                weights = draws_within([case.site for case in members], resamples, random)
+                sites = [case.site for case in members]
+                weights = draws_within(sites, resamples, random)
+                strata.append(len(strata_of(sites)))
                 marks = Marks.of([_matrix(members, record.cohort.organs, metric)])
                 values.append(float(means(marks)[0, -1]))
                 draws.append(None if weights is None else means(marks, weights)[:, -1:])
                 cases.append(marks.cases_per_organ()[-1])
             both = None if draws[0] is None or draws[1] is None else draws[0] - draws[1]
-            estimate = estimates(np.array([values[0] - values[1]]), both, [min(cases)])[0]
+            # The smaller group limits how well the difference is known.
+            fewest = cases.index(min(cases))
+            estimate = estimates(np.array([values[0] - values[1]]), both, [cases[fewest]], strata[fewest])[0]
             rows.append(
                 GapRow(
                     modality=modality,

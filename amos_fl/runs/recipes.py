@@ -23,5 +23,5 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Settings by model. A cohort of MR alone takes the plan `amos-mr` for `unet`."""
 
-DEMONSTRATION: dict[str, Any] = {"rounds": 30, "local_steps": 20, "evaluation": {"every": 15}}
+DEMONSTRATION: dict[str, Any] = {"rounds": 30, "local_steps": 20, "evaluation": {"every": 5}}
 """Rounds and steps of a run on the embedded phantom: under three minutes of training on two cores."""

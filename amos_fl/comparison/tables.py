@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from amos_fl.report.comparison import Arm, Cell, Comparison, Difference, Metric, Scope
-from amos_fl.report.published import MARK
-from amos_fl.report.statistics import Estimate
+from amos_fl.comparison.comparison import Arm, Cell, Comparison, Difference, Metric, Scope
+from amos_fl.comparison.published import MARK
+from amos_fl.comparison.statistics import Estimate
 from amos_fl.runs.summary import PHANTOM_NOTE, markdown_table, number
 
 if TYPE_CHECKING:

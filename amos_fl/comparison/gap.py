@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from amos_fl.report.comparison import LEAST_SEEDS, Arm, Gap, Metric, Scope
-from amos_fl.report.means import Means
-from amos_fl.report.statistics import Estimate, estimates
+from amos_fl.comparison.comparison import LEAST_SEEDS, Arm, Gap, Metric, Scope
+from amos_fl.comparison.means import Means
+from amos_fl.comparison.statistics import Estimate, estimates
 
 
 @dataclass(frozen=True)

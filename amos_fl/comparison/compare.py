@@ -7,17 +7,27 @@ from dataclasses import replace
 
 import numpy as np
 
+from amos_fl.comparison.arms import ArmScores, make_arms, with_reference
+from amos_fl.comparison.cases import CaseTable, common_cases, make_scopes
+from amos_fl.comparison.comparison import (
+    LEAST_SEEDS,
+    METRICS,
+    CaseRow,
+    Cell,
+    Comparison,
+    Difference,
+    Metric,
+    Scope,
+    Worst,
+)
+from amos_fl.comparison.costs import curves_of
+from amos_fl.comparison.gap import gaps_of
+from amos_fl.comparison.means import Means
+from amos_fl.comparison.notes import findings_of, notes_of
+from amos_fl.comparison.published import published_beside
+from amos_fl.comparison.statistics import Marks, estimates, holm, paired_p
 from amos_fl.errors import AmosError
 from amos_fl.randomness import generator
-from amos_fl.report.arms import ArmScores, make_arms, with_reference
-from amos_fl.report.cases import CaseTable, common_cases, make_scopes
-from amos_fl.report.comparison import LEAST_SEEDS, METRICS, CaseRow, Cell, Comparison, Difference, Metric, Scope, Worst
-from amos_fl.report.costs import curves_of
-from amos_fl.report.gap import gaps_of
-from amos_fl.report.means import Means
-from amos_fl.report.notes import findings_of, notes_of
-from amos_fl.report.published import published_beside
-from amos_fl.report.statistics import Marks, estimates, holm, paired_p
 from amos_fl.runs.record import RunRecord
 
 ALPHA = 0.05

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from amos_fl.comparison.arms import ArmScores
+from amos_fl.comparison.cases import CaseTable, rows_of
+from amos_fl.comparison.comparison import Cell, Metric, Scope, Spread
+from amos_fl.comparison.statistics import Marks, draws_within, estimates, means, strata_of
 from amos_fl.randomness import generator
-from amos_fl.report.arms import ArmScores
-from amos_fl.report.cases import CaseTable, rows_of
-from amos_fl.report.comparison import Cell, Metric, Scope, Spread
-from amos_fl.report.statistics import Marks, draws_within, estimates, means, strata_of
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from amos_fl.cohort.table import Modality
+from amos_fl.comparison.comparison import Scope
 from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import OrganScore, reported_organs
 from amos_fl.metrics.table import CaseScores
-from amos_fl.report.comparison import Scope
 from amos_fl.runs.record import RunRecord
 
 MODALITIES: tuple[Modality, ...] = ("CT", "MR")

@@ -15,8 +15,8 @@ from typing import cast
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.scanners import SCANNERS, modality_of, published_cases
 from amos_fl.cohort.table import Case, Cohort
-from amos_fl.report.cases import CaseTable, rows_of
-from amos_fl.report.comparison import Arm, Metric, PublishedScore, Scope
+from amos_fl.comparison.cases import CaseTable, rows_of
+from amos_fl.comparison.comparison import Arm, Metric, PublishedScore, Scope
 from amos_fl.runs.record import RunRecord
 
 MARK = "published, real AMOS"

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from amos_fl.report.comparison import Comparison
-from amos_fl.report.tables import TextTable
+from amos_fl.comparison.comparison import Comparison
+from amos_fl.comparison.tables import TextTable
 from amos_fl.runs.summary import PHANTOM_NOTE
 
 _SPECIAL = {

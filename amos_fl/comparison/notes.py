@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from itertools import groupby
 
-from amos_fl.report.arms import settings_of
-from amos_fl.report.comparison import LEAST_SEEDS, Arm, Comparison, Difference, Gap
-from amos_fl.report.costs import budget_notes
-from amos_fl.report.gap import evidence, size, where
-from amos_fl.report.statistics import LEAST_CASES
+from amos_fl.comparison.arms import settings_of
+from amos_fl.comparison.comparison import LEAST_SEEDS, Arm, Comparison, Difference, Gap
+from amos_fl.comparison.costs import budget_notes
+from amos_fl.comparison.gap import evidence, size, where
+from amos_fl.comparison.statistics import LEAST_CASES
 from amos_fl.runs.record import RunRecord
 
 _COMPARED_SETTINGS = ("model", "plan.", "training.", "evaluation.", "selection", "start_from")

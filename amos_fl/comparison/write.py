@@ -7,9 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from amos_fl.errors import AmosError
-from amos_fl.files import whole_file, write_json, write_text
-from amos_fl.report.comparison import (
+from amos_fl.comparison.comparison import (
     Arm,
     CaseRow,
     Cell,
@@ -21,9 +19,11 @@ from amos_fl.report.comparison import (
     Spread,
     Worst,
 )
-from amos_fl.report.latex import latex_document, latex_table
-from amos_fl.report.statistics import Estimate
-from amos_fl.report.tables import all_tables, markdown_page
+from amos_fl.comparison.latex import latex_document, latex_table
+from amos_fl.comparison.statistics import Estimate
+from amos_fl.comparison.tables import all_tables, markdown_page
+from amos_fl.errors import AmosError
+from amos_fl.files import whole_file, write_json, write_text
 from amos_fl.runs.record import Cost
 
 MARK_FILE = "comparison.json"

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from amos_fl.comparison.cases import CaseTable
+from amos_fl.comparison.comparison import METRICS, Arm, ArmKind, Metric, View
+from amos_fl.comparison.statistics import Marks
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
 from amos_fl.metrics.scores import OrganScore
-from amos_fl.report.cases import CaseTable
-from amos_fl.report.comparison import METRICS, Arm, ArmKind, Metric, View
-from amos_fl.report.statistics import Marks
 from amos_fl.runs.folder import open_run
 from amos_fl.runs.record import Cost, RunRecord
 

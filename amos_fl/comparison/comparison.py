@@ -1,14 +1,15 @@
 """A comparison of runs as data: what the tables, the CSV files, LaTeX and the report are written from.
 
-`compare_runs` (in `amos_fl.report.compare`) makes one. Everything in it is sorted and does not depend on the order in
-which the runs were given. Numbers that do not exist are NaN: no case counts, or fewer than six cases for an interval.
+`compare_runs` (in `amos_fl.comparison.compare`) makes one. Everything in it is sorted and does not depend on the order
+in which the runs were given. Numbers that do not exist are NaN: no case counts, or fewer than six cases for an
+interval.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from amos_fl.report.statistics import Estimate
+from amos_fl.comparison.statistics import Estimate
 from amos_fl.runs.config import Arm as ArmKind
 from amos_fl.runs.record import Cost, RunRecord
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from amos_fl.report.comparison import Arm, CurvePoint
+from amos_fl.comparison.comparison import Arm, CurvePoint
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.selection import macro_dsc
 
