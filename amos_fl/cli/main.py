@@ -12,6 +12,7 @@ import typer
 from amos_fl.cli.baselines import centralized, finetune, leave_one_out, local
 from amos_fl.cli.compare import compare
 from amos_fl.cli.data import data_app
+from amos_fl.cli.deploy import deploy_app
 from amos_fl.cli.evaluate import evaluate
 from amos_fl.cli.predict import predict
 from amos_fl.cli.report import report
@@ -30,6 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
+app.add_typer(deploy_app, name="deploy")
 app.command()(simulate)
 app.command()(centralized)
 app.command()(local)

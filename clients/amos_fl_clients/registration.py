@@ -8,7 +8,7 @@ activates nothing.
 from pathlib import Path
 
 from amos_fl.deploy.findings import Finding, holds, skipped, wrong
-from amos_fl.deploy.keys import fingerprint, read_private_key
+from amos_fl.deploy.keys import read_private_key, spoken_fingerprint
 from amos_fl.deploy.layout import AUTHORITY, SiteConnection
 
 IMPOSSIBLE_INTERVAL_S = -1.0
@@ -43,7 +43,7 @@ def ask_registered(folder: Path, connection: SiteConnection) -> Finding:
         if code == ApiErrorCode.FLEET_INVALID_HEARTBEAT_INTERVAL:
             return holds(CHECK, "the SuperLink knows this site's key")
         if code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
-            mark = fingerprint(key.public_key())
+            mark = spoken_fingerprint(key.public_key())
             return wrong(
                 CHECK,
                 f"the SuperLink does not know the key {mark}",

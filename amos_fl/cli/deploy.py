@@ -1,0 +1,219 @@
+"""`amos-fl deploy`: keys, certificates and folders of a deployment, and a check from a site's side."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from amos_fl.cli.settings import names
+from amos_fl.errors import AmosError
+
+if TYPE_CHECKING:
+    from amos_fl.cohort.table import Cohort
+    from amos_fl.deploy.enroll import Enrolled
+    from amos_fl.deploy.findings import Finding
+
+deploy_app = typer.Typer(help="Run a federation of separate hospitals: keys, bundles, checks.", no_args_is_help=True)
+
+DeploymentArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the deployment.")]
+SiteArgument = Annotated[str, typer.Argument(metavar="SITE", help="A site of the deployment, e.g. A.")]
+FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="The site's folder, as its bundle unpacks.")]
+
+DEMONSTRATION_WARNING = (
+    "The keys of all sites were made here: FOR THE DEMONSTRATION ONLY. "
+    "Whoever holds this folder can pose as any site; with real scans, every site makes its own key."
+)
+
+
+@deploy_app.command()
+def init(
+    root: DeploymentArgument,
+    cohort: Annotated[
+        str | None,
+        typer.Option(help="Divide these scans among the sites' folders: cohort.csv, its folder, or phantom."),
+    ] = None,
+    sites: Annotated[
+        str | None, typer.Option(help="The sites, e.g. A,B,C.  [default: those of the cohort, or A to H]")
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name or address of the SuperLink; the first is the one for hospitals. May be repeated."),
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="The SuperLink's port.  [default: 8000]")] = None,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="How long the SuperLink's certificate is good.")] = 365,
+    demo_keys: Annotated[
+        bool, typer.Option("--demo-keys", help="Make the keys of all sites here, for the demonstration only.")
+    ] = False,
+    renew_certificates: Annotated[
+        bool, typer.Option("--renew-certificates", help="Only renew the SuperLink's certificate; the authority stays.")
+    ] = False,
+) -> None:
+    """Make a deployment: its authority, the SuperLink's certificate, and a folder for each site."""
+    if renew_certificates:
+        if unused := [
+            option
+            for option, given in (
+                ("--cohort", cohort),
+                ("--sites", sites),
+                ("--port", port),
+                ("--demo-keys", demo_keys),
+            )
+            if given
+        ]:
+            raise AmosError(f"--renew-certificates renews the certificate alone; leave out {', '.join(unused)}")
+        _renew(root, host or [], days)
+        return
+    from amos_fl.deploy.create import PORT, create_deployment
+
+    found = _cohort(cohort)
+    wanted = names(sites) or list(found.sites if found else "ABCDEFGH")
+    deployment = create_deployment(
+        root,
+        wanted,
+        hosts=host or [],
+        port=port or PORT,
+        days=days,
+        cohort=found,
+        demonstration_keys=demo_keys,
+    )
+    typer.echo(f"wrote {root}: {len(deployment.sites)} sites ({', '.join(deployment.sites)})")
+    typer.echo(f"hospitals reach the SuperLink at {deployment.host}, port {deployment.port}")
+    if not host:
+        typer.echo("  that name holds on this machine alone; for other machines give --host")
+    _say_authority(root / "authority/ca.crt")
+    typer.echo(f"keep {root / 'authority'} off the SuperLink's machine; only renewing a certificate needs it")
+    if demo_keys:
+        typer.secho(DEMONSTRATION_WARNING, err=True, fg="red")
+    else:
+        first = deployment.sites[0]
+        typer.echo(f"next: amos-fl deploy bundle {root} {first} -o site-{first.lower()}.zip, and so for every site")
+
+
+def _renew(root: Path, hosts: list[str], days: int) -> None:
+    from amos_fl.deploy.certificates import read_certificate
+    from amos_fl.deploy.create import renew_certificate
+
+    deployment = renew_certificate(root, hosts=hosts, days=days)
+    ends = read_certificate(root / "superlink/server.crt").not_valid_after_utc
+    typer.echo(f"renewed {root / 'superlink/server.crt'}, valid until {ends:%Y-%m-%d}")
+    typer.echo(f"  for {', '.join(deployment.names)}")
+    typer.echo("restart the SuperLink; sites need nothing, because the authority is the same")
+
+
+def _say_authority(certificate: Path) -> None:
+    from amos_fl.deploy.certificates import certificate_fingerprint, read_certificate
+    from amos_fl.deploy.keys import spoken
+
+    typer.echo(f"authority:   {spoken(certificate_fingerprint(read_certificate(certificate)))}")
+
+
+def _cohort(text: str | None) -> "Cohort | None":
+    from amos_fl.cohort.table import read_cohort
+
+    if text is None:
+        return None
+    if text != "phantom":
+        return read_cohort(text)
+    from amos_fl.cli.settings import phantom
+
+    return phantom()
+
+
+@deploy_app.command()
+def enroll(
+    folder: FolderArgument,
+    site: Annotated[str | None, typer.Option(help="The site's name, where its bundle is not there yet.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Make another key in place of the present one.")] = False,
+) -> None:
+    """At a hospital: make this site's key here, and give out its public half alone."""
+    from amos_fl.deploy.enroll import enroll as make
+    from amos_fl.deploy.layout import AUTHORITY
+
+    done = make(folder, site, replace=replace)
+    typer.echo(f"site {done.site}: made its key, which stays in {folder}")
+    typer.echo(f"send this file to the coordinator: {done.public_key_file}")
+    _say_fingerprint(done)
+    if (folder / AUTHORITY).exists():
+        _say_authority(folder / AUTHORITY)
+    typer.echo("compare both with the coordinator over the phone")
+    if replace:
+        typer.echo("until the coordinator has registered it, this site cannot take part")
+
+
+@deploy_app.command()
+def register(
+    root: DeploymentArgument,
+    site: SiteArgument,
+    public_key: Annotated[Path, typer.Argument(metavar="PUB", help="The .pub file that the site sent.")],
+    replace: Annotated[bool, typer.Option("--replace", help="This key takes the place of the site's present one.")] = (
+        False
+    ),
+) -> None:
+    """At the coordinator: keep the public key that a site handed over."""
+    from amos_fl.deploy.enroll import register as keep
+
+    done = keep(root, site, public_key, replace=replace)
+    typer.echo(f"site {done.site}: registered as {done.public_key_file}")
+    _say_fingerprint(done)
+    _say_authority(root / "authority/ca.crt")
+    typer.echo("compare both with the site over the phone before it takes part")
+
+
+def _say_fingerprint(done: "Enrolled") -> None:
+    from amos_fl.deploy.keys import fingerprint, spoken_fingerprint
+
+    typer.echo(f"fingerprint: {spoken_fingerprint(done.public_key)}   ({fingerprint(done.public_key)})")
+
+
+@deploy_app.command()
+def bundle(
+    root: DeploymentArgument,
+    site: SiteArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write.  [default: site-SITE.zip]")
+    ] = None,
+) -> None:
+    """Pack exactly what one hospital needs, and nothing of the others'."""
+    from amos_fl.deploy.bundle import write_bundle
+    from amos_fl.deploy.layout import DEMONSTRATION_KEY, site_folder_name
+
+    out = out or Path(f"{site_folder_name(site)}.zip")
+    packed = write_bundle(root, site, out)
+    files = [name.partition("/")[2] for name in packed if not name.endswith("/")]
+    typer.echo(f"wrote {out} for site {site}: {', '.join(files)}")
+    _say_authority(root / "authority/ca.crt")
+    if any(name.endswith(DEMONSTRATION_KEY) for name in packed):
+        typer.secho(f"It holds a private key. {DEMONSTRATION_WARNING}", err=True, fg="red")
+
+
+@deploy_app.command()
+def check(
+    folder: FolderArgument,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for each answer.")] = 10.0,
+) -> None:
+    """At a hospital: try everything this site needs, and say what is wrong. Exit code 2 when something is."""
+    from amos_fl.deploy.check import check_site
+    from amos_fl_clients.registration import ask_registered
+
+    findings = check_site(folder, ask_registered, timeout_s=timeout)
+    _show(findings)
+    failed = sum(finding.outcome == "wrong" for finding in findings)
+    unknown = sum(finding.outcome == "not checked" for finding in findings)
+    rest = f", {unknown} not checked" if unknown else ""
+    typer.echo(
+        f"{len(findings)} checks: {failed} wrong{rest}" if failed else f"{len(findings)} checks: all is well{rest}"
+    )
+    if failed:
+        raise typer.Exit(2)
+
+
+def _show(findings: list["Finding"]) -> None:
+    from rich.table import Table
+
+    from amos_fl.cli.data import _console
+
+    table = Table("check", "", "what was found", "what to do")
+    styles = {"ok": "green", "wrong": "bold red", "not checked": "dim"}
+    for finding in findings:
+        table.add_row(finding.check, finding.outcome, finding.found, finding.remedy, style=styles[finding.outcome])
+    _console().print(table)

@@ -1,0 +1,65 @@
+"""One file with exactly what one hospital needs, and nothing of the others'."""
+
+import os
+import time
+import zipfile
+from pathlib import Path
+
+from amos_fl.deploy.create import make_site_folder
+from amos_fl.deploy.enroll import known_site
+from amos_fl.deploy.layout import (
+    AUTHORITY,
+    DEMONSTRATION_KEY,
+    INSTRUCTIONS,
+    PUBLIC_KEY,
+    SETTINGS,
+    SITE,
+    read_deployment,
+    site_folder,
+    site_folder_name,
+)
+from amos_fl.errors import AmosError
+from amos_fl.files import whole_file
+
+FILES = (SITE, AUTHORITY, INSTRUCTIONS)
+"""What every bundle holds. The settings are not in it: unpacking a newer bundle must not undo what a site decided."""
+DEMONSTRATION_FILES = (DEMONSTRATION_KEY, PUBLIC_KEY, SETTINGS)
+"""What `enroll` makes at a hospital, and a demonstration brings along."""
+FOLDERS = ("data", "state", "keys")
+
+
+def write_bundle(root: Path, site: str, out: Path) -> tuple[str, ...]:
+    """Pack a site's folder, as far as the hospital needs it; return the names in the archive.
+
+    The hospital's own key, scans and state are never packed. A key that was made centrally is, under the name that
+    says what it is for, and then the archive is readable by its owner alone.
+
+    Raises:
+        AmosError: no such site, or `out` exists.
+    """
+    deployment = read_deployment(root)
+    known_site(deployment.sites, site, root)
+    if out.is_dir():
+        out = out / f"{site_folder_name(site)}.zip"
+    if out.exists():
+        raise AmosError(f"{out}: there is such a file already; remove it, or name another with --out")
+    connection = make_site_folder(root, deployment, site)
+    files = [*FILES, *(DEMONSTRATION_FILES if connection.key == DEMONSTRATION_KEY else ())]
+    top = site_folder_name(site)
+    with whole_file(out) as beside:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in FOLDERS:
+                _add(archive, f"{top}/{name}/", b"", 0o40700 if name == "keys" else 0o40755)
+            for name in files:
+                mode = 0o100600 if name == DEMONSTRATION_KEY else 0o100644
+                _add(archive, f"{top}/{name}", (site_folder(root, site) / name).read_bytes(), mode)
+            names = tuple(archive.namelist())
+    return names
+
+
+def _add(archive: zipfile.ZipFile, name: str, data: bytes, mode: int) -> None:
+    entry = zipfile.ZipInfo(name, time.localtime()[:6])
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = mode << 16
+    archive.writestr(entry, data)

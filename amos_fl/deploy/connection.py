@@ -1,0 +1,294 @@
+"""The way from a site to its SuperLink, step by step: name, port, certificate, clock, answer, version.
+
+Only the standard library is used, because each step has to be told from the others; a client for HTTP reports them as
+one. Where HTTPS_PROXY names a proxy for the SuperLink, the steps go through it, as Flower does.
+"""
+
+import email.utils
+import http.client
+import json
+import socket
+import ssl
+import time
+import urllib.request
+from base64 import b64encode
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from cryptography import x509
+
+from amos_fl.deploy.certificates import read_certificate
+from amos_fl.deploy.findings import Finding, holds, skipped, wrong
+from amos_fl.deploy.layout import AUTHORITY, SiteConnection
+from amos_fl.errors import AmosError
+
+AHEAD_S, BEHIND_S = 5.0, 300.0
+"""How far a site's clock may be ahead of the SuperLink's and behind it; Flower refuses signatures beyond."""
+SOON_DAYS = 30
+_NAMES = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+_NOT_YET, _EXPIRED = 9, 10
+STEPS = ("name", "port", "certificate", "clock", "SuperLink", "version of flwr")
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where a connection goes first, and through which proxy."""
+
+    host: str
+    port: int
+    proxy: tuple[str, int] | None = None
+    proxy_headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def first(self) -> tuple[str, int]:
+        return self.proxy or (self.host, self.port)
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}" if ":" not in self.host else f"[{self.host}]:{self.port}"
+
+
+def way_to(connection: SiteConnection) -> Way:
+    """The way to a SuperLink, with the proxy that the environment names for it."""
+    way = Way(connection.host, connection.port)
+    proxy = urllib.request.getproxies().get("https")
+    if not proxy or urllib.request.proxy_bypass(connection.host):
+        return way
+    parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+    headers = ()
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        headers = (("Proxy-Authorization", f"Basic {b64encode(login).decode()}"),)
+    return replace(way, proxy=(parts.hostname or "", parts.port or 80), proxy_headers=headers)
+
+
+def check_connection(folder: Path, connection: SiteConnection, *, timeout_s: float = 10.0) -> list[Finding]:
+    """Try the way to the SuperLink step by step; what depends on a step that failed is not checked."""
+    way = way_to(connection)
+    findings = [_name(way)]
+    if findings[-1].outcome == "ok":
+        findings.append(_port(way, timeout_s))
+    if findings[-1].outcome == "ok":
+        certificate, trusted = _certificate(folder, way, timeout_s)
+        # Read even where the certificate is not trusted: a wrong clock makes a good certificate look expired.
+        findings += [certificate, _clock(way, timeout_s)]
+        if trusted is not None:
+            findings += _answers(way, trusted, connection, timeout_s)
+    failed = next((finding.check for finding in findings if finding.outcome == "wrong"), "a step before")
+    done = {finding.check for finding in findings}
+    return findings + [skipped(step, f"needs: {failed}") for step in STEPS if step not in done]
+
+
+def _name(way: Way) -> Finding:
+    host, port = way.first
+    whose = "the proxy" if way.proxy else "the SuperLink"
+    try:
+        found = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
+    except (OSError, UnicodeError):
+        return wrong(
+            "name",
+            f"{host}, the name of {whose}, is not known here",
+            "ask the network's administrators for a DNS entry (or a line in /etc/hosts), and the coordinator "
+            "whether the name in site.yaml is right",
+        )
+    through = f", through the proxy {host}" if way.proxy else ""
+    return holds("name", f"{host} is {', '.join(found[:3])}{through}")
+
+
+def _port(way: Way, timeout_s: float) -> Finding:
+    host, port = way.first
+    try:
+        _socket_to(way, timeout_s).close()
+    except ConnectionRefusedError:
+        return wrong(
+            "port",
+            f"{host} answers, but nothing listens at port {port}",
+            "ask the coordinator whether the SuperLink runs, and whether the port in site.yaml is right",
+        )
+    except TimeoutError:
+        return wrong(
+            "port",
+            f"port {port} of {host} does not answer within {timeout_s:g} s",
+            f"ask the network's administrators to allow connections outwards to {way.address}, "
+            "or name the proxy to use in HTTPS_PROXY",
+        )
+    except _ProxyRefusal as error:
+        return wrong(
+            "port",
+            f"the proxy {host} refuses to connect to {way.address} ({error})",
+            "ask the network's administrators to allow it, or name the SuperLink in NO_PROXY",
+        )
+    except OSError as error:
+        return wrong(
+            "port",
+            f"{host} cannot be reached ({error.strerror or type(error).__name__})",
+            "ask the network's administrators for a route to it",
+        )
+    return holds("port", f"port {way.port} of {way.host} is open")
+
+
+def _certificate(folder: Path, way: Way, timeout_s: float) -> tuple[Finding, ssl.SSLContext | None]:
+    """The finding, and where it is good the context to go on with."""
+    file = folder / AUTHORITY
+    again = "ask the coordinator for a new bundle, and compare the fingerprint of ca.crt over the phone"
+    try:
+        authority = read_certificate(file)
+        trusted = ssl.create_default_context(cafile=str(file))
+    except (AmosError, ssl.SSLError, OSError):
+        return wrong("certificate", f"{file.name} is missing or damaged", again), None
+    try:
+        with trusted.wrap_socket(_socket_to(way, timeout_s), server_hostname=way.host) as secured:
+            ends = _end_of(secured)
+    except ssl.SSLCertVerificationError as error:
+        return _not_trusted(error.verify_code, way, authority.not_valid_after_utc, again), None
+    except (ssl.SSLError, OSError) as error:
+        if isinstance(error, ssl.SSLError) and error.reason in (
+            "WRONG_VERSION_NUMBER",
+            "HTTP_REQUEST",
+            "UNKNOWN_PROTOCOL",
+        ):
+            found = f"{way.address} answers without TLS"
+            return wrong("certificate", found, "tell the coordinator; nothing may be sent unencrypted"), None
+        found = f"{way.address} breaks off the TLS handshake"
+        return wrong("certificate", found, "ask whether another service runs there, or a firewall inspects it"), None
+    left = (ends - datetime.now(UTC)).days
+    soon = f"; it expires in {left} days, tell the coordinator" if left < SOON_DAYS else ""
+    return holds("certificate", f"trusted, and valid until {ends:%Y-%m-%d}{soon}"), trusted
+
+
+def _not_trusted(code: int, way: Way, authority_ends: datetime, again: str) -> Finding:
+    if code in _NAMES:
+        return wrong(
+            "certificate",
+            f"the SuperLink's certificate is not for the name {way.host}",
+            "use the name that the coordinator gave, or ask the coordinator to add this one "
+            "(amos-fl deploy init DIR --renew-certificates --host NAME)",
+        )
+    if code == _EXPIRED:
+        whose = "the authority's" if authority_ends < datetime.now(UTC) else "the SuperLink's"
+        return wrong(
+            "certificate",
+            f"{whose} certificate has expired, by this machine's clock",
+            "see the clock below; if that is right, ask the coordinator to renew it "
+            "(amos-fl deploy init DIR --renew-certificates)",
+        )
+    if code == _NOT_YET:
+        return wrong(
+            "certificate",
+            "the SuperLink's certificate is not valid yet, by this machine's clock",
+            "set this machine's clock (see the clock below)",
+        )
+    return wrong(
+        "certificate",
+        "the SuperLink's certificate was not signed by the authority in ca.crt",
+        f"this may be another server, or a firewall that opens TLS; {again}",
+    )
+
+
+def _clock(way: Way, timeout_s: float) -> Finding:
+    try:
+        # Nothing secret is sent or believed here: only the time is read, to explain what else went wrong.
+        blind = ssl._create_unverified_context()
+        before = time.time()
+        answer, _ = _get(way, blind, "/health", timeout_s)
+        here = (before + time.time()) / 2
+        said = email.utils.parsedate_to_datetime(answer.headers.get("Date", ""))
+    except (OSError, ValueError, http.client.HTTPException):
+        return skipped("clock", "the SuperLink does not say what time it is")
+    ahead = here - said.timestamp()
+    # The header has whole seconds, rounded down.
+    if ahead - 1 > AHEAD_S or ahead < -BEHIND_S:
+        side = "ahead of" if ahead > 0 else "behind"
+        return wrong(
+            "clock",
+            f"this machine's clock is {_duration(abs(ahead))} {side} the SuperLink's",
+            "set it by a time service (NTP); the SuperLink refuses signatures from another time",
+        )
+    return holds("clock", f"agrees with the SuperLink's to {max(1, round(abs(ahead)))} s")
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def _answers(way: Way, trusted: ssl.SSLContext, connection: SiteConnection, timeout_s: float) -> list[Finding]:
+    try:
+        answer, _ = _get(way, trusted, "/health", timeout_s)
+        status = answer.status
+    except (OSError, http.client.HTTPException):
+        status = 0
+    if status != 200:
+        found = f"answers {status or 'nothing'} to /health instead of 200"
+        remedy = "ask the coordinator whether the SuperLink is well, and whether a proxy stands before it"
+        return [wrong("SuperLink", found, remedy)]
+    running = connection.flwr
+    said_by = "by the bundle"
+    try:
+        answer, body = _get(way, trusted, "/openapi.json", timeout_s)
+        running, said_by = str(json.loads(body)["info"]["version"]), "as it says"
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        pass  # a proxy may hide it; then the bundle's word counts
+    return [holds("SuperLink", f"{way.address} is well"), _flwr(running, said_by)]
+
+
+def _flwr(running: str, said_by: str) -> Finding:
+    from amos_fl.deploy.layout import versions
+
+    here = versions()["flwr"]
+    if here.split(".")[:2] != running.split(".")[:2]:
+        return wrong(
+            "version of flwr",
+            f"{here} here, {running} at the SuperLink ({said_by})",
+            f"install the image of this deployment, or flwr {running}",
+        )
+    return holds("version of flwr", f"{here} here, {running} at the SuperLink ({said_by})")
+
+
+class _ProxyRefusal(OSError):  # noqa: N818 - named after what happened
+    pass
+
+
+def _socket_to(way: Way, timeout_s: float) -> socket.socket:
+    """A connected socket to the SuperLink, through the proxy where there is one.
+
+    Raises:
+        OSError: it cannot be reached.
+    """
+    connected = socket.create_connection(way.first, timeout=timeout_s)
+    if way.proxy is None:
+        return connected
+    lines = [f"CONNECT {way.address} HTTP/1.1", f"Host: {way.address}", *(f"{k}: {v}" for k, v in way.proxy_headers)]
+    try:
+        connected.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        # Byte by byte up to the empty line: what comes after it belongs to the TLS handshake.
+        head = b""
+        while not head.endswith(b"\r\n\r\n") and len(head) < 65536:
+            if not (byte := connected.recv(1)):
+                break
+            head += byte
+        status = head.split(b"\r\n")[0].decode("latin-1").split(" ", 1)[-1]
+        if not status.startswith("2"):
+            raise _ProxyRefusal(status or "no answer")
+    except BaseException:
+        connected.close()
+        raise
+    return connected
+
+
+def _get(way: Way, context: ssl.SSLContext, path: str, timeout_s: float) -> tuple[http.client.HTTPResponse, bytes]:
+    with context.wrap_socket(_socket_to(way, timeout_s), server_hostname=way.host) as secured:
+        secured.sendall(f"GET {path} HTTP/1.1\r\nHost: {way.address}\r\nConnection: close\r\n\r\n".encode("latin-1"))
+        answer = http.client.HTTPResponse(secured, method="GET")
+        answer.begin()
+        return answer, answer.read(4_000_000)
+
+
+def _end_of(secured: ssl.SSLSocket) -> datetime:
+    certificate = secured.getpeercert(binary_form=True)
+    assert certificate is not None  # a server's is always there after a handshake that verified it
+    return x509.load_der_x509_certificate(certificate).not_valid_after_utc

@@ -1,0 +1,184 @@
+"""Making a deployment: its authority, the SuperLink's certificate, the submitter's token, and the sites' folders."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from amos_fl.cohort.table import Cohort, write_cohort
+from amos_fl.deploy.certificates import (
+    checked_host,
+    new_authority,
+    read_authority,
+    write_authority,
+    write_server_certificate,
+)
+from amos_fl.deploy.instructions import instructions
+from amos_fl.deploy.keys import fingerprint, make_key, read_private_key, read_public_key, write_token
+from amos_fl.deploy.layout import (
+    AUTHORITY,
+    DEMONSTRATION_KEY,
+    INSTRUCTIONS,
+    KEY,
+    LOCAL_NAMES,
+    PUBLIC_KEY,
+    SERVICE,
+    Deployment,
+    SiteConnection,
+    checked_sites,
+    read_deployment,
+    registered_key,
+    site_folder,
+    versions,
+    write_deployment,
+    write_settings,
+    write_site,
+)
+from amos_fl.errors import AmosError
+from amos_fl.files import whole_folder, write_json, write_text
+
+PORT = 8000
+SERVER_DAYS = 365
+SUBMITTER = "coordinator"
+
+OnSite = Callable[[str], None]
+
+
+def create_deployment(
+    root: Path,
+    sites: Sequence[str],
+    *,
+    hosts: Sequence[str] = (),
+    port: int = PORT,
+    days: int = SERVER_DAYS,
+    cohort: Cohort | None = None,
+    demonstration_keys: bool = False,
+    on_site: OnSite | None = None,
+) -> Deployment:
+    """Make the folder of a deployment, whole or not at all.
+
+    The first of `hosts` is where hospitals reach the SuperLink; without one it is reached by its name in a compose
+    file, on this machine alone. With a cohort, each site's cases are copied into its folder.
+
+    Raises:
+        AmosError: the folder holds something; a name that cannot be one; a site that the cohort does not have.
+    """
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise AmosError(
+            f"{root}: there is something already; choose another folder, "
+            "or give --renew-certificates to renew the certificate of a deployment"
+        )
+    hosts = [checked_host(host) for host in hosts]
+    deployment = Deployment(
+        host=hosts[0] if hosts else SERVICE,
+        port=port,
+        names=_each_once([*LOCAL_NAMES, *hosts]),
+        sites=checked_sites(list(sites)),
+        demonstration_keys=demonstration_keys,
+    )
+    if cohort is not None:
+        cohort = cohort.only(deployment.sites)
+    with whole_folder(root) as beside:
+        _private_folder(beside / "authority")
+        authority = new_authority(root.resolve().name)
+        write_authority(beside / "authority", authority)
+        _private_folder(beside / "superlink")
+        (beside / "superlink/state").mkdir()
+        (beside / "registered").mkdir()
+        write_server_certificate(beside / "superlink", authority, deployment.names, days=days)
+        shutil.copy(beside / "authority/ca.crt", beside / "superlink" / AUTHORITY)
+        _private_folder(beside / "submit")
+        write_json(beside / "superlink/submitters.json", {SUBMITTER: write_token(beside / "submit/token")})
+        # Keys belong into no repository, and this folder may well lie in one.
+        write_text(beside / ".gitignore", "*\n")
+        write_deployment(beside, deployment)
+        for site in deployment.sites:
+            make_site_folder(beside, deployment, site)
+            if cohort is not None:
+                copy_cases(cohort.only([site]), site_folder(beside, site) / "data")
+            if on_site:
+                on_site(site)
+    if not (root / "authority").is_dir():
+        raise AmosError(f"{root}: another process wrote something there meanwhile; choose another folder")
+    return deployment
+
+
+def make_site_folder(root: Path, deployment: Deployment, site: str) -> SiteConnection:
+    """Make the folder of a site or bring it up to date; the hospital's own settings, key and data stay."""
+    folder = site_folder(root, site)
+    for name in ("data", "state"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    _private_folder(folder / "keys")
+    shutil.copy(root / "authority/ca.crt", folder / AUTHORITY)
+    demonstration = deployment.demonstration_keys and not _has_own_key(root, site)
+    key = DEMONSTRATION_KEY if demonstration else KEY
+    connection = SiteConnection(site=site, host=deployment.host, port=deployment.port, key=key, **versions())
+    write_site(folder, connection)
+    write_settings(folder, site)
+    write_text(folder / INSTRUCTIONS, instructions(connection))
+    if demonstration and not (folder / key).exists():
+        make_key(folder / key, folder / PUBLIC_KEY, f"amos-fl site {site}, for the demonstration only")
+        shutil.copy(folder / PUBLIC_KEY, registered_key(root, site))
+    return connection
+
+
+def _has_own_key(root: Path, site: str) -> bool:
+    """Whether a site of a demonstration has made its own key meanwhile, here or at a hospital that handed it over."""
+    folder, registered = site_folder(root, site), registered_key(root, site)
+    if (folder / KEY).exists():
+        return True
+    if not registered.exists():
+        return False
+    if not (folder / DEMONSTRATION_KEY).exists():
+        return True
+    made_here = read_private_key(folder / DEMONSTRATION_KEY).public_key()
+    return fingerprint(read_public_key(registered)) != fingerprint(made_here)
+
+
+def renew_certificate(root: Path, *, hosts: Sequence[str] = (), days: int = SERVER_DAYS) -> Deployment:
+    """Give the SuperLink a new key and certificate under the same authority; sites notice nothing.
+
+    Further `hosts` are added to what the certificate covers.
+
+    Raises:
+        AmosError: no deployment there, or its authority is missing or damaged.
+    """
+    deployment = read_deployment(root)
+    authority = read_authority(root / "authority")
+    names = _each_once([checked_host(name) for name in (*deployment.names, deployment.host, *hosts)])
+    write_server_certificate(root / "superlink", authority, names, days=days)
+    if names != deployment.names:
+        deployment = deployment.model_copy(update={"names": names})
+        write_deployment(root, deployment)
+    return deployment
+
+
+def copy_cases(cohort: Cohort, folder: Path) -> None:
+    """Copy a site's scans and label maps into its data folder, and write their cohort.csv."""
+    copied = []
+    for case in cohort.cases:
+        image = _copied(case.image, folder / "images", case.case)
+        label = _copied(case.label, folder / "labels", case.case) if case.label else None
+        copied.append(replace(case, image=image, label=label))
+        # What a phantom says of itself goes along, so that its scores are never taken for patients'.
+        said = case.image.parent.parent / "dataset.json"
+        if said.is_file() and not (folder / said.name).exists():
+            shutil.copy(said, folder / said.name)
+    write_cohort(replace(cohort, cases=tuple(copied)), folder / "cohort.csv")
+
+
+def _copied(source: Path, folder: Path, case: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    suffix = ".nii.gz" if source.name.endswith(".gz") else source.suffix
+    try:
+        return Path(shutil.copyfile(source, folder / f"{case}{suffix}"))
+    except FileNotFoundError:
+        raise AmosError(f"{source}: no such file, which the cohort names for case {case}; correct the cohort") from None
+
+
+def _private_folder(folder: Path) -> None:
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _each_once(names: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,98 @@
+"""A hospital makes its key, and the coordinator keeps the public half of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from amos_fl.deploy.keys import fingerprint, make_key, public_line, read_public_key
+from amos_fl.deploy.layout import (
+    DEMONSTRATION_KEY,
+    KEY,
+    PUBLIC_KEY,
+    SITE,
+    checked_sites,
+    read_deployment,
+    read_site,
+    registered_key,
+    write_settings,
+    write_site,
+)
+from amos_fl.errors import AmosError
+from amos_fl.files import write_text
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A site, the file to hand over, and what it says."""
+
+    site: str
+    public_key_file: Path
+    public_key: ec.EllipticCurvePublicKey
+
+
+def enroll(folder: Path, site: str | None = None, *, replace: bool = False) -> Enrolled:
+    """Make the key of the site in `folder`, before or after its bundle is unpacked there.
+
+    Raises:
+        AmosError: there is a key already and `replace` is not asked for; the folder is another site's, or nobody's.
+    """
+    described = (folder / SITE).exists()
+    if described:
+        connection = read_site(folder)
+        if site is not None and site != connection.site:
+            raise AmosError(f"{folder / SITE}: is the folder of site {connection.site}, not {site}; leave out --site")
+        site = connection.site
+    if site is None:
+        raise AmosError(f"{folder}: holds no bundle of a site; unpack it there first, or say which site with --site")
+    checked_sites([site])
+    if folder.exists() and not folder.is_dir():
+        raise AmosError(f"{folder}: is a file; give the folder into which the site's bundle was unpacked")
+    present = [path for path in (folder / KEY, folder / DEMONSTRATION_KEY) if path.exists()]
+    if present and not replace:
+        raise AmosError(
+            f"{present[0]}: site {site} has its key already; to make another, which the coordinator "
+            "has to register again, give --replace"
+        )
+    (folder / KEY).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_settings(folder, site)
+    public = make_key(folder / KEY, folder / PUBLIC_KEY, f"amos-fl site {site}")
+    if described and connection.key != KEY:
+        write_site(folder, connection.model_copy(update={"key": KEY}))
+    (folder / DEMONSTRATION_KEY).unlink(missing_ok=True)
+    return Enrolled(site, folder / PUBLIC_KEY, public)
+
+
+def register(root: Path, site: str, public_key_file: Path, *, replace: bool = False) -> Enrolled:
+    """Keep the public key that a site handed over.
+
+    Raises:
+        AmosError: no such site, no public key, another site's key, or the site has another key already.
+    """
+    deployment = read_deployment(root)
+    known_site(deployment.sites, site, root)
+    key = read_public_key(public_key_file)
+    for other in deployment.sites:
+        kept = registered_key(root, other)
+        if not kept.exists():
+            continue
+        same = fingerprint(read_public_key(kept)) == fingerprint(key)
+        if other != site and same:
+            raise AmosError(f"{public_key_file}: is the key of site {other}; every site makes a key of its own")
+        if other == site and not same and not replace:
+            raise AmosError(f"site {site}: has another key already; give --replace if this one takes its place")
+    kept = registered_key(root, site)
+    write_text(kept, public_line(key, f"amos-fl site {site}"))
+    return Enrolled(site, kept, key)
+
+
+def registered_keys(root: Path) -> dict[str, Path]:
+    """By site, the public keys that this deployment admits."""
+    sites = read_deployment(root).sites
+    return {site: registered_key(root, site) for site in sites if registered_key(root, site).exists()}
+
+
+def known_site(sites: tuple[str, ...], site: str, root: Path) -> None:
+    """Raises: AmosError: the deployment has no such site."""
+    if site not in sites:
+        raise AmosError(f"site {site}: is none of {root}, which has {', '.join(sites)}; add it to deployment.yaml")

@@ -1,0 +1,61 @@
+"""The page that a hospital's engineer gets with the bundle."""
+
+from amos_fl.deploy.layout import DEMONSTRATION_KEY, SiteConnection, site_folder_name
+
+
+def instructions(connection: SiteConnection) -> str:
+    """The page for one site, in Markdown."""
+    site, folder = connection.site, site_folder_name(connection.site)
+    demonstration = connection.key == DEMONSTRATION_KEY
+    key = (
+        "The key in this folder was made centrally and is **for the demonstration only**: whoever made it can pose as\n"
+        f"this site. Before real scans come near, make the site's own: `amos-fl deploy enroll {folder} --replace`."
+        if demonstration
+        else f"    amos-fl deploy enroll {folder}\n\n"
+        "This makes the site's key and its `settings.yaml`, and prints the key's fingerprint. Send `keys/site.pub` to\n"
+        "the coordinator (by e-mail is fine) and read the fingerprint to them over the phone. `keys/site.key` never\n"
+        "leaves this machine."
+    )
+    return f"""\
+# Site {site} of a federation with amos-fl
+
+This folder is all that site {site} needs. Scans stay here: what leaves is network weights, counts, losses and sums of
+scores, and only over connections that this machine opens, to `{connection.host}`, port {connection.port}, with TLS.
+Nothing has to be opened inwards.
+
+You need amos-fl {connection.amos_fl} with flwr {connection.flwr}, as the container image that the coordinator names or
+from `pip install`.
+
+## 1. The key
+
+{key}
+
+## 2. The scans
+
+Put the scans and their label maps below `data/`, or mount them there read-only, and describe them in
+`data/cohort.csv`:
+
+    case,site,modality,split,image,label,annotated
+    p0001,{site},CT,train,images/p0001.nii.gz,labels/p0001.nii.gz,1 2 3 6
+
+One line per scan: a name (no patient's name), this site, CT or MR, one of train, val and test, the two files, and the
+label values of the organs that were looked for. `amos-fl data check {folder}/data` reads every file and says what is
+wrong.
+
+## 3. What this site allows
+
+Read `settings.yaml`: where prepared scans are kept, cpu or GPU, and what may be shared. It is yours; an update from
+the coordinator never changes it.
+
+## 4. Is everything in place?
+
+    amos-fl deploy check {folder}
+
+tests the way to the SuperLink, the certificate, the clock, the versions, the key, the scans, the GPU and the disk, and
+says in words what is wrong and what to do.
+
+## Keep
+
+`keys/` and `settings.yaml` belong into the backup of this machine. `state/` can be made again from the scans, at the
+price of preparing them once more.
+"""

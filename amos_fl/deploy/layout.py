@@ -1,0 +1,244 @@
+"""The folder of a deployment, the folder of a site, and the two files that describe them.
+
+DIR/deployment.yaml         where the SuperLink is reached, and the sites
+DIR/authority/              ca.key (0600), ca.crt: signs the SuperLink's certificate, and is needed for nothing else
+DIR/superlink/              server.key (0600), server.crt, ca.crt, submitters.json, state/: what the SuperLink mounts
+DIR/submit/token            (0600) by which runs may be submitted
+DIR/registered/site-a.pub   the public key that site A handed over
+DIR/sites/site-a/           the folder of a site, as the site gets it:
+
+site-a/site.yaml            who this site is and where the SuperLink is: the coordinator's words
+site-a/settings.yaml        what the site computes with and what it allows: the hospital's own words
+site-a/ca.crt, README.md    the authority to trust, and a page of instructions
+site-a/keys/                site.key (0600), site.pub
+site-a/data/, state/        cohort.csv and the scans (only read); the store and what is kept between rounds
+"""
+
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from amos_fl.errors import AmosError
+from amos_fl.files import write_text
+
+SERVICE = "superlink"
+"""The SuperLink's name on the network of a compose file."""
+LOCAL_NAMES = (SERVICE, "localhost", "127.0.0.1")
+DEPLOYMENT, SITE, SETTINGS, AUTHORITY, INSTRUCTIONS = (
+    "deployment.yaml",
+    "site.yaml",
+    "settings.yaml",
+    "ca.crt",
+    "README.md",
+)
+KEY, PUBLIC_KEY = "keys/site.key", "keys/site.pub"
+DEMONSTRATION_KEY = "keys/for-the-demonstration-only.key"
+
+_SITE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}")
+_Read = TypeVar("_Read", bound=BaseModel)
+
+
+class Deployment(BaseModel):
+    """Where hospitals reach the SuperLink, the names that its certificate covers, and the sites."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str
+    port: int = Field(ge=1, le=65535)
+    names: tuple[str, ...]
+    sites: tuple[str, ...]
+    demonstration_keys: bool = False
+
+
+class SiteConnection(BaseModel):
+    """Who a site is, where its SuperLink is, and what runs there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: str
+    host: str
+    port: int = Field(ge=1, le=65535)
+    key: str = KEY
+    flwr: str
+    amos_fl: str
+
+
+def site_folder_name(site: str) -> str:
+    """The name of a site's folder and service.
+
+    >>> site_folder_name("A"), site_folder_name("St.Mary")
+    ('site-a', 'site-st.mary')
+    """
+    return f"site-{site.lower()}"
+
+
+def checked_sites(sites: list[str]) -> tuple[str, ...]:
+    """Site names that can name folders, each once.
+
+    Raises:
+        AmosError: a name that cannot, or two that differ in capitals alone.
+    """
+    for site in sites:
+        if not _SITE_NAME.fullmatch(site):
+            raise AmosError(f"site {site!r}: a site's name may hold letters, digits, '.', '_' and '-' only")
+    folders = [site_folder_name(site) for site in sites]
+    if twice := {folder for folder in folders if folders.count(folder) > 1}:
+        same = ", ".join(site for site in sites if site_folder_name(site) in twice)
+        raise AmosError(f"sites {same}: would share one folder; give every site a name of its own")
+    if not sites:
+        raise AmosError("a deployment needs a site; give --sites A,B or --cohort")
+    return tuple(sites)
+
+
+def site_folder(root: Path, site: str) -> Path:
+    return root / "sites" / site_folder_name(site)
+
+
+def registered_key(root: Path, site: str) -> Path:
+    return root / "registered" / f"{site_folder_name(site)}.pub"
+
+
+def versions() -> dict[str, str]:
+    """The versions that both ends of a deployment have to share, of this installation."""
+    found = {}
+    for name in ("flwr", "amos-fl"):
+        try:
+            found[name.replace("-", "_")] = version(name)
+        except PackageNotFoundError:
+            found[name.replace("-", "_")] = "unknown"
+    return found
+
+
+def read_deployment(root: Path) -> Deployment:
+    """The deployment in a folder.
+
+    Raises:
+        AmosError: it holds none, or a wrong setting.
+    """
+    deployment = _read(root / DEPLOYMENT, Deployment, "make it with 'amos-fl deploy init'")
+    checked_sites(list(deployment.sites))
+    return deployment
+
+
+def read_site(folder: Path) -> SiteConnection:
+    """What the coordinator says of the site in a folder.
+
+    Raises:
+        AmosError: it holds none, or a wrong setting.
+    """
+    return _read(folder / SITE, SiteConnection, "unpack the coordinator's bundle into this folder")
+
+
+def _read(path: Path, model: type[_Read], remedy: str) -> _Read:
+    try:
+        return model.model_validate(read_mapping(path))
+    except FileNotFoundError:
+        raise AmosError(f"{path}: no such file; {remedy}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise AmosError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The settings of a YAML file, unchecked.
+
+    Raises:
+        FileNotFoundError: no such file.
+        AmosError: it may not be read, or is no YAML with names and values.
+    """
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError):
+        raise AmosError(f"{path}: may not be read, or is no text") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise AmosError(f"{path}{where}: is no YAML; compare it with the page on deploying") from None
+    if not isinstance(found, dict):
+        raise AmosError(f"{path}: must hold settings, one 'name: value' per line")
+    return found
+
+
+def write_deployment(root: Path, deployment: Deployment) -> None:
+    """Write deployment.yaml with what each setting means."""
+    names = "".join(f"  - {_plain(name)}\n" for name in deployment.names)
+    sites = "".join(f"  - {_plain(site)}\n" for site in deployment.sites)
+    demonstration = str(deployment.demonstration_keys).lower()
+    write_text(
+        root / DEPLOYMENT,
+        f"""\
+# A deployment of amos-fl. Nothing in this file is secret.
+
+# Where the hospitals reach the SuperLink. Their bundles say this, so make them again after a change.
+host: {_plain(deployment.host)}
+port: {deployment.port}
+
+# What the SuperLink's certificate is good for. After a change: amos-fl deploy init DIR --renew-certificates
+names:
+{names}
+# Who takes part. To add a hospital, add a line here and make its bundle.
+sites:
+{sites}
+# true: the keys of all sites were made here, for the demonstration only. Never with anybody's scans.
+demonstration_keys: {demonstration}
+""",
+    )
+
+
+def write_site(folder: Path, connection: SiteConnection) -> None:
+    """Write site.yaml with what each setting means."""
+    mark = "# THE KEY WAS MADE CENTRALLY: FOR THE DEMONSTRATION ONLY.\n" if connection.key == DEMONSTRATION_KEY else ""
+    write_text(
+        folder / SITE,
+        f"""\
+# Who this site is and where it reports to, as its coordinator says. What the site allows stands in {SETTINGS}.
+site: {_plain(connection.site)}
+host: {_plain(connection.host)}
+port: {connection.port}
+
+{mark}# This site's key, which never leaves it.
+key: {_plain(connection.key)}
+
+# What the SuperLink runs; this site needs the same.
+flwr: {_plain(connection.flwr)}
+amos_fl: {_plain(connection.amos_fl)}
+""",
+    )
+
+
+def write_settings(folder: Path, site: str) -> None:
+    """Write the settings that a hospital begins with; its own are left as they are."""
+    if (folder / SETTINGS).exists():
+        return
+    write_text(
+        folder / SETTINGS,
+        f"""\
+# What this site computes with and what it allows. These are the hospital's own words; no other file overrides them.
+# Paths are relative to this file.
+site: {_plain(site)}
+cohort: data/cohort.csv
+store: state/store
+state: state
+
+# cpu, cuda, or cuda:1 for the second GPU
+device: cpu
+
+# Scores of single cases: none leave the site (only sums and counts do), pseudonyms, or named
+share_case_scores: none
+
+# What else this site may refuse; take the # away:
+# refuse_evaluation_on: [test]     # splits on which no network is scored
+# max_steps_per_round: 500         # a request for more training in one round is refused
+""",
+    )
+
+
+def _plain(value: str) -> str:
+    """A string in YAML on one line, in quotes where it would be read as something else ("on", "1e3")."""
+    return yaml.safe_dump(value, default_style=None, width=10_000).removesuffix("...\n").strip()

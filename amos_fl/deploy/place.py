@@ -1,0 +1,179 @@
+"""What a site has to have in place on its own machine: versions, key, settings, scans, GPU and disk."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amos_fl.cohort.table import Case, read_cohort
+from amos_fl.deploy.findings import Finding, holds, skipped, wrong
+from amos_fl.deploy.keys import fingerprint, read_private_key, read_public_key, spoken_fingerprint
+from amos_fl.deploy.layout import DEMONSTRATION_KEY, PUBLIC_KEY, SETTINGS, SiteConnection, read_mapping, versions
+from amos_fl.errors import AmosError
+
+BYTES_PER_VOXEL = 5
+"""A prepared voxel before compression: float32 of the scan and uint8 of its label map."""
+RESERVE_BYTES = 2 * 1024**3
+"""What weights, state and logs need besides."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a site's settings put things."""
+
+    cohort: Path
+    store: Path
+    state: Path
+    device: str
+
+
+def read_place(folder: Path) -> Place:
+    """The part of a site's settings that a check needs; relative paths are relative to the folder.
+
+    Raises:
+        AmosError: no settings, or one of these is missing.
+    """
+    path = folder / SETTINGS
+    try:
+        settings: dict[str, Any] = read_mapping(path)
+        cohort, store, state = (folder / str(settings[name]) for name in ("cohort", "store", "state"))
+    except FileNotFoundError:
+        raise AmosError(f"{path}: no such file; 'amos-fl deploy enroll' writes one") from None
+    except KeyError as missing:
+        raise AmosError(f"{path}: has no setting {missing.args[0]}") from None
+    return Place(cohort, store, state, str(settings.get("device", "cpu")))
+
+
+def check_version(connection: SiteConnection) -> Finding:
+    """Whether this is the amos-fl that the coordinator deploys."""
+    here = versions()["amos_fl"]
+    if here != connection.amos_fl:
+        return wrong(
+            "version of amos-fl",
+            f"{here} here, {connection.amos_fl} at the SuperLink (by the bundle)",
+            f"install amos-fl {connection.amos_fl}, or the image of this deployment; "
+            "if the SuperLink was upgraded meanwhile, ask for a new bundle",
+        )
+    return holds("version of amos-fl", f"{here}, as at the SuperLink (by the bundle)")
+
+
+def check_key(folder: Path, connection: SiteConnection) -> Finding:
+    """Whether the site's key can be used, and whether it is the site's own."""
+    path = folder / connection.key
+    try:
+        key = read_private_key(path)
+    except AmosError as error:
+        found, _, remedy = str(error).partition("; ")
+        return wrong("key", found, remedy)
+    mark, spoken = fingerprint(key.public_key()), spoken_fingerprint(key.public_key())
+    try:
+        public = fingerprint(read_public_key(folder / PUBLIC_KEY))
+    except AmosError:
+        public = mark  # handed over and removed; nothing needs it here
+    if public != mark:
+        return wrong(
+            "key",
+            f"{PUBLIC_KEY} is not the public half of {connection.key}",
+            "restore both from one backup, or make new ones with 'amos-fl deploy enroll --replace'",
+        )
+    if connection.key == DEMONSTRATION_KEY:
+        return holds("key", f"{spoken}; made centrally, for the demonstration only")
+    return holds("key", spoken)
+
+
+def check_scans(place: Place, site: str) -> tuple[Finding, tuple[Case, ...]]:
+    """Whether the cohort file names scans of this site alone, and all of them can be opened."""
+    where = place.cohort.parent
+    try:
+        if not where.is_dir() or not any(where.iterdir()):
+            remedy = "put the scans and cohort.csv there, or mount them there"
+            return wrong("scans", f"{where} is empty or not there", remedy), ()
+        cohort = read_cohort(place.cohort)
+    except AmosError as error:
+        found, _, remedy = str(error).partition("; ")
+        return wrong("scans", found, remedy or "correct the cohort file"), ()
+    except PermissionError:
+        remedy = f"let the user with id {os.getuid()} read the folder and what is in it"
+        return wrong("scans", f"{where} may not be read", remedy), ()
+    if cohort.sites != (site,):
+        others = ", ".join(name for name in cohort.sites if name != site)
+        found = f"{place.cohort.name} names cases of site {others}"
+        return wrong("scans", found, f"keep the cases of site {site} only"), ()
+    for case in cohort.cases:
+        for file in (case.image, case.label):
+            if file is None:
+                continue
+            try:
+                with file.open("rb") as opened:
+                    empty = not opened.read(1)
+            except FileNotFoundError:
+                return wrong("scans", f"{case.case}: {file.name} is not there", "correct cohort.csv or the mount"), ()
+            except OSError:
+                remedy = f"let the user with id {os.getuid()} read the folder and what is in it"
+                return wrong("scans", f"{case.case}: {file.name} may not be read", remedy), ()
+            if empty:
+                return wrong("scans", f"{case.case}: {file.name} is an empty file", "copy it again"), ()
+    counts = ", ".join(f"{len(cohort.of(split=split))} {split}" for split in ("train", "val", "test"))
+    labelled = sum(case.label is not None for case in cohort.cases)
+    if not labelled:
+        return wrong("scans", f"{counts}, none with a label map", "name the label maps in cohort.csv"), ()
+    return holds("scans", f"{counts}; {labelled} with a label map"), cohort.cases
+
+
+def check_device(place: Place) -> Finding:
+    """Whether the device that the settings ask for is there."""
+    from amos_fl.device import device_named
+
+    try:
+        device = device_named(place.device)
+    except AmosError as error:
+        return wrong(
+            "device",
+            str(error).partition("; ")[0],
+            "give the container a GPU (see the page on deploying), or set 'device: cpu' in settings.yaml",
+        )
+    return holds("device", device if device == place.device else f"{device} ({place.device})")
+
+
+def check_disk(place: Place, cases: tuple[Case, ...]) -> Finding:
+    """Whether the store's disk has room for the scans as they are prepared; only headers are read."""
+    if not cases:
+        return skipped("disk", "needs: scans")
+    for folder in (place.store, place.state):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".check-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            found = f"{folder} may not be written ({error.strerror or type(error).__name__})"
+            return wrong("disk", found, f"let the user with id {os.getuid()} write there, or mount a volume there")
+    try:
+        need = sum(_voxels(case.image) for case in cases) * BYTES_PER_VOXEL
+    except (OSError, ValueError, ArithmeticError):
+        return wrong("disk", "the header of a scan cannot be read", "run 'amos-fl data check' on the data folder")
+    there = sum(file.stat().st_size for file in place.store.rglob("*.b2nd"))
+    free = shutil.disk_usage(place.store).free
+    wanted = max(0, need - there) + RESERVE_BYTES
+    text = f"{_size(free)} free for {place.store}, {_size(wanted)} wanted"
+    if free < wanted:
+        return wrong("disk", text, "free some, or put 'store' in settings.yaml on a larger disk")
+    return holds("disk", text)
+
+
+def _voxels(path: Path) -> int:
+    import math
+
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+
+    try:
+        shape = nibabel.load(path).shape  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
+    except ImageFileError as error:
+        raise ValueError(str(error)) from None
+    return math.prod(shape)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"

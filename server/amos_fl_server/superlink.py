@@ -1,0 +1,141 @@
+"""`amos-fl-superlink`: Flower's SuperLink, in which runs are submitted by those who hold a submitter's token.
+
+Flower's open SuperLink 1.41 lets everybody who reaches its one port submit runs, register SuperNodes and take the work
+of its ServerApps: its account authentication comes with another distribution, and what is left accepts every request
+(`flwr.superlink.auth_plugin.NoOpControlAuthnPlugin`). A key per hospital means little where anybody may register one.
+So the plugin that Flower calls at that place is given here, and what only the SuperLink's own processes ask is answered
+only to them. All options are those of `flower-superlink`.
+"""
+
+import hmac
+import importlib
+import ipaddress
+import json
+import os
+import re
+from collections.abc import Sequence
+from logging import INFO, WARNING
+from pathlib import Path
+from typing import Any
+
+from flwr.common.constant import ACCESS_TOKEN_KEY, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
+from flwr.supercore import log
+from flwr.supercore.auth.typing import AccountAuthCredentials, AccountAuthLoginDetails, AccountInfo
+from flwr.superlink.auth_plugin import ControlAuthnPlugin
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from amos_fl.deploy.keys import token_hash
+from amos_fl.errors import AmosError
+
+SUBMITTERS = "AMOS_FL_SUBMITTERS"
+"""The environment variable that names submitters.json: by name, the SHA-256 of a submitter's token."""
+PUBLIC_PATHS = ("/v1/fleet/", "/v1/control/", "/health", "/openapi.json")
+"""What is answered to other machines. The fleet's calls are signed by SuperNodes, those of control carry a token."""
+
+Metadata = Sequence[tuple[str, str | bytes]]
+
+
+class SubmitterTokens(ControlAuthnPlugin):
+    """Lets a request of the Control API pass when it carries a token whose hash is known."""
+
+    def __init__(self, submitters: Path) -> None:
+        self._submitters = submitters
+        self._known()
+
+    def _known(self) -> dict[str, str]:
+        """Read anew for each request, so that a submitter is added or removed without a restart."""
+        try:
+            known = json.loads(self._submitters.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = None
+        if not isinstance(known, dict) or not all(_is_hash(value) for value in known.values()):
+            raise AmosError(f"{self._submitters}: must map names to the SHA-256 of tokens; restore it from a backup")
+        return known
+
+    def submitter(self, token: str) -> str | None:
+        """The name that a token belongs to."""
+        digest = token_hash(token)
+        found = [name for name, kept in self._known().items() if hmac.compare_digest(kept, digest)]
+        return found[0] if found else None
+
+    def validate_tokens_in_metadata(self, metadata: Metadata) -> tuple[bool, AccountInfo | None]:
+        for key, value in metadata:
+            if key == ACCESS_TOKEN_KEY:
+                name = self.submitter(value if isinstance(value, str) else value.decode("ascii", "replace"))
+                if name is not None:
+                    log(INFO, "[Control] request of submitter %s", name)
+                    # One account for all, because runs and SuperNodes of another account would not be seen.
+                    return True, AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
+        log(WARNING, "[Control] request without a submitter's token refused")
+        return False, None
+
+    def get_login_details(self) -> AccountAuthLoginDetails | None:
+        return None
+
+    def get_auth_tokens(self, device_code: str) -> AccountAuthCredentials | None:
+        return None
+
+    def refresh_tokens(self, metadata: Metadata) -> tuple[Metadata | None, AccountInfo | None]:
+        return None, None
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+class OwnProcessesOnly:
+    """Answers other machines on the public paths alone; the rest is for the SuperLink's own processes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope["path"].startswith(PUBLIC_PATHS) and not _from_here(scope):
+            log(WARNING, "request from another machine for %s refused", scope["path"])
+            await PlainTextResponse("not for other machines", status_code=403)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _from_here(scope: Scope) -> bool:
+    client = scope.get("client")
+    try:
+        return client is not None and ipaddress.ip_address(client[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def guarded(create_app: Any) -> Any:
+    """Flower's maker of the SuperLink's app, with `OwnProcessesOnly` outside of everything else."""
+
+    def create(*arguments: Any, **more: Any) -> Any:
+        app = create_app(*arguments, **more)
+        app.add_middleware(OwnProcessesOnly)
+        return app
+
+    return create
+
+
+def main() -> None:
+    """Run `flower-superlink` with this process's arguments, submitters and own processes told from others."""
+    # As modules, because the package gives its functions under the modules' names.
+    http = importlib.import_module("flwr.superlink.main")
+    command = importlib.import_module("flwr.superlink.cli.flower_superlink")
+    if SUBMITTERS not in os.environ:
+        raise SystemExit(f"{SUBMITTERS}: name the file submitters.json of the deployment in this variable")
+    try:
+        plugin = SubmitterTokens(Path(os.environ[SUBMITTERS]))
+    except AmosError as error:
+        raise SystemExit(str(error)) from None
+    for module, name, ours in (
+        (command, "load_control_authn_plugin", lambda: plugin),
+        (http, "create_app", guarded(http.create_app)),
+    ):
+        getattr(module, name)  # an AttributeError here is better than a SuperLink without its guard
+        setattr(module, name, ours)
+    command.flower_superlink()
+
+
+if __name__ == "__main__":
+    main()
