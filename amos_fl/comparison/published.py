@@ -36,7 +36,7 @@ def published_scores() -> tuple[PublishedScore, ...]:
     >>> unet.source, unet.training, unet.cases, unet.metric, unet.value
     ('Table 4, UNet, CT-val', 'CT', 'CT-val', 'dsc', 0.8887)
     """
-    text = resources.files("amos_fl.report").joinpath("published.csv").read_text(encoding="utf-8")
+    text = resources.files("amos_fl.comparison").joinpath("published.csv").read_text(encoding="utf-8")
     return tuple(
         PublishedScore(
             source=f"Table {row['table']}, {row['network']}, {row['cases']}",
