@@ -122,6 +122,7 @@ def make_client_app(
             modalities=sorted({case.modality for case in labelled}),
             cases={split: sum(case.split == split for case in labelled) for split in ("train", "val", "test")},
             annotated=sorted({organ for case in labelled for organ in case.annotated}),
+            synthetic=cohort.synthetic(),
         )
         return reply_with(message, settings.site, description=description.model_dump())
 

@@ -50,7 +50,10 @@ class Task(BaseModel):
 
 
 class Description(BaseModel):
-    """What a site says of itself: the numbers of its labelled cases per split, and no more."""
+    """What a site says of itself: the numbers of its labelled cases per split, and no more.
+
+    `synthetic` says that its scans are a phantom's, so that no score of them is taken for a patient's.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,6 +61,7 @@ class Description(BaseModel):
     modalities: list[str]
     cases: dict[str, int]
     annotated: list[int]
+    synthetic: bool = False
 
 
 def agreed_weight(task: Task, cases: int, steps: int) -> int:

@@ -104,7 +104,8 @@ def _is_count(value: Any) -> bool:
 
 def _is_description(data: Any, settings: SiteSettings, organs: set[int]) -> bool:
     return (
-        set(data) == {"site", "modalities", "cases", "annotated"}
+        set(data) == {"site", "modalities", "cases", "annotated", "synthetic"}
+        and type(data["synthetic"]) is bool
         and data["site"] == settings.site
         and set(data["modalities"]) <= _MODALITIES
         and set(data["cases"]) == {"train", "val", "test"}

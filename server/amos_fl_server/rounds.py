@@ -111,12 +111,14 @@ class Federation:
         """
         task = task_for(self.config, self.organs, self.folder.run_id)
         self._discover(grid, task)
-        weights = self._training_weights(task)
+        self._training_weights(task)
         first, record = self._start()
         form = form_of(views_of(record))
         if first > 1:
             self._evaluate_when_due(grid, task, first - 1, record)
         for number in range(first, self.config.rounds + 1):
+            self._look_around(grid, task)
+            weights = self._training_weights(task)
             given = RoundInput(
                 number=number,
                 arrays=record,
@@ -151,6 +153,9 @@ class Federation:
                 self.nodes[description.site] = int(node)
         if failed:
             raise AmosError(next(iter(failed.values())))
+
+    def _look_around(self, grid: Grid, task: Task) -> None:
+        """Before every exchange with the sites; where sites come and go, this is the place to find out."""
 
     def _training_weights(self, task: Task) -> dict[str, float]:
         """The agreed weight of each training site, in sorted order."""
@@ -279,6 +284,7 @@ class Federation:
         self, grid: Grid, task: Task, number: int, record: ArrayRecord, splits: Mapping[str, str]
     ) -> dict[str, Any]:
         """Scores of weights on one split of each site: sums and counts, and cases where the sites share them."""
+        self._look_around(grid, task)
         messages = {}
         for site in sorted(splits):
             config = request_config(task, round=number, split=splits[site])

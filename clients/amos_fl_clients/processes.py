@@ -1,0 +1,176 @@
+"""Flower's processes at a site, with the site's own check between the arrival of an app and its first line.
+
+A SuperNode starts a SuperExec, and that a new process for every message, which fetches the message and the app,
+unpacks the app, imports it and calls it. Flower 1.41 has no setting for a check of one's own in that chain, so the
+functions here start the same programs with a few of their parts replaced: the SuperExec that a SuperNode starts is
+this module's, it takes on ClientApps alone and starts this module's process for them, and that hashes an app before
+it is unpacked. A part that another version of Flower lacks ends the process: what cannot be checked is not run.
+"""
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from amos_fl_clients.allowed_apps import check_app
+from amos_fl_clients.audit import Audited
+from amos_fl_clients.failures import SiteFailure, keep_details, words_that_may_travel
+from amos_fl_clients.policy import Refusal, check_not_paused
+from amos_fl_clients.settings import SiteSettings
+
+
+def run_supernode(arguments: Sequence[str]) -> None:
+    """`flower-supernode`, which starts this module's SuperExec."""
+    _say_nothing_to_others()
+    internal = importlib.import_module("flwr.supernode.start_client_internal")
+    _replace(internal, "subprocess", SimpleNamespace(Popen=_start_own_superexec))
+    cli: Any = importlib.import_module("flwr.supernode.cli")
+    sys.argv = ["flower-supernode", *arguments]
+    cli.flower_supernode()
+
+
+def run_superexec(arguments: Sequence[str]) -> None:
+    """`flower-superexec`, which runs ClientApps alone, each in this module's process."""
+    _say_nothing_to_others()
+    _replace(importlib.import_module("flwr.supercore.superexec.run_superexec"), "get_executor", _own_executor)
+    cli: Any = importlib.import_module("flwr.supercore.cli")
+    sys.argv = ["flower-superexec", *arguments]
+    cli.flower_superexec()
+
+
+def run_clientapp(arguments: Sequence[str]) -> None:
+    """`flwr-clientapp`, which looks at the app before it unpacks it, and at the words of every error."""
+    _say_nothing_to_others()
+    process = importlib.import_module("flwr.supernode.runtime.run_clientapp")
+    check = _AppCheck(process)
+    _replace(process, "pull_task_input", check.pull_task_input)
+    _replace(process, "install_from_fab", check.install_from_fab)
+    _replace(process, "get_load_client_app_fn", check.get_load_client_app_fn)
+    _replace(process, "Error", check.error)
+    cli: Any = importlib.import_module("flwr.supernode.cli")
+    sys.argv = ["flwr-clientapp", *arguments]
+    cli.flwr_clientapp()
+
+
+def _say_nothing_to_others() -> None:
+    """Flower reports its use to its makers and asks for newer versions, unless told otherwise before its import."""
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+
+
+def _replace(module: ModuleType, name: str, own: Any) -> None:
+    getattr(module, name)  # AttributeError: another version of Flower, in which the replacement would do nothing
+    setattr(module, name, own)
+
+
+def _own_process(role: str, arguments: Sequence[str]) -> list[str]:
+    # -P: nothing that lies in the working folder is imported
+    return [sys.executable, "-P", "-m", "amos_fl_clients.processes", role, *arguments]
+
+
+def _start_own_superexec(command: Sequence[str]) -> "subprocess.Popen[bytes]":
+    if command[0] != "flower-superexec":
+        raise RuntimeError(f"this version of Flower starts {command[0]} at a site, which amos-fl does not know")
+    return subprocess.Popen(_own_process("superexec", command[1:]))
+
+
+def _own_executor(*_: Any, **__: Any) -> Any:
+    from flwr.supercore.constant import TaskType
+    from flwr.supercore.superexec.executor import LaunchResult, SubprocessExecutor
+
+    subprocess_executor = importlib.import_module("flwr.supercore.superexec.executor.subprocess_executor")
+
+    def start(command: Sequence[str], **options: Any) -> Any:
+        if command[0] != "flwr-clientapp":
+            raise RuntimeError(f"this version of Flower starts {command[0]} at a site, which amos-fl does not know")
+        return subprocess.Popen(_own_process("clientapp", command[1:]), **options)
+
+    _replace(subprocess_executor, "subprocess", SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL))
+
+    class ClientAppsOnly(SubprocessExecutor):
+        """Flower's executor without its other kinds of tasks: agents, connectors, models, servers, simulations."""
+
+        def get_eligible_capacity(self, supported_task_types: Any, **_: Any) -> Any:
+            return {TaskType.CLIENT_APP} & set(supported_task_types), set()
+
+        def launch(self, spec: Any) -> LaunchResult:
+            if spec.task_type is not TaskType.CLIENT_APP or spec.runtime_dependency_install:
+                return LaunchResult.failed("this site runs ClientApps alone, and installs nothing for them")
+            return super().launch(spec)
+
+    return ClientAppsOnly()
+
+
+class _AppCheck:
+    """What stands in the way of an app between its arrival and its import, in the process of one message."""
+
+    def __init__(self, process: Any) -> None:
+        self._pull: Callable[[Any], Any] = process.pull_task_input
+        self._install: Callable[..., Path] = process.install_from_fab
+        self._loader: Callable[..., Any] = process.get_load_client_app_fn
+        self._error: Callable[..., Any] = process.Error
+        self._folder_of: Callable[..., Path] = process.get_project_dir
+        self._pulled: Any = None
+        self._installed: Path | None = None
+        self._share_details = False
+
+    def pull_task_input(self, client: Any) -> Any:
+        self._pulled = self._pull(client)
+        return self._pulled
+
+    def install_from_fab(self, content: bytes, **options: Any) -> Path:
+        """Unpack an app that is allowed.
+
+        Raises:
+            Refusal: it is not, or the site is paused. SiteFailure: the settings cannot be read.
+        """
+        from amos_fl_clients.deployed import settings_of
+
+        message, context, *_ = self._pulled
+        settings = settings_of(context)
+        self._share_details = settings.share_error_details
+        try:
+            check_not_paused(settings)
+            check_app(settings, content)
+            self._installed = self._install(content, **options)
+        except Refusal as refusal:
+            Audited(settings.state, message).refused(str(refusal))
+            raise
+        except Exception as error:
+            self._fail(settings, message, error)
+        assert self._installed is not None
+        return self._installed
+
+    def _fail(self, settings: SiteSettings, message: Any, error: Exception) -> None:
+        words = words_that_may_travel(error, settings.site)
+        Audited(settings.state, message).failed(words)
+        keep_details(settings, error)
+        raise SiteFailure(words) from None
+
+    def get_load_client_app_fn(self, **options: Any) -> Any:
+        """Flower's loader, for the folder alone into which the checked app was unpacked.
+
+        The server names that folder by parts, and could name another one.
+        """
+        load = self._loader(**options)
+
+        def load_checked(fab_id: str, fab_version: str, fab_hash: str) -> Any:
+            if self._installed is None or self._folder_of(fab_id, fab_version, fab_hash) != self._installed:
+                raise SiteFailure("the app that was sent and the app that was to be run are not the same")
+            return load(fab_id, fab_version, fab_hash)
+
+        return load_checked
+
+    def error(self, code: int, reason: str) -> Any:
+        """An error reply: with the words of those errors alone that were worded to travel."""
+        if not self._share_details and not reason.startswith("<class 'amos_fl_clients."):
+            reason = "the site's program failed; its own log says why"
+        return self._error(code=code, reason=reason)
+
+
+if __name__ == "__main__":
+    {"superexec": run_superexec, "clientapp": run_clientapp, "supernode": run_supernode}[sys.argv[1]](sys.argv[2:])

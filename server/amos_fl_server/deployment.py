@@ -1,0 +1,298 @@
+"""The ServerApp of a deployed SuperLink: the same federation as in a simulation, with sites that come and go.
+
+The run folder is made beforehand (`prepare_run`) and named by `run-folder` in the run config. While the run goes on,
+`events.jsonl` in it says what happens, line by line; at the end `outcome.json` says how it ended, because Flower's own
+commands do not: `{"exit_code": 0, "error": null}`.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.run import Run
+
+from amos_fl.cohort.table import Case, Cohort, Modality, Split, write_cohort
+from amos_fl.errors import AmosError, Interrupted, RunStopped
+from amos_fl.files import write_json
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.events import Event, Listener, Said, SiteFailed
+from amos_fl.runs.folder import RunFolder, create_run, open_run
+from amos_fl.runs.results import write_results
+from amos_fl_clients.messages import CONFIG, DESCRIBE, Description, Task, json_of, request_config
+from amos_fl_server.exchange import exchange
+from amos_fl_server.rounds import Federation, LedgerEntry
+from amos_fl_server.strategies import make_strategy
+from amos_fl_server.strategies.base import RoundInput
+
+RUN_FOLDER, WAIT_S = "run-folder", "wait-for-sites-s"
+INTERRUPTED, FAULT = 130, 1
+UNREACHABLE = 1
+
+
+def prepare_run(path: Path, config: RunConfig, organs: Mapping[int, str]) -> RunFolder:
+    """The folder of a run whose sites are elsewhere: with settings and organs, and as yet without any case.
+
+    Raises:
+        AmosError: the folder holds a run already, or other files.
+    """
+    return create_run(path, config, Cohort((), dict(organs)))
+
+
+@dataclass
+class DeployedEngine:
+    """What a deployment differs in from a simulation: sites look after themselves, and messages take their time."""
+
+    poll_s: float = 0.2
+    grace_s: float = 120.0
+    """Beside the time for its training, a site has this for the start of a process and for the transport."""
+
+    def run(self, server: ServerApp, folder: RunFolder, sites: Any, listener: Listener) -> None:
+        raise AmosError("a deployment is started by Flower; use 'flwr run'")
+
+    def phase_timeout_s(self, site_timeout_s: float | None, sites: int) -> float | None:
+        return None if site_timeout_s is None else site_timeout_s + self.grace_s
+
+    def poll(self) -> None:
+        time.sleep(self.poll_s)
+
+    def end_site(self, site: str) -> None:
+        """A hospital's process is not the server's to end."""
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """A listener that adds every event to a file, and what a person wants to know to Flower's own log."""
+
+    path: Path
+
+    def __call__(self, event: Event) -> None:
+        line = json.dumps({"event": type(event).__name__, "time": round(time.time(), 3), **asdict(event)})
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line.replace("NaN", "null") + "\n")
+        if isinstance(event, Said):
+            print(event.text, flush=True)
+        elif isinstance(event, SiteFailed):
+            print(f"round {event.round}: site {event.site} is missing: {event.reason}", flush=True)
+
+
+class SiteGrid(Grid):
+    """Flower's grid, and an error reply for each message that it does not take."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._undelivered: dict[str, Message] = {}
+
+    def set_run(self, run: Run) -> None:
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        return self._grid.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def get_node_ids(self) -> list[int]:
+        return list(self._grid.get_node_ids())
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        messages = list(messages)
+        taken = list(self._grid.push_messages(messages))
+        for message, message_id in zip(messages, taken or [None] * len(messages), strict=True):
+            if message_id is None:
+                error = Message(Error(UNREACHABLE, "it is not connected"), reply_to=message)
+                self._undelivered[message.metadata.message_id] = error
+        return [message.metadata.message_id for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        wanted = list(message_ids)
+        lost = [self._undelivered.pop(name) for name in wanted if name in self._undelivered]
+        names = {message.metadata.reply_to_message_id for message in lost}
+        rest = [name for name in wanted if name not in names]
+        return lost or (list(self._grid.pull_messages(rest)) if rest else [])
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        return list(self._grid.send_and_receive(messages, timeout=timeout))
+
+
+@dataclass
+class DeployedFederation(Federation):
+    """A federation whose sites are found through their own descriptions, before the run and before every exchange.
+
+    `sites` are those that are expected; none: those that are connected when the run begins.
+    """
+
+    wait_for_sites_s: float = 600.0
+    absent: dict[str, str] = field(default_factory=dict)
+    """Expected sites that have not described themselves, and why."""
+    known: dict[int, str] = field(default_factory=dict)
+
+    def _discover(self, grid: Grid, task: Task) -> None:
+        """Wait until every expected site has described itself, or until the time for that is over.
+
+        Raises:
+            RunStopped: too few of the expected sites are there.
+        """
+        deadline = time.monotonic() + self.wait_for_sites_s
+        self._look_around(grid, task)
+        while (not self.described or self.absent) and time.monotonic() < deadline:
+            self.folder.stop_file.check()
+            time.sleep(1.0)
+            self._look_around(grid, task)
+        for site, reason in sorted(self.absent.items()):
+            self.listener(SiteFailed(site, "describe", 0, reason))
+        trainers = [site for site, described in self.described.items() if described.cases["train"]]
+        # Which of the absent ones would train is not known: all are counted as if they did.
+        needed = self.config.min_sites or (len(trainers) + len(self.absent) + 1) // 2
+        if not self.described or len(trainers) < min(needed, len(trainers) + len(self.absent)):
+            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(self.absent.items()))
+            raise RunStopped(
+                f"{len(trainers)} training sites are connected and {max(needed, 1)} are needed"
+                f"{f' ({reasons})' if reasons else ''}; start the sites, then continue with --resume {self.folder.path}"
+            )
+
+    def _look_around(self, grid: Grid, task: Task) -> None:
+        """Ask nodes that are new, or were away, who they are; a site that has come back has another node."""
+        nodes = set(grid.get_node_ids())
+        self.known = {node: site for node, site in self.known.items() if node in nodes}
+        new = sorted(nodes - set(self.known))
+        content = RecordDict({CONFIG: request_config(task)})
+        messages = {str(node): Message(content, node, DESCRIBE) for node in new}
+        failed: dict[str, str] = {}
+        if messages:
+            timeout = self.wait_for_sites_s
+            stop, poll = self.folder.stop_file, self.engine.poll
+            for node, reply in exchange(grid, messages, failed, stop=stop, poll=poll, timeout_s=timeout):
+                if reply is not None:
+                    self._note(int(node), Description.model_validate(json_of(reply, "description")))
+        expected = self.sites or tuple(self.described)
+        self.absent = {
+            site: next((why for why in failed.values() if f"site {site}:" in why), "it is not connected")
+            for site in expected
+            if site not in self.described
+        }
+        self.seen_sites = tuple(sorted(site for site, d in self.described.items() if d.cases["train"]))
+
+    def _note(self, node: int, description: Description) -> None:
+        site = description.site
+        if self.sites and site not in self.sites:
+            self.listener(Said(f"site {site} is connected and has no part in this run"))
+            self.known[node] = site
+            return
+        other = self.nodes.get(site)
+        if other is not None and other != node and other in self.known:
+            raise AmosError(f"two SuperNodes say that they are site {site}; give each hospital a site of its own")
+        if site in self.config.hold_out:
+            description = description.model_copy(update={"cases": {**description.cases, "train": 0, "val": 0}})
+        if self.described and site not in self.described and self.ledger:
+            self.listener(Said(f"site {site} has joined"))
+        self.described[site], self.nodes[site], self.known[node] = description, node, site
+
+    def _round(self, given: RoundInput) -> tuple[ArrayRecord, LedgerEntry]:
+        record, entry = super()._round(given)
+        entry["missing"] = dict(sorted({**self.absent, **entry["missing"]}.items()))
+        return record, entry
+
+    def cohort(self) -> Cohort:
+        """Who holds how many cases, as the sites say it: cases without names of their own and without files."""
+        cases = []
+        for site, described in sorted(self.described.items()):
+            modalities: list[Modality] = ["MR" if name == "MR" else "CT" for name in described.modalities] or ["CT"]
+            for split in ("train", "val", "test"):
+                cases += [_case(site, split, n, modalities, described) for n in range(described.cases[split])]
+        return Cohort(tuple(cases), dict(self.organs))
+
+
+def _case(site: str, split: Split, number: int, modalities: list[Modality], described: Description) -> Case:
+    name = f"{site}-{split}-{number + 1}"
+    elsewhere = Path("at-the-site") / name
+    # A site does not say which of its cases are of which modality; each modality appears where there are enough.
+    modality = modalities[number % len(modalities)]
+    return Case(name, site, modality, split, elsewhere, elsewhere, tuple(described.annotated))
+
+
+def _described_in(folder: RunFolder, federation: DeployedFederation) -> Cohort:
+    """The cohort of the run folder, or, where it has none, one of what the sites have described."""
+    with contextlib.suppress(AmosError):
+        return folder.cohort()
+    cohort = federation.cohort()
+    about = json.loads((folder.path / "versions.json").read_text())
+    about["cohort_sha256"] = cohort.content_hash()
+    about["synthetic"] = any(described.synthetic for described in federation.described.values())
+    write_json(folder.path / "versions.json", about)
+    write_cohort(cohort, folder.path / "cohort.csv")
+    return cohort
+
+
+def run_deployed(grid: Grid, folder: RunFolder, wait_for_sites_s: float, engine: DeployedEngine | None = None) -> None:
+    """Carry a run out, or on, against the sites of a grid, and write its results.
+
+    Raises:
+        AmosError: bad settings. RunStopped: too few sites. Interrupted: a stop was requested.
+    """
+    config = folder.config()
+    organs, sites = _organs_and_sites(folder, config)
+    folder.remove_unfinished()
+    listener = EventLog(folder.path / "events.jsonl")
+    federation = DeployedFederation(
+        config,
+        folder,
+        make_strategy(config.strategy, config.strategy_options),
+        engine or DeployedEngine(),
+        listener,
+        organs,
+        sites,
+        (),
+        wait_for_sites_s=wait_for_sites_s,
+    )
+    federation.run(SiteGrid(grid))
+    write_results(folder, config, _described_in(folder, federation), federation.chosen_weights)
+
+
+def _organs_and_sites(folder: RunFolder, config: RunConfig) -> tuple[Mapping[int, str], tuple[str, ...]]:
+    """The organs to be learned, and the sites that are expected: of the settings, or of the run folder's cohort."""
+    from amos_fl.cohort.organs import AMOS_ORGANS
+    from amos_fl.cohort.table import read_organs
+
+    try:
+        cohort = folder.cohort()
+    except AmosError:  # no case is known here
+        beside = folder.path / "organs.csv"
+        return (read_organs(beside) if beside.is_file() else AMOS_ORGANS), tuple(sorted(config.sites or ()))
+    return cohort.organs, cohort.sites
+
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """What a SuperLink runs."""
+    named = str(context.run_config.get(RUN_FOLDER) or "")
+    if not named:
+        raise AmosError(f"say which run this is: flwr run ... --run-config '{RUN_FOLDER}=\"/runs/name\"'")
+    folder = open_run(Path(named))
+    outcome = folder.path / "outcome.json"
+    outcome.unlink(missing_ok=True)
+    folder.stop_file.clear()
+    error, code = "the program failed; the SuperLink's log says why", FAULT
+    try:
+        run_deployed(grid, folder, float(context.run_config.get(WAIT_S) or 600))
+    except AmosError as known:
+        error, code = str(known), known.exit_code
+        raise
+    except Interrupted as stopped:
+        error, code = str(stopped), INTERRUPTED
+        raise
+    else:
+        error, code = None, 0
+    finally:
+        write_json(outcome, {"exit_code": code, "error": error})

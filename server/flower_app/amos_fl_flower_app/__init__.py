@@ -1,0 +1,1 @@
+"""What travels: two modules that name the apps of the installed packages."""
