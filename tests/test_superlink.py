@@ -1,0 +1,257 @@
+"""The SuperLink of a deployment: who may submit runs, who may take part, and what other machines are answered."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from flwr.common.constant import ACCESS_TOKEN_KEY, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.superlink.main import create_app
+from loopback import serving
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from amos_fl.deploy.connection import STEPS, check_connection
+from amos_fl.deploy.create import create_deployment
+from amos_fl.deploy.enroll import enroll
+from amos_fl.deploy.findings import Finding
+from amos_fl.deploy.keys import read_public_key, token_hash, write_token
+from amos_fl.deploy.layout import PUBLIC_KEY, SiteConnection, read_site, write_site
+from amos_fl.errors import AmosError
+from amos_fl.files import write_json
+from amos_fl_clients.registration import ask_registered
+from amos_fl_server.submit import write_flower_home
+from amos_fl_server.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens
+
+
+def at(folder: Path, port: int) -> SiteConnection:
+    connection = read_site(folder).model_copy(update={"port": port})
+    write_site(folder, connection)
+    return connection
+
+
+@contextmanager
+def superlink(certificates: Path) -> Iterator[tuple[int, Callable[[Path], None]]]:
+    """Flower's own SuperLink over TLS, in this process; yield its port and what registers a public key."""
+    app = create_app()
+    files = {"ssl_certfile": certificates / "server.crt", "ssl_keyfile": certificates / "server.key"}
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", **files))  # pyright: ignore
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.02)
+        port = server.servers[0].sockets[0].getsockname()[1]
+
+        def register(public_key: Path) -> None:
+            key = public_key_to_bytes(read_public_key(public_key))
+            app.state.linkstate_factory.state().create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0)
+
+        yield port, register
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    create_deployment(tmp_path / "dep", ["A", "B"], hosts=["localhost"])
+    for site in ("a", "b"):
+        enroll(tmp_path / f"dep/sites/site-{site}")
+    return tmp_path / "dep"
+
+
+def test_a_site_learns_whether_its_key_is_registered_and_nothing_changes_there(root: Path) -> None:
+    a, b = (root / f"sites/site-{site}" for site in ("a", "b"))
+    with superlink(root / "superlink") as (port, register):
+        register(a / PUBLIC_KEY)
+        assert ask_registered(a, at(a, port)) == Finding("registered", "ok", "the SuperLink knows this site's key")
+        finding = ask_registered(b, at(b, port))
+        assert (finding.outcome, finding.remedy) == (
+            "wrong",
+            "send keys/site.pub to the coordinator, who runs 'amos-fl deploy register'",
+        )
+        # had the question activated the node, its key would be in use and could not be asked for again
+        assert ask_registered(a, at(a, port)).outcome == "ok"
+
+
+def test_a_real_superlink_passes_the_other_checks_and_says_its_version(root: Path) -> None:
+    folder = root / "sites/site-a"
+    with superlink(root / "superlink") as (port, _):
+        findings = {finding.check: finding for finding in check_connection(folder, at(folder, port))}
+    assert {findings[step].outcome for step in STEPS} == {"ok"}
+    assert "(as it says)" in findings["version of flwr"].found
+
+
+def test_a_server_that_is_no_superlink_says_nothing_about_keys(root: Path) -> None:
+    folder = root / "sites/site-a"
+    with serving(root / "superlink") as port:
+        assert ask_registered(folder, at(folder, port)).outcome == "not checked"
+
+
+def test_a_token_lets_its_submitter_pass_and_no_other(tmp_path: Path) -> None:
+    known = {"ada": write_token(tmp_path / "ada"), "bo": write_token(tmp_path / "bo")}
+    write_json(tmp_path / "submitters.json", known)
+    plugin = SubmitterTokens(tmp_path / "submitters.json")
+    token = (tmp_path / "bo").read_text().strip()
+    assert plugin.submitter(token) == "bo"
+    assert plugin.validate_tokens_in_metadata([(ACCESS_TOKEN_KEY, token)])[0]
+    for wrong in ([], [(ACCESS_TOKEN_KEY, token[:-1])], [(ACCESS_TOKEN_KEY, "")], [("another-key", token)]):
+        assert plugin.validate_tokens_in_metadata(wrong) == (False, None)
+    assert plugin.submitter(known["ada"]) is None  # the hash is no token
+    write_json(tmp_path / "submitters.json", {"ada": known["ada"]})
+    assert not plugin.validate_tokens_in_metadata([(ACCESS_TOKEN_KEY, token)])[0]
+
+
+def test_a_superlink_without_readable_submitters_does_not_start(tmp_path: Path) -> None:
+    for text in ("", "[]", '{"ada": "secret"}'):
+        (tmp_path / "submitters.json").write_text(text)
+        with pytest.raises(AmosError, match="must map names to the SHA-256 of tokens"):
+            SubmitterTokens(tmp_path / "submitters.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "from_here", "from_elsewhere"),
+    [
+        ("/v1/fleet/pull-messages", 200, 200),
+        ("/v1/control/start-run", 200, 200),
+        ("/health", 200, 200),
+        ("/v1/runtime/acquire-task", 200, 403),
+        ("/docs", 200, 403),
+        ("/v1//runtime/acquire-task", 200, 403),
+    ],
+)
+def test_other_machines_are_answered_on_public_paths_alone(path: str, from_here: int, from_elsewhere: int) -> None:
+    app = OwnProcessesOnly(Starlette(routes=[Route("/{rest:path}", lambda _: PlainTextResponse("ok"))]))
+    for address, wanted in (("127.0.0.1", from_here), ("10.0.0.9", from_elsewhere), ("elsewhere", from_elsewhere)):
+        assert TestClient(app, client=(address, 5)).get(f"http://superlink{path}").status_code == wanted
+
+
+def test_the_token_for_flowers_command_is_readable_by_its_owner_alone(root: Path, tmp_path: Path) -> None:
+    write_flower_home(root, tmp_path / "home")
+    assert (tmp_path / "home/credentials.yaml").stat().st_mode & 0o777 == 0o600
+    assert (root / "submit/token").read_text().strip() not in (tmp_path / "home/config.toml").read_text()
+    (root / "submit/token").unlink()
+    with pytest.raises(AmosError, match=r"submit/token: is not there or may not be read"):
+        write_flower_home(root, tmp_path / "home")
+
+
+@pytest.mark.slow
+def test_flowers_own_commands_meet_the_guard(tmp_path: Path) -> None:
+    """The real processes: with the token a key is registered and its SuperNode joins; all others are refused."""
+    for name in ("dep", "foreign"):
+        create_deployment(tmp_path / name, ["A", "B"], hosts=["localhost"], port=free_port())
+    root = tmp_path / "dep"
+    a, b = (root / f"sites/site-{site}" for site in ("a", "b"))
+    for folder in (a, b):
+        enroll(folder)
+    write_flower_home(root, tmp_path / "with")
+    write_flower_home(root, tmp_path / "without")
+    (tmp_path / "without/credentials.yaml").unlink()
+    with ExitStack() as stack:
+        log = stack.enter_context((tmp_path / "superlink.log").open("w"))
+        link = stack.enter_context(started(superlink_command(root), tmp_path / "link", log, root))
+        folder, connection = a, read_site(a)
+        wait_until(lambda: check_connection(folder, connection)[-1].outcome == "ok", link)
+
+        def register(home: str) -> subprocess.CompletedProcess[str]:
+            return flower(tmp_path / home, "flwr", "supernode", "register", a / PUBLIC_KEY, "deployment")
+
+        assert "Authentication failed" in register("without").stdout
+        assert ask_registered(a, connection).outcome == "wrong"
+        assert "registered successfully" in register("with").stdout
+        assert ask_registered(a, connection).outcome == "ok"
+
+        def node(key: Path, *trust: str | Path) -> list[str | Path]:
+            where = ["--superlink", f"localhost:{connection.port}", "--port", str(free_port()), "--max-retries", "0"]
+            return ["flower-supernode", *where, "--auth-supernode-private-key", key, *trust]
+
+        trust = ("--root-certificates", a / "ca.crt")
+        for name, command, said in (
+            ("unregistered", node(b / "keys/site.key", *trust), "2004"),
+            ("foreign", node(a / "keys/site.key", "--root-certificates", tmp_path / "foreign/superlink/ca.crt"), "305"),
+            ("plain", node(a / "keys/site.key", "--insecure"), "TLS is not enabled"),
+        ):
+            left = flower(tmp_path / name, *command)
+            assert left.returncode != 0, name
+            assert said in left.stdout, name
+        with started(node(a / "keys/site.key", *trust), tmp_path / "node", log, root) as joined:
+            wait_until(lambda: "online" in nodes(tmp_path / "with"), joined)
+    written = (tmp_path / "superlink.log").read_text()
+    assert "request without a submitter's token refused" in written
+    assert "No SuperNode found with the given public key" in written
+    for secret in (root / "submit/token", a / "keys/site.key", root / "superlink/server.key"):
+        assert not any(line in written for line in secret.read_text().split() if len(line) > 40)
+
+
+def nodes(home: Path) -> str:
+    return flower(home, "flwr", "supernode", "list", "deployment", "--format", "json").stdout
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+def superlink_command(root: Path) -> list[str | Path]:
+    files = root / "superlink"
+    return [
+        *(sys.executable, "-m", "amos_fl_server.superlink", "--host", "127.0.0.1"),
+        *("--port", str(read_site(root / "sites/site-a").port), "--enable-supernode-auth"),
+        *("--disable-runtime-dependency-installation", "--database", files / "state/state.db"),
+        *("--ssl-ca-certfile", files / "ca.crt", "--ssl-certfile", files / "server.crt"),
+        *("--ssl-keyfile", files / "server.key"),
+    ]
+
+
+def environment(home: Path) -> dict[str, str]:
+    quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, **quiet, "PATH": path, "FLWR_HOME": str(home)}
+
+
+def flower(home: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of Flower to its end; its output goes through a file.
+
+    A SuperNode's SuperExec lives until the SuperNode's process is reaped, and would keep a pipe open until then.
+    """
+    home.mkdir(exist_ok=True)
+    words = [str(word) for word in command]
+    with (home / "output").open("w+") as output:
+        done = subprocess.run(words, env=environment(home), stdout=output, stderr=output, check=False, timeout=120)
+        output.seek(0)
+        return subprocess.CompletedProcess(words, done.returncode, output.read())
+
+
+@contextmanager
+def started(command: list[str | Path], home: Path, log: object, root: Path) -> Iterator[subprocess.Popen[bytes]]:
+    variables = {**environment(home), SUBMITTERS: str(root / "superlink/submitters.json")}
+    process = subprocess.Popen([str(word) for word in command], env=variables, stdout=log, stderr=log)  # pyright: ignore
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def wait_until(holds: Callable[[], bool], process: subprocess.Popen[bytes], *, limit_s: float = 120.0) -> None:
+    end = time.monotonic() + limit_s
+    while not holds():
+        assert process.poll() is None, "the process ended"
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.2)
+
+
+def test_a_hash_of_a_token_is_sha_256() -> None:
+    assert token_hash("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
