@@ -8,6 +8,8 @@ from federations import federate, final_weights, hashes, tiny_config
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, Interrupted
+from amos_fl.inference.predict import predict_case
+from amos_fl.metrics.scores import UNIT, score_case
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.arms import centralized, finetunes_of, leave_one_out, locals_of
 from amos_fl.runs.config import RunConfig
@@ -15,9 +17,12 @@ from amos_fl.runs.events import SiteWork
 from amos_fl.runs.folder import RunFolder, create_run, open_run
 from amos_fl.runs.group import Member, create_group, read_group
 from amos_fl.runs.record import read_run, read_runs
+from amos_fl.runs.selection import best_round_of_site, rounds_worth_keeping
+from amos_fl.runs.site_choice import site_choices
 from amos_fl.runs.weights import arrays_of, load_arrays, read_arrays
 from amos_fl.training.loop import train
 from amos_fl.volumes.prepare import prepare_cases
+from amos_fl.volumes.reference import reference_of
 from amos_fl_server.simulate import simulate
 
 
@@ -156,3 +161,29 @@ def test_a_group_knows_what_is_left(base, tiny_cohort, store, tmp_path):
     assert [record.name for record in read_runs([group.path / "A", group.path])] == ["local/A", "local/B", "local/G"]
     with pytest.raises(AmosError, match="holds a group of runs already"):
         create_group(tmp_path / "local", "local", members)
+
+
+def test_a_sites_own_round_is_scored_with_the_weights_of_that_round(tiny_cohort, store, tmp_path):
+    kept = {"keep_checkpoints": "all", "selection": "last"}
+    folder = federate(tmp_path / "f", tiny_cohort, store, rounds=3, evaluation={"every": 1}, **kept)
+    evaluation = folder.read_evaluation(1, "val")
+    assert evaluation is not None
+    # Round 1 as if it had been perfect at A: A alone would choose it, and its weights must still be worth keeping.
+    for organ in evaluation["sites"]["A"]["scores"]["organs"].values():
+        organ["dsc_sum"] = organ["counted"] * UNIT
+    folder.write_evaluation(1, "val", evaluation)
+    assert best_round_of_site(folder, "A", 3) == 1
+    assert 1 in rounds_worth_keeping(folder, folder.config(), 3)
+    assert best_round_of_site(folder, "D", 3) is None  # an unseen scanner chooses nothing
+    choice = next(choice for choice in site_choices(folder, store) if choice.site == "A")
+    assert (choice.round_for_all, choice.own_round) == (3, 1)
+
+    organs = tuple(tiny_cohort.organs)
+    network = build_network("small", folder.config().plan, len(organs), seed=0)
+    load_arrays(network, read_arrays(folder.checkpoint_folder(1) / "weights.safetensors"))
+    case = tiny_cohort.of(site="A", split="test")[0]
+    prepared = prepare_cases([case], folder.config().plan, store, organs)[0]
+    prediction = predict_case(network, prepared, folder.config().plan, organs=organs, batch_size=4)
+    reference = reference_of(case, organs)
+    scores = score_case(prediction, reference.array, reference.spacing_mm, organs)
+    assert choice.test_dsc_own == pytest.approx(np.nanmean([score.dsc for score in scores.values()]), abs=1e-9)
