@@ -1,6 +1,7 @@
 """The SuperLink of a deployment: who may submit runs, who may take part, and what other machines are answered."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,14 +24,18 @@ from starlette.testclient import TestClient
 from amos_fl.deploy.connection import STEPS, check_connection
 from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.enroll import enroll
+from amos_fl.deploy.enroll import register as keep_key
 from amos_fl.deploy.findings import Finding
 from amos_fl.deploy.keys import read_public_key, token_hash, write_token
 from amos_fl.deploy.layout import PUBLIC_KEY, SiteConnection, read_site, write_site
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl_clients.registration import ask_registered
+from amos_fl_server.admit import admit_sites
 from amos_fl_server.submit import write_flower_home
 from amos_fl_server.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens
+
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
 
 def at(folder: Path, port: int) -> SiteConnection:
@@ -64,7 +69,7 @@ def superlink(certificates: Path) -> Iterator[tuple[int, Callable[[Path], None]]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    create_deployment(tmp_path / "dep", ["A", "B"], hosts=["localhost"])
+    create_deployment(tmp_path / "dep", ["A", "B"], hosts=["localhost"], port=free_port())
     for site in ("a", "b"):
         enroll(tmp_path / f"dep/sites/site-{site}")
     return tmp_path / "dep"
@@ -154,6 +159,7 @@ def test_flowers_own_commands_meet_the_guard(tmp_path: Path) -> None:
     a, b = (root / f"sites/site-{site}" for site in ("a", "b"))
     for folder in (a, b):
         enroll(folder)
+    token = Path(shutil.copy(root / "submit/token", tmp_path))
     write_flower_home(root, tmp_path / "with")
     write_flower_home(root, tmp_path / "without")
     (tmp_path / "without/credentials.yaml").unlink()
@@ -163,12 +169,13 @@ def test_flowers_own_commands_meet_the_guard(tmp_path: Path) -> None:
         folder, connection = a, read_site(a)
         wait_until(lambda: check_connection(folder, connection)[-1].outcome == "ok", link)
 
-        def register(home: str) -> subprocess.CompletedProcess[str]:
-            return flower(tmp_path / home, "flwr", "supernode", "register", a / PUBLIC_KEY, "deployment")
-
-        assert "Authentication failed" in register("without").stdout
+        listed = flower(tmp_path / "without", "flwr", "supernode", "register", a / PUBLIC_KEY, "deployment")
+        assert "Authentication failed" in listed.stdout
         assert ask_registered(a, connection).outcome == "wrong"
-        assert "registered successfully" in register("with").stdout
+        keep_key(root, "A", a / PUBLIC_KEY)
+        done = admit_sites(root)
+        assert (list(done.nodes), done.new, done.removed) == (["A"], ("A",), 0)
+        assert admit_sites(root).new == ()
         assert ask_registered(a, connection).outcome == "ok"
 
         def node(key: Path, *trust: str | Path) -> list[str | Path]:
@@ -178,23 +185,34 @@ def test_flowers_own_commands_meet_the_guard(tmp_path: Path) -> None:
         trust = ("--root-certificates", a / "ca.crt")
         for name, command, said in (
             ("unregistered", node(b / "keys/site.key", *trust), "2004"),
-            ("foreign", node(a / "keys/site.key", "--root-certificates", tmp_path / "foreign/superlink/ca.crt"), "305"),
+            (
+                "foreign",
+                node(a / "keys/site.key", "--root-certificates", tmp_path / "foreign/superlink/ca.crt"),
+                UNTRUSTED,
+            ),
             ("plain", node(a / "keys/site.key", "--insecure"), "TLS is not enabled"),
         ):
             left = flower(tmp_path / name, *command)
             assert left.returncode != 0, name
             assert said in left.stdout, name
         with started(node(a / "keys/site.key", *trust), tmp_path / "node", log, root) as joined:
-            wait_until(lambda: "online" in nodes(tmp_path / "with"), joined)
+            wait_until(lambda: admit_sites(root).status == {"A": "online"}, joined)
+            assert str(done.nodes["A"]) in flower(tmp_path / "with", "flwr", "supernode", "list", "deployment").stdout
+        enroll(a, replace=True)
+        keep_key(root, "A", a / PUBLIC_KEY, replace=True)
+        assert ask_registered(a, connection).outcome == "wrong"
+        replaced = admit_sites(root)
+        assert (replaced.new, replaced.removed) == (("A",), 1)
+        assert replaced.nodes["A"] != done.nodes["A"]
+        assert ask_registered(a, connection).outcome == "ok"
+        (root / "submit/token").write_text("another")
+        with pytest.raises(AmosError, match="refuses the token"):
+            admit_sites(root)
     written = (tmp_path / "superlink.log").read_text()
     assert "request without a submitter's token refused" in written
     assert "No SuperNode found with the given public key" in written
-    for secret in (root / "submit/token", a / "keys/site.key", root / "superlink/server.key"):
+    for secret in (token, a / "keys/site.key", root / "superlink/server.key"):
         assert not any(line in written for line in secret.read_text().split() if len(line) > 40)
-
-
-def nodes(home: Path) -> str:
-    return flower(home, "flwr", "supernode", "list", "deployment", "--format", "json").stdout
 
 
 def free_port() -> int:
@@ -255,3 +273,8 @@ def wait_until(holds: Callable[[], bool], process: subprocess.Popen[bytes], *, l
 
 def test_a_hash_of_a_token_is_sha_256() -> None:
     assert token_hash("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_superlink_that_does_not_answer_is_said_in_one_sentence(root: Path) -> None:
+    with pytest.raises(AmosError, match=r"the SuperLink at localhost:\d+ does not answer; start it"):
+        admit_sites(root)

@@ -156,7 +156,7 @@ def register(
     typer.echo(f"site {done.site}: registered as {done.public_key_file}")
     _say_fingerprint(done)
     _say_authority(root / "authority/ca.crt")
-    typer.echo("compare both with the site over the phone before it takes part")
+    typer.echo(f"compare both with the site over the phone; then: amos-fl deploy admit {root}")
 
 
 def _say_fingerprint(done: "Enrolled") -> None:
@@ -184,6 +184,26 @@ def bundle(
     _say_authority(root / "authority/ca.crt")
     if any(name.endswith(DEMONSTRATION_KEY) for name in packed):
         typer.secho(f"It holds a private key. {DEMONSTRATION_WARNING}", err=True, fg="red")
+
+
+@deploy_app.command()
+def admit(
+    root: DeploymentArgument,
+    host: Annotated[
+        str | None,
+        typer.Option(help="How the SuperLink is reached from here, e.g. localhost.  [default: as by hospitals]"),
+    ] = None,
+) -> None:
+    """At the coordinator: have the running SuperLink know the registered keys, and no others."""
+    from amos_fl.deploy.layout import read_deployment
+    from amos_fl_server.admit import admit_sites
+
+    done = admit_sites(root, host=host)
+    for site in read_deployment(root).sites:
+        status = done.status.get(site, "no key registered")
+        typer.echo(f"site {site}: {status}{', new' if site in done.new else ''}")
+    if done.removed:
+        typer.echo(f"removed {done.removed} key{'s' if done.removed > 1 else ''} that no site has any more")
 
 
 @deploy_app.command()

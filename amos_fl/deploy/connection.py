@@ -21,7 +21,7 @@ from cryptography import x509
 
 from amos_fl.deploy.certificates import read_certificate
 from amos_fl.deploy.findings import Finding, holds, skipped, wrong
-from amos_fl.deploy.layout import AUTHORITY, SiteConnection
+from amos_fl.deploy.layout import AUTHORITY, SiteConnection, address_of, versions
 from amos_fl.errors import AmosError
 
 AHEAD_S, BEHIND_S = 5.0, 300.0
@@ -47,7 +47,7 @@ class Way:
 
     @property
     def address(self) -> str:
-        return f"{self.host}:{self.port}" if ":" not in self.host else f"[{self.host}]:{self.port}"
+        return address_of(self.host, self.port)
 
 
 def way_to(connection: SiteConnection) -> Way:
@@ -237,8 +237,6 @@ def _answers(way: Way, trusted: ssl.SSLContext, connection: SiteConnection, time
 
 
 def _flwr(running: str, said_by: str) -> Finding:
-    from amos_fl.deploy.layout import versions
-
     here = versions()["flwr"]
     if here.split(".")[:2] != running.split(".")[:2]:
         return wrong(

@@ -102,6 +102,15 @@ def registered_key(root: Path, site: str) -> Path:
     return root / "registered" / f"{site_folder_name(site)}.pub"
 
 
+def address_of(host: str, port: int) -> str:
+    """A host and a port in one word.
+
+    >>> address_of("superlink", 8000), address_of("::1", 8000)
+    ('superlink:8000', '[::1]:8000')
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def versions() -> dict[str, str]:
     """The versions that both ends of a deployment have to share, of this installation."""
     found = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from amos_fl.deploy.findings import Finding, holds, skipped, wrong
 from amos_fl.deploy.keys import read_private_key, spoken_fingerprint
-from amos_fl.deploy.layout import AUTHORITY, SiteConnection
+from amos_fl.deploy.layout import AUTHORITY, SiteConnection, address_of
 
 IMPOSSIBLE_INTERVAL_S = -1.0
 CHECK = "registered"
@@ -25,13 +25,12 @@ def ask_registered(folder: Path, connection: SiteConnection) -> Finding:
     from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
     key = read_private_key(folder / connection.key)
-    host = f"[{connection.host}]" if ":" in connection.host else connection.host
     request = ActivateNodeRequest(
         public_key=public_key_to_bytes(key.public_key()), heartbeat_interval=IMPOSSIBLE_INTERVAL_S
     )
     try:
         with FleetHttpClient.from_server_address(
-            f"{host}:{connection.port}",
+            address_of(connection.host, connection.port),
             False,
             str(folder / AUTHORITY),
             interceptors=[NodeAuthHttpInterceptor(key, key.public_key())],

@@ -9,7 +9,7 @@ from flwr.cli.constant import ACCESS_TOKEN_STORE_KEY, AUTHN_TYPE_STORE_KEY, REFR
 from flwr.common.constant import AuthnType
 
 from amos_fl.deploy.keys import write_secret
-from amos_fl.deploy.layout import read_deployment
+from amos_fl.deploy.layout import address_of, read_deployment
 from amos_fl.errors import AmosError
 from amos_fl.files import write_text
 
@@ -26,16 +26,12 @@ def write_flower_home(root: Path, home: Path, *, host: str | None = None) -> Non
         AmosError: no deployment there, or no token that may be read.
     """
     deployment = read_deployment(root)
-    try:
-        token = (root / "submit/token").read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        raise AmosError(f"{root / 'submit/token'}: is not there or may not be read; submit from where it is") from None
-    address = f"{host or deployment.host}:{deployment.port}"
+    address = address_of(host or deployment.host, deployment.port)
     # Flower knows one kind of login, by tokens of OpenID Connect; it sends the first with each request and keeps the
     # second for renewals, which the SuperLink of a deployment does not offer.
     credentials = {
         AUTHN_TYPE_STORE_KEY: AuthnType.OIDC,
-        ACCESS_TOKEN_STORE_KEY: token,
+        ACCESS_TOKEN_STORE_KEY: read_token(root),
         REFRESH_TOKEN_STORE_KEY: "none",
     }
     encoded = {key % address: b64encode(value.encode()).decode() for key, value in credentials.items()}
@@ -47,3 +43,15 @@ def write_flower_home(root: Path, home: Path, *, host: str | None = None) -> Non
         f'[superlink]\ndefault = "{CONNECTION}"\n\n'
         f"[superlink.{CONNECTION}]\naddress = {json.dumps(address)}\nroot-certificates = {authority}\n",
     )
+
+
+def read_token(root: Path) -> str:
+    """The submitter's token of the deployment in `root`.
+
+    Raises:
+        AmosError: it is not there, or may not be read.
+    """
+    try:
+        return (root / "submit/token").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        raise AmosError(f"{root / 'submit/token'}: is not there or may not be read; submit from where it is") from None
