@@ -1,4 +1,4 @@
-"""A SuperLink and SuperNodes as real processes on this machine, for tests: started, waited for, and ended by their ids."""
+"""A SuperLink and SuperNodes as real processes on this machine, for tests: started, waited for, ended by their ids."""
 
 import json
 import os
@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.request import urlopen
 
-from amos_fl.cohort.table import Cohort, write_cohort
-from amos_fl_clients.settings import SiteSettings, write_settings
-
 BIN = Path(sys.executable).parent
 T = TypeVar("T")
 
@@ -25,15 +22,6 @@ def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return listening.getsockname()[1]
-
-
-def write_site(folder: Path, cohort: Cohort, site: str, **settings: object) -> Path:
-    """A hospital's folder with its own cases of a cohort; the path of its settings."""
-    members = tuple(case for case in cohort.cases if case.site == site)
-    write_cohort(Cohort(members, cohort.organs), folder / "cohort.csv")
-    own = {"site": site, "cohort": "cohort.csv", "store": "state/store", "state": "state", **settings}
-    write_settings(SiteSettings.model_validate(own), folder / "settings.yaml")
-    return folder / "settings.yaml"
 
 
 def wait_until(what: str, look: Callable[[], T | None], seconds: float = 120.0) -> T:

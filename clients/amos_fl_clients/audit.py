@@ -16,8 +16,14 @@ from pathlib import Path
 
 from flwr.app import Message
 
+from amos_fl.errors import AmosError
+
 AUDIT_LOG = "audit.log"
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:+-]+")
+
+
+class NotRecorded(AmosError):  # noqa: N818 - named after what happened
+    """A request that could not be written into the audit log, and is therefore not answered."""
 
 
 def _now() -> datetime:
@@ -70,9 +76,10 @@ def what_is_sent(reply: Message) -> dict[str, object]:
 
 
 class Audited:
-    """One request from its arrival to the line in the log."""
+    """One request to a site from its arrival to the line in the log; its methods raise NotRecorded."""
 
-    def __init__(self, state: Path, message: Message, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(self, site: str, state: Path, message: Message, clock: Callable[[], datetime] = _now) -> None:
+        self._site = site
         self._path = state / AUDIT_LOG
         self._asked = what_was_asked(message)
         self._clock = clock
@@ -90,4 +97,10 @@ class Audited:
 
     def _write(self, answer: Mapping[str, object]) -> None:
         seconds = f"{time.monotonic() - self._started:.2f}"
-        append_line(self._path, audit_line(self._when, {**self._asked, **answer, "seconds": seconds}))
+        try:
+            append_line(self._path, audit_line(self._when, {**self._asked, **answer, "seconds": seconds}))
+        except OSError as error:
+            why = error.strerror or "an unknown error"
+        else:
+            return
+        raise NotRecorded(f"site {self._site}: its audit log cannot be written ({why}), and without it nothing is sent")

@@ -2,10 +2,11 @@
 
 import errno
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from amos_fl.errors import AmosError, SiteTimeout, TrainingDiverged
-from amos_fl_clients.audit import append_line
+from amos_fl_clients.audit import NotRecorded, append_line
 from amos_fl_clients.policy import Refusal
 from amos_fl_clients.settings import SiteSettings
 
@@ -20,7 +21,7 @@ class ReplyWithheld(AmosError):  # noqa: N818 - named after what happened
     """A reply that holds what no site sends, and was not sent. Its sentence names a record or an array, no value."""
 
 
-_TRAVELS_AS_IT_IS = (Refusal, ReplyWithheld, SiteFailure, SiteTimeout, TrainingDiverged)
+_TRAVELS_AS_IT_IS = (NotRecorded, Refusal, ReplyWithheld, SiteFailure, SiteTimeout, TrainingDiverged)
 """Errors whose sentences are made of numbers, splits, and the site's and arrays' names alone."""
 
 
@@ -51,4 +52,6 @@ def _kind_of(error: BaseException) -> str:
 def keep_details(settings: SiteSettings, error: BaseException) -> None:
     """Add an error with its traceback to a log that stays at the site."""
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    append_line(settings.state / ERROR_LOG, f"{when} {''.join(traceback.format_exception(error)).rstrip()}\n")
+    text = "".join(traceback.format_exception(error)).rstrip()
+    with suppress(OSError):  # what cannot be kept must not become another error, with a path in it
+        append_line(settings.state / ERROR_LOG, f"{when} {text}\n")

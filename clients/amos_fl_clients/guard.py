@@ -37,27 +37,29 @@ class GuardedApp(ClientApp):
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer a request, or raise an error in words that may leave the site."""
         settings = self._settings_of(context)
-        audited = Audited(settings.state, message)
+        audited = Audited(settings.site, settings.state, message)
         try:
-            task = _allowed_task(settings, message)
-            reply = super().__call__(message, context)
-            form = self._form_of(settings, task) if message.metadata.message_type == "train" else None
-            check_reply(reply, settings, organs=tuple(task.organs), form=form)
-            audited.sent(reply)
-        except Refusal as refusal:
-            audited.refused(str(refusal))
-            raise
-        except Exception as error:
-            words = words_that_may_travel(error, settings.site)
-            audited.failed(words)
-            if settings.share_error_details or isinstance(error, Interrupted):
+            try:
+                task = _allowed_task(settings, message)
+                reply = super().__call__(message, context)
+                form = self._form_of(settings, task) if message.metadata.message_type == "train" else None
+                check_reply(reply, settings, organs=tuple(task.organs), form=form)
+            except Refusal as refusal:
+                audited.refused(str(refusal))
                 raise
-            keep_details(settings, error)
-        except BaseException:  # its process is being ended
-            audited.failed("its process was ended")
-            raise
-        else:
+            except Exception as error:
+                audited.failed(words_that_may_travel(error, settings.site))
+                raise
+            except BaseException:
+                audited.failed("its process was ended")
+                raise
+            audited.sent(reply)
             return reply
+        except Exception as error:
+            if settings.share_error_details or isinstance(error, (Interrupted, Refusal)):
+                raise
+            words = words_that_may_travel(error, settings.site)
+            keep_details(settings, error)
         # Outside of the handlers, so that the new error carries nothing of the old one.
         raise SiteFailure(words)
 

@@ -138,7 +138,7 @@ class _AppCheck:
             check_app(settings, content)
             self._installed = self._install(content, **options)
         except Refusal as refusal:
-            Audited(settings.state, message).refused(str(refusal))
+            Audited(settings.site, settings.state, message).refused(str(refusal))
             raise
         except Exception as error:
             self._fail(settings, message, error)
@@ -147,7 +147,7 @@ class _AppCheck:
 
     def _fail(self, settings: SiteSettings, message: Any, error: Exception) -> None:
         words = words_that_may_travel(error, settings.site)
-        Audited(settings.state, message).failed(words)
+        Audited(settings.site, settings.state, message).failed(words)
         keep_details(settings, error)
         raise SiteFailure(words) from None
 

@@ -1,0 +1,381 @@
+"""What a hospital's own settings decide: requests beyond them are refused by name, replies hold what is on the list."""
+
+import json
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_tiny_cohort
+from federations import final_weights, hashes, tiny_config
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from hospitals import Hospital, hospital, tiny_task, write_hospital
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amos_fl.cohort.table import Cohort
+from amos_fl.errors import AmosError
+from amos_fl.runs.events import Event, Listener, SiteWork, silent
+from amos_fl.runs.folder import RunFolder, create_run
+from amos_fl_clients.app import make_client_app
+from amos_fl_clients.failures import ReplyWithheld, SiteFailure
+from amos_fl_clients.messages import ARRAYS, json_of, record_of, views_of
+from amos_fl_clients.policy import Refusal, pause, pseudonym_key, resume, shared_name
+from amos_fl_clients.replies import check_reply, names_and_forms
+from amos_fl_clients.settings import read_settings
+from amos_fl_server.engines.base import SimulatedSites
+from amos_fl_server.engines.inline import InlineEngine, InlineGrid
+from amos_fl_server.rounds import Federation
+from amos_fl_server.simulate import lay_out_sites
+from amos_fl_server.strategies import make_strategy
+
+
+def federate_with(
+    out: Path,
+    cohort: Cohort,
+    store: Path,
+    policies: dict[str, dict[str, object]],
+    listener: Listener = silent,
+    **settings: object,
+) -> RunFolder:
+    """A federation in which some sites have a policy of their own."""
+    config = tiny_config(**settings)
+    folder = create_run(out, config, cohort)
+    sites = lay_out_sites(folder, cohort, config, store)
+    for site, policy in policies.items():
+        file = folder.site(site) / "site.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "share_error_details": False, **policy}))
+    settings_of = SimulatedSites(folder.path.resolve() / "sites", sites)
+    app = make_client_app(settings_of, listener_of=lambda _: listener)
+    strategy = make_strategy("fedavg", {})
+    trainers = cohort.seen_sites
+    Federation(config, folder, strategy, InlineEngine(), silent, cohort.organs, sites, trainers).run(
+        InlineGrid(app, sites)
+    )
+    return folder
+
+
+def test_a_site_that_refuses_evaluation_on_one_split_still_trains(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    policy = {"A": {"refuse_evaluation_on": ["test"]}}
+    folder = federate_with(tmp_path / "run", tiny_cohort, store, policy, rounds=1, evaluation={"every": 1})
+    assert sorted(folder.ledger()[0]["sites"]) == ["A", "B", "G"]
+    val, test = folder.read_evaluation(1, "val"), folder.read_evaluation(1, "test")
+    assert val is not None
+    assert test is not None
+    assert "A" in val["sites"]
+    assert test["missing"] == {"A": "refused by site A: it does not allow evaluation on test"}
+    assert sorted(test["sites"]) == ["D", "G"]
+
+
+def test_more_steps_than_a_site_allows_are_refused_and_its_name_is_in_the_ledger(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    policy = {"A": {"max_steps_per_round": 1}}
+    folder = federate_with(tmp_path / "run", tiny_cohort, store, policy, rounds=1, evaluation={"every": 1})
+    entry = folder.ledger()[0]
+    assert entry["missing"] == {"A": "refused by site A: it allows 1 steps a round, and 2 were asked for"}
+    assert sorted(entry["sites"]) == ["B", "G"]
+
+
+def test_a_site_without_a_policy_gives_the_weights_of_a_site_with_a_generous_one(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    generous = {site: {"max_steps_per_round": 2, "share_case_scores": "pseudonyms"} for site in "ABG"}
+    plain = federate_with(tmp_path / "plain", tiny_cohort, store, {}, rounds=1)
+    guarded = federate_with(tmp_path / "guarded", tiny_cohort, store, generous, rounds=1)
+    assert hashes(plain) == hashes(guarded)
+    assert final_weights(plain).keys() == final_weights(guarded).keys()
+
+
+def test_a_paused_site_refuses_everything_until_it_is_resumed(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    site = hospital(tmp_path, tiny_cohort)
+    pause(site.settings.state, "the scanner is being moved")
+    for asked in (site.describe, site.train, lambda: site.evaluate("val")):
+        with pytest.raises(Refusal, match=r"^refused by site A: it is paused$"):
+            asked()
+    assert resume(site.settings.state)
+    assert not resume(site.settings.state)
+    assert not site.describe().has_error()
+
+
+def test_a_site_that_is_paused_while_it_trains_stops_before_its_next_step(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    site = hospital(tmp_path, tiny_cohort)
+    site.task = tiny_task(tiny_cohort, total_steps=50)
+    steps: list[int] = []
+
+    def pause_at_the_second_step(event: Event) -> None:
+        if isinstance(event, SiteWork) and event.activity == "train":
+            steps.append(event.done)
+            if event.done == 2:
+                pause(site.settings.state)
+
+    app = make_client_app(lambda _: site.settings, listener_of=lambda _: pause_at_the_second_step)
+    with pytest.raises(Refusal, match="it is paused"):
+        site.ask("train", app=app, round=1, steps=50)
+    assert steps == [1, 2]
+
+
+@pytest.mark.parametrize("run_id", ["../../elsewhere", "/etc", "", ".hidden", "a" * 65, "a\nb"])
+def test_a_run_whose_id_would_lead_out_of_the_sites_state_is_refused(
+    tmp_path: Path, tiny_cohort: Cohort, run_id: str
+) -> None:
+    site = hospital(tmp_path, tiny_cohort)
+    site.task = tiny_task(tiny_cohort, run_id=run_id, optimizer_state="keep")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(Refusal, match="the run's id"):
+        site.train()
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.name != "audit.log"] == [
+        path for path in (*before, tmp_path / "state") if path.name != "audit.log"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["query.cohort", "query.default", "train.all", "evaluate.test"])
+def test_requests_that_a_site_does_not_know_are_refused(tmp_path: Path, tiny_cohort: Cohort, kind: str) -> None:
+    with pytest.raises(Refusal, match="describe, train and evaluate only"):
+        hospital(tmp_path, tiny_cohort).ask(kind)
+
+
+@pytest.mark.parametrize("values", [{}, {"round": 1}, {"round": "one", "steps": 1}, {"round": 0, "steps": 1}])
+def test_a_request_that_is_not_whole_is_refused(
+    tmp_path: Path, tiny_cohort: Cohort, values: dict[str, str | int | float]
+) -> None:
+    with pytest.raises(Refusal):
+        hospital(tmp_path, tiny_cohort).ask("train", **values)
+    with pytest.raises(Refusal, match="no such split"):
+        hospital(tmp_path, tiny_cohort).ask("evaluate", round=1, split="../labels")
+
+
+def test_scores_of_cases_leave_under_pseudonyms_that_only_the_site_can_undo(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    site = hospital(tmp_path / "one", tiny_cohort, share_case_scores="pseudonyms")
+    (case,) = json_of(site.evaluate("test"), "cases")
+    (again,) = json_of(site.evaluate("test", round_number=2), "cases")
+    assert case["case"] == again["case"] == shared_name(site.settings, "a_test_8")
+    key = site.settings.state / "pseudonym.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert len(pseudonym_key(site.settings.state)) == 32
+    other = hospital(tmp_path / "two", tiny_cohort, share_case_scores="pseudonyms")
+    assert shared_name(other.settings, "a_test_8") != case["case"]
+
+
+def test_scores_of_cases_stay_unless_the_site_shares_them(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    reply = hospital(tmp_path / "closed", tiny_cohort).evaluate("test")
+    assert json_of(reply, "cases") == []
+    assert json_of(reply, "scores")["cases"] == 1
+    open_site = hospital(tmp_path / "open", tiny_cohort, share_case_scores="named")
+    assert [case["case"] for case in json_of(open_site.evaluate("test"), "cases")] == ["a_test_8"]
+
+
+def write_yaml(path: Path, text: str) -> Path:
+    path.write_text(f"site: A\ncohort: data/cohort.csv\nstore: /store\nstate: state\n{text}\n")
+    return path
+
+
+def test_settings_are_yaml_or_json_with_paths_relative_to_the_file(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    settings = read_settings(write_yaml(tmp_path / "settings.yaml", "refuse_evaluation_on: [test]"))
+    assert settings.cohort == tmp_path / "data/cohort.csv"
+    assert settings.store == Path("/store")
+    assert settings.refuse_evaluation_on == ("test",)
+    assert read_settings(write_hospital(tmp_path / "json", tiny_cohort, "A")).state == tmp_path / "json/state"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("refuse_evaluation: [test]", "no setting 'refuse_evaluation'"),
+        ("refuse_evaluation_on: [tests]", "refuse_evaluation_on"),
+        ("max_steps_per_round: -1", "max_steps_per_round"),
+        ("share_case_scores: all", "share_case_scores"),
+        ("allowed_apps: [abc]", "64 hexadecimal digits"),
+        ("- a", "neither YAML nor JSON"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(AmosError, match=said) as found:
+        read_settings(write_yaml(tmp_path / "settings.yaml", text))
+    assert str(tmp_path / "settings.yaml") in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+Tamper = Callable[[Message], None]
+
+
+def _put(record: str, key: str, value: object) -> Tamper:
+    def tamper(reply: Message) -> None:
+        reply.content[record][key] = value  # pyright: ignore[reportArgumentType, reportIndexIssue, reportCallIssue]
+
+    return tamper
+
+
+def _record(name: str, record: ArrayRecord | MetricRecord | ConfigRecord) -> Tamper:
+    def tamper(reply: Message) -> None:
+        reply.content[name] = record
+
+    return tamper
+
+
+def _arrays(change: Callable[[dict[str, np.ndarray]], object]) -> Tamper:
+    def tamper(reply: Message) -> None:
+        arrays = {name: array.copy() for name, array in views_of(reply.content.array_records[ARRAYS]).items()}
+        change(arrays)
+        reply.content[ARRAYS] = record_of(arrays.items())
+
+    return tamper
+
+
+def _bytes_after_the_values(reply: Message) -> None:
+    record = reply.content.array_records[ARRAYS]
+    name = next(iter(record))
+    array = record[name]
+    record[name] = Array(dtype=array.dtype, shape=array.shape, stype=array.stype, data=array.data + b"a voxel")
+
+
+def _pickled(reply: Message) -> None:
+    record = reply.content.array_records[ARRAYS]
+    name = next(iter(record))
+    array = record[name]
+    record[name] = Array(dtype=array.dtype, shape=array.shape, stype="pickle", data=array.data)
+
+
+def _first(arrays: dict[str, np.ndarray]) -> str:
+    return next(name for name, array in arrays.items() if array.ndim > 1)
+
+
+TAMPERED: dict[str, tuple[str, Tamper]] = {
+    "another record": ("train", _record("extra", MetricRecord({"a": 1}))),
+    "a record of another kind": ("train", _record("metrics", ConfigRecord({"a": "b"}))),
+    "another number": ("train", _put("metrics", "age", 72)),
+    "a list for a number": ("train", _put("metrics", "cases", [1, 2, 3])),
+    "a float for a count": ("train", _put("metrics", "cases", 19470101.5)),
+    "another text": ("train", _put("site", "patient", "x")),
+    "another site": ("train", _put("site", "site", "B")),
+    "another array": ("train", _arrays(lambda a: a.update(voxels=np.zeros(3, np.float32)))),
+    "an array less": ("train", _arrays(lambda a: a.pop(_first(a)))),
+    "another shape": ("train", _arrays(lambda a: a.update({_first(a): a[_first(a)][:1]}))),
+    "another dtype": ("train", _arrays(lambda a: a.update({_first(a): a[_first(a)].astype(np.float64)}))),
+    "bytes after the values": ("train", _bytes_after_the_values),
+    "another serialisation": ("train", _pickled),
+    "arrays with scores": ("evaluate", _record(ARRAYS, record_of([("a", np.zeros(2))]))),
+    "scores of another organ": ("evaluate", _put("site", "scores", '{"cases": 1, "organs": {"9": {}}}')),
+    "more in the scores": ("evaluate", _put("site", "scores", '{"cases": 1, "organs": {}, "who": "x"}')),
+    "another modality": ("evaluate", _put("site", "modalities", '["CT of somebody"]')),
+    "a case that is not shared": ("evaluate", _put("site", "cases", '[{"case": "x", "modality": "CT", "scores": {}}]')),
+    "more in the description": (
+        "query.describe",
+        _put("site", "description", '{"site": "A", "modalities": [], "cases": {}, "annotated": [], "ages": [72]}'),
+    ),
+    "a text for a count": (
+        "query.describe",
+        _put(
+            "site",
+            "description",
+            '{"site": "A", "modalities": [], "cases": {"train": "x", "val": 0, "test": 0}, "annotated": [],'
+            ' "synthetic": false}',
+        ),
+    ),
+}
+
+
+def answer(site: Hospital, kind: str) -> Message:
+    return {"train": site.train, "evaluate": lambda: site.evaluate("test"), "query.describe": site.describe}[kind]()
+
+
+def check(site: Hospital, reply: Message) -> None:
+    form = None
+    if reply.metadata.message_type == "train":
+        form = {name: (array.shape, str(array.dtype)) for name, array in views_of(site.weights()).items()}
+    check_reply(reply, site.settings, organs=tuple(site.task.organs), form=form)
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
+    """A hospital that shares no scores of cases."""
+    folder = tmp_path_factory.mktemp("closed")
+    return hospital(folder / "site", write_tiny_cohort(folder / "cohort"))
+
+
+@pytest.fixture(scope="module")
+def described(closed: Hospital) -> tuple[Hospital, Message]:
+    """A hospital with its description of itself."""
+    return closed, closed.describe()
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_a_reply_with_anything_that_is_not_on_the_list_is_withheld(closed: Hospital, what: str) -> None:
+    kind, tamper = TAMPERED[what]
+    reply = answer(closed, kind)
+    check(closed, reply)
+    tamper(reply)
+    with pytest.raises(ReplyWithheld, match=r"^site A: its reply was withheld") as withheld:
+        check(closed, reply)
+    assert "somebody" not in str(withheld.value)
+
+
+@given(record=st.sampled_from(["metrics", "site"]), key=st.text(min_size=1).filter(lambda key: key != "site"))
+def test_whatever_a_key_is_called_it_does_not_leave_and_neither_does_its_name(
+    described: tuple[Hospital, Message], record: str, key: str
+) -> None:
+    site, reply = described
+    values = reply.content[record]
+    if key in values:
+        return
+    values[key] = 1  # pyright: ignore[reportArgumentType, reportIndexIssue, reportCallIssue]
+    with pytest.raises(ReplyWithheld) as withheld:
+        check(site, reply)
+    del values[key]  # pyright: ignore[reportArgumentType, reportIndexIssue, reportCallIssue]
+    what = {"metrics": "number", "site": "text"}[record]
+    assert str(withheld.value) == f"site A: its reply was withheld: it holds a {what} that is not on the list"
+
+
+def test_the_apps_own_replies_go_through_the_check(closed: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that says too much is stopped by the app itself."""
+    from amos_fl_clients import app as site_app
+
+    honest = site_app.reply_with
+
+    def talkative(message: Message, site: str, **records: object) -> Message:
+        return honest(message, site, **records, patient="Jane Doe")  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(site_app, "reply_with", talkative)
+    for kind in ("query.describe", "train", "evaluate"):
+        with pytest.raises(SiteFailure, match="withheld: it holds a text that is not on the list"):
+            answer(closed, kind)
+    assert all("answer=failed" in line for line in closed.audit[-3:])
+
+
+def test_the_form_of_a_network_is_that_of_its_weights(closed: Hospital) -> None:
+    from amos_fl.networks.registry import build_network
+
+    network = build_network(closed.task.model, closed.task.plan, len(closed.task.organs), seed=0)
+    forms = {name: (array.shape, str(array.dtype)) for name, array in views_of(closed.weights()).items()}
+    assert names_and_forms(network.state_dict()) == forms
+
+
+def test_a_reply_is_withheld_where_the_network_of_the_request_is_another(closed: Hospital) -> None:
+    reply = closed.train()
+    other = {f"other.{name}": form for name, form in {"w": ((1,), "float32")}.items()}
+    with pytest.raises(ReplyWithheld):
+        check_reply(reply, closed.settings, organs=(1, 2), form=other)
+
+
+def test_a_case_under_a_name_of_its_own_is_withheld_where_pseudonyms_are_asked_for(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    site = hospital(tmp_path, tiny_cohort, share_case_scores="pseudonyms")
+    reply = site.evaluate("test")
+    check(site, reply)
+    cases = json_of(reply, "cases")
+    reply.content.config_records["site"]["cases"] = json.dumps([{**cases[0], "case": "a_test_8"}])
+    with pytest.raises(ReplyWithheld, match="cases is not of its form"):
+        check(site, reply)
+
+
+def test_a_site_may_hold_cases_of_one_split_only(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    only_test = replace(tiny_cohort, cases=tiny_cohort.of(site="A", split="test"))
+    site = hospital(tmp_path, only_test)
+    assert json_of(site.describe(), "description")["cases"] == {"train": 0, "val": 0, "test": 1}
