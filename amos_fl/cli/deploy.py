@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from amos_fl.cli.settings import names
+from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def init(
         cohort=found,
         demonstration_keys=demo_keys,
     )
-    typer.echo(f"wrote {root}: {len(deployment.sites)} sites ({', '.join(deployment.sites)})")
+    typer.echo(f"wrote {root}: {counted(len(deployment.sites), 'site')} ({', '.join(deployment.sites)})")
     typer.echo(f"hospitals reach the SuperLink at {deployment.host}, port {deployment.port}")
     if not host:
         typer.echo("  that name holds on this machine alone; for other machines give --host")
@@ -203,7 +204,7 @@ def admit(
         status = done.status.get(site, "no key registered")
         typer.echo(f"site {site}: {status}{', new' if site in done.new else ''}")
     if done.removed:
-        typer.echo(f"removed {done.removed} key{'s' if done.removed > 1 else ''} that no site has any more")
+        typer.echo(f"removed {counted(done.removed, 'key')} that no site has any more")
 
 
 @deploy_app.command()
