@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-APP = Path("server/flower_app")
+APP = Path("server/flower-app")
 
 
 class WithFlowerApp(build_py):
@@ -16,7 +16,7 @@ class WithFlowerApp(build_py):
         super().run()
         if not self.editable_mode:
             for file in (APP / "pyproject.toml", *sorted((APP / "amos_fl_flower_app").glob("*.py"))):
-                target = Path(self.build_lib, "amos_fl_server", "flower_app", file.relative_to(APP))
+                target = Path(self.build_lib, "amos_fl_server", "flower-app", file.relative_to(APP))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
 

@@ -2,7 +2,7 @@
 
 import json
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def federate_with(
     out: Path,
     cohort: Cohort,
     store: Path,
-    policies: dict[str, dict[str, object]],
+    policies: Mapping[str, Mapping[str, object]],
     listener: Listener = silent,
     **settings: object,
 ) -> RunFolder:
@@ -144,7 +144,7 @@ def test_a_request_that_is_not_whole_is_refused(
     tmp_path: Path, tiny_cohort: Cohort, values: dict[str, str | int | float]
 ) -> None:
     with pytest.raises(Refusal):
-        hospital(tmp_path, tiny_cohort).ask("train", **values)
+        hospital(tmp_path, tiny_cohort).ask("train", app=None, **values)
     with pytest.raises(Refusal, match="no such split"):
         hospital(tmp_path, tiny_cohort).ask("evaluate", round=1, split="../labels")
 

@@ -24,7 +24,7 @@ def shipped_app() -> Path:
     package = importlib.util.find_spec("amos_fl_server")
     if package is not None and package.origin is not None:
         inside = Path(package.origin).parent
-        for folder in (inside / "flower_app", inside.parent / "flower_app"):
+        for folder in (inside / "flower-app", inside.parent / "flower-app"):
             if (folder / "pyproject.toml").is_file():
                 return folder
     raise AmosError("the Flower app of amos-fl is not in this installation; install amos-fl again")
