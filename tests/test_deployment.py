@@ -1,0 +1,237 @@
+"""The server of a deployment: sites that come late, leave, are held out, or say that they are somebody else."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import write_tiny_cohort
+from federations import federate, hashes, tiny_config
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from hospitals import write_hospital
+
+from amos_fl.cohort.table import Cohort
+from amos_fl.errors import AmosError, RunStopped
+from amos_fl.runs.folder import RunFolder, open_run
+from amos_fl_clients.app import make_client_app
+from amos_fl_clients.policy import pause
+from amos_fl_clients.settings import read_settings
+from amos_fl_server.deployment import DeployedEngine, SiteGrid, app, prepare_run, run_deployed
+from amos_fl_server.engines.inline import InlineGrid
+
+AT_ONCE = DeployedEngine(poll_s=0.0)
+
+
+class Hospitals(InlineGrid):
+    """A grid over hospitals' own folders, of which `there` says, before every exchange, which are connected."""
+
+    def __init__(
+        self,
+        root: Path,
+        cohort: Cohort,
+        sites: str,
+        there: Callable[[], Iterable[str]] | None = None,
+        **settings: object,
+    ) -> None:
+        members = sorted({case.site for case in cohort.cases})
+        self.settings = [
+            write_hospital(
+                root / f"{number}-{site}", cohort.only([site]) if site in members else cohort, site, **settings
+            )
+            for number, site in enumerate(sites)
+        ]
+        super().__init__(self._app(), sites)
+        self._names = list(sites)
+        self._there = there
+
+    def _app(self) -> ClientApp:
+        return make_client_app(
+            lambda context: read_settings(self.settings[int(str(context.node_config["partition-id"]))])
+        )
+
+    def get_node_ids(self) -> list[int]:
+        there = self._names if self._there is None else set(self._there())
+        return [node for node, site in zip(super().get_node_ids(), self._names, strict=True) if site in there]
+
+
+def deployed_run(path: Path, cohort: Cohort, **settings: object) -> RunFolder:
+    return prepare_run(path, tiny_config(**settings), cohort.organs)
+
+
+def test_a_deployed_run_has_the_weights_and_the_folder_of_a_simulation(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    settings = {"rounds": 2, "evaluation": {"every": 1}}
+    folder = deployed_run(tmp_path / "run", tiny_cohort, **settings)
+    run_deployed(Hospitals(tmp_path, tiny_cohort, "GDAB", share_case_scores="pseudonyms"), folder, 5, AT_ONCE)
+    simulated = federate(tmp_path / "simulated", tiny_cohort, store, **settings)
+    assert hashes(folder) == hashes(simulated)
+    assert folder.finished
+    left = {path.name for path in simulated.path.iterdir()} - {"sites", "tensorboard"}
+    assert left <= {path.name for path in folder.path.iterdir()}
+    for number in (1, 2):
+        ours, theirs = folder.read_evaluation(number, "val"), simulated.read_evaluation(number, "val")
+        assert ours is not None
+        assert theirs is not None
+        assert {s: r["scores"] for s, r in ours["sites"].items()} == {
+            s: r["scores"] for s, r in theirs["sites"].items()
+        }
+        assert {s: r["seen"] for s, r in ours["sites"].items()} == {s: r["seen"] for s, r in theirs["sites"].items()}
+
+
+def test_the_server_knows_numbers_of_cases_and_no_names(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    folder = deployed_run(tmp_path / "run", tiny_cohort, rounds=1)
+    run_deployed(Hospitals(tmp_path, tiny_cohort, "ABDG"), folder, 5, AT_ONCE)
+    known = folder.cohort()
+    assert known.seen_sites == tiny_cohort.seen_sites
+    for site in tiny_cohort.sites:
+        for split in ("train", "val", "test"):
+            assert len(known.of(site=site, split=split)) == len(tiny_cohort.of(site=site, split=split))
+    everything = "".join(p.read_text(errors="replace") for p in folder.path.rglob("*") if p.is_file())
+    assert not [case.case for case in tiny_cohort.cases if case.case in everything]
+
+
+def test_scores_of_a_phantom_are_called_synthetic_where_the_server_has_no_scan(tmp_path: Path) -> None:
+    cohort = write_tiny_cohort(tmp_path / "cohort")
+    (tmp_path / "cohort" / "dataset.json").write_text('{"description": "synthetic phantom"}')
+    folder = deployed_run(tmp_path / "run", cohort, rounds=1)
+    assert not folder.synthetic
+    run_deployed(Hospitals(tmp_path, cohort, "ABDG"), folder, 5, AT_ONCE)
+    assert open_run(folder.path).synthetic
+    assert "synthetic" in (folder.path / "summary.md").read_text()
+
+
+def test_a_site_that_is_held_out_trains_nothing_and_is_an_unseen_scanner(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    settings = {"rounds": 1, "evaluation": {"every": 1}}
+    folder = deployed_run(tmp_path / "run", tiny_cohort, hold_out=("B", "G"), **settings)
+    run_deployed(Hospitals(tmp_path, tiny_cohort, "ABDG"), folder, 5, AT_ONCE)
+    simulated = federate(tmp_path / "simulated", tiny_cohort.holding_out(["B", "G"]), store, **settings)
+    assert hashes(folder) == hashes(simulated)
+    scored = folder.read_evaluation(1, "val")
+    assert scored is not None
+    assert {site: result["seen"] for site, result in scored["sites"].items()} == {"A": True, "D": False, "G": False}
+
+
+def test_a_site_that_is_away_is_named_in_every_round_and_takes_part_again_when_it_is_back(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    folder = deployed_run(tmp_path / "run", tiny_cohort, sites=("A", "B", "G"), rounds=3, min_sites=2)
+
+    def there() -> str:
+        return "ABG" if len(folder.ledger()) >= 1 else "AG"
+
+    run_deployed(Hospitals(tmp_path, tiny_cohort, "ABG", there), folder, 0, AT_ONCE)
+    assert [sorted(entry["sites"]) for entry in folder.ledger()] == [["A", "G"], ["A", "B", "G"], ["A", "B", "G"]]
+    assert folder.ledger()[0]["missing"] == {"B": "it is not connected"}
+    assert folder.ledger()[1]["missing"] == {}
+    events = [json.loads(line) for line in (folder.path / "events.jsonl").read_text().splitlines()]
+    assert {"SiteFailed", "RoundStarted", "RoundFinished", "Said"} <= {event["event"] for event in events}
+
+
+def test_a_paused_site_is_reported_by_its_name_before_anybody_knows_its_node(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    grid = Hospitals(tmp_path, tiny_cohort, "ABG")
+    pause(read_settings(grid.settings[1]).state)
+    folder = deployed_run(tmp_path / "run", tiny_cohort, sites=("A", "B", "G"), rounds=1, min_sites=2)
+    run_deployed(grid, folder, 0, AT_ONCE)
+    assert folder.ledger()[0]["missing"] == {"B": "refused by site B: it is paused"}
+    assert "refused by site B: it is paused" in (folder.path / "summary.md").read_text()
+
+
+def test_too_few_sites_stop_the_run_and_the_sentence_names_those_that_are_away(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    folder = deployed_run(tmp_path / "run", tiny_cohort, sites=("A", "B", "G"), rounds=1)
+    with pytest.raises(
+        RunStopped, match=r"1 training sites are connected and 2 are needed \(A: it is not connected; B:"
+    ):
+        run_deployed(Hospitals(tmp_path, tiny_cohort, "ABG", lambda: "G"), folder, 0, AT_ONCE)
+    run_deployed(Hospitals(tmp_path / "again", tiny_cohort, "ABG"), folder, 0, AT_ONCE)
+    assert folder.finished
+
+
+def test_two_nodes_that_say_they_are_one_site_stop_the_run(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    folder = deployed_run(tmp_path / "run", tiny_cohort, rounds=1)
+    with pytest.raises(AmosError, match="two SuperNodes say that they are site A"):
+        run_deployed(Hospitals(tmp_path, tiny_cohort, "AGA"), folder, 0, AT_ONCE)
+
+
+def test_a_site_that_was_not_asked_for_has_no_part_in_the_run(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    folder = deployed_run(tmp_path / "run", tiny_cohort, sites=("A", "G"), rounds=1)
+    run_deployed(Hospitals(tmp_path, tiny_cohort, "ABG"), folder, 0, AT_ONCE)
+    assert sorted(folder.ledger()[0]["sites"]) == ["A", "G"]
+    assert "site B is connected and has no part in this run" in (folder.path / "events.jsonl").read_text()
+
+
+class Unreliable(Hospitals):
+    """A grid that does not take the training messages for site A."""
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        ids = super().push_messages(messages := list(messages))
+        lost = {
+            m.metadata.message_id
+            for m in messages
+            if m.metadata.dst_node_id == 1001 and "train" in m.metadata.message_type
+        }
+        for name in lost:
+            self._waiting.pop(name)
+        return [None if name in lost else name for name in ids]  # pyright: ignore[reportReturnType]
+
+
+def test_a_message_that_flower_does_not_take_is_a_missing_site_and_no_endless_wait(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    folder = deployed_run(tmp_path / "run", tiny_cohort, rounds=1, min_sites=1)
+    run_deployed(Unreliable(tmp_path, tiny_cohort, "ABG"), folder, 0, AT_ONCE)
+    assert folder.ledger()[0]["missing"] == {"A": "it is not connected"}
+
+
+def test_a_killed_run_goes_on_after_its_last_round(tmp_path: Path, tiny_cohort: Cohort, store: Path) -> None:
+    settings = {"rounds": 3, "optimizer_state": "keep"}
+    folder = deployed_run(tmp_path / "run", tiny_cohort, **settings)
+
+    def gone_after_round_1() -> str:
+        if len(folder.ledger()) == 1:
+            raise ConnectionError
+        return "ABG"
+
+    with pytest.raises(ConnectionError):
+        run_deployed(Hospitals(tmp_path, tiny_cohort, "ABG", gone_after_round_1), folder, 5, AT_ONCE)
+    run_deployed(Hospitals(tmp_path, tiny_cohort, "ABG"), folder, 5, AT_ONCE)
+    assert hashes(folder) == hashes(federate(tmp_path / "whole", tiny_cohort.only("ABG"), store, **settings))
+
+
+def test_the_outcome_of_a_run_is_left_in_its_folder(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    folder = deployed_run(tmp_path / "run", tiny_cohort, sites=("A", "G"), rounds=1)
+    grid = Hospitals(tmp_path, tiny_cohort, "AG", lambda: "")
+    context = Context(1, 1, {}, RecordDict(), {"run-folder": str(folder.path), "wait-for-sites-s": 1})
+    with pytest.raises(RunStopped):
+        app(grid, context)
+    outcome = json.loads((folder.path / "outcome.json").read_text())
+    assert outcome["exit_code"] == 3
+    assert "0 training sites are connected" in outcome["error"]
+    app(replace_there(grid), context)
+    assert json.loads((folder.path / "outcome.json").read_text()) == {"exit_code": 0, "error": None}
+    with pytest.raises(AmosError, match="say which run this is"):
+        app(grid, replace_config(context))
+
+
+def replace_there(grid: Hospitals) -> Hospitals:
+    grid._there = None
+    return grid
+
+
+def replace_config(context: Context) -> Context:
+    return Context(1, 1, {}, context.state, {"run-folder": ""})
+
+
+def test_a_sites_grid_is_flowers_own_for_everything_else(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    inner = Hospitals(tmp_path, replace(tiny_cohort), "AG")
+    outer = SiteGrid(inner)
+    assert outer.get_node_ids() == inner.get_node_ids()
+    assert outer.run is inner.run
