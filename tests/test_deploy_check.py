@@ -23,8 +23,8 @@ from amos_fl.deploy.create import copy_cases, create_deployment, renew_certifica
 from amos_fl.deploy.enroll import enroll
 from amos_fl.deploy.findings import Finding, holds
 from amos_fl.deploy.layout import KEY, PUBLIC_KEY, SiteConnection, read_site, versions, write_site
-from amos_fl.deploy.place import Place, check_device, check_disk, check_key, check_scans, check_version, read_place
-from amos_fl.errors import AmosError
+from amos_fl.deploy.place import check_device, check_disk, check_key, check_scans, check_version
+from amos_fl_clients.settings import SiteSettings, read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,10 @@ def connected(folder: Path, port: int, host: str = "localhost", **more: str) -> 
 
 def by_check(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.check: finding for finding in findings}
+
+
+def settings_of(folder: Path) -> SiteSettings:
+    return read_settings(folder / "settings.yaml")
 
 
 @contextmanager
@@ -263,34 +267,34 @@ def test_a_key_that_is_missing_open_to_others_or_not_the_public_ones(root: Path,
 
 
 def test_scans_of_this_site_that_can_be_read_are_counted(folder: Path) -> None:
-    finding, cases = check_scans(read_place(folder), "A")
+    finding, cases = check_scans(settings_of(folder))
     assert finding == holds("scans", "3 train, 1 val, 1 test; 5 with a label map")
     assert len(cases) == 5
 
 
 def test_a_data_folder_that_is_empty_or_holds_anothers_or_unreadable_scans(folder: Path, tiny_root: Path) -> None:
-    place = read_place(folder)
+    place = settings_of(folder)
     image = folder / "data/images/a_train_0.nii.gz"
     content = image.read_bytes()
     image.unlink()
-    assert check_scans(place, "A")[0].found == "a_train_0: a_train_0.nii.gz is not there"
+    assert check_scans(place)[0].found == "a_train_0: a_train_0.nii.gz is not there"
     image.mkdir()
-    assert check_scans(place, "A")[0].found == "a_train_0: a_train_0.nii.gz may not be read"
+    assert check_scans(place)[0].found == "a_train_0: a_train_0.nii.gz may not be read"
     image.rmdir()
     image.touch()
-    assert check_scans(place, "A")[0].found == "a_train_0: a_train_0.nii.gz is an empty file"
+    assert check_scans(place)[0].found == "a_train_0: a_train_0.nii.gz is an empty file"
     image.write_bytes(content)
-    assert check_scans(place, "B")[0].found == "cohort.csv names cases of site A"
+    assert check_scans(place.model_copy(update={"site": "B"}))[0].found == "cohort.csv names cases of site A"
     shutil.rmtree(folder / "data")
     (folder / "data").mkdir()
-    assert check_scans(place, "A")[0].found == f"{folder / 'data'} is empty or not there"
+    assert check_scans(place)[0].found == f"{folder / 'data'} is empty or not there"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_data_folder_that_may_not_be_read(folder: Path) -> None:
     (folder / "data").chmod(0)
     try:
-        finding, _ = check_scans(read_place(folder), "A")
+        finding, _ = check_scans(settings_of(folder))
     finally:
         (folder / "data").chmod(0o755)
     assert finding.found == f"{folder / 'data'} may not be read"
@@ -300,15 +304,15 @@ def test_a_data_folder_that_may_not_be_read(folder: Path) -> None:
 def test_a_gpu_that_is_asked_for_and_not_there(folder: Path) -> None:
     settings = folder / "settings.yaml"
     settings.write_text(settings.read_text().replace("device: cpu", f"device: cuda:{torch.cuda.device_count()}"))
-    finding = check_device(read_place(folder))
+    finding = check_device(settings_of(folder))
     assert finding.outcome == "wrong"
     assert "this machine has no such GPU" in finding.found
     assert "device: cpu" in finding.remedy
 
 
 def test_a_disk_that_cannot_hold_the_prepared_scans(folder: Path, tmp_path: Path) -> None:
-    place = read_place(folder)
-    _, cases = check_scans(place, "A")
+    place = settings_of(folder)
+    _, cases = check_scans(place)
     assert check_disk(place, cases).outcome == "ok"
     header = nibabel.Nifti1Header()
     header.set_data_dtype(np.int16)
@@ -318,23 +322,33 @@ def test_a_disk_that_cannot_hold_the_prepared_scans(folder: Path, tmp_path: Path
         file.write(header.binaryblock + b"\0" * 4)
     text = (folder / "data/cohort.csv").read_text()
     (folder / "data/cohort.csv").write_text(text.replace("images/a_train_0.nii.gz", "images/a_train_0.nii"))
-    _, cases = check_scans(place, "A")
+    _, cases = check_scans(place)
     finding = check_disk(place, cases)
     assert finding.outcome == "wrong"
     assert "135" in finding.found  # 30000 cubed, times 5 bytes, in TB
     (tmp_path / "file").touch()
-    blocked = Place(place.cohort, tmp_path / "file/store", place.state, "cpu")
+    blocked = place.model_copy(update={"store": tmp_path / "file/store"})
     assert "may not be written" in check_disk(blocked, cases).found
 
 
-def test_settings_that_are_missing_or_incomplete_are_named(folder: Path) -> None:
-    (folder / "settings.yaml").write_text("site: A\nstore: x\n")
-    with pytest.raises(AmosError, match=r"settings\.yaml: has no setting cohort"):
-        read_place(folder)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "settings.yaml is not there"),
+        ("site: A\nstore: x\n", "settings.yaml: cohort: Field required"),
+        ("- 1\n", "settings.yaml: must hold settings"),
+        ("site: B\ncohort: x\nstore: x\nstate: x\n", "settings.yaml is for site B, and site.yaml for site A"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(folder: Path, text: str | None, said: str) -> None:
     (folder / "settings.yaml").unlink()
-    findings = by_check(check_site(folder, lambda *_: holds("registered", "yes"), timeout_s=0.5))
+    if text is not None:
+        (folder / "settings.yaml").write_text(text)
+    connected(folder, 1, "no-such-host.invalid")
+    findings = by_check(check_site(folder, lambda *_: holds("registered", "yes"), read_settings))
     assert findings["settings"].outcome == "wrong"
-    assert "amos-fl deploy enroll" in findings["settings"].remedy
+    assert said in findings["settings"].found
+    assert findings["scans"].found == "needs: settings"
 
 
 def test_the_superlink_is_asked_for_the_key_only_over_a_trusted_connection(folder: Path) -> None:
@@ -346,11 +360,11 @@ def test_the_superlink_is_asked_for_the_key_only_over_a_trusted_connection(folde
 
     with serving(None) as port:
         connected(folder, port)
-        assert by_check(check_site(folder, ask, timeout_s=2))["registered"].outcome == "not checked"
+        assert by_check(check_site(folder, ask, read_settings, timeout_s=2))["registered"].outcome == "not checked"
     assert asked == []
     with serving(folder.parents[1] / "superlink") as port:
         connected(folder, port)
-        findings = check_site(folder, ask)
+        findings = check_site(folder, ask, read_settings)
     assert asked == [folder]
     assert {finding.outcome for finding in findings} == {"ok"}
 
@@ -364,7 +378,7 @@ def test_the_command_prints_a_table_and_leaves_with_2_when_something_is_wrong(
     out, err = capsys.readouterr()
     assert err == ""
     assert "answers 503 to /health instead of 200" in out
-    assert "12 checks: 1 wrong, 2 not checked" in out
+    assert "13 checks: 1 wrong, 2 not checked" in out
     assert not any(line in out for line in (folder / KEY).read_text().splitlines()[1:-1])
 
 

@@ -23,7 +23,6 @@ from amos_fl.deploy.layout import (
     SiteConnection,
     checked_sites,
     read_deployment,
-    read_mapping,
     read_site,
     write_deployment,
     write_site,
@@ -226,7 +225,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
         read_deployment(tmp_path / "dep")
     file.write_text("sites: [A\n")
     with pytest.raises(AmosError, match=r"deployment\.yaml, line \d: is no YAML"):
-        read_mapping(file)
+        read_deployment(tmp_path / "dep")
 
 
 def test_init_says_what_it_made_and_no_secret(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

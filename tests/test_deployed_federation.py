@@ -16,6 +16,7 @@ from amos_fl.deploy.layout import read_site, site_folder
 from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.allowed_apps import shipped_app
 from amos_fl_clients.registration import ask_registered
+from amos_fl_clients.settings import read_settings
 from amos_fl_server.admit import admit_sites
 from amos_fl_server.deployment import prepare_run
 from amos_fl_server.submit import write_flower_home
@@ -53,7 +54,7 @@ def test_a_federation_over_tls_gives_the_weights_of_the_simulation(
         assert admit_sites(root).new == ("A", "G")
         for site in SITES:
             folder = site_folder(root, site)
-            assert all_well(folder), check_site(folder, ask_registered)
+            assert all_well(folder), check_site(folder, ask_registered, read_settings)
             running.start(
                 site,
                 *(sys.executable, "-m", "amos_fl_clients.command", "supernode", str(folder)),
@@ -79,5 +80,5 @@ def test_a_federation_over_tls_gives_the_weights_of_the_simulation(
 
 
 def all_well(folder: Path, but: str = "") -> bool:
-    findings = check_site(folder, ask_registered, timeout_s=5)
+    findings = check_site(folder, ask_registered, read_settings, timeout_s=5)
     return all(finding.outcome == "ok" for finding in findings if finding.check != but)

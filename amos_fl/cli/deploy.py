@@ -215,8 +215,9 @@ def check(
     """At a hospital: try everything this site needs, and say what is wrong. Exit code 2 when something is."""
     from amos_fl.deploy.check import check_site
     from amos_fl_clients.registration import ask_registered
+    from amos_fl_clients.settings import read_settings
 
-    findings = check_site(folder, ask_registered, timeout_s=timeout)
+    findings = check_site(folder, ask_registered, read_settings, timeout_s=timeout)
     _show(findings)
     failed = sum(finding.outcome == "wrong" for finding in findings)
     unknown = sum(finding.outcome == "not checked" for finding in findings)

@@ -4,16 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from amos_fl.deploy.connection import check_connection
-from amos_fl.deploy.findings import Finding, skipped, wrong
-from amos_fl.deploy.layout import SiteConnection, read_site
-from amos_fl.deploy.place import check_device, check_disk, check_key, check_scans, check_version, read_place
+from amos_fl.deploy.findings import Finding, holds, skipped, wrong
+from amos_fl.deploy.layout import SETTINGS, SITE, SiteConnection, read_site
+from amos_fl.deploy.place import Place, check_device, check_disk, check_key, check_scans, check_version
 from amos_fl.errors import AmosError
 
 AskRegistered = Callable[[Path, SiteConnection], Finding]
 """Asks the SuperLink whether it knows a site's key; Flower's protocol is the business of the site's package."""
+ReadSettings = Callable[[Path], Place]
+"""Reads a hospital's settings file; what may stand there is the business of the site's package too."""
 
 
-def check_site(folder: Path, ask_registered: AskRegistered, *, timeout_s: float = 10.0) -> list[Finding]:
+def check_site(
+    folder: Path, ask_registered: AskRegistered, read_settings: ReadSettings, *, timeout_s: float = 10.0
+) -> list[Finding]:
     """Try everything that a site needs and say what is wrong; nothing is changed anywhere.
 
     Raises:
@@ -27,11 +31,24 @@ def check_site(folder: Path, ask_registered: AskRegistered, *, timeout_s: float 
         findings.append(skipped("registered", f"needs: {broken}"))
     else:
         findings.append(ask_registered(folder, connection))
+    settings, place = _settings(folder, connection, read_settings)
+    findings.append(settings)
+    if place is None:
+        return findings + [skipped(name, "needs: settings") for name in ("scans", "device", "disk")]
+    scans, cases = check_scans(place)
+    return [*findings, scans, check_device(place), check_disk(place, cases)]
+
+
+def _settings(folder: Path, connection: SiteConnection, read: ReadSettings) -> tuple[Finding, Place | None]:
+    path = folder / SETTINGS
+    if not path.exists():
+        return wrong("settings", f"{path} is not there", "'amos-fl deploy enroll' writes one; or restore yours"), None
     try:
-        place = read_place(folder)
+        place = read(path)
     except AmosError as error:
         found, _, remedy = str(error).partition("; ")
-        unknown = [skipped(name, "needs: settings") for name in ("scans", "device", "disk")]
-        return [*findings, wrong("settings", found, remedy or "correct it"), *unknown]
-    scans, cases = check_scans(place, connection.site)
-    return [*findings, scans, check_device(place), check_disk(place, cases)]
+        return wrong("settings", found, remedy or "correct it; the page on running a site lists the settings"), None
+    if place.site != connection.site:
+        found = f"{path} is for site {place.site}, and {SITE} for site {connection.site}"
+        return wrong("settings", found, "use the settings of this site, or its own bundle"), None
+    return holds("settings", f"those of site {place.site}"), place

@@ -144,7 +144,7 @@ def read_site(folder: Path) -> SiteConnection:
 
 def _read(path: Path, model: type[_Read], remedy: str) -> _Read:
     try:
-        return model.model_validate(read_mapping(path))
+        return model.model_validate(_read_mapping(path))
     except FileNotFoundError:
         raise AmosError(f"{path}: no such file; {remedy}") from None
     except ValidationError as error:
@@ -152,13 +152,7 @@ def _read(path: Path, model: type[_Read], remedy: str) -> _Read:
         raise AmosError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """The settings of a YAML file, unchecked.
-
-    Raises:
-        FileNotFoundError: no such file.
-        AmosError: it may not be read, or is no YAML with names and values.
-    """
+def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

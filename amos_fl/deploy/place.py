@@ -2,14 +2,13 @@
 
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from amos_fl.cohort.table import Case, read_cohort
 from amos_fl.deploy.findings import Finding, holds, skipped, wrong
 from amos_fl.deploy.keys import fingerprint, read_private_key, read_public_key, spoken_fingerprint
-from amos_fl.deploy.layout import DEMONSTRATION_KEY, PUBLIC_KEY, SETTINGS, SiteConnection, read_mapping, versions
+from amos_fl.deploy.layout import DEMONSTRATION_KEY, PUBLIC_KEY, SiteConnection, versions
 from amos_fl.errors import AmosError
 
 BYTES_PER_VOXEL = 5
@@ -18,31 +17,19 @@ RESERVE_BYTES = 2 * 1024**3
 """What weights, state and logs need besides."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a site's settings put things."""
+class Place(Protocol):
+    """The part of a site's settings that says where things are."""
 
-    cohort: Path
-    store: Path
-    state: Path
-    device: str
-
-
-def read_place(folder: Path) -> Place:
-    """The part of a site's settings that a check needs; relative paths are relative to the folder.
-
-    Raises:
-        AmosError: no settings, or one of these is missing.
-    """
-    path = folder / SETTINGS
-    try:
-        settings: dict[str, Any] = read_mapping(path)
-        cohort, store, state = (folder / str(settings[name]) for name in ("cohort", "store", "state"))
-    except FileNotFoundError:
-        raise AmosError(f"{path}: no such file; 'amos-fl deploy enroll' writes one") from None
-    except KeyError as missing:
-        raise AmosError(f"{path}: has no setting {missing.args[0]}") from None
-    return Place(cohort, store, state, str(settings.get("device", "cpu")))
+    @property
+    def site(self) -> str: ...
+    @property
+    def cohort(self) -> Path: ...
+    @property
+    def store(self) -> Path: ...
+    @property
+    def state(self) -> Path: ...
+    @property
+    def device(self) -> str: ...
 
 
 def check_version(connection: SiteConnection) -> Finding:
@@ -82,9 +69,9 @@ def check_key(folder: Path, connection: SiteConnection) -> Finding:
     return holds("key", spoken)
 
 
-def check_scans(place: Place, site: str) -> tuple[Finding, tuple[Case, ...]]:
+def check_scans(place: Place) -> tuple[Finding, tuple[Case, ...]]:
     """Whether the cohort file names scans of this site alone, and all of them can be opened."""
-    where = place.cohort.parent
+    where, site = place.cohort.parent, place.site
     try:
         if not where.is_dir() or not any(where.iterdir()):
             remedy = "put the scans and cohort.csv there, or mount them there"
