@@ -68,10 +68,10 @@ class Deployment:
     def log(self, name: str) -> str:
         return self.log_file(name).read_text(errors="replace")
 
-    def start_superlink(self) -> None:
+    def start_superlink(self, *more: str) -> None:
         where = ("--host", "127.0.0.1", "--port", str(self.port))
         off = ("--insecure", "--disable-runtime-dependency-installation")
-        self.start("superlink", str(BIN / "flower-superlink"), *where, *off)
+        self.start("superlink", str(BIN / "flower-superlink"), *where, *off, *more)
         config = self.folder / "homes" / "superlink" / "config.toml"
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(f'[superlink]\ndefault="d"\n[superlink.d]\naddress="127.0.0.1:{self.port}"\ninsecure=true\n')
@@ -102,9 +102,9 @@ class Deployment:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def submit(self, app: Path, run_config: str) -> str:
+    def submit(self, app: Path, run_config: str, *more: str) -> str:
         """Hand an app in; the id of its run."""
-        answer = json.loads(self.flwr("run", str(app), "d", "--format", "json", "--run-config", run_config))
+        answer = json.loads(self.flwr("run", str(app), "d", "--format", "json", "--run-config", run_config, *more))
         return str(answer["run-id"])
 
     def ended(self, run_id: str) -> str | None:
@@ -127,10 +127,11 @@ class Deployment:
 
 
 @contextmanager
-def deployment(folder: Path) -> Iterator[Deployment]:
+def deployment(folder: Path, *more: str) -> Iterator[Deployment]:
+    """A running SuperLink with further arguments of its own, ended with everything that was started."""
     running = Deployment(folder)
     try:
-        running.start_superlink()
+        running.start_superlink(*more)
         yield running
     finally:
         running.end()

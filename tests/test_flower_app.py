@@ -25,13 +25,14 @@ from hospitals import write_hospital
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
-from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.folder import RunFolder, create_run
 from amos_fl_clients.allowed_apps import archive_of, check_app, sha256_of_app, sha256_of_shipped_app, shipped_app
 from amos_fl_clients.failures import SiteFailure
 from amos_fl_clients.policy import Refusal, pause
 from amos_fl_clients.processes import _AppCheck, _own_executor, _replace
 from amos_fl_clients.settings import SiteSettings, read_settings
 from amos_fl_server.deployment import prepare_run
+from amos_fl_server.simulate import lay_out_sites
 
 ROOT = Path(__file__).resolve().parents[1]
 CURIOUS = '''\
@@ -257,3 +258,19 @@ def test_a_deployment_gives_the_weights_of_the_simulation(
 
 def _sent(log: Path) -> list[str]:
     return [line for line in log.read_text().splitlines() if "answer=sent" in line]
+
+
+@pytest.mark.slow
+def test_flowers_own_simulation_gives_the_same_weights_too(tmp_path: Path, store: Path) -> None:
+    cohort = write_tiny_cohort(tmp_path / "cohort").only(["A", "G"])
+    config = tiny_config(rounds=2, evaluation={"every": 2})
+    run = create_run(tmp_path / "run", config, cohort)
+    lay_out_sites(run, cohort, config, store)
+    two_nodes = "num-supernodes=2 client-resources-num-cpus=1 init-args-num-cpus=1"
+    with deployment(tmp_path, "--simulation") as running:
+        running.submit(shipped_app(), f'run-folder="{run.path}"', "--federation-config", two_nodes)
+        outcome = run.path / "outcome.json"
+        ended = wait_until("the end of the run", lambda: outcome.read_text() if outcome.is_file() else None, 300)
+    assert json.loads(ended) == {"exit_code": 0, "error": None}
+    simulated = federate(tmp_path / "simulated", cohort, store, rounds=2, evaluation={"every": 2})
+    assert hashes(run) == hashes(simulated)

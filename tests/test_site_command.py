@@ -1,0 +1,58 @@
+"""`amos-fl-site`, as the people of a hospital type it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hospitals import hospital, write_hospital
+
+from amos_fl.cohort.table import Cohort
+from amos_fl_clients.allowed_apps import sha256_of_shipped_app
+from amos_fl_clients.policy import Refusal
+
+
+def site_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "amos_fl_clients.command", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_one_command_pauses_a_site_and_one_resumes_it(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    site = hospital(tmp_path, tiny_cohort)
+    paused = site_command("pause", tmp_path, "--why", "maintenance")
+    assert (paused.returncode, paused.stdout.startswith("site A is paused")) == (0, True)
+    with pytest.raises(Refusal):
+        site.describe()
+    assert "site A is PAUSED" in site_command("status", site.settings_file).stdout
+    assert "takes part again" in site_command("resume", tmp_path).stdout
+    assert "was not paused" in site_command("resume", tmp_path).stdout
+    site.describe()
+    status = site_command("status", tmp_path, "--lines", "1").stdout
+    assert "site A takes part" in status
+    assert len(re.findall(r"asked=", status)) == 1
+    assert "answer=sent" in status
+
+
+def test_the_hash_of_the_app_is_printed_for_a_sites_settings(tmp_path: Path) -> None:
+    assert site_command("app-hash").stdout.strip() == sha256_of_shipped_app()
+    wrong = site_command("app-hash", tmp_path)
+    assert wrong.returncode == 2
+    assert wrong.stderr == f"amos-fl-site: {tmp_path}: holds no Flower app (there is no pyproject.toml in it)\n"
+
+
+def test_wrong_settings_are_one_line_and_no_site_starts_with_them(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    missing = site_command("pause", tmp_path / "nowhere.yaml")
+    assert (missing.returncode, len(missing.stderr.splitlines())) == (2, 1)
+    path = write_hospital(tmp_path, tiny_cohort, "A")
+    path.write_text(path.read_text().replace("share_case_scores", "share_all"))
+    wrong = site_command("supernode", path, "--insecure")
+    assert wrong.returncode == 2
+    assert "no setting 'share_all'" in wrong.stderr
+
+
+def test_a_site_says_itself_which_settings_count(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    path = write_hospital(tmp_path, tiny_cohort, "A")
+    other = site_command("supernode", path, "--insecure", "--node-config", 'site-settings="/other.yaml"')
+    assert other.returncode == 2
+    assert "leave it out" in other.stderr
