@@ -29,7 +29,7 @@ from amos_fl.runs.folder import RunFolder, create_run
 from amos_fl_clients.allowed_apps import archive_of, check_app, sha256_of_app, sha256_of_shipped_app, shipped_app
 from amos_fl_clients.failures import SiteFailure
 from amos_fl_clients.policy import Refusal, pause
-from amos_fl_clients.processes import _AppCheck, _own_executor, _replace
+from amos_fl_clients.processes import _AppCheck, _own_executor, _replace, holds_exactly
 from amos_fl_clients.settings import SiteSettings, read_settings
 from amos_fl_server.deployment import prepare_run
 from amos_fl_server.simulate import lay_out_sites
@@ -183,6 +183,17 @@ def test_a_server_cannot_have_another_folder_imported_than_that_of_the_checked_a
         load("amos-fl/amos-fl-app", f"0.1.0/../../../{elsewhere.name[:1]}", sha256)
     assert not (tmp_path / "home" / "was-here").exists()
     assert load("amos-fl/amos-fl-app", "0.1.0", sha256) is not None
+
+
+@pytest.mark.parametrize("planted", ["amos_fl_flower_app/client_app.py", "torch.py", "__pycache__/x.pyc"])
+def test_what_somebody_put_into_the_apps_folder_is_not_imported(one_message: OneMessage, planted: str) -> None:
+    content = archive_of(shipped_app())
+    folder = one_message.check.install_from_fab(content, skip_prompt=True)
+    assert holds_exactly(folder, content)
+    (folder / planted).parent.mkdir(exist_ok=True)
+    (folder / planted).write_text("raise SystemExit")
+    assert one_message.check.install_from_fab(content, skip_prompt=True) == folder
+    assert holds_exactly(folder, content)
 
 
 def test_errors_of_other_code_leave_without_their_words(one_message: OneMessage) -> None:

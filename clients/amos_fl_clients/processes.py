@@ -8,9 +8,12 @@ it is unpacked. A part that another version of Flower lacks ends the process: wh
 """
 
 import importlib
+import io
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -45,6 +48,7 @@ def run_superexec(arguments: Sequence[str]) -> None:
 def run_clientapp(arguments: Sequence[str]) -> None:
     """`flwr-clientapp`, which looks at the app before it unpacks it, and at the words of every error."""
     _say_nothing_to_others()
+    sys.dont_write_bytecode = True  # the folder of the app stays as it was sent
     process = importlib.import_module("flwr.supernode.runtime.run_clientapp")
     check = _AppCheck(process)
     _replace(process, "pull_task_input", check.pull_task_input)
@@ -105,6 +109,14 @@ def _own_executor(*_: Any, **__: Any) -> Any:
     return ClientAppsOnly()
 
 
+def holds_exactly(folder: Path, content: bytes) -> bool:
+    """Whether a folder holds the files of an archive, byte for byte, and no other; compiled ones are others."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        sent = {name: archive.read(name) for name in archive.namelist() if not name.startswith(".info/")}
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
+    return sent.keys() == found.keys() and all(path.read_bytes() == sent[name] for name, path in found.items())
+
+
 class _AppCheck:
     """What stands in the way of an app between its arrival and its import, in the process of one message."""
 
@@ -136,7 +148,7 @@ class _AppCheck:
         try:
             check_not_paused(settings)
             check_app(settings, content)
-            self._installed = self._install(content, **options)
+            self._installed = self._unpacked(content, **options)
         except Refusal as refusal:
             Audited(settings.site, settings.state, message).refused(str(refusal))
             raise
@@ -144,6 +156,17 @@ class _AppCheck:
             self._fail(settings, message, error)
         assert self._installed is not None
         return self._installed
+
+    def _unpacked(self, content: bytes, **options: Any) -> Path:
+        """The folder of an app with what its archive holds and nothing else.
+
+        Flower takes a folder of the right name as it finds it; somebody may have put something into it.
+        """
+        folder = self._install(content, **options)
+        if not holds_exactly(folder, content):
+            shutil.rmtree(folder)
+            folder = self._install(content, **options)
+        return folder
 
     def _fail(self, settings: SiteSettings, message: Any, error: Exception) -> None:
         words = words_that_may_travel(error, settings.site)
