@@ -138,7 +138,11 @@ def test_renewing_keeps_the_authority_and_everything_else(tmp_path: Path) -> Non
         "superlink/server.key",
         "deployment.yaml",
     }
-    assert read_deployment(root).names[-2:] == ("fl.example.org", "new.example.org")
+    names = ("superlink", "localhost", "127.0.0.1", "fl.example.org", "new.example.org")
+    assert read_deployment(root).names == names
+    server = read_certificate(root / "superlink/server.crt")
+    covered = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert {str(name.value) for name in covered} == set(names)
     assert mode_of(root / "superlink/server.key") == 0o600
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(root / "superlink/server.crt", root / "superlink/server.key")  # they belong together

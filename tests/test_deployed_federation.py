@@ -45,7 +45,6 @@ def test_a_federation_over_tls_gives_the_weights_of_the_simulation(
         running.start(
             "superlink",
             *(sys.executable, "-m", "amos_fl_server.superlink", "--port", str(running.port)),
-            *("--enable-supernode-auth", "--disable-runtime-dependency-installation"),
             *("--database", str(files / "state/state.db"), "--ssl-ca-certfile", str(files / "ca.crt")),
             *("--ssl-certfile", str(files / "server.crt"), "--ssl-keyfile", str(files / "server.key")),
         )

@@ -178,9 +178,9 @@ def test_flowers_own_commands_meet_the_guard(tmp_path: Path) -> None:
         assert admit_sites(root).new == ()
         assert ask_registered(a, connection).outcome == "ok"
 
-        def node(key: Path, *trust: str | Path) -> list[str | Path]:
+        def node(key: Path | None, *trust: str | Path) -> list[str | Path]:
             where = ["--superlink", f"localhost:{connection.port}", "--port", str(free_port()), "--max-retries", "0"]
-            return ["flower-supernode", *where, "--auth-supernode-private-key", key, *trust]
+            return ["flower-supernode", *where, *(["--auth-supernode-private-key", key] if key else []), *trust]
 
         trust = ("--root-certificates", a / "ca.crt")
         for name, command, said in (
@@ -226,8 +226,8 @@ def superlink_command(root: Path) -> list[str | Path]:
     files = root / "superlink"
     return [
         *(sys.executable, "-m", "amos_fl_server.superlink", "--host", "127.0.0.1"),
-        *("--port", str(read_site(root / "sites/site-a").port), "--enable-supernode-auth"),
-        *("--disable-runtime-dependency-installation", "--database", files / "state/state.db"),
+        *("--port", str(read_site(root / "sites/site-a").port)),
+        *("--database", files / "state/state.db"),
         *("--ssl-ca-certfile", files / "ca.crt", "--ssl-certfile", files / "server.crt"),
         *("--ssl-keyfile", files / "server.key"),
     ]

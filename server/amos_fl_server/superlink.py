@@ -4,7 +4,8 @@ Flower's open SuperLink 1.41 lets everybody who reaches its one port submit runs
 of its ServerApps: its account authentication comes with another distribution, and what is left accepts every request
 (`flwr.superlink.auth_plugin.NoOpControlAuthnPlugin`). A key per hospital means little where anybody may register one.
 So the plugin that Flower calls at that place is given here, and what only the SuperLink's own processes ask is answered
-only to them. All options are those of `flower-superlink`.
+only to them. All options are those of `flower-superlink`; that SuperNodes prove who they are, and that no run installs
+packages, needs not be asked for.
 """
 
 import hmac
@@ -13,6 +14,7 @@ import ipaddress
 import json
 import os
 import re
+import sys
 from collections.abc import Sequence
 from logging import INFO, WARNING
 from pathlib import Path
@@ -117,6 +119,22 @@ def guarded(create_app: Any) -> Any:
     return create
 
 
+def with_defaults(arguments: Sequence[str]) -> list[str]:
+    """The arguments with what a deployment always wants.
+
+    Without TLS, which takes `--insecure`, Flower authenticates no SuperNode.
+
+    >>> with_defaults(["--port", "8000"])
+    ['--port', '8000', '--disable-runtime-dependency-installation', '--enable-supernode-auth']
+    >>> with_defaults(["--insecure"])
+    ['--insecure', '--disable-runtime-dependency-installation']
+    """
+    wanted = ["--disable-runtime-dependency-installation"]
+    if "--insecure" not in arguments:
+        wanted.append("--enable-supernode-auth")
+    return [*arguments, *(option for option in wanted if option not in arguments)]
+
+
 def main() -> None:
     """Run `flower-superlink` with this process's arguments, submitters and own processes told from others."""
     # As modules, because the package gives its functions under the modules' names.
@@ -134,6 +152,7 @@ def main() -> None:
     ):
         getattr(module, name)  # an AttributeError here is better than a SuperLink without its guard
         setattr(module, name, ours)
+    sys.argv[1:] = with_defaults(sys.argv[1:])
     command.flower_superlink()
 
 
