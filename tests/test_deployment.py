@@ -91,6 +91,22 @@ def test_the_server_knows_numbers_of_cases_and_no_names(tmp_path: Path, tiny_coh
             assert len(known.of(site=site, split=split)) == len(tiny_cohort.of(site=site, split=split))
     everything = "".join(p.read_text(errors="replace") for p in folder.path.rglob("*") if p.is_file())
     assert not [case.case for case in tiny_cohort.cases if case.case in everything]
+    assert "A,CT,train,at-the-site/A-train-1" in (folder.path / "cohort.csv").read_text()
+
+
+def test_sites_that_withhold_their_cases_are_in_every_table_but_that_of_cases(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    tables = {}
+    for share in ("none", "named"):
+        folder = deployed_run(tmp_path / share / "run", tiny_cohort, rounds=1, local_steps=5)
+        run_deployed(Hospitals(tmp_path / share, tiny_cohort, "ABDG", share_case_scores=share), folder, 5, AT_ONCE)
+        tables[share] = {f: (folder.path / f"scores{f}.csv").read_text() for f in ("", "_by_site", "_by_organ")}
+    assert tables["none"]["_by_site"] == tables["named"]["_by_site"]
+    assert tables["none"]["_by_organ"] == tables["named"]["_by_organ"]
+    assert len(tables["none"][""].splitlines()) == 1
+    assert len(tables["named"][""].splitlines()) > 1
+    assert "| D | CT | unseen |" in (tmp_path / "none/run/summary.md").read_text()
 
 
 def test_scores_of_a_phantom_are_called_synthetic_where_the_server_has_no_scan(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,28 @@ class Results:
     organs: list[Row]
 
 
+@dataclass(frozen=True)
+class SiteSums:
+    """The scores of a site, or of one of its cases, added up; what a site sends that keeps its cases to itself."""
+
+    site: str
+    seen: bool
+    modality: str
+    scores: Scores
+
+
+def withheld_sums(evaluation: dict[str, Any] | None) -> list[SiteSums]:
+    """The sums of those sites of an evaluation that shared no scores of single cases.
+
+    A site with both CT and MR sends one sum over both.
+    """
+    return [
+        SiteSums(site, result["seen"], " and ".join(result["modalities"]), Scores.from_dict(result["scores"]))
+        for site, result in (evaluation or {"sites": {}})["sites"].items()
+        if not result["cases"] and result["scores"]["cases"]
+    ]
+
+
 def test_cases(evaluation: dict[str, Any] | None) -> list[CaseScores]:
     """The cases of an evaluation, as far as the sites shared them."""
     return [
@@ -95,26 +118,37 @@ def problems_of(folder: RunFolder) -> list[str]:
 def results_of(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results:
     """The results of a run from the files in its folder."""
     chosen = choose_round(folder, config, config.rounds)
-    cases = test_cases(folder.read_evaluation(chosen.round, "test"))
-    return tabulated(chosen, problems_of(folder), cases, cohort.organs)
+    evaluation = folder.read_evaluation(chosen.round, "test")
+    cases, withheld = test_cases(evaluation), withheld_sums(evaluation)
+    return tabulated(chosen, problems_of(folder), cases, cohort.organs, withheld)
 
 
-def tabulated(chosen: Choice, problems: list[str], cases: list[CaseScores], organs: Mapping[int, str]) -> Results:
-    """The scores of cases as tables by site, by group and by organ."""
+def tabulated(
+    chosen: Choice,
+    problems: list[str],
+    cases: list[CaseScores],
+    organs: Mapping[int, str],
+    withheld: Iterable[SiteSums] = (),
+) -> Results:
+    """The scores of cases, and those of sites that withhold their cases, as tables by site, by group and by organ."""
+    parts = [SiteSums(c.site, c.seen, c.modality, sums_of([c], organs)) for c in cases] + list(withheld)
+
+    def total(mine: Iterable[SiteSums]) -> Scores:
+        return reduce(Scores.merge, (part.scores for part in mine), Scores())
 
     def rows(keys: Iterable[tuple[str, bool, str]], named: bool) -> list[Row]:
         table = []
         for site, seen, modality in keys:
             group = "seen" if seen else "unseen"
-            mine = [c for c in cases if c.seen == seen and c.modality == modality and (not named or c.site == site)]
-            table.append(Row.of(site if named else f"{group} {modality}", group, modality, sums_of(mine, organs)))
+            mine = [p for p in parts if p.seen == seen and p.modality == modality and (not named or p.site == site)]
+            table.append(Row.of(site if named else f"{group} {modality}", group, modality, total(mine)))
         return table
 
-    by_site = sorted({(c.site, c.seen, c.modality) for c in cases}, key=lambda key: (not key[1], key[2], key[0]))
-    by_group = sorted({("", c.seen, c.modality) for c in cases}, key=lambda key: (not key[1], key[2]))
+    by_site = sorted({(p.site, p.seen, p.modality) for p in parts}, key=lambda key: (not key[1], key[2], key[0]))
+    by_group = sorted({("", p.seen, p.modality) for p in parts}, key=lambda key: (not key[1], key[2]))
     by_organ = []
     for _, seen, modality in by_group:
-        mine = sums_of([c for c in cases if c.seen == seen and c.modality == modality], organs)
+        mine = total(p for p in parts if p.seen == seen and p.modality == modality)
         for organ in reported_organs(organs, modality):
             if organ in mine.organs:
                 group = "seen" if seen else "unseen"

@@ -207,16 +207,15 @@ class DeployedFederation(Federation):
         for site, described in sorted(self.described.items()):
             modalities: list[Modality] = ["MR" if name == "MR" else "CT" for name in described.modalities] or ["CT"]
             for split in ("train", "val", "test"):
-                cases += [_case(site, split, n, modalities, described) for n in range(described.cases[split])]
+                cases += [self._case(site, split, n, modalities) for n in range(described.cases[split])]
         return Cohort(tuple(cases), dict(self.organs))
 
-
-def _case(site: str, split: Split, number: int, modalities: list[Modality], described: Description) -> Case:
-    name = f"{site}-{split}-{number + 1}"
-    elsewhere = Path("at-the-site") / name
-    # A site does not say which of its cases are of which modality; each modality appears where there are enough.
-    modality = modalities[number % len(modalities)]
-    return Case(name, site, modality, split, elsewhere, elsewhere, tuple(described.annotated))
+    def _case(self, site: str, split: Split, number: int, modalities: list[Modality]) -> Case:
+        name = f"{site}-{split}-{number + 1}"
+        elsewhere = self.folder.path.resolve() / "at-the-site" / name
+        # A site does not say which of its cases are of which modality; each modality appears where there are enough.
+        modality = modalities[number % len(modalities)]
+        return Case(name, site, modality, split, elsewhere, elsewhere, tuple(self.described[site].annotated))
 
 
 def _described_in(folder: RunFolder, federation: DeployedFederation) -> Cohort:
