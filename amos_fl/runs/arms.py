@@ -36,9 +36,10 @@ def centralized(base: RunConfig, cohort: Cohort, budget: PooledBudget = "equal-s
 
 
 def locals_of(base: RunConfig, cohort: Cohort, budget: LocalBudget = "site") -> list[Member]:
-    """Each seen site alone; every model is scored on all sites."""
+    """Each seen site alone; on the way scored on its own validation cases, at its end on all sites."""
     factor = len(cohort.seen_sites) if budget == "whole" else 1
-    changes = {**ALONE, "arm": "local", "local_steps": base.local_steps * factor}
+    scoring = base.evaluation.model_copy(update={"unseen": False})
+    changes = {**ALONE, "arm": "local", "local_steps": base.local_steps * factor, "evaluation": scoring}
     return [_alone(base.model_copy(update=changes), cohort, site) for site in cohort.seen_sites]
 
 
@@ -58,7 +59,7 @@ def finetunes_of(
         "rounds": rounds,
         "start_from": weights.resolve(),
         "training": base.training.model_copy(update={"learning_rate": rate}),
-        "evaluation": base.evaluation.model_copy(update={"every": min(base.evaluation.every, rounds)}),
+        "evaluation": base.evaluation.model_copy(update={"every": min(base.evaluation.every, rounds), "unseen": False}),
     }
     return [_alone(base.model_copy(update=changes), cohort, site) for site in cohort.seen_sites]
 
