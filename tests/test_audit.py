@@ -215,7 +215,7 @@ def test_a_settings_file_that_cannot_be_read_is_not_described_to_the_server(
 ) -> None:
     from flwr.app import Context, RecordDict
 
-    from amos_fl_clients.deployed import settings_of
+    from amos_fl_clients.locate import settings_of
 
     path = write_hospital(tmp_path / MARKER, tiny_cohort, "A")
     context = Context(1, 7, {"site-settings": str(path)}, RecordDict(), {})

@@ -16,7 +16,7 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, RunStopped
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl_clients.app import make_client_app
-from amos_fl_clients.policy import pause
+from amos_fl_clients.policy import pause, resume
 from amos_fl_clients.settings import read_settings
 from amos_fl_server.deployment import DeployedEngine, SiteGrid, app, prepare_run, run_deployed
 from amos_fl_server.engines.inline import InlineGrid
@@ -251,3 +251,26 @@ def test_a_sites_grid_is_flowers_own_for_everything_else(tmp_path: Path, tiny_co
     outer = SiteGrid(inner)
     assert outer.get_node_ids() == inner.get_node_ids()
     assert outer.run is inner.run
+
+
+def test_a_paused_site_is_not_asked_again_and_again_and_takes_part_once_it_is_resumed(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    grid = Hospitals(tmp_path, tiny_cohort, "ABG")
+    state = read_settings(grid.settings[1]).state
+    pause(state)
+    settings: dict[str, object] = {"sites": ("A", "B", "G"), "rounds": 2, "min_sites": 2}
+    folder = deployed_run(tmp_path / "patient", tiny_cohort, **settings)
+    run_deployed(grid, folder, 0, AT_ONCE, ask_again_s=1000)
+    assert [entry["missing"] for entry in folder.ledger()] == [{"B": "refused by site B: it is paused"}] * 2
+    assert len((state / "audit.log").read_text().splitlines()) == 1
+    again = deployed_run(tmp_path / "keen", tiny_cohort, **settings)
+
+    def resumed_after_round_1() -> str:
+        if len(again.ledger()) == 1:
+            resume(state)
+        return "ABG"
+
+    grid._there = resumed_after_round_1
+    run_deployed(grid, again, 0, AT_ONCE, ask_again_s=0)
+    assert [sorted(entry["missing"]) for entry in again.ledger()] == [["B"], []]

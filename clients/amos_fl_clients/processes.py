@@ -22,6 +22,7 @@ from typing import Any
 from amos_fl_clients.allowed_apps import check_app
 from amos_fl_clients.audit import Audited
 from amos_fl_clients.failures import SiteFailure, keep_details, words_that_may_travel
+from amos_fl_clients.locate import settings_of
 from amos_fl_clients.policy import Refusal, check_not_paused
 from amos_fl_clients.settings import SiteSettings
 
@@ -140,8 +141,6 @@ class _AppCheck:
         Raises:
             Refusal: it is not, or the site is paused. SiteFailure: the settings cannot be read.
         """
-        from amos_fl_clients.deployed import settings_of
-
         message, context, *_ = self._pulled
         settings = settings_of(context)
         self._share_details = settings.share_error_details

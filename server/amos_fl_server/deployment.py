@@ -134,6 +134,10 @@ class DeployedFederation(Federation):
     absent: dict[str, str] = field(default_factory=dict)
     """Expected sites that have not described themselves, and why."""
     known: dict[int, str] = field(default_factory=dict)
+    ask_again_s: float = 30.0
+    """A site that refuses to describe itself, being paused perhaps, is not asked again before this time is over."""
+    asked: dict[int, float] = field(default_factory=dict)
+    refusals: dict[int, str] = field(default_factory=dict)
 
     def _discover(self, grid: Grid, task: Task) -> None:
         """Wait until every expected site has described itself, or until the time for that is over.
@@ -163,7 +167,13 @@ class DeployedFederation(Federation):
         """Ask nodes that are new, or were away, who they are; a site that has come back has another node."""
         nodes = set(grid.get_node_ids())
         self.known = {node: site for node, site in self.known.items() if node in nodes}
-        new = sorted(nodes - set(self.known))
+        now = time.monotonic()
+        self.refusals = {node: why for node, why in self.refusals.items() if node in nodes}
+        new = [
+            node
+            for node in sorted(nodes - set(self.known))
+            if node not in self.refusals or now - self.asked[node] >= self.ask_again_s
+        ]
         content = RecordDict({CONFIG: request_config(task)})
         messages = {str(node): Message(content, node, DESCRIBE) for node in new}
         failed: dict[str, str] = {}
@@ -171,11 +181,15 @@ class DeployedFederation(Federation):
             timeout = self.wait_for_sites_s
             stop, poll = self.folder.stop_file, self.engine.poll
             for node, reply in exchange(grid, messages, failed, stop=stop, poll=poll, timeout_s=timeout):
-                if reply is not None:
+                self.asked[int(node)] = time.monotonic()
+                self.refusals.pop(int(node), None)
+                if reply is None:
+                    self.refusals[int(node)] = failed[node]
+                else:
                     self._note(int(node), Description.model_validate(json_of(reply, "description")))
         expected = self.sites or tuple(self.described)
         self.absent = {
-            site: next((why for why in failed.values() if f"site {site}:" in why), "it is not connected")
+            site: next((why for why in self.refusals.values() if f"site {site}:" in why), "it is not connected")
             for site in expected
             if site not in self.described
         }
@@ -231,7 +245,14 @@ def _described_in(folder: RunFolder, federation: DeployedFederation) -> Cohort:
     return cohort
 
 
-def run_deployed(grid: Grid, folder: RunFolder, wait_for_sites_s: float, engine: DeployedEngine | None = None) -> None:
+def run_deployed(
+    grid: Grid,
+    folder: RunFolder,
+    wait_for_sites_s: float,
+    engine: DeployedEngine | None = None,
+    *,
+    ask_again_s: float = 30.0,
+) -> None:
     """Carry a run out, or on, against the sites of a grid, and write its results.
 
     Raises:
@@ -251,6 +272,7 @@ def run_deployed(grid: Grid, folder: RunFolder, wait_for_sites_s: float, engine:
         sites,
         (),
         wait_for_sites_s=wait_for_sites_s,
+        ask_again_s=ask_again_s,
     )
     federation.run(SiteGrid(grid))
     write_results(folder, config, _described_in(folder, federation), federation.chosen_weights)
