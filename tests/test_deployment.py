@@ -18,7 +18,8 @@ from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl_clients.app import make_client_app
 from amos_fl_clients.policy import pause, resume
 from amos_fl_clients.settings import read_settings
-from amos_fl_server.deployment import DeployedEngine, SiteGrid, app, prepare_run, run_deployed
+from amos_fl_server.deployment import app, prepare_run, run_deployed
+from amos_fl_server.engines.deployed import DeployedEngine, SiteGrid
 from amos_fl_server.engines.inline import InlineGrid
 
 AT_ONCE = DeployedEngine(poll_s=0.0)

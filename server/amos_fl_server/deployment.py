@@ -8,23 +8,22 @@ commands do not: `{"exit_code": 0, "error": null}`.
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.run import Run
 
 from amos_fl.cohort.table import Case, Cohort, Modality, Split, write_cohort
 from amos_fl.errors import AmosError, Interrupted, RunStopped
 from amos_fl.files import write_json
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.events import Event, Listener, Said, SiteFailed
+from amos_fl.runs.events import Event, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder, create_run, open_run
 from amos_fl.runs.results import write_results
 from amos_fl_clients.messages import CONFIG, DESCRIBE, Description, Task, json_of, request_config
+from amos_fl_server.engines.deployed import DeployedEngine, SiteGrid
 from amos_fl_server.exchange import exchange
 from amos_fl_server.rounds import Federation, LedgerEntry
 from amos_fl_server.strategies import make_strategy
@@ -32,7 +31,6 @@ from amos_fl_server.strategies.base import RoundInput
 
 RUN_FOLDER, WAIT_S = "run-folder", "wait-for-sites-s"
 INTERRUPTED, FAULT = 130, 1
-UNREACHABLE = 1
 
 
 def prepare_run(path: Path, config: RunConfig, organs: Mapping[int, str]) -> RunFolder:
@@ -42,27 +40,6 @@ def prepare_run(path: Path, config: RunConfig, organs: Mapping[int, str]) -> Run
         AmosError: the folder holds a run already, or other files.
     """
     return create_run(path, config, Cohort((), dict(organs)))
-
-
-@dataclass
-class DeployedEngine:
-    """What a deployment differs in from a simulation: sites look after themselves, and messages take their time."""
-
-    poll_s: float = 0.2
-    grace_s: float = 120.0
-    """Beside the time for its training, a site has this for the start of a process and for the transport."""
-
-    def run(self, server: ServerApp, folder: RunFolder, sites: Any, listener: Listener) -> None:
-        raise AmosError("a deployment is started by Flower; use 'flwr run'")
-
-    def phase_timeout_s(self, site_timeout_s: float | None, sites: int) -> float | None:
-        return None if site_timeout_s is None else site_timeout_s + self.grace_s
-
-    def poll(self) -> None:
-        time.sleep(self.poll_s)
-
-    def end_site(self, site: str) -> None:
-        """A hospital's process is not the server's to end."""
 
 
 @dataclass(frozen=True)
@@ -79,48 +56,6 @@ class EventLog:
             print(event.text, flush=True)
         elif isinstance(event, SiteFailed):
             print(f"round {event.round}: site {event.site} is missing: {event.reason}", flush=True)
-
-
-class SiteGrid(Grid):
-    """Flower's grid, and an error reply for each message that it does not take."""
-
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
-        self._undelivered: dict[str, Message] = {}
-
-    def set_run(self, run: Run) -> None:
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        return self._grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
-
-    def get_node_ids(self) -> list[int]:
-        return list(self._grid.get_node_ids())
-
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        messages = list(messages)
-        taken = list(self._grid.push_messages(messages))
-        for message, message_id in zip(messages, taken or [None] * len(messages), strict=True):
-            if message_id is None:
-                error = Message(Error(UNREACHABLE, "it is not connected"), reply_to=message)
-                self._undelivered[message.metadata.message_id] = error
-        return [message.metadata.message_id for message in messages]
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        wanted = list(message_ids)
-        lost = [self._undelivered.pop(name) for name in wanted if name in self._undelivered]
-        names = {message.metadata.reply_to_message_id for message in lost}
-        rest = [name for name in wanted if name not in names]
-        return lost or (list(self._grid.pull_messages(rest)) if rest else [])
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        return list(self._grid.send_and_receive(messages, timeout=timeout))
 
 
 @dataclass
