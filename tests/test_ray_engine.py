@@ -43,6 +43,8 @@ def test_a_site_whose_process_dies_is_named_and_comes_back(tmp_path: Path, tiny_
     settings = {"rounds": 3, "local_steps": 60, "evaluation": {"every": 9}}
     folder = federate(run, tiny_cohort, store, kill_b_once, engine={**RAY, "parallel_sites": 1}, **settings)
     assert ("B", 1) in [(event.site, event.round) for event in failed]
+    # The process that takes up the next message is a new one: nobody else has failed with B.
+    assert {event.site for event in failed} == {"B"}
     assert "its process died" in [event.reason for event in failed if event.site == "B"]
     assert "B" in folder.ledger()[-1]["sites"]
     assert len(folder.ledger()) == 3

@@ -18,7 +18,7 @@ def failure_in_words(reason: str | None) -> str:
     """
     text = (reason or "it gave no reason").replace("\\n", "\n")
     if "ActorDiedError" in text or "ActorUnavailable" in text or "actor died" in text.lower():
-        return "its process died"
+        return DIED
     found = re.findall(r"amos_fl[\w.]*\.[A-Z]\w+: (.+)", text) or re.findall(r"Message: (.+)", text)
     if found:
         text = found[-1]
@@ -26,6 +26,11 @@ def failure_in_words(reason: str | None) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = lines[-1] if lines else "it gave no reason"
     return re.sub(r"['\"]>$", "", last)
+
+
+DIED = "its process died"
+MOST_TRIES = 30
+"""How often a message is sent that no process takes up, a second apart: time enough for one to be started."""
 
 
 def exchange(
@@ -37,17 +42,20 @@ def exchange(
     timeout_s: float | None = None,
     poll: Callable[[], None] = lambda: None,
     on_timeout: Callable[[str], None] = lambda site: None,
+    lost: Callable[[str, float], bool] = lambda site, sent_at: False,
     pause_s: float = 0.05,
 ) -> Iterator[tuple[str, Message | None]]:
     """Send one message to each site and yield the replies as they come; None for a site that failed.
 
     Failures go into `failed` in plain words. `poll` is called while waiting. After `timeout_s` the sites
-    that have not answered have failed, and `on_timeout` is told each of them.
+    that have not answered have failed, and `on_timeout` is told each of them. `lost(site, sent_at)` says whether a
+    message that failed was never taken up by a process: then the site has not failed, and it is sent again.
 
     Raises:
         Interrupted: a stop was requested.
     """
     stop.check()
+    sent_at, tries = time.time(), dict.fromkeys(messages, 1)
     pushed = list(messages.items())
     grid.push_messages([message for _, message in pushed])
     waiting = {message.metadata.message_id: site for site, message in pushed}
@@ -72,8 +80,16 @@ def exchange(
             site = waiting.pop(reply.metadata.reply_to_message_id, None)
             if site is None:
                 continue
-            if reply.has_error():
-                failed[site] = failure_in_words(reply.error.reason)
+            reason = failure_in_words(reply.error.reason) if reply.has_error() else None
+            if reason == DIED and tries[site] < MOST_TRIES and lost(site, sent_at):
+                tries[site] += 1
+                time.sleep(1.0)
+                again = messages[site]
+                again = Message(again.content, again.metadata.dst_node_id, again.metadata.message_type)
+                grid.push_messages([again])
+                waiting[again.metadata.message_id] = site
+            elif reason is not None:
+                failed[site] = reason
                 yield site, None
             else:
                 yield site, reply

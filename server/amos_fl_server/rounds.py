@@ -210,6 +210,7 @@ class Federation:
                 timeout_s=self.engine.phase_timeout_s(self.config.site_timeout_s, len(order)),
                 poll=self.engine.poll,
                 on_timeout=self.engine.end_site,
+                lost=self.engine.lost,
             ):
                 if reply is not None:
                     metrics = dict(reply.content.metric_records[METRICS])
@@ -292,7 +293,8 @@ class Federation:
             messages[site] = Message(content, self.nodes[site], MessageType.EVALUATE)
         failed: dict[str, str] = {}
         sites: dict[str, Any] = {}
-        for site, reply in exchange(grid, messages, failed, stop=self.folder.stop_file, poll=self.engine.poll):
+        engine, stop = self.engine, self.folder.stop_file
+        for site, reply in exchange(grid, messages, failed, stop=stop, poll=engine.poll, lost=engine.lost):
             if reply is not None:
                 sites[site] = {
                     "seen": not self._is_unseen(site),

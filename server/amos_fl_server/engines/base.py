@@ -33,6 +33,10 @@ class Engine(Protocol):
         """Called when a site has overrun its time and still runs."""
         ...
 
+    def lost(self, site: str, sent_at: float) -> bool:
+        """Whether a message that failed, sent at this time since the epoch, was never taken up by the site."""
+        ...
+
 
 @dataclass(frozen=True)
 class SimulatedSites:

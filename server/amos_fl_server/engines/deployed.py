@@ -36,6 +36,9 @@ class DeployedEngine:
     def end_site(self, site: str) -> None:
         """A hospital's process is not the server's to end."""
 
+    def lost(self, site: str, sent_at: float) -> bool:
+        return False  # Flower's SuperNode keeps a message until a process has taken it up
+
 
 class SiteGrid(Grid):
     """Flower's grid, and an error reply for each message that it does not take."""

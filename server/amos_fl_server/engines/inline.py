@@ -116,3 +116,6 @@ class InlineEngine:
 
     def end_site(self, site: str) -> None:
         pass
+
+    def lost(self, site: str, sent_at: float) -> bool:
+        return False

@@ -124,9 +124,20 @@ class RayEngine:
         if self._folder is None:
             return
         with contextlib.suppress(OSError, ValueError, KeyError):
-            where = json.loads((self._folder.site(site) / "state" / "process.json").read_text())
+            where = json.loads(_address_file(self._folder, site).read_text())
             if where["host"] == socket.gethostname() and where["pid"] != os.getpid():
                 os.kill(int(where["pid"]), signal.SIGKILL)
+
+    def lost(self, site: str, sent_at: float) -> bool:
+        """Whether the site has not begun since: a process that died fails the next site's message, too."""
+        try:
+            return self._folder is not None and _address_file(self._folder, site).stat().st_mtime < sent_at
+        except OSError:
+            return True
+
+
+def _address_file(folder: RunFolder, site: str) -> Path:
+    return folder.site(site) / "state" / "process.json"
 
 
 def _progress_file_of(folder: RunFolder, site: str) -> ProgressFile:
