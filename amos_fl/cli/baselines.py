@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,7 +31,9 @@ from amos_fl.cli.settings import cache_folder, layers_of, like_run, names, next_
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.group import Group, Member, create_group, read_group
+
+if TYPE_CHECKING:
+    from amos_fl.runs.group import Group, Member
 
 Layers = list[tuple[str, dict[str, Any]]]
 
@@ -211,7 +213,7 @@ def finetune(
     if resume is not None and (run or rounds or learning_rate):
         raise AmosError("--resume continues what is in its folder with its own settings; give nothing else")
 
-    def members(base: RunConfig, cohort: Cohort) -> list[Member]:
+    def members(base: RunConfig, cohort: Cohort) -> "list[Member]":
         assert run is not None
         if not open_run(run).finished:
             raise AmosError(
@@ -225,7 +227,7 @@ def finetune(
     _show_choices(group, store)
 
 
-def _show_choices(group: Group, store: Path) -> None:
+def _show_choices(group: "Group", store: Path) -> None:
     """Every site's own round of the federation beside the one for all and its fine-tuned model, on its test cases."""
     from rich.console import Console
     from rich.table import Table
@@ -259,9 +261,11 @@ def _group(
     out: Path | None,
     store: Path | None,
     resume: Path | None,
-    members_of: Callable[[RunConfig, Cohort], list[Member]],
-) -> Group:
+    members_of: "Callable[[RunConfig, Cohort], list[Member]]",
+) -> "Group":
     """Make a group of runs, or take up an old one, and carry out what is left of it."""
+    from amos_fl.runs.group import create_group, read_group
+
     if resume is not None:
         if kind != "finetune":
             _refuse_resume_with(like)
