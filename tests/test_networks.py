@@ -5,7 +5,6 @@ import torch
 
 from amos_fl.errors import AmosError
 from amos_fl.networks.registry import MODELS, build_network, describe_models, parameter_count
-from amos_fl.runs.weights import load_arrays, taken_arrays
 from amos_fl.volumes.plan import PLANS, Plan, plan_named
 
 COARSE = plan_named("coarse")
@@ -104,14 +103,3 @@ def test_a_plan_of_two_stages_is_refused():
     plan = Plan(spacing_mm=(1, 1, 1), patch=(8, 8, 8), strides=((1, 1, 1), (2, 2, 2)), kernels=((3, 3, 3),) * 2)
     with pytest.raises(AmosError, match="at least 3 stages"):
         build_network("small", plan, 15, seed=0)
-
-
-def test_a_network_that_gave_up_its_memory_is_filled_again() -> None:
-    network = build_network("small", plan_named("coarse"), 2, seed=0)
-    image = torch.randn(1, 1, 24, 24, 24)
-    before = network.eval()(image)
-    taken = {name: array.copy() for name, array in taken_arrays(network)}
-    assert set(taken) == set(network.state_dict())
-    assert sum(p.untyped_storage().nbytes() for p in network.parameters()) < 1000  # of 5.6 MB
-    load_arrays(network, taken)
-    assert torch.equal(network(image), before)

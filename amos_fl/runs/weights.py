@@ -1,7 +1,7 @@
 """A network's weights as named NumPy arrays: saved, hashed and put back into the network."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,22 +23,6 @@ def arrays_of(network: "nn.Module") -> Arrays:
     return {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
 
 
-def taken_arrays(network: "nn.Module") -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the network's state array by array and give up each one's memory (on a CPU) with the next.
-
-    So that an update can be serialised without a moment in which it exists twice. The network keeps its shapes
-    and is of no use until `load_arrays` fills it again.
-    """
-    import torch
-
-    network.zero_grad(set_to_none=True)
-    holders = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    for name in list(network.state_dict()):  # a state dict keeps the memory of all
-        yield name, holders[name].detach().cpu().numpy()
-        if holders[name].device.type == "cpu":
-            holders[name].data = torch.empty((), dtype=holders[name].dtype).expand(holders[name].shape)
-
-
 def load_arrays(network: "nn.Module", arrays: Mapping[str, np.ndarray]) -> None:
     """Copy `arrays` into the network.
 
@@ -47,8 +31,7 @@ def load_arrays(network: "nn.Module", arrays: Mapping[str, np.ndarray]) -> None:
     """
     import torch
 
-    holders = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    state = {name: holders[name] for name in network.state_dict()}
+    state = network.state_dict()
     if set(state) != set(arrays):
         odd = sorted(set(state) ^ set(arrays))
         raise AmosError(f"these weights are of another network: {len(odd)} arrays differ, the first is {odd[0]}")
@@ -60,9 +43,7 @@ def load_arrays(network: "nn.Module", arrays: Mapping[str, np.ndarray]) -> None:
                     f"these weights are of another network: {name} is {array.shape}, not {tuple(tensor.shape)}"
                 )
             if tensor.device.type == "cpu":
-                if tensor.numel() > 1 and not any(tensor.stride()):  # its memory was given up
-                    tensor.data = torch.empty(tensor.shape, dtype=tensor.dtype)
-                np.copyto(tensor.detach().numpy(), array, casting="same_kind")
+                np.copyto(tensor.numpy(), array, casting="same_kind")
             else:
                 tensor.copy_(torch.from_numpy(np.array(array)))
 

@@ -22,7 +22,7 @@ from amos_fl.metrics.table import scores_to_json
 from amos_fl.networks.registry import build_network
 from amos_fl.report.pictures import keep_picture
 from amos_fl.runs.events import Listener, SiteWork, silent
-from amos_fl.runs.weights import load_arrays, taken_arrays
+from amos_fl.runs.weights import arrays_of, load_arrays
 from amos_fl.training.loop import StepReport, train
 from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan
@@ -168,7 +168,7 @@ def make_client_app(
         return reply_with(
             message,
             settings.site,
-            arrays=record_of(taken_arrays(network)),
+            arrays=record_of(arrays_of(network).items()),
             metrics={
                 WEIGHT: agreed_weight(task, len(cases), steps),
                 "cases": len(cases),
