@@ -174,6 +174,8 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort) -> RunFolder:
         raise AmosError(f"{path}: holds a run already; continue it with --resume {path}, or choose another --out")
     if path.is_dir() and any(path.iterdir()):
         raise AmosError(f"{path}: is not empty; choose another --out")
+    if config.start_from is not None and not config.start_from.is_file():
+        raise AmosError(f"start_from: {config.start_from}: no such file of weights")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

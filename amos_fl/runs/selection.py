@@ -53,8 +53,12 @@ def best_round_of_site(folder: RunFolder, site: str, last: int) -> int | None:
 
     None where the site has no validation score; an unseen site chooses nothing.
     """
+    return _first_best_of_site(_evaluations(folder, last), site)
+
+
+def _first_best_of_site(evaluations: list[tuple[int, dict[str, Any]]], site: str) -> int | None:
     scores = {}
-    for number, evaluation in _evaluations(folder, last):
+    for number, evaluation in evaluations:
         found = evaluation["sites"].get(site)
         if found is not None and found["seen"]:
             scores[number] = Scores.from_dict(found["scores"]).mean_dsc()
@@ -63,8 +67,9 @@ def best_round_of_site(folder: RunFolder, site: str, last: int) -> int | None:
 
 def rounds_worth_keeping(folder: RunFolder, config: RunConfig, last: int) -> set[int]:
     """The rounds that somebody may still want: the choice of all sites together, and that of each site."""
-    sites = {site for _, evaluation in _evaluations(folder, last) for site in evaluation["sites"]}
-    chosen = {best_round_of_site(folder, site, last) for site in sites}
+    evaluations = _evaluations(folder, last)
+    sites = {site for _, evaluation in evaluations for site in evaluation["sites"]}
+    chosen = {_first_best_of_site(evaluations, site) for site in sites}
     return {number for number in chosen if number is not None} | {choose_round(folder, config, last).round}
 
 
