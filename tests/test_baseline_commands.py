@@ -42,6 +42,13 @@ def test_centralized_prints_both_budgets_and_leaves_a_run(federated, store, tmp_
     assert run(["centralized", "--resume", str(out), "--store", str(store)]) == 0
 
 
+def test_a_dry_run_of_the_pooled_training_counts_one_trainer(federated, capsys):
+    assert run(["centralized", "--like", str(federated.path), "--dry-run"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "12 steps at each of 1 site, 12 in all, 24 patches" in printed
+    assert "weights sent: 0.0 MB to the sites and 0.0 MB back" in printed
+
+
 def test_the_same_budget_comes_from_settings_as_from_a_run(federated, settings, store, tmp_path, capsys):
     like, own = tmp_path / "like", tmp_path / "own"
     assert run(["centralized", "--like", str(federated.path), "--out", str(like), "--store", str(store)]) == 0

@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from amos_fl.cohort.table import SPLITS, Cohort
+from amos_fl.cohort.wording import counted
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.estimate import estimate
 
@@ -25,8 +26,8 @@ def show_dry_run(config: RunConfig, cohort: Cohort) -> None:
     cost = estimate(config, cohort)
     console.print(
         f"network: {cost.parameters:,} parameters\n"
-        f"work: {cost.steps_per_site:,} steps at each of {len(cost.training_sites)} sites, {cost.steps:,} in all, "
-        f"{cost.patches:,} patches\n"
+        f"work: {cost.steps_per_site:,} steps at each of {counted(len(cost.training_sites), 'site')}, "
+        f"{cost.steps:,} in all, {cost.patches:,} patches\n"
         f"weights sent: {cost.bytes_down / 1e6:,.1f} MB to the sites and {cost.bytes_up / 1e6:,.1f} MB back\n"
         f"estimate on {config.device}: {cost.seconds_per_step:.3g} s a step, {cost.training_seconds / 60:,.1f} min of "
         f"training without augmentation and scoring, {cost.memory_bytes / 2**30:.2f} GiB for training one site",

@@ -71,7 +71,8 @@ def estimate(config: RunConfig, cohort: Cohort) -> Estimate:
         torch.set_num_threads(threads)
     parameters = parameter_count(network)
     weights = 4 * parameters
-    sites = cohort.seen_sites
+    sites = ("pooled",) if config.arm == "centralized" else cohort.seen_sites
+    exchanged = weights * len(sites) * config.rounds * config.exchanges_weights
     steps_per_site = config.rounds * config.local_steps
     parallel = config.engine.parallel_sites or 1 if config.engine.name == "ray" else 1
     return Estimate(
@@ -80,8 +81,8 @@ def estimate(config: RunConfig, cohort: Cohort) -> Estimate:
         steps_per_site=steps_per_site,
         steps=steps_per_site * len(sites),
         patches=steps_per_site * len(sites) * settings.batch_size,
-        bytes_down=weights * len(sites) * config.rounds,
-        bytes_up=weights * len(sites) * config.rounds,
+        bytes_down=exchanged,
+        bytes_up=exchanged,
         seconds_per_step=seconds * scale,
         training_seconds=seconds * scale * steps_per_site * len(sites) / parallel,
         memory_bytes=int(kept * scale) + 6 * weights,  # network, gradient, momentum, global, update, sum
