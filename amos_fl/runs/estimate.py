@@ -9,6 +9,7 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.networks.registry import build_network, parameter_count
 from amos_fl.runs.config import RunConfig
 from amos_fl.training.loss import DiceCrossEntropy
+from amos_fl.training.supervision import supervision_of
 
 MOST_VOXELS = 64**3
 
@@ -47,7 +48,9 @@ def estimate(config: RunConfig, cohort: Cohort) -> Estimate:
     image = torch.zeros(settings.batch_size, 1, *size, device=config.device)
     label = torch.zeros(settings.batch_size, *size, dtype=torch.long, device=config.device)
     annotated = torch.ones(settings.batch_size, len(cohort.organs) + 1, dtype=torch.bool, device=config.device)
-    loss_of = DiceCrossEntropy(batch_dice=settings.batch_dice, class_balance=settings.class_balance)
+    loss_of = DiceCrossEntropy(
+        batch_dice=settings.batch_dice, class_balance=settings.class_balance, supervision=supervision_of(network)
+    )
     kept = 0
 
     def count(tensor: torch.Tensor) -> torch.Tensor:

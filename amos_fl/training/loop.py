@@ -16,9 +16,11 @@ from amos_fl.device import memory_said
 from amos_fl.errors import AmosError, TrainingDiverged
 from amos_fl.patches.ahead import draw_batches
 from amos_fl.patches.sampler import TrainingCase
+from amos_fl.randomness import derived_seed
 from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.training.schedule import polynomial_learning_rate
 from amos_fl.training.settings import TrainingSettings
+from amos_fl.training.supervision import supervision_of
 from amos_fl.volumes.plan import Plan
 
 BALANCE_FALL = 0.6
@@ -67,7 +69,7 @@ def train(
     """Train `network` in place for the steps numbered first_step .. first_step + steps - 1 of `total_steps`.
 
     SGD with Nesterov momentum, weight decay, clipped gradients and a polynomial learning rate
-    (nnU-Net's). Patches are a function of (seed, site, step number), the learning rate one of the step
+    (nnU-Net's). Patches and dropout are functions of (seed, site, step number), the learning rate one of the step
     number; so 2n steps equal n and n more with the `momentum_buffers` of the first, bit for bit on CPU
     with the same `settings.threads`. Without buffers the optimizer starts fresh.
 
@@ -97,9 +99,11 @@ def train(
     # A scale that small networks' gradients survive from the first step on: the scaler starts anew at every call.
     scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=half)
     numbers = range(first_step, first_step + steps)
+    supervision = supervision_of(network)
     remedy = "lower training.batch_size or the plan's patch, or use --device cpu"
     with (
         _threads(settings.threads),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         memory_said(f"site {site}: training with batches of {settings.batch_size}", remedy),
     ):
         network.train()
@@ -112,10 +116,13 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 optimizer.zero_grad(set_to_none=True)
+                torch.manual_seed(derived_seed(seed, "dropout", site, step))
                 with torch.autocast(device.type, dtype=torch.float16, enabled=half):
                     outputs = network(batch.image.to(device))
                 balance = settings.class_balance * (1 - BALANCE_FALL * step / total_steps)
-                loss_of = DiceCrossEntropy(batch_dice=settings.batch_dice, class_balance=balance)
+                loss_of = DiceCrossEntropy(
+                    batch_dice=settings.batch_dice, class_balance=balance, supervision=supervision
+                )
                 loss = loss_of(outputs, batch.label.to(device), batch.annotated.to(device))
                 losses.append(loss.item())
                 _refuse_unless_finite("loss", losses[-1], site, step)

@@ -12,6 +12,9 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from amos_fl.training.supervision import Supervision, deep_supervision_weights
+from amos_fl.volumes.plan import Triple
+
 SMOOTH = 1e-5
 
 
@@ -77,42 +80,38 @@ def _soft_dice_loss(p: Tensor, target: Tensor, annotated: Tensor, batch_dice: bo
     return 1 - dice[annotated].mean()
 
 
-def deep_supervision_weights(heads: int) -> list[float]:
-    """nnU-Net's weights of the heads: 1/2 of the one before each, the coarsest 0, their sum 1.
-
-    >>> deep_supervision_weights(3)
-    [0.666..., 0.333..., 0.0]
-    >>> deep_supervision_weights(1)
-    [1.0]
-    """
-    weights = [0.5**head for head in range(heads)]
-    if heads > 1:
-        weights[-1] = 0.0
-    return [weight / sum(weights) for weight in weights]
-
-
 class DiceCrossEntropy:
     """The training loss of a network with deep-supervision heads, or of one without.
 
     Called with the network's output in training mode, (B, C, X, Y, Z) or a list of such from the patch's
     resolution to coarser ones, with class indices (B, X, Y, Z) and the annotated channels (B, C). The
-    label map is taken to a head's resolution by its nearest voxels.
+    label map is taken to a head's resolution by its nearest voxels. Strides and weights of the heads are those of
+    `supervision`; without it the strides are what divides the patch into the heads, and the weights nnU-Net's.
     """
 
-    def __init__(self, *, batch_dice: bool = True, class_balance: float = 0.0):
-        self.batch_dice, self.class_balance = batch_dice, class_balance
+    def __init__(
+        self, *, batch_dice: bool = True, class_balance: float = 0.0, supervision: Supervision | None = None
+    ) -> None:
+        self.batch_dice, self.class_balance, self.supervision = batch_dice, class_balance, supervision
 
     def __call__(self, logits: Tensor | Sequence[Tensor], target: Tensor, annotated: Tensor) -> Tensor:
         heads = [logits] if isinstance(logits, Tensor) else list(logits)
+        supervision = self.supervision or _by_division(target, heads)
         loss = torch.zeros((), device=heads[0].device)
-        for weight, head in zip(deep_supervision_weights(len(heads)), heads, strict=True):
+        for weight, stride, head in zip(supervision.weights, supervision.strides, heads, strict=True):
             if weight > 0:
-                own = _downsampled(target, head.shape[2:])
+                own = _downsampled(target, stride)
                 options = {"batch_dice": self.batch_dice, "class_balance": self.class_balance}
                 loss = loss + weight * dice_cross_entropy(head, own, annotated, **options)
         return loss
 
 
-def _downsampled(target: Tensor, shape: Sequence[int]) -> Tensor:
-    x, y, z = (full // coarse for full, coarse in zip(target.shape[1:], shape, strict=True))
+def _by_division(target: Tensor, heads: Sequence[Tensor]) -> Supervision:
+    shapes = [tuple(target.shape[1 + a] // head.shape[2 + a] for a in range(3)) for head in heads]
+    strides: list[Triple] = [(x, y, z) for x, y, z in shapes]
+    return Supervision(tuple(strides), tuple(deep_supervision_weights(len(heads))))
+
+
+def _downsampled(target: Tensor, stride: Triple) -> Tensor:
+    x, y, z = stride
     return target[:, ::x, ::y, ::z]

@@ -1,0 +1,89 @@
+"""Any patch through any network: what its strides do not divide is padded inside, and the padding taken off again."""
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from amos_fl.training.supervision import Supervision
+from amos_fl.volumes.plan import Plan, Triple
+
+
+class AnySize(nn.Module):
+    """A segmentation network for images of every size, whose heads keep their own resolution.
+
+    A subclass says which sizes its layers take (`divisor`), at which strides its heads lie and what they count
+    (`supervision`), and computes `heads`. In training mode `forward` maps (B, 1, X, Y, Z) to a list of logits
+    (B, classes, ...), the image's resolution first, then coarser ones; in evaluation mode it returns the first alone.
+
+    Padding repeats the last planes, at the upper end of each axis, so that no edge is made where none is.
+    """
+
+    divisor: Triple
+    supervision: Supervision
+
+    def heads(self, x: Float[Tensor, "batch 1 x y z"]) -> list[Tensor]:
+        """Logits per head; in evaluation mode the first is enough. The sides of `x` are multiples of `divisor`."""
+        raise NotImplementedError
+
+    def forward(self, x: Float[Tensor, "batch 1 x y z"]) -> Tensor | list[Tensor]:
+        size = x.shape[2:]
+        heads = self.heads(padded(x, self.divisor))
+        if not self.training:
+            return _cropped(heads[0], size, (1, 1, 1))
+        return [_cropped(h, size, stride) for h, stride in zip(heads, self.supervision.strides, strict=True)]
+
+
+def padded(x: Float[Tensor, "batch channel x y z"], divisor: Triple) -> Tensor:
+    """`x` with its last planes repeated up to the next multiples of `divisor`; itself where it has them.
+
+    >>> import torch
+    >>> padded(torch.zeros(1, 1, 24, 30, 16), (16, 16, 8)).shape
+    torch.Size([1, 1, 32, 32, 16])
+    """
+    missing = [-side % factor for side, factor in zip(x.shape[2:], divisor, strict=True)]
+    if not any(missing):
+        return x
+    return F.pad(x, [end for more in reversed(missing) for end in (0, more)], mode="replicate")
+
+
+def _cropped(head: Tensor, size: Sequence[int], stride: Triple) -> Tensor:
+    x, y, z = (math.ceil(side / s) for side, s in zip(size, stride, strict=True))
+    return head[:, :, :x, :y, :z]
+
+
+def thin_axis(plan: Plan) -> int:
+    """The axis along which the plan pools last, which is that of thick slices; z where it treats all alike.
+
+    >>> from amos_fl.volumes.plan import plan_named
+    >>> thin_axis(plan_named("amos-ct")), thin_axis(plan_named("coarse"))
+    (2, 2)
+    """
+    for stride in plan.strides[1:]:
+        kept = [axis for axis in range(3) if stride[axis] == 1]
+        if len(kept) == 1:
+            return kept[0]
+        if len(set(stride)) > 1:
+            break
+    return 2
+
+
+def across(thin: int, along: int, others: int) -> Triple:
+    """A kernel or stride: `along` on the axis `thin`, `others` on the two more.
+
+    >>> across(2, 1, 4)
+    (4, 4, 1)
+    """
+    x, y, z = (along if axis == thin else others for axis in range(3))
+    return (x, y, z)
+
+
+def halvings(levels: int, first: Triple = (1, 1, 1)) -> list[Triple]:
+    """The strides of heads that lie a factor of 2 apart, from `first` on.
+
+    >>> halvings(3)
+    [(1, 1, 1), (2, 2, 2), (4, 4, 4)]
+    """
+    return [(first[0] << i, first[1] << i, first[2] << i) for i in range(levels)]

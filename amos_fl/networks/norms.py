@@ -1,0 +1,52 @@
+"""Normalisation layers as a federation needs them: batch statistics replaced, single voxels let through."""
+
+import math
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # the class that all batch norms share has no public name
+
+NormStatistics = Literal["average", "local", "group"]
+"""What becomes of the running statistics of batch normalisation in a federation; see docs/networks.md."""
+
+GROUPS = 16
+
+
+class LenientInstanceNorm3d(nn.InstanceNorm3d):
+    """Instance normalisation that leaves a single voxel as it is, where PyTorch's refuses it.
+
+    A network that halves its patch five times has one voxel left of 32, of which there is no variance.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input if input.shape[2:].numel() == 1 else super().forward(input)
+
+
+def let_single_voxels_through(network: nn.Module) -> None:
+    """Replace every instance normalisation without weights by one that takes a single voxel."""
+    for parent in network.modules():
+        for name, child in parent.named_children():
+            if type(child) is nn.InstanceNorm3d and not child.affine:
+                setattr(parent, name, LenientInstanceNorm3d(child.num_features, eps=child.eps))
+
+
+def with_group_norm(network: nn.Module) -> nn.Module:
+    """Replace every batch normalisation by a group normalisation (Wu and He 2018) with as many weights.
+
+    At most `GROUPS` groups, and as many as divide the channels. It keeps no statistics, so that a federation has
+    none to agree on.
+
+    >>> [type(layer).__name__ for layer in with_group_norm(nn.Sequential(nn.BatchNorm3d(24)))]
+    ['GroupNorm']
+    """
+    for parent in network.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, _BatchNorm):
+                groups = math.gcd(child.num_features, GROUPS)
+                setattr(parent, name, nn.GroupNorm(groups, child.num_features, eps=child.eps))
+    return network
+
+
+def batch_norms(network: nn.Module) -> dict[str, nn.Module]:
+    """The layers that keep running statistics, by name."""
+    return {name: layer for name, layer in network.named_modules() if isinstance(layer, _BatchNorm)}
