@@ -1,10 +1,12 @@
-"""`amos-fl deploy`: keys, certificates and folders of a deployment, and a check from a site's side."""
+"""`amos-fl deploy`: keys, certificates and folders of a deployment, a check from a site's side, and its runs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from amos_fl.cli.deploy_run import run
+from amos_fl.cli.deploy_watch import logs, serve, status
 from amos_fl.cli.settings import names
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from amos_fl.deploy.enroll import Enrolled
     from amos_fl.deploy.findings import Finding
 
-deploy_app = typer.Typer(help="Run a federation of separate hospitals: keys, bundles, checks.", no_args_is_help=True)
+deploy_app = typer.Typer(help="Run a federation of separate hospitals: keys, bundles, runs.", no_args_is_help=True)
 
 DeploymentArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the deployment.")]
 SiteArgument = Annotated[str, typer.Argument(metavar="SITE", help="A site of the deployment, e.g. A.")]
@@ -239,3 +241,9 @@ def _show(findings: list["Finding"]) -> None:
     for finding in findings:
         table.add_row(finding.check, finding.outcome, finding.found, finding.remedy, style=styles[finding.outcome])
     _console().print(table)
+
+
+deploy_app.command()(run)
+deploy_app.command()(status)
+deploy_app.command()(logs)
+deploy_app.command()(serve)

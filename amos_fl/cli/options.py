@@ -32,3 +32,13 @@ LikeOption = Annotated[
 StrategyOption = Annotated[
     str | None, typer.Option("--strategy", help="fedavg, fedprox, or module:Class of a Flower strategy.")
 ]
+WeightingOption = Annotated[str | None, typer.Option("--weighting", help="Updates weigh by cases, equal or steps.")]
+OptimizerStateOption = Annotated[
+    str | None, typer.Option("--optimizer-state", help="Each round: reset or keep the momentum.")
+]
+MinSitesOption = Annotated[
+    int | None, typer.Option("--min-sites", help="Stop when fewer sites send an update; default: half.")
+]
+SiteTimeoutOption = Annotated[
+    float | None, typer.Option("--site-timeout", help="A site's seconds for one round's training.")
+]

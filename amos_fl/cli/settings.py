@@ -1,6 +1,7 @@
 """From options to the settings and the cohort of a run: what every command that trains shares."""
 
 import os
+from collections.abc import Container
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +25,11 @@ def names(text: str | None) -> list[str] | None:
     return [name for name in text.replace(",", " ").split() if name] if text else None
 
 
-def next_out(strategy: str) -> Path:
-    """The first folder below runs/ that no other run of this strategy or kind has taken."""
+def next_out(strategy: str, taken: Container[str] = ()) -> Path:
+    """The first folder below runs/ that no other run of this strategy or kind has taken, nor a name elsewhere."""
     name = strategy.replace(":", ".").split(".")[-1].lower()
     number = 1
-    while (path := Path("runs") / f"{name}-{number:03d}").exists():
+    while (path := Path("runs") / f"{name}-{number:03d}").exists() or path.name in taken:
         number += 1
     return path
 
@@ -55,14 +56,23 @@ def taking_part(cohort: Cohort, config: RunConfig) -> Cohort:
     return replace(cohort, cases=labelled)
 
 
+def recipe_for(layers: list[tuple[str, dict[str, Any]]]) -> tuple[str, tuple[str, dict[str, Any]]]:
+    """The model that the layers ask for, and its recipe as the layer below them.
+
+    Raises:
+        AmosError: no such model.
+    """
+    model = next((str(layer["model"]) for _, layer in reversed(layers) if "model" in layer), "small")
+    if model not in RECIPES:
+        raise AmosError(f"no model {model!r}; {nearest(model, RECIPES)}")
+    return model, (f"recipe of {model}", RECIPES[model])
+
+
 def resolve_run(layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunConfig, Cohort]:
     """Settings and cohort, with what nobody said filled in from the recipe of the model."""
     from amos_fl_server.strategies import make_strategy
 
-    model = next((str(layer["model"]) for _, layer in reversed(layers) if "model" in layer), "small")
-    if model not in RECIPES:
-        raise AmosError(f"no model {model!r}; {nearest(model, RECIPES)}")
-    recipe = (f"recipe of {model}", RECIPES[model])
+    model, recipe = recipe_for(layers)
     asked = resolve([recipe, *layers])
     make_strategy(asked.strategy, asked.strategy_options)
     if asked.cohort is None:

@@ -13,7 +13,7 @@ harm. A row with too few or too many values does, because what is missing would 
 
 import csv
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -218,6 +218,12 @@ def _plain_name(name: str) -> bool:
     return all(ch.isalnum() or ch in "._-" for ch in name) and not name.startswith(".")
 
 
+def write_organs(organs: Mapping[int, str], path: Path) -> None:
+    """Write an `organs.csv`."""
+    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("label", "organ"), *organs.items()])
+
+
 def write_cohort(cohort: Cohort, path: Path | str) -> None:
     """Write `cohort.csv`, with paths relative to it, and `organs.csv` where the organs are not AMOS's.
 
@@ -231,8 +237,7 @@ def write_cohort(cohort: Cohort, path: Path | str) -> None:
         return "" if file is None else Path(os.path.relpath(file.parent.resolve() / file.name, folder)).as_posix()
 
     if cohort.organs != AMOS_ORGANS or path.with_name("organs.csv").exists():
-        with whole_file(path.with_name("organs.csv")) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("label", "organ"), *cohort.organs.items()])
+        write_organs(cohort.organs, path.with_name("organs.csv"))
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)

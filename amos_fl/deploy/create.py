@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from amos_fl.cohort.table import Cohort, write_cohort
+from amos_fl.cohort.table import Cohort, write_cohort, write_organs
 from amos_fl.deploy.certificates import (
     checked_host,
     new_authority,
@@ -21,6 +21,7 @@ from amos_fl.deploy.layout import (
     INSTRUCTIONS,
     KEY,
     LOCAL_NAMES,
+    ORGANS,
     PUBLIC_KEY,
     SERVICE,
     Deployment,
@@ -75,6 +76,7 @@ def create_deployment(
         names=_each_once([*LOCAL_NAMES, *hosts]),
         sites=checked_sites(list(sites)),
         demonstration_keys=demonstration_keys,
+        phantom=cohort is not None and cohort.synthetic(),
     )
     if cohort is not None:
         cohort = cohort.only(deployment.sites)
@@ -92,6 +94,8 @@ def create_deployment(
         # Keys belong into no repository, and this folder may well lie in one.
         write_text(beside / ".gitignore", "*\n")
         write_deployment(beside, deployment)
+        if cohort is not None:
+            write_organs(cohort.organs, beside / ORGANS)
         for site in deployment.sites:
             make_site_folder(beside, deployment, site)
             if cohort is not None:

@@ -35,6 +35,8 @@ DEPLOYMENT, SITE, SETTINGS, AUTHORITY, INSTRUCTIONS = (
     "ca.crt",
     "README.md",
 )
+ORGANS = "organs.csv"
+"""In a deployment's folder, the organs that its runs learn; where there is none, AMOS's."""
 KEY, PUBLIC_KEY = "keys/site.key", "keys/site.pub"
 DEMONSTRATION_KEY = "keys/for-the-demonstration-only.key"
 
@@ -52,6 +54,7 @@ class Deployment(BaseModel):
     names: tuple[str, ...]
     sites: tuple[str, ...]
     demonstration_keys: bool = False
+    phantom: bool = False
 
 
 class SiteConnection(BaseModel):
@@ -133,6 +136,14 @@ def read_deployment(root: Path) -> Deployment:
     return deployment
 
 
+def organs_of(root: Path) -> dict[int, str]:
+    """The organs that the runs of a deployment learn, by label."""
+    from amos_fl.cohort.organs import AMOS_ORGANS
+    from amos_fl.cohort.table import read_organs
+
+    return read_organs(root / ORGANS) if (root / ORGANS).is_file() else dict(AMOS_ORGANS)
+
+
 def read_site(folder: Path) -> SiteConnection:
     """What the coordinator says of the site in a folder.
 
@@ -190,6 +201,9 @@ sites:
 {sites}
 # true: the keys of all sites were made here, for the demonstration only. Never with anybody's scans.
 demonstration_keys: {demonstration}
+
+# true: the sites hold the phantom, so runs have the demonstration's rounds and steps where nobody says otherwise.
+phantom: {str(deployment.phantom).lower()}
 """,
     )
 

@@ -219,7 +219,7 @@ def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
         ),
         ("Weights", record.results.chosen.sentence.removeprefix("weights of ")),
         ("Seed", str(config.seed)),
-        ("Engine", f"{config.engine.name}, device {config.device}"),
+        ("Engine", config.engine.name + ("" if config.engine.name == "deployment" else f", device {config.device}")),
         ("Cohort", f"{len(record.cohort.cases)} cases, SHA-256 {record.cohort_sha256[:16]}…"),
         ("amos-fl", about.get("amos-fl", "unknown") + (f", commit {about['commit']}" if about.get("commit") else "")),
     ]

@@ -35,7 +35,7 @@ class EvaluationSettings(_Settings):
 class EngineSettings(_Settings):
     """What carries the messages between server and sites."""
 
-    name: Literal["inline", "ray"] = "inline"
+    name: Literal["inline", "ray", "deployment"] = "inline"
     parallel_sites: int | None = Field(default=None, ge=1, description="ray: sites at the same time; default: as fit")
     cpus_per_site: int | None = Field(default=None, ge=1, description="ray: default: the threads of a site")
     gpus_per_site: float = Field(default=0.0, ge=0, description="ray: share of a GPU per site")

@@ -75,6 +75,38 @@ Event = SiteWork | RoundStarted | SiteFailed | RoundFinished | RoundScored | Sai
 Listener = Callable[[Event], None]
 
 
+_KINDS = {kind.__name__: kind for kind in (SiteWork, RoundStarted, SiteFailed, RoundFinished, RoundScored, Said)}
+
+
+def line_of(event: Event, when: float) -> str:
+    """An event and its time (seconds since the epoch) as one line of JSON; a number that is none is null.
+
+    >>> line_of(Said("on"), 5.0)
+    '{"event": "Said", "time": 5.0, "text": "on"}'
+    """
+    values = {name: None if value != value else value for name, value in asdict(event).items()}
+    return json.dumps({"event": type(event).__name__, "time": round(when, 3), **values})
+
+
+def event_of(line: str) -> tuple[float, Event] | None:
+    """The time and the event of such a line; None for a line that a killed process did not finish.
+
+    >>> event_of(line_of(RoundStarted(1, 3, ("A", "B")), 5.0))
+    (5.0, RoundStarted(round=1, rounds=3, sites=('A', 'B')))
+    >>> event_of('{"event": "Sa')
+    """
+    try:
+        values = json.loads(line)
+        kind, when = _KINDS[values.pop("event")], float(values.pop("time"))
+        if "sites" in values:
+            values["sites"] = tuple(values["sites"])
+        if kind is RoundFinished and values["mean_loss"] is None:
+            values["mean_loss"] = float("nan")
+        return when, kind(**values)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 def silent(event: Event) -> None:
     """A listener that shows nothing."""
 

@@ -52,6 +52,12 @@ def score_table(rows: "list[Row]", first: str) -> str:
     return markdown_table(head, body)
 
 
+def _where(config: "RunConfig") -> str:
+    if config.engine.name == "deployment":
+        return "a deployment, each site on its own machine and device"
+    return f"engine {config.engine.name}, device {config.device}"
+
+
 def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results: "Results") -> str:
     """The text of `summary.md`."""
     ledger = folder.ledger()
@@ -68,8 +74,7 @@ def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results:
         f"- strategy {config.strategy}, {config.rounds} rounds of {config.local_steps} steps at each of "
         f"{len(cohort.seen_sites)} training sites ({', '.join(cohort.seen_sites)}), seed {config.seed}\n"
         f"- unseen scanners: {', '.join(cohort.unseen_sites) or 'none'}\n"
-        f"- network {config.model} on the plan {config.plan.name}, engine {config.engine.name}, "
-        f"device {config.device}\n"
+        f"- network {config.model} on the plan {config.plan.name}, {_where(config)}\n"
         f"- {results.chosen.sentence}\n"
         f"- {seconds:.0f} s in rounds, {down:.1f} MB of weights to the sites and {up:.1f} MB back\n"
     )

@@ -1,17 +1,20 @@
 """The ServerApp of a deployed SuperLink: the same federation as in a simulation, with sites that come and go.
 
-The run folder is made beforehand (`prepare_run`) and named by `run-folder` in the run config. While the run goes on,
-`events.jsonl` in it says what happens, line by line; at the end `outcome.json` says how it ended, because Flower's own
-commands do not: `{"exit_code": 0, "error": null}`.
+The run folder is made beforehand (`prepare_run`) and named by `run-folder` in the run config, by its path or as one of
+the SuperLink's runs. While the run goes on, `events.jsonl` in it says what happens, line by line; at the end
+`outcome.json` says how it ended, because Flower's own commands do not: `{"exit_code": 0, "error": null}`. A process
+that is ended from outside leaves none, and the run may be begun again.
 """
 
 import contextlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import httpx
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
@@ -19,27 +22,21 @@ from amos_fl.cohort.table import Case, Cohort, Modality, Split, write_cohort
 from amos_fl.errors import AmosError, Interrupted, RunStopped
 from amos_fl.files import write_json
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.events import Event, Said, SiteFailed
-from amos_fl.runs.folder import RunFolder, create_run, open_run
+from amos_fl.runs.events import Event, Said, SiteFailed, line_of
+from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.results import write_results
 from amos_fl_clients.messages import CONFIG, DESCRIBE, Description, Task, json_of, request_config
 from amos_fl_server.engines.deployed import DeployedEngine, SiteGrid
 from amos_fl_server.exchange import exchange
 from amos_fl_server.rounds import Federation, LedgerEntry
+from amos_fl_server.served_runs import INTERRUPTED, carried_out, folder_of, note_begin, prepare_run
 from amos_fl_server.strategies import make_strategy
 from amos_fl_server.strategies.base import RoundInput
 
+__all__ = ["DeployedFederation", "app", "prepare_run", "run_deployed"]
+
 RUN_FOLDER, WAIT_S = "run-folder", "wait-for-sites-s"
-INTERRUPTED, FAULT = 130, 1
-
-
-def prepare_run(path: Path, config: RunConfig, organs: Mapping[int, str]) -> RunFolder:
-    """The folder of a run whose sites are elsewhere: with settings and organs, and as yet without any case.
-
-    Raises:
-        AmosError: the folder holds a run already, or other files.
-    """
-    return create_run(path, config, Cohort((), dict(organs)))
+FAULT = 1
 
 
 @dataclass(frozen=True)
@@ -49,9 +46,8 @@ class EventLog:
     path: Path
 
     def __call__(self, event: Event) -> None:
-        line = json.dumps({"event": type(event).__name__, "time": round(time.time(), 3), **asdict(event)})
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(line.replace("NaN", "null") + "\n")
+            file.write(line_of(event, time.time()) + "\n")
         if isinstance(event, Said):
             print(event.text, flush=True)
         elif isinstance(event, SiteFailed):
@@ -73,6 +69,8 @@ class DeployedFederation(Federation):
     """A site that refuses to describe itself, being paused perhaps, is not asked again before this time is over."""
     asked: dict[int, float] = field(default_factory=dict)
     refusals: dict[int, str] = field(default_factory=dict)
+    registered: dict[int, str] = field(default_factory=dict)
+    """The site that each node's key was registered for, where nodes have keys."""
 
     def _discover(self, grid: Grid, task: Task) -> None:
         """Wait until every expected site has described itself, or until the time for that is over.
@@ -101,6 +99,8 @@ class DeployedFederation(Federation):
     def _look_around(self, grid: Grid, task: Task) -> None:
         """Ask nodes that are new, or were away, who they are; a site that has come back has another node."""
         nodes = set(grid.get_node_ids())
+        if isinstance(grid, SiteGrid):
+            self.registered = grid.registered_names()
         self.known = {node: site for node, site in self.known.items() if node in nodes}
         now = time.monotonic()
         self.refusals = {node: why for node, why in self.refusals.items() if node in nodes}
@@ -122,16 +122,36 @@ class DeployedFederation(Federation):
                     self.refusals[int(node)] = failed[node]
                 else:
                     self._note(int(node), Description.model_validate(json_of(reply, "description")))
+            self._keep_answers([int(node) for node in messages])
         expected = self.sites or tuple(self.described)
-        self.absent = {
-            site: next((why for why in self.refusals.values() if f"site {site}:" in why), "it is not connected")
-            for site in expected
-            if site not in self.described
-        }
+        self.absent = {site: self._why_absent(site) for site in expected if site not in self.described}
         self.seen_sites = tuple(sorted(site for site, d in self.described.items() if d.cases["train"]))
+
+    def _why_absent(self, site: str) -> str:
+        for node, why in self.refusals.items():
+            # Where keys are registered, whose node it is counts, and not whose name is in its words.
+            if self.registered[node] == site if node in self.registered else f"site {site}:" in why:
+                return why
+        return "it is not connected"
+
+    def _keep_answers(self, asked: list[int]) -> None:
+        """Keep what each site said last, for those who look after the deployment."""
+        file = self.folder.path / "answers.json"
+        said: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        for node in asked:
+            site = self.registered.get(node) or self.known.get(node)
+            if site is not None:
+                said[site] = {"time": round(time.time(), 3), "said": self.refusals.get(node, "it takes part")}
+        write_json(file, said)
 
     def _note(self, node: int, description: Description) -> None:
         site = description.site
+        own = self.registered.get(node, site)
+        if own != site:
+            # Left out, and not the end of the run: one hospital must not be able to stop the others.
+            self.refusals[node] = f"site {own}: its SuperNode says that it is site {site[:64]!r}, and is left out"
+            self.listener(Said(self.refusals[node]))
+            return
         if self.sites and site not in self.sites:
             self.listener(Said(f"site {site} is connected and has no part in this run"))
             self.known[node] = site
@@ -235,20 +255,26 @@ def main(grid: Grid, context: Context) -> None:
     named = str(context.run_config.get(RUN_FOLDER) or "")
     if not named:
         raise AmosError(f"say which run this is: flwr run ... --run-config '{RUN_FOLDER}=\"/runs/name\"'")
-    folder = open_run(Path(named))
-    outcome = folder.path / "outcome.json"
-    outcome.unlink(missing_ok=True)
-    folder.stop_file.clear()
-    error, code = "the program failed; the SuperLink's log says why", FAULT
-    try:
-        run_deployed(grid, folder, float(context.run_config.get(WAIT_S) or 600))
-    except AmosError as known:
-        error, code = str(known), known.exit_code
-        raise
-    except Interrupted as stopped:
-        error, code = str(stopped), INTERRUPTED
-        raise
-    else:
-        error, code = None, 0
-    finally:
-        write_json(outcome, {"exit_code": code, "error": error})
+    folder = open_run(folder_of(named))
+    with carried_out(folder):
+        note_begin(folder, context.run_id)
+        folder.stop_file.clear()
+        outcome = None
+        try:
+            run_deployed(grid, folder, float(context.run_config.get(WAIT_S) or 600))
+        except AmosError as known:
+            outcome = (known.exit_code, str(known))
+            raise
+        except Interrupted as stopped:
+            outcome = (INTERRUPTED, str(stopped))
+            raise
+        except httpx.HTTPError:
+            raise  # the SuperLink is gone, or knows this process no longer; that is no end of the run
+        except Exception:
+            outcome = (FAULT, "the program failed; the SuperLink's log says why")
+            raise
+        else:
+            outcome = (0, None)
+        finally:
+            if outcome is not None:
+                write_json(folder.path / "outcome.json", {"exit_code": outcome[0], "error": outcome[1]})

@@ -29,11 +29,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from amos_fl.deploy.keys import token_hash
 from amos_fl.errors import AmosError
+from amos_fl_server.runs_api import PREFIX, RunsApi
+from amos_fl_server.served_runs import RUNS
 
 SUBMITTERS = "AMOS_FL_SUBMITTERS"
 """The environment variable that names submitters.json: by name, the SHA-256 of a submitter's token."""
-PUBLIC_PATHS = ("/v1/fleet/", "/v1/control/", "/health", "/openapi.json")
-"""What is answered to other machines. The fleet's calls are signed by SuperNodes, those of control carry a token."""
+PUBLIC_PATHS = ("/v1/fleet/", "/v1/control/", f"{PREFIX}/", "/health", "/openapi.json")
+"""What is answered to other machines. The fleet's calls are signed by SuperNodes; those of control and ours carry a
+token."""
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -44,6 +47,11 @@ class SubmitterTokens(ControlAuthnPlugin):
     def __init__(self, submitters: Path) -> None:
         self._submitters = submitters
         self._known()
+
+    @property
+    def folder(self) -> Path:
+        """Where the file with the hashes lies."""
+        return self._submitters.parent
 
     def _known(self) -> dict[str, str]:
         """Read anew for each request, so that a submitter is added or removed without a restart."""
@@ -108,11 +116,12 @@ def _from_here(scope: Scope) -> bool:
         return False
 
 
-def guarded(create_app: Any) -> Any:
-    """Flower's maker of the SuperLink's app, with `OwnProcessesOnly` outside of everything else."""
+def guarded(create_app: Any, runs: Path, tokens: SubmitterTokens) -> Any:
+    """Flower's maker of the SuperLink's app, with `OwnProcessesOnly` outside of everything else, and our requests."""
 
     def create(*arguments: Any, **more: Any) -> Any:
         app = create_app(*arguments, **more)
+        app.add_middleware(RunsApi, runs=runs, submitter=tokens.submitter)
         app.add_middleware(OwnProcessesOnly)
         return app
 
@@ -146,9 +155,11 @@ def main() -> None:
         plugin = SubmitterTokens(Path(os.environ[SUBMITTERS]))
     except AmosError as error:
         raise SystemExit(str(error)) from None
+    runs = Path(os.environ.get(RUNS) or plugin.folder / "state/runs").resolve()
+    os.environ[RUNS] = str(runs)  # for the ServerApps, which the SuperLink starts
     for module, name, ours in (
         (command, "load_control_authn_plugin", lambda: plugin),
-        (http, "create_app", guarded(http.create_app)),
+        (http, "create_app", guarded(http.create_app, runs, plugin)),
     ):
         getattr(module, name)  # an AttributeError here is better than a SuperLink without its guard
         setattr(module, name, ours)

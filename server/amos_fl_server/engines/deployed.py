@@ -62,6 +62,11 @@ class SiteGrid(Grid):
     def get_node_ids(self) -> list[int]:
         return list(self._grid.get_node_ids())
 
+    def registered_names(self) -> dict[int, str]:
+        """The name under which the key of each connected node was registered; none without authentication."""
+        nodes = getattr(self._grid, "get_nodes", tuple)()
+        return {node.node_id: node.name for node in nodes if node.public_key and node.name}
+
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         messages = list(messages)
         taken = list(self._grid.push_messages(messages))

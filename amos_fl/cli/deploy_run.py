@@ -1,0 +1,285 @@
+"""`amos-fl deploy run`: a federation of hospitals, submitted to the SuperLink and followed to its end."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amos_fl.cli.options import (
+    ConfigOption,
+    HoldOutOption,
+    LocalStepsOption,
+    MinSitesOption,
+    ModelOption,
+    OptimizerStateOption,
+    OutOption,
+    PlanOption,
+    RoundsOption,
+    SeedOption,
+    SetOption,
+    SitesOption,
+    SiteTimeoutOption,
+    StrategyOption,
+    WeightingOption,
+)
+from amos_fl.cli.settings import layers_of, names, next_out, recipe_for, refuse_settings
+from amos_fl.cohort.wording import counted
+from amos_fl.errors import AmosError
+
+if TYPE_CHECKING:
+    from amos_fl.deploy.layout import Deployment
+    from amos_fl.runs.config import RunConfig
+    from amos_fl_server.served_runs import RunState
+    from amos_fl_server.submitted import SubmittedRun
+
+INTERRUPTED = 130
+MARK = "deployment.json"
+"""In a run's folder at its submitter: which run it is, and of which deployment."""
+
+RootArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[DEPLOYMENT]", envvar="AMOS_FL_DEPLOYMENT", help="The folder of the deployment."),
+]
+HostOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="AMOS_FL_HOST",
+        help="How the SuperLink is reached from here.  [default: as by hospitals]",
+    ),
+]
+
+
+def run(
+    root: RootArgument = None,
+    strategy: StrategyOption = None,
+    rounds: RoundsOption = None,
+    local_steps: LocalStepsOption = None,
+    model: ModelOption = None,
+    plan: PlanOption = None,
+    seed: SeedOption = None,
+    out: OutOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    sites: SitesOption = None,
+    hold_out: HoldOutOption = None,
+    weighting: WeightingOption = None,
+    optimizer_state: OptimizerStateOption = None,
+    min_sites: MinSitesOption = None,
+    site_timeout: SiteTimeoutOption = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for all sites before the first round.")] = 600.0,
+    detach: Annotated[bool, typer.Option("--detach", help="Submit, and leave the run to the SuperLink.")] = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue, or follow, the run in this folder or of this name.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings; submit nothing.")] = False,
+    host: HostOption = None,
+) -> None:
+    """Train one network over the hospitals of a deployment; the run folder is fetched from the SuperLink.
+
+    Ctrl-C stops the run, pressed again it leaves the run alone. The exit code is the run's: 0 finished, 2 wrong
+    settings, 3 too few sites, 130 stopped.
+    """
+    flags: dict[str, Any] = {
+        "strategy": strategy,
+        "rounds": rounds,
+        "local_steps": local_steps,
+        "model": model,
+        "plan": plan,
+        "seed": seed,
+        "sites": names(sites),
+        "hold_out": names(hold_out),
+        "weighting": weighting,
+        "optimizer_state": optimizer_state,
+        "min_sites": min_sites,
+        "site_timeout_s": site_timeout,
+    }
+    layers = layers_of(config, flags, assignments)
+    if resume is not None:
+        refuse_settings(layers, "--resume", "continues a run with its own settings")
+        _resume(root, host, resume, wait, detach)
+        return
+    from amos_fl.deploy.layout import organs_of, read_deployment
+
+    place = deployment_folder(root)
+    deployment = read_deployment(place)
+    settings = deployed_settings(layers, deployment)
+    if dry_run:
+        import yaml
+
+        typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
+        return
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise AmosError(f"{out}: is there already; choose another --out, or continue it with --resume {out}")
+    with _runs(place, host) as client:
+        submitted, folder = _make(client, settings, organs_of(place), out)
+        from amos_fl.files import write_json
+
+        write_json(folder / MARK, {"run": submitted.name, "deployment": str(place.resolve()), "host": host})
+        submitted.submit(wait)
+        _follow(submitted, folder, settings.rounds, detach=detach, what="submitted")
+
+
+def deployment_folder(root: Path | None) -> Path:
+    """The deployment that a command is for: the one named, or the working folder where it is one.
+
+    Raises:
+        AmosError: neither.
+    """
+    if root is None and not Path("deployment.yaml").is_file():
+        raise AmosError("say which deployment: name its folder, e.g. 'amos-fl deploy run fl'")
+    return root or Path()
+
+
+def deployed_settings(layers: list[tuple[str, dict[str, Any]]], deployment: "Deployment") -> "RunConfig":
+    """The settings of a run over the sites of a deployment; where and on what a site computes is the site's own.
+
+    Raises:
+        AmosError: a wrong setting, or a site that the deployment does not have.
+    """
+    from amos_fl.runs.config import merge, resolve
+    from amos_fl.runs.recipes import DEMONSTRATION
+    from amos_fl_server.strategies import make_strategy
+
+    _, recipe = recipe_for(layers)
+    if deployment.phantom:
+        recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
+    settings = resolve([recipe, *layers])
+    make_strategy(settings.strategy, settings.strategy_options)
+    expected = settings.sites if settings.sites is not None else deployment.sites
+    if unknown := [site for site in (*expected, *settings.hold_out) if site not in deployment.sites]:
+        raise AmosError(f"site {unknown[0]}: is not in this deployment, which has {', '.join(deployment.sites)}")
+    if settings.start_from is not None:
+        raise AmosError("start_from: a deployed run begins with fresh weights; leave it out")
+    engine = settings.engine.model_copy(update={"name": "deployment"})
+    return settings.model_copy(update={"sites": tuple(expected), "cohort": None, "engine": engine, "device": "auto"})
+
+
+@contextmanager
+def _runs(place: Path, host: str | None) -> Iterator[Any]:
+    from amos_fl_server.connection import RunsClient, connection_of
+
+    with RunsClient(connection_of(place, host)) as client:
+        yield client
+
+
+def _make(client: Any, settings: "RunConfig", organs: dict[int, str], out: Path | None) -> tuple["SubmittedRun", Path]:
+    """A new run at the SuperLink, and the folder for it here."""
+    from amos_fl_server.submitted import SubmittedRun
+
+    folder = out or next_out(settings.strategy, {run["name"] for run in client.get("/runs")})
+    submitted = SubmittedRun(client.connection, client, folder.resolve().name)
+    submitted.make(settings, organs)
+    return submitted, folder
+
+
+def _resume(root: Path | None, host: str | None, resume: Path, wait: float, detach: bool) -> None:
+    """Follow a run that goes on, have one that ended too early carried on, or fetch a finished one."""
+    from amos_fl_server.submitted import SubmittedRun
+
+    name, place, host, folder = submitted_as(root, host, resume)
+    with _runs(place, host) as client:
+        submitted = SubmittedRun(client.connection, client, name)
+        state = submitted.state()
+        what = "followed"
+        after = 0
+        if state.state not in ("running", "waiting", "finished"):
+            after = len(client.read(f"/runs/{name}/events", after=0)) if state.state != "created" else 0
+            submitted.submit(wait)
+            what = f"submitted again, to go on after round {state.rounds_done}"
+        _follow(submitted, folder, state.rounds, detach=detach, what=what, after=after)
+
+
+def submitted_as(root: Path | None, host: str | None, run: Path) -> tuple[str, Path, str | None, Path]:
+    """A run's name at the SuperLink, its deployment, how the SuperLink is reached, and the run's folder here.
+
+    `run` is that folder, or the name alone.
+
+    Raises:
+        AmosError: the folder is of another kind of run, or no deployment is known.
+    """
+    mark = run / MARK
+    if mark.is_file():
+        try:
+            known = json.loads(mark.read_text(encoding="utf-8"))
+            name, place, reached = str(known["run"]), Path(known["deployment"]), known["host"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise AmosError(f"{mark}: is damaged; name the run itself: --resume NAME") from None
+        return name, root or place, host or reached, run
+    if run.is_dir():
+        raise AmosError(
+            f"{run}: was not made by 'amos-fl deploy run'; continue it with: amos-fl simulate --resume {run}"
+        )
+    return run.name, deployment_folder(root), host, Path("runs") / run.name
+
+
+def _follow(submitted: "SubmittedRun", folder: Path, rounds: int, *, detach: bool, what: str, after: int = 0) -> None:
+    """Show a run until it ends, fetch its folder, and leave with its exit code."""
+    from amos_fl.cli.display import Display
+    from amos_fl_server.submitted import Following
+
+    again = f"amos-fl deploy run --resume {folder}"
+    if detach:
+        typer.echo(f"run {submitted.name} is {what}; follow it with: {again}")
+        return
+    with Display() as display, _ctrl_c(display.line) as asked_to_stop:
+        display.line(f"run {submitted.name}, {counted(rounds, 'round')}, is {what}; run folder {folder}")
+        # Where this machine is the SuperLink's and --out lies among its runs, there is nothing to fetch.
+        there = (folder / "submissions.json").is_file()
+        following = Following(submitted, None if there else folder, display, display.line, after)
+        try:
+            state = following.to_the_end(asked_to_stop)
+        except KeyboardInterrupt:
+            display.line(f"left the run alone; it goes on at the SuperLink. Follow it with: {again}")
+            raise typer.Exit(INTERRUPTED) from None
+        if state.state == "finished":
+            _write_report(folder, display.line)
+    _show_end(state, folder, again)
+
+
+def _show_end(state: "RunState", folder: Path, again: str) -> None:
+    if state.state == "stopped":
+        typer.echo(f"stopped after round {state.rounds_done} of {state.rounds}; continue with: {again}")
+        raise typer.Exit(INTERRUPTED)
+    if state.state == "failed":
+        error = AmosError(f"{state.error or 'the run failed'} (to continue: {again})")
+        error.exit_code = state.exit_code or 1
+        raise error
+    from rich.console import Console
+
+    from amos_fl.cli.display import show_results
+    from amos_fl.runs.folder import RunFolder
+    from amos_fl.runs.results import results_of
+
+    run = RunFolder(folder)
+    console = Console(highlight=False)
+    show_results(console, results_of(run, run.config(), run.cohort()))
+    first = folder / "report.html" if (folder / "report.html").is_file() else folder / "summary.md"
+    console.print(f"everything is in {folder}; begin with {first}", markup=False)
+
+
+def _write_report(folder: Path, say: Callable[[str], None]) -> None:
+    from amos_fl.cli.running import write_report
+
+    write_report(folder, say)
+
+
+@contextmanager
+def _ctrl_c(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed; pressed again it is a KeyboardInterrupt."""
+    pressed: list[int] = []
+
+    def on_signal(signum: int, frame: object) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(signum)
+        say("stopping the run after its last whole round; press Ctrl-C again to leave without waiting for that")
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,143 @@
+"""`amos-fl deploy status`, `logs` and `serve`: how a deployment stands, what a run says, and runs kept going."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amos_fl.cli.deploy_run import HostOption, RootArgument, deployment_folder, submitted_as
+from amos_fl.errors import AmosError
+
+if TYPE_CHECKING:
+    from amos_fl_server.overview import Overview
+
+RunArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[RUN]", help="A run's folder here, or its name.  [default: the one that changed last]"),
+]
+
+
+def status(
+    root: RootArgument = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    host: HostOption = None,
+) -> None:
+    """Say how the SuperLink, the sites and the runs of a deployment are. Exit code 2: the SuperLink does not answer."""
+    from amos_fl_server.overview import overview
+
+    found = overview(deployment_folder(root), host)
+    if as_json:
+        import dataclasses
+        import json
+
+        typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
+        return
+    _show(found)
+
+
+def _show(found: "Overview") -> None:
+    from rich.table import Table
+
+    from amos_fl.cli.progress import plain_console
+
+    console = plain_console()
+    console.print(f"SuperLink at {found.address}: answers, flwr {found.flwr}, amos-fl {found.amos_fl}")
+    for warning in found.warnings:
+        console.print(f"  {warning}")
+    table = Table("site", "state", "since", "what it said last")
+    for site in found.sites:
+        table.add_row(site.site, site.state, _ago(site.since), site.said)
+    console.print(table)
+    if not found.runs:
+        console.print("no runs")
+        return
+    table = Table("run", "state", "rounds", "strategy", "last changed", "")
+    for run in found.runs:
+        note = run.error or ""
+        table.add_row(run.name, run.state, f"{run.rounds_done}/{run.rounds}", run.strategy, _ago(run.changed), note)
+    console.print(table)
+
+
+def _ago(when: float | None) -> str:
+    """A time in the past in words.
+
+    >>> _ago(None), _ago(time.time() - 90)
+    ('', '2 min ago')
+    """
+    if not when:
+        return ""
+    seconds = max(0.0, time.time() - when)
+    for limit, unit, name in ((60, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{round(seconds / unit)} {name} ago"
+    return f"{round(seconds / 86400)} days ago"
+
+
+def logs(
+    run: RunArgument = None,
+    root: Annotated[
+        Path | None,
+        typer.Option("--deployment", envvar="AMOS_FL_DEPLOYMENT", help="The folder of the deployment."),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    flower: Annotated[bool, typer.Option("--flower", help="What Flower logged of its server process.")] = False,
+    host: HostOption = None,
+) -> None:
+    """Print what happened in a run: rounds, losses, scores, sites that were missing and why."""
+    from amos_fl_server.connection import RunsClient, connection_of
+    from amos_fl_server.overview import events_of, flower_log
+    from amos_fl_server.served_runs import RunState
+
+    name: str | None = None
+    if run is None:
+        place = deployment_folder(root)
+    else:
+        name, place, host, _ = submitted_as(root, host, run)
+    with RunsClient(connection_of(place, host)) as client:
+        if name is None:
+            listed = client.get("/runs")
+            if not listed:
+                raise AmosError("there is no run at this SuperLink; submit one with 'amos-fl deploy run'")
+            name = str(listed[0]["name"])
+        if flower:
+            state = RunState(**client.get(f"/runs/{name}"))
+            for text in flower_log(client.connection, state, follow=follow):
+                typer.echo(text, nl=False)
+            return
+        for when, text in events_of(client, name, follow=follow):
+            typer.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when))}  {text}")
+
+
+def serve(
+    root: RootArgument = None,
+    every: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks at the runs.")] = 10.0,
+    host: HostOption = None,
+) -> None:
+    """Keep runs going: bring each up again, from its last whole round, whose server process died.
+
+    It holds nothing itself and may be ended and started at any time. Runs that were stopped, or ended with an error
+    of their own, are left alone.
+    """
+    from amos_fl_server.connection import NoAnswer, connection_of
+    from amos_fl_server.submitted import keep_runs_going
+
+    connection = connection_of(deployment_folder(root), host)
+    given_up: set[tuple[str, int]] = set()
+    silent = False
+    _say(f"keeping the runs of the SuperLink at {connection.address} going")
+    while True:
+        try:
+            keep_runs_going(connection, _say, given_up)
+            if silent:
+                _say("the SuperLink answers again")
+            silent = False
+        except NoAnswer as error:
+            if not silent:
+                _say(f"{error}; waiting for it")
+            silent = True
+        time.sleep(every)
+
+
+def _say(text: Any) -> None:
+    typer.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}")

@@ -1,0 +1,260 @@
+"""The run folders that lie beside a SuperLink: which there are, how each stands, and who carries it out.
+
+A run's name is that of its folder. Beside what every run folder holds there are `submissions.json` (the numbers under
+which Flower was given the run, and how many rounds were finished then), `begun.json` (the one whose ServerApp began),
+`outcome.json` (how it ended, where it came to an end) and `lock`, which a ServerApp holds as long as its process lives.
+"""
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from amos_fl.cohort.table import Cohort
+from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_json, write_json
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.folder import RunFolder, create_run, open_run
+
+RUNS = "AMOS_FL_RUNS"
+"""The environment variable that names the folder of the runs, for the SuperLink and its ServerApps alike."""
+INTERRUPTED = 130
+WAIT_FOR_SITES_S = 600.0
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+
+
+class NoSuchRun(AmosError):  # noqa: N818 - said of what was asked for
+    """A run that is not at this SuperLink."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How a run stands.
+
+    `state` is `created` (no ServerApp was asked for), `waiting` (none has begun yet), `running`, `finished`, `stopped`
+    (by request), `failed` (with `exit_code` and `error`), or `died` (its ServerApp is gone and left no outcome).
+    """
+
+    name: str
+    state: str
+    rounds_done: int
+    rounds: int
+    strategy: str
+    flower_run: int | None = None
+    exit_code: int | None = None
+    error: str | None = None
+    wait_s: float = WAIT_FOR_SITES_S
+    tries: int = 0
+    """How often it was submitted, one after another, without that a round was finished in between."""
+    changed: float = 0.0
+    """When something was last written into its folder, in seconds since the epoch."""
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("finished", "stopped", "failed")
+
+
+def run_name(name: str) -> str:
+    """A name that can name a run's folder.
+
+    Raises:
+        AmosError: it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise AmosError(
+            f"run {name!r}: a run's name may hold letters, digits, '.', '_' and '-' only; choose another --out"
+        )
+    return name
+
+
+def prepare_run(path: Path, config: RunConfig, organs: Mapping[int, str]) -> RunFolder:
+    """The folder of a run whose sites are elsewhere: with settings and organs, and as yet without any case.
+
+    Raises:
+        AmosError: the folder holds a run already, or other files.
+    """
+    folder = create_run(path, config, Cohort((), dict(organs)))
+    # Sites keep their state by the run's id. Two runs of the same settings may be under way at once, and one may be
+    # made anew under the name of another that was removed.
+    about = json.loads((path / "versions.json").read_text())
+    about["run_id"] = sha256_of_json([about["run_id"], path.name, path.stat().st_ctime_ns])[:16]
+    write_json(path / "versions.json", about)
+    return folder
+
+
+def folder_of(name: str) -> Path:
+    """Where a ServerApp finds a run: a path as it is, a name among the SuperLink's runs.
+
+    Raises:
+        AmosError: a name, and no folder of runs.
+    """
+    if Path(name).is_absolute():
+        return Path(name)
+    runs = os.environ.get(RUNS)
+    if runs is None:
+        raise AmosError(f"run {name}: say with {RUNS} where the SuperLink keeps runs, or give the run's absolute path")
+    return Path(runs) / run_name(name)
+
+
+@contextmanager
+def carried_out(folder: RunFolder) -> Iterator[None]:
+    """Hold a run's lock while its ServerApp works; the system lets go of it with the process, however that ends.
+
+    Raises:
+        AmosError: another ServerApp holds it.
+    """
+    with _lock_file(folder) as lock:
+        if not _locked(lock, fcntl.LOCK_EX):
+            raise AmosError(
+                f"run {folder.path.name}: is being carried out already; follow it with 'amos-fl deploy logs'"
+            )
+        yield
+
+
+def is_carried_out(folder: RunFolder) -> bool:
+    """Whether the process of a ServerApp works on this run."""
+    if not (folder.path / "lock").exists():
+        return False
+    with _lock_file(folder) as lock:
+        return not _locked(lock, fcntl.LOCK_SH)
+
+
+def _lock_file(folder: RunFolder) -> IO[str]:
+    return (folder.path / "lock").open("a")
+
+
+def _locked(lock: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _json(path: Path, default: Any) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return default
+
+
+def note_begin(folder: RunFolder, flower_run: int) -> None:
+    """Say that a ServerApp has begun; what an earlier one said about its end holds no longer."""
+    (folder.path / "outcome.json").unlink(missing_ok=True)
+    write_json(folder.path / "begun.json", {"flower_run": flower_run})
+
+
+def note_submission(folder: RunFolder, flower_run: int, wait_s: float) -> None:
+    """Say under which number Flower was given the run, and how long it may wait for its sites."""
+    submissions = _json(folder.path / "submissions.json", [])
+    submissions.append({"flower_run": flower_run, "wait_s": wait_s, "rounds_done": _rounds_done(folder)})
+    write_json(folder.path / "submissions.json", submissions)
+
+
+def _rounds_done(folder: RunFolder) -> int:
+    return max(folder.rounds_with_checkpoints(), default=0)
+
+
+def state_of(folder: RunFolder) -> RunState:
+    """How a run stands now.
+
+    Raises:
+        AmosError: its settings cannot be read.
+    """
+    config = folder.config()
+    submissions = _json(folder.path / "submissions.json", [])
+    begun = _json(folder.path / "begun.json", {}).get("flower_run")
+    submitted = submissions[-1]["flower_run"] if submissions else begun
+    # The lock before the outcome: one that is written in between is then seen.
+    running = is_carried_out(folder)
+    outcome = _json(folder.path / "outcome.json", None)
+    done = _rounds_done(folder)
+    if running:
+        state = "running"
+    elif submitted is None:
+        state = "created"
+    elif submitted != begun:
+        state, outcome = "waiting", None
+    elif outcome is None:
+        state = "died"
+    else:
+        state = {0: "finished", INTERRUPTED: "stopped"}.get(outcome["exit_code"], "failed")
+    ended = outcome if outcome is not None and not running else {}
+    return RunState(
+        name=folder.path.name,
+        state=state,
+        rounds_done=done,
+        rounds=config.rounds,
+        strategy=config.strategy,
+        flower_run=submitted,
+        exit_code=ended.get("exit_code"),
+        error=ended.get("error"),
+        wait_s=submissions[-1]["wait_s"] if submissions else WAIT_FOR_SITES_S,
+        tries=sum(1 for submission in submissions if submission["rounds_done"] == done),
+        changed=max((file.stat().st_mtime for file in folder.path.glob("*.json*")), default=0.0),
+    )
+
+
+@dataclass(frozen=True)
+class ServedRuns:
+    """All runs in one folder."""
+
+    root: Path
+
+    def folder(self, name: str) -> RunFolder:
+        """The folder of a run.
+
+        Raises:
+            AmosError: there is no run of this name.
+        """
+        try:
+            return open_run(self.root / run_name(name))
+        except AmosError:
+            raise NoSuchRun(
+                f"run {name}: is not at this SuperLink; 'amos-fl deploy status' lists those that are"
+            ) from None
+
+    def states(self) -> list[RunState]:
+        """How each run stands, the one that was changed last first; what is no run is left out."""
+        found = []
+        for path in self.root.iterdir() if self.root.is_dir() else ():
+            if (path / "config.yaml").is_file():
+                try:
+                    found.append(state_of(RunFolder(path)))
+                except (AmosError, OSError, KeyError, TypeError):
+                    continue  # of another version, or damaged
+        return sorted(found, key=lambda run: run.changed, reverse=True)
+
+    def files(self, folder: RunFolder) -> list[dict[str, Any]]:
+        """The files of a run that its submitter gets: path from the folder on, bytes, and time of the last change."""
+        found = []
+        for path in sorted(folder.path.rglob("*")):
+            name = path.relative_to(folder.path)
+            if path.is_symlink() or any(part.startswith(".") for part in name.parts) or name.as_posix() in _OWN:
+                continue
+            try:
+                about = path.stat()
+            except FileNotFoundError:
+                continue
+            if path.is_file():
+                found.append({"path": name.as_posix(), "bytes": about.st_size, "changed_ns": about.st_mtime_ns})
+        return found
+
+    def file(self, folder: RunFolder, name: str) -> Path:
+        """One of those files.
+
+        Raises:
+            AmosError: it is none of them.
+        """
+        if name not in {file["path"] for file in self.files(folder)}:
+            raise AmosError(f"run {folder.path.name}: has no file {name}")
+        return folder.path / name
+
+
+_OWN = {"lock", "stop", "begun.json", "submissions.json", "outcome.json"}
+"""What says how a run is carried out here, and nothing to its submitter."""

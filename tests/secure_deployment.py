@@ -1,0 +1,115 @@
+"""A deployment as `amos-fl deploy` makes it, with TLS and keys, as real processes on this machine, for tests."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flower_deployment import Deployment, free_port, wait_until
+
+from amos_fl.cohort.table import Cohort
+from amos_fl.deploy.create import create_deployment
+from amos_fl.deploy.layout import read_site, site_folder
+from amos_fl.errors import AmosError
+from amos_fl.runs.folder import RunFolder
+from amos_fl_server.admit import admit_sites
+from amos_fl_server.connection import RunsClient, connection_of
+from amos_fl_server.served_runs import RunState
+
+
+@dataclass
+class SecureDeployment(Deployment):
+    """The SuperLink and the sites of the deployment in `root`."""
+
+    ports: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "dep"
+
+    def environment(self, name: str) -> dict[str, str]:
+        own = {"AMOS_FL_SUBMITTERS": str(self.root / "superlink/submitters.json"), "PYTHONUNBUFFERED": "1"}
+        return {**super().environment(name), **own}
+
+    def start_superlink(self, *more: str) -> None:
+        files = self.root / "superlink"
+        self.start(
+            "superlink",
+            *(sys.executable, "-m", "amos_fl_server.superlink", "--port", str(self.port)),
+            *("--database", str(files / "state/state.db"), "--ssl-ca-certfile", str(files / "ca.crt")),
+            *("--ssl-certfile", str(files / "server.crt"), "--ssl-keyfile", str(files / "server.key")),
+            *more,
+        )
+        wait_until("the SuperLink", self.answers)
+
+    def answers(self) -> bool | None:
+        try:
+            with self.runs() as client:
+                client.get("/about")
+                return True
+        except AmosError:
+            return None
+
+    def runs(self) -> RunsClient:
+        return RunsClient(connection_of(self.root))
+
+    def state(self, name: str) -> RunState:
+        with self.runs() as client:
+            return RunState(**client.get(f"/runs/{name}"))
+
+    def served(self, name: str) -> RunFolder:
+        """The folder of a run at the SuperLink."""
+        return RunFolder(self.root / "superlink/state/runs" / name)
+
+    def start_hospital(self, site: str) -> None:
+        folder = site_folder(self.root, site)
+        self.start(
+            site,
+            *(sys.executable, "-m", "amos_fl_clients.command", "supernode", str(folder)),
+            *("--superlink", f"localhost:{self.port}", "--port", str(self.ports.setdefault(site, free_port()))),
+            *("--root-certificates", str(folder / "ca.crt")),
+            *("--auth-supernode-private-key", str(folder / read_site(folder).key)),
+        )
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "amos_fl.cli.main", "deploy", *arguments]
+
+    def deploy(self, *arguments: str, seconds: float = 240) -> "subprocess.CompletedProcess[str]":
+        """One `amos-fl deploy` command to its end, in the deployment's folder."""
+        return subprocess.run(
+            self.command(*arguments),
+            capture_output=True,
+            text=True,
+            env={**self.environment("submitter"), "AMOS_FL_DEPLOYMENT": str(self.root)},
+            cwd=self.folder,
+            check=False,
+            timeout=seconds,
+        )
+
+    def kill(self, *names: str) -> None:
+        """SIGKILL for these and everything that they started, at once."""
+        for name in names:
+            process = self.processes.pop(name)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=10)
+
+
+@contextmanager
+def secure_deployment(folder: Path, cohort: Cohort, sites: Sequence[str]) -> Iterator[SecureDeployment]:
+    """A running SuperLink that knows the sites, and the sites; all of it is ended at the end."""
+    running = SecureDeployment(folder)
+    create_deployment(
+        running.root, sites, hosts=["localhost"], port=running.port, cohort=cohort, demonstration_keys=True
+    )
+    try:
+        running.start_superlink()
+        admit_sites(running.root)
+        for site in sites:
+            running.start_hospital(site)
+        yield running
+    finally:
+        running.end()
