@@ -1,6 +1,7 @@
 """`amos-fl deploy run`: a federation of hospitals, submitted to the SuperLink and followed to its end."""
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ RootArgument = Annotated[
 HostOption = Annotated[
     str | None,
     typer.Option(
-        envvar="AMOS_FL_HOST",
+        envvar="AMOS_FL_SUPERLINK",
         help="How the SuperLink is reached from here.  [default: as by hospitals]",
     ),
 ]
@@ -123,6 +124,11 @@ def run(
         _follow(submitted, folder, settings.rounds, detach=detach, what="submitted")
 
 
+def runs_folder() -> Path:
+    """Where run folders are made here: AMOS_FL_RUNS, as for a SuperLink, or runs/ in the working folder."""
+    return Path(os.environ.get("AMOS_FL_RUNS") or "runs")
+
+
 def deployment_folder(root: Path | None) -> Path:
     """The deployment that a command is for: the one named, or the working folder where it is one.
 
@@ -170,7 +176,7 @@ def _make(client: Any, settings: "RunConfig", organs: dict[int, str], out: Path 
     """A new run at the SuperLink, and the folder for it here."""
     from amos_fl_server.submitted import SubmittedRun
 
-    folder = out or next_out(settings.strategy, {run["name"] for run in client.get("/runs")})
+    folder = out or next_out(settings.strategy, runs_folder(), {run["name"] for run in client.get("/runs")})
     submitted = SubmittedRun(client.connection, client, folder.resolve().name)
     submitted.make(settings, organs)
     return submitted, folder
@@ -213,7 +219,7 @@ def submitted_as(root: Path | None, host: str | None, run: Path) -> tuple[str, P
         raise AmosError(
             f"{run}: was not made by 'amos-fl deploy run'; continue it with: amos-fl simulate --resume {run}"
         )
-    return run.name, deployment_folder(root), host, Path("runs") / run.name
+    return run.name, deployment_folder(root), host, runs_folder() / run.name
 
 
 def _follow(submitted: "SubmittedRun", folder: Path, rounds: int, *, detach: bool, what: str, after: int = 0) -> None:

@@ -25,11 +25,11 @@ def names(text: str | None) -> list[str] | None:
     return [name for name in text.replace(",", " ").split() if name] if text else None
 
 
-def next_out(strategy: str, taken: Container[str] = ()) -> Path:
-    """The first folder below runs/ that no other run of this strategy or kind has taken, nor a name elsewhere."""
+def next_out(strategy: str, runs: Path = Path("runs"), taken: Container[str] = ()) -> Path:
+    """The first folder below runs/ that no other run of this strategy or kind has taken, nor one of these names."""
     name = strategy.replace(":", ".").split(".")[-1].lower()
     number = 1
-    while (path := Path("runs") / f"{name}-{number:03d}").exists() or path.name in taken:
+    while (path := runs / f"{name}-{number:03d}").exists() or path.name in taken:
         number += 1
     return path
 
