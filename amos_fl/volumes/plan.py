@@ -5,7 +5,7 @@ program. The paper writes z first: its CT patch 64x160x160 at 2.0x0.69x0.69 mm i
 (0.69, 0.69, 2.0) mm here.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,6 +13,10 @@ from amos_fl.errors import AmosError
 
 Triple = tuple[int, int, int]
 Positive = Annotated[float, Field(gt=0)]
+
+
+AUTO = "auto"
+"""The name of a plan that a run makes from its own training cases."""
 
 
 class Plan(BaseModel):
@@ -95,6 +99,3 @@ def plan_named(name: str) -> Plan:
         return PLANS[name]
     except KeyError:
         raise AmosError(f"no plan {name!r}; there are {', '.join(PLANS)}") from None
-
-
-PlanName = Literal["auto", "coarse", "amos-ct", "amos-mr"]

@@ -1,0 +1,147 @@
+"""Counts of whole numbers: they add up over sites without loss, and say how far withheld counts can mislead."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable
+from fractions import Fraction
+from itertools import accumulate
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class Histogram(BaseModel):
+    """How often each whole number occurs. `withheld` is the number of values whose bins were not told.
+
+    >>> Histogram.of([3, 1, 3]).counts
+    {1: 1, 3: 2}
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    counts: dict[int, int] = Field(default_factory=dict)
+    withheld: int = Field(default=0, ge=0)
+
+    @field_validator("counts")
+    @classmethod
+    def _in_order(cls, counts: dict[int, int]) -> dict[int, int]:
+        if any(count < 1 for count in counts.values()):
+            raise ValueError("every bin that is told must hold at least one value")
+        return dict(sorted(counts.items()))
+
+    @classmethod
+    def of(cls, values: Iterable[int] | np.ndarray) -> "Histogram":
+        """The histogram of whole numbers."""
+        bins, counts = np.unique(np.asarray(list(values) if not isinstance(values, np.ndarray) else values), return_counts=True)
+        return cls(counts={int(value): int(count) for value, count in zip(bins, counts, strict=True)})
+
+    @property
+    def told(self) -> int:
+        """The number of values in the bins that were told."""
+        return sum(self.counts.values())
+
+    @property
+    def total(self) -> int:
+        """The number of all values, those withheld included."""
+        return self.told + self.withheld
+
+    def withholding(self, below: int) -> "Histogram":
+        """Without the bins that hold fewer than `below` values; how many values these were is still told.
+
+        >>> Histogram.of([1, 1, 1, 7]).withholding(2)
+        Histogram(counts={1: 3}, withheld=1)
+        """
+        kept = {value: count for value, count in self.counts.items() if count >= below}
+        return Histogram(counts=kept, withheld=self.total - sum(kept.values()))
+
+    def quantile(self, share: float) -> float:
+        """The value below which `share` of the told values lie, linear between neighbours, as numpy.percentile has it.
+
+        >>> Histogram.of([10, 20, 40]).quantile(0.75)
+        30.0
+
+        Raises:
+            ValueError: no value was told.
+        """
+        position = share * (self.told - 1)
+        low, high = self._of_rank(math.floor(position)), self._of_rank(math.ceil(position))
+        return low + (high - low) * (position - math.floor(position))
+
+    def quantile_bounds(self, share: float) -> tuple[float, float]:
+        """Between which values the quantile of all values lies, wherever the withheld ones are.
+
+        Of n values with w withheld, the one of rank r lies between the told ones of ranks r - w and r: at most w
+        withheld values can lie before it, and at least none does. Where there is no such rank, nothing bounds it.
+
+        >>> Histogram(counts={1: 10, 5: 10}, withheld=2).quantile_bounds(0.5)
+        (1.0, 5.0)
+        """
+        position = share * (self.total - 1)
+        low, high = math.floor(position) - self.withheld, math.ceil(position)
+        return (
+            float(self._of_rank(low)) if low >= 0 else -math.inf,
+            float(self._of_rank(high)) if high < self.told else math.inf,
+        )
+
+    def mean(self) -> float:
+        """The mean of the told values.
+
+        Raises:
+            ValueError: no value was told.
+        """
+        return float(self._mean())
+
+    def sd(self) -> float:
+        """The standard deviation of the told values (of the values themselves, not an estimate for more of them).
+
+        Raises:
+            ValueError: no value was told.
+        """
+        squares = sum(value * value * count for value, count in self.counts.items())
+        return math.sqrt(Fraction(squares, self._some()) - self._mean() ** 2)
+
+    def _mean(self) -> Fraction:
+        # In whole numbers, so that the order in which sites are added changes not one bit.
+        return Fraction(sum(value * count for value, count in self.counts.items()), self._some())
+
+    def _some(self) -> int:
+        if not self.counts:
+            raise ValueError("no value was told")
+        return self.told
+
+    def _of_rank(self, rank: int) -> int:
+        """The told value of a rank, counted from 0 at the smallest."""
+        self._some()
+        return list(self.counts)[bisect_right(list(accumulate(self.counts.values())), rank)]
+
+
+def added(histograms: Iterable[Histogram]) -> Histogram:
+    """The histogram of the values of all of them together.
+
+    >>> added([Histogram.of([1, 2]), Histogram.of([2])]) == Histogram.of([1, 2, 2])
+    True
+    """
+    counts: dict[int, int] = {}
+    withheld = 0
+    for histogram in histograms:
+        withheld += histogram.withheld
+        for value, count in histogram.counts.items():
+            counts[value] = counts.get(value, 0) + count
+    return Histogram(counts=counts, withheld=withheld)
+
+
+def mean_bound(histogram: Histogram, low: int, high: int) -> float:
+    """How far the mean of all values can lie from that of the told ones, where all lie between `low` and `high`.
+
+    Withheld values are a share w/n of all and lie at most `high - low` from the told ones' mean.
+    """
+    return (high - low) * histogram.withheld / histogram.total
+
+
+def variance_bound(histogram: Histogram, low: int, high: int) -> float:
+    """The same for the variance: 5/4 (high - low)² w/n.
+
+    The variance of a mixture is the mean of the parts' variances, each at most (high - low)²/4, and at most
+    w/n (high - low)² more for the distance of their means.
+    """
+    return 1.25 * (high - low) ** 2 * histogram.withheld / histogram.total

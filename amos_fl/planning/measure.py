@@ -1,0 +1,118 @@
+"""Fingerprints of a cohort's cases, read from their files once and kept in the store of prepared cases."""
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+from pydantic import ValidationError
+
+from amos_fl.cohort.table import Case, Cohort, Split
+from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_json, write_text
+from amos_fl.planning.fingerprint import HU_RANGE, Fingerprint, fingerprint_of_grid, merged
+from amos_fl.planning.histogram import Histogram
+from amos_fl.volumes.nifti import orientation_of, read_geometry, read_image, read_label, reconcile
+from amos_fl.volumes.prepare import content_hash
+from amos_fl.workers import each
+
+FORMAT = 1
+"""Of the kept fingerprints; another meaning of a number is another format."""
+
+OnCase = Callable[[int, int, str], None]
+
+
+def foreground_intensity(image: np.ndarray, label: np.ndarray, organs: Collection[int]) -> Histogram:
+    """The intensities of a CT (any shape, HU) in the voxels that are labelled as one of `organs`, by whole HU."""
+    wanted = np.zeros(256, dtype=bool)
+    wanted[list(organs)] = True
+    low, high = HU_RANGE
+    values = np.clip(np.rint(image[wanted[label]]), low, high).astype(np.int64) - low
+    counts = np.bincount(values)
+    return Histogram(counts={int(bin_) + low: int(counts[bin_]) for bin_ in np.flatnonzero(counts)})
+
+
+def fingerprint_of_header(case: Case) -> Fingerprint:
+    """A case's spacing and shape from the header of its scan alone.
+
+    The shape is the scan's own: nnU-Net's crop, too, takes nothing off a CT, whose air is not zero.
+
+    Raises:
+        AmosError: the scan cannot be read.
+    """
+    shape, affine = read_geometry(case.image)
+    spacing_mm = voxel_sizes(affine)
+    sides = {int(axis): i for i, (axis, _) in enumerate(orientation_of(affine))}
+    x, y, z = (sides[axis] for axis in range(3))
+    return fingerprint_of_grid(
+        case.modality,
+        (shape[x], shape[y], shape[z]),
+        (float(spacing_mm[x]), float(spacing_mm[y]), float(spacing_mm[z])),
+    )
+
+
+def fingerprint_of_case(case: Case, organs: Collection[int], store: Path | None = None) -> Fingerprint:
+    """A case's fingerprint, of a CT with its intensities; found in `store` where it was measured before.
+
+    Raises:
+        AmosError: the scan or its label map cannot be read.
+    """
+    if case.modality != "CT" or case.label is None:
+        return fingerprint_of_header(case)
+    looked_for = sorted(set(case.annotated) & set(organs))
+    kept = None
+    if store is not None:
+        key = [FORMAT, content_hash(case.image, store), content_hash(case.label, store), looked_for]
+        name = sha256_of_json(key)
+        kept = store / "fingerprints" / name[:2] / f"{name}.json"
+        try:
+            return Fingerprint.model_validate_json(kept.read_text(encoding="utf-8"))
+        except (OSError, ValidationError):
+            pass  # not measured before, or not readable: measure it
+    image = read_image(case.image)
+    label = reconcile(image, read_label(case.label, {*organs, *case.annotated}), case.label.name)
+    group = fingerprint_of_header(case).CT
+    found = Fingerprint(
+        CT=group.model_copy(update={"intensity": foreground_intensity(image.array, label.array, looked_for)})
+    )
+    if kept is not None:
+        try:
+            write_text(kept, found.model_dump_json())
+        except OSError:
+            pass  # kept only to save time
+    return found
+
+
+def fingerprint_of_cases(
+    cases: Sequence[Case],
+    organs: Collection[int],
+    *,
+    store: Path | None = None,
+    workers: int = 1,
+    on_case: OnCase | None = None,
+) -> Fingerprint:
+    """The fingerprint of cases, `workers` of them read at a time; `on_case(done, total, case)` is called after each.
+
+    Raises:
+        AmosError: a scan or a label map that cannot be read, or a worker that died.
+    """
+    work = partial(fingerprint_of_case, organs=tuple(organs), store=store)
+    found: list[Fingerprint] = []
+    for case, fingerprint in zip(cases, each(work, cases, workers=workers), strict=True):
+        found.append(fingerprint)
+        if on_case is not None:
+            on_case(len(found), len(cases), case.case)
+    return merged(found)
+
+
+def measured_cases(cohort: Cohort, splits: Collection[Split] = ("train",)) -> tuple[Case, ...]:
+    """The cases of which a plan is made: those with a label map in `splits`, by default the training cases.
+
+    Raises:
+        AmosError: there is none.
+    """
+    cases = tuple(case for case in cohort.cases if case.label is not None and case.split in splits)
+    if not cases:
+        raise AmosError(f"no labelled case in {' or '.join(splits)}: there is nothing to make a plan of")
+    return cases

@@ -1,0 +1,23 @@
+"""What a plan is made for: memory, and whether the network sees the scans as finely as they are."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from amos_fl.volumes.plan import AUTO, Plan
+
+
+class PlanningSettings(BaseModel):
+    """How a plan is made from a fingerprint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    auto: bool = Field(default=False, description="make the plan from the training sites' fingerprints; by plan: auto")
+    memory_gb: Annotated[float, Field(gt=0)] = Field(default=8.0, description="memory of a training step of two patches")
+    resolution: Literal["full", "low"] = Field(
+        default="full", description="low: coarser, so that a patch sees a quarter of a scan, as nnU-Net's low resolution"
+    )
+
+    def lacks(self, plan: Plan) -> bool:
+        """Whether the plan of a run is still to be made; the one it has stands in until then."""
+        return self.auto and plan.name != AUTO
