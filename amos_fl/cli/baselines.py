@@ -27,7 +27,16 @@ from amos_fl.cli.options import (
     StrategyOption,
 )
 from amos_fl.cli.running import carry_out, carry_out_group, resume_run
-from amos_fl.cli.settings import cache_folder, layers_of, like_run, names, next_out, refuse_settings, resolve_run
+from amos_fl.cli.settings import (
+    cache_folder,
+    layers_of,
+    like_run,
+    names,
+    next_out,
+    refuse_settings,
+    resolve_run,
+    with_plan_made,
+)
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
@@ -106,7 +115,7 @@ def centralized(
     if dry_run:
         from amos_fl.cli.dry_run import show_dry_run
 
-        show_dry_run(run.config, run.cohort)
+        show_dry_run(with_plan_made(run.config, run.cohort, store), run.cohort)
         return
     folder = create_run(out or next_out("centralized"), run.config, run.cohort)
     carry_out(folder.path, run.config, run.cohort, store)

@@ -15,7 +15,7 @@ from amos_fl.runs.record import RunRecord
 from amos_fl.runs.results import Results, Row
 from amos_fl.runs.summary import number
 
-VERBS = {"prepare": "preparing", "train": "training", "evaluate": "scoring"}
+VERBS = {"measure": "measuring", "prepare": "preparing", "train": "training", "evaluate": "scoring"}
 PLAIN_EVERY_S = 15.0
 
 
@@ -81,7 +81,11 @@ class Display:
                 ]
                 self.line(f"round {number_}: {', '.join(shown)}" if shown else f"round {number_}: nothing to score")
             case SiteFailed():
-                what = {"train": "trained nothing", "evaluate": "was not scored"}.get(event.activity, "failed")
+                what = {
+                    "train": "trained nothing",
+                    "evaluate": "was not scored",
+                    "fingerprint": "is left out of the plan",
+                }.get(event.activity, "failed")
                 self.line(f"round {event.round}: site {event.site} {what}: {event.reason}")
             case Said(text=text):
                 self.line(text)

@@ -14,6 +14,7 @@ from amos_fl.cli.compare import compare
 from amos_fl.cli.data import data_app
 from amos_fl.cli.deploy import deploy_app
 from amos_fl.cli.evaluate import evaluate
+from amos_fl.cli.plan import plan
 from amos_fl.cli.predict import predict
 from amos_fl.cli.report import report
 from amos_fl.cli.runs import diff, runs
@@ -39,6 +40,7 @@ app.command()(finetune)
 app.command("leave-one-out")(leave_one_out)
 app.command()(sweep)
 app.command()(compare)
+app.command()(plan)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(report)

@@ -12,7 +12,11 @@ ModelOption = Annotated[
     str | None, typer.Option("--model", help="small, unet, vnet, cotr, nnformer, unetr or swin-unetr.")
 ]
 PlanOption = Annotated[
-    str | None, typer.Option("--plan", help="coarse, amos-ct or amos-mr; by default as the model asks.")
+    str | None,
+    typer.Option(
+        "--plan",
+        help="coarse, amos-ct, amos-mr, a plan's file, or auto: made from the training cases. Default: as the model asks.",
+    ),
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or auto.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Decides all randomness of the run.")]

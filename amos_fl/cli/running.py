@@ -37,6 +37,7 @@ def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path) -> 
 
     folder = RunFolder(path)
     console = _run_one(folder, settings, members, store)
+    settings = with_layers(folder.config(), [])  # with the plan, where the run made it itself
     show_results(console, results_of(folder, settings, members))
     if folder.synthetic and settings.arm == "federated":
         _show_atlas(console, members)

@@ -86,6 +86,22 @@ def resolve_run(layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunConfig, Co
     return settings, taking_part(everyone, settings)
 
 
+def with_plan_made(config: RunConfig, cohort: Cohort, store: Path) -> RunConfig:
+    """The settings with the plan that the run would make before its first round: the sites' sum is the pooled one."""
+    if not config.lacks_plan:
+        return config
+    from amos_fl.cli.progress import Progress
+    from amos_fl.planning.measure import fingerprint_of_cases, measured_cases
+    from amos_fl.planning.planner import plan_from
+    from amos_fl.volumes.plan import AUTO
+
+    with Progress() as progress:
+        found = fingerprint_of_cases(
+            measured_cases(cohort), cohort.organs, store=store, on_case=progress.of("measuring")
+        )
+    return config.model_copy(update={"plan": plan_from(found, len(cohort.organs), config.planning, name=AUTO)})
+
+
 def phantom() -> Cohort:
     """The embedded cohort, made when it is not there yet."""
     from rich.console import Console

@@ -27,7 +27,7 @@ from amos_fl.cli.options import (
     WeightingOption,
 )
 from amos_fl.cli.running import carry_out, resume_run
-from amos_fl.cli.settings import cache_folder, layers_of, names, next_out, resolve_run
+from amos_fl.cli.settings import cache_folder, layers_of, names, next_out, resolve_run, with_plan_made
 
 
 def simulate(
@@ -89,7 +89,7 @@ def simulate(
     if dry_run:
         from amos_fl.cli.dry_run import show_dry_run
 
-        show_dry_run(settings, members)
+        show_dry_run(with_plan_made(settings, members, store), members)
         return
     from amos_fl.runs.folder import create_run
 

@@ -16,6 +16,9 @@ from amos_fl.planning.histogram import Histogram, added
 
 SPACING_BINS_PER_MM = 100
 """Spacings are counted in hundredths of a millimetre, as finely as plans name them."""
+SHAPE_BIN, EXTENT_BIN_MM = 8, 5
+"""Voxels and lengths are counted in steps of these, far finer than a plan depends on them: so that a bin holds several
+of a site's cases, and a site that tells no small counts still has something to tell."""
 HU_RANGE = (-2048, 4095)
 """CT intensities are counted in whole HU between these; the few beyond are counted at the ends."""
 
@@ -26,7 +29,8 @@ Axes = tuple[Histogram, Histogram, Histogram]
 class CaseGroup(BaseModel):
     """The cases of one modality: how many, and of each axis the spacing, the voxels and the length.
 
-    `spacing` is in hundredths of a mm, `shape` in voxels of the scan as it was stored, `extent_mm` in whole mm.
+    `spacing` is in hundredths of a mm, `shape` in voxels of the scan as it was stored, to the nearest 8, `extent_mm`
+    to the nearest 5 mm.
     `intensity` counts the voxels of labelled organs by HU; it is empty for MR, which is normalised scan by scan.
     """
 
@@ -115,8 +119,8 @@ def fingerprint_of_grid(
     group = CaseGroup(
         cases=1,
         spacing=_axes(_nearest(mm * SPACING_BINS_PER_MM) for _, mm in sides),
-        shape=_axes(n for n, _ in sides),
-        extent_mm=_axes(_nearest(n * mm) for n, mm in sides),
+        shape=_axes(max(1, _nearest(n / SHAPE_BIN)) * SHAPE_BIN for n, _ in sides),
+        extent_mm=_axes(max(1, _nearest(n * mm / EXTENT_BIN_MM)) * EXTENT_BIN_MM for n, mm in sides),
         intensity=intensity or Histogram(),
     )
     return Fingerprint(CT=group) if modality == "CT" else Fingerprint(MR=group)

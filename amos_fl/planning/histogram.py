@@ -32,7 +32,9 @@ class Histogram(BaseModel):
     @classmethod
     def of(cls, values: Iterable[int] | np.ndarray) -> "Histogram":
         """The histogram of whole numbers."""
-        bins, counts = np.unique(np.asarray(list(values) if not isinstance(values, np.ndarray) else values), return_counts=True)
+        bins, counts = np.unique(
+            np.asarray(list(values) if not isinstance(values, np.ndarray) else values), return_counts=True
+        )
         return cls(counts={int(value): int(count) for value, count in zip(bins, counts, strict=True)})
 
     @property

@@ -1,6 +1,7 @@
 """Fingerprints of a cohort's cases, read from their files once and kept in the store of prepared cases."""
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -77,10 +78,8 @@ def fingerprint_of_case(case: Case, organs: Collection[int], store: Path | None 
         CT=group.model_copy(update={"intensity": foreground_intensity(image.array, label.array, looked_for)})
     )
     if kept is not None:
-        try:
+        with suppress(OSError):  # kept only to save time
             write_text(kept, found.model_dump_json())
-        except OSError:
-            pass  # kept only to save time
     return found
 
 

@@ -26,7 +26,7 @@ FEATURES, MOST_FEATURES = 32, 320
 CONVOLUTIONS_PER_STAGE = 2
 REFERENCE_GB = 8.0
 REFERENCE_MEASURE = 520_000_000 * 32 / 30
-"""The value of `memory_measure` at which nnU-Net stops: its second version calls it 8 GB, for batches of two patches."""
+"""The `memory_measure` at which nnU-Net stops; its second version calls it 8 GB, for batches of two patches."""
 SEEN_AT_ONCE = 4
 """At low resolution a scan holds so many times the voxels of a patch."""
 
@@ -159,7 +159,9 @@ def patch_for(spacing: np.ndarray, shape: np.ndarray, organ_count: int, gigabyte
         # Shortened by what the shorter patch has to be a multiple of, which may be less.
         shorter = _shortened(patch, axis, pooling.divisor[axis])
         if min(shorter) < 1:
-            raise AmosError(f"no patch of these scans fits into {gigabytes:g} GB; allow more, or plan at low resolution")
+            raise AmosError(
+                f"no patch of these scans fits into {gigabytes:g} GB; allow more, or plan at low resolution"
+            )
         shorter = _shortened(patch, axis, pooling_for(spacing, shorter).divisor[axis])
         pooling = pooling_for(spacing, shorter)
         patch = pooling.rounded_up(shorter)

@@ -10,8 +10,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from amos_fl.errors import AmosError
+from amos_fl.planning.settings import PlanningSettings
 from amos_fl.training.settings import TrainingSettings
-from amos_fl.volumes.plan import Plan, plan_named
+from amos_fl.volumes.plan import AUTO, PLANS, Plan, plan_named
 
 Arm = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
 
@@ -52,6 +53,7 @@ class RunConfig(_Settings):
     seed: int = Field(default=0, ge=0)
     model: str = "small"
     plan: Plan = Field(default_factory=lambda: plan_named("coarse"))
+    planning: PlanningSettings = Field(default_factory=PlanningSettings)
     strategy: str = Field(default="fedavg", description="fedavg, fedprox, or module:Class of a Flower strategy")
     strategy_options: dict[str, float | int | bool | str] = Field(default_factory=dict)
     rounds: int = Field(default=10, ge=1)
@@ -72,7 +74,14 @@ class RunConfig(_Settings):
     def science(self) -> dict[str, Any]:
         """The settings that decide the weights: two runs with the same ones, cohort and start give the same weights."""
         where = {"cohort", "engine", "prepare_workers", "keep_checkpoints", "site_timeout_s", "device", "start_from"}
+        # A plan made from the cases says nothing beyond how it was made, and a given one does not ask how to make one.
+        where.add("plan" if self.planning.auto else "planning")
         return self.model_dump(mode="json", exclude=where)
+
+    @property
+    def lacks_plan(self) -> bool:
+        """Whether the plan is to be made before the first round; until then `plan` stands in for it."""
+        return self.planning.lacks(self.plan)
 
     @property
     def exchanges_weights(self) -> bool:
@@ -168,19 +177,58 @@ def parse_assignment(text: str) -> dict[str, Any]:
     return nested
 
 
+def read_plan(path: Path) -> Plan:
+    """A plan from a YAML file, as `amos-fl plan` writes it: under `plan`, or the plan's settings alone.
+
+    Raises:
+        AmosError: no such file, or no plan in it.
+    """
+    data = read_yaml(path)
+    data = data.get("plan", data)
+    if not isinstance(data, dict):
+        raise AmosError(f"{path}: 'plan' must hold a plan's settings, as 'amos-fl plan -o FILE' writes them")
+    try:
+        return Plan.model_validate({"name": "custom", **data})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"]) or "plan"
+        raise AmosError(f"{path}: {key}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _plan_of(text: str) -> Plan:
+    """The built-in plan of that name, or the one in that file."""
+    if text in PLANS:
+        return PLANS[text]
+    if Path(text).is_file():
+        return read_plan(Path(text))
+    if Path(text).suffix in (".yaml", ".yml", ".json"):
+        raise AmosError(f"{text}: no such plan file; write one with 'amos-fl plan COHORT -o {text}'")
+    return plan_named(text)
+
+
+def _with_plan(layer: dict[str, Any]) -> dict[str, Any]:
+    """A layer with its plan in full. A plan that is given takes the place of one that was to be made."""
+    plan, planning = layer.get("plan"), dict(layer.get("planning") or {})
+    if plan == AUTO:
+        stand_in = PLANS["coarse"].model_dump()
+        return {**layer, "plan": stand_in, "planning": {**planning, "auto": True}}
+    if isinstance(plan, str):
+        return {**layer, "plan": _plan_of(plan).model_dump(), "planning": {**planning, "auto": False}}
+    if isinstance(plan, dict):
+        return {**layer, "plan": {"name": "custom", **plan}, "planning": {"auto": False, **planning}}
+    return layer
+
+
 def resolve(layers: Iterable[tuple[str, dict[str, Any]]]) -> RunConfig:
     """The run's settings from layers of (source, nested settings), later ones over earlier ones.
 
-    A plan may be given by its name. Raises AmosError, in words that name the setting, for what is not valid.
+    A plan may be given by its name, by its file, or as `auto`, to be made from the training sites' fingerprints.
+    Raises AmosError, in words that name the setting, for what is not valid.
     """
     merged: dict[str, Any] = {}
     source = "settings"
     for source, layer in layers:
-        if isinstance(layer.get("plan"), str):
-            layer = {**layer, "plan": plan_named(layer["plan"]).model_dump()}
-        elif isinstance(layer.get("plan"), dict):
-            layer = {**layer, "plan": {"name": "custom", **layer["plan"]}}
-        merged = merge(merged, layer)
+        merged = merge(merged, _with_plan(layer))
         try:
             RunConfig.model_validate(merged)
         except ValidationError as error:

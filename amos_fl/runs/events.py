@@ -17,8 +17,8 @@ from amos_fl.files import write_text
 class SiteWork:
     """A site has done `done` of `total` pieces of one activity of one round.
 
-    `activity` is `prepare` (cases), `train` (optimizer steps; `loss` is that of the step) or
-    `evaluate` (cases).
+    `activity` is `measure` (cases, for the plan), `prepare` (cases), `train` (optimizer steps; `loss` is that of the
+    step) or `evaluate` (cases).
     """
 
     site: str

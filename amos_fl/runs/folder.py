@@ -5,6 +5,7 @@ cohort.csv            the cases that took part         ledger.jsonl    one line 
 checkpoints/round_N/  weights, the strategy's memory   evaluations/    scores of a round, sums and counts
 sites/SITE/           what a site is given and keeps   model/          the chosen weights and their card
 scores.csv            test scores per case and organ   summary.md      the run on one page
+fingerprint.json      what the plan was made of, where the run made it itself
 """
 
 import json
@@ -86,6 +87,9 @@ class RunFolder:
 
     def config(self) -> RunConfig:
         return resolve([(str(self.path / "config.yaml"), read_yaml(self.path / "config.yaml"))])
+
+    def write_config(self, config: RunConfig) -> None:
+        write_text(self.path / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
     def cohort(self) -> Cohort:
         return read_cohort(self.path / "cohort.csv")
@@ -193,7 +197,7 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort) -> RunFolder:
     }
     write_json(path / "versions.json", about)
     # Last, because its presence says that the folder is a run.
-    write_text(path / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    folder.write_config(config)
     return folder
 
 

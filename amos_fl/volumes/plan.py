@@ -98,4 +98,6 @@ def plan_named(name: str) -> Plan:
     try:
         return PLANS[name]
     except KeyError:
-        raise AmosError(f"no plan {name!r}; there are {', '.join(PLANS)}") from None
+        raise AmosError(
+            f"no plan {name!r}; there are {', '.join(PLANS)}, {AUTO} (made from the training cases), and files"
+        ) from None

@@ -20,6 +20,7 @@ from amos_fl.inference.evaluate import CaseScore, evaluate_cases
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import scores_to_json
 from amos_fl.networks.registry import build_network
+from amos_fl.planning.measure import fingerprint_of_cases
 from amos_fl.report.pictures import keep_picture
 from amos_fl.runs.events import Listener, SiteWork, silent
 from amos_fl.runs.weights import arrays_of, load_arrays
@@ -31,6 +32,7 @@ from amos_fl.volumes.store import PreparedCase
 from amos_fl_clients.guard import GuardedApp
 from amos_fl_clients.messages import (
     ARRAYS,
+    PREPARE,
     PROXIMAL_MU,
     WEIGHT,
     Description,
@@ -116,7 +118,8 @@ def make_client_app(
             check_not_paused(settings)
             listen(SiteWork(settings.site, "prepare", 0, done, total))
 
-        _prepare(settings, task, labelled, on_case)
+        if value_of(message, PREPARE, True):
+            _prepare(settings, task, labelled, on_case)
         description = Description(
             site=settings.site,
             modalities=sorted({case.modality for case in labelled}),
@@ -125,6 +128,24 @@ def make_client_app(
             synthetic=cohort.synthetic(),
         )
         return reply_with(message, settings.site, description=description.model_dump())
+
+    @app.query("fingerprint")
+    def fingerprint(message: Message, context: Context) -> Message:
+        settings, task = settings_of(context), task_of(message)
+        listen = listener_of(settings)
+        _leave_address(settings)
+        cases = _own_cohort(settings).of(split="train", labelled=True)
+
+        def on_case(done: int, total: int, case: str) -> None:
+            check()
+            check_not_paused(settings)
+            listen(SiteWork(settings.site, "measure", 0, done, total))
+
+        found = fingerprint_of_cases(
+            cases, tuple(task.organs), store=settings.store, workers=task.prepare_workers, on_case=on_case
+        )
+        told = found.withholding(settings.withhold_counts_below)
+        return reply_with(message, settings.site, fingerprint=told.model_dump(mode="json"))
 
     @app.train()
     def train_site(message: Message, context: Context) -> Message:

@@ -12,8 +12,15 @@ from pydantic import ValidationError
 from amos_fl.errors import Interrupted
 from amos_fl_clients.audit import Audited
 from amos_fl_clients.failures import SiteFailure, keep_details, words_that_may_travel
-from amos_fl_clients.messages import DESCRIBE, Task, task_of, value_of
-from amos_fl_clients.policy import Refusal, check_evaluation, check_not_paused, check_run, check_training
+from amos_fl_clients.messages import DESCRIBE, FINGERPRINT, Task, task_of, value_of
+from amos_fl_clients.policy import (
+    Refusal,
+    check_evaluation,
+    check_histograms,
+    check_not_paused,
+    check_run,
+    check_training,
+)
 from amos_fl_clients.replies import ArrayForm, check_reply
 from amos_fl_clients.settings import SiteSettings
 
@@ -72,12 +79,14 @@ def _allowed_task(settings: SiteSettings, message: Message) -> Task:
     """
     check_not_paused(settings)
     kind = message.metadata.message_type
-    if kind not in (DESCRIBE, "train", "evaluate"):
-        raise Refusal(settings.site, "it answers to describe, train and evaluate only")
+    if kind not in (DESCRIBE, FINGERPRINT, "train", "evaluate"):
+        raise Refusal(settings.site, "it answers to describe, fingerprint, train and evaluate only")
     try:
         task = task_of(message)
         if kind == "train":
             check_training(settings, int(value_of(message, "round")), int(value_of(message, "steps")))
+        elif kind == FINGERPRINT:
+            check_histograms(settings)
         elif kind == "evaluate":
             check_evaluation(settings, str(value_of(message, "split")))
     except (KeyError, TypeError, ValueError, ValidationError):

@@ -17,7 +17,9 @@ from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import Plan
 
 ARRAYS, CONFIG, METRICS, SITE = "arrays", "config", "metrics", "site"
-DESCRIBE = "query.describe"
+DESCRIBE, FINGERPRINT = "query.describe", "query.fingerprint"
+PREPARE = "prepare"
+"""In a request to describe: whether the site prepares its cases now (it does by default), for which it needs a plan."""
 PROXIMAL_MU = "proximal-mu"
 WEIGHT = "num-examples"
 """The key by which Flower's own strategies weigh a reply."""

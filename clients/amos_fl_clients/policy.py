@@ -79,6 +79,12 @@ def check_evaluation(settings: SiteSettings, split: str) -> None:
         raise Refusal(settings.site, f"it does not allow evaluation on {split}")
 
 
+def check_histograms(settings: SiteSettings) -> None:
+    """Raise Refusal where no histogram of the scans may leave."""
+    if not settings.share_histograms:
+        raise Refusal(settings.site, "it does not share histograms of its scans")
+
+
 def shared_name(settings: SiteSettings, case: str) -> str:
     """The name under which a case's scores leave the site: its own, or a pseudonym.
 

@@ -21,6 +21,7 @@ ArrayForm = tuple[tuple[int, ...], str]
 
 _METRICS: dict[str, dict[str, tuple[type, ...]]] = {
     "query.describe": {},
+    "query.fingerprint": {},
     "train": {
         "num-examples": (int,),
         "cases": (int,),
@@ -32,6 +33,7 @@ _METRICS: dict[str, dict[str, tuple[type, ...]]] = {
 }
 _TEXTS = {
     "query.describe": {"site", "description"},
+    "query.fingerprint": {"site", "fingerprint"},
     "train": {"site"},
     "evaluate": {"site", "scores", "modalities", "cases"},
 }
@@ -88,7 +90,13 @@ def _check_texts(settings: SiteSettings, texts: dict[str, Any], allowed: set[str
     _expect(settings, set(texts), allowed, "text")
     if texts["site"] != settings.site:
         raise _withheld(settings, "it names another site")
-    checks = {"description": _is_description, "scores": _are_sums, "modalities": _are_modalities, "cases": _are_cases}
+    checks = {
+        "description": _is_description,
+        "fingerprint": _is_fingerprint,
+        "scores": _are_sums,
+        "modalities": _are_modalities,
+        "cases": _are_cases,
+    }
     for key in allowed - {"site"}:
         try:
             fits = checks[key](json.loads(texts[key]), settings, set(organs))
@@ -111,6 +119,32 @@ def _is_description(data: Any, settings: SiteSettings, organs: set[int]) -> bool
         and set(data["cases"]) == {"train", "val", "test"}
         and all(map(_is_count, data["cases"].values()))
         and all(type(organ) is int and 0 < organ < 256 for organ in data["annotated"])
+    )
+
+
+def _is_fingerprint(data: Any, settings: SiteSettings, organs: set[int]) -> bool:
+    return (
+        settings.share_histograms
+        and set(data) == _MODALITIES
+        and all(
+            set(group) == {"cases", "spacing", "shape", "extent_mm", "intensity"}
+            and _is_count(group["cases"])
+            and all(type(group[name]) is list and len(group[name]) == 3 for name in ("spacing", "shape", "extent_mm"))
+            and all(_is_histogram(h, settings) for name in ("spacing", "shape", "extent_mm") for h in group[name])
+            and _is_histogram(group["intensity"], settings)
+            for group in data.values()
+        )
+        and not data["MR"]["intensity"]["counts"]
+    )
+
+
+def _is_histogram(data: Any, settings: SiteSettings) -> bool:
+    """Whole numbers alone, and no bin with fewer values than the site tells."""
+    return (
+        set(data) == {"counts", "withheld"}
+        and _is_count(data["withheld"])
+        and all(re.fullmatch(r"-?\d{1,5}", value) for value in data["counts"])
+        and all(_is_count(count) and count >= settings.withhold_counts_below for count in data["counts"].values())
     )
 
 

@@ -34,6 +34,11 @@ class SiteSettings(BaseModel):
     device: str = "cpu"
     share_case_scores: Literal["none", "pseudonyms", "named"] = "none"
     """Scores of single cases: not at all, under names that only this site can undo, or under the cases' own names."""
+    share_histograms: bool = False
+    """Whether histograms of spacing, shape and CT intensity of the training cases may leave, from which a run makes its
+    plan."""
+    withhold_counts_below: int = Field(default=3, ge=1)
+    """Bins of such a histogram with fewer cases or voxels than this are not told; 1: all are."""
     share_error_details: bool = False
     """Whether an error travels in its own words, which may name files and cases. For simulations."""
     refuse_evaluation_on: tuple[Split, ...] = ()

@@ -51,7 +51,8 @@ class EventLog:
         if isinstance(event, Said):
             print(event.text, flush=True)
         elif isinstance(event, SiteFailed):
-            print(f"round {event.round}: site {event.site} is missing: {event.reason}", flush=True)
+            what = "is left out of the plan" if event.activity == "fingerprint" else "is missing"
+            print(f"round {event.round}: site {event.site} {what}: {event.reason}", flush=True)
 
 
 @dataclass
@@ -109,7 +110,7 @@ class DeployedFederation(Federation):
             for node in sorted(nodes - set(self.known))
             if node not in self.refusals or now - self.asked[node] >= self.ask_again_s
         ]
-        content = RecordDict({CONFIG: request_config(task)})
+        content = RecordDict({CONFIG: request_config(task, prepare=self.prepares)})
         messages = {str(node): Message(content, node, DESCRIBE) for node in new}
         failed: dict[str, str] = {}
         if messages:
@@ -143,6 +144,10 @@ class DeployedFederation(Federation):
             if site is not None:
                 said[site] = {"time": round(time.time(), 3), "said": self.refusals.get(node, "it takes part")}
         write_json(file, said)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.known.clear()
 
     def _note(self, node: int, description: Description) -> None:
         site = description.site
@@ -230,7 +235,7 @@ def run_deployed(
         ask_again_s=ask_again_s,
     )
     federation.run(SiteGrid(grid))
-    write_results(folder, config, _described_in(folder, federation), federation.chosen_weights)
+    write_results(folder, federation.config, _described_in(folder, federation), federation.chosen_weights)
 
 
 def _organs_and_sites(folder: RunFolder, config: RunConfig) -> tuple[Mapping[int, str], tuple[str, ...]]:

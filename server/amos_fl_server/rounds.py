@@ -41,6 +41,7 @@ from amos_fl_clients.messages import (
 from amos_fl_server.aggregate import form_of, in_order, record_of_sums
 from amos_fl_server.engines.base import Engine
 from amos_fl_server.exchange import exchange
+from amos_fl_server.plan_first import planned
 from amos_fl_server.strategies.base import RoundInput, Strategy
 
 LedgerEntry = dict[str, Any]
@@ -93,6 +94,8 @@ class Federation:
     ledger: list[LedgerEntry] = field(default_factory=list)
     nodes: dict[str, int] = field(default_factory=dict)
     described: dict[str, Description] = field(default_factory=dict)
+    prepares: bool = True
+    """Whether sites that describe themselves prepare their cases; without a plan they cannot."""
 
     def server_app(self) -> ServerApp:
         app = ServerApp()
@@ -109,6 +112,8 @@ class Federation:
         Raises:
             AmosError: no site can train. RunStopped: too few sites sent an update. Interrupted: stopped.
         """
+        if self.config.lacks_plan:
+            self._make_plan(grid)
         task = task_for(self.config, self.organs, self.folder.run_id)
         self._discover(grid, task)
         self._training_weights(task)
@@ -136,6 +141,24 @@ class Federation:
             self._evaluate_when_due(grid, task, number, record)
         self._finish(grid, task, record)
 
+    def _make_plan(self, grid: Grid) -> None:
+        """Make the run's plan from the fingerprints of its training sites, and write it into the run folder.
+
+        Only who trains is asked for a fingerprint; for that the sites introduce themselves, and prepare nothing yet.
+        """
+        task = task_for(self.config, self.organs, self.folder.run_id)
+        self.prepares = False
+        self._discover(grid, task)
+        self.prepares = True
+        trainers = {site: self.nodes[site] for site in self._training_weights(task)}
+        self.config = planned(self.config, self.folder, task, trainers, grid, self.engine, self.listener)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Whoever is there introduces themselves once more."""
+        self.nodes.clear()
+        self.described.clear()
+
     def _discover(self, grid: Grid, task: Task) -> None:
         """Ask every node which site it is; nothing depends on the nodes' ids or on the order of the answers."""
         node_ids = list(grid.get_node_ids())
@@ -143,7 +166,7 @@ class Federation:
             self.folder.stop_file.check()
             time.sleep(0.05)
             node_ids = list(grid.get_node_ids())
-        content = RecordDict({CONFIG: request_config(task)})
+        content = RecordDict({CONFIG: request_config(task, prepare=self.prepares)})
         messages = {str(node): Message(content, node, DESCRIBE) for node in node_ids}
         failed: dict[str, str] = {}
         for node, reply in exchange(grid, messages, failed, stop=self.folder.stop_file, poll=self.engine.poll):

@@ -50,6 +50,8 @@ def lay_out_sites(folder: RunFolder, cohort: Cohort, config: RunConfig, store: P
             state=own / "state",
             device=config.device,
             share_case_scores="named",
+            share_histograms=True,
+            withhold_counts_below=1,
             share_error_details=True,
             predictions=folder.path.resolve() / "predictions" / site if config.evaluation.predictions else None,
             pictures=own / "pictures",
@@ -100,4 +102,4 @@ def simulate(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, 
     with with_tensorboard(folder.path / "tensorboard", listener) as listen, _stopping_on_ctrl_c(folder, listen):
         federation = Federation(config, folder, strategy, engine, listen, cohort.organs, sites, cohort.seen_sites)
         engine.run(federation.server_app(), folder, sites, listen)
-    write_results(folder, config, cohort, federation.chosen_weights)
+    write_results(folder, federation.config, cohort, federation.chosen_weights)
