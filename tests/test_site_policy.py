@@ -135,7 +135,7 @@ def test_a_run_whose_id_would_lead_out_of_the_sites_state_is_refused(
 
 @pytest.mark.parametrize("kind", ["query.cohort", "query.default", "train.all", "evaluate.test"])
 def test_requests_that_a_site_does_not_know_are_refused(tmp_path: Path, tiny_cohort: Cohort, kind: str) -> None:
-    with pytest.raises(Refusal, match="describe, train and evaluate only"):
+    with pytest.raises(Refusal, match="describe, fingerprint, train and evaluate only"):
         hospital(tmp_path, tiny_cohort).ask(kind)
 
 

@@ -15,7 +15,7 @@ PlanOption = Annotated[
     str | None,
     typer.Option(
         "--plan",
-        help="coarse, amos-ct, amos-mr, a plan's file, or auto: made from the training cases. Default: as the model asks.",
+        help="coarse, amos-ct, amos-mr, a file, or auto: from the training cases. Default: the model's.",
     ),
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or auto.")]

@@ -249,6 +249,11 @@ device: cpu
 # Scores of single cases: none leave the site (only sums and counts do), pseudonyms, or named
 share_case_scores: none
 
+# Histograms of spacing, shape and CT intensity of the training scans, of which a run can make its plan: do they leave?
+# Bins with fewer cases or voxels than withhold_counts_below never do.
+share_histograms: false
+withhold_counts_below: 3
+
 # What else this site may refuse; take the # away:
 # refuse_evaluation_on: [test]     # splits on which no network is scored
 # max_steps_per_round: 500         # a request for more training in one round is refused

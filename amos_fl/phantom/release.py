@@ -22,7 +22,7 @@ from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import PHANTOM_MARK
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file, write_json, write_text
-from amos_fl.phantom.scan import Size, make_scan
+from amos_fl.phantom.scan import Size, make_scan, scan_grid
 from amos_fl.phantom.scanners import ACHIEVA, SCANNERS
 from amos_fl.randomness import generator
 
@@ -118,6 +118,11 @@ def person_of(seed: int, case: ListedCase) -> Person:
     if case.patient != case.amos_id:
         acquired += datetime.timedelta(days=30)
     return Person(born, sex, None if case.amos_id == 539 else age, acquired)
+
+
+def header_of(seed: int, size: Size, case: ListedCase) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Shape (x, y, z) and affine (4, 4) of a case's scan in the release, without drawing it."""
+    return scan_grid(seed, case.amos_id, case.patient, person_of(seed, case).sex, case.domain, size)
 
 
 def write_release(

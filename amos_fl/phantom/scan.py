@@ -33,8 +33,7 @@ def make_scan(seed: int, case: int, patient: int, sex: str, domain: str, size: S
     scanner = SCANNERS[domain]
     person = draw_patient(seed, patient, sex)
     random = generator(seed, "phantom", "scan", case)
-    kind = str(random.choice(list(scanner.kinds), p=list(scanner.kinds.values())))
-    affine, shape = _place(person, scanner, _grid(scanner, size, random), random)
+    kind, affine, shape = _kind_and_grid(person, scanner, size, random)
     former = (ct.CtScan if scanner.modality == "CT" else mr.MrScan)(
         scanner, kind, random, affine, shape, coarse=size == "quick"
     )
@@ -54,6 +53,23 @@ def make_scan(seed: int, case: int, patient: int, sex: str, domain: str, size: S
             ideal *= np.float32(1 / 3)
         image[here] = former.form(ideal, start, generator(seed, "phantom", "noise", case, number))
     return Scan(image.transpose(), label.transpose(), affine, kind)
+
+
+def scan_grid(
+    seed: int, case: int, patient: int, sex: str, domain: str, size: Size
+) -> tuple[tuple[int, int, int], Floats]:
+    """Shape (x, y, z) and affine (4, 4) of what `make_scan` gives for the same arguments, without its voxels."""
+    random = generator(seed, "phantom", "scan", case)
+    _, affine, (z, y, x) = _kind_and_grid(draw_patient(seed, patient, sex), SCANNERS[domain], size, random)
+    return (x, y, z), affine
+
+
+def _kind_and_grid(
+    person: Patient, scanner: Scanner, size: Size, random: np.random.Generator
+) -> tuple[str, Floats, tuple[int, int, int]]:
+    """Phase or sequence, affine, and shape (z, y, x)."""
+    kind = str(random.choice(list(scanner.kinds), p=list(scanner.kinds.values())))
+    return kind, *_place(person, scanner, _grid(scanner, size, random), random)
 
 
 def _grid(scanner: Scanner, size: Size, random: np.random.Generator) -> Grid:

@@ -72,7 +72,8 @@ class Fingerprint(BaseModel):
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        return tuple(m for m, group in (("CT", self.CT), ("MR", self.MR)) if group.cases)
+        modalities: tuple[Modality, ...] = ("CT", "MR")
+        return tuple(modality for modality in modalities if self.group(modality).cases)
 
     def group(self, modality: Modality) -> CaseGroup:
         return self.CT if modality == "CT" else self.MR

@@ -9,7 +9,7 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from pydantic import ValidationError
 
-from amos_fl.cohort.table import Case, Cohort, Split
+from amos_fl.cohort.table import Case, Cohort, Modality, Split
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json, write_text
 from amos_fl.planning.fingerprint import HU_RANGE, Fingerprint, fingerprint_of_grid, merged
@@ -42,12 +42,16 @@ def fingerprint_of_header(case: Case) -> Fingerprint:
     Raises:
         AmosError: the scan cannot be read.
     """
-    shape, affine = read_geometry(case.image)
+    return fingerprint_of_affine(case.modality, *read_geometry(case.image))
+
+
+def fingerprint_of_affine(modality: Modality, shape: tuple[int, int, int], affine: np.ndarray) -> Fingerprint:
+    """The fingerprint of one scan with this shape and affine (4, 4), along the canonical axes."""
     spacing_mm = voxel_sizes(affine)
     sides = {int(axis): i for i, (axis, _) in enumerate(orientation_of(affine))}
     x, y, z = (sides[axis] for axis in range(3))
     return fingerprint_of_grid(
-        case.modality,
+        modality,
         (shape[x], shape[y], shape[z]),
         (float(spacing_mm[x]), float(spacing_mm[y]), float(spacing_mm[z])),
     )

@@ -103,20 +103,20 @@ def pooling_for(spacing: np.ndarray, size: Triple) -> Pooling:
 
     A kernel spans an axis where its spacing is within a factor of two of that of most axes.
     """
-    spacing, left = [float(mm) for mm in spacing], [float(side) for side in size]
+    mm, left = [float(value) for value in spacing], [float(side) for side in size]
     strides: list[Triple] = [(1, 1, 1)]
     kernels: list[Triple] = []
     divisor = [1, 1, 1]
     while True:
-        near = [[b for b in range(3) if 0.5 < spacing[b] / spacing[a] < 2] for a in range(3)]
+        near = [[b for b in range(3) if 0.5 < mm[b] / mm[a] < 2] for a in range(3)]
         most = max(near, key=len)
-        pooled = [a for a in range(3) if spacing[a] / min(spacing) < 2 and left[a] >= 2 * SMALLEST_MAP]
+        pooled = [a for a in range(3) if mm[a] / min(mm) < 2 and left[a] >= 2 * SMALLEST_MAP]
         if not pooled:
             break
         kernels.append(_triple(3 if axis in most else 1 for axis in range(3)))
         strides.append(_triple(2 if axis in pooled else 1 for axis in range(3)))
         for axis in pooled:
-            divisor[axis], spacing[axis], left[axis] = 2 * divisor[axis], 2 * spacing[axis], left[axis] / 2
+            divisor[axis], mm[axis], left[axis] = 2 * divisor[axis], 2 * mm[axis], left[axis] / 2
     return Pooling(tuple(strides), (*kernels, (3, 3, 3)), _triple(divisor))
 
 

@@ -98,6 +98,12 @@ class RunFolder:
         file = self.path / "ledger.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
+    def plan_sources(self) -> tuple[list[str], dict[str, str]]:
+        """The sites from whose fingerprints the run made its plan, and those that it made it without, and why."""
+        file = self.path / "fingerprint.json"
+        about = json.loads(file.read_text()) if file.is_file() else {"sites": [], "left_out": {}}
+        return about["sites"], about["left_out"]
+
     def write_ledger(self, entries: list[dict[str, Any]]) -> None:
         write_text(self.path / "ledger.jsonl", "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries))
 

@@ -58,6 +58,15 @@ def _where(config: "RunConfig") -> str:
     return f"engine {config.engine.name}, device {config.device}"
 
 
+def _plan_sources(folder: "RunFolder") -> str:
+    """A line that says of whose scans the run made its plan; nothing where it was given one."""
+    sites, left_out = folder.plan_sources()
+    if not sites:
+        return ""
+    without = "".join(f"; without {site} ({why})" for site, why in left_out.items())
+    return f"- the plan was made from the fingerprints of {', '.join(sites)}{without}\n"
+
+
 def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results: "Results") -> str:
     """The text of `summary.md`."""
     ledger = folder.ledger()
@@ -75,6 +84,7 @@ def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results:
         f"{len(cohort.seen_sites)} training sites ({', '.join(cohort.seen_sites)}), seed {config.seed}\n"
         f"- unseen scanners: {', '.join(cohort.unseen_sites) or 'none'}\n"
         f"- network {config.model} on the plan {config.plan.name}, {_where(config)}\n"
+        f"{_plan_sources(folder)}"
         f"- {results.chosen.sentence}\n"
         f"- {seconds:.0f} s in rounds, {down:.1f} MB of weights to the sites and {up:.1f} MB back\n"
     )

@@ -67,6 +67,8 @@ def status(
     typer.echo(f"steps a round:       {'any' if site.max_steps_per_round is None else site.max_steps_per_round}")
     typer.echo(f"evaluation refused:  {', '.join(site.refuse_evaluation_on) or 'on no split'}")
     typer.echo(f"scores per case:     {site.share_case_scores}")
+    shares = f"yes, without counts below {site.withhold_counts_below}" if site.share_histograms else "no"
+    typer.echo(f"histograms of scans: {shares}")
     typer.echo(f"apps allowed:        {', '.join(site.allowed_apps) or 'none'}")
     log = site.state / AUDIT_LOG
     typer.echo(f"audit log:           {log}")
