@@ -11,6 +11,7 @@ from hospitals import hospital
 from test_site_policy import federate_with
 
 from amos_fl.cli.main import run
+from amos_fl.cli.settings import layers_of, resolve_run
 from amos_fl.cohort.amos22 import import_amos22
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, Interrupted
@@ -180,10 +181,13 @@ def test_the_written_plan_is_taken_by_plan_config_and_set(
     shown = capsys.readouterr().out
     assert "24 x 24 x 20" in shown
     written = yaml.safe_load(file.read_text())["plan"]
-    for given in (["--plan", str(file)], ["--config", str(file)], ["--set", f"plan={file}"]):
-        assert run(["simulate", "--cohort", str(tiny_root), "--dry-run", *given, *store]) == 0
-        settings = yaml.safe_load(capsys.readouterr().out.partition("Labelled cases")[0])
-        assert settings["plan"] == written
+    cohort = ("a test", {"cohort": str(tiny_root)})
+    for given in (
+        layers_of(None, {"plan": str(file)}, None),
+        layers_of(file, {}, None),
+        layers_of(None, {}, [f"plan={file}"]),
+    ):
+        assert resolve_run([cohort, *given])[0].plan.model_dump(mode="json") == written
     assert run(["simulate", "--cohort", str(tiny_root), "--dry-run", "--plan", "auto", *store]) == 0
     settings = yaml.safe_load(capsys.readouterr().out.partition("Labelled cases")[0])
     assert settings["plan"]["name"] == "auto"
