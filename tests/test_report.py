@@ -2,12 +2,15 @@
 
 import csv
 import json
+import math
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from made_runs import with_cases
 from reports import Pages
 
 from amos_fl.cli.main import run as amos_fl
@@ -15,10 +18,12 @@ from amos_fl.comparison.compare import compare_runs
 from amos_fl.comparison.write import write_comparison
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
+from amos_fl.metrics.table import CaseScores
 from amos_fl.report import series
 from amos_fl.report.examples import chosen_examples
 from amos_fl.report.page import render, write_comparison_report, write_run_report
 from amos_fl.report.run_page import missing_cases, run_context, write_data
+from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 
@@ -82,6 +87,56 @@ def test_a_comparison_report_goes_from_its_arms_to_their_cases(pages: Pages) -> 
     headings = Outline(pages.comparison_page.read_text()).headings
     assert headings[1:5] == ["What is compared", "Scores of the arms", "The gap, taken apart", "By organ"]
     assert headings[-1] == "Cases"
+    assert "Learning curves" in headings
+
+
+def test_a_comparison_shows_each_sites_best_median_and_worst_case_by_the_reference(
+    pages: Pages, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "fedavg")
+    shutil.copytree(pages.run.folder.path, folder.path)
+    case = next(case for case in pages.run.results.cases if case.site == "D")
+    pictures = folder.site("D") / "pictures"
+
+    def scored(name: str, dsc: float) -> CaseScores:
+        shutil.copy(pictures / f"{case.case}.npz", pictures / f"{name}.npz")
+        return replace(case, case=name, scores={o: replace(s, dsc=dsc) for o, s in case.scores.items()})
+
+    marks = {"good": 0.9, "bad": 0.2, "fair": 0.6, "poor": 0.4}
+    cases = [scored(name, dsc) for name, dsc in marks.items()]
+    record = replace(with_cases(pages.run, cases), folder=folder)
+    better = replace(with_cases(pages.run, [scored(c.case, 0.95) for c in cases]), folder=folder, name="better")
+    better = replace(better, config=better.config.model_copy(update={"arm": "centralized"}))
+    comparison = compare_runs([record, better], resamples=200)
+    write_comparison(comparison, tmp_path / "out")
+    text = write_comparison_report(comparison, tmp_path / "out").read_text()
+    assert re.findall(r"<h3>(D, CT, .+)</h3>", text) == [
+        "D, CT, best case: good",
+        "D, CT, median case: fair",
+        "D, CT, worst case: bad",
+    ]
+    assert [float(mean) for mean in re.findall(r"Mean DSC of the case: (\d\.\d+)", text)] == [
+        0.9,
+        0.95,
+        0.6,
+        0.95,
+        0.2,
+        0.95,
+    ]
+
+
+def test_a_comparison_draws_the_curve_of_every_site_from_the_runs_own_scores(pages: Pages) -> None:
+    written = {
+        (row["run"], int(row["round"]), row["site"]): row["dsc"]
+        for row in rows_of(pages.comparison_page.parent / "curves_by_site.csv")
+    }
+    points = [point for point in series.score_points(pages.run) if not math.isnan(point.dsc)]
+    assert len({point.round for point in points}) > 1
+    assert {point.site for point in points} > {"D"}
+    for point in points:
+        assert written["fedavg-001", point.round, point.site] == repr(point.dsc)
+    told = pages.comparison_page.read_text().split("Learning curves by site", 1)[1]
+    assert all(f"{site}, fedavg-001:" in told for site in {point.site for point in points})
 
 
 @pytest.mark.parametrize("which", ["run_page", "comparison_page"])
@@ -210,10 +265,6 @@ def test_the_gap_is_seen_minus_unseen_and_has_no_interval_for_few_cases(pages: P
     assert str(dsc.low) == "nan"
 
 
-def a_row(case: str, dsc: float) -> series.CaseRow:
-    return series.CaseRow(case, "A", "seen", "CT", 15, dsc, dsc, 0, 0)
-
-
 @pytest.mark.parametrize(
     ("scores", "expected"),
     [
@@ -226,8 +277,7 @@ def a_row(case: str, dsc: float) -> series.CaseRow:
     ],
 )
 def test_best_median_and_worst_case_are_those(scores: list[float], expected: list[tuple[str, str]]) -> None:
-    rows = [a_row(str(i), dsc) for i, dsc in enumerate(scores)]
-    assert [(rank, row.case) for rank, row in chosen_examples(rows)] == expected
+    assert chosen_examples({str(i): dsc for i, dsc in enumerate(scores)}) == expected
 
 
 def test_report_writes_the_page_anew(pages: Pages, capsys: pytest.CaptureFixture[str]) -> None:

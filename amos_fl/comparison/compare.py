@@ -20,7 +20,7 @@ from amos_fl.comparison.comparison import (
     Scope,
     Worst,
 )
-from amos_fl.comparison.costs import curves_of
+from amos_fl.comparison.costs import curves_of, site_curves_of
 from amos_fl.comparison.gap import gaps_of
 from amos_fl.comparison.means import Means
 from amos_fl.comparison.notes import findings_of, notes_of
@@ -82,6 +82,7 @@ def compare_runs(
         worst=tuple(_worst(found, arms)),
         gaps=tuple(gaps_of(found, [arm.arm for arm in arms], chosen.arm)),
         curves=tuple(curves_of(records, [arm.arm for arm in arms])),
+        site_curves=tuple(site_curves_of(records, [arm.arm for arm in arms])),
         published=tuple(published_beside(records, [a.arm for a in arms], scopes, table, everything=published)),
         case_rows=tuple(_case_rows(arms, table, seen)),
         records=tuple(records),

@@ -158,6 +158,20 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class SiteCurvePoint:
+    """A run's scores at one site after a round that was scored: validation cases where it trained, else test cases."""
+
+    arm: str
+    run: str
+    round: int
+    share: float  # of the run's rounds, from 0 to 1
+    site: str
+    seen: bool
+    dsc: float
+    nsd: float
+
+
+@dataclass(frozen=True)
 class PublishedScore:
     """A number of the AMOS paper (in percent there, from 0 to 1 here): always shown as "published, real AMOS".
 
@@ -210,6 +224,7 @@ class Comparison:
     worst: tuple[Worst, ...]
     gaps: tuple[Gap, ...]
     curves: tuple[CurvePoint, ...]
+    site_curves: tuple[SiteCurvePoint, ...]
     published: tuple[PublishedScore, ...]
     case_rows: tuple[CaseRow, ...]
     records: tuple[RunRecord, ...]

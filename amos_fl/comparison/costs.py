@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from amos_fl.comparison.comparison import Arm, CurvePoint
+from amos_fl.comparison.comparison import Arm, CurvePoint, SiteCurvePoint
+from amos_fl.metrics.scores import Scores
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.selection import macro_dsc
 
@@ -66,7 +67,7 @@ def curves_of(records: Sequence[RunRecord], arms: Sequence[Arm]) -> list[CurvePo
     A round in whose scoring a site was missing is left out, as its mean is over other sites.
     """
     points: list[CurvePoint] = []
-    arm_of = {run: arm.name for arm in arms if not arm.view for run in arm.runs}
+    arm_of = _arm_of(arms)
     for record in records:
         patches = transferred = 0
         seconds = 0.0
@@ -90,3 +91,32 @@ def curves_of(records: Sequence[RunRecord], arms: Sequence[Arm]) -> list[CurvePo
                 )
             )
     return points
+
+
+def site_curves_of(records: Sequence[RunRecord], arms: Sequence[Arm]) -> list[SiteCurvePoint]:
+    """The scores of each run at every site that was scored on the way, with the share of its rounds done by then."""
+    arm_of = _arm_of(arms)
+    points: list[SiteCurvePoint] = []
+    for record in records:
+        for entry in record.ledger:
+            evaluation = record.folder.read_evaluation(entry["round"], "val")
+            for site, result in sorted(evaluation["sites"].items()) if evaluation is not None else ():
+                scores = Scores.from_dict(result["scores"])
+                points.append(
+                    SiteCurvePoint(
+                        arm=arm_of.get(record.name, record.name),
+                        run=record.name,
+                        round=entry["round"],
+                        share=round(entry["round"] / record.config.rounds, 6),
+                        site=site,
+                        seen=result["seen"],
+                        dsc=scores.mean_dsc(),
+                        nsd=scores.mean_nsd(),
+                    )
+                )
+    return points
+
+
+def _arm_of(arms: Sequence[Arm]) -> dict[str, str]:
+    """Of a run its arm; not those views of it in which it counts at some sites only."""
+    return {run: arm.name for arm in arms if not arm.view for run in arm.runs}

@@ -16,6 +16,7 @@ from amos_fl.comparison.comparison import (
     Difference,
     Gap,
     PublishedScore,
+    SiteCurvePoint,
     Spread,
     Worst,
 )
@@ -91,6 +92,7 @@ def _csv_files(c: Comparison) -> dict[str, tuple[type, Sequence[Any]]]:
         "seeds": (Spread, c.spreads),
         "worst": (Worst, c.worst),
         "curves": (CurvePoint, c.curves),
+        "curves_by_site": (SiteCurvePoint, c.site_curves),
         "cases": (CaseRow, c.case_rows),
         "published": (PublishedScore, c.published),
     }

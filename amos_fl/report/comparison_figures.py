@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from amos_fl.comparison.comparison import Arm, Cell, Comparison, CurvePoint, Gap, Metric, Scope
+from amos_fl.comparison.comparison import Arm, Cell, Comparison, CurvePoint, Gap, Metric, Scope, SiteCurvePoint
 from amos_fl.comparison.statistics import Estimate
-from amos_fl.report.figures import around, grid_of_scores, panels_of, score, signed, top_of
+from amos_fl.report.figures import WIDTH, around, grid_of_scores, panels_of, score, signed, top_of
 from amos_fl.report.palette import INK, MUTED, SERIES
 from amos_fl.report.svg import page_style, to_svg
 
@@ -169,7 +169,7 @@ def case_distributions(name: str, comparison: Comparison, scopes: Sequence[Scope
 
 def cost_curves(name: str, arms: Sequence[Arm], curves: Sequence[CurvePoint]) -> Markup:
     """DSC against patches, bytes and rounds: solid on seen scanners' validation cases, dashed on unseen scanners."""
-    places = {run: i for i, arm in reversed(list(enumerate(arms))) for run in arm.runs}
+    places = _places(arms)
     scores = [value for point in curves if point.run in places for value in (point.seen_dsc, point.unseen_dsc)]
     spent = (("patches", "patches", 1.0), ("bytes", "MB exchanged", 1e6), ("round", "rounds", 1.0))
     with page_style():
@@ -199,3 +199,45 @@ def cost_curves(name: str, arms: Sequence[Arm], curves: Sequence[CurvePoint]) ->
             for p in last
         )
         return to_svg(figure, name, "DSC against cost", told)
+
+
+def _places(arms: Sequence[Arm]) -> dict[str, int]:
+    """Of each run the place of the first arm that it belongs to."""
+    return {run: i for i, arm in reversed(list(enumerate(arms))) for run in arm.runs}
+
+
+def learning_by_site(
+    name: str, arms: Sequence[Arm], points: Sequence[SiteCurvePoint], scopes: Sequence[Scope]
+) -> Markup:
+    """A panel per site with the DSC of every arm's runs against the share of their rounds; dashed where unseen."""
+    places, columns = _places(arms), 4
+    names = {site: scope for scope in scopes for site in scope.sites}
+    shown = [site for site in names if any(p.site == site and p.run in places for p in points)]
+    scores = [p.dsc for p in points if p.run in places]
+    lines, told = math.ceil(len(shown) / columns), []
+    with page_style():
+        figure = Figure(figsize=(WIDTH, 0.75 + 1.75 * lines))
+        panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+        for axes, site in zip(panels.flat, shown, strict=False):
+            mine = [p for p in points if p.site == site and p.run in places]
+            for run in dict.fromkeys(p.run for p in mine):
+                of_run = [p for p in mine if p.run == run]
+                colour, marker = _style(places[run])
+                dashes = "-" if of_run[0].seen else (0, (4, 2))
+                shares = [100 * p.share for p in of_run]
+                axes.plot(
+                    shares, [p.dsc for p in of_run], marker=marker, markersize=3.2, color=colour, linestyle=dashes
+                )
+                told.append(f"{site}, {run}: {score(of_run[0].dsc)} at first, {score(of_run[-1].dsc)} at last.")
+            axes.set_title(f"{site} {names[site].modality}{'' if names[site].seen else ' *'}")
+            axes.set(xlim=(0, 103), ylim=(0, top_of(scores)))
+        for axes in panels.flat[len(shown) :]:
+            axes.set_visible(False)
+        for column in range(min(columns, len(shown))):
+            last = panels[(len(shown) - 1 - column) // columns, column]
+            last.set_xlabel("% of the rounds")
+            last.xaxis.set_tick_params(labelbottom=True)
+        for row in panels:
+            row[0].set_ylabel("DSC")
+        _legend(figure, arms, places.values())
+        return to_svg(figure, name, "Learning curves by site", " ".join(told))

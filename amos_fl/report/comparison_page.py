@@ -10,7 +10,7 @@ from amos_fl.comparison.comparison import Arm, Comparison, Metric, Scope
 from amos_fl.comparison.statistics import Estimate
 from amos_fl.comparison.tables import interval
 from amos_fl.report import comparison_figures as figures
-from amos_fl.report.examples import case_planes, listed
+from amos_fl.report.examples import case_planes, chosen_examples, listed
 from amos_fl.report.figures import score, signed
 from amos_fl.report.run_page import duration
 from amos_fl.report.slices import legend_line
@@ -18,9 +18,16 @@ from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, 
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 
-FILES = {"cells": "scores.csv", "gaps": "gaps.csv", "cases": "cases.csv", "curves": "curves.csv"}
+FILES = {
+    "cells": "scores.csv",
+    "gaps": "gaps.csv",
+    "cases": "cases.csv",
+    "curves": "curves.csv",
+    "site_curves": "curves_by_site.csv",
+}
 CASES_TEXT = (
-    "For each site the test case that the reference scores worst, and what each arm makes of it. Every model's planes "
+    "For each site the test cases that the reference scores best, middling and worst, and what each arm makes of them. "
+    "Every model's planes "
     "are those that cut most organs and where it differs most from the label, so they need not be the same ones. "
     "Axial and coronal planes show the patient's right on the left, sagittal ones the front."
 )
@@ -100,6 +107,15 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
         ]
         if several
         else [],
+        "learning": figures.learning_by_site(
+            "learning", comparison.main_arms, comparison.site_curves, comparison.scopes_of("site")
+        )
+        if comparison.site_curves
+        else "",
+        "learning_text": "The mean DSC at each site after the rounds that were scored on the way: on its validation "
+        "cases (solid) where the run trained on it, on its test cases (dashed) where it did not; these choose nothing. "
+        "A star marks scanners that the reference has not seen. A local model is scored at its own site alone on the "
+        "way.",
         "cost": figures.cost_curves("cost", comparison.main_arms, comparison.curves) if comparison.curves else "",
         "cost_text": "Mean over sites of their mean DSC, against what a run had spent by then: solid on the validation "
         "cases of the sites that it was trained on, dashed on the test cases of those that it was not. An arm that "
@@ -120,6 +136,7 @@ def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
         ("gap", "The gap", bool(context["gap_figures"])),
         ("organs", "By organ", True),
         ("distributions", "Distributions", bool(context["case_figures"])),
+        ("learning", "Learning curves", bool(context["learning"])),
         ("cost", "Cost", True),
         ("published", "Published", context["published_table"] is not None),
         ("cases", "Cases", bool(context["examples"])),
@@ -338,25 +355,24 @@ def _published_table(comparison: Comparison) -> SortableTable | None:
 
 
 def _examples(comparison: Comparison) -> Iterator[dict[str, Any]]:
-    """For each site the reference's worst case, as every main arm has it; only what has pictures."""
+    """For each site the reference's best, median and worst case as every main arm has them; only what has pictures."""
     metric = comparison.metrics[0]
     for place, scope in enumerate(comparison.scopes_of("site")):
         means = {arm.name: _case_means(comparison, arm.name, scope.name, metric) for arm in comparison.main_arms}
-        worst = min(means[comparison.reference].items(), key=lambda item: (item[1], item[0]), default=None)
-        if worst is None:
-            continue
-        cases = []
-        for number_, arm in enumerate(comparison.main_arms):
-            record = _model_for(comparison, arm, scope.name)
-            if record is None or worst[0] not in means[arm.name]:
-                continue
-            title = f"Case {worst[0]} of site {scope.name}, {arm.name}"
-            planes = case_planes(record, scope.name, worst[0], title, f"case-{place}-{number_}")
-            if planes:
-                said = f"Mean {metric.upper()} of the case: {score(means[arm.name][worst[0]], 3)}. Run {record.name}."
-                cases.append({"arm": arm.name, "text": said, "planes": planes})
-        if cases:
-            yield {"heading": f"{scope.name}, {scope.modality}: case {worst[0]}", "cases": cases}
+        for rank, case in chosen_examples(means[comparison.reference]):
+            cases = []
+            for number_, arm in enumerate(comparison.main_arms):
+                record = _model_for(comparison, arm, scope.name)
+                if record is None or case not in means[arm.name]:
+                    continue
+                title = f"Case {case} of site {scope.name}, {arm.name}"
+                name = f"case-{place}-{rank.split()[0].lower()}-{number_}"
+                if planes := case_planes(record, scope.name, case, title, name):
+                    said = f"Mean {metric.upper()} of the case: {score(means[arm.name][case], 3)}. Run {record.name}."
+                    cases.append({"arm": arm.name, "text": said, "planes": planes})
+            if cases:
+                heading = f"{scope.name}, {scope.modality}, {rank.lower().removesuffix(' case')} case: {case}"
+                yield {"heading": heading, "cases": cases}
 
 
 def _case_means(comparison: Comparison, arm: str, site: str, metric: Metric) -> dict[str, float]:

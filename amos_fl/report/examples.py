@@ -1,7 +1,7 @@
 """The cases that a page shows: each site's best, median and worst, with the planes that the site kept of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amos_fl.errors import AmosError
@@ -9,7 +9,6 @@ from amos_fl.metrics.scores import reported_organs
 from amos_fl.report import series
 from amos_fl.report.figures import score
 from amos_fl.report.pictures import load_planes
-from amos_fl.report.series import CaseRow
 from amos_fl.report.slices import plane_svg
 from amos_fl.runs.record import RunRecord
 
@@ -23,11 +22,15 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
 
 
-def chosen_examples(rows: Sequence[CaseRow]) -> list[tuple[str, CaseRow]]:
-    """Best, median (the better of the middle two) and worst of a site's cases; fewer where it has fewer."""
-    ranked = sorted((r for r in rows if not math.isnan(r.dsc)), key=lambda r: (-r.dsc, r.case))
+def chosen_examples(means: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Best, median (the better of the middle two) and worst case by their means; fewer where there are fewer.
+
+    >>> chosen_examples({"p1": 0.5, "p2": 0.9, "p3": 0.7})
+    [('Best', 'p2'), ('Median', 'p3'), ('Worst', 'p1')]
+    """
+    ranked = sorted((case for case, mean in means.items() if not math.isnan(mean)), key=lambda c: (-means[c], c))
     if len(ranked) < 2:
-        return [("Only case", row) for row in ranked]
+        return [("Only case", case) for case in ranked]
     middle = [("Median", ranked[(len(ranked) - 1) // 2])] if len(ranked) > 2 else []
     return [("Best", ranked[0]), *middle, ("Worst", ranked[-1])]
 
@@ -38,9 +41,10 @@ def site_examples(record: RunRecord) -> list[dict[str, Any]]:
     scores = {case.case: case for case in record.results.cases}
     organs, sites = record.cohort.organs, []
     for place, (site, group, modality) in enumerate(series.site_order(record.results.cases)):
-        mine = [r for r in rows if (r.site, r.group, r.modality) == (site, group, modality)]
+        mine = {r.case: r for r in rows if (r.site, r.group, r.modality) == (site, group, modality)}
         cases = []
-        for rank, row in chosen_examples(mine):
+        for rank, case in chosen_examples({name: row.dsc for name, row in mine.items()}):
+            row = mine[case]
             name = f"case-{place}-{rank.split()[0].lower()}"
             counted = {
                 organs[o]: s.dsc
