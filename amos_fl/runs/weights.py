@@ -1,7 +1,11 @@
 """A network's weights as named NumPy arrays: saved, hashed and put back into the network."""
 
+import ctypes
 import hashlib
-from collections.abc import Mapping
+import mmap
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +25,36 @@ Arrays = dict[str, np.ndarray]
 def arrays_of(network: "nn.Module") -> Arrays:
     """The network's state as arrays that share its memory (on a CPU)."""
     return {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+
+
+def given_up_by(network: "nn.Module") -> Iterator[tuple[str, np.ndarray]]:
+    """The network's arrays one at a time, the memory of each given back to the system when the next is asked for.
+
+    For whoever copies a network that has served its turn: at no time do network and copy both exist in full. The
+    network's values are lost (on Linux its larger arrays read as zeros) until others are loaded into it.
+    """
+    arrays = arrays_of(network)
+    owners = Counter(array.ctypes.data for array in arrays.values())
+    for name, array in arrays.items():
+        yield name, array
+        if owners[array.ctypes.data] == 1:  # memory that two names share is read a second time
+            _give_pages_back(array)
+
+
+def _give_pages_back(array: np.ndarray) -> None:
+    """Tell the kernel that the whole pages within an array's memory are not needed; the addresses stay valid."""
+    if sys.platform != "linux" or not array.flags.c_contiguous:
+        return
+    page = mmap.PAGESIZE
+    start = -(-array.ctypes.data // page) * page
+    length = (array.ctypes.data + array.nbytes) // page * page - start
+    if length >= LEAST_GIVEN_BACK:
+        for advice in (mmap.MADV_DONTNEED, mmap.MADV_HUGEPAGE):  # huge pages: fewer faults when it is filled again
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), advice)
+
+
+LEAST_GIVEN_BACK = 1 << 20
+"""Smaller arrays keep their memory: together they are little, and each would cost a call."""
 
 
 def load_arrays(network: "nn.Module", arrays: Mapping[str, np.ndarray]) -> None:

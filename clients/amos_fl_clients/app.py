@@ -23,7 +23,7 @@ from amos_fl.networks.registry import build_network
 from amos_fl.planning.measure import fingerprint_of_cases
 from amos_fl.report.pictures import keep_picture
 from amos_fl.runs.events import Listener, SiteWork, silent
-from amos_fl.runs.weights import arrays_of, load_arrays
+from amos_fl.runs.weights import given_up_by, load_arrays
 from amos_fl.training.loop import StepReport, train
 from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan
@@ -189,7 +189,7 @@ def make_client_app(
         return reply_with(
             message,
             settings.site,
-            arrays=record_of(arrays_of(network).items()),
+            arrays=record_of(given_up_by(network)),
             metrics={
                 WEIGHT: agreed_weight(task, len(cases), steps),
                 "cases": len(cases),

@@ -100,18 +100,22 @@ class WeightedMean:
         share = self.weights[site] / sum(self.weights.values())
         self._added += self.weights[site]
         for name in sorted(arrays, key=lambda name: name.endswith(MEAN)):  # a variance needs its mean
-            array = arrays.pop(name)
-            kind = name.rpartition(".")[2]
-            if kind == COUNT:
-                self._sums[name] = np.maximum(self._sums.get(name, array), array)
-                continue
-            if kind == VARIANCE:
-                array = array + np.square(arrays[name.removesuffix(VARIANCE) + MEAN])
-            if name in self._sums:
-                for total, block in zip(_blocks(self._sums[name]), _blocks(array), strict=True):
-                    total += block * share
-            else:
-                self._sums[name] = np.asarray(array * share)
+            self._add_array(name, arrays, share)
+        _give_back_freed_memory()
+
+    def _add_array(self, name: str, arrays: dict[str, np.ndarray], share: float) -> None:
+        array = arrays.pop(name)
+        kind = name.rpartition(".")[2]
+        if kind == COUNT:
+            self._sums[name] = np.maximum(self._sums.get(name, array), array)
+            return
+        if kind == VARIANCE:
+            array = array + np.square(arrays[name.removesuffix(VARIANCE) + MEAN])
+        if name in self._sums:
+            for total, block in zip(_blocks(self._sums[name]), _blocks(array), strict=True):
+                total += block * share
+        else:
+            self._sums[name] = np.asarray(array * share)
 
     def result(self) -> dict[str, np.ndarray]:
         """The mean, with the dtypes and shapes of `form`; the sums are given up."""
@@ -131,7 +135,7 @@ class WeightedMean:
 
 
 def _give_back_freed_memory() -> None:
-    """Ask the C library to return what is free: the updates' memory lies in pieces that new weights do not fit."""
+    """Ask the C library to return what is free: an update's memory lies in pieces that other weights do not fit."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)

@@ -1,0 +1,57 @@
+"""A network's weights as arrays: into it, out of it, and the memory that is given back on the way."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from amos_fl.runs.weights import arrays_of, given_up_by, hash_of, load_arrays
+from amos_fl_clients.messages import record_of, views_of
+
+
+def wide() -> nn.Module:
+    """Eight million weights in one array, and a few in another."""
+    torch.manual_seed(0)
+    return nn.Linear(2048, 4096)
+
+
+def resident_mb() -> float:
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
+
+
+def test_a_network_that_is_given_up_is_sent_as_it_was() -> None:
+    network = wide()
+    before = hash_of(arrays_of(network))
+    assert hash_of(views_of(record_of(given_up_by(network)))) == before
+
+
+def test_a_network_that_was_given_up_takes_weights_as_before() -> None:
+    network = wide()
+    kept = {name: array.copy() for name, array in arrays_of(network).items()}
+    for _ in given_up_by(network):
+        pass
+    load_arrays(network, kept)
+    assert hash_of(arrays_of(network)) == hash_of(kept)
+    network(torch.ones(1, 2048)).sum().backward()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is given back on Linux alone")
+def test_giving_a_network_up_returns_the_memory_of_its_large_arrays() -> None:
+    network = wide()
+    held = resident_mb()
+    for _ in given_up_by(network):
+        pass
+    assert resident_mb() < held - 28  # of the 33.6 MB of its weight
+    assert not np.any(arrays_of(network)["weight"][1:-1])
+
+
+def test_memory_that_two_names_share_is_not_given_up_before_both_are_read() -> None:
+    network = nn.ModuleDict({"one": wide(), "two": wide()})
+    network["two"].weight = network["one"].weight
+    expected = {name: array.copy() for name, array in arrays_of(network).items()}
+    seen = {name: array.copy() for name, array in given_up_by(network)}
+    assert hash_of(seen) == hash_of(expected)
