@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from amos_fl.cli.annotate import annotate_app
 from amos_fl.cli.baselines import centralized, finetune, leave_one_out, local
 from amos_fl.cli.compare import compare
 from amos_fl.cli.data import data_app
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(deploy_app, name="deploy")
+app.add_typer(annotate_app, name="annotate")
 app.command()(simulate)
 app.command()(centralized)
 app.command()(local)

@@ -1,4 +1,4 @@
-"""`report.html`: one page for a run or a comparison, which opens without a network."""
+"""`report.html`: one page for a run, a comparison or a labelling project, which opens without a network."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -12,9 +12,7 @@ from amos_fl.report.run_page import DATA_FOLDER, run_context, write_data
 from amos_fl.runs.record import RunRecord, read_run
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
+    from amos_fl.annotate.project import Project
     from amos_fl.comparison.comparison import Comparison
 
 PAGE = "report.html"
@@ -57,3 +55,14 @@ def write_comparison_report(comparison: "Comparison", out: Path) -> Path:
 
     write_text(out / PAGE, render("comparison.html", comparison_context(comparison)))
     return out / PAGE
+
+
+def write_annotation_report(project: "Project") -> Path:
+    """Write `report.html` and `report_data/` in the folder of a labelling project; return the page."""
+    from amos_fl.annotate.progress import progress_of, write_tables
+    from amos_fl.report.annotation_page import annotation_context
+
+    progress = progress_of(project)
+    files = write_tables(progress, project.path / DATA_FOLDER)
+    write_text(project.path / PAGE, render("annotation.html", annotation_context(progress, files)))
+    return project.path / PAGE

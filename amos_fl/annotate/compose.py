@@ -1,0 +1,86 @@
+"""What people have drawn of a case, put together from its versions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+from amos_fl.annotate.ledger import Imported, Role
+from amos_fl.annotate.project import Project
+from amos_fl.annotate.state import CaseState
+from amos_fl.cohort.table import Case
+from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_file
+from amos_fl.volumes.nifti import Volume, read_image, read_label, reconcile
+
+Labels = UInt8[np.ndarray, "x y z"]
+
+
+def lay_over(below: Labels, above: Labels, organs: Sequence[int]) -> Labels:
+    """`below` with these organs as they are in `above`: theirs there is taken away, and what is drawn wins.
+
+    >>> below, above = np.array([[[1, 1, 2]]], np.uint8), np.array([[[0, 1, 1]]], np.uint8)
+    >>> lay_over(below, above, [1]).tolist()
+    [[[0, 1, 1]]]
+    """
+    result = below.copy()
+    result[np.isin(below, organs)] = 0
+    drawn = np.isin(above, organs)
+    result[drawn] = above[drawn]
+    return result
+
+
+def read_version(project: Project, case: Case, version: Imported) -> Volume:
+    """A version on its scan's grid, checked to be what was imported.
+
+    Raises:
+        AmosError: the file is gone or has been changed.
+    """
+    path = project.path / version.file
+    if not path.is_file() or sha256_of_file(path) != version.sha256:
+        raise AmosError(f"{version.file}: is gone or was changed after its import; restore it from a copy")
+    scan = read_image(case.image)
+    return reconcile(scan, read_label(path, project.cohort.organs), path.name, ("the correction", "scan"))
+
+
+def composed(
+    project: Project,
+    case: Case,
+    state: CaseState,
+    below: Labels,
+    *,
+    versions: int | None = None,
+    role: Role | None = None,
+) -> Labels:
+    """`below` with what people drew laid over it, version by version, so that the last word on each organ holds.
+
+    `versions` counts only so many; `role` takes only organs whose last word is of this role.
+
+    Raises:
+        AmosError: a version is gone or changed.
+    """
+    result = below
+    owners = state.owners()
+    for version in state.versions[:versions]:
+        organs = [o for o in version.organs if role is None or (owners[o] == version and version.role == role)]
+        if organs:
+            result = lay_over(result, read_version(project, case, version).array, organs)
+    return result
+
+
+def basis(project: Project, case: Case, state: CaseState, round_number: int, versions: int) -> Labels:
+    """What a person begins from: the pre-label of a round, under what people drew before.
+
+    Raises:
+        AmosError: the pre-label or a version is gone or was changed.
+    """
+    event = state.prelabelled.get(round_number)
+    file = project.prelabel(round_number, case.case)
+    if event is None or not file.is_file():
+        raise AmosError(f"{case.case}: has no pre-label of round {round_number}; draw it with 'amos-fl annotate start'")
+    if sha256_of_file(file) != event.sha256:
+        from amos_fl.annotate.prelabel import changed_by_hand
+
+        raise AmosError(changed_by_hand(project, file))
+    label = read_label(file, project.cohort.organs).array
+    return composed(project, case, state, label, versions=versions)

@@ -1,0 +1,186 @@
+"""What happened in a labelling project, one JSON line per event, in the order in which it happened.
+
+The ledger is all that the project remembers: who has which case in hand, which versions there are and what each of
+them changed is read from it, and a person can read it too.
+"""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from amos_fl.errors import AmosError
+from amos_fl.files import write_text
+
+Role = Literal["junior", "senior"]
+Variant = Literal["none", "windows", "mirror"]
+"""How a network is asked a second time, to see where it is unsure: with other windows, or with mirrored ones."""
+
+
+def now() -> datetime:
+    """This second, in UTC."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MemberRecord(_Record):
+    """One network that pre-labels: the folder of its run (or model), its round, and the hash of its weights."""
+
+    name: str
+    source: Path
+    round: int
+    weights_sha256: str
+
+
+class Need(_Record):
+    """Why a pre-label is expected to need correction. Each part is a share of the organs, from 0 to 1."""
+
+    disagreement: float
+    implausible: float
+    broken: float
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """The sum of the parts, from 0 to 3."""
+        return self.disagreement + self.implausible + self.broken
+
+
+class Change(_Record):
+    """What became of one organ: scores of the map before against the map after, and volumes in ml.
+
+    `changed_ml` is the volume of all voxels that were added or taken away. DSC and NSD are None where neither map has
+    the organ.
+    """
+
+    dsc: float | None
+    nsd: float | None
+    before_ml: float
+    after_ml: float
+    changed_ml: float
+
+
+class _Event(_Record):
+    time: datetime = Field(default_factory=now)
+
+
+class RoundBegun(_Event):
+    """A round of pre-labels: which networks draw them, and how a single one is asked a second time."""
+
+    event: Literal["round begun"] = "round begun"
+    round: int
+    members: tuple[MemberRecord, ...]
+    variant: Variant
+
+
+class PreLabelled(_Event):
+    """A pre-label as it was drawn, and the need of correcting it."""
+
+    event: Literal["pre-labelled"] = "pre-labelled"
+    round: int
+    case: str
+    sha256: str
+    need: Need
+
+
+class HandedOut(_Event):
+    """A case in somebody's hands: the working copy as it was written, from the pre-label and earlier versions."""
+
+    event: Literal["handed out"] = "handed out"
+    round: int
+    case: str
+    by: str
+    role: Role
+    versions: int
+    sha256: str
+
+
+class Released(_Event):
+    """A case given back; whatever was drawn in its working copy stays there."""
+
+    event: Literal["given back"] = "given back"
+    case: str
+    by: str
+
+
+class Imported(_Event):
+    """A correction: what a person says about `organs`, kept as a version of the case.
+
+    `change` is measured against what the person began from, `from_prelabel` against the pre-label of `round`.
+    `minutes` lie between hand-out and import (not all of them are work), None without a hand-out.
+    """
+
+    event: Literal["imported"] = "imported"
+    round: int
+    case: str
+    version: int
+    by: str
+    role: Role
+    organs: tuple[int, ...]
+    file: str
+    sha256: str
+    began_from: str
+    change: dict[int, Change]
+    from_prelabel: dict[int, Change]
+    not_used: tuple[int, ...] = ()
+    minutes: float | None = None
+    comment: str = ""
+
+
+class RetrainBegun(_Event):
+    """The enlarged set of a round is written, and trainings from it begin."""
+
+    event: Literal["retraining begun"] = "retraining begun"
+    round: int
+    cases: tuple[str, ...]
+    runs: tuple[Path, ...]
+
+
+class Retrained(_Event):
+    """All trainings of a round have come to their end; the next round begins with them."""
+
+    event: Literal["retrained"] = "retrained"
+    round: int
+    runs: tuple[Path, ...]
+
+
+Event = RoundBegun | PreLabelled | HandedOut | Released | Imported | RetrainBegun | Retrained
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+
+
+def read_events(path: Path) -> list[Event]:
+    """The events of a ledger in their order.
+
+    Raises:
+        AmosError: a line that is no event.
+    """
+    if not path.is_file():
+        return []
+    events: list[Event] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            events.append(_EVENT.validate_json(line))
+        except ValidationError:
+            raise AmosError(
+                f"{path}, line {number}: is no event of this version of amos-fl; restore the file from a copy"
+            ) from None
+    return events
+
+
+def append_events(path: Path, events: Iterable[Event]) -> None:
+    """Add events at the end; the file is replaced whole. Only one process may do so at a time (`Project.locked`)."""
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    lines = [json.dumps(_plain(event), ensure_ascii=False) for event in events]
+    write_text(path, before + "".join(line + "\n" for line in lines))
+
+
+def _plain(event: Event) -> dict[str, object]:
+    """The event with its name and time first, as one reads it."""
+    values = event.model_dump(mode="json")
+    return {"time": values.pop("time"), "event": values.pop("event"), **values}

@@ -1,0 +1,193 @@
+"""A round of pre-labels: every open scan through the networks, combined, judged, and entered in the ledger.
+
+Whatever is finished stays finished: a second call goes on where the first one was killed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from amos_fl.annotate.ledger import PreLabelled, RoundBegun, Variant
+from amos_fl.annotate.members import Member
+from amos_fl.annotate.need import need_of, vote
+from amos_fl.annotate.project import Project
+from amos_fl.annotate.state import CaseState, ProjectState, state_of
+from amos_fl.cohort.table import Case
+from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_file
+from amos_fl.inference.predict_scans import Wanted, predict_scans
+from amos_fl.inference.scans import Scan
+from amos_fl.metrics.scores import reported_organs
+from amos_fl.runs.model import InferenceSettings
+from amos_fl.volumes.nifti import read_label, write_label
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a case. `notes` are warnings about one that was `drawn`, or why it `failed`."""
+
+    case: str
+    state: Literal["drawn", "kept", "failed"]
+    event: PreLabelled | None = None
+    notes: tuple[str, ...] = ()
+
+
+OnWindow = Callable[[str, str, int, int], None]
+"""Called as (member, case, done, total) before each batch of windows."""
+
+
+def begin_round(
+    project: Project, members: Sequence[Member], *, variant: Variant | None = None, new: bool = False
+) -> RoundBegun:
+    """The round that these networks pre-label: the current one where it is theirs, else the next.
+
+    By default a single network is asked a second time with its windows elsewhere, and several are asked once.
+
+    Raises:
+        AmosError: the current round was begun with other networks and has not been retrained from.
+    """
+    records = tuple(member.record() for member in members)
+    chosen: Variant = variant or ("windows" if len(members) == 1 else "none")
+    with project.locked():
+        state = state_of(project)
+        if state.rounds and not new and state.round not in state.retrained:
+            current = state.rounds[-1]
+            if [m.weights_sha256 for m in current.members] != [m.weights_sha256 for m in records] or (
+                variant is not None and variant != current.variant
+            ):
+                raise AmosError(
+                    f"round {current.round} was begun with {', '.join(m.name for m in current.members)} or other "
+                    "settings; go on without naming networks, or begin another round with --new-round"
+                )
+            return current
+        begun = RoundBegun(round=state.round + 1, members=records, variant=chosen)
+        project.add(begun)
+    return begun
+
+
+def open_cases(project: Project, state: ProjectState) -> list[CaseState]:
+    """The cases that the networks shall draw: those not complete, in nobody's hands and not waiting for review."""
+    return [s for s in state.cases.values() if s.stage in ("not pre-labelled", "waiting", "done") and not s.complete]
+
+
+def prelabel_round(
+    project: Project,
+    begun: RoundBegun,
+    members: Sequence[Member],
+    *,
+    inference: Callable[[Member], InferenceSettings],
+    device: str = "cpu",
+    on_window: OnWindow | None = None,
+) -> Iterator[Done]:
+    """Pre-label all open cases; a case that fails is said, and the others go on. Files that people changed are kept."""
+    state = state_of(project)
+    open_states = open_cases(project, state)
+    cases = {c.case: c for c in project.unlabelled}
+    kept, wanted, refused = _sorted_out(project, begun, open_states)
+    yield from kept
+    yield from refused
+    failed: dict[str, str] = {}
+    notes: dict[str, tuple[str, ...]] = {}
+    can_draw = {label for member in members for label in member.model.organs}
+    organs = {o: name for o, name in project.cohort.organs.items() if o in can_draw & set(project.settings.organs)}
+    drawings = list(_drawings(project.round(begun.round) / "members", begun, members, inference))
+    for name, folder, member, settings in drawings:
+        scans = [Scan(c, cases[c].image, cases[c].modality) for c in wanted if c not in failed]
+
+        def told(scan: Scan, done: int, total: int, name: str = name) -> None:
+            if on_window is not None:
+                on_window(name, scan.name, done, total)
+
+        for outcome in predict_scans(member.model, scans, folder, Wanted(settings, device), on_window=told):
+            if outcome.state == "failed":
+                failed[outcome.scan.name] = outcome.notes[0]
+            elif outcome.notes:
+                notes[outcome.scan.name] = outcome.notes
+    for name in wanted:
+        if name in failed:
+            yield Done(name, "failed", notes=(failed[name],))
+            continue
+        try:
+            drawn = [folder / f"{name}.nii.gz" for _, folder, _, _ in drawings]
+            event = _combine(project, begun, cases[name], drawn, organs)
+        except AmosError as error:
+            yield Done(name, "failed", notes=(str(error),))
+        else:
+            yield Done(name, "drawn", event, notes.get(name, ()))
+
+
+def _sorted_out(
+    project: Project, begun: RoundBegun, states: Sequence[CaseState]
+) -> tuple[list[Done], list[str], list[Done]]:
+    """Cases whose pre-label is there, those to draw, and those whose pre-label somebody has drawn in."""
+    kept: list[Done] = []
+    wanted: list[str] = []
+    refused: list[Done] = []
+    for state in states:
+        file = project.prelabel(begun.round, state.case)
+        event = state.prelabelled.get(begun.round)
+        if not file.is_file() or event is None:  # a file without an event: killed between the two
+            wanted.append(state.case)
+        elif sha256_of_file(file) == event.sha256:
+            kept.append(Done(state.case, "kept", event))
+        else:
+            refused.append(Done(state.case, "failed", notes=(changed_by_hand(project, file),)))
+    return kept, wanted, refused
+
+
+def changed_by_hand(project: Project, file: Path) -> str:
+    """The sentence about a pre-label that is no longer what the networks drew."""
+    return (
+        f"{file.relative_to(project.path)}: was changed after it was drawn, and is left as it is; move it to "
+        "work/NAME/ if somebody corrected it there, then 'amos-fl annotate start' draws the pre-label again"
+    )
+
+
+def _drawings(
+    folder: Path, begun: RoundBegun, members: Sequence[Member], inference: Callable[[Member], InferenceSettings]
+) -> Iterator[tuple[str, Path, Member, InferenceSettings]]:
+    """Who draws into which folder: every member, then their variants. In a tie of the vote the first one counts."""
+    for member in members:
+        yield member.name, folder / member.name, member, inference(member)
+    if begun.variant == "none":
+        return
+    for member in members:
+        name = f"{member.name}-{begun.variant}"
+        yield name, folder / name, member, _varied(inference(member), begun.variant)
+
+
+def _varied(settings: InferenceSettings, variant: Variant) -> InferenceSettings:
+    """The settings of the second question. Windows that overlap by half as much lie elsewhere and see other context."""
+    if variant == "mirror":
+        return settings.model_copy(update={"mirror": not settings.mirror})
+    return settings.model_copy(update={"overlap": settings.overlap / 2 if settings.overlap > 0 else 0.5})
+
+
+def _combine(
+    project: Project, begun: RoundBegun, case: Case, drawn: Sequence[Path], organs: dict[int, str]
+) -> PreLabelled:
+    """Write the pre-label of a case from what was drawn of it, with its need over `organs`; enter it in the ledger."""
+    every = project.cohort.organs
+    volumes = [read_label(path, every) for path in drawn]
+    label = vote([volume.array for volume in volumes])
+    voxel_ml = float(np.prod(volumes[0].spacing_mm)) / 1000
+    expected = [o for o in reported_organs(every, case.modality) if o in organs]
+    need = need_of(label, [volume.array for volume in volumes], voxel_ml, organs, expected)
+    file = project.prelabel(begun.round, case.case)
+    with project.locked():
+        if file.exists():  # written by a start that was killed, or changed since: kept where it isn't the same
+            aside = file.with_name(f".{file.name}")
+            write_label(aside, label, case.image)
+            same = sha256_of_file(aside) == sha256_of_file(file)
+            aside.unlink()
+            if not same:
+                raise AmosError(changed_by_hand(project, file))
+        else:
+            write_label(file, label, case.image)
+        file.chmod(0o444)
+        event = PreLabelled(round=begun.round, case=case.case, sha256=sha256_of_file(file), need=need)
+        project.add(event)
+    return event

@@ -1,0 +1,163 @@
+"""The folder of a labelling project.
+
+project.json                     what is asked of every case
+cohort.csv                       all cases, labelled and not (organs.csv where the organs are not AMOS's)
+ledger.jsonl                     what happened, one line per event
+rounds/round_01/prelabels/       what the networks drew, one NIfTI per case; members/ what each of them drew
+rounds/round_01/labels/          the corrected label maps as they went into training; cohort.csv; runs/ the trainings
+work/NAME/                       the working copies of one person; theirs alone
+versions/CASE/                   every correction that was imported, never changed again
+"""
+
+import fcntl
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from amos_fl.annotate.ledger import Event, append_events, read_events
+from amos_fl.cohort.table import Case, Cohort, read_cohort, write_cohort
+from amos_fl.errors import AmosError
+from amos_fl.files import write_json
+
+SETTINGS = "project.json"
+
+
+class ProjectSettings(BaseModel):
+    """The organs that are looked for in every case (label values), and the tolerance of the NSD in mm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    organs: tuple[int, ...]
+    tolerance_mm: float = 1.0
+
+
+@dataclass(frozen=True)
+class Project:
+    """A labelling project by the names of its files."""
+
+    path: Path
+    settings: ProjectSettings
+    cohort: Cohort
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "ledger.jsonl"
+
+    def events(self) -> list[Event]:
+        return read_events(self.ledger)
+
+    def add(self, *events: Event) -> None:
+        """Append to the ledger; call it within `locked`."""
+        append_events(self.ledger, events)
+
+    def case(self, name: str) -> Case:
+        """A case by its name.
+
+        Raises:
+            AmosError: the cohort has no such case, or it was labelled before.
+        """
+        for case in self.cohort.cases:
+            if case.case == name:
+                if case.label is not None:
+                    raise AmosError(f"{name}: has a label map in the cohort already; this project labels the others")
+                return case
+        raise AmosError(f"{name}: no such case in {self.path / 'cohort.csv'}; a file is named after its case")
+
+    @property
+    def unlabelled(self) -> tuple[Case, ...]:
+        return tuple(case for case in self.cohort.cases if case.label is None)
+
+    def round(self, number: int) -> Path:
+        return self.path / "rounds" / f"round_{number:02d}"
+
+    def prelabel(self, number: int, case: str) -> Path:
+        return self.round(number) / "prelabels" / f"{case}.nii.gz"
+
+    def working_copy(self, by: str, case: str) -> Path:
+        return self.path / "work" / by / f"{case}.nii.gz"
+
+    def versions(self, case: str) -> Path:
+        return self.path / "versions" / case
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Wait until no other process changes the project, and keep them out; a kill opens the lock."""
+        with _lock(self.path / ".lock", wait=True):
+            yield
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Keep a second `what` (a command that takes long) from working here at the same time.
+
+        Raises:
+            AmosError: one is at work already.
+        """
+        try:
+            with _lock(self.path / f".{what}.lock", wait=False):
+                yield
+        except BlockingIOError:
+            raise AmosError(f"{self.path}: another 'annotate {what}' is at work here; wait for it") from None
+
+
+@contextmanager
+def _lock(path: Path, *, wait: bool) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
+def open_project(path: Path) -> Project:
+    """The project in a folder.
+
+    Raises:
+        AmosError: there is none, or its settings or its cohort are damaged.
+    """
+    if not (path / SETTINGS).is_file():
+        raise AmosError(f"{path}: holds no labelling project; begin one with 'amos-fl annotate start'")
+    try:
+        settings = ProjectSettings.model_validate(json.loads((path / SETTINGS).read_text(encoding="utf-8")))
+    except (ValueError, ValidationError):
+        raise AmosError(f"{path / SETTINGS}: is damaged; restore it from a copy") from None
+    return Project(path, settings, read_cohort(path / "cohort.csv"))
+
+
+def create_project(path: Path, cohort: Cohort, organs: Iterable[int], tolerance_mm: float = 1.0) -> Project:
+    """A new project over a cohort, of which it keeps a copy; scans and labels stay where they are.
+
+    Raises:
+        AmosError: the folder is not empty, or every case has a label.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise AmosError(f"{path}: is not an empty folder; name a new one for the project")
+    if all(case.label is not None for case in cohort.cases):
+        raise AmosError("every case of the cohort has a label map; list the scans to label with an empty 'label'")
+    if tolerance_mm < 0:
+        raise AmosError(f"--tolerance-mm {tolerance_mm:g}: must be 0 mm or more")
+    path.mkdir(parents=True, exist_ok=True)
+    settings = ProjectSettings(organs=tuple(sorted(set(organs))), tolerance_mm=tolerance_mm)
+    write_cohort(cohort, path / "cohort.csv")
+    # Last, because its presence says that the folder is a project.
+    write_json(path / SETTINGS, settings.model_dump(mode="json"))
+    return open_project(path)
+
+
+def extend_project(project: Project, cohort: Cohort) -> tuple[Project, list[str]]:
+    """The project with the cases of `cohort` that it did not have, and their names.
+
+    Raises:
+        AmosError: other organs, or a case that is another scan here.
+    """
+    if cohort.organs != project.cohort.organs:
+        raise AmosError("this cohort has other organs than the project; begin a project of its own for it")
+    known = {case.case: case for case in project.cohort.cases}
+    for case in cohort.cases:
+        if case.case in known and case.image.resolve() != known[case.case].image.resolve():
+            raise AmosError(f"{case.case}: is {known[case.case].image} in this project; give the new scan another name")
+    new = [case for case in cohort.cases if case.case not in known]
+    if new:
+        write_cohort(Cohort((*project.cohort.cases, *new), project.cohort.organs), project.path / "cohort.csv")
+    return open_project(project.path), [case.case for case in new]

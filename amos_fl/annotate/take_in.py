@@ -1,0 +1,216 @@
+"""Corrections into the project: checked, measured, and kept as versions that nothing ever replaces."""
+
+import re
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from amos_fl.annotate.colours import SLICER
+from amos_fl.annotate.compose import basis
+from amos_fl.annotate.corrections import SAVE_AGAIN, changed_organs, changes, read_correction, renumbered
+from amos_fl.annotate.hand_out import checked_name
+from amos_fl.annotate.ledger import Imported, Role, now
+from amos_fl.annotate.project import Project
+from amos_fl.annotate.state import CaseState, state_of
+from amos_fl.cohort.wording import counted
+from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_file, whole_file
+from amos_fl.metrics.pairs import SUFFIXES, case_of
+from amos_fl.volumes.nifti import read_label
+
+_SWAPPED = 2
+"""As many organs may change their label at once: two kidneys that were mixed up."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Who brings corrections, and what of them counts. `organs` None: those that are to be looked at in the case."""
+
+    by: str
+    role: Role
+    organs: tuple[int, ...] | None = None
+    allow_empty: bool = False
+    relabelled: bool = False
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of a file. `note` says why it was `refused` or left as it is."""
+
+    file: Path
+    state: Literal["imported", "known", "untouched", "refused"]
+    event: Imported | None = None
+    note: str = ""
+
+
+def files_of(project: Project, by: str) -> list[Path]:
+    """A person's working copies, by name.
+
+    Raises:
+        AmosError: there is none.
+    """
+    folder = project.path / "work" / checked_name(by)
+    files = sorted(f for f in folder.glob("*") if f.name.endswith(SUFFIXES) and not f.name.startswith("."))
+    if not files:
+        raise AmosError(f"{folder}: holds no NIfTI file; take a case with 'amos-fl annotate next', or name the files")
+    return files
+
+
+def take_in(project: Project, file: Path, question: Question, *, named: bool, case: str | None = None) -> Taken:
+    """Import one file. Its case is that of its name, or `case`.
+
+    A file that is still as it was handed out is a correction (nothing was to be corrected) where the user `named` it,
+    and `untouched` where the whole working folder is imported. The same file twice is `known`.
+
+    Returns `refused` with the reason where it cannot be taken: what a person drew stays where it is.
+    """
+    checked_name(question.by)
+    try:
+        with project.locked():
+            return _take_in(project, file, question, named, case or case_of(file))
+    except AmosError as error:
+        return Taken(file, "refused", note=str(error))
+
+
+def _take_in(project: Project, file: Path, question: Question, named: bool, name: str) -> Taken:
+    case = project.case(name)
+    state = state_of(project).cases[name]
+    if not file.is_file():
+        raise AmosError(f"{file}: no such file")
+    if not file.name.lower().endswith(SUFFIXES):
+        raise AmosError(f"{file.name}: is no NIfTI file by its name; {SAVE_AGAIN} ({' or '.join(SUFFIXES)})")
+    sha256 = sha256_of_file(file)
+    for version in state.versions:
+        if (version.sha256, version.by, version.role) == (sha256, question.by, question.role):
+            return Taken(file, "known", version, f"is version {version.version} already")
+    hand = state.in_hand
+    if hand is not None and hand.by != question.by:
+        raise AmosError(
+            f"{name}: is with {hand.by}, so a correction by {question.by} is not taken; {hand.by} imports "
+            f"theirs first, or gives it back: amos-fl annotate release {project.path} {name} --by {hand.by}"
+        )
+    given = next((event for event in reversed(state.handed) if event.by == question.by), None)
+    if not named and given is not None and given.sha256 == sha256:
+        return Taken(file, "untouched", note="is as it was handed out; name the file if nothing is to be corrected")
+    round_number, versions = _began_from(state, question)
+    organs = _organs(project, state, question)
+    correction = read_correction(file, case, project.cohort.organs)
+    before = basis(project, case, state, round_number, versions)
+    if before.any() and not correction.array.any() and not question.allow_empty:
+        raise AmosError(
+            f"{file.name}: nothing is drawn in it, though the person began from a map with organs; save the "
+            "segmentation again, or say --allow-empty"
+        )
+    moved = renumbered(before, correction.array)
+    if len(moved) > _SWAPPED and not question.relabelled:
+        told = ", ".join(f"{organ} where {was} was" for organ, was in moved.items())
+        raise AmosError(
+            f"{file.name}: its labels look numbered anew ({told}); export with the colour table {SLICER}, or say "
+            "--relabelled if that is meant"
+        )
+    prelabel = read_label(project.prelabel(round_number, name), project.cohort.organs).array
+    spacing, tolerance = correction.spacing_mm, project.settings.tolerance_mm
+    others = tuple(organ for organ in changed_organs(before, correction.array) if organ not in organs)
+    minutes = (now() - given.time).total_seconds() / 60 if hand is not None and given is not None else None
+    event = Imported(
+        round=round_number,
+        case=name,
+        version=_next_version(project, state),
+        by=question.by,
+        role=question.role,
+        organs=organs,
+        file="",
+        sha256=sha256,
+        began_from=f"pre-label and {counted(versions, 'version')}" if versions else "pre-label",
+        change=changes(before, correction.array, spacing, organs, tolerance),
+        from_prelabel=changes(prelabel, correction.array, spacing, organs, tolerance),
+        not_used=others,
+        minutes=None if minutes is None else round(minutes, 1),
+        comment=question.comment,
+    )
+    kept = _keep(project, file, event)
+    event = event.model_copy(update={"file": kept.relative_to(project.path).as_posix()})
+    project.add(event)
+    return Taken(file, "imported", event)
+
+
+def _began_from(state: CaseState, question: Question) -> tuple[int, int]:
+    """The round and the number of versions from which this person began."""
+    hand = state.in_hand
+    if hand is not None:
+        if hand.role != question.role:
+            raise AmosError(f"{state.case}: was handed to {hand.by} as {hand.role}; import it with --role {hand.role}")
+        return hand.round, hand.versions
+    if state.latest is None:
+        raise AmosError(f"{state.case}: has no pre-label to compare with; run 'amos-fl annotate start' first")
+    return state.latest.round, len(state.versions)
+
+
+def _organs(project: Project, state: CaseState, question: Question) -> tuple[int, ...]:
+    """The organs that the person answers for.
+
+    By default for a junior all that are looked for and no senior has reviewed, for a senior those that wait for review,
+    or all where none do.
+    """
+    owners = state.owners()
+    if question.organs is None:
+        reviewed = set(state.annotated("senior"))
+        organs = tuple(o for o in project.settings.organs if o not in reviewed)
+        if question.role == "senior":
+            organs = state.annotated("junior") or project.settings.organs
+    else:
+        organs = tuple(sorted(set(question.organs)))
+    names = project.cohort.organs
+    if not organs:
+        raise AmosError(f"{state.case}: a senior has reviewed all its organs; a senior may correct it again")
+    for organ in organs:
+        owner = owners.get(organ)
+        if question.role == "junior" and owner is not None and owner.role == "senior":
+            raise AmosError(
+                f"{state.case}: {names[organ]} was reviewed by {owner.by} (senior), so a junior's correction of it "
+                "is not taken; leave it out with --organs"
+            )
+        if question.role == "senior" and owner is not None and (owner.by, owner.role) == (question.by, "junior"):
+            raise AmosError(f"{state.case}: {names[organ]} was corrected by {question.by}; another person reviews it")
+    return organs
+
+
+def _next_version(project: Project, state: CaseState) -> int:
+    """One more than any version in the ledger or on the disk: a kill between the two leaves a file behind."""
+    pattern = re.compile(r"_v(\d+)_")
+    on_disk = [int(m[1]) for f in project.versions(state.case).glob("*") if (m := pattern.search(f.name))]
+    return max([0, *on_disk, *(version.version for version in state.versions)]) + 1
+
+
+def _keep(project: Project, file: Path, event: Imported) -> Path:
+    suffix = next(s for s in SUFFIXES if file.name.lower().endswith(s))
+    kept = project.versions(event.case) / f"{event.case}_v{event.version:02d}_{event.role}_{event.by}{suffix}"
+    with whole_file(kept) as beside:
+        shutil.copyfile(file, beside)
+        if sha256_of_file(beside) != event.sha256:
+            raise AmosError(f"{file.name}: was changed while it was being read; save it, and import it again")
+        beside.chmod(0o444)
+    return kept
+
+
+def named_files(paths: Sequence[Path], cases: Collection[str]) -> list[Path]:
+    """The files to import: those named, and those of folders that are called after a case.
+
+    Raises:
+        AmosError: no such file, or a folder in which no file is called after a case.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = [f for f in sorted(path.iterdir()) if f.name.endswith(SUFFIXES) and case_of(f) in cases]
+            if not inside:
+                raise AmosError(f"{path}: holds no file that is called after a case, such as {min(cases)}.nii.gz")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise AmosError(f"{path}: no such file or folder")
+    return found

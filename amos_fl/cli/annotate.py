@@ -1,0 +1,359 @@
+"""`amos-fl annotate`: scans labelled as AMOS was, by networks first and by people after them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from amos_fl.cli.options import DeviceOption, SetOption, StoreOption
+from amos_fl.cohort.wording import counted
+from amos_fl.errors import AmosError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from amos_fl.annotate.hand_out import InHand
+    from amos_fl.annotate.members import Member
+    from amos_fl.annotate.project import Project
+    from amos_fl.annotate.take_in import Taken
+    from amos_fl.runs.model import InferenceSettings
+
+annotate_app = typer.Typer(
+    help="Label scans: a network pre-labels, people correct, the next network learns from them.", no_args_is_help=True
+)
+ProjectArgument = Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder of the labelling project.")]
+ByOption = Annotated[str, typer.Option("--by", help="Who: a name or an id, as it stands in the ledger.")]
+RoleOption = Annotated[
+    Literal["junior", "senior"], typer.Option("--role", help="A junior corrects; a senior reviews what a junior drew.")
+]
+OrgansOption = Annotated[
+    str | None, typer.Option("--organs", help="Organs by name or label value, separated by commas; default: all.")
+]
+
+
+_ASKED = {
+    "none": "",
+    "windows": ", asked twice, with windows placed differently",
+    "mirror": ", asked twice, also mirrored",
+}
+
+
+def _console() -> "Console":
+    from amos_fl.cli.progress import plain_console
+
+    return plain_console()
+
+
+def _organs(text: str | None, known: dict[int, str]) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    from amos_fl.metrics.rules import organ_called
+
+    words = [word for word in text.split(",") if word.strip()]
+    if not words:
+        raise AmosError(f"--organs {text!r}: names no organ; give names or label values")
+    return tuple(sorted({organ_called(word, known, "--organs") for word in words}))
+
+
+@annotate_app.command()
+def start(
+    project: ProjectArgument,
+    run: Annotated[
+        list[str] | None,
+        typer.Option("--run", help="A finished run, its model/, or RUN@ROUND; several make an ensemble."),
+    ] = None,
+    cohort: Annotated[
+        Path | None,
+        typer.Option(help="A new project: the cohort whose unlabelled cases are labelled. Later: more cases."),
+    ] = None,
+    organs: OrgansOption = None,
+    variant: Annotated[
+        Literal["windows", "mirror", "none"] | None,
+        typer.Option(help="How a network is asked twice, to see where it is unsure; default: windows for one network."),
+    ] = None,
+    new_round: Annotated[bool, typer.Option("--new-round", help="Begin another round with these networks.")] = False,
+    tolerance_mm: Annotated[float, typer.Option(help="A new project: the tolerance of the NSD.")] = 1.0,
+    device: DeviceOption = None,
+    overlap: Annotated[float | None, typer.Option(help="Of windows, from 0 to below 1; default: the run's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows at a time; default: the run's.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the run's.")] = None,
+) -> None:
+    """Pre-label the unlabelled scans, or go on where that was interrupted. Exit code 2 when one could not be done."""
+    from amos_fl.annotate.colours import write_colours
+    from amos_fl.annotate.members import read_members, recorded_members
+    from amos_fl.annotate.prelabel import begin_round, prelabel_round
+    from amos_fl.annotate.state import state_of
+    from amos_fl.cli.progress import Progress
+    from amos_fl.device import device_named
+    from amos_fl.runs.model import inference_settings
+
+    opened = _opened(project, run, cohort, organs, tolerance_mm)
+    console = _console()
+    with opened.alone("start"):
+        members = read_members(run, opened.cohort) if run else None
+        if members is None:
+            state = state_of(opened)
+            if not state.rounds:
+                raise AmosError("name the network that pre-labels, with --run RUN")
+            if state.round in state.retrained:
+                members = read_members([str(path) for path in state.retrained[state.round].runs], opened.cohort)
+            else:
+                members = recorded_members(state.rounds[-1].members, opened.cohort)
+        begun = begin_round(opened, members, variant=variant, new=new_round)
+        write_colours(opened.path, opened.cohort.organs)
+        if any(member.model.synthetic for member in members):
+            console.print(
+                "these networks were trained on a synthetic phantom; what they draw says nothing about patients"
+            )
+        drawn = " and ".join([f"{member.name} (round {member.model.round})" for member in members])
+        console.print(f"round {begun.round}: pre-labels by {drawn}" + _ASKED[begun.variant])
+
+        def inference(member: "Member") -> "InferenceSettings":
+            return inference_settings(member.model, overlap=overlap, batch_size=batch_size, threads=threads)
+
+        counts = {"drawn": 0, "kept": 0, "failed": 0}
+        with Progress() as progress:
+            for done in prelabel_round(
+                opened,
+                begun,
+                members,
+                inference=inference,
+                device=device_named(device or "auto"),
+                on_window=lambda member, case, number, total: progress.show(f"{member}: {case}", number, total),
+            ):
+                counts[done.state] += 1
+                for note in done.notes:
+                    warning = "" if done.state == "failed" else "warning: "
+                    typer.echo(f"amos-fl: {warning}{note}", err=True)
+                if done.state == "drawn" and done.event is not None:
+                    console.print(f"{done.case}: need {done.event.need.score:.2f}", soft_wrap=True)
+    splits = [case.split for case in opened.unlabelled]
+    console.print(
+        f"{counted(len(splits), 'case')} without a label: {counts['drawn']} pre-labelled, "
+        f"{counts['kept']} there already, {counts['failed']} failed",
+        soft_wrap=True,
+    )
+    if scored := len(splits) - splits.count("train"):
+        console.print(
+            f"note: {scored} of them are not in split train, so they will be scored and never trained on; scores on "
+            "labels that began as a network's favour networks like it",
+            soft_wrap=True,
+        )
+    console.print(
+        f"now: amos-fl annotate queue {project}, then amos-fl annotate next {project} --by NAME --role junior"
+    )
+    if counts["failed"]:
+        raise typer.Exit(2)
+
+
+def _opened(path: Path, run: list[str] | None, cohort: Path | None, organs: str | None, tolerance: float) -> "Project":
+    """The project, made or enlarged where a cohort is given."""
+    from amos_fl.annotate.members import read_members
+    from amos_fl.annotate.project import SETTINGS, create_project, extend_project, open_project
+    from amos_fl.cohort.table import read_cohort
+
+    if (path / SETTINGS).is_file():
+        project = open_project(path)
+        asked = _organs(organs, project.cohort.organs)
+        if asked is not None and asked != project.settings.organs:
+            named = ", ".join(project.cohort.organs[organ] for organ in project.settings.organs)
+            raise AmosError(f"--organs: this project looks for {named}; begin another one for other organs")
+        if cohort is None:
+            return project
+        with project.locked():
+            extended, new = extend_project(project, read_cohort(cohort))
+        typer.echo(f"{counted(len(new), 'new case')} in the project")
+        return extended
+    if cohort is None:
+        raise AmosError(f"{path}: holds no labelling project; begin one with --cohort COHORT and --run RUN")
+    if not run:
+        raise AmosError("name the network that pre-labels, with --run RUN")
+    everyone = read_cohort(cohort)
+    read_members(run, everyone)  # before anything is written
+    return create_project(path, everyone, _organs(organs, everyone.organs) or tuple(everyone.organs), tolerance)
+
+
+@annotate_app.command()
+def queue(
+    project: ProjectArgument,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many to show.")] = 20,
+    role: Annotated[Literal["junior", "senior"], typer.Option("--role", help="Whose queue.")] = "junior",
+) -> None:
+    """The cases that wait, those in the greatest need of correction first, each with its reasons."""
+    from amos_fl.annotate.hand_out import TAKES
+    from amos_fl.annotate.project import open_project
+    from amos_fl.annotate.state import state_of
+    from amos_fl.cli.annotate_tables import show_queue
+
+    opened = open_project(project)
+    console = _console()
+    waiting = state_of(opened).queue(TAKES[role])
+    if not waiting:
+        console.print(f"nothing waits for a {role}; see amos-fl annotate status {project}", soft_wrap=True)
+        return
+    show_queue(console, opened, waiting[:count])
+    if len(waiting) > count:
+        console.print(f"and {len(waiting) - count} more; show them with --count {len(waiting)}")
+
+
+@annotate_app.command("next")
+def next_case(
+    project: ProjectArgument,
+    by: ByOption,
+    role: RoleOption,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many cases to have in hand.")] = 1,
+    case: Annotated[list[str] | None, typer.Option("--case", help="This case instead of the queue's next.")] = None,
+) -> None:
+    """Take the next case of the queue: its working copy, why it needs correction, and how to open it."""
+    from amos_fl.annotate.hand_out import hand_out
+    from amos_fl.annotate.project import open_project
+
+    opened = open_project(project)
+    handed = hand_out(opened, by, role, count=count, wanted=tuple(case or ()))
+    console = _console()
+    if not handed:
+        console.print(f"nothing waits for a {role}; see amos-fl annotate status {project}", soft_wrap=True)
+        return
+    for one in handed:
+        _show_in_hand(console, opened, one)
+    console.print(f"when done: amos-fl annotate import {project} --by {by} --role {role}", soft_wrap=True)
+
+
+def _show_in_hand(console: "Console", project: "Project", one: "InHand") -> None:
+    from shlex import quote
+
+    from amos_fl.annotate.colours import ITK_SNAP
+
+    scan, label = quote(str(one.case.image)), quote(str(one.file))
+    console.print(f"{one.case.case}: {'yours now' if one.new else 'in your hands already'}", soft_wrap=True)
+    for reason in one.reasons or ("nothing stands out",):
+        console.print(f"  - {reason}", soft_wrap=True)
+    for version in one.state.versions:
+        named = ", ".join(project.cohort.organs[organ] for organ in version.organs)
+        said = f': "{version.comment}"' if version.comment else ""
+        console.print(f"  - version {version.version} by {version.by} ({version.role}): {named}{said}", soft_wrap=True)
+    colours = quote(str(project.path / ITK_SNAP))
+    console.print(f"  ITK-SNAP:  itksnap -g {scan} -s {label} -l {colours}", soft_wrap=True)
+    console.print(f"  3D Slicer: open {scan}, then {label} as a segmentation; save it to the same file", soft_wrap=True)
+
+
+@annotate_app.command()
+def release(
+    project: ProjectArgument, case: Annotated[str, typer.Argument(help="The case to give back.")], by: ByOption
+) -> None:
+    """Give a case back to the queue. What was drawn in its working copy stays there."""
+    from amos_fl.annotate.hand_out import release as give_back
+    from amos_fl.annotate.project import open_project
+
+    changed = give_back(open_project(project), case, by)
+    console = _console()
+    console.print(f"{case}: waits again")
+    if changed is not None:
+        console.print(f"note: {changed} holds changes that were never imported; they stay there", soft_wrap=True)
+
+
+@annotate_app.command("import")
+def import_files(
+    project: ProjectArgument,
+    by: ByOption,
+    role: RoleOption,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE...]", help="Corrections or folders of them; default: work/NAME/."),
+    ] = None,
+    organs: OrgansOption = None,
+    case: Annotated[str | None, typer.Option(help="The case of a file that is not called after it.")] = None,
+    comment: Annotated[str, typer.Option(help="Said to whoever has the case next, and kept.")] = "",
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Take a file in which nothing is drawn.")] = False,
+    relabelled: Annotated[
+        bool, typer.Option("--relabelled", help="Take a file in which three or more organs changed their label.")
+    ] = False,
+) -> None:
+    """Check, measure and keep what somebody corrected. Exit code 2 when a file was refused."""
+    from amos_fl.annotate.project import open_project
+    from amos_fl.annotate.take_in import Question, files_of, named_files, take_in
+
+    opened = open_project(project)
+    question = Question(by, role, _organs(organs, opened.cohort.organs), allow_empty, relabelled, comment)
+    found = named_files(files, {c.case for c in opened.unlabelled}) if files else files_of(opened, by)
+    if case is not None and len(found) != 1:
+        raise AmosError(f"--case {case}: names the case of one file; give that file alone")
+    named = {file.resolve() for file in files or ()}
+    console = _console()
+    states = {"imported": 0, "known": 0, "untouched": 0, "refused": 0}
+    for file in found:
+        taken = take_in(opened, file, question, named=file.resolve() in named, case=case)
+        states[taken.state] += 1
+        _show_taken(console, opened, taken)
+    parts = [f"{number} {state}" for state, number in states.items() if number or state == "imported"]
+    console.print(f"{counted(len(found), 'file')}: {', '.join(parts)}", soft_wrap=True)
+    if states["refused"]:
+        raise typer.Exit(2)
+
+
+def _show_taken(console: "Console", project: "Project", taken: "Taken") -> None:
+    from amos_fl.cli.annotate_tables import change_table
+
+    if taken.state == "refused":
+        typer.echo(f"amos-fl: {taken.note}", err=True)
+        return
+    if taken.state != "imported" or taken.event is None:
+        console.print(f"{taken.file.name}: {taken.note}", soft_wrap=True)
+        return
+    event, names = taken.event, project.cohort.organs
+    console.print(
+        f"{event.case}: version {event.version} by {event.by} ({event.role}), {counted(len(event.organs), 'organ')}, "
+        f"kept as {event.file}",
+        soft_wrap=True,
+    )
+    console.print(change_table(event, names))
+    if event.not_used:
+        listed = ", ".join(names[organ] for organ in event.not_used)
+        console.print(
+            f"note: {listed} changed too, and {'is' if len(event.not_used) == 1 else 'are'} not among the organs that "
+            "were annotated; kept in the version, not used for training",
+            soft_wrap=True,
+        )
+
+
+@annotate_app.command()
+def retrain(
+    project: ProjectArgument,
+    arm: Annotated[
+        Literal["federated", "centralized"] | None,
+        typer.Option(help="Per site, or pooled; default: as the network was trained."),
+    ] = None,
+    reviewed: Annotated[bool, typer.Option("--reviewed", help="Only organs that a senior has reviewed.")] = False,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Default: as the run before.")] = None,
+    local_steps: Annotated[int | None, typer.Option(min=1, help="Default: as the run before.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0, help="Default: as the run before.")] = None,
+    assignments: SetOption = None,
+    device: DeviceOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Train on from the networks of the round, on everything that people have annotated; or go on with that."""
+    from amos_fl.cli.annotate_retrain import retrain_round
+
+    flags: dict[str, Any] = {"rounds": rounds, "local_steps": local_steps, "device": device, "arm": arm}
+    if learning_rate is not None:
+        flags["training"] = {"learning_rate": learning_rate}
+    retrain_round(project, flags, assignments, reviewed=reviewed, store=store)
+
+
+@annotate_app.command()
+def status(project: ProjectArgument) -> None:
+    """How far the project has come: cases, rounds, organs and people."""
+    from amos_fl.annotate.progress import progress_of
+    from amos_fl.annotate.project import open_project
+    from amos_fl.cli.annotate_tables import show_status
+
+    show_status(_console(), progress_of(open_project(project)))
+
+
+@annotate_app.command()
+def report(project: ProjectArgument) -> None:
+    """Write report.html, and the numbers in report_data/, into the project."""
+    from amos_fl.annotate.project import open_project
+    from amos_fl.report.page import write_annotation_report
+
+    typer.echo(write_annotation_report(open_project(project)))

@@ -1,0 +1,113 @@
+"""`amos-fl annotate retrain`: the trainings of a round, from the enlarged set and the weights before."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from amos_fl.cli.running import carry_out
+from amos_fl.cli.settings import cache_folder, layers_of, refuse_settings, resolve_run, with_layers
+from amos_fl.cohort.wording import counted
+from amos_fl.errors import AmosError
+from amos_fl.runs.config import RunConfig
+
+if TYPE_CHECKING:
+    from amos_fl.annotate.members import Member
+    from amos_fl.annotate.project import Project
+    from amos_fl.annotate.state import ProjectState
+
+Layers = list[tuple[str, dict[str, Any]]]
+
+
+def retrain_round(
+    path: Path, flags: dict[str, Any], assignments: list[str] | None, *, reviewed: bool, store: Path | None
+) -> None:
+    """Begin the trainings of the current round, or go on with them; a finished round says so and does nothing."""
+    from amos_fl.annotate.ledger import Retrained
+    from amos_fl.annotate.project import open_project
+    from amos_fl.annotate.state import state_of
+    from amos_fl.runs.folder import open_run
+
+    project = open_project(path)
+    with project.alone("retrain"):
+        state = state_of(project)
+        if not state.rounds:
+            raise AmosError(f"{path}: no round was begun; pre-label with 'amos-fl annotate start' first")
+        if state.round in state.retrained:
+            runs = " ".join(map(str, state.retrained[state.round].runs))
+            typer.echo(
+                f"round {state.round} is retrained already: {runs}; begin the next: amos-fl annotate start {path}"
+            )
+            return
+        layers = layers_of(None, flags, assignments)
+        if state.round in state.retraining:
+            refuse_settings(layers, "this retraining was begun, and", "goes on with its own settings")
+            runs = state.retraining[state.round].runs
+        else:
+            runs = _begin(project, state, layers, reviewed=reviewed)
+        for run in runs:
+            folder = open_run(run)
+            if not folder.finished:
+                settings = with_layers(folder.config(), layers)
+                carry_out(run, settings, folder.cohort(), store or cache_folder() / "store")
+        with project.locked():
+            project.add(Retrained(round=state.round, runs=runs))
+    typer.echo(f"round {state.round} is retrained; begin the next with: amos-fl annotate start {path}")
+
+
+def _begin(project: "Project", state: "ProjectState", layers: Layers, *, reviewed: bool) -> tuple[Path, ...]:
+    """Write the enlarged set and the run folders; the ledger names them once they are whole."""
+    from amos_fl.annotate.enlarge import annotated_organs, enlarge
+    from amos_fl.annotate.ledger import RetrainBegun
+    from amos_fl.annotate.members import recorded_members
+    from amos_fl.files import whole_folder
+    from amos_fl.runs.folder import create_run
+
+    begun = state.rounds[-1]
+    members = recorded_members(begun.members, project.cohort)
+    with project.locked():
+        enlarge(project, state, reviewed=reviewed)
+        cohort_file = project.round(begun.round) / "cohort.csv"
+        folder = project.round(begun.round) / "runs"
+        if folder.exists():  # made by a call that was killed before it trained anything
+            shutil.rmtree(folder)
+        names = [f"round-{begun.round:02d}" + (f"-{member.name}" if len(members) > 1 else "") for member in members]
+        with whole_folder(folder) as beside:
+            for name, member in zip(names, members, strict=True):
+                settings, cohort = _settings_of(member, cohort_file.resolve(), layers)
+                create_run(beside / name, settings, cohort)
+        cases = tuple(n for n, s in state.cases.items() if annotated_organs(s, reviewed=reviewed))
+        runs = tuple((folder / name).resolve() for name in names)
+        project.add(RetrainBegun(round=begun.round, cases=cases, runs=runs))
+    organs = sum(len(annotated_organs(state.cases[name], reviewed=reviewed)) for name in cases)
+    typer.echo(
+        f"enlarged set: {counted(len(cases), 'corrected case')} with {counted(organs, 'annotated organ')} in all"
+    )
+    return runs
+
+
+def _settings_of(member: "Member", cohort_file: Path, layers: Layers) -> Any:
+    """Settings and cohort of a training that begins from a network: those of its run, with what the user changes."""
+    from amos_fl.runs.arms import centralized
+    from amos_fl.runs.model import WEIGHTS
+
+    model = member.model
+    if model.run is not None:
+        before = model.run.config()
+        base = before.model_dump(mode="json", exclude={"cohort", "start_from", "arm"})
+        was = "federated" if before.exchanges_weights else "centralized"
+    else:
+        base, was = {"model": model.architecture, "plan": model.plan.model_dump(mode="json")}, "federated"
+    asked = next((layer["arm"] for _, layer in layers if "arm" in layer), was)
+    own = {**base, "cohort": str(cohort_file), "start_from": str((model.folder / WEIGHTS).resolve()), "arm": was}
+    over = [(source, {k: v for k, v in layer.items() if k != "arm"}) for source, layer in layers]
+    settings, cohort = resolve_run([(f"the settings of {member.source}", own), *over])
+    if asked == "centralized" and was == "federated":
+        pooled = centralized(settings, cohort)
+        return pooled.config, pooled.cohort
+    return _with_arm(settings, asked), cohort
+
+
+def _with_arm(settings: RunConfig, arm: str) -> RunConfig:
+    return settings.model_copy(update={"arm": arm})
