@@ -1,0 +1,577 @@
+"""`amos-fl annotate`: what networks draw, people correct, and nothing that a person drew is ever replaced."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import ORGANS
+from labelling import OPEN, Desk, correct, draw, open_cohort, voxels
+
+from amos_fl.annotate.compose import composed
+from amos_fl.annotate.corrections import read_correction, renumbered
+from amos_fl.annotate.enlarge import enlarge
+from amos_fl.annotate.ledger import Need, PreLabelled
+from amos_fl.annotate.need import need_of, vote
+from amos_fl.annotate.prelabel import begin_round, prelabel_round
+from amos_fl.annotate.state import state_of
+from amos_fl.cohort.table import read_cohort
+from amos_fl.errors import AmosError, Interrupted
+from amos_fl.metrics import dsc, nsd
+
+
+@pytest.fixture(scope="session")
+def begun(finished_run: Path, tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with its pre-labels; not to be changed."""
+    folder = tmp_path_factory.mktemp("labelling")
+    desk = Desk(folder / "project", tiny_root)
+    cohort = open_cohort(tiny_root, folder)
+    assert desk.start("--cohort", str(cohort), "--run", str(finished_run)) == 0
+    return desk.path
+
+
+@pytest.fixture
+def desk(begun: Path, tiny_root: Path) -> Desk:
+    """A copy of the project beside it, so that its relative paths hold."""
+    number = sum(1 for _ in begun.parent.iterdir())
+    shutil.copytree(begun, begun.parent / f"copy-{number}")
+    return Desk(begun.parent / f"copy-{number}", tiny_root)
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    return captured.out + captured.err
+
+
+def all_bytes(folder: Path) -> dict[str, bytes]:
+    return {
+        str(f.relative_to(folder)): f.read_bytes()
+        for f in sorted(folder.rglob("*"))
+        if f.is_file() and f.suffix != ".lock"
+    }
+
+
+# --- pre-labels -----------------------------------------------------------------------------------
+
+
+def test_every_scan_without_a_label_gets_a_pre_label_on_its_own_grid(desk: Desk, tiny_root: Path) -> None:
+    drawn = sorted((desk.path / "rounds/round_01/prelabels").iterdir())
+    assert [file.name for file in drawn] == [f"{case}.nii.gz" for case in OPEN]
+    for file in drawn:
+        scan = nib.Nifti1Image.from_filename(tiny_root / "images" / file.name)
+        label = nib.Nifti1Image.from_filename(file)
+        np.testing.assert_array_equal(label.affine, scan.affine)
+        assert label.shape == scan.shape
+        assert set(np.unique(voxels(file))) <= {0, *ORGANS}
+    assert any(voxels(file).any() for file in drawn)
+
+
+def test_a_second_start_changes_nothing(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    before = all_bytes(desk.path)
+    assert desk.start() == 0
+    assert "0 pre-labelled, 3 there already" in capsys.readouterr().out
+    assert all_bytes(desk.path) == before
+
+
+def test_a_start_that_was_interrupted_goes_on_where_it_was(
+    finished_run: Path, begun: Path, tiny_root: Path, tmp_path: Path
+) -> None:
+    from amos_fl.annotate.members import read_members
+    from amos_fl.annotate.project import create_project
+
+    project = create_project(tmp_path / "p", read_cohort(open_cohort(tiny_root, tmp_path)), ORGANS)
+    members = read_members([str(finished_run)], project.cohort)
+    round_ = begin_round(project, members)
+
+    def stop(member: str, case: str, done: int, total: int) -> None:
+        if case == OPEN[1]:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        list(prelabel_round(project, round_, members, inference=lambda m: m.model.inference, on_window=stop))
+    first = next(project.round(1).glob(f"members/*/{OPEN[0]}.nii.gz"))
+    before = first.stat().st_mtime_ns
+    desk = Desk(project.path, tiny_root)
+    assert desk.start() == 0
+    assert first.stat().st_mtime_ns == before
+    for case in OPEN:
+        assert (
+            project.prelabel(1, case).read_bytes() == (begun / f"rounds/round_01/prelabels/{case}.nii.gz").read_bytes()
+        )
+
+
+def test_a_pre_label_that_was_written_but_not_entered_is_entered_by_the_next_start(desk: Desk) -> None:
+    lines = desk.project.ledger.read_text().splitlines(keepends=True)
+    desk.project.ledger.write_text("".join(lines[:-1]))
+    assert desk.start() == 0
+    again = desk.project.ledger.read_text().splitlines()
+    old, new = json.loads(lines[-1]), json.loads(again[-1])
+    assert {**old, "time": None} == {**new, "time": None}
+
+
+def test_a_pre_label_in_which_somebody_drew_is_kept_and_named(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    file = desk.project.prelabel(1, OPEN[0])
+    file.chmod(0o644)
+    correct(file, desk.truth(OPEN[0]), (1,))
+    drawn = file.read_bytes()
+    assert desk.start() == 2
+    assert "was changed after it was drawn, and is left as it is; move it to work/NAME/" in said(capsys)
+    assert desk.do("next", "--by", "anna", "--role", "junior", "--case", OPEN[0]) == 2
+    assert file.read_bytes() == drawn
+
+
+def test_an_ensemble_votes_and_ties_go_to_the_first() -> None:
+    a, b, c = (np.array([[[*row]]], np.uint8) for row in ((1, 1, 0), (2, 1, 2), (2, 3, 1)))
+    assert vote([a, b, c]).ravel().tolist() == [2, 1, 0]
+    assert vote([c, b]).ravel().tolist() == [2, 3, 1]
+
+
+def test_checkpoints_of_a_run_make_an_ensemble(
+    finished_run: Path, tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk = Desk(tmp_path / "p", tiny_root)
+    networks = ["--run", f"{finished_run}@1", "--run", f"{finished_run}@2"]
+    assert desk.start("--cohort", str(open_cohort(tiny_root, tmp_path)), *networks) == 0
+    assert "pre-labels by run-round-1 (round 1) and run-round-2 (round 2)" in capsys.readouterr().out
+    assert sorted(f.name for f in (desk.path / "rounds/round_01/members").iterdir()) == ["run-round-1", "run-round-2"]
+    assert desk.start("--run", f"{finished_run}@9") == 2
+    assert "no checkpoint of round 9; there are 1, 2" in said(capsys)
+    assert desk.start("--run", f"{finished_run}@2") == 2
+    assert "round 1 was begun with run-round-1, run-round-2" in said(capsys)
+
+
+# --- the queue ------------------------------------------------------------------------------------
+
+
+def blobs(*boxes: tuple[int, slice, slice, slice]) -> np.ndarray:
+    label = np.zeros((40, 40, 40), np.uint8)
+    for organ, *box in boxes:
+        label[tuple(box)] = organ
+    return label
+
+
+def test_need_grows_with_disagreement_implausible_volumes_and_broken_pieces() -> None:
+    organs = {1: "spleen", 2: "liver"}
+    few, many = slice(2, 8), slice(10, 30)
+    spleen, liver = (1, few, few, few), (2, many, many, many)
+    whole = blobs(spleen, liver)
+    assert need_of(whole, [whole, whole], 0.2, organs, [1, 2]) == Need(disagreement=0, implausible=0, broken=0)
+
+    shifted = blobs((1, slice(5, 11), slice(2, 8), slice(2, 8)), liver)
+    apart = need_of(whole, [whole, shifted], 0.2, organs, [1, 2])
+    assert apart.disagreement == pytest.approx((1 - dsc(whole == 1, shifted == 1)) / 2)
+    assert apart.reasons == ("the 2 predictions disagree: DSC 0.75 between them, least spleen 0.50, liver 1.00",)
+
+    small = need_of(whole, [whole], 0.01, organs, [1, 2])
+    assert small.implausible == 1
+    assert "implausible volume: spleen of 2.16 ml (usual: 20 to 2500 ml), liver of 80 ml" in small.reasons[0]
+    assert need_of(blobs(liver), [blobs(liver)], 0.2, organs, [1, 2]).reasons == ("not drawn at all: spleen",)
+
+    torn = blobs(spleen, liver, (1, slice(34, 38), slice(34, 38), slice(34, 38)))
+    broken = need_of(torn, [torn], 0.2, organs, [1, 2])
+    assert broken.broken == 0.5
+    assert broken.reasons == ("broken: spleen (1 loose piece, 12.8 ml)",)
+
+
+def test_the_queue_begins_with_the_greatest_need_and_ties_go_by_name(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for case, part in ((OPEN[2], 0.5), (OPEN[0], 0.5), (OPEN[1], 0.7)):
+        need = Need(disagreement=part, implausible=0, broken=0, reasons=(f"made for {case}",))
+        event = state_of(desk.project).cases[case].prelabelled[1]
+        desk.project.add(PreLabelled(round=1, case=case, sha256=event.sha256, need=need))
+    assert [state.case for state in state_of(desk.project).queue("waiting")] == [OPEN[1], OPEN[0], OPEN[2]]
+    assert desk.do("queue") == 0
+    shown = capsys.readouterr().out
+    assert shown.index(f"made for {OPEN[1]}") < shown.index(f"made for {OPEN[0]}") < shown.index(f"made for {OPEN[2]}")
+    assert desk.do("next", "--by", "anna", "--role", "junior") == 0
+    shown = capsys.readouterr().out
+    assert f"{OPEN[1]}: yours now" in shown
+    assert f"made for {OPEN[1]}" in shown
+    assert desk.do("next", "--by", "ben", "--role", "junior", "-n", "2") == 0
+    assert f"{OPEN[0]}: yours now" in capsys.readouterr().out
+    assert desk.do("next", "--by", "anna", "--role", "junior") == 0
+    assert f"{OPEN[1]}: in your hands already" in capsys.readouterr().out
+    assert desk.do("next", "--by", "anna", "--role", "junior", "--case", OPEN[0]) == 2
+    assert "is with ben since" in said(capsys)
+
+
+# --- what a person drew ---------------------------------------------------------------------------
+
+
+def test_a_working_copy_with_changes_is_never_replaced(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    file = desk.take("anna", OPEN[0])
+    assert file.read_bytes() == desk.project.prelabel(1, OPEN[0]).read_bytes()
+    correct(file, desk.truth(OPEN[0]), (1,))
+    drawn = file.read_bytes()
+    assert desk.start() == 0
+    assert desk.do("release", OPEN[0], "--by", "anna") == 0
+    assert "holds changes that were never imported; they stay there" in capsys.readouterr().out
+    assert desk.do("next", "--by", "anna", "--role", "junior", "--case", OPEN[0]) == 2
+    assert "holds changes that were never imported, so it is not replaced" in said(capsys)
+    assert file.read_bytes() == drawn
+    assert desk.bring("anna") == 0
+    assert file.read_bytes() == drawn
+    assert (desk.path / desk.imports()[0].file).read_bytes() == drawn
+
+
+def test_every_import_is_a_version_of_its_own(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    file = desk.take("anna", OPEN[0])
+    contents = []
+    for organs in ((1,), (1, 2)):
+        correct(file, desk.truth(OPEN[0]), organs)
+        contents.append(file.read_bytes())
+        assert desk.bring("anna", str(file)) == 0
+    (desk.project.versions(OPEN[0]) / f"{OPEN[0]}_v03_junior_anna.nii.gz").write_bytes(b"left by a kill")
+    draw(file, desk.truth(OPEN[0]) * 0 + 1)
+    assert desk.bring("anna", str(file)) == 0
+    events = desk.imports()
+    assert [(event.version, event.by, event.role) for event in events] == [(n, "anna", "junior") for n in (1, 2, 4)]
+    for event, content in zip(events, contents, strict=False):
+        kept = desk.path / event.file
+        assert kept.read_bytes() == content
+        assert not kept.stat().st_mode & 0o222
+    assert (desk.project.versions(OPEN[0]) / f"{OPEN[0]}_v03_junior_anna.nii.gz").read_bytes() == b"left by a kill"
+    capsys.readouterr()
+    assert desk.bring("anna", str(file)) == 0
+    assert "is version 4 already" in capsys.readouterr().out
+    assert len(desk.imports()) == 3
+
+
+def test_a_version_that_was_changed_is_not_trained_on(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    file = desk.take("anna", OPEN[0])
+    assert desk.bring("anna", str(file)) == 0
+    kept = desk.path / desk.imports()[0].file
+    kept.chmod(0o644)
+    correct(kept, desk.truth(OPEN[0]), (1,))
+    assert desk.do("retrain") == 2
+    assert "is gone or was changed after its import; restore it from a copy" in said(capsys)
+    assert desk.start() == 0
+
+
+# --- corrections ----------------------------------------------------------------------------------
+
+
+def _shifted(file: Path) -> None:
+    affine = np.array(nib.Nifti1Image.from_filename(file).affine)
+    affine[0, 3] += 12
+    draw(file, voxels(file), affine)
+
+
+def _fractional(file: Path) -> None:
+    draw(file, voxels(file).astype(np.float32) + 0.5)
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+DAMAGES = {
+    "misaligned": (_shifted, "the correction lies 12.0 mm away from its scan; the two must share a grid: open it"),
+    "cropped": (
+        lambda f: draw(f, voxels(f)[:-1]),
+        "the correction is 23x22x20, scan 24x22x20; the two must share a grid",
+    ),
+    "unknown label": (
+        lambda f: draw(f, np.where(voxels(f) == 1, 7, voxels(f)).astype(np.uint8)),
+        "holds the label 7, which is no organ of this cohort; use the label values 1 to 2 and 0 only",
+    ),
+    "truncated": (_cut, "is truncated or damaged; open it in the viewer together with its scan, and save"),
+    "fractional": (_fractional, "holds values that are no whole numbers"),
+    "text": (lambda f: f.write_text("no NIfTI"), "is not a NIfTI file; open it in the viewer"),
+    "empty": (lambda f: draw(f, voxels(f) * 0), "nothing is drawn in it"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_correction_is_refused_with_its_reason(
+    desk: Desk, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = desk.take("anna", OPEN[0])
+    correct(file, desk.truth(OPEN[0]), (1, 2))
+    spoil, reason = DAMAGES[damage]
+    spoil(file)
+    spoiled = file.read_bytes()
+    capsys.readouterr()
+    assert desk.bring("anna") == 2
+    sentence = capsys.readouterr().err
+    assert sentence.startswith(f"amos-fl: {file.name}: ")
+    assert reason in sentence
+    assert "Traceback" not in sentence
+    assert file.read_bytes() == spoiled
+    assert desk.imports() == []
+    assert not desk.project.versions(OPEN[0]).exists()
+
+
+def test_labels_that_a_viewer_numbered_anew_are_noticed_and_two_swapped_kidneys_are_not() -> None:
+    before = np.arange(6, dtype=np.uint8)[:, None, None] * np.ones((1, 5, 5), np.uint8)
+    anew = np.array([0, 1, 2, 0, 3, 4], np.uint8)[:, None, None] * np.ones((1, 5, 5), np.uint8)
+    assert renumbered(before, anew) == {3: 4, 4: 5}
+    swapped = np.array([0, 1, 3, 2, 4, 5], np.uint8)[:, None, None] * np.ones((1, 5, 5), np.uint8)
+    assert renumbered(before, swapped) == {2: 3, 3: 2}
+    assert renumbered(before, before) == {}
+
+
+def test_one_refused_file_does_not_keep_the_others_out(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [desk.take("anna", case) for case in OPEN[:2]]
+    for file, case in zip(files, OPEN, strict=False):
+        correct(file, desk.truth(case), (1, 2))
+    _shifted(files[0])
+    assert desk.bring("anna") == 2
+    assert "2 files: 1 imported, 1 refused" in capsys.readouterr().out
+    assert [event.case for event in desk.imports()] == [OPEN[1]]
+
+
+def test_another_orientation_of_the_grid_and_a_float_file_are_the_same_correction(desk: Desk) -> None:
+    file = desk.take("anna", OPEN[0])
+    drawn = correct(file, desk.truth(OPEN[0]), (1, 2))
+    affine = nib.Nifti1Image.from_filename(file).affine
+    turned = affine @ np.array([[0, 0, -1, 23], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])
+    draw(file, drawn.transpose(1, 2, 0)[:, :, ::-1].astype(np.float32), turned)
+    read = read_correction(file, desk.project.case(OPEN[0]), ORGANS)
+    np.testing.assert_array_equal(read.array, drawn)
+
+
+def test_what_was_changed_is_measured_by_organ_and_by_person(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    file = desk.take("anna", OPEN[0])
+    before = voxels(file).copy()
+    after = correct(file, desk.truth(OPEN[0]), (1, 2))
+    assert desk.bring("anna", "--comment", "box unclear") == 0
+    event = desk.imports()[0]
+    assert (event.by, event.role, event.organs, event.began_from) == ("anna", "junior", (1, 2), "pre-label")
+    assert (event.comment, event.minutes) == ("box unclear", pytest.approx(0, abs=2))
+    for organ, change in event.change.items():
+        was, now = before == organ, after == organ
+        assert change.dsc == pytest.approx(dsc(was, now), abs=1e-6)
+        assert change.nsd == pytest.approx(nsd(was, now, (8, 8, 8), 1.0), abs=1e-6)
+        assert change.before_ml == pytest.approx(was.sum() * 0.512, abs=1e-3)
+        assert change.after_ml == pytest.approx(now.sum() * 0.512, abs=1e-3)
+        assert change.changed_ml == pytest.approx((was != now).sum() * 0.512, abs=1e-3)
+    assert event.change == event.from_prelabel
+    shown = capsys.readouterr().out
+    assert "ball" in shown
+    assert "against the pre-label" in shown
+
+
+def test_a_partial_correction_counts_for_its_organs_alone(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    file = desk.take("anna", OPEN[0])
+    drawn = correct(file, desk.truth(OPEN[0]), (1, 2))
+    assert desk.bring("anna", "--organs", "ball") == 0
+    assert "box changed too, and is not among the organs that were annotated" in capsys.readouterr().out
+    state = state_of(desk.project)
+    cohort = enlarge(desk.project, state, reviewed=False)
+    case = next(case for case in cohort.cases if case.case == OPEN[0])
+    assert (case.annotated, case.split, case.site) == ((1,), "train", "A")
+    assert case.label is not None
+    np.testing.assert_array_equal(voxels(case.label), np.where(drawn == 1, 1, 0))
+    assert [c.case for c in cohort.cases if c.label is None] == list(OPEN[1:])
+
+
+def test_what_several_people_drew_is_put_together(desk: Desk) -> None:
+    truth = desk.truth(OPEN[0])
+    file = desk.take("anna", OPEN[0])
+    correct(file, truth, (1,))
+    assert desk.bring("anna", "--organs", "1") == 0
+    own = file.parents[1] / f"{OPEN[0]}.nii.gz"
+    shutil.copy(file, own)
+    draw(own, np.where(truth == 2, 2, 0).astype(np.uint8))
+    assert desk.bring("ben", str(own), "--organs", "2") == 0
+    state = state_of(desk.project).cases[OPEN[0]]
+    together = composed(desk.project, desk.project.case(OPEN[0]), state, truth * 0)
+    np.testing.assert_array_equal(together, truth)
+    assert desk.imports()[1].began_from == "pre-label and 1 version"
+
+
+def test_a_senior_reviews_what_another_person_drew(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    case, truth = OPEN[0], desk.truth(OPEN[0])
+    file = desk.take("anna", case)
+    correct(file, truth, (1,))
+    assert desk.bring("anna", "--organs", "ball") == 0
+    assert state_of(desk.project).cases[case].stage == "for review"
+    assert desk.do("next", "--by", "anna", "--role", "senior", "--case", case) == 2
+    assert "was corrected by anna; another person reviews it" in said(capsys)
+    review = desk.take("clara", case, role="senior")
+    np.testing.assert_array_equal(voxels(review) == 1, truth == 1)
+    assert state_of(desk.project).cases[case].stage == "with a senior"
+    assert desk.bring("dora", str(file), role="senior") == 2
+    assert "is with clara" in said(capsys)
+    draw(review, np.where(np.roll(truth == 1, 1, axis=0), 1, 0).astype(np.uint8))
+    assert desk.bring("clara", role="senior") == 0
+    event = desk.imports()[1]
+    assert (event.organs, event.began_from) == ((1,), "pre-label and 1 version")
+    assert event.change[1].dsc == pytest.approx(dsc(truth == 1, np.roll(truth == 1, 1, axis=0)), abs=1e-6)
+    assert event.change[1] != event.from_prelabel[1]
+    state = state_of(desk.project).cases[case]
+    assert (state.stage, state.complete, state.annotated("senior")) == ("done", False, (1,))
+    correct(file, truth, (1, 2))
+    assert desk.bring("anna", str(file), "--organs", "1") == 2
+    assert "ball was reviewed by clara (senior), so a junior's correction of it is not taken" in said(capsys)
+
+
+def test_a_file_as_it_was_handed_out_counts_only_where_it_is_named(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = desk.take("anna", OPEN[0])
+    capsys.readouterr()
+    assert desk.bring("anna") == 0
+    assert "is as it was handed out; name the file if nothing is to be corrected" in capsys.readouterr().out
+    assert desk.imports() == []
+    assert desk.bring("anna", str(file)) == 0
+    assert {change.changed_ml for change in desk.imports()[0].change.values()} == {0.0}
+
+
+# --- retraining, and the next round ---------------------------------------------------------------
+
+
+def test_retraining_goes_on_from_the_weights_and_the_next_round_uses_the_new_run(
+    desk: Desk, finished_run: Path, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for case in OPEN:
+        correct(desk.take("anna", case), desk.truth(case), (1, 2))
+    assert desk.bring("anna") == 0
+    untouched = all_bytes(desk.path / "work") | all_bytes(desk.path / "versions")
+    options = ["--rounds", "1", "--local-steps", "2", "--store", str(store)]
+    assert desk.do("retrain", *options) == 0
+    out = desk.path / "rounds/round_01/runs/round-01"
+    about = json.loads((out / "versions.json").read_text())
+    assert about["start_sha256"] == state_of(desk.project).rounds[0].members[0].weights_sha256
+    ledger = json.loads((out / "ledger.jsonl").read_text().splitlines()[0])
+    assert {site: entry["cases"] for site, entry in ledger["sites"].items()} == {"A": 3, "B": 1, "G": 2}
+    capsys.readouterr()
+    assert desk.do("retrain", *options) == 0
+    assert "round 1 is retrained already" in capsys.readouterr().out
+
+    assert desk.start() == 0
+    assert "round 2: pre-labels by round-01" in capsys.readouterr().out
+    assert desk.do("retrain") == 2
+    assert "nothing was imported since the last retraining" in said(capsys)
+    assert all_bytes(desk.path / "work") | all_bytes(desk.path / "versions") == untouched
+
+
+def test_a_retraining_that_was_interrupted_is_continued(
+    desk: Desk, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    correct(desk.take("anna", OPEN[0]), desk.truth(OPEN[0]), (1, 2))
+    assert desk.bring("anna") == 0
+    options = ["--rounds", "2", "--local-steps", "1", "--store", str(store)]
+    assert desk.do("retrain", *options) == 0
+    run = desk.path / "rounds/round_01/runs/round-01"
+    weights = (run / "model/weights.safetensors").read_bytes()
+    # As a kill in the second round leaves it.
+    lines = desk.project.ledger.read_text().splitlines(keepends=True)
+    desk.project.ledger.write_text("".join(lines[:-1]))
+    for leftover in ("model", "checkpoints/round_0002", "evaluations"):
+        shutil.rmtree(run / leftover)
+    (run / "summary.md").unlink()
+    assert desk.do("retrain", *options) == 2
+    assert "goes on with its own settings; leave out local_steps, rounds" in said(capsys)
+    assert desk.do("status") == 0
+    assert "the retraining of round 1 is not finished" in capsys.readouterr().out
+    assert desk.do("retrain", "--store", str(store)) == 0
+    assert (run / "model/weights.safetensors").read_bytes() == weights
+    assert desk.project.ledger.read_text().count('"retrained"') == 1
+
+
+def test_only_what_a_senior_reviewed_is_trained_on_where_that_is_asked(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    correct(desk.take("anna", OPEN[0]), desk.truth(OPEN[0]), (1, 2))
+    assert desk.bring("anna") == 0
+    assert desk.do("retrain", "--reviewed") == 2
+    assert "no correction a senior has reviewed yet" in said(capsys)
+    desk.take("clara", OPEN[0], role="senior")
+    assert desk.bring("clara", str(desk.path / f"work/clara/{OPEN[0]}.nii.gz"), "--organs", "2", role="senior") == 0
+    cohort = enlarge(desk.project, state_of(desk.project), reviewed=True)
+    assert next(case for case in cohort.cases if case.case == OPEN[0]).annotated == (2,)
+
+
+# --- what is shown --------------------------------------------------------------------------------
+
+
+def test_status_and_report_show_rounds_organs_and_people(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    correct(desk.take("anna", OPEN[0]), desk.truth(OPEN[0]), (1,))
+    assert desk.bring("anna", "--organs", "ball") == 0
+    desk.take("ben", OPEN[1])
+    capsys.readouterr()
+    assert desk.do("status") == 0
+    shown = capsys.readouterr().out
+    assert "3 cases without a label in the cohort: 1 waiting, 1 with a junior, 1 for review" in shown
+    assert desk.do("report") == 0
+    page = (desk.path / "report.html").read_text()
+    for words in ("Round by round", "By organ", "By person", "Cases", "anna", "ben", "for review"):
+        assert words in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    changes = (desk.path / "report_data/changes.csv").read_text()
+    assert changes.count("pre-label,ball") == 1
+    people = (desk.path / "report_data/people.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in people[1:]] == [["anna", "junior"], ["ben", "junior"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["start", "{tmp}/new"], "begin one with --cohort COHORT and --run RUN"),
+        (["start", "{tmp}/new", "--cohort", "{tiny}", "--run", "{run}"], "every case of the cohort has a label map"),
+        (["start", "{tmp}/new", "--cohort", "{open}", "--run", "{tmp}/none"], "no such folder"),
+        (["start", "{project}", "--organs", "1"], "this project looks for ball, box"),
+        (["queue", "{tmp}"], "holds no labelling project"),
+        (["next", "{project}", "--by", "a/b", "--role", "junior"], "a name holds letters, digits"),
+        (
+            ["next", "{project}", "--by", "a", "--role", "junior", "--case", "a_train_0"],
+            "has a label map in the cohort",
+        ),
+        (["next", "{project}", "--by", "a", "--role", "junior", "--case", "nobody"], "no such case in"),
+        (["import", "{project}", "--by", "a", "--role", "junior"], "holds no NIfTI file"),
+        (["import", "{project}", "{tmp}", "--by", "a", "--role", "junior"], "called after a case"),
+        (
+            ["import", "{project}", "{tiny}/labels/a_test_8.nii.gz", "--by", "a", "--role", "junior"],
+            "has a label map in",
+        ),
+        (["import", "{project}", "--by", "a", "--role", "junior", "--organs", "liver"], "no organ 'liver'"),
+        (["release", "{project}", "a_train_1", "--by", "a"], "is not with a; nobody has it"),
+        (["retrain", "{project}"], "no correction has been imported yet"),
+    ],
+)
+def test_wrong_input_gets_one_sentence(
+    arguments: list[str],
+    sentence: str,
+    begun: Path,
+    tiny_root: Path,
+    finished_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from amos_fl.cli.main import run
+
+    places = {"tmp": tmp_path, "tiny": tiny_root, "open": begun.parent / "cohort.csv", "project": begun}
+    filled = [text.format(run=finished_run, **places) for text in arguments]
+    before = all_bytes(begun)
+    assert run(["annotate", *filled]) == 2
+    assert sentence in " ".join(said(capsys).split())
+    assert not (tmp_path / "new").exists()
+    assert all_bytes(begun) == before
+
+
+def test_new_scans_join_a_project_and_another_scan_under_an_old_name_does_not(
+    desk: Desk, tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort = desk.path.parent / "more.csv"
+    text = (desk.path.parent / "cohort.csv").read_text()
+    row = next(line for line in text.splitlines() if line.startswith(OPEN[0]))
+    cohort.write_text(text + row.replace(OPEN[0], "late", 1) + "\n")
+    (cohort.parent / "organs.csv").write_text("label,organ\n1,ball\n2,box\n")
+    assert desk.start("--cohort", str(cohort)) == 0
+    assert "1 new case in the project" in capsys.readouterr().out
+    assert desk.project.prelabel(1, "late").is_file()
+    cohort.write_text(text.replace(f"images/{OPEN[0]}", "images/a_test_8"))
+    assert desk.start("--cohort", str(cohort)) == 2
+    assert "give the new scan another name" in said(capsys)
+
+
+def test_a_ledger_line_that_is_no_event_is_named(desk: Desk) -> None:
+    with desk.project.ledger.open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(AmosError, match=r"ledger.jsonl, line \d+: is no event"):
+        desk.project.events()
