@@ -95,10 +95,13 @@ def _settings_of(member: "Member", cohort_file: Path, layers: Layers) -> Any:
     model = member.model
     if model.run is not None:
         before = model.run.config()
-        base = before.model_dump(mode="json", exclude={"cohort", "start_from", "arm"})
+        base = before.model_dump(mode="json", exclude={"cohort", "start_from", "arm", "planning"})
+        if before.engine.name == "deployment":  # the corrected scans lie here
+            del base["engine"]
         was = "federated" if before.exchanges_weights else "centralized"
     else:
-        base, was = {"model": model.architecture, "plan": model.plan.model_dump(mode="json")}, "federated"
+        base, was = dict[str, Any](model=model.architecture), "federated"
+    base["plan"] = model.plan.model_dump(mode="json")  # the weights are of this plan, however it was made
     asked = next((layer["arm"] for _, layer in layers if "arm" in layer), was)
     own = {**base, "cohort": str(cohort_file), "start_from": str((model.folder / WEIGHTS).resolve()), "arm": was}
     over = [(source, {k: v for k, v in layer.items() if k != "arm"}) for source, layer in layers]
