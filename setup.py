@@ -1,4 +1,4 @@
-"""Everything is in pyproject.toml, but that the Flower app goes into the wheel as it is, and into no package."""
+"""Everything is in pyproject.toml, but that the Flower app and the presets go into the wheel as they are."""
 
 import shutil
 from pathlib import Path
@@ -7,18 +7,28 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 APP = Path("server/flower-app")
+PRESETS = Path("experiments")
 
 
-class WithFlowerApp(build_py):
-    """The Flower app is no package of ours: Flower builds it from its own folder, with its own pyproject.toml."""
+class WithData(build_py):
+    """The Flower app is no package of ours: Flower builds it from its own folder, with its own pyproject.toml.
+
+    The presets lie at the top of the checkout, where a reader looks for experiments.
+    """
 
     def run(self) -> None:
         super().run()
-        if not self.editable_mode:
-            for file in (APP / "pyproject.toml", *sorted((APP / "amos_fl_flower_app").glob("*.py"))):
-                target = Path(self.build_lib, "amos_fl_server", "flower-app", file.relative_to(APP))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, target)
+        if self.editable_mode:
+            return
+        app = [APP / "pyproject.toml", *sorted((APP / "amos_fl_flower_app").glob("*.py"))]
+        self._carry(APP, app, Path("amos_fl_server", "flower-app"))
+        self._carry(PRESETS, sorted(PRESETS.rglob("*.yaml")), Path("amos_fl", "experiments", "presets"))
+
+    def _carry(self, base: Path, files: list[Path], into: Path) -> None:
+        for file in files:
+            target = Path(self.build_lib, into, file.relative_to(base))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
 
 
-setup(cmdclass={"build_py": WithFlowerApp})
+setup(cmdclass={"build_py": WithData})

@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from amos_fl.cohort.table import Case, Cohort, Modality
+from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.cohort.scanners import modality_of, published_cases
+from amos_fl.cohort.table import Case, Cohort, Modality, Split
 from amos_fl.metrics.scores import OrganScore
 from amos_fl.metrics.table import CaseScores
 from amos_fl.randomness import generator
@@ -123,3 +125,19 @@ def everything(seeds: Sequence[int] = (0,)) -> list[RunRecord]:
 def at_home(home: str, name: str) -> Score:
     good, bad = noisy(0.75, name=name + home), noisy(0.55, name=name + home)
     return lambda case, site, organ: (good if site == home else bad)(case, site, organ)
+
+
+def constant(seen: float, unseen: float | None = None) -> Any:
+    """The same score for every case and organ, on unseen scanners another."""
+    return lambda case, site, organ: seen if site in "ABG" or unseen is None else unseen
+
+
+def amos(parts: dict[str, Split], numbers: set[int] | None = None) -> Cohort:
+    """AMOS's CT cases of some parts of the release, each in the split given."""
+    cases = []
+    for number, case in published_cases().items():
+        split = parts.get(case.release_split)
+        if split and modality_of(number) == "CT" and (numbers is None or number in numbers):
+            file = Path(f"images/amos_{number:04d}.nii.gz")
+            cases.append(Case(f"amos_{number:04d}", case.record.domain, "CT", split, file, file, tuple(AMOS_ORGANS)))
+    return Cohort(tuple(cases), dict(AMOS_ORGANS))

@@ -114,7 +114,7 @@ def test_the_app_is_a_stub_without_dependencies() -> None:
 
 
 def test_the_wheel_carries_the_app(tmp_path: Path) -> None:
-    for name in ("amos_fl", "clients", "server"):
+    for name in ("amos_fl", "clients", "server", "experiments"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / name)

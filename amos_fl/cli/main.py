@@ -15,6 +15,7 @@ from amos_fl.cli.compare import compare
 from amos_fl.cli.data import data_app
 from amos_fl.cli.deploy import deploy_app
 from amos_fl.cli.evaluate import evaluate
+from amos_fl.cli.experiments import experiments_app
 from amos_fl.cli.plan import plan
 from amos_fl.cli.predict import predict
 from amos_fl.cli.report import report
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(annotate_app, name="annotate")
+app.add_typer(experiments_app, name="experiments")
 app.command()(simulate)
 app.command()(centralized)
 app.command()(local)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _GROUPS = ("seen CT", "seen MR", "unseen CT", "unseen MR")
 
 
-def _console() -> "Console":
+def wide_console() -> "Console":
+    """A console for tables of paths."""
     from rich.console import Console
 
     # A pipe or a file has no width; 80 columns would fold every path.
@@ -67,7 +68,7 @@ def runs(
                 _add(table, run, groups, "└ " if number == len(entry.runs) else "├ ")
         else:
             _add(table, entry, groups, "")
-    console = _console()
+    console = wide_console()
     console.print(table)
     if any(run.synthetic for run in members):
         console.print(f"* phantom. {PHANTOM_NOTE}")
@@ -110,7 +111,7 @@ def diff(
     if as_json:
         typer.echo(json.dumps({"same": found.same, **dataclasses.asdict(found)}, indent=2))
         raise typer.Exit(int(not found.same))
-    console = _console()
+    console = wide_console()
     _print_changes(console, "settings that differ", found.settings, first, second)
     _print_changes(console, "cases that differ", found.cases, first, second)
     _print_changes(console, "where and how they were run", found.where, first, second)

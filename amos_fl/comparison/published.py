@@ -1,4 +1,4 @@
-"""The AMOS paper's numbers (Tables 4, 5, 7 and 10), and where a comparison's setting is the same one.
+"""The AMOS paper's numbers (Tables 3 to 7 and 10), and where a comparison's setting is the same one.
 
 They stand in `published.csv` as printed, in percent, with the paper's own slips: UNet's NSD on CT-Val is 79.87 in
 Tables 4 and 10 and 79.97 in Table 5. Ji et al., AMOS: A Large-Scale Abdominal Multi-Organ Benchmark for Versatile
@@ -13,7 +13,7 @@ from importlib import resources
 from typing import cast
 
 from amos_fl.cohort.organs import AMOS_ORGANS
-from amos_fl.cohort.scanners import SCANNERS, modality_of, published_cases
+from amos_fl.cohort.scanners import LAST_CT_ID, SCANNERS, modality_of, published_cases
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.comparison.cases import CaseTable, rows_of
 from amos_fl.comparison.comparison import Arm, Metric, PublishedScore, Scope
@@ -25,12 +25,15 @@ _NETWORKS = {"unet": "UNet", "vnet": "VNet", "cotr": "CoTr", "nnformer": "nnForm
     "swinunetr": "Swin-UNETR",
     "swin_unetr": "Swin-UNETR",
 }
-_PLANS = {"CT": "amos-ct", "MR": "amos-mr", "CT+MR": "amos-ct"}
+PAPER_PLANS = {"CT": "amos-ct", "MR": "amos-mr", "CT+MR": "amos-ct"}
 
 
 @cache
 def published_scores() -> tuple[PublishedScore, ...]:
-    """All numbers of the four tables; none has a scope.
+    """All numbers of the six tables; none has a scope.
+
+    In Tables 3 and 6 `training` is the set that was trained on first (`scratch`: none), `cases` the set that was
+    scored.
 
     >>> unet = published_scores()[0]
     >>> unet.source, unet.training, unet.cases, unet.metric, unet.value
@@ -99,7 +102,7 @@ def _setting(record: RunRecord) -> tuple[str, str] | None:
     if not parts or (ct and "CT" not in parts) or (mr and "MR" not in parts):
         return None
     name = "+".join(parts)
-    return (network, name) if record.config.plan.name == _PLANS[name] else None
+    return (network, name) if record.config.plan.name == PAPER_PLANS[name] else None
 
 
 def is_genuine(cohort: Cohort) -> bool:
@@ -131,6 +134,53 @@ def _cases_of(table: CaseTable, scope: Scope) -> str:
     prisma = [record for record in known if record.domain == "G" and record.institution == "people"]
     # The paper's validation cases of the Prisma: as many, of that hospital.
     return "MR-val" if len(prisma) == len(numbers) == SCANNERS["G"].table2[1] else ""
+
+
+def network_in_the_papers_words(model: str) -> str:
+    """The paper's name of a network, "" for one that it does not have."""
+    return _NETWORKS.get(model, "")
+
+
+def training_in_the_papers_words(cohort: Cohort) -> str:
+    """What the paper calls a training on these cases ("CT", "160CT+40MR"), or "" where it did not train so.
+
+    For MR both Table 2's division and the release's count, which differ: the paper prints the first, and its authors'
+    code trains on the second.
+    """
+    if not is_genuine(cohort):
+        return ""
+    numbers = {_amos_id(case.case) for case in cohort.of(split="train", labelled=True)}
+    ct = {number for number in numbers if modality_of(number) == "CT"}
+    mr = numbers - ct
+    sizes = (len(ct), len(mr))
+    if sizes in ((160, 40), (10, 30)):
+        return f"{sizes[0]}CT+{sizes[1]}MR"
+    released = {i for i, case in published_cases().items() if case.release_split == "train"}
+    table2 = sorted("G" * SCANNERS["G"].table2[0] + "H" * SCANNERS["H"].table2[0])
+    is_ct = ct == {number for number in released if modality_of(number) == "CT"}
+    is_mr = mr == {number for number in released if modality_of(number) == "MR"}
+    is_mr = is_mr or sorted(published_cases()[number].record.domain for number in mr) == table2
+    if (ct and not is_ct) or (mr and not is_mr):
+        return ""
+    return "+".join(name for name, there in (("CT", ct), ("MR", mr)) if there)
+
+
+def are_the_papers_cases(names: Sequence[str], cases: str) -> bool:
+    """Whether AMOS cases of these names are those that the paper calls `cases` ("CT-val", "MR-test-OOD").
+
+    >>> are_the_papers_cases(["amos_0008"], "CT-val")
+    False
+    """
+    numbers = {_amos_id(name) for name in names}
+    sets = dict(_scored_sets())
+    sets |= {
+        f"{modality}-test": sets[f"{modality}-test-ID"] | sets[f"{modality}-test-OOD"] for modality in ("CT", "MR")
+    }
+    if cases == "MR-val":  # as released, or as many of the Prisma's as Table 2 has
+        released = {n for n, case in published_cases().items() if n > LAST_CT_ID and case.release_split == "val"}
+        prisma = [n for n in numbers if n in published_cases() and published_cases()[n].record.domain == "G"]
+        return numbers == released or len(prisma) == len(numbers) == SCANNERS["G"].table2[1]
+    return cases in sets and numbers == sets[cases]
 
 
 @cache

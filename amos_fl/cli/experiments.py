@@ -1,0 +1,264 @@
+"""`amos-fl experiments`: the paper's tables and our comparison over the scanners, each one command."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amos_fl.cli.options import DeviceOption, SeedOption, StoreOption
+from amos_fl.errors import AmosError, Interrupted
+
+if TYPE_CHECKING:
+    from amos_fl.experiments.carry_out import Account, Hands
+    from amos_fl.experiments.planning import Planner
+    from amos_fl.experiments.preset import Preset
+    from amos_fl.experiments.workspace import Workspace
+
+OUT = Path("runs/experiments")
+OutOption = Annotated[Path, typer.Option("--out", help="The folder of all experiments; runs are shared in it.")]
+
+experiments_app = typer.Typer(help="The paper's experiments and ours, each one command.", invoke_without_command=True)
+
+
+@experiments_app.callback()
+def experiments(context: typer.Context, out: OutOption = OUT) -> None:
+    """List the experiments: what they are of, what they cost, and what of them is done."""
+    if context.invoked_subcommand is not None:
+        return
+    from rich.table import Table
+
+    from amos_fl.cli.runs import wide_console
+    from amos_fl.experiments.cost import cost_of
+    from amos_fl.experiments.preset import preset_names, read_preset
+    from amos_fl.experiments.workspace import Workspace
+
+    table = Table("experiment", "paper", "what")
+    for column in ("trainings", "GPU hours", "full", "quick"):
+        table.add_column(column, justify="right")
+    for name in preset_names():
+        preset = read_preset(name)
+        cost = cost_of(preset)
+        states = [_state_in_words(Workspace(out, form), name) for form in ("full", "quick")]
+        hours = f"{cost.gpu_hours:,.0f}" if cost.trainings else "-"
+        table.add_row(name, ", ".join(preset.paper) or "ours", preset.title, str(cost.trainings), hours, *states)
+    console = wide_console()
+    console.print(table)
+    console.print(f"state of {out}; more: amos-fl experiments show NAME, and: amos-fl experiments run NAME --quick")
+
+
+def _state_in_words(workspace: "Workspace", name: str) -> str:
+    state, done, steps = workspace.state(name)
+    return f"partial, {done} of {steps} steps" if state == "partial" else state
+
+
+@experiments_app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="An experiment, as listed by: amos-fl experiments.")],
+    out: OutOption = OUT,
+) -> None:
+    """Say what an experiment asks, needs and costs, its steps and where they are, and what the paper printed."""
+    from amos_fl.cli.runs import wide_console
+    from amos_fl.experiments.cost import cost_of
+    from amos_fl.experiments.data import data_sets
+    from amos_fl.experiments.outcome import published_of
+    from amos_fl.experiments.preset import read_preset
+    from amos_fl.experiments.workspace import Workspace
+
+    preset = read_preset(name)
+    console = wide_console()
+    source = f" ({', '.join(preset.paper)} of the AMOS paper)" if preset.paper else " (ours)"
+    console.print(f"{preset.title}{source}\n\n{preset.question.strip()}\n", soft_wrap=True)
+    if preset.about:
+        console.print(f"{preset.about.strip()}\n", soft_wrap=True)
+    for needed in preset.data_sets():
+        console.print(f"data: {needed}, {data_sets()[needed].title}; {data_sets()[needed].make}", soft_wrap=True)
+    cost = cost_of(preset)
+    if cost.trainings:
+        budget = f", {preset.budget.steps:,} steps in {preset.budget.rounds:,} rounds each" if preset.budget else ""
+        console.print(f"budget: {cost.trainings} trainings{budget}, {cost.steps:,} steps in all", soft_wrap=True)
+        console.print(f"expected cost: {cost.gpu_hours:,.0f} GPU hours without scoring; {cost.basis}", soft_wrap=True)
+    console.print(_steps_table(preset, [Workspace(out, "full"), Workspace(out, "quick")]))
+    if published := published_of(preset):
+        console.print(_published_table(published))
+
+
+def _steps_table(preset: "Preset", workspaces: "list[Workspace]") -> Any:
+    from rich.table import Table
+
+    table = Table("step", "what", *(workspace.form for workspace in workspaces), title="Steps", title_justify="left")
+    for step in preset.steps:
+        states = []
+        for workspace in workspaces:
+            work = workspace.works(preset.name).get(step)
+            if work is None:
+                states.append("not run")
+            elif work.missing:
+                states.append("lacks data")
+            else:
+                there = (workspace.root / work.folder).is_dir()
+                what = "done" if workspace.done(work) else "begun" if there else "not run"
+                states.append(f"{what}: {workspace.root / work.folder}" if there else what)
+        table.add_row(step, _in_words(preset, step), *states)
+    return table
+
+
+def _in_words(preset: "Preset", name: str) -> str:
+    from amos_fl.experiments.preset import Borrowed, Compare, Evaluate, Family, Train
+
+    _, step = preset.resolved(name)
+    borrowed = preset.steps[name]
+    theirs = f", shared with {borrowed.borrow}" if isinstance(borrowed, Borrowed) else ""
+    match step:
+        case Train():
+            drawn = "".join(f", {number} {modality} cases drawn" for modality, number in step.take.items())
+            start = f", from the weights of {step.start}" if step.start else ""
+            return f"train {step.train} on {step.data} {step.modality or ''}".rstrip() + drawn + start + theirs
+        case Family():
+            return f"{step.family} of {step.of}: a training for each site{theirs}"
+        case Evaluate():
+            return f"score {step.evaluate} on {step.data} {step.modality or ''}".rstrip() + theirs
+        case Compare():
+            return f"compare {', '.join(step.compare)}{theirs}"
+        case _:
+            return f"statistics of {step.data}{theirs}"
+
+
+def _published_table(published: list[tuple[str, str, float, float]]) -> Any:
+    from rich.table import Table
+
+    from amos_fl.comparison.published import MARK
+    from amos_fl.runs.summary import number
+
+    columns = list(dict.fromkeys(column for _, column, _, _ in published))
+    table = Table("", *columns, title=f"What the paper printed, DSC / NSD ({MARK})", title_justify="left")
+    at = {(row, column): f"{number(dsc, 4)} / {number(nsd, 4)}" for row, column, dsc, nsd in published}
+    for row in dict.fromkeys(row for row, _, _, _ in published):
+        table.add_row(row, *(at.get((row, column), "-") for column in columns))
+    return table
+
+
+@experiments_app.command()
+def run(
+    name: Annotated[str | None, typer.Argument(help="An experiment of the list, or the file of your own.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every experiment, one after another.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="On the phantom, in a few steps: does it run through?")
+    ] = False,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="A data set, as NAME=PATH; said once, it is remembered.")
+    ] = None,
+    cohort: Annotated[
+        Path | None, typer.Option(help="A cohort in AMOS's place, where an experiment needs no other data.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps of each training, instead of the experiment's.")
+    ] = None,
+    device: DeviceOption = None,
+    seed: SeedOption = None,
+    store: StoreOption = None,
+    out: OutOption = OUT,
+) -> None:
+    """Carry out an experiment. Run again, it skips what is done and goes on where it stopped."""
+    from amos_fl.cli.settings import cache_folder, resolve_run
+    from amos_fl.experiments.carry_out import Hands
+    from amos_fl.experiments.data import parse_given, remembered
+    from amos_fl.experiments.planning import Planner, refuse_cohort_for
+    from amos_fl.experiments.preset import preset_names, read_preset
+    from amos_fl.experiments.workspace import Workspace
+
+    if (name is None) != everything:
+        raise AmosError("experiments run needs the name of one, or --all; they are listed by: amos-fl experiments")
+    if quick and (data or cohort):
+        raise AmosError("--quick runs on the phantom; leave out --data and --cohort")
+    presets = [read_preset(each) for each in (preset_names() if name is None else (name,))]
+    workspace = Workspace(out, "quick" if quick else "full")
+    given = parse_given(data or [])
+    if cohort is not None:
+        for preset in presets:
+            refuse_cohort_for(preset)
+        given["amos"] = cohort.resolve()
+    given = _quick_given(presets) if quick else remembered(workspace.data_file, given)
+    flags = {key: value for key, value in {"device": device, "seed": seed}.items() if value is not None}
+    planner = Planner(workspace, given, resolve_run, flags, steps)
+    hands = Hands(_trainer(store or cache_folder() / "store", quick), typer.echo, store or cache_folder() / "store")
+    problems = [problem for preset in presets if (problem := _run_one(preset, planner, workspace, hands))]
+    if problems:
+        raise AmosError(problems[0] if len(problems) == 1 else f"{len(problems)} experiments lack something; see above")
+
+
+def _quick_given(presets: "list[Preset]") -> dict[str, Path]:
+    from amos_fl.cli.progress import Progress
+    from amos_fl.cli.settings import cache_folder
+    from amos_fl.experiments.quick_data import quick_data
+
+    needed = dict.fromkeys(name for preset in presets for name in preset.data_sets())
+    with Progress() as progress:
+        return {name: quick_data(name, cache_folder(), progress.of("drawing the phantom")) for name in needed}
+
+
+def _trainer(store: Path, quick: bool) -> Any:
+    """What carries a run to its end on this terminal; a quick run gets no report of its own."""
+    from amos_fl.cli.display import Display
+    from amos_fl.cli.running import write_report
+    from amos_fl_server.simulate import simulate
+
+    def train(folder: Any, config: Any, members: Any, title: str) -> None:
+        with Display() as display:
+            display.line(f"{title}: run folder {folder.path}")
+            simulate(folder, config, members, store, display)
+            if not quick:
+                write_report(folder.path, display.line)
+
+    return train
+
+
+def _run_one(preset: "Preset", planner: "Planner", workspace: "Workspace", hands: "Hands") -> str:
+    """One experiment to its end; what kept it from it, in a sentence, or nothing."""
+    from amos_fl.experiments.carry_out import carry_out
+    from amos_fl.experiments.outcome import outcome, outcome_in_markdown
+
+    quick = " --quick" if workspace.form == "quick" else ""
+    again = f"amos-fl experiments run {preset.name}{quick} --out {workspace.out}"
+    typer.echo(f"{preset.name}: {preset.title}")
+    try:
+        account = carry_out(preset, planner.plan(preset), workspace, hands)
+    except Interrupted:
+        typer.echo(f"stopped; continue with: {again}")
+        raise typer.Exit(130) from None
+    _say(preset, account)
+    typer.echo(outcome_in_markdown([cell for cell in outcome(preset, workspace) if not cell.organ]))
+    typer.echo(f"everything is in {workspace.preset(preset.name)}; begin with results.md")
+    if account.failed:
+        return f"{preset.name}: {', '.join(account.failed)} did not finish; see above, then: {again}"
+    if account.missing and not account.done_now and not account.done_before:
+        return f"{preset.name}: {next(iter(account.missing.values()))}"
+    return ""
+
+
+def _say(preset: "Preset", account: "Account") -> None:
+    now, before = len(account.done_now), len(account.done_before)
+    typer.echo(f"{preset.name}: {now} of {len(preset.steps)} steps done now, {before} before")
+    for sentence in dict.fromkeys(account.missing.values()):
+        waiting = [step for step, reason in account.missing.items() if reason == sentence]
+        typer.echo(f"not run for lack of data: {', '.join(waiting)}: {sentence}")
+
+
+@experiments_app.command()
+def results(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUNS]...", help="Folders of experiments, or of runs.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page to write; default: the terminal.")] = None,
+) -> None:
+    """Write what experiments and runs gave as one page: commit, settings, budget, DSC and NSD by group of scanners."""
+    from amos_fl.experiments.results_page import results_page
+    from amos_fl.files import write_text
+
+    where = folders or [OUT]
+    command = " ".join(["amos-fl experiments results", *map(str, where), *(["-o", str(out)] if out else [])])
+    page = results_page(where, command)
+    if out is None:
+        typer.echo(page)
+    else:
+        write_text(out, page)
+        typer.echo(f"wrote {out}")

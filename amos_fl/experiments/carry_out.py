@@ -1,0 +1,179 @@
+"""Carry out an experiment: what is done is skipped, what was stopped goes on, what lacks data is said."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from amos_fl.cohort.table import Cohort
+from amos_fl.cohort.wording import counted
+from amos_fl.errors import AmosError
+from amos_fl.experiments.outcome import write_outcome
+from amos_fl.experiments.planning import Task, with_missing
+from amos_fl.experiments.preset import Compare, Evaluate, Preset
+from amos_fl.experiments.workspace import Workspace
+from amos_fl.files import whole_folder
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.folder import RunFolder, create_run, open_run
+from amos_fl.runs.group import create_group, is_group, read_group
+
+LARGE_BYTES = 10_000_000
+
+
+@dataclass(frozen=True)
+class Hands:
+    """What the command line brings, because the core knows neither Flower nor a terminal.
+
+    `train` carries a run folder to its end (title for the progress last), `say` prints a line.
+    """
+
+    train: Callable[[RunFolder, RunConfig, Cohort, str], None]
+    say: Callable[[str], None]
+    store: Path
+
+
+@dataclass
+class Account:
+    """What became of an experiment's steps, by name; of what lacks data or failed, the reason."""
+
+    done_before: list[str] = field(default_factory=list)
+    done_now: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def carry_out(preset: Preset, tasks: list[Task], workspace: Workspace, hands: Hands) -> Account:
+    """Carry out what is left of an experiment, step by step, and write its tables.
+
+    A step that fails does not keep others from theirs that do not need it. May raise Interrupted, after which the same
+    call goes on where it stopped.
+    """
+    tasks = with_missing(tasks)
+    workspace.write_state(preset.name, {task.step: task.work for task in tasks})
+    account = Account()
+    for number, task in enumerate(tasks, start=1):
+        title = f"{preset.name} {number}/{len(tasks)}, {task.step}"
+        lacking = [step for step in task.needs if step in account.failed or step in account.missing]
+        if task.work.missing:
+            account.missing[task.step] = task.work.missing
+        elif lacking and not (isinstance(task.definition, Compare) and len(task.needs) - len(lacking) > 1):
+            account.failed[task.step] = f"needs {lacking[0]}, which is not there"
+        elif workspace.done(task.work) and not (isinstance(task.definition, Compare) and account.done_now):
+            account.done_before.append(task.step)
+        else:
+            try:
+                _do(task, tasks, workspace, hands, title)
+                account.done_now.append(task.step)
+            except AmosError as error:
+                hands.say(f"{title}: {error}")
+                account.failed[task.step] = str(error)
+    write_outcome(preset, workspace)
+    if workspace.form == "quick" and not account.failed and not account.missing:
+        _let_weights_go(tasks, workspace)
+    return account
+
+
+def _let_weights_go(tasks: list[Task], workspace: Workspace) -> None:
+    """Remove the weights of large networks after a quick experiment: six networks' are gigabytes of nothing learned."""
+    for task in tasks:
+        weights = workspace.root / task.work.folder / "model" / "weights.safetensors"
+        if task.work.kind == "run" and weights.is_file() and weights.stat().st_size > LARGE_BYTES:
+            weights.unlink()
+
+
+def _do(task: Task, tasks: list[Task], workspace: Workspace, hands: Hands, title: str) -> None:
+    match task.work.kind:
+        case "run":
+            _run(task, workspace, hands, title)
+        case "group":
+            _group(task, workspace, hands, title)
+        case "evaluation":
+            _evaluate(task, tasks, workspace, hands, title)
+        case "comparison":
+            _compare(task, tasks, workspace, hands, title)
+        case "statistics":
+            _statistics(task, workspace, hands, title)
+
+
+def _run(task: Task, workspace: Workspace, hands: Hands, title: str) -> None:
+    path = workspace.root / task.work.folder
+    [member] = task.members
+    if not (path / "config.yaml").is_file():
+        shutil.rmtree(path, ignore_errors=True)  # what a kill left of a folder that is not yet a run
+        create_run(path, member.config, member.cohort)
+    _train(path, member.config.device, workspace, hands, title)
+
+
+def _group(task: Task, workspace: Workspace, hands: Hands, title: str) -> None:
+    path = workspace.root / task.work.folder
+    if not is_group(path):
+        shutil.rmtree(path, ignore_errors=True)
+        create_group(path, path.name.partition("-of-")[0], task.members)
+    failed: list[str] = []
+    for folder in read_group(path).unfinished:
+        try:
+            _train(folder.path, task.members[0].config.device, workspace, hands, f"{title}, {folder.path.name}")
+        except AmosError as error:
+            hands.say(f"{title}, {folder.path.name}: {error}")
+            failed.append(folder.path.name)
+    if failed:
+        raise AmosError(f"{', '.join(failed)}: did not finish; see above")
+
+
+def _train(path: Path, device: str, workspace: Workspace, hands: Hands, title: str) -> None:
+    """Carry a run to its end. It goes on with its own settings; only where it is computed may have changed."""
+    folder = open_run(path)
+    hands.train(folder, folder.config().model_copy(update={"device": device}), folder.cohort(), title)
+    if workspace.form == "quick":
+        # A quick run is continued by nobody, and six networks' checkpoints are gigabytes.
+        shutil.rmtree(path / "checkpoints", ignore_errors=True)
+        for state in path.glob("sites/*/state"):
+            shutil.rmtree(state, ignore_errors=True)
+
+
+def _evaluate(task: Task, tasks: list[Task], workspace: Workspace, hands: Hands, title: str) -> None:
+    from amos_fl.inference.evaluate_model import Question, evaluate_model, write_evaluation
+    from amos_fl.runs.model import read_model
+
+    assert isinstance(task.definition, Evaluate)
+    assert task.cohort is not None
+    trained = _task_of(tasks, task.definition.evaluate)
+    run, device = workspace.root / trained.work.folder, trained.members[0].config.device
+    model = read_model(run)
+    trained = set(model.run.cohort().seen_sites) if model.run else set()
+    question = Question.of(
+        model, task.cohort, split=task.definition.split, seen=sorted(trained & set(task.cohort.sites))
+    )
+    hands.say(f"{title}: scoring {run.name} on {counted(len(question.cases(task.cohort)), "case")} of {task.definition.data}")
+    with whole_folder(workspace.root / task.work.folder) as beside:
+        evaluation = evaluate_model(model, task.cohort, question, store=hands.store, device=device)
+        write_evaluation(beside, evaluation, model, run, workspace.root / task.work.cohort)
+
+
+def _compare(task: Task, tasks: list[Task], workspace: Workspace, hands: Hands, title: str) -> None:
+    from amos_fl.comparison.compare import compare_runs
+    from amos_fl.comparison.write import write_comparison
+    from amos_fl.report.page import write_comparison_report
+    from amos_fl.runs.record import read_runs
+
+    assert isinstance(task.definition, Compare)
+    works = [_task_of(tasks, step).work for step in task.needs]
+    records = read_runs([workspace.root / work.folder for work in works if workspace.done(work)])
+    reference = task.definition.reference
+    chosen = Path(_task_of(tasks, reference).work.folder).name if reference in task.needs and reference else None
+    hands.say(f"{title}: comparing {len(records)} runs")
+    resamples = 200 if workspace.form == "quick" else 10_000
+    comparison = compare_runs(records, reference=chosen, resamples=resamples)
+    folder = workspace.root / task.work.folder
+    write_comparison(comparison, folder)
+    write_comparison_report(comparison, folder)
+    for finding in comparison.findings[:3] if workspace.form == "full" else ():
+        hands.say(finding)
+
+
+def _statistics(task: Task, workspace: Workspace, hands: Hands, title: str) -> None:
+    raise AmosError("statistics are not there yet")
+
+
+def _task_of(tasks: list[Task], step: str) -> Task:
+    return next(task for task in tasks if task.step == step)

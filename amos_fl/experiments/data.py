@@ -1,0 +1,168 @@
+"""The data that experiments need: which sets there are, where they lie, and the cohorts that are made of them.
+
+`shared/data.yaml` lists the sets. AMOS is given as the folder of its release and imported under each protocol that a
+preset asks for; every other set is given as a cohort. A quick experiment takes the phantom for AMOS and, for another
+set, other phantom patients in whom only that set's organs are labelled.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from amos_fl.cohort.amos22 import import_amos22
+from amos_fl.cohort.protocols import Protocol
+from amos_fl.cohort.table import Cohort, Modality, read_cohort, write_cohort
+from amos_fl.cohort.wording import counted
+from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_json, write_text
+from amos_fl.randomness import generator
+from amos_fl.runs.config import nearest, read_yaml
+
+
+class StandIn(BaseModel):
+    """What plays a data set's part in a quick experiment: patients of a phantom scanner, some organs labelled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scanner: str
+    organs: tuple[str, ...] = Field(description="AMOS's names; the stand-in's labels are numbered in this order")
+
+
+class DataSet(BaseModel):
+    """A data set that experiments name. `make` is the command that makes its cohort."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    kind: Literal["amos22", "cohort"] = "cohort"
+    make: str
+    stand_in: StandIn | None = None
+
+
+@cache
+def data_sets() -> dict[str, DataSet]:
+    """Every data set that a preset may name."""
+    from amos_fl.experiments.preset import shared
+
+    return {name: DataSet.model_validate(entry) for name, entry in shared("data").items()}
+
+
+class MissingDataError(AmosError):
+    """A data set is not there; the message says how to get it."""
+
+
+def parse_given(texts: list[str]) -> dict[str, Path]:
+    """`NAME=PATH` options as paths by data set.
+
+    Raises:
+        AmosError: no `=`, an unknown data set, or no such path.
+    """
+    given = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals:
+            raise AmosError(f"--data {text}: must have the form NAME=PATH, like amos=path/to/amos22")
+        if name not in data_sets():
+            raise AmosError(f"--data {text}: no data set {name!r}; {nearest(name, data_sets())}")
+        if not Path(path).exists():
+            raise AmosError(f"--data {text}: {path} is not there")
+        given[name] = Path(path).resolve()
+    return given
+
+
+def remembered(file: Path, given: Mapping[str, Path]) -> dict[str, Path]:
+    """The data sets given now and before; those given now are written to `file` for the next time."""
+    before = {name: Path(path) for name, path in (read_yaml(file) if file.is_file() else {}).items()}
+    together = {**before, **given}
+    if together != before:
+        write_text(file, yaml.safe_dump({name: str(path) for name, path in sorted(together.items())}))
+    return together
+
+
+def cohort_of(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
+    """The cohort of a data set; of AMOS under a protocol, unless a cohort is given in the release's place.
+
+    `paper|public` is the first of these for which there are labels.
+
+    Raises:
+        MissingDataError: it is not given, or has no test labels where the protocol needs them.
+        AmosError: what is given cannot be read.
+    """
+    about = data_sets()[name]
+    if name not in given:
+        raise MissingDataError(
+            f"{name} ({about.title}) is not given; {about.make}, and add --data {name}=PATH"
+            if about.kind == "cohort"
+            else f"{name} ({about.title}) is not given; {about.make}"
+        )
+    path = given[name]
+    if about.kind == "cohort" or path.suffix == ".csv" or ((path / "cohort.csv").is_file() and not _is_release(path)):
+        return read_cohort(path)
+    first, _, others = protocol.partition("|")
+    try:
+        return import_amos22(path, protocol=cast(Protocol, first or "public")).cohort
+    except AmosError as error:
+        if "needs the labels of the test images" in str(error):
+            if others:
+                return cohort_of(name, others, given)
+            raise MissingDataError(
+                f"{name}/{first}: {path} has no labels of the test images, which AMOS does not publish; "
+                "who has them puts them into labelsTs"
+            ) from None
+        raise
+
+
+def _is_release(path: Path) -> bool:
+    return any((folder / "dataset.json").is_file() for folder in (path, *path.glob("*")))
+
+
+def selected(cohort: Cohort, modality: Modality | None, take: Mapping[Modality, int]) -> Cohort:
+    """The labelled cases of one modality, or of both; with `take`, so many training cases of each modality, drawn.
+
+    The draw is a function of the case names alone: the same on every machine, whatever the seed of the run.
+
+    Raises:
+        AmosError: there are fewer, or no case is left.
+    """
+    cases = [c for c in cohort.cases if c.label is not None and modality in (None, c.modality)]
+    for of, wanted in sorted(take.items()):
+        names = sorted((c.case, c.site) for c in cases if c.modality == of and c.split == "train")
+        if len(names) < wanted:
+            raise AmosError(f"this experiment trains on {wanted} {of} cases, and the cohort has {len(names)}")
+        order = generator(0, "experiment", "training cases", of).permutation(len(names))
+        drawn = {names[i] for i in order[:wanted]}
+        cases = [c for c in cases if (c.modality, c.split) != (of, "train") or (c.case, c.site) in drawn]
+    if not cases:
+        raise AmosError(f"the cohort has no labelled case{f' in {modality}' if modality else ''}")
+    return replace(cohort, cases=tuple(cases))
+
+
+def write_selection(folder: Path, name: str, cohort: Cohort) -> tuple[Path, Cohort]:
+    """Write a cohort below `folder` under a name that says what is in it, once; return its file and it as read."""
+    key = sha256_of_json([cohort.content_hash(), sizes_of(cohort), sorted({str(c.image.parent) for c in cohort.cases})])
+    file = folder / f"{name}-{key[:8]}" / "cohort.csv"
+    if not file.is_file():
+        write_cohort(cohort, file)
+    return file, read_cohort(file)
+
+
+def sizes_of(cohort: Cohort) -> list[int]:
+    """The size of every scan's file: cohorts of the same names and other scans differ in it."""
+    try:
+        return [case.image.stat().st_size for case in cohort.cases]
+    except OSError as error:
+        raise AmosError(f"{error.filename}: no such scan; check the cohort with: amos-fl data check") from None
+
+
+def in_words(cohort: Cohort) -> str:
+    """How many cases train and test: `6 CT and 4 MR cases train, 8 test`."""
+    train: dict[str, Any] = {}
+    for case in cohort.of(split="train"):
+        train[case.modality] = train.get(case.modality, 0) + 1
+    parts = " and ".join(f"{number} {modality}" for modality, number in sorted(train.items())) or "no"
+    return f"{parts} cases train, {counted(len(cohort.of(split='test')), 'case')} test"

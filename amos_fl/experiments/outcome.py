@@ -1,0 +1,235 @@
+"""The table of an experiment: what its steps scored, and beside it what the paper printed where the data is AMOS.
+
+A published number stands beside ours only where the cases that were scored are the paper's (or, in Tables 3 and 6,
+where the network was trained on AMOS first), the network and its plan are, and nothing is synthetic.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+
+from amos_fl.cohort.table import Cohort, read_cohort
+from amos_fl.comparison.published import (
+    MARK,
+    PAPER_PLANS,
+    are_the_papers_cases,
+    is_genuine,
+    network_in_the_papers_words,
+    published_scores,
+    training_in_the_papers_words,
+)
+from amos_fl.comparison.write import write_rows
+from amos_fl.experiments.preset import Evaluate, Preset, Published, Result, Train
+from amos_fl.experiments.workspace import Work, Workspace
+from amos_fl.files import write_text
+from amos_fl.metrics.table import CaseScores, read_scores, sums_of
+from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.summary import PHANTOM_NOTE, markdown_table, number
+
+FEWER_STEPS = "The paper's numbers are of 250,000 steps; where a training here had fewer, that is the difference first."
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A score of an experiment's table, of one organ or ("") the mean of the organs; NaN where there is none."""
+
+    row: str
+    column: str
+    organ: str
+    cases: int
+    dsc: float
+    nsd: float
+    published_dsc: float
+    published_nsd: float
+    synthetic: bool
+    steps: int
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A step's scores, and what was trained, on what, to get them."""
+
+    cases: list[CaseScores]
+    organs: dict[int, str]
+    synthetic: bool
+    cohort: Cohort
+    run: RunFolder
+
+
+def outcome(preset: Preset, workspace: Workspace) -> list[Cell]:
+    """The cells of a preset's table for which the steps are done."""
+    works = workspace.works(preset.name)
+    found: list[Cell] = []
+    for result in preset.results:
+        work = works.get(result.step)
+        if work is None or work.missing or not workspace.done(work):
+            continue
+        scored = _scored(preset, result.step, works, workspace)
+        among = {"all": (True, False), "seen": (True,), "unseen": (False,)}[result.among]
+        cases = [c for c in scored.cases if result.modality in (None, c.modality) and c.seen in among]
+        if result.shared_with is not None:
+            cases = _only_organs_of(
+                read_cohort(workspace.root / works[result.shared_with].cohort), cases, scored.organs
+            )
+        found += _cells(result, scored, cases, _first_training(preset, result.step, works, workspace))
+    return found
+
+
+def _only_organs_of(other: Cohort, cases: list[CaseScores], organs: dict[int, str]) -> list[CaseScores]:
+    """The scores of the organs that another cohort has too, by name."""
+    theirs = {name.casefold() for name in other.organs.values()}
+    shared = {label for label, name in organs.items() if name.casefold() in theirs}
+    return [replace(c, scores={label: s for label, s in c.scores.items() if label in shared}) for c in cases]
+
+
+def _scored(preset: Preset, step: str, works: dict[str, Work], workspace: Workspace) -> _Scored:
+    _, definition = preset.resolved(step)
+    work = works[step]
+    folder = workspace.root / work.folder
+    cohort = read_cohort(workspace.root / work.cohort)
+    trained = works[definition.evaluate] if isinstance(definition, Evaluate) else work
+    run = RunFolder(workspace.root / trained.folder)
+    synthetic = run.synthetic or cohort.synthetic()
+    return _Scored(read_scores(folder / "scores.csv"), cohort.organs, synthetic, cohort, run)
+
+
+def _first_training(preset: Preset, step: str, works: dict[str, Work], workspace: Workspace) -> RunFolder | None:
+    """The training that a step's network began with: its own, or the one whose weights it took."""
+    _, definition = preset.resolved(step)
+    if isinstance(definition, Evaluate):
+        return _first_training(preset, definition.evaluate, works, workspace)
+    if isinstance(definition, Train) and definition.start:
+        return _first_training(preset, definition.start, works, workspace)
+    return RunFolder(workspace.root / works[step].folder)
+
+
+def _cells(result: Result, scored: _Scored, cases: list[CaseScores], first: RunFolder | None) -> Iterable[Cell]:
+    sums = sums_of(cases, scored.organs)
+    config = scored.run.config()
+    trainers = 1 if config.arm == "centralized" else len(scored.run.cohort().seen_sites)
+    beside = _beside(result.published, scored, cases, first) if result.published else {}
+    organs = [(label, scored.organs[label]) for label in sums.organs] if result.organs else []
+    for label, organ in [(0, ""), *organs]:
+        yield Cell(
+            row=result.row,
+            column=result.column,
+            organ=organ,
+            cases=sums.cases,
+            dsc=sums.dsc(label) if label else sums.mean_dsc(),
+            nsd=sums.nsd(label) if label else sums.mean_nsd(),
+            published_dsc=beside.get((organ, "dsc"), math.nan),
+            published_nsd=beside.get((organ, "nsd"), math.nan),
+            synthetic=scored.synthetic,
+            steps=config.rounds * config.local_steps * trainers,
+        )
+
+
+def _beside(
+    published: Published, scored: _Scored, cases: list[CaseScores], first: RunFolder | None
+) -> dict[tuple[str, str], float]:
+    """The paper's numbers by organ and score, where the setting is the paper's; else none."""
+    if scored.synthetic or first is None or first.synthetic:
+        return {}
+    config = scored.run.config()
+    network = network_in_the_papers_words(config.model)
+    trained_on = training_in_the_papers_words(first.cohort())
+    if published.table in (3, 6):
+        # Other data sets name their cases as they like: what can be known is whether AMOS is in it.
+        fits = bool(trained_on) if published.training == "AMOS" else is_genuine(scored.cohort)
+    else:
+        names = [case.case for case in cases]
+        plan = PAPER_PLANS.get("CT+MR" if "+" in trained_on else trained_on)
+        fits = is_genuine(scored.cohort) and are_the_papers_cases(names, published.cases) and config.plan.name == plan
+        fits = fits and published.training in (None, trained_on)
+    wanted = published.training or trained_on
+    tables = {published.table, 10} if published.table == 4 else {published.table}
+    return {
+        (score.organ, score.metric): score.value
+        for score in published_scores()
+        if fits
+        and int(score.source.split(",")[0].removeprefix("Table ")) in tables
+        and (score.network, score.training, score.cases) == (network, wanted, published.cases)
+    }
+
+
+def write_outcome(preset: Preset, workspace: Workspace) -> list[Cell]:
+    """Write `results.csv` and `results.md` into the preset's folder; return the cells."""
+    cells = outcome(preset, workspace)
+    folder = workspace.preset(preset.name)
+    write_rows(folder / "results.csv", list(Cell.__dataclass_fields__), map(asdict, cells))
+    write_text(folder / "results.md", f"# {preset.title}\n\n{preset.question.strip()}\n\n{outcome_in_markdown(cells)}")
+    return cells
+
+
+def outcome_in_markdown(cells: list[Cell]) -> str:
+    """The table of an experiment, DSC and NSD in each cell, and one by organ for each column that has organs."""
+    if not cells:
+        return "Nothing of this experiment's table has been computed yet.\n"
+    parts = [f"> {PHANTOM_NOTE}\n"] if any(cell.synthetic for cell in cells) else []
+    parts.append(_table([cell for cell in cells if not cell.organ], "") + "\n")
+    parts.append(
+        "DSC / NSD, means over cases, then over organs (MR: 13 organs)"
+        + (f"; in brackets the paper's ({MARK}). {FEWER_STEPS}\n" if any(map(_has_published, cells)) else ".\n")
+    )
+    for column in dict.fromkeys(cell.column for cell in cells if cell.organ):
+        mine = [cell for cell in cells if cell.organ and cell.column == column]
+        parts.append(f"{column}, by organ:\n\n{_by_organ(mine)}\n")
+    return "\n".join(parts)
+
+
+def _has_published(cell: Cell) -> bool:
+    return not math.isnan(cell.published_dsc)
+
+
+def _in_words(cell: Cell | None) -> str:
+    if cell is None:
+        return "-"
+    text = f"{number(cell.dsc)} / {number(cell.nsd)}{'*' if cell.synthetic else ''}"
+    if _has_published(cell):
+        text += f" ({number(cell.published_dsc, 4)} / {number(cell.published_nsd, 4)})"
+    return text
+
+
+def _table(cells: list[Cell], corner: str) -> str:
+    columns = list(dict.fromkeys(cell.column for cell in cells))
+    at = {(cell.row, cell.column): cell for cell in cells}
+    head = [corner, *columns]
+    return markdown_table(
+        head, [[row, *(_in_words(at.get((row, c))) for c in columns)] for row in dict.fromkeys(c.row for c in cells)]
+    )
+
+
+def _by_organ(cells: list[Cell]) -> str:
+    rows = list(dict.fromkeys(cell.row for cell in cells))
+    at = {(cell.organ, cell.row): cell for cell in cells}
+    organs = dict.fromkeys(cell.organ for cell in cells)
+    return markdown_table(["", *rows], [[o, *(_in_words(at.get((o, row))) for row in rows)] for o in organs])
+
+
+def published_of(preset: Preset) -> list[tuple[str, str, float, float]]:
+    """What the paper printed for the rows and columns of a preset, whatever was computed: (row, column, DSC, NSD)."""
+    found = []
+    for result in preset.results:
+        if result.published is None:
+            continue
+        model = model_of(preset, result.step)
+        mine = {
+            score.metric: score.value
+            for score in published_scores()
+            if not score.organ
+            and score.source.startswith(f"Table {result.published.table},")
+            and score.cases == result.published.cases
+            and score.network == network_in_the_papers_words(model)
+            and result.published.training in (None, score.training)
+        }
+        found.append((result.row, result.column, mine.get("dsc", math.nan), mine.get("nsd", math.nan)))
+    return found
+
+
+def model_of(preset: Preset, step: str) -> str:
+    """The network of a step, in the preset's full form."""
+    owner, definition = preset.resolved(step)
+    if isinstance(definition, Evaluate):
+        return model_of(owner, definition.evaluate)
+    own = definition.settings if isinstance(definition, Train) else {}
+    return str(own.get("model", owner.settings.get("model", "small")))

@@ -1,0 +1,187 @@
+"""From a preset to tasks: each step with its settings, its cohort, and a folder named by what it computes.
+
+Two presets that train the same network on the same cases with the same settings name the same folder, and so does the
+same preset after a kill: that is how runs are shared, skipped and continued.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from amos_fl.cohort.table import Cohort, Modality
+from amos_fl.errors import AmosError
+from amos_fl.experiments.data import MissingDataError, cohort_of, selected, sizes_of, write_selection
+from amos_fl.experiments.preset import Budget, Compare, Evaluate, Family, Preset, Statistics, Train, shared
+from amos_fl.experiments.workspace import Work, Workspace
+from amos_fl.files import sha256_of_json
+from amos_fl.runs.arms import centralized, finetunes_of, leave_one_out, locals_of
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.group import Member
+
+Layers = list[tuple[str, dict[str, Any]]]
+Resolve = Callable[[Layers], tuple[RunConfig, Cohort]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A step that can be carried out, or the reason why not (`work.missing`)."""
+
+    preset: str
+    step: str
+    work: Work
+    needs: tuple[str, ...] = ()
+    members: tuple[Member, ...] = ()  # of a run: one
+    cohort: Cohort | None = None
+    definition: Evaluate | Compare | Statistics | None = None
+
+
+@dataclass
+class Planner:
+    """Plans presets in a workspace; cohorts that were made are kept for the next one.
+
+    `given` are the data sets by name, `resolve` fills settings in from the recipe of the network, `flags` are settings
+    of the command line, `steps` a budget in place of the presets'.
+    """
+
+    workspace: Workspace
+    given: Mapping[str, Path]
+    resolve: Resolve
+    flags: dict[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    _cohorts: dict[str, tuple[Path, Cohort]] = field(default_factory=dict)
+
+    def plan(self, preset: Preset) -> list[Task]:
+        """The tasks of a preset, in the order in which they are carried out; nothing but cohorts is written.
+
+        Raises:
+            AmosError: settings or data that cannot be used. What is not given is in the task's `work.missing`.
+        """
+        tasks: dict[str, Task] = {}
+        for name in preset.steps:
+            owner, step = preset.resolved(name)
+            try:
+                task = self._task(preset, owner, name, step, tasks)
+            except MissingDataError as missing:
+                task = Task(preset.name, name, Work("run", "", missing=str(missing)))
+            tasks[name] = task
+        return list(tasks.values())
+
+    def _task(self, preset: Preset, owner: Preset, name: str, step: Any, tasks: dict[str, Task]) -> Task:
+        match step:
+            case Train():
+                return self._training(preset, owner, name, step, tasks)
+            case Family(of=of):
+                return self._family(preset, name, step, _ready(tasks, of))
+            case Evaluate(evaluate=of):
+                run = _ready(tasks, of)
+                file, cohort = self._cohort(step.data, step.modality, {})
+                key = sha256_of_json([cohort.content_hash(), sizes_of(cohort), step.split])[:8]
+                folder = f"runs/evaluate-{Path(run.work.folder).name}-on-{step.needs}-{key}"
+                work = Work("evaluation", folder, self._relative(file))
+                return Task(preset.name, name, work, (of,), cohort=cohort, definition=step)
+            case Compare(compare=compared):
+                work = Work("comparison", f"{preset.name}/{name}")
+                return Task(preset.name, name, work, compared, definition=step)
+            case Statistics():
+                file, cohort = self._cohort(step.data, step.modality, {})
+                key = sha256_of_json([cohort.content_hash(), sizes_of(cohort)])[:8]
+                work = Work("statistics", f"runs/statistics-{step.needs}-{key}", self._relative(file))
+                return Task(preset.name, name, work, cohort=cohort, definition=step)
+        raise AssertionError(step)
+
+    def _training(self, preset: Preset, owner: Preset, name: str, step: Train, tasks: dict[str, Task]) -> Task:
+        quick = self.workspace.form == "quick"
+        file, cohort = self._cohort(step.data, step.modality, step.quick_take if quick else step.take)
+        layers: Layers = [("shared/paper.yaml", shared("paper")), (owner.name, owner.settings), (name, step.settings)]
+        budget = step.budget or owner.budget
+        assert budget is not None, "the preset was checked"
+        if quick:
+            layers += [("shared/quick.yaml", shared("quick")["settings"]), (owner.name, owner.quick_settings)]
+            budget = owner.quick_budget or Budget.model_validate(shared("quick")["budget"])
+        if self.steps is not None:
+            budget = Budget(steps=self.steps, rounds=min(budget.rounds, self.steps))
+        pooled = step.train == "centralized"
+        local_steps = budget.local_steps(1 if pooled else max(1, len(cohort.seen_sites)))
+        work = {"cohort": str(file), "rounds": budget.rounds, "local_steps": local_steps}
+        config, members = self.resolve([*layers, ("command line", self.flags), ("budget", work)])
+        if pooled:
+            config = centralized(config, members, "equal-steps").config
+        start = _ready(tasks, step.start) if step.start else None
+        begun_from = Path(start.work.folder).name if start else ""
+        if start is not None:
+            weights = self.workspace.root / start.work.folder / "model" / "weights.safetensors"
+            config = config.model_copy(update={"start_from": weights.resolve()})
+        key = sha256_of_json([config.science(), members.content_hash(), sizes_of(members), begun_from])[:8]
+        word = "pooled" if pooled else config.strategy.replace(":", ".").rpartition(".")[2].lower()
+        parts = [word, config.model, step.needs, *([step.modality.lower()] if step.modality else []), key]
+        folder = f"runs/{'-'.join(parts)}"
+        needs = (step.start,) if step.start else ()
+        member = Member(Path(folder).name, config, members)
+        return Task(preset.name, name, Work("run", folder, self._relative(file)), needs, (member,), cohort=members)
+
+    def _family(self, preset: Preset, name: str, step: Family, base: Task) -> Task:
+        config, cohort = base.members[0].config, base.members[0].cohort
+        if step.family == "local":
+            members = locals_of(config, cohort)
+        elif step.family == "leave-one-out":
+            members = leave_one_out(config, cohort)
+        else:
+            weights = self.workspace.root / base.work.folder / "model" / "weights.safetensors"
+            members = finetunes_of(config, cohort, weights)
+        folder = f"runs/{step.family}-of-{Path(base.work.folder).name}"
+        work = Work("group", folder, base.work.cohort)
+        return Task(preset.name, name, work, (step.of,), tuple(members), cohort=cohort)
+
+    def _cohort(self, data: str, modality: Modality | None, take: Mapping[Modality, int]) -> tuple[Path, Cohort]:
+        """A selection of a data set as a cohort file of the workspace, made once."""
+        drawn = [f"{number}{of}" for of, number in sorted(take.items())]
+        name = "-".join(
+            [data.replace("/", "-").replace("|", "-or-"), *([modality.lower()] if modality else []), *drawn]
+        )
+        if name not in self._cohorts:
+            set_, _, protocol = data.partition("/")
+            cohort = selected(cohort_of(set_, protocol, self.given), modality, take)
+            self._cohorts[name] = write_selection(self.workspace.cohorts.resolve(), name, cohort)
+        return self._cohorts[name]
+
+    def _relative(self, file: Path) -> str:
+        return str(file.relative_to(self.workspace.root.resolve()))
+
+
+def _ready(tasks: dict[str, Task], name: str) -> Task:
+    """A task that another one needs.
+
+    Raises:
+        MissingDataError: it lacks data itself.
+    """
+    task = tasks[name]
+    if task.work.missing:
+        raise MissingDataError(task.work.missing)
+    return task
+
+
+def with_missing(tasks: list[Task]) -> list[Task]:
+    """The tasks; what compares steps leaves out those that lack data, and lacks it itself with fewer than two."""
+    lacking = {task.step: task.work.missing for task in tasks if task.work.missing}
+    found = []
+    for task in tasks:
+        if isinstance(task.definition, Compare):
+            left = tuple(step for step in task.needs if step not in lacking)
+            if len(left) < 2:
+                reason = next(iter(lacking.values()), "")
+                task = replace(task, work=replace(task.work, missing=reason))
+            task = replace(task, needs=left)
+        found.append(task)
+    return found
+
+
+def refuse_cohort_for(preset: Preset) -> None:
+    """`--cohort` takes AMOS's place, which only some presets leave open.
+
+    Raises:
+        AmosError: the preset needs another data set, or none.
+    """
+    if preset.data_sets() != ("amos",):
+        needed = ", ".join(preset.data_sets())
+        raise AmosError(f"--cohort takes AMOS's place, and {preset.name} needs {needed}; use --data NAME=PATH")

@@ -1,0 +1,305 @@
+"""A preset: one experiment as data. Its question, its data, its steps, and the table in which the answer stands.
+
+One YAML file each, in the folder `experiments/` of the checkout; the wheel carries them as data.
+
+title: Six networks on CT and MR
+paper: [Table 4, Table 10]           # empty: an experiment of ours
+question: Which network ...?
+budget: {steps: 250000, rounds: 1000}   # of each training: optimizer steps at all trainers together
+settings: {...}                      # of all trainings, over those of `shared/paper.yaml`
+each: {network: [unet, vnet]}        # steps and results that name {network} are made once for each; of mappings,
+                                     # {network.key} stands for a value
+steps:                               # in the order in which they are carried out
+  "{network}-ct": {train: centralized, data: amos/release, modality: CT, settings: {model: "{network}"}}
+  "{network}-test": {evaluate: "{network}-ct", data: amos/paper, modality: CT}
+results:
+  - {row: "{network}", column: CT-val, step: "{network}-ct", published: {table: 4, cases: CT-val}}
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+
+from amos_fl.cohort.table import Modality, Split
+from amos_fl.errors import AmosError
+from amos_fl.runs.config import nearest, read_yaml
+
+Form = Literal["full", "quick"]
+"""A preset as it is meant, or on the phantom in a few steps."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Budget(_Part):
+    """The optimizer steps of a training, at all its trainers together, and the rounds in which they are taken."""
+
+    steps: int = Field(ge=1)
+    rounds: int = Field(ge=1)
+
+    def local_steps(self, trainers: int) -> int:
+        """The steps of one trainer in one round.
+
+        >>> Budget(steps=250_000, rounds=1000).local_steps(5)
+        50
+        """
+        return max(1, round(self.steps / (self.rounds * trainers)))
+
+
+class _OnData(_Part):
+    """Which cases a step is about: a data set, AMOS under a protocol (`amos/release`), and of which modality."""
+
+    data: str
+    modality: Modality | None = None
+
+    @property
+    def needs(self) -> str:
+        """The data set's name, without the protocol."""
+        return self.data.partition("/")[0]
+
+    @property
+    def protocol(self) -> str:
+        return self.data.partition("/")[2]
+
+
+class Train(_OnData):
+    """One training: pooled (`centralized`) or federated.
+
+    `take` draws so many training cases of a modality; `start` names the step from whose weights it begins.
+    """
+
+    train: Literal["centralized", "federated"]
+    take: dict[Modality, int] = {}
+    quick_take: dict[Modality, int] = {}
+    start: str | None = None
+    budget: Budget | None = None
+    settings: dict[str, Any] = {}
+
+
+class Family(_Part):
+    """A run for each seen site, derived from a federated step: as `amos-fl local`, `leave-one-out` and `finetune`."""
+
+    family: Literal["local", "leave-one-out", "finetune"]
+    of: str
+
+
+class Evaluate(_OnData):
+    """The chosen weights of a training, scored on cases that it did not score itself."""
+
+    evaluate: str
+    split: Split = "test"
+
+
+class Compare(_Part):
+    """Steps beside one another, as `amos-fl compare`."""
+
+    compare: tuple[str, ...]
+    reference: str | None = None
+
+
+class Statistics(_OnData):
+    """Tables and figures of a cohort, as `amos-fl data stats`."""
+
+    statistics: Literal["cohort"] = "cohort"
+
+
+class Borrowed(_Part):
+    """The step of that name of another preset, carried out once for both."""
+
+    borrow: str
+
+
+_KINDS = {
+    "train": Train,
+    "family": Family,
+    "evaluate": Evaluate,
+    "compare": Compare,
+    "statistics": Statistics,
+    "borrow": Borrowed,
+}
+Step = Annotated[
+    Annotated[Train, Tag("train")]
+    | Annotated[Family, Tag("family")]
+    | Annotated[Evaluate, Tag("evaluate")]
+    | Annotated[Compare, Tag("compare")]
+    | Annotated[Statistics, Tag("statistics")]
+    | Annotated[Borrowed, Tag("borrow")],
+    Discriminator(lambda value: _kind(value)),
+]
+
+
+def _kind(value: Any) -> str | None:
+    keys = value if isinstance(value, dict) else type(value).model_fields
+    return next((kind for kind in _KINDS if kind in keys), None)
+
+
+class Published(_Part):
+    """Where the paper's number stands: in `published.csv`, by its columns; the network is that of the step."""
+
+    table: int
+    cases: str
+    training: str | None = None
+
+
+class Result(_Part):
+    """A cell of the preset's table: the mean over the cases of a step, of all, the seen or the unseen scanners."""
+
+    row: str
+    column: str
+    step: str
+    among: Literal["all", "seen", "unseen"] = "all"
+    modality: Modality | None = None
+    organs: bool = Field(default=False, description="also by organ")
+    shared_with: str | None = Field(default=None, description="only the organs of this step's cases, too")
+    published: Published | None = None
+
+
+class Preset(_Part):
+    """An experiment. `name` is its file's; `each` is resolved when it is read, so steps and results are plain."""
+
+    name: str
+    title: str
+    paper: tuple[str, ...] = ()
+    question: str
+    about: str = ""
+    budget: Budget | None = None
+    settings: dict[str, Any] = {}
+    quick_settings: dict[str, Any] = {}
+    quick_budget: Budget | None = None
+    steps: dict[str, Step]
+    results: tuple[Result, ...] = ()
+
+    def data_sets(self) -> tuple[str, ...]:
+        """The names of the data sets that its steps need, those of borrowed steps included, in order."""
+        found: dict[str, None] = {}
+        for name in self.steps:
+            _, step = self.resolved(name)
+            if isinstance(step, (Train, Evaluate, Statistics)):
+                found[step.needs] = None
+        return tuple(found)
+
+    def resolved(self, name: str) -> tuple["Preset", Any]:
+        """A step and the preset whose it is: its own, or that of the preset it is borrowed from."""
+        step = self.steps[name]
+        if isinstance(step, Borrowed):
+            return read_preset(step.borrow).resolved(name)
+        return self, step
+
+
+_BESIDE = Path(__file__).resolve().parent
+
+
+def presets_folder() -> Path:
+    """Where the presets lie: carried by the wheel beside this file, or in the checkout."""
+    inside = _BESIDE / "presets"
+    return inside if inside.is_dir() else _BESIDE.parents[1] / "experiments"
+
+
+def preset_names() -> tuple[str, ...]:
+    """The names of all presets, in the order of the paper, ours last."""
+    return tuple(sorted((file.stem for file in presets_folder().glob("*.yaml")), key=_place))
+
+
+def _place(name: str) -> tuple[float, str]:
+    tables = [int(n) for n in re.findall(r"Table (\d+)", str(read_preset(name).paper))]
+    return min((t for t in tables if t >= 3), default=2 if tables else float("inf")), name
+
+
+@cache
+def read_preset(name: str) -> Preset:
+    """The preset of that name, or one of your own in a file: `mine/seeds.yaml`.
+
+    Raises:
+        AmosError: there is none, or its file is wrong, in words that name the file and the place in it.
+    """
+    file = Path(name) if name.endswith(".yaml") else presets_folder() / f"{name}.yaml"
+    if not file.is_file():
+        names = [other.stem for other in presets_folder().glob("*.yaml")]
+        raise AmosError(f"no experiment {name!r}; {nearest(name, sorted(names))}")
+    return preset_from(file)
+
+
+def preset_from(file: Path) -> Preset:
+    """Read and check one preset's file.
+
+    Raises:
+        AmosError: naming the file, the place in it and what is wrong there.
+    """
+    data = read_yaml(file)
+    each = data.pop("each", None) or {}
+    try:
+        data["steps"] = dict(_expanded(list((data.get("steps") or {}).items()), each))
+        data["results"] = list(_expanded(data.get("results") or [], each))
+        preset = Preset.model_validate({"name": file.stem, **data})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise AmosError(f"{file}: {where}: {first['msg']}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise AmosError(f"{file}: steps must be a mapping, results a list and each a mapping ({error})") from None
+    _check(file, preset)
+    return preset
+
+
+def _expanded(entries: list[Any], each: dict[str, list[Any]]) -> Iterator[Any]:
+    """Every entry once for each combination of the values of the names that it mentions in braces.
+
+    >>> list(_expanded(["{a}-{b.x}"], {"a": [1, 2], "b": [{"x": "y"}]}))
+    ['1-y', '2-y']
+    """
+    for entry in entries:
+        text = json.dumps(entry)
+        named = [name for name in each if re.search(rf"\{{{name}[.}}]", text)]
+        for values in itertools.product(*(each[name] for name in named)):
+            filled = text
+            for name, value in zip(named, values, strict=True):
+                for key, part in value.items() if isinstance(value, dict) else [("", value)]:
+                    filled = filled.replace(f"{{{name}.{key}}}" if key else f"{{{name}}}", str(part))
+            yield json.loads(filled)
+
+
+def _check(file: Path, preset: Preset) -> None:
+    """What the models cannot see: that every step and data set that is named is there, and before it is needed."""
+    done: set[str] = set()
+    for name, step in preset.steps.items():
+        if isinstance(step, Borrowed) and name not in read_preset(step.borrow).steps:
+            raise AmosError(f"{file}: steps.{name}: {step.borrow} has no step of that name")
+        needed: tuple[str, ...] = ()
+        match preset.resolved(name)[1]:
+            case Train(start=str(start)):
+                needed = (start,)
+            case Family(of=of):
+                needed = (of,)
+            case Evaluate(evaluate=of):
+                needed = (of,)
+            case Compare(compare=compared):
+                needed = compared
+        for other in needed:
+            if other not in done:
+                raise AmosError(f"{file}: steps.{name}: no step {other!r} above it; {nearest(other, done)}")
+        if isinstance(step, Train) and (step.budget or preset.budget) is None:
+            raise AmosError(f"{file}: steps.{name}: a training needs a budget, its own or the preset's")
+        done.add(name)
+    for result in preset.results:
+        for named in (result.step, result.shared_with):
+            if named is not None and named not in preset.steps:
+                raise AmosError(f"{file}: results: no step {named!r}; {nearest(named, preset.steps)}")
+    from amos_fl.experiments.data import data_sets
+
+    for name in preset.data_sets():
+        if name not in data_sets():
+            raise AmosError(f"{file}: no data set {name!r} in shared/data.yaml; {nearest(name, data_sets())}")
+
+
+@cache
+def shared(name: str) -> dict[str, Any]:
+    """A file that the presets share: `paper` and `quick` settings, `data` sets, `costs`."""
+    return yaml.safe_load((presets_folder() / "shared" / f"{name}.yaml").read_text(encoding="utf-8"))

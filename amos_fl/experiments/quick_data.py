@@ -1,0 +1,86 @@
+"""The data of a quick experiment: a phantom release of a few cases, and stand-ins for other data sets.
+
+Both lie in the user's cache, and are made once for each version of the phantom.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Image
+
+import amos_fl.phantom
+from amos_fl.cohort.amos22 import import_amos22
+from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.cohort.table import PHANTOM_MARK, Case, Cohort, write_cohort
+from amos_fl.experiments.data import StandIn, data_sets
+from amos_fl.files import sha256_of_file, sha256_of_json, whole_folder, write_json
+from amos_fl.phantom.release import ListedCase, listed_cases, write_release
+
+SEED, OTHER_PATIENTS = 2, 5
+"""The phantom that plays AMOS, and the one whose patients play other data sets'."""
+_WANTED = (
+    *((site, None, split, number) for site in "ABC" for split, number in (("train", 2), ("val", 1), ("test", 1))),
+    *(("D", None, "test", 1), ("E", None, "test", 1)),
+    # F trains under `release` and is unseen under `paper`; G's cases of the Central Hospital test under `paper`.
+    *(("F", None, "train", 1), ("F", None, "test", 1), ("G", "people", "train", 2), ("G", "people", "val", 1)),
+    *(("G", "center", "test", 1), ("H", None, "train", 1), ("H", None, "val", 1)),
+)
+OnCase = Callable[[int, int, str], None]
+
+
+def quick_cases() -> list[int]:
+    """The ids of the phantom's cases: each scanner has what it needs under both protocols, and no more."""
+    chosen: list[int] = []
+    for domain, hospital, split, number in _WANTED:
+        mine = [c for c in listed_cases().values() if (c.domain, c.split) == (domain, split)]
+        chosen += [c.amos_id for c in mine if hospital in (None, c.site)][:number]
+    return sorted(chosen)
+
+
+def quick_data(name: str, cache: Path, on_case: OnCase | None = None) -> Path:
+    """What plays the data set's part, made when it is not there: a release for AMOS, a cohort for any other."""
+    sources = [sha256_of_file(file) for file in sorted(Path(amos_fl.phantom.__path__[0]).glob("*.py"))]
+    stand_in = data_sets()[name].stand_in
+    if stand_in is None:
+        return _release(cache, sources, SEED, quick_cases(), on_case)
+    cases = [c for c in listed_cases().values() if c.domain == stand_in.scanner and c.amos_id in quick_cases()]
+    key = sha256_of_json([sources, OTHER_PATIENTS, stand_in.model_dump(), sha256_of_file(__file__)])[:12]
+    folder = cache / f"phantom-{name}-{key}"
+    if not folder.is_dir():
+        release = _release(cache, sources, OTHER_PATIENTS, [c.amos_id for c in cases], on_case)
+        with whole_folder(folder) as beside:
+            _relabelled(release, beside, cases, stand_in)
+    return folder
+
+
+def _release(cache: Path, sources: list[str], seed: int, cases: list[int], on_case: OnCase | None) -> Path:
+    root = cache / f"phantom-quick-{sha256_of_json([sources, seed, cases])[:12]}"
+    if not root.is_dir():
+        with whole_folder(root) as beside:
+            write_release(beside, seed=seed, size="quick", cases=cases, on_case=on_case)
+    return root
+
+
+def _relabelled(release: Path, folder: Path, cases: list[ListedCase], stand_in: StandIn) -> None:
+    """A cohort of the release's cases under other names, whose label maps hold some of the organs only."""
+    value_of = {organ: value for value, organ in AMOS_ORGANS.items()}
+    table = np.zeros(max(AMOS_ORGANS) + 1, np.uint8)
+    organs = dict(enumerate(stand_in.organs, start=1))
+    for value, organ in organs.items():
+        table[value_of[organ]] = value
+    split_of = {case.case: case for case in import_amos22(release, protocol="paper").cohort.cases}
+    made = []
+    for number, case in enumerate(cases, start=1):
+        source = split_of[case.name]
+        assert source.label is not None
+        image, label = (folder / kind / f"case_{number:04d}.nii.gz" for kind in ("images", "labels"))
+        for file in (image, label):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(source.image.read_bytes())
+        drawn = Nifti1Image.from_filename(source.label)
+        Nifti1Image(table[np.asarray(drawn.dataobj).astype(np.intp)], drawn.affine).to_filename(label)
+        name = f"case_{number:04d}"
+        made.append(Case(name, "hospital", source.modality, source.split, image, label, tuple(organs)))
+    write_json(folder / "dataset.json", {"description": f"{PHANTOM_MARK}, some organs labelled"})
+    write_cohort(Cohort(tuple(made), organs), folder / "cohort.csv")

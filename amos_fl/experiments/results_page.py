@@ -1,0 +1,170 @@
+"""`docs/results.md`: what runs gave, a row each, with the commit that made it, its settings and its budget.
+
+Everything in it is read from folders of experiments and of runs, so that the page can be made again at any time.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from amos_fl.cohort.table import read_cohort
+from amos_fl.errors import AmosError
+from amos_fl.experiments.outcome import outcome, outcome_in_markdown
+from amos_fl.experiments.preset import Evaluate, Form, Preset, preset_names, read_preset
+from amos_fl.experiments.workspace import Work, Workspace
+from amos_fl.metrics.table import CaseScores, read_scores, sums_of
+from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.listing import ListedGroup, list_runs
+from amos_fl.runs.record import Cost
+from amos_fl.runs.summary import PHANTOM_NOTE, markdown_table, number
+
+GROUPS = ("seen CT", "seen MR", "unseen CT", "unseen MR")
+HEAD = ["run", "trained", "network, plan", "budget", *GROUPS, "seconds", "commit"]
+
+
+@dataclass(frozen=True)
+class PageRow:
+    """A run, or a run's scores on other cases, as the page shows it."""
+
+    name: str
+    trained: str
+    network: str
+    budget: str
+    scores: dict[str, str]
+    seconds: str
+    commit: str
+    synthetic: bool
+
+    def cells(self) -> list[str]:
+        mark = "*" if self.synthetic else ""
+        shown = [f"{self.scores[group]}{mark}" if group in self.scores else "-" for group in GROUPS]
+        return [f"{self.name}{mark}", self.trained, self.network, self.budget, *shown, self.seconds, self.commit]
+
+
+def results_page(folders: Sequence[Path], command: str) -> str:
+    """The page over folders of experiments (OUT of `amos-fl experiments run`), of runs, or runs themselves.
+
+    `command` is what made it, and is printed on it.
+
+    Raises:
+        AmosError: a folder is not there, or nothing in the folders is finished.
+    """
+    sections: list[str] = []
+    rows: list[PageRow] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise AmosError(f"{folder}: no such folder; give folders of experiments or of runs")
+        found, mine = _experiments(folder)
+        if not found:
+            mine = list(_runs(folder))
+            found = [f"## {folder.resolve().name}\n", _table(mine)] if mine else []
+        sections += found
+        rows += mine
+    if not rows:
+        named = ", ".join(map(str, folders))
+        raise AmosError(f"{named}: no finished run in there; make some with: amos-fl experiments run NAME")
+    parts = ["# Results\n", f"Written by `{command}` from run folders; do not edit it by hand.\n"]
+    if any(row.synthetic for row in rows):
+        parts.append(f"> \\* synthetic. {PHANTOM_NOTE}\n")
+    parts.append(
+        "A row is a run on its own test cases, or (on other cases) its weights scored again: mean DSC / NSD over the "
+        "scanners that it trained on (seen) and those that it did not (unseen). Budget: rounds x steps x trainers, and "
+        "the patches that they see together. Seconds are those of the rounds. The commit is that of the program that "
+        "began the run.\n"
+    )
+    return "\n".join([*parts, *sections])
+
+
+def _experiments(out: Path) -> tuple[list[str], list[PageRow]]:
+    """Sections for the presets that left something in `out`, in the order of the presets."""
+    sections: list[str] = []
+    rows: list[PageRow] = []
+    forms: tuple[Form, ...] = ("full", "quick")
+    for form in forms:
+        workspace = Workspace(out, form)
+        for name in preset_names():
+            works = workspace.works(name)
+            preset = read_preset(name)
+            ordered = {step: works[step] for step in preset.steps if step in works}
+            mine = [row for step, work in ordered.items() for row in _rows_of(workspace, preset, step, works)]
+            missing = list(dict.fromkeys(work.missing for work in works.values() if work.missing))
+            if not mine and not missing:
+                continue
+            source = f" ({', '.join(preset.paper)} of the paper)" if preset.paper else ""
+            sections.append(f"## {preset.title}{', quick form' if form == 'quick' else ''}\n")
+            sections.append(f"`{name}`{source}. {preset.question.strip()}\n")
+            if cells := outcome(preset, workspace):
+                sections.append(outcome_in_markdown([cell for cell in cells if not cell.organ]))
+            if mine:
+                sections.append(_table(mine))
+            sections += [f"Not there: {sentence}.\n" for sentence in missing]
+            rows += mine
+    return sections, rows
+
+
+def _rows_of(workspace: Workspace, preset: Preset, step: str, works: dict[str, Work]) -> Iterator[PageRow]:
+    work = works[step]
+    folder = workspace.root / work.folder
+    definition = preset.resolved(step)[1]
+    if work.missing or not folder.is_dir():
+        return
+    if work.kind == "run" and workspace.done(work):
+        yield _row(folder, step)
+    elif work.kind == "group":
+        for member in sorted(path.parent for path in folder.glob("*/config.yaml")):
+            if RunFolder(member).finished:
+                yield _row(member, f"{step} {member.name}")
+    elif isinstance(definition, Evaluate) and workspace.done(work):
+        about = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        base = _row(workspace.root / works[definition.evaluate].folder, step)
+        organs = read_cohort(workspace.root / work.cohort).organs
+        yield replace(
+            base,
+            name=f"{step} (on other cases)",
+            scores=_scores(read_scores(folder / "scores.csv"), organs),
+            seconds="-",
+            synthetic=bool(about["synthetic"] or about["synthetic_training"]),
+        )
+
+
+def _runs(folder: Path) -> Iterator[PageRow]:
+    for entry in list_runs([folder]):
+        members = entry.runs if isinstance(entry, ListedGroup) else (entry,)
+        for run in members:
+            if run.state == "finished":
+                yield _row(run.path, run.name if run is entry else f"{entry.name}/{run.name}")
+
+
+def _row(path: Path, name: str) -> PageRow:
+    folder = RunFolder(path)
+    config, cohort = folder.config(), folder.cohort()
+    cost = Cost.of(folder.ledger(), config)
+    trainers = 1 if config.arm == "centralized" else len(cohort.seen_sites)
+    arm = config.strategy if config.arm == "federated" else f"{config.arm}"
+    return PageRow(
+        name=name,
+        trained=f"{arm} on {' '.join(cohort.seen_sites)}, seed {config.seed}",
+        network=f"{config.model}, {config.plan.name}",
+        budget=f"{config.rounds} x {config.local_steps} x {trainers}, {cost.patches:,} patches",
+        scores=_scores(read_scores(path / "scores.csv"), cohort.organs),
+        seconds=f"{cost.seconds:.0f}",
+        commit=folder.recorded_versions().get("commit", "-"),
+        synthetic=folder.synthetic,
+    )
+
+
+def _scores(cases: list[CaseScores], organs: Mapping[int, str]) -> dict[str, str]:
+    """DSC / NSD by group of scanners; a group without a score is not there."""
+    found = {}
+    for group in GROUPS:
+        mine = [case for case in cases if f"{'seen' if case.seen else 'unseen'} {case.modality}" == group]
+        sums = sums_of(mine, organs)
+        if mine and not math.isnan(sums.mean_dsc()):
+            found[group] = f"{number(sums.mean_dsc())} / {number(sums.mean_nsd())}"
+    return found
+
+
+def _table(rows: Sequence[PageRow]) -> str:
+    return markdown_table(HEAD, [row.cells() for row in rows]) + "\n"

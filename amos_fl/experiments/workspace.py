@@ -1,0 +1,94 @@
+"""Where experiments leave their work, and what of it is done.
+
+OUT/full/ and OUT/quick/, each with
+  cohorts/    the cases that steps are about            data.yaml   where the data sets lie
+  runs/       run folders, groups and evaluations, named by what they compute: presets share them
+  PRESET/     state.json (which folder each step has), results.csv, results.md, and its comparisons
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from amos_fl.experiments.preset import Form
+from amos_fl.files import write_json
+from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.group import is_group, read_group
+
+Kind = Literal["run", "group", "evaluation", "comparison", "statistics"]
+State = Literal["not run", "partial", "done"]
+MARKS: dict[Kind, str] = {"evaluation": "evaluation.json", "comparison": "comparison.json", "statistics": "stats.json"}
+"""The file whose presence says that a folder of this kind is whole."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A step's folder (relative to the workspace), its kind, its cohort file, and why it cannot be done, if so."""
+
+    kind: Kind
+    folder: str
+    cohort: str = ""
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of all experiments of one form."""
+
+    out: Path
+    form: Form
+
+    @property
+    def root(self) -> Path:
+        return self.out / self.form
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def cohorts(self) -> Path:
+        return self.root / "cohorts"
+
+    @property
+    def data_file(self) -> Path:
+        return self.root / "data.yaml"
+
+    def preset(self, name: str) -> Path:
+        return self.root / name
+
+    def write_state(self, preset: str, works: Mapping[str, Work]) -> None:
+        state = {"steps": {step: asdict(work) for step, work in works.items()}}
+        write_json(self.preset(preset) / "state.json", state)
+
+    def works(self, preset: str) -> dict[str, Work]:
+        """The steps of a preset as they were planned when it was last run; none where it never was."""
+        file = self.preset(preset) / "state.json"
+        if not file.is_file():
+            return {}
+        # JSON's keys were sorted; the order of the steps is the preset's.
+        return {step: Work(**work) for step, work in json.loads(file.read_text(encoding="utf-8"))["steps"].items()}
+
+    def done(self, work: Work) -> bool:
+        """Whether what a step leaves is there, whole."""
+        folder = self.root / work.folder
+        match work.kind:
+            case "run" if self.form == "quick":
+                return (folder / "summary.md").is_file()  # a quick run's weights are let go when nobody needs them
+            case "run":
+                return RunFolder(folder).finished
+            case "group":
+                return is_group(folder) and not read_group(folder).unfinished
+            case kind:
+                return (folder / MARKS[kind]).is_file()
+
+    def state(self, preset: str) -> tuple[State, int, int]:
+        """Whether a preset is done, and how many of how many steps are."""
+        works = self.works(preset)
+        done = sum(self.done(work) for work in works.values())
+        if not works or not done:
+            begun = any((self.root / work.folder).is_dir() for work in works.values())
+            return "partial" if begun else "not run", done, len(works)
+        return "done" if done == len(works) else "partial", done, len(works)

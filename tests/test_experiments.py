@@ -1,0 +1,339 @@
+"""Presets: what they must say, how they become tasks, what of them is done again, and when the paper stands beside."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from fake_amos import write_release
+from made_runs import amos, constant, made_run
+
+from amos_fl.cli.main import run
+from amos_fl.cli.settings import resolve_run
+from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
+from amos_fl.comparison.published import published_scores
+from amos_fl.errors import AmosError, Interrupted
+from amos_fl.experiments.carry_out import Hands, carry_out
+from amos_fl.experiments.cost import cost_of
+from amos_fl.experiments.data import MissingDataError, cohort_of, selected
+from amos_fl.experiments.outcome import outcome, outcome_in_markdown, published_of
+from amos_fl.experiments.planning import Planner, Task
+from amos_fl.experiments.preset import Preset, Train, preset_from, preset_names, presets_folder, read_preset
+from amos_fl.experiments.quick_data import quick_data
+from amos_fl.experiments.workspace import Work, Workspace
+from amos_fl.files import write_text
+from amos_fl.runs.events import silent
+from amos_fl.runs.folder import RunFolder, create_run
+from amos_fl.runs.results import tabulated, write_tables
+from amos_fl.runs.weights import save_arrays
+from amos_fl_server.simulate import simulate
+
+ROOT = Path(__file__).parents[1]
+TABLES = {f"Table {number}" for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)} | {"Figure 3", "Figure 4"}
+SMALL: dict[str, Any] = {
+    "title": "Two arms",
+    "question": "Does it run?",
+    "budget": {"steps": 1000, "rounds": 10},
+    "settings": {"model": "small", "plan": "coarse"},
+    "steps": {
+        "pooled": {"train": "centralized", "data": "amos/paper", "modality": "MR"},
+        "fedavg": {"train": "federated", "data": "amos/paper", "modality": "MR"},
+        "validation": {"evaluate": "pooled", "data": "amos/paper", "modality": "MR", "split": "val"},
+        "comparison": {"compare": ["pooled", "fedavg"]},
+    },
+    "results": [{"row": "pooled", "column": "MR", "step": "pooled"}],
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the phantom of quick experiments."""
+    folder = tmp_path_factory.mktemp("cache")
+    quick_data("amos", folder)
+    return folder
+
+
+def preset_file(folder: Path, **changes: Any) -> Path:
+    file = folder / "small.yaml"
+    file.write_text(yaml.safe_dump({**SMALL, **changes}, sort_keys=False))
+    return file
+
+
+def planned(preset: Preset, workspace: Workspace, **given: Path) -> dict[str, Task]:
+    return {task.step: task for task in Planner(workspace, given, resolve_run).plan(preset)}
+
+
+# What a preset says
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_valid_and_says_what_it_asks_needs_and_costs(name: str) -> None:
+    preset = read_preset(name)
+    assert preset.question.strip().endswith("?") or not preset.results
+    assert preset.data_sets()
+    trainings = [step for step in map(preset.resolved, preset.steps) if isinstance(step[1], Train)]
+    assert bool(trainings) == (cost_of(preset).gpu_hours > 0)
+    asked = sum(result.published is not None for result in preset.results)
+    known = [dsc for _, _, dsc, _ in published_of(preset) if dsc == dsc]
+    assert len(known) == asked, "a result names a number that published.csv does not have"
+
+
+def test_every_number_of_the_papers_tables_belongs_to_a_preset() -> None:
+    named = {
+        (result.published.table, result.published.cases, result.published.training)
+        for name in preset_names()
+        for result in read_preset(name).results
+        if result.published
+    }
+    for score in published_scores():
+        table = int(score.source.split(",")[0].removeprefix("Table "))
+        table = 4 if table == 10 else table
+        assert {(table, score.cases, score.training), (table, score.cases, None)} & named, score.source
+
+
+def test_two_presets_that_say_the_same_training_share_it(tmp_path: Path) -> None:
+    write_release(tmp_path / "amos22")
+    workspace = Workspace(tmp_path / "out", "full")
+    first = {
+        (name, step): planned(read_preset(name), workspace, amos=tmp_path / "amos22")[step].work.folder
+        for name, step in (
+            ("networks", "unet-ct"),
+            ("cross-cohort", "amos"),
+            ("modalities", "centralized-ct"),
+            ("transfer", "amos"),
+            ("generalization", "unet-ct"),
+        )
+    }
+    assert len(set(first.values())) == 1
+    networks = planned(read_preset("networks"), workspace, amos=tmp_path / "amos22")
+    [member] = networks["unet-ct"].members
+    assert (member.config.arm, member.config.rounds, member.config.local_steps) == ("centralized", 1000, 250)
+    assert (member.config.plan.name, member.config.training.augmentation) == ("amos-ct", "paper")
+    assert len(member.cohort.of(split="train")) == 200
+    federated = planned(read_preset("modalities"), workspace, amos=tmp_path / "amos22")["federated-160-40"]
+    [member] = federated.members
+    assert [sum(c.modality == m for c in member.cohort.of(split="train")) for m in ("CT", "MR")] == [160, 40]
+    assert member.config.local_steps * member.config.rounds * len(member.cohort.seen_sites) == pytest.approx(
+        250_000, 0.02
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": {"a": {"evaluate": "b", "data": "amos"}}}, "steps.a: no step 'b' above it"),
+        ({"steps": {"a": {"train": "centralised", "data": "amos"}}}, "steps.a.train"),
+        ({"steps": {"a": {"train": "federated", "data": "btvc"}}, "results": []}, "did you mean 'btcv'"),
+        ({"budget": None}, "steps.pooled: a training needs a budget"),
+        ({"results": [{"row": "", "column": "", "step": "poled"}]}, "did you mean 'pooled'"),
+        ({"colour": "red"}, "colour: Extra inputs"),
+    ],
+)
+def test_a_mistake_in_a_preset_is_named_with_its_file_and_place(tmp_path: Path, changes: Any, message: str) -> None:
+    with pytest.raises(AmosError, match=r"small\.yaml: ") as error:
+        preset_from(preset_file(tmp_path, **changes))
+    assert message in str(error.value)
+
+
+# Data
+
+
+def test_training_cases_are_drawn_the_same_in_any_order_and_never_more_than_there_are() -> None:
+    cohort = amos({"train": "train", "val": "test"})
+    drawn = selected(cohort, None, {"CT": 20})
+    turned = selected(Cohort(cohort.cases[::-1], cohort.organs), None, {"CT": 20})
+    assert {c.case for c in drawn.cases} == {c.case for c in turned.cases}
+    assert (len(drawn.of(split="train")), len(drawn.of(split="test"))) == (20, 100)
+    with pytest.raises(AmosError, match="trains on 201 CT cases, and the cohort has 200"):
+        selected(cohort, None, {"CT": 201})
+
+
+def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path: Path, capsys: Any) -> None:
+    out = str(tmp_path / "out")
+    assert run(["experiments", "run", "networks", "--out", out]) == 2
+    assert "amos (AMOS22) is not given; download amos22.zip" in capsys.readouterr().err
+    with pytest.raises(MissingDataError, match="amos-fl data msd Task09_Spleen, and add --data msd-spleen=PATH"):
+        cohort_of("msd-spleen", "", {})
+    write_release(tmp_path / "amos22", test_labels=False)
+    with pytest.raises(MissingDataError, match="no labels of the test images, which AMOS does not publish"):
+        cohort_of("amos", "paper", {"amos": tmp_path / "amos22"})
+    assert cohort_of("amos", "paper|public", {"amos": tmp_path / "amos22"}).unseen_sites == ("F",)
+    assert run(["experiments", "run", "networks", "--data", "amso=."]) == 2
+    assert "did you mean 'amos'" in capsys.readouterr().err
+
+
+# Carrying out
+
+
+def hands(store: Path, train: Callable[..., None] | None = None) -> Hands:
+    def simulated(folder: RunFolder, config: Any, cohort: Cohort, title: str) -> None:
+        simulate(folder, config, cohort, store, silent)
+
+    return Hands(train or simulated, lambda line: None, store)
+
+
+def test_an_experiment_that_was_stopped_goes_on_and_does_nothing_twice(tmp_path: Path, cache: Path) -> None:
+    preset = preset_from(preset_file(tmp_path))
+    workspace = Workspace(tmp_path / "out", "quick")
+    release = quick_data("amos", cache)
+    trained: list[str] = []
+
+    def stopping(folder: RunFolder, config: Any, cohort: Cohort, title: str) -> None:
+        trained.append(folder.path.name)
+        if config.arm == "federated" and trained.count(folder.path.name) == 1:
+            raise Interrupted("stop")
+        simulate(folder, config, cohort, cache / "store", silent)
+
+    assert workspace.state("small") == ("not run", 0, 0)
+    with pytest.raises(Interrupted):
+        carry_out(preset, list(planned(preset, workspace, amos=release).values()), workspace, hands(cache, stopping))
+    assert workspace.state("small") == ("partial", 1, 4)
+    again = list(planned(preset, workspace, amos=release).values())
+    account = carry_out(preset, again, workspace, hands(cache / "store", stopping))
+    assert account.done_before == ["pooled"]
+    assert account.done_now == ["fedavg", "validation", "comparison"]
+    assert [name.partition("-")[0] for name in trained] == ["pooled", "fedavg", "fedavg"]
+    assert workspace.state("small") == ("done", 4, 4)
+    folders = {task.step: workspace.root / task.work.folder for task in again}
+    assert read_cohort(folders["pooled"]).sites == ("F", "G", "H")
+    assert json.loads((folders["validation"] / "evaluation.json").read_text())["split"] == "val"
+    assert (folders["comparison"] / "report.html").is_file()
+    assert not (folders["pooled"] / "checkpoints").exists()
+    [cell] = outcome(preset, workspace)
+    assert cell.synthetic
+    assert "synthetic" in outcome_in_markdown([cell])
+    account = carry_out(preset, again, workspace, hands(cache / "store", stopping))
+    assert (account.done_before, account.done_now) == (["pooled", "fedavg", "validation", "comparison"], [])
+
+
+def test_a_step_that_fails_keeps_only_those_from_theirs_that_need_it(tmp_path: Path, cache: Path) -> None:
+    preset = preset_from(preset_file(tmp_path))
+    workspace = Workspace(tmp_path / "out", "quick")
+
+    def failing(folder: RunFolder, config: Any, cohort: Cohort, title: str) -> None:
+        if config.arm == "centralized":
+            raise AmosError("no")
+        write_text(folder.path / "summary.md", "as if it had been trained")
+
+    tasks = list(planned(preset, workspace, amos=quick_data("amos", cache)).values())
+    account = carry_out(preset, tasks, workspace, hands(cache / "store", failing))
+    assert account.done_now == ["fedavg"]
+    assert list(account.failed) == ["pooled", "validation", "comparison"]
+
+
+@pytest.mark.slow
+def test_a_preset_runs_through_on_the_phantom_in_its_quick_form(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("AMOS_FL_CACHE", str(cache))
+    out = str(tmp_path / "out")
+    assert run(["experiments", "run", "modalities", "--quick", "--out", out]) == 0
+    printed = capsys.readouterr().out
+    assert "10 of 10 steps done now" in printed
+    assert "The scans of this run are synthetic" in printed
+    assert run(["experiments", "--out", out]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "modalities" in line)
+    assert "not run" in row
+    assert "done" in row
+    assert run(["experiments", "show", "modalities", "--out", out]) == 0
+    assert "done: " in capsys.readouterr().out
+    page = tmp_path / "results.md"
+    assert run(["experiments", "results", out, "-o", str(page)]) == 0
+    assert "| centralized-160-40* | centralized on " in page.read_text()
+
+
+# Results
+
+
+def made_folder(path: Path, cohort: Cohort, *, synthetic: bool = False, commit: str = "abc", **settings: Any) -> Path:
+    """A finished run's folder, made of numbers: whatever it trained scores 0.8."""
+    record = made_run("made", constant(0.8), cohort=cohort, **settings)
+    folder = create_run(path, record.config, record.cohort)
+    about = json.loads((path / "versions.json").read_text())
+    about |= {"synthetic": synthetic, "versions": {**about["versions"], "commit": commit}}
+    (path / "versions.json").write_text(json.dumps(about))
+    steps = {site: {"steps": record.config.local_steps} for site in record.cohort.seen_sites}
+    row = {"round": 1, "sites": steps, "bytes_up": 0, "bytes_down": 0, "seconds": 2.0, "missing": {}}
+    folder.write_ledger([row])
+    write_tables(path, tabulated(record.results.chosen, [], record.results.cases, cohort.organs), cohort.organs)
+    save_arrays({"a": np.zeros(1, np.float32)}, path / "model" / "weights.safetensors")
+    write_text(path / "summary.md", "made")
+    return path
+
+
+def made_networks(out: Path, cohort: Cohort, **settings: Any) -> Workspace:
+    """A workspace in which one training of the experiment `networks` is done."""
+    workspace = Workspace(out, "full")
+    write_cohort(cohort, workspace.cohorts / "made" / "cohort.csv")
+    given = {"model": "unet", "plan": "amos-ct", "arm": "centralized", **settings}
+    made_folder(workspace.runs / "made", cohort, **given)
+    workspace.write_state("networks", {"unet-ct": Work("run", "runs/made", "cohorts/made/cohort.csv")})
+    return workspace
+
+
+def test_the_papers_number_stands_beside_ours_where_the_data_is_amos(tmp_path: Path) -> None:
+    workspace = made_networks(tmp_path, amos({"train": "train", "val": "test"}))
+    cells = {cell.organ: cell for cell in outcome(read_preset("networks"), workspace)}
+    assert (cells[""].dsc, cells[""].published_dsc, cells[""].published_nsd) == (pytest.approx(0.8), 0.8887, 0.7987)
+    assert cells["spleen"].published_dsc == 0.9631
+    text = outcome_in_markdown(list(cells.values()))
+    assert "(0.8887 / 0.7987)" in text
+    assert "published, real AMOS" in text
+
+
+@pytest.mark.parametrize("different", ["synthetic", "network", "plan", "a case", "training"])
+def test_it_does_not_where_anything_is_another(tmp_path: Path, different: str) -> None:
+    cohort = amos({"train": "train", "val": "test"})
+    settings: dict[str, dict[str, Any]] = {
+        "synthetic": {"synthetic": True},
+        "network": {"model": "small"},
+        "plan": {"plan": "coarse"},
+    }
+    if different in ("a case", "training"):
+        split = "test" if different == "a case" else "train"
+        left_out = next(case for case in cohort.cases if case.split == split)
+        cohort = Cohort(tuple(case for case in cohort.cases if case is not left_out), cohort.organs)
+    workspace = made_networks(tmp_path, cohort, **settings.get(different, {}))
+    cells = outcome(read_preset("networks"), workspace)
+    assert cells
+    assert not any(cell.published_dsc == cell.published_dsc for cell in cells)
+    assert "0.8887" not in outcome_in_markdown(cells)
+
+
+def test_the_page_of_results_has_a_row_for_every_run_with_its_commit_and_budget(tmp_path: Path, capsys: Any) -> None:
+    cohort = amos({"train": "train", "val": "test"}, {1, 2, 5, 8, 13})
+    made_folder(tmp_path / "runs" / "one", cohort, rounds=7, local_steps=11, commit="1234abcd")
+    made_folder(tmp_path / "runs" / "two", cohort, synthetic=True, commit="dirty")
+    assert run(["experiments", "results", str(tmp_path / "runs")]) == 0
+    page = capsys.readouterr().out
+    one, two = (next(line for line in page.splitlines() if line.startswith(f"| {name}")) for name in ("one", "two"))
+    assert "| 7 x 11 x 1, 22 patches | 0.800 / 0.720 |" in one
+    assert one.endswith("| 2 | 1234abcd |")
+    assert "| two* |" in two
+    assert "0.800 / 0.720*" in two
+    assert "synthetic" in page
+    assert run(["experiments", "results", str(tmp_path)]) == 0
+    shutil.rmtree(tmp_path / "runs")
+    assert run(["experiments", "results", str(tmp_path)]) == 2
+    assert "no finished run in there" in capsys.readouterr().err
+
+
+# The wheel
+
+
+def test_the_wheel_carries_the_presets(tmp_path: Path) -> None:
+    for name in ("amos_fl", "clients", "server", "experiments"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", "lib"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    carried = tmp_path / "lib" / "amos_fl" / "experiments" / "presets"
+    ours = {file.relative_to(presets_folder()): file.read_text() for file in presets_folder().rglob("*.yaml")}
+    assert {file.relative_to(carried): file.read_text() for file in carried.rglob("*.yaml")} == ours
