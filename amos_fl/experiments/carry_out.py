@@ -144,7 +144,8 @@ def _evaluate(task: Task, tasks: list[Task], workspace: Workspace, hands: Hands,
     question = Question.of(
         model, task.cohort, split=task.definition.split, seen=sorted(trained & set(task.cohort.sites))
     )
-    hands.say(f"{title}: scoring {run.name} on {counted(len(question.cases(task.cohort)), "case")} of {task.definition.data}")
+    cases = counted(len(question.cases(task.cohort)), "case")
+    hands.say(f"{title}: scoring {run.name} on {cases} of {task.definition.data}")
     with whole_folder(workspace.root / task.work.folder) as beside:
         evaluation = evaluate_model(model, task.cohort, question, store=hands.store, device=device)
         write_evaluation(beside, evaluation, model, run, workspace.root / task.work.cohort)
