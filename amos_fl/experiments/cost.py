@@ -1,13 +1,15 @@
-"""What an experiment costs in full: the steps of its trainings times the measured seconds of one.
+"""What an experiment costs in full: the steps of its trainings times the seconds of one, an estimate.
 
-The seconds stand in `shared/costs.yaml` with the device and the command that measured them. Scoring is not in them:
-sliding windows over AMOS's hundreds of test cases take hours more.
+The seconds follow from the network's multiply-accumulates, the patch, and a speed (`shared/costs.yaml`). Neither what
+keeps a GPU waiting nor scoring is in them: sliding windows over AMOS's hundreds of test cases take hours more.
 """
 
+import math
 from dataclasses import dataclass
 
 from amos_fl.experiments.outcome import model_of
 from amos_fl.experiments.preset import Family, Preset, Train, shared
+from amos_fl.volumes.plan import plan_named
 
 SITES_THAT_TRAIN = 5
 _OF_THE_FEDERATION = {"local": 1.0, "leave-one-out": SITES_THAT_TRAIN - 1.0, "finetune": 0.2}
@@ -26,7 +28,6 @@ class Cost:
 
 def cost_of(preset: Preset) -> Cost:
     """The cost of a preset's own trainings and of those it borrows, as if nothing were shared with other presets."""
-    table = shared("costs")
     trainings, steps, seconds = 0, 0.0, 0.0
     for name in preset.steps:
         owner, step = preset.resolved(name)
@@ -45,6 +46,20 @@ def cost_of(preset: Preset) -> Cost:
         model = model_of(owner, step.of if isinstance(step, Family) else name)
         plan = str(base.settings.get("plan", owner.settings.get("plan", "amos-ct")))
         steps += share * budget.steps
-        of_model = table["seconds_per_step"].get(model, {})
-        seconds += share * budget.steps * of_model.get(plan, of_model.get("amos-ct", 0.0))
-    return Cost(trainings, round(steps), seconds / 3600, table["basis"])
+        seconds += share * budget.steps * seconds_per_step(model, plan)
+    return Cost(trainings, round(steps), seconds / 3600, _basis())
+
+
+def seconds_per_step(model: str, plan: str, batch_size: int = 2) -> float:
+    """The seconds of a training step on one GPU: 2 operations x 3 passes x batch x multiply-accumulates / speed."""
+    costs = shared("costs")
+    voxels = math.prod(plan_named(plan).patch) / 128**3
+    return 6 * batch_size * voxels * costs["gmac_at_128"][model] / (1000 * costs["teraflop_per_second"])
+
+
+def _basis() -> str:
+    speed = shared("costs")["teraflop_per_second"]
+    return (
+        f"estimated as 2 operations x 3 passes x 2 patches x the network's multiply-accumulates, at {speed} TFLOP/s "
+        f"sustained ({seconds_per_step('unet', 'amos-ct'):.2g} s a step for the U-Net on CT's patch)"
+    )
