@@ -154,9 +154,12 @@ def test_a_bundle_holds_what_one_site_needs_and_nothing_else(tmp_path: Path, tin
     for site in ("A", "B"):  # keys of hospitals that run on the coordinator's own machine
         enroll(root / f"sites/site-{site.lower()}")
     (root / "sites/site-a/state/secret-of-the-site").write_text("x")
-    names = write_bundle(root, "A", tmp_path / "a.zip")
-    assert set(names) == {f"site-a/{name}" for name in ("data/", "state/", "keys/", "site.yaml", "ca.crt", "README.md")}
+    assert run(["deploy", "bundle", str(root), "A", "-o", str(tmp_path / "a.zip")]) == 0
+    folders, compose = ("data/", "state/", "keys/"), ("docker-compose.yml", "docker-compose.gpu.yml")
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        names = {f"site-a/{name}" for name in (*folders, "site.yaml", "ca.crt", "README.md", *compose)}
+        assert set(archive.namelist()) == names
+        assert b"amos-fl-site, supernode, /site" in archive.read("site-a/docker-compose.yml")
         content = b"".join(archive.read(name) for name in archive.namelist())
         assert archive.testzip() is None
     assert b"PRIVATE" not in content

@@ -47,6 +47,7 @@ def test_a_deployment_has_an_authority_a_superlink_a_token_and_a_folder_for_each
     assert files_of(tmp_path / "dep") == {
         ".gitignore",
         "deployment.yaml",
+        "organs.csv",
         "authority/ca.crt",
         "authority/ca.key",
         *(f"superlink/{name}" for name in ("ca.crt", "server.crt", "server.key", "submitters.json")),
@@ -54,6 +55,7 @@ def test_a_deployment_has_an_authority_a_superlink_a_token_and_a_folder_for_each
         *(f"sites/{folder}/{name}" for folder in ("site-a", "site-north.2") for name in site),
     }
     assert all((tmp_path / "dep/sites/site-a" / name).is_dir() for name in ("data", "state", "keys"))
+    assert (tmp_path / "dep/runs").is_dir()
 
 
 def test_private_files_have_mode_0600_from_their_first_byte_whatever_the_umask(

@@ -12,7 +12,7 @@ from flower_deployment import Deployment, free_port, wait_until
 
 from amos_fl.deploy.check import check_site
 from amos_fl.deploy.create import create_deployment
-from amos_fl.deploy.layout import read_site, site_folder
+from amos_fl.deploy.layout import site_folder
 from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.allowed_apps import shipped_app
 from amos_fl_clients.registration import ask_registered
@@ -57,9 +57,7 @@ def test_a_federation_over_tls_gives_the_weights_of_the_simulation(
             running.start(
                 site,
                 *(sys.executable, "-m", "amos_fl_clients.command", "supernode", str(folder)),
-                *("--superlink", f"localhost:{running.port}", "--port", str(free_port())),
-                *("--root-certificates", str(folder / "ca.crt")),
-                *("--auth-supernode-private-key", str(folder / read_site(folder).key)),
+                *("--port", str(free_port())),
             )
         prepare_run(run, tiny_config(rounds=2, sites=tuple(SITES), evaluation={"every": 2}), cohort.organs)
         write_flower_home(root, tmp_path / "homes/superlink")

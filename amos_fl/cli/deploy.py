@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amos_fl.cli.deploy_run import run
+from amos_fl.cli.deploy_run import HostOption, RootArgument, deployment_folder, run
 from amos_fl.cli.deploy_watch import logs, serve, status
 from amos_fl.cli.settings import names
 from amos_fl.cohort.wording import counted
@@ -67,6 +67,7 @@ def init(
         _renew(root, host or [], days)
         return
     from amos_fl.deploy.create import PORT, create_deployment
+    from amos_fl.deploy.shipped import SERVER_FILES, texts_of
 
     found = _cohort(cohort)
     wanted = names(sites) or list(found.sites if found else "ABCDEFGH")
@@ -78,6 +79,7 @@ def init(
         days=days,
         cohort=found,
         demonstration_keys=demo_keys,
+        beside=texts_of("amos_fl_server", SERVER_FILES),
     )
     typer.echo(f"wrote {root}: {counted(len(deployment.sites), 'site')} ({', '.join(deployment.sites)})")
     typer.echo(f"hospitals reach the SuperLink at {deployment.host}, port {deployment.port}")
@@ -179,9 +181,10 @@ def bundle(
     """Pack exactly what one hospital needs, and nothing of the others'."""
     from amos_fl.deploy.bundle import write_bundle
     from amos_fl.deploy.layout import DEMONSTRATION_KEY, site_folder_name
+    from amos_fl.deploy.shipped import SITE_FILES, texts_of
 
     out = out or Path(f"{site_folder_name(site)}.zip")
-    packed = write_bundle(root, site, out)
+    packed = write_bundle(root, site, out, beside=texts_of("amos_fl_clients", SITE_FILES))
     files = [name.partition("/")[2] for name in packed if not name.endswith("/")]
     typer.echo(f"wrote {out} for site {site}: {', '.join(files)}")
     _say_authority(root / "authority/ca.crt")
@@ -190,19 +193,14 @@ def bundle(
 
 
 @deploy_app.command()
-def admit(
-    root: DeploymentArgument,
-    host: Annotated[
-        str | None,
-        typer.Option(help="How the SuperLink is reached from here, e.g. localhost.  [default: as by hospitals]"),
-    ] = None,
-) -> None:
+def admit(root: RootArgument = None, host: HostOption = None) -> None:
     """At the coordinator: have the running SuperLink know the registered keys, and no others."""
     from amos_fl.deploy.layout import read_deployment
     from amos_fl_server.admit import admit_sites
 
-    done = admit_sites(root, host=host)
-    for site in read_deployment(root).sites:
+    place = deployment_folder(root)
+    done = admit_sites(place, host=host)
+    for site in read_deployment(place).sites:
         status = done.status.get(site, "no key registered")
         typer.echo(f"site {site}: {status}{', new' if site in done.new else ''}")
     if done.removed:

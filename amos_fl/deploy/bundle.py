@@ -3,7 +3,9 @@
 import os
 import time
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from amos_fl.deploy.create import make_site_folder
 from amos_fl.deploy.enroll import known_site
@@ -28,8 +30,12 @@ DEMONSTRATION_FILES = (DEMONSTRATION_KEY, PUBLIC_KEY, SETTINGS)
 FOLDERS = ("data", "state", "keys")
 
 
-def write_bundle(root: Path, site: str, out: Path) -> tuple[str, ...]:
+def write_bundle(
+    root: Path, site: str, out: Path, *, beside: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, ...]:
     """Pack a site's folder, as far as the hospital needs it; return the names in the archive.
+
+    `beside` are further texts, by name: those that are the same for every site, such as its compose file.
 
     The hospital's own key, scans and state are never packed. A key that was made centrally is, under the name that
     says what it is for, and then the archive is readable by its owner alone.
@@ -46,14 +52,16 @@ def write_bundle(root: Path, site: str, out: Path) -> tuple[str, ...]:
     connection = make_site_folder(root, deployment, site)
     files = [*FILES, *(DEMONSTRATION_FILES if connection.key == DEMONSTRATION_KEY else ())]
     top = site_folder_name(site)
-    with whole_file(out) as beside:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with whole_file(out) as partial:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in FOLDERS:
                 _add(archive, f"{top}/{name}/", b"", 0o40700 if name == "keys" else 0o40755)
             for name in files:
                 mode = 0o100600 if name == DEMONSTRATION_KEY else 0o100644
                 _add(archive, f"{top}/{name}", (site_folder(root, site) / name).read_bytes(), mode)
+            for name, text in beside.items():
+                _add(archive, f"{top}/{name}", text.encode(), 0o100644)
             names = tuple(archive.namelist())
     return names
 

@@ -1,10 +1,12 @@
 """Making a deployment: its authority, the SuperLink's certificate, the submitter's token, and the sites' folders."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
+from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Cohort, write_cohort, write_organs
 from amos_fl.deploy.certificates import (
     checked_host,
@@ -55,11 +57,13 @@ def create_deployment(
     cohort: Cohort | None = None,
     demonstration_keys: bool = False,
     on_site: OnSite | None = None,
+    beside: Mapping[str, str] = MappingProxyType({}),
 ) -> Deployment:
     """Make the folder of a deployment, whole or not at all.
 
     The first of `hosts` is where hospitals reach the SuperLink; without one it is reached by its name in a compose
-    file, on this machine alone. With a cohort, each site's cases are copied into its folder.
+    file, on this machine alone. With a cohort, each site's cases are copied into its folder. `beside` are further
+    texts, by name, such as the SuperLink's compose file.
 
     Raises:
         AmosError: the folder holds something; a name that cannot be one; a site that the cohort does not have.
@@ -80,26 +84,28 @@ def create_deployment(
     )
     if cohort is not None:
         cohort = cohort.only(deployment.sites)
-    with whole_folder(root) as beside:
-        _private_folder(beside / "authority")
+    with whole_folder(root) as folder:
+        _private_folder(folder / "authority")
         authority = new_authority(root.resolve().name)
-        write_authority(beside / "authority", authority)
-        _private_folder(beside / "superlink")
-        (beside / "superlink/state").mkdir()
-        (beside / "registered").mkdir()
-        write_server_certificate(beside / "superlink", authority, deployment.names, days=days)
-        shutil.copy(beside / "authority/ca.crt", beside / "superlink" / AUTHORITY)
-        _private_folder(beside / "submit")
-        write_json(beside / "superlink/submitters.json", {SUBMITTER: write_token(beside / "submit/token")})
+        write_authority(folder / "authority", authority)
+        _private_folder(folder / "superlink")
+        (folder / "superlink/state").mkdir()
+        (folder / "registered").mkdir()
+        (folder / "runs").mkdir()
+        write_server_certificate(folder / "superlink", authority, deployment.names, days=days)
+        shutil.copy(folder / "authority/ca.crt", folder / "superlink" / AUTHORITY)
+        _private_folder(folder / "submit")
+        write_json(folder / "superlink/submitters.json", {SUBMITTER: write_token(folder / "submit/token")})
         # Keys belong into no repository, and this folder may well lie in one.
-        write_text(beside / ".gitignore", "*\n")
-        write_deployment(beside, deployment)
-        if cohort is not None:
-            write_organs(cohort.organs, beside / ORGANS)
+        write_text(folder / ".gitignore", "*\n")
+        write_deployment(folder, deployment)
+        write_organs(cohort.organs if cohort else AMOS_ORGANS, folder / ORGANS)
+        for name, text in beside.items():
+            write_text(folder / name, text)
         for site in deployment.sites:
-            make_site_folder(beside, deployment, site)
+            make_site_folder(folder, deployment, site)
             if cohort is not None:
-                copy_cases(cohort.only([site]), site_folder(beside, site) / "data")
+                copy_cases(cohort.only([site]), site_folder(folder, site) / "data")
             if on_site:
                 on_site(site)
     if not (root / "authority").is_dir():

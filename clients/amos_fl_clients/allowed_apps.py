@@ -6,10 +6,10 @@ therefore the same wherever it is built.
 """
 
 import hashlib
-import importlib.util
 from functools import cache
 from pathlib import Path
 
+from amos_fl.deploy.shipped import shipped
 from amos_fl.errors import AmosError
 from amos_fl_clients.policy import Refusal
 from amos_fl_clients.settings import SHIPPED, SiteSettings
@@ -21,13 +21,7 @@ def shipped_app() -> Path:
     Raises:
         AmosError: it is not there.
     """
-    package = importlib.util.find_spec("amos_fl_server")
-    if package is not None and package.origin is not None:
-        inside = Path(package.origin).parent
-        for folder in (inside / "flower-app", inside.parent / "flower-app"):
-            if (folder / "pyproject.toml").is_file():
-                return folder
-    raise AmosError("the Flower app of amos-fl is not in this installation; install amos-fl again")
+    return shipped("amos_fl_server", "flower-app")
 
 
 def archive_of(app: Path) -> bytes:

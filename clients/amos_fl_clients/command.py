@@ -89,7 +89,10 @@ def app_hash(
 
 @app.command(context_settings=_FLOWERS_OWN)
 def supernode(context: typer.Context, settings: SettingsArgument) -> None:
-    """Start this site: `flower-supernode` with its own options after SETTINGS, and with the check of every app."""
+    """Start this site: `flower-supernode` with its own options after SETTINGS, and with the check of every app.
+
+    From a folder with site.yaml come the SuperLink's address, the authority and the key, where no options say others.
+    """
     from amos_fl_clients.processes import run_supernode
 
     site = _settings(settings)
@@ -99,7 +102,22 @@ def supernode(context: typer.Context, settings: SettingsArgument) -> None:
     if any(sign in path for sign in "'\"\\\n"):
         raise AmosError(f"{path}: Flower cannot be given a path with quotes or backslashes; rename the folder")
     node_config = f'site="{site.site}" site-settings="{path}"'
-    run_supernode([*context.args, "--node-config", node_config])
+    run_supernode([*_connection(settings, context.args), *context.args, "--node-config", node_config])
+
+
+def _connection(folder: Path, given: list[str]) -> list[str]:
+    """The options that site.yaml stands for, but those that are given."""
+    from amos_fl.deploy.layout import AUTHORITY, SITE, address_of, read_site
+
+    if not (folder / SITE).is_file():
+        return []
+    site = read_site(folder)
+    options = {"--superlink": address_of(site.host, site.port)}
+    if "--insecure" not in given:
+        options["--root-certificates"] = str(folder / AUTHORITY)
+        options["--auth-supernode-private-key"] = str(folder / site.key)
+    said = {argument.partition("=")[0] for argument in given}
+    return [part for option, value in options.items() if option not in said for part in (option, value)]
 
 
 @app.command(context_settings=_FLOWERS_OWN)
