@@ -572,6 +572,13 @@ def test_new_scans_join_a_project_and_another_scan_under_an_old_name_does_not(
     assert "give the new scan another name" in said(capsys)
 
 
+def test_a_case_that_was_taken_out_of_the_project_is_left_out(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    file = desk.path / "cohort.csv"
+    file.write_text("".join(line for line in file.read_text().splitlines(True) if not line.startswith(OPEN[0])))
+    assert desk.do("status") == 0
+    assert "2 cases without a label in the cohort: 2 waiting" in capsys.readouterr().out
+
+
 def test_a_ledger_line_that_is_no_event_is_named(desk: Desk) -> None:
     with desk.project.ledger.open("a") as file:
         file.write("{}\n")

@@ -104,6 +104,8 @@ def state_of(project: Project, events: Sequence[Event] | None = None) -> Project
 
 def _after(state: ProjectState, events: Iterable[Event]) -> ProjectState:
     for event in events:
+        if getattr(event, "case", None) not in {None, *state.cases}:
+            continue  # of a case that somebody took out of the project's cohort.csv
         match event:
             case RoundBegun():
                 state.rounds.append(event)

@@ -106,7 +106,11 @@ def show_status(console: Console, progress: Progress) -> None:
             shown.add_row(row.by, row.role, *map(str, counted), *measured)
         console.print(shown)
     if progress.models:
-        shown = table("Test scores of the networks, seen scanners", ["round", "network", "modality"], ["cases", "DSC"])
+        shown = table(
+            "Test scores of the networks on the scanners that each was trained on",
+            ["round", "network", "modality"],
+            ["cases", "DSC"],
+        )
         for row in progress.models:
             shown.add_row(str(row.round), row.name, row.modality, str(row.cases), number(row.dsc))
         console.print(shown)

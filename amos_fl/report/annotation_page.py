@@ -180,7 +180,9 @@ def _models_table(progress: Progress) -> SortableTable:
         Column("test DSC"),
     ]
     rows = [[count(r.round), text(r.name), text(r.modality), count(r.cases), number(r.dsc)] for r in progress.models]
-    caption = "Test scores of the networks on seen scanners, as their own runs measured them"
+    caption = (
+        "Test scores of the networks on the scanners that each was trained on, which can be more from round to round"
+    )
     return table("models-table", caption, columns, rows, csv="report_data/models.csv")
 
 
