@@ -1,7 +1,6 @@
 """The enlarged set of a round: the cohort with everything that people have annotated, ready for a training."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from amos_fl.annotate.compose import composed
 from amos_fl.annotate.ledger import Role
 from amos_fl.annotate.project import Project
 from amos_fl.annotate.state import CaseState, ProjectState
-from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
+from amos_fl.cohort.table import Case, Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder
 from amos_fl.volumes.nifti import read_geometry, write_label
@@ -51,13 +50,17 @@ def enlarge(project: Project, state: ProjectState, *, reviewed: bool) -> Cohort:
         for name in corrected:
             _write(project, state.cases[name], beside / f"{name}.nii.gz", role)
     cases = [
-        replace(case, label=folder / "labels" / f"{case.case}.nii.gz", annotated=corrected[case.case])
-        if case.case in corrected
-        else case
+        _corrected(case, folder, corrected[case.case]) if case.case in corrected else case
         for case in project.cohort.cases
     ]
     write_cohort(Cohort(tuple(cases), project.cohort.organs), folder / "cohort.csv")
     return read_cohort(folder / "cohort.csv")
+
+
+def _corrected(case: Case, folder: Path, organs: tuple[int, ...]) -> Case:
+    """The case with its composed label map, which has the cohort's own label values."""
+    label = folder / "labels" / f"{case.case}.nii.gz"
+    return Case(case.case, case.site, case.modality, case.split, case.image, label, organs)
 
 
 def _write(project: Project, state: CaseState, path: Path, role: Role | None) -> None:
