@@ -13,6 +13,7 @@ from amos_fl.cli.options import (
     DeviceOption,
     DryRunOption,
     HoldOutOption,
+    InitOption,
     LikeOption,
     LocalStepsOption,
     ModelOption,
@@ -47,13 +48,16 @@ if TYPE_CHECKING:
 Layers = list[tuple[str, dict[str, Any]]]
 
 
-def _flags(cohort: Path | None, sites: str | None, hold_out: str | None, **values: Any) -> dict[str, Any]:
+def _flags(
+    cohort: Path | None, sites: str | None, hold_out: str | None, init: Path | None, **values: Any
+) -> dict[str, Any]:
     """Options as settings, those given as they are and those that need reading."""
     return {
         **values,
         "cohort": str(cohort.resolve()) if cohort else None,
         "sites": names(sites),
         "hold_out": names(hold_out),
+        "start_from": str(init.resolve()) if init else None,
     }
 
 
@@ -83,6 +87,7 @@ def centralized(
     hold_out: HoldOutOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
+    init: InitOption = None,
     out: OutOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
@@ -96,6 +101,7 @@ def centralized(
         cohort,
         sites,
         hold_out,
+        init,
         rounds=rounds,
         local_steps=local_steps,
         model=model,
@@ -147,6 +153,7 @@ def local(
     hold_out: HoldOutOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
+    init: InitOption = None,
     out: OutOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
@@ -158,6 +165,7 @@ def local(
         cohort,
         sites,
         hold_out,
+        init,
         rounds=rounds,
         local_steps=local_steps,
         model=model,
@@ -183,6 +191,7 @@ def leave_one_out(
     hold_out: HoldOutOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
+    init: InitOption = None,
     out: OutOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
@@ -190,7 +199,7 @@ def leave_one_out(
     """For every seen site in turn, federate without it and score the result on it."""
     from amos_fl.runs.arms import leave_one_out as without_each
 
-    flags = _flags(cohort, sites, hold_out, strategy=strategy, rounds=rounds, local_steps=local_steps)
+    flags = _flags(cohort, sites, hold_out, init, strategy=strategy, rounds=rounds, local_steps=local_steps)
     flags |= {"model": model, "plan": plan, "device": device, "seed": seed}
     _group("leave-one-out", like, layers_of(config, flags, assignments), out, store, resume, without_each)
 

@@ -8,6 +8,7 @@ from amos_fl.cohort.table import SPLITS, Cohort
 from amos_fl.cohort.wording import counted
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.estimate import estimate
+from amos_fl.runs.start import start_weights
 
 
 def show_dry_run(config: RunConfig, cohort: Cohort) -> None:
@@ -23,6 +24,10 @@ def show_dry_run(config: RunConfig, cohort: Cohort) -> None:
         counts = [str(sum(case.split == split for case in cases)) for split in SPLITS]
         table.add_row(site, role, " ".join(sorted({case.modality for case in cases})), *counts)
     console.print(table)
+    if config.start_from is not None:
+        _, begun = start_weights(config, cohort.organs)
+        if begun is not None:
+            console.print(begun.sentence, markup=False, soft_wrap=True)
     cost = estimate(config, cohort)
     console.print(
         f"network: {cost.parameters:,} parameters\n"

@@ -46,3 +46,11 @@ MinSitesOption = Annotated[
 SiteTimeoutOption = Annotated[
     float | None, typer.Option("--site-timeout", help="A site's seconds for one round's training.")
 ]
+InitOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--init",
+        help="Begin with the weights of this run (or file); its head is remade where organs differ. "
+        "Its model and plan count where nothing else is said.",
+    ),
+]

@@ -10,6 +10,7 @@ from typing import Any
 from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig, merge, nearest, parse_assignment, read_yaml, resolve
+from amos_fl.runs.origin import Origin, origin_of, start_of, weights_file
 from amos_fl.runs.recipes import DEMONSTRATION, RECIPES
 
 
@@ -56,23 +57,26 @@ def taking_part(cohort: Cohort, config: RunConfig) -> Cohort:
     return replace(cohort, cases=labelled)
 
 
-def recipe_for(layers: list[tuple[str, dict[str, Any]]]) -> tuple[str, tuple[str, dict[str, Any]]]:
-    """The model that the layers ask for, and its recipe as the layer below them.
+def recipe_for(
+    layers: list[tuple[str, dict[str, Any]]], otherwise: str | None = None
+) -> tuple[str, tuple[str, dict[str, Any]]]:
+    """The model that the layers ask for (or else `otherwise`), and its recipe as the layer below them.
 
     Raises:
         AmosError: no such model.
     """
-    model = next((str(layer["model"]) for _, layer in reversed(layers) if "model" in layer), "small")
+    model = next((str(layer["model"]) for _, layer in reversed(layers) if "model" in layer), otherwise or "small")
     if model not in RECIPES:
         raise AmosError(f"no model {model!r}; {nearest(model, RECIPES)}")
-    return model, (f"recipe of {model}", RECIPES[model])
+    return model, (f"recipe of {model}", {**RECIPES[model], "model": model})
 
 
 def resolve_run(layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunConfig, Cohort]:
     """Settings and cohort, with what nobody said filled in from the recipe of the model."""
     from amos_fl_server.strategies import make_strategy
 
-    model, recipe = recipe_for(layers)
+    origin = _origin(layers)
+    model, recipe = recipe_for(layers, origin.model if origin else None)
     asked = resolve([recipe, *layers])
     make_strategy(asked.strategy, asked.strategy_options)
     if asked.cohort is None:
@@ -82,7 +86,12 @@ def resolve_run(layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunConfig, Co
         everyone = read_cohort(asked.cohort)
         if model != "small" and all(case.modality == "MR" for case in everyone.cases):
             recipe = (recipe[0], {**recipe[1], "plan": "amos-mr"})
+    if origin is not None and origin.model == model and origin.plan is not None:
+        recipe = (recipe[0], {**recipe[1], "plan": origin.plan.model_dump()})
     settings = with_device(resolve([recipe, *layers]))
+    if origin is not None:
+        settings = settings.model_copy(update={"start_from": origin.file.resolve()})
+        start_of(settings)
     return settings, taking_part(everyone, settings)
 
 
@@ -100,6 +109,12 @@ def with_plan_made(config: RunConfig, cohort: Cohort, store: Path) -> RunConfig:
             measured_cases(cohort), cohort.organs, store=store, on_case=progress.of("measuring")
         )
     return config.model_copy(update={"plan": plan_from(found, len(cohort.organs), config.planning, name=AUTO)})
+
+
+def _origin(layers: list[tuple[str, dict[str, Any]]]) -> Origin | None:
+    """The run or file to begin with, whose model and plan count where no layer says otherwise."""
+    asked = next((layer["start_from"] for _, layer in reversed(layers) if "start_from" in layer), None)
+    return None if asked is None else origin_of(weights_file(Path(str(asked))))
 
 
 def phantom() -> Cohort:
@@ -131,7 +146,8 @@ def refuse_settings(layers: list[tuple[str, dict[str, Any]]], option: str, does:
         AmosError: naming what to leave out.
     """
     if given := {key for _, layer in layers for key in layer} - {"engine", "device"}:
-        raise AmosError(f"{option} {does}; leave out {', '.join(sorted(given))}, or start a new run")
+        words = sorted("--init" if key == "start_from" else key for key in given)
+        raise AmosError(f"{option} {does}; leave out {', '.join(words)}, or start a new run")
 
 
 def like_run(path: Path, layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunConfig, Cohort]:

@@ -10,6 +10,7 @@ from amos_fl.cli.options import (
     DeviceOption,
     DryRunOption,
     HoldOutOption,
+    InitOption,
     LocalStepsOption,
     MinSitesOption,
     ModelOption,
@@ -52,6 +53,7 @@ def simulate(
     parallel_sites: Annotated[int | None, typer.Option(help="ray: sites at the same time.")] = None,
     gpus_per_site: Annotated[float | None, typer.Option(help="ray: share of a GPU for each site.")] = None,
     ray_address: Annotated[str | None, typer.Option(help="ray: an existing cluster, host:port.")] = None,
+    init: InitOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
     dry_run: DryRunOption = False,
@@ -78,6 +80,7 @@ def simulate(
         "optimizer_state": optimizer_state,
         "min_sites": min_sites,
         "site_timeout_s": site_timeout,
+        "start_from": str(init.resolve()) if init else None,
         "engine": {key: value for key, value in engine_settings.items() if value is not None},
     }
     layers = layers_of(config, flags, assignments)

@@ -76,7 +76,8 @@ def _members(sweep: "Sweep", layers: Layers) -> list["Member"]:
         found.append(Member(combination.name, settings, cohort))
         for kind in sweep.baselines:
             for member in makers[kind](settings, cohort):
-                key = sha256_of_json([member.config.science(), member.cohort.content_hash()])
+                start = str(member.config.start_from)
+                key = sha256_of_json([member.config.science(), member.cohort.content_hash(), start])
                 name = "-".join(dict.fromkeys([kind, member.name, combination.name]))
                 baselines.setdefault(key, Member(name, member.config, member.cohort))
     return [*found, *baselines.values()]
@@ -102,7 +103,8 @@ def _same(group: "Group", members: list["Member"]) -> "Group":
     if group.names != tuple(member.name for member in members):
         raise AmosError(f"{group.path}: holds a sweep of other runs; choose another --out")
     for member in members:
-        if RunFolder(group.path / member.name).config().science() != member.config.science():
+        was = RunFolder(group.path / member.name).config()
+        if was.science() != member.config.science() or was.start_from != member.config.start_from:
             raise AmosError(f"{group.path / member.name}: was begun with other settings; choose another --out")
     return group
 

@@ -18,7 +18,8 @@ from amos_fl.cohort.plausible import SPECK_ML, intensity_concerns, pieces_of, vo
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
-from amos_fl.volumes.nifti import Volume, read_image, read_label, reconcile, to_canonical
+from amos_fl.volumes.nifti import Volume, read_image, reconcile, to_canonical
+from amos_fl.volumes.reference import label_of
 from amos_fl.workers import each
 
 Severity = Literal["error", "warning"]
@@ -84,7 +85,7 @@ def _examine(case: Case, organs: dict[int, str]) -> _Examined:
             note("warning", f"has no label, so it is of no use in {case.split}")
     else:
         try:
-            found = read_label(case.label, organs)
+            found = label_of(case, organs)
             # A label that lies elsewhere says nothing more about this scan, so it is not looked at.
             label = found if image is None else reconcile(image, found, case.label.name)
         except AmosError as error:

@@ -22,7 +22,8 @@ from amos_fl.cohort.table import PHANTOM_MARK, Case, Cohort
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder, write_json, write_text
-from amos_fl.volumes.nifti import Volume, read_geometry, read_image, read_label, reconcile, write_label
+from amos_fl.volumes.nifti import Volume, read_geometry, read_image, reconcile, write_label
+from amos_fl.volumes.reference import label_of
 
 Choice = Literal["CT", "MR", "joint"]
 Partial = Literal["refuse", "leave-out", "ignore"]
@@ -256,12 +257,13 @@ def _write_label(
 ) -> None:
     shape, affine = read_geometry(case.image)
     label_shape, label_affine = read_geometry(label)
-    as_it_is = shape == label_shape and np.allclose(affine, label_affine) and _is_plain(label)
+    same_grid = shape == label_shape and np.allclose(affine, label_affine)
+    as_it_is = same_grid and _is_plain(label) and not case.label_values
     if as_it_is and lookup is None:
         _put(label, target, copy)
         return
     scan = Volume(np.broadcast_to(np.uint8(0), shape), affine)
-    values = reconcile(scan, read_label(label, organs), label.name).array
+    values = reconcile(scan, label_of(case, organs), label.name).array
     exported = values if lookup is None else lookup[values]
     if as_it_is and np.array_equal(exported, values):
         _put(label, target, copy)

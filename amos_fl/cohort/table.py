@@ -4,7 +4,8 @@ One row per case with the columns `case, site, modality, split, image, label, an
 relative to the file. `annotated` lists, separated by spaces, the label values of the organs that were
 looked for in that case; empty means all of the cohort's organs. A case without a label file has an
 empty `label` and can be predicted, not trained on or scored. Organs other than AMOS's are named in an
-optional `organs.csv` beside it (`label,organ`).
+optional `organs.csv` beside it (`label,organ`). A further column `label_values` says, for label maps with other
+numbers than the cohort's, what each of their values means (`1=6 2=0`; 0 is background).
 
 A file written by hand or by a spreadsheet is read as it is meant: a byte order mark, Windows line ends,
 spaces around values, capitals in the header and in `split`, backslashes in paths and empty rows do no
@@ -16,7 +17,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.errors import AmosError
@@ -27,13 +28,19 @@ Split = Literal["train", "val", "test"]
 PHANTOM_MARK = "synthetic phantom"
 """What a phantom release says of itself in its `dataset.json`."""
 COLUMNS = ("case", "site", "modality", "split", "image", "label", "annotated")
+LABEL_VALUES = "label_values"
+"""The optional column: what the values in a case's label map mean in the cohort."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _WRONG_SEPARATORS = {"semicolons": ";", "tabs": "\t"}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One scan with its label map. `annotated` holds the label values looked for in it."""
+    """One scan with its label map. `annotated` holds the label values looked for in it.
+
+    `label_values` are pairs of a value in the file and the cohort's for it (0: background); without any, the file
+    has the cohort's own values.
+    """
 
     case: str
     site: str
@@ -42,6 +49,7 @@ class Case:
     image: Path
     label: Path | None
     annotated: tuple[int, ...]
+    label_values: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,9 +106,12 @@ class Cohort:
 
     def content_hash(self) -> str:
         """A hash of who holds which case with which organs annotated (not of where the files lie)."""
-        return sha256_of_json(
-            [self.organs, [[c.case, c.site, c.modality, c.split, list(c.annotated)] for c in self.cases]]
-        )
+
+        def of(case: Case) -> list[Any]:
+            values = [list(map(list, case.label_values))] if case.label_values else []
+            return [case.case, case.site, case.modality, case.split, list(case.annotated), *values]
+
+        return sha256_of_json([self.organs, [of(case) for case in self.cases]])
 
 
 def _text(path: Path) -> str:
@@ -189,7 +200,7 @@ def _case(path: Path, line: int, value: dict[str, str], organs: dict[int, str]) 
     for column in ("case", "site", "image"):
         if not value[column]:
             raise AmosError(f"{where}: the column {column} is empty")
-    if not _plain_name(value["case"]) or not _plain_name(value["site"]):
+    if not plain_name(value["case"]) or not plain_name(value["site"]):
         raise AmosError(f"{where}: case and site names may hold letters, digits, '.', '_' and '-' only")
     modality = {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(value["modality"].upper())
     if modality is None:
@@ -203,6 +214,7 @@ def _case(path: Path, line: int, value: dict[str, str], organs: dict[int, str]) 
         raise AmosError(f"{where}: annotated is {value['annotated']!r}; it lists label values like '1 2 6'") from None
     if unknown := set(annotated) - set(organs):
         raise AmosError(f"{where}: annotated names {min(unknown)}, which is no organ of this cohort")
+    label_values = _label_values(where, value.get(LABEL_VALUES, ""), organs)
     return Case(
         case=value["case"],
         site=value["site"],
@@ -211,10 +223,24 @@ def _case(path: Path, line: int, value: dict[str, str], organs: dict[int, str]) 
         image=path.parent / value["image"].replace("\\", "/"),
         label=path.parent / value["label"].replace("\\", "/") if value["label"] else None,
         annotated=annotated,
+        label_values=label_values,
     )
 
 
-def _plain_name(name: str) -> bool:
+def _label_values(where: str, text: str, organs: dict[int, str]) -> tuple[tuple[int, int], ...]:
+    try:
+        pairs = [(int(old), int(new)) for old, new in (word.split("=") for word in text.split())]
+    except ValueError:
+        raise AmosError(f"{where}: {LABEL_VALUES} is {text!r}; it lists values of the file like '1=6 2=0'") from None
+    if len(dict(pairs)) < len(pairs) or any(not 0 < old < 65536 for old, _ in pairs):
+        raise AmosError(f"{where}: {LABEL_VALUES} must name each value of the file once, between 1 and 65535")
+    if unknown := {new for _, new in pairs} - {0, *organs}:
+        raise AmosError(f"{where}: {LABEL_VALUES} names {min(unknown)}, which is no organ of this cohort")
+    return tuple(sorted(pairs))
+
+
+def plain_name(name: str) -> bool:
+    """Whether a case or a site may be called so."""
     return all(ch.isalnum() or ch in "._-" for ch in name) and not name.startswith(".")
 
 
@@ -227,6 +253,7 @@ def write_organs(organs: Mapping[int, str], path: Path) -> None:
 def write_cohort(cohort: Cohort, path: Path | str) -> None:
     """Write `cohort.csv`, with paths relative to it, and `organs.csv` where the organs are not AMOS's.
 
+    The column `label_values` is written where a case has any.
     An `organs.csv` of another cohort that already lies there is replaced.
     """
     path = Path(path)
@@ -238,9 +265,12 @@ def write_cohort(cohort: Cohort, path: Path | str) -> None:
 
     if cohort.organs != AMOS_ORGANS or path.with_name("organs.csv").exists():
         write_organs(cohort.organs, path.with_name("organs.csv"))
+    renumbered = any(case.label_values for case in cohort.cases)
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow((*COLUMNS, LABEL_VALUES) if renumbered else COLUMNS)
         for c in cohort.cases:
-            annotated = " ".join(map(str, c.annotated))
-            writer.writerow([c.case, c.site, c.modality, c.split, relative(c.image), relative(c.label), annotated])
+            row = [c.case, c.site, c.modality, c.split, relative(c.image), relative(c.label)]
+            row.append(" ".join(map(str, c.annotated)))
+            values = [" ".join(f"{old}={new}" for old, new in c.label_values)] if renumbered else []
+            writer.writerow([*row, *values])

@@ -21,6 +21,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
 from amos_fl.metrics.scores import OrganScore
 from amos_fl.runs.folder import open_run
+from amos_fl.runs.origin import Origin
 from amos_fl.runs.record import Cost, RunRecord
 
 FAMILIES: tuple[ArmKind, ...] = ("local", "finetune", "leave-one-out")
@@ -82,7 +83,7 @@ Bundle = list[list[RunRecord]]
 def _by_settings(records: Iterable[RunRecord]) -> list[Bundle]:
     found: dict[str, Bundle] = defaultdict(list)
     for record in sorted(records, key=_order):
-        found[record.settings_key()].append([record])
+        found[f"{record.settings_key()} {_begun_from(record)}"].append([record])
     return [found[key] for key in sorted(found)]
 
 
@@ -97,7 +98,8 @@ def _bundles(records: Iterable[RunRecord]) -> list[Bundle]:
     for record in sorted(records, key=_order):
         parent = record.folder.path.resolve().parent
         # What is each site's own within a family: who is held out, and a budget in rounds and steps.
-        shared = {k: v for k, v in settings_of(record).items() if k not in ("hold_out", "rounds", "local_steps")}
+        science = _flat(record.config.science())
+        shared = {k: v for k, v in science.items() if k not in ("hold_out", "rounds", "local_steps")}
         setting = sha256_of_json([shared, _begun_from(record)])
         again = times[parent, setting, record.seen_sites]
         times[parent, setting, record.seen_sites] += 1
@@ -134,14 +136,19 @@ def _told_apart(names: list[str], bundles: list[Bundle]) -> list[str]:
     told = list(names)
     for name in {name for name in names if names.count(name) > 1}:
         same = [i for i, other in enumerate(names) if other == name]
-        settings = [_flat(bundles[i][0][0].config.science()) for i in same]
+        settings = [settings_of(bundles[i][0][0]) for i in same]
         differ = [
             key
-            for key in sorted(set().union(*settings) - {"seed", "hold_out"})
+            # Where a run begins is what a reader looks for first.
+            for key in sorted(set().union(*settings) - {"seed", "hold_out"}, key=lambda key: (key != "start_from", key))
             if len({str(setting.get(key)) for setting in settings}) > 1
         ]
         for i, setting in zip(same, settings, strict=True):
-            shown = [f"{key.rpartition('.')[2]}={setting[key]}" for key in differ[:2] if key in setting]
+            shown = [
+                f"from {setting[key]}" if key == "start_from" else f"{key.rpartition('.')[2]}={setting[key]}"
+                for key in differ[:2]
+                if key in setting
+            ]
             told[i] = " ".join([name, *shown])
         for i in same:
             if told.count(told[i]) > 1:
@@ -157,8 +164,12 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def settings_of(record: RunRecord) -> dict[str, Any]:
-    """A run's settings, nested ones as `training.learning_rate`."""
-    return _flat(record.config.science())
+    """A run's settings, nested ones as `training.learning_rate`; fine-tuning is what it is by where it begins."""
+    settings = _flat(record.config.science())
+    if record.arm == "finetune":
+        return settings
+    start = record.config.start_from
+    return {**settings, "start_from": "scratch" if start is None else Origin(start).name}
 
 
 def _family(kind: ArmKind, name: str, bundle: Bundle, table: CaseTable) -> list[ArmScores]:

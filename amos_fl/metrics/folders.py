@@ -13,7 +13,7 @@ from amos_fl.metrics.scores import BothEmpty, OrganScore, score_case
 from amos_fl.metrics.surface import Spacing, know_surface_areas, surface_areas
 from amos_fl.metrics.table import CaseScores
 from amos_fl.volumes.nifti import Volume, read_geometry, read_label, reconcile
-from amos_fl.volumes.reference import reference_of
+from amos_fl.volumes.reference import label_of, reference_of
 from amos_fl.workers import each
 
 
@@ -95,8 +95,9 @@ def score_pair(pair: Pair, rules: Rules) -> dict[int, OrganScore] | Problem:
 
 
 def _reference(pair: Pair, rules: Rules) -> Volume:
-    if pair.own_grid and pair.member is not None and pair.member.image.is_file():
-        return reference_of(pair.member, tuple(rules.organs))
+    if pair.own_grid and pair.member is not None:
+        organs = tuple(rules.organs)
+        return reference_of(pair.member, organs) if pair.member.image.is_file() else label_of(pair.member, organs)
     return read_label(pair.label, rules.organs)
 
 

@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
-from amos_fl.volumes.nifti import read_image, read_label
+from amos_fl.volumes.nifti import read_image
+from amos_fl.volumes.reference import label_of
 
 Floats = np.ndarray
 BINS = (48, 40, 72)
@@ -33,7 +34,7 @@ class _Located:
 def _located(case: Case) -> _Located:
     if case.label is None:
         raise AmosError(f"{case.case}: has no label map; an atlas is built from and scored on labelled cases")
-    image, label = read_image(case.image), read_label(case.label, range(1, 256))
+    image, label = read_image(case.image), label_of(case, range(1, 256))
     array = image.array
     level = -500.0 if case.modality == "CT" else 0.25 * float(np.mean(array[array > 0])) if (array > 0).any() else 0.0
     body = ndimage.binary_opening(array > level, iterations=1)

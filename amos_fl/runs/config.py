@@ -60,7 +60,9 @@ class RunConfig(_Settings):
     local_steps: int = Field(default=50, ge=0)
     weighting: Literal["cases", "equal", "steps"] = "cases"
     optimizer_state: Literal["reset", "keep"] = "reset"
-    start_from: Path | None = Field(default=None, description="weights to begin with; none: fresh ones")
+    start_from: Path | None = Field(
+        default=None, description="a run, its model/ or a file of weights to begin with; none: fresh"
+    )
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     selection: Literal["best", "last"] = "best"

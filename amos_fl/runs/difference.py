@@ -159,7 +159,10 @@ def _cases(one: Cohort, other: Cohort) -> tuple[Change, ...]:
 
 def _place(case: Case) -> str:
     unlabelled = "" if case.label is not None else ", unlabelled"
-    return f"{case.split} at {case.site} ({case.modality}), organs {' '.join(map(str, case.annotated))}{unlabelled}"
+    values = "".join(f" {old}={new}" for old, new in case.label_values)
+    renumbered = f", label values{values}" if values else ""
+    organs = " ".join(map(str, case.annotated))
+    return f"{case.split} at {case.site} ({case.modality}), organs {organs}{renumbered}{unlabelled}"
 
 
 def _ledger(run: RunFolder) -> list[dict[str, Any]]:

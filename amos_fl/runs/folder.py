@@ -4,6 +4,7 @@ config.yaml           the resolved settings            versions.json   what comp
 cohort.csv            the cases that took part         ledger.jsonl    one line per finished round
 checkpoints/round_N/  weights, the strategy's memory   evaluations/    scores of a round, sums and counts
 sites/SITE/           what a site is given and keeps   model/          the chosen weights and their card
+start.json            what it took over from another run, where it began with one's weights
 scores.csv            test scores per case and organ   summary.md      the run on one page
 fingerprint.json      what the plan was made of, where the run made it itself
 """
@@ -22,13 +23,16 @@ from typing import Any
 import numpy as np
 import yaml
 
-from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
+from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.cohort.table import Cohort, read_cohort, read_organs, write_cohort
 from amos_fl.errors import AmosError
-from amos_fl.files import sha256_of_file, sha256_of_json, whole_folder, write_json, write_text
+from amos_fl.files import sha256_of_json, whole_folder, write_json, write_text
 from amos_fl.runs.config import RunConfig, read_yaml, resolve
 from amos_fl.runs.events import StopFile
 from amos_fl.runs.source import source_commit
 from amos_fl.runs.weights import Arrays, read_arrays, save_arrays
+
+START = "start.json"
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,17 @@ class RunFolder:
     def recorded_versions(self) -> dict[str, str]:
         """The versions that the run was begun with."""
         return json.loads((self.path / "versions.json").read_text())["versions"]
+
+    @property
+    def start_sha256(self) -> str | None:
+        """The hash of the weights that the run was to begin with; None where they were fresh."""
+        return json.loads((self.path / "versions.json").read_text()).get("start_sha256")
+
+    @property
+    def start_sentence(self) -> str | None:
+        """What the run took over from the weights that it began with, in words; None where they were fresh."""
+        file = self.path / START
+        return json.loads(file.read_text(encoding="utf-8"))["sentence"] if file.is_file() else None
 
     @property
     def synthetic(self) -> bool:
@@ -174,6 +189,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+def organs_of(run: RunFolder) -> dict[int, str]:
+    """The organs that a run learns, by label value."""
+    beside = run.path / "organs.csv"
+    return read_organs(beside) if beside.is_file() else dict(AMOS_ORGANS)
+
+
 def create_run(path: Path, config: RunConfig, cohort: Cohort) -> RunFolder:
     """Make a new run folder with its settings, cohort and versions.
 
@@ -184,15 +205,17 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort) -> RunFolder:
         raise AmosError(f"{path}: holds a run already; continue it with --resume {path}, or choose another --out")
     if path.is_dir() and any(path.iterdir()):
         raise AmosError(f"{path}: is not empty; choose another --out")
-    if config.start_from is not None and not config.start_from.is_file():
-        raise AmosError(f"start_from: {config.start_from}: no such file of weights")
+    start = None
+    if config.start_from is not None:
+        from amos_fl.runs.start import check_start  # needs torch, which nothing else here does
+
+        start = check_start(config, cohort.organs)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AmosError(f"{path}: cannot make this folder ({error.strerror}); choose another --out") from None
     folder = RunFolder(path)
     write_cohort(cohort, path / "cohort.csv")
-    start = sha256_of_file(config.start_from) if config.start_from else None
     run_id = sha256_of_json([config.science(), cohort.content_hash(), start])[:16]
     about = {
         "run_id": run_id,

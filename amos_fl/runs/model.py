@@ -12,10 +12,9 @@ from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.origin import NETWORK, WEIGHTS
 from amos_fl.runs.weights import load_arrays, read_arrays
 from amos_fl.volumes.plan import Plan
-
-WEIGHTS, NETWORK = "weights.safetensors", "network.json"
 
 
 class InferenceSettings(BaseModel):

@@ -22,6 +22,8 @@ def model_card(folder: RunFolder, config: RunConfig, cohort: Cohort, results: "R
     entry = next((e for e in folder.ledger() if e["round"] == results.chosen.round), {})
     scores = score_table(results.groups, "group") if results.groups else "No test case was scored."
     data = f"{PHANTOM_NOTE}\n" if folder.synthetic else ""
+    chosen = results.chosen.sentence.removeprefix("weights of ")
+    start = f"- The run {folder.start_sentence}\n" if folder.start_sentence else ""
     return f"""# Model card
 
 **Not a medical device.** These weights are for research. They are not approved for diagnosis or treatment.
@@ -40,7 +42,7 @@ federated training and how its result carries over to other scanners.
 
 {data}- {config.strategy}, {config.rounds} rounds of {config.local_steps} steps, seed {config.seed}
 - Sites: {", ".join(cohort.seen_sites)}
-- Weights: {results.chosen.sentence.removeprefix("weights of ")}; SHA-256 {entry.get("weights_sha256", "unknown")}
+{start}- Weights: {chosen}; SHA-256 {entry.get("weights_sha256", "unknown")}
 - Cohort: {len(cohort.cases)} cases, SHA-256 of its table {about["cohort_sha256"]}
 - Versions: {", ".join(f"{name} {value}" for name, value in about["versions"].items())}
 

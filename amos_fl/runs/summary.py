@@ -85,7 +85,8 @@ def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results:
         f"- unseen scanners: {', '.join(cohort.unseen_sites) or 'none'}\n"
         f"- network {config.model} on the plan {config.plan.name}, {_where(config)}\n"
         f"{_plan_sources(folder)}"
-        f"- {results.chosen.sentence}\n"
+        + (f"- it {folder.start_sentence}\n" if folder.start_sentence else "")
+        + f"- {results.chosen.sentence}\n"
         f"- {seconds:.0f} s in rounds, {down:.1f} MB of weights to the sites and {up:.1f} MB back\n"
     )
     if results.sites:

@@ -122,8 +122,11 @@ def read_image(path: Path | str) -> Volume:
     return Volume(voxels, _affine(image))
 
 
-def read_label(path: Path | str, organs: Collection[int]) -> Volume:
+def read_label(path: Path | str, organs: Collection[int], label_values: Collection[tuple[int, int]] = ()) -> Volume:
     """A label map as uint8 in its file's own orientation; values are 0 or one of `organs`.
+
+    With `label_values`, pairs of a value in the file and the organ that it means (0: background), the file's values
+    are exchanged for the organs'; then every value but 0 has to be among them.
 
     Raises:
         AmosError: as `read_image`, and values that are no whole number or no organ.
@@ -137,6 +140,17 @@ def read_label(path: Path | str, organs: Collection[int]) -> Volume:
             raise AmosError(f"{name}: holds values that are no whole numbers; is it a label map?")
         voxels = whole
     low, high = int(voxels.min()), int(voxels.max())
+    if label_values:
+        meant = {0: 0, **dict(label_values)}
+        if low < 0 or high > max(meant):
+            raise _strangers(name, {int(value) for value in np.unique(voxels)} - set(meant), _NOT_LISTED)
+        lookup, listed = np.zeros(max(meant) + 1, np.uint8), np.zeros(max(meant) + 1, bool)
+        lookup[list(meant)], listed[list(meant)] = list(meant.values()), True
+        indices = voxels.astype(np.uint16)
+        present = np.flatnonzero(np.bincount(indices.ravel(order="K"), minlength=len(listed)))
+        if strangers := {int(value) for value in present if not listed[value]}:
+            raise _strangers(name, strangers, _NOT_LISTED)
+        return Volume(lookup[indices], _affine(image))
     allowed = {0, *organs}
     if low < 0 or high > max(allowed):
         raise _strangers(name, {int(value) for value in np.unique(voxels)} - allowed)
@@ -147,11 +161,15 @@ def read_label(path: Path | str, organs: Collection[int]) -> Volume:
     return Volume(labels, _affine(image))
 
 
-def _strangers(name: str, labels: set[int]) -> AmosError:
+_NO_ORGAN = ("is no organ of this cohort", "are no organs of this cohort")
+_NOT_LISTED = ("the column label_values of its case does not list", "the column label_values of its case does not list")
+
+
+def _strangers(name: str, labels: set[int], why: tuple[str, str] = _NO_ORGAN) -> AmosError:
     if len(labels) == 1:
-        return AmosError(f"{name}: holds the label {labels.pop()}, which is no organ of this cohort")
+        return AmosError(f"{name}: holds the label {labels.pop()}, which {why[0]}")
     shown = ", ".join(map(str, sorted(labels)[:8])) + (", ..." if len(labels) > 8 else "")
-    return AmosError(f"{name}: holds the labels {shown}, which are no organs of this cohort")
+    return AmosError(f"{name}: holds the labels {shown}, which {why[1]}")
 
 
 def _corner_distance_mm(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...]) -> float:

@@ -24,9 +24,10 @@ from amos_fl.errors import AmosError
 from amos_fl.files import remove_abandoned, sha256_of_file, sha256_of_json, write_json
 from amos_fl.randomness import generator
 from amos_fl.volumes.body import body_box, crop
-from amos_fl.volumes.nifti import orientation_of, read_image, read_label, reconcile, to_canonical
+from amos_fl.volumes.nifti import orientation_of, read_image, reconcile, to_canonical
 from amos_fl.volumes.normalise import normalisation_of
 from amos_fl.volumes.plan import Plan
+from amos_fl.volumes.reference import label_of
 from amos_fl.volumes.resample import resample_image, resample_label
 from amos_fl.volumes.store import FORMAT, Geometry, PreparedCase, open_prepared, write_prepared
 
@@ -77,6 +78,8 @@ def prepared_key(case: Case, plan: Plan, store: Path, organs: Collection[int]) -
             "label": content_hash(case.label, store) if case.label else None,
             "annotated": sorted(set(case.annotated) & set(organs)),
             "preparation": plan.preparation(),
+            # Only where there are any, so that cases prepared before are found.
+            **({"label_values": case.label_values} if case.label_values else {}),
         }
     )
 
@@ -117,7 +120,7 @@ def _prepare(case: Case, plan: Plan, folder: Path, organs: Collection[int]) -> N
     annotated = tuple(sorted(set(case.annotated) & set(organs)))
     label, foreground = None, {}
     if case.label is not None:
-        marked = reconcile(original, read_label(case.label, {*organs, *case.annotated}), case.label.name)
+        marked = reconcile(original, label_of(case, {*organs, *case.annotated}), case.label.name)
         kept = np.zeros(256, dtype=np.uint8)
         kept[list(annotated)] = annotated
         label = kept[crop(to_canonical(marked).array, box)]

@@ -16,13 +16,13 @@ from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from amos_fl.errors import AmosError, RunStopped
-from amos_fl.networks.registry import build_network
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.difference import fingerprint_of
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
-from amos_fl.runs.weights import arrays_of, hash_of, load_arrays, read_arrays
+from amos_fl.runs.start import begin
+from amos_fl.runs.weights import arrays_of, hash_of
 from amos_fl_clients.messages import (
     ARRAYS,
     CONFIG,
@@ -193,9 +193,9 @@ class Federation:
         """The first round to do and the weights to do it with: fresh, or from the last checkpoint."""
         done = self.folder.rounds_with_checkpoints()
         if not done:
-            network = build_network(self.config.model, self.config.plan, len(self.organs), seed=self.config.seed)
-            if self.config.start_from is not None:
-                load_arrays(network, read_arrays(self.config.start_from))
+            network, begun = begin(self.folder, self.config, self.organs)
+            if begun is not None:
+                self.listener(Said(begun.sentence))
             record = record_of(arrays_of(network).items())
             del network
             gc.collect()  # a network refers to itself

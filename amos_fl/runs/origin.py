@@ -1,0 +1,105 @@
+"""Where a run's first weights come from: a file, and what is known of the network that they are of.
+
+A run folder and a copy of its `model/` folder say which network, plan and organs their weights belong to; a file of
+weights by itself does not.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from amos_fl.cohort.organ_names import organ_key
+from amos_fl.errors import AmosError
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.folder import RunFolder, organs_of
+from amos_fl.volumes.plan import Plan
+
+WEIGHTS, NETWORK = "weights.safetensors", "network.json"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A file of weights; `model`, `plan` and `organs` (by label, in the order of the channels) where they are known."""
+
+    file: Path
+    model: str | None = None
+    plan: Plan | None = None
+    organs: dict[int, str] | None = None
+
+    @property
+    def name(self) -> str:
+        """The run's name, or the file's."""
+        folder = self.file.parent
+        return folder.parent.name if folder.name == "model" else f"{folder.name}/{self.file.name}"
+
+    def is_like(self, model: str, plan: Plan, organs: dict[int, str]) -> bool:
+        """Whether its network is known to be the one asked for, down to the order of its organs."""
+        return (
+            self.organs is not None
+            and self.plan is not None
+            and self.model == model
+            and (self.plan.strides, self.plan.kernels, self.plan.patch) == (plan.strides, plan.kernels, plan.patch)
+            and [*map(organ_key, self.organs.values())] == [*map(organ_key, organs.values())]
+        )
+
+
+def weights_file(path: Path) -> Path:
+    """The file of weights that is meant by a run folder, a `model/` folder or a file.
+
+    Raises:
+        AmosError: there is none, or the run has not come to its end.
+    """
+    if path.is_file():
+        return path
+    for candidate in (path / "model" / WEIGHTS, path / WEIGHTS):
+        if candidate.is_file():
+            return candidate
+    if (path / "config.yaml").is_file():
+        raise AmosError(
+            f"{path}: this run has not come to its end; continue it with 'amos-fl simulate --resume {path}', or name "
+            f"a file of its checkpoints, such as {path / 'checkpoints/round_0001' / WEIGHTS}"
+        )
+    if (path / "group.yaml").is_file():
+        raise AmosError(f"{path}: holds several runs; name the folder of one of them")
+    raise AmosError(f"{path}: no such weights; give a finished run, a copy of its model/, or a safetensors file")
+
+
+def origin_of(file: Path) -> Origin:
+    """What the files around a file of weights say of its network: `network.json` beside it, or the run it is in.
+
+    Raises:
+        AmosError: they are damaged.
+    """
+    beside = file.with_name(NETWORK)
+    if beside.is_file():
+        try:
+            about = json.loads(beside.read_text(encoding="utf-8"))
+            organs = sorted((int(label), str(organ)) for label, organ in about["organs"].items())
+            return Origin(file, about["model"], Plan.model_validate(about["plan"]), dict(organs))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
+            raise AmosError(f"{beside}: is damaged; copy it again from its run") from None
+    for folder in list(file.resolve().parents)[:3]:
+        if (folder / "config.yaml").is_file() and (folder / "versions.json").is_file():
+            run = RunFolder(folder)
+            config = run.config()
+            return Origin(file, config.model, config.plan, dict(sorted(organs_of(run).items())))
+    return Origin(file)
+
+
+def start_of(config: RunConfig) -> Origin | None:
+    """Where a run's first weights come from; None where they are fresh.
+
+    Raises:
+        AmosError: no such weights, or those of another network than the run's.
+    """
+    if config.start_from is None:
+        return None
+    origin = origin_of(weights_file(config.start_from))
+    if origin.model not in (None, config.model):
+        raise AmosError(
+            f"{origin.file}: these weights are of the network {origin.model!r}, and this run trains {config.model!r}; "
+            f"leave out --model, or begin from another run"
+        )
+    return origin
