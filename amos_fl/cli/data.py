@@ -1,4 +1,4 @@
-"""`amos-fl data`: make a cohort, from an AMOS22 release or a phantom of it, and check one."""
+"""`amos-fl data`: make a cohort, of an AMOS22 release, a phantom of it or other data, and check one."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from amos_fl.cli.datasets import join, msd, nnunet, relabel
 from amos_fl.cli.export import export_app
 from amos_fl.cli.progress import Progress
 from amos_fl.cohort.table import read_cohort, write_cohort
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 data_app = typer.Typer(help="Make a cohort, check one, or write it for another program.", no_args_is_help=True)
 data_app.add_typer(export_app, name="export")
+data_app.command()(msd)
+data_app.command()(nnunet)
+data_app.command()(relabel)
+data_app.command()(join)
 
 _WORKERS = min(4, os.cpu_count() or 1)
 

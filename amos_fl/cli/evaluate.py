@@ -21,6 +21,13 @@ def evaluate(
         typer.Option(help="Sites whose scanners trained the network, or none; default: the run's, by name."),
     ] = None,
     tolerance_mm: Annotated[float | None, typer.Option(help="Tolerance of the NSD; default: the run's.")] = None,
+    label_map: Annotated[
+        str | None,
+        typer.Option(
+            help="Which of the cohort's organs equal which of the network's: a CSV or YAML file of organ and equals, "
+            "or 'amos' for a suggestion by name; default: those of one name."
+        ),
+    ] = None,
     device: DeviceOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that prepare cases.")] = 1,
     store: StoreOption = None,
@@ -30,6 +37,7 @@ def evaluate(
     """Score a run's chosen weights on the cases of a cohort, by site and by organ."""
     from amos_fl.cli.display import show_results
     from amos_fl.cli.progress import Progress, plain_console
+    from amos_fl.cohort.label_map import label_map_named
     from amos_fl.cohort.table import read_cohort
     from amos_fl.device import device_named
     from amos_fl.files import whole_folder
@@ -44,6 +52,7 @@ def evaluate(
         raise AmosError(f"{run}: this model lies apart from its run, so its cohort is unknown; add --cohort")
     cohort_file = cohort if cohort is not None else run / "cohort.csv"
     members = read_cohort(cohort_file)
+    organs_map = label_map_named(label_map, members.organs, model.organs) if label_map is not None else None
     question = Question.of(
         model,
         members,
@@ -66,6 +75,7 @@ def evaluate(
             workers=workers,
             on_prepared=progress.of("preparing"),
             on_scored=progress.of("scoring"),
+            label_map=organs_map,
             save_to=beside / "predictions" if predictions else None,
         )
         write_evaluation(beside, evaluation, model, run, cohort_file)

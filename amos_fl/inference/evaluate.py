@@ -51,7 +51,7 @@ def evaluate_cases(
     The reference is the case's own label file, not its prepared copy. With `save_to`, predictions are written
     there as `<case>.nii.gz`. `on_case(done, total)` is called after each case, `on_scored(case, prediction,
     reference)` with its two label maps (x, y, z), `check` between windows; all may raise. The other arguments are
-    those of `predict_case`.
+    those of `predict_case`. An organ that stands in several of `organs` is what all of them draw.
 
     Raises:
         AmosError: a case without a label map, or a file that cannot be read.
@@ -75,7 +75,7 @@ def evaluate_cases(
         if save_to is not None:
             write_prediction(prediction, case.image, save_to / f"{case.case}.nii.gz")
         reference = reference_of(case, {*organs, *labels})
-        annotated = [organ for organ in organs if organ in case.annotated]
+        annotated = [organ for organ in dict.fromkeys(organs) if organ in case.annotated]
         scores = score_case(prediction, reference.array, reference.spacing_mm, annotated, tolerance_mm)
         results.append(CaseScore(case.case, case.site, case.modality, scores))
         if on_scored is not None:

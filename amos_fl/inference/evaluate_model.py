@@ -1,12 +1,14 @@
 """A trained network scored on any cohort, as the sites of its run scored it on theirs."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from amos_fl.cohort.label_map import LabelMap, Match, matches, relabelled
+from amos_fl.cohort.organ_names import organ_key
 from amos_fl.cohort.table import Case, Cohort, Split
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
@@ -74,20 +76,59 @@ class Evaluation:
     synthetic: bool
 
 
-def shared_organs(model: Model, cohort: Cohort) -> tuple[int, ...]:
-    """For each of the network's organs the label value that the cohort gives to its name; 0 where it has none.
+@dataclass(frozen=True)
+class Common:
+    """What a network and a cohort have in common.
+
+    `cohort` is the cohort in the organs that are compared; `channels` has for each of the network's organs their label
+    value, 0 for none. `only_network` and `only_cohort` are the organs that the other side lacks.
+    """
+
+    cohort: Cohort
+    channels: tuple[int, ...]
+    only_network: tuple[str, ...]
+    only_cohort: tuple[str, ...]
+
+
+def in_common(model: Model, cohort: Cohort, label_map: LabelMap | None = None) -> Common:
+    """The organs that network and cohort share: by name, or as a label map relates the cohort's to the network's.
+
+    A label map may join organs on either side: label maps of the cohort's organs are joined before they are compared,
+    and so are those that the network draws.
 
     Raises:
-        AmosError: they have no organ in common.
+        AmosError: they have no organ in common, or a label map that names what one of them does not have.
     """
-    values = {name.casefold(): label for label, name in cohort.organs.items()}
-    shared = tuple(values.get(name.casefold(), 0) for name in model.organs.values())
-    if not any(shared):
-        raise AmosError(
-            f"the network knows {', '.join(model.organs.values())} and the cohort {', '.join(cohort.organs.values())}; "
-            "they share no organ by name, see organs.csv beside cohort.csv"
-        )
-    return shared
+    if label_map is None:
+        values = {organ_key(name): label for label, name in cohort.organs.items()}
+        channels = tuple(values.get(organ_key(name), 0) for name in model.organs.values())
+        if not any(channels):
+            raise AmosError(
+                f"the network knows {', '.join(model.organs.values())} and the cohort "
+                f"{', '.join(cohort.organs.values())}; they share no organ by name, see organs.csv beside cohort.csv, "
+                "or give a --label-map"
+            )
+        compared, taken = cohort, set(channels)
+    else:
+        found = matches(label_map, cohort.organs, model.organs, "the network")
+        organs = {match.ours[0]: _name(match, cohort.organs, model.organs) for match in found}
+        values = {label: match.ours[0] for match in found for label in match.ours}
+        compared, taken = relabelled(cohort, values, organs), set(values)
+        theirs = {label: match.ours[0] for match in found for label in match.theirs}
+        channels = tuple(theirs.get(label, 0) for label in model.organs)
+    return Common(
+        compared,
+        channels,
+        tuple(name for name, label in zip(model.organs.values(), channels, strict=True) if not label),
+        tuple(name for label, name in cohort.organs.items() if label not in taken),
+    )
+
+
+def _name(match: Match, ours: Mapping[int, str], theirs: Mapping[int, str]) -> str:
+    """The name of what is compared: that of the side where it is one organ."""
+    if len(match.ours) > 1 and len(match.theirs) == 1:
+        return theirs[match.theirs[0]]
+    return " and ".join(ours[label] for label in match.ours)
 
 
 def evaluate_model(
@@ -101,18 +142,22 @@ def evaluate_model(
     on_prepared: Callable[[int, int, str], None] | None = None,
     on_scored: Callable[[int, int, str], None] | None = None,
     save_to: Path | None = None,
+    label_map: LabelMap | None = None,
 ) -> Evaluation:
     """Score the chosen weights on the cases of `question`; on the run's own test cases it gives the run's own scores.
 
-    Organs that only one of network and cohort has are not scored. `on_prepared` and `on_scored` are called with
-    (done, total, case) and may raise. With `save_to` label maps in the cohort's values are written to
-    `save_to/SITE/CASE.nii.gz`.
+    Organs that only one of network and cohort has are not scored; `in_common` says which they share. `on_prepared` and
+    `on_scored` are called with (done, total, case) and may raise. With `save_to` label maps in the values of the shared
+    organs are written to `save_to/SITE/CASE.nii.gz`.
 
     Raises:
         AmosError: no common organ, or a file that is missing, damaged or on another grid than its scan.
     """
-    organs = shared_organs(model, cohort)
-    cases = question.cases(cohort)
+    common = in_common(model, cohort, label_map)
+    known = {case.case: case for case in common.cohort.cases if case.label is not None}
+    cases = [case for case in question.cases(cohort) if case.case in known]
+    if not cases:
+        raise AmosError("in no case of these was an organ annotated that the network knows; there is nothing to score")
     network = model.network(device)
     torch.set_num_threads(model.inference.threads)
     # All organs of the cohort, so that its prepared cases are those that its runs share.
@@ -121,10 +166,10 @@ def evaluate_model(
     for number, (case, ready) in enumerate(zip(cases, prepared, strict=True), start=1):
         [result] = evaluate_cases(
             network,
-            [(case, ready)],
+            [(known[case.case], ready)],
             model.plan,
-            organs=organs,
-            labels=cohort.organs,
+            organs=common.channels,
+            labels=common.cohort.organs,
             tolerance_mm=question.tolerance_mm,
             device=device,
             overlap=model.inference.overlap,
@@ -140,24 +185,32 @@ def evaluate_model(
     if model.run is not None:
         config = model.run.config()
         chosen = choose_round(model.run, config, config.rounds)
-    results = tabulated(chosen, [], scored, cohort.organs)
-    return Evaluation(question, results, dict(cohort.organs), notes_on(model, cohort, question), cohort.synthetic())
+    organs = dict(common.cohort.organs)
+    notes = notes_on(model, cohort, question, common)
+    if len(question.cases(cohort)) > len(cases):
+        notes.append(f"{counted(len(question.cases(cohort)) - len(cases), 'case')} without a common organ left out")
+    return Evaluation(question, tabulated(chosen, [], scored, organs), organs, notes, cohort.synthetic())
 
 
-def notes_on(model: Model, cohort: Cohort, question: Question) -> list[str]:
+def notes_on(model: Model, cohort: Cohort, question: Question, common: Common) -> list[str]:
     """What a reader of the scores has to know: who counts as seen, what was left out, what was trained on."""
     cases = question.cases(cohort)
     sites = sorted({case.site for case in cases})
     parted = [[site for site in sites if (site in question.seen) == wanted] for wanted in (True, False)]
     seen, unseen = (" ".join(group) or "none" for group in parted)
     notes = [f"scanners that count as seen: {seen}; unseen: {unseen}"]
-    known = {name.casefold() for name in model.organs.values()}
-    theirs = {name.casefold() for name in cohort.organs.values()}
-    for who, names, others in (
-        ("only the network knows", model.organs.values(), theirs),
-        ("only the cohort labels", cohort.organs.values(), known),
+    if common.cohort is not cohort:
+        joined = [
+            f"{name} = {' + '.join(parts)}"
+            for label, name in common.cohort.organs.items()
+            if (parts := [n for n, value in zip(model.organs.values(), common.channels, strict=True) if value == label])
+        ]
+        notes.append(f"the cohort's organs in the network's, by the label map: {', '.join(joined)}")
+    for who, alone in (
+        ("only the network knows", common.only_network),
+        ("only the cohort labels", common.only_cohort),
     ):
-        if alone := [name for name in names if name.casefold() not in others]:
+        if alone:
             notes.append(f"not scored, because {who} it: {', '.join(alone)}")
     everyone = [case for site in sites for case in cohort.of(site=site, split=question.split)]
     if unlabelled := len(everyone) - len(cases):

@@ -1,0 +1,182 @@
+"""`amos-fl data msd`, `nnunet`, `relabel` and `join`: other projects' folders as cohorts, cohorts in other labels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from amos_fl.errors import AmosError
+
+if TYPE_CHECKING:
+    from amos_fl.cohort.dataset import Dataset
+    from amos_fl.cohort.label_map import LabelMap
+    from amos_fl.cohort.table import Cohort
+
+FolderArgument = Annotated[Path, typer.Argument(help="The folder with dataset.json.")]
+SiteOption = Annotated[str | None, typer.Option(help="Who holds all of it.  [default: the dataset's name]")]
+TableOption = Annotated[
+    Path | None,
+    typer.Option("--table", help="CSV with the column case and any of site, patient, split, modality."),
+]
+SplitOption = Annotated[
+    str | None, typer.Option(help="Shares of train, val and test for labelled cases; by default 70,10,20.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Decides who is drawn into which split.")]
+ChannelOption = Annotated[int | None, typer.Option(help="Which channel, counted from 0, where scans have several.")]
+ModalityOption = Annotated[
+    Literal["CT", "MR"] | None, typer.Option(help="CT or MR, where the channel's name does not say it.")
+]
+LabelMapOption = Annotated[
+    str | None,
+    typer.Option(help="Use AMOS's organs: a CSV or YAML file of organ and equals, or 'amos' for those of one name."),
+]
+CohortOut = Annotated[Path | None, typer.Option(help="The cohort file to write.  [default: FOLDER/cohort.csv]")]
+
+
+def msd(
+    folder: FolderArgument,
+    site: SiteOption = None,
+    table: TableOption = None,
+    split: SplitOption = None,
+    seed: SeedOption = 0,
+    modality: ModalityOption = None,
+    channel: ChannelOption = None,
+    label_map: LabelMapOption = None,
+    out: CohortOut = None,
+) -> None:
+    """Turn a task of the Medical Segmentation Decathlon into a cohort."""
+    from amos_fl.cli.progress import Progress
+    from amos_fl.cohort.msd import read_msd
+
+    target = _target(folder, out)
+    beside = target.parent / f"channel_{channel}" if channel is not None else None
+    with Progress("writing one channel") as progress:
+        dataset = read_msd(folder, channel=channel, channel_folder=beside, on_case=progress)
+    _finish(dataset, target, label_map, site, table, split, seed, modality)
+
+
+def nnunet(
+    folder: FolderArgument,
+    site: SiteOption = None,
+    table: TableOption = None,
+    split: SplitOption = None,
+    seed: SeedOption = 0,
+    splits_file: Annotated[
+        Path | None, typer.Option(help="nnU-Net's splits_final.json.  [default: the one in FOLDER, if any]")
+    ] = None,
+    fold: Annotated[int, typer.Option(min=0, help="Which fold of it divides train and val.")] = 0,
+    modality: ModalityOption = None,
+    channel: ChannelOption = None,
+    label_map: LabelMapOption = None,
+    out: CohortOut = None,
+) -> None:
+    """Turn a dataset in nnU-Net's raw layout, version 2 or 1, into a cohort."""
+    from amos_fl.cohort.nnunet_raw import read_nnunet
+
+    dataset = read_nnunet(folder, channel=channel, splits_file=splits_file, fold=fold)
+    _finish(dataset, _target(folder, out), label_map, site, table, split, seed, modality)
+
+
+def relabel(
+    cohort: Annotated[Path, typer.Argument(help="A cohort.csv, or the folder that holds one.")],
+    label_map: Annotated[str, typer.Option(help="A CSV or YAML file of organ and equals, or 'amos'.")] = "amos",
+    out: Annotated[Path | None, typer.Option(help="The cohort file to write; none: only say what would be.")] = None,
+    suggestion: Annotated[Path | None, typer.Option(help="Write the label map here, as CSV to be corrected.")] = None,
+) -> None:
+    """Give a cohort AMOS's organs and label values; its label maps stay as they are."""
+    from amos_fl.cohort.label_map import label_map_named, to_amos, write_label_map
+    from amos_fl.cohort.table import read_cohort
+
+    found = read_cohort(cohort)
+    chosen = label_map_named(label_map, found.organs)
+    _show_label_map(chosen, len(found.organs))
+    if suggestion is not None:
+        if suggestion.exists():
+            raise AmosError(f"{suggestion}: is there already; choose another --suggestion")
+        write_label_map(suggestion, chosen)
+        typer.echo(f"wrote {suggestion}; correct it, then give it to --label-map")
+    changed = to_amos(found, chosen)
+    if out is not None:
+        _write(changed, _target(out, out), beside=[cohort])
+
+
+def join(
+    cohorts: Annotated[list[Path], typer.Argument(help="Two or more cohorts of the same organs.")],
+    out: Annotated[Path, typer.Option(help="The cohort file to write.")],
+) -> None:
+    """Put the cases of several cohorts into one, such as sites that annotated different organs."""
+    from amos_fl.cohort.joining import joined
+    from amos_fl.cohort.table import read_cohort
+
+    _write(joined([(str(path), read_cohort(path)) for path in cohorts]), _target(out, out), instead_of=cohorts)
+
+
+def _target(folder: Path, out: Path | None) -> Path:
+    target = out or folder
+    return target if target.suffix == ".csv" else target / "cohort.csv"
+
+
+def _finish(
+    dataset: "Dataset",
+    target: Path,
+    label_map: str | None,
+    site: str | None,
+    table: Path | None,
+    split: str | None,
+    seed: int,
+    modality: Literal["CT", "MR"] | None,
+) -> None:
+    """Make the dataset's cohort, in AMOS's labels where that is asked for, write it, and say what it is."""
+    from amos_fl.cohort.dataset import cohort_of, read_table
+    from amos_fl.cohort.label_map import label_map_named, suggested, to_amos
+
+    rows = read_table(table) if table is not None else None
+    imported = cohort_of(dataset, site=site, table=rows, split=split, seed=seed, modality=modality)
+    cohort = imported.cohort
+    organs = ", ".join(f"{label} {organ}" for label, organ in dataset.organs.items())
+    typer.echo(f"{dataset.name}: {dataset.channel}; organs: {organs}")
+    for note in imported.notes:
+        typer.echo(f"- {note}")
+    if label_map is not None:
+        chosen = label_map_named(label_map, cohort.organs)
+        _show_label_map(chosen, len(cohort.organs))
+        cohort = to_amos(cohort, chosen)
+    elif any(suggested(cohort.organs).values()):
+        shared = ", ".join(organ for organ, equals in suggested(cohort.organs).items() if equals)
+        typer.echo(f"AMOS has {shared} too; add --label-map amos to use its label values")
+    _write(cohort, target)
+
+
+def _show_label_map(label_map: "LabelMap", organs: int) -> None:
+    from amos_fl.cohort.label_map import in_words
+
+    typer.echo("the cohort's organs in AMOS's words:")
+    for line in in_words(label_map):
+        typer.echo(f"  {line}")
+    if len(label_map) < organs:
+        typer.echo(f"  {organs - len(label_map)} more that the label map does not name = nothing")
+
+
+def _write(cohort: "Cohort", target: Path, *, beside: Sequence[Path] = (), instead_of: Sequence[Path] = ()) -> None:
+    """Write a cohort, not into the folder of one of `beside` and not in place of one of `instead_of`; then show it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from amos_fl.cohort.table import SPLITS, write_cohort
+
+    if any(target.parent.resolve() == _target(other, None).parent.resolve() for other in beside):
+        raise AmosError(f"{target}: lies beside the cohort, whose organs.csv it would replace; choose another folder")
+    if any(target.resolve() == _target(other, None).resolve() for other in instead_of):
+        raise AmosError(f"{target}: is one of the cohorts; choose another --out")
+    write_cohort(cohort, target)
+    table = Table("site", "modality", *SPLITS, "without labels", "organs annotated")
+    for site in cohort.sites:
+        cases = cohort.of(site=site)
+        labelled = cohort.of(site=site, labelled=True)
+        counts = [str(sum(case.split == split for case in labelled)) for split in SPLITS]
+        organs = len({organ for case in labelled for organ in case.annotated})
+        modalities = " ".join(sorted({case.modality for case in cases}))
+        table.add_row(site, modalities, *counts, str(len(cases) - len(labelled)), f"{organs} of {len(cohort.organs)}")
+    Console(highlight=False, markup=False).print(table)
+    typer.echo(f"wrote {target} ({len(cohort.cases)} cases); next: amos-fl data check {target}")

@@ -1,0 +1,79 @@
+"""`dataset.json`, as the Medical Segmentation Decathlon and both versions of nnU-Net write it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from amos_fl.errors import AmosError
+
+NAME = "dataset.json"
+
+
+def read_description(folder: Path, what: str) -> dict[str, Any]:
+    """The description of a dataset (`what` it should be: `a task of ...`).
+
+    Raises:
+        AmosError: no such folder, no such file in it, or one that cannot be read.
+    """
+    if not folder.is_dir():
+        raise AmosError(f"{folder}: no such folder; give the folder of {what}")
+    file = folder / NAME
+    if not file.is_file():
+        inside = sorted(path.parent.name for path in folder.glob(f"*/{NAME}"))
+        hint = f"it has the folders {', '.join(inside[:5])} with one; give one of them" if inside else f"give {what}"
+        raise AmosError(f"{folder}: holds no {NAME}; {hint}")
+    try:
+        about = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        raise AmosError(f"{file}: cannot be read as JSON; fetch it again") from None
+    if not isinstance(about, dict) or not isinstance(about.get("labels"), dict):
+        raise AmosError(f"{file}: does not say which organ has which label under 'labels'; is this {what}?")
+    return about
+
+
+def numbered_labels(labels: Mapping[str, Any], file: Path) -> dict[str, int]:
+    """Names and values of labels written as `"1": "liver"`.
+
+    Raises:
+        AmosError: a key that is no number, or a name that is no text.
+    """
+    found: dict[str, int] = {}
+    for value, name in labels.items():
+        if not str(value).strip().isdecimal() or not isinstance(name, str) or not name.strip():
+            raise AmosError(f'{file}: labels must be written as \'"1": "liver"\', and one is {value!r}: {name!r}')
+        if name in found and int(value) != 0:
+            raise AmosError(f"{file}: two labels are called {name!r}; every label needs a name of its own")
+        found[name] = int(value)
+    return found
+
+
+def channels_of(channels: Any, file: Path) -> list[str]:
+    """The names of a scan's channels in their order, from `{"0": "CT"}`.
+
+    Raises:
+        AmosError: they are not written so.
+    """
+    try:
+        ordered = sorted((int(number), str(name)) for number, name in channels.items())
+    except (AttributeError, ValueError, TypeError):
+        ordered = []
+    if not ordered or [number for number, _ in ordered] != list(range(len(ordered))):
+        raise AmosError(f'{file}: must name its channels as \'"0": "CT"\', counted from 0')
+    return [name for _, name in ordered]
+
+
+def chosen_channel(names: list[str], channel: int | None, folder: Path) -> int:
+    """Which channel is used of those that a scan has.
+
+    Raises:
+        AmosError: several without a choice, or a choice that is none of them.
+    """
+    shown = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+    if channel is None and len(names) > 1:
+        raise AmosError(
+            f"{folder}: its scans have {len(names)} channels ({shown}), and a scan here has one; choose --channel"
+        )
+    if channel is not None and not 0 <= channel < len(names):
+        raise AmosError(f"--channel {channel}: the scans of {folder} have {shown}")
+    return channel or 0

@@ -1,0 +1,151 @@
+"""A dataset in nnU-Net's raw layout, version 2 or 1, as a cohort; `amos-fl data export nnunet` is the way back.
+
+The formats are nnU-Net's own (`documentation/dataset_format.md`, `manual_data_splits.md` and `region_based_training.md`
+of MIC-DKFZ/nnUNet): images are `CASE_0000.nii.gz`, with a number for each channel, their labels `CASE.nii.gz`.
+Version 1 writes `modality` and `"1": "liver"` where version 2 writes `channel_names` and `"liver": 1`.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from amos_fl.cohort.dataset import Dataset, Found, modality_of, read_organs_of
+from amos_fl.cohort.dataset_json import NAME, channels_of, chosen_channel, numbered_labels, read_description
+from amos_fl.cohort.table import Split
+from amos_fl.cohort.wording import counted
+from amos_fl.errors import AmosError
+
+_WHAT = "a dataset of nnU-Net's, such as nnUNet_raw/Dataset701_CohortCT"
+_NIFTI = (".nii.gz", ".nii")
+SPLITS_FILE = "splits_final.json"
+
+
+def read_nnunet(folder: Path, *, channel: int | None = None, splits_file: Path | None = None, fold: int = 0) -> Dataset:
+    """The dataset in a folder. `splits_file` is `splits_final.json` in it unless another is named.
+
+    Training cases are divided as one `fold` of that file says. Without one they are all for training where test cases
+    have labels of their own (`labelsTs`), and otherwise undivided.
+
+    Raises:
+        AmosError: a description that is none, regions, an ignore label, several channels without a choice, files of
+            another format, or cases without their files.
+    """
+    about = read_description(folder, _WHAT)
+    file = folder / NAME
+    version_2 = "channel_names" in about
+    names = channels_of(about.get("channel_names") if version_2 else about.get("modality"), file)
+    chosen = chosen_channel(names, channel, folder)
+    ending = str(about.get("file_ending", ".nii.gz"))
+    if ending not in _NIFTI:
+        raise AmosError(
+            f"{file}: its files end in {ending}; scans are read from NIfTI files (.nii.gz, .nii), convert them"
+        )
+    organs = read_organs_of(_labels(about, file), file)
+    training = _cases(folder, "Tr", ending, chosen, about)
+    tests = _cases(folder, "Ts", ending, chosen, {})
+    if not training:
+        raise AmosError(f"{folder / 'imagesTr'}: holds no scan called CASE_{chosen:04d}{ending}; is this {_WHAT}?")
+    if lacking := [case for case, _, label in training if label is None]:
+        raise AmosError(
+            f"{folder / 'labelsTr'}: lacks the label map of {lacking[0]} ({counted(len(lacking), 'case')} without); "
+            "every training case needs one"
+        )
+    labelled_tests = any(label is not None for _, _, label in tests)
+    splits = _splits(folder, splits_file, fold, [case for case, _, _ in training])
+    notes: list[str] = []
+    if splits is None and labelled_tests:
+        splits = {case: "train" for case, _, _ in training}
+        notes.append("test cases have labels of their own, so every training case trains; --split 90,10,0 draws val")
+    found = [Found(case, image, label, splits[case] if splits else None) for case, image, label in training]
+    found += [Found(case, image, label, "test") for case, image, label in tests]
+    if twice := {case for case, _, _ in training} & {case for case, _, _ in tests}:
+        raise AmosError(f"{folder}: case {min(twice)} is among the training and the test cases; rename one")
+    if len(names) > 1:
+        notes.append(f"channel {chosen} ({names[chosen]}) of {len(names)}")
+    name = re.sub(r"^(Dataset|Task)\d+_", "", folder.resolve().name)
+    return Dataset(name, folder, organs, modality_of(names[chosen]), names[chosen], tuple(found), tuple(notes))
+
+
+def _labels(about: dict[str, Any], file: Path) -> dict[str, int]:
+    """Names and values of labels, of either version.
+
+    Raises:
+        AmosError: regions, an ignore label, or a value that is none.
+    """
+    labels = about["labels"]
+    if regions := [name for name, value in labels.items() if isinstance(value, list)]:
+        raise AmosError(
+            f"{file}: {regions[0]!r} is a region of several labels, and an organ here has one; write each label by "
+            'itself under \'labels\', such as "kidney": 1, "tumour": 2, and join them with a label map'
+        )
+    if "channel_names" not in about or all(str(key).isdecimal() for key in labels):
+        return numbered_labels(labels, file)
+    found: dict[str, int] = {}
+    for name, value in labels.items():
+        if isinstance(value, bool) or not str(value).isdecimal():
+            raise AmosError(f"{file}: the label of {name!r} is {value!r}; it must be a whole number")
+        found[name] = int(value)
+    if found.get("ignore"):
+        raise AmosError(
+            f"{file}: its label maps ignore voxels (label {found['ignore']}), which a cohort cannot say; take those "
+            "cases out, or list what was annotated in each of them in a cohort.csv"
+        )
+    return found
+
+
+def _cases(
+    folder: Path, part: str, ending: str, channel: int, about: dict[str, Any]
+) -> list[tuple[str, Path, Path | None]]:
+    """Names, images and label maps (where they are) of the cases in `imagesTr` or `imagesTs`, sorted by name."""
+    images, labels = folder / f"images{part}", folder / f"labels{part}"
+    if part == "Tr" and isinstance(about.get("dataset"), dict):
+        return _listed(folder, about["dataset"], channel)
+    suffix = f"_{channel:04d}{ending}"
+    found = []
+    for image in sorted(images.glob(f"*{suffix}")):
+        case = image.name.removesuffix(suffix)
+        label = labels / f"{case}{ending}"
+        if not image.name.startswith("."):
+            found.append((case, image, label if label.is_file() else None))
+    return found
+
+
+def _listed(folder: Path, listed: dict[str, Any], channel: int) -> list[tuple[str, Path, Path | None]]:
+    """Version 2 may name the files of each case instead: `"dataset": {"case": {"images": [...], "label": ...}}`."""
+    found = []
+    for case, files in sorted(listed.items()):
+        try:
+            image, label = folder / files["images"][channel], folder / files["label"]
+        except (TypeError, KeyError, IndexError):
+            raise AmosError(f"{folder / NAME}: case {case} must name its images and its label") from None
+        if not image.is_file():
+            raise AmosError(f"{image}: no such file, which {NAME} names for case {case}; correct it")
+        found.append((case, image, label if label.is_file() else None))
+    return found
+
+
+def _splits(folder: Path, splits_file: Path | None, fold: int, cases: list[str]) -> dict[str, Split] | None:
+    """The split of every training case in one fold; None where no file says it.
+
+    Raises:
+        AmosError: no such file or fold, a case that is in neither part, or in both.
+    """
+    file = splits_file or folder / SPLITS_FILE
+    if not file.is_file():
+        if splits_file is not None:
+            raise AmosError(f"{file}: no such file of splits")
+        return None
+    try:
+        folds = json.loads(file.read_text(encoding="utf-8"))
+        parts = [(set(map(str, one["train"])), set(map(str, one["val"]))) for one in folds]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise AmosError(f"{file}: must be a list of folds, each with 'train' and 'val'") from None
+    if not 0 <= fold < len(parts):
+        raise AmosError(f"--fold {fold}: {file} has {counted(len(parts), 'fold')}, counted from 0")
+    train, val = parts[fold]
+    for case in cases:
+        if (case in train) == (case in val):
+            where = "both parts" if case in train else "neither part"
+            raise AmosError(f"{file}: case {case} is in {where} of fold {fold}; every training case belongs to one")
+    return {case: "train" if case in train else "val" for case in cases}
