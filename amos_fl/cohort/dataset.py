@@ -189,7 +189,7 @@ def cohort_of(
 def _splits(
     dataset: Dataset, cases: Sequence[Case], rows: Mapping[str, Row], split: str | None, seed: int
 ) -> tuple[dict[str, Split], list[str]]:
-    own = {found.case: found.split for found in dataset.cases}
+    own: dict[str, Split | None] = {found.case: found.split for found in dataset.cases}
     splits: dict[str, Split] = {}
     draw: list[Case] = []
     for case in cases:

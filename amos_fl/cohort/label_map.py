@@ -196,7 +196,8 @@ def to_amos(cohort: Cohort, label_map: LabelMap) -> Cohort:
     """
     values: dict[int, int] = {}
     for match in matches(label_map, cohort.organs, AMOS_ORGANS, "AMOS"):
-        if len(match.theirs) > 1:
+        becomes, *others = match.theirs
+        if others:
             ours, theirs = (
                 " and ".join(repr(organs[label]) for label in labels)
                 for organs, labels in ((cohort.organs, match.ours), (AMOS_ORGANS, match.theirs))
@@ -205,7 +206,7 @@ def to_amos(cohort: Cohort, label_map: LabelMap) -> Cohort:
                 f"label map: {ours} cannot become {theirs}, because nothing says which voxel is which; leave it empty, "
                 "or keep the cohort's own organs and give the label map to 'amos-fl evaluate'"
             )
-        values |= dict.fromkeys(match.ours, match.theirs[0])
+        values |= dict.fromkeys(match.ours, becomes)
     return relabelled(cohort, values, AMOS_ORGANS)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.nifti1 import Nifti1Image
 
 from amos_fl.cohort.dataset import Dataset, Found, modality_of, read_organs_of
@@ -90,7 +91,9 @@ def write_channel(source: Path, target: Path, channel: int, channels: int) -> No
     if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
         return
     scan = nibabel.load(source)
-    if not isinstance(scan, Nifti1Image) or len(scan.shape) != 4 or scan.shape[3] != channels:
+    if not isinstance(scan, Nifti1Image) or not isinstance(scan.dataobj, ArrayProxy):
+        raise AmosError(f"{source.name}: is not a NIfTI file")
+    if len(scan.shape) != 4 or scan.shape[3] != channels:
         raise AmosError(f"{source.name}: has the shape {scan.shape}, and its description says {channels} channels")
     header = scan.header.copy()
     header.set_data_shape(scan.shape[:3])

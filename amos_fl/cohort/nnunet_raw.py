@@ -52,10 +52,10 @@ def read_nnunet(folder: Path, *, channel: int | None = None, splits_file: Path |
             "every training case needs one"
         )
     labelled_tests = any(label is not None for _, _, label in tests)
-    splits = _splits(folder, splits_file, fold, [case for case, _, _ in training])
+    splits: dict[str, Split] | None = _splits(folder, splits_file, fold, [case for case, _, _ in training])
     notes: list[str] = []
     if splits is None and labelled_tests:
-        splits = {case: "train" for case, _, _ in training}
+        splits = dict.fromkeys((case for case, _, _ in training), "train")
         notes.append("test cases have labels of their own, so every training case trains; --split 90,10,0 draws val")
     found = [Found(case, image, label, splits[case] if splits else None) for case, image, label in training]
     found += [Found(case, image, label, "test") for case, image, label in tests]
