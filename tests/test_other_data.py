@@ -81,7 +81,8 @@ def test_a_channel_is_chosen_by_number_and_written_beside_the_users_files(tmp_pa
     assert case.modality == "MR"
     chosen, both = (Nifti1Image.from_filename(path) for path in (case.image, folder / "imagesTr/case_0.nii.gz"))
     assert np.array_equal(np.asarray(chosen.dataobj), np.asarray(both.dataobj)[..., 1])
-    assert np.array_equal(chosen.affine, both.affine)
+    assert chosen.affine is not None
+    assert np.allclose(chosen.affine, np.asarray(both.affine))
     assert (folder / "imagesTr/case_0.nii.gz").read_bytes() == before
     capsys.readouterr()
     assert run(["data", "check", str(folder)]) == 0
