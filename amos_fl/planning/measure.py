@@ -14,8 +14,9 @@ from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json, write_text
 from amos_fl.planning.fingerprint import HU_RANGE, Fingerprint, fingerprint_of_grid, merged
 from amos_fl.planning.histogram import Histogram
-from amos_fl.volumes.nifti import orientation_of, read_geometry, read_image, read_label, reconcile
+from amos_fl.volumes.nifti import orientation_of, read_geometry, read_image, reconcile
 from amos_fl.volumes.prepare import content_hash
+from amos_fl.volumes.reference import label_of
 from amos_fl.workers import each
 
 FORMAT = 1
@@ -68,7 +69,7 @@ def fingerprint_of_case(case: Case, organs: Collection[int], store: Path | None 
     looked_for = sorted(set(case.annotated) & set(organs))
     kept = None
     if store is not None:
-        key = [FORMAT, content_hash(case.image, store), content_hash(case.label, store), looked_for]
+        key = [FORMAT, content_hash(case.image, store), content_hash(case.label, store), looked_for, *case.label_values]
         name = sha256_of_json(key)
         kept = store / "fingerprints" / name[:2] / f"{name}.json"
         try:
@@ -76,7 +77,7 @@ def fingerprint_of_case(case: Case, organs: Collection[int], store: Path | None 
         except (OSError, ValidationError):
             pass  # not measured before, or not readable: measure it
     image = read_image(case.image)
-    label = reconcile(image, read_label(case.label, {*organs, *case.annotated}), case.label.name)
+    label = reconcile(image, label_of(case, {*organs, *case.annotated}), case.label.name)
     group = fingerprint_of_header(case).CT
     found = Fingerprint(
         CT=group.model_copy(update={"intensity": foreground_intensity(image.array, label.array, looked_for)})
