@@ -11,6 +11,7 @@ import typer
 from amos_fl.cli.datasets import join, msd, nnunet, relabel
 from amos_fl.cli.export import export_app
 from amos_fl.cli.progress import Progress
+from amos_fl.cli.stats import stats
 from amos_fl.cohort.table import read_cohort, write_cohort
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
@@ -27,6 +28,7 @@ data_app.command()(msd)
 data_app.command()(nnunet)
 data_app.command()(relabel)
 data_app.command()(join)
+data_app.command()(stats)
 
 _WORKERS = min(4, os.cpu_count() or 1)
 

@@ -1,0 +1,178 @@
+"""A cohort in numbers, as the AMOS paper gives its own (Tables 1, 2, 8 and 9, Figures 3b and 4).
+
+Slices, their number and their spacing are those along the body's axis (canonical z), for a coronal stack too.
+Intensities are those of the labelled organs' voxels: HU in CT, each scanner's own unit in MR. Volumes are in ml.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from amos_fl.cohort.table import Case, Cohort
+from amos_fl.volumes.nifti import read_image, read_label, reconcile, to_canonical
+from amos_fl.workers import each
+
+SIGNIFICANT_DIGITS = 4
+"""MR intensities are counted to so many digits, because their scale may be anything; CT by whole HU."""
+
+OnCase = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """Sorted values (n,) float64 and how many voxels have each (n,) int64."""
+
+    values: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def total(self) -> int:
+        return int(self.counts.sum())
+
+    def quantile(self, share: float) -> float:
+        """The value below which `share` of the voxels lie; NaN where there is none."""
+        if not self.total:
+            return math.nan
+        rank = math.ceil(share * self.total) or 1
+        return float(self.values[np.searchsorted(np.cumsum(self.counts), rank)])
+
+    def mean(self) -> float:
+        return float(self.values @ self.counts / self.total) if self.total else math.nan
+
+    def sd(self) -> float:
+        return math.sqrt(float((self.values - self.mean()) ** 2 @ self.counts) / self.total) if self.total else math.nan
+
+
+@dataclass(frozen=True)
+class CaseStatistics:
+    """One case: its scan's grid (x, y, z), the organs' volumes by label (absent ones are not listed), intensities."""
+
+    case: Case
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    voxels: dict[int, int]
+    intensities: Intensities
+
+    @property
+    def slices(self) -> int:
+        return self.shape[2]
+
+    @property
+    def volumes_ml(self) -> dict[int, float]:
+        voxel_ml = math.prod(self.spacing_mm) / 1000
+        return {organ: count * voxel_ml for organ, count in self.voxels.items()}
+
+
+def statistics_of_case(case: Case, organs: dict[int, str]) -> CaseStatistics:
+    """Read one case. Without a label map it has a grid only.
+
+    Raises:
+        AmosError: the scan or its label map cannot be read.
+    """
+    image = read_image(case.image)
+    scan = to_canonical(image)
+    values, voxels = np.zeros(0), {}
+    if case.label is not None:
+        label = reconcile(image, read_label(case.label, {*organs, *case.annotated}), case.label.name).array
+        counts = np.bincount(label.ravel(order="K"), minlength=256)
+        wanted = np.zeros(256, dtype=bool)
+        wanted[[organ for organ in case.annotated if organ in organs]] = True
+        voxels = {organ: int(counts[organ]) for organ in np.flatnonzero(wanted & (counts > 0)).tolist()}
+        values = _rounded(image.array[wanted[label]].astype(np.float64), case.modality)
+    found, numbers = np.unique(values, return_counts=True)
+    return CaseStatistics(case, scan.shape, scan.spacing_mm, voxels, Intensities(found, numbers.astype(np.int64)))
+
+
+def _rounded(values: np.ndarray, modality: str) -> np.ndarray:
+    if modality == "CT" or not values.size:
+        return np.rint(values)
+    step = 10.0 ** (np.floor(np.log10(np.maximum(np.abs(values), 1e-12))) - SIGNIFICANT_DIGITS + 1)
+    return np.rint(values / step) * step
+
+
+def statistics_of(cohort: Cohort, *, workers: int = 1, on_case: OnCase | None = None) -> list[CaseStatistics]:
+    """Every case of a cohort, `workers` of them read at a time; `on_case(done, total, case)` is called after each.
+
+    Raises:
+        AmosError: a file cannot be read, or a worker died.
+    """
+    found: list[CaseStatistics] = []
+    work = partial(statistics_of_case, organs=cohort.organs)
+    for case, result in zip(cohort.cases, each(work, cohort.cases, workers=workers), strict=True):
+        found.append(result)
+        if on_case is not None:
+            on_case(len(found), len(cohort.cases), case.case)
+    return found
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases that are described together: `kind` is cohort, modality, scanner, split or scanner and split."""
+
+    kind: str
+    name: str
+    cases: tuple[CaseStatistics, ...]
+
+    @property
+    def modality(self) -> str:
+        return "+".join(sorted({c.case.modality for c in self.cases}))
+
+    @property
+    def labelled(self) -> tuple[CaseStatistics, ...]:
+        return tuple(c for c in self.cases if c.case.label is not None)
+
+    @property
+    def slices(self) -> list[int]:
+        return sorted(c.slices for c in self.cases)
+
+    @property
+    def slice_spacing_mm(self) -> list[float]:
+        return sorted(round(c.spacing_mm[2], 3) for c in self.cases)
+
+    @property
+    def in_plane_mm(self) -> list[float]:
+        return sorted(round(c.spacing_mm[0], 3) for c in self.cases)
+
+    @property
+    def organ_voxels_per_scan(self) -> float:
+        """Labelled voxels of a scan, on average (Table 1's annotations per scan)."""
+        labelled = self.labelled
+        return sum(sum(c.voxels.values()) for c in labelled) / len(labelled) if labelled else math.nan
+
+    def intensities(self) -> Intensities:
+        """The organs' intensities of all its cases; nothing where CT and MR are together, which have no common unit."""
+        if self.modality not in ("CT", "MR"):
+            return Intensities(np.zeros(0), np.zeros(0, dtype=np.int64))
+        values = np.concatenate([c.intensities.values for c in self.cases])
+        found, place = np.unique(values, return_inverse=True)
+        numbers = np.concatenate([c.intensities.counts for c in self.cases])
+        counts = np.zeros(len(found), dtype=np.int64)
+        np.add.at(counts, place, numbers)
+        return Intensities(found, counts)
+
+    def volumes_ml(self, organ: int) -> list[float]:
+        """An organ's volumes in the cases that have it."""
+        return sorted(c.volumes_ml[organ] for c in self.cases if organ in c.voxels)
+
+
+def groups_of(cases: Sequence[CaseStatistics]) -> list[Group]:
+    """The cohort, its modalities, its scanners, its splits by modality, and each scanner's splits."""
+
+    def by(kind: str, key: Callable[[Case], str]) -> Iterable[Group]:
+        for name in sorted({key(c.case) for c in cases}):
+            yield Group(kind, name, tuple(c for c in cases if key(c.case) == name))
+
+    return [
+        Group("cohort", "all", tuple(cases)),
+        *by("modality", lambda c: c.modality),
+        *by("scanner", lambda c: c.site),
+        *by("split", lambda c: f"{c.modality} {c.split}"),
+        *by("scanner and split", lambda c: f"{c.site} {c.split}"),
+    ]
+
+
+def median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if values else math.nan
