@@ -5,7 +5,7 @@
 Spacing and shape come from the headers of all 600 scans, which need no voxels; CT intensities from 20 whole cases (14
 of them CT), which are written into FOLDER first, in about 20 s each on one core, unless they are there. Then the sum
 of the sites' fingerprints is compared with the pooled one. For MR this checks the phantom's own shapes: the median
-shape of AMOS's MR scans is not published, and the phantom's is one that the paper's patch lets one assume.
+shape of AMOS's MR scans is not published, and the phantom's is an assumption.
 """
 
 import sys
@@ -41,14 +41,17 @@ def main(folder: Path) -> None:
     print(f"{len(cases)} whole cases, {whole.CT.intensity.total:,} organ voxels in CT, in {_since(started)}")
     sites = [fingerprint_of_cases([c for c in cases if c.site == site], cohort.organs) for site in cohort.sites]
     print(f"sum of {len(sites)} sites' fingerprints equals the pooled one: {merged(sites) == whole}")
-    of_headers = merged(headers.values())
-    known = of_headers.CT.model_copy(update={"intensity": whole.CT.intensity})
-    for name, fingerprint, paper in (
-        ("CT", Fingerprint(CT=known), "amos-ct"),
-        ("MR", Fingerprint(MR=of_headers.MR), "amos-mr"),
-        ("CT and MR", Fingerprint(CT=known, MR=of_headers.MR), "amos-ct"),
+    everything = merged(headers.values())
+    training = merged(headers[case.amos_id] for case in listed_cases().values() if case.split == "train")
+    for name, paper, of_headers in (
+        ("CT", "amos-ct", Fingerprint(CT=everything.CT)),
+        ("MR", "amos-mr", Fingerprint(MR=everything.MR)),
+        ("CT and MR, training cases", "amos-ct", training),
     ):
-        _show(f"{name}, {fingerprint.cases} headers", plan_from(fingerprint, len(cohort.organs)), plan_named(paper))
+        if of_headers.CT.cases:
+            known = of_headers.CT.model_copy(update={"intensity": whole.CT.intensity})
+            of_headers = of_headers.model_copy(update={"CT": known})
+        _show(f"{name}, {of_headers.cases} headers", plan_from(of_headers, len(cohort.organs)), plan_named(paper))
 
 
 def _show(title: str, made: Plan, paper: Plan) -> None:
