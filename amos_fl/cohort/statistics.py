@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 
 from amos_fl.cohort.table import Case, Cohort
-from amos_fl.volumes.nifti import read_image, read_label, reconcile, to_canonical
+from amos_fl.volumes.nifti import read_image, reconcile, to_canonical
+from amos_fl.volumes.reference import label_of
 from amos_fl.workers import each
 
 SIGNIFICANT_DIGITS = 4
@@ -76,7 +77,7 @@ def statistics_of_case(case: Case, organs: dict[int, str]) -> CaseStatistics:
     scan = to_canonical(image)
     values, voxels = np.zeros(0), {}
     if case.label is not None:
-        label = reconcile(image, read_label(case.label, {*organs, *case.annotated}), case.label.name).array
+        label = reconcile(image, label_of(case, {*organs, *case.annotated}), case.label.name).array
         counts = np.bincount(label.ravel(order="K"), minlength=256)
         wanted = np.zeros(256, dtype=bool)
         wanted[[organ for organ in case.annotated if organ in organs]] = True
