@@ -5,13 +5,15 @@ from collections.abc import Container
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig, merge, nearest, parse_assignment, read_yaml, resolve
-from amos_fl.runs.origin import Origin, origin_of, start_of, weights_file
 from amos_fl.runs.recipes import DEMONSTRATION, RECIPES
+
+if TYPE_CHECKING:  # with it comes NumPy, which --help does without
+    from amos_fl.runs.origin import Origin
 
 
 def cache_folder() -> Path:
@@ -90,6 +92,8 @@ def resolve_run(layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunConfig, Co
         recipe = (recipe[0], {**recipe[1], "plan": origin.plan.model_dump()})
     settings = with_device(resolve([recipe, *layers]))
     if origin is not None:
+        from amos_fl.runs.origin import start_of
+
         settings = settings.model_copy(update={"start_from": origin.file.resolve()})
         start_of(settings)
     return settings, taking_part(everyone, settings)
@@ -111,8 +115,10 @@ def with_plan_made(config: RunConfig, cohort: Cohort, store: Path) -> RunConfig:
     return config.model_copy(update={"plan": plan_from(found, len(cohort.organs), config.planning, name=AUTO)})
 
 
-def _origin(layers: list[tuple[str, dict[str, Any]]]) -> Origin | None:
+def _origin(layers: list[tuple[str, dict[str, Any]]]) -> "Origin | None":
     """The run or file to begin with, whose model and plan count where no layer says otherwise."""
+    from amos_fl.runs.origin import origin_of, weights_file
+
     asked = next((layer["start_from"] for _, layer in reversed(layers) if "start_from" in layer), None)
     return None if asked is None else origin_of(weights_file(Path(str(asked))))
 
