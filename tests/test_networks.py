@@ -5,8 +5,8 @@ import torch
 
 from amos_fl.errors import AmosError
 from amos_fl.networks.registry import MODELS, build_network, describe_models, outline, parameter_count
+from amos_fl.runs.weights import is_statistic
 from amos_fl.volumes.plan import PLANS, Plan, plan_named
-from amos_fl_server.aggregate import is_statistic
 
 COARSE = plan_named("coarse")
 

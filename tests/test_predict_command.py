@@ -63,7 +63,8 @@ def test_a_model_folder_copied_elsewhere_gives_the_same_files(finished_run: Path
     assert (tmp_path / "a" / scan.name).read_bytes() == (tmp_path / "b" / scan.name).read_bytes()
     about = json.loads((tmp_path / "copied/network.json").read_text())
     assert about["modalities"] == ["CT", "MR"]
-    assert about["inference"] == {"overlap": 0.5, "mirror": False, "batch_size": 4, "threads": 1}
+    settings = {"overlap": 0.5, "mirror": False, "test_time_adaptation": False, "batch_size": 4, "threads": 1}
+    assert about["inference"] == settings
 
 
 def test_probabilities_lie_on_the_scan_and_their_largest_is_the_label(

@@ -1,11 +1,12 @@
 """`amos-fl evaluate`: a run's chosen weights scored on any cohort."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
-from amos_fl.cli.options import DeviceOption, StoreOption
+from amos_fl.cli.options import AdaptOption, DeviceOption, StoreOption
 from amos_fl.cli.settings import cache_folder, names, next_out
 from amos_fl.cohort.table import SPLITS, Split
 from amos_fl.errors import AmosError
@@ -28,6 +29,7 @@ def evaluate(
             "or 'amos' for a suggestion by name; default: those of one name."
         ),
     ] = None,
+    test_time_adaptation: AdaptOption = None,
     device: DeviceOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that prepare cases.")] = 1,
     store: StoreOption = None,
@@ -42,12 +44,13 @@ def evaluate(
     from amos_fl.device import device_named
     from amos_fl.files import whole_folder
     from amos_fl.inference.evaluate_model import Question, evaluate_model, write_evaluation
-    from amos_fl.runs.model import read_model
+    from amos_fl.runs.model import inference_settings, read_model
     from amos_fl.runs.summary import PHANTOM_NOTE
 
     if split not in SPLITS:
         raise AmosError(f"--split {split}: there is no such split; there are {', '.join(SPLITS)}")
     model = read_model(run)
+    model = replace(model, inference=inference_settings(model, test_time_adaptation=test_time_adaptation))
     if cohort is None and model.run is None:
         raise AmosError(f"{run}: this model lies apart from its run, so its cohort is unknown; add --cohort")
     cohort_file = cohort if cohort is not None else run / "cohort.csv"

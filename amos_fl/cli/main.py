@@ -16,6 +16,7 @@ from amos_fl.cli.data import data_app
 from amos_fl.cli.deploy import deploy_app
 from amos_fl.cli.evaluate import evaluate
 from amos_fl.cli.experiments import experiments_app
+from amos_fl.cli.models import models
 from amos_fl.cli.plan import plan
 from amos_fl.cli.predict import predict
 from amos_fl.cli.report import report
@@ -48,6 +49,7 @@ app.command()(plan)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(report)
+app.command()(models)
 app.command()(runs)
 app.command()(diff)
 app.command()(score)

@@ -33,6 +33,13 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolve
 LikeOption = Annotated[
     Path | None, typer.Option("--like", help="Take everything from this federated run: settings, cohort and steps.")
 ]
+AdaptOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--test-time-adaptation/--no-test-time-adaptation",
+        help="Batch normalisation with each scan's own statistics; default: the run's.",
+    ),
+]
 StrategyOption = Annotated[
     str | None, typer.Option("--strategy", help="fedavg, fedprox, or module:Class of a Flower strategy.")
 ]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from amos_fl.cli.options import DeviceOption
+from amos_fl.cli.options import AdaptOption, DeviceOption
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 
@@ -29,6 +29,7 @@ def predict(
     mirror: Annotated[
         bool | None, typer.Option("--mirror/--no-mirror", help="Average eight mirror images; default: the run's.")
     ] = None,
+    test_time_adaptation: AdaptOption = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows at a time; default: the run's.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the run's.")] = None,
 ) -> None:
@@ -46,7 +47,14 @@ def predict(
         modality = known
     model = read_model(run)
     wanted = Wanted(
-        inference=inference_settings(model, overlap=overlap, mirror=mirror, batch_size=batch_size, threads=threads),
+        inference=inference_settings(
+            model,
+            overlap=overlap,
+            mirror=mirror,
+            test_time_adaptation=test_time_adaptation,
+            batch_size=batch_size,
+            threads=threads,
+        ),
         device=device_named(device or "auto"),
         probabilities=probabilities,
         preview=preview,

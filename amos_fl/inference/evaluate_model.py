@@ -174,6 +174,7 @@ def evaluate_model(
             device=device,
             overlap=model.inference.overlap,
             mirror=model.inference.mirror,
+            test_time_adaptation=model.inference.test_time_adaptation,
             batch_size=model.inference.batch_size,
             save_to=save_to / case.site if save_to else None,
         )
@@ -199,6 +200,8 @@ def notes_on(model: Model, cohort: Cohort, question: Question, common: Common) -
     parted = [[site for site in sites if (site in question.seen) == wanted] for wanted in (True, False)]
     seen, unseen = (" ".join(group) or "none" for group in parted)
     notes = [f"scanners that count as seen: {seen}; unseen: {unseen}"]
+    if model.inference.test_time_adaptation:
+        notes.append("test-time adaptation: batch normalisation used each scan's own statistics")
     if common.cohort is not cohort:
         joined = [
             f"{name} = {' + '.join(parts)}"

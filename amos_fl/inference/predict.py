@@ -1,6 +1,7 @@
 """One case through a network, and the prediction as a file that overlays its scan."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 
 from amos_fl.device import memory_said
 from amos_fl.errors import AmosError
+from amos_fl.inference.adapt import adapted
 from amos_fl.inference.restore import restore
 from amos_fl.inference.windows import finished_planes
 from amos_fl.volumes.nifti import write_label
@@ -26,6 +28,7 @@ def predict_case(
     device: torch.device | str = "cpu",
     overlap: float = 0.5,
     mirror: bool = False,
+    test_time_adaptation: bool = False,
     batch_size: int = 1,
     mixed_precision: bool = False,
     check: Callable[[], None] | None = None,
@@ -38,6 +41,7 @@ def predict_case(
             channel i >= 1 being `organs[i - 1]`. It is left in the mode it was in.
         overlap: of neighbouring windows, as a share of the patch, from 0 to below 1.
         mirror: average over all eight reflections.
+        test_time_adaptation: batch normalisation uses this scan's own statistics (`adapt.py`).
         batch_size: windows per forward pass.
         mixed_precision: half precision, on CUDA devices only.
         check: called before each batch of windows; it may raise to stop.
@@ -54,7 +58,10 @@ def predict_case(
     network.eval()
     remedy = "lower the batch size of inference (--batch-size, or evaluation.batch_size of a run), or use --device cpu"
     try:
-        with memory_said(f"{prepared.case}: predicting it with {batch_size} windows at a time", remedy):
+        with (
+            memory_said(f"{prepared.case}: predicting it with {batch_size} windows at a time", remedy),
+            adapted(network, prepared, plan.patch, batch_size, device) if test_time_adaptation else nullcontext(),
+        ):
             planes = finished_planes(
                 network,
                 prepared,

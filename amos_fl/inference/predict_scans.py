@@ -188,6 +188,7 @@ def _predict(
         device=wanted.device,
         overlap=settings.overlap,
         mirror=settings.mirror,
+        test_time_adaptation=settings.test_time_adaptation,
         batch_size=settings.batch_size,
         check=check,
         probabilities=room.canonical if room else None,
@@ -226,7 +227,8 @@ class _Record:
             "organs": {str(label): organ for label, organ in model.organs.items()},
             "synthetic_training": model.synthetic,
             # The batch size and the threads change roundings at most.
-            "inference": settings.model_dump(include={"overlap", "mirror"}),
+            "inference": settings.model_dump(include={"overlap", "mirror"})
+            | ({"test_time_adaptation": True} if settings.test_time_adaptation else {}),
         }
         try:
             known = json.loads((out / RECORD).read_text(encoding="utf-8"))

@@ -7,6 +7,7 @@ first; CoTr's published code gives them in the opposite order and so samples at 
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
@@ -57,7 +58,7 @@ class DeformableAttention(nn.Module):
         offsets = self.offsets(query).view(batch, tokens, self.heads, self.levels, self.points, 3)
         shares = self.weights(query).view(batch, tokens, self.heads, self.levels * self.points).softmax(-1)
         # Interpolation between voxels in half precision would lose the place within a voxel.
-        with torch.autocast(query.device.type, enabled=False):
+        with _full_precision(query.device):
             centres = token_centres(tuple(shapes), query.device)  # (tokens, 3), last axis of the volume first
             sampled: list[Tensor] = []
             for level, (part, shape) in enumerate(zip(parts, shapes, strict=True)):
@@ -72,6 +73,11 @@ class DeformableAttention(nn.Module):
             shares = shares.float().permute(0, 2, 1, 3).flatten(0, 1)[:, None]
             mixed = (torch.cat(sampled, -1) * shares).sum(-1)  # (B * heads, channels of a head, tokens)
         return self.out(mixed.view(batch, channels, tokens).transpose(1, 2).to(query.dtype))
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[object]:
+    known = torch.amp.is_autocast_available(device.type)  # `meta` has none
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def token_centres(shapes: tuple[Triple, ...], device: torch.device) -> Float[Tensor, "token 3"]:

@@ -1,13 +1,9 @@
 """Normalisation layers as a federation needs them: batch statistics replaced, single voxels let through."""
 
 import math
-from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # the class that all batch norms share has no public name
-
-NormStatistics = Literal["average", "local", "group"]
-"""What becomes of the running statistics of batch normalisation in a federation; see docs/networks.md."""
 
 GROUPS = 16
 
@@ -47,6 +43,6 @@ def with_group_norm(network: nn.Module) -> nn.Module:
     return network
 
 
-def batch_norms(network: nn.Module) -> dict[str, nn.Module]:
-    """The layers that keep running statistics, by name."""
-    return {name: layer for name, layer in network.named_modules() if isinstance(layer, _BatchNorm)}
+def batch_norms(network: nn.Module) -> list[_BatchNorm]:
+    """The layers that keep running statistics."""
+    return [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]

@@ -10,12 +10,13 @@ from torch import nn
 from amos_fl.errors import AmosError
 from amos_fl.networks.cotr import cotr
 from amos_fl.networks.nnformer import nnformer
-from amos_fl.networks.norms import NormStatistics, with_group_norm
+from amos_fl.networks.norms import with_group_norm
 from amos_fl.networks.swin_unetr import swin_unetr
 from amos_fl.networks.unet import paper_unet, small_unet
 from amos_fl.networks.unetr import unetr
 from amos_fl.networks.vnet import vnet
 from amos_fl.randomness import derived_seed
+from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.plan import Plan
 
 MODELS: dict[str, str] = {

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from amos_fl.errors import AmosError
 from amos_fl.planning.settings import PlanningSettings
-from amos_fl.training.settings import TrainingSettings
+from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import AUTO, PLANS, Plan, plan_named
 
 Arm = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
@@ -30,6 +30,9 @@ class EvaluationSettings(_Settings):
     overlap: float = Field(default=0.5, ge=0, lt=1, description="overlap of neighbouring windows")
     batch_size: int = Field(default=4, ge=1, description="windows that go through the network together")
     mirror: bool = Field(default=False, description="average the prediction over all mirror images")
+    test_time_adaptation: bool = Field(
+        default=False, description="batch normalisation with the statistics of the scan itself"
+    )
     predictions: bool = Field(default=False, description="keep the test predictions as NIfTI files in the run folder")
 
 
@@ -60,6 +63,7 @@ class RunConfig(_Settings):
     local_steps: int = Field(default=50, ge=0)
     weighting: Literal["cases", "equal", "steps"] = "cases"
     optimizer_state: Literal["reset", "keep"] = "reset"
+    norm_statistics: NormStatistics = Field(default="average", description="of batch normalisation, in a federation")
     start_from: Path | None = Field(
         default=None, description="a run, its model/ or a file of weights to begin with; none: fresh"
     )

@@ -37,7 +37,10 @@ def estimate(config: RunConfig, cohort: Cohort) -> Estimate:
     scaled to the plan's patch by its voxels; activations are counted as autograd keeps them.
     """
     plan, settings = config.plan, config.training
-    network = build_network(config.model, plan, len(cohort.organs), seed=config.seed).to(config.device).train()
+    network = build_network(
+        config.model, plan, len(cohort.organs), seed=config.seed, norm_statistics=config.norm_statistics
+    )
+    network.to(config.device).train()
     size = list(plan.patch)
     while size[0] * size[1] * size[2] > MOST_VOXELS:
         axis = max((a for a in range(3) if size[a] > plan.divisor[a]), key=lambda a: size[a], default=None)

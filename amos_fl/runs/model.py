@@ -14,6 +14,7 @@ from amos_fl.networks.registry import build_network
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.origin import NETWORK, WEIGHTS
 from amos_fl.runs.weights import load_arrays, read_arrays
+from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.plan import Plan
 
 
@@ -24,6 +25,7 @@ class InferenceSettings(BaseModel):
 
     overlap: float = Field(default=0.5, ge=0, lt=1)
     mirror: bool = False
+    test_time_adaptation: bool = False
     batch_size: int = Field(default=4, ge=1)
     threads: int = Field(default=2, ge=1)
 
@@ -46,6 +48,7 @@ class Model:
     synthetic: bool
     inference: InferenceSettings
     run: RunFolder | None
+    norm_statistics: NormStatistics = "average"
 
     def network(self, device: str = "cpu") -> nn.Module:
         """The network with its weights, in evaluation mode on `device`.
@@ -53,7 +56,9 @@ class Model:
         Raises:
             AmosError: the weights are missing, damaged, or of another network.
         """
-        network = build_network(self.architecture, self.plan, len(self.organs), seed=0)
+        network = build_network(
+            self.architecture, self.plan, len(self.organs), seed=0, norm_statistics=self.norm_statistics
+        )
         try:
             load_arrays(network, read_arrays(self.folder / WEIGHTS))
         except AmosError as error:
@@ -93,6 +98,7 @@ def read_model(path: Path) -> Model:
             synthetic=bool(about.get("synthetic", run.synthetic if run else False)),
             inference=_recorded(run) if run and known else InferenceSettings.model_validate(about.get("inference", {})),
             run=run,
+            norm_statistics=about.get("norm_statistics", "average"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
         raise AmosError(f"{folder / NETWORK}: is damaged; copy it again from its run") from None
@@ -103,6 +109,7 @@ def _recorded(run: RunFolder) -> InferenceSettings:
     return InferenceSettings(
         overlap=config.evaluation.overlap,
         mirror=config.evaluation.mirror,
+        test_time_adaptation=config.evaluation.test_time_adaptation,
         batch_size=config.evaluation.batch_size,
         threads=config.training.threads,
     )

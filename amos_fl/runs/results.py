@@ -183,11 +183,14 @@ def write_results(folder: RunFolder, config: RunConfig, cohort: Cohort, weights:
         "plan": config.plan.model_dump(mode="json"),
         "organs": {str(label): organ for label, organ in cohort.organs.items()},
         "round": results.chosen.round,
+        "norm_statistics": config.norm_statistics,
         # What `predict` needs where the model folder lies alone, and what it can warn of.
         "modalities": sorted({case.modality for case in cohort.of(split="train", labelled=True)}),
         "synthetic": folder.synthetic,
         "inference": {
-            **config.evaluation.model_dump(mode="json", include={"overlap", "mirror", "batch_size"}),
+            **config.evaluation.model_dump(
+                mode="json", include={"overlap", "mirror", "batch_size", "test_time_adaptation"}
+            ),
             "threads": config.training.threads,
         },
     }

@@ -69,7 +69,9 @@ def start_weights(config: RunConfig, organs: Mapping[int, str]) -> tuple[nn.Modu
     Raises:
         AmosError: the weights are missing, damaged, or of another network.
     """
-    network = build_network(config.model, config.plan, len(organs), seed=config.seed)
+    network = build_network(
+        config.model, config.plan, len(organs), seed=config.seed, norm_statistics=config.norm_statistics
+    )
     origin = start_of(config)
     if origin is None:
         return network, None

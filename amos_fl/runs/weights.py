@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and who reads a run folder d
     from torch import nn
 
 Arrays = dict[str, np.ndarray]
+MEAN, VARIANCE, COUNT = "running_mean", "running_var", "num_batches_tracked"
 
 
 def arrays_of(network: "nn.Module") -> Arrays:
@@ -55,6 +56,11 @@ def _give_pages_back(array: np.ndarray) -> None:
 
 LEAST_GIVEN_BACK = 1 << 20
 """Smaller arrays keep their memory: together they are little, and each would cost a call."""
+
+
+def is_statistic(name: str) -> bool:
+    """Whether an array is a running statistic of a normalisation layer and not a trained weight."""
+    return name.rpartition(".")[2] in (MEAN, VARIANCE, COUNT)
 
 
 def load_arrays(network: "nn.Module", arrays: Mapping[str, np.ndarray]) -> None:

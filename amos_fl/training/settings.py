@@ -6,6 +6,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 AugmentationLevel = Literal["none", "light", "paper"]
 
+NormStatistics = Literal["average", "local", "group"]
+"""What becomes of the running statistics of batch normalisation in a federation.
+
+`average`: the server pools them, a variance with the spread of the means. `local`: every site goes on with its own
+running means, variances and counts, for training and for scoring its own cases (Andreux et al. 2020, SiloBN); what all
+others use is the average. `group`: none are kept, because group normalisation stands in their place.
+"""
+
 
 class TrainingSettings(BaseModel):
     """Batches, optimizer and patches. The defaults are the AMOS paper's (nnU-Net's), augmentation and threads apart.

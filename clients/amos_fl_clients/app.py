@@ -23,8 +23,9 @@ from amos_fl.networks.registry import build_network
 from amos_fl.planning.measure import fingerprint_of_cases
 from amos_fl.report.pictures import keep_picture
 from amos_fl.runs.events import Listener, SiteWork, silent
-from amos_fl.runs.weights import given_up_by, load_arrays
+from amos_fl.runs.weights import arrays_of, given_up_by, is_statistic, load_arrays
 from amos_fl.training.loop import StepReport, train
+from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan
 from amos_fl.volumes.prepare import prepare_cases
@@ -47,7 +48,7 @@ from amos_fl_clients.messages import (
 from amos_fl_clients.policy import check_not_paused, shared_name
 from amos_fl_clients.replies import ArrayForm, names_and_forms
 from amos_fl_clients.settings import SiteSettings
-from amos_fl_clients.state import load_momentum, save_momentum
+from amos_fl_clients.state import load_momentum, load_statistics, save_momentum, save_statistics
 
 Check = Callable[[], None]
 
@@ -57,21 +58,28 @@ def _nothing() -> None:
 
 
 @lru_cache(maxsize=1)
-def _network(model: str, plan_json: str, organ_count: int, device: str) -> nn.Module:
+def _network(model: str, plan_json: str, organ_count: int, norm_statistics: NormStatistics, device: str) -> nn.Module:
     """One network per process: every use overwrites all of its weights."""
-    return build_network(model, Plan.model_validate_json(plan_json), organ_count, seed=0).to(device)
+    plan = Plan.model_validate_json(plan_json)
+    return build_network(model, plan, organ_count, seed=0, norm_statistics=norm_statistics).to(device)
 
 
-def _loaded_network(message: Message, task: Task, device: str) -> nn.Module:
-    network = _network(task.model, task.plan.model_dump_json(), len(task.organs), device)
-    load_arrays(network, views_of(message.content.array_records[ARRAYS]))
+def _network_of(task: Task, device: str) -> nn.Module:
+    return _network(task.model, task.plan.model_dump_json(), len(task.organs), task.norm_statistics, device)
+
+
+def _loaded_network(message: Message, task: Task, settings: SiteSettings, *, own_after: int) -> nn.Module:
+    """The network with the weights of a request, and the site's own statistics of round `own_after` or earlier."""
+    network = _network_of(task, settings.device)
+    arrays = views_of(message.content.array_records[ARRAYS])
+    own = load_statistics(settings.state, task.run_id, own_after) if task.norm_statistics == "local" else {}
+    load_arrays(network, {**arrays, **own})
     return network
 
 
 def _form(settings: SiteSettings, task: Task) -> dict[str, ArrayForm]:
     """The arrays that an update of this task has to consist of."""
-    network = _network(task.model, task.plan.model_dump_json(), len(task.organs), settings.device)
-    return names_and_forms(network.state_dict())
+    return names_and_forms(_network_of(task, settings.device).state_dict())
 
 
 def _own_cohort(settings: SiteSettings) -> Cohort:
@@ -155,7 +163,7 @@ def make_client_app(
         started = time.perf_counter()
         round_number, steps = int(value_of(message, "round")), int(value_of(message, "steps"))
         cases = _own_cohort(settings).of(split="train", labelled=True)
-        network = _loaded_network(message, task, settings.device)
+        network = _loaded_network(message, task, settings, own_after=round_number - 1)
 
         def on_step(report: StepReport) -> None:
             check()
@@ -186,6 +194,9 @@ def make_client_app(
         )
         if keep:
             save_momentum(settings.state, task.run_id, round_number, result.momentum_buffers)
+        own = {name: array for name, array in arrays_of(network).items() if is_statistic(name)}
+        if own and task.norm_statistics == "local":
+            save_statistics(settings.state, task.run_id, round_number, own)
         return reply_with(
             message,
             settings.site,
@@ -208,7 +219,7 @@ def make_client_app(
         split: Split = value_of(message, "split")
         round_number = int(value_of(message, "round"))
         cases = _own_cohort(settings).of(split=split, labelled=True)
-        network = _loaded_network(message, task, settings.device)
+        network = _loaded_network(message, task, settings, own_after=round_number)
         torch.set_num_threads(task.training.threads)
 
         def check_between_windows() -> None:
@@ -229,6 +240,7 @@ def make_client_app(
             device=settings.device,
             overlap=task.overlap,
             mirror=task.mirror,
+            test_time_adaptation=task.test_time_adaptation,
             batch_size=task.inference_batch_size,
             check=check_between_windows,
             on_case=lambda done, total: listen(SiteWork(settings.site, "evaluate", round_number, done, total)),

@@ -13,7 +13,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from pydantic import BaseModel, ConfigDict
 
-from amos_fl.training.settings import TrainingSettings
+from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import Plan
 
 ARRAYS, CONFIG, METRICS, SITE = "arrays", "config", "metrics", "site"
@@ -49,6 +49,8 @@ class Task(BaseModel):
     inference_batch_size: int
     site_timeout_s: float | None = None
     prepare_workers: int = 1
+    norm_statistics: NormStatistics = "average"
+    test_time_adaptation: bool = False
 
 
 class Description(BaseModel):

@@ -1,4 +1,6 @@
-"""What a site remembers between rounds: the optimizer's momentum, never sent anywhere."""
+"""What a site remembers between rounds: the optimizer's momentum, which is never sent anywhere, and its own statistics
+of batch normalisation.
+"""
 
 import shutil
 from pathlib import Path
@@ -7,14 +9,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from amos_fl.files import whole_file
+from amos_fl.runs.weights import Arrays, read_arrays, save_arrays
 
+MOMENTUM, STATISTICS = "momentum", "statistics"
 RUNS_KEPT = 4
-"""Runs whose momentum a site keeps, the present one among them; of others the one that was used last stays longest."""
+"""Runs of which a site keeps its state, the present one among them; of others the last used stays longest."""
 
 
-def _folder(state: Path, run_id: str) -> Path:
+def _folder(state: Path, run_id: str, kind: str) -> Path:
     # A folder of its own, because a site's state folder holds other things, and perhaps the store of prepared cases.
-    return state / "momentum" / run_id
+    return state / kind / run_id
 
 
 def _rounds(folder: Path) -> dict[int, Path]:
@@ -23,7 +27,9 @@ def _rounds(folder: Path) -> dict[int, Path]:
 
 def load_momentum(state: Path, run_id: str, round_number: int) -> dict[str, torch.Tensor] | None:
     """The momentum after the last round before `round_number` in which the site took part, or None."""
-    earlier = {number: file for number, file in _rounds(_folder(state, run_id)).items() if number < round_number}
+    earlier = {
+        number: file for number, file in _rounds(_folder(state, run_id, MOMENTUM)).items() if number < round_number
+    }
     return load_file(earlier[max(earlier)]) if earlier else None
 
 
@@ -32,13 +38,34 @@ def save_momentum(state: Path, run_id: str, round_number: int, buffers: dict[str
 
     Two rounds are kept because the server may ask for the last one again after it was interrupted.
     """
-    folder = _folder(state, run_id)
+    folder = _folder(state, run_id, MOMENTUM)
     with whole_file(folder / f"round_{round_number:04d}.safetensors") as beside:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in buffers.items()}, beside)
     kept = sorted(number for number in _rounds(folder) if number <= round_number)[-2:]
     for number, file in _rounds(folder).items():
         if number not in kept:
             file.unlink(missing_ok=True)
-    others = [other for other in folder.parent.iterdir() if other.is_dir() and other.name != run_id]
+    _forget_old_runs(folder)
+
+
+def load_statistics(state: Path, run_id: str, up_to: int) -> Arrays:
+    """The site's own normalisation statistics after the last round up to `up_to` that it trained in, or none."""
+    earlier = {n: file for n, file in _rounds(_folder(state, run_id, STATISTICS)).items() if n <= up_to}
+    return read_arrays(earlier[max(earlier)]) if earlier else {}
+
+
+def save_statistics(state: Path, run_id: str, round_number: int, statistics: Arrays) -> None:
+    """Keep the site's own statistics after this round.
+
+    All rounds are kept, some kilobytes each: any of them may be the one whose weights are chosen and scored.
+    """
+    folder = _folder(state, run_id, STATISTICS)
+    save_arrays(statistics, folder / f"round_{round_number:04d}.safetensors")
+    _forget_old_runs(folder)
+
+
+def _forget_old_runs(folder: Path) -> None:
+    """Remove what is kept of other runs than that of `folder`, but for the last used."""
+    others = [other for other in folder.parent.iterdir() if other.is_dir() and other != folder]
     for other in sorted(others, key=lambda folder: folder.stat().st_mtime, reverse=True)[RUNS_KEPT - 1 :]:
         shutil.rmtree(other, ignore_errors=True)

@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 import numpy as np
 from flwr.app import ArrayRecord, Message
 
+from amos_fl.runs.weights import COUNT, MEAN, VARIANCE
 from amos_fl_clients.messages import ARRAYS, METRICS, WEIGHT, BadUpdate, record_of, views_of
 
 Arrays = Mapping[str, np.ndarray]
@@ -16,7 +17,6 @@ Form = dict[str, tuple[np.dtype, tuple[int, ...]]]
 Reply = TypeVar("Reply")
 
 BLOCK = 1 << 18
-MEAN, VARIANCE, COUNT = "running_mean", "running_var", "num_batches_tracked"
 
 
 def form_of(arrays: Arrays) -> Form:
@@ -67,11 +67,6 @@ def in_order(replies: Iterable[tuple[str, Reply | None]], sites: Iterable[str]) 
     for site in queue:
         if waiting.get(site) is not None:
             yield site, cast(Reply, waiting.pop(site))
-
-
-def is_statistic(name: str) -> bool:
-    """Whether an array is a running statistic of a normalisation layer and not a trained weight."""
-    return name.rpartition(".")[2] in (MEAN, VARIANCE, COUNT)
 
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:

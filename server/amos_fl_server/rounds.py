@@ -65,6 +65,8 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
         inference_batch_size=config.evaluation.batch_size,
         site_timeout_s=config.site_timeout_s,
         prepare_workers=config.prepare_workers,
+        norm_statistics=config.norm_statistics,
+        test_time_adaptation=config.evaluation.test_time_adaptation,
     )
 
 

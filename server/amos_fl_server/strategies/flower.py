@@ -19,8 +19,9 @@ from flwr.serverapp.strategy import Strategy as FlowerBase
 
 from amos_fl.errors import AmosError
 from amos_fl.randomness import derived_seed
+from amos_fl.runs.weights import is_statistic
 from amos_fl_clients.messages import ARRAYS, CONFIG, BadUpdate, record_of, views_of
-from amos_fl_server.aggregate import WeightedMean, checked_update, is_statistic
+from amos_fl_server.aggregate import WeightedMean, checked_update
 from amos_fl_server.strategies.base import Failed, Replies, RoundInput, Strategy
 
 

@@ -1,0 +1,99 @@
+"""What a network costs: multiply-accumulates counted by PyTorch, beside Table 4 of the AMOS paper."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from amos_fl.networks.registry import outline, parameter_count
+from amos_fl.volumes.plan import Plan, Triple, plan_named
+
+TABLE_4_INPUT: Triple = (128, 128, 128)
+"""Voxels of the input, of one channel, for which Table 4 counts."""
+
+CORNERS = 8
+"""Voxels of which `grid_sample` adds up a value between them, each with its own weight."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What Table 4 says of a network. `flops_giga` are multiply-accumulates; `note` says what is known to be wrong."""
+
+    parameters_millions: float
+    flops_giga: float
+    note: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A network's parameters and multiply-accumulates for one input of 1x128x128x128, and what the paper says."""
+
+    name: str
+    parameters: int
+    macs: int
+    published: Published | None
+
+
+@cache
+def table_4() -> dict[str, Published]:
+    """Parameters and FLOPs in Table 4, by our names of the networks.
+
+    >>> table_4()["vnet"]
+    Published(parameters_millions=45.65, flops_giga=849.96, note='')
+    """
+    text = resources.files("amos_fl.networks").joinpath("table4.csv").read_text(encoding="utf-8")
+    return {
+        row["model"]: Published(float(row["parameters_millions"]), float(row["flops_giga"]), row["note"])
+        for row in csv.DictReader(text.splitlines())
+    }
+
+
+def plan_for(model: str, patch: Triple) -> Plan:
+    """The plan that a network is made for, with another patch: the paper's for CT, or `coarse` for `small`."""
+    return plan_named("coarse" if model == "small" else "amos-ct").model_copy(update={"patch": patch})
+
+
+def cost_of(model: str, organ_count: int = 15) -> Cost:
+    """Count one network at Table 4's input; no weights are made.
+
+    Raises:
+        AmosError: no model of that name.
+    """
+    network = outline(model, plan_for(model, TABLE_4_INPUT), organ_count)
+    macs = multiply_accumulates(network, TABLE_4_INPUT)
+    return Cost(model, parameter_count(network), macs, table_4().get(model))
+
+
+def multiply_accumulates(network: nn.Module, size: Sequence[int]) -> int:
+    """The multiply-accumulates of one image (1, 1, *size) through a network on the device `meta`, in training mode.
+
+    Counted are convolutions, linear layers, the products of attention, and the eight products of every value that
+    `grid_sample` interpolates; deep-supervision heads are included. Not counted are normalisation, activations, the
+    softmax, and sums.
+
+    >>> with torch.device("meta"):
+    ...     layer = nn.Conv3d(1, 2, 3, padding=1)
+    >>> multiply_accumulates(layer, (4, 4, 4)) == 2 * 27 * 4**3
+    True
+    """
+    was_training = network.training
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.grid_sampler_3d: _interpolated})
+    try:
+        with counter, torch.no_grad():
+            network.train()(torch.empty(1, 1, *size, device="meta"))
+    finally:
+        network.train(was_training)
+    return counter.get_total_flops() // 2
+
+
+def _interpolated(*arguments: Any, out_shape: Sequence[int], **options: Any) -> int:
+    values = 1
+    for side in out_shape:
+        values *= side
+    return 2 * CORNERS * values  # two operations each, as PyTorch counts the others

@@ -1,0 +1,211 @@
+"""Batch normalisation in a federation: pooled, kept at the sites, or replaced; and taken from the scan itself."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from federations import federate, final_weights, hashes, resume
+from hospitals import Hospital, tiny_task, write_hospital
+from synthetic_cases import ORGANS, TINY, boxes_case
+from torch import nn
+
+from amos_fl.cohort.table import Cohort, read_cohort
+from amos_fl.errors import AmosError
+from amos_fl.inference.adapt import adapted
+from amos_fl.inference.predict import predict_case
+from amos_fl.networks.norms import batch_norms
+from amos_fl.networks.registry import build_network, outline
+from amos_fl.runs.model import read_model
+from amos_fl.runs.weights import is_statistic, read_arrays
+from amos_fl.volumes.store import PreparedCase
+from amos_fl_clients.messages import ARRAYS, views_of
+from amos_fl_clients.state import load_statistics, save_statistics
+
+VNET = {
+    "model": "vnet",
+    "rounds": 2,
+    "local_steps": 1,
+    "evaluation": {"every": 2, "unseen": False},
+    "optimizer_state": "keep",
+    "keep_checkpoints": "all",
+}
+
+
+def taking_part(cohort: Cohort) -> Cohort:
+    return cohort.only(("A", "D", "G"))
+
+
+def statistics_of(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: array for name, array in arrays.items() if is_statistic(name)}
+
+
+def site(folder: Path, cohort: Cohort, name: str, norm_statistics: str) -> Hospital:
+    task = tiny_task(cohort, model="vnet", norm_statistics=norm_statistics)
+    return Hospital(write_hospital(folder, cohort, name), task)
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path, store: Path):
+    return federate(tmp_path_factory.mktemp("averaged") / "run", taking_part(read_cohort(tiny_root)), store, **VNET)
+
+
+@pytest.fixture(scope="module")
+def kept_locally(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path, store: Path):
+    out = tmp_path_factory.mktemp("local") / "run"
+    return federate(out, taking_part(read_cohort(tiny_root)), store, norm_statistics="local", **VNET)
+
+
+def test_by_default_a_federation_averages_and_its_model_has_the_pooled_statistics(averaged) -> None:
+    assert averaged.config().norm_statistics == "average"
+    statistics = statistics_of(final_weights(averaged))
+    assert statistics
+    assert all(np.isfinite(array).all() for array in statistics.values())
+    assert not list(averaged.path.glob("sites/*/state/statistics"))
+
+
+def test_sites_that_keep_theirs_go_on_with_them_and_the_server_has_the_average(averaged, kept_locally) -> None:
+    run = kept_locally
+    of_site = {name: load_statistics(run.path / "sites" / name / "state", run.run_id, 1) for name in ("A", "G")}
+    first = {name: list(arrays) for name, arrays in of_site.items()}
+    assert first["A"] == first["G"] == list(statistics_of(final_weights(run)))
+    mean = next(name for name in of_site["A"] if name.endswith("running_mean"))
+    assert not np.allclose(of_site["A"][mean], of_site["G"][mean])
+    # The first round begins alike for both settings: what the server has of it are the same pooled statistics.
+    one, other = (read_arrays(folder.checkpoint_folder(1) / "weights.safetensors") for folder in (run, averaged))
+    weights = {"A": 3 / 5, "G": 2 / 5}
+    pooled = sum(weights[name] * of_site[name][mean] for name in weights)
+    np.testing.assert_allclose(one[mean], pooled, rtol=1e-5, atol=1e-6)
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+    # The second does not, and an unseen site has nothing of its own.
+    assert hashes(run)[0] == hashes(averaged)[0]
+    assert hashes(run)[1] != hashes(averaged)[1]
+    assert not list((run.path / "sites" / "D").glob("state/statistics"))
+
+
+def test_a_run_with_local_statistics_goes_on_as_if_it_had_not_been_interrupted(
+    tmp_path: Path, store: Path, kept_locally
+) -> None:
+    whole, broken = kept_locally, tmp_path / "broken"
+    shutil.copytree(whole.path, broken)
+    shutil.rmtree(broken / "checkpoints" / whole.checkpoint_folder(2).name)
+    shutil.rmtree(broken / "evaluations")
+    (broken / "ledger.jsonl").unlink()
+    again = resume(broken, store)
+    assert hashes(again) == hashes(whole)
+    assert (again.path / "scores.csv").read_bytes() == (whole.path / "scores.csv").read_bytes()
+
+
+def test_a_site_scores_its_cases_with_its_own_statistics_of_that_round(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    own = site(tmp_path / "own", tiny_cohort, "A", "local")
+    default = site(tmp_path / "default", tiny_cohort, "A", "average")
+
+    def scores(hospital: Hospital, round_number: int) -> object:
+        return hospital.evaluate("val", round_number).content.config_records["site"]["scores"]
+
+    fresh = scores(default, 1)
+    assert scores(own, 1) == fresh  # nothing of its own yet
+    statistics = statistics_of(views_of(own.weights()))
+    odd = {
+        n: a + 3 if n.endswith("running_mean") else a * 50 if n.endswith("var") else a for n, a in statistics.items()
+    }
+    save_statistics(own.settings.state, own.task.run_id, 2, odd)
+    save_statistics(default.settings.state, own.task.run_id, 2, odd)
+    assert scores(own, 1) == fresh  # those are of a later round
+    assert scores(own, 2) != fresh
+    assert scores(default, 2) == fresh
+
+
+def test_what_a_site_keeps_is_what_its_update_holds_and_no_weight(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    own = site(tmp_path, tiny_cohort, "A", "local")
+    sent = views_of(own.train(1, steps=1).content.array_records[ARRAYS])
+    kept = load_statistics(own.settings.state, own.task.run_id, 1)
+    endings = {name.rpartition(".")[2] for name in kept}
+    assert endings == {"running_mean", "running_var", "num_batches_tracked"}
+    assert kept.keys() == statistics_of(sent).keys()
+    assert all(np.array_equal(kept[name], sent[name]) for name in kept)
+
+
+def test_with_group_norm_there_are_no_statistics_and_as_many_weights(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    batch = build_network("vnet", TINY, 3, seed=0)
+    group = build_network("vnet", TINY, 3, seed=0, norm_statistics="group")
+    weights = {name: tuple(value.shape) for name, value in batch.named_parameters()}
+    assert {name: tuple(value.shape) for name, value in group.named_parameters()} == weights
+    assert set(group.state_dict()) == set(weights)
+    assert batch_norms(batch)
+    assert not batch_norms(group)
+    assert any(isinstance(layer, nn.GroupNorm) for layer in group.modules())
+
+
+def test_a_run_with_group_norm_ends_with_a_model_that_can_be_read(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    settings = {**VNET, "rounds": 1, "norm_statistics": "group"}
+    run = federate(tmp_path / "run", tiny_cohort.only(("G",)), store, **settings)
+    assert not statistics_of(final_weights(run))
+    network = read_model(run.path).network()
+    assert not batch_norms(network)
+
+
+def test_a_unet_has_no_statistics_to_keep() -> None:
+    for model in ("unet", "small", "cotr", "nnformer", "unetr", "swin-unetr"):
+        assert not batch_norms(outline(model, TINY, 3)), model
+
+
+class Sees(nn.Module):
+    """Answers with organ 1 wherever the normalised image is above 0."""
+
+    def __init__(self, channels: int = 1 + len(ORGANS)) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm3d(1, affine=False)
+        self.channels = channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(x)
+        return torch.cat([-x, x, *[torch.full_like(x, -10.0)] * (self.channels - 2)], 1)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> PreparedCase:
+    return boxes_case(tmp_path_factory.mktemp("adaptation"), shape=(32, 32, 16))
+
+
+def test_adaptation_uses_the_scans_own_statistics_and_puts_the_old_ones_back(case: PreparedCase) -> None:
+    network = Sees().eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert case.shape == (32, 32, 16)  # whole windows, so that every voxel counts once
+    with adapted(network, case, TINY.patch, batch_size=1):
+        image = case.image()
+        assert network.norm.running_mean.item() == pytest.approx(image.mean(), abs=1e-4)
+        # PyTorch's variance is the unbiased one of each batch.
+        assert network.norm.running_var.item() == pytest.approx(image.var(), rel=1e-3)
+        assert not network.norm.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert network.norm.momentum == 0.1
+
+
+def test_adaptation_is_asked_for_and_helps_where_intensities_have_moved(case: PreparedCase) -> None:
+    network = Sees().eval()
+    network.norm.running_mean.fill_(100.0)  # as if trained on scans far brighter
+    options = {"organs": ORGANS, "overlap": 0.0}
+    assert not predict_case(network, case, TINY, **options).any()
+    found = predict_case(network, case, TINY, test_time_adaptation=True, **options)
+    assert 0.2 < (found > 0).mean() < 0.8
+    assert not predict_case(network, case, TINY, **options).any()
+
+
+def test_adaptation_leaves_a_network_without_batch_normalisation_alone(case: PreparedCase) -> None:
+    network = build_network("small", TINY, len(ORGANS), seed=0)
+    plain, adapting = (
+        predict_case(network, case, TINY, organs=ORGANS, test_time_adaptation=wanted) for wanted in (False, True)
+    )
+    assert np.array_equal(plain, adapting)
+
+
+def test_adaptation_refuses_a_patch_that_leaves_a_layer_one_value(case: PreparedCase) -> None:
+    network = build_network("vnet", TINY, len(ORGANS), seed=0)
+    with pytest.raises(AmosError, match="leaves one value to a layer"):
+        predict_case(network, replace(case), TINY, organs=ORGANS, batch_size=1, test_time_adaptation=True)
+    assert not any(layer.training for layer in batch_norms(network.eval()))
