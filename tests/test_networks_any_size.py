@@ -1,38 +1,20 @@
 """The six networks at reduced width: any patch, padding unseen, half precision, dropout by the seed."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
+from narrow_networks import NARROW
 from synthetic_cases import ORGANS, TINY, boxes_case
 from torch import nn
 
 from amos_fl.inference.predict import predict_case
 from amos_fl.inference.windows import window_starts
 from amos_fl.networks.anysize import AnySize
-from amos_fl.networks.cotr import CoTr
-from amos_fl.networks.nnformer import NnFormer
 from amos_fl.networks.registry import MODELS, outline
-from amos_fl.networks.swin_unetr import SwinUNETR
-from amos_fl.networks.unet import SmallUNet, UNet
-from amos_fl.networks.unetr import UNETR
-from amos_fl.networks.vnet import VNet
 from amos_fl.training.loop import train
 from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import PLANS, Plan
-
-# The classes and code paths of the real networks, with fewer channels where a network lets itself be narrowed.
-NARROW: dict[str, Callable[[Plan, int], AnySize]] = {
-    "unet": lambda plan, organs: UNet(plan, organs, [8] * len(plan.strides)),
-    "vnet": lambda plan, organs: VNet(organs),
-    "cotr": lambda plan, organs: CoTr(plan, organs, widths=(8, 12, 24), layers=2),
-    "nnformer": lambda plan, organs: NnFormer(plan, organs, width=12, heads=(1, 2, 4, 8)),
-    "unetr": lambda plan, organs: UNETR(plan, organs, features=8, hidden=48, mlp=96, heads=4),
-    "swin-unetr": lambda plan, organs: SwinUNETR(organs, features=12, heads=(1, 2, 4, 8)),
-    "small": lambda plan, organs: SmallUNet(plan, organs),
-}
 
 
 def narrow(model: str, plan: Plan = TINY, organs: int = len(ORGANS)) -> AnySize:
