@@ -21,7 +21,7 @@ from amos_fl.planning.measure import fingerprint_of_cases, measured_cases
 from amos_fl.planning.planner import plan_from
 from amos_fl.planning.settings import PlanningSettings
 from amos_fl.runs.config import resolve
-from amos_fl.runs.events import Event, RoundFinished, Said
+from amos_fl.runs.events import Event, RoundFinished, Said, SiteWork
 from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.failures import ReplyWithheld
 from amos_fl_clients.messages import FINGERPRINT, json_of
@@ -79,7 +79,9 @@ def test_the_plan_is_in_the_run_folder_and_only_who_trains_was_asked(
     assert [FINGERPRINT in asked(folder, site) for site in "ABDG"] == [True, True, False, True]
     # Nobody prepares a case before there is a plan, and everybody does afterwards.
     assert asked(folder, "D")[:2] == ["query.describe", "query.describe"]
-    assert "24x24x20 voxels of 8x8x8 mm" in next(e.text for e in said if isinstance(e, Said))
+    plan_said = next(i for i, e in enumerate(said) if isinstance(e, Said) and "24x24x20 voxels of 8x8x8 mm" in e.text)
+    prepared = [i for i, e in enumerate(said) if isinstance(e, SiteWork) and e.activity == "prepare"]
+    assert min(prepared) > plan_said
     assert "plan was made from the fingerprints of A, B, G" in (folder.path / "summary.md").read_text()
 
 
