@@ -132,6 +132,7 @@ def _train(path: Path, device: str, workspace: Workspace, hands: Hands, title: s
 
 
 def _evaluate(task: Task, tasks: list[Task], workspace: Workspace, hands: Hands, title: str) -> None:
+    from amos_fl.cohort.label_map import label_map_named
     from amos_fl.inference.evaluate_model import Question, evaluate_model, write_evaluation
     from amos_fl.runs.model import read_model
 
@@ -146,8 +147,10 @@ def _evaluate(task: Task, tasks: list[Task], workspace: Workspace, hands: Hands,
     )
     cases = counted(len(question.cases(task.cohort)), "case")
     hands.say(f"{title}: scoring {run.name} on {cases} of {task.definition.data}")
+    # Other data sets spell and divide organs otherwise: KiTS's kidney is two of AMOS's.
+    organs = None if task.definition.needs == "amos" else label_map_named("amos", task.cohort.organs, model.organs)
     with whole_folder(workspace.root / task.work.folder) as beside:
-        evaluation = evaluate_model(model, task.cohort, question, store=hands.store, device=device)
+        evaluation = evaluate_model(model, task.cohort, question, store=hands.store, device=device, label_map=organs)
         write_evaluation(beside, evaluation, model, run, workspace.root / task.work.cohort)
 
 
@@ -173,7 +176,13 @@ def _compare(task: Task, tasks: list[Task], workspace: Workspace, hands: Hands, 
 
 
 def _statistics(task: Task, workspace: Workspace, hands: Hands, title: str) -> None:
-    raise AmosError("statistics are not there yet")
+    from amos_fl.cohort.statistics import statistics_of
+    from amos_fl.report.cohort_page import write_cohort_page
+
+    assert task.cohort is not None
+    hands.say(f"{title}: measuring {counted(len(task.cohort.cases), 'case')} at {' '.join(task.cohort.sites)}")
+    with whole_folder(workspace.root / task.work.folder) as beside:
+        write_cohort_page(task.cohort, statistics_of(task.cohort), beside)
 
 
 def _task_of(tasks: list[Task], step: str) -> Task:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
+from amos_fl.cohort.organ_names import organ_key
 from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.comparison.published import (
     MARK,
@@ -22,7 +23,7 @@ from amos_fl.comparison.write import write_rows
 from amos_fl.experiments.preset import Evaluate, Preset, Published, Result, Train
 from amos_fl.experiments.workspace import Work, Workspace
 from amos_fl.files import write_text
-from amos_fl.metrics.table import CaseScores, read_scores, sums_of
+from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores, sums_of
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.summary import PHANTOM_NOTE, markdown_table, number
 
@@ -77,8 +78,8 @@ def outcome(preset: Preset, workspace: Workspace) -> list[Cell]:
 
 def _only_organs_of(other: Cohort, cases: list[CaseScores], organs: dict[int, str]) -> list[CaseScores]:
     """The scores of the organs that another cohort has too, by name."""
-    theirs = {name.casefold() for name in other.organs.values()}
-    shared = {label for label, name in organs.items() if name.casefold() in theirs}
+    theirs = {organ_key(name) for name in other.organs.values()}
+    shared = {label for label, name in organs.items() if organ_key(name) in theirs}
     return [replace(c, scores={label: s for label, s in c.scores.items() if label in shared}) for c in cases]
 
 
@@ -90,7 +91,8 @@ def _scored(preset: Preset, step: str, works: dict[str, Work], workspace: Worksp
     trained = works[definition.evaluate] if isinstance(definition, Evaluate) else work
     run = RunFolder(workspace.root / trained.folder)
     synthetic = run.synthetic or cohort.synthetic()
-    return _Scored(read_scores(folder / "scores.csv"), cohort.organs, synthetic, cohort, run)
+    file = folder / "scores.csv"
+    return _Scored(read_scores(file), organs_of_scores(file), synthetic, cohort, run)
 
 
 def _first_training(preset: Preset, step: str, works: dict[str, Work], workspace: Workspace) -> RunFolder | None:

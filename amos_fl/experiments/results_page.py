@@ -5,16 +5,15 @@ Everything in it is read from folders of experiments and of runs, so that the pa
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown
 from amos_fl.experiments.preset import Evaluate, Form, Preset, preset_names, read_preset
 from amos_fl.experiments.workspace import Work, Workspace
-from amos_fl.metrics.table import CaseScores, read_scores, sums_of
+from amos_fl.metrics.table import organs_of_scores, read_scores, sums_of
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.listing import ListedGroup, list_runs
 from amos_fl.runs.record import Cost
@@ -119,11 +118,10 @@ def _rows_of(workspace: Workspace, preset: Preset, step: str, works: dict[str, W
     elif isinstance(definition, Evaluate) and workspace.done(work):
         about = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
         base = _row(workspace.root / works[definition.evaluate].folder, step)
-        organs = read_cohort(workspace.root / work.cohort).organs
         yield replace(
             base,
             name=f"{step} (on other cases)",
-            scores=_scores(read_scores(folder / "scores.csv"), organs),
+            scores=_scores(folder / "scores.csv"),
             seconds="-",
             synthetic=bool(about["synthetic"] or about["synthetic_training"]),
         )
@@ -148,15 +146,16 @@ def _row(path: Path, name: str) -> PageRow:
         trained=f"{arm} on {' '.join(cohort.seen_sites)}, seed {config.seed}",
         network=f"{config.model}, {config.plan.name}",
         budget=f"{config.rounds} x {config.local_steps} x {trainers}, {cost.patches:,} patches",
-        scores=_scores(read_scores(path / "scores.csv"), cohort.organs),
+        scores=_scores(path / "scores.csv"),
         seconds=f"{cost.seconds:.0f}",
         commit=folder.recorded_versions().get("commit", "-"),
         synthetic=folder.synthetic,
     )
 
 
-def _scores(cases: list[CaseScores], organs: Mapping[int, str]) -> dict[str, str]:
+def _scores(file: Path) -> dict[str, str]:
     """DSC / NSD by group of scanners; a group without a score is not there."""
+    cases, organs = read_scores(file), organs_of_scores(file)
     found = {}
     for group in GROUPS:
         mine = [case for case in cases if f"{'seen' if case.seen else 'unseen'} {case.modality}" == group]

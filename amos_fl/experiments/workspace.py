@@ -19,7 +19,7 @@ from amos_fl.runs.group import is_group, read_group
 
 Kind = Literal["run", "group", "evaluation", "comparison", "statistics"]
 State = Literal["not run", "partial", "done"]
-MARKS: dict[Kind, str] = {"evaluation": "evaluation.json", "comparison": "comparison.json", "statistics": "stats.json"}
+MARKS: dict[Kind, str] = {"evaluation": "evaluation.json", "comparison": "comparison.json", "statistics": "stats.html"}
 """The file whose presence says that a folder of this kind is whole."""
 
 

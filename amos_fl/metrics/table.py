@@ -113,6 +113,12 @@ def read_scores(path: Path | str) -> list[CaseScores]:
     return [CaseScores(*key, scores) for key, scores in cases.items()]
 
 
+def organs_of_scores(path: Path | str) -> dict[int, str]:
+    """The organs of a file that `write_scores` wrote, by label value."""
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        return {int(row["organ"]): row["organ_name"] for row in csv.DictReader(file)}
+
+
 def _score(row: Mapping[str, str]) -> OrganScore:
     if row["outcome"] not in OUTCOMES:
         raise ValueError(row["outcome"])
