@@ -45,6 +45,9 @@ SMALL: dict[str, Any] = {
         "pooled": {"train": "centralized", "data": "amos/paper", "modality": "MR"},
         "fedavg": {"train": "federated", "data": "amos/paper", "modality": "MR"},
         "validation": {"evaluate": "pooled", "data": "amos/paper", "modality": "MR", "split": "val"},
+        "numbers": {"statistics": "cohort", "data": "amos/paper", "modality": "MR"},
+        "tuned": {"train": "centralized", "data": "msd-spleen", "start": "pooled", "settings": {"rounds": 1}},
+        "spleen": {"evaluate": "pooled", "data": "msd-spleen"},
         "comparison": {"compare": ["pooled", "fedavg"]},
     },
     "results": [{"row": "pooled", "column": "MR", "step": "pooled"}],
@@ -55,7 +58,8 @@ SMALL: dict[str, Any] = {
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache with the phantom of quick experiments."""
     folder = tmp_path_factory.mktemp("cache")
-    quick_data("amos", folder)
+    for name in ("amos", "msd-spleen"):
+        quick_data(name, folder)
     return folder
 
 
@@ -65,8 +69,12 @@ def preset_file(folder: Path, **changes: Any) -> Path:
     return file
 
 
-def planned(preset: Preset, workspace: Workspace, **given: Path) -> dict[str, Task]:
+def planned(preset: Preset, workspace: Workspace, given: dict[str, Path]) -> dict[str, Task]:
     return {task.step: task for task in Planner(workspace, given, resolve_run).plan(preset)}
+
+
+def quick(cache: Path) -> dict[str, Path]:
+    return {name: quick_data(name, cache) for name in ("amos", "msd-spleen")}
 
 
 # What a preset says
@@ -101,7 +109,7 @@ def test_two_presets_that_say_the_same_training_share_it(tmp_path: Path) -> None
     write_release(tmp_path / "amos22")
     workspace = Workspace(tmp_path / "out", "full")
     first = {
-        (name, step): planned(read_preset(name), workspace, amos=tmp_path / "amos22")[step].work.folder
+        (name, step): planned(read_preset(name), workspace, {"amos": tmp_path / "amos22"})[step].work.folder
         for name, step in (
             ("networks", "unet-ct"),
             ("cross-cohort", "amos"),
@@ -111,12 +119,12 @@ def test_two_presets_that_say_the_same_training_share_it(tmp_path: Path) -> None
         )
     }
     assert len(set(first.values())) == 1
-    networks = planned(read_preset("networks"), workspace, amos=tmp_path / "amos22")
+    networks = planned(read_preset("networks"), workspace, {"amos": tmp_path / "amos22"})
     [member] = networks["unet-ct"].members
     assert (member.config.arm, member.config.rounds, member.config.local_steps) == ("centralized", 1000, 250)
     assert (member.config.plan.name, member.config.training.augmentation) == ("amos-ct", "paper")
     assert len(member.cohort.of(split="train")) == 200
-    federated = planned(read_preset("modalities"), workspace, amos=tmp_path / "amos22")["federated-160-40"]
+    federated = planned(read_preset("modalities"), workspace, {"amos": tmp_path / "amos22"})["federated-160-40"]
     [member] = federated.members
     assert [sum(c.modality == m for c in member.cohort.of(split="train")) for m in ("CT", "MR")] == [160, 40]
     assert member.config.local_steps * member.config.rounds * len(member.cohort.seen_sites) == pytest.approx(
@@ -181,7 +189,6 @@ def hands(store: Path, train: Callable[..., None] | None = None) -> Hands:
 def test_an_experiment_that_was_stopped_goes_on_and_does_nothing_twice(tmp_path: Path, cache: Path) -> None:
     preset = preset_from(preset_file(tmp_path))
     workspace = Workspace(tmp_path / "out", "quick")
-    release = quick_data("amos", cache)
     trained: list[str] = []
 
     def stopping(folder: RunFolder, config: Any, cohort: Cohort, title: str) -> None:
@@ -192,24 +199,28 @@ def test_an_experiment_that_was_stopped_goes_on_and_does_nothing_twice(tmp_path:
 
     assert workspace.state("small") == ("not run", 0, 0)
     with pytest.raises(Interrupted):
-        carry_out(preset, list(planned(preset, workspace, amos=release).values()), workspace, hands(cache, stopping))
-    assert workspace.state("small") == ("partial", 1, 4)
-    again = list(planned(preset, workspace, amos=release).values())
+        carry_out(preset, list(planned(preset, workspace, quick(cache)).values()), workspace, hands(cache, stopping))
+    assert workspace.state("small") == ("partial", 1, 7)
+    again = list(planned(preset, workspace, quick(cache)).values())
     account = carry_out(preset, again, workspace, hands(cache / "store", stopping))
     assert account.done_before == ["pooled"]
-    assert account.done_now == ["fedavg", "validation", "comparison"]
-    assert [name.partition("-")[0] for name in trained] == ["pooled", "fedavg", "fedavg"]
-    assert workspace.state("small") == ("done", 4, 4)
+    assert account.done_now == ["fedavg", "validation", "numbers", "tuned", "spleen", "comparison"]
+    assert [name.partition("-small")[0] for name in trained] == ["pooled", "fedavg", "fedavg", "pooled"]
+    assert workspace.state("small") == ("done", 7, 7)
     folders = {task.step: workspace.root / task.work.folder for task in again}
     assert read_cohort(folders["pooled"]).sites == ("F", "G", "H")
     assert json.loads((folders["validation"] / "evaluation.json").read_text())["split"] == "val"
     assert (folders["comparison"] / "report.html").is_file()
+    assert (folders["numbers"] / "stats.html").is_file()
+    assert RunFolder(folders["tuned"]).config().start_from == folders["pooled"].resolve() / "model/weights.safetensors"
+    spleen = json.loads((folders["spleen"] / "evaluation.json").read_text())
+    assert any("spleen = spleen" in note for note in spleen["notes"])
     assert not (folders["pooled"] / "checkpoints").exists()
     [cell] = outcome(preset, workspace)
     assert cell.synthetic
     assert "synthetic" in outcome_in_markdown([cell])
     account = carry_out(preset, again, workspace, hands(cache / "store", stopping))
-    assert (account.done_before, account.done_now) == (["pooled", "fedavg", "validation", "comparison"], [])
+    assert (account.done_before, account.done_now) == ([*preset.steps], [])
 
 
 def test_a_step_that_fails_keeps_only_those_from_theirs_that_need_it(tmp_path: Path, cache: Path) -> None:
@@ -221,10 +232,10 @@ def test_a_step_that_fails_keeps_only_those_from_theirs_that_need_it(tmp_path: P
             raise AmosError("no")
         write_text(folder.path / "summary.md", "as if it had been trained")
 
-    tasks = list(planned(preset, workspace, amos=quick_data("amos", cache)).values())
+    tasks = list(planned(preset, workspace, quick(cache)).values())
     account = carry_out(preset, tasks, workspace, hands(cache / "store", failing))
-    assert account.done_now == ["fedavg"]
-    assert list(account.failed) == ["pooled", "validation", "comparison"]
+    assert account.done_now == ["fedavg", "numbers"]
+    assert list(account.failed) == ["pooled", "validation", "tuned", "spleen", "comparison"]
 
 
 @pytest.mark.slow

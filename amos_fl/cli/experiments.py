@@ -172,12 +172,11 @@ def run(
         raise AmosError("--quick runs on the phantom; leave out --data and --cohort")
     presets = [read_preset(each) for each in (preset_names() if name is None else (name,))]
     workspace = Workspace(out, "quick" if quick else "full")
-    given = parse_given(data or [])
+    given = _quick_given(presets) if quick else remembered(workspace.data_file, parse_given(data or []))
     if cohort is not None:
         for preset in presets:
             refuse_cohort_for(preset)
-        given["amos"] = cohort.resolve()
-    given = _quick_given(presets) if quick else remembered(workspace.data_file, given)
+        given["amos"] = cohort.resolve()  # not remembered: the next experiment means AMOS when it says so
     flags = {key: value for key, value in {"device": device, "seed": seed}.items() if value is not None}
     planner = Planner(workspace, given, resolve_run, flags, steps)
     hands = Hands(_trainer(store or cache_folder() / "store", quick), typer.echo, store or cache_folder() / "store")
@@ -215,7 +214,7 @@ def _trainer(store: Path, quick: bool) -> Any:
 def _run_one(preset: "Preset", planner: "Planner", workspace: "Workspace", hands: "Hands") -> str:
     """One experiment to its end; what kept it from it, in a sentence, or nothing."""
     from amos_fl.experiments.carry_out import carry_out
-    from amos_fl.experiments.outcome import outcome, outcome_in_markdown
+    from amos_fl.experiments.outcome import outcome, outcome_in_markdown, pages_in_words
 
     quick = " --quick" if workspace.form == "quick" else ""
     again = f"amos-fl experiments run {preset.name}{quick} --out {workspace.out}"
@@ -226,7 +225,8 @@ def _run_one(preset: "Preset", planner: "Planner", workspace: "Workspace", hands
         typer.echo(f"stopped; continue with: {again}")
         raise typer.Exit(130) from None
     _say(preset, account)
-    typer.echo(outcome_in_markdown([cell for cell in outcome(preset, workspace) if not cell.organ]))
+    table = outcome_in_markdown([cell for cell in outcome(preset, workspace) if not cell.organ])
+    typer.echo(table if preset.results else pages_in_words(preset, workspace))
     typer.echo(f"everything is in {workspace.preset(preset.name)}; begin with results.md")
     if account.failed:
         return f"{preset.name}: {', '.join(account.failed)} did not finish; see above, then: {again}"

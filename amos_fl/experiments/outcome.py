@@ -21,7 +21,7 @@ from amos_fl.comparison.published import (
 )
 from amos_fl.comparison.write import write_rows
 from amos_fl.experiments.preset import Evaluate, Preset, Published, Result, Train
-from amos_fl.experiments.workspace import Work, Workspace
+from amos_fl.experiments.workspace import MARKS, Work, Workspace
 from amos_fl.files import write_text
 from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores, sums_of
 from amos_fl.runs.folder import RunFolder
@@ -159,8 +159,17 @@ def write_outcome(preset: Preset, workspace: Workspace) -> list[Cell]:
     cells = outcome(preset, workspace)
     folder = workspace.preset(preset.name)
     write_rows(folder / "results.csv", list(Cell.__dataclass_fields__), map(asdict, cells))
-    write_text(folder / "results.md", f"# {preset.title}\n\n{preset.question.strip()}\n\n{outcome_in_markdown(cells)}")
+    text = outcome_in_markdown(cells) if preset.results else pages_in_words(preset, workspace)
+    write_text(folder / "results.md", f"# {preset.title}\n\n{preset.question.strip()}\n\n{text}")
     return cells
+
+
+def pages_in_words(preset: Preset, workspace: Workspace) -> str:
+    """Where the pages of an experiment without a table are."""
+    works = workspace.works(preset.name)
+    done = {step: works[step] for step in preset.steps if step in works and workspace.done(works[step])}
+    lines = [f"- {step}: {workspace.root / work.folder / MARKS[work.kind]}\n" for step, work in done.items()]
+    return "".join(lines) or "No page of this experiment has been made yet.\n"
 
 
 def outcome_in_markdown(cells: list[Cell]) -> str:

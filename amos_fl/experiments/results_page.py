@@ -89,7 +89,8 @@ def _experiments(out: Path) -> tuple[list[str], list[PageRow]]:
             ordered = {step: works[step] for step in preset.steps if step in works}
             mine = [row for step, work in ordered.items() for row in _rows_of(workspace, preset, step, works)]
             missing = list(dict.fromkeys(work.missing for work in works.values() if work.missing))
-            if not mine and not missing:
+            pages = [step for step, work in ordered.items() if work.kind == "statistics" and workspace.done(work)]
+            if not (mine or missing or pages):
                 continue
             source = f" ({', '.join(preset.paper)} of the paper)" if preset.paper else ""
             sections.append(f"## {preset.title}{', quick form' if form == 'quick' else ''}\n")
@@ -98,6 +99,9 @@ def _experiments(out: Path) -> tuple[list[str], list[PageRow]]:
                 sections.append(outcome_in_markdown([cell for cell in cells if not cell.organ]))
             if mine:
                 sections.append(_table(mine))
+            if pages:
+                where = f"Pages with tables and figures: {', '.join(pages)} (below `{workspace.runs}`)."
+                sections.append(f"{where}\n")
             sections += [f"Not there: {sentence}.\n" for sentence in missing]
             rows += mine
     return sections, rows
