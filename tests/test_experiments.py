@@ -46,7 +46,7 @@ SMALL: dict[str, Any] = {
         "fedavg": {"train": "federated", "data": "amos/paper", "modality": "MR"},
         "validation": {"evaluate": "pooled", "data": "amos/paper", "modality": "MR", "split": "val"},
         "numbers": {"statistics": "cohort", "data": "amos/paper", "modality": "MR"},
-        "tuned": {"train": "centralized", "data": "msd-spleen", "start": "pooled", "settings": {"rounds": 1}},
+        "tuned": {"train": "centralized", "data": "msd-spleen", "start": "pooled"},
         "spleen": {"evaluate": "pooled", "data": "msd-spleen"},
         "comparison": {"compare": ["pooled", "fedavg"]},
     },

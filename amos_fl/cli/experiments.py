@@ -75,7 +75,8 @@ def show(
     cost = cost_of(preset)
     if cost.trainings:
         budget = f", {preset.budget.steps:,} steps in {preset.budget.rounds:,} rounds each" if preset.budget else ""
-        console.print(f"budget: {cost.trainings} trainings{budget}, {cost.steps:,} steps in all", soft_wrap=True)
+        in_all = f"{cost.steps:,} steps on {cost.patches:,} patches in all"
+        console.print(f"budget: {cost.trainings} trainings{budget}, {in_all}", soft_wrap=True)
         console.print(f"expected cost: {cost.gpu_hours:,.0f} GPU hours without scoring; {cost.basis}", soft_wrap=True)
     console.print(_steps_table(preset, [Workspace(out, "full"), Workspace(out, "quick")]))
     if published := published_of(preset):

@@ -18,10 +18,11 @@ _OF_THE_FEDERATION = {"local": 1.0, "leave-one-out": SITES_THAT_TRAIN - 1.0, "fi
 
 @dataclass(frozen=True)
 class Cost:
-    """Trainings, optimizer steps, and GPU hours, an estimate; `basis` says where the hours come from."""
+    """Trainings, optimizer steps, patches, and GPU hours, an estimate; `basis` says where the hours come from."""
 
     trainings: int
     steps: int
+    patches: int
     gpu_hours: float
     basis: str
 
@@ -47,12 +48,16 @@ def cost_of(preset: Preset) -> Cost:
         plan = str(base.settings.get("plan", owner.settings.get("plan", "amos-ct")))
         steps += share * budget.steps
         seconds += share * budget.steps * seconds_per_step(model, plan)
-    return Cost(trainings, round(steps), seconds / 3600, _basis())
+    return Cost(trainings, round(steps), round(steps) * _batch_size(), seconds / 3600, _basis())
 
 
-def seconds_per_step(model: str, plan: str, batch_size: int = 2) -> float:
+def _batch_size() -> int:
+    return int(shared("paper")["training"]["batch_size"])
+
+
+def seconds_per_step(model: str, plan: str) -> float:
     """The seconds of a training step on one GPU: 2 operations x 3 passes x batch x multiply-accumulates / speed."""
-    costs = shared("costs")
+    costs, batch_size = shared("costs"), _batch_size()
     voxels = math.prod(plan_named(plan).patch) / 128**3
     return 6 * batch_size * voxels * costs["gmac_at_128"][model] / (1000 * costs["teraflop_per_second"])
 
@@ -60,6 +65,6 @@ def seconds_per_step(model: str, plan: str, batch_size: int = 2) -> float:
 def _basis() -> str:
     speed = shared("costs")["teraflop_per_second"]
     return (
-        f"estimated as 2 operations x 3 passes x 2 patches x the network's multiply-accumulates, at {speed} TFLOP/s "
+        f"estimated as 2 operations x 3 passes x {_batch_size()} patches x the network's multiply-accumulates, at {speed} TFLOP/s "
         f"sustained ({seconds_per_step('unet', 'amos-ct'):.2g} s a step for the U-Net on CT's patch)"
     )
