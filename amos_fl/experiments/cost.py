@@ -65,6 +65,6 @@ def seconds_per_step(model: str, plan: str) -> float:
 def _basis() -> str:
     speed = shared("costs")["teraflop_per_second"]
     return (
-        f"estimated as 2 operations x 3 passes x {_batch_size()} patches x the network's multiply-accumulates, at {speed} TFLOP/s "
-        f"sustained ({seconds_per_step('unet', 'amos-ct'):.2g} s a step for the U-Net on CT's patch)"
+        f"estimated as 2 operations x 3 passes x {_batch_size()} patches x the network's multiply-accumulates, at "
+        f"{speed} TFLOP/s sustained ({seconds_per_step('unet', 'amos-ct'):.2g} s a step for the U-Net on CT's patch)"
     )
