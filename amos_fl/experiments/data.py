@@ -30,7 +30,7 @@ class StandIn(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     scanner: str
-    organs: tuple[str, ...] = Field(description="AMOS's names; the stand-in's labels are numbered in this order")
+    organs: dict[str, tuple[str, ...]] = Field(description="what each is of AMOS's organs, in the order of the labels")
 
 
 class DataSet(BaseModel):

@@ -1,6 +1,7 @@
 """The data of a quick experiment: a phantom release of a few cases, and stand-ins for other data sets.
 
-Both lie in the user's cache, and are made once for each version of the phantom.
+A stand-in lies in the Decathlon's layout and becomes a cohort as `amos-fl data msd` makes one. Both lie in the user's
+cache, and are made once for each version of the phantom.
 """
 
 from collections.abc import Callable
@@ -11,8 +12,10 @@ from nibabel.nifti1 import Nifti1Image
 
 import amos_fl.phantom
 from amos_fl.cohort.amos22 import import_amos22
+from amos_fl.cohort.dataset import cohort_of
+from amos_fl.cohort.msd import read_msd
 from amos_fl.cohort.organs import AMOS_ORGANS
-from amos_fl.cohort.table import PHANTOM_MARK, Case, Cohort, write_cohort
+from amos_fl.cohort.table import PHANTOM_MARK, write_cohort
 from amos_fl.experiments.data import StandIn, data_sets
 from amos_fl.files import sha256_of_file, sha256_of_json, whole_folder, write_json
 from amos_fl.phantom.release import ListedCase, listed_cases, write_release
@@ -63,24 +66,33 @@ def _release(cache: Path, sources: list[str], seed: int, cases: list[int], on_ca
 
 
 def _relabelled(release: Path, folder: Path, cases: list[ListedCase], stand_in: StandIn) -> None:
-    """A cohort of the release's cases under other names, whose label maps hold some of the organs only."""
+    """A task in the Decathlon's layout of the release's cases, whose label maps hold some of the organs; its cohort."""
     value_of = {organ: value for value, organ in AMOS_ORGANS.items()}
     table = np.zeros(max(AMOS_ORGANS) + 1, np.uint8)
     organs = dict(enumerate(stand_in.organs, start=1))
     for value, organ in organs.items():
-        table[value_of[organ]] = value
-    split_of = {case.case: case for case in import_amos22(release, protocol="paper").cohort.cases}
-    made = []
+        table[[value_of[part] for part in stand_in.organs[organ]]] = value
+    sources = {case.case: case for case in import_amos22(release, protocol="paper").cohort.cases}
+    pairs = []
     for number, case in enumerate(cases, start=1):
-        source = split_of[case.name]
+        source = sources[case.name]
         assert source.label is not None
-        image, label = (folder / kind / f"case_{number:04d}.nii.gz" for kind in ("images", "labels"))
+        image, label = (f"{kind}Tr/case_{number:04d}.nii.gz" for kind in ("images", "labels"))
         for file in (image, label):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        image.write_bytes(source.image.read_bytes())
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / image).write_bytes(source.image.read_bytes())
         drawn = Nifti1Image.from_filename(source.label)
-        Nifti1Image(table[np.asarray(drawn.dataobj).astype(np.intp)], drawn.affine).to_filename(label)
-        name = f"case_{number:04d}"
-        made.append(Case(name, "hospital", source.modality, source.split, image, label, tuple(organs)))
-    write_json(folder / "dataset.json", {"description": f"{PHANTOM_MARK}, some organs labelled"})
-    write_cohort(Cohort(tuple(made), organs), folder / "cohort.csv")
+        whole = table[np.asarray(drawn.dataobj).astype(np.intp)]
+        Nifti1Image(whole, drawn.affine).to_filename(folder / label)
+        pairs.append({"image": image, "label": label})
+    description = {
+        "name": "hospital",
+        "description": f"{PHANTOM_MARK}, some organs labelled",
+        "modality": {"0": "MRI" if cases[0].modality == "MR" else "CT"},
+        "labels": {"0": "background"} | {str(value): organ for value, organ in organs.items()},
+        "numTraining": len(pairs),
+        "training": pairs,
+        "test": [],
+    }
+    write_json(folder / "dataset.json", description)
+    write_cohort(cohort_of(read_msd(folder), site="hospital", split="50,25,25").cohort, folder / "cohort.csv")
