@@ -16,12 +16,13 @@ from made_runs import amos, constant, made_run
 
 from amos_fl.cli.main import run
 from amos_fl.cli.settings import resolve_run
+from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
 from amos_fl.comparison.published import published_scores
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.experiments.carry_out import Hands, carry_out
 from amos_fl.experiments.cost import cost_of
-from amos_fl.experiments.data import MissingDataError, cohort_of, selected
+from amos_fl.experiments.data import MissingDataError, cohort_of, label_map_of, selected
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown, published_of
 from amos_fl.experiments.planning import Planner, Task
 from amos_fl.experiments.preset import Preset, Train, preset_from, preset_names, presets_folder, read_preset
@@ -174,6 +175,13 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path: Path, 
     assert cohort_of("amos", "paper|public", {"amos": tmp_path / "amos22"}).unseen_sites == ("F",)
     assert run(["experiments", "run", "networks", "--data", "amso=."]) == 2
     assert "did you mean 'amos'" in capsys.readouterr().err
+
+
+def test_another_data_sets_organs_equal_those_that_its_label_map_says() -> None:
+    ours = {1: "kidney", 2: "tumor"}
+    assert label_map_of("kits", ours, AMOS_ORGANS)["kidney"] == ("right kidney", "left kidney")
+    assert label_map_of("kits", ours, {1: "spleen"})["kidney"] == ()
+    assert label_map_of("msd-spleen", {1: "spleen"}, AMOS_ORGANS) == {"spleen": ("spleen",)}
 
 
 # Carrying out

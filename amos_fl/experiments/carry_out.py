@@ -8,6 +8,7 @@ from pathlib import Path
 from amos_fl.cohort.table import Cohort
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
+from amos_fl.experiments.data import label_map_of
 from amos_fl.experiments.outcome import write_outcome
 from amos_fl.experiments.planning import Task, with_missing
 from amos_fl.experiments.preset import Compare, Evaluate, Preset
@@ -132,7 +133,6 @@ def _train(path: Path, device: str, workspace: Workspace, hands: Hands, title: s
 
 
 def _evaluate(task: Task, tasks: list[Task], workspace: Workspace, hands: Hands, title: str) -> None:
-    from amos_fl.cohort.label_map import label_map_named
     from amos_fl.inference.evaluate_model import Question, evaluate_model, write_evaluation
     from amos_fl.runs.model import read_model
 
@@ -148,7 +148,8 @@ def _evaluate(task: Task, tasks: list[Task], workspace: Workspace, hands: Hands,
     cases = counted(len(question.cases(task.cohort)), "case")
     hands.say(f"{title}: scoring {run.name} on {cases} of {task.definition.data}")
     # Other data sets spell and divide organs otherwise: KiTS's kidney is two of AMOS's.
-    organs = None if task.definition.needs == "amos" else label_map_named("amos", task.cohort.organs, model.organs)
+    name, theirs = task.definition.needs, task.cohort.organs
+    organs = None if name == "amos" else label_map_of(name, theirs, model.organs)
     with whole_folder(workspace.root / task.work.folder) as beside:
         evaluation = evaluate_model(model, task.cohort, question, store=hands.store, device=device, label_map=organs)
         write_evaluation(beside, evaluation, model, run, workspace.root / task.work.cohort)

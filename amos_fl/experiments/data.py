@@ -15,6 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from amos_fl.cohort.amos22 import import_amos22
+from amos_fl.cohort.label_map import LabelMap, suggested
+from amos_fl.cohort.organ_names import organ_key
 from amos_fl.cohort.protocols import Protocol
 from amos_fl.cohort.table import Cohort, Modality, read_cohort, write_cohort
 from amos_fl.cohort.wording import counted
@@ -41,6 +43,7 @@ class DataSet(BaseModel):
     title: str
     kind: Literal["amos22", "cohort"] = "cohort"
     make: str
+    label_map: dict[str, tuple[str, ...]] = Field(default={}, description="organs that no name tells to equal others")
     stand_in: StandIn | None = None
 
 
@@ -115,6 +118,17 @@ def cohort_of(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
                 "who has them puts them into labelsTs"
             ) from None
         raise
+
+
+def label_map_of(name: str, organs: Mapping[int, str], others: Mapping[int, str]) -> LabelMap:
+    """Which organs of a data set's cohort equal which of a network's: by name, and as `shared/data.yaml` says."""
+    known = {organ_key(organ) for organ in others.values()}
+    told = {
+        organ: equals
+        for organ, equals in data_sets()[name].label_map.items()
+        if organ in organs.values() and {organ_key(other) for other in equals} <= known
+    }
+    return {**suggested(organs, others), **told}
 
 
 def _is_release(path: Path) -> bool:
