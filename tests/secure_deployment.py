@@ -32,7 +32,11 @@ class SecureDeployment(Deployment):
         return self.folder / "dep"
 
     def environment(self, name: str) -> dict[str, str]:
-        own = {"AMOS_FL_SUBMITTERS": str(self.root / "superlink/submitters.json"), "PYTHONUNBUFFERED": "1"}
+        own = {
+            "AMOS_FL_HEARTBEAT_S": "10",
+            "AMOS_FL_SUBMITTERS": str(self.root / "superlink/submitters.json"),
+            "PYTHONUNBUFFERED": "1",
+        }
         return {**super().environment(name), **own}
 
     def start_superlink(self, *more: str) -> None:

@@ -25,13 +25,37 @@ from amos_fl_clients.failures import SiteFailure, keep_details, words_that_may_t
 from amos_fl_clients.locate import settings_of
 from amos_fl_clients.policy import Refusal, check_not_paused
 from amos_fl_clients.settings import SiteSettings
+from amos_fl_clients.waiting import BELL, Bell, Patience
+from amos_fl_clients.warm import WarmProcess, can_fork, fork_for_each_request
+
+HEARTBEAT = "AMOS_FL_HEARTBEAT_S"
+"""Seconds, from 10, after which a site gives a sign of life; one that misses two of them is taken to be down."""
 
 
 def run_supernode(arguments: Sequence[str]) -> None:
-    """`flower-supernode`, which starts this module's SuperExec."""
+    """`flower-supernode`, which starts this module's SuperExec, looks for messages sooner and tells it of each."""
     _say_nothing_to_others()
     internal = importlib.import_module("flwr.supernode.start_client_internal")
-    _replace(internal, "subprocess", SimpleNamespace(Popen=_start_own_superexec))
+    bell = Bell()
+    patience = Patience()
+    pull: Callable[..., Any] = internal._pull_and_store_message
+
+    def pull_and_tell(*arguments: Any, **more: Any) -> Any:
+        run_id = pull(*arguments, **more)
+        if run_id is not None:
+            patience.begin_anew()
+            bell.ring()
+        return run_id
+
+    def start(command: Sequence[str]) -> "subprocess.Popen[bytes]":
+        return _start_own_superexec(command, bell)
+
+    if (heartbeat_s := os.environ.get(HEARTBEAT)) is not None:
+        for module in ("flwr.supernode.fleet_http_connection", "flwr.supercore.heartbeat"):
+            _replace(importlib.import_module(module), "HEARTBEAT_DEFAULT_INTERVAL", float(heartbeat_s))
+    _replace(internal, "subprocess", SimpleNamespace(Popen=start))
+    _replace(internal, "_pull_and_store_message", pull_and_tell)
+    _replace(internal, "time", SimpleNamespace(sleep=patience.sleep))
     cli: Any = importlib.import_module("flwr.supernode.cli")
     sys.argv = ["flower-supernode", *arguments]
     cli.flower_supernode()
@@ -40,7 +64,10 @@ def run_supernode(arguments: Sequence[str]) -> None:
 def run_superexec(arguments: Sequence[str]) -> None:
     """`flower-superexec`, which runs ClientApps alone, each in this module's process."""
     _say_nothing_to_others()
-    _replace(importlib.import_module("flwr.supercore.superexec.run_superexec"), "get_executor", _own_executor)
+    superexec = importlib.import_module("flwr.supercore.superexec.run_superexec")
+    _replace(superexec, "get_executor", _own_executor)
+    if (descriptor := os.environ.pop(BELL, None)) is not None:
+        _replace(superexec, "time", SimpleNamespace(sleep=Bell.at(int(descriptor)).wait))
     cli: Any = importlib.import_module("flwr.supercore.cli")
     sys.argv = ["flower-superexec", *arguments]
     cli.flower_superexec()
@@ -61,10 +88,18 @@ def run_clientapp(arguments: Sequence[str]) -> None:
     cli.flwr_clientapp()
 
 
+def run_warm(arguments: Sequence[str]) -> None:
+    """The process that is forked for each message."""
+    _say_nothing_to_others()
+    fork_for_each_request(run_clientapp)
+
+
 def _say_nothing_to_others() -> None:
     """Flower reports its use to its makers and asks for newer versions, unless told otherwise before its import."""
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
     os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+    for name in ("FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES", "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS"):
+        os.environ.setdefault(name, "8")  # pieces of a network's weights on their way at a time; read at import, too
 
 
 def _replace(module: ModuleType, name: str, own: Any) -> None:
@@ -77,21 +112,25 @@ def _own_process(role: str, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-P", "-m", "amos_fl_clients.processes", role, *arguments]
 
 
-def _start_own_superexec(command: Sequence[str]) -> "subprocess.Popen[bytes]":
+def _start_own_superexec(command: Sequence[str], bell: Bell) -> "subprocess.Popen[bytes]":
     if command[0] != "flower-superexec":
         raise RuntimeError(f"this version of Flower starts {command[0]} at a site, which amos-fl does not know")
-    return subprocess.Popen(_own_process("superexec", command[1:]))
+    environment = {**os.environ, BELL: str(bell.heard_at)}
+    return subprocess.Popen(_own_process("superexec", command[1:]), env=environment, pass_fds=[bell.heard_at])
 
 
 def _own_executor(*_: Any, **__: Any) -> Any:
     from flwr.supercore.constant import TaskType
     from flwr.supercore.superexec.executor import LaunchResult, SubprocessExecutor
 
+    warm = WarmProcess(_own_process("warm", [])) if can_fork() else None
     subprocess_executor = importlib.import_module("flwr.supercore.superexec.executor.subprocess_executor")
 
     def start(command: Sequence[str], **options: Any) -> Any:
         if command[0] != "flwr-clientapp":
             raise RuntimeError(f"this version of Flower starts {command[0]} at a site, which amos-fl does not know")
+        if warm is not None and warm.launch(command[1:], quiet="stdout" in options):
+            return None
         return subprocess.Popen(_own_process("clientapp", command[1:]), **options)
 
     _replace(subprocess_executor, "subprocess", SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL))
@@ -106,6 +145,10 @@ def _own_executor(*_: Any, **__: Any) -> Any:
             if spec.task_type is not TaskType.CLIENT_APP or spec.runtime_dependency_install:
                 return LaunchResult.failed("this site runs ClientApps alone, and installs nothing for them")
             return super().launch(spec)
+
+        def close(self) -> None:
+            if warm is not None:
+                warm.close()
 
     return ClientAppsOnly()
 
@@ -195,4 +238,5 @@ class _AppCheck:
 
 
 if __name__ == "__main__":
-    {"superexec": run_superexec, "clientapp": run_clientapp, "supernode": run_supernode}[sys.argv[1]](sys.argv[2:])
+    roles = {"superexec": run_superexec, "clientapp": run_clientapp, "supernode": run_supernode, "warm": run_warm}
+    roles[sys.argv[1]](sys.argv[2:])

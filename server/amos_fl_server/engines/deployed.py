@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Error, Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 
@@ -41,11 +42,22 @@ class DeployedEngine:
 
 
 class SiteGrid(Grid):
-    """Flower's grid, and an error reply for each message that it does not take."""
+    """Flower's grid, and an error reply for each message that it does not take.
 
-    def __init__(self, grid: Grid) -> None:
+    A SuperNode that was killed and started again knows nothing of the message that it had, and Flower waits for the
+    answer for as long as a message may live, half a day. Such a node's message is sent again; the reply is that to the
+    first one.
+    """
+
+    def __init__(self, grid: Grid, look_again_s: float = 2.0) -> None:
         self._grid = grid
         self._undelivered: dict[str, Message] = {}
+        self._look_again_s = look_again_s
+        self._looked = 0.0
+        self._sent: dict[str, tuple[Message, str | None]] = {}
+        """Messages without a reply, and when their node had been activated last as they were sent."""
+        self._again: dict[str, str] = {}
+        """By the id of a message that was sent again, that of the first one."""
 
     def set_run(self, run: Run) -> None:
         self._grid.set_run(run)
@@ -64,24 +76,61 @@ class SiteGrid(Grid):
 
     def registered_names(self) -> dict[int, str]:
         """The name under which the key of each connected node was registered; none without authentication."""
-        nodes = getattr(self._grid, "get_nodes", tuple)()
-        return {node.node_id: node.name for node in nodes if node.public_key and node.name}
+        return {node.node_id: node.name for node in self._nodes() if node.public_key and node.name}
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         messages = list(messages)
+        activated = self._activated()
         taken = list(self._grid.push_messages(messages))
         for message, message_id in zip(messages, taken or [None] * len(messages), strict=True):
             if message_id is None:
                 error = Message(Error(UNREACHABLE, "it is not connected"), reply_to=message)
                 self._undelivered[message.metadata.message_id] = error
+            else:
+                self._sent[message_id] = (message, activated.get(message.metadata.dst_node_id))
         return [message.metadata.message_id for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         wanted = list(message_ids)
         lost = [self._undelivered.pop(name) for name in wanted if name in self._undelivered]
-        names = {message.metadata.reply_to_message_id for message in lost}
-        rest = [name for name in wanted if name not in names]
-        return lost or (list(self._grid.pull_messages(rest)) if rest else [])
+        if lost:
+            return lost
+        self._send_again(wanted)
+        known = set(wanted)
+        names = wanted + [again for again, first in self._again.items() if first in known]
+        replies = list(self._grid.pull_messages(names)) if names else []
+        for reply in replies:
+            answered = reply.metadata.reply_to_message_id
+            first = self._again.get(answered, answered)
+            reply.metadata.__dict__["_reply_to_message_id"] = first
+            self._sent.pop(first, None)
+            self._again = {again: other for again, other in self._again.items() if other != first}
+        return replies
+
+    def _activated(self) -> dict[int, str]:
+        """When each connected node was activated last, as the SuperLink writes it."""
+        return {node.node_id: node.last_activated_at for node in self._nodes()}
+
+    def _nodes(self) -> list[NodeInfo]:
+        return list(getattr(self._grid, "get_nodes", tuple)())
+
+    def _send_again(self, message_ids: list[str]) -> None:
+        """Send messages again whose nodes have been activated since."""
+        if time.monotonic() - self._looked < self._look_again_s:
+            return
+        self._looked = time.monotonic()
+        activated = self._activated()
+        for name in message_ids:
+            message, before = self._sent.get(name, (None, None))
+            now = None if message is None else activated.get(message.metadata.dst_node_id)
+            if message is None or now is None or now == before:
+                continue
+            about = message.metadata
+            again = Message(message.content, about.dst_node_id, about.message_type, group_id=about.group_id)
+            (taken,) = list(self._grid.push_messages([again])) or [None]
+            if taken is not None:
+                self._sent[name] = (message, now)
+                self._again[taken] = name
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         return list(self._grid.send_and_receive(messages, timeout=timeout))

@@ -1,0 +1,165 @@
+"""`amos-fl deploy run` on separate processes over TLS: the simulation's weights, kills, restarts, resumption."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import write_tiny_cohort
+from federations import TINY, federate, hashes
+from flower_deployment import wait_until
+from secure_deployment import SecureDeployment, secure_deployment
+
+from amos_fl.cohort.table import Cohort
+from amos_fl.deploy.layout import site_folder
+from amos_fl.runs.config import merge
+from amos_fl.runs.folder import RunFolder, open_run
+from amos_fl.runs.recipes import RECIPES
+from amos_fl_server.served_runs import is_carried_out
+
+SITES = ("A", "G")
+LONG = 60
+"""Steps of a round that lasts long enough to be met in the middle."""
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SecureDeployment, Cohort]]:
+    """A SuperLink and two sites over TLS; each test leaves them running."""
+    folder = tmp_path_factory.mktemp("deployed")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in [name for name in os.environ if name.lower() in ("https_proxy", "http_proxy", "all_proxy")]:
+            monkeypatch.delenv(name)
+        cohort = write_tiny_cohort(folder / "cohort").only(list(SITES))
+        with secure_deployment(folder, cohort, SITES) as running:
+            yield running, cohort
+
+
+def recipe() -> dict[str, Any]:
+    """The settings of `deploy run` for the tests' tiny plan. Momentum is kept, so that sites have a state."""
+    return merge(RECIPES["small"], TINY)
+
+
+def settings(folder: Path, **more: object) -> Path:
+    """A file for --config."""
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(json.loads(json.dumps({**TINY, **more}))))
+    return path
+
+
+def is_training(running: SecureDeployment, site: str, round_number: int) -> bool | None:
+    try:
+        work = json.loads((site_folder(running.root, site) / "state/progress.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return ((work["activity"], work["round"]) == ("train", round_number) and 0 < work["done"] < work["total"]) or None
+
+
+def simulated(folder: Path, cohort: Cohort, store: Path, **more: object) -> list[str]:
+    return hashes(federate(folder / "simulated", cohort, store, **merge(recipe(), more)))
+
+
+@pytest.mark.slow
+def test_a_killed_site_is_named_in_the_ledger_and_one_that_comes_back_takes_part_in_the_same_round(
+    deployed: tuple[SecureDeployment, Cohort], tmp_path: Path
+) -> None:
+    running, _ = deployed
+    config = settings(tmp_path, rounds=3, local_steps=LONG, evaluation={"every": 10, "unseen": False})
+    done = running.deploy("run", "--config", str(config), "--out", str(tmp_path / "kill"), "--detach")
+    assert done.returncode == 0, done.stderr
+    wait_until("training at G", lambda: is_training(running, "G", 1))
+    running.kill("G")
+    running.start_hospital("G")
+    served = running.served("kill")
+    wait_until("round 1", lambda: len(served.ledger()) > 0 or None)
+    wait_until("training at G", lambda: is_training(running, "G", 2))
+    running.kill("G")
+    wait_until("round 2", lambda: len(served.ledger()) > 1 or None)
+    running.start_hospital("G")
+    followed = running.deploy("run", "--resume", str(tmp_path / "kill"))
+    assert followed.returncode == 0, followed.stdout + followed.stderr
+    ledger = open_run(tmp_path / "kill").ledger()
+    assert [sorted(entry["sites"]) for entry in ledger] == [["A", "G"], ["A"], ["A", "G"]]
+    assert list(ledger[1]["missing"]) == ["G"]
+    assert "round 2: site G trained nothing" in followed.stdout
+
+
+@pytest.mark.slow
+def test_after_a_kill_of_superlink_and_server_the_service_brings_the_run_up_to_the_same_weights(
+    deployed: tuple[SecureDeployment, Cohort], tmp_path: Path, store: Path
+) -> None:
+    running, cohort = deployed
+    config = settings(tmp_path, rounds=3, local_steps=LONG, evaluation={"every": 3})
+    running.start("service", *running.command("serve", str(running.root), "--every", "1"))
+    done = running.deploy("run", "--config", str(config), "--out", str(tmp_path / "both"), "--detach")
+    assert done.returncode == 0, done.stderr
+    wait_until("training in round 2", lambda: is_training(running, "A", 2))
+    running.kill("superlink")  # and its ServerApp, which is in the same group
+    assert not is_carried_out(running.served("both"))
+    running.start_superlink()
+    ended = wait_until("the end of the run", lambda: ((s := running.state("both")).ended and s) or None, 200)
+    running.end(["service"])
+    assert (ended.state, ended.error) == ("finished", None)
+    assert "brought up again after round 1 of 3" in running.log("service")
+    fetched = running.deploy("run", "--resume", str(tmp_path / "both"))
+    assert fetched.returncode == 0, fetched.stderr
+    assert "Test scores by site" in fetched.stdout
+    folder = open_run(tmp_path / "both")
+    assert folder.finished
+    assert hashes(folder) == simulated(tmp_path, cohort, store, rounds=3, local_steps=LONG, evaluation={"every": 3})
+    left = {path.name for path in (tmp_path / "simulated").iterdir()} - {"sites", "tensorboard", "predictions"}
+    assert left | {"report.html"} <= {path.name for path in folder.path.iterdir()}
+    assert "a deployment, each site on its own machine" in (folder.path / "summary.md").read_text()
+    # What a site has prepared stays, while its state of the run is rolled back beside it.
+    assert all(any((site_folder(running.root, site) / "state/store").iterdir()) for site in SITES)
+    status = running.deploy("status")
+    assert status.returncode == 0, status.stderr
+    rows = [[cell.strip() for cell in line.split("│")] for line in status.stdout.splitlines() if line.startswith("│")]
+    assert [row[1:3] for row in rows if row[1] in (*SITES, "both")] == [
+        *([site, "online"] for site in SITES),
+        ["both", "finished"],
+    ]
+    logs = running.deploy("logs", "both")
+    assert "continuing after round 1 of 3" in logs.stdout
+    assert "round 3/3: loss" in logs.stdout, logs.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_a_run_which_a_resumption_takes_to_the_same_weights(
+    deployed: tuple[SecureDeployment, Cohort], tmp_path: Path, store: Path
+) -> None:
+    running, cohort = deployed
+    config = settings(tmp_path, rounds=2, local_steps=LONG, evaluation={"every": 2})
+    command = running.command("run", str(running.root), "--config", str(config), "--out", str(tmp_path / "stop"))
+    pressed = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=running.environment("submitter"))
+    wait_until("training in round 2", lambda: is_training(running, "A", 2))
+    pressed.send_signal(signal.SIGINT)
+    said, _ = pressed.communicate(timeout=60)
+    assert pressed.returncode == 130, said
+    assert "stopped after round 1 of 2; continue with: amos-fl deploy run --resume" in said
+    done = running.deploy("run", "--resume", str(tmp_path / "stop"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert hashes(RunFolder(tmp_path / "stop")) == simulated(
+        tmp_path, cohort, store, rounds=2, local_steps=LONG, evaluation={"every": 2}
+    )
+
+
+@pytest.mark.slow
+def test_the_exit_code_is_the_runs_own(deployed: tuple[SecureDeployment, Cohort], tmp_path: Path) -> None:
+    running, _ = deployed
+    settings_file = site_folder(running.root, "A") / "settings.yaml"
+    before = settings_file.read_text()
+    settings_file.write_text(before + "\nmax_steps_per_round: 1\n")
+    try:
+        done = running.deploy(
+            "run", "--config", str(settings(tmp_path)), "--out", str(tmp_path / "few"), "--min-sites", "2"
+        )
+    finally:
+        settings_file.write_text(before)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "refused by site A: it allows 1 steps a round, and 2 were asked for" in done.stderr
+    assert "deploy run --resume" in done.stderr
