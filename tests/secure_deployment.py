@@ -82,7 +82,7 @@ class SecureDeployment(Deployment):
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "amos_fl.cli.main", "deploy", *arguments]
 
-    def deploy(self, *arguments: str, seconds: float = 240) -> "subprocess.CompletedProcess[str]":
+    def deploy(self, *arguments: str, seconds: float = 500) -> "subprocess.CompletedProcess[str]":
         """One `amos-fl deploy` command to its end, in the deployment's folder."""
         return subprocess.run(
             self.command(*arguments),

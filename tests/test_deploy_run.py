@@ -4,15 +4,15 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import yaml
 from conftest import write_tiny_cohort
 from federations import TINY, federate, hashes
-from flower_deployment import wait_until
+from flower_deployment import wait_until as wait_for
 from secure_deployment import SecureDeployment, secure_deployment
 
 from amos_fl.cohort.table import Cohort
@@ -21,6 +21,13 @@ from amos_fl.runs.config import merge
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.recipes import RECIPES
 from amos_fl_server.served_runs import is_carried_out
+
+T = TypeVar("T")
+
+
+def wait_until(what: str, look: Callable[[], T | None]) -> T:
+    return wait_for(what, look, 400)
+
 
 SITES = ("A", "G")
 LONG = 60
@@ -138,7 +145,7 @@ def test_ctrl_c_stops_a_run_which_a_resumption_takes_to_the_same_weights(
     pressed = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=running.environment("submitter"))
     wait_until("training in round 2", lambda: is_training(running, "A", 2))
     pressed.send_signal(signal.SIGINT)
-    said, _ = pressed.communicate(timeout=60)
+    said, _ = pressed.communicate(timeout=200)
     assert pressed.returncode == 130, said
     assert "stopped after round 1 of 2; continue with: amos-fl deploy run --resume" in said
     done = running.deploy("run", "--resume", str(tmp_path / "stop"))

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from io import FileIO
 
 WARM = "AMOS_FL_WARM"
 """Set to 0, every message gets a process that starts from nothing, at the price of its imports."""
@@ -69,7 +70,8 @@ def fork_for_each_request(work: Callable[[Sequence[str]], None]) -> None:
     gc.collect()
     gc.freeze()  # or the first collection in a fork would copy the memory of all that was imported
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended forks leave by themselves
-    for line in sys.stdin.buffer:
+    requests = FileIO(0, "r", closefd=False)  # not buffered, or a fork would find the next requests in its memory
+    while line := requests.readline():
         request = json.loads(line)
         sys.stdout.flush()
         sys.stderr.flush()

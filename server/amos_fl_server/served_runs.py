@@ -110,9 +110,7 @@ def carried_out(folder: RunFolder) -> Iterator[None]:
     """
     with _lock_file(folder) as lock:
         if not _locked(lock, fcntl.LOCK_EX):
-            raise AmosError(
-                f"run {folder.path.name}: is being carried out already; follow it with 'amos-fl deploy logs'"
-            )
+            raise AmosError(f"run {folder.path.name}: another process of this SuperLink carries it out already")
         yield
 
 

@@ -1,0 +1,106 @@
+"""A site's waits between two looks, and the processes that it forks for messages."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from amos_fl_clients.waiting import Bell, Patience
+from amos_fl_clients.warm import WarmProcess
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.waits: list[float] = []
+
+    def pause(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+def test_a_site_looks_again_soon_after_a_message_and_more_rarely_the_longer_it_waits() -> None:
+    clock = Clock()
+    patience = Patience(clock=lambda: clock.now, pause=clock.pause)
+    for _ in range(100):
+        patience.sleep(3)
+    assert clock.waits[0] == 0.2
+    assert clock.waits == sorted(clock.waits)
+    assert max(clock.waits) == 3.0
+    assert all(wait <= max(0.2, 0.05 * sum(clock.waits[:n])) + 1e-9 for n, wait in enumerate(clock.waits))
+    patience.begin_anew()
+    patience.sleep(3)
+    assert clock.waits[-1] == 0.2
+
+
+def test_what_happens_on_this_machine_is_not_waited_for_in_half_seconds() -> None:
+    clock = Clock()
+    patience = Patience(clock=lambda: clock.now, pause=clock.pause)
+    patience.sleep(0.5)
+    assert clock.waits == [0.1]
+
+
+def test_a_bell_ends_a_wait_at_once_and_a_wait_without_it_lasts() -> None:
+    bell = Bell()
+    heard = Bell.at(bell.heard_at)
+    bell.ring()
+    code = f"import time; from amos_fl_clients.waiting import Bell; Bell.at({bell.heard_at}).wait(600)"
+    subprocess.run([sys.executable, "-c", code], pass_fds=[bell.heard_at], check=True, timeout=60)
+    heard.wait(0.01)  # not rung again: ends by itself
+
+
+FORKING = """
+import json, os, sys
+from amos_fl_clients import warm
+warm.IMPORTED = ("json",)
+mine = []
+def work(arguments):
+    mine.append(arguments)
+    import threading
+    line = {"pid": os.getpid(), "parent": os.getppid(), "seen": mine, "input": sys.stdin.read(), "argv": sys.argv[1:]}
+    with open(arguments[0], "w") as file:
+        json.dump(line, file)
+    if arguments[1:] == ["fail"]:
+        raise SystemExit(3)
+warm.fork_for_each_request(work)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
+def test_every_message_gets_a_fork_that_knows_nothing_of_another(tmp_path: Path) -> None:
+    warm = WarmProcess([sys.executable, "-c", FORKING])
+    files = [tmp_path / "first", tmp_path / "second"]
+    assert warm.launch([str(files[0]), "fail"])
+    assert warm.launch([str(files[1])])
+    warm.close()
+    assert warm._process.wait(timeout=60) == 0
+    first, second = (_read_when_there(file) for file in files)
+    assert first["pid"] != second["pid"]
+    assert [first["seen"], second["seen"]] == [[[str(files[0]), "fail"]], [[str(files[1])]]]
+    assert first["input"] == second["input"] == ""  # requests to others cannot be read
+    assert first["argv"] == second["argv"] == []  # and a message's token is on no command line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
+def test_a_warm_process_that_died_is_started_anew(tmp_path: Path) -> None:
+    warm = WarmProcess([sys.executable, "-c", FORKING])
+    warm._process.kill()
+    warm._process.wait()
+    assert warm.launch([str(tmp_path / "after")])
+    warm.close()
+    assert warm._process.wait(timeout=60) == 0
+    assert _read_when_there(tmp_path / "after")["input"] == ""
+
+
+def _read_when_there(path: Path) -> dict[str, object]:
+    from flower_deployment import wait_until
+
+    def look() -> dict[str, object] | None:
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError):
+            return None
+
+    return wait_until(path.name, look, 60)
