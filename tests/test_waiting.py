@@ -1,12 +1,16 @@
 """A site's waits between two looks, and the processes that it forks for messages."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from amos_fl.errors import AmosError
+from amos_fl_clients.activation import only_supernode
 from amos_fl_clients.waiting import Bell, Patience
 from amos_fl_clients.warm import WarmProcess
 
@@ -49,6 +53,28 @@ def test_a_bell_ends_a_wait_at_once_and_a_wait_without_it_lasts() -> None:
     code = f"import time; from amos_fl_clients.waiting import Bell; Bell.at({bell.heard_at}).wait(600)"
     subprocess.run([sys.executable, "-c", code], pass_fds=[bell.heard_at], check=True, timeout=60)
     heard.wait(0.01)  # not rung again: ends by itself
+
+
+def test_a_process_ends_when_the_one_that_rings_its_bell_is_gone() -> None:
+    bell = Bell()
+    code = (
+        f"import time; from amos_fl_clients.waiting import Bell; Bell.at({bell.heard_at}).end_with_the_other(); "
+        "print('watching', flush=True); time.sleep(600)"
+    )
+    watching = subprocess.Popen([sys.executable, "-c", code], pass_fds=[bell.heard_at], stdout=subprocess.PIPE)
+    assert watching.stdout is not None
+    assert watching.stdout.readline() == b"watching\n"
+    bell.ring()
+    assert watching.poll() is None
+    os.close(bell._rope)
+    assert watching.wait(timeout=60) == -signal.SIGTERM
+
+
+def test_a_site_runs_one_supernode(tmp_path: Path) -> None:
+    for _ in range(2):
+        with only_supernode("A", tmp_path):
+            with pytest.raises(AmosError, match="site A: its SuperNode runs already"), only_supernode("A", tmp_path):
+                pass
 
 
 FORKING = """

@@ -93,6 +93,7 @@ def supernode(context: typer.Context, settings: SettingsArgument) -> None:
 
     From a folder with site.yaml come the SuperLink's address, the authority and the key, where no options say others.
     """
+    from amos_fl_clients.activation import only_supernode
     from amos_fl_clients.processes import run_supernode
 
     site = _settings(settings)
@@ -102,7 +103,9 @@ def supernode(context: typer.Context, settings: SettingsArgument) -> None:
     if any(sign in path for sign in "'\"\\\n"):
         raise AmosError(f"{path}: Flower cannot be given a path with quotes or backslashes; rename the folder")
     node_config = f'site="{site.site}" site-settings="{path}"'
-    run_supernode([*_connection(settings, context.args), *context.args, "--node-config", node_config])
+    arguments = [*_connection(settings, context.args), *context.args, "--node-config", node_config]
+    with only_supernode(site.site, site.state):
+        run_supernode(arguments, site.state)
 
 
 def _connection(folder: Path, given: list[str]) -> list[str]:

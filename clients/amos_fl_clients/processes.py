@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from amos_fl_clients.activation import taking_over
 from amos_fl_clients.allowed_apps import check_app
 from amos_fl_clients.audit import Audited
 from amos_fl_clients.failures import SiteFailure, keep_details, words_that_may_travel
@@ -32,9 +33,15 @@ HEARTBEAT = "AMOS_FL_HEARTBEAT_S"
 """Seconds, from 10, after which a site gives a sign of life; one that misses two of them is taken to be down."""
 
 
-def run_supernode(arguments: Sequence[str]) -> None:
-    """`flower-supernode`, which starts this module's SuperExec, looks for messages sooner and tells it of each."""
+def run_supernode(arguments: Sequence[str], state: Path | None = None) -> None:
+    """`flower-supernode`, which starts this module's SuperExec, looks for messages sooner and tells it of each.
+
+    With the site's `state` folder, it takes over from one that was killed.
+    """
     _say_nothing_to_others()
+    if state is not None:
+        fleet = importlib.import_module("flwr.supernode.fleet_http_client").FleetHttpClient
+        _replace(fleet, "ActivateNode", taking_over(fleet.ActivateNode, state))
     internal = importlib.import_module("flwr.supernode.start_client_internal")
     bell = Bell()
     patience = Patience()
@@ -67,7 +74,9 @@ def run_superexec(arguments: Sequence[str]) -> None:
     superexec = importlib.import_module("flwr.supercore.superexec.run_superexec")
     _replace(superexec, "get_executor", _own_executor)
     if (descriptor := os.environ.pop(BELL, None)) is not None:
-        _replace(superexec, "time", SimpleNamespace(sleep=Bell.at(int(descriptor)).wait))
+        bell = Bell.at(int(descriptor))
+        bell.end_with_the_other()
+        _replace(superexec, "time", SimpleNamespace(sleep=bell.wait))
     cli: Any = importlib.import_module("flwr.supercore.cli")
     sys.argv = ["flower-superexec", *arguments]
     cli.flower_superexec()
@@ -102,7 +111,7 @@ def _say_nothing_to_others() -> None:
         os.environ.setdefault(name, "8")  # pieces of a network's weights on their way at a time; read at import, too
 
 
-def _replace(module: ModuleType, name: str, own: Any) -> None:
+def _replace(module: ModuleType | type, name: str, own: Any) -> None:
     getattr(module, name)  # AttributeError: another version of Flower, in which the replacement would do nothing
     setattr(module, name, own)
 

@@ -2,6 +2,8 @@
 
 import os
 import select
+import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -70,3 +72,14 @@ class Bell:
         ready, _, _ = select.select([self.heard_at], [], [], seconds)
         if ready and not os.read(self.heard_at, 4096):
             time.sleep(seconds)  # whoever rang it is gone
+
+    def end_with_the_other(self) -> None:
+        """Have this process ended in good order when the one that rings has ended, however it did."""
+
+        def watch() -> None:
+            gone = select.poll()
+            gone.register(self.heard_at, 0)  # no event but that its other end is closed
+            gone.poll()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=watch, daemon=True).start()

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from io import FileIO
@@ -92,7 +93,7 @@ def _be_a_message_process(work: Callable[[Sequence[str]], None], arguments: Sequ
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 1
     except BaseException:
-        sys.excepthook(*sys.exc_info())
+        traceback.print_exc()
     finally:
         with suppress(Exception):
             sys.stdout.flush()
