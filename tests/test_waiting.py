@@ -72,9 +72,12 @@ def test_a_process_ends_when_the_one_that_rings_its_bell_is_gone() -> None:
 
 def test_a_site_runs_one_supernode(tmp_path: Path) -> None:
     for _ in range(2):
-        with only_supernode("A", tmp_path):
-            with pytest.raises(AmosError, match="site A: its SuperNode runs already"), only_supernode("A", tmp_path):
-                pass
+        with (
+            only_supernode("A", tmp_path),
+            pytest.raises(AmosError, match="site A: its SuperNode runs already"),
+            only_supernode("A", tmp_path),
+        ):
+            pass
 
 
 FORKING = """
