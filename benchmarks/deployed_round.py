@@ -7,7 +7,8 @@ Eight sites on this machine, one SuperLink with its database in a file, one step
 small validation case at each site in every round: what is left is start-up, waiting and transport. `flower` starts the
 sites as Flower does (`flower-supernode`, a new process for every message, its waits and its transfers at a time);
 `ours` with `amos-fl-site`. The server's loop is ours in both. `small` is the network for CPUs, `unet` the paper's with
-31.2 million parameters. Seconds are the median over rounds 2 and later, training and scoring together and apart.
+31.2 million parameters. Seconds are the median over rounds 2 and later, training and scoring together and apart;
+processor seconds, which other work on the machine changes little, are the mean of those rounds over all processes.
 """
 
 import os
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,31 @@ def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return listening.getsockname()[1]
+
+
+class ProcessorTime(threading.Thread):
+    """Adds up the processor time of all processes in some sessions, also of those that live shortly."""
+
+    def __init__(self, sessions: list[int]) -> None:
+        super().__init__(daemon=True)
+        self.sessions, self.samples, self.ended = sessions, [], threading.Event()
+        self._seen: dict[int, float] = {}
+
+    def run(self) -> None:
+        while not self.ended.wait(0.25):
+            for stat in Path("/proc").glob("[0-9]*/stat"):
+                try:
+                    values = stat.read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue
+                if int(values[3]) in self.sessions:
+                    ticks = int(values[11]) + int(values[12])
+                    self._seen[int(stat.parent.name)] = ticks / os.sysconf("SC_CLK_TCK")
+            self.samples.append((time.time(), sum(self._seen.values())))
+
+    def between(self, begin: float, end: float) -> float:
+        inside = [seconds for when, seconds in self.samples if begin <= when <= end]
+        return inside[-1] - inside[0]
 
 
 def make_cohort(folder: Path) -> Any:
@@ -79,7 +106,7 @@ def settings(model: str) -> dict[str, Any]:
 
 
 def measure(model: str, kind: str) -> None:
-    """Print what a round takes, and the largest resident memory of the SuperLink and of a site."""
+    """Print what a round takes."""
     from amos_fl.deploy.create import create_deployment
     from amos_fl.deploy.layout import read_site, site_folder
     from amos_fl.runs.config import resolve
@@ -96,7 +123,11 @@ def measure(model: str, kind: str) -> None:
             processes.append(
                 subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **own}, start_new_session=True)
             )
+            sessions.append(processes[-1].pid)
 
+    sessions: list[int] = []
+    used = ProcessorTime(sessions)
+    used.start()
     with tempfile.TemporaryDirectory() as temporary:
         root, port = Path(temporary), free_port()
         cohort = make_cohort(root)
@@ -139,6 +170,7 @@ def measure(model: str, kind: str) -> None:
                 assert state.state == "finished", state
                 lines = client.read("/runs/bench/events").decode().splitlines()
         finally:
+            used.ended.set()
             for process in processes:
                 os.killpg(process.pid, signal.SIGTERM)
             for process in processes:
@@ -146,7 +178,7 @@ def measure(model: str, kind: str) -> None:
                     process.wait(timeout=20)
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
-    report(model, kind, lines)
+    report(model, kind, lines, used)
 
 
 def wait_for(connection: Any) -> None:
@@ -165,7 +197,7 @@ def wait_for(connection: Any) -> None:
             time.sleep(0.2)
 
 
-def report(model: str, kind: str, lines: list[str]) -> None:
+def report(model: str, kind: str, lines: list[str], used: ProcessorTime) -> None:
     from amos_fl.runs.events import RoundFinished, RoundScored, RoundStarted, event_of
 
     began, trained, scored = {}, {}, {}
@@ -180,9 +212,10 @@ def report(model: str, kind: str, lines: list[str]) -> None:
     rounds = [number for number in scored if number > 1]
     training = statistics.median(trained[n] - began[n] for n in rounds)
     scoring = statistics.median(scored[n] - trained[n] for n in rounds)
+    processor = used.between(scored[1], scored[max(scored)]) / len(rounds)
     print(
         f"{model:6} {kind:7} {training + scoring:7.1f} s a round ({training:.1f} training, {scoring:.1f} scoring), "
-        f"rounds: {', '.join(f'{scored[n] - began[n]:.1f}' for n in sorted(scored))}",
+        f"{processor:.1f} s of processors; rounds: {', '.join(f'{scored[n] - began[n]:.1f}' for n in sorted(scored))}",
         flush=True,
     )
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,11 +95,28 @@ class SecureDeployment(Deployment):
         )
 
     def kill(self, *names: str) -> None:
-        """SIGKILL for these and everything that they started, at once."""
+        """SIGKILL for these and everything that they started, at once; Flower's own are in sessions of their own."""
         for name in names:
             process = self.processes.pop(name)
-            os.killpg(process.pid, signal.SIGKILL)
+            for number in [process.pid, *_started_by(process.pid)]:
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
             process.wait(timeout=10)
+
+
+def _started_by(number: int) -> list[int]:
+    """The numbers of the processes that one has started, and that those have."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found, rest = [], [number]
+    while rest:
+        started = children.get(rest.pop(), [])
+        found += started
+        rest += started
+    return found
 
 
 @contextmanager
