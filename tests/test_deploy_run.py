@@ -75,7 +75,7 @@ def test_a_killed_site_is_named_in_the_ledger_and_one_that_comes_back_takes_part
     deployed: tuple[SecureDeployment, Cohort], tmp_path: Path
 ) -> None:
     running, _ = deployed
-    config = settings(tmp_path, rounds=3, local_steps=LONG, evaluation={"every": 10, "unseen": False})
+    config = settings(tmp_path, rounds=5, local_steps=LONG, evaluation={"every": 10})
     done = running.deploy("run", "--config", str(config), "--out", str(tmp_path / "kill"), "--detach")
     assert done.returncode == 0, done.stderr
     wait_until("training at G", lambda: is_training(running, "G", 1))
@@ -90,7 +90,8 @@ def test_a_killed_site_is_named_in_the_ledger_and_one_that_comes_back_takes_part
     followed = running.deploy("run", "--resume", str(tmp_path / "kill"))
     assert followed.returncode == 0, followed.stdout + followed.stderr
     ledger = open_run(tmp_path / "kill").ledger()
-    assert [sorted(entry["sites"]) for entry in ledger] == [["A", "G"], ["A"], ["A", "G"]]
+    assert [sorted(entry["sites"]) for entry in ledger[:2]] == [["A", "G"], ["A"]]
+    assert any("G" in entry["sites"] for entry in ledger[2:])
     assert list(ledger[1]["missing"]) == ["G"]
     assert "round 2: site G trained nothing" in followed.stdout
 
