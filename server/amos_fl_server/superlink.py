@@ -12,6 +12,7 @@ import hmac
 import importlib
 import ipaddress
 import json
+import logging
 import os
 import re
 import sys
@@ -151,6 +152,11 @@ def with_defaults(arguments: Sequence[str]) -> list[str]:
     return [*arguments, *(option for option in wanted if option not in arguments)]
 
 
+def _says_something(record: logging.LogRecord) -> bool:
+    """Whether a line on a request is worth keeping: those who follow a run ask every second how it is."""
+    return not (f'"GET {PREFIX}/' in record.getMessage() and record.getMessage().endswith(" 200"))
+
+
 def main() -> None:
     """Run `flower-superlink` with this process's arguments, submitters and own processes told from others."""
     # As modules, because the package gives its functions under the modules' names.
@@ -166,6 +172,7 @@ def main() -> None:
     os.environ[RUNS] = str(runs)  # for the ServerApps, which the SuperLink starts
     for name, value in FASTER.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("uvicorn.access").addFilter(_says_something)
     for module, name, ours in (
         (command, "load_control_authn_plugin", lambda: plugin),
         (http, "create_app", guarded(http.create_app, runs, plugin)),
