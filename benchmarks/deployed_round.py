@@ -2,8 +2,9 @@
 
     python benchmarks/deployed_round.py                   # both networks, Flower's settings and ours
     python benchmarks/deployed_round.py small ours        # one of them
+    python benchmarks/deployed_round.py small 2           # with two sites instead of eight
 
-Eight sites on this machine, one SuperLink with its database in a file, one step of training on a small patch and one
+Sites on this machine, one SuperLink with its database in a file, one step of training on a small patch and one
 small validation case at each site in every round: what is left is start-up, waiting and transport. `flower` starts the
 sites as Flower does (`flower-supernode`, a new process for every message, its waits and its transfers at a time);
 `ours` with `amos-fl-site`. The server's loop is ours in both. `small` is the network for CPUs, `unet` the paper's with
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1", FLWR_LOG_LEVEL="ERROR")
-SITES = tuple("ABCDEFGH")
+SITES = tuple("ABCDEFGH"[: int(next((word for word in sys.argv[1:] if word.isdigit()), "8"))])
 ROUNDS = {"small": 4, "unet": 3}
 FLOWERS = {
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "1.0",
