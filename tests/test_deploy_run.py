@@ -107,7 +107,7 @@ def test_after_a_kill_of_superlink_and_server_the_service_brings_the_run_up_to_t
     assert done.returncode == 0, done.stderr
     wait_until("training in round 2", lambda: is_training(running, "A", 2))
     running.kill("superlink")  # and its ServerApp
-    assert not is_carried_out(running.served("both"))
+    wait_until("the end of the ServerApp", lambda: not is_carried_out(running.served("both")) or None)
     running.start_superlink()
     ended = wait_until("the end of the run", lambda: ((s := running.state("both")).ended and s) or None, 200)
     running.end(["service"])

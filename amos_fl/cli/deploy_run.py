@@ -194,7 +194,7 @@ def _resume(root: Path | None, host: str | None, resume: Path, wait: float, deta
         after = 0
         if state.state not in ("running", "waiting", "finished"):
             after = len(client.read(f"/runs/{name}/events", after=0)) if state.state != "created" else 0
-            submitted.submit(wait)
+            submitted.go_on(state, wait)
             what = f"submitted again, to go on after round {state.rounds_done}"
         _follow(submitted, folder, state.rounds, detach=detach, what=what, after=after)
 

@@ -83,9 +83,13 @@ class SubmittedRun:
                 f"run {self.name}: its process died {state.tries} times after round {state.rounds_done}; "
                 f"read the SuperLink's log ('amos-fl deploy logs --flower {self.name}'), then continue with --resume"
             )
+        self.go_on(state, state.wait_s)
+
+    def go_on(self, state: RunState, wait_s: float) -> None:
+        """Have a run that nobody carries out carried on from its last whole round."""
         if state.flower_run is not None:
             self._stop_at_flower(state.flower_run)  # or its sites would go on with messages nobody waits for
-        self.submit(state.wait_s)
+        self.submit(wait_s)
 
     def _stop_at_flower(self, flower_run: int) -> None:
         with suppress(AmosError), control_of(self.connection) as control:
