@@ -105,11 +105,12 @@ def test_after_a_kill_of_superlink_and_server_the_service_brings_the_run_up_to_t
     running.start("service", *running.command("serve", str(running.root), "--every", "1"))
     done = running.deploy("run", "--config", str(config), "--out", str(tmp_path / "both"), "--detach")
     assert done.returncode == 0, done.stderr
-    wait_until("training in round 2", lambda: is_training(running, "A", 2))
+    served = running.served("both")
+    wait_until("training in round 2", lambda: (len(served.ledger()) == 1 and is_training(running, "A", 2)) or None)
     running.kill("superlink")  # and its ServerApp
-    wait_until("the end of the ServerApp", lambda: not is_carried_out(running.served("both")) or None)
+    wait_until("the end of the ServerApp", lambda: not is_carried_out(served) or None)
     running.start_superlink()
-    ended = wait_until("the end of the run", lambda: ((s := running.state("both")).ended and s) or None, 200)
+    ended = wait_until("the end of the run", lambda: ((s := running.state("both")).ended and s) or None)
     running.end(["service"])
     assert (ended.state, ended.error) == ("finished", None)
     assert "brought up again after round 1 of 3" in running.log("service")
@@ -144,7 +145,8 @@ def test_ctrl_c_stops_a_run_which_a_resumption_takes_to_the_same_weights(
     config = settings(tmp_path, rounds=2, local_steps=LONG, evaluation={"every": 2})
     command = running.command("run", str(running.root), "--config", str(config), "--out", str(tmp_path / "stop"))
     pressed = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=running.environment("submitter"))
-    wait_until("training in round 2", lambda: is_training(running, "A", 2))
+    served = running.served("stop")
+    wait_until("training in round 2", lambda: (len(served.ledger()) == 1 and is_training(running, "A", 2)) or None)
     pressed.send_signal(signal.SIGINT)
     said, _ = pressed.communicate(timeout=200)
     assert pressed.returncode == 130, said
