@@ -21,6 +21,8 @@ from io import FileIO
 
 WARM = "AMOS_FL_WARM"
 """Set to 0, every message gets a process that starts from nothing, at the price of its imports."""
+READY = "AMOS_FL_READY"
+"""The environment variable by which a warm process is told where to say that it is ready."""
 IMPORTED = (
     "amos_fl_clients.deployed",
     "flwr.supernode.runtime.run_clientapp",
@@ -43,7 +45,20 @@ class WarmProcess:
         self._process = self._start()
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(self._command, stdin=subprocess.PIPE)
+        """A new process, when it is ready for requests or has ended.
+
+        Flower gives a task that was taken on half a minute for its first sign of life, and imports can take longer on
+        a busy machine. So nothing is taken on before they are done.
+        """
+        hears, says = os.pipe()
+        try:
+            environment = {**os.environ, READY: str(says)}
+            process = subprocess.Popen(self._command, stdin=subprocess.PIPE, pass_fds=[says], env=environment)
+        finally:
+            os.close(says)
+        os.read(hears, 1)
+        os.close(hears)
+        return process
 
     def launch(self, arguments: Sequence[str], *, quiet: bool = False) -> bool:
         """Have a message's process forked with these arguments; false where there is no warm process to fork."""
@@ -66,11 +81,14 @@ class WarmProcess:
 
 def fork_for_each_request(work: Callable[[Sequence[str]], None]) -> None:
     """Import, then fork for every line on standard input, until it is closed; `work` is done in the fork alone."""
+    says = int(os.environ.pop(READY))
     for name in IMPORTED:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # or the first collection in a fork would copy the memory of all that was imported
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended forks leave by themselves
+    os.write(says, b".")
+    os.close(says)
     requests = FileIO(0, "r", closefd=False)  # not buffered, or a fork would find the next requests in its memory
     while line := requests.readline():
         request = json.loads(line)
