@@ -1,5 +1,6 @@
 """`amos-fl-site`, as the people of a hospital type it."""
 
+import json
 import re
 import subprocess
 import sys
@@ -56,3 +57,14 @@ def test_a_site_says_itself_which_settings_count(tmp_path: Path, tiny_cohort: Co
     other = site_command("supernode", path, "--insecure", "--node-config", 'site-settings="/other.yaml"')
     assert other.returncode == 2
     assert "leave it out" in other.stderr
+
+
+def test_a_site_whose_state_may_not_be_written_says_so_in_one_sentence(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    path = write_hospital(tmp_path, tiny_cohort, "A")
+    (tmp_path / "file").touch()
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "state": str(tmp_path / "file/state")}))
+    wrong = site_command("supernode", path, "--insecure")
+    assert wrong.returncode == 2
+    assert "may not be written (Not a directory)" in wrong.stderr
+    assert len(wrong.stderr.splitlines()) == 1

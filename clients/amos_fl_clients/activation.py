@@ -23,10 +23,16 @@ def only_supernode(site: str, state: Path) -> Iterator[None]:
     """Hold a lock while this site's SuperNode runs: of two, each would get some of the messages.
 
     Raises:
-        AmosError: it runs already.
+        AmosError: it runs already, or the site's state may not be written.
     """
-    state.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(state / "supernode.lock", os.O_RDWR | os.O_CREAT, 0o640)
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(state / "supernode.lock", os.O_RDWR | os.O_CREAT, 0o640)
+    except OSError as error:
+        raise AmosError(
+            f"site {site}: {state} may not be written ({error.strerror}); "
+            f"let the user with id {os.getuid()} write there, or mount a volume there"
+        ) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
