@@ -27,7 +27,7 @@ RUN cd /opt/amos-fl/lib/python3*/site-packages \
  && rm -rf pip pip-*.dist-info setuptools setuptools-*.dist-info _distutils_hack distutils-precedence.pth pkg_resources \
       uv ../../../bin/uv ../../../bin/uvx ../../../bin/pip* \
       torch/include torch/test torch/share torch/bin/test_* torch/bin/protoc* torch/lib/*_test.so \
-      ray/jars ray/rllib ray/llm ray/cpp ray/include ray/dashboard/client \
+      ray/jars ray/rllib ray/llm ray/cpp ray/include ray/dashboard/client Crypto/SelfTest matplotlib/mpl-data/sample_data \
  && find . -depth -type d \( -name tests -o -name test \) ! -path './torch/*' -exec rm -rf {} + \
  && find . -name '*.a' -delete \
  && /opt/amos-fl/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x 'testing/_internal' .

@@ -29,7 +29,7 @@ DEV_READY := $(VENV)/.dev-ready
 .PHONY: help
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
-		printf '  make %-12s %s\n' "$$target" "$$what"; done
+		printf '  make %-16s %s\n' "$$target" "$$what"; done
 
 .PHONY: demo
 demo: $(RUN_READY) ## A federation, its pooled and its local counterparts, and what they say (2 cores, minutes)
@@ -64,6 +64,10 @@ bench: $(DEV_READY) ## Every benchmark, one after another
 .PHONY: wheel-test
 wheel-test: $(DEV_READY) ## Build the wheel, install it in an empty environment, run it outside the checkout
 	PIP_ARGS='$(PIP_ARGS)' .ci/wheel-test $(BIN)/python $(WHEEL_RUN)
+
+.PHONY: deployment-test
+deployment-test: $(RUN_READY) ## The image and a federation of eight sites in containers; needs Docker (minutes)
+	$(BIN)/python -m pytest tests/containers --durations=0 $(PYTEST_ARGS)
 
 .PHONY: lock
 lock: $(PYTHON_READY) ## Pin the newest versions that pyproject.toml's ranges allow
