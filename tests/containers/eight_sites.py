@@ -97,15 +97,17 @@ class Federation:
 
     def container(self, service: str) -> str:
         """The id of a service's container, running or not."""
-        labels = {"project": self.name, "service": service, "oneoff": "False"}
-        filters = [
-            part for key, value in labels.items() for part in ("--filter", f"label=com.docker.compose.{key}={value}")
+        labelled = self._labelled(project=self.name, service=service, oneoff="False")
+        return docker("ps", "--all", "--quiet", *labelled).split()[0]
+
+    def _labelled(self, **labels: str) -> list[str]:
+        return [
+            part for name, value in labels.items() for part in ("--filter", f"label=com.docker.compose.{name}={value}")
         ]
-        return docker("ps", "--all", "--quiet", *filters).split()[0]
 
     def containers(self) -> dict[str, dict[str, Any]]:
-        """What the engine says of each running container, by service."""
-        listed = docker("ps", "-q", "--filter", f"label=com.docker.compose.project={self.name}").split()
+        """What the engine says of each running container, by service; without those of single commands."""
+        listed = docker("ps", "--quiet", *self._labelled(project=self.name, oneoff="False")).split()
         described = json.loads(docker("inspect", *listed))
         return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in described}
 
