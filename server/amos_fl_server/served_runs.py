@@ -198,6 +198,14 @@ def state_of(folder: RunFolder) -> RunState:
     )
 
 
+def _is_of_another(path: Path) -> bool:
+    """Whether a run was not made for this SuperLink: a simulation, say, lists its cases from the beginning."""
+    if any((path / name).is_file() for name in ("submissions.json", "begun.json")):
+        return False
+    cohort = path / "cohort.csv"
+    return cohort.is_file() and len(cohort.read_text(encoding="utf-8").splitlines()) > 1
+
+
 @dataclass(frozen=True)
 class ServedRuns:
     """All runs in one folder."""
@@ -218,10 +226,10 @@ class ServedRuns:
             ) from None
 
     def states(self) -> list[RunState]:
-        """How each run stands, the one that was changed last first; what is no run is left out."""
+        """How each run stands, the one that was changed last first; what is no run of a deployment is left out."""
         found = []
         for path in self.root.iterdir() if self.root.is_dir() else ():
-            if (path / "config.yaml").is_file():
+            if (path / "config.yaml").is_file() and not _is_of_another(path):
                 try:
                     found.append(state_of(RunFolder(path)))
                 except (AmosError, OSError, KeyError, TypeError):
