@@ -135,8 +135,18 @@ class Federation:
         """End every process of a container with SIGKILL, as a crash would; the engine starts it again."""
         self.inside(service, "sh", "-c", "kill -9 -1", check=False)
 
+    @property
+    def beside(self) -> Path:
+        """A folder for runs that are not the SuperLink's."""
+        folder = self.folder / "fl/beside"
+        if not folder.is_dir():
+            folder.mkdir()
+            os.chown(folder, *map(int, self.user.split(":")))
+        return folder
+
     def run_folder(self, name: str) -> Path:
-        return self.folder / "runs" / name
+        ours, served = self.beside / name, self.folder / "runs" / name
+        return ours if ours.is_dir() else served
 
     def ledger(self, name: str) -> list[dict[str, Any]]:
         try:
@@ -150,10 +160,10 @@ class Federation:
         return [entry["weights_sha256"] for entry in self.ledger(name)]
 
     def in_the_image(self, *command: str, more: Sequence[str] = (), seconds: float = 600) -> str:
-        """A command in a container of its own, without a network, with the runs' folder."""
+        """A command in a container of its own, without a network, whose /runs is `beside`."""
         return docker(
             *("run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp:mode=1777", "--shm-size", "512m"),
-            *("--user", self.user, "--volume", f"{self.folder}/runs:/runs", "--env", "AMOS_FL_CACHE=/runs/cache"),
+            *("--user", self.user, "--volume", f"{self.beside}:/runs", "--env", "AMOS_FL_CACHE=/runs/cache"),
             *more,
             IMAGE,
             *command,
