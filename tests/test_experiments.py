@@ -265,6 +265,7 @@ def test_a_preset_runs_through_on_the_phantom_in_its_quick_form(
     page = tmp_path / "results.md"
     assert run(["experiments", "results", out, "-o", str(page)]) == 0
     assert "| centralized-160-40* | centralized on " in page.read_text()
+    assert "teach a network nothing" in page.read_text()
 
 
 # Results

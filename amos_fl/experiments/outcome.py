@@ -172,11 +172,14 @@ def pages_in_words(preset: Preset, workspace: Workspace) -> str:
     return "".join(lines) or "No page of this experiment has been made yet.\n"
 
 
-def outcome_in_markdown(cells: list[Cell]) -> str:
-    """The table of an experiment, DSC and NSD in each cell, and one by organ for each column that has organs."""
+def outcome_in_markdown(cells: list[Cell], *, note: bool = True) -> str:
+    """The table of an experiment, DSC and NSD in each cell, and one by organ for each column that has organs.
+
+    With `note` it says at its head where scans are synthetic, which a star marks in any case.
+    """
     if not cells:
         return "Nothing of this experiment's table has been computed yet.\n"
-    parts = [f"> {PHANTOM_NOTE}\n"] if any(cell.synthetic for cell in cells) else []
+    parts = [f"> {PHANTOM_NOTE}\n"] if note and any(cell.synthetic for cell in cells) else []
     parts.append(_table([cell for cell in cells if not cell.organ], "") + "\n")
     parts.append(
         "DSC / NSD, means over cases, then over organs (MR: 13 organs)"

@@ -19,6 +19,10 @@ from amos_fl.runs.listing import ListedGroup, list_runs
 from amos_fl.runs.record import Cost
 from amos_fl.runs.summary import PHANTOM_NOTE, markdown_table, number
 
+QUICK_NOTE = (
+    "A few optimizer steps on the phantom show that the experiment runs through and teach a network nothing. The names "
+    "of data sets and numbers of cases are those of the full form."
+)
 GROUPS = ("seen CT", "seen MR", "unseen CT", "unseen MR")
 HEAD = ["run", "trained", "network, plan", "budget", *GROUPS, "seconds", "commit"]
 
@@ -95,8 +99,10 @@ def _experiments(out: Path) -> tuple[list[str], list[PageRow]]:
             source = f" ({', '.join(preset.paper)} of the paper)" if preset.paper else ""
             sections.append(f"## {preset.title}{', quick form' if form == 'quick' else ''}\n")
             sections.append(f"`{name}`{source}. {preset.question.strip()}\n")
+            if form == "quick":
+                sections.append(f"{QUICK_NOTE}\n")
             if cells := outcome(preset, workspace):
-                sections.append(outcome_in_markdown([cell for cell in cells if not cell.organ]))
+                sections.append(outcome_in_markdown([cell for cell in cells if not cell.organ], note=False))
             if mine:
                 sections.append(_table(mine))
             if pages:
