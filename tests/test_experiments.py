@@ -167,6 +167,7 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path: Path, 
     out = str(tmp_path / "out")
     assert run(["experiments", "run", "networks", "--out", out]) == 2
     assert "amos (AMOS22) is not given; download amos22.zip" in capsys.readouterr().err
+    assert Workspace(Path(out), "full").state("networks") == ("not run", 0, 24)
     with pytest.raises(MissingDataError, match="amos-fl data msd Task09_Spleen, and add --data msd-spleen=PATH"):
         cohort_of("msd-spleen", "", {})
     write_release(tmp_path / "amos22", test_labels=False)

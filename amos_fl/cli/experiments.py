@@ -226,13 +226,13 @@ def _run_one(preset: "Preset", planner: "Planner", workspace: "Workspace", hands
         typer.echo(f"stopped; continue with: {again}")
         raise typer.Exit(130) from None
     _say(preset, account)
+    if account.missing and not (account.done_now or account.done_before or account.failed):
+        return f"{preset.name}: {next(iter(account.missing.values()))}"
     table = outcome_in_markdown([cell for cell in outcome(preset, workspace) if not cell.organ])
     typer.echo(table if preset.results else pages_in_words(preset, workspace))
     typer.echo(f"everything is in {workspace.preset(preset.name)}; begin with results.md")
     if account.failed:
         return f"{preset.name}: {', '.join(account.failed)} did not finish; see above, then: {again}"
-    if account.missing and not account.done_now and not account.done_before:
-        return f"{preset.name}: {next(iter(account.missing.values()))}"
     return ""
 
 

@@ -89,6 +89,6 @@ class Workspace:
         works = self.works(preset)
         done = sum(self.done(work) for work in works.values())
         if not works or not done:
-            begun = any((self.root / work.folder).is_dir() for work in works.values())
+            begun = any(work.folder and (self.root / work.folder).is_dir() for work in works.values())
             return "partial" if begun else "not run", done, len(works)
         return "done" if done == len(works) else "partial", done, len(works)
