@@ -99,7 +99,7 @@ def _experiments(out: Path) -> tuple[list[str], list[PageRow]]:
             source = f" ({', '.join(preset.paper)} of the paper)" if preset.paper else ""
             sections.append(f"## {preset.title}{', quick form' if form == 'quick' else ''}\n")
             sections.append(f"`{name}`{source}. {preset.question.strip()}\n")
-            if form == "quick":
+            if form == "quick" and mine:
                 sections.append(f"{QUICK_NOTE}\n")
             if cells := outcome(preset, workspace):
                 sections.append(outcome_in_markdown([cell for cell in cells if not cell.organ], note=False))
