@@ -269,3 +269,9 @@ def test_the_token_is_kept_at_the_superlink_as_a_hash_alone(tmp_path: Path) -> N
     assert len(token) >= 40
     assert hashlib.sha256(token.encode()).hexdigest() in kept
     assert token not in kept
+
+
+def test_the_coordinators_compose_file_and_its_port_lie_in_the_deployment(tmp_path: Path) -> None:
+    assert run(["deploy", "init", str(tmp_path / "dep"), "--sites", "A", "--port", "8123"]) == 0
+    assert "amos-fl-superlink" in (tmp_path / "dep/docker-compose.yml").read_text()
+    assert (tmp_path / "dep/.env").read_text() == "AMOS_FL_PORT=8123\n"

@@ -79,7 +79,7 @@ def init(
         days=days,
         cohort=found,
         demonstration_keys=demo_keys,
-        beside=texts_of("amos_fl_server", SERVER_FILES),
+        beside={**texts_of("amos_fl_server", SERVER_FILES), ".env": f"AMOS_FL_PORT={port or PORT}\n"},
     )
     typer.echo(f"wrote {root}: {counted(len(deployment.sites), 'site')} ({', '.join(deployment.sites)})")
     typer.echo(f"hospitals reach the SuperLink at {deployment.host}, port {deployment.port}")
