@@ -2,12 +2,14 @@
 
     python benchmarks/training_step.py
 
-prints milliseconds per optimizer step of each network on this device, and per batch of two augmented
-patches in one thread, ours (Table 11, drawn from a case in the training store) and MONAI's dictionary
-transforms with the same probabilities and ranges (from volumes in memory).
+prints milliseconds per optimizer step of each network on this device (on a GPU in half and in single
+precision, with the most memory of each), and per batch of two augmented patches in one thread, ours
+(Table 11, drawn from a case in the training store) and MONAI's dictionary transforms with the same
+probabilities and ranges (from volumes in memory).
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import tempfile
@@ -71,8 +73,11 @@ def print_step_times(folder: Path, device: str, threads: int, steps: int) -> Non
     plans = {"small": plan_named("coarse"), "unet": plan_named("amos-ct")}
     if not on_gpu:
         plans["unet"] = with_patch(plans["unet"], (64, 64, 32))
-    settings = TrainingSettings(threads=threads)
-    for model, plan in plans.items():
+    precisions = (True, False) if on_gpu else (True,)  # mixed precision is for GPUs alone
+    for (model, plan), mixed in itertools.product(plans.items(), precisions):
+        settings = TrainingSettings(threads=threads, mixed_precision=mixed, workers=4 if on_gpu else 0)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(device)
         case = ball_case(folder, plan, tuple(side + 16 for side in plan.patch))  # pyright: ignore[reportArgumentType]
         network = build_network(model, plan, len(ORGANS), seed=0)
         ends: list[float] = []
@@ -95,9 +100,13 @@ def print_step_times(folder: Path, device: str, threads: int, steps: int) -> Non
             on_step=on_step,
         )
         durations = np.diff(ends)
+        how = ""
+        if on_gpu:
+            precision = "half" if mixed else "single"
+            how = f", {precision} precision, at most {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB"
         print(
             f"{model:6} {parameter_count(network) / 1e6:6.2f} M parameters, patch {plan.patch}, batch 2: "
-            f"median {1e3 * statistics.median(durations):7.1f} ms, least {1e3 * min(durations):7.1f} ms per step"
+            f"median {1e3 * statistics.median(durations):7.1f} ms, least {1e3 * min(durations):7.1f} ms per step{how}"
         )
 
 
