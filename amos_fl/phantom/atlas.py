@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
 from amos_fl.cohort.table import Case
@@ -19,6 +20,7 @@ from amos_fl.volumes.reference import label_of
 Floats = np.ndarray
 BINS = (48, 40, 72)
 DEPTH_MM = 560.0  # along z, from the scan's top
+LEAST_STEP_MM = 4.0  # of a finer scan only so many voxels are looked at: an atlas is no finer than this
 THRESHOLDS = np.arange(0.05, 0.75, 0.05)
 
 
@@ -35,20 +37,23 @@ def _located(case: Case) -> _Located:
     if case.label is None:
         raise AmosError(f"{case.case}: has no label map; an atlas is built from and scored on labelled cases")
     image, label = read_image(case.image), label_of(case, range(1, 256))
-    array = image.array
+    steps = [max(1, int(LEAST_STEP_MM // spacing)) for spacing in voxel_sizes(image.affine)]
+    every = tuple(slice(None, None, step) for step in steps)
+    array, labels, affine = image.array[every], label.array[every], image.affine.copy()
+    affine[:3, :3] *= steps
     level = -500.0 if case.modality == "CT" else 0.25 * float(np.mean(array[array > 0])) if (array > 0).any() else 0.0
     body = ndimage.binary_opening(array > level, iterations=1)
     corners = np.argwhere(body if body.any() else np.ones_like(body))
     index = np.indices(array.shape, dtype=np.float32)
-    world = np.tensordot(image.affine[:3, :3].astype(np.float32), index, 1)
-    world += image.affine[:3, 3].astype(np.float32)[:, None, None, None]
+    world = np.tensordot(affine[:3, :3].astype(np.float32), index, 1)
+    world += affine[:3, 3].astype(np.float32)[:, None, None, None]
     inside = world[(slice(None), *corners.T)]
     place = np.empty_like(world)
     for axis in (0, 1):
         low, high = np.percentile(inside[axis], [0.5, 99.5])
         place[axis] = (world[axis] - low) / max(high - low, 1e-3) * (BINS[axis] - 1)
     place[2] = (world[2].max() - world[2]) / DEPTH_MM * (BINS[2] - 1)
-    return _Located(label.array, place, case.modality)
+    return _Located(labels, place, case.modality)
 
 
 def _dsc(a: np.ndarray, b: np.ndarray) -> float:

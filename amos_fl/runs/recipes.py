@@ -1,10 +1,10 @@
 """The settings that suit a network: what a run uses where its user says nothing else.
 
 The paper trained its six networks alike (nnU-Net's SGD, learning rate and patches), which are the defaults of
-`TrainingSettings`. The small network is for
-CPUs and short trainings. It and its recipe were chosen on the validation cases of the seen sites of phantom 1 and
-checked on those of phantom 3; the demonstration has as many steps as fit into its time, in rounds as short as those
-cases favoured. It runs on phantom 2, which was scored once, when all of this was fixed.
+`TrainingSettings`. The small network is for CPUs and short trainings. It and its recipe were chosen on the validation
+cases of the seen sites of phantom 1 and checked on those of phantom 3; the demonstration has as many steps as fit into
+its time, in rounds as short as those cases favoured. It runs on phantom 2, which was scored once, when all of this was
+fixed.
 """
 
 from typing import Any
