@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from amos_fl.networks.cotr import EncoderBlock
 from amos_fl.networks.deformable import DeformableAttention
 from amos_fl.networks.window_attention import WindowAttention, relative_index, window_and_shift
 from amos_fl.volumes.plan import Triple
@@ -97,6 +98,15 @@ def test_deformable_attention_looks_along_the_axis_that_it_means() -> None:
             layer.offsets.bias.copy_(torch.eye(3)[2 - axis])
         found = layer(torch.zeros(1, 60, 1), values, [shape]).view(shape)[1, 1, 2].item()
         assert found == pytest.approx(middle + stride, abs=1e-3), axis
+
+
+@pytest.mark.parametrize(("outputs", "stride"), [(4, 1), (6, 2)])
+def test_a_block_of_cotr_adds_its_shortcut_before_it_is_activated(outputs: int, stride: int) -> None:
+    block = randomised(EncoderBlock(4, outputs, stride))
+    x = torch.randn(2, 4, 6, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    added = block.norm(block.conv(x)) + block.shortcut(x)
+    assert (added < 0).any()
+    torch.testing.assert_close(block(x), torch.where(added < 0, 0.01 * added, added))
 
 
 def test_heads_begin_in_directions_of_their_own_and_points_at_growing_distance() -> None:

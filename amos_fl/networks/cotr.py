@@ -19,12 +19,12 @@ def _norm_act(channels: int) -> list[nn.Module]:
 
 
 class EncoderBlock(nn.Module):
-    """One convolution beside a shortcut, which is a convolution of its own where the shape changes."""
+    """One convolution and a shortcut, added and then activated; the shortcut convolves where the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv = nn.Conv3d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.norm_act = nn.Sequential(*_norm_act(outputs))
+        self.norm = nn.InstanceNorm3d(outputs, affine=True)
         self.shortcut = (
             nn.Identity()
             if inputs == outputs and stride == 1
@@ -34,7 +34,7 @@ class EncoderBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm_act(self.conv(x)) + self.shortcut(x)
+        return F.leaky_relu(self.norm(self.conv(x)) + self.shortcut(x), 0.01, inplace=True)
 
 
 class DecoderBlock(nn.Module):
