@@ -9,7 +9,7 @@ from torch import nn
 
 from amos_fl.inference.predict import predict_case
 from amos_fl.inference.windows import window_starts
-from amos_fl.networks.anysize import AnySize
+from amos_fl.networks.anysize import AnySize, SingleValue
 from amos_fl.networks.registry import MODELS, outline
 from amos_fl.training.loop import train
 from amos_fl.training.loss import DiceCrossEntropy
@@ -136,6 +136,19 @@ def half_precision_step(network: AnySize, device: str, dtype: torch.dtype) -> No
         losses.append(loss.item())
         assert all(p.grad is None or torch.isfinite(p.grad).all() for p in network.parameters())
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "remedy"),
+    [("vnet", (16, 16, 16), "raise training.batch_size to 2"), ("cotr", (16, 16, 8), "give the plan a larger patch")],
+)
+def test_a_patch_of_which_one_value_is_left_is_refused_in_a_sentence(
+    model: str, size: tuple[int, int, int], remedy: str
+) -> None:
+    with pytest.raises(SingleValue, match=f"{'x'.join(map(str, size))}.* leaves one .*{remedy}"):
+        narrow(model).train()(torch.randn(1, 1, *size))
+    if model == "vnet":
+        assert len(narrow(model).train()(torch.randn(2, 1, *size))) == 4
 
 
 @pytest.mark.parametrize("model", NARROW)

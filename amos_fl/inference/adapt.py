@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from amos_fl.errors import AmosError
 from amos_fl.inference.windows import window_starts
+from amos_fl.networks.anysize import SingleValue
 from amos_fl.networks.norms import batch_norms
 from amos_fl.volumes.plan import Triple
 from amos_fl.volumes.store import PreparedCase
@@ -40,7 +41,7 @@ def adapted(
     try:
         try:
             found = _statistics(network, layers, prepared, patch, batch_size, torch.device(device))
-        except ValueError as error:  # PyTorch's: "Expected more than 1 value per channel when training"
+        except (SingleValue, ValueError) as error:  # PyTorch's: "Expected more than 1 value per channel when training"
             raise AmosError(
                 f"{prepared.case}: a patch of {'x'.join(map(str, patch))} leaves one value to a layer, and no "
                 "variance; turn evaluation.test_time_adaptation off, or give the plan a larger patch"

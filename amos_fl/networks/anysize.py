@@ -7,8 +7,13 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from amos_fl.errors import AmosError
 from amos_fl.training.supervision import Supervision
 from amos_fl.volumes.plan import Plan, Triple
+
+
+class SingleValue(AmosError):  # noqa: N818 - named after what is left
+    """A normalisation layer is left with one value of a patch, which has no variance."""
 
 
 class AnySize(nn.Module):
@@ -18,7 +23,8 @@ class AnySize(nn.Module):
     (`supervision`), and computes `heads`. In training mode `forward` maps (B, 1, X, Y, Z) to a list of logits
     (B, classes, ...), the image's resolution first, then coarser ones; in evaluation mode it returns the first alone.
 
-    Padding repeats the last planes, at the upper end of each axis, so that no edge is made where none is.
+    Padding repeats the last planes, at the upper end of each axis, so that no edge is made where none is. A patch that
+    leaves a layer one value, which cannot be normalised, raises `SingleValue`.
     """
 
     divisor: Triple
@@ -30,10 +36,28 @@ class AnySize(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch 1 x y z"]) -> Tensor | list[Tensor]:
         size = x.shape[2:]
-        heads = self.heads(padded(x, self.divisor))
+        try:
+            heads = self.heads(padded(x, self.divisor))
+        except ValueError as error:  # PyTorch's: "Expected more than 1 value per channel when training"
+            if "Expected more than 1" not in str(error):
+                raise
+            raise _single_value(x, by_image="spatial" in str(error)) from None
         if not self.training:
             return _cropped(heads[0], size, (1, 1, 1))
         return [_cropped(h, size, stride) for h, stride in zip(heads, self.supervision.strides, strict=True)]
+
+
+def _single_value(x: Tensor, *, by_image: bool) -> SingleValue:
+    """`by_image`: the layer normalises every image by itself, so that more of them in a batch change nothing."""
+    patch = "x".join(map(str, x.shape[2:]))
+    if by_image:
+        return SingleValue(
+            f"a patch of {patch} leaves one voxel to a normalisation layer; give the plan a larger patch"
+        )
+    return SingleValue(
+        f"a patch of {patch} in a batch of {len(x)} leaves one value to a normalisation layer; raise "
+        "training.batch_size to 2, or give the plan a larger patch"
+    )
 
 
 def padded(x: Float[Tensor, "batch channel x y z"], divisor: Triple) -> Tensor:
