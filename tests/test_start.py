@@ -10,10 +10,13 @@ import yaml
 from federations import TINY, TINY_PLAN, federate, hashes, resume, tiny_config
 
 from amos_fl.cli.main import run
+from amos_fl.cli.settings import resolve_run
 from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.networks.head import class_axes
+from amos_fl.networks.norms import with_group_norm
 from amos_fl.networks.registry import MODELS, build_network
+from amos_fl.networks.vnet import VNet
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, create_run
 from amos_fl.runs.origin import Origin, weights_file
@@ -137,6 +140,23 @@ def test_another_network_is_refused_in_a_sentence_before_there_is_a_run_folder(
     assert run([*ask, "--init", str(tmp_path / "nothing")]) == 2
     assert "no such weights" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_group_normalisation_comes_along_and_other_statistics_are_refused_with_the_remedy(
+    tmp_path: Path, tiny_root: Path
+) -> None:
+    (tmp_path / "weights.safetensors").touch()  # only what stands beside it is read here
+    about = {"model": "vnet", "plan": PLAN.model_dump(mode="json"), "organs": {"1": "a"}, "norm_statistics": "group"}
+    (tmp_path / "network.json").write_text(json.dumps(about))
+    asked = {"cohort": str(tiny_root), "start_from": str(tmp_path)}
+    config, _ = resolve_run([("test", asked)])
+    assert (config.model, config.norm_statistics, config.plan.patch) == ("vnet", "group", PLAN.patch)
+    config, _ = resolve_run([("test", {**asked, "norm_statistics": "local"})])
+    assert config.norm_statistics == "local"
+    batch, group = VNet(1), with_group_norm(VNet(1))
+    for network, other, remedy in ((batch, group, "to group"), (group, batch, "to average or local")):
+        with pytest.raises(AmosError, match=f"running statistics.*set norm_statistics {remedy}"):
+            take_over(network, arrays_of(other), Origin(tmp_path / "weights.safetensors"), config, {1: "a"})
 
 
 def test_arrays_of_another_shape_are_fresh_and_named_while_most_still_fit(tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ def resolve_run(layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunConfig, Co
             recipe = (recipe[0], {**recipe[1], "plan": "amos-mr"})
     if origin is not None and origin.model == model and origin.plan is not None:
         recipe = (recipe[0], {**recipe[1], "plan": origin.plan.model_dump()})
+        if origin.norm_statistics == "group":  # other layers, where the two others differ in what becomes of them
+            recipe = (recipe[0], {**recipe[1], "norm_statistics": "group"})
     settings = with_device(resolve([recipe, *layers]))
     if origin is not None:
         from amos_fl.runs.origin import start_of

@@ -14,6 +14,7 @@ from amos_fl.cohort.organ_names import organ_key
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, organs_of
+from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.plan import Plan
 
 WEIGHTS, NETWORK = "weights.safetensors", "network.json"
@@ -21,12 +22,13 @@ WEIGHTS, NETWORK = "weights.safetensors", "network.json"
 
 @dataclass(frozen=True)
 class Origin:
-    """A file of weights; `model`, `plan` and `organs` (by label, in the order of the channels) where they are known."""
+    """A file of weights; the rest where it is known, `organs` by label in the order of the channels."""
 
     file: Path
     model: str | None = None
     plan: Plan | None = None
     organs: dict[int, str] | None = None
+    norm_statistics: NormStatistics | None = None
 
     @property
     def name(self) -> str:
@@ -34,12 +36,14 @@ class Origin:
         folder = self.file.parent
         return folder.parent.name if folder.name == "model" else f"{folder.name}/{self.file.name}"
 
-    def is_like(self, model: str, plan: Plan, organs: dict[int, str]) -> bool:
-        """Whether its network is known to be the one asked for, down to the order of its organs."""
+    def is_like(self, config: RunConfig, organs: dict[int, str]) -> bool:
+        """Whether its network is known to be the one of a run, down to the order of its organs."""
+        plan = config.plan
         return (
             self.organs is not None
             and self.plan is not None
-            and self.model == model
+            and self.model == config.model
+            and (self.norm_statistics == "group") == (config.norm_statistics == "group")
             and (self.plan.strides, self.plan.kernels, self.plan.patch) == (plan.strides, plan.kernels, plan.patch)
             and [*map(organ_key, self.organs.values())] == [*map(organ_key, organs.values())]
         )
@@ -77,14 +81,16 @@ def origin_of(file: Path) -> Origin:
         try:
             about = json.loads(beside.read_text(encoding="utf-8"))
             organs = sorted((int(label), str(organ)) for label, organ in about["organs"].items())
-            return Origin(file, about["model"], Plan.model_validate(about["plan"]), dict(organs))
+            statistics = about.get("norm_statistics")
+            return Origin(file, about["model"], Plan.model_validate(about["plan"]), dict(organs), statistics)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
             raise AmosError(f"{beside}: is damaged; copy it again from its run") from None
     for folder in list(file.resolve().parents)[:3]:
         if (folder / "config.yaml").is_file() and (folder / "versions.json").is_file():
             run = RunFolder(folder)
             config = run.config()
-            return Origin(file, config.model, config.plan, dict(sorted(organs_of(run).items())))
+            organs = sorted(organs_of(run).items())
+            return Origin(file, config.model, config.plan, dict(organs), config.norm_statistics)
     return Origin(file)
 
 

@@ -18,7 +18,7 @@ from amos_fl.networks.registry import build_network
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import START, RunFolder
 from amos_fl.runs.origin import Origin, start_of
-from amos_fl.runs.weights import Arrays, arrays_of, hash_of, load_arrays, read_arrays
+from amos_fl.runs.weights import Arrays, arrays_of, hash_of, is_statistic, load_arrays, read_arrays
 
 LEAST_SHARED = 0.5
 """Below this share of weights that match outside the head, it is another network."""
@@ -89,6 +89,12 @@ def take_over(
     state = arrays_of(network)
     if set(state) != set(arrays):
         odd = sorted(set(state) ^ set(arrays))
+        if all(map(is_statistic, odd)):
+            has, remedy = ("has", "average or local") if odd[0] in arrays else ("lacks", "group")
+            raise AmosError(
+                f"{origin.file}: {has} the running statistics of batch normalisation, unlike this run's network; "
+                f"set norm_statistics to {remedy}"
+            )
         raise _another(origin, f"{len(odd)} arrays differ, the first is {odd[0]}")
     head = class_axes(config.model, config.plan, len(organs))
     axes = {name: mine for name, mine in head.items() if name in state}  # a group norm keeps no statistics
@@ -191,7 +197,7 @@ def check_start(config: RunConfig, organs: Mapping[int, str]) -> str | None:
     if origin is None:
         return None
     # A plan that is yet to be made is compared when it is there.
-    if not config.lacks_plan and not origin.is_like(config.model, config.plan, dict(organs)):
+    if not config.lacks_plan and not origin.is_like(config, dict(organs)):
         start_weights(config, organs)
     return sha256_of_file(origin.file)
 
