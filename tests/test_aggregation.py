@@ -134,6 +134,15 @@ def test_running_statistics_are_pooled_and_counts_are_not_averaged() -> None:
     assert mean["norm.num_batches_tracked"].dtype == np.int64
 
 
+def test_a_small_variance_is_not_lost_beside_a_large_mean() -> None:
+    means, variances = np.float32([1000.0, -3000.0, 0.5]), np.float32([0.25, 0.01, 4.0])
+    one = {"norm.running_mean": means, "norm.running_var": variances}
+    mean = mean_of({"A": one, "B": one, "C": one}, {"A": 82.0, "B": 68.0, "C": 50.0})
+    assert form_of(mean) == form_of(one)
+    np.testing.assert_allclose(mean["norm.running_mean"], means, rtol=1e-6)
+    np.testing.assert_allclose(mean["norm.running_var"], variances, rtol=1e-6)
+
+
 def _without(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     return {key: value for key, value in arrays.items() if key != name}
 

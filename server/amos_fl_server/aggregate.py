@@ -82,7 +82,8 @@ class WeightedMean:
     The weights are normalised before they multiply and the sums are taken in the order of `add`, in the
     arrays' own precision, as Flower's FedAvg does: the same updates give the same bits. When an expected
     site does not come, the sum is scaled to the weights that did. Running variances are pooled: the
-    variance of a mixture includes the spread of its means. Counts take the largest.
+    variance of a mixture includes the spread of its means. Counts take the largest. Running means and variances
+    are summed in double precision, because a small variance is lost beside the square of a large mean.
     """
 
     weights: Mapping[str, float]
@@ -104,8 +105,10 @@ class WeightedMean:
         if kind == COUNT:
             self._sums[name] = np.maximum(self._sums.get(name, array), array)
             return
+        if kind in (MEAN, VARIANCE):
+            array = array.astype(np.float64)
         if kind == VARIANCE:
-            array = array + np.square(arrays[name.removesuffix(VARIANCE) + MEAN])
+            array += np.square(arrays[name.removesuffix(VARIANCE) + MEAN], dtype=np.float64)
         if name in self._sums:
             for total, block in zip(_blocks(self._sums[name]), _blocks(array), strict=True):
                 total += block * share
