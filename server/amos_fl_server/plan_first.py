@@ -1,6 +1,6 @@
 """A plan before the first round: the training sites' fingerprints, asked for, added up, and made into a plan."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -37,11 +37,9 @@ def planned(
     """
     content = RecordDict({CONFIG: request_config(task)})
     messages = {site: Message(content, node, FINGERPRINT) for site, node in sorted(trainers.items())}
-    found: dict[str, Fingerprint] = {}
     failed: dict[str, str] = {}
-    for site, reply in exchange(grid, messages, failed, stop=folder.stop_file, poll=engine.poll, lost=engine.lost):
-        if reply is not None:
-            found[site] = read_fingerprint(json_of(reply, "fingerprint"), f"site {site}")
+    replies = exchange(grid, messages, failed, stop=folder.stop_file, poll=engine.poll, lost=engine.lost)
+    found = fingerprints_in(replies, failed)
     for site, reason in sorted(failed.items()):
         listener(SiteFailed(site, "fingerprint", 0, reason))
     if not found:
@@ -65,6 +63,21 @@ def planned(
     without = f", without {', '.join(sorted(failed))}" if failed else ""
     listener(Said(f"plan from the fingerprints of {', '.join(sorted(found))}{without}: {in_words(plan)}"))
     return config
+
+
+def fingerprints_in(replies: Iterable[tuple[str, Message | None]], failed: dict[str, str]) -> dict[str, Fingerprint]:
+    """The fingerprints that sites sent; into `failed` goes the reason of one that sent something else."""
+    found: dict[str, Fingerprint] = {}
+    for site, reply in replies:
+        if reply is None:
+            continue
+        try:
+            found[site] = read_fingerprint(json_of(reply, "fingerprint"), f"site {site}")
+        except (KeyError, ValueError, TypeError):
+            failed[site] = "its answer holds no fingerprint; use the same version of amos-fl there"
+        except AmosError as error:
+            failed[site] = str(error).removeprefix(f"site {site}: ")
+    return found
 
 
 def in_words(plan: Plan) -> str:
