@@ -269,6 +269,24 @@ TAMPERED: dict[str, tuple[str, Tamper]] = {
         "query.describe",
         _put("site", "description", '{"site": "A", "modalities": [], "cases": {}, "annotated": [], "ages": [72]}'),
     ),
+    "a note on a modality": (
+        "query.describe",
+        _put(
+            "site",
+            "description",
+            '{"site": "A", "modalities": {"CT": "of somebody"}, "cases": {"train": 1, "val": 0, "test": 0},'
+            ' "annotated": [], "synthetic": false}',
+        ),
+    ),
+    "a key that is there twice": (
+        "query.describe",
+        _put(
+            "site",
+            "description",
+            '{"site": "somebody", "site": "A", "modalities": [], "cases": {"train": 1, "val": 0, "test": 0},'
+            ' "annotated": [], "synthetic": false}',
+        ),
+    ),
     "a text for a count": (
         "query.describe",
         _put(

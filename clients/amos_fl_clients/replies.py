@@ -99,7 +99,9 @@ def _check_texts(settings: SiteSettings, texts: dict[str, Any], allowed: set[str
     }
     for key in allowed - {"site"}:
         try:
-            fits = checks[key](json.loads(texts[key]), settings, set(organs))
+            data = json.loads(texts[key])
+            # As it is written, too: of a key that is there twice, say, reading would show the second alone.
+            fits = json.dumps(data) == texts[key] and checks[key](data, settings, set(organs))
         except (AmosError, ValueError, TypeError, KeyError, AttributeError):
             fits = False
         if not fits:
@@ -115,9 +117,10 @@ def _is_description(data: Any, settings: SiteSettings, organs: set[int]) -> bool
         set(data) == {"site", "modalities", "cases", "annotated", "synthetic"}
         and type(data["synthetic"]) is bool
         and data["site"] == settings.site
-        and set(data["modalities"]) <= _MODALITIES
+        and _are_modalities(data["modalities"], settings, organs)
         and set(data["cases"]) == {"train", "val", "test"}
         and all(map(_is_count, data["cases"].values()))
+        and type(data["annotated"]) is list
         and all(type(organ) is int and 0 < organ < 256 for organ in data["annotated"])
     )
 
