@@ -255,6 +255,16 @@ def test_a_sites_grid_is_flowers_own_for_everything_else(tmp_path: Path, tiny_co
     assert outer.run is inner.run
 
 
+def test_a_message_that_nobody_waits_for_any_more_is_kept_no_longer(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    grid = Hospitals(tmp_path, tiny_cohort, "AG")
+    outer = SiteGrid(grid)
+    nodes = outer.get_node_ids()
+    sent = outer.push_messages([Message(RecordDict(), node, "query.describe") for node in nodes])
+    assert set(outer._sent) == set(sent)
+    outer.pull_messages([])
+    assert not outer._sent
+
+
 def test_a_paused_site_is_not_asked_again_and_again_and_takes_part_once_it_is_resumed(
     tmp_path: Path, tiny_cohort: Cohort
 ) -> None:

@@ -97,6 +97,9 @@ class SiteGrid(Grid):
             return lost
         self._send_again(wanted)
         known = set(wanted)
+        # What is not asked for any more was given up; its weights need not stay.
+        self._sent = {name: sent for name, sent in self._sent.items() if name in known}
+        self._again = {again: first for again, first in self._again.items() if first in known}
         names = wanted + [again for again, first in self._again.items() if first in known]
         replies = list(self._grid.pull_messages(names)) if names else []
         for reply in replies:
