@@ -1,6 +1,7 @@
 """What `amos-fl deploy run` makes of its options before anything is submitted, and what it says when that fails."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.layout import Deployment
 from amos_fl.errors import AmosError
 from amos_fl.runs.recipes import DEMONSTRATION, RECIPES
+from amos_fl_server.connection import NoAnswer, connection_of
+from amos_fl_server.served_runs import RunState
+from amos_fl_server.submitted import with_flowers_word
 
 HERE = Deployment(host="fl.example.org", port=8000, names=("fl.example.org",), sites=("A", "B", "C"))
 
@@ -95,3 +99,14 @@ def test_a_new_run_takes_a_name_that_is_free_here_and_there(tmp_path: Path, monk
     monkeypatch.setenv("AMOS_FL_RUNS", str(tmp_path))
     (tmp_path / "fedavg-001").mkdir()
     assert next_out("fedavg", runs_folder(), {"fedavg-002"}) == tmp_path / "fedavg-003"
+
+
+def test_a_superlink_that_does_not_answer_says_nothing_about_a_run(tmp_path: Path) -> None:
+    """A run that waits for its turn would otherwise be taken for dead, and submitted once more."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    create_deployment(tmp_path / "fl", ["A"], hosts=[], port=port, days=1, cohort=None, demonstration_keys=False)
+    connection = connection_of(tmp_path / "fl", "127.0.0.1")
+    for state in ("waiting", "died"):
+        with pytest.raises(NoAnswer):
+            with_flowers_word(connection, RunState("one", state, 0, 3, "fedavg", flower_run=7))

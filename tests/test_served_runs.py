@@ -1,8 +1,12 @@
 """Runs beside a SuperLink: how they stand, who carries them out, and what their submitter gets over the network."""
 
+import fcntl
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,8 @@ from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl.runs.events import Said, line_of
 from amos_fl.runs.folder import create_run
-from amos_fl_server.runs_api import RunsApi
+from amos_fl_server.connection import Connection, RunsClient
+from amos_fl_server.runs_api import NewRun, RunsApi, _make
 from amos_fl_server.served_runs import (
     ServedRuns,
     carried_out,
@@ -26,6 +31,7 @@ from amos_fl_server.served_runs import (
     prepare_run,
     state_of,
 )
+from amos_fl_server.submitted import Following, SubmittedRun
 
 ORGANS = {1: "ball", 2: "box"}
 HEADERS = {"Authorization": "Bearer right"}
@@ -96,6 +102,40 @@ def test_a_server_process_that_is_killed_lets_go_of_its_run(tmp_path: Path) -> N
     assert not is_carried_out(folder)
 
 
+def test_a_server_process_gets_the_run_that_somebody_only_looks_at(tmp_path: Path) -> None:
+    folder = prepare_run(tmp_path / "run", tiny_config(), ORGANS)
+    with (folder.path / "lock").open("a") as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH)
+        threading.Timer(0.1, lambda: fcntl.flock(looked_at, fcntl.LOCK_UN)).start()
+        with carried_out(folder):
+            assert is_carried_out(folder)
+
+
+def test_a_run_that_two_brought_up_at_once_stands_as_the_one_that_carries_it_out_leaves_it(tmp_path: Path) -> None:
+    """The other's submission would otherwise be taken for one to come, and a run that was stopped be begun again."""
+    folder = prepare_run(tmp_path / "run", tiny_config(), ORGANS)
+    for number in (7, 8):
+        note_submission(folder, number, 60.0)
+    with carried_out(folder, 7):
+        note_begin(folder, 7)
+        with pytest.raises(AmosError, match="another process"), carried_out(folder, 8):
+            pass
+        write_json(folder.path / "outcome.json", {"exit_code": 130, "error": "stopped by request"})
+    assert (state_of(folder).state, state_of(folder).flower_run, state_of(folder).tries) == ("stopped", 7, 1)
+
+
+def test_a_run_whose_process_died_after_it_was_asked_to_stop_is_stopped(tmp_path: Path) -> None:
+    """And no submit service brings it up."""
+    folder = prepare_run(tmp_path / "run", tiny_config(), ORGANS)
+    note_submission(folder, 7, 60.0)
+    note_begin(folder, 7)
+    assert state_of(folder).state == "died"
+    folder.stop_file.request()
+    assert (state_of(folder).state, state_of(folder).exit_code) == ("stopped", 130)
+    note_submission(folder, 8, 60.0)
+    assert state_of(folder).state == "waiting"
+
+
 def test_tries_are_counted_only_while_no_round_is_finished(tmp_path: Path) -> None:
     folder = prepare_run(tmp_path / "run", tiny_config(), ORGANS)
     for number in range(3):
@@ -113,6 +153,31 @@ def test_a_name_is_taken_once_and_names_no_other_place(client: TestClient, tmp_p
         assert made(client, name)["status"] == 400
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     assert client.get("/amos-fl/runs/other").status_code == 404
+
+
+def test_of_many_requests_for_one_name_one_makes_the_run(tmp_path: Path) -> None:
+    body = NewRun(config=tiny_config(), organs=ORGANS).model_dump_json().encode()
+    runs = ServedRuns(tmp_path / "runs")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: _make(runs, "one", body).status_code, range(8)))
+    assert sorted(answers) == [201] + [409] * 7
+
+
+def test_a_run_that_was_half_made_is_none_and_leaves_its_name_free(client: TestClient, tmp_path: Path) -> None:
+    made(client)
+    (tmp_path / "runs/one").rename(tmp_path / "runs/.1-0123abcd.tmp.one")
+    assert client.get("/amos-fl/runs").json() == []
+    assert made(client)["status"] == 201
+
+
+def test_a_submission_that_is_none_is_refused_and_the_run_stays_as_it_is(client: TestClient) -> None:
+    made(client)
+    before = client.get("/amos-fl/runs/one").json()
+    for body in ("", "[]", '{"flower_run": 7}', '{"flower_run": 7, "wait_s": NaN}', '{"flower_run": 7, "wait_s": -1}'):
+        assert client.post("/amos-fl/runs/one/submissions", content=body).status_code == 400
+    assert client.get("/amos-fl/runs/one").json() == before
+    for after in ("-1", "x", "9" * 30):
+        assert client.get("/amos-fl/runs/one/events", params={"after": after}).status_code == 400
 
 
 def test_settings_that_this_version_does_not_know_are_refused_in_words(client: TestClient) -> None:
@@ -135,6 +200,34 @@ def test_a_submitter_gets_the_files_of_a_run_and_no_others(client: TestClient, t
     for name in ("link", "submissions.json", ".half.tmp.weights", "../secret", "%2e%2e/secret", "/etc/passwd"):
         assert client.get(f"/amos-fl/runs/one/files/{name}").content != b"secret"
         assert client.get(f"/amos-fl/runs/one/files/{name}").status_code >= 400
+
+
+class Pruning(RunsClient):
+    """A client of a SuperLink that removes a checkpoint as soon as it has listed it."""
+
+    def __init__(self, client: TestClient, runs: Path) -> None:
+        self.connection = Connection("here", runs, "right", runs)
+        self._client = client
+        self._runs = runs
+
+    def get(self, path: str, **query: str | int) -> object:
+        answer = super().get(f"/amos-fl{path}", **query)
+        shutil.rmtree(self._runs / "one/checkpoints", ignore_errors=True)
+        return answer
+
+    def save(self, path: str, target: Path) -> None:
+        super().save(f"/amos-fl{path}", target)
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_fetched_does_not_end_the_following(
+    client: TestClient, tmp_path: Path
+) -> None:
+    made(client)
+    write_json(tmp_path / "runs/one/checkpoints/round_0001/state.json", {})
+    run = SubmittedRun(Connection("here", tmp_path, "right", tmp_path), Pruning(client, tmp_path / "runs"), "one")
+    Following(run, tmp_path / "here", lambda event: None, print).fetch()
+    fetched = {path.name for path in (tmp_path / "here").rglob("*") if path.is_file()}
+    assert fetched == {"config.yaml", "versions.json", "cohort.csv", "organs.csv"}
 
 
 def test_events_are_read_on_from_where_the_last_reading_ended(client: TestClient, tmp_path: Path) -> None:
@@ -166,8 +259,13 @@ def test_a_run_is_named_by_its_path_or_as_one_of_the_superlinks(
         folder_of("../one")
 
 
-def test_a_simulation_beside_a_superlinks_runs_is_none_of_them(tmp_path: Path, tiny_cohort: Cohort) -> None:
+def test_a_simulation_beside_a_superlinks_runs_is_none_of_them(
+    client: TestClient, tmp_path: Path, tiny_cohort: Cohort
+) -> None:
     """The submit service would otherwise bring it up, as a run that nobody has come to submit."""
-    create_run(tmp_path / "simulated", tiny_config(), tiny_cohort)
-    prepare_run(tmp_path / "made", tiny_config(), tiny_cohort.organs)
-    assert [(run.name, run.state) for run in ServedRuns(tmp_path).states()] == [("made", "created")]
+    create_run(tmp_path / "runs/simulated", tiny_config(), tiny_cohort)
+    prepare_run(tmp_path / "runs/made", tiny_config(), tiny_cohort.organs)
+    assert [(run.name, run.state) for run in ServedRuns(tmp_path / "runs").states()] == [("made", "created")]
+    for method, path in (("GET", ""), ("GET", "/files"), ("GET", "/files/cohort.csv"), ("POST", "/stop")):
+        assert client.request(method, f"/amos-fl/runs/simulated{path}").status_code == 404
+    assert not (tmp_path / "runs/simulated/stop").exists()

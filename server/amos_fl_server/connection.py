@@ -23,6 +23,10 @@ class NoAnswer(AmosError):  # noqa: N818 - said of a SuperLink
     """A SuperLink that cannot be reached now; it may be started in a moment."""
 
 
+class NotThere(AmosError):  # noqa: N818 - said of what was asked for
+    """What a SuperLink does not have: a run, a file of a run, or all of our requests."""
+
+
 @dataclass(frozen=True)
 class Connection:
     """Where a SuperLink is, what its certificate is signed by, and the submitter's token with the file it is from."""
@@ -87,7 +91,8 @@ def _in_words(connection: Connection) -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:
-        raise AmosError(_refusal(connection, error.response)) from None
+        kind = NotThere if error.response.status_code == httpx.codes.NOT_FOUND else AmosError
+        raise kind(_refusal(connection, error.response)) from None
     except httpx.HTTPError as error:
         if "CERTIFICATE" in str(error).upper():
             raise AmosError(

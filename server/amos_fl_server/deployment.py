@@ -261,9 +261,9 @@ def main(grid: Grid, context: Context) -> None:
     if not named:
         raise AmosError(f"say which run this is: flwr run ... --run-config '{RUN_FOLDER}=\"/runs/name\"'")
     folder = open_run(folder_of(named))
-    with carried_out(folder):
-        note_begin(folder, context.run_id)
+    with carried_out(folder, context.run_id):
         folder.stop_file.clear()
+        note_begin(folder, context.run_id)
         outcome = None
         try:
             run_deployed(grid, folder, float(context.run_config.get(WAIT_S) or 600))

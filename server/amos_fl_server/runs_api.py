@@ -4,12 +4,16 @@ Flower takes a run in and streams its log, and no more. The settings of a run, w
 it leaves go this way, under `/amos-fl/`, with the same submitter's token.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
+from logging import INFO
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from flwr.supercore import log
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -19,11 +23,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from amos_fl.deploy.layout import versions
 from amos_fl.errors import AmosError
+from amos_fl.files import whole_folder
 from amos_fl.runs.config import RunConfig
 from amos_fl_server.served_runs import NoSuchRun, ServedRuns, note_submission, prepare_run, run_name, state_of
 
 PREFIX = "/amos-fl"
 MOST_EVENT_BYTES = 1_000_000
+_making = Lock()
+"""Of two requests for one name, the second is told that it is taken."""
 
 Submitter = Callable[[str], str | None]
 
@@ -35,6 +42,13 @@ class NewRun(BaseModel):
 
     config: RunConfig
     organs: dict[int, str]
+
+
+class Submission(BaseModel):
+    """Under which number Flower was given a run, and how long it may wait for its sites."""
+
+    flower_run: int
+    wait_s: float = Field(ge=0, allow_inf_nan=False)
 
 
 class RunsApi:
@@ -50,9 +64,12 @@ class RunsApi:
             await self._others(scope, receive, send)
             return
         kind, _, token = Request(scope).headers.get("authorization", "").partition(" ")
-        if kind != "Bearer" or self._submitter(token) is None:
+        submitter = self._submitter(token) if kind == "Bearer" else None
+        if submitter is None:
             await _said("a submitter's token is needed", 401)(scope, receive, send)
             return
+        if scope["method"] == "POST":
+            log(INFO, "[Runs] %s by submitter %s", scope["path"], submitter)
         await self._app(scope, receive, send)
 
 
@@ -75,8 +92,11 @@ def _app(runs: ServedRuns) -> Starlette:
 
     async def submitted(request: Request) -> Response:
         folder = runs.folder(request.path_params["name"])
-        about = await request.json()
-        note_submission(folder, int(about["flower_run"]), float(about["wait_s"]))
+        try:
+            about = Submission.model_validate_json(await request.body())
+        except ValidationError:
+            return _said("a submission is a number of Flower's and the seconds to wait; run the same version", 400)
+        note_submission(folder, about.flower_run, about.wait_s)
         return JSONResponse({})
 
     def stopped(request: Request) -> Response:
@@ -85,10 +105,13 @@ def _app(runs: ServedRuns) -> Starlette:
 
     def events(request: Request) -> Response:
         file = runs.folder(request.path_params["name"]).path / "events.jsonl"
+        after = request.query_params.get("after", "0")
+        if not re.fullmatch("[0-9]{1,15}", after):
+            return _said("after: must be a number of bytes", 400)
         if not file.is_file():
             return Response(b"")
         with file.open("rb") as opened:
-            opened.seek(int(request.query_params.get("after", "0")))
+            opened.seek(int(after))
             return Response(opened.read(MOST_EVENT_BYTES))
 
     def files(request: Request) -> Response:
@@ -119,10 +142,8 @@ def _app(runs: ServedRuns) -> Starlette:
 
 
 def _make(runs: ServedRuns, name: str, body: bytes) -> Response:
-    """Make a new run's folder."""
+    """Make a new run's folder; it is there with all its files, or not at all."""
     path = runs.root / run_name(name)
-    if path.exists():
-        return _said(f"run {name}: the SuperLink has a run of this name already; choose another --out", 409)
     try:
         new = NewRun.model_validate_json(body)
     except ValidationError as error:
@@ -131,5 +152,9 @@ def _make(runs: ServedRuns, name: str, body: bytes) -> Response:
         return _said(f"the SuperLink does not know these settings ({where}: {first['msg']}); run the same version", 400)
     if new.config.start_from is not None:
         raise AmosError("start_from: a deployed run begins with fresh weights; leave it out")
-    prepare_run(path, new.config, new.organs)
+    with _making:
+        if path.exists():
+            return _said(f"run {name}: the SuperLink has a run of this name already; choose another --out", 409)
+        with whole_folder(path) as beside:
+            prepare_run(beside, new.config, new.organs)
     return JSONResponse({}, status_code=201)

@@ -2,15 +2,17 @@
 
 A run's name is that of its folder. Beside what every run folder holds there are `submissions.json` (the numbers under
 which Flower was given the run, and how many rounds were finished then), `begun.json` (the one whose ServerApp began),
-`outcome.json` (how it ended, where it came to an end) and `lock`, which a ServerApp holds as long as its process lives.
+`outcome.json` (how it ended, where it came to an end), `lock`, which a ServerApp holds as long as its process lives,
+and `declined` (submissions whose ServerApp found it held: two who look after a run may have brought it up at once).
 """
 
 import fcntl
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,13 +25,16 @@ from amos_fl.runs.folder import RunFolder, create_run, open_run
 
 RUNS = "AMOS_FL_RUNS"
 """The environment variable that names the folder of the runs, for the SuperLink and its ServerApps alike."""
+DECLINED = "declined"
 INTERRUPTED = 130
 WAIT_FOR_SITES_S = 600.0
+LOOK_S = 1.0
+"""For so long a ServerApp tries to get a run's lock: who looks whether it is held holds it for a moment."""
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
 class NoSuchRun(AmosError):  # noqa: N818 - said of what was asked for
-    """A run that is not at this SuperLink."""
+    """A run that is not at this SuperLink, or a file that is not in it, or no longer."""
 
 
 @dataclass(frozen=True)
@@ -102,14 +107,22 @@ def folder_of(name: str) -> Path:
 
 
 @contextmanager
-def carried_out(folder: RunFolder) -> Iterator[None]:
+def carried_out(folder: RunFolder, flower_run: int | None = None) -> Iterator[None]:
     """Hold a run's lock while its ServerApp works; the system lets go of it with the process, however that ends.
 
+    `flower_run` is the submission that the ServerApp was started for.
+
     Raises:
-        AmosError: another ServerApp holds it.
+        AmosError: another ServerApp holds it; the submission counts no longer.
     """
     with _lock_file(folder) as lock:
-        if not _locked(lock, fcntl.LOCK_EX):
+        deadline = time.monotonic() + LOOK_S
+        while not (held := _locked(lock, fcntl.LOCK_EX)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if not held:
+            if flower_run is not None:
+                with (folder.path / DECLINED).open("a", encoding="ascii") as declined:
+                    declined.write(f"{flower_run}\n")
             raise AmosError(f"run {folder.path.name}: another process of this SuperLink carries it out already")
         yield
 
@@ -154,6 +167,14 @@ def note_submission(folder: RunFolder, flower_run: int, wait_s: float) -> None:
     write_json(folder.path / "submissions.json", submissions)
 
 
+def _submissions(folder: RunFolder) -> list[dict[str, Any]]:
+    """The submissions that count: without those whose ServerApp left the run to another."""
+    file = folder.path / DECLINED
+    declined = set(file.read_text(encoding="ascii").split()) if file.is_file() else set()
+    found = _json(folder.path / "submissions.json", [])
+    return [submission for submission in found if str(submission["flower_run"]) not in declined]
+
+
 def _rounds_done(folder: RunFolder) -> int:
     return max(folder.rounds_with_checkpoints(), default=0)
 
@@ -165,7 +186,7 @@ def state_of(folder: RunFolder) -> RunState:
         AmosError: its settings cannot be read.
     """
     config = folder.config()
-    submissions = _json(folder.path / "submissions.json", [])
+    submissions = _submissions(folder)
     begun = _json(folder.path / "begun.json", {}).get("flower_run")
     submitted = submissions[-1]["flower_run"] if submissions else begun
     # The lock before the outcome: one that is written in between is then seen.
@@ -178,6 +199,9 @@ def state_of(folder: RunFolder) -> RunState:
         state = "created"
     elif submitted != begun:
         state, outcome = "waiting", None
+    elif outcome is None and folder.stop_file.requested:
+        # It died on the way to its end. A ServerApp that begins removes the request, so it is of this one's time.
+        state, outcome = "stopped", {"exit_code": INTERRUPTED, "error": "stopped by request"}
     elif outcome is None:
         state = "died"
     else:
@@ -216,20 +240,19 @@ class ServedRuns:
         """The folder of a run.
 
         Raises:
-            AmosError: there is no run of this name.
+            NoSuchRun: there is no run of this name, or it is a simulation's.
         """
-        try:
-            return open_run(self.root / run_name(name))
-        except AmosError:
-            raise NoSuchRun(
-                f"run {name}: is not at this SuperLink; 'amos-fl deploy status' lists those that are"
-            ) from None
+        with suppress(AmosError):
+            folder = open_run(self.root / run_name(name))
+            if not _is_of_another(folder.path):
+                return folder
+        raise NoSuchRun(f"run {name}: is not at this SuperLink; 'amos-fl deploy status' lists those that are")
 
     def states(self) -> list[RunState]:
         """How each run stands, the one that was changed last first; what is no run of a deployment is left out."""
         found = []
         for path in self.root.iterdir() if self.root.is_dir() else ():
-            if (path / "config.yaml").is_file() and not _is_of_another(path):
+            if _NAME.fullmatch(path.name) and (path / "config.yaml").is_file() and not _is_of_another(path):
                 try:
                     found.append(state_of(RunFolder(path)))
                 except (AmosError, OSError, KeyError, TypeError):
@@ -255,12 +278,12 @@ class ServedRuns:
         """One of those files.
 
         Raises:
-            AmosError: it is none of them.
+            NoSuchRun: it is none of them.
         """
         if name not in {file["path"] for file in self.files(folder)}:
-            raise AmosError(f"run {folder.path.name}: has no file {name}")
+            raise NoSuchRun(f"run {folder.path.name}: has no file {name}")
         return folder.path / name
 
 
-_OWN = {"lock", "stop", "begun.json", "submissions.json", "outcome.json"}
+_OWN = {"lock", "stop", DECLINED, "begun.json", "submissions.json", "outcome.json"}
 """What says how a run is carried out here, and nothing to its submitter."""

@@ -18,7 +18,7 @@ from amos_fl.files import whole_file
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, event_of
 from amos_fl_clients.allowed_apps import archive_of, sha256_of_app, shipped_app
-from amos_fl_server.connection import Connection, NoAnswer, RunsClient, control_of
+from amos_fl_server.connection import Connection, NoAnswer, NotThere, RunsClient, control_of
 from amos_fl_server.deployment import RUN_FOLDER, WAIT_S
 from amos_fl_server.served_runs import INTERRUPTED, WAIT_FOR_SITES_S, RunState
 
@@ -97,13 +97,22 @@ class SubmittedRun:
 
 
 def with_flowers_word(connection: Connection, state: RunState) -> RunState:
-    """A run's state, where only Flower knows whether anybody will still take it up, or who stopped it."""
+    """A run's state, where only Flower knows whether anybody will still take it up, or who stopped it.
+
+    Raises:
+        NoAnswer: the SuperLink does not answer now, which says nothing about the run.
+    """
     if state.state not in ("waiting", "died") or state.flower_run is None:
         return state
     status: Any = None
-    with suppress(AmosError), control_of(connection) as control:
-        known = control.ListRuns(ListRunsRequest(run_id=state.flower_run)).run_dict
-        status = known[state.flower_run].status if state.flower_run in known else None
+    try:
+        with control_of(connection) as control:
+            known = control.ListRuns(ListRunsRequest(run_id=state.flower_run)).run_dict
+            status = known[state.flower_run].status if state.flower_run in known else None
+    except NoAnswer:
+        raise
+    except AmosError:
+        pass  # Flower's way to say that it knows no such run
     if status is None:
         return replace(state, state="died")  # a SuperLink that has forgotten it was started without --database
     if status.status == "finished" and status.sub_status == "stopped":
@@ -191,8 +200,11 @@ class Following:
             if at_most_bytes is not None and file["bytes"] > at_most_bytes:
                 continue
             if not _is_same(target, file):
-                with whole_file(target) as beside:
-                    self.run.client.save(f"/runs/{self.run.name}/files/{file['path']}", beside)
+                try:
+                    with whole_file(target) as beside:
+                        self.run.client.save(f"/runs/{self.run.name}/files/{file['path']}", beside)
+                except NotThere:
+                    continue  # removed since it was listed, as checkpoints are
                 os.utime(target, ns=(file["changed_ns"], file["changed_ns"]))
         there = {file["path"] for file in listed}
         for old in (self.folder / "checkpoints").rglob("*"):
