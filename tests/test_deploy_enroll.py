@@ -1,5 +1,6 @@
 """A site's key is made at the site, its public half is registered, and a bundle holds one site's things alone."""
 
+import hashlib
 import shutil
 import stat
 import subprocess
@@ -177,6 +178,14 @@ def test_a_newer_bundle_leaves_the_hospitals_settings_and_key(root: Path, tmp_pa
     (tmp_path / "A.zip").unlink()
     unpacked(root, "A", tmp_path)
     assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_a_bundles_hash_is_printed_for_the_hospital_to_compare(
+    root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["deploy", "bundle", str(root), "B", "-o", str(tmp_path)]) == 0
+    digest = hashlib.sha256((tmp_path / "site-b.zip").read_bytes()).hexdigest()
+    assert f"SHA-256:     {digest}\n" in capfd.readouterr().out
 
 
 def test_a_bundle_is_not_written_over_another_file(root: Path, tmp_path: Path) -> None:

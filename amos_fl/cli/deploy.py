@@ -182,11 +182,15 @@ def bundle(
     from amos_fl.deploy.bundle import write_bundle
     from amos_fl.deploy.layout import DEMONSTRATION_KEY, site_folder_name
     from amos_fl.deploy.shipped import SITE_FILES, texts_of
+    from amos_fl.files import sha256_of_file
 
     out = out or Path(f"{site_folder_name(site)}.zip")
+    if out.is_dir():
+        out = out / f"{site_folder_name(site)}.zip"
     packed = write_bundle(root, site, out, beside=texts_of("amos_fl_clients", SITE_FILES))
     files = [name.partition("/")[2] for name in packed if not name.endswith("/")]
     typer.echo(f"wrote {out} for site {site}: {', '.join(files)}")
+    typer.echo(f"SHA-256:     {sha256_of_file(out)}")
     _say_authority(root / "authority/ca.crt")
     if any(name.endswith(DEMONSTRATION_KEY) for name in packed):
         typer.secho(f"It holds a private key. {DEMONSTRATION_WARNING}", err=True, fg="red")
