@@ -33,7 +33,7 @@ from amos_fl.files import write_json
 from amos_fl_clients.registration import ask_registered
 from amos_fl_server.admit import admit_sites
 from amos_fl_server.submit import write_flower_home
-from amos_fl_server.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens
+from amos_fl_server.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens, set_environment
 
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
@@ -139,6 +139,17 @@ def test_other_machines_are_answered_on_public_paths_alone(path: str, from_here:
     app = OwnProcessesOnly(Starlette(routes=[Route("/{rest:path}", lambda _: PlainTextResponse("ok"))]))
     for address, wanted in (("127.0.0.1", from_here), ("10.0.0.9", from_elsewhere), ("elsewhere", from_elsewhere)):
         assert TestClient(app, client=(address, 5)).get(f"http://superlink{path}").status_code == wanted
+
+
+def test_another_machine_cannot_say_that_it_is_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {**os.environ, "FORWARDED_ALLOW_IPS": "*"})
+    set_environment(tmp_path)
+    config = uvicorn.Config(
+        OwnProcessesOnly(Starlette(routes=[Route("/{rest:path}", lambda _: PlainTextResponse(""))]))
+    )
+    config.load()
+    other = TestClient(config.loaded_app, client=("10.0.0.9", 5), headers={"X-Forwarded-For": "127.0.0.1"})
+    assert other.get("http://superlink/v1/runtime/acquire-task").status_code == 403
 
 
 def test_the_token_for_flowers_command_is_readable_by_its_owner_alone(root: Path, tmp_path: Path) -> None:

@@ -157,6 +157,15 @@ def _says_something(record: logging.LogRecord) -> bool:
     return not (f'"GET {PREFIX}/' in record.getMessage() and record.getMessage().endswith(" 200"))
 
 
+def set_environment(runs: Path) -> None:
+    """What this process, and the ServerApps that it starts, find in the environment."""
+    os.environ[RUNS] = str(runs)
+    for name, value in FASTER.items():
+        os.environ.setdefault(name, value)
+    # With it uvicorn believes other machines what they say of their address, and one could say that it is this one.
+    os.environ.pop("FORWARDED_ALLOW_IPS", None)
+
+
 def main() -> None:
     """Run `flower-superlink` with this process's arguments, submitters and own processes told from others."""
     # As modules, because the package gives its functions under the modules' names.
@@ -169,9 +178,7 @@ def main() -> None:
     except AmosError as error:
         raise SystemExit(str(error)) from None
     runs = Path(os.environ.get(RUNS) or plugin.folder / "state/runs").resolve()
-    os.environ[RUNS] = str(runs)  # for the ServerApps, which the SuperLink starts
-    for name, value in FASTER.items():
-        os.environ.setdefault(name, value)
+    set_environment(runs)
     logging.getLogger("uvicorn.access").addFilter(_says_something)
     for module, name, ours in (
         (command, "load_control_authn_plugin", lambda: plugin),
