@@ -16,6 +16,7 @@ from made_runs import amos, constant, made_run
 
 from amos_fl.cli.main import run
 from amos_fl.cli.settings import resolve_run
+from amos_fl.cohort.label_map import matches
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
 from amos_fl.comparison.published import published_scores
@@ -182,6 +183,10 @@ def test_another_data_sets_organs_equal_those_that_its_label_map_says() -> None:
     ours = {1: "kidney", 2: "tumor"}
     assert label_map_of("kits", ours, AMOS_ORGANS)["kidney"] == ("right kidney", "left kidney")
     assert label_map_of("kits", ours, {1: "spleen"})["kidney"] == ()
+    # What grows in a kidney is a part of it, and no background beside it.
+    whole = {1: "Kidney", 2: "Tumor", 3: "Cyst"}
+    [match] = matches(label_map_of("kits", whole, AMOS_ORGANS), whole, AMOS_ORGANS, "AMOS")
+    assert (match.ours, match.theirs) == ((1, 2, 3), (2, 3))
     assert label_map_of("msd-spleen", {1: "spleen"}, AMOS_ORGANS) == {"spleen": ("spleen",)}
 
 

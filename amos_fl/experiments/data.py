@@ -123,10 +123,11 @@ def cohort_of(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
 def label_map_of(name: str, organs: Mapping[int, str], others: Mapping[int, str]) -> LabelMap:
     """Which organs of a data set's cohort equal which of a network's: by name, and as `shared/data.yaml` says."""
     known = {organ_key(organ) for organ in others.values()}
+    listed = {organ_key(organ): equals for organ, equals in data_sets()[name].label_map.items()}
     told = {
-        organ: equals
-        for organ, equals in data_sets()[name].label_map.items()
-        if organ in organs.values() and {organ_key(other) for other in equals} <= known
+        organ: listed[organ_key(organ)]
+        for organ in organs.values()
+        if organ_key(organ) in listed and {organ_key(other) for other in listed[organ_key(organ)]} <= known
     }
     return {**suggested(organs, others), **told}
 
