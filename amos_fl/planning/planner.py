@@ -19,7 +19,8 @@ ANISOTROPIC = 3.0
 """An axis is coarse where its spacing is more than so many times the others' and it has so many times fewer voxels."""
 COARSE_AXIS_SHARE = 0.1
 """Of a coarse axis not the median spacing is taken but the one below which a tenth of the cases lie."""
-START_MM = 512
+START_VOXELS = 512
+"""Of the cube with which a patch begins, along its coarsest axis."""
 SMALLEST_MAP = 4
 """Voxels along an axis that pooling leaves at least."""
 FEATURES, MOST_FEATURES = 32, 320
@@ -142,14 +143,14 @@ def memory_gb(plan: Plan, organ_count: int) -> float:
 def patch_for(spacing: np.ndarray, shape: np.ndarray, organ_count: int, gigabytes: float) -> tuple[Triple, Pooling]:
     """The largest patch, in the proportions of the median scan (`shape`, in voxels of `spacing`), that fits.
 
-    It begins as a cube of 512 mm within the median scan; the axis that covers most of the scan is shortened until the
-    measure fits. The axes are in nnU-Net's order.
+    It begins as a cube, as wide as 512 voxels of the coarsest axis, within the median scan; the axis that covers most
+    of the scan is shortened until the measure fits. The axes are in nnU-Net's order.
 
     Raises:
         AmosError: not even the smallest patch fits.
     """
     shape = np.maximum(np.round(shape).astype(int), 1)
-    cube = np.round(START_MM * spacing.max() / spacing).astype(int)
+    cube = np.round(START_VOXELS * spacing.max() / spacing).astype(int)
     patch = _triple(min(int(a), int(b)) for a, b in zip(cube, shape, strict=True))
     pooling = pooling_for(spacing, patch)
     patch = pooling.rounded_up(patch)
