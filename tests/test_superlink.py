@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -144,11 +145,11 @@ def test_other_machines_are_answered_on_public_paths_alone(path: str, from_here:
 def test_another_machine_cannot_say_that_it_is_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {**os.environ, "FORWARDED_ALLOW_IPS": "*"})
     set_environment(tmp_path)
-    config = uvicorn.Config(
-        OwnProcessesOnly(Starlette(routes=[Route("/{rest:path}", lambda _: PlainTextResponse(""))]))
-    )
+    app: Any = OwnProcessesOnly(Starlette(routes=[Route("/{rest:path}", lambda _: PlainTextResponse(""))]))
+    config = uvicorn.Config(app)
     config.load()
-    other = TestClient(config.loaded_app, client=("10.0.0.9", 5), headers={"X-Forwarded-For": "127.0.0.1"})
+    loaded: Any = config.loaded_app
+    other = TestClient(loaded, client=("10.0.0.9", 5), headers={"X-Forwarded-For": "127.0.0.1"})
     assert other.get("http://superlink/v1/runtime/acquire-task").status_code == 403
 
 
