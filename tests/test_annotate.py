@@ -412,6 +412,21 @@ def test_a_senior_reviews_what_another_person_drew(desk: Desk, capsys: pytest.Ca
     assert "ball was reviewed by clara (senior), so a junior's correction of it is not taken" in said(capsys)
 
 
+def test_a_review_in_two_sittings_without_a_change_is_two_versions_of_one_content(desk: Desk) -> None:
+    case, truth = OPEN[0], desk.truth(OPEN[0])
+    correct(desk.take("anna", case), truth, (1, 2))
+    assert desk.bring("anna", "--organs", "1,2") == 0
+    for organ in ("1", "2"):
+        review = desk.take("clara", case, role="senior")
+        assert desk.bring("clara", str(review), "--organs", organ, role="senior") == 0
+        assert desk.bring("clara", str(review), "--organs", organ, role="senior") == 0  # known by now
+    reviews = desk.imports()[1:]
+    assert [event.organs for event in reviews] == [(1,), (2,)]
+    assert len({event.sha256 for event in reviews}) == 1
+    state = state_of(desk.project).cases[case]
+    assert (state.in_hand, state.annotated("senior")) == (None, (1, 2))
+
+
 def test_a_file_as_it_was_handed_out_counts_only_where_it_is_named(
     desk: Desk, capsys: pytest.CaptureFixture[str]
 ) -> None:

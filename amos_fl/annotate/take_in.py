@@ -83,10 +83,11 @@ def _take_in(project: Project, file: Path, question: Question, named: bool, name
     if not file.name.lower().endswith(SUFFIXES):
         raise AmosError(f"{file.name}: is no NIfTI file by its name; {SAVE_AGAIN} ({' or '.join(SUFFIXES)})")
     sha256 = sha256_of_file(file)
-    for version in state.versions:
+    hand = state.in_hand
+    # Whoever has the case in hand again says something new, even where the file is that of an earlier version.
+    for version in state.versions if hand is None or hand.by != question.by else ():
         if (version.sha256, version.by, version.role) == (sha256, question.by, question.role):
             return Taken(file, "known", version, f"is version {version.version} already")
-    hand = state.in_hand
     if hand is not None and hand.by != question.by:
         raise AmosError(
             f"{name}: is with {hand.by}, so a correction by {question.by} is not taken; {hand.by} imports "
