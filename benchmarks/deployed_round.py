@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -41,29 +42,47 @@ def free_port() -> int:
         return listening.getsockname()[1]
 
 
+ROLES = {
+    "flower-superlink": "SuperLink",
+    "amos_fl_server.superlink": "SuperLink",
+    "serverapp": "ServerApp",
+    "clientapp": "messages",
+    "warm": "messages",
+    "superexec": "SuperExecs",
+    "supernode": "SuperNodes",
+}
+"""What a process is, by a word of its command."""
+
+
 class ProcessorTime(threading.Thread):
-    """Adds up the processor time of all processes in some sessions, also of those that live shortly."""
+    """Adds up the processor time of all processes in some sessions by role, also of those that live shortly."""
 
     def __init__(self, sessions: list[int]) -> None:
         super().__init__(daemon=True)
-        self.sessions, self.samples, self.ended = sessions, [], threading.Event()
-        self._seen: dict[int, float] = {}
+        self.sessions, self.ended = sessions, threading.Event()
+        self.samples: list[tuple[float, Counter[str]]] = []
+        self._seen: dict[int, tuple[str, float]] = {}
 
     def run(self) -> None:
         while not self.ended.wait(0.25):
             for stat in Path("/proc").glob("[0-9]*/stat"):
                 try:
                     values = stat.read_text().rpartition(")")[2].split()
+                    command = stat.with_name("cmdline").read_text()
                 except OSError:
                     continue
                 if int(values[3]) in self.sessions:
                     ticks = int(values[11]) + int(values[12])
-                    self._seen[int(stat.parent.name)] = ticks / os.sysconf("SC_CLK_TCK")
-            self.samples.append((time.time(), sum(self._seen.values())))
+                    role = next((role for word, role in ROLES.items() if word in command), "others")
+                    self._seen[int(stat.parent.name)] = role, ticks / os.sysconf("SC_CLK_TCK")
+            total: Counter[str] = Counter()
+            for role, seconds in self._seen.values():
+                total[role] += seconds
+            self.samples.append((time.time(), total))
 
-    def between(self, begin: float, end: float) -> float:
+    def between(self, begin: float, end: float) -> dict[str, float]:
         inside = [seconds for when, seconds in self.samples if begin <= when <= end]
-        return inside[-1] - inside[0]
+        return {role: inside[-1][role] - inside[0][role] for role in inside[-1]}
 
 
 def make_cohort(folder: Path) -> Any:
@@ -213,10 +232,13 @@ def report(model: str, kind: str, lines: list[str], used: ProcessorTime) -> None
     rounds = [number for number in scored if number > 1]
     training = statistics.median(trained[n] - began[n] for n in rounds)
     scoring = statistics.median(scored[n] - trained[n] for n in rounds)
-    processor = used.between(scored[1], scored[max(scored)]) / len(rounds)
+    seconds = used.between(scored[1], scored[max(scored)])
+    by_role = {role: total / len(rounds) for role, total in seconds.items()}
     print(
         f"{model:6} {kind:7} {training + scoring:7.1f} s a round ({training:.1f} training, {scoring:.1f} scoring), "
-        f"{processor:.1f} s of processors; rounds: {', '.join(f'{scored[n] - began[n]:.1f}' for n in sorted(scored))}",
+        f"{sum(by_role.values()):.1f} s of processors "
+        f"({', '.join(f'{role} {share:.1f}' for role, share in sorted(by_role.items()))}); "
+        f"rounds: {', '.join(f'{scored[n] - began[n]:.1f}' for n in sorted(scored))}",
         flush=True,
     )
 

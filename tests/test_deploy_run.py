@@ -159,6 +159,23 @@ def test_ctrl_c_stops_a_run_which_a_resumption_takes_to_the_same_weights(
 
 
 @pytest.mark.slow
+def test_a_run_that_begins_with_another_ones_weights_ends_with_those_of_the_simulation(
+    deployed: tuple[SecureDeployment, Cohort], tmp_path: Path, store: Path
+) -> None:
+    running, cohort = deployed
+    parent = federate(tmp_path / "parent", cohort, store, **merge(recipe(), {"rounds": 1, "seed": 5}))
+    config = settings(tmp_path, rounds=1, seed=1)
+    done = running.deploy("run", "--config", str(config), "--init", str(parent.path), "--out", str(tmp_path / "begun"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "begins with the weights of parent: " in " ".join(done.stdout.split())
+    begun = RunFolder(tmp_path / "begun")
+    start = str(parent.path / "model/weights.safetensors")
+    assert hashes(begun) == simulated(tmp_path, cohort, store, rounds=1, seed=1, start_from=start)
+    assert hashes(begun) != hashes(parent)
+    assert begun.config().start_from == tmp_path.resolve() / "begun/start/parent/model/weights.safetensors"
+
+
+@pytest.mark.slow
 def test_the_exit_code_is_the_runs_own(deployed: tuple[SecureDeployment, Cohort], tmp_path: Path) -> None:
     running, _ = deployed
     settings_file = site_folder(running.root, "A") / "settings.yaml"

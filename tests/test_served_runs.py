@@ -1,6 +1,7 @@
 """Runs beside a SuperLink: how they stand, who carries them out, and what their submitter gets over the network."""
 
 import fcntl
+import hashlib
 import shutil
 import signal
 import subprocess
@@ -8,7 +9,9 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from federations import tiny_config
 from starlette.applications import Starlette
@@ -17,10 +20,13 @@ from starlette.testclient import TestClient
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
+from amos_fl.networks.registry import build_network
 from amos_fl.runs.events import Said, line_of
-from amos_fl.runs.folder import create_run
+from amos_fl.runs.folder import RunFolder, create_run
+from amos_fl.runs.start import begin, start_weights
+from amos_fl.runs.weights import arrays_of, hash_of, save_arrays
 from amos_fl_server.connection import Connection, RunsClient
-from amos_fl_server.runs_api import NewRun, RunsApi, _make
+from amos_fl_server.runs_api import MOST_WORDS_BYTES, NewRun, RunsApi, _make
 from amos_fl_server.served_runs import (
     ServedRuns,
     carried_out,
@@ -202,21 +208,77 @@ def test_a_submitter_gets_the_files_of_a_run_and_no_others(client: TestClient, t
         assert client.get(f"/amos-fl/runs/one/files/{name}").status_code >= 400
 
 
-class Pruning(RunsClient):
-    """A client of a SuperLink that removes a checkpoint as soon as it has listed it."""
+class Near(RunsClient):
+    """A client of a SuperLink in this process."""
 
     def __init__(self, client: TestClient, runs: Path) -> None:
         self.connection = Connection("here", runs, "right", runs)
         self._client = client
         self._runs = runs
 
-    def get(self, path: str, **query: str | int) -> object:
-        answer = super().get(f"/amos-fl{path}", **query)
-        shutil.rmtree(self._runs / "one/checkpoints", ignore_errors=True)
-        return answer
+    def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+        return super()._ask(method, f"/amos-fl{path}", **more)
 
     def save(self, path: str, target: Path) -> None:
         super().save(f"/amos-fl{path}", target)
+
+
+class Pruning(Near):
+    """... that removes a checkpoint as soon as it has listed it."""
+
+    def get(self, path: str, **query: str | int) -> object:
+        answer = super().get(path, **query)
+        shutil.rmtree(self._runs / "one/checkpoints", ignore_errors=True)
+        return answer
+
+
+def test_a_run_begins_with_the_weights_that_its_submitter_sent_along(client: TestClient, tmp_path: Path) -> None:
+    model, other = tmp_path / "parent/model", {1: "box", 2: "cone"}
+    network = build_network("small", tiny_config().plan, 2, seed=7)
+    save_arrays(arrays_of(network), model / "weights.safetensors")
+    about = {"model": "small", "plan": tiny_config().plan.model_dump(mode="json"), "organs": other}
+    write_json(model / "network.json", about)
+    asked = tiny_config(start_from=str(model / "weights.safetensors"))
+    near = Near(client, tmp_path / "runs")
+    SubmittedRun(near.connection, near, "one").make(asked, ORGANS)
+    expected, told = start_weights(asked, ORGANS)
+    shutil.rmtree(tmp_path / "parent")
+    for place in ("runs/one", "elsewhere"):  # what is fetched is whole, wherever it lies
+        if not (tmp_path / place).exists():
+            (tmp_path / "runs/one").rename(tmp_path / place)
+        folder = RunFolder(tmp_path / place)
+        begun, report = begin(folder, folder.config(), ORGANS)
+        assert hash_of(arrays_of(begun)) == hash_of(arrays_of(expected))
+        assert report == told
+        assert report is not None
+        assert report.kept == ("box",)
+    folder.write_config(folder.config())
+    assert "start_from: start/parent/model/weights.safetensors" in (tmp_path / "elsewhere/config.yaml").read_text()
+    assert not list((tmp_path / "runs/.starts").iterdir())
+
+
+def test_weights_that_came_to_harm_or_never_came_make_no_run(client: TestClient, tmp_path: Path) -> None:
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    answer = client.put(f"/amos-fl/starts/{sha256}", content=b"wrights")
+    assert (answer.status_code, answer.json()["error"][:35]) == (400, "the weights have changed on their w")
+    assert client.put("/amos-fl/starts/short", content=b"weights").status_code == 400
+    put = client.put(f"/amos-fl/starts/{sha256}", content=b"weights", headers={"Authorization": "Bearer wrong"})
+    assert put.status_code == 401
+    body = {"config": tiny_config().model_dump(mode="json"), "organs": ORGANS}
+    for start, word in (
+        ({"sha256": sha256, "name": "parent", "network": None}, "are not at the SuperLink"),
+        ({"sha256": sha256, "name": "../parent", "network": None}, "does not know these settings (start.name"),
+    ):
+        answer = client.post("/amos-fl/runs/one", json={**body, "start": start})
+        assert answer.status_code == 400
+        assert word in answer.json()["error"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [".starts"]
+    assert not list((tmp_path / "runs/.starts").iterdir())
+
+
+def test_a_text_without_end_is_not_read_to_its_end(client: TestClient) -> None:
+    answer = client.post("/amos-fl/runs/one", content=b" " * (MOST_WORDS_BYTES + 1))
+    assert (answer.status_code, answer.json()["error"]) == (400, "a request may bring 4 MB of text at most")
 
 
 def test_a_checkpoint_that_is_removed_while_it_is_fetched_does_not_end_the_following(

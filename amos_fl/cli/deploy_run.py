@@ -13,6 +13,7 @@ import typer
 from amos_fl.cli.options import (
     ConfigOption,
     HoldOutOption,
+    InitOption,
     LocalStepsOption,
     MinSitesOption,
     ModelOption,
@@ -27,7 +28,16 @@ from amos_fl.cli.options import (
     StrategyOption,
     WeightingOption,
 )
-from amos_fl.cli.settings import layers_of, names, next_out, recipe_for, refuse_settings
+from amos_fl.cli.settings import (
+    as_trained,
+    begun_at,
+    layers_of,
+    names,
+    next_out,
+    origin_in,
+    recipe_for,
+    refuse_settings,
+)
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 
@@ -71,6 +81,7 @@ def run(
     optimizer_state: OptimizerStateOption = None,
     min_sites: MinSitesOption = None,
     site_timeout: SiteTimeoutOption = None,
+    init: InitOption = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for all sites before the first round.")] = 600.0,
     detach: Annotated[bool, typer.Option("--detach", help="Submit, and leave the run to the SuperLink.")] = False,
     resume: Annotated[
@@ -97,6 +108,7 @@ def run(
         "optimizer_state": optimizer_state,
         "min_sites": min_sites,
         "site_timeout_s": site_timeout,
+        "start_from": str(init.resolve()) if init else None,
     }
     layers = layers_of(config, flags, assignments)
     if resume is not None:
@@ -107,7 +119,11 @@ def run(
 
     place = deployment_folder(root)
     deployment = read_deployment(place)
-    settings = deployed_settings(layers, deployment)
+    settings, organs = deployed_settings(layers, deployment), organs_of(place)
+    if settings.start_from is not None:
+        from amos_fl.runs.start import check_start
+
+        check_start(settings, organs)
     if dry_run:
         import yaml
 
@@ -116,7 +132,7 @@ def run(
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AmosError(f"{out}: is there already; choose another --out, or continue it with --resume {out}")
     with _runs(place, host) as client:
-        submitted, folder = _make(client, settings, organs_of(place), out)
+        submitted, folder = _make(client, settings, organs, out)
         from amos_fl.files import write_json
 
         write_json(folder / MARK, {"run": submitted.name, "deployment": str(place.resolve()), "host": host})
@@ -144,22 +160,21 @@ def deployed_settings(layers: list[tuple[str, dict[str, Any]]], deployment: "Dep
     """The settings of a run over the sites of a deployment; where and on what a site computes is the site's own.
 
     Raises:
-        AmosError: a wrong setting, or a site that the deployment does not have.
+        AmosError: a wrong setting, a site that the deployment does not have, or weights to begin with that do not fit.
     """
     from amos_fl.runs.config import merge, resolve
     from amos_fl.runs.recipes import DEMONSTRATION
     from amos_fl_server.strategies import make_strategy
 
-    _, recipe = recipe_for(layers)
+    origin = origin_in(layers)
+    _, recipe = recipe_for(layers, origin.model if origin else None)
     if deployment.phantom:
         recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
-    settings = resolve([recipe, *layers])
+    settings = begun_at(origin, resolve([as_trained(recipe, origin), *layers]))
     make_strategy(settings.strategy, settings.strategy_options)
     expected = settings.sites if settings.sites is not None else deployment.sites
     if unknown := [site for site in (*expected, *settings.hold_out) if site not in deployment.sites]:
         raise AmosError(f"site {unknown[0]}: is not in this deployment, which has {', '.join(deployment.sites)}")
-    if settings.start_from is not None:
-        raise AmosError("start_from: a deployed run begins with fresh weights; leave it out")
     engine = settings.engine.model_copy(update={"name": "deployment"})
     return settings.model_copy(update={"sites": tuple(expected), "cohort": None, "engine": engine, "device": "auto"})
 

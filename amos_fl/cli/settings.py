@@ -77,7 +77,7 @@ def resolve_run(layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunConfig, Co
     """Settings and cohort, with what nobody said filled in from the recipe of the model."""
     from amos_fl_server.strategies import make_strategy
 
-    origin = _origin(layers)
+    origin = origin_in(layers)
     model, recipe = recipe_for(layers, origin.model if origin else None)
     asked = resolve([recipe, *layers])
     make_strategy(asked.strategy, asked.strategy_options)
@@ -88,16 +88,7 @@ def resolve_run(layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunConfig, Co
         everyone = read_cohort(asked.cohort)
         if model != "small" and all(case.modality == "MR" for case in everyone.cases):
             recipe = (recipe[0], {**recipe[1], "plan": "amos-mr"})
-    if origin is not None and origin.model == model and origin.plan is not None:
-        recipe = (recipe[0], {**recipe[1], "plan": origin.plan.model_dump()})
-        if origin.norm_statistics == "group":  # other layers, where the two others differ in what becomes of them
-            recipe = (recipe[0], {**recipe[1], "norm_statistics": "group"})
-    settings = with_device(resolve([recipe, *layers]))
-    if origin is not None:
-        from amos_fl.runs.origin import start_of
-
-        settings = settings.model_copy(update={"start_from": origin.file.resolve()})
-        start_of(settings)
+    settings = with_device(begun_at(origin, resolve([as_trained(recipe, origin), *layers])))
     return settings, taking_part(everyone, settings)
 
 
@@ -117,12 +108,40 @@ def with_plan_made(config: RunConfig, cohort: Cohort, store: Path) -> RunConfig:
     return config.model_copy(update={"plan": plan_from(found, len(cohort.organs), config.planning, name=AUTO)})
 
 
-def _origin(layers: list[tuple[str, dict[str, Any]]]) -> "Origin | None":
-    """The run or file to begin with, whose model and plan count where no layer says otherwise."""
+def origin_in(layers: list[tuple[str, dict[str, Any]]]) -> "Origin | None":
+    """The run or file to begin with, whose model and plan count where no layer says otherwise.
+
+    Raises:
+        AmosError: there are no such weights.
+    """
     from amos_fl.runs.origin import origin_of, weights_file
 
     asked = next((layer["start_from"] for _, layer in reversed(layers) if "start_from" in layer), None)
     return None if asked is None else origin_of(weights_file(Path(str(asked))))
+
+
+def as_trained(recipe: tuple[str, dict[str, Any]], origin: "Origin | None") -> tuple[str, dict[str, Any]]:
+    """A recipe with the plan and the kind of normalisation of the network to begin with, where it is of that model."""
+    if origin is None or origin.model != recipe[1]["model"] or origin.plan is None:
+        return recipe
+    # The two others but "group" are the same layers, and differ in what becomes of them.
+    norm = {"norm_statistics": "group"} if origin.norm_statistics == "group" else {}
+    return recipe[0], {**recipe[1], "plan": origin.plan.model_dump(), **norm}
+
+
+def begun_at(origin: "Origin | None", settings: RunConfig) -> RunConfig:
+    """The settings with the file to begin with.
+
+    Raises:
+        AmosError: its weights are of another network.
+    """
+    if origin is None:
+        return settings
+    from amos_fl.runs.origin import start_of
+
+    settings = settings.model_copy(update={"start_from": origin.file.resolve()})
+    start_of(settings)
+    return settings
 
 
 def phantom() -> Cohort:

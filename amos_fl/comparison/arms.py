@@ -118,6 +118,8 @@ def _begun_from(record: RunRecord) -> str:
     start = record.config.start_from
     if start is None:
         return ""
+    if Origin(start).was_brought:
+        return Origin(start).name
     for folder in start.parents:
         if (folder / "config.yaml").is_file():
             settings = open_run(folder).config().science()

@@ -5,6 +5,7 @@ cohort.csv            the cases that took part         ledger.jsonl    one line 
 checkpoints/round_N/  weights, the strategy's memory   evaluations/    scores of a round, sums and counts
 sites/SITE/           what a site is given and keeps   model/          the chosen weights and their card
 start.json            what it took over from another run, where it began with one's weights
+start/                those weights, where the run's submitter sent them to a SuperLink
 scores.csv            test scores per case and organ   summary.md      the run on one page
 fingerprint.json      what the plan was made of, where the run made it itself
 """
@@ -101,10 +102,16 @@ class RunFolder:
         return (self.path / "summary.md").is_file() and (self.path / "model" / "weights.safetensors").is_file()
 
     def config(self) -> RunConfig:
-        return resolve([(str(self.path / "config.yaml"), read_yaml(self.path / "config.yaml"))])
+        config = resolve([(str(self.path / "config.yaml"), read_yaml(self.path / "config.yaml"))])
+        if config.start_from is not None:  # relative where the weights were brought along, and move with the folder
+            config = config.model_copy(update={"start_from": self.path.resolve() / config.start_from})
+        return config
 
     def write_config(self, config: RunConfig) -> None:
-        write_text(self.path / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        written = config.model_dump(mode="json")
+        if config.start_from is not None and config.start_from.is_relative_to(self.path.resolve()):
+            written["start_from"] = str(config.start_from.relative_to(self.path.resolve()))
+        write_text(self.path / "config.yaml", yaml.safe_dump(written, sort_keys=False))
 
     def cohort(self) -> Cohort:
         return read_cohort(self.path / "cohort.csv")
@@ -195,8 +202,10 @@ def organs_of(run: RunFolder) -> dict[int, str]:
     return read_organs(beside) if beside.is_file() else dict(AMOS_ORGANS)
 
 
-def create_run(path: Path, config: RunConfig, cohort: Cohort) -> RunFolder:
+def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str | None = None) -> RunFolder:
     """Make a new run folder with its settings, cohort and versions.
+
+    `start_sha256` is of the weights to begin with, where they are known to fit; else `config.start_from` is looked at.
 
     Raises:
         AmosError: the folder holds a run already, or other files.
@@ -205,8 +214,8 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort) -> RunFolder:
         raise AmosError(f"{path}: holds a run already; continue it with --resume {path}, or choose another --out")
     if path.is_dir() and any(path.iterdir()):
         raise AmosError(f"{path}: is not empty; choose another --out")
-    start = None
-    if config.start_from is not None:
+    start = start_sha256
+    if start is None and config.start_from is not None:
         from amos_fl.runs.start import check_start  # needs torch, which nothing else here does
 
         start = check_start(config, cohort.organs)

@@ -7,6 +7,7 @@ weights by itself does not.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,6 +19,8 @@ from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.plan import Plan
 
 WEIGHTS, NETWORK = "weights.safetensors", "network.json"
+BROUGHT = "start"
+"""In a deployed run's folder: the weights that it begins with, which its submitter brought along."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,22 @@ class Origin:
         """The run's name, or the file's."""
         folder = self.file.parent
         return folder.parent.name if folder.name == "model" else f"{folder.name}/{self.file.name}"
+
+    @property
+    def was_brought(self) -> bool:
+        """Whether the file lies in the folder of the run that begins with it, whose submitter sent it."""
+        return self.file.parts[-4:-3] == (BROUGHT,)
+
+    def about(self) -> dict[str, Any] | None:
+        """The content of a `network.json` beside the file, from which `origin_of` reads the same; None if unknown."""
+        if self.model is None or self.plan is None or self.organs is None:
+            return None
+        return {
+            "model": self.model,
+            "plan": self.plan.model_dump(mode="json"),
+            "organs": {str(label): name for label, name in self.organs.items()},
+            "norm_statistics": self.norm_statistics,
+        }
 
     def is_like(self, config: RunConfig, organs: dict[int, str]) -> bool:
         """Whether its network is known to be the one of a run, down to the order of its organs."""

@@ -149,6 +149,11 @@ class RunsClient:
         """What is answered to a JSON text."""
         return self._ask("POST", path, content=content, headers={"Content-Type": "application/json"}).json()
 
+    def send(self, path: str, source: Path) -> None:
+        """Hand in a file, piece by piece."""
+        with source.open("rb") as file:
+            self._ask("PUT", path, content=file)
+
     def save(self, path: str, target: Path) -> None:
         """Write the bytes at a path into a file, piece by piece."""
         with _in_words(self.connection), self._client.stream("GET", path) as response:

@@ -4,8 +4,12 @@ Flower takes a run in and streams its log, and no more. The settings of a run, w
 it leaves go this way, under `/amos-fl/`, with the same submitter's token.
 """
 
+import hashlib
+import os
 import re
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from logging import INFO
 from pathlib import Path
@@ -23,25 +27,43 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from amos_fl.deploy.layout import versions
 from amos_fl.errors import AmosError
-from amos_fl.files import whole_folder
+from amos_fl.files import whole_file, whole_folder, write_json
 from amos_fl.runs.config import RunConfig
+from amos_fl.runs.origin import BROUGHT, NETWORK, WEIGHTS
 from amos_fl_server.served_runs import NoSuchRun, ServedRuns, note_submission, prepare_run, run_name, state_of
 
 PREFIX = "/amos-fl"
 MOST_EVENT_BYTES = 1_000_000
+MOST_WORDS_BYTES = 4_000_000
+"""The longest JSON text that a request may bring."""
+MOST_WEIGHTS_BYTES = 8 << 30
+STARTS = ".starts"
+"""Beside the runs: weights that a submitter has sent, until the run that begins with them is made."""
+START_KEPT_S = 86400.0
 _making = Lock()
 """Of two requests for one name, the second is told that it is taken."""
 
 Submitter = Callable[[str], str | None]
 
 
+class Start(BaseModel):
+    """The weights that a run begins with: their hash, the name of the run they are from, and their `network.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    name: str = Field(pattern="^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$")
+    network: dict[str, Any] | None
+
+
 class NewRun(BaseModel):
-    """What makes a run: its settings and the organs that it is to learn, by label."""
+    """What makes a run: its settings, the organs that it is to learn, by label, and weights that were sent before."""
 
     model_config = ConfigDict(extra="forbid")
 
     config: RunConfig
     organs: dict[int, str]
+    start: Start | None = None
 
 
 class Submission(BaseModel):
@@ -84,8 +106,12 @@ def _app(runs: ServedRuns) -> Starlette:
     def listed(request: Request) -> Response:
         return JSONResponse([asdict(state) for state in runs.states()])
 
+    async def brought(request: Request) -> Response:
+        await _bring(runs, request.path_params["sha256"], request)
+        return JSONResponse({}, status_code=201)
+
     async def made(request: Request) -> Response:
-        return await run_in_threadpool(_make, runs, request.path_params["name"], await request.body())
+        return await run_in_threadpool(_make, runs, request.path_params["name"], await _words(request))
 
     def state(request: Request) -> Response:
         return JSONResponse(asdict(state_of(runs.folder(request.path_params["name"]))))
@@ -93,7 +119,7 @@ def _app(runs: ServedRuns) -> Starlette:
     async def submitted(request: Request) -> Response:
         folder = runs.folder(request.path_params["name"])
         try:
-            about = Submission.model_validate_json(await request.body())
+            about = Submission.model_validate_json(await _words(request))
         except ValidationError:
             return _said("a submission is a number of Flower's and the seconds to wait; run the same version", 400)
         note_submission(folder, about.flower_run, about.wait_s)
@@ -128,6 +154,7 @@ def _app(runs: ServedRuns) -> Starlette:
     return Starlette(
         routes=[
             Route(f"{PREFIX}/about", about),
+            Route(f"{PREFIX}/starts/{{sha256}}", brought, methods=["PUT"]),
             Route(f"{PREFIX}/runs", listed),
             Route(run, state, methods=["GET"]),
             Route(run, made, methods=["POST"]),
@@ -141,6 +168,54 @@ def _app(runs: ServedRuns) -> Starlette:
     )
 
 
+async def _words(request: Request) -> bytes:
+    """The text of a request, if it is not too long.
+
+    Raises:
+        AmosError: it is.
+    """
+    text = b""
+    async for part in request.stream():
+        text += part
+        if len(text) > MOST_WORDS_BYTES:
+            raise AmosError(f"a request may bring {MOST_WORDS_BYTES // 1_000_000} MB of text at most")
+    return text
+
+
+async def _bring(runs: ServedRuns, sha256: str, request: Request) -> None:
+    """Keep the weights that a request brings, for a run that is made in a moment.
+
+    Raises:
+        AmosError: they are not those of that hash, or there is no room for them.
+    """
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise AmosError("weights are sent under their SHA-256")
+    starts = runs.root / STARTS
+    starts.mkdir(parents=True, exist_ok=True)
+    _forget_old(starts)
+    found, size = hashlib.sha256(), 0
+    try:
+        with whole_file(starts / sha256) as beside, beside.open("wb") as file:
+            async for part in request.stream():
+                size += len(part)
+                if size > MOST_WEIGHTS_BYTES:
+                    raise AmosError(f"weights of more than {MOST_WEIGHTS_BYTES >> 30} GiB are not taken")
+                found.update(part)
+                await run_in_threadpool(file.write, part)
+            if found.hexdigest() != sha256:
+                raise AmosError("the weights have changed on their way; submit the run again")
+    except OSError as error:
+        raise AmosError(f"the SuperLink cannot keep the weights ({error.strerror}); make room on its disk") from None
+
+
+def _forget_old(starts: Path) -> None:
+    """Remove weights whose submitter made no run of them."""
+    for path in starts.iterdir():
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > START_KEPT_S:
+                path.unlink()
+
+
 def _make(runs: ServedRuns, name: str, body: bytes) -> Response:
     """Make a new run's folder; it is there with all its files, or not at all."""
     path = runs.root / run_name(name)
@@ -151,10 +226,31 @@ def _make(runs: ServedRuns, name: str, body: bytes) -> Response:
         where = ".".join(map(str, first["loc"]))
         return _said(f"the SuperLink does not know these settings ({where}: {first['msg']}); run the same version", 400)
     if new.config.start_from is not None:
-        raise AmosError("start_from: a deployed run begins with fresh weights; leave it out")
+        raise AmosError("start_from: weights are sent along with a run, not named by a path; run the same version")
     with _making:
         if path.exists():
             return _said(f"run {name}: the SuperLink has a run of this name already; choose another --out", 409)
         with whole_folder(path) as beside:
-            prepare_run(beside, new.config, new.organs)
+            if new.start is None:
+                prepare_run(beside, new.config, new.organs)
+            else:
+                file = beside.resolve() / BROUGHT / new.start.name / "model" / WEIGHTS
+                config = new.config.model_copy(update={"start_from": file})
+                prepare_run(beside, config, new.organs, new.start.sha256)
+                _take(runs.root / STARTS, new.start, file)
     return JSONResponse({}, status_code=201)
+
+
+def _take(starts: Path, start: Start, file: Path) -> None:
+    """Move weights that were sent into a run's folder, with what is known of their network.
+
+    Raises:
+        AmosError: they were not sent, or too long ago.
+    """
+    file.parent.mkdir(parents=True)
+    try:
+        os.replace(starts / start.sha256, file)
+    except FileNotFoundError:
+        raise AmosError("the weights to begin with are not at the SuperLink; submit the run again") from None
+    if start.network is not None:
+        write_json(file.with_name(NETWORK), start.network)

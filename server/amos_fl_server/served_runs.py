@@ -77,13 +77,15 @@ def run_name(name: str) -> str:
     return name
 
 
-def prepare_run(path: Path, config: RunConfig, organs: Mapping[int, str]) -> RunFolder:
+def prepare_run(path: Path, config: RunConfig, organs: Mapping[int, str], start_sha256: str | None = None) -> RunFolder:
     """The folder of a run whose sites are elsewhere: with settings and organs, and as yet without any case.
+
+    `start_sha256` is of the weights in `config.start_from`, which its submitter has found to fit.
 
     Raises:
         AmosError: the folder holds a run already, or other files.
     """
-    folder = create_run(path, config, Cohort((), dict(organs)))
+    folder = create_run(path, config, Cohort((), dict(organs)), start_sha256)
     # Sites keep their state by the run's id. Two runs of the same settings may be under way at once, and one may be
     # made anew under the name of another that was removed.
     about = json.loads((path / "versions.json").read_text())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,9 +15,10 @@ from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequ
 from flwr.supercore.fab import Fab
 
 from amos_fl.errors import AmosError
-from amos_fl.files import whole_file
+from amos_fl.files import sha256_of_file, whole_file
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, event_of
+from amos_fl.runs.origin import origin_of
 from amos_fl_clients.allowed_apps import archive_of, sha256_of_app, shipped_app
 from amos_fl_server.connection import Connection, NoAnswer, NotThere, RunsClient, control_of
 from amos_fl_server.deployment import RUN_FOLDER, WAIT_S
@@ -38,12 +40,20 @@ class SubmittedRun:
     name: str
 
     def make(self, config: RunConfig, organs: dict[int, str]) -> None:
-        """Have its folder made.
+        """Have its folder made; the weights in `config.start_from`, which fit the run, are sent along.
 
         Raises:
             AmosError: there is one already, or the SuperLink's version does not know the settings.
         """
-        body = {"config": config.model_dump(mode="json"), "organs": organs}
+        body: dict[str, Any] = {"config": config.model_dump(mode="json") | {"start_from": None}, "organs": organs}
+        if config.start_from is not None:
+            origin = origin_of(config.start_from)
+            body["start"] = {
+                "sha256": sha256_of_file(origin.file),
+                "name": re.sub("[^A-Za-z0-9._-]", "_", origin.name).lstrip(".")[:100] or "weights",
+                "network": origin.about(),
+            }
+            self.client.send(f"/starts/{body['start']['sha256']}", origin.file)
         self.client.post(f"/runs/{self.name}", json.dumps(body))
 
     def submit(self, wait_s: float = WAIT_FOR_SITES_S) -> int:
