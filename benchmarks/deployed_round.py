@@ -21,7 +21,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -55,34 +54,35 @@ ROLES = {
 
 
 class ProcessorTime(threading.Thread):
-    """Adds up the processor time of all processes in some sessions by role, also of those that live shortly."""
+    """Adds up the processor time of some processes and their descendants by role, also of those that live shortly."""
 
-    def __init__(self, sessions: list[int]) -> None:
+    def __init__(self, started: list[int]) -> None:
         super().__init__(daemon=True)
-        self.sessions, self.ended = sessions, threading.Event()
-        self.samples: list[tuple[float, Counter[str]]] = []
-        self._seen: dict[int, tuple[str, float]] = {}
+        self.started, self.ended = started, threading.Event()
+        self.samples: list[tuple[float, dict[str, float]]] = []
+        self._ours: dict[int, tuple[str, float]] = {}
 
     def run(self) -> None:
         while not self.ended.wait(0.25):
-            for stat in Path("/proc").glob("[0-9]*/stat"):
+            for stat in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda path: int(path.parent.name)):
                 try:
                     values = stat.read_text().rpartition(")")[2].split()
                     command = stat.with_name("cmdline").read_text()
                 except OSError:
                     continue
-                if int(values[3]) in self.sessions:
-                    ticks = int(values[11]) + int(values[12])
+                pid, parent = int(stat.parent.name), int(values[1])
+                if pid in self.started or parent in self._ours or pid in self._ours:
                     role = next((role for word, role in ROLES.items() if word in command), "others")
-                    self._seen[int(stat.parent.name)] = role, ticks / os.sysconf("SC_CLK_TCK")
-            total: Counter[str] = Counter()
-            for role, seconds in self._seen.values():
-                total[role] += seconds
+                    ticks = int(values[11]) + int(values[12])
+                    self._ours[pid] = role, ticks / os.sysconf("SC_CLK_TCK")
+            total = dict.fromkeys(ROLES.values(), 0.0)
+            for role, seconds in self._ours.values():
+                total[role] = total.get(role, 0.0) + seconds
             self.samples.append((time.time(), total))
 
     def between(self, begin: float, end: float) -> dict[str, float]:
         inside = [seconds for when, seconds in self.samples if begin <= when <= end]
-        return {role: inside[-1][role] - inside[0][role] for role in inside[-1]}
+        return {role: total - inside[0].get(role, 0.0) for role, total in inside[-1].items()}
 
 
 def make_cohort(folder: Path) -> Any:
@@ -143,10 +143,10 @@ def measure(model: str, kind: str) -> None:
             processes.append(
                 subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **own}, start_new_session=True)
             )
-            sessions.append(processes[-1].pid)
+            started.append(processes[-1].pid)
 
-    sessions: list[int] = []
-    used = ProcessorTime(sessions)
+    started: list[int] = []
+    used = ProcessorTime(started)
     used.start()
     with tempfile.TemporaryDirectory() as temporary:
         root, port = Path(temporary), free_port()

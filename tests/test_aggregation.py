@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amos_fl.errors import AmosError
-from amos_fl_clients.messages import ARRAYS, METRICS, WEIGHT, BadUpdate, record_of, view_of, views_of
+from amos_fl_clients.messages import ARRAYS, METRICS, WEIGHT
+from amos_fl_clients.records import BadUpdate, record_of, view_of, views_of
 from amos_fl_server.aggregate import WeightedMean, checked_update, form_of, in_order
 from amos_fl_server.engines.inline import InlineGrid
 from amos_fl_server.strategies import make_strategy

@@ -19,7 +19,8 @@ from amos_fl.runs.weights import arrays_of, hash_of
 from amos_fl.training.loop import train
 from amos_fl.volumes.prepare import prepare_cases
 from amos_fl_clients.app import make_client_app
-from amos_fl_clients.messages import ARRAYS, record_of, views_of
+from amos_fl_clients.messages import ARRAYS
+from amos_fl_clients.records import record_of, views_of
 from amos_fl_server.engines.base import SimulatedSites
 from amos_fl_server.engines.inline import InlineEngine, InlineGrid
 from amos_fl_server.rounds import Federation

@@ -21,8 +21,9 @@ from amos_fl.runs.events import Event, Listener, SiteWork, silent
 from amos_fl.runs.folder import RunFolder, create_run
 from amos_fl_clients.app import make_client_app
 from amos_fl_clients.failures import ReplyWithheld, SiteFailure
-from amos_fl_clients.messages import ARRAYS, json_of, record_of, views_of
+from amos_fl_clients.messages import ARRAYS, json_of
 from amos_fl_clients.policy import Refusal, pause, pseudonym_key, resume, shared_name
+from amos_fl_clients.records import record_of, views_of
 from amos_fl_clients.replies import check_reply, names_and_forms
 from amos_fl_clients.settings import read_settings
 from amos_fl_server.engines.base import SimulatedSites

@@ -39,13 +39,12 @@ from amos_fl_clients.messages import (
     Description,
     Task,
     agreed_weight,
-    record_of,
     reply_with,
     task_of,
     value_of,
-    views_of,
 )
 from amos_fl_clients.policy import check_not_paused, shared_name
+from amos_fl_clients.records import is_packed, packed, record_of, views_of
 from amos_fl_clients.replies import ArrayForm, names_and_forms
 from amos_fl_clients.settings import SiteSettings
 from amos_fl_clients.state import load_momentum, load_statistics, save_momentum, save_statistics
@@ -200,7 +199,7 @@ def make_client_app(
         return reply_with(
             message,
             settings.site,
-            arrays=record_of(given_up_by(network)),
+            arrays=(packed if is_packed(message.content.array_records[ARRAYS]) else record_of)(given_up_by(network)),
             metrics={
                 WEIGHT: agreed_weight(task, len(cases), steps),
                 "cases": len(cases),

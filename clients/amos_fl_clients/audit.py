@@ -17,6 +17,7 @@ from pathlib import Path
 from flwr.app import Message
 
 from amos_fl.errors import AmosError
+from amos_fl_clients.records import views_of
 
 AUDIT_LOG = "audit.log"
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:+-]+")
@@ -70,7 +71,7 @@ def what_is_sent(reply: Message) -> dict[str, object]:
     return {
         "answer": "sent",
         "records": ",".join(sorted(records)),
-        "arrays": len(arrays),
+        "arrays": sum(len(views_of(record)) for record in records.array_records.values()),
         "bytes": sum(len(array.data) for array in arrays) + rest,
     }
 

@@ -1,16 +1,14 @@
-"""What server and sites say to one another: the names of the records, and weights in Flower's arrays.
+"""What server and sites say to one another: the names of the records, and what is in them beside weights.
 
 A request carries a `config` record (and weights under `arrays`); a reply carries `metrics`, `site` and,
 after training, `arrays`. Everything in a reply is listed here, so that a site can check what it sends.
 """
 
-import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from pydantic import BaseModel, ConfigDict
 
 from amos_fl.training.settings import NormStatistics, TrainingSettings
@@ -23,10 +21,6 @@ PREPARE = "prepare"
 PROXIMAL_MU = "proximal-mu"
 WEIGHT = "num-examples"
 """The key by which Flower's own strategies weigh a reply."""
-
-
-class BadUpdate(Exception):  # noqa: N818 - said of a site's reply, and caught there
-    """A reply that must not be aggregated, and why."""
 
 
 class Task(BaseModel):
@@ -106,46 +100,6 @@ def reply_with(
 
 def json_of(message: Message, key: str) -> Any:
     return json.loads(cast(str, message.content.config_records[SITE][key]))
-
-
-def record_of(arrays: Iterable[tuple[str, np.ndarray]]) -> ArrayRecord:
-    """Weights as Flower's serialised arrays (copied), taken one at a time."""
-    return ArrayRecord({name: _serialised(np.asarray(array, order="C")) for name, array in arrays})
-
-
-def _serialised(array: np.ndarray) -> Array:
-    """What `Array(array)` gives, without its second copy of the values on the way."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    data = b"".join([header.getvalue(), array.reshape(-1).view(np.uint8).data])
-    return Array(dtype=str(array.dtype), shape=array.shape, stype="numpy.ndarray", data=data)
-
-
-def view_of(array: Array) -> np.ndarray:
-    """The values of a serialised array, read-only and without a copy (`Array.numpy` makes one).
-
-    Raises:
-        BadUpdate: the bytes are no plain array of numbers of the announced dtype and shape.
-    """
-    data = io.BytesIO(array.data)
-    try:
-        if array.stype != "numpy.ndarray":
-            raise ValueError(f"it is serialised as {array.stype}")
-        major, _ = np.lib.format.read_magic(data)
-        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(data)
-        if dtype.hasobject or dtype.kind not in "fiub":
-            raise ValueError(f"its dtype is {dtype}")
-        values = np.frombuffer(array.data, dtype, offset=data.tell()).reshape(shape, order="F" if fortran else "C")
-        if str(dtype) != array.dtype or tuple(shape) != tuple(array.shape):
-            raise ValueError("its header and its description differ")
-    except ValueError as error:
-        raise BadUpdate(f"an array cannot be read: {error}") from None
-    return values
-
-
-def views_of(record: ArrayRecord) -> dict[str, np.ndarray]:
-    return {name: view_of(array) for name, array in record.items()}
 
 
 def size_in_bytes(message: Message) -> int:

@@ -6,14 +6,16 @@ The list is written out here and shares nothing with the code that makes replies
 import json
 import re
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
+import numpy as np
 from flwr.app import Message
 
 from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import OUTCOMES, OrganScore, Scores
 from amos_fl_clients.failures import ReplyWithheld
-from amos_fl_clients.messages import BadUpdate, view_of
+from amos_fl_clients.records import BadUpdate, view_of
 from amos_fl_clients.settings import SiteSettings
 
 ArrayForm = tuple[tuple[int, ...], str]
@@ -182,6 +184,13 @@ def _is_number_or_outcome(value: Any) -> bool:
 
 
 def _check_arrays(settings: SiteSettings, arrays: Mapping[str, Any], form: Mapping[str, ArrayForm]) -> None:
+    if set(arrays) == {"layout", "values"}:
+        # Packed: the one text that may stand in the layout, and as many bytes as the network's numbers take.
+        text = json.dumps([[name, dtype, list(shape)] for name, (shape, dtype) in form.items()], separators=(",", ":"))
+        size = sum(prod(shape) * np.dtype(dtype).itemsize for shape, dtype in form.values())
+        form = {"layout": ((len(text.encode()),), "uint8"), "values": ((size,), "uint8")}
+    else:
+        text = None
     _expect(settings, set(arrays), set(form), "array")
     for name, (shape, dtype) in form.items():
         array = arrays[name]
@@ -191,6 +200,8 @@ def _check_arrays(settings: SiteSettings, arrays: Mapping[str, Any], form: Mappi
             raise _withheld(settings, f"the array {name} is no plain array of numbers") from None
         if (tuple(values.shape), str(values.dtype)) != (shape, dtype) or array.stype != "numpy.ndarray":
             raise _withheld(settings, f"the array {name} is not of the network's shape and dtype")
+        if name == "layout" and text is not None and values.tobytes() != text.encode():
+            raise _withheld(settings, "its packed weights are laid out otherwise than the network's")
 
 
 def names_and_forms(state: Mapping[str, Any]) -> dict[str, ArrayForm]:

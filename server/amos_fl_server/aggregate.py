@@ -10,7 +10,8 @@ import numpy as np
 from flwr.app import ArrayRecord, Message
 
 from amos_fl.runs.weights import COUNT, MEAN, VARIANCE
-from amos_fl_clients.messages import ARRAYS, METRICS, WEIGHT, BadUpdate, record_of, views_of
+from amos_fl_clients.messages import ARRAYS, METRICS, WEIGHT
+from amos_fl_clients.records import BadUpdate, record_of, views_of
 
 Arrays = Mapping[str, np.ndarray]
 Form = dict[str, tuple[np.dtype, tuple[int, ...]]]

@@ -28,16 +28,14 @@ from amos_fl_clients.messages import (
     CONFIG,
     DESCRIBE,
     METRICS,
-    BadUpdate,
     Description,
     Task,
     agreed_weight,
     json_of,
-    record_of,
     request_config,
     size_in_bytes,
-    views_of,
 )
+from amos_fl_clients.records import BadUpdate, record_of, views_of
 from amos_fl_server.aggregate import form_of, in_order, record_of_sums
 from amos_fl_server.engines.base import Engine
 from amos_fl_server.exchange import exchange

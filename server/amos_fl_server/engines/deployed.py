@@ -3,8 +3,9 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
@@ -12,9 +13,14 @@ from flwr.supercore.run import Run
 from amos_fl.errors import AmosError
 from amos_fl.runs.events import Listener
 from amos_fl.runs.folder import RunFolder
+from amos_fl_clients.records import is_packed, packed, views_of
 
 UNREACHABLE = 1
 """Our code for a message that Flower did not take; Flower's own codes say nothing that the words do not."""
+
+
+def _packed(record: Any) -> Any:
+    return packed(views_of(record).items()) if isinstance(record, ArrayRecord) and not is_packed(record) else record
 
 
 @dataclass
@@ -79,7 +85,12 @@ class SiteGrid(Grid):
         return {node.node_id: node.name for node in self._nodes() if node.public_key and node.name}
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Send messages; their weights are packed, which changes their content.
+
+        The ids are those of the messages themselves, whether Flower took them or not.
+        """
         messages = list(messages)
+        self._pack(messages)
         activated = self._activated()
         taken = list(self._grid.push_messages(messages))
         for message, message_id in zip(messages, taken or [None] * len(messages), strict=True):
@@ -89,6 +100,14 @@ class SiteGrid(Grid):
             else:
                 self._sent[message_id] = (message, activated.get(message.metadata.dst_node_id))
         return [message.metadata.message_id for message in messages]
+
+    def _pack(self, messages: list[Message]) -> None:
+        done: dict[int, RecordDict] = {}  # messages to several sites share one content
+        for message in messages:
+            content = message.content
+            if id(content) not in done:
+                done[id(content)] = RecordDict({name: _packed(record) for name, record in content.items()})
+            message.content = done[id(content)]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         wanted = list(message_ids)

@@ -14,7 +14,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from amos_fl.errors import AmosError
-from amos_fl_clients.messages import ARRAYS, CONFIG, BadUpdate
+from amos_fl_clients.messages import ARRAYS, CONFIG
+from amos_fl_clients.records import BadUpdate
 from amos_fl_server.aggregate import Form, WeightedMean, checked_update
 
 Failed = dict[str, str]

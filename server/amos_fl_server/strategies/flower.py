@@ -20,7 +20,8 @@ from flwr.serverapp.strategy import Strategy as FlowerBase
 from amos_fl.errors import AmosError
 from amos_fl.randomness import derived_seed
 from amos_fl.runs.weights import is_statistic
-from amos_fl_clients.messages import ARRAYS, CONFIG, BadUpdate, record_of, views_of
+from amos_fl_clients.messages import ARRAYS, CONFIG
+from amos_fl_clients.records import BadUpdate, is_packed, record_of, views_of
 from amos_fl_server.aggregate import WeightedMean, checked_update
 from amos_fl_server.strategies.base import Failed, Replies, RoundInput, Strategy
 
@@ -76,6 +77,8 @@ class FlowerStrategy(Strategy):
                 continue
             pooled.add(site, {name: arrays[name] for name in statistics})
             update = reply.content.array_records[ARRAYS]
+            if is_packed(update):
+                update = reply.content[ARRAYS] = record_of(views_of(update).items())
             for name in statistics:
                 del update[name]
             kept.append(reply)

@@ -1,0 +1,134 @@
+"""Weights in Flower's records: an array of Flower's for each, or all of them packed into one.
+
+Flower carries every array as objects of its own, each with requests and transactions at the SuperLink. A network has a
+hundred arrays, most of them small, so between machines they travel packed: the values one after another, and a layout
+that says which they are. Packed or not, `views_of` reads them without a copy.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord
+
+LAYOUT, VALUES = "layout", "values"
+"""The two arrays of bytes in a packed record."""
+Layout = Iterable[tuple[str, str, tuple[int, ...]]]
+"""Name, dtype and shape of each array, in their order."""
+
+
+class BadUpdate(Exception):  # noqa: N818 - said of a site's reply, and caught there
+    """A reply that must not be aggregated, and why."""
+
+
+def record_of(arrays: Iterable[tuple[str, np.ndarray]]) -> ArrayRecord:
+    """Weights as Flower's serialised arrays (copied), taken one at a time."""
+    return ArrayRecord({name: _serialised(np.asarray(array, order="C")) for name, array in arrays})
+
+
+def _serialised(array: np.ndarray) -> Array:
+    """What `Array(array)` gives, without its second copy of the values on the way."""
+    data = b"".join([_header(array.dtype, array.shape), array.reshape(-1).view(np.uint8).data])
+    return Array(dtype=str(array.dtype), shape=array.shape, stype="numpy.ndarray", data=data)
+
+
+def _header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """The head of a .npy file for values in C order."""
+    about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, about)
+    return header.getvalue()
+
+
+def layout_bytes(layout: Layout) -> bytes:
+    """A layout as it travels: the one way to write it, so that there is nothing else to be said in it."""
+    return json.dumps([[name, dtype, list(shape)] for name, dtype, shape in layout], separators=(",", ":")).encode()
+
+
+def packed(arrays: Iterable[tuple[str, np.ndarray]]) -> ArrayRecord:
+    """Weights in one array of bytes (copied, one at a time), with their layout in another."""
+    blank = _header(np.dtype(np.uint8), (0,))
+    values, layout = io.BytesIO(), []
+    values.write(blank)
+    for name, array in arrays:
+        array = np.asarray(array, order="C")
+        layout.append((name, str(array.dtype), array.shape))
+        values.write(array.reshape(-1).view(np.uint8).data)
+    size = values.tell() - len(blank)
+    header = _header(np.dtype(np.uint8), (size,))
+    if len(header) != len(blank):
+        raise OverflowError("these weights are too many to be packed")
+    values.seek(0)
+    values.write(header)
+    data = Array(dtype="uint8", shape=(size,), stype="numpy.ndarray", data=values.getvalue())
+    return ArrayRecord({LAYOUT: _serialised(np.frombuffer(layout_bytes(layout), np.uint8)), VALUES: data})
+
+
+def is_packed(record: ArrayRecord) -> bool:
+    """Whether a record holds packed weights."""
+    return set(record) == {LAYOUT, VALUES}
+
+
+def view_of(array: Array) -> np.ndarray:
+    """The values of a serialised array, read-only and without a copy (`Array.numpy` makes one).
+
+    Raises:
+        BadUpdate: the bytes are no plain array of numbers of the announced dtype and shape.
+    """
+    data = io.BytesIO(array.data)
+    try:
+        if array.stype != "numpy.ndarray":
+            raise ValueError(f"it is serialised as {array.stype}")
+        major, _ = np.lib.format.read_magic(data)
+        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(data)
+        _check_plain(dtype)
+        values = np.frombuffer(array.data, dtype, offset=data.tell()).reshape(shape, order="F" if fortran else "C")
+        if str(dtype) != array.dtype or tuple(shape) != tuple(array.shape):
+            raise ValueError("its header and its description differ")
+    except ValueError as error:
+        raise BadUpdate(f"an array cannot be read: {error}") from None
+    return values
+
+
+def _check_plain(dtype: np.dtype) -> None:
+    if dtype.hasobject or dtype.kind not in "fiub":
+        raise ValueError(f"its dtype is {dtype}")
+
+
+def views_of(record: ArrayRecord) -> dict[str, np.ndarray]:
+    """The arrays of a record, read-only and without a copy.
+
+    Raises:
+        BadUpdate: they cannot be read.
+    """
+    if not is_packed(record):
+        return {name: view_of(array) for name, array in record.items()}
+    layout, values = view_of(record[LAYOUT]), view_of(record[VALUES])
+    try:
+        if values.dtype != np.uint8 or values.ndim != 1:
+            raise ValueError("they are no bytes")
+        return dict(_parts(values, json.loads(layout.tobytes())))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadUpdate(f"its packed weights cannot be read: {error}") from None
+
+
+def _parts(values: np.ndarray, layout: Any) -> Iterator[tuple[str, np.ndarray]]:
+    at, seen = 0, set()
+    for name, kind, shape in layout:
+        dtype = np.dtype(kind)
+        _check_plain(dtype)
+        if type(name) is not str or name in seen or not all(type(side) is int and side >= 0 for side in shape):
+            raise ValueError("their layout is none")
+        seen.add(name)
+        size = prod(shape) * dtype.itemsize
+        if at + size > values.size:
+            raise ValueError("they are shorter than their layout says")
+        part = values[at : at + size].view(dtype).reshape(shape)
+        yield name, part if part.flags.aligned else part.copy()  # PyTorch takes aligned ones alone
+        at += size
+    if at != values.size:
+        raise ValueError("they are longer than their layout says")
