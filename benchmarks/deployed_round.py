@@ -112,7 +112,8 @@ def settings(model: str) -> dict[str, Any]:
     from amos_fl.volumes.plan import plan_named
 
     plan = plan_named("amos-ct" if model == "unet" else "coarse")
-    small = plan.model_copy(update={"name": "small-patches", "spacing_mm": (8.0, 8.0, 8.0), "patch": (32, 32, 16)})
+    patch = (64, 64, 32) if model == "unet" else (32, 32, 16)  # what its strides leave something of
+    small = plan.model_copy(update={"name": "small-patches", "spacing_mm": (8.0, 8.0, 8.0), "patch": patch})
     return {
         "model": model,
         "plan": small.model_dump(mode="json"),

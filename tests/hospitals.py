@@ -1,8 +1,10 @@
 """One hospital for tests: its settings, its app, and requests to it, without a server."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from federations import tiny_config
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -13,7 +15,7 @@ from amos_fl.networks.registry import build_network
 from amos_fl.runs.weights import arrays_of
 from amos_fl_clients.app import make_client_app
 from amos_fl_clients.messages import ARRAYS, CONFIG, DESCRIBE, Task, request_config
-from amos_fl_clients.records import record_of
+from amos_fl_clients.records import packed
 from amos_fl_clients.settings import SiteSettings, read_settings, write_settings
 from amos_fl_server.rounds import task_for
 
@@ -33,10 +35,14 @@ def write_hospital(folder: Path, cohort: Cohort, site: str, **settings: object) 
 
 @dataclass
 class Hospital:
-    """A site and the three requests that a server makes of it. `task` is the cohort's."""
+    """A site and the three requests that a server makes of it.
+
+    `task` is the cohort's; weights are serialised as between machines.
+    """
 
     settings_file: Path
     task: Task
+    serialise: Callable[[Iterable[tuple[str, np.ndarray]]], ArrayRecord] = packed
 
     @property
     def settings(self) -> SiteSettings:
@@ -53,7 +59,7 @@ class Hospital:
 
     def weights(self) -> ArrayRecord:
         network = build_network(self.task.model, self.task.plan, len(self.task.organs), seed=0)
-        return record_of(arrays_of(network).items())
+        return self.serialise(arrays_of(network).items())
 
     def ask(self, kind: str, *, app: ClientApp | None = None, **values: str | int | float) -> Message:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 42, 1, 1

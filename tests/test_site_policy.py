@@ -23,7 +23,7 @@ from amos_fl_clients.app import make_client_app
 from amos_fl_clients.failures import ReplyWithheld, SiteFailure
 from amos_fl_clients.messages import ARRAYS, json_of
 from amos_fl_clients.policy import Refusal, pause, pseudonym_key, resume, shared_name
-from amos_fl_clients.records import record_of, views_of
+from amos_fl_clients.records import LAYOUT, VALUES, is_packed, packed, record_of, views_of
 from amos_fl_clients.replies import check_reply, names_and_forms
 from amos_fl_clients.settings import read_settings
 from amos_fl_server.engines.base import SimulatedSites
@@ -224,7 +224,8 @@ def _arrays(change: Callable[[dict[str, np.ndarray]], object]) -> Tamper:
     def tamper(reply: Message) -> None:
         arrays = {name: array.copy() for name, array in views_of(reply.content.array_records[ARRAYS]).items()}
         change(arrays)
-        reply.content[ARRAYS] = record_of(arrays.items())
+        serialise = packed if is_packed(reply.content.array_records[ARRAYS]) else record_of
+        reply.content[ARRAYS] = serialise(arrays.items())
 
     return tamper
 
@@ -311,11 +312,12 @@ def check(site: Hospital, reply: Message) -> None:
     check_reply(reply, site.settings, organs=tuple(site.task.organs), form=form)
 
 
-@pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
+@pytest.fixture(scope="module", params=[packed, record_of])
+def closed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Hospital:
     """A hospital that shares no scores of cases."""
     folder = tmp_path_factory.mktemp("closed")
-    return hospital(folder / "site", write_tiny_cohort(folder / "cohort"))
+    site = hospital(folder / "site", write_tiny_cohort(folder / "cohort"))
+    return replace(site, serialise=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -373,6 +375,24 @@ def test_the_form_of_a_network_is_that_of_its_weights(closed: Hospital) -> None:
     network = build_network(closed.task.model, closed.task.plan, len(closed.task.organs), seed=0)
     forms = {name: (array.shape, str(array.dtype)) for name, array in views_of(closed.weights()).items()}
     assert names_and_forms(network.state_dict()) == forms
+
+
+def test_packed_weights_say_no_more_than_the_network_has_room_for(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    site = hospital(tmp_path, tiny_cohort)
+    reply = site.train()
+    check(site, reply)
+    honest = reply.content.array_records[ARRAYS]
+    arrays, layout, values = views_of(honest), honest[LAYOUT].numpy(), honest[VALUES].numpy()
+    assert "arrays=" + str(len(arrays)) in site.audit[-1]
+    for told in (
+        packed(reversed(arrays.items())),
+        ArrayRecord({LAYOUT: Array(np.append(layout[:-1], np.frombuffer(b" ]", np.uint8))), VALUES: honest[VALUES]}),
+        ArrayRecord({LAYOUT: honest[LAYOUT], VALUES: Array(np.append(values, np.uint8(7)))}),
+        ArrayRecord({LAYOUT: honest[LAYOUT], VALUES: Array(values.view(np.int8))}),
+    ):
+        reply.content[ARRAYS] = told
+        with pytest.raises(ReplyWithheld, match=r"shape and dtype|laid out otherwise"):
+            check(site, reply)
 
 
 def test_a_reply_is_withheld_where_the_network_of_the_request_is_another(closed: Hospital) -> None:
