@@ -14,7 +14,7 @@ from flwr.proto.node_pb2 import NodeInfo
 from hospitals import write_hospital
 
 from amos_fl.cohort.table import Cohort
-from amos_fl.errors import AmosError, RunStopped
+from amos_fl.errors import AmosError, Interrupted, RunStopped
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl_clients.app import make_client_app
 from amos_fl_clients.policy import pause, resume
@@ -237,6 +237,18 @@ def test_the_outcome_of_a_run_is_left_in_its_folder(tmp_path: Path, tiny_cohort:
     assert json.loads((folder.path / "outcome.json").read_text()) == {"exit_code": 0, "error": None}
     with pytest.raises(AmosError, match="say which run this is"):
         app(grid, replace_config(context))
+
+
+def test_a_stop_that_comes_before_its_server_process_has_begun_is_not_lost(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    folder = deployed_run(tmp_path / "run", tiny_cohort, sites=("A", "G"), rounds=1)
+    context = Context(12, 1, {}, RecordDict(), {"run-folder": str(folder.path), "wait-for-sites-s": 1})
+    folder.stop_file.request("12")
+    with pytest.raises(Interrupted):
+        app(Hospitals(tmp_path, tiny_cohort, "AG"), context)
+    assert json.loads((folder.path / "outcome.json").read_text())["exit_code"] == 130
+    folder.stop_file.request("11")  # an earlier attempt's
+    app(Hospitals(tmp_path, tiny_cohort, "AG"), context)
+    assert json.loads((folder.path / "outcome.json").read_text())["exit_code"] == 0
 
 
 def replace_there(grid: Hospitals) -> Hospitals:

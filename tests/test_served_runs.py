@@ -142,6 +142,15 @@ def test_a_run_whose_process_died_after_it_was_asked_to_stop_is_stopped(tmp_path
     assert state_of(folder).state == "waiting"
 
 
+def test_a_stop_is_of_the_submission_that_it_was_meant_for(client: TestClient, tmp_path: Path) -> None:
+    made(client)
+    for number in (7, 8):
+        client.post("/amos-fl/runs/one/submissions", json={"flower_run": number, "wait_s": 5})
+        client.post("/amos-fl/runs/one/stop")
+        stop = ServedRuns(tmp_path / "runs").folder("one").stop_file
+        assert (stop.requested, stop.is_of(str(number)), stop.is_of("9")) == (True, True, False)
+
+
 def test_tries_are_counted_only_while_no_round_is_finished(tmp_path: Path) -> None:
     folder = prepare_run(tmp_path / "run", tiny_config(), ORGANS)
     for number in range(3):

@@ -1,6 +1,7 @@
 """What a hospital's own settings decide: requests beyond them are refused by name, replies hold what is on the list."""
 
 import json
+import os
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import write_tiny_cohort
 from federations import final_weights, hashes, tiny_config
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -26,6 +28,7 @@ from amos_fl_clients.policy import Refusal, pause, pseudonym_key, resume, shared
 from amos_fl_clients.records import LAYOUT, VALUES, is_packed, packed, record_of, views_of
 from amos_fl_clients.replies import check_reply, names_and_forms
 from amos_fl_clients.settings import read_settings
+from amos_fl_clients.state import load_momentum, save_momentum
 from amos_fl_server.engines.base import SimulatedSites
 from amos_fl_server.engines.inline import InlineEngine, InlineGrid
 from amos_fl_server.rounds import Federation
@@ -418,3 +421,16 @@ def test_a_site_may_hold_cases_of_one_split_only(tmp_path: Path, tiny_cohort: Co
     only_test = replace(tiny_cohort, cases=tiny_cohort.of(site="A", split="test"))
     site = hospital(tmp_path, only_test)
     assert json_of(site.describe(), "description")["cases"] == {"train": 0, "val": 0, "test": 1}
+
+
+def test_runs_beside_one_another_keep_their_momentum_and_old_ones_are_forgotten(tmp_path: Path) -> None:
+    buffers = {"weight": torch.ones(2)}
+    for number in range(8):
+        save_momentum(tmp_path, f"run-{number}", 1, buffers)
+    kept = {folder.name: folder for folder in (tmp_path / "momentum").iterdir()}
+    assert len(kept) == 8
+    for number in range(6):
+        os.utime(kept[f"run-{number}"], (1e9 + number, 1e9 + number))
+    save_momentum(tmp_path, "run-7", 2, buffers)
+    assert {folder.name for folder in (tmp_path / "momentum").iterdir()} == {"run-4", "run-5", "run-6", "run-7"}
+    assert load_momentum(tmp_path, "run-5", 2) is not None

@@ -143,8 +143,16 @@ class StopFile:
 
     path: Path
 
-    def request(self) -> None:
-        self.path.touch()
+    def request(self, of: str = "") -> None:
+        """Ask for it, `of` one attempt to carry the run out, where attempts have names."""
+        write_text(self.path, of)
+
+    def is_of(self, attempt: str) -> bool:
+        """Whether that attempt is asked to stop, by its name."""
+        try:
+            return self.path.read_text(encoding="utf-8") == attempt
+        except OSError:
+            return False
 
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)

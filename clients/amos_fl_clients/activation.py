@@ -55,7 +55,8 @@ def taking_over(activate: Callable[..., Any], state: Path) -> Callable[..., Any]
             if not _signed_off(client, kept):
                 raise
             answer = activate(client, request)
-        write_text(kept, f"{answer.node_id}\n")
+        with suppress(OSError):  # a full disk keeps no site away; after a kill it then waits a minute to come back
+            write_text(kept, f"{answer.node_id}\n")
         return answer
 
     return activate_node

@@ -3,6 +3,7 @@ of batch normalisation.
 """
 
 import shutil
+import time
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from amos_fl.runs.weights import Arrays, read_arrays, save_arrays
 MOMENTUM, STATISTICS = "momentum", "statistics"
 RUNS_KEPT = 4
 """Runs of which a site keeps its state, the present one among them; of others the last used stays longest."""
+UNUSED_S = 86400.0
+"""State that was used since may be of a run that goes on beside the present one, however many there are."""
 
 
 def _folder(state: Path, run_id: str, kind: str) -> Path:
@@ -68,4 +71,5 @@ def _forget_old_runs(folder: Path) -> None:
     """Remove what is kept of other runs than that of `folder`, but for the last used."""
     others = [other for other in folder.parent.iterdir() if other.is_dir() and other != folder]
     for other in sorted(others, key=lambda folder: folder.stat().st_mtime, reverse=True)[RUNS_KEPT - 1 :]:
-        shutil.rmtree(other, ignore_errors=True)
+        if time.time() - other.stat().st_mtime > UNUSED_S:
+            shutil.rmtree(other, ignore_errors=True)

@@ -262,7 +262,8 @@ def main(grid: Grid, context: Context) -> None:
         raise AmosError(f"say which run this is: flwr run ... --run-config '{RUN_FOLDER}=\"/runs/name\"'")
     folder = open_run(folder_of(named))
     with carried_out(folder, context.run_id):
-        folder.stop_file.clear()
+        if not folder.stop_file.is_of(str(context.run_id)):  # else it was asked to stop before it had begun
+            folder.stop_file.clear()
         note_begin(folder, context.run_id)
         outcome = None
         try:

@@ -126,7 +126,8 @@ def _app(runs: ServedRuns) -> Starlette:
         return JSONResponse({})
 
     def stopped(request: Request) -> Response:
-        runs.folder(request.path_params["name"]).stop_file.request()
+        folder = runs.folder(request.path_params["name"])
+        folder.stop_file.request(str(state_of(folder).flower_run))
         return JSONResponse({})
 
     def events(request: Request) -> Response:
