@@ -1,15 +1,20 @@
 """What a round of a deployment costs beside the training: sites over TLS with keys, each in processes of its own.
 
-    python benchmarks/deployed_round.py                   # both networks, Flower's settings and ours
+    python benchmarks/deployed_round.py                   # both networks in all three ways: 40 minutes
     python benchmarks/deployed_round.py small ours        # one of them
     python benchmarks/deployed_round.py small 2           # with two sites instead of eight
 
-Sites on this machine, one SuperLink with its database in a file, one step of training on a small patch and one
-small validation case at each site in every round: what is left is start-up, waiting and transport. `flower` starts the
-sites as Flower does (`flower-supernode`, a new process for every message, its waits and its transfers at a time);
-`ours` with `amos-fl-site`. The server's loop is ours in both. `small` is the network for CPUs, `unet` the paper's with
-31.2 million parameters. Seconds are the median over rounds 2 and later, training and scoring together and apart;
-processor seconds, which other work on the machine changes little, are the mean of those rounds over all processes.
+Sites on this machine, one SuperLink with its database in a file, one step of training on a small patch and one small
+validation case at each site in every round: what is left is start-up, waiting and transport. The server's loop is ours.
+
+- `flower`: the sites are `flower-supernode`, with a new process for every message, its waits and its transfers at a
+  time; every array of the weights travels as one of Flower's.
+- `arrays`: the sites are `amos-fl-site`; the weights travel as with `flower`.
+- `ours`: the weights travel packed, which is what a deployment does.
+
+`small` is the network for CPUs, `unet` the paper's with 31.2 million parameters. Seconds are the median over rounds 2
+and later, training and scoring together and apart; processor seconds, which other work on the machine changes little,
+are the mean of those rounds, over all processes and by what they are: `messages` are the sites' work itself.
 """
 
 import os
@@ -27,12 +32,20 @@ from typing import Any
 os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1", FLWR_LOG_LEVEL="ERROR")
 SITES = tuple("ABCDEFGH"[: int(next((word for word in sys.argv[1:] if word.isdigit()), "8"))])
 ROUNDS = {"small": 4, "unet": 3}
+KINDS = ("flower", "arrays", "ours")
 FLOWERS = {
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "1.0",
     "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES": "2",
     "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS": "2",
 }
 BIN = Path(sys.executable).parent
+AS_ARRAYS = """
+import sys
+if any(word.endswith("flwr-serverapp") for word in sys.orig_argv):
+    import amos_fl_server.engines.deployed
+    amos_fl_server.engines.deployed._packed = lambda record: record
+"""
+"""A sitecustomize.py, which Python imports at its start: the server does not pack."""
 
 
 def free_port() -> int:
@@ -72,7 +85,8 @@ class ProcessorTime(threading.Thread):
                     continue
                 pid, parent = int(stat.parent.name), int(values[1])
                 if pid in self.started or parent in self._ours or pid in self._ours:
-                    role = next((role for word, role in ROLES.items() if word in command), "others")
+                    before = self._ours.get(pid, ("others", 0.0))[0]  # one that has ended has no command any more
+                    role = next((role for word, role in ROLES.items() if word in command), before)
                     ticks = int(values[11]) + int(values[12])
                     self._ours[pid] = role, ticks / os.sysconf("SC_CLK_TCK")
             total = dict.fromkeys(ROLES.values(), 0.0)
@@ -155,6 +169,9 @@ def measure(model: str, kind: str) -> None:
         dep = root / "dep"
         create_deployment(dep, SITES, hosts=["localhost"], port=port, cohort=cohort, demonstration_keys=True)
         theirs = FLOWERS if kind == "flower" else {}
+        (root / "sitecustomize.py").write_text(AS_ARRAYS)
+        path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+        at_server = {**theirs, **({} if kind == "ours" else {"PYTHONPATH": path})}
         files = dep / "superlink"
         start(
             "superlink",
@@ -162,7 +179,7 @@ def measure(model: str, kind: str) -> None:
             *("--database", str(files / "state/state.db"), "--ssl-ca-certfile", str(files / "ca.crt")),
             *("--ssl-certfile", str(files / "server.crt"), "--ssl-keyfile", str(files / "server.key")),
             AMOS_FL_SUBMITTERS=str(files / "submitters.json"),
-            **theirs,
+            **at_server,
         )
         try:
             connection = connection_of(dep)
@@ -246,7 +263,7 @@ def report(model: str, kind: str, lines: list[str], used: ProcessorTime) -> None
 
 def main() -> None:
     models = [word for word in sys.argv[1:] if word in ROUNDS] or list(ROUNDS)
-    kinds = [word for word in sys.argv[1:] if word in ("flower", "ours")] or ["flower", "ours"]
+    kinds = [word for word in sys.argv[1:] if word in KINDS] or list(KINDS)
     for model in models:
         for kind in kinds:
             measure(model, kind)

@@ -135,6 +135,9 @@ def test_after_a_kill_of_superlink_and_server_the_service_brings_the_run_up_to_t
     logs = running.deploy("logs", "both")
     assert "continuing after round 1 of 3" in logs.stdout
     assert "round 3/3: loss" in logs.stdout, logs.stderr
+    of_flower = running.deploy("logs", "both", "--flower")
+    assert of_flower.returncode == 0, of_flower.stderr
+    assert "continuing after round 1 of 3" in of_flower.stdout
 
 
 @pytest.mark.slow
