@@ -80,7 +80,7 @@ class ProcessorTime(threading.Thread):
             for stat in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda path: int(path.parent.name)):
                 try:
                     values = stat.read_text().rpartition(")")[2].split()
-                    command = stat.with_name("cmdline").read_text()
+                    command = stat.with_name("cmdline").read_text(errors="replace")
                 except OSError:
                     continue
                 pid, parent = int(stat.parent.name), int(values[1])

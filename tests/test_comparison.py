@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import math
 import random
 import shutil
@@ -24,6 +25,7 @@ from amos_fl.comparison.write import write_comparison
 from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import OrganScore
 from amos_fl.metrics.table import sums_of
+from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.record import Cost, RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 
@@ -121,6 +123,18 @@ def test_runs_that_differ_in_the_seed_alone_are_one_arm_and_others_are_told_apar
     ]
     spread = next(s for s in found.spreads if s.arm.endswith("=50"))
     assert (spread.seeds, spread.sd) == ((0, 1), pytest.approx(0.0))
+
+
+def test_deployed_runs_that_began_with_other_weights_are_two_arms_though_both_are_called_alike(tmp_path: Path) -> None:
+    records = []
+    for name, seed, sha256 in (("a", 0, "1"), ("b", 1, "1"), ("c", 0, "2")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "versions.json").write_text(json.dumps({"start_sha256": sha256}))
+        start = folder / "start/fedavg-001/model/weights.safetensors"
+        record = made_run(name, constant(0.8), seed=seed, start_from=str(start))
+        records.append(dataclasses.replace(record, folder=RunFolder(folder)))
+    assert sorted(arm.seeds for arm in compared(records).arms) == [(0,), (0, 1)]
 
 
 def test_the_reference_is_a_federated_arm_or_the_one_that_was_named() -> None:

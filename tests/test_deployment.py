@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import write_tiny_cohort
 from federations import federate, hashes, tiny_config
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.proto.node_pb2 import NodeInfo
 from hospitals import write_hospital
@@ -17,7 +18,9 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, Interrupted, RunStopped
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl_clients.app import make_client_app
+from amos_fl_clients.messages import ARRAYS
 from amos_fl_clients.policy import pause, resume
+from amos_fl_clients.records import record_of, views_of
 from amos_fl_clients.settings import read_settings
 from amos_fl_server.deployment import app, prepare_run, run_deployed
 from amos_fl_server.engines.deployed import DeployedEngine, SiteGrid
@@ -242,11 +245,11 @@ def test_the_outcome_of_a_run_is_left_in_its_folder(tmp_path: Path, tiny_cohort:
 def test_a_stop_that_comes_before_its_server_process_has_begun_is_not_lost(tmp_path: Path, tiny_cohort: Cohort) -> None:
     folder = deployed_run(tmp_path / "run", tiny_cohort, sites=("A", "G"), rounds=1)
     context = Context(12, 1, {}, RecordDict(), {"run-folder": str(folder.path), "wait-for-sites-s": 1})
-    folder.stop_file.request("12")
+    folder.stop_file.request(["12", "13"])
     with pytest.raises(Interrupted):
         app(Hospitals(tmp_path, tiny_cohort, "AG"), context)
     assert json.loads((folder.path / "outcome.json").read_text())["exit_code"] == 130
-    folder.stop_file.request("11")  # an earlier attempt's
+    folder.stop_file.request(["11"])  # an earlier attempt's
     app(Hospitals(tmp_path, tiny_cohort, "AG"), context)
     assert json.loads((folder.path / "outcome.json").read_text())["exit_code"] == 0
 
@@ -258,6 +261,23 @@ def replace_there(grid: Hospitals) -> Hospitals:
 
 def replace_config(context: Context) -> Context:
     return Context(1, 1, {}, context.state, {"run-folder": ""})
+
+
+def test_messages_to_all_sites_share_one_packed_copy_of_the_weights(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    grid = Hospitals(tmp_path, tiny_cohort, "ABDG")
+    nodes = grid.get_node_ids()
+    weights = record_of([("a", np.ones(4, np.float32)), ("b", np.zeros(3, np.float32))])
+    around = {
+        "one content": [RecordDict({ARRAYS: weights})] * 4,
+        "a content each, as in an evaluation": [RecordDict({ARRAYS: weights}) for _ in range(4)],
+        "a record each, as by a Flower strategy": [RecordDict({ARRAYS: ArrayRecord(dict(weights))}) for _ in range(4)],
+    }
+    for what, contents in around.items():
+        messages = [Message(content, node, "train") for node, content in zip(nodes, contents, strict=True)]
+        SiteGrid(grid).push_messages(messages)
+        sent = [message.content.array_records[ARRAYS] for message in messages]
+        assert all(record is sent[0] for record in sent), what
+        assert {name: array.tolist() for name, array in views_of(sent[0]).items()} == {"a": [1] * 4, "b": [0] * 3}
 
 
 def test_a_sites_grid_is_flowers_own_for_everything_else(tmp_path: Path, tiny_cohort: Cohort) -> None:

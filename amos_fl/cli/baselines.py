@@ -30,9 +30,9 @@ from amos_fl.cli.options import (
 from amos_fl.cli.running import carry_out, carry_out_group, resume_run
 from amos_fl.cli.settings import (
     cache_folder,
+    flags_of,
     layers_of,
     like_run,
-    names,
     next_out,
     refuse_settings,
     resolve_run,
@@ -46,19 +46,6 @@ if TYPE_CHECKING:
     from amos_fl.runs.group import Group, Member
 
 Layers = list[tuple[str, dict[str, Any]]]
-
-
-def _flags(
-    cohort: Path | None, sites: str | None, hold_out: str | None, init: Path | None, **values: Any
-) -> dict[str, Any]:
-    """Options as settings, those given as they are and those that need reading."""
-    return {
-        **values,
-        "cohort": str(cohort.resolve()) if cohort else None,
-        "sites": names(sites),
-        "hold_out": names(hold_out),
-        "start_from": str(init.resolve()) if init else None,
-    }
 
 
 def _base(like: Path | None, layers: Layers) -> tuple[RunConfig, Cohort]:
@@ -97,19 +84,7 @@ def centralized(
     from amos_fl.runs.arms import centralized as pooled
     from amos_fl.runs.folder import create_run
 
-    flags = _flags(
-        cohort,
-        sites,
-        hold_out,
-        init,
-        rounds=rounds,
-        local_steps=local_steps,
-        model=model,
-        plan=plan,
-        device=device,
-        seed=seed,
-    )
-    layers = layers_of(config, flags, assignments)
+    layers = layers_of(config, flags_of(locals()), assignments)
     store = store or cache_folder() / "store"
     if resume is not None:
         _refuse_resume_with(like)
@@ -161,19 +136,7 @@ def local(
     """Train each seen site alone, and score every model on all sites."""
     from amos_fl.runs.arms import locals_of
 
-    flags = _flags(
-        cohort,
-        sites,
-        hold_out,
-        init,
-        rounds=rounds,
-        local_steps=local_steps,
-        model=model,
-        plan=plan,
-        device=device,
-        seed=seed,
-    )
-    layers = layers_of(config, flags, assignments)
+    layers = layers_of(config, flags_of(locals()), assignments)
     _group("local", like, layers, out, store, resume, lambda base, members: locals_of(base, members, budget))
 
 
@@ -199,9 +162,8 @@ def leave_one_out(
     """For every seen site in turn, federate without it and score the result on it."""
     from amos_fl.runs.arms import leave_one_out as without_each
 
-    flags = _flags(cohort, sites, hold_out, init, strategy=strategy, rounds=rounds, local_steps=local_steps)
-    flags |= {"model": model, "plan": plan, "device": device, "seed": seed}
-    _group("leave-one-out", like, layers_of(config, flags, assignments), out, store, resume, without_each)
+    layers = layers_of(config, flags_of(locals()), assignments)
+    _group("leave-one-out", like, layers, out, store, resume, without_each)
 
 
 def finetune(

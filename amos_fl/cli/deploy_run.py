@@ -31,8 +31,8 @@ from amos_fl.cli.options import (
 from amos_fl.cli.settings import (
     as_trained,
     begun_at,
+    flags_of,
     layers_of,
-    names,
     next_out,
     origin_in,
     recipe_for,
@@ -95,22 +95,7 @@ def run(
     Ctrl-C stops the run, pressed again it leaves the run alone. The exit code is the run's: 0 finished, 2 wrong
     settings, 3 too few sites, 130 stopped.
     """
-    flags: dict[str, Any] = {
-        "strategy": strategy,
-        "rounds": rounds,
-        "local_steps": local_steps,
-        "model": model,
-        "plan": plan,
-        "seed": seed,
-        "sites": names(sites),
-        "hold_out": names(hold_out),
-        "weighting": weighting,
-        "optimizer_state": optimizer_state,
-        "min_sites": min_sites,
-        "site_timeout_s": site_timeout,
-        "start_from": str(init.resolve()) if init else None,
-    }
-    layers = layers_of(config, flags, assignments)
+    layers = layers_of(config, flags_of(locals()), assignments)
     if resume is not None:
         refuse_settings(layers, "--resume", "continues a run with its own settings")
         _resume(root, host, resume, wait, detach)

@@ -1,7 +1,7 @@
 """From options to the settings and the cohort of a run: what every command that trains shares."""
 
 import os
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,23 @@ def cache_folder() -> Path:
 def names(text: str | None) -> list[str] | None:
     """The names in an option's value, separated by commas or spaces."""
     return [name for name in text.replace(",", " ").split() if name] if text else None
+
+
+def flags_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the options of a command that trains say, as settings; `given` are the command's parameters by name.
+
+    Parameters that are no settings, such as --out, are left out.
+    """
+    as_given = ("strategy", "rounds", "local_steps", "model", "plan", "device", "seed")
+    as_given += ("weighting", "optimizer_state", "min_sites")
+    flags = {key: given[key] for key in as_given if key in given}
+    flags |= {key: names(given[key]) for key in ("sites", "hold_out") if key in given}
+    if "site_timeout" in given:
+        flags["site_timeout_s"] = given["site_timeout"]
+    for parameter, key in (("cohort", "cohort"), ("init", "start_from")):
+        if given.get(parameter) is not None:
+            flags[key] = str(given[parameter].resolve())
+    return flags
 
 
 def next_out(strategy: str, runs: Path = Path("runs"), taken: Container[str] = ()) -> Path:

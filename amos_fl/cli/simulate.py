@@ -1,6 +1,6 @@
 """`amos-fl simulate`: a federation on this machine, from settings to scores."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -28,7 +28,7 @@ from amos_fl.cli.options import (
     WeightingOption,
 )
 from amos_fl.cli.running import carry_out, resume_run
-from amos_fl.cli.settings import cache_folder, layers_of, names, next_out, resolve_run, with_plan_made
+from amos_fl.cli.settings import cache_folder, flags_of, layers_of, next_out, resolve_run, with_plan_made
 
 
 def simulate(
@@ -59,30 +59,9 @@ def simulate(
     dry_run: DryRunOption = False,
 ) -> None:
     """Train one network over the sites of a cohort, and score it on seen and unseen scanners."""
-    engine_settings = {
-        "name": engine,
-        "parallel_sites": parallel_sites,
-        "gpus_per_site": gpus_per_site,
-        "address": ray_address,
-    }
-    flags: dict[str, Any] = {
-        "strategy": strategy,
-        "cohort": str(cohort.resolve()) if cohort else None,
-        "rounds": rounds,
-        "local_steps": local_steps,
-        "model": model,
-        "plan": plan,
-        "device": device,
-        "seed": seed,
-        "sites": names(sites),
-        "hold_out": names(hold_out),
-        "weighting": weighting,
-        "optimizer_state": optimizer_state,
-        "min_sites": min_sites,
-        "site_timeout_s": site_timeout,
-        "start_from": str(init.resolve()) if init else None,
-        "engine": {key: value for key, value in engine_settings.items() if value is not None},
-    }
+    flags, own = flags_of(locals()), {"name": engine, "parallel_sites": parallel_sites}
+    own |= {"gpus_per_site": gpus_per_site, "address": ray_address}
+    flags["engine"] = {key: value for key, value in own.items() if value is not None}
     layers = layers_of(config, flags, assignments)
     store = store or cache_folder() / "store"
     if resume is not None:

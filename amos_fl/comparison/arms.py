@@ -118,8 +118,8 @@ def _begun_from(record: RunRecord) -> str:
     start = record.config.start_from
     if start is None:
         return ""
-    if Origin(start).was_brought:
-        return Origin(start).name
+    if start.is_relative_to(record.folder.path.resolve()):  # sent along by its submitter: nothing else is known of it
+        return f"{Origin(start).name} {record.folder.start_sha256}"
     for folder in start.parents:
         if (folder / "config.yaml").is_file():
             settings = open_run(folder).config().science()

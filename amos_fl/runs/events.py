@@ -5,7 +5,7 @@ A listener is any callable that takes an event. Nothing in a run depends on what
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -143,14 +143,14 @@ class StopFile:
 
     path: Path
 
-    def request(self, of: str = "") -> None:
-        """Ask for it, `of` one attempt to carry the run out, where attempts have names."""
-        write_text(self.path, of)
+    def request(self, of: Iterable[str] = ()) -> None:
+        """Ask for it, `of` these attempts to carry the run out, where attempts have names."""
+        write_text(self.path, " ".join(of))
 
     def is_of(self, attempt: str) -> bool:
         """Whether that attempt is asked to stop, by its name."""
         try:
-            return self.path.read_text(encoding="utf-8") == attempt
+            return attempt in self.path.read_text(encoding="utf-8").split()
         except OSError:
             return False
 

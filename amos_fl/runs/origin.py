@@ -39,11 +39,6 @@ class Origin:
         folder = self.file.parent
         return folder.parent.name if folder.name == "model" else f"{folder.name}/{self.file.name}"
 
-    @property
-    def was_brought(self) -> bool:
-        """Whether the file lies in the folder of the run that begins with it, whose submitter sent it."""
-        return self.file.parts[-4:-3] == (BROUGHT,)
-
     def about(self) -> dict[str, Any] | None:
         """The content of a `network.json` beside the file, from which `origin_of` reads the same; None if unknown."""
         if self.model is None or self.plan is None or self.organs is None:

@@ -16,6 +16,14 @@ from flwr.app import Array, ArrayRecord
 
 LAYOUT, VALUES = "layout", "values"
 """The two arrays of bytes in a packed record."""
+DTYPES = (
+    "bool",
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+    "float16",
+    "float32",
+    "float64",
+)
+MOST_AXES = 32
 Layout = Iterable[tuple[str, str, tuple[int, ...]]]
 """Name, dtype and shape of each array, in their order."""
 
@@ -35,9 +43,9 @@ def _serialised(array: np.ndarray) -> Array:
     return Array(dtype=str(array.dtype), shape=array.shape, stype="numpy.ndarray", data=data)
 
 
-def _header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
-    """The head of a .npy file for values in C order."""
-    about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+def _header(dtype: np.dtype, shape: tuple[int, ...], *, fortran_order: bool = False) -> bytes:
+    """The head of a .npy file."""
+    about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": fortran_order, "shape": shape}
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, about)
     return header.getvalue()
@@ -75,28 +83,37 @@ def is_packed(record: ArrayRecord) -> bool:
 def view_of(array: Array) -> np.ndarray:
     """The values of a serialised array, read-only and without a copy (`Array.numpy` makes one).
 
+    Its bytes must be those that an array of the announced dtype and shape is written as, so that nothing of what
+    another machine sent is interpreted, and nothing but the values is in it.
+
     Raises:
-        BadUpdate: the bytes are no plain array of numbers of the announced dtype and shape.
+        BadUpdate: they are not.
     """
-    data = io.BytesIO(array.data)
     try:
+        dtype, shape = _dtype_named(array.dtype), _shape(list(array.shape))
         if array.stype != "numpy.ndarray":
-            raise ValueError(f"it is serialised as {array.stype}")
-        major, _ = np.lib.format.read_magic(data)
-        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(data)
-        _check_plain(dtype)
-        values = np.frombuffer(array.data, dtype, offset=data.tell()).reshape(shape, order="F" if fortran else "C")
-        if str(dtype) != array.dtype or tuple(shape) != tuple(array.shape):
-            raise ValueError("its header and its description differ")
+            raise ValueError("it is serialised in another way")
+        for order in ("C", "F"):
+            header = _header(dtype, shape, fortran_order=order == "F")
+            if array.data.startswith(header):
+                if len(array.data) != len(header) + prod(shape) * dtype.itemsize:
+                    raise ValueError("it is of another size than it says")
+                return np.frombuffer(array.data, dtype, offset=len(header)).reshape(shape, order=order)
+        raise ValueError("its header and its description differ")
     except ValueError as error:
         raise BadUpdate(f"an array cannot be read: {error}") from None
-    return values
 
 
-def _check_plain(dtype: np.dtype) -> None:
-    if dtype.hasobject or dtype.kind not in "fiub":
-        raise ValueError(f"its dtype is {dtype}")
+def _dtype_named(name: object) -> np.dtype:
+    if type(name) is not str or name not in DTYPES:
+        raise ValueError("its dtype is none of plain numbers")
+    return np.dtype(name)
+
+
+def _shape(sides: object) -> tuple[int, ...]:
+    if type(sides) is not list or len(sides) > MOST_AXES or not all(type(s) is int and s >= 0 for s in sides):
+        raise ValueError("its shape is none")
+    return tuple(sides)
 
 
 def views_of(record: ArrayRecord) -> dict[str, np.ndarray]:
@@ -118,10 +135,9 @@ def views_of(record: ArrayRecord) -> dict[str, np.ndarray]:
 
 def _parts(values: np.ndarray, layout: Any) -> Iterator[tuple[str, np.ndarray]]:
     at, seen = 0, set()
-    for name, kind, shape in layout:
-        dtype = np.dtype(kind)
-        _check_plain(dtype)
-        if type(name) is not str or name in seen or not all(type(side) is int and side >= 0 for side in shape):
+    for name, kind, sides in layout:
+        dtype, shape = _dtype_named(kind), _shape(sides)
+        if type(name) is not str or name in seen:
             raise ValueError("their layout is none")
         seen.add(name)
         size = prod(shape) * dtype.itemsize

@@ -14,9 +14,9 @@ from amos_fl.runs.weights import Arrays, read_arrays, save_arrays
 
 MOMENTUM, STATISTICS = "momentum", "statistics"
 RUNS_KEPT = 4
-"""Runs of which a site keeps its state, the present one among them; of others the last used stays longest."""
+"""Runs of which a site keeps its state at least, the present one among them; the last used stays longest."""
 UNUSED_S = 86400.0
-"""State that was used since may be of a run that goes on beside the present one, however many there are."""
+"""State that was used more recently stays, too: its run may go on beside the present one, however many there are."""
 
 
 def _folder(state: Path, run_id: str, kind: str) -> Path:
@@ -70,6 +70,13 @@ def save_statistics(state: Path, run_id: str, round_number: int, statistics: Arr
 def _forget_old_runs(folder: Path) -> None:
     """Remove what is kept of other runs than that of `folder`, but for the last used."""
     others = [other for other in folder.parent.iterdir() if other.is_dir() and other != folder]
-    for other in sorted(others, key=lambda folder: folder.stat().st_mtime, reverse=True)[RUNS_KEPT - 1 :]:
-        if time.time() - other.stat().st_mtime > UNUSED_S:
+    for other in sorted(others, key=_last_used, reverse=True)[RUNS_KEPT - 1 :]:
+        if time.time() - _last_used(other) > UNUSED_S:
             shutil.rmtree(other, ignore_errors=True)
+
+
+def _last_used(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:  # another run's process has removed it
+        return 0.0

@@ -221,7 +221,6 @@ class Federation:
         failed: dict[str, str] = {}
         about: dict[str, dict[str, Any]] = {}
         counted = self.config.exchanges_weights
-        sizes = {site: counted * size_in_bytes(message) for site, message in messages.items()}
         order = list(messages)
 
         def noted():
@@ -242,7 +241,7 @@ class Federation:
                         "steps": int(cast(int, metrics["steps"])),
                         "loss": float(cast(float, metrics["train_loss"])),
                         "seconds": round(float(cast(float, metrics["seconds"])), 3),
-                        "bytes_down": sizes[site],
+                        "bytes_down": counted * size_in_bytes(messages[site]),
                         "bytes_up": counted * size_in_bytes(reply),
                         "update_fingerprint": _fingerprint(reply),
                     }
@@ -250,6 +249,7 @@ class Federation:
                 del reply
 
         arrays, used = self.strategy.aggregate(given, in_order(noted(), order), failed)
+        bytes_down = counted * sum(map(size_in_bytes, messages.values()))  # as they were sent, so afterwards
         del messages
         for site, reason in sorted(failed.items()):
             self.listener(SiteFailed(site, "train", number, reason))
@@ -268,7 +268,7 @@ class Federation:
             "missing": dict(sorted(failed.items())),
             "loss": mean_loss,
             "seconds": time.perf_counter() - started,
-            "bytes_down": sum(sizes.values()),
+            "bytes_down": bytes_down,
             "bytes_up": sum(site["bytes_up"] for site in about.values()),
         }
         return record, entry

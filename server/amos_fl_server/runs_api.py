@@ -7,6 +7,7 @@ it leaves go this way, under `/amos-fl/`, with the same submitter's token.
 import hashlib
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,7 +31,15 @@ from amos_fl.errors import AmosError
 from amos_fl.files import whole_file, whole_folder, write_json
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.origin import BROUGHT, NETWORK, WEIGHTS
-from amos_fl_server.served_runs import NoSuchRun, ServedRuns, note_submission, prepare_run, run_name, state_of
+from amos_fl_server.served_runs import (
+    NoSuchRun,
+    ServedRuns,
+    note_submission,
+    prepare_run,
+    run_name,
+    state_of,
+    submissions_of,
+)
 
 PREFIX = "/amos-fl"
 MOST_EVENT_BYTES = 1_000_000
@@ -90,7 +99,7 @@ class RunsApi:
         if submitter is None:
             await _said("a submitter's token is needed", 401)(scope, receive, send)
             return
-        if scope["method"] == "POST":
+        if scope["method"] in ("POST", "PUT"):
             log(INFO, "[Runs] %s by submitter %s", scope["path"], submitter)
         await self._app(scope, receive, send)
 
@@ -127,7 +136,8 @@ def _app(runs: ServedRuns) -> Starlette:
 
     def stopped(request: Request) -> Response:
         folder = runs.folder(request.path_params["name"])
-        folder.stop_file.request(str(state_of(folder).flower_run))
+        # Whoever looks after a run may have submitted it twice at once, and one of the two takes it on.
+        folder.stop_file.request(submissions_of(folder))
         return JSONResponse({})
 
     def events(request: Request) -> Response:
@@ -193,7 +203,6 @@ async def _bring(runs: ServedRuns, sha256: str, request: Request) -> None:
         raise AmosError("weights are sent under their SHA-256")
     starts = runs.root / STARTS
     starts.mkdir(parents=True, exist_ok=True)
-    _forget_old(starts)
     found, size = hashlib.sha256(), 0
     try:
         with whole_file(starts / sha256) as beside, beside.open("wb") as file:
@@ -210,8 +219,8 @@ async def _bring(runs: ServedRuns, sha256: str, request: Request) -> None:
 
 
 def _forget_old(starts: Path) -> None:
-    """Remove weights whose submitter made no run of them."""
-    for path in starts.iterdir():
+    """Remove weights that were sent long ago; runs have links to them."""
+    for path in starts.iterdir() if starts.is_dir() else ():
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > START_KEPT_S:
                 path.unlink()
@@ -228,6 +237,7 @@ def _make(runs: ServedRuns, name: str, body: bytes) -> Response:
         return _said(f"the SuperLink does not know these settings ({where}: {first['msg']}); run the same version", 400)
     if new.config.start_from is not None:
         raise AmosError("start_from: weights are sent along with a run, not named by a path; run the same version")
+    _forget_old(runs.root / STARTS)
     with _making:
         if path.exists():
             return _said(f"run {name}: the SuperLink has a run of this name already; choose another --out", 409)
@@ -243,14 +253,19 @@ def _make(runs: ServedRuns, name: str, body: bytes) -> Response:
 
 
 def _take(starts: Path, start: Start, file: Path) -> None:
-    """Move weights that were sent into a run's folder, with what is known of their network.
+    """Have weights that were sent in a run's folder, with what is known of their network; other runs may begin so, too.
 
     Raises:
         AmosError: they were not sent, or too long ago.
     """
     file.parent.mkdir(parents=True)
     try:
-        os.replace(starts / start.sha256, file)
+        try:
+            os.link(starts / start.sha256, file)
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except OSError:  # a file system without links
+            shutil.copyfile(starts / start.sha256, file)
     except FileNotFoundError:
         raise AmosError("the weights to begin with are not at the SuperLink; submit the run again") from None
     if start.network is not None:

@@ -177,6 +177,11 @@ def _submissions(folder: RunFolder) -> list[dict[str, Any]]:
     return [submission for submission in found if str(submission["flower_run"]) not in declined]
 
 
+def submissions_of(folder: RunFolder) -> list[str]:
+    """The numbers under which Flower was given a run, without those whose ServerApp left it to another."""
+    return [str(submission["flower_run"]) for submission in _submissions(folder)]
+
+
 def _rounds_done(folder: RunFolder) -> int:
     return max(folder.rounds_with_checkpoints(), default=0)
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
@@ -19,8 +18,8 @@ UNREACHABLE = 1
 """Our code for a message that Flower did not take; Flower's own codes say nothing that the words do not."""
 
 
-def _packed(record: Any) -> Any:
-    return packed(views_of(record).items()) if isinstance(record, ArrayRecord) and not is_packed(record) else record
+def _packed(record: ArrayRecord) -> ArrayRecord:
+    return record if is_packed(record) else packed(views_of(record).items())
 
 
 @dataclass
@@ -102,12 +101,17 @@ class SiteGrid(Grid):
         return [message.metadata.message_id for message in messages]
 
     def _pack(self, messages: list[Message]) -> None:
-        done: dict[int, RecordDict] = {}  # messages to several sites share one content
-        for message in messages:
-            content = message.content
-            if id(content) not in done:
-                done[id(content)] = RecordDict({name: _packed(record) for name, record in content.items()})
-            message.content = done[id(content)]
+        originals = [message.content for message in messages]  # kept, so that no id of their bytes is used again
+        done: dict[tuple[tuple[str, int], ...], ArrayRecord] = {}
+        for message, content in zip(messages, originals, strict=True):
+            records = dict(content)
+            for name, record in content.array_records.items():
+                # Messages to several sites share the bytes of their weights, whatever holds them.
+                which = tuple((array_name, id(array.data)) for array_name, array in record.items())
+                if which not in done:
+                    done[which] = _packed(record)
+                records[name] = done[which]
+            message.content = RecordDict(records)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         wanted = list(message_ids)
