@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from amos_fl.errors import AmosError
 from amos_fl_clients.activation import only_supernode
-from amos_fl_clients.waiting import Bell, Patience
+from amos_fl_clients.processes import TWICE
+from amos_fl_clients.waiting import Bell, Patience, asking_again
 from amos_fl_clients.warm import WarmProcess
 
 
@@ -68,6 +71,38 @@ def test_a_process_ends_when_the_one_that_rings_its_bell_is_gone() -> None:
     assert watching.poll() is None
     os.close(bell._rope)
     assert watching.wait(timeout=60) == -signal.SIGTERM
+
+
+def failing(times: int, status: int) -> tuple[Callable[[str], str], list[str]]:
+    """A request that fails with an HTTP status so many times, and what was asked."""
+    asked: list[str] = []
+
+    def ask(what: str) -> str:
+        asked.append(what)
+        if len(asked) <= times:
+            request = httpx.Request("POST", "https://superlink")
+            raise httpx.HTTPStatusError("failed", request=request, response=httpx.Response(status, request=request))
+        return "answer"
+
+    return ask, asked
+
+
+def test_a_superlink_that_fails_at_a_request_is_asked_again_for_a_while() -> None:
+    waits: list[float] = []
+    ask, asked = failing(3, 500)
+    assert asking_again(ask, pause=waits.append)("reply") == "answer"
+    assert (asked, waits) == (["reply"] * 4, [0.5, 1.0, 2.0])
+    for times, status, tries in ((99, 500, 8), (99, 403, 1), (99, 401, 1)):
+        ask, asked = failing(times, status)
+        with pytest.raises(httpx.HTTPStatusError):
+            asking_again(ask, pause=waits.append)("reply")
+        assert len(asked) == tries
+
+
+def test_every_request_that_is_made_again_is_one_of_flowers() -> None:
+    from flwr.supernode.fleet_http_client import FleetHttpClient
+
+    assert all(callable(getattr(FleetHttpClient, name)) for name in TWICE)
 
 
 def test_a_site_runs_one_supernode(tmp_path: Path) -> None:

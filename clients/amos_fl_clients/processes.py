@@ -26,11 +26,15 @@ from amos_fl_clients.failures import SiteFailure, keep_details, words_that_may_t
 from amos_fl_clients.locate import settings_of
 from amos_fl_clients.policy import Refusal, check_not_paused
 from amos_fl_clients.settings import SiteSettings
-from amos_fl_clients.waiting import BELL, Bell, Patience
+from amos_fl_clients.waiting import BELL, Bell, Patience, asking_again
 from amos_fl_clients.warm import WarmProcess, can_fork, fork_for_each_request
 
 HEARTBEAT = "AMOS_FL_HEARTBEAT_S"
 """Seconds, from 10, after which a site gives a sign of life; one that misses two of them is taken to be down."""
+
+
+TWICE = ("PullMessages", "PushMessages", "PullObject", "PushObject", "ConfirmMessageReceived", "GetRun", "GetFab")
+"""A SuperNode's requests that may be made again: of the second the SuperLink sees that it has done the first."""
 
 
 def run_supernode(arguments: Sequence[str], state: Path | None = None) -> None:
@@ -39,9 +43,11 @@ def run_supernode(arguments: Sequence[str], state: Path | None = None) -> None:
     With the site's `state` folder, it takes over from one that was killed.
     """
     _say_nothing_to_others()
+    fleet = importlib.import_module("flwr.supernode.fleet_http_client").FleetHttpClient
     if state is not None:
-        fleet = importlib.import_module("flwr.supernode.fleet_http_client").FleetHttpClient
         _replace(fleet, "ActivateNode", taking_over(fleet.ActivateNode, state))
+    for request in TWICE:
+        _replace(fleet, request, asking_again(getattr(fleet, request)))
     internal = importlib.import_module("flwr.supernode.start_client_internal")
     bell = Bell()
     patience = Patience()

@@ -5,14 +5,43 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
 
 BELL = "AMOS_FL_BELL"
 """The environment variable by which a SuperExec is told where its bell is heard."""
 FLOWERS_WAIT_S = 3.0
 """What Flower 1.41 waits when there was no message; its other waits are for what this machine is about to finish."""
+
+
+OVERLOADED_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""How long a site waits, one time after another, before it asks a SuperLink again that failed at its request."""
+
+
+def asking_again(
+    ask: Callable[..., Any], waits_s: Sequence[float] = OVERLOADED_WAITS_S, pause: Callable[[float], None] = time.sleep
+) -> Callable[..., Any]:
+    """A method of Flower's client that asks again where the SuperLink fails at a request (HTTP 500).
+
+    A SuperLink that is overloaded fails so when its database is locked for too long. Flower 1.41 then lets go of the
+    message or of the reply in hand, and its run waits for that for half a day. Each of the requests may be made twice.
+    """
+
+    def ask_again(*arguments: Any, **more: Any) -> Any:
+        for wait_s in waits_s:
+            try:
+                return ask(*arguments, **more)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
+                    raise
+            pause(wait_s)
+        return ask(*arguments, **more)
+
+    return ask_again
 
 
 @dataclass

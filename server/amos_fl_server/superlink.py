@@ -46,6 +46,8 @@ FASTER = {
 }
 """What Flower's processes on this machine take from the environment, unless it says otherwise."""
 
+BUSY_TIMEOUT_MS = 25_000
+
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
@@ -157,6 +159,16 @@ def _says_something(record: logging.LogRecord) -> bool:
     return not (f'"GET {PREFIX}/' in record.getMessage() and record.getMessage().endswith(" 200"))
 
 
+def patient_database() -> None:
+    """Let a request wait for the database for as long as Flower's clients wait for an answer (30 s), and not for 5 s.
+
+    Many sites that bring large weights at once on a slow disk need that; a request that fails loses its message.
+    """
+    mixin = importlib.import_module("flwr.supercore.sql_mixin")
+    pragmas = dict(mixin.SQLITE_PRAGMAS)  # an AttributeError here: another version of Flower
+    mixin.SQLITE_PRAGMAS = tuple({**pragmas, "busy_timeout": str(BUSY_TIMEOUT_MS)}.items())
+
+
 def set_environment(runs: Path) -> None:
     """What this process, and the ServerApps that it starts, find in the environment."""
     os.environ[RUNS] = str(runs)
@@ -179,6 +191,7 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     runs = Path(os.environ.get(RUNS) or plugin.folder / "state/runs").resolve()
     set_environment(runs)
+    patient_database()
     logging.getLogger("uvicorn.access").addFilter(_says_something)
     for module, name, ours in (
         (command, "load_control_authn_plugin", lambda: plugin),
