@@ -164,7 +164,7 @@ def patient_database() -> None:
 
     Many sites that bring large weights at once on a slow disk need that; a request that fails loses its message.
     """
-    mixin = importlib.import_module("flwr.supercore.sql_mixin")
+    mixin: Any = importlib.import_module("flwr.supercore.sql_mixin")
     pragmas = dict(mixin.SQLITE_PRAGMAS)  # an AttributeError here: another version of Flower
     mixin.SQLITE_PRAGMAS = tuple({**pragmas, "busy_timeout": str(BUSY_TIMEOUT_MS)}.items())
 
