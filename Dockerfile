@@ -1,7 +1,8 @@
 # One image for every role: the SuperLink, a site, the coordinator's commands, and any other command of amos-fl.
 #
 #   docker build -t amos-fl .
-#   docker build -t amos-fl --build-arg PIP_ARGS='--extra-index-url ...' .     another build of torch, for CPU or CUDA
+#   docker build -t amos-fl --build-arg TORCH_BACKEND=cu128 .                  PyTorch for CUDA 12.8 instead of CPUs
+#   docker build -t amos-fl --build-arg PIP_ARGS='--index-url ...' .           everything from an index of your own
 #
 # No key and no scan is in it, and what it writes goes into volumes and /tmp alone. docs/operations.md says more.
 ARG PYTHON_IMAGE=python:3.11-slim
@@ -15,10 +16,19 @@ RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb')
 # What amos-fl needs, at the versions of requirements.lock: the large layer.
 FROM ${PYTHON_IMAGE} AS dependencies
 ARG PIP_ARGS=
+ARG TORCH_BACKEND=cpu
 WORKDIR /build
 RUN python3 -m venv /opt/amos-fl
 COPY requirements.lock ./
 COPY --from=names /needed.txt ./
+# PyPI's build of torch for x86 is one for CUDA. uv, which Flower brings anyway, knows where PyTorch keeps the others.
+RUN [ -z "${TORCH_BACKEND}" ] || [ -n "${PIP_ARGS}" ] \
+ || { /opt/amos-fl/bin/python -m pip install --no-cache-dir --no-compile --disable-pip-version-check \
+        --constraint requirements.lock uv \
+   && /opt/amos-fl/bin/uv pip install --python /opt/amos-fl/bin/python --no-cache --no-deps \
+        --constraint requirements.lock --torch-backend "${TORCH_BACKEND}" torch; } \
+ || { echo "There is no PyTorch for ${TORCH_BACKEND} to be had from its makers here." && [ "${TORCH_BACKEND}" = cpu ] \
+   && echo "pip takes the one that its index has, which may be for CUDA and large."; }
 RUN /opt/amos-fl/bin/python -m pip install --no-cache-dir --no-compile --disable-pip-version-check \
       --constraint requirements.lock --requirement needed.txt ${PIP_ARGS}
 # Left out: what installs packages (uv, which only runs that install packages would use, and pip, setuptools), headers,

@@ -17,7 +17,7 @@ def image() -> str:
         pytest.skip("no Docker engine is running")
     arguments = [
         part
-        for name in ("PYTHON_IMAGE", "PIP_ARGS")
+        for name in ("PYTHON_IMAGE", "PIP_ARGS", "TORCH_BACKEND")
         if os.environ.get(name)
         for part in ("--build-arg", f"{name}={os.environ[name]}")
     ]
