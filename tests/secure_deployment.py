@@ -33,7 +33,7 @@ class SecureDeployment(Deployment):
 
     def environment(self, name: str) -> dict[str, str]:
         own = {
-            "AMOS_FL_HEARTBEAT_S": "10",
+            "AMOS_FL_HEARTBEAT_S": "15",
             "AMOS_FL_SUBMITTERS": str(self.root / "superlink/submitters.json"),
             "PYTHONUNBUFFERED": "1",
         }

@@ -1,18 +1,25 @@
 """A site's waits between two looks, and the processes that it forks for messages."""
 
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.nodestate import NodeStateFactory
 
 from amos_fl.errors import AmosError
 from amos_fl_clients.activation import only_supernode
+from amos_fl_clients.in_step import InStep
 from amos_fl_clients.processes import TWICE
 from amos_fl_clients.waiting import Bell, Patience, asking_again
 from amos_fl_clients.warm import WarmProcess
@@ -103,6 +110,36 @@ def test_every_request_that_is_made_again_is_one_of_flowers() -> None:
     from flwr.supernode.fleet_http_client import FleetHttpClient
 
     assert all(callable(getattr(FleetHttpClient, name)) for name in TWICE)
+
+
+def test_a_site_answers_the_message_that_it_has_taken_in_and_is_not_one_message_late() -> None:
+    """With Flower's own loop and state: the reply to a message that was let go of comes first."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    internal = importlib.import_module("flwr.supernode.start_client_internal")
+    states = NodeStateFactory(ObjectStoreFactory())
+    state, store = states.state(), states.objectstore_factory.store()
+    asked = {name: Message(RecordDict({name: ConfigRecord({"a": 1})}), 1, "train") for name in ("old", "new")}
+    for message in asked.values():
+        message.metadata.__dict__["_message_id"] = message.object_id
+    sent: list[str] = []
+
+    def reply_to(name: str) -> None:
+        internal._insert_message(Message(RecordDict(), reply_to=asked[name]), state, store)
+
+    def send(reply: Message, *_: object) -> tuple[set[str], str]:
+        sent.append(next(name for name, m in asked.items() if m.object_id == reply.metadata.reply_to_message_id))
+        if sent == ["old"]:
+            threading.Timer(0.2, reply_to, ["new"]).start()
+        return set(), ""
+
+    in_step = InStep()
+    assert in_step.pulling(lambda receive: receive() and 7)(receive=lambda: (asked["new"], None)) == 7
+    reply_to("old")
+    push = in_step.pushing(internal._push_messages)
+    push(state=state, object_store=store, send=send, push_object=lambda *_: None)
+    assert sent == ["old", "new"]
+    # A message that was let go of is not waited for.
+    assert in_step.pulling(lambda receive: None)(receive=lambda: (asked["new"], None)) is None
 
 
 def test_a_site_runs_one_supernode(tmp_path: Path) -> None:

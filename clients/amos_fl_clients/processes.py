@@ -23,6 +23,7 @@ from amos_fl_clients.activation import taking_over
 from amos_fl_clients.allowed_apps import check_app
 from amos_fl_clients.audit import Audited
 from amos_fl_clients.failures import SiteFailure, keep_details, words_that_may_travel
+from amos_fl_clients.in_step import InStep
 from amos_fl_clients.locate import settings_of
 from amos_fl_clients.policy import Refusal, check_not_paused
 from amos_fl_clients.settings import SiteSettings
@@ -67,7 +68,9 @@ def run_supernode(arguments: Sequence[str], state: Path | None = None) -> None:
         for module in ("flwr.supernode.fleet_http_connection", "flwr.supercore.heartbeat"):
             _replace(importlib.import_module(module), "HEARTBEAT_DEFAULT_INTERVAL", float(heartbeat_s))
     _replace(internal, "subprocess", SimpleNamespace(Popen=start))
-    _replace(internal, "_pull_and_store_message", pull_and_tell)
+    in_step = InStep()
+    _replace(internal, "_pull_and_store_message", in_step.pulling(pull_and_tell))
+    _replace(internal, "_push_messages", in_step.pushing(internal._push_messages))
     _replace(internal, "time", SimpleNamespace(sleep=patience.sleep))
     cli: Any = importlib.import_module("flwr.supernode.cli")
     sys.argv = ["flower-supernode", *arguments]
