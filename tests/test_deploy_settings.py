@@ -13,6 +13,7 @@ from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.layout import Deployment
 from amos_fl.errors import AmosError
 from amos_fl.runs.recipes import DEMONSTRATION, RECIPES
+from amos_fl.volumes.plan import plan_named
 from amos_fl_server.connection import NoAnswer, connection_of
 from amos_fl_server.served_runs import RunState
 from amos_fl_server.submitted import with_flowers_word
@@ -43,7 +44,7 @@ def test_sites_with_the_phantom_run_the_demonstration_as_a_simulation_does() -> 
     [
         ({"sites": ["A", "X"]}, "site X: is not in this deployment, which has A, B, C"),
         ({"hold_out": ["Y"]}, "site Y: is not in this deployment"),
-        ({"start_from": "weights.safetensors"}, "start_from: a deployed run begins with fresh weights"),
+        ({"start_from": "weights.safetensors"}, "weights.safetensors: no such weights"),
         ({"strategy": "fedfoo"}, "fedfoo"),
         ({"model": "smal"}, "no model 'smal'"),
     ],
@@ -51,6 +52,19 @@ def test_sites_with_the_phantom_run_the_demonstration_as_a_simulation_does() -> 
 def test_settings_that_a_deployment_cannot_have_are_refused_here(layer: dict[str, object], words: str) -> None:
     with pytest.raises(AmosError, match=words):
         deployed_settings([("command line", layer)], HERE)
+
+
+def test_a_run_that_begins_with_weights_has_their_network_and_plan_and_refuses_another(tmp_path: Path) -> None:
+    plan = plan_named("coarse").model_copy(update={"name": "theirs", "spacing_mm": (7.0, 7.0, 7.0)})
+    (tmp_path / "weights.safetensors").touch()
+    about = {"model": "vnet", "plan": plan.model_dump(mode="json"), "organs": {"1": "liver"}}
+    (tmp_path / "network.json").write_text(json.dumps(about))
+    asked: dict[str, object] = {"start_from": str(tmp_path)}
+    settings = deployed_settings([("command line", asked)], HERE)
+    assert (settings.model, settings.plan.name) == ("vnet", "theirs")
+    assert settings.start_from == tmp_path.resolve() / "weights.safetensors"
+    with pytest.raises(AmosError, match="are of the network 'vnet', and this run trains 'unet'"):
+        deployed_settings([("command line", {**asked, "model": "unet"})], HERE)
 
 
 def test_the_settings_of_a_simulation_run_in_a_deployment_without_its_cohort() -> None:
