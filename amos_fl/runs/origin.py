@@ -5,6 +5,7 @@ weights by itself does not.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,7 @@ class Origin:
         """The content of a `network.json` beside the file, from which `origin_of` reads the same; None if unknown."""
         if self.model is None or self.plan is None or self.organs is None:
             return None
-        return {
-            "model": self.model,
-            "plan": self.plan.model_dump(mode="json"),
-            "organs": {str(label): name for label, name in self.organs.items()},
-            "norm_statistics": self.norm_statistics,
-        }
+        return about_network(self.model, self.plan, self.organs, self.norm_statistics)
 
     def is_like(self, config: RunConfig, organs: dict[int, str]) -> bool:
         """Whether its network is known to be the one of a run, down to the order of its organs."""
@@ -61,6 +57,18 @@ class Origin:
             and (self.plan.strides, self.plan.kernels, self.plan.patch) == (plan.strides, plan.kernels, plan.patch)
             and [*map(organ_key, self.organs.values())] == [*map(organ_key, organs.values())]
         )
+
+
+def about_network(
+    model: str, plan: Plan, organs: Mapping[int, str], norm_statistics: NormStatistics | None
+) -> dict[str, Any]:
+    """What `network.json` says of a network, and `origin_of` reads there."""
+    return {
+        "model": model,
+        "plan": plan.model_dump(mode="json"),
+        "organs": {str(label): name for label, name in organs.items()},
+        "norm_statistics": norm_statistics,
+    }
 
 
 def weights_file(path: Path) -> Path:

@@ -17,6 +17,7 @@ from amos_fl.metrics.table import CaseScores, scores_from_json, sums_of, write_s
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.model_card import model_card
+from amos_fl.runs.origin import about_network
 from amos_fl.runs.selection import Choice, choose_round
 from amos_fl.runs.summary import summary
 from amos_fl.runs.weights import save_arrays
@@ -179,11 +180,8 @@ def write_results(folder: RunFolder, config: RunConfig, cohort: Cohort, weights:
     about = {"model": config.model, "round": str(results.chosen.round)}
     save_arrays(weights, folder.path / "model" / "weights.safetensors", about)
     network = {
-        "model": config.model,
-        "plan": config.plan.model_dump(mode="json"),
-        "organs": {str(label): organ for label, organ in cohort.organs.items()},
+        **about_network(config.model, config.plan, cohort.organs, config.norm_statistics),
         "round": results.chosen.round,
-        "norm_statistics": config.norm_statistics,
         # What `predict` needs where the model folder lies alone, and what it can warn of.
         "modalities": sorted({case.modality for case in cohort.of(split="train", labelled=True)}),
         "synthetic": folder.synthetic,

@@ -196,10 +196,12 @@ def make_client_app(
         own = {name: array for name, array in arrays_of(network).items() if is_statistic(name)}
         if own and task.norm_statistics == "local":
             save_statistics(settings.state, task.run_id, round_number, own)
+        # As it was asked: packed from another machine, in Flower's arrays in a simulation.
+        serialise = packed if is_packed(message.content.array_records[ARRAYS]) else record_of
         return reply_with(
             message,
             settings.site,
-            arrays=(packed if is_packed(message.content.array_records[ARRAYS]) else record_of)(given_up_by(network)),
+            arrays=serialise(given_up_by(network)),
             metrics={
                 WEIGHT: agreed_weight(task, len(cases), steps),
                 "cases": len(cases),

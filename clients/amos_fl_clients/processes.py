@@ -32,8 +32,6 @@ from amos_fl_clients.warm import WarmProcess, can_fork, fork_for_each_request
 
 HEARTBEAT = "AMOS_FL_HEARTBEAT_S"
 """Seconds, from 10, after which a site gives a sign of life; one that misses two of them is taken to be down."""
-
-
 TWICE = ("PullMessages", "PushMessages", "PullObject", "PushObject", "ConfirmMessageReceived", "GetRun", "GetFab")
 """A SuperNode's requests that may be made again: of the second the SuperLink sees that it has done the first."""
 

@@ -258,15 +258,13 @@ def _take(starts: Path, start: Start, file: Path) -> None:
     Raises:
         AmosError: they were not sent, or too long ago.
     """
+    sent = starts / start.sha256
+    if not sent.is_file():
+        raise AmosError("the weights to begin with are not at the SuperLink; submit the run again")
     file.parent.mkdir(parents=True)
     try:
-        try:
-            os.link(starts / start.sha256, file)
-        except (FileNotFoundError, FileExistsError):
-            raise
-        except OSError:  # a file system without links
-            shutil.copyfile(starts / start.sha256, file)
-    except FileNotFoundError:
-        raise AmosError("the weights to begin with are not at the SuperLink; submit the run again") from None
+        os.link(sent, file)
+    except OSError:  # a file system without links
+        shutil.copyfile(sent, file)
     if start.network is not None:
         write_json(file.with_name(NETWORK), start.network)
