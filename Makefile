@@ -83,7 +83,7 @@ lock: $(PYTHON_READY) ## Pin the newest versions that pyproject.toml's ranges al
 
 .PHONY: clean
 clean: ## Remove the environment, builds and caches (not your runs)
-	rm -rf build dist amos_fl.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf dist .pytest_cache .ruff_cache .hypothesis
 	find amos_fl clients server tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 	if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
 
