@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from amos_fl.api.settings import next_out
 from amos_fl.cli.deploy_run import deployed_settings, deployment_folder, runs_folder, submitted_as
 from amos_fl.cli.main import run
-from amos_fl.cli.settings import next_out
 from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.layout import Deployment
 from amos_fl.errors import AmosError

@@ -11,8 +11,9 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from hospitals import hospital
 from test_site_policy import federate_with
 
+from amos_fl.api.settings import resolve_run
 from amos_fl.cli.main import run
-from amos_fl.cli.settings import layers_of, resolve_run
+from amos_fl.cli.settings import layers_of
 from amos_fl.cohort.amos22 import import_amos22
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, Interrupted

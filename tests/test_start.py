@@ -9,8 +9,8 @@ import pytest
 import yaml
 from federations import TINY, TINY_PLAN, federate, hashes, resume, tiny_config
 
+from amos_fl.api.settings import resolve_run
 from amos_fl.cli.main import run
-from amos_fl.cli.settings import resolve_run
 from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.networks.head import class_axes

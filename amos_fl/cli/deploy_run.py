@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from amos_fl.api.settings import as_trained, begun_at, next_out, origin_in, recipe_for, refuse_settings
 from amos_fl.cli.options import (
     ConfigOption,
     HoldOutOption,
@@ -28,16 +29,7 @@ from amos_fl.cli.options import (
     StrategyOption,
     WeightingOption,
 )
-from amos_fl.cli.settings import (
-    as_trained,
-    begun_at,
-    flags_of,
-    layers_of,
-    next_out,
-    origin_in,
-    recipe_for,
-    refuse_settings,
-)
+from amos_fl.cli.settings import flags_of, layers_of
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 
@@ -268,7 +260,7 @@ def _show_end(state: "RunState", folder: Path, again: str) -> None:
 
 
 def _write_report(folder: Path, say: Callable[[str], None]) -> None:
-    from amos_fl.cli.running import write_report
+    from amos_fl.api.running import write_report
 
     write_report(folder, say)
 

@@ -22,7 +22,7 @@ from amos_fl.cohort.table import Case, Cohort, Modality, Split, write_cohort
 from amos_fl.errors import AmosError, Interrupted, RunStopped
 from amos_fl.files import write_json
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.events import Event, Said, SiteFailed, line_of
+from amos_fl.runs.events import Event, Said, SiteFailed, in_words, line_of
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.results import write_results
 from amos_fl_clients.messages import CONFIG, DESCRIBE, Description, Task, json_of, request_config
@@ -48,11 +48,8 @@ class EventLog:
     def __call__(self, event: Event) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line_of(event, time.time()) + "\n")
-        if isinstance(event, Said):
-            print(event.text, flush=True)
-        elif isinstance(event, SiteFailed):
-            what = "is left out of the plan" if event.activity == "fingerprint" else "is missing"
-            print(f"round {event.round}: site {event.site} {what}: {event.reason}", flush=True)
+        if isinstance(event, Said | SiteFailed):
+            print(in_words(event), flush=True)
 
 
 @dataclass
