@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.errors import AmosError
-from amos_fl.runs.config import RunConfig, merge, nearest, resolve
-from amos_fl.runs.recipes import DEMONSTRATION, RECIPES
+from amos_fl.networks.catalogue import DEMONSTRATION, network_named
+from amos_fl.own_code import is_path
+from amos_fl.runs.config import RunConfig, merge, resolve
 
 if TYPE_CHECKING:  # with it comes NumPy, which --help does without
     from amos_fl.runs.origin import Origin
@@ -74,9 +75,7 @@ def recipe_for(layers: list[Layer], otherwise: str | None = None) -> tuple[str, 
         AmosError: no such model.
     """
     model = next((str(layer["model"]) for _, layer in reversed(layers) if "model" in layer), otherwise or "small")
-    if model not in RECIPES:
-        raise AmosError(f"no model {model!r}; {nearest(model, RECIPES)}")
-    return model, (f"recipe of {model}", {**RECIPES[model], "model": model})
+    return model, (f"recipe of {model}", {**network_named(model).recipe, "model": model})
 
 
 def resolve_run(layers: list[Layer], on_case: OnCase | None = None) -> tuple[RunConfig, Cohort]:
@@ -102,6 +101,10 @@ def resolve_run(layers: list[Layer], on_case: OnCase | None = None) -> tuple[Run
         if model != "small" and all(case.modality == "MR" for case in everyone.cases):
             recipe = (recipe[0], {**recipe[1], "plan": "amos-mr"})
     settings = with_device(begun_at(origin, resolve([as_trained(recipe, origin), *layers])))
+    if is_path(model):
+        from amos_fl.networks.registry import check_own_network  # loads PyTorch
+
+        check_own_network(model, settings.plan, len(everyone.organs))
     return settings, taking_part(everyone, settings)
 
 

@@ -139,8 +139,8 @@ def deployed_settings(layers: list[tuple[str, dict[str, Any]]], deployment: "Dep
     Raises:
         AmosError: a wrong setting, a site that the deployment does not have, or weights to begin with that do not fit.
     """
+    from amos_fl.networks.catalogue import DEMONSTRATION
     from amos_fl.runs.config import merge, resolve
-    from amos_fl.runs.recipes import DEMONSTRATION
     from amos_fl_server.strategies import make_strategy
 
     origin = origin_in(layers)

@@ -5,7 +5,6 @@ statistics of normalisation layers as weights; here they meet the round's sites 
 trained weights only, and what they return gets its dtypes back.
 """
 
-import importlib
 import inspect
 import random
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerBase
 
 from amos_fl.errors import AmosError
+from amos_fl.own_code import load
 from amos_fl.randomness import derived_seed
 from amos_fl.runs.weights import is_statistic
 from amos_fl_clients.messages import ARRAYS, CONFIG
@@ -151,11 +151,8 @@ def load_flower_strategy(path: str, options: Mapping[str, Any]) -> FlowerStrateg
     Raises:
         AmosError: no such class, no Flower strategy, or options that it does not take.
     """
-    module_name, _, class_name = path.replace(":", ".").rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise AmosError(f"strategy {path}: cannot be imported ({error})") from None
+    module, _, name = path.replace(":", ".").rpartition(".")
+    found = load(f"{module}:{name}", "strategy")
     if not (inspect.isclass(found) and issubclass(found, FlowerBase)):
         raise AmosError(f"strategy {path}: is no flwr.serverapp.strategy.Strategy of Flower's Message API")
     accepted = inspect.signature(found).parameters
