@@ -1,19 +1,21 @@
 """A plan before the first round: the training sites' fingerprints, asked for, added up, and made into a plan."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
-from amos_fl.planning.fingerprint import Fingerprint, merged, read_fingerprint
+from amos_fl.planning.fingerprint import Fingerprint, merged
 from amos_fl.planning.planner import plan_from
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder
 from amos_fl.volumes.plan import AUTO, Plan
-from amos_fl_clients.messages import CONFIG, FINGERPRINT, Task, json_of, request_config
+from amos_fl_clients.messages import CONFIG, FINGERPRINT, Task, request_config
+from amos_fl_clients.reply_models import Asked, Description, FingerprintReply
+from amos_fl_server.arrivals import arriving
 from amos_fl_server.engines.base import Engine
 from amos_fl_server.exchange import exchange
 
@@ -23,14 +25,16 @@ def planned(
     folder: RunFolder,
     task: Task,
     trainers: Mapping[str, int],
+    described: Mapping[str, Description],
     grid: Grid,
     engine: Engine,
     listener: Listener,
 ) -> RunConfig:
     """The settings with a plan made from the fingerprints of `trainers` (node by site), written into the run folder.
 
-    Sites that refuse or fail are named and left out of the plan; they train all the same. `fingerprint.json` keeps
-    the sum of what was sent, from whom, and who was left out and why.
+    `described` is what they have said of themselves. Sites that refuse or fail, or whose answer does not fit, are named
+    and left out of the plan; they train all the same. `fingerprint.json` keeps the sum of what was sent, from whom, and
+    who was left out and why.
 
     Raises:
         AmosError: no site has sent a fingerprint, or none of which a plan can be made. Interrupted: stopped.
@@ -39,7 +43,14 @@ def planned(
     messages = {site: Message(content, node, FINGERPRINT) for site, node in sorted(trainers.items())}
     failed: dict[str, str] = {}
     replies = exchange(grid, messages, failed, stop=folder.stop_file, poll=engine.poll, lost=engine.lost)
-    found = fingerprints_in(replies, failed)
+    found: dict[str, Fingerprint] = {}
+
+    def asked_of(site: str) -> Asked:
+        return Asked(task.organs, site=site, described=described.get(site))
+
+    for site, _, said in arriving(replies, FingerprintReply, asked_of, failed):
+        if said is not None:
+            found[site] = said.told
     for site, reason in sorted(failed.items()):
         listener(SiteFailed(site, "fingerprint", 0, reason))
     if not found:
@@ -63,21 +74,6 @@ def planned(
     without = f", without {', '.join(sorted(failed))}" if failed else ""
     listener(Said(f"plan from the fingerprints of {', '.join(sorted(found))}{without}: {in_words(plan)}"))
     return config
-
-
-def fingerprints_in(replies: Iterable[tuple[str, Message | None]], failed: dict[str, str]) -> dict[str, Fingerprint]:
-    """The fingerprints that sites sent; into `failed` goes the reason of one that sent something else."""
-    found: dict[str, Fingerprint] = {}
-    for site, reply in replies:
-        if reply is None:
-            continue
-        try:
-            found[site] = read_fingerprint(json_of(reply, "fingerprint"), f"site {site}")
-        except (KeyError, ValueError, TypeError):
-            failed[site] = "its answer holds no fingerprint; use the same version of amos-fl there"
-        except AmosError as error:
-            failed[site] = str(error).removeprefix(f"site {site}: ")
-    return found
 
 
 def in_words(plan: Plan) -> str:
