@@ -158,7 +158,7 @@ def test_a_fingerprint_that_says_more_than_it_may_is_withheld(
     fingerprint = json.loads(str(record["fingerprint"]))
     change(fingerprint)  # pyright: ignore[reportCallIssue]
     record["fingerprint"] = json.dumps(fingerprint)
-    with pytest.raises(ReplyWithheld, match="its reply was withheld: .*fingerprint"):
+    with pytest.raises(ReplyWithheld, match=r"its reply was withheld: .*fingerprint"):
         check_reply(reply, site.settings, organs=tiny_cohort.organs, form=None)
 
 

@@ -109,10 +109,9 @@ def problems_of(folder: RunFolder) -> list[str]:
         for entry in folder.ledger()
         for site, reason in entry["missing"].items()
     ]
-    for file in sorted((folder.path / "evaluations").glob("round_*.json")):
-        number, split = file.stem.removeprefix("round_").split("_")
-        missing = (folder.read_evaluation(int(number), split) or {"missing": {}})["missing"]
-        found += [f"{split} scores of round {int(number)}: site {s} is missing: {why}" for s, why in missing.items()]
+    for number, split in folder.evaluations():
+        missing = (folder.read_evaluation(number, split) or {"missing": {}})["missing"]
+        found += [f"{split} scores of round {number}: site {s} is missing: {why}" for s, why in missing.items()]
     return found
 
 

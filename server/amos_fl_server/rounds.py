@@ -117,8 +117,10 @@ class Federation:
         task = task_for(self.config, self.organs, self.folder.run_id)
         self._discover(grid, task)
         self._training_weights(task)
+        aside = self.folder.set_poisoned_aside()
         first, record = self._start()
         form = form_of(views_of(record))
+        self._score_again(grid, task, aside, before=first - 1)
         if first > 1:
             self._evaluate_when_due(grid, task, first - 1, record)
         for number in range(first, self.config.rounds + 1):
@@ -133,6 +135,7 @@ class Federation:
                 form=form,
                 grid=grid,
                 seed=self.config.seed,
+                max_update_norm=self.config.max_update_norm,
             )
             record, entry = self._round(given)
             # Flower's records refer to themselves: cleared, the old weights go now, and not at the next collection.
@@ -311,6 +314,16 @@ class Federation:
             result = self.evaluate(grid, task, number, record, asked)
             self.folder.write_evaluation(number, "val", result)
             self.listener(RoundScored(number, *seen_and_unseen_dsc(result)))
+
+    def _score_again(self, grid: Grid, task: Task, aside: list[tuple[int, str, str]], before: int) -> None:
+        """Score earlier rounds anew whose evaluations were set aside, as far as their weights are still there."""
+        kept = self.folder.rounds_with_checkpoints()
+        for number, split, sentence in aside:
+            gone = split == "val" and number not in kept
+            self.listener(Said(f"{sentence}; the weights of round {number} are gone" if gone else sentence))
+            if split == "val" and number in kept and number < before:
+                record = record_of_sums(self.folder.read_checkpoint(number).weights)
+                self._evaluate_when_due(grid, task, number, record)
 
     def _is_unseen(self, site: str) -> bool:
         return site not in self.seen_sites and not self.described[site].cases["train"]
