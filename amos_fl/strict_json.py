@@ -6,6 +6,7 @@ its stack has room for.
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 MOST_DIGITS = 40
 MOST_DEPTH = 32
+_OF_THE_CODE = re.compile(r" or instance of \w+")
 
 
 def parsed(text: str | bytes, *, most_bytes: int, most_depth: int = MOST_DEPTH) -> Any:
@@ -107,8 +109,10 @@ def what_is_wrong(error: ValidationError, model: type[BaseModel]) -> str:
     first: Any = error.errors(include_url=False, include_input=False, include_context=False)[0]
     known = _names_in(model)
     where = ".".join("*" if part not in known else str(part) for part in first["loc"])
-    said = str(first["msg"]).removeprefix("Value error, ")
-    return f"{where}: {said[:1].lower()}{said[1:]}" if where else said
+    said = _OF_THE_CODE.sub("", str(first["msg"]).removeprefix("Value error, "))
+    if said[1:2].islower():
+        said = f"{said[0].lower()}{said[1:]}"
+    return f"{where}: {said}" if where else said
 
 
 def _names_in(model: type[BaseModel], seen: set[type] | None = None) -> set[str]:

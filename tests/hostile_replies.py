@@ -25,6 +25,18 @@ DEEP = "[" * 100_000 + "]" * 100_000
 Tamper = Callable[[Message], None]
 
 
+def without(*path: str | int) -> Callable[[Any], None]:
+    """A change that takes one entry out, deep inside."""
+
+    def change(data: Any) -> None:
+        *outer, last = path
+        for key in outer:
+            data = data[key]
+        del data[last]
+
+    return change
+
+
 def put(record: str, key: str, value: object) -> Tamper:
     """A value in one of the records of values, past the checks of Flower's own that only this process has."""
 
@@ -206,6 +218,13 @@ def histogram(change: Callable[[dict[str, Any]], object], name: str = "intensity
     return changed("fingerprint", tamper)
 
 
+def a_case_more(data: dict[str, Any]) -> None:
+    data["CT"]["cases"] += 1
+    for name in ("spacing", "shape", "extent_mm"):
+        for axis in data["CT"][name]:
+            axis["withheld"] += 1
+
+
 TRAIN: dict[str, Tamper] = {
     "NaN in the weights": filled(np.nan),
     "infinity in the weights": filled(-np.inf),
@@ -281,8 +300,8 @@ EVALUATE: dict[str, Tamper] = {
     "a number of 400 digits": raw("scores", f'{{"cases": {HUGE}, "organs": {{}}}}'),
     "a number of 1e400": raw("scores", '{"cases": 1e400, "organs": {}}'),
     "a key that is there twice": twice("scores", "cases", "500"),
-    "no cases in the scores": changed("scores", lambda d: d.pop("cases")),
-    "no organs in the scores": changed("scores", lambda d: d.pop("organs")),
+    "no cases in the scores": changed("scores", without("cases")),
+    "no organs in the scores": changed("scores", without("organs")),
     "organs that are a list": changed("scores", lambda d: d.update(organs=[1, 2])),
     "sums of a site that are no object": changed("scores", lambda d: d["organs"].update({"1": MARK})),
     "an organ that nobody asked for": changed("scores", lambda d: d["organs"].update({"9": d["organs"]["1"]})),
@@ -313,8 +332,12 @@ EVALUATE: dict[str, Tamper] = {
     "100,000 made-up cases": made_up_cases(100_000),
     "two made-up cases": made_up_cases(2),
     "cases that are no list": raw("cases", "{}"),
-    "cases that are nested": raw("cases", DEEP),
-    "a case without a name": changed("cases", lambda d: d[0].pop("case")),
+    "cases that are nested": raw("cases", "[" * 600 + "]" * 600),
+    "cases of 200 kB": raw("cases", DEEP),
+    "no outcome in a case": changed("cases", without(0, "scores", "1", "outcome")),
+    "no sum of DSC": changed("scores", without("organs", "1", "dsc_sum")),
+    "no sums of an organ": changed("scores", without("organs", "1")),
+    "a case without a name": changed("cases", without(0, "case")),
     "a case that is a text": raw("cases", json.dumps([HTML])),
     **{
         f"a case called {name}": case("case", value)
@@ -333,7 +356,7 @@ EVALUATE: dict[str, Tamper] = {
     "a case of another modality": case("modality", f"PET {MARK}"),
     "a case of the other modality": case("modality", "MR"),
     "more in a case": case(MARK, 1),
-    "a case without scores": changed("cases", lambda d: d[0].pop("scores")),
+    "a case without scores": changed("cases", without(0, "scores")),
     "a case of an organ that nobody asked for": changed(
         "cases", lambda d: d[0]["scores"].update({"200": next(iter(d[0]["scores"].values()))})
     ),
@@ -376,7 +399,7 @@ DESCRIPTIONS: dict[str, Tamper] = {
     "a path for a name": changed("description", lambda d: d.update(site=f"../{MARK}")),
     "a name of a megabyte": put(SITE, "site", "A" * 1_000_000),
     "more than it may say": changed("description", lambda d: d.update({MARK: HTML})),
-    "no modalities": changed("description", lambda d: d.pop("modalities")),
+    "no modalities": changed("description", without("modalities")),
     "modalities of nobody": changed("description", lambda d: d.update(modalities=[HTML])),
     "cases without modalities": changed("description", lambda d: d.update(modalities=[])),
     "a million cases": changed("description", lambda d: d["cases"].update(test=1_000_000)),
@@ -384,7 +407,7 @@ DESCRIPTIONS: dict[str, Tamper] = {
     "fewer than no cases": changed("description", lambda d: d["cases"].update(train=-1)),
     "half a case": changed("description", lambda d: d["cases"].update(train=1.5)),
     "true cases": changed("description", lambda d: d["cases"].update(train=True)),
-    "a split less": changed("description", lambda d: d["cases"].pop("val")),
+    "a split less": changed("description", without("cases", "val")),
     "a split more": changed("description", lambda d: d["cases"].update({MARK: 1})),
     "cases that are a number": changed("description", lambda d: d.update(cases=7)),
     "organs that are texts": changed("description", lambda d: d.update(annotated=[FORMULA])),
@@ -401,17 +424,10 @@ DESCRIPTIONS: dict[str, Tamper] = {
 FINGERPRINTS: dict[str, Tamper] = {
     "no JSON": raw("fingerprint", MARK),
     "nested": raw("fingerprint", DEEP),
-    "no group": changed("fingerprint", lambda d: d.pop("CT")),
+    "no group": changed("fingerprint", without("CT")),
     "a group more": changed("fingerprint", lambda d: d.update({MARK: d["CT"]})),
     "a million cases": changed("fingerprint", lambda d: d["CT"].update(cases=1_000_000)),
-    "a case more than described": changed(
-        "fingerprint",
-        lambda d: (
-            d["CT"].update(cases=d["CT"]["cases"] + 1),
-            [h.update(withheld=h["withheld"] + 1) for k in ("spacing", "shape", "extent_mm") for h in d["CT"][k]],
-        )[:0]
-        or None,
-    ),
+    "a case more than described": changed("fingerprint", a_case_more),
     "a modality that it does not have": changed("fingerprint", lambda d: d.update(CT=d["MR"], MR=d["CT"])),
     "a bin that is no number": histogram(lambda h: h["counts"].update({HTML: 5})),
     "a bin written otherwise": histogram(lambda h: h["counts"].update({"+7": 5})),
@@ -426,7 +442,7 @@ FINGERPRINTS: dict[str, Tamper] = {
     "a spacing of a metre": histogram(lambda h: h.update(counts={"99999": 3}), "spacing"),
     "a shape of no voxel": histogram(lambda h: h.update(counts={"0": 3}), "shape"),
     "a shape between the bins": histogram(lambda h: h.update(counts={"13": 3}), "shape"),
-    "two axes": changed("fingerprint", lambda d: d["CT"]["spacing"].pop()),
+    "two axes": changed("fingerprint", without("CT", "spacing", 2)),
     "a thousand axes": changed("fingerprint", lambda d: d["CT"].update(spacing=d["CT"]["spacing"] * 333)),
     "axes that are a text": changed("fingerprint", lambda d: d["CT"].update(shape=HTML)),
     "intensities of MR": changed("fingerprint", lambda d: d["MR"]["intensity"]["counts"].update({"7": 9})),

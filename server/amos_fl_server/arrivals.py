@@ -6,6 +6,8 @@ from flwr.app import Message
 
 from amos_fl_clients.reply_models import Asked, BadReply, OneReply, read_reply
 
+REFUSED = "its reply was refused"
+
 
 def arriving(
     replies: Iterable[tuple[str, Message | None]],
@@ -20,7 +22,7 @@ def arriving(
             try:
                 found = read_reply(reply, model, asked_of(site))
             except BadReply as error:
-                failed[site] = f"its reply was refused: {error}"
+                failed[site] = f"{REFUSED}: {error}"
                 reply = None
         yield site, reply, found
         del reply

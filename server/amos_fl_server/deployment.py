@@ -174,7 +174,8 @@ class DeployedFederation(Federation):
             # Where keys are registered, whose node it is counts, and not whose name is in its words.
             if self.registered[node] == site if node in self.registered else f"site {site}:" in why:
                 return why
-        return "it is not connected"
+        nameless = [why for node, why in self.refusals.items() if node in self.claims and self._named(node) is None]
+        return f"it is not connected, unless it is {nameless[0]}" if nameless else "it is not connected"
 
     def _keep_answers(self, asked: list[int]) -> None:
         """Keep what each site said last, for those who look after the deployment."""

@@ -36,7 +36,7 @@ from amos_fl_clients.messages import (
 from amos_fl_clients.records import BadUpdate, record_of, views_of
 from amos_fl_clients.reply_models import Asked, DescribeReply, Description, EvaluateReply, TrainReply
 from amos_fl_server.aggregate import form_of, in_order, record_of_sums
-from amos_fl_server.arrivals import arriving
+from amos_fl_server.arrivals import REFUSED, arriving
 from amos_fl_server.engines.base import Engine
 from amos_fl_server.exchange import exchange
 from amos_fl_server.plan_first import planned
@@ -179,11 +179,12 @@ class Federation:
             if said is not None:
                 site = said.site
                 if site not in self.sites or site in self.described:
-                    failed[node] = f"node {node}: says that it is site {site}, which this run does not expect there"
+                    failed[node] = f"{REFUSED}: it is from site {site}, which this run does not expect there"
                     continue
                 self.described[site], self.nodes[site] = said.description, int(node)
         if failed:
-            raise AmosError(next(iter(failed.values())))
+            node, why = next(iter(failed.items()))
+            raise AmosError(f"node {node}: {why}" if why.startswith(REFUSED) else why)
 
     def _look_around(self, grid: Grid, task: Task) -> None:
         """Before every exchange with the sites; where sites come and go, this is the place to find out."""
