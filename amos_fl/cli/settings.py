@@ -163,8 +163,7 @@ def begun_at(origin: "Origin | None", settings: RunConfig) -> RunConfig:
 
 def phantom() -> Cohort:
     """The embedded cohort, made when it is not there yet."""
-    from rich.console import Console
-
+    from amos_fl.cli.console import Console
     from amos_fl.phantom.embedded import embedded_cohort
 
     console = Console(highlight=False)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from amos_fl.escape.terminal import visible
 
-_SPECIAL = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])")
-"""An underscore between letters or digits is none to Markdown, and stays as it is."""
+_SPECIAL = re.compile(r"[\\`|]|[*~](?=\S)|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])")
+"""What would begin or make something: an underscore between letters, a star after a number and a bracket around an
+interval are none of that to Markdown, and stay as they are."""
 _AT_THE_START = re.compile(r"^(\s*)([#>+-]|\d+[.)])(?=\s|$)")
 
 
@@ -14,7 +15,7 @@ def text(value: str) -> str:
     r"""One line of Markdown that shows `value`.
 
     >>> print(text("b_train_0 has <b>, a | and [x](y)"))
-    b_train_0 has &lt;b>, a \| and \[x\](y)
+    b_train_0 has &lt;b>, a \| and [x\](y)
     >>> print(text("see https://example.org"), text("# a"))
     see https&#58;//example.org \# a
     """
@@ -23,6 +24,15 @@ def text(value: str) -> str:
     line = _SPECIAL.sub(lambda found: "\\" + found[0], line).replace("<", "&lt;")
     line = line.replace("://", "&#58;//").replace("www.", "www&#46;")
     return _AT_THE_START.sub(lambda found: f"{found[1]}{found[2][:-1]}\\{found[2][-1]}", line)
+
+
+def code(value: str) -> str:
+    """A value set as code.
+
+    >>> print(code("a`b"))
+    `a'b`
+    """
+    return "`" + " ".join(visible(value).split()).replace("`", "'") + "`"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -4,9 +4,6 @@ import re
 import unicodedata
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_CONTROLS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode's categories of control and format characters (among them those that turn the direction of writing),
-surrogates, and separators of lines."""
 
 
 def visible(text: str) -> str:
@@ -15,9 +12,9 @@ def visible(text: str) -> str:
     >>> print(visible("ok\x1b[2J\a"))
     ok\x1b[2J\x07
     """
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in _CONTROLS else _written_out(c) for c in text)
+    return "".join(c if _is_letter(c) else _written_out(c) for c in text)
 
 
 def one_line(text: str, most: int = 500) -> str:
@@ -35,6 +32,11 @@ def one_line(text: str, most: int = 500) -> str:
 def without_colours(text: str) -> str:
     """The text without the codes of colours that another program has put into it; see `visible` for what else."""
     return visible(_COLOURS.sub("", text))
+
+
+def _is_letter(c: str) -> bool:
+    """Whether it shows itself and does nothing else; characters that turn the direction of writing do, for example."""
+    return c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs"
 
 
 def _written_out(letter: str) -> str:

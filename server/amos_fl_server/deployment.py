@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from amos_fl.cohort.table import Case, Cohort, Modality, Split, write_cohort
 from amos_fl.errors import AmosError, Interrupted, RunStopped
+from amos_fl.escape.terminal import visible
 from amos_fl.files import write_json
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Event, Said, SiteFailed, line_of
@@ -52,10 +53,10 @@ class EventLog:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line_of(event, time.time()) + "\n")
         if isinstance(event, Said):
-            print(event.text, flush=True)
+            print(visible(event.text), flush=True)
         elif isinstance(event, SiteFailed):
             what = "is left out of the plan" if event.activity == "fingerprint" else "is missing"
-            print(f"round {event.round}: site {event.site} {what}: {event.reason}", flush=True)
+            print(f"round {event.round}: site {event.site} {what}: {visible(event.reason)}", flush=True)
 
 
 @dataclass
