@@ -442,6 +442,10 @@ FINGERPRINTS: dict[str, Tamper] = {
     "a spacing of a metre": histogram(lambda h: h.update(counts={"99999": 3}), "spacing"),
     "a shape of no voxel": histogram(lambda h: h.update(counts={"0": 3}), "shape"),
     "a shape between the bins": histogram(lambda h: h.update(counts={"13": 3}), "shape"),
+    "one intensity, and far more often than all others": histogram(
+        lambda h: h.update(counts={"-2048": 3 * 2**31}, withheld=0)
+    ),
+    "more voxels than a scan has": histogram(lambda h: h["counts"].update({"7": 10**14})),
     "two axes": changed("fingerprint", without("CT", "spacing", 2)),
     "a thousand axes": changed("fingerprint", lambda d: d["CT"].update(spacing=d["CT"]["spacing"] * 333)),
     "axes that are a text": changed("fingerprint", lambda d: d["CT"].update(shape=HTML)),

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,3 +188,57 @@ def test_a_hostile_reply_makes_its_site_missing_by_name_and_changes_nothing_else
 def test_there_are_at_least_eighty_of_them() -> None:
     assert len(HOSTILE) >= 80
     assert {kind for kind, _ in HOSTILE} == {DESCRIBE, FINGERPRINT, "train", "evaluate"}
+
+
+REASONS = {
+    "terminal codes": "\x1b[2J\x1b]0;gone\a its disk is full",
+    "many lines": "line\n" * 1000 + "# the last one\r\n",
+    "HTML": "Message: <script>alert(1)</script>",
+    "Markdown": "Message: [click](https://x.example) | **x**",
+    "a formula": '=HYPERLINK("http://x.example")',
+    "ten megabytes": "x" * 10_000_000,
+    "what a pattern could be slow at": "amos_fl" * 300_000,
+    "lines that turn the direction of writing": "\u202egnp.exe",
+    "nothing": "",
+    "spaces": " \n \t ",
+    "a surrogate": "\ud800",
+    "wrappings alone": "<class 'x'>:<'" * 1000,
+}
+
+
+class Failing(OneHostile):
+    """The site fails in words of its own."""
+
+    reason = ""
+
+    def _answer(self, message: Message, context: Context) -> Message:
+        if self._names[int(str(context.node_config["partition-id"]))] == HOSTILE_SITE and (
+            message.metadata.message_type == self.kind
+        ):
+            return Message(Error(2, self.reason), reply_to=message)
+        return self._honest(message, context)
+
+
+@pytest.mark.parametrize("kind", [DESCRIBE, "train"])
+@pytest.mark.parametrize("what", REASONS)
+def test_whatever_a_site_gives_as_the_reason_of_its_failure_is_one_plain_line(
+    tmp_path: Path, hospitals: OneHostile, without: Callable[[str], RunFolder], kind: str, what: str
+) -> None:
+    expected = without(kind)
+    failing = object.__new__(Failing)
+    failing.__dict__.update(hospitals.__dict__, _app=failing._answer, reason=REASONS[what])
+    started = time.perf_counter()
+    folder = carried_out(tmp_path / "run", failing, kind, None)
+    assert time.perf_counter() - started < MOST_SECONDS
+    assert hashes(folder) == hashes(expected)
+    for reason in reasons(folder, kind):
+        assert reason
+        assert len(reason) <= 500
+        assert reason.isprintable()
+    summary = (folder.path / "summary.md").read_text()
+    assert HOSTILE_SITE in summary
+    assert "<script" not in summary
+    assert not re.search(r"(?<!\\)\]\(", summary)
+    assert "://" not in summary
+    assert "\n#" not in summary.replace("\n# ", "\n## ").replace("\n## ", "\n")
+    assert "\x1b" not in (folder.path / "events.jsonl").read_text()

@@ -21,9 +21,10 @@ from amos_fl_clients.messages import ARRAYS, DESCRIBE, FINGERPRINT, METRICS, SIT
 MOST_STEPS = 10**9
 MOST_LOSS = 1e39
 """Beyond what single precision can hold."""
-MOST_VALUES = 10**15
-"""Voxels in a bin: a million scans of a thousand million."""
-MOST_SPACING_MM, MOST_VOXELS, MOST_EXTENT_MM = 100, 16384, 16384
+MOST_VOXELS_OF_A_CASE = 1 << 31
+MOST_VALUES = MOST_CASES * MOST_VOXELS_OF_A_CASE
+LEAST_SPACING_MM, MOST_SPACING_MM, MOST_VOXELS, MOST_EXTENT_MM = 0.05, 50, 4096, 4000
+"""Of a scan of the body; planning takes long where they are far beyond."""
 MOST_BYTES = {"description": 1 << 16, "fingerprint": 8 << 20, "scores": 1 << 20, "modalities": 100}
 """Of each text, before it is parsed; that of single cases has room for as many as the site has."""
 CASE_BYTES, ORGAN_BYTES = 600, 300
@@ -98,6 +99,7 @@ class WireHistogram(Strict):
         return all(low <= int(value) <= high and int(value) % step == 0 for value in self.counts)
 
 
+_SPACING_BINS = (round(LEAST_SPACING_MM * SPACING_BINS_PER_MM), MOST_SPACING_MM * SPACING_BINS_PER_MM)
 Axes = Annotated[list[WireHistogram], Field(min_length=3, max_length=3)]
 
 
@@ -115,14 +117,14 @@ class WireGroup(Strict):
         if any(axis.total != self.cases for axes in (self.spacing, self.shape, self.extent_mm) for axis in axes):
             raise ValueError("a histogram is of another number of cases")
         if not (
-            all(axis.lies_within(1, MOST_SPACING_MM * SPACING_BINS_PER_MM) for axis in self.spacing)
+            all(axis.lies_within(*_SPACING_BINS) for axis in self.spacing)
             and all(axis.lies_within(SHAPE_BIN, MOST_VOXELS, SHAPE_BIN) for axis in self.shape)
             and all(axis.lies_within(EXTENT_BIN_MM, MOST_EXTENT_MM, EXTENT_BIN_MM) for axis in self.extent_mm)
             and self.intensity.lies_within(*HU_RANGE)
         ):
             raise ValueError("a value lies where no scan's does")
-        if self.intensity.total and not self.cases:
-            raise ValueError("there are intensities of no case")
+        if self.intensity.total > self.cases * MOST_VOXELS_OF_A_CASE:
+            raise ValueError("there are more intensities than its cases have voxels")
         return self
 
 

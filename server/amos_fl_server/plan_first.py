@@ -1,6 +1,7 @@
 """A plan before the first round: the training sites' fingerprints, asked for, added up, and made into a plan."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -9,6 +10,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl.planning.fingerprint import Fingerprint, merged
 from amos_fl.planning.planner import plan_from
+from amos_fl.planning.settings import PlanningSettings
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder
@@ -51,16 +53,15 @@ def planned(
     for site, _, said in arriving(replies, FingerprintReply, asked_of, failed):
         if said is not None:
             found[site] = said.told
-    for site, reason in sorted(failed.items()):
-        listener(SiteFailed(site, "fingerprint", 0, reason))
     if not found:
+        _say(failed, listener)
         reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(failed.items()))
         raise AmosError(
             f"plan auto: no training site has sent its fingerprint ({reasons}); "
             "sites allow it with share_histograms, or name a plan"
         )
-    together = merged(found[site] for site in sorted(found))
-    plan = plan_from(together, len(task.organs), config.planning, name=AUTO)
+    together, plan = _plan_of_most(found, failed, len(task.organs), config.planning)
+    _say(failed, listener)
     write_json(
         folder.path / "fingerprint.json",
         {
@@ -74,6 +75,36 @@ def planned(
     without = f", without {', '.join(sorted(failed))}" if failed else ""
     listener(Said(f"plan from the fingerprints of {', '.join(sorted(found))}{without}: {in_words(plan)}"))
     return config
+
+
+def _say(failed: Mapping[str, str], listener: Listener) -> None:
+    for site, reason in sorted(failed.items()):
+        listener(SiteFailed(site, "fingerprint", 0, reason))
+
+
+def _plan_of_most(
+    found: dict[str, Fingerprint], failed: dict[str, str], organs: int, planning: PlanningSettings
+) -> tuple[Fingerprint, Plan]:
+    """The sum of the fingerprints and the plan of it, without one site where no plan can be made with it.
+
+    A site that is left out goes from `found` to `failed`: one hospital's numbers must not be the end of all planning.
+
+    Raises:
+        AmosError: no plan can be made of all of them, nor of all but one.
+    """
+    sites = sorted(found)
+    together = merged(found[site] for site in sites)
+    try:
+        return together, plan_from(together, organs, planning, name=AUTO)
+    except AmosError as error:
+        for left_out in sites if len(sites) > 1 else ():
+            rest = merged(found[site] for site in sites if site != left_out)
+            with suppress(AmosError):
+                plan = plan_from(rest, organs, planning, name=AUTO)
+                failed[left_out] = f"with its fingerprint no plan can be made: {error}"
+                del found[left_out]
+                return rest, plan
+        raise
 
 
 def in_words(plan: Plan) -> str:
