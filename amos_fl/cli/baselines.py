@@ -201,9 +201,9 @@ def finetune(
 
 def _show_choices(group: "Group", store: Path) -> None:
     """Every site's own round of the federation beside the one for all and its fine-tuned model, on its test cases."""
-    from rich.console import Console
     from rich.table import Table
 
+    from amos_fl.cli.console import Console
     from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.record import read_runs
     from amos_fl.runs.site_choice import site_choices, write_site_choices

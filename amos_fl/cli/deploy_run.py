@@ -246,8 +246,7 @@ def _show_end(state: "RunState", folder: Path, again: str) -> None:
         error = AmosError(f"{state.error or 'the run failed'} (to continue: {again})")
         error.exit_code = state.exit_code or 1
         raise error
-    from rich.console import Console
-
+    from amos_fl.cli.console import Console
     from amos_fl.cli.display import show_results
     from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.results import results_of

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from amos_fl.cli.console import Console as OwnConsole
 from amos_fl.runs.events import Event, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed, SiteWork, in_words
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.results import Results, Row
@@ -29,7 +30,7 @@ class Display:
     """A listener that shows a run's events. Use it as a context, so that the terminal is left in order."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=False, highlight=False)
+        self.console = console or OwnConsole(stderr=False, highlight=False)
         self.live = self.console.is_terminal
         self._bars: dict[tuple[str, str], TaskID] = {}
         self._said_at = time.monotonic()

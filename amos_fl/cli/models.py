@@ -1,6 +1,5 @@
 """`amos-fl models`: what each network costs, beside the AMOS paper's Table 4."""
 
-import csv
 import json
 import sys
 from dataclasses import asdict
@@ -10,6 +9,7 @@ import typer
 
 from amos_fl.cli.options import DeviceOption
 from amos_fl.errors import AmosError
+from amos_fl.escape.csv_cells import DictWriter
 
 if TYPE_CHECKING:
     from amos_fl.volumes.plan import Triple
@@ -60,7 +60,7 @@ def models(
         print(json.dumps(rows, indent=2))
     elif as_csv:
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+        writer = DictWriter(sys.stdout, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     else:

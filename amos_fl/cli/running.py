@@ -14,8 +14,7 @@ from amos_fl.errors import AmosError, Interrupted
 from amos_fl.runs.config import RunConfig
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from amos_fl.cli.console import Console
     from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.group import Group
 
@@ -119,8 +118,7 @@ def show_finished(group: "Group", failed: Sequence[tuple[str, int]]) -> None:
     Raises:
         AmosError: naming the runs that failed (by name and exit code), with the first one's code.
     """
-    from rich.console import Console
-
+    from amos_fl.cli.console import Console
     from amos_fl.cli.display import show_group
     from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.record import read_run

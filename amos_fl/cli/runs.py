@@ -22,7 +22,7 @@ _GROUPS = ("seen CT", "seen MR", "unseen CT", "unseen MR")
 
 def wide_console() -> "Console":
     """A console for tables of paths."""
-    from rich.console import Console
+    from amos_fl.cli.console import Console
 
     # A pipe or a file has no width; 80 columns would fold every path.
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 160

@@ -114,9 +114,8 @@ def _in_parallel(
     group: "Group", store: Path, layers: Layers, at_once: int, gpus_per_run: float, address: str | None
 ) -> None:
     """What is left of a group, several runs at a time."""
-    from rich.console import Console
-
     from amos_fl.api.running import write_report
+    from amos_fl.cli.console import Console
     from amos_fl.runs.folder import RunFolder
     from amos_fl_server.parallel import Outcome, run_in_parallel
 

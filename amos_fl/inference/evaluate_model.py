@@ -12,6 +12,7 @@ from amos_fl.cohort.organ_names import organ_key
 from amos_fl.cohort.table import Case, Cohort, Split
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
+from amos_fl.escape import markdown
 from amos_fl.files import write_json, write_text
 from amos_fl.inference.evaluate import evaluate_cases
 from amos_fl.metrics.table import CaseScores
@@ -245,7 +246,8 @@ def write_evaluation(folder: Path, evaluation: Evaluation, model: Model, source:
         "notes": evaluation.notes,
     }
     write_json(folder / "evaluation.json", about)
-    parts = [f"# Scores of {source.resolve().name} on {cohort_file.resolve().parent.name}, {question.split} cases\n"]
+    title = f"Scores of {source.resolve().name} on {cohort_file.resolve().parent.name}, {question.split} cases"
+    parts = [f"# {markdown.text(title)}\n"]
     if evaluation.synthetic:
         parts.append(f"> {PHANTOM_NOTE}\n")
     parts.append(_bulleted([results.chosen.sentence, f"NSD at {question.tolerance_mm:g} mm", *evaluation.notes]))
@@ -255,4 +257,4 @@ def write_evaluation(folder: Path, evaluation: Evaluation, model: Model, source:
 
 
 def _bulleted(lines: Sequence[str]) -> str:
-    return "".join(f"- {line}\n" for line in lines)
+    return "".join(f"- {markdown.text(line)}\n" for line in lines)

@@ -1,6 +1,5 @@
 """`stats.html`: a cohort on one page, and its numbers and figures as files beside it."""
 
-import csv
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from amos_fl.comparison.paper_statistics import (
     PaperRow,
     paper_beside,
 )
+from amos_fl.escape.csv_cells import DictWriter
 from amos_fl.files import whole_file, write_text
 from amos_fl.report import cohort_figures as figures
 from amos_fl.report.page import render
@@ -287,6 +287,6 @@ def _short(value: float | None) -> object:
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer = DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)

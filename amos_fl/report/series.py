@@ -1,6 +1,5 @@
 """What the figures of a run show, as rows that also become CSV files."""
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from amos_fl.comparison.statistics import Marks, draws_within, estimates, means, strata_of
+from amos_fl.escape.csv_cells import DictWriter
 from amos_fl.files import whole_file
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, sums_of
@@ -298,7 +298,7 @@ def _matrix(cases: Sequence[CaseScores], organs: Mapping[int, str], metric: str)
 def write_rows(path: Path, rows: Sequence[Any], columns: Sequence[str]) -> None:
     """Write dataclass rows as CSV, numbers as they are; what is not a number is left empty."""
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(columns))
+        writer = DictWriter(file, list(columns))
         writer.writeheader()
         for row in rows:
             values = {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(row).items()}

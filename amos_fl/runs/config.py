@@ -71,6 +71,11 @@ class RunConfig(_Settings):
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     selection: Literal["best", "last"] = "best"
     min_sites: int | None = Field(default=None, ge=1, description="fewer updates than this stop the run; default: all")
+    max_update_norm: float | None = Field(
+        default=100.0,
+        gt=0,
+        description="an update further from the round's weights than so many times their norm is refused; none: any is",
+    )
     site_timeout_s: float | None = Field(default=None, gt=0, description="a site's time for one round's training")
     engine: EngineSettings = Field(default_factory=EngineSettings)
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, or auto: a GPU where there is one")

@@ -1,6 +1,5 @@
 """What a finished run leaves for people: scores per case, tables, the chosen weights with their card, a summary."""
 
-import csv
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from amos_fl.cohort.table import Cohort
+from amos_fl.escape.csv_cells import DictWriter
 from amos_fl.files import whole_file, write_json, write_text
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, scores_from_json, sums_of, write_scores
@@ -109,10 +109,9 @@ def problems_of(folder: RunFolder) -> list[str]:
         for entry in folder.ledger()
         for site, reason in entry["missing"].items()
     ]
-    for file in sorted((folder.path / "evaluations").glob("round_*.json")):
-        number, split = file.stem.removeprefix("round_").split("_")
-        missing = (folder.read_evaluation(int(number), split) or {"missing": {}})["missing"]
-        found += [f"{split} scores of round {int(number)}: site {s} is missing: {why}" for s, why in missing.items()]
+    for number, split in folder.evaluations():
+        missing = (folder.read_evaluation(number, split) or {"missing": {}})["missing"]
+        found += [f"{split} scores of round {number}: site {s} is missing: {why}" for s, why in missing.items()]
     return found
 
 
@@ -166,7 +165,7 @@ def write_tables(folder: Path, results: Results, organs: Mapping[int, str]) -> N
 
 def _write_rows(path: Any, rows: list[Row]) -> None:
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(Row.__dataclass_fields__))
+        writer = DictWriter(file, list(Row.__dataclass_fields__))
         writer.writeheader()
         for row in rows:
             values = {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(row).items()}

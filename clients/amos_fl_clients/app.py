@@ -36,7 +36,6 @@ from amos_fl_clients.messages import (
     PREPARE,
     PROXIMAL_MU,
     WEIGHT,
-    Description,
     Task,
     agreed_weight,
     reply_with,
@@ -127,14 +126,14 @@ def make_client_app(
 
         if value_of(message, PREPARE, True):
             _prepare(settings, task, labelled, on_case)
-        description = Description(
-            site=settings.site,
-            modalities=sorted({case.modality for case in labelled}),
-            cases={split: sum(case.split == split for case in labelled) for split in ("train", "val", "test")},
-            annotated=sorted({organ for case in labelled for organ in case.annotated}),
-            synthetic=cohort.synthetic(),
-        )
-        return reply_with(message, settings.site, description=description.model_dump())
+        description = {
+            "site": settings.site,
+            "modalities": sorted({case.modality for case in labelled}),
+            "cases": {split: sum(case.split == split for case in labelled) for split in ("train", "val", "test")},
+            "annotated": sorted({organ for case in labelled for organ in case.annotated}),
+            "synthetic": cohort.synthetic(),
+        }
+        return reply_with(message, settings.site, description=description)
 
     @app.query("fingerprint")
     def fingerprint(message: Message, context: Context) -> Message:

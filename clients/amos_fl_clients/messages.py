@@ -1,7 +1,7 @@
 """What server and sites say to one another: the names of the records, and what is in them beside weights.
 
 A request carries a `config` record (and weights under `arrays`); a reply carries `metrics`, `site` and,
-after training, `arrays`. Everything in a reply is listed here, so that a site can check what it sends.
+after training, `arrays`. `reply_models` says what may be in a reply.
 """
 
 import json
@@ -45,21 +45,6 @@ class Task(BaseModel):
     prepare_workers: int = 1
     norm_statistics: NormStatistics = "average"
     test_time_adaptation: bool = False
-
-
-class Description(BaseModel):
-    """What a site says of itself: the numbers of its labelled cases per split, and no more.
-
-    `synthetic` says that its scans are a phantom's, so that no score of them is taken for a patient's.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    site: str
-    modalities: list[str]
-    cases: dict[str, int]
-    annotated: list[int]
-    synthetic: bool = False
 
 
 def agreed_weight(task: Task, cases: int, steps: int) -> int:

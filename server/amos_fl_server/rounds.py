@@ -15,6 +15,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
+from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError, RunStopped
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.difference import fingerprint_of
@@ -27,16 +28,15 @@ from amos_fl_clients.messages import (
     ARRAYS,
     CONFIG,
     DESCRIBE,
-    METRICS,
-    Description,
     Task,
     agreed_weight,
-    json_of,
     request_config,
     size_in_bytes,
 )
 from amos_fl_clients.records import BadUpdate, record_of, views_of
+from amos_fl_clients.reply_models import Asked, DescribeReply, Description, EvaluateReply, TrainReply
 from amos_fl_server.aggregate import form_of, in_order, record_of_sums
+from amos_fl_server.arrivals import REFUSED, arriving
 from amos_fl_server.engines.base import Engine
 from amos_fl_server.exchange import exchange
 from amos_fl_server.plan_first import planned
@@ -117,8 +117,10 @@ class Federation:
         task = task_for(self.config, self.organs, self.folder.run_id)
         self._discover(grid, task)
         self._training_weights(task)
+        aside = self.folder.set_poisoned_aside()
         first, record = self._start()
         form = form_of(views_of(record))
+        self._score_again(grid, task, aside, before=first - 1)
         if first > 1:
             self._evaluate_when_due(grid, task, first - 1, record)
         for number in range(first, self.config.rounds + 1):
@@ -133,6 +135,7 @@ class Federation:
                 form=form,
                 grid=grid,
                 seed=self.config.seed,
+                max_update_norm=self.config.max_update_norm,
             )
             record, entry = self._round(given)
             # Flower's records refer to themselves: cleared, the old weights go now, and not at the next collection.
@@ -151,7 +154,9 @@ class Federation:
         self._discover(grid, task)
         self.prepares = True
         trainers = {site: self.nodes[site] for site in self._training_weights(task)}
-        self.config = planned(self.config, self.folder, task, trainers, grid, self.engine, self.listener)
+        self.config = planned(
+            self.config, self.folder, task, trainers, self.described, grid, self.engine, self.listener
+        )
         self._forget()
 
     def _forget(self) -> None:
@@ -169,13 +174,17 @@ class Federation:
         content = RecordDict({CONFIG: request_config(task, prepare=self.prepares)})
         messages = {str(node): Message(content, node, DESCRIBE) for node in node_ids}
         failed: dict[str, str] = {}
-        for node, reply in exchange(grid, messages, failed, stop=self.folder.stop_file, poll=self.engine.poll):
-            if reply is not None:
-                description = Description.model_validate(json_of(reply, "description"))
-                self.described[description.site] = description
-                self.nodes[description.site] = int(node)
+        replies = exchange(grid, messages, failed, stop=self.folder.stop_file, poll=self.engine.poll)
+        for node, _, said in arriving(replies, DescribeReply, lambda _: Asked(self.organs), failed):
+            if said is not None:
+                site = said.site
+                if site not in self.sites or site in self.described:
+                    failed[node] = f"{REFUSED}: it is from site {site}, which this run does not expect there"
+                    continue
+                self.described[site], self.nodes[site] = said.description, int(node)
         if failed:
-            raise AmosError(next(iter(failed.values())))
+            node, why = next(iter(failed.items()))
+            raise AmosError(f"node {node}: {why}" if why.startswith(REFUSED) else why)
 
     def _look_around(self, grid: Grid, task: Task) -> None:
         """Before every exchange with the sites; where sites come and go, this is the place to find out."""
@@ -223,8 +232,14 @@ class Federation:
         counted = self.config.exchanges_weights
         order = list(messages)
 
+        steps = int(cast(int, given.config.get("steps", self.config.local_steps)))
+
+        def asked_of(site: str) -> Asked:
+            weight = int(given.weights[site])
+            return Asked(self.organs, site=site, described=self.described[site], steps=steps, weight=weight)
+
         def noted():
-            for site, reply in exchange(
+            replies = exchange(
                 given.grid,
                 messages,
                 failed,
@@ -233,14 +248,14 @@ class Federation:
                 poll=self.engine.poll,
                 on_timeout=self.engine.end_site,
                 lost=self.engine.lost,
-            ):
-                if reply is not None:
-                    metrics = dict(reply.content.metric_records[METRICS])
+            )
+            for site, reply, said in arriving(replies, TrainReply, asked_of, failed):
+                if reply is not None and said is not None:
                     about[site] = {
-                        "cases": int(cast(int, metrics["cases"])),
-                        "steps": int(cast(int, metrics["steps"])),
-                        "loss": float(cast(float, metrics["train_loss"])),
-                        "seconds": round(float(cast(float, metrics["seconds"])), 3),
+                        "cases": said.cases,
+                        "steps": said.steps,
+                        "loss": float(said.train_loss),
+                        "seconds": round(float(said.seconds), 3),
                         "bytes_down": counted * size_in_bytes(messages[site]),
                         "bytes_up": counted * size_in_bytes(reply),
                         "update_fingerprint": _fingerprint(reply),
@@ -301,6 +316,16 @@ class Federation:
             self.folder.write_evaluation(number, "val", result)
             self.listener(RoundScored(number, *seen_and_unseen_dsc(result)))
 
+    def _score_again(self, grid: Grid, task: Task, aside: list[tuple[int, str, str]], before: int) -> None:
+        """Score earlier rounds anew whose evaluations were set aside, as far as their weights are still there."""
+        kept = self.folder.rounds_with_checkpoints()
+        for number, split, sentence in aside:
+            gone = split == "val" and number not in kept
+            self.listener(Said(f"{sentence}; the weights of round {number} are gone" if gone else sentence))
+            if split == "val" and number in kept and number < before:
+                record = record_of_sums(self.folder.read_checkpoint(number).weights)
+                self._evaluate_when_due(grid, task, number, record)
+
     def _is_unseen(self, site: str) -> bool:
         return site not in self.seen_sites and not self.described[site].cases["train"]
 
@@ -317,15 +342,18 @@ class Federation:
         failed: dict[str, str] = {}
         sites: dict[str, Any] = {}
         engine, stop = self.engine, self.folder.stop_file
-        for site, reply in exchange(grid, messages, failed, stop=stop, poll=engine.poll, lost=engine.lost):
-            if reply is not None:
+
+        def asked_of(site: str) -> Asked:
+            return Asked(self.organs, site=site, described=self.described[site], split=cast(Split, splits[site]))
+
+        replies = exchange(grid, messages, failed, stop=stop, poll=engine.poll, lost=engine.lost)
+        for site, _, said in arriving(replies, EvaluateReply, asked_of, failed):
+            if said is not None:
                 sites[site] = {
                     "seen": not self._is_unseen(site),
                     "split": splits[site],
-                    "modalities": json_of(reply, "modalities"),
-                    "scores": json_of(reply, "scores"),
-                    "cases": json_of(reply, "cases"),
-                    "seconds": round(float(cast(float, reply.content.metric_records[METRICS]["seconds"])), 3),
+                    **said.model_dump(include={"modalities", "scores", "cases"}),
+                    "seconds": round(float(said.seconds), 3),
                 }
         for site, reason in sorted(failed.items()):
             self.listener(SiteFailed(site, "evaluate", number, reason))

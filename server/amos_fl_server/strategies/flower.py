@@ -22,7 +22,7 @@ from amos_fl.randomness import derived_seed
 from amos_fl.runs.weights import is_statistic
 from amos_fl_clients.messages import ARRAYS, CONFIG
 from amos_fl_clients.records import BadUpdate, is_packed, record_of, views_of
-from amos_fl_server.aggregate import WeightedMean, checked_update
+from amos_fl_server.aggregate import WeightedMean
 from amos_fl_server.strategies.base import Failed, Replies, RoundInput, Strategy
 
 
@@ -71,7 +71,7 @@ class FlowerStrategy(Strategy):
         used: list[str] = []
         for site, reply in replies:
             try:
-                arrays = checked_update(reply, given.form, given.weights[site])
+                arrays = given.update_in(reply, site)
             except BadUpdate as error:
                 failed[site] = str(error)
                 continue
