@@ -16,6 +16,7 @@ from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, scores_from_json, sums_of, write_scores
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.learned import learned_in
 from amos_fl.runs.model_card import model_card
 from amos_fl.runs.origin import about_network
 from amos_fl.runs.selection import Choice, choose_round
@@ -179,8 +180,9 @@ def write_results(folder: RunFolder, config: RunConfig, cohort: Cohort, weights:
     write_tables(folder.path, results, cohort.organs)
     about = {"model": config.model, "round": str(results.chosen.round)}
     save_arrays(weights, folder.path / "model" / "weights.safetensors", about)
+    learned = learned_in(folder, cohort).organs
     network = {
-        **about_network(config.model, config.plan, cohort.organs, config.norm_statistics),
+        **about_network(config.model, config.plan, cohort.organs, config.norm_statistics, learned),
         "round": results.chosen.round,
         # What `predict` needs where the model folder lies alone, and what it can warn of.
         "modalities": sorted({case.modality for case in cohort.of(split="train", labelled=True)}),

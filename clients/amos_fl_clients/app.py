@@ -23,6 +23,7 @@ from amos_fl.networks.registry import build_network
 from amos_fl.planning.measure import fingerprint_of_cases
 from amos_fl.report.pictures import keep_picture
 from amos_fl.runs.events import Listener, SiteWork, silent
+from amos_fl.runs.learned import annotated_for_training
 from amos_fl.runs.weights import arrays_of, given_up_by, is_statistic, load_arrays
 from amos_fl.training.loop import StepReport, train
 from amos_fl.training.settings import NormStatistics
@@ -132,6 +133,7 @@ def make_client_app(
             modalities=sorted({case.modality for case in labelled}),
             cases={split: sum(case.split == split for case in labelled) for split in ("train", "val", "test")},
             annotated=sorted({organ for case in labelled for organ in case.annotated}),
+            annotated_in_training=list(annotated_for_training(labelled)),
             synthetic=cohort.synthetic(),
         )
         return reply_with(message, settings.site, description=description.model_dump())
@@ -247,6 +249,7 @@ def make_client_app(
             on_case=lambda done, total: listen(SiteWork(settings.site, "evaluate", round_number, done, total)),
             on_scored=on_scored,
             save_to=settings.predictions if split == "test" else None,
+            unlearned=task.unlearned_channels,
         )
         scores = Scores()
         for result in results:

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from pydantic import BaseModel, ConfigDict
 
+from amos_fl.runs.learned import channels_unlearned
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import Plan
 
@@ -45,12 +46,19 @@ class Task(BaseModel):
     prepare_workers: int = 1
     norm_statistics: NormStatistics = "average"
     test_time_adaptation: bool = False
+    learned: tuple[int, ...] | None = None
+    """The organs that were learned up to now; those of other channels are predicted as background. None: all."""
+
+    @property
+    def unlearned_channels(self) -> tuple[int, ...]:
+        return channels_unlearned(self.organs, self.learned)
 
 
 class Description(BaseModel):
     """What a site says of itself: the numbers of its labelled cases per split, and no more.
 
-    `synthetic` says that its scans are a phantom's, so that no score of them is taken for a patient's.
+    `annotated` are the organs that any of these cases annotates, `annotated_in_training` those that its training cases
+    do. `synthetic` says that its scans are a phantom's, so that no score of them is taken for a patient's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +67,7 @@ class Description(BaseModel):
     modalities: list[str]
     cases: dict[str, int]
     annotated: list[int]
+    annotated_in_training: list[int] = []
     synthetic: bool = False
 
 

@@ -116,14 +116,16 @@ def _is_count(value: Any) -> bool:
 
 def _is_description(data: Any, settings: SiteSettings, organs: set[int]) -> bool:
     return (
-        set(data) == {"site", "modalities", "cases", "annotated", "synthetic"}
+        set(data) == {"site", "modalities", "cases", "annotated", "annotated_in_training", "synthetic"}
         and type(data["synthetic"]) is bool
         and data["site"] == settings.site
         and _are_modalities(data["modalities"], settings, organs)
         and set(data["cases"]) == {"train", "val", "test"}
         and all(map(_is_count, data["cases"].values()))
         and type(data["annotated"]) is list
-        and all(type(organ) is int and 0 < organ < 256 for organ in data["annotated"])
+        and type(data["annotated_in_training"]) is list
+        and set(data["annotated_in_training"]) <= set(data["annotated"])
+        and all(type(organ) is int and 0 < organ < 256 for organ in data["annotated"] + data["annotated_in_training"])
     )
 
 

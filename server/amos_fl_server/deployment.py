@@ -165,7 +165,8 @@ class DeployedFederation(Federation):
         if other is not None and other != node and other in self.known:
             raise AmosError(f"two SuperNodes say that they are site {site}; give each hospital a site of its own")
         if site in self.config.hold_out:
-            description = description.model_copy(update={"cases": {**description.cases, "train": 0, "val": 0}})
+            nothing = {"cases": {**description.cases, "train": 0, "val": 0}, "annotated_in_training": []}
+            description = description.model_copy(update=nothing)
         if self.described and site not in self.described and self.ledger:
             self.listener(Said(f"site {site} has joined"))
         self.described[site], self.nodes[site], self.known[node] = description, node, site
@@ -189,7 +190,9 @@ class DeployedFederation(Federation):
         elsewhere = self.folder.path.resolve() / "at-the-site" / name
         # A site does not say which of its cases are of which modality; each modality appears where there are enough.
         modality = modalities[number % len(modalities)]
-        return Case(name, site, modality, split, elsewhere, elsewhere, tuple(self.described[site].annotated))
+        described = self.described[site]
+        annotated = described.annotated_in_training if split == "train" else described.annotated
+        return Case(name, site, modality, split, elsewhere, elsewhere, tuple(annotated))
 
 
 def _described_in(folder: RunFolder, federation: DeployedFederation) -> Cohort:
