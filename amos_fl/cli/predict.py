@@ -83,7 +83,8 @@ def predict(
                 continue
             for note in outcome.notes:
                 typer.echo(f"amos-fl: warning: {note}", err=True)
-            what = f"{outcome.organs} of {len(model.organs) - len(model.unlearned)} organs found in {outcome.seconds:.1f} s"
+            can_draw = len(model.organs) - len(model.unlearned)
+            what = f"{outcome.organs} of {can_draw} organs found in {outcome.seconds:.1f} s"
             kept = "there already from this scan and these weights, kept"
             console.print(f"{outcome.scan.name}: {kept if outcome.state == 'kept' else what}", soft_wrap=True)
     parts = [f"{number} {state}" for state, number in states.items() if number or state == "predicted"]

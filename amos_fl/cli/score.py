@@ -37,7 +37,8 @@ def score(
         list[str] | None, typer.Option(help="Sites of the cohort that trained nothing; may be repeated.")
     ] = None,
     modality: Annotated[
-        str | None, typer.Option(help="CT or MR, of all cases, where there is no cohort. MR counts 13 organs.")
+        str | None,
+        typer.Option(help="CT or MR, of all cases, where there is no cohort. AMOS's MR counts 13 organs."),
     ] = None,
     metadata: Annotated[
         Path | None, typer.Option(help="AMOS's metadata table: the patients' sex, which tells prostate from uterus.")

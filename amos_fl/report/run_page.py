@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amos_fl.cohort.table import SPLITS
+from amos_fl.cohort.wording import counted
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.report import figures, series
 from amos_fl.report.examples import listed, site_examples
@@ -14,9 +15,11 @@ from amos_fl.report.figures import score, signed
 from amos_fl.report.series import CaseRow, GapRow
 from amos_fl.report.slices import legend_line
 from amos_fl.report.sortable import Column, SortableTable, count, number, table, text
+from amos_fl.runs.config import has_strategy
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.results import Row
 from amos_fl.runs.summary import PHANTOM_NOTE
+from amos_fl.runs.wording import left_out_in_mr, unlearned_in_words, work_in_words
 
 DATA_FOLDER = "report_data"
 """Beside the page: its numbers as CSV files."""
@@ -108,7 +111,7 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
             "organ_table": score_table("by-organ", "Test scores by organ", "organ", results.organs),
             "definition": "DSC and NSD are means over cases, then over organs, on the scans' own grids. An organ that "
             "only one of prediction and reference has scores 0 and is counted as missed or hallucinated; DSC (present) "
-            "leaves the hallucinated out. AMOS's MR cases are reported without bladder and prostate/uterus.",
+            f"leaves the hallucinated out. {left_out_in_mr(record.cohort.organs, [r.modality for r in results.groups])}",
             "box_dsc": figures.distributions("box-dsc", results.cases, record.cohort.organs, "dsc"),
             "box_nsd": figures.distributions("box-nsd", results.cases, record.cohort.organs, "nsd"),
             "gap": figures.seen_and_unseen("gap-figure", cells, gaps, means),
@@ -148,11 +151,13 @@ def _reported(record: RunRecord) -> list[str]:
 def lead(record: RunRecord) -> str:
     """The run and its outcome in a few sentences."""
     config, seen = record.config, record.seen_sites
-    work = f"{config.rounds} rounds of {config.local_steps} steps"
+    work = f"{counted(config.rounds, 'round')} of {counted(config.local_steps, 'step')}"
+    steps = counted(config.rounds * config.local_steps, "step")
+    cases = counted(len(record.cohort.of(split="train", labelled=True)), "training case")
     what = {
-        "centralized": f"One network was trained on the pooled cases of {listed(seen)}, in {work}.",
-        "local": f"One network was trained at {listed(seen)} alone, in {work}.",
-        "finetune": f"A federated network was trained further at {listed(seen)} alone, in {work}.",
+        "centralized": f"One network was trained on the {cases} of {listed(seen)}, pooled, in {steps}.",
+        "local": f"One network was trained at {listed(seen)} alone, on its {cases}, in {steps}.",
+        "finetune": f"A network was trained further at {listed(seen)} alone, on its {cases}, in {steps}.",
     }.get(
         record.arm,
         f"{listed(seen)} trained one network together with {config.strategy}, in {work} at each of them.",
@@ -210,7 +215,7 @@ def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Strategy", f"{config.strategy}{f' ({options})' if options else ''}, updates weighted by {config.weighting}"),
         (
             "Training",
-            f"{config.rounds} rounds of {config.local_steps} steps of {config.training.batch_size} patches each",
+            f"{work_in_words(config, record.cohort)}; {counted(config.training.batch_size, 'patch', 'patches')} a step",
         ),
         (
             "Network",
@@ -223,7 +228,8 @@ def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Cohort", f"{len(record.cohort.cases)} cases, SHA-256 {record.cohort_sha256[:16]}…"),
         ("amos-fl", about.get("amos-fl", "unknown") + (f", commit {about['commit']}" if about.get("commit") else "")),
     ]
-    return [fact for fact in facts if not (record.arm in ("centralized", "local") and fact[0] == "Strategy")]
+    facts += [("Organs", sentence) for sentence in unlearned_in_words(record.folder, record.cohort)]
+    return [fact for fact in facts if has_strategy(record.arm) or fact[0] != "Strategy"]
 
 
 def _cohort_table(record: RunRecord) -> SortableTable:
@@ -283,10 +289,17 @@ def _cost_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Rounds", str(cost.rounds)),
         (
             "Optimizer steps",
-            f"{count(cost.steps).text} at all trainers together, {count(cost.sequential_steps).text} one after another",
+            f"{count(cost.steps).text} at all trainers together, {count(cost.sequential_steps).text} one after another"
+            if has_strategy(record.arm)
+            else f"{count(cost.steps).text}, by one trainer",
         ),
         ("Patches", count(cost.patches).text),
-        ("Weights", f"{cost.bytes_down / 1e6:.1f} MB to the sites, {cost.bytes_up / 1e6:.1f} MB back"),
+        (
+            "Weights",
+            f"{cost.bytes_down / 1e6:.1f} MB to the sites, {cost.bytes_up / 1e6:.1f} MB back"
+            if record.config.exchanges_weights
+            else "nothing was exchanged",
+        ),
         ("Time", f"{duration(cost.seconds)} in rounds, without scoring"),
     ]
 

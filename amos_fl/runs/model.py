@@ -37,8 +37,8 @@ class Model:
 
     `organs` are label values and names in the order of the network's channels. `modalities` are those it was
     trained on, empty where a folder of an older version doesn't say. `run` is None for a `model/` folder that lies
-    apart from its run. `learned` are the labels of the organs that were learned (None: all), and `learned_note` says how
-    that is known where the folder is of an older version.
+    apart from its run. `learned` are the labels of the organs that were learned (None: all), and `learned_note` says
+    how that is known where the folder is of an older version.
     """
 
     folder: Path
