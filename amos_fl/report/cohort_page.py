@@ -194,10 +194,8 @@ def intensity_table(groups: Sequence[Group], paper: Mapping[str, PaperRow]) -> S
             row += [_intensity(value) for value in known]
         rows.append(row)
     units = {"CT": "HU (CT)", "MR": "the scanner's own unit (MR)"}
-    caption = (
-        f"Organs' voxels in {' or '.join(units[group.name] for group in _of(groups, 'modality') if group.labelled)}"
-    )
-    caption = f"As Tables 8 and 9: {caption[0].lower()}{caption[1:]}" if paper else caption
+    used = " or ".join(units[group.name] for group in _of(groups, "modality") if group.labelled)
+    caption = f"As Tables 8 and 9: organs in {used}" if paper else f"Intensities of the organs in {used}"
     return table("intensities-table", caption, columns, rows, "groups.csv")
 
 

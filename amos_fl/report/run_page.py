@@ -111,7 +111,8 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
             "organ_table": score_table("by-organ", "Test scores by organ", "organ", results.organs),
             "definition": "DSC and NSD are means over cases, then over organs, on the scans' own grids. An organ that "
             "only one of prediction and reference has scores 0 and is counted as missed or hallucinated; DSC (present) "
-            f"leaves the hallucinated out. {left_out_in_mr(record.cohort.organs, [r.modality for r in results.groups])}",
+            "leaves the hallucinated out. "
+            + left_out_in_mr(record.cohort.organs, [row.modality for row in results.groups]),
             "box_dsc": figures.distributions("box-dsc", results.cases, record.cohort.organs, "dsc"),
             "box_nsd": figures.distributions("box-nsd", results.cases, record.cohort.organs, "nsd"),
             "gap": figures.seen_and_unseen("gap-figure", cells, gaps, means),

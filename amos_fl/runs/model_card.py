@@ -26,6 +26,7 @@ def model_card(folder: RunFolder, config: RunConfig, cohort: Cohort, results: "R
     chosen = results.chosen.sentence.removeprefix("weights of ")
     start = f"- The run {folder.start_sentence}\n" if folder.start_sentence else ""
     work = work_in_words(config, cohort)
+    channels = len(cohort.organs) + 1
     never = "".join(f"- {sentence[0].upper()}{sentence[1:]}\n" for sentence in unlearned_in_words(folder, cohort))
     modalities = sorted({case.modality for case in cohort.of(split="train", labelled=True)})
     normalised = {
@@ -42,7 +43,7 @@ Segmentation of {target_in_words(cohort.organs)} in {" and ".join(modalities)} s
 federated training and how its result carries over to other scanners.
 
 - Output: {labels}
-{never}- Network: `{config.model}`, 1 input channel, {len(cohort.organs) + 1} output channels: background, then the organs
+{never}- Network: `{config.model}`, 1 input channel, {channels} output channels: background, then the organs
 - Plan `{plan.name}`: spacing {spacing} mm, patch {patch} (x, y, z)
 - {"; ".join(normalised[modality] for modality in modalities)}
 

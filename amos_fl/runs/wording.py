@@ -40,8 +40,8 @@ def _one_trainer(config: "RunConfig") -> str:
     if config.rounds == 1:
         return "one trainer, without a strategy"
     return (
-        f"one trainer, without a strategy: its {config.rounds} rounds of {counted(config.local_steps, 'step')} only mark "
-        "where it is scored and kept"
+        f"one trainer, without a strategy: its {config.rounds} rounds of {counted(config.local_steps, 'step')} only "
+        "mark where it is scored and kept"
     )
 
 
