@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
+from amos_fl.cohort.organ_names import difference_in_words, same_organs
 from amos_fl.cohort.table import Modality
 from amos_fl.comparison.comparison import Scope
 from amos_fl.errors import AmosError
@@ -87,8 +88,12 @@ def _check_settings(first: RunRecord, record: RunRecord) -> None:
             f"{tolerances[0]:g} mm, and NSD at different tolerances cannot be compared; run one of them again with "
             f"--set evaluation.tolerance_mm={tolerances[0]:g}"
         )
-    if first.cohort.organs != record.cohort.organs:
-        raise AmosError(f"{record.name}: its cohort has other organs than that of {first.name}; compare runs on one")
+    if not same_organs(first.cohort.organs, record.cohort.organs):
+        differ = difference_in_words(record.cohort.organs, first.cohort.organs, ("there", f"in {first.name}"))
+        raise AmosError(
+            f"{record.name}: its cohort has other organs than that of {first.name}{f': {differ}' if differ else ''}; "
+            "compare runs on one"
+        )
 
 
 _REMEDY = (

@@ -9,7 +9,7 @@ import torch
 
 from amos_fl.cohort.label_map import LabelMap, Match, matches, relabelled
 from amos_fl.cohort.organ_names import organ_key
-from amos_fl.cohort.table import Case, Cohort, Split
+from amos_fl.cohort.table import Case, Cohort, Split, write_organs
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json, write_text
@@ -158,6 +158,8 @@ def evaluate_model(
     cases = [case for case in question.cases(cohort) if case.case in known]
     if not cases:
         raise AmosError("in no case of these was an organ annotated that the network knows; there is nothing to score")
+    if save_to is not None:
+        write_organs(common.cohort.organs, save_to / "organs.csv")
     network = model.network(device)
     torch.set_num_threads(model.inference.threads)
     # All organs of the cohort, so that its prepared cases are those that its runs share.
