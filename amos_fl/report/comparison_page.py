@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from amos_fl.comparison.comparison import Arm, Comparison, Metric, Scope
+from amos_fl.comparison.notes import withheld_in_words
 from amos_fl.comparison.statistics import Estimate
 from amos_fl.comparison.tables import interval
 from amos_fl.report import comparison_figures as figures
@@ -108,6 +109,7 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
         ]
         if several
         else [],
+        "withheld": withheld_in_words(comparison),
         "learning": figures.learning_by_site(
             "learning", comparison.main_arms, comparison.site_curves, comparison.scopes_of("site")
         )
@@ -136,7 +138,7 @@ def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
         ("scores", "Scores", True),
         ("gap", "The gap", bool(context["gap_figures"])),
         ("organs", "By organ", True),
-        ("distributions", "Distributions", bool(context["case_figures"])),
+        ("distributions", "Distributions", bool(context["case_figures"] or context["withheld"])),
         ("learning", "Learning curves", bool(context["learning"])),
         ("cost", "Cost", True),
         ("published", "Published", context["published_table"] is not None),

@@ -1,6 +1,7 @@
 """The page of one run: what each part of it shows, and the CSV files beside it."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from amos_fl.cohort.table import SPLITS
 from amos_fl.cohort.wording import counted
+from amos_fl.comparison.statistics import LEAST_CASES
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.report import figures, series
 from amos_fl.report.examples import listed, site_examples
@@ -30,6 +32,8 @@ KINDS = {
     "finetune": "Fine-tuned run: a federated model continued at one site",
     "leave-one-out": "Leave-one-out run: federated without one site",
 }
+MOST_NAMED = 5
+"""As many cases as a sentence names."""
 _SCORE_COLUMNS = (
     Column("cases"),
     Column("DSC"),
@@ -57,13 +61,38 @@ def write_data(record: RunRecord, folder: Path) -> dict[str, str]:
 
 
 def missing_cases(record: RunRecord) -> list[str]:
-    """Labelled test cases without a score, one sentence per site."""
-    scored = {case.case for case in record.results.cases}
-    found: dict[str, list[str]] = {}
-    for case in record.cohort.of(split="test", labelled=True):
-        if case.case not in scored:
-            found.setdefault(case.site, []).append(case.case)
-    return [f"no test scores of {', '.join(cases)} at site {site}" for site, cases in sorted(found.items())]
+    """Labelled test cases without a score, one sentence per site.
+
+    A deployment's server knows their number alone; their sites call them by names of their own, or by none.
+    """
+    results, sentences = record.results, []
+    scored = {case.case for case in results.cases}
+    numbers = Counter(case.site for case in results.cases)
+    numbers.update({part.site: part.scores.cases for part in results.withheld})
+    for site in record.cohort.sites:
+        cases = [case.case for case in record.cohort.of(site=site, split="test", labelled=True)]
+        missing = [case for case in cases if case not in scored]
+        if record.config.engine.name == "deployment" or any(part.site == site for part in results.withheld):
+            if numbers[site] < len(cases):
+                without = counted(len(cases) - numbers[site], "test case")
+                sentences.append(f"no test scores of {without} of {len(cases)} at site {site}")
+        elif missing:
+            more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+            sentences.append(f"no test scores of {', '.join(missing[:MOST_NAMED])}{more} at site {site}")
+    return sentences
+
+
+def withheld_in_words(record: RunRecord) -> str:
+    """Which sites kept the scores of single cases to themselves, and what that means; empty where none did."""
+    sites = sorted({part.site for part in record.results.withheld})
+    if not sites:
+        return ""
+    who, its = (f"Site {sites[0]}", "its") if len(sites) == 1 else (f"Sites {listed(sites)}", "their")
+    sent = "sends" if len(sites) == 1 else "send"
+    return (
+        f"{who} {sent} sums and counts, and the scores of single cases stay there (share_case_scores: none). Means and "
+        f"counts above are as exact as with them; {its} cases are not shown here."
+    )
 
 
 def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
@@ -72,7 +101,7 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
     losses, scores, costs = series.loss_points(record), series.score_points(record), series.cost_points(record)
     cells, gaps = series.cells(record), series.gap_rows(record)
     organs = _reported(record)
-    scored = bool(results.cases)
+    scored, per_case, withheld = bool(results.sites), bool(results.cases), withheld_in_words(record)
     means = {f"{m} {row.group} {row.modality}": getattr(row, m) for row in results.groups for m in ("dsc", "nsd")}
     context: dict[str, Any] = {
         "version": version("amos-fl"),
@@ -113,8 +142,10 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
             "only one of prediction and reference has scores 0 and is counted as missed or hallucinated; DSC (present) "
             "leaves the hallucinated out. "
             + left_out_in_mr(record.cohort.organs, [row.modality for row in results.groups]),
-            "box_dsc": figures.distributions("box-dsc", results.cases, record.cohort.organs, "dsc"),
-            "box_nsd": figures.distributions("box-nsd", results.cases, record.cohort.organs, "nsd"),
+            "per_case": per_case,
+            "withheld": withheld,
+            "box_dsc": figures.distributions("box-dsc", results.cases, record.cohort.organs, "dsc") if per_case else "",
+            "box_nsd": figures.distributions("box-nsd", results.cases, record.cohort.organs, "nsd") if per_case else "",
             "gap": figures.seen_and_unseen("gap-figure", cells, gaps, means),
             "gap_sentences": gap_sentences(gaps, record),
             "examples": examples if drawn else [],
@@ -145,7 +176,8 @@ def _contents(scored: bool) -> list[tuple[str, str]]:
 
 
 def _reported(record: RunRecord) -> list[str]:
-    labels = {o for c in record.results.cases for o in reported_organs(record.cohort.organs, c.modality)}
+    parts = [*record.results.cases, *record.results.withheld]
+    labels = {o for part in parts for o in reported_organs(record.cohort.organs, part.modality)}
     return [name for label, name in record.cohort.organs.items() if label in labels]
 
 
@@ -332,6 +364,8 @@ def gap_sentences(gaps: Sequence[GapRow], record: RunRecord) -> list[str]:
             f"95 % interval {signed(gap.low)} to {signed(gap.high)}"
             if not math.isnan(gap.low)
             else "too few cases for an interval"
+            if min(gap.seen_cases, gap.unseen_cases) < LEAST_CASES
+            else "no interval, which needs scores per case"
         )
         found.append(
             f"On {gap.modality}, seen scanners score DSC {score(gap.seen, 3)} ({gap.seen_cases} cases) and unseen "

@@ -59,6 +59,16 @@ class Row:
 
 
 @dataclass(frozen=True)
+class SiteSums:
+    """The scores of a site, or of one of its cases, added up; what a site sends that keeps its cases to itself."""
+
+    site: str
+    seen: bool
+    modality: str
+    scores: Scores
+
+
+@dataclass(frozen=True)
 class Results:
     """The test scores of a run: what failed first, then by site, by group and by organ."""
 
@@ -68,16 +78,8 @@ class Results:
     sites: list[Row]
     groups: list[Row]
     organs: list[Row]
-
-
-@dataclass(frozen=True)
-class SiteSums:
-    """The scores of a site, or of one of its cases, added up; what a site sends that keeps its cases to itself."""
-
-    site: str
-    seen: bool
-    modality: str
-    scores: Scores
+    withheld: tuple[SiteSums, ...] = ()
+    """Of the sites that kept the scores of single cases to themselves, which `cases` lacks."""
 
 
 def withheld_sums(evaluation: dict[str, Any] | None) -> list[SiteSums]:
@@ -133,7 +135,8 @@ def tabulated(
     withheld: Iterable[SiteSums] = (),
 ) -> Results:
     """The scores of cases, and those of sites that withhold their cases, as tables by site, by group and by organ."""
-    parts = [SiteSums(c.site, c.seen, c.modality, sums_of([c], organs)) for c in cases] + list(withheld)
+    withheld = tuple(withheld)
+    parts = [*(SiteSums(c.site, c.seen, c.modality, sums_of([c], organs)) for c in cases), *withheld]
 
     def total(mine: Iterable[SiteSums]) -> Scores:
         return reduce(Scores.merge, (part.scores for part in mine), Scores())
@@ -155,7 +158,7 @@ def tabulated(
             if organ in mine.organs:
                 group = "seen" if seen else "unseen"
                 by_organ.append(Row.of(organs[organ], group, modality, mine.only([organ])))
-    return Results(chosen, problems, cases, rows(by_site, True), rows(by_group, False), by_organ)
+    return Results(chosen, problems, cases, rows(by_site, True), rows(by_group, False), by_organ, withheld)
 
 
 def write_tables(folder: Path, results: Results, organs: Mapping[int, str]) -> None:
