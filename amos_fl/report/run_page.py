@@ -87,11 +87,11 @@ def withheld_in_words(record: RunRecord) -> str:
     sites = sorted({part.site for part in record.results.withheld})
     if not sites:
         return ""
-    who, its = (f"Site {sites[0]}", "its") if len(sites) == 1 else (f"Sites {listed(sites)}", "their")
-    sent = "sends" if len(sites) == 1 else "send"
+    who, its = (f"Site {sites[0]} sends", "its") if len(sites) == 1 else (f"Sites {listed(sites)} send", "their")
     return (
-        f"{who} {sent} sums and counts, and the scores of single cases stay there (share_case_scores: none). Means and "
-        f"counts above are as exact as with them; {its} cases are not shown here."
+        f"{who} sums and counts, and the scores of single cases stay there (share_case_scores: none). Means and counts "
+        f"are as exact as with them; what needs single cases (distributions, intervals, the list of cases) lacks {its} "
+        "cases."
     )
 
 
@@ -210,7 +210,7 @@ def _key_numbers(record: RunRecord) -> list[dict[str, str]]:
         {
             "name": f"DSC, {row.group} {row.modality}",
             "value": score(row.dsc, 3),
-            "more": f"NSD {score(row.nsd, 3)}, {row.cases} cases",
+            "more": f"NSD {score(row.nsd, 3)}, {counted(row.cases, 'case')}",
         }
         for row in record.results.groups
     ]
@@ -242,13 +242,16 @@ def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
     config, plan = record.config, record.config.plan
     options = ", ".join(f"{key} {value}" for key, value in config.strategy_options.items())
     about = record.folder.recorded_versions()
+    patches = counted(config.training.batch_size, "patch", "patches")
     facts = [
         ("Trained on", ", ".join(record.seen_sites)),
         ("Unseen scanners", ", ".join(record.unseen_sites) or "none"),
         ("Strategy", f"{config.strategy}{f' ({options})' if options else ''}, updates weighted by {config.weighting}"),
         (
             "Training",
-            f"{work_in_words(config, record.cohort)}; {counted(config.training.batch_size, 'patch', 'patches')} a step",
+            f"{counted(config.rounds, 'round')} of {counted(config.local_steps, 'step')} at each site, {patches} a step"
+            if has_strategy(record.arm)
+            else f"{work_in_words(config, record.cohort)}; {patches} a step",
         ),
         (
             "Network",
@@ -368,9 +371,9 @@ def gap_sentences(gaps: Sequence[GapRow], record: RunRecord) -> list[str]:
             else "no interval, which needs scores per case"
         )
         found.append(
-            f"On {gap.modality}, seen scanners score DSC {score(gap.seen, 3)} ({gap.seen_cases} cases) and unseen "
-            f"ones {score(gap.unseen, 3)} ({gap.unseen_cases} cases): seen minus unseen is {signed(gap.gap)} "
-            f"({interval}). The patients differ, too, not only the scanners."
+            f"On {gap.modality}, seen scanners score DSC {score(gap.seen, 3)} ({counted(gap.seen_cases, 'case')}) and "
+            f"unseen ones {score(gap.unseen, 3)} ({counted(gap.unseen_cases, 'case')}): seen minus unseen is "
+            f"{signed(gap.gap)} ({interval}). The patients differ, too, not only the scanners."
         )
     if not found and not record.unseen_sites:
         found.append("No scanner was left out of training, so nothing says how the network does on an unseen one.")
