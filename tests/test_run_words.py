@@ -31,7 +31,8 @@ def config_of(arm: str, **settings: object) -> RunConfig:
         (
             "leave-one-out",
             ("B",),
-            "leave-one-out (without B): strategy fedavg, 15 rounds of 80 steps at each of 2 training sites (A, G), seed 3",
+            "leave-one-out (without B): strategy fedavg, 15 rounds of 80 steps at each of 2 training sites (A, G), "
+            "seed 3",
         ),
         (
             "centralized",
