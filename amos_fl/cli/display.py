@@ -157,7 +157,7 @@ def show_results(console: Console, results: Results) -> None:
 
 def show_group(console: Console, records: Sequence[RunRecord]) -> None:
     """The mean test DSC of each run of a group on each site; a star where the run trained on that site."""
-    sites = sorted({case.site for record in records for case in record.results.cases})
+    sites = sorted({row.name for record in records for row in record.results.sites})
     table = Table(title="Test DSC (* the run trained there)", title_justify="left", title_style="bold")
     table.add_column("run", no_wrap=True)
     for site in sites:

@@ -11,10 +11,12 @@ from amos_fl.api.settings import refuse_settings, with_layers
 from amos_fl.cohort.table import Cohort
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError, Interrupted
-from amos_fl.runs.config import RunConfig
+from amos_fl.runs.config import RunConfig, has_strategy
+from amos_fl.runs.wording import work_in_words
 
 if TYPE_CHECKING:
-    from amos_fl.cli.console import Console
+    from rich.console import Console
+
     from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.group import Group
 
@@ -65,11 +67,13 @@ def _run_one(
 def _in_words(settings: RunConfig, members: Cohort) -> str:
     seen, unseen = " ".join(members.seen_sites), " ".join(members.unseen_sites) or "none"
     steps = f"{counted(settings.rounds, 'round')} of {counted(settings.local_steps, 'step')}"
+    if not has_strategy(settings.arm):
+        others = "unseen" if settings.arm == "centralized" else "others"
+        return f"{work_in_words(settings, members)}; {others}: {unseen}"
     match settings.arm:
-        case "centralized":
-            return f"centralized: {steps} on the pooled cases of {seen}; unseen: {unseen}"
-        case "local" | "finetune":
-            return f"{settings.arm}: {steps} at {seen} alone; others: {unseen}"
+        case "leave-one-out":
+            without = " ".join(settings.hold_out)
+            return f"leave-one-out, without {without}: {settings.strategy}, {steps} at {seen}; unseen: {unseen}"
         case _:
             return f"{settings.strategy}: {steps} at {seen}; unseen: {unseen}"
 

@@ -9,6 +9,7 @@ from amos_fl.comparison.comparison import Arm, Cell, Comparison, Difference, Met
 from amos_fl.comparison.published import MARK
 from amos_fl.comparison.statistics import Estimate
 from amos_fl.escape import markdown
+from amos_fl.runs.config import has_strategy
 from amos_fl.runs.summary import PHANTOM_NOTE, number
 
 if TYPE_CHECKING:
@@ -238,8 +239,10 @@ def _costs(c: Comparison) -> TextTable:
 
     def row(arm: Arm) -> tuple[str, ...]:
         cost = arm.cost
-        whole = (cost.rounds, cost.steps, cost.sequential_steps, cost.patches)
-        megabytes = f"{cost.bytes_down / 1e6:.1f} / {cost.bytes_up / 1e6:.1f}"
+        # One trainer's rounds only mark where it is scored, and nothing of it travels.
+        federated = has_strategy(arm.kind)
+        whole = (cost.rounds if federated else "-", cost.steps, cost.sequential_steps, cost.patches)
+        megabytes = f"{cost.bytes_down / 1e6:.1f} / {cost.bytes_up / 1e6:.1f}" if federated else "-"
         scores = (_short(c.cell(arm.name, scope.name, metric)) for scope in groups)
         return (arm.name.removesuffix(", at home"), *map(str, whole), megabytes, f"{cost.seconds:.0f}", *scores)
 

@@ -25,6 +25,7 @@ from amos_fl.comparison.tables import all_tables, markdown_page
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import DictWriter
 from amos_fl.files import whole_file, write_json, write_text
+from amos_fl.runs.config import has_strategy
 from amos_fl.runs.record import Cost
 
 MARK_FILE = "comparison.json"
@@ -49,7 +50,7 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
             "run": record.name,
             "arm": next((arm.name for arm in comparison.arms if not arm.view and record.name in arm.runs), ""),
             "seed": record.config.seed,
-            "strategy": record.config.strategy,
+            "strategy": record.config.strategy if has_strategy(record.arm) else "",
             "model": record.config.model,
             "plan": record.config.plan.name,
             "seen_sites": " ".join(record.seen_sites),

@@ -183,7 +183,7 @@ def outcome_in_markdown(cells: list[Cell], *, note: bool = True) -> str:
     parts = [f"> {PHANTOM_NOTE}\n"] if note and any(cell.synthetic for cell in cells) else []
     parts.append(_table([cell for cell in cells if not cell.organ], "") + "\n")
     parts.append(
-        "DSC / NSD, means over cases, then over organs (MR: 13 organs)"
+        "DSC / NSD, means over cases, then over organs (AMOS's MR: 13 organs)"
         + (f"; in brackets the paper's ({MARK}). {FEWER_STEPS}\n" if any(map(_has_published, cells)) else ".\n")
     )
     for column in dict.fromkeys(cell.column for cell in cells if cell.organ):

@@ -97,7 +97,12 @@ class RunConfig(_Settings):
     @property
     def exchanges_weights(self) -> bool:
         """Whether weights travel between sites and a server in this run's arm; elsewhere one trainer keeps them."""
-        return self.arm in ("federated", "leave-one-out")
+        return has_strategy(self.arm)
+
+
+def has_strategy(arm: str | None) -> bool:
+    """Whether a server combines sites' updates in this arm; elsewhere there is one trainer, and nothing to combine."""
+    return arm in ("federated", "leave-one-out")
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

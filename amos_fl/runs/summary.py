@@ -60,9 +60,11 @@ def _plan_sources(folder: "RunFolder") -> str:
 
 def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results: "Results") -> str:
     """The text of `summary.md`."""
+    from amos_fl.runs.wording import cost_in_words, left_out_in_mr, unlearned_in_words, work_in_words
+
     ledger = folder.ledger()
     seconds = sum(entry["seconds"] for entry in ledger)
-    up, down = (sum(entry[key] for entry in ledger) / 1e6 for key in ("bytes_up", "bytes_down"))
+    up, down = (sum(entry[key] for entry in ledger) for key in ("bytes_up", "bytes_down"))
     parts = ["# Run summary\n"]
     if folder.synthetic:
         parts.append(f"> {PHANTOM_NOTE}\n")
@@ -71,14 +73,14 @@ def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results:
         parts.append("\n".join(f"- {markdown.text(problem)}" for problem in results.problems) + "\n")
     parts.append("## What was run\n")
     parts.append(
-        f"- strategy {config.strategy}, {config.rounds} rounds of {config.local_steps} steps at each of "
-        f"{len(cohort.seen_sites)} training sites ({markdown.text(', '.join(cohort.seen_sites))}), seed {config.seed}\n"
+        f"- {markdown.text(work_in_words(config, cohort))}\n"
         f"- unseen scanners: {markdown.text(', '.join(cohort.unseen_sites)) or 'none'}\n"
         f"- network {config.model} on the plan {markdown.text(config.plan.name)}, {_where(config)}\n"
         f"{_plan_sources(folder)}"
         + (f"- it {markdown.text(folder.start_sentence)}\n" if folder.start_sentence else "")
         + f"- {results.chosen.sentence}\n"
-        f"- {seconds:.0f} s in rounds, {down:.1f} MB of weights to the sites and {up:.1f} MB back\n"
+        + "".join(f"- {markdown.text(sentence)}\n" for sentence in unlearned_in_words(folder, cohort))
+        + f"- {cost_in_words(config, seconds, down, up)}\n"
     )
     if results.sites:
         parts += ["## Test scores by site\n", score_table(results.sites, "site") + "\n"]
@@ -87,8 +89,9 @@ def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results:
         parts.append(
             f"DSC and NSD (tolerance {config.evaluation.tolerance_mm:g} mm) are means over cases, then over organs, "
             "on the scans' own grids. An organ that only one of prediction and reference has scores 0 and is "
-            "counted as missed or hallucinated; `DSC (present)` leaves the hallucinated out. MR is reported "
-            "without bladder and prostate/uterus.\n"
+            "counted as missed or hallucinated; `DSC (present)` leaves the hallucinated out. "
+            f"{left_out_in_mr(cohort.organs, [row.modality for row in results.groups])}".rstrip()
+            + "\n"
         )
     else:
         parts.append("No site has a labelled test case, so nothing was scored.\n")

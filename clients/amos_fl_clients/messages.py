@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from pydantic import BaseModel, ConfigDict
 
+from amos_fl.runs.learned import channels_unlearned
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import Plan
 
@@ -45,6 +46,12 @@ class Task(BaseModel):
     prepare_workers: int = 1
     norm_statistics: NormStatistics = "average"
     test_time_adaptation: bool = False
+    learned: tuple[int, ...] | None = None
+    """The organs that were learned up to now; those of other channels are predicted as background. None: all."""
+
+    @property
+    def unlearned_channels(self) -> tuple[int, ...]:
+        return channels_unlearned(self.organs, self.learned)
 
 
 def agreed_weight(task: Task, cases: int, steps: int) -> int:

@@ -54,22 +54,31 @@ class Asked:
         return None if self.described is None or self.split is None else self.described.cases[self.split]
 
 
+Organs = Annotated[list[Annotated[int, Field(ge=1, le=255)]], Field(max_length=255), AfterValidator(each_once)]
+
+
 class Description(Strict):
     """What a site says of itself: the numbers of its labelled cases per split, and no more.
 
-    `synthetic` says that its scans are a phantom's, so that no score of them is taken for a patient's.
+    `annotated` are the organs that any of these cases annotates, `annotated_in_training` those that its training cases
+    do. `synthetic` says that its scans are a phantom's, so that no score of them is taken for a patient's.
     """
 
     site: Name
     modalities: Modalities
     cases: Annotated[dict[Split, Count], Field(min_length=3, max_length=3)]
-    annotated: Annotated[list[Annotated[int, Field(ge=1, le=255)]], Field(max_length=255), AfterValidator(each_once)]
+    annotated: Organs
+    annotated_in_training: Organs = Field(default_factory=list)
     synthetic: bool = False
 
     @model_validator(mode="after")
     def _can_be(self) -> "Description":
         if len({any(self.cases.values()), bool(self.modalities), bool(self.annotated)}) > 1:
             raise ValueError("cases, modalities and annotated organs do not belong together")
+        if not set(self.annotated_in_training) <= set(self.annotated):
+            raise ValueError("an organ is annotated in its training cases and in none of its cases")
+        if self.annotated_in_training and not self.cases["train"]:
+            raise ValueError("an organ is annotated in training cases that it does not have")
         return self
 
 

@@ -213,7 +213,8 @@ class DeployedFederation(Federation):
         self.changed.pop(site, None)
         self._keep_description(description)
         if site in self.config.hold_out:
-            description = description.model_copy(update={"cases": {**description.cases, "train": 0, "val": 0}})
+            nothing = {"cases": {**description.cases, "train": 0, "val": 0}, "annotated_in_training": []}
+            description = description.model_copy(update=nothing)
         if self.described and site not in self.described and self.ledger:
             self.listener(Said(f"site {site} has joined"))
         self.described[site], self.nodes[site], self.known[node] = description, node, site
@@ -253,8 +254,10 @@ class DeployedFederation(Federation):
         elsewhere = self.folder.path.resolve() / "at-the-site" / name
         # A site does not say which of its cases are of which modality; each modality appears where there are enough.
         modality = modalities[number % len(modalities)]
-        annotated = tuple(organ for organ in self.described[site].annotated if organ in self.organs)
-        return Case(name, site, modality, split, elsewhere, elsewhere, annotated)
+        described = self.described[site]
+        annotated = described.annotated_in_training if split == "train" else described.annotated
+        here = tuple(organ for organ in annotated if organ in self.organs)
+        return Case(name, site, modality, split, elsewhere, elsewhere, here)
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -277,9 +280,9 @@ def _changes(before: Description, now: Description) -> str:
     """
     counts = ((split, before.cases[split], count) for split, count in now.cases.items())
     found = [f"{split} cases {count}, not {old}" for split, old, count in counts if count != old]
-    for name in ("modalities", "annotated"):
+    for name in ("modalities", "annotated", "annotated_in_training"):
         old, new = (" ".join(map(str, getattr(said, name))) or "none" for said in (before, now))
-        found += [f"{name} {new}, not {old}"] if old != new else []
+        found += [f"{name.replace('_', ' ')} {new}, not {old}"] if old != new else []
     return ", ".join(found) or "synthetic"
 
 

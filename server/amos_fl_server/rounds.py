@@ -7,7 +7,7 @@ weights on every site's test cases.
 
 import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.difference import fingerprint_of
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
 from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
 from amos_fl.runs.start import begin
 from amos_fl.runs.weights import arrays_of, hash_of
@@ -94,6 +95,8 @@ class Federation:
     ledger: list[LedgerEntry] = field(default_factory=list)
     nodes: dict[str, int] = field(default_factory=dict)
     described: dict[str, Description] = field(default_factory=dict)
+    learned: set[int] = field(default_factory=set)
+    """The organs that the weights it began with had learned, or that a site annotates whose updates were averaged."""
     prepares: bool = True
     """Whether sites that describe themselves prepare their cases; without a plan they cannot."""
 
@@ -119,6 +122,7 @@ class Federation:
         self._training_weights(task)
         aside = self.folder.set_poisoned_aside()
         first, record = self._start()
+        self._say_what_nobody_annotates()
         form = form_of(views_of(record))
         self._score_again(grid, task, aside, before=first - 1)
         if first > 1:
@@ -205,6 +209,7 @@ class Federation:
             network, begun = begin(self.folder, self.config, self.organs)
             if begun is not None:
                 self.listener(Said(begun.sentence))
+                self.learned |= set(begun.learned)
             record = record_of(arrays_of(network).items())
             del network
             gc.collect()  # a network refers to itself
@@ -212,9 +217,30 @@ class Federation:
         checkpoint = self.folder.read_checkpoint(done[-1])
         self.strategy.restore(checkpoint.strategy_arrays, checkpoint.strategy_values)
         self.ledger = checkpoint.ledger
+        # A run of an older version wrote down nothing: what its sites annotate counts, as far as they are here.
+        known = recorded_organs(self.folder)
+        self.learned |= set(self.organs if known is None and self.folder.start_sha256 else known or ())
+        self._learn_from(site for entry in self.ledger for site in entry["sites"])
         self.folder.write_ledger(self.ledger)
         self.listener(Said(f"continuing after round {checkpoint.round} of {self.config.rounds}"))
         return checkpoint.round + 1, record_of_sums(checkpoint.weights)
+
+    def _learn_from(self, sites: Iterable[str]) -> None:
+        """Count what the training cases of these sites annotate as learned, and write it down."""
+        for site in sites:
+            if site in self.described:
+                self.learned |= set(self.described[site].annotated_in_training) & set(self.organs)
+        write_learned(self.folder, self.organs, self.learned)
+
+    def _say_what_nobody_annotates(self) -> None:
+        annotated = {organ for described in self.described.values() for organ in described.annotated_in_training}
+        if never := names_unlearned(self.organs, self.learned | annotated):
+            self.listener(
+                Said(
+                    f"warning: no training case annotates {', '.join(never)}; the network does not learn "
+                    f"{'it' if len(never) == 1 else 'them'} and predicts background there"
+                )
+            )
 
     @property
     def _min_sites(self) -> int:
@@ -293,6 +319,7 @@ class Federation:
         started = time.perf_counter()
         number = entry["round"]
         entry["weights_sha256"] = hash_of(views_of(record))
+        self._learn_from(entry["sites"])
         entry["seconds"] = round(entry["seconds"] + time.perf_counter() - started, 3)
         self.ledger.append(entry)
         strategy_arrays, strategy_values = self.strategy.state()
@@ -334,6 +361,7 @@ class Federation:
     ) -> dict[str, Any]:
         """Scores of weights on one split of each site: sums and counts, and cases where the sites share them."""
         self._look_around(grid, task)
+        task = task.model_copy(update={"learned": tuple(sorted(self.learned))})
         messages = {}
         for site in sorted(splits):
             config = request_config(task, round=number, split=splits[site])
