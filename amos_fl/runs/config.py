@@ -100,7 +100,7 @@ class RunConfig(_Settings):
     )
     selection: Literal["best", "last"] = Field(
         default="best",
-        description="Weights that the run keeps: of the best round on the seen sites' validation cases, or of the last.",
+        description="Weights that the run keeps: of the round that validates best on the seen sites, or of the last.",
     )
     min_sites: int | None = Field(
         default=None, ge=1, description="Updates below which the run stops; none: half of the training sites."
