@@ -53,9 +53,16 @@ def require_docstring(app: Sphinx, what: str, name: str, thing: object, options:
         log.warning("%s is public and has no docstring", name, type="amos_fl", subtype="docstring")
 
 
-def without_model_signature(app: Sphinx, what: str, name: str, thing: object, *_: object) -> tuple[str, None] | None:
-    """A model of settings has its fields on the page of settings, not in a signature of twenty keywords."""
-    return ("", None) if what == "class" and issubclass(cast(type, thing), BaseModel) else None
+def readable_signature(
+    app: Sphinx, what: str, name: str, thing: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str, str | None] | None:
+    """A model of settings has its fields on the page of settings, not in a signature of twenty keywords.
+
+    A default that a factory makes is written in a way that Sphinx can parse; else it shows the signature as plain text.
+    """
+    if what == "class" and issubclass(cast(type, thing), BaseModel):
+        return "", None
+    return (signature.replace("<factory>", "..."), returns) if signature else None
 
 
 def require_public_names(app: Sphinx, env: BuildEnvironment) -> None:
@@ -76,6 +83,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", write_generated)
     app.connect("include-read", lead_included_links)
     app.connect("autodoc-process-docstring", require_docstring)
-    app.connect("autodoc-process-signature", without_model_signature)
+    app.connect("autodoc-process-signature", readable_signature)
     app.connect("env-check-consistency", require_public_names)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

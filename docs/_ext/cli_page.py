@@ -15,10 +15,10 @@ IN_WORDS = {"text": "TEXT", "integer": "N", "integer range": "N", "float": "X", 
 
 def lines() -> Iterator[str]:
     """A section for every command and group, with its arguments and options."""
-    yield from _command(typer.main.get_command(app), "amos-fl")
+    yield from sections(typer.main.get_command(app), "amos-fl")
 
 
-def _command(command: Any, name: str) -> Iterator[str]:
+def sections(command: Any, name: str) -> Iterator[str]:
     help_text = (command.help or "").strip()
     if not help_text:
         log.warning("the command %s has no help", name, type="amos_fl", subtype="cli")
@@ -34,7 +34,7 @@ def _command(command: Any, name: str) -> Iterator[str]:
         yield from _parameter(parameter, name, context)
     for child, inner in children.items():
         if not inner.hidden:
-            yield from _command(inner, f"{name} {child}")
+            yield from sections(inner, f"{name} {child}")
 
 
 def _parameter(parameter: Any, command: str, context: click.Context) -> Iterator[str]:

@@ -19,15 +19,15 @@ BY_NAME = {"plan"}
 
 def lines_of_runs() -> Iterator[str]:
     """A section for what stands at the top of a run's `config.yaml`, and one for each of its sections."""
-    yield from _sections(RunConfig, "setting", "The run")
+    yield from sections(RunConfig, "setting", "The run")
 
 
 def lines_of_sites() -> Iterator[str]:
     """The settings of one site."""
-    yield from _sections(SiteSettings, "site-setting")
+    yield from sections(SiteSettings, "site-setting")
 
 
-def _sections(model: type[BaseModel], directive: str, title: str = "") -> Iterator[str]:
+def sections(model: type[BaseModel], directive: str, title: str = "") -> Iterator[str]:
     schema = model.model_json_schema()
     inner: dict[str, dict[str, Any]] = {}
     if title:
@@ -73,11 +73,11 @@ def _values(field: dict[str, Any]) -> str:
     if "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])
     if "prefixItems" in field:
-        return f"{len(field['prefixItems'])} of: {_values(field['prefixItems'][0])}"
+        return f"{len(field['prefixItems'])} × {_values(field['prefixItems'][0])}"
     if field.get("type") == "array":
-        return f"list of: {_values(field['items'])}"
+        return f"list, each {_values(field['items'])}"
     if field.get("type") == "object":
-        return f"names with values: {_values(field['additionalProperties'])}"
+        return f"names with values, each {_values(field['additionalProperties'])}"
     limits = [f"{words} {field[limit]:g}" for limit, words in LIMITS.items() if limit in field]
     kind = "path" if field.get("format") == "path" else TYPES[field["type"]]
     return ", ".join([kind, " and ".join(limits)] if limits else [kind])
