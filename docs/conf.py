@@ -37,6 +37,8 @@ toc_object_entries_show_parents = "hide"
 
 # A reference to a name of ours that no page documents is a fault. Other projects' inventories are on the network.
 nitpicky = True
+# The files of a run by name are the program's own affair.
+nitpick_ignore = [("py:class", "amos_fl.runs.folder.RunFolder")]
 nitpick_ignore_regex = [("py:.*", r"(?!amos_fl).*")]
 
 html_theme = "furo"

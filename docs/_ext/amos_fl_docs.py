@@ -8,7 +8,9 @@ a setting without a description are warnings, which `make docs` takes for errors
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
+from types import FunctionType
 from typing import cast
 
 import cli_page
@@ -31,7 +33,8 @@ OUTSIDE = {"../benchmarks/README.md": "benchmarks.md", "../CONTRIBUTING.md": "co
 """Pages that lie elsewhere in the repository and are shown here, too."""
 NO_PAGE_OF_ITS_OWN = "---\norphan: true\nnosearch: true\n---\n"
 WITHOUT_DOCSTRING = {"__version__"}
-NEEDS_DOCSTRING = {"class", "exception", "function", "method", "property"}
+NEEDS_DOCSTRING = {"class", "exception", "function"}
+MEMBERS = (FunctionType, classmethod, staticmethod, property, cached_property)
 
 
 def write_generated(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -51,6 +54,11 @@ def lead_included_links(app: Sphinx, path: Path, parent: str, source: list[str])
 def require_docstring(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
     if what in NEEDS_DOCSTRING and not any(lines):
         log.warning("%s is public and has no docstring", name, type="amos_fl", subtype="docstring")
+    if what != "class" or getattr(thing, "_is_protocol", False):  # its members are described where they are
+        return
+    for member, value in vars(thing).items():
+        if isinstance(value, MEMBERS) and not member.startswith("_") and not inspect.getdoc(getattr(thing, member)):
+            log.warning("%s.%s is public and has no docstring", name, member, type="amos_fl", subtype="docstring")
 
 
 def readable_signature(
