@@ -82,7 +82,7 @@ def prelabel_round(
     device: str = "cpu",
     on_window: OnWindow | None = None,
 ) -> Iterator[Done]:
-    """Pre-label all open cases; a case that fails is said, and the others go on. Files that people changed are kept."""
+    """Pre-label all open cases; a failing case is reported and skipped. Files that people changed are kept."""
     state = state_of(project)
     open_states = open_cases(project, state)
     cases = {c.case: c for c in project.unlabelled}

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from amos_fl.cli.annotate import annotate_app
+from amos_fl.cli.argument_help import keep_argument_help
 from amos_fl.cli.baselines import centralized, finetune, leave_one_out, local
 from amos_fl.cli.compare import compare
 from amos_fl.cli.data import data_app
@@ -27,6 +28,7 @@ from amos_fl.cli.sweep import sweep
 from amos_fl.errors import AmosError, AmosWarning, Interrupted
 from amos_fl.escape.terminal import visible
 
+keep_argument_help()
 app = typer.Typer(
     name="amos-fl",
     help="Federated organ segmentation in abdominal CT and MR, one client per scanner.",

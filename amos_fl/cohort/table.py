@@ -62,6 +62,7 @@ class Cohort:
 
     @property
     def sites(self) -> tuple[str, ...]:
+        """All sites, sorted."""
         return tuple(sorted({case.site for case in self.cases}))
 
     @property
@@ -71,6 +72,7 @@ class Cohort:
 
     @property
     def unseen_sites(self) -> tuple[str, ...]:
+        """Sites that only evaluate: those without a labelled training case."""
         return tuple(site for site in self.sites if site not in self.seen_sites)
 
     def of(self, *, site: str | None = None, split: Split | None = None, labelled: bool = False) -> tuple[Case, ...]:

@@ -135,7 +135,7 @@ class Means:
 
 
 def _mean_of_known(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of arrays of one shape, where a NaN is no part of it; NaN where all are."""
+    """The mean of arrays of one shape ignoring NaN; NaN where all are."""
     known = ~np.isnan(parts)
     number = known.sum(axis=0)
     total = np.where(known, parts, 0.0).sum(axis=0)

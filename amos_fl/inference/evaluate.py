@@ -53,7 +53,7 @@ def evaluate_cases(
     The reference is the case's own label file, not its prepared copy. With `save_to`, predictions are written
     there as `<case>.nii.gz`. `on_case(done, total)` is called after each case, `on_scored(case, prediction,
     reference)` with its two label maps (x, y, z), `check` between windows; all may raise. The other arguments are
-    those of `predict_case`. An organ that stands in several of `organs` is what all of them draw.
+    those of `predict_case`. If several channels map to one organ, their predictions are merged.
 
     Raises:
         AmosError: a case without a label map, or a file that cannot be read.

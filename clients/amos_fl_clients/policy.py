@@ -74,7 +74,7 @@ def check_training(settings: SiteSettings, round_number: int, steps: int) -> Non
 
 
 def check_evaluation(settings: SiteSettings, split: str) -> None:
-    """Raise Refusal for a split that is none, and for one on which the site lets nobody score a network."""
+    """Raise Refusal for an unknown split, or one that the site excludes from evaluation."""
     if split not in SPLITS:
         raise Refusal(settings.site, f"there is no such split; there are {', '.join(SPLITS)}")
     if split in settings.refuse_evaluation_on:
