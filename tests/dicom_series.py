@@ -45,7 +45,7 @@ def write_series(
         stored = np.rint((array[:, :, k].T - intercept) / slope).astype(np.uint16)
         meta = FileMetaDataset()
         meta.MediaStorageSOPClassUID = CTImageStorage if modality == "CT" else MRImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[series_uid, str(k)])
+        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[series_uid, prefix, str(k)])
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
         ds = Dataset()
         ds.file_meta = meta
@@ -59,7 +59,7 @@ def write_series(
         ds.ImagePositionPatient = [f"{v:.6f}" for v in position]
         ds.PixelSpacing = [f"{spacing[1]:.6f}", f"{spacing[0]:.6f}"]
         # Wrong on purpose, as in the field: only positions say where slices lie.
-        ds.SliceThickness, ds.SpacingBetweenSlices = "9.0", "7.0"
+        ds.SliceThickness = "9.0"
         ds.Rows, ds.Columns = stored.shape
         ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 0
         ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 16, 15

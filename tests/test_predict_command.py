@@ -253,7 +253,7 @@ def test_dicom_without_the_extra_names_it(
 ) -> None:
     (tmp_path / "series").mkdir()
     (tmp_path / "series/one").write_bytes(b"\0" * 128 + b"DICM")
-    monkeypatch.setitem(sys.modules, "highdicom", None)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
     assert run(["predict", str(finished_run), str(tmp_path / "series"), "-o", str(tmp_path / "out")]) == 2
     assert 'pip install "amos-fl[dicom]"' in capsys.readouterr().err
 

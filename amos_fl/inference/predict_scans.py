@@ -165,6 +165,7 @@ def _predict(
 ) -> _Drawn:
     path = scan.as_nifti(scratch)
     volume, notes = read_scan(path, scan.path.name, scan.modality)
+    notes = [*scan.notes(), *notes]
     shown = volume if files.preview is not None else None
     del volume  # as large as the scan, and only a preview needs it again
     case = Case(scan.name, "predict", scan.modality, "test", path, None, ())

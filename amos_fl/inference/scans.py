@@ -1,6 +1,6 @@
 """Scans to predict, as a user names them: NIfTI files, folders of them, and DICOM series."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -9,9 +9,11 @@ import numpy as np
 
 from amos_fl.cohort.plausible import intensity_concerns
 from amos_fl.cohort.table import Cohort, Modality
+from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, sha256_of_json
-from amos_fl.inference.dicom import Series, chosen_series, looks_like_dicom, series_in, write_series
+from amos_fl.inference.dicom import Series, chosen_series, series_in, write_series
+from amos_fl.inference.dicom_files import files_below, lacks_preamble, looks_like_dicom, sorted_out
 from amos_fl.volumes.nifti import Volume, read_image
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -36,6 +38,10 @@ class Scan:
             return sha256_of_file(self.path)
         return sha256_of_json(sorted(sha256_of_file(path) for path in self.series.files))
 
+    def notes(self) -> list[str]:
+        """What is odd about the files of a DICOM series, but no reason to refuse it."""
+        return [] if self.series is None else [f"{self.series.name}: {note}" for note in self.series.notes]
+
     def as_nifti(self, scratch: Path) -> Path:
         """The NIfTI file of the scan; a DICOM series is converted into the folder `scratch`.
 
@@ -50,27 +56,36 @@ class Scan:
 
 
 def find_scans(
-    paths: Sequence[Path], modality: str | None, *, cohort: Cohort | None = None, series: str | None = None
+    paths: Sequence[Path],
+    modality: str | None,
+    *,
+    cohort: Cohort | None = None,
+    series: str | None = None,
+    on_refused: Callable[[str], None] | None = None,
 ) -> list[Scan]:
     """The scans at `paths`, in their order, those of a folder by name.
 
     A folder is one of NIfTI files or, where it holds none, of a DICOM series at any depth. What DICOM says of the
-    modality holds; for NIfTI it is `modality`, or what `cohort` says of the file, and never guessed.
+    modality holds; for NIfTI it is `modality`, or what `cohort` says of the file, and never guessed. With `on_refused`
+    a path that holds no scan is handed to it in a sentence, and the others go on.
 
     Raises:
-        AmosError: nothing there, no or a contradicting modality, several series, or two scans of one name.
+        AmosError: nothing there, no or a contradicting modality, no or several series, or two scans of one name.
     """
     found: list[Scan] = []
     listed: dict[Path, str] = {case.image.resolve(): case.modality for case in cohort.cases} if cohort else {}
     for path in paths:
-        niftis, dicoms = _files_at(path)
-        if niftis:
-            found += [Scan(_stem(file), file, _modality_of(file, modality, listed)) for file in niftis]
-        else:
-            chosen = chosen_series(series_in(dicoms), series, str(path))
-            if modality is not None and modality != chosen.modality:
-                raise AmosError(f"{path}: DICOM says {chosen.modality}, --modality says {modality}; leave it out")
-            found.append(Scan(_stem(path.resolve()), path, cast(Modality, chosen.modality), chosen))
+        try:
+            niftis, files = _files_at(path)
+            scan = None if niftis else _dicom_scan(path, files, modality, series)
+        except AmosError as error:
+            if on_refused is None:
+                raise
+            on_refused(str(error))
+            continue
+        if scan is not None:
+            found.append(scan)
+        found += [Scan(_stem(file), file, _modality_of(file, modality, listed)) for file in niftis]
     by_name: dict[str, Path] = {}
     for scan in found:
         other = by_name.setdefault(scan.name, scan.path)
@@ -79,20 +94,32 @@ def find_scans(
     return found
 
 
+def _dicom_scan(path: Path, files: Sequence[Path], modality: str | None, series: str | None) -> Scan:
+    chosen = chosen_series(series_in(files), series, str(path))
+    if modality is not None and modality != chosen.modality:
+        raise AmosError(f"{path}: DICOM says {chosen.modality}, --modality says {modality}; leave it out")
+    return Scan(_stem(path.resolve()), path, cast(Modality, chosen.modality), chosen)
+
+
 def _files_at(path: Path) -> tuple[list[Path], list[Path]]:
-    """NIfTI files and, where there is none, DICOM files."""
+    """NIfTI files and, where there is none, all files that a DICOM series may be among."""
     if path.is_file():
-        return ([], [path]) if looks_like_dicom(path) else ([path], [])
+        return ([], [path]) if looks_like_dicom(path) or lacks_preamble(path) else ([path], [])
     if not path.is_dir():
         raise AmosError(f"{path}: no such file or folder")
     files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
     niftis = [file for file in files if file.name.endswith(SUFFIXES)]
     if niftis:
+        if dicoms := sum(map(looks_like_dicom, files)):
+            raise AmosError(
+                f"{path}: holds {counted(len(niftis), 'NIfTI file')} and {counted(dicoms, 'DICOM file')}; give the "
+                "NIfTI files by their names, or move the DICOM series to a folder of its own"
+            )
         return niftis, []
-    dicoms = [file for file in sorted(path.rglob("*")) if file.is_file() and looks_like_dicom(file)]
-    if not dicoms:
+    below = files_below(path)
+    if not any(sorted_out(below)):
         raise AmosError(f"{path}: holds no NIfTI file ({', '.join(SUFFIXES)}) and no DICOM file")
-    return [], dicoms
+    return [], below
 
 
 def _stem(path: Path) -> str:
