@@ -6,6 +6,7 @@ intensities. A series that is none of that is refused with the reason; where a r
 invert the volume instead, nobody would notice.
 """
 
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -202,10 +203,10 @@ def _fewer_than_stated(images: Sequence[DicomFile], slices: int) -> list[str]:
     """A note where the headers speak of more images. They may count those of other series, so it is no proof."""
     stated = {name: number for header in images for name, number in header.stated_images}
     numbers = sorted({header.instance_number for header in images if header.instance_number is not None})
-    if len(numbers) == len(images) == slices and 0 <= numbers[0] <= slices:
-        # Every second or third number is what one echo of several has.
-        if len({b - a for a, b in zip(numbers, numbers[1:], strict=False)}) > 1 or numbers[1] - numbers[0] == 1:
-            stated["Instance Number"] = numbers[-1] + (numbers[0] == 0)
+    strides = {b - a for a, b in itertools.pairwise(numbers)}
+    one_of_several = len(strides) == 1 and strides != {1}  # every second or third number, as those of an echo
+    if len(numbers) == len(images) == slices and 0 <= numbers[0] <= slices and not one_of_several:
+        stated["Instance Number"] = numbers[-1] + (numbers[0] == 0)
     more = {name: number for name, number in stated.items() if number > slices}
     if not more:
         return []

@@ -58,7 +58,7 @@ def stack_of(frames: Sequence[Frame], size: tuple[int, int]) -> Stack:
             f"others: {_mm(np.median(pixel_mm, axis=0))}); export one stack of slices"
         )
 
-    normal = np.cross(axes[0], axes[1])
+    normal = np.cross(axes[1], axes[0])  # highdicom's order: axial slices from head to feet
     positions = np.array([frame.position_mm for frame in frames])
     order = np.argsort(positions @ normal, kind="stable")
     frames, positions = [frames[i] for i in order], positions[order]
@@ -152,9 +152,10 @@ def _check_straight(
             f"its slices are sheared against each other by {sheared_mm:.1f} mm over the scan (a tilted gantry of "
             f"{degrees:.1f} degrees?); resample it to a straight stack first, for example with dcm2niix"
         )
+    odd = _named(frames[int(off_line.argmax())])
     raise AmosError(
-        f"its slices do not lie above each other: {_named(frames[int(off_line.argmax())])} lies {off_line.max():.1f} mm "
-        "beside the line through them; export one straight stack"
+        f"its slices do not lie above each other: {odd} lies {off_line.max():.1f} mm beside the line through them; "
+        "export one straight stack"
     )
 
 

@@ -4,7 +4,12 @@ A slope and an intercept, or a table, lead from one to the other, slice by slice
 be shown (MONOCHROME1, a presentation's shape, windows and their tables) has no part in it.
 """
 
-from collections.abc import Sequence
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,7 @@ _DOUBTFUL = ("US", "HU_MOD")
 """Rescale types that leave open what the values are, or call them modified Hounsfield units."""
 _END_OF_IMAGE = b"\xff\xd9"
 """How every JPEG, JPEG-LS and JPEG 2000 stream ends."""
+_DAMAGED = re.compile(r"corrupt|premature|unsupported|invalid|error|truncated", re.IGNORECASE)
 _RLE = "1.2.840.10008.1.2.5"
 
 
@@ -87,19 +93,29 @@ def _stored(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, Any]:
     pydicom = pydicom_or_sentence()
     from pydicom.pixels import apply_modality_lut, pixel_array
 
+    syntax = ""
     with without_bare_warnings():
         try:
             ds = pydicom.dcmread(path)
-            count = int(ds.get("NumberOfFrames") or 1)
-            _check_compressed(ds, count)
-            stored = np.asarray(pixel_array(ds, raw=True))
+            count, syntax = int(ds.get("NumberOfFrames") or 1), ds.file_meta.TransferSyntaxUID.name
+            if "PixelData" not in ds:  # pydicom drops an element that the file ends in
+                raise AmosError("is cut off; fetch it again")
+            if compressed := ds.file_meta.TransferSyntaxUID.is_encapsulated:
+                _check_compressed(ds, count)
+            with _decoders_words() if compressed else nullcontext([]) as words:
+                stored = np.asarray(pixel_array(ds, raw=True))
         except AmosError as error:
             raise AmosError(f"{path.name} {error}") from None
         except PermissionError:
             raise AmosError(f"{path.name} may not be read; check its permissions") from None
         except Exception as error:  # decoders raise whatever a damaged stream makes them stumble over
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise AmosError(f"{path.name}: its pixels cannot be decoded ({why[:200]}); fetch it again") from None
+            why = " ".join(str(error).split()).rpartition("all available plugins: ")[2] or type(error).__name__
+            raise AmosError(
+                f"{path.name}: its pixels cannot be decoded ({syntax or 'damaged header'}: {why[:200]}); fetch it "
+                "again, or decompress it first, for example with gdcmconv --raw"
+            ) from None
+    if words:
+        raise AmosError(f"{path.name}: its pixels are damaged ({syntax}: {words[0]}); fetch it again")
     stored = stored.reshape(-1, *stored.shape[-2:])
     if stored.shape != (count, *size):
         found = "x".join(map(str, stored.shape))
@@ -110,6 +126,24 @@ def _stored(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, Any]:
         return apply_modality_lut(one, ds) if ds.get("ModalityLUTSequence") else one
 
     return stored, mapped
+
+
+@contextmanager
+def _decoders_words() -> Iterator[list[str]]:
+    """What a decoder in C says of a damaged stream on the process's own stderr while it goes on with guesses."""
+    words: list[str] = []
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as heard:
+        before = os.dup(2)
+        try:
+            os.dup2(heard.fileno(), 2)
+            yield words
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            heard.seek(0)
+            lines = heard.read().decode(errors="replace").splitlines()
+            words += [line.strip() for line in lines if _DAMAGED.search(line)]
 
 
 def _check_compressed(ds: Any, count: int) -> None:
