@@ -117,11 +117,11 @@ def _series(members: Sequence[DicomFile], unusable: dict[Path, str], listed: dic
         description=first.description,
         modality=first.modality,
         files=tuple(header.path for header in members),
-        slices=sum(max(1, len(header.frames)) for header in images),
+        slices=sum(header.slices for header in images),
         patients=frozenset(header.patient for header in members if header.patient),
         localizer=bool(images) and all(header.is_localizer for header in images),
     )
-    if not images or not (series.volume or unusable):
+    if not images or not (series.volume or unusable or any(header.fault for header in images)):
         return series
     try:
         return _checked(series, images, unusable, listed)

@@ -97,6 +97,8 @@ class DicomFile:
     instance_number: int | None
     stated_images: tuple[tuple[str, int], ...]
     """What the header says of the number of images beside this one, with the names of the attributes."""
+    slices: int
+    """How many frames the file says that it holds; 0 where it is no image of a scanner."""
     size: tuple[int, int]
     """Rows and columns."""
     colours: bool
@@ -168,6 +170,7 @@ def _general(path: Path, ds: Any) -> dict[str, Any]:
     sop_class, modality = str(ds.get("SOPClassUID") or ""), str(ds.get("Modality") or "unknown")
     counts = (("Images in Acquisition", "ImagesInAcquisition"), ("Number of Slices", "NumberOfSlices"))
     numbers = [(name, _integer(ds.get(keyword))) for name, keyword in counts]
+    is_image = modality in ("CT", "MR") and _SCANS.get(sop_class, "" if sop_class else modality) == modality
     kinds = [str(kind).upper() for kind in _listed(ds.get("ImageType"))]
     return {
         "path": path,
@@ -178,7 +181,8 @@ def _general(path: Path, ds: Any) -> dict[str, Any]:
         "description": str(ds.get("SeriesDescription") or ""),
         "patient": str(ds.get("PatientID") or "").strip(),
         "frame_of_reference": str(ds.get("FrameOfReferenceUID") or ""),
-        "is_image": modality in ("CT", "MR") and _SCANS.get(sop_class, "" if sop_class else modality) == modality,
+        "is_image": is_image,
+        "slices": max(1, _integer(ds.get("NumberOfFrames")) or 1) if is_image else 0,
         "is_localizer": "LOCALIZER" in kinds or "SCOUT" in kinds,
         "instance_number": _integer(ds.get("InstanceNumber")),
         "stated_images": tuple((name, number) for name, number in numbers if number),

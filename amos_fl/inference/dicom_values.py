@@ -24,6 +24,8 @@ _DOUBTFUL = ("US", "HU_MOD")
 """Rescale types that leave open what the values are, or call them modified Hounsfield units."""
 _END_OF_IMAGE = b"\xff\xd9"
 """How every JPEG, JPEG-LS and JPEG 2000 stream ends."""
+_NOTHING = re.compile(r"'NoneType' object has no attribute '\w+'")
+"""What pydicom says where GDCM returns no image."""
 _DAMAGED = re.compile(r"corrupt|premature|unsupported|invalid|error|truncated", re.IGNORECASE)
 _RLE = "1.2.840.10008.1.2.5"
 
@@ -110,6 +112,7 @@ def _stored(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, Any]:
             raise AmosError(f"{path.name} may not be read; check its permissions") from None
         except Exception as error:  # decoders raise whatever a damaged stream makes them stumble over
             why = " ".join(str(error).split()).rpartition("all available plugins: ")[2] or type(error).__name__
+            why = _NOTHING.sub("no image was found", why)
             raise AmosError(
                 f"{path.name}: its pixels cannot be decoded ({syntax or 'damaged header'}: {why[:200]}); fetch it "
                 "again, or decompress it first, for example with gdcmconv --raw"
