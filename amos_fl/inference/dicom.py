@@ -63,7 +63,7 @@ class Series:
         return f"{place.resolve().name}, DICOM series {self.number or self.uid}"
 
     def __str__(self) -> str:
-        what = f"{self.modality}, {self.slices} slices" if self.slices else self.modality
+        what = f"{self.modality}, {counted(self.slices, 'slice')}" if self.slices else self.modality
         described = f" '{self.description}'" if self.description else ""
         wrong = f", not usable: {self.problem}" if self.volume and self.problem else ""
         return f"number {self.number or '-'}{described} ({what}, UID {self.uid}{wrong})"
@@ -244,7 +244,13 @@ def chosen_series(series: Sequence[Series], wanted: str | None, folder: str) -> 
     if len(fitting) > 1 or several:
         what = f"several series{several}" if len(series) > 1 else f"a series{several}"
         raise AmosError(f"{folder}: holds {what}; choose one with --series NUMBER or UID: {_listed(series)}")
-    return _usable(fitting[0])
+    chosen = _usable(fitting[0])
+    # A slice whose header is damaged may have come to stand for a series of its own.
+    few = [s for s in series if s.modality in ("CT", "MR") and 0 < s.slices < _LEAST_SLICES and not s.localizer]
+    if few:
+        left_out = f"passed over, as they have fewer than {_LEAST_SLICES} slices: {_listed(few)}"
+        chosen = replace(chosen, notes=(*chosen.notes, left_out))
+    return chosen
 
 
 def _listed(series: Iterable[Series]) -> str:

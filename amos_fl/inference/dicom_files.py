@@ -113,9 +113,19 @@ def _why_not_dicom(path: Path) -> str:
         return "lacks DICOM's preamble; add it, for example with DCMTK: dcmconv FILE FILE"
     if start[:2] in (b"\x1f\x8b", b"PK"):
         return "is compressed; unpack it"
-    if not start.strip(b"\0"):
-        return "holds nothing but zeros"
-    return "is cut off" if len(start) < _PREAMBLE_BYTES + len(_MARK) else "is no DICOM file, or damaged at its start"
+    if len(start) < _PREAMBLE_BYTES + len(_MARK):
+        return "is cut off"
+    return "is no DICOM file, or damaged at its start" if start.strip(b"\0") else "holds nothing but zeros"
+
+
+def printed(text: str, at_most: int = 200) -> str:
+    """Text out of a file or a library for a sentence: in one line, without what a terminal would act on, and short.
+
+    >>> printed("\\x1b[31mred\\nblue"), printed("abcdef", 4)
+    ('?[31mred?blue', 'abc…')
+    """
+    line = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return line if len(line) <= at_most else f"{line[: at_most - 1]}…"
 
 
 def described(unusable: Iterable[tuple[Path, str]], at_most: int = 4) -> str:
@@ -136,6 +146,7 @@ def names_of(names: Sequence[str], at_most: int = 4) -> str:
     >>> names_of(["a", "b", "c"]), names_of(["a", "b", "c"], 2)
     ('a, b and c', 'a, b and 1 more')
     """
+    names = [printed(name, 80) for name in names]
     if len(names) > at_most:
         return f"{', '.join(names[:at_most])} and {len(names) - at_most} more"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from amos_fl.errors import AmosError
+from amos_fl.inference.dicom_files import printed
 
 DIRECTORY = "1.2.840.10008.1.3.10"
 """The SOP class of a DICOMDIR."""
@@ -130,6 +131,8 @@ def read_header(path: Path) -> DicomFile | None:
         if not general["is_image"]:
             return DicomFile(**general, size=(0, 0), colours=False, has_lut=False, frames=())
         try:
+            if pixel_bytes is None:
+                raise AmosError("holds no pixels; it is cut off")
             images = _image(path, ds)
             fault = _fault_of_pixels(ds, images["size"], len(images["frames"]), pixel_bytes, missing_bytes)
         except AmosError as error:
@@ -174,11 +177,11 @@ def _general(path: Path, ds: Any) -> dict[str, Any]:
     kinds = [str(kind).upper() for kind in _listed(ds.get("ImageType"))]
     return {
         "path": path,
-        "series_uid": str(ds.get("SeriesInstanceUID") or ""),
+        "series_uid": printed(str(ds.get("SeriesInstanceUID") or ""), 64),
         "instance_uid": str(ds.get("SOPInstanceUID") or ""),
-        "modality": modality,
-        "number": str(ds.get("SeriesNumber") or ""),
-        "description": str(ds.get("SeriesDescription") or ""),
+        "modality": printed(modality, 16),
+        "number": printed(str(ds.get("SeriesNumber") or ""), 16),
+        "description": printed(str(ds.get("SeriesDescription") or ""), 64),
         "patient": str(ds.get("PatientID") or "").strip(),
         "frame_of_reference": str(ds.get("FrameOfReferenceUID") or ""),
         "is_image": is_image,
@@ -201,10 +204,12 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return printed((str(error) or type(error).__name__).splitlines()[0], 100)
 
 
 def _image(path: Path, ds: Any) -> dict[str, Any]:
+    if lacking := [keyword for keyword in ("Rows", "Columns", "BitsAllocated") if not ds.get(keyword)]:
+        raise AmosError(f"has a damaged header (no {', '.join(lacking)})")
     count = int(ds.get("NumberOfFrames") or 1)
     each = list(ds.get("PerFrameFunctionalGroupsSequence") or [])
     shared = list(ds.get("SharedFunctionalGroupsSequence") or [])[:1]
@@ -231,7 +236,7 @@ def _frame(path: Path, index: int, groups: Sequence[Any], ds: Any) -> Frame:
         for value in stated(sequence, keyword):
             found = tuple(float(number) for number in _listed(value))
             if len(found) != count or not all(map(math.isfinite, found)):
-                raise AmosError(f"has a damaged header ({keyword}: {value})")
+                raise AmosError(f"has a damaged header ({keyword}: {printed(str(value), 60)})")
             return found
         return None
 
@@ -255,17 +260,15 @@ def _frame(path: Path, index: int, groups: Sequence[Any], ds: Any) -> Frame:
         orientation=numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6),
         pixel_mm=numbers(measures, "PixelSpacing", 2),
         rescale=rescale,
-        rescale_type=str((stated("PixelValueTransformationSequence", "RescaleType") or [""])[0]).strip().upper(),
+        rescale_type=printed(str((stated("PixelValueTransformationSequence", "RescaleType") or [""])[0]), 16)
+        .strip()
+        .upper(),
         spacing_between_slices_mm=abs(between[0]) if between else None,
         slice_thickness_mm=abs(thickness[0]) if thickness else None,
     )
 
 
-def _fault_of_pixels(
-    ds: Any, size: tuple[int, int], frames: int, pixel_bytes: int | None, missing_bytes: int
-) -> str | None:
-    if pixel_bytes is None:
-        return "holds no pixels; it is cut off"
+def _fault_of_pixels(ds: Any, size: tuple[int, int], frames: int, pixel_bytes: int, missing_bytes: int) -> str | None:
     if missing_bytes:
         return f"is cut off: {max(0, pixel_bytes - missing_bytes)} of {pixel_bytes} bytes of its pixels are there"
     allocated = int(ds.BitsAllocated)

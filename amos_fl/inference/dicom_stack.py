@@ -77,7 +77,8 @@ def _require(frames: Sequence[Frame], what: str, words: str) -> None:
     lacking = list(dict.fromkeys(frame.path.name for frame in frames if getattr(frame, what) is None))
     if lacking:
         files = len({frame.path for frame in frames})
-        who = "its files do" if len(lacking) == files else f"{names_of(lacking)} (of {counted(files, 'file')}) do"
+        do = "does" if len(lacking) == 1 else "do"
+        who = "its files do" if len(lacking) == files else f"{names_of(lacking)} (of {counted(files, 'file')}) {do}"
         raise AmosError(f"{who} not say {words}; export the series again with its geometry")
 
 

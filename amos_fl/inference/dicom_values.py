@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from amos_fl.errors import AmosError
-from amos_fl.inference.dicom_files import names_of
+from amos_fl.inference.dicom_files import names_of, printed
 from amos_fl.inference.dicom_header import DicomFile, Frame, pydicom_or_sentence, without_bare_warnings
 
 _UNSAID = ("", "HU")
@@ -77,12 +77,12 @@ def voxels_of(frames: Sequence[Frame], size: tuple[int, int]) -> np.ndarray:
     for place, frame in enumerate(frames):
         places.setdefault(frame.path, []).append(place)
     for path, where in places.items():
-        stored, mapped = _stored(path, size)
+        numbers = _numbers_in(path, size)
         for place in where:
             frame = frames[place]
-            if frame.index >= len(stored):
+            if frame.index >= len(numbers):
                 raise AmosError(f"{path.name} is not the file that it was; start again")
-            values = mapped(stored[frame.index])
+            values = numbers[frame.index]
             if frame.rescale is not None:
                 slope, intercept = frame.rescale
                 values = values.astype(np.float64) * slope + intercept
@@ -90,8 +90,8 @@ def voxels_of(frames: Sequence[Frame], size: tuple[int, int]) -> np.ndarray:
     return array
 
 
-def _stored(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, Any]:
-    """The stored numbers (frame, row, column) of a file, and what its table of values makes of them."""
+def _numbers_in(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """The stored numbers (frame, row, column) of a file, or what its table of values makes of them."""
     pydicom = pydicom_or_sentence()
     from pydicom.pixels import apply_modality_lut, pixel_array
 
@@ -106,29 +106,25 @@ def _stored(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, Any]:
                 _check_compressed(ds, count)
             with _decoders_words() if compressed else nullcontext([]) as words:
                 stored = np.asarray(pixel_array(ds, raw=True))
+            stored = _without_unused_bits(stored.reshape(-1, *stored.shape[-2:]), ds)
+            values = apply_modality_lut(stored, ds) if ds.get("ModalityLUTSequence") else stored
         except AmosError as error:
             raise AmosError(f"{path.name} {error}") from None
         except PermissionError:
             raise AmosError(f"{path.name} may not be read; check its permissions") from None
         except Exception as error:  # decoders raise whatever a damaged stream makes them stumble over
             why = " ".join(str(error).split()).rpartition("all available plugins: ")[2] or type(error).__name__
-            why = _NOTHING.sub("no image was found", why)
+            why = printed(_NOTHING.sub("no image was found", why))
             raise AmosError(
-                f"{path.name}: its pixels cannot be decoded ({syntax or 'damaged header'}: {why[:200]}); fetch it "
+                f"{path.name}: its pixels cannot be decoded ({syntax or 'damaged header'}: {why}); fetch it "
                 "again, or decompress it first, for example with gdcmconv --raw"
             ) from None
     if words:
-        raise AmosError(f"{path.name}: its pixels are damaged ({syntax}: {words[0]}); fetch it again")
-    stored = stored.reshape(-1, *stored.shape[-2:])
-    if stored.shape != (count, *size):
-        found = "x".join(map(str, stored.shape))
+        raise AmosError(f"{path.name}: its pixels are damaged ({syntax}: {printed(words[0])}); fetch it again")
+    if values.shape != (count, *size):
+        found = "x".join(map(str, values.shape))
         raise AmosError(f"{path.name} holds pixels of another shape than its header says ({found}); fetch it again")
-    stored = _without_unused_bits(stored, ds)
-
-    def mapped(one: np.ndarray) -> np.ndarray:
-        return apply_modality_lut(one, ds) if ds.get("ModalityLUTSequence") else one
-
-    return stored, mapped
+    return values
 
 
 @contextmanager
