@@ -60,17 +60,12 @@ def predict(
         preview=preview,
         overwrite=overwrite,
     )
-    refused: list[str] = []
-    listed = read_cohort(cohort) if cohort else None
-    found = find_scans(scans, modality, cohort=listed, series=series, on_refused=refused.append)
-    for sentence in refused:
-        typer.echo(f"amos-fl: {sentence}", err=True)
-    if not found:
-        raise typer.Exit(2)
+    found = find_scans(scans, modality, cohort=read_cohort(cohort) if cohort else None, series=series)
     console = plain_console()
     if model.synthetic:
         console.print("this network was trained on a synthetic phantom; what it draws says nothing about patients")
-    untrained = sorted({scan.modality for scan in found} - set(model.modalities)) if model.modalities else []
+    usable = [scan for scan in found if not scan.problem]
+    untrained = sorted({scan.modality for scan in usable} - set(model.modalities)) if model.modalities else []
     if untrained:
         console.print(f"note: this network was trained on {' and '.join(model.modalities)} only, not on {untrained[0]}")
     states = {"predicted": 0, "kept": 0, "failed": 0}
@@ -90,10 +85,7 @@ def predict(
             what = f"{outcome.organs} of {len(model.organs)} organs found in {outcome.seconds:.1f} s"
             kept = "there already from this scan and these weights, kept"
             console.print(f"{outcome.scan.name}: {kept if outcome.state == 'kept' else what}", soft_wrap=True)
-    states["failed"] += len(refused)
     parts = [f"{number} {state}" for state, number in states.items() if number or state == "predicted"]
-    console.print(
-        f"{counted(len(found) + len(refused), 'scan')}: {', '.join(parts)}; label maps are in {out}", soft_wrap=True
-    )
+    console.print(f"{counted(len(found), 'scan')}: {', '.join(parts)}; label maps are in {out}", soft_wrap=True)
     if states["failed"]:
         raise typer.Exit(2)

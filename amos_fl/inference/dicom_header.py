@@ -248,6 +248,7 @@ def _frame(path: Path, index: int, groups: Sequence[Any], ds: Any) -> Frame:
         raise AmosError("states two slopes or intercepts for the values of one slice")
     if len(slopes) != len(intercepts):
         raise AmosError("states a slope or an intercept for its values, and not the other")
+    kinds = stated("PixelValueTransformationSequence", "RescaleType")
     rescale = (slopes.pop(), intercepts.pop()) if slopes else None
     if rescale is not None and not (all(map(math.isfinite, rescale)) and rescale[0]):
         raise AmosError(f"scales its values by {rescale[0]:g} and {rescale[1]:g} (slope and intercept)")
@@ -260,9 +261,7 @@ def _frame(path: Path, index: int, groups: Sequence[Any], ds: Any) -> Frame:
         orientation=numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6),
         pixel_mm=numbers(measures, "PixelSpacing", 2),
         rescale=rescale,
-        rescale_type=printed(str((stated("PixelValueTransformationSequence", "RescaleType") or [""])[0]), 16)
-        .strip()
-        .upper(),
+        rescale_type=printed(str(kinds[0]).strip().upper(), 16) if kinds else "",
         spacing_between_slices_mm=abs(between[0]) if between else None,
         slice_thickness_mm=abs(thickness[0]) if thickness else None,
     )

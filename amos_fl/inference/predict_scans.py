@@ -108,6 +108,8 @@ def predict_scans(
             started = time.monotonic()
             files = _Files.of(out, scan.name, wanted)
             try:
+                if scan.problem:
+                    raise AmosError(scan.problem)
                 content = scan.content_hash()
                 same = record.has(scan, content)
                 if same and not wanted.overwrite and all(file.is_file() for file in files.all()):

@@ -1,6 +1,6 @@
 """Scans to predict, as a user names them: NIfTI files, folders of them, and DICOM series."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -9,7 +9,6 @@ import numpy as np
 
 from amos_fl.cohort.plausible import intensity_concerns
 from amos_fl.cohort.table import Cohort, Modality
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, sha256_of_json
 from amos_fl.inference.dicom import Series, chosen_series, series_in, write_series
@@ -25,12 +24,16 @@ _EXTENT_MM = 4000.0
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan to predict: `name` is that of its outputs, `path` its NIfTI file or the folder of its DICOM series."""
+    """A scan to predict: `name` is that of its outputs, `path` its NIfTI file or the folder of its DICOM series.
+
+    `problem` is a sentence about a file that looks meant as a scan and cannot be used; it fails, and the others go on.
+    """
 
     name: str
     path: Path
     modality: Modality
     series: Series | None = None
+    problem: str = ""
 
     def content_hash(self) -> str:
         """SHA-256 of the file, or of all the series' files in whatever order and under whatever names."""
@@ -56,18 +59,13 @@ class Scan:
 
 
 def find_scans(
-    paths: Sequence[Path],
-    modality: str | None,
-    *,
-    cohort: Cohort | None = None,
-    series: str | None = None,
-    on_refused: Callable[[str], None] | None = None,
+    paths: Sequence[Path], modality: str | None, *, cohort: Cohort | None = None, series: str | None = None
 ) -> list[Scan]:
     """The scans at `paths`, in their order, those of a folder by name.
 
     A folder is one of NIfTI files or, where it holds none, of a DICOM series at any depth. What DICOM says of the
-    modality holds; for NIfTI it is `modality`, or what `cohort` says of the file, and never guessed. With `on_refused`
-    a path that holds no scan is handed to it in a sentence, and the others go on.
+    modality holds; for NIfTI it is `modality`, or what `cohort` says of the file, and never guessed. Of several paths
+    one that holds no scan is a scan with a `problem`, and the others go on.
 
     Raises:
         AmosError: nothing there, no or a contradicting modality, no or several series, or two scans of one name.
@@ -79,9 +77,9 @@ def find_scans(
             niftis, files = _files_at(path)
             scan = None if niftis else _dicom_scan(path, files, modality, series)
         except AmosError as error:
-            if on_refused is None:
+            if len(paths) == 1:
                 raise
-            on_refused(str(error))
+            found.append(Scan(f"{path} (unusable)", path, "CT", problem=str(error)))
             continue
         if scan is not None:
             found.append(scan)
@@ -110,11 +108,6 @@ def _files_at(path: Path) -> tuple[list[Path], list[Path]]:
     files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
     niftis = [file for file in files if file.name.endswith(SUFFIXES)]
     if niftis:
-        if dicoms := sum(map(looks_like_dicom, files)):
-            raise AmosError(
-                f"{path}: holds {counted(len(niftis), 'NIfTI file')} and {counted(dicoms, 'DICOM file')}; give the "
-                "NIfTI files by their names, or move the DICOM series to a folder of its own"
-            )
         return niftis, []
     below = files_below(path)
     if not any(sorted_out(below)):
