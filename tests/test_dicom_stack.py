@@ -147,6 +147,12 @@ def test_the_pixels_size_in_the_patient_counts_not_that_on_the_detector(tmp_path
     assert_same_in_space(converted(tmp_path / "series"), array, affine)
 
 
+def test_two_pixel_sizes_in_one_header_are_refused(tmp_path: Path) -> None:
+    write_enhanced(tmp_path / "all.dcm", even_volume(), turned((0, 0, 0), (0.7, 0.8, 2.0)), PixelSpacing=[1.4, 1.6])
+    with pytest.raises(AmosError, match="states two sizes of one slice's pixels"):
+        find_scans([tmp_path / "all.dcm"], None)
+
+
 def test_slices_of_another_pixel_size_are_refused(tmp_path: Path) -> None:
     slices = write_series(tmp_path / "series", even_volume(), turned((0, 0, 0), (0.7, 0.7, 2.0)))
     slices[2].PixelSpacing = [0.9, 0.9]

@@ -237,7 +237,8 @@ def chosen_series(series: Sequence[Series], wanted: str | None, folder: str) -> 
         if spoilt := [s for s in series if s.problem]:
             return _usable(spoilt[0])
         raise AmosError(
-            f"{folder}: holds no CT or MR series of {_LEAST_SLICES} or more slices; there are: {_listed(series)}"
+            f"{folder}: holds no CT or MR series of {_LEAST_SLICES} or more slices; there are: {_listed(series)}; give "
+            "the folder that holds all files of the series"
         )
     patients = {patient for s in series for patient in s.patients}
     several = f" of {len(patients)} patients" if len(patients) > 1 else ""
@@ -280,6 +281,10 @@ def write_series(series: Series, path: Path) -> None:
         array = voxels_of(stack.frames, series.size).transpose(2, 1, 0)
     except AmosError as error:
         raise AmosError(f"{series.name}: {error}") from None
+    except MemoryError:
+        rows, columns = series.size
+        what = f"{series.slices} slices of {rows}x{columns} pixels"
+        raise AmosError(f"{series.name}: {what} need more memory than there is; are its headers right?") from None
     low, high = float(array.min()), float(array.max())
     if np.isfinite([low, high]).all() and low >= -32768 and high <= 32767 and (array == np.rint(array)).all():
         array = array.astype(np.int16)

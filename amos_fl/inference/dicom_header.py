@@ -232,13 +232,15 @@ def _frame(path: Path, index: int, groups: Sequence[Any], ds: Any) -> Frame:
         items = [group[sequence][0] for group in groups if group.get(sequence)]
         return [item.get(keyword) for item in [*items, ds] if item.get(keyword) not in (None, "")]
 
-    def numbers(sequence: str, keyword: str, count: int) -> tuple[float, ...] | None:
-        for value in stated(sequence, keyword):
-            found = tuple(float(number) for number in _listed(value))
+    def numbers(sequence: str, keyword: str, count: int) -> list[tuple[float, ...]]:
+        values = [tuple(float(number) for number in _listed(value)) for value in stated(sequence, keyword)]
+        for found in values:
             if len(found) != count or not all(map(math.isfinite, found)):
-                raise AmosError(f"has a damaged header ({keyword}: {printed(str(value), 60)})")
-            return found
-        return None
+                raise AmosError(f"has a damaged header ({keyword}: {printed(str(list(found)), 60)})")
+        return values
+
+    def first(values: list[tuple[float, ...]]) -> tuple[float, ...] | None:
+        return values[0] if values else None
 
     slopes, intercepts = (
         {float(value) for value in stated("PixelValueTransformationSequence", keyword)}
@@ -253,13 +255,16 @@ def _frame(path: Path, index: int, groups: Sequence[Any], ds: Any) -> Frame:
     if rescale is not None and not (all(map(math.isfinite, rescale)) and rescale[0]):
         raise AmosError(f"scales its values by {rescale[0]:g} and {rescale[1]:g} (slope and intercept)")
     measures = "PixelMeasuresSequence"
-    between, thickness = (numbers(measures, name, 1) for name in ("SpacingBetweenSlices", "SliceThickness"))
+    between, thickness = (first(numbers(measures, name, 1)) for name in ("SpacingBetweenSlices", "SliceThickness"))
+    sizes_mm = numbers(measures, "PixelSpacing", 2)
+    if any(not math.isclose(a, b, rel_tol=1e-3) for size in sizes_mm for a, b in zip(size, sizes_mm[0], strict=True)):
+        raise AmosError("states two sizes of one slice's pixels (Pixel Spacing)")
     return Frame(
         path=path,
         index=index,
-        position_mm=numbers("PlanePositionSequence", "ImagePositionPatient", 3),
-        orientation=numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6),
-        pixel_mm=numbers(measures, "PixelSpacing", 2),
+        position_mm=first(numbers("PlanePositionSequence", "ImagePositionPatient", 3)),
+        orientation=first(numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6)),
+        pixel_mm=first(sizes_mm),
         rescale=rescale,
         rescale_type=printed(str(kinds[0]).strip().upper(), 16) if kinds else "",
         spacing_between_slices_mm=abs(between[0]) if between else None,

@@ -93,7 +93,8 @@ def voxels_of(frames: Sequence[Frame], size: tuple[int, int]) -> np.ndarray:
 def _numbers_in(path: Path, size: tuple[int, int]) -> np.ndarray:
     """The stored numbers (frame, row, column) of a file, or what its table of values makes of them."""
     pydicom = pydicom_or_sentence()
-    from pydicom.pixels import apply_modality_lut, pixel_array
+    from pydicom.pixels.processing import apply_modality_lut
+    from pydicom.pixels.utils import pixel_array
 
     syntax = ""
     with without_bare_warnings():
