@@ -64,7 +64,8 @@ def predict(
     console = plain_console()
     if model.synthetic:
         console.print("this network was trained on a synthetic phantom; what it draws says nothing about patients")
-    untrained = sorted({scan.modality for scan in found} - set(model.modalities)) if model.modalities else []
+    usable = [scan for scan in found if not scan.problem]
+    untrained = sorted({scan.modality for scan in usable} - set(model.modalities)) if model.modalities else []
     if untrained:
         console.print(f"note: this network was trained on {' and '.join(model.modalities)} only, not on {untrained[0]}")
     for note in model.notes:

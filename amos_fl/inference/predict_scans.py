@@ -108,6 +108,8 @@ def predict_scans(
             started = time.monotonic()
             files = _Files.of(out, scan.name, wanted)
             try:
+                if scan.problem:
+                    raise AmosError(scan.problem)
                 content = scan.content_hash()
                 same = record.has(scan, content)
                 if same and not wanted.overwrite and all(file.is_file() for file in files.all()):
@@ -165,6 +167,7 @@ def _predict(
 ) -> _Drawn:
     path = scan.as_nifti(scratch)
     volume, notes = read_scan(path, scan.path.name, scan.modality)
+    notes = [*scan.notes(), *notes]
     shown = volume if files.preview is not None else None
     del volume  # as large as the scan, and only a preview needs it again
     case = Case(scan.name, "predict", scan.modality, "test", path, None, ())

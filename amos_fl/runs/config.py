@@ -111,7 +111,7 @@ class RunConfig(_Settings):
     max_update_norm: float | None = Field(
         default=100.0,
         gt=0,
-        description="Updates further from the round's weights than so many times their norm are refused; none: no bound.",
+        description="Updates further from the weights than so many times their norm are refused; none: no bound.",
     )
     site_timeout_s: float | None = Field(
         default=None, gt=0, description="Seconds that a site has for one round's training; none: no limit."
