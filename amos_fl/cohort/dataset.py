@@ -11,6 +11,7 @@ from amos_fl.cohort.splitting import DEFAULT, Member, Shares, divide
 from amos_fl.cohort.table import SPLITS, Case, Cohort, Modality, Split, plain_name
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
+from amos_fl.strict import csv_rows
 
 _CT = {"ct"}
 _MR = {"mr", "mri", "t1", "t2", "t1w", "t2w", "pd", "adc", "flair", "t1gd", "t1ce", "t2f", "dwi", "cine"}
@@ -99,9 +100,8 @@ def read_table(path: Path) -> dict[str, Row]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = [name.strip().casefold() for name in reader.fieldnames or ()]
-            reader.fieldnames = columns
+            reader = csv_rows(file, path)
+            columns = list(reader.fieldnames or ())
             rows = [(reader.line_num, row) for row in reader if any(row.values())]
     except (OSError, UnicodeDecodeError, csv.Error):
         raise AmosError(f"{path}: no such table; give a CSV file with the column case and, say, site") from None

@@ -1,11 +1,11 @@
 """`dataset.json`, as the Medical Segmentation Decathlon and both versions of nnU-Net write it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from amos_fl.errors import AmosError
+from amos_fl.strict import load_json
 
 NAME = "dataset.json"
 
@@ -24,7 +24,7 @@ def read_description(folder: Path, what: str) -> dict[str, Any]:
         hint = f"it has the folders {', '.join(inside[:5])} with one; give one of them" if inside else f"give {what}"
         raise AmosError(f"{folder}: holds no {NAME}; {hint}")
     try:
-        about = json.loads(file.read_text(encoding="utf-8-sig"))
+        about = load_json(file.read_text(encoding="utf-8-sig"), file)
     except (OSError, ValueError):
         raise AmosError(f"{file}: cannot be read as JSON; fetch it again") from None
     if not isinstance(about, dict) or not isinstance(about.get("labels"), dict):

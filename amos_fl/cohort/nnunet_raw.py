@@ -5,7 +5,6 @@ of MIC-DKFZ/nnUNet): images are `CASE_0000.nii.gz`, with a number for each chann
 Version 1 writes `modality` and `"1": "liver"` where version 2 writes `channel_names` and `"liver": 1`.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from amos_fl.cohort.dataset_json import NAME, channels_of, chosen_channel, numbe
 from amos_fl.cohort.table import Split
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
+from amos_fl.strict import load_json
 
 _WHAT = "a dataset of nnU-Net's, such as nnUNet_raw/Dataset701_CohortCT"
 _NIFTI = (".nii.gz", ".nii")
@@ -137,7 +137,7 @@ def _splits(folder: Path, splits_file: Path | None, fold: int, cases: list[str])
             raise AmosError(f"{file}: no such file of splits")
         return None
     try:
-        folds = json.loads(file.read_text(encoding="utf-8"))
+        folds = load_json(file.read_text(encoding="utf-8-sig"), file)
         parts = [(set(map(str, one["train"])), set(map(str, one["val"]))) for one in folds]
     except (OSError, ValueError, TypeError, KeyError):
         raise AmosError(f"{file}: must be a list of folds, each with 'train' and 'val'") from None

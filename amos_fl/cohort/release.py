@@ -1,6 +1,5 @@
 """An AMOS22 release as it lies on disk: its folders, `dataset.json`, and what is odd about them."""
 
-import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from amos_fl.cohort.scanners import published_cases
 from amos_fl.cohort.table import Split
 from amos_fl.cohort.wording import case_name, counted, listed
 from amos_fl.errors import AmosError
+from amos_fl.strict import load_json
 
 PARTS: tuple[Part, ...] = ("Tr", "Va", "Ts")
 _DEEPEST = 3
@@ -130,7 +130,7 @@ def _beside_json(path: Path, cases: dict[int, ReleaseCase]) -> list[str]:
         return ["no dataset.json: the folders alone say which cases there are"]
     damaged = f"{path}: is damaged or not AMOS's; fetch it again, or remove it to go by the folders alone"
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = load_json(path.read_text(encoding="utf-8-sig"), path)
         named: dict[int, Part] = {}
         for section in ("training", "validation", "test"):
             for entry in content.get(section) or ():

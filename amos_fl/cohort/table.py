@@ -22,6 +22,7 @@ from typing import Any, Literal, cast
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json, whole_file
+from amos_fl.strict import columns_of, csv_rows
 
 Modality = Literal["CT", "MR"]
 Split = Literal["train", "val", "test"]
@@ -131,7 +132,7 @@ def read_organs(organs_file: Path) -> dict[int, str]:
     """
     try:
         with organs_file.open(newline="", encoding="utf-8-sig") as file:
-            rows = [(int(row["label"]), row["organ"].strip()) for row in csv.DictReader(file)]
+            rows = [(int(row["label"]), row["organ"].strip()) for row in csv_rows(file, organs_file)]
     except (OSError, KeyError, TypeError, ValueError, AttributeError, csv.Error):
         raise AmosError(f"{organs_file}: must have the columns label (a number) and organ") from None
     organs = dict(rows)
@@ -173,7 +174,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
-            header = [name.strip().casefold() for name in next(reader, [])]
+            header = columns_of(next(reader, []), path)
             if missing := [column for column in COLUMNS if column not in header]:
                 wrong = next((name for name, sign in _WRONG_SEPARATORS.items() if sign in "".join(header)), None)
                 if wrong is not None:
