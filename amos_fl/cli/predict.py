@@ -60,11 +60,18 @@ def predict(
         preview=preview,
         overwrite=overwrite,
     )
-    found = find_scans(scans, modality, cohort=read_cohort(cohort) if cohort else None, series=series)
     console = plain_console()
+    found = find_scans(
+        scans,
+        modality,
+        cohort=read_cohort(cohort) if cohort else None,
+        series=series,
+        on_note=lambda note: console.print(f"note: {note}", soft_wrap=True),
+    )
     if model.synthetic:
         console.print("this network was trained on a synthetic phantom; what it draws says nothing about patients")
-    untrained = sorted({scan.modality for scan in found} - set(model.modalities)) if model.modalities else []
+    usable = [scan for scan in found if not scan.problem]
+    untrained = sorted({scan.modality for scan in usable} - set(model.modalities)) if model.modalities else []
     if untrained:
         console.print(f"note: this network was trained on {' and '.join(model.modalities)} only, not on {untrained[0]}")
     states = {"predicted": 0, "kept": 0, "failed": 0}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from amos_fl.cohort.splitting import DEFAULT, Member, Shares, divide
-from amos_fl.cohort.table import SPLITS, Case, Cohort, Modality, Split, plain_name
+from amos_fl.cohort.table import LONGEST_NAME_BYTES, SPLITS, Case, Cohort, Modality, Split, plain_name
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.strict import csv_rows
@@ -154,7 +154,8 @@ def cohort_of(
     names = [found.case for found in dataset.cases]
     if odd := [name for name in names if not plain_name(name)]:
         raise AmosError(
-            f"{dataset.folder}: a case is called {odd[0]!r}; its name may hold letters, digits, '.', '_' and '-' only"
+            f"{dataset.folder}: a case is called {odd[0]!r}; its name may hold letters, digits, '.', '_' and '-' only, "
+            f"up to {LONGEST_NAME_BYTES} bytes of them"
         )
     if table is not None and (missing := [name for name in names if name not in rows]):
         raise AmosError(f"the table lacks case {missing[0]} ({counted(len(missing), 'case')}); every case needs a row")
@@ -173,7 +174,8 @@ def cohort_of(
                 "--modality CT or --modality MR"
             )
         place = row.site or default
-        cases.append(Case(found.case, place, known, "test", found.image, found.label, tuple(dataset.organs)))
+        annotated, patient = tuple(dataset.organs), row.patient or ""
+        cases.append(Case(found.case, place, known, "test", found.image, found.label, annotated, patient=patient))
     splits, notes = _splits(dataset, cases, rows, split, seed)
     cases = [replace(case, split=splits[case.case]) for case in cases]
     cohort = Cohort(tuple(cases), dict(dataset.organs))

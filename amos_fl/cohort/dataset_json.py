@@ -48,6 +48,22 @@ def numbered_labels(labels: Mapping[str, Any], file: Path) -> dict[str, int]:
     return found
 
 
+def stated_numbers(about: Mapping[str, Any], taken: Mapping[str, int]) -> list[str]:
+    """Notes where a description states another number of cases (`numTraining`, `numTest`) than was taken."""
+    notes = []
+    for key, number in taken.items():
+        said = about.get(key)
+        if str(said).isdecimal() and int(said) != number:
+            taken_too = f"{number} {'was' if number == 1 else 'were'} taken"
+            notes.append(f"{NAME} says {key} {said}, and {taken_too}; is the download whole?")
+    return notes
+
+
+def file_in(folder: Path, name: Any) -> Path:
+    """The file that a description names, with slashes of either kind."""
+    return folder / str(name).replace("\\", "/")
+
+
 def channels_of(channels: Any, file: Path) -> list[str]:
     """The names of a scan's channels in their order, from `{"0": "CT"}`.
 

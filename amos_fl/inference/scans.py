@@ -1,6 +1,6 @@
 """Scans to predict, as a user names them: NIfTI files, folders of them, and DICOM series."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -9,12 +9,13 @@ import numpy as np
 
 from amos_fl.cohort.plausible import intensity_concerns
 from amos_fl.cohort.table import Cohort, Modality
+from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, sha256_of_json
 from amos_fl.inference.dicom import Series, chosen_series, looks_like_dicom, series_in, write_series
+from amos_fl.scan_files import SUFFIXES, Unusable, case_of, parts_of, problem_of, scans_in, sha256_of_scan, shown
 from amos_fl.volumes.nifti import Volume, read_image
 
-SUFFIXES = (".nii.gz", ".nii")
 _LABEL_VALUES = 64
 """A map of whole numbers with no more values than this is taken for a label map: the coarsest scans have more."""
 _SPACING_MM = (0.02, 50.0)
@@ -23,17 +24,21 @@ _EXTENT_MM = 4000.0
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan to predict: `name` is that of its outputs, `path` its NIfTI file or the folder of its DICOM series."""
+    """A scan to predict: `name` is that of its outputs, `path` its NIfTI file or the folder of its DICOM series.
+
+    `problem` is a sentence about a file that looks meant as a scan and cannot be used; it fails, and the others go on.
+    """
 
     name: str
     path: Path
     modality: Modality
     series: Series | None = None
+    problem: str = ""
 
     def content_hash(self) -> str:
-        """SHA-256 of the file, or of all the series' files in whatever order and under whatever names."""
+        """SHA-256 of the file, of both halves of a pair, or of all a series' files in any order, under any names."""
         if self.series is None:
-            return sha256_of_file(self.path)
+            return sha256_of_scan(self.path)
         return sha256_of_json(sorted(sha256_of_file(path) for path in self.series.files))
 
     def as_nifti(self, scratch: Path) -> Path:
@@ -50,12 +55,18 @@ class Scan:
 
 
 def find_scans(
-    paths: Sequence[Path], modality: str | None, *, cohort: Cohort | None = None, series: str | None = None
+    paths: Sequence[Path],
+    modality: str | None,
+    *,
+    cohort: Cohort | None = None,
+    series: str | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> list[Scan]:
     """The scans at `paths`, in their order, those of a folder by name.
 
     A folder is one of NIfTI files or, where it holds none, of a DICOM series at any depth. What DICOM says of the
-    modality holds; for NIfTI it is `modality`, or what `cohort` says of the file, and never guessed.
+    modality holds; for NIfTI it is `modality`, or what `cohort` says of the file, and never guessed. A file that looks
+    meant and cannot be used is a scan with a `problem`; `on_note` is told what else a folder holds.
 
     Raises:
         AmosError: nothing there, no or a contradicting modality, several series, or two scans of one name.
@@ -63,9 +74,10 @@ def find_scans(
     found: list[Scan] = []
     listed: dict[Path, str] = {case.image.resolve(): case.modality for case in cohort.cases} if cohort else {}
     for path in paths:
-        niftis, dicoms = _files_at(path)
-        if niftis:
+        niftis, dicoms, unusable = _files_at(path, on_note)
+        if niftis or unusable:
             found += [Scan(_stem(file), file, _modality_of(file, modality, listed)) for file in niftis]
+            found += [Scan(f"{shown(bad.name)} (unusable)", bad.path, "CT", problem=bad.sentence) for bad in unusable]
         else:
             chosen = chosen_series(series_in(dicoms), series, str(path))
             if modality is not None and modality != chosen.modality:
@@ -79,27 +91,36 @@ def find_scans(
     return found
 
 
-def _files_at(path: Path) -> tuple[list[Path], list[Path]]:
-    """NIfTI files and, where there is none, DICOM files."""
-    if path.is_file():
-        return ([], [path]) if looks_like_dicom(path) else ([path], [])
-    if not path.is_dir():
-        raise AmosError(f"{path}: no such file or folder")
-    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-    niftis = [file for file in files if file.name.endswith(SUFFIXES)]
-    if niftis:
-        return niftis, []
-    dicoms = [file for file in sorted(path.rglob("*")) if file.is_file() and looks_like_dicom(file)]
+def _files_at(path: Path, on_note: Callable[[str], None]) -> tuple[list[Path], list[Path], tuple[Unusable, ...]]:
+    """NIfTI files and, where there is none, DICOM files; and what looks like a NIfTI file and cannot be used."""
+    if path.is_dir():
+        return _files_in(path, on_note)
+    if not path.exists() and not path.is_symlink():
+        raise AmosError(f"{shown(path)}: no such file or folder")
+    if why := problem_of(path):
+        return [], [], (Unusable(case_of(path), path, why),)
+    return ([], [path], ()) if looks_like_dicom(path) else ([parts_of(path)[0]], [], ())
+
+
+def _files_in(folder: Path, on_note: Callable[[str], None]) -> tuple[list[Path], list[Path], tuple[Unusable, ...]]:
+    found = scans_in(folder)
+    if found.there:
+        if dicoms := sum((file := folder / name).is_file() and looks_like_dicom(file) for name in found.others):
+            on_note(
+                f"{shown(folder)}: {counted(dicoms, 'DICOM file')} in it not predicted, because there are NIfTI files "
+                "too; put them into a folder of their own"
+            )
+        return list(found.scans.values()), [], found.unusable
+    dicoms = [file for file in sorted(folder.rglob("*")) if file.is_file() and looks_like_dicom(file)]
     if not dicoms:
-        raise AmosError(f"{path}: holds no NIfTI file ({', '.join(SUFFIXES)}) and no DICOM file")
-    return [], dicoms
+        inside = [name for name in found.others if (folder / name).is_dir() and scans_in(folder / name).there]
+        more = f"; there are some in {', '.join(map(shown, inside[:5]))}, name these folders" if inside else ""
+        raise AmosError(f"{shown(folder)}: holds no NIfTI file ({', '.join(SUFFIXES)}) and no DICOM file{more}")
+    return [], dicoms, ()
 
 
 def _stem(path: Path) -> str:
-    name = path.name
-    for suffix in (*SUFFIXES, ".hdr", ".img", ".dcm"):
-        name = name.removesuffix(suffix)
-    return name
+    return case_of(path).removesuffix(".dcm")
 
 
 def _modality_of(path: Path, given: str | None, listed: Mapping[Path, str]) -> Modality:
