@@ -50,7 +50,9 @@ def msd(
     from amos_fl.cohort.msd import read_msd
 
     target = _target(folder, out)
-    beside = target.parent / f"channel_{channel}" if channel is not None else None
+    # Named after the cohort, so that two tasks of one folder do not share what has equal names in both.
+    own = "" if target.name == "cohort.csv" else f"{target.stem}_"
+    beside = target.parent / f"{own}channel_{channel}" if channel is not None else None
     with Progress("writing one channel") as progress:
         dataset = read_msd(folder, channel=channel, channel_folder=beside, on_case=progress)
     _finish(dataset, target, label_map, site, table, split, seed, modality)

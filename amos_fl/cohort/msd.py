@@ -13,7 +13,9 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
+from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Image
+from nibabel.spatialimages import HeaderDataError
 
 from amos_fl.cohort.dataset import Dataset, Found, modality_of, read_organs_of
 from amos_fl.cohort.dataset_json import (
@@ -28,7 +30,7 @@ from amos_fl.cohort.dataset_json import (
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
-from amos_fl.scan_files import case_of, importable, problem_of, scans_in, shown
+from amos_fl.scan_files import case_of, importable, problem_of, scans_in, sha256_of_scan, shown
 
 _WHAT = "a task of the Medical Segmentation Decathlon, such as Task09_Spleen"
 
@@ -65,10 +67,15 @@ def read_msd(
         raise AmosError(f"{file}: lists case {twice[0]} twice; every case needs a name of its own")
     if len(names) > 1:
         target = channel_folder or folder / f"channel_{chosen}"
+        whats = {f.case: _made_of(f.image, chosen) for f in cases}
+        made = {f.case: target / f.image.parent.name / f.image.name for f in cases}
+        for found in cases:
+            _refuse_another_source(made[found.case], found.image, whats[found.case])
         for done, found in enumerate(cases, start=1):
-            write_channel(found.image, target / found.image.parent.name / found.image.name, chosen, len(names))
+            if not made[found.case].is_file():
+                write_channel(found.image, made[found.case], chosen, len(names), whats[found.case])
             on_case(done, len(cases), found.case)
-        cases = [Found(f.case, target / f.image.parent.name / f.image.name, f.label, f.split) for f in cases]
+        cases = [Found(f.case, made[f.case], f.label, f.split) for f in cases]
         notes.append(f"channel {chosen} ({names[chosen]}) of {len(names)}: its scans are in {target}")
     organs = read_organs_of(numbered_labels(about["labels"], file), file)
     name = re.sub(r"^Task\d+_", "", folder.resolve().name)
@@ -112,16 +119,34 @@ def _not_listed(folder: Path, cases: Sequence[Found]) -> list[str]:
     return notes
 
 
-def write_channel(source: Path, target: Path, channel: int, channels: int) -> None:
+def _made_of(source: Path, channel: int) -> str:
+    """What a file with one channel of a scan is made of, in its header's words: 80 bytes of text are there for that."""
+    return f"channel {channel} of {sha256_of_scan(source)}"
+
+
+def _refuse_another_source(target: Path, source: Path, made_of: str) -> None:
+    """Refuse to take, or to replace, a file of that name which is not of this content."""
+    if not target.exists():
+        return
+    try:
+        said = nibabel.load(target).header["descrip"].item().decode("ascii", "replace")
+    except (OSError, ValueError, KeyError, AttributeError, ImageFileError, HeaderDataError):
+        said = ""
+    if said != made_of:
+        raise AmosError(
+            f"{target}: is there already, made of another scan than {source} as it is now; choose another --out, or "
+            f"remove {target.parent.parent} where no cohort needs it any more"
+        )
+
+
+def write_channel(source: Path, target: Path, channel: int, channels: int, made_of: str) -> None:
     """Write one channel of a scan (x, y, z, channel) as a scan of three dimensions, with its type and place.
 
-    A file that is there already and newer than its source stays.
+    Its header says what it is `made_of`.
 
     Raises:
         AmosError: the scan has other dimensions than its description says.
     """
-    if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
-        return
     scan = nibabel.load(source)
     if not isinstance(scan, Nifti1Image) or not isinstance(scan.dataobj, ArrayProxy):
         raise AmosError(f"{source.name}: is not a NIfTI file")
@@ -134,5 +159,6 @@ def write_channel(source: Path, target: Path, channel: int, channels: int) -> No
     values = np.asarray(scan.dataobj.get_unscaled()[..., channel])
     plain = Nifti1Image(values, scan.affine, header)
     plain.header.set_slope_inter(slope, inter)
+    plain.header["descrip"] = made_of
     with whole_file(target) as beside:
         nibabel.save(plain, beside)
