@@ -2,15 +2,16 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from amos_fl.cohort.table import Modality
 from amos_fl.comparison.comparison import Scope
+from amos_fl.comparison.patients import patients_of, units_of
 from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import OrganScore, reported_organs
 from amos_fl.metrics.table import CaseScores
@@ -32,10 +33,16 @@ class CaseTable:
 
     cases: tuple[TableCase, ...]
     organs: dict[int, str]
+    patients: Mapping[str, str] = field(default_factory=dict)
+    """The patient of each case, where the cohort names one."""
 
     @cached_property
     def labels(self) -> tuple[int, ...]:
         return tuple(sorted(self.organs))
+
+    def units(self, rows: Sequence[int]) -> Int[np.ndarray, " case"] | None:
+        """Which of these cases are of one patient (`patients.units_of`)."""
+        return units_of([self.patients.get(self.cases[row].case, "") for row in rows])
 
     def reported(self, modality: str) -> list[int]:
         """The positions of the organs that are reported in a modality."""
@@ -69,7 +76,7 @@ def common_cases(records: Sequence[RunRecord]) -> CaseTable:
         _check_cases(first, record)
     cases = {TableCase(c.case, c.site, "MR" if c.modality == "MR" else "CT") for c in first.results.cases}
     in_order = sorted(cases, key=lambda case: (case.site, case.modality, case.case))
-    return CaseTable(tuple(in_order), dict(first.cohort.organs))
+    return CaseTable(tuple(in_order), dict(first.cohort.organs), patients_of(records))
 
 
 def _most_usual(records: Sequence[RunRecord]) -> RunRecord:
