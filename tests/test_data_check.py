@@ -152,7 +152,10 @@ def test_image_and_label_of_different_size_are_an_error(made: Made) -> None:
     write(label_of(made.cases[0]), a_label()[..., :-1])
     finding = made.only_finding()
     assert finding == Finding(
-        "error", "amos_0001", "amos_0001.nii.gz: label is 24x24x15, image 24x24x16; they must share a grid"
+        "error",
+        "amos_0001",
+        "amos_0001.nii.gz: label is 24x24x15, image 24x24x16; they must share a grid: take the image that it was drawn "
+        "on, or resample it to this one",
     )
 
 
