@@ -326,6 +326,32 @@ def test_one_refused_file_does_not_keep_the_others_out(desk: Desk, capsys: pytes
     assert [event.case for event in desk.imports()] == [OPEN[1]]
 
 
+def test_what_a_folder_holds_beside_corrections_is_named_and_twins_are_refused(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    for case, names in ((OPEN[0], ["{}.NII.GZ"]), (OPEN[1], ["{}.nii.gz", "{}.nii"])):
+        file = desk.take("anna", case)
+        correct(file, desk.truth(case), (1, 2))
+        for name in names:
+            image = nib.Nifti1Image.from_filename(file)
+            image.to_filename(folder / name.format(case))
+    (folder / "nobody.nii.gz").write_bytes(b"of no case")
+    (folder / "lost.nii.gz").symlink_to("gone.nii.gz")
+    capsys.readouterr()
+    assert desk.bring("anna", str(folder)) == 2
+    told = said(capsys)
+    assert f"{OPEN[1]}.nii and {OPEN[1]}.nii.gz are one case; keep the right one" in told
+    assert "2 files: 1 imported, 1 refused" in told
+    assert "note: 2 files left aside, not called after a case that waits for labels: nobody.nii.gz, lost.nii.gz" in told
+    assert [event.case for event in desk.imports()] == [OPEN[0]]
+    twins = [str(folder / f"{OPEN[1]}{suffix}") for suffix in (".nii.gz", ".nii")]
+    assert desk.bring("anna", *twins) == 2
+    assert "are one case; name the right one" in said(capsys)
+    assert desk.bring("anna", twins[0]) == 0
+
+
 def test_another_orientation_of_the_grid_and_a_float_file_are_the_same_correction(desk: Desk) -> None:
     file = desk.take("anna", OPEN[0])
     drawn = correct(file, desk.truth(OPEN[0]), (1, 2))
