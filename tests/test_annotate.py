@@ -124,6 +124,23 @@ def test_a_pre_label_in_which_somebody_drew_is_kept_and_named(desk: Desk, capsys
     assert file.read_bytes() == drawn
 
 
+def test_a_pre_label_is_not_handed_out_with_another_scan_under_its_name(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = desk.project.case(OPEN[0]).image
+    kept = scan.read_bytes()
+    try:
+        image = nib.Nifti1Image.from_filename(scan)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[::-1].copy(), image.affine), scan)
+        assert desk.start() == 2
+        assert desk.do("next", "--by", "anna", "--role", "junior", "--case", OPEN[0]) == 2
+        told = said(capsys)
+        assert told.count("is another scan than the one that was pre-labelled") == 2
+    finally:
+        scan.write_bytes(kept)
+    assert desk.start() == 0
+
+
 def test_an_ensemble_votes_and_ties_go_to_the_first() -> None:
     a, b, c = (np.array([[[*row]]], np.uint8) for row in ((1, 1, 0), (2, 1, 2), (2, 3, 1)))
     assert vote([a, b, c]).ravel().tolist() == [2, 1, 0]

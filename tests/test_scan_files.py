@@ -10,7 +10,8 @@ import pytest
 from other_datasets import with_channels, with_description, write_msd, write_nnunet
 
 from amos_fl.cli.main import run
-from amos_fl.cohort.table import read_cohort
+from amos_fl.cohort.table import Case, Cohort, read_cohort, write_cohort
+from amos_fl.deploy.create import copy_cases
 from amos_fl.errors import AmosError
 from amos_fl.files import check_name
 from amos_fl.inference.scans import find_scans
@@ -294,3 +295,34 @@ def test_the_patients_of_a_table_stay_in_the_cohort(tmp_path: Path) -> None:
     }
     assert "patient" not in (plain / "cohort.csv").read_text().partition("\n")[0]
     assert read_cohort(plain).content_hash() != read_cohort(named).content_hash()
+
+
+def test_a_hospitals_copy_of_a_pair_has_both_its_files(tmp_path: Path) -> None:
+    image, label = save(tmp_path / "in/images/a.hdr"), save(tmp_path / "in/labels/a.nii.gz")
+    case = Case("a", "A", "CT", "train", image, label, (1,))
+    copy_cases(Cohort((case,), {1: "liver"}), tmp_path / "site")
+    [copied] = read_cohort(tmp_path / "site").cases
+    np.testing.assert_array_equal(np.asarray(nib.load(copied.image).dataobj), np.asarray(nib.load(image).dataobj))
+    assert copied.label is not None
+    assert copied.label.name == "a.nii.gz"
+
+
+def test_plan_shows_the_true_median_shape_and_the_organs_that_are_annotated(tmp_path: Path, capsys) -> None:
+    cases = []
+    for number, shape in enumerate([(35, 50, 36), (34, 49, 35), (40, 60, 37)]):
+        voxels = np.random.default_rng(number).normal(0, 100, shape).astype(np.int16)
+        label = np.zeros(shape, np.uint8)
+        label[5:20, 5:20, 5:20] = 6
+        for kind, array in (("images", voxels), ("labels", label)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.diag([8, 8, 8, 1.0])), tmp_path / f"{kind}/{number}.nii.gz")
+        paths = (tmp_path / f"images/{number}.nii.gz", tmp_path / f"labels/{number}.nii.gz")
+        cases.append(Case(f"c{number}", "A", "CT", "train", *paths, (1, 2, 6, 10)))
+    write_cohort(Cohort(tuple(cases)), tmp_path / "cohort.csv")
+    out = tmp_path / "plan.yaml"
+    assert run(["plan", str(tmp_path), "--store", str(tmp_path / "store"), "-o", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "35 x 50 x 36" in said
+    assert "280 x 400 x 288" in said
+    assert "organs annotated in these cases: 4 of 15" in said
+    assert "with 4 of 15 organs annotated" in out.read_text()
