@@ -12,10 +12,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from amos_fl.errors import AmosError
+
 
 def _beside(path: Path) -> Path:
     # The suffixes stay, because nibabel and others choose the format by them.
     return path.with_name(f".{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp.{path.name}")
+
+
+NAME_BYTES = 255
+"""How long a file's name may be on the file systems in use."""
+
+
+def check_name(path: Path) -> None:
+    """Refuse a file that could not be written because of the length of its name, before work is put into it.
+
+    Raises:
+        AmosError: the name, or that of the unfinished file beside it, is longer than `NAME_BYTES`.
+    """
+    too_many = len(os.fsencode(_beside(path).name)) - NAME_BYTES
+    if too_many > 0:
+        raise AmosError(
+            f"{path.name[:40]}...: this name of a file is {too_many} bytes too long to be written; give the scan or "
+            "case a shorter name"
+        )
 
 
 @contextmanager

@@ -124,6 +124,23 @@ def test_a_pre_label_in_which_somebody_drew_is_kept_and_named(desk: Desk, capsys
     assert file.read_bytes() == drawn
 
 
+def test_a_pre_label_is_not_handed_out_with_another_scan_under_its_name(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = desk.project.case(OPEN[0]).image
+    kept = scan.read_bytes()
+    try:
+        image = nib.Nifti1Image.from_filename(scan)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[::-1].copy(), image.affine), scan)
+        assert desk.start() == 2
+        assert desk.do("next", "--by", "anna", "--role", "junior", "--case", OPEN[0]) == 2
+        told = said(capsys)
+        assert told.count("is another scan than the one that was pre-labelled") == 2
+    finally:
+        scan.write_bytes(kept)
+    assert desk.start() == 0
+
+
 def test_an_ensemble_votes_and_ties_go_to_the_first() -> None:
     a, b, c = (np.array([[[*row]]], np.uint8) for row in ((1, 1, 0), (2, 1, 2), (2, 3, 1)))
     assert vote([a, b, c]).ravel().tolist() == [2, 1, 0]
@@ -324,6 +341,32 @@ def test_one_refused_file_does_not_keep_the_others_out(desk: Desk, capsys: pytes
     assert desk.bring("anna") == 2
     assert "2 files: 1 imported, 1 refused" in capsys.readouterr().out
     assert [event.case for event in desk.imports()] == [OPEN[1]]
+
+
+def test_what_a_folder_holds_beside_corrections_is_named_and_twins_are_refused(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    for case, names in ((OPEN[0], ["{}.NII.GZ"]), (OPEN[1], ["{}.nii.gz", "{}.nii"])):
+        file = desk.take("anna", case)
+        correct(file, desk.truth(case), (1, 2))
+        for name in names:
+            image = nib.Nifti1Image.from_filename(file)
+            image.to_filename(folder / name.format(case))
+    (folder / "nobody.nii.gz").write_bytes(b"of no case")
+    (folder / "lost.nii.gz").symlink_to("gone.nii.gz")
+    capsys.readouterr()
+    assert desk.bring("anna", str(folder)) == 2
+    told = said(capsys)
+    assert f"{OPEN[1]}.nii and {OPEN[1]}.nii.gz are one case; keep the right one" in told
+    assert "2 files: 1 imported, 1 refused" in told
+    assert "note: 2 files left aside, not called after a case that waits for labels: nobody.nii.gz, lost.nii.gz" in told
+    assert [event.case for event in desk.imports()] == [OPEN[0]]
+    twins = [str(folder / f"{OPEN[1]}{suffix}") for suffix in (".nii.gz", ".nii")]
+    assert desk.bring("anna", *twins) == 2
+    assert "are one case; name the right one" in said(capsys)
+    assert desk.bring("anna", twins[0]) == 0
 
 
 def test_another_orientation_of_the_grid_and_a_float_file_are_the_same_correction(desk: Desk) -> None:

@@ -148,11 +148,21 @@ def test_a_file_that_cannot_be_read_is_an_error(
     assert "\n" not in finding.message
 
 
+def test_a_patient_in_several_splits_is_named(made: Made) -> None:
+    first, second, *others = made.cases
+    cases = (replace(first, patient="p1", split="train"), replace(second, patient="p1", split="test"), *others)
+    messages = [finding.message for finding in check_cohort(Cohort(cases))]
+    assert any("one patient by the column patient, in several splits" in message for message in messages)
+
+
 def test_image_and_label_of_different_size_are_an_error(made: Made) -> None:
     write(label_of(made.cases[0]), a_label()[..., :-1])
     finding = made.only_finding()
     assert finding == Finding(
-        "error", "amos_0001", "amos_0001.nii.gz: label is 24x24x15, image 24x24x16; they must share a grid"
+        "error",
+        "amos_0001",
+        "amos_0001.nii.gz: label is 24x24x15, image 24x24x16; they must share a grid: take the image that it was drawn "
+        "on, or resample it to this one",
     )
 
 

@@ -188,6 +188,10 @@ def test_relabel_suggests_a_map_and_spares_the_cohort(
     assert read_cohort(tmp_path / "mine").organs == mixed.organs
     assert run(["data", "relabel", str(tiny_root)]) == 2
     assert "it names no organ that the cohort (ball, box) shares with AMOS" in capsys.readouterr().err
+    # With a suggestion to write there is something to correct, so that this is no failure.
+    assert run(["data", "relabel", str(tiny_root), "--suggestion", str(tmp_path / "none.csv")]) == 0
+    assert (tmp_path / "none.csv").is_file()
+    assert "note: as it stands it cannot be applied: label map: it names no organ" in capsys.readouterr().out
 
 
 def scores(folder: Path) -> dict[tuple[str, str], dict[str, str]]:

@@ -228,13 +228,24 @@ def test_what_cannot_be_read_or_compared_is_named_with_its_side(tmp_path):
     cut.write_bytes(cut.read_bytes()[:-40])
     cases, problems = score_pairs(pair_up(tmp_path / "pred", tmp_path / "labels").pairs, Rules(ORGANS))
     assert [case.case for case in cases] == ["fine"]
+    remedy = "they must share a grid: take the label that it was drawn on, or resample it to this one"
     assert [(p.case, p.side, p.message) for p in problems] == [
         ("cut", "prediction", "cut.nii: is truncated or damaged; fetch it again"),
         ("flat", "prediction", "flat.nii.gz: has the shape 12x10; a scan has three dimensions"),
         ("label", "label", "label.nii.gz: holds values that are no whole numbers; is it a label map?"),
-        ("moved", "prediction", "moved.nii.gz: prediction lies 30.0 mm away from its label; they must share a grid"),
-        ("strange", "prediction", "strange.nii.gz: holds the labels 4, 24, which are no organs of this cohort"),
-        ("wrong", "prediction", "wrong.nii.gz: prediction is 12x10x5, label 12x10x6; they must share a grid"),
+        (
+            "moved",
+            "prediction",
+            f"moved.nii.gz: prediction lies 30.0 mm away from its label; {remedy}, or give it the affine of the label "
+            "where only its header is wrong",
+        ),
+        (
+            "strange",
+            "prediction",
+            "strange.nii.gz: holds the labels 4, 24, which are no organs of this cohort; name them in organs.csv, or "
+            "correct the label map",
+        ),
+        ("wrong", "prediction", f"wrong.nii.gz: prediction is 12x10x5, label 12x10x6; {remedy}"),
     ]
 
 

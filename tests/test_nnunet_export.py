@@ -53,6 +53,39 @@ def test_the_layout_is_nnunets(tmp_path: Path, tiny_root: Path, capsys: pytest.C
     assert sorted(split["train"] + split["val"]) == cases
 
 
+@pytest.mark.parametrize("how", ["a resampling tool's fractions", "whole numbers as floats", "a scale"])
+def test_labels_that_are_not_stored_as_whole_numbers_are_written_as_what_they_mean(
+    tmp_path: Path, tiny_cohort: Cohort, how: str
+) -> None:
+    case = tiny_cohort.of(split="train", labelled=True)[0]
+    assert case.label is not None
+    meant = array(case.label)
+    stored, slope = {
+        "a resampling tool's fractions": (meant * np.float32(0.99995), 1.0),
+        "whole numbers as floats": (meant.astype(np.float32), 1.0),
+        "a scale": (meant.astype(np.int16) * 2, 0.5),
+    }[how]
+    odd = Nifti1Image(stored, Nifti1Image.from_filename(case.label).affine)
+    odd.header.set_slope_inter(slope, 0)
+    file = tmp_path / "odd.nii.gz"
+    odd.to_filename(file)
+    cohort = replace(tiny_cohort, cases=(replace(case, label=file),))
+    folder = export_nnunet(cohort, tmp_path / "raw").folder
+    exported = Nifti1Image.from_filename(folder / f"labelsTr/{case.case}.nii.gz")
+    raw = np.asarray(exported.dataobj.get_unscaled())
+    assert raw.dtype == np.uint8
+    np.testing.assert_array_equal(raw, meant)
+
+
+def test_a_compressed_file_in_capitals_is_not_compressed_twice(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    case = tiny_cohort.of(split="train", labelled=True)[0]
+    loud = tmp_path / "SCAN.NII.GZ"
+    shutil.copyfile(case.image, loud)
+    folder = export_nnunet(replace(tiny_cohort, cases=(replace(case, image=loud),)), tmp_path / "raw").folder
+    exported = folder / f"imagesTr/{case.case}_0000.nii.gz"
+    np.testing.assert_array_equal(array(exported), array(case.image))
+
+
 @pytest.mark.parametrize("copy", [True, False])
 def test_files_are_links_or_copies_of_the_same_bytes(tmp_path: Path, tiny_cohort: Cohort, copy: bool) -> None:
     folder = export_nnunet(tiny_cohort, tmp_path, modality="joint", copy=copy).folder

@@ -360,3 +360,47 @@ def test_scratch_is_removed_whatever_happens(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert list(tmp_path.iterdir()) == []
+
+
+# --- folders with files that cannot be used, and what "the same scan" is ---------------------------
+
+
+def test_of_a_mixed_folder_what_can_be_used_is_predicted_and_the_rest_named(
+    finished_run: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    shutil.copyfile(scan, folder / "LOUD.NII.GZ")
+    nib.save(nib.Nifti1Pair.from_image(nib.Nifti1Image.from_filename(scan)), folder / "pair.hdr")
+    (folder / "gone.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+    shutil.copyfile(scan, folder / ("x" * 240 + ".nii.gz"))
+    os.rename(shutil.copyfile(scan, folder / "e.nii.gz"), os.fsencode(folder) + b"/\xe9.nii.gz")
+    out = tmp_path / "out"
+    assert run(["predict", str(finished_run), str(folder), "-o", str(out), "--modality", "CT"]) == 2
+    said = capsys.readouterr()
+    assert "5 scans: 2 predicted, 3 failed" in said.out
+    for sentence in ("its link leads to", "bytes too long to be written", "its name is not UTF-8"):
+        assert sentence in said.err
+    assert "Traceback" not in said.err
+    assert sorted(path.name for path in out.iterdir()) == ["LOUD.nii.gz", "pair.nii.gz", "predict.json"]
+    array = [np.asarray(nib.Nifti1Image.from_filename(out / f"{name}.nii.gz").dataobj) for name in ("LOUD", "pair")]
+    np.testing.assert_array_equal(*array)
+
+
+def test_another_patients_voxels_under_the_same_header_are_not_the_scan_that_was_kept(
+    finished_run: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = nib.Nifti1Image.from_filename(scan)
+    voxels = np.asarray(image.dataobj).astype(np.int16)
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    nib.save(nib.Nifti1Pair(voxels, image.affine), folder / "a.hdr")
+    header = (folder / "a.hdr").read_bytes()
+    ask = ["predict", str(finished_run), str(folder), "-o", str(tmp_path / "out"), "--modality", "CT"]
+    assert run(ask) == 0
+    assert run(ask) == 0
+    assert "0 predicted, 1 kept" in capsys.readouterr().out
+    nib.save(nib.Nifti1Pair(voxels[::-1].copy(), image.affine), folder / "a.hdr")
+    assert (folder / "a.hdr").read_bytes() == header
+    assert run(ask) == 2
+    assert "from another scan" in capsys.readouterr().err

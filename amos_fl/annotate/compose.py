@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
-from amos_fl.annotate.ledger import Imported, Role
+from amos_fl.annotate.ledger import Imported, PreLabelled, Role
 from amos_fl.annotate.project import Project
 from amos_fl.annotate.state import CaseState
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file
+from amos_fl.scan_files import sha256_of_scan
 from amos_fl.volumes.nifti import Volume, read_image, read_label, reconcile
 
 Labels = UInt8[np.ndarray, "x y z"]
@@ -68,16 +69,34 @@ def composed(
     return result
 
 
+def check_scan(case: Case, event: PreLabelled) -> None:
+    """Refuse to go on with a pre-label whose scan was replaced by another under its name.
+
+    Raises:
+        AmosError: the scan is gone, or not the one that was pre-labelled.
+    """
+    try:
+        same = event.scan_sha256 in ("", sha256_of_scan(case.image))
+    except OSError as error:
+        raise AmosError(f"{case.image}: cannot be read ({error.strerror})") from None
+    if not same:
+        raise AmosError(
+            f"{case.case}: {case.image.name} is another scan than the one that was pre-labelled; put that one back, "
+            "and give the new scan a name of its own"
+        )
+
+
 def basis(project: Project, case: Case, state: CaseState, round_number: int, versions: int) -> Labels:
     """What a person begins from: the pre-label of a round, under what people drew before.
 
     Raises:
-        AmosError: the pre-label or a version is gone or was changed.
+        AmosError: the scan, the pre-label or a version is gone or was changed.
     """
     event = state.prelabelled.get(round_number)
     file = project.prelabel(round_number, case.case)
     if event is None or not file.is_file():
         raise AmosError(f"{case.case}: has no pre-label of round {round_number}; draw it with 'amos-fl annotate start'")
+    check_scan(case, event)
     if sha256_of_file(file) != event.sha256:
         from amos_fl.annotate.prelabel import changed_by_hand
 

@@ -80,13 +80,14 @@ class RoundBegun(_Event):
 
 
 class PreLabelled(_Event):
-    """A pre-label as it was drawn, and the need of correcting it."""
+    """A pre-label as it was drawn, and the need of correcting it. Older ledgers lack `scan_sha256`."""
 
     event: Literal["pre-labelled"] = "pre-labelled"
     round: int
     case: str
     sha256: str
     need: Need
+    scan_sha256: str = ""
 
 
 class HandedOut(_Event):

@@ -3,13 +3,14 @@
 Whatever is finished stays finished: a second call goes on where the first one was killed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from amos_fl.annotate.compose import check_scan
 from amos_fl.annotate.ledger import PreLabelled, RoundBegun, Variant
 from amos_fl.annotate.members import Member
 from amos_fl.annotate.need import need_of, vote
@@ -22,6 +23,7 @@ from amos_fl.inference.predict_scans import Wanted, predict_scans
 from amos_fl.inference.scans import Scan
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.runs.model import InferenceSettings
+from amos_fl.scan_files import sha256_of_scan
 from amos_fl.volumes.nifti import read_label, write_label
 
 
@@ -86,7 +88,7 @@ def prelabel_round(
     state = state_of(project)
     open_states = open_cases(project, state)
     cases = {c.case: c for c in project.unlabelled}
-    kept, wanted, refused = _sorted_out(project, begun, open_states)
+    kept, wanted, refused = _sorted_out(project, begun, open_states, cases)
     yield from kept
     yield from refused
     failed: dict[str, str] = {}
@@ -123,7 +125,7 @@ def prelabel_round(
 
 
 def _sorted_out(
-    project: Project, begun: RoundBegun, states: Sequence[CaseState]
+    project: Project, begun: RoundBegun, states: Sequence[CaseState], cases: Mapping[str, Case]
 ) -> tuple[list[Done], list[str], list[Done]]:
     """Cases whose pre-label is there, those to draw, and those whose pre-label somebody has drawn in."""
     kept: list[Done] = []
@@ -134,11 +136,21 @@ def _sorted_out(
         event = state.prelabelled.get(begun.round)
         if not file.is_file() or event is None:  # a file without an event: killed between the two
             wanted.append(state.case)
+        elif why := _of_another_scan(cases[state.case], event):
+            refused.append(Done(state.case, "failed", notes=(why,)))
         elif sha256_of_file(file) == event.sha256:
             kept.append(Done(state.case, "kept", event))
         else:
             refused.append(Done(state.case, "failed", notes=(changed_by_hand(project, file),)))
     return kept, wanted, refused
+
+
+def _of_another_scan(case: Case, event: PreLabelled) -> str:
+    try:
+        check_scan(case, event)
+    except AmosError as error:
+        return str(error)
+    return ""
 
 
 def changed_by_hand(project: Project, file: Path) -> str:
@@ -191,6 +203,12 @@ def _combine(
         else:
             write_label(file, label, case.image)
         file.chmod(0o444)
-        event = PreLabelled(round=begun.round, case=case.case, sha256=sha256_of_file(file), need=need)
+        event = PreLabelled(
+            round=begun.round,
+            case=case.case,
+            sha256=sha256_of_file(file),
+            need=need,
+            scan_sha256=sha256_of_scan(case.image),
+        )
         project.add(event)
     return event

@@ -17,7 +17,7 @@ from amos_fl.annotate.state import CaseState, state_of
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, whole_file
-from amos_fl.metrics.pairs import SUFFIXES, case_of
+from amos_fl.scan_files import SUFFIXES, ScanFolder, Unusable, case_of, problem_of, scans_in, shown
 from amos_fl.volumes.nifti import read_label
 
 _SWAPPED = 2
@@ -46,17 +46,30 @@ class Taken:
     note: str = ""
 
 
-def files_of(project: Project, by: str) -> list[Path]:
+@dataclass(frozen=True)
+class Brought:
+    """What a person brings: the files to import, those that cannot be used with the reason, and what is left aside."""
+
+    files: tuple[Path, ...]
+    refused: tuple[Taken, ...] = ()
+    aside: tuple[str, ...] = ()
+
+
+def files_of(project: Project, by: str) -> Brought:
     """A person's working copies, by name.
 
     Raises:
         AmosError: there is none.
     """
     folder = project.path / "work" / checked_name(by)
-    files = sorted(f for f in folder.glob("*") if f.name.endswith(SUFFIXES) and not f.name.startswith("."))
-    if not files:
+    found = scans_in(folder) if folder.is_dir() else ScanFolder(folder, {})
+    if not found.there:
         raise AmosError(f"{folder}: holds no NIfTI file; take a case with 'amos-fl annotate next', or name the files")
-    return files
+    return Brought(tuple(found.scans.values()), _refused(found.unusable))
+
+
+def _refused(unusable: Sequence[Unusable]) -> tuple[Taken, ...]:
+    return tuple(Taken(bad.path, "refused", note=bad.sentence) for bad in unusable)
 
 
 def take_in(project: Project, file: Path, question: Question, *, named: bool, case: str | None = None) -> Taken:
@@ -78,8 +91,8 @@ def take_in(project: Project, file: Path, question: Question, *, named: bool, ca
 def _take_in(project: Project, file: Path, question: Question, named: bool, name: str) -> Taken:
     case = project.case(name)
     state = state_of(project).cases[name]
-    if not file.is_file():
-        raise AmosError(f"{file}: no such file")
+    if why := problem_of(file):
+        raise AmosError(f"{file}: {why}")
     if not file.name.lower().endswith(SUFFIXES):
         raise AmosError(f"{file.name}: is no NIfTI file by its name; {SAVE_AGAIN} ({' or '.join(SUFFIXES)})")
     sha256 = sha256_of_file(file)
@@ -197,21 +210,36 @@ def _keep(project: Project, file: Path, event: Imported) -> Path:
     return kept
 
 
-def named_files(paths: Sequence[Path], cases: Collection[str]) -> list[Path]:
-    """The files to import: those named, and those of folders that are called after a case.
+def named_files(paths: Sequence[Path], cases: Collection[str]) -> Brought:
+    """The files to import: those named, and those of folders that are called after a case. The rest is named, too.
 
     Raises:
         AmosError: no such file, or a folder in which no file is called after a case.
     """
-    found: list[Path] = []
+    files: list[Path] = []
+    refused: list[Taken] = []
+    aside: list[str] = []
     for path in paths:
         if path.is_dir():
-            inside = [f for f in sorted(path.iterdir()) if f.name.endswith(SUFFIXES) and case_of(f) in cases]
-            if not inside:
+            found = scans_in(path)
+            mine = [file for name, file in found.scans.items() if name in cases]
+            bad = [one for one in found.unusable if one.name in cases]
+            if not mine and not bad:
                 raise AmosError(f"{path}: holds no file that is called after a case, such as {min(cases)}.nii.gz")
-            found += inside
-        elif path.is_file():
-            found.append(path)
+            files += mine
+            refused += _refused(bad)
+            others = [file for name, file in found.scans.items() if name not in cases]
+            aside += [shown(file.name) for file in others]
+            aside += [one.sentence for one in found.unusable if one.name not in cases]
+        elif path.exists() or path.is_symlink():
+            files.append(path)
         else:
             raise AmosError(f"{path}: no such file or folder")
-    return found
+    of_case: dict[str, list[Path]] = {}
+    for file in dict.fromkeys(files):
+        of_case.setdefault(case_of(file), []).append(file)
+    for same in of_case.values():
+        if len(same) > 1:  # the last would be the last word on the case, whichever was drawn last
+            why = f"{' and '.join(shown(file) for file in same)} are one case; name the right one"
+            refused.append(Taken(same[0], "refused", note=why))
+    return Brought(tuple(same[0] for same in of_case.values() if len(same) == 1), tuple(refused), tuple(aside))

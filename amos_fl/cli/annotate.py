@@ -275,18 +275,25 @@ def import_files(
 
     opened = open_project(project)
     question = Question(by, role, _organs(organs, opened.cohort.organs), allow_empty, relabelled, comment)
-    found = named_files(files, {c.case for c in opened.unlabelled}) if files else files_of(opened, by)
-    if case is not None and len(found) != 1:
+    brought = named_files(files, {c.case for c in opened.unlabelled}) if files else files_of(opened, by)
+    found = brought.files
+    if case is not None and len(found) + len(brought.refused) != 1:
         raise AmosError(f"--case {case}: names the case of one file; give that file alone")
     named = {file.resolve() for file in files or ()}
     console = _console()
     states = {"imported": 0, "known": 0, "untouched": 0, "refused": 0}
-    for file in found:
-        taken = take_in(opened, file, question, named=file.resolve() in named, case=case)
+    took = (take_in(opened, file, question, named=file.resolve() in named, case=case) for file in found)
+    for taken in (*brought.refused, *took):
         states[taken.state] += 1
         _show_taken(console, opened, taken)
     parts = [f"{number} {state}" for state, number in states.items() if number or state == "imported"]
-    console.print(f"{counted(len(found), 'file')}: {', '.join(parts)}", soft_wrap=True)
+    console.print(f"{counted(len(found) + len(brought.refused), 'file')}: {', '.join(parts)}", soft_wrap=True)
+    if brought.aside:
+        console.print(
+            f"note: {counted(len(brought.aside), 'file')} left aside, not called after a case that waits for labels: "
+            + ", ".join(brought.aside),
+            soft_wrap=True,
+        )
     if states["refused"]:
         raise typer.Exit(2)
 

@@ -50,7 +50,9 @@ def msd(
     from amos_fl.cohort.msd import read_msd
 
     target = _target(folder, out)
-    beside = target.parent / f"channel_{channel}" if channel is not None else None
+    # Named after the cohort, so that two tasks of one folder do not share what has equal names in both.
+    own = "" if target.name == "cohort.csv" else f"{target.stem}_"
+    beside = target.parent / f"{own}channel_{channel}" if channel is not None else None
     with Progress("writing one channel") as progress:
         dataset = read_msd(folder, channel=channel, channel_folder=beside, on_case=progress)
     _finish(dataset, target, label_map, site, table, split, seed, modality)
@@ -96,9 +98,15 @@ def relabel(
             raise AmosError(f"{suggestion}: is there already; choose another --suggestion")
         write_label_map(suggestion, chosen)
         typer.echo(f"wrote {suggestion}; correct it, then give it to --label-map")
-    changed = to_amos(found, chosen)
+    try:
+        changed = to_amos(found, chosen)
+    except AmosError as error:
+        if suggestion is None or out is not None:
+            raise
+        typer.echo(f"note: as it stands it cannot be applied: {error}")
+        return
     if out is not None:
-        _write(changed, _target(out, out), beside=[cohort])
+        _write(changed, _target(out, out), instead_of=[cohort])
 
 
 def join(
@@ -106,10 +114,17 @@ def join(
     out: Annotated[Path, typer.Option(help="The cohort file to write.")],
 ) -> None:
     """Put the cases of several cohorts into one, such as sites that annotated different organs."""
-    from amos_fl.cohort.joining import joined
+    from amos_fl.cohort.joining import joined, shared_patients
     from amos_fl.cohort.table import read_cohort
+    from amos_fl.cohort.wording import counted
 
-    _write(joined([(str(path), read_cohort(path)) for path in cohorts]), _target(out, out), instead_of=cohorts)
+    found = [(str(path), read_cohort(path)) for path in cohorts]
+    _write(joined(found), _target(out, out), instead_of=cohorts)
+    if same := shared_patients(found):
+        typer.echo(
+            f"note: {counted(len(same), 'patient')} of one name in several cohorts ({', '.join(same[:5])}), taken as "
+            "the same persons; where they are not, give them other names in the column patient"
+        )
 
 
 def _target(folder: Path, out: Path | None) -> Path:
@@ -158,17 +173,15 @@ def _show_label_map(label_map: "LabelMap", organs: int) -> None:
         typer.echo(f"  {organs - len(label_map)} more that the label map does not name = nothing")
 
 
-def _write(cohort: "Cohort", target: Path, *, beside: Sequence[Path] = (), instead_of: Sequence[Path] = ()) -> None:
-    """Write a cohort, not into the folder of one of `beside` and not in place of one of `instead_of`; then show it."""
+def _write(cohort: "Cohort", target: Path, *, instead_of: Sequence[Path] = ()) -> None:
+    """Write a cohort, not in place of one of `instead_of`; then show it."""
     from rich.table import Table
 
     from amos_fl.cli.console import Console
     from amos_fl.cohort.table import SPLITS, write_cohort
 
-    if any(target.parent.resolve() == _target(other, None).parent.resolve() for other in beside):
-        raise AmosError(f"{target}: lies beside the cohort, whose organs.csv it would replace; choose another folder")
     if any(target.resolve() == _target(other, None).resolve() for other in instead_of):
-        raise AmosError(f"{target}: is one of the cohorts; choose another --out")
+        raise AmosError(f"{target}: is the cohort itself, or one of those given; choose another --out")
     write_cohort(cohort, target)
     table = Table("site", "modality", *SPLITS, "without labels", "organs annotated")
     for site in cohort.sites:

@@ -10,12 +10,12 @@ from amos_fl.cli.options import HoldOutOption, SitesOption, StoreOption
 from amos_fl.errors import AmosError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
     from rich.table import Table
 
-    from amos_fl.cohort.table import Cohort, Split
+    from amos_fl.cohort.table import Cohort, Modality, Split
     from amos_fl.planning.fingerprint import Fingerprint
     from amos_fl.planning.settings import PlanningSettings
     from amos_fl.volumes.plan import Plan
@@ -50,7 +50,7 @@ def plan(
     from amos_fl.cli.settings import names, phantom
     from amos_fl.cohort.table import read_cohort
     from amos_fl.planning.fingerprint import merged
-    from amos_fl.planning.measure import fingerprint_of_cases, measured_cases
+    from amos_fl.planning.measure import fingerprint_of_cases, measured_cases, median_grids
     from amos_fl.planning.planner import plan_from
     from amos_fl.planning.settings import PlanningSettings
 
@@ -67,7 +67,10 @@ def plan(
     settings = PlanningSettings(memory_gb=memory_gb, resolution=resolution)
     made = plan_from(pooled, len(found.organs), settings)
     console = plain_console()
-    console.print(_fingerprint_table(pooled))
+    console.print(_fingerprint_table(pooled, median_grids(cases)))
+    annotated = sorted({organ for case in cases for organ in case.annotated})
+    organs = f"{len(annotated)} of {len(found.organs)}" if len(annotated) < len(found.organs) else str(len(annotated))
+    console.print(f"organs annotated in these cases: {organs}")
     if by_site:
         parts = {
             site: fingerprint_of_cases(
@@ -82,7 +85,7 @@ def plan(
     if found.synthetic():
         console.print("The scans are a phantom's: the plan fits them, and patients' scans as far as they are alike.")
     if out is not None:
-        _write(out, made, pooled, settings, len(found.organs))
+        _write(out, made, pooled, settings, organs)
         console.print(f"wrote {out}; next: amos-fl simulate --plan {out}", soft_wrap=True)
 
 
@@ -98,7 +101,9 @@ def _triple(values: "Sequence[float]") -> str:
     return " x ".join(f"{value:g}" for value in values)
 
 
-def _fingerprint_table(fingerprint: "Fingerprint") -> "Table":
+def _fingerprint_table(
+    fingerprint: "Fingerprint", grids: "Mapping[Modality, tuple[list[float], list[float]]]"
+) -> "Table":
     from rich.table import Table
 
     from amos_fl.planning.fingerprint import SPACING_BINS_PER_MM as BINS
@@ -113,8 +118,9 @@ def _fingerprint_table(fingerprint: "Fingerprint") -> "Table":
             f"{name} spacing (x, y, z), mm",
             *(_triple([h.quantile(share) / BINS for h in group.spacing]) for group in groups),
         )
-    table.add_row("median shape, voxels", *(_triple([h.quantile(0.5) for h in group.shape]) for group in groups))
-    table.add_row("median extent, mm", *(_triple([h.quantile(0.5) for h in group.extent_mm]) for group in groups))
+    table.add_row("median shape, voxels", *(_triple(grids[modality][0]) for modality in fingerprint.modalities))
+    extents = [[round(mm, 1) for mm in grids[modality][1]] for modality in fingerprint.modalities]
+    table.add_row("median extent, mm", *map(_triple, extents))
     for name, share in (("0.5 %", 0.005), ("median", 0.5), ("99.5 %", 0.995)):
         table.add_row(
             f"organs' intensity, {name}",
@@ -212,14 +218,14 @@ def _show_bounds(console: "Console", pooled: "Fingerprint", together: "Fingerpri
     console.print(table)
 
 
-def _write(out: Path, plan: "Plan", fingerprint: "Fingerprint", settings: "PlanningSettings", organs: int) -> None:
+def _write(out: Path, plan: "Plan", fingerprint: "Fingerprint", settings: "PlanningSettings", organs: str) -> None:
     import yaml
 
     from amos_fl.files import write_text
 
     counts = " and ".join(f"{fingerprint.group(m).cases} {m}" for m in fingerprint.modalities)
     head = (
-        f"# Made by amos-fl plan from {counts} cases with {organs} organs, for {settings.memory_gb:g} GB at "
+        f"# Made by amos-fl plan from {counts} cases with {organs} organs annotated, for {settings.memory_gb:g} GB at "
         f"{settings.resolution} resolution.\n# For --plan, --config, or --set plan=. Axes are x, y, z.\n"
     )
     write_text(

@@ -60,8 +60,14 @@ def predict(
         preview=preview,
         overwrite=overwrite,
     )
-    found = find_scans(scans, modality, cohort=read_cohort(cohort) if cohort else None, series=series)
     console = plain_console()
+    found = find_scans(
+        scans,
+        modality,
+        cohort=read_cohort(cohort) if cohort else None,
+        series=series,
+        on_note=lambda note: console.print(f"note: {note}", soft_wrap=True),
+    )
     if model.synthetic:
         console.print("this network was trained on a synthetic phantom; what it draws says nothing about patients")
     usable = [scan for scan in found if not scan.problem]

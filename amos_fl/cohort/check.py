@@ -158,6 +158,10 @@ def _same_labels(cases: tuple[Case, ...], examined: list[_Examined]) -> Iterator
 def _repeated_patients(cases: tuple[Case, ...]) -> Iterator[Finding]:
     """Patients with several scans, as far as an AMOS metadata table near the scans tells."""
     patients: dict[str, str] = {}
+    for group in _groups(cases, (case.patient for case in cases)):
+        if len({case.split for case in group}) > 1:
+            others = ", ".join(_where(case) for case in group)
+            yield Finding("warning", group[0].case, f"one patient by the column patient, in several splits: {others}")
     for folder in dict.fromkeys(case.image.parent for case in cases):
         here = folder.absolute()
         above = [here, *here.parents][: _METADATA_FOLDERS_ABOVE + 1]

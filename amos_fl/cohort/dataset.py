@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import cast
 
 from amos_fl.cohort.splitting import DEFAULT, Member, Shares, divide
-from amos_fl.cohort.table import SPLITS, Case, Cohort, Modality, Split, plain_name
+from amos_fl.cohort.table import LONGEST_NAME_BYTES, SPLITS, Case, Cohort, Modality, Split, plain_name
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
+from amos_fl.strict import csv_rows
 
 _CT = {"ct"}
 _MR = {"mr", "mri", "t1", "t2", "t1w", "t2w", "pd", "adc", "flair", "t1gd", "t1ce", "t2f", "dwi", "cine"}
@@ -99,9 +100,8 @@ def read_table(path: Path) -> dict[str, Row]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = [name.strip().casefold() for name in reader.fieldnames or ()]
-            reader.fieldnames = columns
+            reader = csv_rows(file, path)
+            columns = list(reader.fieldnames or ())
             rows = [(reader.line_num, row) for row in reader if any(row.values())]
     except (OSError, UnicodeDecodeError, csv.Error):
         raise AmosError(f"{path}: no such table; give a CSV file with the column case and, say, site") from None
@@ -154,7 +154,8 @@ def cohort_of(
     names = [found.case for found in dataset.cases]
     if odd := [name for name in names if not plain_name(name)]:
         raise AmosError(
-            f"{dataset.folder}: a case is called {odd[0]!r}; its name may hold letters, digits, '.', '_' and '-' only"
+            f"{dataset.folder}: a case is called {odd[0]!r}; its name may hold letters, digits, '.', '_' and '-' only, "
+            f"up to {LONGEST_NAME_BYTES} bytes of them"
         )
     if table is not None and (missing := [name for name in names if name not in rows]):
         raise AmosError(f"the table lacks case {missing[0]} ({counted(len(missing), 'case')}); every case needs a row")
@@ -173,7 +174,8 @@ def cohort_of(
                 "--modality CT or --modality MR"
             )
         place = row.site or default
-        cases.append(Case(found.case, place, known, "test", found.image, found.label, tuple(dataset.organs)))
+        annotated, patient = tuple(dataset.organs), row.patient or ""
+        cases.append(Case(found.case, place, known, "test", found.image, found.label, annotated, patient=patient))
     splits, notes = _splits(dataset, cases, rows, split, seed)
     cases = [replace(case, split=splits[case.case]) for case in cases]
     cohort = Cohort(tuple(cases), dict(dataset.organs))

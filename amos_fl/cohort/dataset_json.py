@@ -1,11 +1,11 @@
 """`dataset.json`, as the Medical Segmentation Decathlon and both versions of nnU-Net write it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from amos_fl.errors import AmosError
+from amos_fl.strict import load_json
 
 NAME = "dataset.json"
 
@@ -24,7 +24,7 @@ def read_description(folder: Path, what: str) -> dict[str, Any]:
         hint = f"it has the folders {', '.join(inside[:5])} with one; give one of them" if inside else f"give {what}"
         raise AmosError(f"{folder}: holds no {NAME}; {hint}")
     try:
-        about = json.loads(file.read_text(encoding="utf-8-sig"))
+        about = load_json(file.read_text(encoding="utf-8-sig"), file)
     except (OSError, ValueError):
         raise AmosError(f"{file}: cannot be read as JSON; fetch it again") from None
     if not isinstance(about, dict) or not isinstance(about.get("labels"), dict):
@@ -46,6 +46,22 @@ def numbered_labels(labels: Mapping[str, Any], file: Path) -> dict[str, int]:
             raise AmosError(f"{file}: two labels are called {name!r}; every label needs a name of its own")
         found[name] = int(value)
     return found
+
+
+def stated_numbers(about: Mapping[str, Any], taken: Mapping[str, int]) -> list[str]:
+    """Notes where a description states another number of cases (`numTraining`, `numTest`) than was taken."""
+    notes = []
+    for key, number in taken.items():
+        said = about.get(key)
+        if str(said).isdecimal() and int(said) != number:
+            taken_too = f"{number} {'was' if number == 1 else 'were'} taken"
+            notes.append(f"{NAME} says {key} {said}, and {taken_too}; is the download whole?")
+    return notes
+
+
+def file_in(folder: Path, name: Any) -> Path:
+    """The file that a description names, with slashes of either kind."""
+    return folder / str(name).replace("\\", "/")
 
 
 def channels_of(channels: Any, file: Path) -> list[str]:

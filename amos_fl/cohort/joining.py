@@ -1,5 +1,6 @@
 """Several cohorts as one: sites that annotated different organs in one federation."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from amos_fl.cohort.organ_names import difference_in_words, same_organs
@@ -7,8 +8,14 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 
 
+def shared_patients(cohorts: Sequence[tuple[str, Cohort]]) -> list[str]:
+    """The names of patients that several of the cohorts have."""
+    found = Counter(name for _, cohort in cohorts for name in {case.patient for case in cohort.cases if case.patient})
+    return sorted(name for name, number in found.items() if number > 1)
+
+
 def joined(cohorts: Sequence[tuple[str, Cohort]]) -> Cohort:
-    """All cases of cohorts (by name) that know the same organs; sites of one name become one site.
+    """All cases of cohorts (by name) that know the same organs; sites and patients of one name become one.
 
     Organs may be spelled differently; the first cohort's spelling counts.
 

@@ -18,6 +18,7 @@ from amos_fl.cohort.table import Case, Cohort
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import Writer, text_of
 from amos_fl.files import whole_file
+from amos_fl.strict import load_yaml
 
 LabelMap = dict[str, tuple[str, ...]]
 """For organs of a cohort, by name, the organs that they equal; none for those without a counterpart."""
@@ -70,7 +71,7 @@ def read_label_map(path: Path) -> LabelMap:
 
 def _from_yaml(path: Path, text: str) -> LabelMap:
     try:
-        data = yaml.safe_load(text)
+        data = load_yaml(text, path)
     except yaml.YAMLError as error:
         raise AmosError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(data, dict):

@@ -22,10 +22,13 @@ from amos_fl.cohort.scanners import (
 )
 from amos_fl.cohort.wording import case_name, listed
 from amos_fl.errors import AmosError
+from amos_fl.strict import columns_of
 
 PATTERN = "labeled_data_meta*.csv"
 LAST_ID = 600
 
+_COLUMNS = {"amosid", "manufacturersmodelname", "patientsbirthdate", "patientssex", "site"}
+"""The columns that are read; of the others several may reduce to the same letters."""
 _DOMAIN_OF_MODEL = {
     "aquilionone": "A",
     "brilliance16": "B",
@@ -151,6 +154,7 @@ def _read_rows(path: Path) -> list[_Row]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             header = [re.sub(r"[^a-z]", "", name.casefold()) for name in next(reader, [])]
+            columns_of([name for name in header if name in _COLUMNS], path)
             for needed, shown in (("amosid", "amos_id"), ("manufacturersmodelname", "Manufacturer's Model Name")):
                 if needed not in header:
                     raise AmosError(f"{path}: no column {shown!r}; this is not AMOS's metadata table")

@@ -6,21 +6,31 @@ dimensions; one channel of them can be chosen, and is then written as scans of t
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
+from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Image
+from nibabel.spatialimages import HeaderDataError
 
 from amos_fl.cohort.dataset import Dataset, Found, modality_of, read_organs_of
-from amos_fl.cohort.dataset_json import NAME, channels_of, chosen_channel, numbered_labels, read_description
+from amos_fl.cohort.dataset_json import (
+    NAME,
+    channels_of,
+    chosen_channel,
+    file_in,
+    numbered_labels,
+    read_description,
+    stated_numbers,
+)
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
-from amos_fl.metrics.pairs import case_of
+from amos_fl.scan_files import case_of, importable, problem_of, scans_in, sha256_of_scan, shown
 
 _WHAT = "a task of the Medical Segmentation Decathlon, such as Task09_Spleen"
 
@@ -44,19 +54,28 @@ def read_msd(
     if not isinstance(about.get("training"), list) or not about["training"]:
         raise AmosError(f"{file}: lists no training case under 'training'; is this {_WHAT}?")
     cases = [_training(folder, entry) for entry in about["training"]]
-    cases += [Found(case_of(image), image, None, "test") for image in _tests(folder, about)]
-    if missing := [path for found in cases for path in (found.image, found.label) if path and not path.is_file()]:
-        raise AmosError(f"{missing[0]}: is not there ({counted(len(missing), 'file')} missing); unpack the task again")
+    notes: list[str] = []
+    tests = _tests(folder, about, notes)
+    if missing := [path for found in cases for path in (found.image, found.label) if path and problem_of(path)]:
+        why = f"{problem_of(missing[0])} ({counted(len(missing), 'file')} missing)"
+        raise AmosError(f"{missing[0]}: {why}; unpack the task again")
+    notes += stated_numbers(about, {"numTraining": len(cases)})
+    cases += [Found(case_of(image), image, None, "test") for image in tests]
+    notes += _not_listed(folder, cases)
     listed = [found.case for found in cases]
     if twice := sorted({name for name in listed if listed.count(name) > 1}):
         raise AmosError(f"{file}: lists case {twice[0]} twice; every case needs a name of its own")
-    notes: list[str] = []
     if len(names) > 1:
         target = channel_folder or folder / f"channel_{chosen}"
+        whats = {f.case: _made_of(f.image, chosen) for f in cases}
+        made = {f.case: target / f.image.parent.name / f.image.name for f in cases}
+        for found in cases:
+            _refuse_another_source(made[found.case], found.image, whats[found.case])
         for done, found in enumerate(cases, start=1):
-            write_channel(found.image, target / found.image.parent.name / found.image.name, chosen, len(names))
+            if not made[found.case].is_file():
+                write_channel(found.image, made[found.case], chosen, len(names), whats[found.case])
             on_case(done, len(cases), found.case)
-        cases = [Found(f.case, target / f.image.parent.name / f.image.name, f.label, f.split) for f in cases]
+        cases = [Found(f.case, made[f.case], f.label, f.split) for f in cases]
         notes.append(f"channel {chosen} ({names[chosen]}) of {len(names)}: its scans are in {target}")
     organs = read_organs_of(numbered_labels(about["labels"], file), file)
     name = re.sub(r"^Task\d+_", "", folder.resolve().name)
@@ -65,7 +84,7 @@ def read_msd(
 
 def _training(folder: Path, entry: Any) -> Found:
     try:
-        image, label = (folder / str(entry[key]) for key in ("image", "label"))
+        image, label = (file_in(folder, entry[key]) for key in ("image", "label"))
     except (TypeError, KeyError):
         raise AmosError(
             f"{folder / NAME}: lists a training case as {entry!r}; each needs an image and a label"
@@ -73,23 +92,61 @@ def _training(folder: Path, entry: Any) -> Found:
     return Found(case_of(image), image, label)
 
 
-def _tests(folder: Path, about: dict[str, Any]) -> list[Path]:
-    """The test images that lie there; a download may lack them all."""
+def _tests(folder: Path, about: dict[str, Any], notes: list[str]) -> list[Path]:
+    """The test images that lie there; a download may lack them all, which a note says."""
     listed = about.get("test") or []
-    paths = [folder / str(entry["image"] if isinstance(entry, dict) else entry) for entry in listed]
-    return [path for path in paths if path.is_file()]
+    paths = [file_in(folder, entry.get("image", "") if isinstance(entry, dict) else entry) for entry in listed]
+    there = [path for path in paths if problem_of(path) is None]
+    if absent := [path for path in paths if problem_of(path)]:
+        notes.append(
+            f"{len(there)} of {counted(len(paths), 'test image')} of {NAME} taken; {shown(absent[0].name)} "
+            f"{problem_of(absent[0])}"
+        )
+    return there
 
 
-def write_channel(source: Path, target: Path, channel: int, channels: int) -> None:
+def _not_listed(folder: Path, cases: Sequence[Found]) -> list[str]:
+    """What lies in the task's folders and is not among the cases that it lists."""
+    taken = {path.resolve() for found in cases for path in (found.image, found.label) if path}
+    notes = []
+    for name in ("imagesTr", "labelsTr", "imagesTs"):
+        if (folder / name).is_dir():
+            found = scans_in(folder / name)
+            notes += importable(found)
+            if more := [path.name for path in found.scans.values() if path.resolve() not in taken]:
+                some = ", ".join(map(shown, more[:5])) + (f" and {len(more) - 5} more" if len(more) > 5 else "")
+                notes.append(f"{name}: {found.there - len(more)} of {found.there} are in {NAME}; not taken: {some}")
+    return notes
+
+
+def _made_of(source: Path, channel: int) -> str:
+    """What a file with one channel of a scan is made of, in its header's words: 80 bytes of text are there for that."""
+    return f"channel {channel} of {sha256_of_scan(source)}"
+
+
+def _refuse_another_source(target: Path, source: Path, made_of: str) -> None:
+    """Refuse to take, or to replace, a file of that name which is not of this content."""
+    if not target.exists():
+        return
+    try:
+        said = nibabel.load(target).header["descrip"].item().decode("ascii", "replace")
+    except (OSError, ValueError, KeyError, AttributeError, ImageFileError, HeaderDataError):
+        said = ""
+    if said != made_of:
+        raise AmosError(
+            f"{target}: is there already, made of another scan than {source} as it is now; choose another --out, or "
+            f"remove {target.parent.parent} where no cohort needs it any more"
+        )
+
+
+def write_channel(source: Path, target: Path, channel: int, channels: int, made_of: str) -> None:
     """Write one channel of a scan (x, y, z, channel) as a scan of three dimensions, with its type and place.
 
-    A file that is there already and newer than its source stays.
+    Its header says what it is `made_of`.
 
     Raises:
         AmosError: the scan has other dimensions than its description says.
     """
-    if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
-        return
     scan = nibabel.load(source)
     if not isinstance(scan, Nifti1Image) or not isinstance(scan.dataobj, ArrayProxy):
         raise AmosError(f"{source.name}: is not a NIfTI file")
@@ -102,5 +159,6 @@ def write_channel(source: Path, target: Path, channel: int, channels: int) -> No
     values = np.asarray(scan.dataobj.get_unscaled()[..., channel])
     plain = Nifti1Image(values, scan.affine, header)
     plain.header.set_slope_inter(slope, inter)
+    plain.header["descrip"] = made_of
     with whole_file(target) as beside:
         nibabel.save(plain, beside)

@@ -16,6 +16,7 @@ from typing import Literal
 
 import nibabel
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.nifti1 import Nifti1Image
 
 from amos_fl.cohort.table import PHANTOM_MARK, Case, Cohort
@@ -83,10 +84,11 @@ def export_nnunet(
     """Write `out/DatasetID_NAME`, whole or not at all; `out` is empty or nnU-Net's folder of raw datasets.
 
     Labelled training and validation cases become nnU-Net's training cases, test cases its test cases. Files are
-    symbolic links unless `copy` is set; what is not `.nii.gz`, lies on another grid than its scan, or needs other
-    label values is written anew. nnU-Net knows no organ that was not looked for, so a training case without an organ
-    that others have annotated is a reason to stop (`partial="refuse"`), left out (`"leave-out"`), or gets nnU-Net's
-    ignore label wherever its annotated organs are not (`"ignore"`).
+    symbolic links unless `copy` is set; what is not `.nii.gz`, lies on another grid than its scan, needs other label
+    values or is a label map that is not stored as whole numbers is written anew. nnU-Net knows no organ that was not
+    looked for, so a training case without an organ that others have annotated is a reason to stop
+    (`partial="refuse"`), left out (`"leave-out"`), or gets nnU-Net's ignore label wherever its annotated organs are
+    not (`"ignore"`).
 
     Raises:
         AmosError: a cohort of two modalities without a choice, no training case, partial annotation that is refused,
@@ -207,7 +209,7 @@ def _description(plan: _Plan, name: str, *, synthetic: bool) -> dict[str, object
 
 def _put(source: Path, target: Path, copy: bool) -> None:
     """The same bytes: a link, a copy, or compressed."""
-    if source.name.endswith(_ENDING):
+    if source.name.lower().endswith(_ENDING):
         if copy:
             shutil.copyfile(source, target)
             return
@@ -225,7 +227,16 @@ def _put(source: Path, target: Path, copy: bool) -> None:
 def _is_plain(path: Path) -> bool:
     """Whether nnU-Net reads the file as it is: one file of three dimensions, compressed or not."""
     scan = nibabel.load(path)
-    return isinstance(scan, Nifti1Image) and len(scan.shape) == 3 and path.name.endswith((".nii", _ENDING))
+    return isinstance(scan, Nifti1Image) and len(scan.shape) == 3 and path.name.lower().endswith((".nii", _ENDING))
+
+
+def _holds_whole_numbers(path: Path) -> bool:
+    """Whether a label map's values are stored as the whole numbers that they are: no fractions and no scale.
+
+    What a resampling tool leaves as 0.99995 is 1 to a reader that rounds, and 0 to one that cuts off.
+    """
+    stored = nibabel.load(path).dataobj
+    return isinstance(stored, ArrayProxy) and stored.dtype.kind in "iu" and (stored.slope, stored.inter) == (1, 0)
 
 
 def _write_image(case: Case, target: Path, copy: bool) -> None:
@@ -258,7 +269,7 @@ def _write_label(
     shape, affine = read_geometry(case.image)
     label_shape, label_affine = read_geometry(label)
     same_grid = shape == label_shape and np.allclose(affine, label_affine)
-    as_it_is = same_grid and _is_plain(label) and not case.label_values
+    as_it_is = same_grid and _is_plain(label) and _holds_whole_numbers(label) and not case.label_values
     if as_it_is and lookup is None:
         _put(label, target, copy)
         return

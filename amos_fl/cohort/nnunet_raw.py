@@ -5,19 +5,29 @@ of MIC-DKFZ/nnUNet): images are `CASE_0000.nii.gz`, with a number for each chann
 Version 1 writes `modality` and `"1": "liver"` where version 2 writes `channel_names` and `"liver": 1`.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from amos_fl.cohort.dataset import Dataset, Found, modality_of, read_organs_of
-from amos_fl.cohort.dataset_json import NAME, channels_of, chosen_channel, numbered_labels, read_description
+from amos_fl.cohort.dataset_json import (
+    NAME,
+    channels_of,
+    chosen_channel,
+    file_in,
+    numbered_labels,
+    read_description,
+    stated_numbers,
+)
 from amos_fl.cohort.table import Split
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
+from amos_fl.scan_files import ScanFolder, importable, problem_of, scans_in, shown
+from amos_fl.strict import load_json
 
 _WHAT = "a dataset of nnU-Net's, such as nnUNet_raw/Dataset701_CohortCT"
 _NIFTI = (".nii.gz", ".nii")
+_CHANNEL = re.compile(r"(.+)_(\d{4})")
 SPLITS_FILE = "splits_final.json"
 
 
@@ -42,10 +52,13 @@ def read_nnunet(folder: Path, *, channel: int | None = None, splits_file: Path |
             f"{file}: its files end in {ending}; scans are read from NIfTI files (.nii.gz, .nii), convert them"
         )
     organs = read_organs_of(_labels(about, file), file)
-    training = _cases(folder, "Tr", ending, chosen, about)
-    tests = _cases(folder, "Ts", ending, chosen, {})
+    notes: list[str] = []
+    training = _cases(folder, "Tr", ending, chosen, about, notes)
+    tests = _cases(folder, "Ts", ending, chosen, {}, notes)
+    notes += stated_numbers(about, {"numTraining": len(training), "numTest": len(tests)})
     if not training:
-        raise AmosError(f"{folder / 'imagesTr'}: holds no scan called CASE_{chosen:04d}{ending}; is this {_WHAT}?")
+        odd = f" ({notes[0]})" if notes else ""
+        raise AmosError(f"{folder / 'imagesTr'}: holds no scan called CASE_{chosen:04d}{ending}; is this {_WHAT}?{odd}")
     if lacking := [case for case, _, label in training if label is None]:
         raise AmosError(
             f"{folder / 'labelsTr'}: lacks the label map of {lacking[0]} ({counted(len(lacking), 'case')} without); "
@@ -53,7 +66,6 @@ def read_nnunet(folder: Path, *, channel: int | None = None, splits_file: Path |
         )
     labelled_tests = any(label is not None for _, _, label in tests)
     splits: dict[str, Split] | None = _splits(folder, splits_file, fold, [case for case, _, _ in training])
-    notes: list[str] = []
     if splits is None and labelled_tests:
         splits = dict.fromkeys((case for case, _, _ in training), "train")
         notes.append("test cases have labels of their own, so every training case trains; --split 90,10,0 draws val")
@@ -95,19 +107,51 @@ def _labels(about: dict[str, Any], file: Path) -> dict[str, int]:
 
 
 def _cases(
-    folder: Path, part: str, ending: str, channel: int, about: dict[str, Any]
+    folder: Path, part: str, ending: str, channel: int, about: dict[str, Any], notes: list[str]
 ) -> list[tuple[str, Path, Path | None]]:
-    """Names, images and label maps (where they are) of the cases in `imagesTr` or `imagesTs`, sorted by name."""
-    images, labels = folder / f"images{part}", folder / f"labels{part}"
+    """Names, images and label maps (where they are) of the cases in `imagesTr` or `imagesTs`, sorted by name.
+
+    A note names what looks meant and is not taken, beside how many were.
+    """
     if part == "Tr" and isinstance(about.get("dataset"), dict):
         return _listed(folder, about["dataset"], channel)
-    suffix = f"_{channel:04d}{ending}"
-    found = []
-    for image in sorted(images.glob(f"*{suffix}")):
-        case = image.name.removesuffix(suffix)
-        label = labels / f"{case}{ending}"
-        if not image.name.startswith("."):
-            found.append((case, image, label if label.is_file() else None))
+    images, labels = (_scans(folder / f"{kind}{part}", notes) for kind in ("images", "labels"))
+    odd: list[str] = []
+    of_case: dict[str, Path] = {}
+    known: set[str] = set()
+    with_channels: set[str] = set()
+    for name, image in images.scans.items():
+        numbered = _CHANNEL.fullmatch(name)
+        known.add(numbered[1] if numbered else name)
+        if numbered is None:
+            odd.append(f"{shown(image.name)} has no channel in its name, such as {shown(name)}_{channel:04d}{ending}")
+            continue
+        if int(numbered[2]) != channel:
+            with_channels.add(numbered[1])
+        elif image.name.lower().endswith(ending):
+            of_case[numbered[1]] = image
+        else:
+            odd.append(f"{shown(image.name)} does not end in {ending}, as {NAME} says")
+            with_channels.discard(numbered[1])
+    odd += [f"{shown(case)} lacks its channel {channel:04d}" for case in sorted(with_channels - set(of_case))]
+    if odd:
+        notes.append(
+            f"images{part}: {len(of_case)} of {counted(len(known), 'case')} taken. Left out: {'; '.join(odd[:5])}"
+            + (f"; and {len(odd) - 5} more" if len(odd) > 5 else "")
+        )
+    if alone := sorted(set(labels.scans) - set(of_case)):
+        some = ", ".join(map(shown, alone[:5])) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
+        notes.append(f"labels{part}: label map without an image that can be used: {some}")
+    if part == "Tr" and (bad := [bad for bad in labels.unusable if bad.name in of_case]):
+        raise AmosError(f"{labels.path}: {bad[0].sentence}; every training case needs its label map")
+    return [(case, image, labels.scans.get(case)) for case, image in sorted(of_case.items())]
+
+
+def _scans(folder: Path, notes: list[str]) -> ScanFolder:
+    if not folder.is_dir():
+        return ScanFolder(folder, {})
+    found = scans_in(folder)
+    notes += importable(found)
     return found
 
 
@@ -116,11 +160,11 @@ def _listed(folder: Path, listed: dict[str, Any], channel: int) -> list[tuple[st
     found = []
     for case, files in sorted(listed.items()):
         try:
-            image, label = folder / files["images"][channel], folder / files["label"]
+            image, label = file_in(folder, files["images"][channel]), file_in(folder, files["label"])
         except (TypeError, KeyError, IndexError):
             raise AmosError(f"{folder / NAME}: case {case} must name its images and its label") from None
-        if not image.is_file():
-            raise AmosError(f"{image}: no such file, which {NAME} names for case {case}; correct it")
+        if why := problem_of(image):
+            raise AmosError(f"{image}: {why}; {NAME} names it for case {case}")
         found.append((case, image, label if label.is_file() else None))
     return found
 
@@ -137,7 +181,7 @@ def _splits(folder: Path, splits_file: Path | None, fold: int, cases: list[str])
             raise AmosError(f"{file}: no such file of splits")
         return None
     try:
-        folds = json.loads(file.read_text(encoding="utf-8"))
+        folds = load_json(file.read_text(encoding="utf-8-sig"), file)
         parts = [(set(map(str, one["train"])), set(map(str, one["val"]))) for one in folds]
     except (OSError, ValueError, TypeError, KeyError):
         raise AmosError(f"{file}: must be a list of folds, each with 'train' and 'val'") from None

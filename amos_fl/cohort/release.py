@@ -1,6 +1,5 @@
 """An AMOS22 release as it lies on disk: its folders, `dataset.json`, and what is odd about them."""
 
-import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -13,10 +12,12 @@ from amos_fl.cohort.scanners import published_cases
 from amos_fl.cohort.table import Split
 from amos_fl.cohort.wording import case_name, counted, listed
 from amos_fl.errors import AmosError
+from amos_fl.scan_files import importable, scans_in, shown
+from amos_fl.strict import load_json
 
 PARTS: tuple[Part, ...] = ("Tr", "Va", "Ts")
 _DEEPEST = 3
-_FILE_NAME = re.compile(r"amos_(\d{4})\.nii(\.gz)?")
+_FILE_NAME = re.compile(r"amos_(\d{4})")
 _PART_SPLIT: dict[Part, Split] = {"Tr": "train", "Va": "val", "Ts": "test"}
 _RELEASE_SPELLING = {8: "arota", 9: "postcava"}
 
@@ -44,7 +45,8 @@ def read_release(root: Path) -> Release:
     """Find the release in or below `root` and list its cases.
 
     Raises:
-        AmosError: no imagesTr within three folders, several, no scan in it, or a damaged `dataset.json`.
+        AmosError: no imagesTr within three folders, several, no scan in it, two files of one case, or a damaged
+            `dataset.json`.
     """
     folder = _release_folder(root)
     notes: list[str] = []
@@ -109,18 +111,18 @@ def _cases_of_part(folder: Path, part: Part, notes: list[str]) -> list[ReleaseCa
 def _scans(folder: Path, notes: list[str]) -> dict[int, Path]:
     if not folder.is_dir():
         return {}
+    found = scans_in(folder)
+    notes += importable(found)
     scans: dict[int, Path] = {}
-    strangers: list[str] = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):  # ._amos_0001.nii.gz, which macOS leaves behind
-            continue
-        if name := _FILE_NAME.fullmatch(path.name):
-            scans[int(name[1])] = path
+    strangers = list(found.others)
+    for name, path in found.scans.items():
+        if number := _FILE_NAME.fullmatch(name):
+            scans[int(number[1])] = path
         else:
             strangers.append(path.name)
     if strangers:
-        shown = ", ".join(strangers[:3]) + (" ..." if len(strangers) > 3 else "")
-        notes.append(f"{folder.name}: {counted(len(strangers), 'file')} not named as AMOS's passed over: {shown}")
+        some = ", ".join(map(shown, sorted(strangers)[:3])) + (" ..." if len(strangers) > 3 else "")
+        notes.append(f"{folder.name}: {counted(len(strangers), 'file')} not named as AMOS's passed over: {some}")
     return scans
 
 
@@ -130,7 +132,7 @@ def _beside_json(path: Path, cases: dict[int, ReleaseCase]) -> list[str]:
         return ["no dataset.json: the folders alone say which cases there are"]
     damaged = f"{path}: is damaged or not AMOS's; fetch it again, or remove it to go by the folders alone"
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = load_json(path.read_text(encoding="utf-8-sig"), path)
         named: dict[int, Part] = {}
         for section in ("training", "validation", "test"):
             for entry in content.get(section) or ():

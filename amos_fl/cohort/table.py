@@ -5,7 +5,8 @@ relative to the file. `annotated` lists, separated by spaces, the label values o
 looked for in that case; empty means all of the cohort's organs. A case without a label file has an
 empty `label` and can be predicted, not trained on or scored. Organs other than AMOS's are named in an
 optional `organs.csv` beside it (`label,organ`). A further column `label_values` says, for label maps with other
-numbers than the cohort's, what each of their values means (`1=6 2=0`; 0 is background).
+numbers than the cohort's, what each of their values means (`1=6 2=0`; 0 is background), and a column `patient` whom a
+scan shows, where that is known.
 
 A file written by hand or by a spreadsheet is read as it is meant: a byte order mark, Windows line ends,
 spaces around values, capitals in the header and in `split`, backslashes in paths and empty rows do no
@@ -23,6 +24,7 @@ from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import Writer, text_of
 from amos_fl.files import sha256_of_json, whole_file
+from amos_fl.strict import columns_of, csv_rows
 
 Modality = Literal["CT", "MR"]
 Split = Literal["train", "val", "test"]
@@ -31,7 +33,11 @@ PHANTOM_MARK = "synthetic phantom"
 COLUMNS = ("case", "site", "modality", "split", "image", "label", "annotated")
 LABEL_VALUES = "label_values"
 """The optional column: what the values in a case's label map mean in the cohort."""
+PATIENT = "patient"
+"""The optional column: whom a scan shows, so that several scans of a patient are not taken for several patients."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+LONGEST_NAME_BYTES = 160
+"""Of a case or a site, in UTF-8. A file's name may have 255 bytes, and up to 90 are added to a case's."""
 _WRONG_SEPARATORS = {"semicolons": ";", "tabs": "\t"}
 
 
@@ -40,7 +46,7 @@ class Case:
     """One scan with its label map. `annotated` holds the label values looked for in it.
 
     `label_values` are pairs of a value in the file and the cohort's for it (0: background); without any, the file
-    has the cohort's own values.
+    has the cohort's own values. `patient` is whom the scan shows, where that is known; no scan's name, and never sent.
     """
 
     case: str
@@ -51,6 +57,7 @@ class Case:
     label: Path | None
     annotated: tuple[int, ...]
     label_values: tuple[tuple[int, int], ...] = ()
+    patient: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,8 @@ class Cohort:
 
         def of(case: Case) -> list[Any]:
             values = [list(map(list, case.label_values))] if case.label_values else []
-            return [case.case, case.site, case.modality, case.split, list(case.annotated), *values]
+            patient = [{"patient": case.patient}] if case.patient else []
+            return [case.case, case.site, case.modality, case.split, list(case.annotated), *values, *patient]
 
         return sha256_of_json([self.organs, [of(case) for case in self.cases]])
 
@@ -134,7 +142,7 @@ def read_organs(organs_file: Path) -> dict[int, str]:
     """
     try:
         with organs_file.open(newline="", encoding="utf-8-sig") as file:
-            rows = [(int(row["label"]), text_of(row["organ"].strip())) for row in csv.DictReader(file)]
+            rows = [(int(row["label"]), text_of(row["organ"].strip())) for row in csv_rows(file, organs_file)]
     except (OSError, KeyError, TypeError, ValueError, AttributeError, csv.Error):
         raise AmosError(f"{organs_file}: must have the columns label (a number) and organ") from None
     organs = dict(rows)
@@ -176,7 +184,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
-            header = [name.strip().casefold() for name in next(reader, [])]
+            header = columns_of(next(reader, []), path)
             if missing := [column for column in COLUMNS if column not in header]:
                 wrong = next((name for name, sign in _WRONG_SEPARATORS.items() if sign in "".join(header)), None)
                 if wrong is not None:
@@ -204,7 +212,10 @@ def _case(path: Path, line: int, value: dict[str, str], organs: dict[int, str]) 
         if not value[column]:
             raise AmosError(f"{where}: the column {column} is empty")
     if not plain_name(value["case"]) or not plain_name(value["site"]):
-        raise AmosError(f"{where}: case and site names may hold letters, digits, '.', '_' and '-' only")
+        raise AmosError(
+            f"{where}: case and site names may hold letters, digits, '.', '_' and '-' only, up to "
+            f"{LONGEST_NAME_BYTES} bytes of them"
+        )
     modality = {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(value["modality"].upper())
     if modality is None:
         raise AmosError(f"{where}: modality is {value['modality']!r}; it must be CT or MR")
@@ -227,6 +238,7 @@ def _case(path: Path, line: int, value: dict[str, str], organs: dict[int, str]) 
         label=path.parent / value["label"].replace("\\", "/") if value["label"] else None,
         annotated=annotated,
         label_values=label_values,
+        patient=value.get(PATIENT, ""),
     )
 
 
@@ -243,8 +255,9 @@ def _label_values(where: str, text: str, organs: dict[int, str]) -> tuple[tuple[
 
 
 def plain_name(name: str) -> bool:
-    """Whether a case or a site may be called so."""
-    return all(ch.isalnum() or ch in "._-" for ch in name) and not name.startswith(".")
+    """Whether a case or a site may be called so: its files' names, with what is added to them, must fit a disk."""
+    plain = all(ch.isalnum() or ch in "._-" for ch in name) and not name.startswith(".")
+    return plain and len(name.encode()) <= LONGEST_NAME_BYTES
 
 
 def write_organs(organs: Mapping[int, str], path: Path) -> None:
@@ -253,14 +266,47 @@ def write_organs(organs: Mapping[int, str], path: Path) -> None:
         Writer(file).writerows([("label", "organ"), *organs.items()])
 
 
+def check_organs_beside(path: Path, organs: Mapping[int, str]) -> None:
+    """Refuse to write a cohort of these organs to `path` where that would rename the organs of what lies beside it.
+
+    All cohorts of a folder share its `organs.csv`, or have AMOS's organs where there is none.
+
+    Raises:
+        AmosError: another cohort there, or an `organs.csv` of unknown use, has other organs.
+    """
+    beside = path.with_name("organs.csv")
+    others = [other for other in sorted(path.parent.glob("*.csv")) if other.name != path.name and _is_cohort(other)]
+    if not others and (path.exists() or not beside.is_file()):
+        return  # what is replaced is this cohort's own
+    if _organs_beside(path) != dict(organs):
+        where = f"{', '.join(other.name for other in others[:3])} beside it" if others else "the organs.csv beside it"
+        raise AmosError(
+            f"{path}: this cohort has other organs than {where}, whose organs.csv it would replace; choose another "
+            "folder"
+        )
+
+
+def _is_cohort(file: Path) -> bool:
+    """Whether a CSV file has a cohort's columns."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            header = {name.strip().casefold() for name in next(csv.reader(text), [])}
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+    return set(COLUMNS) <= header
+
+
 def write_cohort(cohort: Cohort, path: Path | str) -> None:
     """Write `cohort.csv`, with paths relative to it, and `organs.csv` where the organs are not AMOS's.
 
-    The column `label_values` is written where a case has any.
-    An `organs.csv` of another cohort that already lies there is replaced.
+    The columns `label_values` and `patient` are written where a case has any.
+
+    Raises:
+        AmosError: another cohort in that folder has other organs, which `organs.csv` would give new names.
     """
     path = Path(path)
     folder = path.parent.resolve()
+    check_organs_beside(path, cohort.organs)
 
     def relative(file: Path | None) -> str:
         # The file's own name is kept where it is a link: stores of large files link to names without a suffix.
@@ -269,11 +315,12 @@ def write_cohort(cohort: Cohort, path: Path | str) -> None:
     if cohort.organs != AMOS_ORGANS or path.with_name("organs.csv").exists():
         write_organs(cohort.organs, path.with_name("organs.csv"))
     renumbered = any(case.label_values for case in cohort.cases)
+    named = any(case.patient for case in cohort.cases)
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = Writer(file)
-        writer.writerow((*COLUMNS, LABEL_VALUES) if renumbered else COLUMNS)
+        writer.writerow([*COLUMNS, *([LABEL_VALUES] if renumbered else []), *([PATIENT] if named else [])])
         for c in cohort.cases:
             row = [c.case, c.site, c.modality, c.split, relative(c.image), relative(c.label)]
             row.append(" ".join(map(str, c.annotated)))
             values = [" ".join(f"{old}={new}" for old, new in c.label_values)] if renumbered else []
-            writer.writerow([*row, *values])
+            writer.writerow([*row, *values, *([c.patient] if named else [])])

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from amos_fl.cohort.organ_names import difference_in_words, same_organs
 from amos_fl.cohort.table import Modality
 from amos_fl.comparison.comparison import Metric, Scope
+from amos_fl.comparison.patients import patients_of, units_of
 from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import UNIT, OrganScore, OrganSums, Outcome, Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, sums_of
@@ -37,10 +38,16 @@ class CaseTable:
 
     cases: tuple[TableCase, ...]
     organs: dict[int, str]
+    patients: Mapping[str, str] = field(default_factory=dict)
+    """The patient of each case, where the cohort names one."""
 
     @cached_property
     def labels(self) -> tuple[int, ...]:
         return tuple(sorted(self.organs))
+
+    def units(self, rows: Sequence[int]) -> Int[np.ndarray, " case"] | None:
+        """Which of these cases are of one patient (`patients.units_of`)."""
+        return units_of([self.patients.get(self.cases[row].case, "") for row in rows])
 
     def reported(self, modality: str) -> list[int]:
         """The positions of the organs that are reported in a modality."""
@@ -136,7 +143,7 @@ def common_cases(records: Sequence[RunRecord]) -> CaseTable:
     for site, modality in withheld.items():
         cases.add(TableCase(f"all of {site}", site, modality, sums_at(first, site).cases, withheld=True))
     in_order = sorted(cases, key=lambda case: (case.site, case.modality, case.case))
-    return CaseTable(tuple(in_order), dict(first.cohort.organs))
+    return CaseTable(tuple(in_order), dict(first.cohort.organs), patients_of(records))
 
 
 def _most_usual(records: Sequence[RunRecord], withheld: Collection[str]) -> RunRecord:

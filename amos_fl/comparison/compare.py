@@ -137,7 +137,8 @@ def _in_scope(found: Means, arm: ArmScores, chosen: ArmScores, scope: Scope, met
         if not scope.withheld:
             p = paired_p(x, y, found.resamples, generator(found.seed, "permutation", scope.name))
     draws = a.draws[:, some] - b.draws[:, some] if a.draws is not None and b.draws is not None else None
-    of_all = estimates((a.values - b.values)[some], draws, cases[some], a.strata)
+    patients = [min(three) for three in zip(a.patients, b.patients, cases, strict=True)][some]
+    of_all = estimates((a.values - b.values)[some], draws, cases[some], a.strata, patients)
     made = []
     for organ, estimate, value in zip(names, of_all, p[some], strict=True):
         of = "groups" if scope.kind == "group" and not organ else f"{arm.arm.name}: {'organs' if organ else 'sites'}"

@@ -128,8 +128,9 @@ def gap_between(found: Means, a: Arm, a_scope: Scope, b: Arm, b_scope: Scope, me
     draws = None
     if one.draws is not None and other.draws is not None:
         draws = one.draws[:, -1:] - other.draws[:, -1:]
-    fewer = min(one, other, key=lambda mean: mean.cases[-1] - mean.strata)
-    return estimates(one.values[-1:] - other.values[-1:], draws, [fewer.cases[-1]], fewer.strata)[0]
+    fewer = min(one, other, key=lambda mean: mean.patients[-1] - mean.strata)
+    apart = one.values[-1:] - other.values[-1:]
+    return estimates(apart, draws, [fewer.cases[-1]], fewer.strata, [fewer.patients[-1]])[0]
 
 
 def evidence(estimate: Estimate, withheld: bool = False) -> str:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from amos_fl.comparison.arms import ArmScores
 from amos_fl.comparison.cases import CaseTable, rows_of
 from amos_fl.comparison.comparison import Cell, Metric, Scope, Spread
+from amos_fl.comparison.patients import of_first_cases
 from amos_fl.comparison.statistics import Marks, draws_within, estimates, means, strata_of
 from amos_fl.randomness import generator
 
@@ -23,6 +24,7 @@ class Mean:
     draws: Float[np.ndarray, "draw organs+mean"] | None
     cases: list[int]
     strata: int  # the sites within which cases were drawn
+    patients: list[int]  # as cases, and fewer where several are of one
 
 
 class Means:
@@ -62,7 +64,8 @@ class Means:
         rows = rows_of(self.table, scope)
         if not arm.available[rows].all():
             return None
-        return arm.marks[metric].only(rows, self.table.reported(scope.modality))
+        marks = arm.marks[metric].only(rows, self.table.reported(scope.modality))
+        return replace(marks, units=self.table.units(rows))
 
     def organs(self, scope: Scope) -> tuple[str, ...]:
         return tuple(self.table.organs[self.table.labels[i]] for i in self.table.reported(scope.modality))
@@ -70,6 +73,7 @@ class Means:
     def _score(self, scope: Scope) -> None:
         rows, organs = rows_of(self.table, scope), self.table.reported(scope.modality)
         strata = [f"{self.table.cases[row].site} {self.table.cases[row].modality}" for row in rows]
+        strata = of_first_cases(self.table.units(rows), strata)
         # Drawn for small sites too, because the mean over sites takes its draws from theirs.
         # A bootstrap draws cases, of which a site that sends sums has none to show.
         random = generator(self.seed, "bootstrap", scope.name)
@@ -82,15 +86,18 @@ class Means:
                 marks = self.marks(arm, scope, metric)
                 if marks is None:
                     continue
-                draws = None if weights is None else means(marks, weights)
-                mean = Mean(names[:-1], means(marks)[0], draws, marks.cases_per_organ(), len(strata_of(strata)))
+                drawn = marks.together()
+                draws = None if weights is None else means(drawn, weights)
+                patients = marks.cases_per_organ() if marks.units is None else drawn.cases_per_organ()
+                mean = Mean(
+                    names[:-1], means(marks)[0], draws, marks.cases_per_organ(), len(strata_of(strata)), patients
+                )
                 # Differences by organ are taken in groups between main arms; elsewhere the mean's draws are enough.
                 if draws is not None and not (arm.arm.main and scope.kind == "group"):
                     mean = replace(mean, draws=draws[:, -1:])
                 self._kept[arm.arm.name, scope.name, metric] = mean
-                made = zip(
-                    names, estimates(mean.values, draws, mean.cases, mean.strata), missed, hallucinated, strict=True
-                )
+                found = estimates(mean.values, draws, mean.cases, mean.strata, mean.patients)
+                made = zip(names, found, missed, hallucinated, strict=True)
                 self.cells += [Cell(arm.arm.name, scope.name, o, metric, e, m, h) for o, e, m, h in made]
 
     def _score_alike(self, scope: Scope) -> None:
@@ -106,9 +113,10 @@ class Means:
                 value = _mean_of_known([site.values[-1:] for site in sites])
                 draws = [site.draws for site in sites if site.draws is not None]
                 together = _mean_of_known(draws) if len(draws) == len(sites) else None
-                mean = Mean((), value, together, [sum(site.cases[-1] for site in sites)], len(sites))
+                cases, patients = sum(site.cases[-1] for site in sites), sum(site.patients[-1] for site in sites)
+                mean = Mean((), value, together, [cases], len(sites), [patients])
                 self._kept[name, scope.name, metric] = mean
-                estimate = estimates(value, together, mean.cases, mean.strata)[0]
+                estimate = estimates(value, together, mean.cases, mean.strata, mean.patients)[0]
                 counted = [cells[name, site.name, metric] for site in members]
                 missed, hallucinated = (sum(getattr(c, of) for c in counted) for of in ("missed", "hallucinated"))
                 self.cells.append(Cell(name, scope.name, "", metric, estimate, missed, hallucinated))

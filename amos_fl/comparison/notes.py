@@ -7,6 +7,7 @@ from amos_fl.comparison.arms import settings_of
 from amos_fl.comparison.comparison import LEAST_SEEDS, Arm, Comparison, Difference, Gap
 from amos_fl.comparison.costs import budget_notes
 from amos_fl.comparison.gap import evidence, size, where
+from amos_fl.comparison.patients import in_words, patients_of
 from amos_fl.comparison.statistics import LEAST_CASES
 from amos_fl.runs.record import RunRecord
 
@@ -33,8 +34,7 @@ def notes_of(comparison: Comparison) -> list[str]:
     notes.append(
         "Intervals (95 %) are of a bootstrap over cases within sites, the same cases in every arm; they do not cover "
         "the choice of the seed. p is of a paired permutation test, with Holm's correction over each table's tests. "
-        "Cases are taken as patients: the cohort does not say which are of one. Below "
-        f"{LEAST_CASES} cases there is no interval and no p."
+        + in_words(sorted({row.case for row in comparison.case_rows}), patients_of(comparison.records), LEAST_CASES)
     )
     if sentence := withheld_in_words(comparison):
         notes.append(sentence)

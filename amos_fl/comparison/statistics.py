@@ -34,6 +34,8 @@ class Marks:
     counts: Float[np.ndarray, "case organ"]
     sizes: Int[np.ndarray, " case"] | None = None
     """How many cases each row stands for: more than one where a site sent sums over its cases. None: one each."""
+    units: Int[np.ndarray, " case"] | None = None
+    """The number of the patient whom each case shows, where a patient has several cases (`patients.units_of`)."""
 
     @classmethod
     def of(
@@ -70,6 +72,18 @@ class Marks:
         rows, columns = np.asarray(cases, int)[:, None], np.asarray(organs, int)[None, :]
         sizes = None if self.sizes is None else self.sizes[rows[:, 0]]
         return Marks(self.sums[rows, columns], self.counts[rows, columns], sizes)
+
+    def together(self) -> "Marks":
+        """The marks with all cases of a patient in one row, added up: the means are the same.
+
+        >>> two = Marks(np.array([[0.5], [0.7], [0.9]]), np.ones((3, 1)), units=np.array([0, 1, 0]))
+        >>> two.together().sums.tolist(), two.together().counts.tolist()
+        ([[1.4], [0.7]], [[2.0], [1.0]])
+        """
+        if self.units is None:
+            return self
+        of_patient = (np.arange(self.units.max() + 1)[:, None] == self.units[None, :]).astype(float)  # (patient, case)
+        return Marks(of_patient @ self.sums, of_patient @ self.counts)
 
     def cases_per_organ(self) -> list[int]:
         """How many cases count for each organ, in any run; behind them how many count at all."""
@@ -166,18 +180,21 @@ def estimates(
     draws: Float[np.ndarray, "draw number"] | None,
     cases: Sequence[int],
     strata: int = 1,
+    patients: Sequence[int] | None = None,
 ) -> list[Estimate]:
     """The observed values with the intervals of their bootstrap draws, each where at least six cases count.
 
     Percentiles of few cases are too near to one another, as a normal distribution is narrower than Student's t. They
     are taken further out by as much, with cases less strata as degrees of freedom (Hesterberg's expanded percentile
-    interval, Am. Stat. 69:371, 2015): 2.5 to 97.5 % of many cases, 0.5 to 99.5 % of six of one site.
+    interval, Am. Stat. 69:371, 2015): 2.5 to 97.5 % of many cases, 0.5 to 99.5 % of six of one site. Where the cohort
+    says so, `patients` are what is counted for that: how many the cases of each number are of.
     """
     lows, highs = np.full(len(values), np.nan), np.full(len(values), np.nan)
-    wide = [i for i, n in enumerate(cases) if n >= LEAST_CASES and not math.isnan(values[i])]
+    independent = cases if patients is None else patients
+    wide = [i for i, n in enumerate(independent) if n >= LEAST_CASES and not math.isnan(values[i])]
     if draws is not None:
-        for n in {cases[i] for i in wide}:
-            columns = [i for i in wide if cases[i] == n]
+        for n in {independent[i] for i in wide}:
+            columns = [i for i in wide if independent[i] == n]
             tail = float(stats.norm.cdf(stats.t.ppf(0.025, max(1, n - strata))))
             lows[columns], highs[columns] = _quantiles(draws[:, columns], [tail, 1 - tail])
     limits_and_cases = zip(values, lows, highs, cases, strict=True)
@@ -204,6 +221,7 @@ def paired_p(a: Marks, b: Marks, permutations: int, random: np.random.Generator)
     signed-rank test because it tests the difference that is printed, a mean of organ means, and needs no rule for
     cases whose scores are equal or 0 in both arms; on signed ranks it is Wilcoxon's exact test. NaN below six cases.
     """
+    a, b = a.together(), b.together()  # the scans of a patient are exchanged together
     cases = len(a.sums)
     observed = np.abs(means(a)[0] - means(b)[0])
     counting = np.asarray(Marks(a.sums, np.minimum(a.counts, b.counts)).cases_per_organ())

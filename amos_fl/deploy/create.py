@@ -40,6 +40,7 @@ from amos_fl.deploy.layout import (
 )
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder, write_json, write_text
+from amos_fl.scan_files import case_of, parts_of
 
 PORT = 8000
 SERVER_DAYS = 365
@@ -182,9 +183,12 @@ def copy_cases(cohort: Cohort, folder: Path) -> None:
 
 def _copied(source: Path, folder: Path, case: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    suffix = ".nii.gz" if source.name.endswith(".gz") else source.suffix
     try:
-        return Path(shutil.copyfile(source, folder / f"{case}{suffix}"))
+        copies = [
+            Path(shutil.copyfile(part, folder / f"{case}{part.name[len(case_of(part)) :].lower()}"))
+            for part in parts_of(source)
+        ]
+        return copies[0]
     except FileNotFoundError:
         raise AmosError(f"{source}: no such file, which the cohort names for case {case}; correct the cohort") from None
 

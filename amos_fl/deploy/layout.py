@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from amos_fl.errors import AmosError
 from amos_fl.files import write_text
+from amos_fl.strict import load_yaml
 
 SERVICE = "superlink"
 """The SuperLink's name on the network of a compose file."""
@@ -166,7 +167,7 @@ def _read(path: Path, model: type[_Read], remedy: str) -> _Read:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = load_yaml(path.read_text(encoding="utf-8-sig"), path)
     except FileNotFoundError:
         raise
     except (OSError, UnicodeDecodeError):

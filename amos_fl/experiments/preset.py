@@ -24,12 +24,12 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from amos_fl.cohort.table import Modality, Split
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import nearest, read_yaml
+from amos_fl.strict import load_yaml
 
 Form = Literal["full", "quick"]
 """A preset as it is meant, or on the phantom in a few steps."""
@@ -302,4 +302,5 @@ def _check(file: Path, preset: Preset) -> None:
 @cache
 def shared(name: str) -> dict[str, Any]:
     """A file that the presets share: `paper` and `quick` settings, `data` sets, `costs`."""
-    return yaml.safe_load((presets_folder() / "shared" / f"{name}.yaml").read_text(encoding="utf-8"))
+    file = presets_folder() / "shared" / f"{name}.yaml"
+    return load_yaml(file.read_text(encoding="utf-8"), file)

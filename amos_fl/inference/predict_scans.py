@@ -20,7 +20,7 @@ from torch import nn
 
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
-from amos_fl.files import remove_abandoned, scratch_folder, write_json
+from amos_fl.files import check_name, remove_abandoned, scratch_folder, write_json
 from amos_fl.inference.predict import predict_case, write_prediction
 from amos_fl.inference.preview import preview, write_preview
 from amos_fl.inference.probability_map import ProbabilityMap
@@ -110,6 +110,8 @@ def predict_scans(
             try:
                 if scan.problem:
                     raise AmosError(scan.problem)
+                for file in files.all():
+                    check_name(file)
                 content = scan.content_hash()
                 same = record.has(scan, content)
                 if same and not wanted.overwrite and all(file.is_file() for file in files.all()):

@@ -1,6 +1,6 @@
 """Scans to predict, as a user names them: NIfTI files, folders of them, and DICOM series."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -9,13 +9,14 @@ import numpy as np
 
 from amos_fl.cohort.plausible import intensity_concerns
 from amos_fl.cohort.table import Cohort, Modality
+from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, sha256_of_json
 from amos_fl.inference.dicom import Series, chosen_series, series_in, write_series
 from amos_fl.inference.dicom_files import files_below, lacks_preamble, looks_like_dicom, sorted_out
+from amos_fl.scan_files import SUFFIXES, Unusable, case_of, parts_of, problem_of, scans_in, sha256_of_scan, shown
 from amos_fl.volumes.nifti import Volume, read_image
 
-SUFFIXES = (".nii.gz", ".nii")
 _LABEL_VALUES = 64
 """A map of whole numbers with no more values than this is taken for a label map: the coarsest scans have more."""
 _SPACING_MM = (0.02, 50.0)
@@ -36,9 +37,9 @@ class Scan:
     problem: str = ""
 
     def content_hash(self) -> str:
-        """SHA-256 of the file, or of all the series' files in whatever order and under whatever names."""
+        """SHA-256 of the file, of both halves of a pair, or of all a series' files in any order, under any names."""
         if self.series is None:
-            return sha256_of_file(self.path)
+            return sha256_of_scan(self.path)
         return sha256_of_json(sorted(sha256_of_file(path) for path in self.series.files))
 
     def notes(self) -> list[str]:
@@ -59,13 +60,19 @@ class Scan:
 
 
 def find_scans(
-    paths: Sequence[Path], modality: str | None, *, cohort: Cohort | None = None, series: str | None = None
+    paths: Sequence[Path],
+    modality: str | None,
+    *,
+    cohort: Cohort | None = None,
+    series: str | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> list[Scan]:
     """The scans at `paths`, in their order, those of a folder by name.
 
     A folder is one of NIfTI files or, where it holds none, of a DICOM series at any depth. What DICOM says of the
-    modality holds; for NIfTI it is `modality`, or what `cohort` says of the file, and never guessed. Of several paths
-    one that holds no scan is a scan with a `problem`, and the others go on.
+    modality holds; for NIfTI it is `modality`, or what `cohort` says of the file, and never guessed. A file that looks
+    meant and cannot be used is a scan with a `problem`, and so is one of several paths that holds no scan; the others
+    go on. `on_note` is told what else a folder holds.
 
     Raises:
         AmosError: nothing there, no or a contradicting modality, no or several series, or two scans of one name.
@@ -74,16 +81,17 @@ def find_scans(
     listed: dict[Path, str] = {case.image.resolve(): case.modality for case in cohort.cases} if cohort else {}
     for path in paths:
         try:
-            niftis, files = _files_at(path)
-            scan = None if niftis else _dicom_scan(path, files, modality, series)
+            niftis, files, unusable = _files_at(path, on_note)
+            scan = None if niftis or unusable else _dicom_scan(path, files, modality, series)
         except AmosError as error:
             if len(paths) == 1:
                 raise
-            found.append(Scan(f"{path} (unusable)", path, "CT", problem=str(error)))
+            found.append(Scan(f"{shown(str(path))} (unusable)", path, "CT", problem=str(error)))
             continue
         if scan is not None:
             found.append(scan)
         found += [Scan(_stem(file), file, _modality_of(file, modality, listed)) for file in niftis]
+        found += [Scan(f"{shown(bad.name)} (unusable)", bad.path, "CT", problem=bad.sentence) for bad in unusable]
     by_name: dict[str, Path] = {}
     for scan in found:
         other = by_name.setdefault(scan.name, scan.path)
@@ -99,27 +107,37 @@ def _dicom_scan(path: Path, files: Sequence[Path], modality: str | None, series:
     return Scan(_stem(path.resolve()), path, cast(Modality, chosen.modality), chosen)
 
 
-def _files_at(path: Path) -> tuple[list[Path], list[Path]]:
-    """NIfTI files and, where there is none, all files that a DICOM series may be among."""
-    if path.is_file():
-        return ([], [path]) if looks_like_dicom(path) or lacks_preamble(path) else ([path], [])
-    if not path.is_dir():
-        raise AmosError(f"{path}: no such file or folder")
-    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-    niftis = [file for file in files if file.name.endswith(SUFFIXES)]
-    if niftis:
-        return niftis, []
-    below = files_below(path)
+def _files_at(path: Path, on_note: Callable[[str], None]) -> tuple[list[Path], list[Path], tuple[Unusable, ...]]:
+    """NIfTI files and, where there is none, all files that a DICOM series may be among; and what cannot be used."""
+    if path.is_dir():
+        return _files_in(path, on_note)
+    if not path.exists() and not path.is_symlink():
+        raise AmosError(f"{shown(path)}: no such file or folder")
+    if why := problem_of(path):
+        return [], [], (Unusable(case_of(path), path, why),)
+    is_dicom = looks_like_dicom(path) or lacks_preamble(path)
+    return ([], [path], ()) if is_dicom else ([parts_of(path)[0]], [], ())
+
+
+def _files_in(folder: Path, on_note: Callable[[str], None]) -> tuple[list[Path], list[Path], tuple[Unusable, ...]]:
+    found = scans_in(folder)
+    if found.there:
+        if dicoms := sum((file := folder / name).is_file() and looks_like_dicom(file) for name in found.others):
+            on_note(
+                f"{shown(folder)}: {counted(dicoms, 'DICOM file')} in it not predicted, because there are NIfTI files "
+                "too; put them into a folder of their own"
+            )
+        return list(found.scans.values()), [], found.unusable
+    below = files_below(folder)
     if not any(sorted_out(below)):
-        raise AmosError(f"{path}: holds no NIfTI file ({', '.join(SUFFIXES)}) and no DICOM file")
-    return [], below
+        inside = [name for name in found.others if (folder / name).is_dir() and scans_in(folder / name).there]
+        more = f"; there are some in {', '.join(map(shown, inside[:5]))}, name these folders" if inside else ""
+        raise AmosError(f"{shown(folder)}: holds no NIfTI file ({', '.join(SUFFIXES)}) and no DICOM file{more}")
+    return [], below, ()
 
 
 def _stem(path: Path) -> str:
-    name = path.name
-    for suffix in (*SUFFIXES, ".hdr", ".img", ".dcm"):
-        name = name.removesuffix(suffix)
-    return name
+    return case_of(path).removesuffix(".dcm")
 
 
 def _modality_of(path: Path, given: str | None, listed: Mapping[Path, str]) -> Modality:

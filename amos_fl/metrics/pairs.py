@@ -11,8 +11,8 @@ from typing import Literal
 
 from amos_fl.cohort.table import Case, Cohort, Split
 from amos_fl.errors import AmosError
+from amos_fl.scan_files import case_of, problem_of, scans_in, shown
 
-SUFFIXES = (".nii.gz", ".nii")
 Side = Literal["prediction", "label", "case"]
 
 
@@ -76,12 +76,13 @@ def pair_up(
     if labels is not None and cohort is None and predictions.is_file() and labels.is_file():
         return Pairing((Pair(case_of(labels), predictions, labels),), ())
     problems: list[Problem] = []
+    unread: set[str] = set()
     members = {case.case: case for case in cohort.cases} if cohort is not None else None
-    predicted = _files(predictions, "prediction", problems)
+    predicted = _files(predictions, "prediction", problems, unread, members)
     if labels is not None:
         if predictions.is_dir() != labels.is_dir():
             raise AmosError(f"{predictions} and {labels}: one is a folder, the other a file; give two of a kind")
-        wanted = _files(labels, "label", problems)
+        wanted = _files(labels, "label", problems, unread, members)
     else:
         if members is None:
             raise AmosError("no label maps; name their folder after that of the predictions, or give a --cohort")
@@ -92,19 +93,25 @@ def pair_up(
         wanted = {n: path for n, path in wanted.items() if n in members and split in (None, members[n].split)}
         if not wanted:
             raise AmosError(f"none of the label maps is of a case of the cohort{f' in split {split}' if split else ''}")
-    if not set(predicted) & set(wanted):
+        problems = [p for p in problems if p.side != "label" or p.case in wanted or p.case in strangers]
+    # What cannot be used has been named; of two files of one case one is still read, to say all at once.
+    broken = {name for name in {**wanted, **predicted} if name in unread}
+    if allow_extra:
+        broken -= {name for name in broken if name not in wanted}
+        problems = [p for p in problems if p.case in wanted or p.case not in unread]
+    if not set(predicted) & set(wanted) and not broken:
         raise AmosError(
             f"{predictions}: holds no prediction of any case; predictions are named as their label maps, such as "
             f"{min(wanted)}.nii.gz, and {min(predicted)} is none of them"
         )
-    extra = sorted((set(predicted) - set(wanted)) | strangers)
+    extra = sorted(((set(predicted) - set(wanted)) | strangers) - broken)
     if not allow_extra:
         for name in extra:
             side: Side = "label" if name in strangers else "prediction"
             why = "no such case in the cohort" if name in strangers else _why_extra(name, members)
             problems.append(Problem(name, side, f"{why}; take the file away, or leave such files aside: --allow-extra"))
     pairs = []
-    for name in sorted(wanted):
+    for name in sorted(set(wanted) - broken):
         if name in predicted or allow_missing:
             member = (members or {}).get(name)
             pairs.append(Pair(name, predicted.get(name), wanted[name], member, own_grid=labels is None))
@@ -122,32 +129,47 @@ def _why_extra(name: str, members: Mapping[str, Case] | None) -> str:
     return "no label map has this name"
 
 
-def case_of(path: Path) -> str:
-    """The name of a case: its file's without the suffix.
+def _files(
+    where: Path, side: Side, problems: list[Problem], unread: set[str], members: Mapping[str, Case] | None
+) -> dict[str, Path]:
+    """The scans by case. What looks meant and cannot be used is a problem; files of other kinds are not looked at.
 
-    >>> case_of(Path("labelsVa/amos_0042.nii.gz")), case_of(Path("amos.v2.nii"))
-    ('amos_0042', 'amos.v2')
+    The cases whose file can be no scan at all are put into `unread`.
+
+    A run keeps its predictions in a folder for each site; these are read where a cohort says whose each case is.
     """
-    for suffix in SUFFIXES:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.name
-
-
-def _files(where: Path, side: Side, problems: list[Problem]) -> dict[str, Path]:
-    """The NIfTI files by case; files of other kinds are not looked at."""
     if where.is_file():
         return {case_of(where): where}
     if not where.is_dir():
-        raise AmosError(f"{where}: no such folder or file of {side}s")
-    found: dict[str, Path] = {}
-    for path in sorted(where.iterdir()):
-        if path.name.startswith(".") or not path.name.lower().endswith(SUFFIXES) or path.is_dir():
-            continue
-        name = case_of(path)
-        if name in found:
-            problems.append(Problem(name, side, f"{found[name].name} and {path.name} are one case; keep the right one"))
-        found[name] = path
-    if not found:
+        why = problem_of(where) if where.is_symlink() else None
+        raise AmosError(f"{shown(where)}: {why or f'no such folder or file of {side}s'}")
+    found = scans_in(where)
+    folders = [child for child in sorted(where.iterdir()) if child.is_dir() and not child.name.startswith(".")]
+    if found.there or side == "label" or not folders:
+        inside = [found]
+    elif members is None:
+        raise AmosError(
+            f"{where}: holds no {side}, but folders ({', '.join(shown(f.name) for f in folders[:5])}); give one of "
+            "them, or all of a run's with --cohort"
+        )
+    else:
+        sites = {member.site for member in members.values()}
+        inside = [scans_in(folder) for folder in folders if folder.name in sites]
+    files: dict[str, Path] = {}
+    for folder in inside:
+        for bad in folder.unusable:
+            problems.append(Problem(shown(bad.name), side, bad.sentence))
+            files[shown(bad.name)] = bad.path  # there, and so not missing as well
+            if not bad.several:
+                unread.add(shown(bad.name))
+        for name, path in folder.scans.items():
+            if name in files:
+                places = f"{files[name].parent.name}/ and {path.parent.name}/"
+                problems.append(Problem(name, side, f"lies in {places}; keep the right one"))
+            elif folder.path != where and members and name in members and members[name].site != folder.path.name:
+                why = f"lies in the folder of site {folder.path.name}, and is a case of site {members[name].site}"
+                problems.append(Problem(name, side, f"{why}; move it there"))
+            files[name] = path
+    if not files:
         raise AmosError(f"{where}: holds no {side}, which would end in .nii.gz or .nii")
-    return found
+    return files

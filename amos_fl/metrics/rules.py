@@ -10,6 +10,7 @@ import yaml
 from amos_fl.cohort.table import read_organs
 from amos_fl.errors import AmosError
 from amos_fl.metrics.surface import checked_tolerance
+from amos_fl.strict import csv_rows, load_yaml
 
 DEFAULT = "default"
 
@@ -93,14 +94,14 @@ def tolerance_asked_for(text: str, organs: Mapping[int, str]) -> float | dict[in
 def _csv_rows(path: Path) -> list[tuple[Any, Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return [(row["organ"], row["tolerance_mm"]) for row in csv.DictReader(file)]
+            return [(row["organ"], row["tolerance_mm"]) for row in csv_rows(file, path)]
     except (KeyError, UnicodeDecodeError, csv.Error):
         raise AmosError(f"{path}: must be a CSV file with the columns organ and tolerance_mm") from None
 
 
 def _yaml_rows(path: Path) -> list[tuple[Any, Any]]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_yaml(path.read_text(encoding="utf-8-sig"), path)
     except (UnicodeDecodeError, yaml.YAMLError):
         data = None
     if not isinstance(data, dict) or not data:

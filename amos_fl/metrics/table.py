@@ -1,6 +1,5 @@
 """Scores per case and organ as a CSV file or JSON values, and back."""
 
-import csv
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import Writer, rows_as_written
 from amos_fl.files import whole_file
 from amos_fl.metrics.scores import OUTCOMES, OrganScore, Outcome, Scores, reported_organs
+from amos_fl.strict import csv_rows
 
 COLUMNS = (
     *("case", "site", "modality", "seen", "split", "organ", "organ_name"),
@@ -99,7 +99,7 @@ def read_scores(path: Path | str) -> list[CaseScores]:
         raise AmosError(f"{path}: no such file of scores; a run writes one when it ends")
     cases: dict[tuple[str, str, str, bool, str], dict[int, OrganScore]] = {}
     with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+        reader = csv_rows(file, path)
         if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
             raise AmosError(f"{path}: no column {', '.join(missing)}; scores have the columns {', '.join(COLUMNS)}")
         for row in rows_as_written(reader):
@@ -117,7 +117,7 @@ def read_scores(path: Path | str) -> list[CaseScores]:
 def organs_of_scores(path: Path | str) -> dict[int, str]:
     """The organs of a file that `write_scores` wrote, by label value."""
     with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        return {int(row["organ"]): row["organ_name"] for row in rows_as_written(csv.DictReader(file))}
+        return {int(row["organ"]): row["organ_name"] for row in rows_as_written(csv_rows(file, path))}
 
 
 def _score(row: Mapping[str, str]) -> OrganScore:

@@ -48,14 +48,37 @@ def fingerprint_of_header(case: Case) -> Fingerprint:
 
 def fingerprint_of_affine(modality: Modality, shape: tuple[int, int, int], affine: np.ndarray) -> Fingerprint:
     """The fingerprint of one scan with this shape and affine (4, 4), along the canonical axes."""
+    return fingerprint_of_grid(modality, *_canonical_grid(shape, affine))
+
+
+def _canonical_grid(
+    shape: tuple[int, int, int], affine: np.ndarray
+) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
+    """Voxels and spacing in mm along the canonical axes (x, y, z)."""
     spacing_mm = voxel_sizes(affine)
     sides = {int(axis): i for i, (axis, _) in enumerate(orientation_of(affine))}
     x, y, z = (sides[axis] for axis in range(3))
-    return fingerprint_of_grid(
-        modality,
-        (shape[x], shape[y], shape[z]),
-        (float(spacing_mm[x]), float(spacing_mm[y]), float(spacing_mm[z])),
-    )
+    return (shape[x], shape[y], shape[z]), (float(spacing_mm[x]), float(spacing_mm[y]), float(spacing_mm[z]))
+
+
+def median_grids(cases: Sequence[Case]) -> dict[Modality, tuple[list[float], list[float]]]:
+    """For each modality the median voxels and the median length in mm along x, y and z, from the scans' headers.
+
+    A fingerprint counts both in steps, because sites send it; on scans that lie here there is no need for that.
+
+    Raises:
+        AmosError: a scan that cannot be read.
+    """
+    grids: dict[Modality, list[tuple[tuple[int, int, int], tuple[float, float, float]]]] = {}
+    for case in cases:
+        grids.setdefault(case.modality, []).append(_canonical_grid(*read_geometry(case.image)))
+    return {
+        modality: (
+            np.median([shape for shape, _ in found], axis=0).tolist(),
+            np.median([np.multiply(*grid) for grid in found], axis=0).tolist(),
+        )
+        for modality, found in grids.items()
+    }
 
 
 def fingerprint_of_case(case: Case, organs: Collection[int], store: Path | None = None) -> Fingerprint:

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from amos_fl.comparison.patients import of_first_cases, patients_of, units_of
 from amos_fl.comparison.statistics import Marks, draws_within, estimates, means, strata_of
 from amos_fl.escape.csv_cells import DictWriter
 from amos_fl.files import whole_file
@@ -254,6 +255,7 @@ def _or_minus_one(value: float) -> float:
 def gap_rows(record: RunRecord, resamples: int = 2000) -> list[GapRow]:
     """Seen minus unseen within each modality that has both."""
     rows = []
+    whose = patients_of([record])
     by_group = {(row.group, row.modality): row for row in record.results.groups}
     for modality in sorted({row.modality for row in record.results.groups}):
         if not {("seen", modality), ("unseen", modality)} <= set(by_group):
@@ -262,21 +264,24 @@ def gap_rows(record: RunRecord, resamples: int = 2000) -> list[GapRow]:
             rows += _gaps_of_sums(by_group["seen", modality], by_group["unseen", modality])
             continue
         for metric in ("dsc", "nsd"):
-            values, draws, cases, strata = [], [], [], []
+            values, draws, cases, strata, patients = [], [], [], [], []
             for group in ("seen", "unseen"):
                 members = [c for c in record.results.cases if (group_of(c), c.modality) == (group, modality)]
                 random = generator(record.config.seed, "report", "gap", group, modality)
-                sites = [case.site for case in members]
+                units = units_of([whose.get(case.case, "") for case in members])
+                sites = of_first_cases(units, [case.site for case in members])
                 weights = draws_within(sites, resamples, random)
                 strata.append(len(strata_of(sites)))
-                marks = Marks.of([_matrix(members, record.cohort.organs, metric)])
+                marks = replace(Marks.of([_matrix(members, record.cohort.organs, metric)]), units=units)
                 values.append(float(means(marks)[0, -1]))
-                draws.append(None if weights is None else means(marks, weights)[:, -1:])
+                draws.append(None if weights is None else means(marks.together(), weights)[:, -1:])
                 cases.append(marks.cases_per_organ()[-1])
+                patients.append(marks.together().cases_per_organ()[-1])
             both = None if draws[0] is None or draws[1] is None else draws[0] - draws[1]
             # The smaller group limits how well the difference is known.
-            fewest = cases.index(min(cases))
-            estimate = estimates(np.array([values[0] - values[1]]), both, [cases[fewest]], strata[fewest])[0]
+            fewest = patients.index(min(patients))
+            apart, fewer = np.array([values[0] - values[1]]), [patients[fewest]]
+            estimate = estimates(apart, both, [cases[fewest]], strata[fewest], fewer)[0]
             rows.append(
                 GapRow(
                     modality=modality,

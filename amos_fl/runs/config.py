@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from amos_fl.errors import AmosError
 from amos_fl.planning.settings import PlanningSettings
+from amos_fl.strict import load_yaml
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import AUTO, PLANS, Plan, plan_named
 
@@ -195,7 +196,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         AmosError: no such file, not YAML, not a mapping.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_yaml(path.read_text(encoding="utf-8-sig"), path)
     except OSError:
         raise AmosError(f"{path}: no such settings file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -223,7 +224,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
     if key not in known and not key.startswith(("strategy_options.", "plan.")):
         raise AmosError(f"--set {text}: no setting {key!r}; {nearest(key, known)}")
     try:
-        data: Any = yaml.safe_load(value)
+        data: Any = load_yaml(value, f"--set {text}")
     except yaml.YAMLError:
         raise AmosError(f"--set {text}: {value!r} is not a value") from None
     if isinstance(data, str):

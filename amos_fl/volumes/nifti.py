@@ -161,8 +161,14 @@ def read_label(path: Path | str, organs: Collection[int], label_values: Collecti
     return Volume(labels, _affine(image))
 
 
-_NO_ORGAN = ("is no organ of this cohort", "are no organs of this cohort")
-_NOT_LISTED = ("the column label_values of its case does not list", "the column label_values of its case does not list")
+_NO_ORGAN = (
+    "is no organ of this cohort; name it in organs.csv, or correct the label map",
+    "are no organs of this cohort; name them in organs.csv, or correct the label map",
+)
+_NOT_LISTED = (
+    "the column label_values of its case does not list; add it there, or correct the label map",
+    "the column label_values of its case does not list; add them there, or correct the label map",
+)
 
 
 def _strangers(name: str, labels: set[int], why: tuple[str, str] = _NO_ORGAN) -> AmosError:
@@ -195,11 +201,15 @@ def reconcile(image: Volume, label: Volume, name: str, sides: tuple[str, str] = 
             and _corner_distance_mm(image.affine, candidate.affine, image.shape) <= tolerance_mm
         ):
             return Volume(candidate.array, image.affine)
+    remedy = f"take the {sides[1]} that it was drawn on, or resample it to this one"
     if turned.shape != image.shape:
         sizes = ["x".join(map(str, volume.shape)) for volume in (label, image)]
-        raise AmosError(f"{name}: {sides[0]} is {sizes[0]}, {sides[1]} {sizes[1]}; they must share a grid")
+        raise AmosError(f"{name}: {sides[0]} is {sizes[0]}, {sides[1]} {sizes[1]}; they must share a grid: {remedy}")
     apart = _corner_distance_mm(image.affine, turned.affine, image.shape)
-    raise AmosError(f"{name}: {sides[0]} lies {apart:.1f} mm away from its {sides[1]}; they must share a grid")
+    raise AmosError(
+        f"{name}: {sides[0]} lies {apart:.1f} mm away from its {sides[1]}; they must share a grid: {remedy}, or give "
+        f"it the affine of the {sides[1]} where only its header is wrong"
+    )
 
 
 def _in_orientation_of(image: Volume, label: Volume) -> Volume:

@@ -21,8 +21,9 @@ from scipy import ndimage
 
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
-from amos_fl.files import remove_abandoned, sha256_of_file, sha256_of_json, write_json
+from amos_fl.files import remove_abandoned, sha256_of_json, write_json
 from amos_fl.randomness import generator
+from amos_fl.scan_files import parts_of, sha256_of_scan
 from amos_fl.volumes.body import body_box, crop
 from amos_fl.volumes.nifti import orientation_of, read_image, reconcile, to_canonical
 from amos_fl.volumes.normalise import normalisation_of
@@ -39,19 +40,20 @@ OnCase = Callable[[int, int, str], None]
 
 
 def content_hash(path: Path, store: Path) -> str:
-    """The SHA-256 of a file's content, remembered in the store by path, size and time of change.
+    """The SHA-256 of a scan's content (both files of a pair), remembered in the store by path and state of the files.
 
-    A file that changed within the last two seconds is not remembered: it might change again within the
-    resolution of its time stamp.
+    The state is size, inode, and the times of change of content and of inode: the last cannot be set by a program, so
+    that a file under an old name with an old time stamp is known to be another. A file that changed within the last
+    two seconds is not remembered: it might change again within the resolution of its time stamp.
 
     Raises:
         AmosError: no such file.
     """
     try:
-        status = path.stat()
+        states = [part.stat() for part in parts_of(path)]
     except OSError:
         raise AmosError(f"{path.name}: no such file in {path.parent}; check the paths in the cohort file") from None
-    stamp = [status.st_size, status.st_mtime_ns]
+    stamp = [[s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns] for s in states]
     name = sha256_of_json(os.path.abspath(path))
     remembered = store / "hashes" / name[:2] / f"{name}.json"
     try:
@@ -60,8 +62,8 @@ def content_hash(path: Path, store: Path) -> str:
             return str(known["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not seen before, or not readable: hash it
-    sha256 = sha256_of_file(path)
-    if time.time_ns() - status.st_mtime_ns > _SETTLED_NS:
+    sha256 = sha256_of_scan(path)
+    if time.time_ns() - max(s.st_mtime_ns for s in states) > _SETTLED_NS:
         write_json(remembered, {"sha256": sha256, "stamp": stamp})
     return sha256
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
+from amos_fl.strict import load_yaml
 
 SHIPPED = "shipped"
 """The name, among the apps that a site allows, of the Flower app that comes with its own amos-fl."""
@@ -70,7 +71,7 @@ def read_settings(path: Path) -> SiteSettings:
         AmosError: no such file or a setting that is none.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_yaml(path.read_text(encoding="utf-8-sig"), path)
     except (OSError, UnicodeDecodeError):
         raise AmosError(f"{path}: no such site settings, or no text") from None
     except yaml.YAMLError:

@@ -1,0 +1,227 @@
+"""Files that hold a scan or a label map: what a folder has of them, and what a scan's content is.
+
+Every command that reads a folder of scans reads it here, by one rule: what looks meant as a scan and cannot be used is
+named, with what is wrong, and the count of what was taken stands beside the count of what was there.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_file, sha256_of_json
+
+SUFFIXES = (".nii.gz", ".nii")
+"""Of files that hold a scan by themselves, in small letters; capitals mean the same."""
+_HALVES = {".hdr": ".img", ".img": ".hdr", ".hdr.gz": ".img.gz", ".img.gz": ".hdr.gz"}
+_READ = (*SUFFIXES, *_HALVES)
+_OTHER_FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".mnc", ".gipl")
+_OTHER_PACKING = (".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip", ".nii.gz.gz")
+_UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart")
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A file, or several of one name, that looks meant as a scan and cannot be used, and why."""
+
+    name: str
+    path: Path
+    why: str
+    several: bool = False
+
+    @property
+    def sentence(self) -> str:
+        return self.why if self.several else f"{shown(self.path.name)}: {self.why}"
+
+
+@dataclass(frozen=True)
+class ScanFolder:
+    """What a folder holds: its scans by name, what cannot be used, the names of all other files and folders."""
+
+    path: Path
+    scans: dict[str, Path]
+    unusable: tuple[Unusable, ...] = ()
+    others: tuple[str, ...] = field(default=())
+
+    @property
+    def there(self) -> int:
+        """How many scans look meant, usable or not."""
+        return len(self.scans) + len(self.unusable)
+
+    def counted(self, what: str = "scan") -> str:
+        """How many can be used of how many there are: `3 of 4 scans`."""
+        return f"{len(self.scans)} of {self.there} {what}{'' if self.there == 1 else 's'}"
+
+
+def scans_in(folder: Path) -> ScanFolder:
+    """The scans of a folder, sorted by name. Hidden files, and folders in it, are not looked at.
+
+    A scan is a `.nii` or `.nii.gz` file, or a pair of `.hdr` and `.img`, of which the header's path stands for both.
+    Links whose target is gone, files that may not be read, halves of pairs, several files of one name, formats of other
+    programs and unfinished downloads are unusable.
+
+    Raises:
+        AmosError: the folder may not be read.
+    """
+    try:
+        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise AmosError(f"{shown(folder)}: may not be read ({error.strerror}); check its permissions") from None
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    unusable: list[Unusable] = []
+    others: list[str] = []
+    for path in entries:
+        if _suffix(path):
+            by_name[case_of(path)].append(path)
+    for path in entries:
+        if _suffix(path):
+            continue
+        name = _meant(path)
+        if name is None or name in by_name:  # a copy in another format beside the scan itself
+            others.append(path.name)
+        else:
+            unusable.append(Unusable(name, path, _format_problem(path)))
+    scans: dict[str, Path] = {}
+    for name, paths in by_name.items():
+        if len(paths) > 1 and not _are_a_pair(paths):
+            why = f"{' and '.join(shown(path.name) for path in paths)} are one case; keep the right one"
+            unusable.append(Unusable(name, paths[0], why, several=True))
+        elif why := _problem_of_files(name, paths):
+            unusable.append(Unusable(name, paths[0], why))
+        else:
+            scans[name] = parts_of(paths[0])[0]
+    return ScanFolder(folder, scans, tuple(sorted(unusable, key=lambda u: u.name)), tuple(others))
+
+
+def importable(found: ScanFolder, what: str = "scan", at_most: int = 5) -> list[str]:
+    """Notes for the import of a folder: how many of its scans can be used, and why the others cannot.
+
+    Raises:
+        AmosError: several files of one name, of which only a person can say which one is meant.
+    """
+    if twins := [bad for bad in found.unusable if bad.several]:
+        more = f" ({len(twins)} such cases)" if len(twins) > 1 else ""
+        raise AmosError(f"{found.path}: {twins[0].why}{more}")
+    if not found.unusable:
+        return []
+    listed = "; ".join(bad.sentence for bad in found.unusable[:at_most])
+    more = f"; and {len(found.unusable) - at_most} more" if len(found.unusable) > at_most else ""
+    return [f"{found.path.name}: only {found.counted(what)} can be used. Left out: {listed}{more}"]
+
+
+def case_of(path: Path) -> str:
+    """The name of a case: its file's without the suffix.
+
+    >>> case_of(Path("labelsVa/amos_0042.nii.gz")), case_of(Path("amos.v2.NII")), case_of(Path("a.hdr"))
+    ('amos_0042', 'amos.v2', 'a')
+    """
+    return path.name[: len(path.name) - len(_suffix(path))]
+
+
+def parts_of(path: Path) -> tuple[Path, ...]:
+    """All files of a scan: of a `.hdr`/`.img` pair both, the header first, where the other half is there; else one."""
+    suffix = _suffix(path)
+    if suffix.lower() not in _HALVES:
+        return (path,)
+    other = _other_half(path)
+    if other is None:
+        return (path,)
+    return (path, other) if suffix.lower().startswith(".hdr") else (other, path)
+
+
+def sha256_of_scan(path: Path) -> str:
+    """The SHA-256 of a scan's content: of its file, or of both files of a `.hdr`/`.img` pair.
+
+    Raises:
+        OSError: a file that is not there or may not be read.
+    """
+    hashes = [sha256_of_file(part) for part in parts_of(path)]
+    return hashes[0] if len(hashes) == 1 else sha256_of_json(hashes)
+
+
+def problem_of(path: Path) -> str | None:
+    """Why a path can be no scan, whatever is in it: no file, a link to nowhere, no permission; None where it may be.
+
+    It goes on from the file's name: `its link leads to /data/a.nii.gz, which is not there; ...`.
+    """
+    if path.is_symlink() and not path.exists():
+        return f"its link leads to {shown(os.readlink(path))}, which is not there; fetch that file again, or link anew"
+    if not path.exists():
+        return "is not there"
+    if path.is_dir():
+        return "is a folder by the name of a file; give the file that is in it"
+    if not path.is_file():
+        return "is no regular file"
+    if not os.access(path, os.R_OK):
+        return "may not be read; check its permissions"
+    return problem_of_name(path.name)
+
+
+def problem_of_name(name: str) -> str | None:
+    """Why nothing can be written under the name of a file: it is not UTF-8, or holds control characters."""
+    if any(0xD800 <= ord(ch) <= 0xDFFF for ch in name):
+        return "its name is not UTF-8, so that no table can hold it; rename the file"
+    if any(ord(ch) < 32 or 127 <= ord(ch) < 160 for ch in name):
+        return "its name holds control characters; rename the file"
+    return None
+
+
+def shown(name: str | Path) -> str:
+    """A file's name as it can be printed and written, whatever bytes it is made of.
+
+    >>> shown("caf\\udce9.nii")
+    'caf\\\\udce9.nii'
+    """
+    text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(ch if ord(ch) >= 32 and not 127 <= ord(ch) < 160 else f"\\x{ord(ch):02x}" for ch in text)
+
+
+def _suffix(path: Path) -> str:
+    """The suffix of a scan as it is written; empty where the name is not that of a scan that is read."""
+    lower = path.name.lower()
+    found = next((s for s in sorted(_READ, key=len, reverse=True) if lower.endswith(s) and lower != s), "")
+    return path.name[len(path.name) - len(found) :] if found and not lower.endswith(_OTHER_PACKING) else ""
+
+
+def _meant(path: Path) -> str | None:
+    """The case's name where a file looks meant and has a format that is not read."""
+    lower = path.name.lower()
+    if lower.endswith(_OTHER_FORMATS + _OTHER_PACKING):
+        return path.name.partition(".")[0]
+    unfinished = next((suffix for suffix in _UNFINISHED if lower.endswith(suffix)), None)
+    inside = Path(path.name[: -len(unfinished)]) if unfinished else None
+    return case_of(inside) if inside is not None and _suffix(inside) else None
+
+
+def _format_problem(path: Path) -> str:
+    if path.name.lower().endswith(_UNFINISHED):
+        return "is an unfinished download; fetch it again"
+    return "is in a format that is not read; convert it to NIfTI (.nii.gz)"
+
+
+def _are_a_pair(paths: list[Path]) -> bool:
+    suffixes = sorted(_suffix(path).lower().removesuffix(".gz") for path in paths)
+    return suffixes == [".hdr", ".img"]
+
+
+def _problem_of_files(name: str, paths: list[Path]) -> str | None:
+    for path in paths:
+        if why := problem_of(path):
+            return why if len(paths) == 1 else f"{shown(path.name)} {why}"
+    suffix = _suffix(paths[0])
+    if suffix.lower() in _HALVES and len(paths) == 1:
+        other = _HALVES[suffix.lower()]
+        return f"lacks its other half, {shown(name)}{other.upper() if suffix.isupper() else other}"
+    return None
+
+
+def _other_half(path: Path) -> Path | None:
+    suffix = _suffix(path)
+    stem = path.name[: len(path.name) - len(suffix)]
+    return next((p for s in _spellings(_HALVES[suffix.lower()]) if (p := path.with_name(stem + s)).exists()), None)
+
+
+def _spellings(suffix: str) -> Iterator[str]:
+    yield from (suffix, suffix.upper(), suffix.removesuffix(".gz"), suffix.removesuffix(".gz").upper())
