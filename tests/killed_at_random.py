@@ -1,7 +1,7 @@
 """Small runs that are killed at random moments and resumed: `python tests/killed_at_random.py --kills 100 --terms 20`.
 
-Every run must end with the weights and scores of one that nobody disturbed, and no process and no unfinished file may be
-left. The moments are drawn from a seed; what a process does at one depends on the machine. The commands run in forked
+Every run must end with the weights and scores of one that nobody disturbed, and no process and no unfinished file may
+be left. The moments are drawn from a seed; what a process does at one depends on the machine. The commands run in forked
 children of a process that has imported everything, so that most of the time is theirs. Linux, for its /proc.
 """
 
@@ -191,7 +191,7 @@ def killed_at_random(
         moments = [(float(random.uniform(0.01, 0.95)) * lengths_s[kind], one) for one in sent]
         disturbed(place / f"{number:03d}-{kind}", config, wholes[kind], moments, found)
         print(f"{number + 1}/{len(runs)} {kind} {time.monotonic() - begun:.0f} s: {found}", flush=True)
-    if len({whole for whole in map(repr, wholes.values())}) > 1:
+    if len(set(map(repr, wholes.values()))) > 1:
         found.problems.append("the undisturbed runs of the engines differ")
     return found
 
