@@ -8,6 +8,7 @@ has no locks at all, what the other left beside is all there is to go by.
 import errno
 import json
 import os
+import shutil
 import socket
 import sys
 import time
@@ -45,6 +46,7 @@ def at_work(folder: Path, *, to: str = "", wait_s: float = 0.0) -> Iterator[None
     Raises:
         AtWork: another process has it; the sentence says which, where and since when.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / f"{LOCK}{_suffix(to)}"), folder / f"{HOLDERS}{_suffix(to)}"
     try:
@@ -71,6 +73,8 @@ def at_work(folder: Path, *, to: str = "", wait_s: float = 0.0) -> Iterator[None
     finally:
         with suppress(OSError):
             holder.unlink(missing_ok=True)
+            if made and is_empty(folder):  # nothing came of it
+                shutil.rmtree(folder)
         lock.release()
 
 
@@ -86,6 +90,11 @@ def is_held(folder: Path, *, to: str = "") -> bool:
         return True
     lock.release()
     return False
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing but what this module leaves there."""
+    return all(entry.name.startswith((LOCK, HOLDERS)) for entry in folder.iterdir())
 
 
 def _suffix(to: str) -> str:

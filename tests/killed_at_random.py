@@ -1,8 +1,8 @@
 """Small runs that are killed at random moments and resumed: `python tests/killed_at_random.py --kills 100 --terms 20`.
 
 Every run must end with the weights and scores of one that nobody disturbed, and no process and no unfinished file may
-be left. The moments are drawn from a seed; what a process does at one depends on the machine. The commands run in forked
-children of a process that has imported everything, so that most of the time is theirs. Linux, for its /proc.
+be left. The moments are drawn from a seed; what a process does at one depends on the machine. The commands run in
+forked children of a process that has imported everything, so that most of the time is theirs. Linux, for its /proc.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ LEFT_S = 30.0
 class Findings:
     """What was done, and what was not as it should be."""
 
+    runs: int = 0
     kills: int = 0
     terms: int = 0
-    too_late: int = 0
     longest_left_s: float = 0.0
     problems: list[str] = field(default_factory=list)
 
@@ -102,18 +103,31 @@ def command(place: Path, config: Path) -> list[str]:
 
 
 def disturbed(
-    place: Path, config: Path, whole: tuple[list[str], bytes], moments: list[tuple[float, int]], found: Findings
-) -> None:
-    """One run, sent a signal at each of these moments (seconds after its beginning), and carried to its end."""
+    place: Path,
+    config: Path,
+    whole: tuple[list[str], bytes],
+    signals: list[int],
+    moment: Callable[[], float],
+    found: Findings,
+) -> list[int]:
+    """One run, sent these signals at moments (seconds after a start), and carried to its end; the signals left over."""
     place.mkdir()
     mark, log = place.name, place / "log.txt"
     os.environ[MARK] = mark
-    for number, (moment, sent) in enumerate([*moments, (3600.0, 0)]):
+    start_number = 0
+    while True:
+        start_number += 1
+        sent = signals[0] if signals else 0
         pid = start(command(place, config), log)
-        code = waited_for(pid, moment)
-        where = f"{place}, start {number + 1}"
-        if code is None and sent:
+        code = waited_for(pid, moment() if sent else 3600.0)
+        finished = code is not None
+        where = f"{place.name}, start {start_number}"
+        if finished:
+            if code != 0:
+                found.problems.append(f"{where}: exit code {code}")
+        else:
             os.kill(pid, sent)
+            signals = signals[1:]
             code = waited_for(pid, 120.0)
             if code is None:
                 os.kill(pid, signal.SIGKILL)
@@ -124,22 +138,21 @@ def disturbed(
                 found.problems.append(f"{where}: exit code {code} after signal {sent}")
             found.kills += sent == signal.SIGKILL
             found.terms += sent != signal.SIGKILL
-        else:
-            found.too_late += sent != 0
-            if code != 0:
-                found.problems.append(f"{where}: exit code {code}")
         ended = time.monotonic()
         while (left := marked(mark)) and time.monotonic() - ended < LEFT_S:
             time.sleep(0.1)
         found.longest_left_s = max(found.longest_left_s, time.monotonic() - ended)
         if left:
             found.problems.append(f"{where}: still there: {'; '.join(left)}")
-        if sent != signal.SIGKILL and (files := unfinished(place)):
+        if (finished or sent != signal.SIGKILL) and (files := unfinished(place)):
             found.problems.append(f"{where}: unfinished files: {', '.join(files)}")
+        if finished:
+            break
     if "Traceback" in log.read_text():
-        found.problems.append(f"{place}: a traceback in log.txt")
+        found.problems.append(f"{place.name}: a traceback in log.txt")
     if not (place / "run/scores.csv").exists() or result_of(place / "run") != whole:
-        found.problems.append(f"{place}: other weights or scores than the undisturbed run")
+        found.problems.append(f"{place.name}: other weights or scores than the undisturbed run")
+    return signals
 
 
 def settings(root: Path, engine: str, prepare_workers: int) -> dict[str, Any]:
@@ -168,12 +181,11 @@ def killed_at_random(
     random = np.random.default_rng(seed)
     write_tiny_cohort(place / "cohort")
     signals = [int(sent) for sent in random.permutation([signal.SIGKILL] * kills + [signal.SIGTERM] * terms)]
-    runs = [signals[i : i + per_run] for i in range(0, len(signals), per_run)]
-    with_ray = round(ray_share * len(runs))
     found, wholes, lengths_s = Findings(), {}, {}
     begun = time.monotonic()
-    for number, sent in enumerate(runs):
-        engine = "ray" if (number + 1) * with_ray // len(runs) > number * with_ray // len(runs) else "inline"
+    while signals and time.monotonic() - begun < limit_s:
+        number = found.runs
+        engine = "ray" if int((number + 1) * ray_share) > int(number * ray_share) else "inline"
         workers = 2 if engine == "inline" and number % 4 == 1 else 1
         kind = f"{engine}-{workers}"
         config = place / f"{kind}.json"
@@ -186,11 +198,19 @@ def killed_at_random(
             if (code := waited_for(start(command(whole, config), whole / "log.txt"), 600.0)) != 0:
                 raise RuntimeError(f"{whole}: exit code {code}\n{(whole / 'log.txt').read_text()}")
             wholes[kind], lengths_s[kind] = result_of(whole / "run"), time.monotonic() - at
-        if time.monotonic() - begun > limit_s:
-            break
-        moments = [(float(random.uniform(0.01, 0.95)) * lengths_s[kind], one) for one in sent]
-        disturbed(place / f"{number:03d}-{kind}", config, wholes[kind], moments, found)
-        print(f"{number + 1}/{len(runs)} {kind} {time.monotonic() - begun:.0f} s: {found}", flush=True)
+        mine, later = signals[:per_run], signals[per_run:]
+        most_s = 0.7 * lengths_s[kind]
+        left = disturbed(
+            place / f"{number:03d}-{kind}",
+            config,
+            wholes[kind],
+            mine,
+            lambda: float(random.uniform(0.0, most_s)),
+            found,
+        )
+        signals = [*left, *later]
+        found.runs += 1
+        print(f"{kind} {time.monotonic() - begun:.0f} s: {found}", flush=True)
     if len(set(map(repr, wholes.values()))) > 1:
         found.problems.append("the undisturbed runs of the engines differ")
     return found

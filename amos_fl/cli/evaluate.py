@@ -44,6 +44,7 @@ def evaluate(
     from amos_fl.device import device_named
     from amos_fl.files import whole_folder
     from amos_fl.inference.evaluate_model import Question, evaluate_model, write_evaluation
+    from amos_fl.locks import at_work
     from amos_fl.runs.model import inference_settings, read_model
     from amos_fl.runs.summary import PHANTOM_NOTE
 
@@ -68,7 +69,8 @@ def evaluate(
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise AmosError(f"{folder}: is there already; choose another --out")
     console = plain_console()
-    with whole_folder(folder) as beside, Progress() as progress:
+    # Beside it, because it appears as a whole.
+    with at_work(folder.parent, to=folder.name), whole_folder(folder) as beside, Progress() as progress:
         evaluation = evaluate_model(
             model,
             members,

@@ -98,6 +98,15 @@ def carry_out_group(group: "Group", store: Path, layers: list[tuple[str, dict[st
     Raises:
         AmosError: a run failed, with the exit code of the first one.
     """
+    from amos_fl.locks import at_work
+
+    with at_work(group.path):
+        failed = _carry_out_members(group, store, layers)
+    show_finished(group, failed)
+
+
+def _carry_out_members(group: "Group", store: Path, layers: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, int]]:
+    """The names and exit codes of the runs that failed."""
     from amos_fl.runs.folder import open_run
 
     left = {folder.path for folder in group.unfinished}
@@ -116,7 +125,7 @@ def carry_out_group(group: "Group", store: Path, layers: list[tuple[str, dict[st
         except AmosError as error:
             typer.echo(f"{title}{error}")
             failed.append((path.name, error.exit_code))
-    show_finished(group, failed)
+    return failed
 
 
 def say_the_rest(group: "Group") -> None:
