@@ -193,7 +193,8 @@ def test_workers_end_with_the_process_that_they_work_for(tmp_path: Path, sent: s
             time.sleep(0.05)
         process.send_signal(sent)
         words, complaints = process.communicate(timeout=60)
-    assert complaints == ""
+    if sent != signal.SIGKILL:  # Python's own tracker of semaphores says that they were left
+        assert complaints == ""
     deadline = time.monotonic() + 30
     while any(alive(int(pid)) for pid in pids):
         assert time.monotonic() < deadline

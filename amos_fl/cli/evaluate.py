@@ -7,6 +7,7 @@ from typing import Annotated, cast
 import typer
 
 from amos_fl.cli.options import AdaptOption, DeviceOption, StoreOption
+from amos_fl.cli.running import cohort_now
 from amos_fl.cli.settings import cache_folder, names, next_out
 from amos_fl.cohort.table import SPLITS, Split
 from amos_fl.errors import AmosError
@@ -55,7 +56,7 @@ def evaluate(
     if cohort is None and model.run is None:
         raise AmosError(f"{run}: this model lies apart from its run, so its cohort is unknown; add --cohort")
     cohort_file = cohort if cohort is not None else run / "cohort.csv"
-    members = read_cohort(cohort_file)
+    members = read_cohort(cohort_file) if cohort is not None or model.run is None else cohort_now(model.run)
     organs_map = label_map_named(label_map, members.organs, model.organs) if label_map is not None else None
     question = Question.of(
         model,

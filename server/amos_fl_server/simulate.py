@@ -17,6 +17,7 @@ from amos_fl.owner import is_alive
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.folder import RunFolder, versions
+from amos_fl.runs.moved import note_places
 from amos_fl.runs.results import write_results
 from amos_fl.runs.tensorboard import with_tensorboard
 from amos_fl.volumes.prepare import remove_leftovers
@@ -109,6 +110,7 @@ def simulate(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, 
             SIGTERM or SIGHUP.
     """
     with at_work(folder.path):
+        note_places(folder, cohort)
         _simulate(folder, config, cohort, store, listener)
 
 
