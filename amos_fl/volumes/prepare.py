@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -179,18 +180,30 @@ def prepare_cases(
         AmosError: as `prepare_case`, for the first case that fails; a worker that died.
     """
     work = partial(prepare_case, plan=plan, store=store, organs=organs)
-    prepared: list[PreparedCase] = []
+    prepared: dict[int, PreparedCase] = {}
     _tidy(Path(store))
     try:
         with at_once():
-            for case, found in zip(cases, each(work, cases, workers=workers), strict=True):
-                prepared.append(found)
+            # A process takes seconds to start, and most calls find everything prepared.
+            there = [number for number, case in enumerate(cases) if _is_prepared(case, plan, Path(store), organs)]
+            others = [number for number in range(len(cases)) if number not in set(there)]
+            found = chain(map(work, [cases[i] for i in there]), each(work, [cases[i] for i in others], workers=workers))
+            for number, result in zip([*there, *others], found, strict=True):
+                prepared[number] = result
                 if on_case:
-                    on_case(len(prepared), len(cases), case.case)
+                    on_case(len(prepared), len(cases), cases[number].case)
     except BaseException:
         remove_leftovers(store)  # of workers that did not end in time to do so
         raise
-    return prepared
+    return [prepared[number] for number in range(len(cases))]
+
+
+def _is_prepared(case: Case, plan: Plan, store: Path, organs: Collection[int]) -> bool:
+    try:
+        key = prepared_key(case, plan, store, organs)
+    except (AmosError, OSError):
+        return False  # said when it is prepared
+    return (store / key[:2] / key).is_dir()
 
 
 @lru_cache(maxsize=64)
