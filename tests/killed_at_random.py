@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def killed_at_random(
     while signals and time.monotonic() - begun < limit_s:
         number = found.runs
         engine = "ray" if int((number + 1) * ray_share) > int(number * ray_share) else "inline"
-        workers = 2 if engine == "inline" and number % 4 == 1 else 1
+        workers = 2 if engine == "inline" and number % 8 == 1 else 1
         kind = f"{engine}-{workers}"
         config = place / f"{kind}.json"
         if kind not in wholes:
@@ -199,13 +200,13 @@ def killed_at_random(
                 raise RuntimeError(f"{whole}: exit code {code}\n{(whole / 'log.txt').read_text()}")
             wholes[kind], lengths_s[kind] = result_of(whole / "run"), time.monotonic() - at
         mine, later = signals[:per_run], signals[per_run:]
-        most_s = 0.7 * lengths_s[kind]
+        moment = partial(random.uniform, 0.0, 0.7 * lengths_s[kind])
         left = disturbed(
             place / f"{number:03d}-{kind}",
             config,
             wholes[kind],
             mine,
-            lambda: float(random.uniform(0.0, most_s)),
+            moment,
             found,
         )
         signals = [*left, *later]

@@ -49,11 +49,8 @@ def cohort_now(folder: "RunFolder", elsewhere: Cohort | None = None) -> Cohort:
     from amos_fl.cli.settings import phantom
     from amos_fl.runs.moved import cohort_of
 
-    if (
-        elsewhere is None
-        and folder.config().cohort is None
-        and not all(c.image.exists() for c in folder.cohort().cases)
-    ):
+    of_phantom = folder.config().cohort is None
+    if elsewhere is None and of_phantom and not all(case.image.exists() for case in folder.cohort().cases):
         elsewhere = phantom()
     return cohort_of(folder, elsewhere)
 

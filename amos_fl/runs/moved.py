@@ -1,4 +1,4 @@
-"""Where the scans of a run lie now: as its `cohort.csv` says, where they lay when it began, or in a cohort that is named.
+"""Where the scans of a run lie now: as its `cohort.csv` says, where they lay when it began, or in a cohort given now.
 
 `cohort.csv` has their paths relative to the run folder, so they are found when both were moved together, and the
 settings have the cohort's own place, so they are found when the run folder alone was moved.
