@@ -213,3 +213,78 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("engine", "sent"),
+    [
+        pytest.param("inline", signal.SIGTERM),
+        pytest.param("ray", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("ray", signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
+def test_simulate_told_to_go_while_it_prepares_leaves_no_worker_and_nothing_half_written(
+    tmp_path: Path, tiny_root: Path, engine: str, sent: signal.Signals
+) -> None:
+    own = {"name": engine, **({"cpus_per_site": 1, "parallel_sites": 2} if engine == "ray" else {})}
+    settings = tiny_config(cohort=str(tiny_root), engine=own, prepare_workers=2, local_steps=100_000)
+    file, run = tmp_path / "run.yaml", tmp_path / "run"
+    file.write_text(json.dumps(settings.model_dump(mode="json")))
+    command = [sys.executable, "-m", "amos_fl.cli.main", "simulate", "--config", str(file)]
+    command += ["--out", str(run), "--store", str(tmp_path / "store")]
+    environment = {**os.environ, "AMOS_FL_TOLD_TO_GO": str(tmp_path)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        while not list(run.glob("sites/*/state/process.json")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(sent)
+        said, complaints = process.communicate(timeout=120)
+    assert process.returncode == 128 + sent
+    assert f"stopped; continue with: amos-fl simulate --resume {run}" in " ".join(said.split())
+    assert complaints == f"amos-fl: stopped by {sent.name}\n"
+    assert list(tmp_path.rglob(".*.tmp.*")) == []
+    deadline = time.monotonic() + 30
+    while started_below(str(tmp_path)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def started_below(mark: str) -> list[str]:
+    """The processes that have a command's environment."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"AMOS_FL_TOLD_TO_GO={mark}".encode() in environ.read_bytes() and alive(int(environ.parent.name)):
+                found.append(environ.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_a_command_that_computes_is_told_to_go(tmp_path: Path, tiny_root: Path) -> None:
+    import shutil
+
+    from amos_fl.cohort.table import read_cohort, write_cohort
+
+    cohort = read_cohort(tiny_root)
+    many = []
+    for number in range(400):
+        many += [type(case)(**{**vars(case), "case": f"{case.case}x{number}"}) for case in cohort.cases]
+    write_cohort(type(cohort)(tuple(many), cohort.organs), tmp_path / "cohort.csv")
+    shutil.copy(tiny_root / "organs.csv", tmp_path / "organs.csv")
+    command = [sys.executable, "-m", "amos_fl.cli.main", "data", "check", str(tmp_path), "--workers", "2"]
+    environment = {**os.environ, "AMOS_FL_TOLD_TO_GO": str(tmp_path)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        while len(started_below(str(tmp_path))) < 4:  # with Python's tracker of resources
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, complaints = process.communicate(timeout=60)
+    assert complaints.splitlines()[-1] == "amos-fl: stopped by SIGTERM"
+    assert "Traceback" not in complaints
+    assert process.returncode == 143
+    assert started_below(str(tmp_path)) == []
