@@ -86,9 +86,9 @@ def _in_processes(
             finally:
                 mine = set(multiprocessing.active_children()) - others
                 _at_work.update(mine)
-        for number, future in enumerate(futures):
-            yield future.result()
-            futures[number] = None  # pyright: ignore[reportArgumentType] - its result is not held any longer
+        futures.reverse()
+        while futures:
+            yield futures.pop().result()  # and nobody holds the result any longer
         finished = True
     except BrokenProcessPool:
         raise WorkerKilled(
