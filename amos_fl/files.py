@@ -8,29 +8,42 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from amos_fl.errors import AmosError
+from amos_fl.owner import exists, identity, is_alive
+
+LONGEST_NAME_BYTES = 255
 
 
-def _beside(path: Path) -> Path:
+def unfinished_name(path: Path) -> Path:
+    """A hidden name beside `path` that says whose it is, and clear away what processes that are no more left there."""
+    _clear(path.parent)
+    mark = f".{os.getpid()}-{identity()}{uuid.uuid4().hex[:6]}.tmp."
     # The suffixes stay, because nibabel and others choose the format by them.
-    return path.with_name(f".{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp.{path.name}")
+    name = path.name
+    while len(os.fsencode(mark + name)) > LONGEST_NAME_BYTES:
+        name = name[1:]
+    return path.with_name(mark + name)
 
 
-NAME_BYTES = 255
-"""How long a file's name may be on the file systems in use."""
+@lru_cache(maxsize=1024)
+def _clear(folder: Path) -> None:
+    """Once per process and folder."""
+    with suppress(OSError):
+        remove_abandoned(folder.glob(".*.tmp.*"))
 
 
 def check_name(path: Path) -> None:
     """Refuse a file that could not be written because of the length of its name, before work is put into it.
 
     Raises:
-        AmosError: the name, or that of the unfinished file beside it, is longer than `NAME_BYTES`.
+        AmosError: the name is longer than `LONGEST_NAME_BYTES`.
     """
-    too_many = len(os.fsencode(_beside(path).name)) - NAME_BYTES
+    too_many = len(os.fsencode(path.name)) - LONGEST_NAME_BYTES
     if too_many > 0:
         raise AmosError(
             f"{path.name[:40]}...: this name of a file is {too_many} bytes too long to be written; give the scan or "
@@ -43,7 +56,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     """Yield a path to write to; on success it is renamed to `path`, on an error removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(path)
+    beside = unfinished_name(path)
     try:
         yield beside
         os.replace(beside, path)
@@ -60,7 +73,7 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(path)
+    beside = unfinished_name(path)
     beside.mkdir()
     try:
         yield beside
@@ -76,7 +89,7 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
 @contextmanager
 def scratch_folder(parent: Path | str) -> Iterator[Path]:
     """Yield a new hidden folder inside `parent`, removed at the end whatever happens; `remove_abandoned` knows it."""
-    folder = _beside(Path(parent) / "work")
+    folder = unfinished_name(Path(parent) / "work")
     folder.mkdir(parents=True)
     try:
         yield folder
@@ -84,29 +97,37 @@ def scratch_folder(parent: Path | str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-_UNFINISHED = re.compile(r"\.(\d+)-[0-9a-f]{8}\.tmp\..+")
+_UNFINISHED = re.compile(r"\.(\d+)-(?:([0-9a-f]{16})[0-9a-f]{6}|[0-9a-f]{8})\.tmp\..+")
 ABANDONED_S = 3600.0
 CERTAINLY_ABANDONED_S = 86400.0
 
 
-def remove_abandoned(paths: Iterable[Path]) -> list[Path]:
+def remove_abandoned(paths: Iterable[Path], *, locked: bool = False) -> list[Path]:
     """Remove those of `paths` that a process began to write and did not live to finish; return them.
 
-    A name of ours carries the process's id. An id says little by itself: the process may run on another host of a
-    shared disk, and in a container every process has the same few. So an unfinished file also has to be left alone
-    for an hour where there is no such process here, and for a day where there is one.
+    A name of ours carries the process's id and `identity()`. Where that process was one of this machine and is no
+    more, its file goes at once. Of another machine of a shared disk, or of another container, nothing can be known:
+    an unfinished file also has to be left alone for an hour, and for a day where there is a process of that id here.
+    With `locked`, their folder is locked by the caller: then only those stay whose process is known to live.
     """
     removed = []
     for path in paths:
         match = _UNFINISHED.fullmatch(path.name)
-        if match is None or _untouched_s(path) < (CERTAINLY_ABANDONED_S if _alive(int(match[1])) else ABANDONED_S):
+        if match is None or not _abandoned(path, int(match[1]), match[2] or "", locked):
             continue
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
         removed.append(path)
     return removed
+
+
+def _abandoned(path: Path, pid: int, owner: str, locked: bool) -> bool:
+    alive = is_alive(pid, owner) if owner else None
+    if alive is not None or locked:
+        return not alive
+    return _untouched_s(path) >= (CERTAINLY_ABANDONED_S if exists(pid) else ABANDONED_S)
 
 
 def _untouched_s(path: Path) -> float:
@@ -116,16 +137,6 @@ def _untouched_s(path: Path) -> float:
         return time.time() - max(entry.lstat().st_mtime for entry in (path, *inside))
     except OSError:
         return 0.0
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):  # another user's
-        return True
-    return True
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -1,15 +1,38 @@
-"""Work spread over processes, results in the order of the work."""
+"""Work spread over processes, results in the order of the work. All processes of the core come from here.
 
+Workers end with the process that they work for, whatever ends it. They hear none of the signals that tell a process to
+stop: their parent decides what becomes of one, and tells them.
+"""
+
+import ctypes
 import multiprocessing
+import os
 import signal
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from amos_fl.errors import AmosError
+from amos_fl.stopping import REQUESTS
 
 Result = TypeVar("Result")
+GRACE_S = 5.0
+"""So long a worker has to remove what it has half written; then it is killed."""
+LOOK_S = 1.0
+_END = signal.SIGUSR1
+_PR_SET_PDEATHSIG = 1
+_at_work: set[BaseProcess] = set()
+
+
+class WorkerKilled(AmosError):  # noqa: N818 - named after what happened
+    """A process that worked was killed from outside, by the system for want of memory most likely."""
 
 
 def each(
@@ -20,33 +43,136 @@ def each(
 ) -> Iterator[Result]:
     """`map(work, *items)` over processes; `start` is called first in each. With one worker, in this process.
 
-    An interrupt ends the processes at once; they do not finish what they have been handed.
+    An interrupt, and an error in one piece of work, end the processes; they do not finish what they have been handed.
 
     Raises:
-        AmosError: a process died.
+        WorkerKilled: a process died.
     """
     if workers <= 1 or len(items[0]) <= 1:
         yield from map(work, *items)
         return
-    others = set(multiprocessing.active_children())
+    yield from _in_processes(work, list(zip(*items, strict=True)), workers, start)
+
+
+def apart(work: Callable[..., Result], *arguments: Any) -> Result:
+    """`work(*arguments)` in a process of its own, even for one piece of work.
+
+    Raises:
+        WorkerKilled: it died.
+    """
+    [result] = _in_processes(work, [arguments], 1, None)
+    return result
+
+
+def end_all() -> None:
+    """End every worker of this process; for its last moments, when what they do is of no more use."""
+    _end(list(_at_work))
+
+
+def _in_processes(
+    work: Callable[..., Result], items: Sequence[Sequence[Any]], workers: int, start: Callable[[], None] | None
+) -> Iterator[Result]:
     # spawn: a forked child would inherit the locks of whatever threads this process runs
     pool = ProcessPoolExecutor(
-        min(workers, len(items[0])), multiprocessing.get_context("spawn"), initializer=_begin, initargs=(start,)
+        min(workers, len(items)), multiprocessing.get_context("spawn"), initializer=_begin, initargs=(start,)
     )
+    others = set(multiprocessing.active_children())
+    mine: set[BaseProcess] = set()
     finished = False
     try:
-        yield from pool.map(work, *items)
+        with _requests_held():
+            try:
+                futures = [pool.submit(_do, work, *arguments) for arguments in items]
+            finally:
+                mine = set(multiprocessing.active_children()) - others
+                _at_work.update(mine)
+        futures.reverse()
+        while futures:
+            yield futures.pop().result()  # and nobody holds the result any longer
         finished = True
     except BrokenProcessPool:
-        raise AmosError("a worker process was killed, probably for want of memory; use fewer --workers") from None
+        raise WorkerKilled(
+            "a worker process was killed, probably for want of memory; use fewer workers (--workers, or "
+            "prepare_workers in a run's settings)"
+        ) from None
     finally:
-        pool.shutdown(wait=finished, cancel_futures=True)
-        # Shut down alone, a pool still finishes the cases it has handed out: minutes after a Ctrl-C.
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()
+        if not finished:
+            # Before the pool is told: it would finish the cases that it has handed out, minutes after a Ctrl-C. No
+            # future is cancelled from here, because the pool's own thread stumbles over those that are.
+            _end(mine)
+        pool.shutdown(wait=True, cancel_futures=not finished)
+        _at_work.difference_update(mine)
+
+
+@contextmanager
+def _requests_held() -> Iterator[None]:
+    """Processes that are started meanwhile hear no request to stop before they have decided how to take one."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(processes: "Sequence[BaseProcess] | set[BaseProcess]") -> None:
+    """Tell workers to end, wait for them a little, and kill what is left."""
+    left = {process.sentinel: process for process in processes if process.is_alive()}
+    try:
+        for process in left.values():
+            with suppress(ProcessLookupError, TypeError):
+                os.kill(process.pid, _END)  # pyright: ignore[reportArgumentType] - it has been started
+        deadline = time.monotonic() + GRACE_S
+        while left and (rest := deadline - time.monotonic()) > 0:
+            for sentinel in wait(list(left), rest):
+                left.pop(sentinel)  # pyright: ignore[reportArgumentType, reportCallIssue] - it is one of them
+    finally:  # pressed again, Ctrl-C does not wait
+        for process in left.values():
+            process.kill()
+
+
+# --- in a worker ----------------------------------------------------------------------------------
+
+
+class _Ended(SystemExit):
+    """The parent wants no more of this worker; a SystemExit, so that no handler of errors keeps it."""
+
+
+def _on_end(signum: int, frame: object) -> None:
+    raise _Ended(1)
+
+
+def _do(work: Callable[..., Result], *arguments: Any) -> Result:
+    try:
+        return work(*arguments)
+    except _Ended:  # what was half written is removed by now; the pool would hand out the next piece of work
+        os._exit(1)
 
 
 def _begin(start: Callable[[], None] | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt does
+    for request in REQUESTS:
+        signal.signal(request, signal.SIG_IGN)
+    signal.signal(_END, _on_end)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS)
+    _end_with_parent()
     if start is not None:
         start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    assert parent.pid is not None
+    if sys.platform == "linux":  # at once, whatever this process is doing then
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    threading.Thread(target=_watch, args=(parent.pid, parent.sentinel), daemon=True).start()
+
+
+def _watch(parent: int, sentinel: int) -> None:
+    """Wait for the end of the pipe that the parent holds; in case it was inherited, look who is parent, too."""
+    while not wait([sentinel], LOOK_S) and os.getppid() == parent:
+        pass
+    os._exit(1)

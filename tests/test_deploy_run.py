@@ -193,3 +193,32 @@ def test_the_exit_code_is_the_runs_own(deployed: tuple[SecureDeployment, Cohort]
     assert done.returncode == 3, done.stdout + done.stderr
     assert "refused by site A: it allows 1 steps a round, and 2 were asked for" in done.stderr
     assert "deploy run --resume" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_whose_superlink_and_sites_are_killed_again_and_again_ends_with_the_same_weights_or_in_a_sentence(
+    deployed: tuple[SecureDeployment, Cohort], tmp_path: Path, store: Path
+) -> None:
+    running, cohort = deployed
+    more = {"rounds": 3, "local_steps": LONG, "evaluation": {"every": 3}}
+    config = settings(tmp_path, **more)
+    running.start("service", *running.command("serve", str(running.root), "--every", "1"))
+    done = running.deploy("run", "--config", str(config), "--out", str(tmp_path / "often"), "--detach")
+    assert done.returncode == 0, done.stderr
+    served = running.served("often")
+    for _ in range(3):
+        wait_until("work at A", lambda: (site_folder(running.root, "A") / "state/progress.json").exists() or None)
+        (site_folder(running.root, "A") / "state/progress.json").unlink()
+        running.kill("superlink", *SITES)
+        running.start_superlink()
+        for site in SITES:
+            running.start_hospital(site)
+    ended = wait_until("the end of the run", lambda: ((s := running.state("often")).ended and s) or None, seconds=480)
+    running.end(["service"])
+    if ended.state == "finished":
+        entries = served.ledger()
+        assert [entry["round"] for entry in entries] == [1, 2, 3]
+        if all(not entry["missing"] for entry in entries):
+            assert hashes(served) == simulated(tmp_path, cohort, store, **more)
+    else:
+        assert ended.error, "a run that stopped says why"

@@ -1,6 +1,5 @@
 """Runs beside a SuperLink: how they stand, who carries them out, and what their submitter gets over the network."""
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from federations import tiny_config
+from filelock import FileLock
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -111,11 +111,11 @@ def test_a_server_process_that_is_killed_lets_go_of_its_run(tmp_path: Path) -> N
 
 def test_a_server_process_gets_the_run_that_somebody_only_looks_at(tmp_path: Path) -> None:
     folder = prepare_run(tmp_path / "run", tiny_config(), ORGANS)
-    with (folder.path / "lock").open("a") as looked_at:
-        fcntl.flock(looked_at, fcntl.LOCK_SH)
-        threading.Timer(0.1, lambda: fcntl.flock(looked_at, fcntl.LOCK_UN)).start()
-        with carried_out(folder):
-            assert is_carried_out(folder)
+    looked_at = FileLock(folder.path / ".lock", thread_local=False)
+    looked_at.acquire()
+    threading.Timer(0.1, looked_at.release).start()
+    with carried_out(folder):
+        assert is_carried_out(folder)
 
 
 def test_a_run_that_two_brought_up_at_once_stands_as_the_one_that_carries_it_out_leaves_it(tmp_path: Path) -> None:

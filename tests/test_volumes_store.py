@@ -204,7 +204,7 @@ def test_an_entry_that_could_not_be_written_whole_is_not_there(tmp_path):
     process.start()
     assert answer.get(timeout=60).startswith("one: cannot be prepared in ")
     process.join()
-    # On a busy machine the files are old enough by now for their hashes to be remembered.
+    # A hash is remembered there, where the scan's file is seconds old by then.
     assert [path for path in store.rglob("*") if path.is_file() and "hashes" not in path.parts] == []
     assert prepare_case(case, PLAN, store, ORGANS).shape
 

@@ -9,13 +9,13 @@ work/NAME/                       the working copies of one person; theirs alone
 versions/CASE/                   every correction that was imported, never changed again
 """
 
-import fcntl
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from amos_fl.annotate.ledger import Event, append_events, read_events
@@ -23,6 +23,7 @@ from amos_fl.cohort.organ_names import difference_in_words, same_organs
 from amos_fl.cohort.table import Case, Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
+from amos_fl.locks import at_work
 
 SETTINGS = "project.json"
 
@@ -87,7 +88,7 @@ class Project:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Wait until no other process changes the project, and keep them out; a kill opens the lock."""
-        with _lock(self.path / ".lock", wait=True):
+        with FileLock(self.path / ".lock"):
             yield
 
     @contextmanager
@@ -95,20 +96,10 @@ class Project:
         """Keep a second `what` (a command that takes long) from working here at the same time.
 
         Raises:
-            AmosError: one is at work already.
+            AtWork: one is at work already.
         """
-        try:
-            with _lock(self.path / f".{what}.lock", wait=False):
-                yield
-        except BlockingIOError:
-            raise AmosError(f"{self.path}: another 'annotate {what}' is at work here; wait for it") from None
-
-
-@contextmanager
-def _lock(path: Path, *, wait: bool) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
+        with at_work(self.path, to=what):
+            yield
 
 
 def open_project(path: Path) -> Project:

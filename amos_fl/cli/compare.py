@@ -30,6 +30,7 @@ def compare(
     from amos_fl.comparison.comparison import METRICS, Metric
     from amos_fl.comparison.tables import all_tables, rich_table
     from amos_fl.comparison.write import check_out, write_comparison
+    from amos_fl.locks import at_work
     from amos_fl.report.page import write_comparison_report
     from amos_fl.runs.record import read_runs
     from amos_fl.runs.summary import PHANTOM_NOTE
@@ -39,16 +40,18 @@ def compare(
     wanted = [name.lower() for name in metric or []]
     folder = out or next_out("compare")
     check_out(folder)
-    comparison = compare_runs(
-        read_runs(runs),
-        metrics=[cast(Metric, name) for name in METRICS if not wanted or name in wanted],
-        reference=reference,
-        seed=seed,
-        resamples=resamples,
-        published=published,
-    )
-    write_comparison(comparison, folder)
-    write_comparison_report(comparison, folder)
+    records = read_runs(runs)
+    with at_work(folder):
+        comparison = compare_runs(
+            records,
+            metrics=[cast(Metric, name) for name in METRICS if not wanted or name in wanted],
+            reference=reference,
+            seed=seed,
+            resamples=resamples,
+            published=published,
+        )
+        write_comparison(comparison, folder)
+        write_comparison_report(comparison, folder)
     console = plain_console()
     for problem in comparison.problems:
         console.print(f"problem: {problem}", markup=False, style="bold red", soft_wrap=True)

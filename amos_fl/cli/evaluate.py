@@ -8,6 +8,7 @@ import typer
 
 from amos_fl.api.settings import cache_folder, next_out
 from amos_fl.cli.options import AdaptOption, DeviceOption, StoreOption
+from amos_fl.cli.running import cohort_now
 from amos_fl.cli.settings import names
 from amos_fl.cohort.table import SPLITS, Split
 from amos_fl.errors import AmosError
@@ -45,6 +46,7 @@ def evaluate(
     from amos_fl.device import device_named
     from amos_fl.files import whole_folder
     from amos_fl.inference.evaluate_model import Question, evaluate_model, write_evaluation
+    from amos_fl.locks import at_work
     from amos_fl.runs.model import inference_settings, read_model
     from amos_fl.runs.summary import PHANTOM_NOTE
 
@@ -55,7 +57,7 @@ def evaluate(
     if cohort is None and model.run is None:
         raise AmosError(f"{run}: this model lies apart from its run, so its cohort is unknown; add --cohort")
     cohort_file = cohort if cohort is not None else run / "cohort.csv"
-    members = read_cohort(cohort_file)
+    members = read_cohort(cohort_file) if cohort is not None or model.run is None else cohort_now(model.run)
     organs_map = label_map_named(label_map, members.organs, model.organs) if label_map is not None else None
     question = Question.of(
         model,
@@ -69,7 +71,8 @@ def evaluate(
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise AmosError(f"{folder}: is there already; choose another --out")
     console = plain_console()
-    with whole_folder(folder) as beside, Progress() as progress:
+    # Beside it, because it appears as a whole.
+    with at_work(folder.parent, to=folder.name), whole_folder(folder) as beside, Progress() as progress:
         evaluation = evaluate_model(
             model,
             members,

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from amos_fl import stopping
 from amos_fl.cli.annotate import annotate_app
 from amos_fl.cli.argument_help import keep_argument_help
 from amos_fl.cli.baselines import centralized, finetune, leave_one_out, local
@@ -78,9 +79,11 @@ def _options(
 def main() -> None:
     """Run the command line and leave with its exit code.
 
-    0: done. 2: wrong input or settings. 3: a run that stopped at its last checkpoint. 130: interrupted.
+    0: done. 2: wrong input or settings. 3: a run that stopped at its last checkpoint. 130, 143, 129: Ctrl-C, SIGTERM,
+    SIGHUP.
     """
     warnings.showwarning = _showwarning
+    stopping.interrupt_on_request()
     sys.exit(run())
 
 
@@ -94,12 +97,12 @@ def run(arguments: list[str] | None = None) -> int:
         app(args=arguments, prog_name="amos-fl")
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:  # typer turns a KeyboardInterrupt into this and says nothing
-            return _say("interrupted", INTERRUPTED)
+            return _say(stopping.words(), stopping.exit_code())
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except AmosError as error:
         return _say(str(error), error.exit_code)
     except (Interrupted, KeyboardInterrupt) as error:
-        return _say(str(error) or "interrupted", INTERRUPTED)
+        return _say(str(error) or stopping.words(), stopping.exit_code())
     except OSError as error:
         if error.errno in _FULL:
             where = f" while writing {_final_name(error)}" if error.filename else ""
@@ -107,6 +110,9 @@ def run(arguments: list[str] | None = None) -> int:
         if error.errno in _REFUSED and error.filename:
             return _say(f"{_final_name(error)}: may not be read or written; check its permissions, or use --out", 2)
         raise
+    finally:
+        if "amos_fl.workers" in sys.modules:
+            sys.modules["amos_fl.workers"].end_all()
     return 0
 
 

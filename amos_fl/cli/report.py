@@ -13,6 +13,7 @@ def report(
 ) -> None:
     """Write the report of each run anew: report.html and report_data/ in its folder."""
     from amos_fl.comparison.write import MARK_FILE
+    from amos_fl.locks import at_work
     from amos_fl.report.page import write_run_report
     from amos_fl.runs.record import read_runs
 
@@ -21,6 +22,8 @@ def report(
             raise AmosError(f"{path}: holds a comparison; write it anew with: amos-fl compare RUN... --out {path}")
     records = read_runs(runs)
     for record in records:
-        typer.echo(f"{record.name}: {write_run_report(record)}")
+        with at_work(record.folder.path, to="report"):
+            page = write_run_report(record)
+        typer.echo(f"{record.name}: {page}")
     if len(records) > 1:
         typer.echo(f"each run has its own report; one page for all: amos-fl compare {' '.join(map(str, runs))}")

@@ -25,9 +25,35 @@ def resume_run(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path
     """Continue a run to its end and show its results; a finished one only shows them."""
     from amos_fl.runs.folder import open_run
 
+    layers, elsewhere = apart_from_cohort(layers)
     refuse_settings(layers, "--resume", "continues a run with its own settings")
     folder = open_run(path)
-    carry_out(path, with_layers(folder.config(), layers), folder.cohort(), store)
+    carry_out(path, with_layers(folder.config(), layers), cohort_now(folder, elsewhere), store)
+
+
+def apart_from_cohort(
+    layers: list[tuple[str, dict[str, Any]]],
+) -> tuple[list[tuple[str, dict[str, Any]]], Cohort | None]:
+    """Settings without the cohort that `--cohort` names, and that cohort: at a resume it says where scans are now."""
+    from amos_fl.cohort.table import read_cohort
+
+    named = [layer["cohort"] for source, layer in layers if source == "command line" and "cohort" in layer]
+    others = [
+        (source, {key: value for key, value in layer.items() if (source, key) != ("command line", "cohort")})
+        for source, layer in layers
+    ]
+    return others, read_cohort(named[-1]) if named else None
+
+
+def cohort_now(folder: "RunFolder", elsewhere: Cohort | None = None) -> Cohort:
+    """A run's cohort, its scans where they are now; those of the phantom are made anew where they are gone."""
+    from amos_fl.cli.settings import phantom
+    from amos_fl.runs.moved import cohort_of
+
+    of_phantom = folder.config().cohort is None
+    if elsewhere is None and of_phantom and not all(case.image.exists() for case in folder.cohort().cases):
+        elsewhere = phantom()
+    return cohort_of(folder, elsewhere)
 
 
 def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path) -> None:
@@ -90,6 +116,15 @@ def carry_out_group(group: "Group", store: Path, layers: list[tuple[str, dict[st
     Raises:
         AmosError: a run failed, with the exit code of the first one.
     """
+    from amos_fl.locks import at_work
+
+    with at_work(group.path):
+        failed = _carry_out_members(group, store, layers)
+    show_finished(group, failed)
+
+
+def _carry_out_members(group: "Group", store: Path, layers: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, int]]:
+    """The names and exit codes of the runs that failed."""
     from amos_fl.runs.folder import open_run
 
     left = {folder.path for folder in group.unfinished}
@@ -101,14 +136,14 @@ def carry_out_group(group: "Group", store: Path, layers: list[tuple[str, dict[st
             typer.echo(f"{title}finished before; skipped")
             continue
         try:
-            _run_one(folder, with_layers(folder.config(), layers), folder.cohort(), store, title)
+            _run_one(folder, with_layers(folder.config(), layers), cohort_now(folder), store, title)
         except typer.Exit:
             say_the_rest(group)
             raise
         except AmosError as error:
             typer.echo(f"{title}{error}")
             failed.append((path.name, error.exit_code))
-    show_finished(group, failed)
+    return failed
 
 
 def say_the_rest(group: "Group") -> None:

@@ -33,6 +33,7 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their steps; run nothing.")] = False,
 ) -> None:
     """One run for every combination of settings; finished ones are skipped when it is run again."""
+    from amos_fl.locks import at_work
     from amos_fl.runs.group import create_group, is_group, read_group
     from amos_fl.runs.sweep import read_sweep
 
@@ -55,7 +56,9 @@ def sweep(
     if parallel == 1:
         carry_out_group(group, store, layers)
     else:
-        _in_parallel(group, store, layers, parallel, gpus_per_run, ray_address)
+        with at_work(group.path):
+            failed = _in_parallel(group, store, layers, parallel, gpus_per_run, ray_address)
+        show_finished(group, failed)
     typer.echo(f"compare them with: amos-fl compare {group.path}")
 
 
@@ -112,8 +115,8 @@ def _same(group: "Group", members: list["Member"]) -> "Group":
 
 def _in_parallel(
     group: "Group", store: Path, layers: Layers, at_once: int, gpus_per_run: float, address: str | None
-) -> None:
-    """What is left of a group, several runs at a time."""
+) -> list[tuple[str, int]]:
+    """What is left of a group, several runs at a time; the names and exit codes of those that failed."""
     from amos_fl.api.running import write_report
     from amos_fl.cli.console import Console
     from amos_fl.runs.folder import RunFolder
@@ -157,4 +160,4 @@ def _in_parallel(
         except KeyboardInterrupt:
             say_the_rest(group)
             raise typer.Exit(130) from None
-    show_finished(group, [(outcome.folder.path.name, outcome.exit_code) for outcome in failed])
+    return [(outcome.folder.path.name, outcome.exit_code) for outcome in failed]

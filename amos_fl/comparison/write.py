@@ -25,6 +25,7 @@ from amos_fl.comparison.tables import all_tables, markdown_page
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import DictWriter
 from amos_fl.files import whole_file, write_json, write_text
+from amos_fl.locks import is_empty
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.record import Cost
 
@@ -38,7 +39,7 @@ def check_out(out: Path) -> None:
     Raises:
         AmosError: it does, or it is a file.
     """
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MARK_FILE).is_file()):
+    if out.is_file() or (out.is_dir() and not is_empty(out) and not (out / MARK_FILE).is_file()):
         raise AmosError(f"{out}: holds something other than a comparison; choose another --out")
 
 

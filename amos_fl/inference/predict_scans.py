@@ -26,6 +26,7 @@ from amos_fl.inference.preview import preview, write_preview
 from amos_fl.inference.probability_map import ProbabilityMap
 from amos_fl.inference.scans import Scan, read_scan
 from amos_fl.inference.windows import window_starts
+from amos_fl.locks import at_work
 from amos_fl.runs.model import InferenceSettings, Model
 from amos_fl.volumes.prepare import prepare_case
 
@@ -100,10 +101,10 @@ def predict_scans(
         raise AmosError(f"{out}: is a file; give a folder with -o")
     network = model.network(wanted.device)
     torch.set_num_threads(wanted.inference.threads)
-    record = _Record.read(out, model, wanted.inference)
     out.mkdir(parents=True, exist_ok=True)
     remove_abandoned(out.glob(".*.tmp.*"))
-    with scratch_folder(out) as scratch:
+    with at_work(out), scratch_folder(out) as scratch:
+        record = _Record.read(out, model, wanted.inference)
         for scan in scans:
             started = time.monotonic()
             files = _Files.of(out, scan.name, wanted)

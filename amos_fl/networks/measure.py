@@ -3,12 +3,9 @@
 A process of its own, because the most memory that a process has held says nothing of what it held before.
 """
 
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +20,7 @@ from amos_fl.networks.registry import build_network
 from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.training.supervision import supervision_of
 from amos_fl.volumes.plan import Triple
+from amos_fl.workers import WorkerKilled, apart
 
 STEPS = 2
 """Each figure is the least of so many; the first brings memory and code into place."""
@@ -51,15 +49,13 @@ def measure(
     Raises:
         AmosError: no such model, or it does not fit into the memory.
     """
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        try:
-            return pool.submit(_measured, model, device, patch, batch_size, threads, organ_count).result()
-        except BrokenProcessPool:
-            raise AmosError(
-                f"{model}: its process was ended while it was measured, for lack of memory perhaps; "
-                "give a smaller --patch or --batch-size"
-            ) from None
+    try:
+        return apart(_measured, model, device, patch, batch_size, threads, organ_count)
+    except WorkerKilled:
+        raise AmosError(
+            f"{model}: its process was ended while it was measured, for lack of memory perhaps; "
+            "give a smaller --patch or --batch-size"
+        ) from None
 
 
 def _measured(model: str, device: str, patch: Triple, batch_size: int, threads: int, organ_count: int) -> Measured:

@@ -8,11 +8,9 @@ import datetime
 import importlib.resources
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +24,7 @@ from amos_fl.files import whole_file, write_json, write_text
 from amos_fl.phantom.scan import Size, make_scan, scan_grid
 from amos_fl.phantom.scanners import ACHIEVA, SCANNERS
 from amos_fl.randomness import generator
+from amos_fl.workers import each
 
 OnCase = Callable[[int, int, str], None]
 FOLDERS = {"train": "Tr", "val": "Va", "test": "Ts"}
@@ -158,21 +157,13 @@ def write_release(
     for split in FOLDERS.values():
         for kind in ("images", "labels"):
             (out / f"{kind}{split}").mkdir(parents=True, exist_ok=True)
-    for done, name in enumerate(_written(partial(_write_case, out, seed, size), chosen, workers), start=1):
+    write = partial(_write_case, out, seed, size)
+    for done, name in enumerate(each(write, chosen, workers=min(workers, os.cpu_count() or 1)), start=1):
         if on_case is not None:
             on_case(done, len(chosen), name)
     _write_table(out / TABLE_NAME, [(case, person_of(seed, case)) for case in chosen])
     # Last, so that a release that was interrupted has none and is refused as no release.
     write_json(out / "dataset.json", _dataset(chosen))
-
-
-def _written(write: Callable[[ListedCase], str], chosen: list[ListedCase], workers: int) -> Iterable[str]:
-    if workers <= 1:
-        yield from map(write, chosen)
-        return
-    # Spawned, because forking a process with running threads can hang.
-    with ProcessPoolExecutor(min(workers, len(chosen), os.cpu_count() or 1), get_context("spawn")) as pool:
-        yield from pool.map(write, chosen)
 
 
 def _write_case(out: Path, seed: int, size: Size, case: ListedCase) -> str:

@@ -14,6 +14,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json, write_text
 from amos_fl.planning.fingerprint import HU_RANGE, Fingerprint, fingerprint_of_grid, merged
 from amos_fl.planning.histogram import Histogram
+from amos_fl.stopping import at_once
 from amos_fl.volumes.nifti import orientation_of, read_geometry, read_image, reconcile
 from amos_fl.volumes.prepare import content_hash
 from amos_fl.volumes.reference import label_of
@@ -126,10 +127,11 @@ def fingerprint_of_cases(
     """
     work = partial(fingerprint_of_case, organs=tuple(organs), store=store)
     found: list[Fingerprint] = []
-    for case, fingerprint in zip(cases, each(work, cases, workers=workers), strict=True):
-        found.append(fingerprint)
-        if on_case is not None:
-            on_case(len(found), len(cases), case.case)
+    with at_once():
+        for case, fingerprint in zip(cases, each(work, cases, workers=workers), strict=True):
+            found.append(fingerprint)
+            if on_case is not None:
+                on_case(len(found), len(cases), case.case)
     return merged(found)
 
 

@@ -27,7 +27,8 @@ import yaml
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Cohort, read_cohort, read_organs, write_cohort
 from amos_fl.errors import AmosError
-from amos_fl.files import sha256_of_json, whole_folder, write_json, write_text
+from amos_fl.files import remove_abandoned, sha256_of_json, whole_folder, write_json, write_text
+from amos_fl.locks import HOLDERS, LOCK, at_work
 from amos_fl.runs.config import RunConfig, read_yaml, resolve
 from amos_fl.runs.evaluation import read_evaluation_file, set_aside
 from amos_fl.runs.events import StopFile
@@ -172,9 +173,8 @@ class RunFolder:
                 shutil.rmtree(self.checkpoint_folder(round_number), ignore_errors=True)
 
     def remove_unfinished(self) -> None:
-        """Remove what a killed process had begun to write here."""
-        for leftover in [*self.path.glob("*/.*.tmp.*"), *self.path.glob(".*.tmp.*")]:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        """Remove what a killed process had begun to write here; for who holds the run's lock."""
+        remove_abandoned(list(self.path.rglob(".*.tmp.*")), locked=True)
 
     def write_evaluation(self, round_number: int, split: str, result: dict[str, Any]) -> None:
         write_json(self.evaluation_file(round_number, split), result)
@@ -234,10 +234,7 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str 
     Raises:
         AmosError: the folder holds a run already, or other files.
     """
-    if (path / "config.yaml").exists():
-        raise AmosError(f"{path}: holds a run already; continue it with --resume {path}, or choose another --out")
-    if path.is_dir() and any(path.iterdir()):
-        raise AmosError(f"{path}: is not empty; choose another --out")
+    _refuse_taken(path)
     start = start_sha256
     if start is None and config.start_from is not None:
         from amos_fl.runs.start import check_start  # needs torch, which nothing else here does
@@ -247,8 +244,25 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str 
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AmosError(f"{path}: cannot make this folder ({error.strerror}); choose another --out") from None
+    with at_work(path):
+        _refuse_taken(path)  # two may have begun together
+        _write_run(path, config, cohort, start)
+    return RunFolder(path)
+
+
+def _refuse_taken(path: Path) -> None:
+    if (path / "config.yaml").exists():
+        raise AmosError(f"{path}: holds a run already; continue it with --resume {path}, or choose another --out")
+    if path.is_dir():
+        remove_abandoned(path.glob(".*.tmp.*"))
+        found = {entry.name for entry in path.iterdir() if not entry.name.startswith((LOCK, HOLDERS))}
+        # Killed while it was made, a run has no more than what comes before its settings.
+        if found and not ("versions.json" in found and found <= {"versions.json", "cohort.csv", "organs.csv"}):
+            raise AmosError(f"{path}: is not empty; choose another --out")
+
+
+def _write_run(path: Path, config: RunConfig, cohort: Cohort, start: str | None) -> None:
     folder = RunFolder(path)
-    write_cohort(cohort, path / "cohort.csv")
     run_id = sha256_of_json([config.science(), cohort.content_hash(), start])[:16]
     about = {
         "run_id": run_id,
@@ -258,9 +272,9 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str 
         "versions": versions(),
     }
     write_json(path / "versions.json", about)
+    write_cohort(cohort, path / "cohort.csv")
     # Last, because its presence says that the folder is a run.
     folder.write_config(config)
-    return folder
 
 
 def open_run(path: Path) -> RunFolder:

@@ -13,6 +13,7 @@ import yaml
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import write_text
+from amos_fl.locks import at_work, is_empty
 from amos_fl.runs.config import RunConfig, read_yaml
 from amos_fl.runs.folder import RunFolder, create_run
 
@@ -57,15 +58,18 @@ def create_group(path: Path, kind: str, members: Sequence[Member]) -> Group:
         raise AmosError(
             f"{path}: holds a group of runs already; continue it with --resume {path}, or choose another --out"
         )
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and not is_empty(path):
         raise AmosError(f"{path}: is not empty; choose another --out")
     names = tuple(member.name for member in members)
     if len(set(names)) < len(names):
         raise AmosError(f"{path}: two runs of this group would have one name ({', '.join(names)})")
-    for member in members:
-        create_run(path / member.name, member.config, member.cohort)
-    # Last, because its presence says that the folder is a whole group.
-    write_text(path / "group.yaml", yaml.safe_dump({"kind": kind, "runs": list(names)}, sort_keys=False))
+    with at_work(path):
+        if not is_empty(path):
+            raise AmosError(f"{path}: another process has begun a group of runs there; choose another --out")
+        for member in members:
+            create_run(path / member.name, member.config, member.cohort)
+        # Last, because its presence says that the folder is a whole group.
+        write_text(path / "group.yaml", yaml.safe_dump({"kind": kind, "runs": list(names)}, sort_keys=False))
     return Group(path, kind, names)
 
 

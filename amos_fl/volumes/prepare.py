@@ -6,14 +6,12 @@ changed file or setting makes a new entry and an unchanged one is found at once,
 
 import errno
 import json
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +22,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import remove_abandoned, sha256_of_json, write_json
 from amos_fl.randomness import generator
 from amos_fl.scan_files import parts_of, sha256_of_scan
+from amos_fl.stopping import at_once
 from amos_fl.volumes.body import body_box, crop
 from amos_fl.volumes.nifti import orientation_of, read_image, reconcile, to_canonical
 from amos_fl.volumes.normalise import normalisation_of
@@ -31,6 +30,7 @@ from amos_fl.volumes.plan import Plan
 from amos_fl.volumes.reference import label_of
 from amos_fl.volumes.resample import resample_image, resample_label
 from amos_fl.volumes.store import FORMAT, Geometry, PreparedCase, open_prepared, write_prepared
+from amos_fl.workers import each
 
 FOREGROUND_VOXELS = 2000
 """How many positions per organ the store lists at most."""
@@ -108,12 +108,6 @@ def prepare_case(case: Case, plan: Plan, store: Path, organs: Collection[int]) -
     return open_prepared(folder)
 
 
-@lru_cache(maxsize=64)
-def _tidy(store: Path) -> None:
-    """Once per process and store: remove what killed processes had begun to write there."""
-    remove_abandoned(store.glob("*/.*.tmp.*"))
-
-
 def _prepare(case: Case, plan: Plan, folder: Path, organs: Collection[int]) -> None:
     original = read_image(case.image)
     orientation = orientation_of(original.affine)
@@ -187,29 +181,40 @@ def prepare_cases(
     Raises:
         AmosError: as `prepare_case`, for the first case that fails; a worker that died.
     """
-    if workers <= 1 or len(cases) <= 1:
-        prepared = []
-        for number, case in enumerate(cases, start=1):
-            prepared.append(prepare_case(case, plan, store, organs))
-            if on_case:
-                on_case(number, len(cases), case.case)
-        return prepared
-    results: dict[int, PreparedCase] = {}
-    # spawn: a forked child would inherit the locks of whatever threads this process runs
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=context) as pool:
-        futures = {pool.submit(prepare_case, case, plan, store, organs): i for i, case in enumerate(cases)}
-        try:
-            for future in as_completed(futures):
-                index = futures[future]
-                results[index] = future.result()
+    work = partial(prepare_case, plan=plan, store=store, organs=organs)
+    prepared: dict[int, PreparedCase] = {}
+    _tidy(Path(store))
+    try:
+        with at_once():
+            # A process takes seconds to start, and most calls find everything prepared.
+            there = [number for number, case in enumerate(cases) if _is_prepared(case, plan, Path(store), organs)]
+            others = [number for number in range(len(cases)) if number not in set(there)]
+            found = chain(map(work, [cases[i] for i in there]), each(work, [cases[i] for i in others], workers=workers))
+            for number, result in zip([*there, *others], found, strict=True):
+                prepared[number] = result
                 if on_case:
-                    on_case(len(results), len(cases), cases[index].case)
-        except BrokenProcessPool:
-            raise AmosError(
-                "preparing a case ended its process, perhaps for want of memory; use fewer workers"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [results[i] for i in range(len(cases))]
+                    on_case(len(prepared), len(cases), cases[number].case)
+    except BaseException:
+        remove_leftovers(store)  # of workers that did not end in time to do so
+        raise
+    return [prepared[number] for number in range(len(cases))]
+
+
+def _is_prepared(case: Case, plan: Plan, store: Path, organs: Collection[int]) -> bool:
+    try:
+        key = prepared_key(case, plan, store, organs)
+    except (AmosError, OSError):
+        return False  # said when it is prepared
+    return (store / key[:2] / key).is_dir()
+
+
+@lru_cache(maxsize=64)
+def _tidy(store: Path) -> None:
+    """Once per process and store."""
+    remove_leftovers(store)
+
+
+def remove_leftovers(store: Path) -> None:
+    """Remove what processes that are no more had begun to write into a store."""
+    for folders in ("*", "hashes/*", "fingerprints/*"):
+        remove_abandoned(Path(store).glob(f"{folders}/.*.tmp.*"))

@@ -20,6 +20,7 @@ from amos_fl.inference.evaluate import CaseScore, evaluate_cases
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import scores_to_json
 from amos_fl.networks.registry import build_network
+from amos_fl.owner import identity
 from amos_fl.planning.measure import fingerprint_of_cases
 from amos_fl.report.pictures import keep_picture
 from amos_fl.runs.events import Listener, SiteWork, silent
@@ -277,7 +278,8 @@ def make_client_app(
 
 def _leave_address(settings: SiteSettings) -> None:
     """Where this site's work runs, so that an engine on the same host can end it when it hangs."""
-    write_json(settings.state / "process.json", {"pid": os.getpid(), "host": socket.gethostname()})
+    where = {"pid": os.getpid(), "host": socket.gethostname(), "owner": identity()}
+    write_json(settings.state / "process.json", where)
 
 
 def _case_for_sharing(settings: SiteSettings, result: CaseScore) -> dict[str, object]:

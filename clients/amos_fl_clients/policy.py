@@ -11,6 +11,7 @@ from pathlib import Path
 from amos_fl.cohort.organ_names import difference_in_words
 from amos_fl.cohort.table import SPLITS, Cohort
 from amos_fl.errors import AmosError
+from amos_fl.files import unfinished_name
 from amos_fl_clients.settings import SiteSettings
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
@@ -120,7 +121,7 @@ def pseudonym_key(state: Path) -> bytes:
     """
     path = state / "pseudonym.key"
     state.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp.{path.name}")
+    beside = unfinished_name(path)
     if not path.exists():
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_hex(32) + "\n")

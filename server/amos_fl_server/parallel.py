@@ -1,22 +1,21 @@
 """Several runs at the same time, each in a process of its own, placed by Ray where there is room for it."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-import ray
-from ray.exceptions import RayError
-
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.runs.events import silent
 from amos_fl.runs.folder import RunFolder
+from amos_fl_server.engines.ray_cluster import running_ray  # before Ray, which reads what it sets
 from amos_fl_server.simulate import simulate
+
+# isort: split
+import ray
+from ray.exceptions import RayError
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,11 @@ def run_in_parallel(
         arguments |= {"address": "local", "num_cpus": threads * at_once, "include_dashboard": False}
     else:
         arguments["address"] = address
-    try:
-        ray.init(**arguments)
-    except Exception as error:
-        raise AmosError(f"ray did not start: {error}; try again without --parallel") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(running_ray(**arguments))
+        except Exception as error:
+            raise AmosError(f"ray did not start: {error}; try again without --parallel") from error
         task = ray.remote(num_cpus=threads, num_gpus=gpus_per_run, max_retries=0)(_carry_out)
         queue, running, interrupted = list(folders), {}, False
         while queue or running:
@@ -93,8 +92,6 @@ def run_in_parallel(
                     folder.stop_file.request()
         if interrupted:
             raise KeyboardInterrupt
-    finally:
-        ray.shutdown()
 
 
 def _outcome(folder: RunFolder, reference: Any) -> Outcome:

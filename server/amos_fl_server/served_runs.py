@@ -2,24 +2,23 @@
 
 A run's name is that of its folder. Beside what every run folder holds there are `submissions.json` (the numbers under
 which Flower was given the run, and how many rounds were finished then), `begun.json` (the one whose ServerApp began),
-`outcome.json` (how it ended, where it came to an end), `lock`, which a ServerApp holds as long as its process lives,
+`outcome.json` (how it ended, where it came to an end), `.lock`, which a ServerApp holds as long as its process lives,
 and `declined` (submissions whose ServerApp found it held: two who look after a run may have brought it up at once).
 """
 
-import fcntl
 import json
 import os
 import re
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json, write_json
+from amos_fl.locks import AtWork, at_work, is_held
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, create_run, open_run
 
@@ -117,36 +116,21 @@ def carried_out(folder: RunFolder, flower_run: int | None = None) -> Iterator[No
     Raises:
         AmosError: another ServerApp holds it; the submission counts no longer.
     """
-    with _lock_file(folder) as lock:
-        deadline = time.monotonic() + LOOK_S
-        while not (held := _locked(lock, fcntl.LOCK_EX)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if not held:
+    with ExitStack() as held:
+        try:
+            held.enter_context(at_work(folder.path, wait_s=LOOK_S))
+        except AtWork as other:
             if flower_run is not None:
                 with (folder.path / DECLINED).open("a", encoding="ascii") as declined:
                     declined.write(f"{flower_run}\n")
-            raise AmosError(f"run {folder.path.name}: another process of this SuperLink carries it out already")
+            name = folder.path.name
+            raise AmosError(f"run {name}: another process of this SuperLink carries it out already ({other})") from None
         yield
 
 
 def is_carried_out(folder: RunFolder) -> bool:
     """Whether the process of a ServerApp works on this run."""
-    if not (folder.path / "lock").exists():
-        return False
-    with _lock_file(folder) as lock:
-        return not _locked(lock, fcntl.LOCK_SH)
-
-
-def _lock_file(folder: RunFolder) -> IO[str]:
-    return (folder.path / "lock").open("a")
-
-
-def _locked(lock: IO[str], kind: int) -> bool:
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return is_held(folder.path)
 
 
 def _json(path: Path, default: Any) -> Any:
@@ -292,5 +276,5 @@ class ServedRuns:
         return folder.path / name
 
 
-_OWN = {"lock", "stop", DECLINED, "begun.json", "submissions.json", "outcome.json"}
+_OWN = {"stop", DECLINED, "begun.json", "submissions.json", "outcome.json"}
 """What says how a run is carried out here, and nothing to its submitter."""

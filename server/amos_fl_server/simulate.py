@@ -1,26 +1,33 @@
 """A simulation from settings to a finished run folder: sites laid out, engine run, results written."""
 
+import json
 import os
 import signal
-import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from amos_fl import stopping
 from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.errors import AmosError
+from amos_fl.locks import at_work
+from amos_fl.owner import is_alive
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.folder import RunFolder, versions
+from amos_fl.runs.moved import note_places
 from amos_fl.runs.results import write_results
 from amos_fl.runs.tensorboard import with_tensorboard
+from amos_fl.volumes.prepare import remove_leftovers
 from amos_fl_clients.settings import SiteSettings, write_settings
 from amos_fl_server.engines import make_engine
 from amos_fl_server.rounds import Federation
 from amos_fl_server.strategies import make_strategy
 
-INTERRUPTED = 130
+ORPHANS_S = 10.0
+"""So long the processes of sites have to end with the run that they work for."""
 POOLED = "pooled"
 """The one trainer of a centralized run."""
 
@@ -62,33 +69,52 @@ def lay_out_sites(folder: RunFolder, cohort: Cohort, config: RunConfig, store: P
 
 
 @contextmanager
-def _stopping_on_ctrl_c(folder: RunFolder, listener: Listener) -> Iterator[None]:
-    """The first Ctrl-C asks the run to stop after the current step; the second ends it at once."""
+def _stopping_on_request(folder: RunFolder, listener: Listener) -> Iterator[None]:
+    """The first Ctrl-C, SIGTERM or SIGHUP asks the run to stop after the current step; the second ends it at once."""
     folder.stop_file.clear()
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def on_signal(signum: int, frame: object) -> None:
-        if folder.stop_file.requested:
-            os._exit(INTERRUPTED)
+    def on_request(count: int) -> None:
+        if count > 1:
+            os._exit(stopping.exit_code())
         folder.stop_file.request()
-        listener(Said("stopping after this step; press Ctrl-C again to stop at once"))
+        with suppress(OSError):  # a terminal that is gone
+            listener(Said("stopping after this step; press Ctrl-C again to stop at once"))
+        if stopping.may_stop_here():
+            folder.stop_file.check()
 
-    before = signal.signal(signal.SIGINT, on_signal)
     try:
-        yield
+        with stopping.taking_requests(on_request):
+            yield
     finally:
-        signal.signal(signal.SIGINT, before)
         folder.stop_file.clear()
+
+
+def _end_orphans(folder: RunFolder, sites: tuple[str, ...]) -> None:
+    """See to it that no process of a site outlives the run that it worked for, which this process has taken over."""
+    for site in sites:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            where = json.loads((folder.site(site) / "state" / "process.json").read_text(encoding="utf-8"))
+            pid, owner = int(where["pid"]), str(where["owner"])
+            deadline = time.monotonic() + ORPHANS_S
+            while pid != os.getpid() and is_alive(pid, owner):
+                if time.monotonic() > deadline:
+                    os.kill(pid, signal.SIGKILL)
+                time.sleep(0.05)
 
 
 def simulate(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, listener: Listener) -> None:
     """Run, or continue, a federation in `folder`, and write its results.
 
     Raises:
-        AmosError: bad input. RunStopped: too few sites. Interrupted: Ctrl-C.
+        AmosError: bad input. AtWork: another process works on this run. RunStopped: too few sites. Interrupted: Ctrl-C,
+            SIGTERM or SIGHUP.
     """
+    with at_work(folder.path):
+        note_places(folder, cohort)
+        _simulate(folder, config, cohort, store, listener)
+
+
+def _simulate(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, listener: Listener) -> None:
     recorded, now = folder.recorded_versions(), versions()
     if changed := sorted(name for name in now if recorded.get(name) != now[name]):
         names = ", ".join(f"{name} {recorded.get(name)} -> {now[name]}" for name in changed)
@@ -96,10 +122,16 @@ def simulate(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, 
     strategy = make_strategy(config.strategy, config.strategy_options)
     if not cohort.seen_sites:
         raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
+    _end_orphans(folder, cohort.sites)
     folder.remove_unfinished()
     sites = lay_out_sites(folder, cohort, config, store)
     engine = make_engine(config)
-    with with_tensorboard(folder.path / "tensorboard", listener) as listen, _stopping_on_ctrl_c(folder, listen):
-        federation = Federation(config, folder, strategy, engine, listen, cohort.organs, sites, cohort.seen_sites)
-        engine.run(federation.server_app(), folder, sites, listen)
+    try:
+        with with_tensorboard(folder.path / "tensorboard", listener) as listen, _stopping_on_request(folder, listen):
+            federation = Federation(config, folder, strategy, engine, listen, cohort.organs, sites, cohort.seen_sites)
+            engine.run(federation.server_app(), folder, sites, listen)
+    finally:  # sites in processes of their own, which were ended, may have left something
+        _end_orphans(folder, sites)
+        folder.remove_unfinished()
+        remove_leftovers(store)
     write_results(folder, federation.config, cohort, federation.chosen_weights)

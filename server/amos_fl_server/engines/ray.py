@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ from flwr.simulation import run_simulation
 from amos_fl_clients.app import make_client_app
 from amos_fl_clients.settings import SiteSettings
 from amos_fl_server.engines.base import SimulatedSites
+from amos_fl_server.engines.ray_cluster import running_ray
 
 
 def _progress_file(settings: SiteSettings) -> ProgressFile:
@@ -74,8 +76,9 @@ class RayEngine:
 
         logging.getLogger("flwr").setLevel(logging.CRITICAL)
         try:
-            config: Any = {"client_resources": self._resources(), "init_args": self._init_args()}
-            run_simulation(wrapped, _client_app(folder, sites), num_supernodes=len(sites), backend_config=config)
+            config: Any = {"client_resources": self._resources()}
+            with running_ray(runtime_env={"env_vars": {"PYTHONPATH": _search_path()}}, **self._init_args()):
+                run_simulation(wrapped, _client_app(folder, sites), num_supernodes=len(sites), backend_config=config)
         except Exception as error:
             folder.stop_file.request()  # the ServerApp's thread would wait for nodes for ever
             if not raised:
@@ -90,8 +93,8 @@ class RayEngine:
             "max_restarts": -1,  # an actor that died comes back for the next round
         }
 
-    def _init_args(self) -> dict[str, int | str | bool]:
-        quiet: dict[str, int | str | bool] = {"log_to_driver": False, "logging_level": "ERROR"}
+    def _init_args(self) -> dict[str, Any]:
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self.settings.address:
             return {"address": self.settings.address, **quiet}
         cpus = (self.settings.cpus_per_site or self.threads) * (self.settings.parallel_sites or self._fitting())
@@ -134,6 +137,11 @@ class RayEngine:
             return self._folder is not None and _address_file(self._folder, site).stat().st_mtime < sent_at
         except OSError:
             return True
+
+
+def _search_path() -> str:
+    """Where Ray's processes find what this one finds; Flower says the same where it begins Ray itself."""
+    return os.pathsep.join([*filter(None, sys.path), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _address_file(folder: RunFolder, site: str) -> Path:

@@ -1,0 +1,138 @@
+"""One process at a time in a folder; who comes second is told who works there.
+
+The lock is the system's own (`flock`, by filelock), so a process that is dead holds none. Beside it lies who has it. On
+a shared disk it holds as far as the file system shares locks between machines, which NFS does; where it does not, or
+has no locks at all, what the other left beside is all there is to go by.
+"""
+
+import errno
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from amos_fl.errors import AmosError, AmosWarning
+from amos_fl.files import write_json
+from amos_fl.owner import identity, is_alive
+
+LOCK = ".lock"
+HOLDERS = ".at_work"
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
+_LOOK_AGAIN_S = 0.05
+_WRITING_S = 1.0
+
+
+class AtWork(AmosError):  # noqa: N818 - said of the other process
+    """Another process works in this folder."""
+
+
+@contextmanager
+def at_work(folder: Path, *, to: str = "", wait_s: float = 0.0) -> Iterator[None]:
+    """Keep other processes from the same work in a folder, which is made if need be.
+
+    `to` names the work where a folder knows several that may go on beside one another (`report`). Who holds the lock is
+    waited for `wait_s` seconds.
+
+    Raises:
+        AtWork: another process has it; the sentence says which, where and since when.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(folder / f"{LOCK}{_suffix(to)}"), folder / f"{HOLDERS}{_suffix(to)}"
+    try:
+        lock.acquire(timeout=wait_s, poll_interval=_LOOK_AGAIN_S)
+    except Timeout:
+        raise _told(folder, _patiently(holder)) from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        before = _read(holder)
+        if before is not None and is_alive(before["pid"], before["owner"]):
+            raise _told(folder, before) from None
+    try:
+        before = _read(holder)
+        if before is not None and is_alive(before["pid"], before["owner"]) is None:
+            warnings.warn(
+                f"{folder}: process {before['pid']} on {before['host']} has worked here since {before['since']} and "
+                "left no word of its end; if it still does, stop one of the two",
+                AmosWarning,
+                stacklevel=3,
+            )
+        write_json(holder, _me())
+        yield
+    finally:
+        with suppress(OSError):
+            holder.unlink(missing_ok=True)
+            if made and is_empty(folder):  # nothing came of it
+                shutil.rmtree(folder)
+        lock.release()
+
+
+def is_held(folder: Path, *, to: str = "") -> bool:
+    """Whether a process works in a folder."""
+    path = folder / f"{LOCK}{_suffix(to)}"
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=4 * _LOOK_AGAIN_S, poll_interval=_LOOK_AGAIN_S)  # another may be looking, too
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing but what this module leaves there."""
+    return all(entry.name.startswith((LOCK, HOLDERS)) for entry in folder.iterdir())
+
+
+def _suffix(to: str) -> str:
+    return f".{to}" if to else ""
+
+
+def _me() -> dict[str, Any]:
+    command = " ".join(["amos-fl", *sys.argv[1:3]]) if sys.argv[0].rpartition("/")[2] in ("amos-fl", "main.py") else ""
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
+        "owner": identity(),
+        "command": command,
+    }
+
+
+def _read(holder: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(holder.read_text(encoding="utf-8"))
+        return {**found, "pid": int(found["pid"]), **{key: str(found[key]) for key in ("host", "since", "owner")}}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _patiently(holder: Path) -> dict[str, Any] | None:
+    """Who has just taken the lock may not have left its name yet."""
+    deadline = time.monotonic() + _WRITING_S
+    while (found := _read(holder)) is None and time.monotonic() < deadline:
+        time.sleep(_LOOK_AGAIN_S)
+    return found
+
+
+def _told(folder: Path, by: dict[str, Any] | None) -> AtWork:
+    if by is None:
+        return AtWork(f"{folder}: another process works here; wait for it")
+    command = f" ({by['command']})" if by.get("command") else ""
+    return AtWork(
+        f"{folder}: process {by['pid']} on {by['host']} has worked here since {by['since']}{command}; "
+        "wait for it, or stop it"
+    )

@@ -1,0 +1,118 @@
+"""Being told to stop: Ctrl-C (SIGINT), SIGTERM (a scheduler's, `docker stop`), SIGHUP (a closed terminal): one request.
+
+A command that knows nothing of it gets a KeyboardInterrupt; a run asks its sites to stop between two steps
+(`taking_requests`), and in work that may be left at any moment (`at_once`) stops there. Where SIGHUP or SIGTERM are
+ignored from the beginning, as `nohup` does, they stay ignored.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+REQUESTS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+SAME_REQUEST_S = 1.0
+"""`timeout` and `docker compose` tell a process twice at once, by its own number and by its group's; that is one."""
+_received: list[tuple[int, float]] = []
+_at_once = 0
+
+
+def exit_code() -> int:
+    """128 and the signal's number: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    return 128 + (_received[0][0] if _received else signal.SIGINT)
+
+
+def words() -> str:
+    """What stopped this process, for its last line."""
+    told = _received[0][0] if _received else signal.SIGINT
+    return "interrupted" if told == signal.SIGINT else f"stopped by {signal.Signals(told).name}"
+
+
+def requested() -> bool:
+    """Whether this process was told to stop."""
+    return bool(_received)
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Around work of the main thread that leaves nothing half done wherever it is left: a request ends it there."""
+    global _at_once
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _at_once += 1
+    try:
+        yield
+    finally:
+        _at_once -= 1
+
+
+def may_stop_here() -> bool:
+    return _at_once > 0
+
+
+def interrupt_on_request() -> None:
+    """From now on every request is a KeyboardInterrupt in the main thread."""
+    _received.clear()
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        if _is_new(signum):
+            raise KeyboardInterrupt
+
+    for request in REQUESTS:
+        if _heard(request):
+            signal.signal(request, on_signal)
+
+
+@contextmanager
+def taking_requests(on_request: Callable[[int], None]) -> Iterator[None]:
+    """Have `on_request(how many so far)` called in the main thread instead; elsewhere, do nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    count = 0
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        nonlocal count
+        if _is_new(signum):
+            count += 1
+            on_request(count)
+
+    # A process of Ray's has a SIGTERM of its own, by which Ray ends it.
+    ours = [request for request in REQUESTS if request == signal.SIGINT or _heard(request)]
+    before = {request: signal.signal(request, on_signal) for request in ours}
+    try:
+        yield
+    finally:
+        for request, handler in before.items():
+            signal.signal(request, handler)
+
+
+def _heard(request: int) -> bool:
+    """Whether nobody else has taken this signal."""
+    handler = signal.getsignal(request)
+    return handler in (signal.SIG_DFL, signal.default_int_handler) or getattr(handler, "__module__", "") == __name__
+
+
+def _is_new(signum: int) -> bool:
+    """Note a request; False for the second half of one that was sent twice."""
+    now = time.monotonic()
+    again = signum != signal.SIGINT and any(now - at < SAME_REQUEST_S for _, at in _received)
+    _received.append((signum, now))
+    if signum == getattr(signal, "SIGHUP", None):
+        _leave_terminal()
+    return not again
+
+
+def _leave_terminal() -> None:
+    """The terminal is gone: every further line would be an error of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            if stream.isatty():
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
