@@ -278,6 +278,9 @@ def _fault_of_pixels(ds: Any, size: tuple[int, int], frames: int, pixel_bytes: i
     allocated = int(ds.BitsAllocated)
     if allocated not in (8, 16, 32) or not 1 <= int(ds.get("BitsStored") or allocated) <= allocated:
         return f"has a damaged header (Bits Allocated {allocated}, Bits Stored {ds.get('BitsStored')})"
+    stored, high = (int(ds.get(keyword) or 0) for keyword in ("BitsStored", "HighBit"))
+    if stored and high and high != stored - 1:  # pydicom reads the lowest bits, whatever the header says
+        return f"stores its numbers in bits that are not the lowest (High Bit {high}, Bits Stored {stored})"
     needed = size[0] * size[1] * frames * int(ds.get("SamplesPerPixel") or 1) * allocated // 8
     if pixel_bytes >= 0 and not 0 < needed <= pixel_bytes <= needed + _MOST_SPARE_BYTES:
         shape = "x".join(map(str, (*((frames,) if frames > 1 else ()), *size)))
