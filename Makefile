@@ -52,6 +52,11 @@ lint: $(DEV_READY) ## ruff and pyright
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+.PHONY: docs
+docs: $(DEV_READY) ## The documentation site, in build/docs; whatever is broken or undocumented fails it
+	$(BIN)/python -m sphinx -q -b html -W --keep-going -d build/docs-cache docs build/docs
+	@echo "The documentation is in build/docs/index.html"
+
 .PHONY: format
 format: $(DEV_READY) ## Let ruff format the code and sort its imports
 	$(BIN)/ruff check --fix .
@@ -83,7 +88,7 @@ lock: $(PYTHON_READY) ## Pin the newest versions that pyproject.toml's ranges al
 
 .PHONY: clean
 clean: ## Remove the environment, builds and caches (not your runs)
-	rm -rf build dist amos_fl.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis
 	find amos_fl clients server tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 	if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
 
@@ -97,6 +102,6 @@ $(RUN_READY): $(PYTHON_READY) pyproject.toml requirements.lock
 	@touch $@
 
 $(DEV_READY): $(RUN_READY)
-	@echo "Installing ruff, pyright and the builder into $(VENV): once ..."
+	@echo "Installing ruff, pyright, Sphinx and the builder into $(VENV): once ..."
 	@$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@

@@ -18,7 +18,7 @@ def device_named(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
-        raise AmosError(f"device {name!r} is none; there are cpu, cuda, cuda:1 and so on, mps, and auto")
+        raise AmosError(f"unknown device {name!r}; choose cpu, cuda, cuda:1, mps or auto")
     if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
         raise AmosError(f"device {name}: this machine has no such GPU; use --device cpu")
     if kind == "mps" and not torch.backends.mps.is_available():

@@ -1,6 +1,9 @@
 """Small cohorts made on the spot: boxes and balls in noise, as NIfTI files."""
 
 import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,6 +103,17 @@ def real_data() -> Path:
     if not (REAL / "cohort.csv").is_file():
         pytest.skip("the real scans are not on this machine")
     return REAL
+
+
+@pytest.fixture(scope="session")
+def wheel_contents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout, built and unpacked; not to be changed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, cwd=Path(__file__).parents[1], check=True, capture_output=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder / "contents")
+    return folder / "contents"
 
 
 @pytest.fixture(scope="session")

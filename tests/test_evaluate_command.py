@@ -129,7 +129,7 @@ def test_a_cohort_without_a_common_organ_is_refused(
         (["--sites", "B"], "no site of B has a labelled test case"),
         (["--tolerance-mm", "0"], "--tolerance-mm 0: must be more than 0 mm"),
         (["--cohort", "nowhere"], "no such cohort file"),
-        (["--device", "tpu"], "device 'tpu' is none"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
     ],
 )
 def test_wrong_input_is_one_plain_sentence_and_exit_code_2(

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,8 @@ import yaml
 from fake_amos import write_release
 from made_runs import amos, constant, made_run
 
+from amos_fl.api.settings import resolve_run
 from amos_fl.cli.main import run
-from amos_fl.cli.settings import resolve_run
 from amos_fl.cohort.label_map import matches
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
@@ -353,13 +351,7 @@ def test_the_page_of_results_has_a_row_for_every_run_with_its_commit_and_budget(
 # The wheel
 
 
-def test_the_wheel_carries_the_presets(tmp_path: Path) -> None:
-    for name in ("amos_fl", "clients", "server", "experiments"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", "lib"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    carried = tmp_path / "lib" / "amos_fl" / "experiments" / "presets"
+def test_the_wheel_carries_the_presets(wheel_contents: Path) -> None:
+    carried = wheel_contents / "amos_fl" / "experiments" / "presets"
     ours = {file.relative_to(presets_folder()): file.read_text() for file in presets_folder().rglob("*.yaml")}
     assert {file.relative_to(carried): file.read_text() for file in carried.rglob("*.yaml")} == ours

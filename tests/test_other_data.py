@@ -61,7 +61,7 @@ def test_a_table_gives_sites_patients_splits_and_modalities(tmp_path: Path, caps
     capsys.readouterr()
     for text, words in (
         ("case,site\ncase_0,a\n", "the table lacks case case_1 (5 cases)"),
-        ("case,hospital\ncase_0,a\n", "no column 'hospital' is known"),
+        ("case,hospital\ncase_0,a\n", "unknown column 'hospital'"),
         ("case,split\ncase_0,late\n", "line 2: split is 'late'"),
         ("case,site\n" + "".join(f"case_{i},a b\n" for i in range(6)), "a site is called 'a b'"),
         ("case,site\n" + "".join(f"case_{i},a\n" for i in range(7)), "names case case_6, which is not in"),

@@ -8,7 +8,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
 
 import pytest
@@ -124,6 +124,23 @@ def test_this_environment_has_the_locked_versions_of_what_decides_the_weights():
         assert Version(version(name)).public == pins[name].public, name
 
 
+def test_an_editable_install_is_a_path_file_that_editors_read():
+    direct = distribution(OWN_NAME).read_text("direct_url.json")
+    if direct is None or not json.loads(direct).get("dir_info", {}).get("editable"):
+        pytest.skip("amos-fl is not installed from a checkout here")
+    listed = [path for path in distribution(OWN_NAME).files or () if path.suffix == ".pth"]
+    assert len(listed) == 1
+    folders = [Path(line) for line in Path(str(listed[0].locate())).read_text(encoding="utf-8").split("\n") if line]
+    roots = {next(iter(folder.glob("amos_fl*/__init__.py"))).parent.name for folder in folders}
+    assert roots == {"amos_fl", "amos_fl_clients", "amos_fl_server"}
+
+
+def test_no_range_keeps_a_newer_release_out():
+    capped = {str(r) for r in declared() if any(s.operator in ("<", "<=", "~=", "==") for s in r.specifier)}
+    # Flower's private parts are replaced in places; surface-distance is what scores are compared with.
+    assert capped == {"flwr[simulation]==1.41.*", "surface-distance==0.1"}
+
+
 def test_importing_the_package_loads_nothing_heavy():
     loaded = modules_after("import amos_fl")
     assert not loaded & {"torch", "numpy", "monai", "scipy", "pydantic", "flwr", "ray"}
@@ -146,21 +163,8 @@ def test_each_public_name_is_there_and_stays_the_same_object(name: str):
 
 
 def test_a_name_that_the_package_does_not_have_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'train_all'"):
+    with pytest.raises(AttributeError, match="train_all"):
         _ = amos_fl.train_all  # pyright: ignore[reportAttributeAccessIssue] - that it is not there is the subject
-
-
-def test_the_lazy_names_are_those_that_the_type_checker_sees():
-    source = (ROOT / "amos_fl" / "__init__.py").read_text(encoding="utf-8")
-    block = source.split("if TYPE_CHECKING:", 1)[1].split("_HOME = ", 1)[0]
-    seen = {
-        name.strip(): home
-        for home, names in re.findall(r"from (\S+) import (.+)", block)
-        for name in names.split(",")
-    }  # fmt: skip
-    lazy = vars(amos_fl)["_HOME"]
-    assert seen == lazy
-    assert set(amos_fl.__all__) == {*lazy, "__version__"}
 
 
 def test_no_tracked_file_holds_the_path_of_somebodys_home():

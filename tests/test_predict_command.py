@@ -180,7 +180,7 @@ def test_a_scan_of_few_values_with_negative_ones_is_no_label_map(finished_run: P
         (["RUN", "SCAN", "--modality", "PET"], "--modality PET: must be CT or MR"),
         (["RUN", "SCAN", "--modality", "CT", "--overlap", "1"], "--overlap 1.0"),
         (["RUN", "SCAN", "--modality", "CT", "--batch-size", "0"], "--batch-size 0"),
-        (["RUN", "SCAN", "--modality", "CT", "--device", "tpu"], "device 'tpu' is none"),
+        (["RUN", "SCAN", "--modality", "CT", "--device", "tpu"], "unknown device 'tpu'"),
         (["RUN", "SCAN", "SCAN", "--modality", "CT"], "would have one name"),
     ],
 )

@@ -78,7 +78,7 @@ def test_a_dry_run_prints_the_work_and_writes_nothing(
         (["--rounds", "0"], "rounds is 0"),
         (["--set", "training.momentum=2"], "training.momentum is 2"),
         (["--device", "cuda:77"], "no such GPU"),
-        (["--device", "tpu"], "device 'tpu' is none"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
         (["--engine", "rai"], "engine.name is 'rai'"),
         (["--hold-out", "Z"], "no site Z in this cohort; it has A, B, D, G"),
         (["--sites", "D"], "no site has a labelled training case"),

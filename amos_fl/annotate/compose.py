@@ -17,7 +17,7 @@ Labels = UInt8[np.ndarray, "x y z"]
 
 
 def lay_over(below: Labels, above: Labels, organs: Sequence[int]) -> Labels:
-    """`below` with these organs as they are in `above`: theirs there is taken away, and what is drawn wins.
+    """Replace these organs in `below` by their voxels in `above`, which win over other organs of `below`.
 
     >>> below, above = np.array([[[1, 1, 2]]], np.uint8), np.array([[[0, 1, 1]]], np.uint8)
     >>> lay_over(below, above, [1]).tolist()

@@ -92,7 +92,7 @@ def changed_organs(before: UInt8[np.ndarray, "x y z"], after: UInt8[np.ndarray, 
 
 
 def renumbered(before: UInt8[np.ndarray, "x y z"], after: UInt8[np.ndarray, "x y z"]) -> dict[int, int]:
-    """Labels of `after` that lie where another label was in `before`: what a viewer leaves that numbers segments anew.
+    """Labels of `after` that lie where another label was in `before`: left by viewers that renumber segments.
 
     >>> before = np.repeat(np.array([[[1, 2, 4]]], np.uint8), 4, axis=0)
     >>> renumbered(before, np.repeat(np.array([[[1, 2, 3]]], np.uint8), 4, axis=0))

@@ -82,7 +82,7 @@ def prelabel_round(
     device: str = "cpu",
     on_window: OnWindow | None = None,
 ) -> Iterator[Done]:
-    """Pre-label all open cases; a case that fails is said, and the others go on. Files that people changed are kept."""
+    """Pre-label all open cases; a failing case is reported and skipped. Files that people changed are kept."""
     state = state_of(project)
     open_states = open_cases(project, state)
     cases = {c.case: c for c in project.unlabelled}
@@ -91,7 +91,10 @@ def prelabel_round(
     yield from refused
     failed: dict[str, str] = {}
     notes: dict[str, tuple[str, ...]] = {}
-    can_draw = {label for member in members for label in member.model.organs}
+    # An organ that a network has not learned is one that it cannot draw.
+    can_draw = {
+        label for member in members for label, name in member.model.organs.items() if name not in member.model.unlearned
+    }
     organs = {o: name for o, name in project.cohort.organs.items() if o in can_draw & set(project.settings.organs)}
     drawings = list(_drawings(project.round(begun.round) / "members", begun, members, inference))
     for name, folder, member, settings in drawings:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from amos_fl.cli.annotate import annotate_app
+from amos_fl.cli.argument_help import keep_argument_help
 from amos_fl.cli.baselines import centralized, finetune, leave_one_out, local
 from amos_fl.cli.compare import compare
 from amos_fl.cli.data import data_app
@@ -25,7 +26,9 @@ from amos_fl.cli.score import score
 from amos_fl.cli.simulate import simulate
 from amos_fl.cli.sweep import sweep
 from amos_fl.errors import AmosError, AmosWarning, Interrupted
+from amos_fl.escape.terminal import visible
 
+keep_argument_help()
 app = typer.Typer(
     name="amos-fl",
     help="Federated organ segmentation in abdominal CT and MR, one client per scanner.",
@@ -114,7 +117,7 @@ def _final_name(error: OSError) -> str:
 
 
 def _say(sentence: str, exit_code: int) -> int:
-    print(f"amos-fl: {sentence}", file=sys.stderr)
+    print(f"amos-fl: {visible(sentence)}", file=sys.stderr)
     return exit_code
 
 
@@ -123,7 +126,7 @@ _python_showwarning = warnings.showwarning
 
 def _showwarning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
     if issubclass(category, AmosWarning):
-        print(f"amos-fl: warning: {message}", file=sys.stderr)
+        print(f"amos-fl: warning: {visible(str(message))}", file=sys.stderr)
     else:
         _python_showwarning(message, category, *where, **more)  # pyright: ignore[reportArgumentType] - handed on as it came
 

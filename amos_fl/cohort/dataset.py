@@ -95,7 +95,7 @@ def read_table(path: Path) -> dict[str, Row]:
     """A user's CSV table about cases: `case`, and any of `site`, `patient`, `split` and `modality`.
 
     Raises:
-        AmosError: no such file, an unknown column, or a value that is none.
+        AmosError: no such file, an unknown column, or an invalid value.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -106,7 +106,7 @@ def read_table(path: Path) -> dict[str, Row]:
     except (OSError, UnicodeDecodeError, csv.Error):
         raise AmosError(f"{path}: no such table; give a CSV file with the column case and, say, site") from None
     if unknown := set(columns) - set(_TABLE_COLUMNS):
-        raise AmosError(f"{path}: no column {min(unknown)!r} is known; there are {', '.join(_TABLE_COLUMNS)}")
+        raise AmosError(f"{path}: unknown column {min(unknown)!r}; allowed: {', '.join(_TABLE_COLUMNS)}")
     if "case" not in columns or len(columns) < 2:
         raise AmosError(f"{path}: must have the column case and one of {', '.join(_TABLE_COLUMNS[1:])}")
     found: dict[str, Row] = {}

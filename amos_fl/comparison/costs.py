@@ -118,5 +118,5 @@ def site_curves_of(records: Sequence[RunRecord], arms: Sequence[Arm]) -> list[Si
 
 
 def _arm_of(arms: Sequence[Arm]) -> dict[str, str]:
-    """Of a run its arm; not those views of it in which it counts at some sites only."""
+    """The arm that each run belongs to (not the per-site views)."""
     return {run: arm.name for arm in arms if not arm.view for run in arm.runs}

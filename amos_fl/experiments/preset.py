@@ -187,7 +187,7 @@ class Preset(_Part):
         return tuple(found)
 
     def resolved(self, name: str) -> tuple["Preset", Any]:
-        """A step and the preset whose it is: its own, or that of the preset it is borrowed from."""
+        """A step and the preset that owns it: this one, or the one it is borrowed from."""
         step = self.steps[name]
         if isinstance(step, Borrowed):
             return read_preset(step.borrow).resolved(name)

@@ -46,13 +46,14 @@ def evaluate_cases(
     on_scored: Callable[[Case, np.ndarray, Volume], None] | None = None,
     save_to: Path | None = None,
     labels: Collection[int] = (),
+    unlearned: Collection[int] = (),
 ) -> list[CaseScore]:
     """Predict and score each case, in order; organs that were not annotated in a case are skipped.
 
     The reference is the case's own label file, not its prepared copy. With `save_to`, predictions are written
     there as `<case>.nii.gz`. `on_case(done, total)` is called after each case, `on_scored(case, prediction,
     reference)` with its two label maps (x, y, z), `check` between windows; all may raise. The other arguments are
-    those of `predict_case`. An organ that stands in several of `organs` is what all of them draw.
+    those of `predict_case`. If several channels map to one organ, their predictions are merged.
 
     Raises:
         AmosError: a case without a label map, or a file that cannot be read.
@@ -73,6 +74,7 @@ def evaluate_cases(
             batch_size=batch_size,
             mixed_precision=mixed_precision,
             check=check,
+            unlearned=unlearned,
         )
         if save_to is not None:
             write_prediction(prediction, case.image, save_to / f"{case.case}.nii.gz")

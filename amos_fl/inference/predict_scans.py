@@ -195,6 +195,7 @@ def _predict(
         batch_size=settings.batch_size,
         check=check,
         probabilities=room.canonical if room else None,
+        unlearned=model.unlearned_channels,
     )
     picture = None
     if shown is not None:
@@ -229,6 +230,7 @@ class _Record:
             "round": model.round,
             "organs": {str(label): organ for label, organ in model.organs.items()},
             "synthetic_training": model.synthetic,
+            **({"not_learned": list(model.unlearned)} if model.unlearned else {}),
             # The batch size and the threads change roundings at most.
             "inference": settings.model_dump(include={"overlap", "mirror"})
             | ({"test_time_adaptation": True} if settings.test_time_adaptation else {}),

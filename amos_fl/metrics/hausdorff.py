@@ -25,7 +25,7 @@ def hd95(
     """The distance in mm within which 95 % of either surface lies from the other; NaN where a mask is empty.
 
     Raises:
-        AmosError: masks of different shapes, or a spacing that is none.
+        AmosError: masks of different shapes, or an invalid spacing.
 
     >>> a, b = np.zeros((2, 8, 8, 8), bool)
     >>> a[2:6, 2:6, 2:4], b[2:6, 2:6, 2:7] = True, True

@@ -151,11 +151,13 @@ class OrganSums:
     """Of absolute errors; the signed ones are the difference of the volumes."""
 
     def add(self, other: "OrganSums") -> None:
+        """Add the sums of other cases, in place."""
         for part in fields(self):
             setattr(self, part.name, getattr(self, part.name) + getattr(other, part.name))
 
     @classmethod
     def of(cls, score: OrganScore) -> "OrganSums":
+        """The sums of one case."""
         counts, measured = not math.isnan(score.dsc), not math.isnan(score.hd95_mm)
         reference, predicted = round(score.reference_ml * UNIT), round(score.predicted_ml * UNIT)
         return cls(
@@ -171,6 +173,7 @@ class OrganSums:
         )
 
     def mean(self, total: int, present_only: bool) -> float:
+        """The mean of a sum over the cases that count, or over those whose reference has the organ; NaN without any."""
         present = self.scored + self.missed
         if present_only:  # the hallucinated add 0 to a sum, the absent that count add 1 each
             absent = self.counted - present - self.hallucinated

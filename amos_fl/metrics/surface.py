@@ -34,7 +34,7 @@ def nsd(
     NaN where both masks are empty, 0 where one is.
 
     Raises:
-        AmosError: masks of different shapes, or a spacing or a tolerance that is none.
+        AmosError: masks of different shapes, or an invalid spacing or tolerance.
 
     >>> a, b = np.zeros((2, 8, 8, 8), bool)
     >>> a[2:6, 2:6, 2:6], b[2:6, 2:6, 2:7] = True, True

@@ -48,7 +48,7 @@ class AnySize(nn.Module):
 
 
 def _single_value(x: Tensor, *, by_image: bool) -> SingleValue:
-    """`by_image`: the layer normalises every image by itself, so that more of them in a batch change nothing."""
+    """`by_image`: the layer normalises each image by itself, so that a larger batch does not help."""
     patch = "x".join(map(str, x.shape[2:]))
     if by_image:
         return SingleValue(

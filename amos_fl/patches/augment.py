@@ -74,7 +74,7 @@ def _plain(image: object) -> Tensor:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How often what happens to a patch; probabilities per sample, in the order in which they are applied."""
+    """Probability of each augmentation of a patch, per sample, in the order in which they are applied."""
 
     rotation_probability: float = 0.0
     rotation_degrees: float = 0.0

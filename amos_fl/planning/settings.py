@@ -12,13 +12,15 @@ class PlanningSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    auto: bool = Field(default=False, description="make the plan from the training sites' fingerprints; by plan: auto")
+    auto: bool = Field(
+        default=False, description="Make the plan from the training sites' fingerprints; set by 'plan: auto'."
+    )
     memory_gb: Annotated[float, Field(gt=0)] = Field(
-        default=8.0, description="memory of a training step of two patches"
+        default=8.0, description="GPU memory in GB for a training step of two patches."
     )
     resolution: Literal["full", "low"] = Field(
         default="full",
-        description="low: coarser, so that a patch sees a quarter of a scan, as nnU-Net's low resolution",
+        description="The scans' own, or coarser so that a patch sees a quarter of a scan, as nnU-Net's low resolution.",
     )
 
     def lacks(self, plan: Plan) -> bool:

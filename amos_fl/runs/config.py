@@ -24,58 +24,106 @@ class _Settings(BaseModel):
 class EvaluationSettings(_Settings):
     """How and when a run's weights are scored."""
 
-    every: int = Field(default=5, ge=1, description="score the validation cases every so many rounds")
-    unseen: bool = Field(default=True, description="score the unseen sites then, too")
-    tolerance_mm: float = Field(default=1.0, gt=0, description="tolerance of the NSD")
-    overlap: float = Field(default=0.5, ge=0, lt=1, description="overlap of neighbouring windows")
-    batch_size: int = Field(default=4, ge=1, description="windows that go through the network together")
-    mirror: bool = Field(default=False, description="average the prediction over all mirror images")
+    every: int = Field(default=5, ge=1, description="Score the validation cases every this many rounds.")
+    unseen: bool = Field(default=True, description="Score the unseen sites then, too.")
+    tolerance_mm: float = Field(default=1.0, gt=0, description="Tolerance of the NSD, in mm.")
+    overlap: float = Field(default=0.5, ge=0, lt=1, description="Overlap of neighbouring windows; 0.5: half a patch.")
+    batch_size: int = Field(default=4, ge=1, description="Windows that go through the network together.")
+    mirror: bool = Field(default=False, description="Average the prediction over all eight mirror images.")
     test_time_adaptation: bool = Field(
-        default=False, description="batch normalisation with the statistics of the scan itself"
+        default=False, description="Batch normalisation uses the statistics of the scan itself."
     )
-    predictions: bool = Field(default=False, description="keep the test predictions as NIfTI files in the run folder")
+    predictions: bool = Field(default=False, description="Keep the test predictions as NIfTI files in the run folder.")
 
 
 class EngineSettings(_Settings):
     """What carries the messages between server and sites."""
 
-    name: Literal["inline", "ray", "deployment"] = "inline"
-    parallel_sites: int | None = Field(default=None, ge=1, description="ray: sites at the same time; default: as fit")
-    cpus_per_site: int | None = Field(default=None, ge=1, description="ray: default: the threads of a site")
-    gpus_per_site: float = Field(default=0.0, ge=0, description="ray: share of a GPU per site")
-    address: str | None = Field(default=None, description="ray: an existing cluster, host:port")
+    name: Literal["inline", "ray", "deployment"] = Field(
+        default="inline",
+        description="inline: one site after another in this process; ray: sites in parallel; deployment: hospitals' "
+        "own machines, set by 'amos-fl deploy run'.",
+    )
+    parallel_sites: int | None = Field(
+        default=None, ge=1, description="Sites that train at the same time (ray); none: as many as fit."
+    )
+    cpus_per_site: int | None = Field(
+        default=None, ge=1, description="CPU cores reserved for a site (ray); none: as many as training.threads."
+    )
+    gpus_per_site: float = Field(
+        default=0.0, ge=0, description="Share of a GPU that a site takes (ray); 0.5: two sites on one."
+    )
+    address: str | None = Field(
+        default=None, description="An existing Ray cluster, as host:port; none: one is started here."
+    )
 
 
 class RunConfig(_Settings):
     """Everything that decides what a run computes, and where and how it is carried out."""
 
-    arm: Arm = Field(default="federated", description="what the run is in a comparison; set by the commands")
-    cohort: Path | None = Field(default=None, description="cohort.csv or its folder; none: the embedded phantom")
-    sites: tuple[str, ...] | None = Field(default=None, description="only these sites take part")
-    hold_out: tuple[str, ...] = Field(default=(), description="these sites train nothing")
-    seed: int = Field(default=0, ge=0)
-    model: str = "small"
-    plan: Plan = Field(default_factory=lambda: plan_named("coarse"))
-    planning: PlanningSettings = Field(default_factory=PlanningSettings)
-    strategy: str = Field(default="fedavg", description="fedavg, fedprox, or module:Class of a Flower strategy")
-    strategy_options: dict[str, float | int | bool | str] = Field(default_factory=dict)
-    rounds: int = Field(default=10, ge=1)
-    local_steps: int = Field(default=50, ge=0)
-    weighting: Literal["cases", "equal", "steps"] = "cases"
-    optimizer_state: Literal["reset", "keep"] = "reset"
-    norm_statistics: NormStatistics = Field(default="average", description="of batch normalisation, in a federation")
-    start_from: Path | None = Field(
-        default=None, description="a run, its model/ or a file of weights to begin with; none: fresh"
+    arm: Arm = Field(default="federated", description="What the run is in a comparison; set by the commands.")
+    cohort: Path | None = Field(default=None, description="cohort.csv or its folder; none: the embedded phantom.")
+    sites: tuple[str, ...] | None = Field(default=None, description="Only these sites take part; none: all.")
+    hold_out: tuple[str, ...] = Field(default=(), description="Sites that train nothing and are scored as unseen.")
+    seed: int = Field(default=0, ge=0, description="Decides all randomness of the run.")
+    model: str = Field(
+        default="small",
+        description="Network: small, unet, vnet, cotr, nnformer, unetr, swin-unetr, or module:function of your own.",
     )
-    training: TrainingSettings = Field(default_factory=TrainingSettings)
-    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
-    selection: Literal["best", "last"] = "best"
-    min_sites: int | None = Field(default=None, ge=1, description="fewer updates than this stop the run; default: all")
-    site_timeout_s: float | None = Field(default=None, gt=0, description="a site's time for one round's training")
-    engine: EngineSettings = Field(default_factory=EngineSettings)
-    device: str = Field(default="auto", description="cpu, cuda, cuda:1, or auto: a GPU where there is one")
-    prepare_workers: int = Field(default=1, ge=1, description="processes that prepare a site's cases")
-    keep_checkpoints: Literal["needed", "all"] = "needed"
+    plan: Plan = Field(
+        default_factory=lambda: plan_named("coarse"),
+        description="coarse, amos-ct, amos-mr, a plan's file, auto (made from the training cases), or spacing, patch, "
+        "strides and kernels; by default the model's.",
+    )
+    planning: PlanningSettings = Field(default_factory=PlanningSettings, description="What the plan auto plans for.")
+    strategy: str = Field(default="fedavg", description="fedavg, fedprox, or module:Class of a Flower strategy.")
+    strategy_options: dict[str, float | int | bool | str] = Field(
+        default_factory=dict,
+        description="The strategy's own parameters, such as fedprox's mu; those of a Flower strategy's constructor.",
+    )
+    rounds: int = Field(default=10, ge=1, description="Rounds of the federation.")
+    local_steps: int = Field(default=50, ge=0, description="Optimizer steps at each site in a round.")
+    weighting: Literal["cases", "equal", "steps"] = Field(
+        default="cases", description="An update counts by its site's training cases, equally, or by its steps."
+    )
+    optimizer_state: Literal["reset", "keep"] = Field(
+        default="reset", description="Momentum starts at zero in each round, or is kept at the site; it is never sent."
+    )
+    norm_statistics: NormStatistics = Field(
+        default="average",
+        description="Running statistics of batch normalisation: pooled by the server (average), each site's own "
+        "(local), or none, with group normalisation instead (group).",
+    )
+    start_from: Path | None = Field(
+        default=None, description="A finished run, its model/ folder or a file of weights to begin with; none: fresh."
+    )
+    training: TrainingSettings = Field(default_factory=TrainingSettings, description="How a site trains.")
+    evaluation: EvaluationSettings = Field(
+        default_factory=EvaluationSettings, description="How and when the weights are scored."
+    )
+    selection: Literal["best", "last"] = Field(
+        default="best",
+        description="Weights that the run keeps: of the round that validates best on the seen sites, or of the last.",
+    )
+    min_sites: int | None = Field(
+        default=None, ge=1, description="Updates below which the run stops; none: half of the training sites."
+    )
+    max_update_norm: float | None = Field(
+        default=100.0,
+        gt=0,
+        description="Updates further from the weights than so many times their norm are refused; none: no bound.",
+    )
+    site_timeout_s: float | None = Field(
+        default=None, gt=0, description="Seconds that a site has for one round's training; none: no limit."
+    )
+    engine: EngineSettings = Field(
+        default_factory=EngineSettings, description="What carries the messages between server and sites."
+    )
+    device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps, or auto: a GPU where there is one.")
+    prepare_workers: int = Field(default=1, ge=1, description="Processes that prepare a site's cases.")
+    keep_checkpoints: Literal["needed", "all"] = Field(
+        default="needed", description="Checkpoints that stay: the last two and the best, or those of all rounds."
+    )
 
     def science(self) -> dict[str, Any]:
         """The settings that decide the weights: two runs with the same ones, cohort and start give the same weights."""
@@ -92,7 +140,12 @@ class RunConfig(_Settings):
     @property
     def exchanges_weights(self) -> bool:
         """Whether weights travel between sites and a server in this run's arm; elsewhere one trainer keeps them."""
-        return self.arm in ("federated", "leave-one-out")
+        return has_strategy(self.arm)
+
+
+def has_strategy(arm: str | None) -> bool:
+    """Whether a server combines sites' updates in this arm; elsewhere there is one trainer, and nothing to combine."""
+    return arm in ("federated", "leave-one-out")
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -31,7 +31,7 @@ def arrays_of(network: "nn.Module") -> Arrays:
 def given_up_by(network: "nn.Module") -> Iterator[tuple[str, np.ndarray]]:
     """The network's arrays one at a time, the memory of each given back to the system when the next is asked for.
 
-    For whoever copies a network that has served its turn: at no time do network and copy both exist in full. The
+    Use when copying a network that is no longer needed: at no time do network and copy both exist in full. The
     network's values are lost (on Linux its larger arrays read as zeros) until others are loaded into it.
     """
     arrays = arrays_of(network)

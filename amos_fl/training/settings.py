@@ -1,6 +1,6 @@
 """How a site trains: the part of a run's configuration that the training loop reads."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,16 +26,30 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    batch_size: Annotated[int, Field(ge=1)] = 2
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01
-    learning_rate_exponent: Annotated[float, Field(ge=0)] = 0.9
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    weight_decay: Annotated[float, Field(ge=0)] = 3e-5
-    gradient_clip: Annotated[float, Field(gt=0)] = 12.0
-    batch_dice: bool = True
-    class_balance: Annotated[float, Field(ge=0, le=1)] = 0.0
-    augmentation: AugmentationLevel = "light"
-    foreground_share: Annotated[float, Field(ge=0, le=1)] = 1 / 3
-    threads: Annotated[int, Field(ge=1)] = 2
-    workers: Annotated[int, Field(ge=0)] = 0
-    mixed_precision: bool = True
+    batch_size: int = Field(default=2, ge=1, description="Patches in an optimizer step.")
+    learning_rate: float = Field(default=0.01, gt=0, description="Learning rate of the first step.")
+    learning_rate_exponent: float = Field(
+        default=0.9, ge=0, description="Exponent of the polynomial by which the learning rate falls to 0; 0: constant."
+    )
+    momentum: float = Field(default=0.99, ge=0, lt=1, description="Nesterov momentum of SGD.")
+    weight_decay: float = Field(default=3e-5, ge=0, description="L2 weight decay of SGD.")
+    gradient_clip: float = Field(default=12.0, gt=0, description="Largest norm of a step's gradient.")
+    batch_dice: bool = Field(
+        default=True, description="The Dice term is of the whole batch; false: the mean of its patches'."
+    )
+    class_balance: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Power of the inverse class frequency that weighs the cross-entropy at the first step, falling to "
+        "0.4 of it; 0: plain cross-entropy.",
+    )
+    augmentation: AugmentationLevel = Field(
+        default="light", description="Augmentation of patches: none, a few cheap transforms, or the paper's."
+    )
+    foreground_share: float = Field(
+        default=1 / 3, ge=0, le=1, description="Share of a batch's patches that are centred on an organ."
+    )
+    threads: int = Field(default=2, ge=1, description="CPU threads of a training step; part of bit-reproducibility.")
+    workers: int = Field(default=0, ge=0, description="Processes that prefetch patches; they change the speed alone.")
+    mixed_precision: bool = Field(default=True, description="Half precision, on CUDA devices only.")

@@ -28,14 +28,16 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = "custom"
-    spacing_mm: tuple[Positive, Positive, Positive]
-    patch: Triple
-    strides: tuple[Triple, ...]
-    kernels: tuple[Triple, ...]
-    ct_clip_hu: tuple[float, float] = (-991.0, 362.0)
-    ct_mean_hu: float = 50.0
-    ct_sd_hu: Positive = 141.0
+    name: str = Field(default="custom", description="Name of the plan.")
+    spacing_mm: tuple[Positive, Positive, Positive] = Field(description="Voxel spacing (x, y, z) in mm.")
+    patch: Triple = Field(description="Sides (x, y, z) of a patch in voxels, multiples of the strides' product.")
+    strides: tuple[Triple, ...] = Field(description="Pooling (x, y, z) before each stage of the network.")
+    kernels: tuple[Triple, ...] = Field(description="Convolution kernel (x, y, z) of each stage.")
+    ct_clip_hu: tuple[float, float] = Field(
+        default=(-991.0, 362.0), description="Lowest and highest CT intensity in HU; what lies beyond is clipped."
+    )
+    ct_mean_hu: float = Field(default=50.0, description="Mean of the CT normalisation, in HU.")
+    ct_sd_hu: Positive = Field(default=141.0, description="Standard deviation of the CT normalisation, in HU.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Plan":

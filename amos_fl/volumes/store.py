@@ -41,6 +41,7 @@ class Geometry:
 
     @property
     def crop_shape(self) -> Triple:
+        """Sides (x, y, z) of the box, in voxels."""
         x, y, z = (high - low for low, high in self.crop)
         return (x, y, z)
 

@@ -25,13 +25,19 @@ def _app(name: str) -> str:
 class SiteSettings(BaseModel):
     """What one site's app needs to know, and nothing of any other site; what no server can override."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # The texts below the settings are their descriptions, for the documentation and the schema.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     site: str
+    """Name of the site, as in the column `site` of its cohort."""
     cohort: Path
+    """The site's `cohort.csv`, or its folder. Relative paths, here and below, are relative to this file."""
     store: Path
+    """Folder for prepared cases."""
     state: Path
+    """Folder for what the site keeps between rounds, such as momentum."""
     device: str = "cpu"
+    """What the site computes on: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`: a GPU where there is one."""
     share_case_scores: Literal["none", "pseudonyms", "named"] = "none"
     """Scores of single cases: not at all, under names that only this site can undo, or under the cases' own names."""
     share_histograms: bool = False

@@ -55,7 +55,7 @@ class RunState:
     error: str | None = None
     wait_s: float = WAIT_FOR_SITES_S
     tries: int = 0
-    """How often it was submitted, one after another, without that a round was finished in between."""
+    """How often in a row it was submitted without completing a round in between."""
     changed: float = 0.0
     """When something was last written into its folder, in seconds since the epoch."""
 

@@ -25,7 +25,7 @@ from amos_fl_server.deployment import RUN_FOLDER, WAIT_S
 from amos_fl_server.served_runs import INTERRUPTED, WAIT_FOR_SITES_S, RunState
 
 MOST_TRIES = 3
-"""How often a run is brought up without that a round is finished in between."""
+"""How often a run is restarted without completing a round in between."""
 SMALL_BYTES = 1_000_000
 NOT_SUBMITTED_S = 60.0
 """After this time a run that was made and not submitted is taken to be left by its maker."""
@@ -86,7 +86,7 @@ class SubmittedRun:
         """Have a run whose ServerApp died carried on from its last whole round.
 
         Raises:
-            AmosError: this was tried too often without that a round was finished.
+            AmosError: this was tried too often without completing a round.
         """
         if state.tries >= MOST_TRIES:
             raise AmosError(

@@ -4,8 +4,8 @@ Flower's open SuperLink 1.41 lets everybody who reaches its one port submit runs
 of its ServerApps: its account authentication comes with another distribution, and what is left accepts every request
 (`flwr.superlink.auth_plugin.NoOpControlAuthnPlugin`). A key per hospital means little where anybody may register one.
 So the plugin that Flower calls at that place is given here, and what only the SuperLink's own processes ask is answered
-only to them. All options are those of `flower-superlink`; that SuperNodes prove who they are, and that no run installs
-packages, needs not be asked for.
+only to them. All options are those of `flower-superlink`; by default SuperNode authentication is on and runtime
+installs are off.
 """
 
 import hmac
