@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from amos_fl.errors import AmosError
-from amos_fl.inference.dicom_files import names_of, printed
+from amos_fl.escape.terminal import one_line
+from amos_fl.inference.dicom_files import names_of
 from amos_fl.inference.dicom_header import DicomFile, Frame, pydicom_or_sentence, without_bare_warnings
 
 _UNSAID = ("", "HU")
@@ -115,13 +116,13 @@ def _numbers_in(path: Path, size: tuple[int, int]) -> np.ndarray:
             raise AmosError(f"{path.name} may not be read; check its permissions") from None
         except Exception as error:  # decoders raise whatever a damaged stream makes them stumble over
             why = " ".join(str(error).split()).rpartition("all available plugins: ")[2] or type(error).__name__
-            why = printed(_NOTHING.sub("no image was found", why))
+            why = one_line(_NOTHING.sub("no image was found", why), 200)
             raise AmosError(
                 f"{path.name}: its pixels cannot be decoded ({syntax or 'damaged header'}: {why}); fetch it "
                 "again, or decompress it first, for example with gdcmconv --raw"
             ) from None
     if words:
-        raise AmosError(f"{path.name}: its pixels are damaged ({syntax}: {printed(words[0])}); fetch it again")
+        raise AmosError(f"{path.name}: its pixels are damaged ({syntax}: {one_line(words[0], 200)}); fetch it again")
     if values.shape != (count, *size):
         found = "x".join(map(str, values.shape))
         raise AmosError(f"{path.name} holds pixels of another shape than its header says ({found}); fetch it again")
