@@ -173,6 +173,12 @@ def test_drawings_in_unused_bits_are_no_values(tmp_path: Path) -> None:
     assert_same_in_space(converted(tmp_path / "series"), array, AFFINE)
 
 
+def test_numbers_in_the_upper_bits_are_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "series", even_volume(), AFFINE, BitsStored=12, HighBit=15)
+    with pytest.raises(AmosError, match=r"bits that are not the lowest \(High Bit 15, Bits Stored 12\)"):
+        converted(tmp_path / "series")
+
+
 def test_negative_numbers_of_twelve_bits_keep_their_sign(tmp_path: Path) -> None:
     array = even_volume()
     slices = write_series(tmp_path / "series", array, AFFINE, BitsStored=12, HighBit=11, PixelRepresentation=1)

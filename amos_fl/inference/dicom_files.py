@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from amos_fl.cohort.wording import counted
+from amos_fl.escape.terminal import one_line
 
 _MARK = b"DICM"
 _PREAMBLE_BYTES = 128
@@ -118,16 +119,6 @@ def _why_not_dicom(path: Path) -> str:
     return "is no DICOM file, or damaged at its start" if start.strip(b"\0") else "holds nothing but zeros"
 
 
-def printed(text: str, at_most: int = 200) -> str:
-    """Text out of a file or a library for a sentence: in one line, without what a terminal would act on, and short.
-
-    >>> printed("\\x1b[31mred\\nblue"), printed("abcdef", 4)
-    ('?[31mred?blue', 'abc…')
-    """
-    line = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return line if len(line) <= at_most else f"{line[: at_most - 1]}…"
-
-
 def described(unusable: Iterable[tuple[Path, str]], at_most: int = 4) -> str:
     """What is wrong with which file, the same fault once: the first names, and a count of the rest.
 
@@ -146,7 +137,7 @@ def names_of(names: Sequence[str], at_most: int = 4) -> str:
     >>> names_of(["a", "b", "c"]), names_of(["a", "b", "c"], 2)
     ('a, b and c', 'a, b and 1 more')
     """
-    names = [printed(name, 80) for name in names]
+    names = [one_line(name, 80) for name in names]
     if len(names) > at_most:
         return f"{', '.join(names[:at_most])} and {len(names) - at_most} more"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from amos_fl.errors import AmosError
-from amos_fl.inference.dicom_files import printed
+from amos_fl.escape.terminal import one_line
 
 DIRECTORY = "1.2.840.10008.1.3.10"
 """The SOP class of a DICOMDIR."""
@@ -177,11 +177,11 @@ def _general(path: Path, ds: Any) -> dict[str, Any]:
     kinds = [str(kind).upper() for kind in _listed(ds.get("ImageType"))]
     return {
         "path": path,
-        "series_uid": printed(str(ds.get("SeriesInstanceUID") or ""), 64),
+        "series_uid": one_line(str(ds.get("SeriesInstanceUID") or ""), 64),
         "instance_uid": str(ds.get("SOPInstanceUID") or ""),
-        "modality": printed(modality, 16),
-        "number": printed(str(ds.get("SeriesNumber") or ""), 16),
-        "description": printed(str(ds.get("SeriesDescription") or ""), 64),
+        "modality": one_line(modality, 16),
+        "number": one_line(str(ds.get("SeriesNumber") or ""), 16),
+        "description": one_line(str(ds.get("SeriesDescription") or ""), 64),
         "patient": str(ds.get("PatientID") or "").strip(),
         "frame_of_reference": str(ds.get("FrameOfReferenceUID") or ""),
         "is_image": is_image,
@@ -204,7 +204,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return printed((str(error) or type(error).__name__).splitlines()[0], 100)
+    return one_line((str(error) or type(error).__name__).splitlines()[0], 100)
 
 
 def _image(path: Path, ds: Any) -> dict[str, Any]:
@@ -236,7 +236,7 @@ def _frame(path: Path, index: int, groups: Sequence[Any], ds: Any) -> Frame:
         values = [tuple(float(number) for number in _listed(value)) for value in stated(sequence, keyword)]
         for found in values:
             if len(found) != count or not all(map(math.isfinite, found)):
-                raise AmosError(f"has a damaged header ({keyword}: {printed(str(list(found)), 60)})")
+                raise AmosError(f"has a damaged header ({keyword}: {one_line(str(list(found)), 60)})")
         return values
 
     def first(values: list[tuple[float, ...]]) -> tuple[float, ...] | None:
@@ -266,7 +266,7 @@ def _frame(path: Path, index: int, groups: Sequence[Any], ds: Any) -> Frame:
         orientation=first(numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6)),
         pixel_mm=first(sizes_mm),
         rescale=rescale,
-        rescale_type=printed(str(kinds[0]).strip().upper(), 16) if kinds else "",
+        rescale_type=one_line(str(kinds[0]).strip().upper(), 16) if kinds else "",
         spacing_between_slices_mm=abs(between[0]) if between else None,
         slice_thickness_mm=abs(thickness[0]) if thickness else None,
     )
@@ -278,6 +278,9 @@ def _fault_of_pixels(ds: Any, size: tuple[int, int], frames: int, pixel_bytes: i
     allocated = int(ds.BitsAllocated)
     if allocated not in (8, 16, 32) or not 1 <= int(ds.get("BitsStored") or allocated) <= allocated:
         return f"has a damaged header (Bits Allocated {allocated}, Bits Stored {ds.get('BitsStored')})"
+    stored, high = (int(ds.get(keyword) or 0) for keyword in ("BitsStored", "HighBit"))
+    if stored and high and high != stored - 1:  # pydicom reads the lowest bits, whatever the header says
+        return f"stores its numbers in bits that are not the lowest (High Bit {high}, Bits Stored {stored})"
     needed = size[0] * size[1] * frames * int(ds.get("SamplesPerPixel") or 1) * allocated // 8
     if pixel_bytes >= 0 and not 0 < needed <= pixel_bytes <= needed + _MOST_SPARE_BYTES:
         shape = "x".join(map(str, (*((frames,) if frames > 1 else ()), *size)))

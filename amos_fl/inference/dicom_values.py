@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from amos_fl.errors import AmosError
-from amos_fl.inference.dicom_files import names_of, printed
+from amos_fl.escape.terminal import one_line
+from amos_fl.inference.dicom_files import names_of
 from amos_fl.inference.dicom_header import DicomFile, Frame, pydicom_or_sentence, without_bare_warnings
 
 _UNSAID = ("", "HU")
@@ -107,7 +108,7 @@ def _numbers_in(path: Path, size: tuple[int, int]) -> np.ndarray:
                 _check_compressed(ds, count)
             with _decoders_words() if compressed else nullcontext([]) as words:
                 stored = np.asarray(pixel_array(ds, raw=True))
-            stored = _without_unused_bits(stored.reshape(-1, *stored.shape[-2:]), ds)
+            stored = stored.reshape(-1, *stored.shape[-2:])
             values = apply_modality_lut(stored, ds) if ds.get("ModalityLUTSequence") else stored
         except AmosError as error:
             raise AmosError(f"{path.name} {error}") from None
@@ -115,13 +116,13 @@ def _numbers_in(path: Path, size: tuple[int, int]) -> np.ndarray:
             raise AmosError(f"{path.name} may not be read; check its permissions") from None
         except Exception as error:  # decoders raise whatever a damaged stream makes them stumble over
             why = " ".join(str(error).split()).rpartition("all available plugins: ")[2] or type(error).__name__
-            why = printed(_NOTHING.sub("no image was found", why))
+            why = one_line(_NOTHING.sub("no image was found", why), 200)
             raise AmosError(
                 f"{path.name}: its pixels cannot be decoded ({syntax or 'damaged header'}: {why}); fetch it "
                 "again, or decompress it first, for example with gdcmconv --raw"
             ) from None
     if words:
-        raise AmosError(f"{path.name}: its pixels are damaged ({syntax}: {printed(words[0])}); fetch it again")
+        raise AmosError(f"{path.name}: its pixels are damaged ({syntax}: {one_line(words[0], 200)}); fetch it again")
     if values.shape != (count, *size):
         found = "x".join(map(str, values.shape))
         raise AmosError(f"{path.name} holds pixels of another shape than its header says ({found}); fetch it again")
@@ -158,16 +159,3 @@ def _check_compressed(ds: Any, count: int) -> None:
         raise AmosError(f"holds {len(streams)} of {count} frames; fetch it again")
     if syntax != _RLE and not all(stream.rstrip(b"\0").endswith(_END_OF_IMAGE) for stream in streams):
         raise AmosError("is cut off: its compressed pixels have no end; fetch it again")
-
-
-def _without_unused_bits(stored: np.ndarray, ds: Any) -> np.ndarray:
-    """Stored numbers of fewer bits than their type's; the others may hold drawings, or lack a negative number's sign.
-
-    Source: DICOM PS3.5, 8.1.1, and the retired overlays in unused bits.
-    """
-    bits, used = stored.dtype.itemsize * 8, int(ds.get("BitsStored") or ds.BitsAllocated)
-    high = int(ds.HighBit) if ds.get("HighBit") is not None else used - 1
-    if bits == used or not used - 1 <= high < bits:
-        return stored
-    # Shifted up, the unused bits fall out; shifted down again, a signed number keeps its sign.
-    return (stored << (bits - 1 - high)) >> (bits - used)
