@@ -57,7 +57,8 @@ class Asked:
 class Description(Strict):
     """What a site says of itself: the numbers of its labelled cases per split, and no more.
 
-    `annotated` are the organs that any of these cases annotates. `synthetic` says that its scans are a phantom's, so that no score of them is taken for a patient's.
+    `annotated` are the organs that any of these cases annotates. `synthetic` says that its scans are a phantom's, so
+    that no score of them is taken for a patient's.
     """
 
     site: Name
