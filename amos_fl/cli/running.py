@@ -14,7 +14,8 @@ from amos_fl.errors import AmosError, Interrupted
 from amos_fl.runs.config import RunConfig
 
 if TYPE_CHECKING:
-    from amos_fl.cli.console import Console
+    from rich.console import Console
+
     from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.group import Group
 
