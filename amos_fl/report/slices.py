@@ -57,6 +57,7 @@ def plane_svg(plane: Plane, organs: dict[int, str], name: str, title: str) -> Ma
     `name` is unique on the page and begins all ids.
     """
     height, width = plane.grey.shape
+    name = escape(name)
     lines = []
     for kind, labels in (("label", plane.label), ("prediction", plane.prediction)):
         for value in np.unique(labels[labels > 0]).tolist():

@@ -27,7 +27,7 @@ LEAST_SPACING_MM, MOST_SPACING_MM, MOST_VOXELS, MOST_EXTENT_MM = 0.05, 50, 4096,
 """Of a scan of the body; planning takes long where they are far beyond."""
 MOST_BYTES = {"description": 1 << 16, "fingerprint": 8 << 20, "scores": 1 << 20, "modalities": 100}
 """Of each text, before it is parsed; that of single cases has room for as many as the site has."""
-CASE_BYTES, ORGAN_BYTES = 600, 300
+CASE_BYTES, ORGAN_BYTES = 1200, 300
 
 
 class BadReply(Exception):  # noqa: N818 - said of a site's reply, and caught there
@@ -73,7 +73,8 @@ class Description(Strict):
 
     @model_validator(mode="after")
     def _can_be(self) -> "Description":
-        if len({any(self.cases.values()), bool(self.modalities), bool(self.annotated)}) > 1:
+        some = any(self.cases.values())
+        if some != bool(self.modalities) or (self.annotated and not some):
             raise ValueError("cases, modalities and annotated organs do not belong together")
         if not set(self.annotated_in_training) <= set(self.annotated):
             raise ValueError("an organ is annotated in its training cases and in none of its cases")
@@ -89,7 +90,7 @@ class DescribeReply(Strict):
     def against(self, asked: Asked) -> str | None:
         if self.description.site != self.site:
             return "its description is of another site"
-        if self.description.annotated and not set(self.description.annotated) & set(asked.organs):
+        if self.description.modalities and not set(self.description.annotated) & set(asked.organs):
             return "none of the organs of this run is annotated in its cases"
         return None
 
