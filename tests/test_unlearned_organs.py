@@ -16,8 +16,12 @@ from test_deployment import AT_ONCE, Hospitals, deployed_run
 from test_inference import plan_of, stored
 from torch import nn
 
+from amos_fl.annotate.members import read_members
+from amos_fl.annotate.prelabel import begin_round, prelabel_round
+from amos_fl.annotate.project import create_project
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort, write_cohort
+from amos_fl.errors import AmosError
 from amos_fl.inference.predict import predict_case
 from amos_fl.runs.events import Event, Said
 from amos_fl.runs.folder import open_run
@@ -182,6 +186,25 @@ def test_predict_draws_no_organ_that_was_not_learned(
     assert "of 1 organs found" in told
     [file] = (tmp_path / "maps").glob("*.nii.gz")
     assert set(np.unique(read_label(file, ORGANS).array)) <= {0, 1}
+
+
+def test_a_prelabel_holds_only_what_a_network_learned(
+    trained: tuple[Path, list[str]], partial: Cohort, tmp_path: Path
+) -> None:
+    out, _ = trained
+    scans = tuple(replace(case, label=None) for case in partial.of(site="A", split="test"))
+    for name, organs in (("some", (1, 2)), ("none", (2,))):
+        project = create_project(tmp_path / name, replace(partial, cases=scans), organs)
+        members = read_members([str(out)], project.cohort)
+        begun = begin_round(project, members, variant="none")
+        if name == "none":
+            with pytest.raises(AmosError, match=r"run: learned none of the organs that this project asks for \(box\)"):
+                list(prelabel_round(project, begun, members, inference=lambda m: m.model.inference))
+            continue
+        [done] = prelabel_round(project, begun, members, inference=lambda m: m.model.inference)
+        assert done.state == "drawn"
+        file = project.prelabel(begun.round, done.case)
+        assert set(np.unique(read_label(file, ORGANS).array)) <= {0, 1}
 
 
 def test_the_weights_of_a_run_are_those_of_before(partial: Cohort, store: Path, tmp_path: Path) -> None:

@@ -84,7 +84,11 @@ def prelabel_round(
     device: str = "cpu",
     on_window: OnWindow | None = None,
 ) -> Iterator[Done]:
-    """Pre-label all open cases; a failing case is reported and skipped. Files that people changed are kept."""
+    """Pre-label all open cases; a failing case is reported and skipped. Files that people changed are kept.
+
+    Raises:
+        AmosError: the networks learned none of the project's organs.
+    """
     state = state_of(project)
     open_states = open_cases(project, state)
     cases = {c.case: c for c in project.unlabelled}
@@ -98,6 +102,12 @@ def prelabel_round(
         label for member in members for label, name in member.model.organs.items() if name not in member.model.unlearned
     }
     organs = {o: name for o, name in project.cohort.organs.items() if o in can_draw & set(project.settings.organs)}
+    if wanted and not organs:
+        asked = ", ".join(project.cohort.organs[organ] for organ in project.settings.organs)
+        raise AmosError(
+            f"{', '.join(member.name for member in members)}: learned none of the organs that this project asks for "
+            f"({asked}); begin the round with another network"
+        )
     drawings = list(_drawings(project.round(begun.round) / "members", begun, members, inference))
     for name, folder, member, settings in drawings:
         scans = [Scan(c, cases[c].image, cases[c].modality) for c in wanted if c not in failed]
