@@ -341,7 +341,7 @@ def no_cases() -> RunRecord:
         (other_labels, ["case a_test_0", "250 ml", "100 ml"]),
         (fewer_organs, ["was scored on 1 organs"]),
         (other_organs, ["has other organs"]),
-        (no_cases, ["other: has no scores per case"]),
+        (no_cases, ["other: has no test scores"]),
     ],
 )
 def test_runs_that_do_not_compare_are_refused_by_name_with_the_remedy(odd: Any, words: list[str]) -> None:

@@ -16,14 +16,14 @@ import torch
 from loopback import Answers, proxying, serving
 
 from amos_fl.cli.main import run
-from amos_fl.cohort.table import read_cohort
+from amos_fl.cohort.table import read_cohort, write_organs
 from amos_fl.deploy.certificates import new_authority, read_authority, write_authority, write_server_certificate
 from amos_fl.deploy.check import check_site
 from amos_fl.deploy.connection import STEPS, check_connection
-from amos_fl.deploy.create import copy_cases, create_deployment, renew_certificate
+from amos_fl.deploy.create import copy_cases, create_deployment, make_site_folder, renew_certificate
 from amos_fl.deploy.enroll import enroll
 from amos_fl.deploy.findings import Finding, holds
-from amos_fl.deploy.layout import KEY, PUBLIC_KEY, SiteConnection, read_site, versions, write_site
+from amos_fl.deploy.layout import KEY, PUBLIC_KEY, SiteConnection, read_deployment, read_site, versions, write_site
 from amos_fl.deploy.place import check_device, check_disk, check_key, check_scans, check_version
 from amos_fl_clients.settings import SiteSettings, read_settings
 
@@ -44,7 +44,10 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def folder(root: Path, tiny_root: Path) -> Path:
     """A site with everything in place."""
-    copy_cases(read_cohort(tiny_root).only(["A"]), root / "sites/site-a/data")
+    cohort = read_cohort(tiny_root).only(["A"])
+    write_organs(cohort.organs, root / "organs.csv")
+    make_site_folder(root, read_deployment(root), "A")
+    copy_cases(cohort, root / "sites/site-a/data")
     return root / "sites/site-a"
 
 
@@ -380,7 +383,7 @@ def test_the_command_prints_a_table_and_leaves_with_2_when_something_is_wrong(
     out, err = capsys.readouterr()
     assert err == ""
     assert "answers 503 to /health instead of 200" in out
-    assert "13 checks: 1 wrong, 2 not checked" in out
+    assert "14 checks: 1 wrong, 2 not checked" in out
     assert not any(line in out for line in (folder / KEY).read_text().splitlines()[1:-1])
 
 

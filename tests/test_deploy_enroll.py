@@ -158,7 +158,7 @@ def test_a_bundle_holds_what_one_site_needs_and_nothing_else(tmp_path: Path, tin
     assert run(["deploy", "bundle", str(root), "A", "-o", str(tmp_path / "a.zip")]) == 0
     folders, compose = ("data/", "state/", "keys/"), ("docker-compose.yml", "docker-compose.gpu.yml")
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
-        names = {f"site-a/{name}" for name in (*folders, "site.yaml", "ca.crt", "README.md", *compose)}
+        names = {f"site-a/{name}" for name in (*folders, "site.yaml", "organs.csv", "ca.crt", "README.md", *compose)}
         assert set(archive.namelist()) == names
         assert b"amos-fl-site, supernode, /site" in archive.read("site-a/docker-compose.yml")
         content = b"".join(archive.read(name) for name in archive.namelist())

@@ -43,7 +43,7 @@ def mode_of(path: Path) -> int:
 
 def test_a_deployment_has_an_authority_a_superlink_a_token_and_a_folder_for_each_site(tmp_path: Path) -> None:
     create_deployment(tmp_path / "dep", ["A", "North.2"])
-    site = {"site.yaml", "settings.yaml", "ca.crt", "README.md"}
+    site = {"site.yaml", "settings.yaml", "organs.csv", "ca.crt", "README.md"}
     assert files_of(tmp_path / "dep") == {
         ".gitignore",
         "deployment.yaml",

@@ -17,9 +17,9 @@ from secure_deployment import SecureDeployment, secure_deployment
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.deploy.layout import site_folder
+from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.runs.config import merge
 from amos_fl.runs.folder import RunFolder, open_run
-from amos_fl.runs.recipes import RECIPES
 from amos_fl_server.served_runs import is_carried_out
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SecureD
 
 def recipe() -> dict[str, Any]:
     """The settings of `deploy run` for the tests' tiny plan. Momentum is kept, so that sites have a state."""
-    return merge(RECIPES["small"], TINY)
+    return merge(dict(NETWORKS["small"].recipe), TINY)
 
 
 def settings(folder: Path, **more: object) -> Path:

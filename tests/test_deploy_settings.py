@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from amos_fl.api.settings import next_out
 from amos_fl.cli.deploy_run import deployed_settings, deployment_folder, runs_folder, submitted_as
 from amos_fl.cli.main import run
-from amos_fl.cli.settings import next_out
 from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.layout import Deployment
 from amos_fl.errors import AmosError
-from amos_fl.runs.recipes import DEMONSTRATION, RECIPES
+from amos_fl.networks.catalogue import DEMONSTRATION, NETWORKS
 from amos_fl.volumes.plan import plan_named
 from amos_fl_server.connection import NoAnswer, connection_of
 from amos_fl_server.served_runs import RunState
@@ -23,7 +23,7 @@ HERE = Deployment(host="fl.example.org", port=8000, names=("fl.example.org",), s
 
 def test_a_run_has_the_recipe_of_its_network_and_leaves_the_device_to_the_sites() -> None:
     settings = deployed_settings([("command line", {"rounds": 7})], HERE)
-    assert settings.training.learning_rate == RECIPES["small"]["training"]["learning_rate"]
+    assert settings.training.learning_rate == NETWORKS["small"].recipe["training"]["learning_rate"]
     assert (settings.rounds, settings.sites, settings.engine.name, settings.device) == (
         7,
         HERE.sites,

@@ -176,10 +176,33 @@ def test_too_few_sites_stop_the_run_and_the_sentence_names_those_that_are_away(
     assert folder.finished
 
 
-def test_two_nodes_that_say_they_are_one_site_stop_the_run(tmp_path: Path, tiny_cohort: Cohort) -> None:
+def test_of_two_nodes_that_say_they_are_one_site_one_is_left_out_and_the_run_goes_on(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
     folder = deployed_run(tmp_path / "run", tiny_cohort, rounds=1)
-    with pytest.raises(AmosError, match="two SuperNodes say that they are site A"):
-        run_deployed(Hospitals(tmp_path, tiny_cohort, "AGA"), folder, 0, AT_ONCE)
+    run_deployed(Hospitals(tmp_path, tiny_cohort, "AGA"), folder, 0, AT_ONCE)
+    assert "two SuperNodes say that they are site A" in (folder.path / "events.jsonl").read_text()
+    assert sorted(folder.ledger()[0]["sites"]) == ["A", "G"]
+    assert folder.finished
+
+
+def test_a_site_that_describes_itself_otherwise_within_a_run_is_left_out_and_named(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    folder = deployed_run(tmp_path / "run", tiny_cohort, sites=("A", "B", "G"), rounds=3, min_sites=2)
+
+    def unseen_for_a_while_and_back_with_a_case_less() -> str:
+        done = len(folder.ledger())
+        if done == 2:
+            own = grid.settings[0].parent / "cohort.csv"
+            rows = own.read_text().splitlines(keepends=True)
+            own.write_text("".join(row for row in rows if "a_train_0" not in row))
+        return "BG" if done == 1 else "ABG"
+
+    grid = Hospitals(tmp_path, tiny_cohort, "ABG", unseen_for_a_while_and_back_with_a_case_less)
+    run_deployed(grid, folder, 0, AT_ONCE)
+    assert [sorted(entry["missing"]) for entry in folder.ledger()] == [[], [], ["A"]]
+    assert "otherwise than before (train cases 2, not 3)" in folder.ledger()[2]["missing"]["A"]
 
 
 def test_a_site_that_was_not_asked_for_has_no_part_in_the_run(tmp_path: Path, tiny_cohort: Cohort) -> None:

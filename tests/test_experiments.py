@@ -12,8 +12,8 @@ import yaml
 from fake_amos import write_release
 from made_runs import amos, constant, made_run
 
+from amos_fl.api.settings import resolve_run
 from amos_fl.cli.main import run
-from amos_fl.cli.settings import resolve_run
 from amos_fl.cohort.label_map import matches
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Cohort, read_cohort, write_cohort

@@ -8,49 +8,10 @@ import pytest
 
 pytest.importorskip("highdicom")
 
-from dicom_series import rewrite, write_series
+from dicom_series import assert_same_in_space, converted, even_volume, rewrite, turned, write_series
 
 from amos_fl.errors import AmosError
-from amos_fl.inference.dicom import chosen_series, series_in
-from amos_fl.inference.dicom import write_series as to_nifti
 from amos_fl.inference.scans import find_scans
-
-
-def even_volume(shape: tuple[int, int, int] = (14, 11, 8)) -> np.ndarray:
-    """Even numbers, so that slices with a slope of 2 hold them exactly."""
-    return 2 * np.random.default_rng(0).integers(-400, 400, shape)
-
-
-def turned(degrees: tuple[float, float, float], spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """An affine to RAS mm whose axes are turned about x, y and z, with columns to the left and rows to the back."""
-    rotation = np.eye(3)
-    for axis, angle in enumerate(np.radians(degrees)):
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.eye(3)
-        turn[[i, i, j, j], [i, j, i, j]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
-        rotation = turn @ rotation
-    affine = np.eye(4)
-    affine[:3, :3] = rotation @ np.diag([-1.0, -1.0, 1.0]) @ np.diag(spacing_mm)
-    affine[:3, 3] = 31.5, -12.25, 140.0
-    return affine
-
-
-def converted(folder: Path) -> nib.Nifti1Image:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    path = folder.parent / f"{folder.name}.nii"
-    to_nifti(chosen_series(series_in(files), None, str(folder)), path)
-    return nib.Nifti1Image.from_filename(path)
-
-
-def assert_same_in_space(image: nib.Nifti1Image, array: np.ndarray, affine: np.ndarray) -> None:
-    """Every voxel of `array` has its value where it lies in the world, whatever the order of the voxels."""
-    index = np.stack(np.meshgrid(*map(np.arange, array.shape), indexing="ij"), -1).reshape(-1, 3)
-    world = nib.affines.apply_affine(affine, index)
-    there = nib.affines.apply_affine(np.linalg.inv(image.affine), world)
-    nearest = np.rint(there).astype(int)
-    assert np.abs(there - nearest).max() < 1e-3
-    np.testing.assert_array_equal(np.asarray(image.dataobj)[tuple(nearest.T)], array.reshape(-1))
-    assert image.shape == array.shape
 
 
 @pytest.mark.parametrize("degrees", [(0, 0, 0), (0, 0, 90), (17, -8, 5), (90, 0, 0), (0, 180, 0)])

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from amos_fl.cli.main import run
-from amos_fl.networks.registry import MODELS
+from amos_fl.networks.catalogue import NETWORKS
 
 PARAMETERS = {"unet": 1e-3, "vnet": 1e-3, "cotr": 1e-3, "nnformer": 1e-3, "unetr": 3e-3, "swin-unetr": 3e-3}
 
@@ -23,7 +23,7 @@ def counted() -> dict[str, dict]:
 
 
 def test_parameters_are_those_of_table_4(counted: dict[str, dict]) -> None:
-    assert list(counted) == list(MODELS)
+    assert list(counted) == list(NETWORKS)
     for model, tolerance in PARAMETERS.items():
         row = counted[model]
         assert row["parameters"] == pytest.approx(row["paper_parameters_millions"] * 1e6, rel=tolerance), model

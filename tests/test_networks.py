@@ -1,10 +1,13 @@
 """The networks: their sizes, their outputs and their weights as a function of the seed."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from amos_fl.errors import AmosError
-from amos_fl.networks.registry import MODELS, build_network, describe_models, outline, parameter_count
+from amos_fl.networks.catalogue import NETWORKS
+from amos_fl.networks.registry import build_network, check_own_network, outline, parameter_count
 from amos_fl.runs.weights import is_statistic
 from amos_fl.volumes.plan import PLANS, Plan, plan_named
 
@@ -32,14 +35,13 @@ TABLE_4 = {
 
 def test_the_networks_have_the_papers_parameters():
     plan = plan_named("amos-ct").model_copy(update={"patch": (128, 128, 128)})
-    sizes = {model.name: model.parameters for model in describe_models(plan, 15)}
+    sizes = {model: parameter_count(outline(model, plan, 15)) for model in NETWORKS}
     for model, (millions, tolerance) in TABLE_4.items():
         assert sizes[model] == pytest.approx(millions * 1e6, rel=tolerance), model
 
 
 def test_the_small_network_has_one_to_two_million_parameters():
-    sizes = {model.name: model.parameters for model in describe_models(COARSE, 15)}
-    assert 1e6 < sizes["small"] < 2e6
+    assert 1e6 < parameter_count(outline("small", COARSE, 15)) < 2e6
 
 
 def test_the_small_network_has_half_the_unets_convolutions_at_the_patchs_resolution():
@@ -60,15 +62,16 @@ def test_the_small_network_has_half_the_unets_convolutions_at_the_patchs_resolut
     assert counts == {"unet": 4, "small": 2}
 
 
-def test_descriptions_count_what_is_built():
-    for model in describe_models(COARSE, 15):
-        if model.name == "nnformer":  # seconds of drawing numbers, for the same answer
+def test_an_outline_counts_what_is_built():
+    for model in NETWORKS:
+        if model == "nnformer":  # seconds of drawing numbers, for the same answer
             continue
-        assert parameter_count(build_network(model.name, COARSE, 15, seed=0)) == model.parameters
+        built = parameter_count(build_network(model, COARSE, 15, seed=0))
+        assert parameter_count(outline(model, COARSE, 15)) == built, model
 
 
 def test_every_weight_has_one_name():
-    for model in MODELS:
+    for model in NETWORKS:
         network = outline(model, COARSE, 3)
         weights = {n: t for n, t in network.state_dict().items() if not is_statistic(n)}
         assert sum(tensor.numel() for tensor in weights.values()) == parameter_count(network), model
@@ -101,7 +104,7 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_global_generator_hold
 def test_building_leaves_the_global_generator_as_it_was():
     before = torch.get_rng_state()
     build_network("small", COARSE, 15, seed=0)
-    describe_models(COARSE, 15)
+    outline("small", COARSE, 15)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -121,3 +124,75 @@ def test_a_plan_of_two_stages_is_refused():
     plan = Plan(spacing_mm=(1, 1, 1), patch=(8, 8, 8), strides=((1, 1, 1), (2, 2, 2)), kernels=((3, 3, 3),) * 2)
     with pytest.raises(AmosError, match="at least 3 stages"):
         build_network("small", plan, 15, seed=0)
+
+
+# --- networks of one's own ------------------------------------------------------------------------
+
+OWN = """
+import random
+import torch
+from torch import nn
+
+def build(plan, organ_count):
+    return nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 1 + organ_count, 1))
+
+def one_argument(plan):
+    return build(plan, 2)
+
+def no_module(plan, organ_count):
+    return "a network"
+
+def halved(plan, organ_count):
+    return nn.Conv3d(1, 1 + organ_count, 2, stride=2)
+
+def two_channels(plan, organ_count):
+    return nn.Conv3d(2, 1 + organ_count, 1)
+
+class Idle(nn.Module):
+    def __init__(self, organ_count):
+        super().__init__()
+        self.used, self.idle = nn.Conv3d(1, 1 + organ_count, 1), nn.Conv3d(1, 1, 1)
+    def forward(self, x):
+        return self.used(x)
+
+def idle(plan, organ_count):
+    return Idle(organ_count)
+
+def by_chance(plan, organ_count):
+    network = build(plan, organ_count)
+    nn.init.constant_(network[0].bias, random.random())
+    return network
+
+number = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "my_networks.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "my_networks"
+
+
+def test_a_network_of_ones_own_is_built_by_its_import_path(own: str):
+    check_own_network(f"{own}:build", COARSE, 2)
+    one, other = (state(build_network(f"{own}:build", COARSE, 2, seed=seed)) for seed in (0, 0))
+    assert equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("absent", "cannot be imported"),
+        ("number", "must be a function"),
+        ("one_argument", "must take a plan and the number of organs"),
+        ("no_module", r"returned str; it must return a torch\.nn\.Module"),
+        ("halved", r"gives \(1, 3, 12, .* it must give logits of \(1, 3, 24"),
+        ("two_channels", "fails on an image of"),
+        ("idle", r"the loss does not reach idle\.weight"),
+        ("by_chance", r"0\.bias differs between two networks of one seed"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_refused_before_anything_is(own: str, name: str, why: str):
+    with pytest.raises(AmosError, match=rf"^model {own}:{name}: {why}"):
+        check_own_network(f"{own}:{name}", COARSE, 2)

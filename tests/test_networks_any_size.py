@@ -10,7 +10,8 @@ from torch import nn
 from amos_fl.inference.predict import predict_case
 from amos_fl.inference.windows import window_starts
 from amos_fl.networks.anysize import AnySize, SingleValue
-from amos_fl.networks.registry import MODELS, outline
+from amos_fl.networks.catalogue import NETWORKS
+from amos_fl.networks.registry import outline
 from amos_fl.training.loop import train
 from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.training.settings import TrainingSettings
@@ -24,7 +25,7 @@ def narrow(model: str, plan: Plan = TINY, organs: int = len(ORGANS)) -> AnySize:
 
 
 def test_every_network_is_tried_here() -> None:
-    assert NARROW.keys() == MODELS.keys()
+    assert NARROW.keys() == NETWORKS.keys()
 
 
 @pytest.mark.parametrize("model", NARROW)
@@ -89,7 +90,7 @@ def test_a_volume_larger_than_its_window_comes_out_the_same_whether_its_windows_
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", NETWORKS)
 def test_every_network_follows_every_plan(model: str, plan: Plan) -> None:
     network = outline(model, plan, 3).train()
     with torch.device("meta"):

@@ -248,12 +248,36 @@ def test_a_dicom_series_is_predicted_as_its_volume_is(finished_run: Path, scan: 
     assert same.mean() > 0.999  # affines differ in their last digits, so a voxel at a border may
 
 
+def test_one_bad_dicom_series_leaves_the_others_and_the_exit_code_says_so(
+    finished_run: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("highdicom")
+    from dicom_series import write_series
+
+    image = nib.Nifti1Image.from_filename(scan)
+    array = np.maximum(np.asarray(image.dataobj) // 2 * 2, -900)
+    for name in ("empty", "cut", "whole"):
+        write_series(tmp_path / name, array, image.affine, ImagesInAcquisition=9999)
+    (tmp_path / "empty/IM0000").write_bytes(b"")
+    cut = tmp_path / "cut/IM0001"
+    cut.write_bytes(cut.read_bytes()[:-10])
+    folders = [str(tmp_path / name) for name in ("empty", "cut", "whole")]
+    assert run(["predict", str(finished_run), *folders, "-o", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr()
+    slices = array.shape[2]
+    assert f"amos-fl: empty, DICOM series 3: 1 of {slices} files cannot be used (IM0000: is empty)" in told.err
+    assert f"amos-fl: cut, DICOM series 3: 1 of {slices} files cannot be used (IM0001: is cut off: " in told.err
+    assert f"amos-fl: warning: whole, DICOM series 3: {slices} slices are here, and its headers speak of" in told.err
+    assert "3 scans: 1 predicted, 2 failed" in told.out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predict.json", "whole.nii.gz"]
+
+
 def test_dicom_without_the_extra_names_it(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "series").mkdir()
     (tmp_path / "series/one").write_bytes(b"\0" * 128 + b"DICM")
-    monkeypatch.setitem(sys.modules, "highdicom", None)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
     assert run(["predict", str(finished_run), str(tmp_path / "series"), "-o", str(tmp_path / "out")]) == 2
     assert 'pip install "amos-fl[dicom]"' in capsys.readouterr().err
 

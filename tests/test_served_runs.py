@@ -347,3 +347,42 @@ def test_a_simulation_beside_a_superlinks_runs_is_none_of_them(
     for method, path in (("GET", ""), ("GET", "/files"), ("GET", "/files/cohort.csv"), ("POST", "/stop")):
         assert client.request(method, f"/amos-fl/runs/simulated{path}").status_code == 404
     assert not (tmp_path / "runs/simulated/stop").exists()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"[" * 100_000,
+        b'{"a":' * 5000 + b"1" + b"}" * 5000,
+        b'{"config": {}, "config": {}, "organs": {"1": "x"}}',
+        b'{"config": {"seed": NaN}, "organs": {"1": "x"}}',
+        b'{"config": {"seed": 1e999}, "organs": {"1": "x"}}',
+        b'{"config": {"seed": %s}, "organs": {"1": "x"}}' % (b"9" * 400),
+        b'{"config": {"strategy_options": []}, "organs": {"1": "x"}}',
+        b'{"config": {}, "organs": {}}',
+        b'{"config": {}, "organs": {"0": "x"}}',
+        b'{"config": {}, "organs": {"256": "x"}}',
+        b'{"config": {}, "organs": {"1": "x", "2": "x"}}',
+        b'{"config": {}, "organs": {"1": "\\u001b[2J"}}',
+        b'{"config": {}, "organs": {"1": " "}}',
+        b'{"config": {"\\u001b[2J": 1}, "organs": {"1": "x"}}',
+    ],
+)
+def test_a_request_that_is_no_run_is_refused_in_one_line_and_makes_nothing(
+    client: TestClient, tmp_path: Path, body: bytes
+) -> None:
+    answer = client.post("/amos-fl/runs/one", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"].isprintable()
+    assert not (tmp_path / "runs" / "one").exists()
+
+
+def test_a_submission_that_is_none_is_refused_and_the_run_stays_as_it_was(client: TestClient) -> None:
+    made(client)
+    before = client.get("/amos-fl/runs/one").json()
+    for body in (b'{"flower_run": -1, "wait_s": 1}', b'{"flower_run": 1, "wait_s": 1e300}', b"[" * 100_000):
+        assert client.post("/amos-fl/runs/one/submissions", content=body).status_code == 400
+    assert client.get("/amos-fl/runs/one").json() == before

@@ -312,7 +312,7 @@ def check(site: Hospital, reply: Message) -> None:
     form = None
     if reply.metadata.message_type == "train":
         form = {name: (array.shape, str(array.dtype)) for name, array in views_of(site.weights()).items()}
-    check_reply(reply, site.settings, organs=tuple(site.task.organs), form=form)
+    check_reply(reply, site.settings, organs=site.task.organs, form=form)
 
 
 @pytest.fixture(scope="module", params=[packed, record_of])
@@ -402,7 +402,7 @@ def test_a_reply_is_withheld_where_the_network_of_the_request_is_another(closed:
     reply = closed.train()
     other = {f"other.{name}": form for name, form in {"w": ((1,), "float32")}.items()}
     with pytest.raises(ReplyWithheld):
-        check_reply(reply, closed.settings, organs=(1, 2), form=other)
+        check_reply(reply, closed.settings, organs={1: "ball", 2: "box"}, form=other)
 
 
 def test_a_case_under_a_name_of_its_own_is_withheld_where_pseudonyms_are_asked_for(
@@ -413,7 +413,7 @@ def test_a_case_under_a_name_of_its_own_is_withheld_where_pseudonyms_are_asked_f
     check(site, reply)
     cases = json_of(reply, "cases")
     reply.content.config_records["site"]["cases"] = json.dumps([{**cases[0], "case": "a_test_8"}])
-    with pytest.raises(ReplyWithheld, match="cases is not of its form"):
+    with pytest.raises(ReplyWithheld, match="a case is under a name of its own"):
         check(site, reply)
 
 

@@ -9,13 +9,14 @@ import pytest
 import yaml
 from federations import TINY, TINY_PLAN, federate, hashes, resume, tiny_config
 
+from amos_fl.api.settings import resolve_run
 from amos_fl.cli.main import run
-from amos_fl.cli.settings import resolve_run
 from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.errors import AmosError
+from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.networks.head import class_axes
 from amos_fl.networks.norms import with_group_norm
-from amos_fl.networks.registry import MODELS, build_network
+from amos_fl.networks.registry import build_network
 from amos_fl.networks.vnet import VNet
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, create_run
@@ -92,7 +93,7 @@ def test_fewer_more_and_other_organs_share_what_they_share(
     assert (hash_of(other) == hash_of(weights)) == (len(places) == 1 + len(organs))
 
 
-@pytest.mark.parametrize("model", sorted(MODELS))
+@pytest.mark.parametrize("model", sorted(NETWORKS))
 def test_every_network_has_a_head_that_is_found_and_remade(model: str) -> None:
     axes = class_axes(model, plan_named("coarse" if model == "small" else "amos-ct"), 4)
     assert axes

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from amos_fl.annotate.ledger import MemberRecord
+from amos_fl.cohort.organ_names import organ_key
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.model import Model, read_model
@@ -47,7 +48,7 @@ def read_member(text: str, cohort: Cohort) -> Member:
         model = replace(model, folder=model.run.checkpoint_folder(int(number)), round=int(number))
         name = f"{name}-round-{number}"
     for label, organ in model.organs.items():
-        if cohort.organs.get(label, "").casefold() != organ.casefold():
+        if organ_key(cohort.organs.get(label, "")) != organ_key(organ):
             raise AmosError(
                 f"{text}: draws {organ} as label {label}, which is {cohort.organs.get(label, 'no organ')} in the "
                 "cohort; label values and names must agree, see organs.csv beside cohort.csv"

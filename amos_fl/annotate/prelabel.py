@@ -91,7 +91,10 @@ def prelabel_round(
     yield from refused
     failed: dict[str, str] = {}
     notes: dict[str, tuple[str, ...]] = {}
-    can_draw = {label for member in members for label in member.model.organs}
+    # An organ that a network has not learned is one that it cannot draw.
+    can_draw = {
+        label for member in members for label, name in member.model.organs.items() if name not in member.model.unlearned
+    }
     organs = {o: name for o, name in project.cohort.organs.items() if o in can_draw & set(project.settings.organs)}
     drawings = list(_drawings(project.round(begun.round) / "members", begun, members, inference))
     for name, folder, member, settings in drawings:

@@ -1,6 +1,5 @@
 """How far a project has come: by round, organ, person and case. `status`, the report and its CSV files show this."""
 
-import csv
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from amos_fl.annotate.ledger import Change, Event, Imported, Role, RoundBegun
 from amos_fl.annotate.project import Project
 from amos_fl.annotate.state import STAGES, ProjectState, Stage, state_of
 from amos_fl.errors import AmosError
+from amos_fl.escape.csv_cells import DictWriter, Writer
 from amos_fl.files import whole_file
 from amos_fl.runs.record import read_run
 
@@ -279,7 +279,7 @@ def write_tables(progress: Progress, folder: Path) -> dict[str, str]:
     for name, (kind, rows) in tables.items():
         head = [f.name for f in fields(kind) if f.name != "stages"] + (list(STAGES) if kind is RoundRow else [])
         with whole_file(folder / f"{name}.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, head)
+            writer = DictWriter(file, head)
             writer.writeheader()
             for row in rows:
                 values = asdict(row)
@@ -292,7 +292,7 @@ def _write_changes(progress: Progress, folder: Path) -> str:
     """Every organ of every correction: what it was measured against, by whom, and what changed."""
     organs = progress.project.cohort.organs
     with whole_file(folder / "changes.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = Writer(file)
         numbers = list(Change.model_fields)
         writer.writerow(["time", "round", "case", "version", "by", "role", "against", "organ", *numbers])
         for e in progress.imports:

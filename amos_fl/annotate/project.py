@@ -19,6 +19,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from amos_fl.annotate.ledger import Event, append_events, read_events
+from amos_fl.cohort.organ_names import difference_in_words, same_organs
 from amos_fl.cohort.table import Case, Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
@@ -151,8 +152,12 @@ def extend_project(project: Project, cohort: Cohort) -> tuple[Project, list[str]
     Raises:
         AmosError: other organs, or a case that is another scan here.
     """
-    if cohort.organs != project.cohort.organs:
-        raise AmosError("this cohort has other organs than the project; begin a project of its own for it")
+    if not same_organs(cohort.organs, project.cohort.organs):
+        differ = difference_in_words(cohort.organs, project.cohort.organs, ("there", "in the project"))
+        raise AmosError(
+            f"this cohort has other organs than the project{f': {differ}' if differ else ''}; begin a project of its "
+            "own for it, or renumber it with 'amos-fl data relabel'"
+        )
     known = {case.case: case for case in project.cohort.cases}
     for case in cohort.cases:
         if case.case in known and case.image.resolve() != known[case.case].image.resolve():

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from amos_fl.api.settings import cache_folder, refuse_settings, with_layers
 from amos_fl.cli.running import carry_out
-from amos_fl.cli.settings import cache_folder, layers_of, refuse_settings, resolve_run, with_layers
+from amos_fl.cli.settings import layers_of, resolve_run
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig

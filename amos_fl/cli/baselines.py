@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from amos_fl.api.settings import cache_folder, like_run, next_out, refuse_settings
 from amos_fl.cli.options import (
     CohortOption,
     ConfigOption,
@@ -28,16 +29,7 @@ from amos_fl.cli.options import (
     StrategyOption,
 )
 from amos_fl.cli.running import carry_out, carry_out_group, resume_run
-from amos_fl.cli.settings import (
-    cache_folder,
-    flags_of,
-    layers_of,
-    like_run,
-    next_out,
-    refuse_settings,
-    resolve_run,
-    with_plan_made,
-)
+from amos_fl.cli.settings import flags_of, layers_of, resolve_run, with_plan_made
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
@@ -209,9 +201,9 @@ def finetune(
 
 def _show_choices(group: "Group", store: Path) -> None:
     """Every site's own round of the federation beside the one for all and its fine-tuned model, on its test cases."""
-    from rich.console import Console
     from rich.table import Table
 
+    from amos_fl.cli.console import Console
     from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.record import read_runs
     from amos_fl.runs.site_choice import site_choices, write_site_choices

@@ -5,7 +5,7 @@ from typing import Annotated, cast, get_args
 
 import typer
 
-from amos_fl.cli.settings import next_out
+from amos_fl.api.settings import next_out
 from amos_fl.errors import AmosError
 
 

@@ -34,7 +34,7 @@ _WORKERS = min(4, os.cpu_count() or 1)
 
 
 def _console() -> "Console":
-    from rich.console import Console
+    from amos_fl.cli.console import Console
 
     # A pipe or a file has no width; 80 columns would fold every path.
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 120

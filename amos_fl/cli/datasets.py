@@ -160,9 +160,9 @@ def _show_label_map(label_map: "LabelMap", organs: int) -> None:
 
 def _write(cohort: "Cohort", target: Path, *, beside: Sequence[Path] = (), instead_of: Sequence[Path] = ()) -> None:
     """Write a cohort, not into the folder of one of `beside` and not in place of one of `instead_of`; then show it."""
-    from rich.console import Console
     from rich.table import Table
 
+    from amos_fl.cli.console import Console
     from amos_fl.cohort.table import SPLITS, write_cohort
 
     if any(target.parent.resolve() == _target(other, None).parent.resolve() for other in beside):

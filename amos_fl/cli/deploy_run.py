@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from amos_fl.api.settings import as_trained, begun_at, next_out, origin_in, recipe_for, refuse_settings
 from amos_fl.cli.options import (
     ConfigOption,
     HoldOutOption,
@@ -28,16 +29,7 @@ from amos_fl.cli.options import (
     StrategyOption,
     WeightingOption,
 )
-from amos_fl.cli.settings import (
-    as_trained,
-    begun_at,
-    flags_of,
-    layers_of,
-    next_out,
-    origin_in,
-    recipe_for,
-    refuse_settings,
-)
+from amos_fl.cli.settings import flags_of, layers_of
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 
@@ -147,8 +139,8 @@ def deployed_settings(layers: list[tuple[str, dict[str, Any]]], deployment: "Dep
     Raises:
         AmosError: a wrong setting, a site that the deployment does not have, or weights to begin with that do not fit.
     """
+    from amos_fl.networks.catalogue import DEMONSTRATION
     from amos_fl.runs.config import merge, resolve
-    from amos_fl.runs.recipes import DEMONSTRATION
     from amos_fl_server.strategies import make_strategy
 
     origin = origin_in(layers)
@@ -254,8 +246,7 @@ def _show_end(state: "RunState", folder: Path, again: str) -> None:
         error = AmosError(f"{state.error or 'the run failed'} (to continue: {again})")
         error.exit_code = state.exit_code or 1
         raise error
-    from rich.console import Console
-
+    from amos_fl.cli.console import Console
     from amos_fl.cli.display import show_results
     from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.results import results_of
@@ -268,7 +259,7 @@ def _show_end(state: "RunState", folder: Path, again: str) -> None:
 
 
 def _write_report(folder: Path, say: Callable[[str], None]) -> None:
-    from amos_fl.cli.running import write_report
+    from amos_fl.api.running import write_report
 
     write_report(folder, say)
 

@@ -8,6 +8,7 @@ import typer
 
 from amos_fl.cli.deploy_run import HostOption, RootArgument, deployment_folder, submitted_as
 from amos_fl.errors import AmosError
+from amos_fl.escape.terminal import visible, without_colours
 
 if TYPE_CHECKING:
     from amos_fl_server.overview import Overview
@@ -103,10 +104,10 @@ def logs(
         if flower:
             state = RunState(**client.get(f"/runs/{name}"))
             for text in flower_log(client.connection, state, follow=follow):
-                typer.echo(text, nl=False)
+                typer.echo(without_colours(text), nl=False)
             return
         for when, text in events_of(client, name, follow=follow):
-            typer.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when))}  {text}")
+            typer.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when))}  {visible(text)}")
 
 
 def serve(
@@ -140,4 +141,4 @@ def serve(
 
 
 def _say(text: Any) -> None:
-    typer.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}")
+    typer.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {visible(str(text))}")

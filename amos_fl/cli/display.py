@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from amos_fl.runs.events import Event, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed, SiteWork
+from amos_fl.cli.console import Console as OwnConsole
+from amos_fl.runs.events import Event, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed, SiteWork, in_words
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.results import Results, Row
 from amos_fl.runs.summary import number
@@ -29,7 +30,7 @@ class Display:
     """A listener that shows a run's events. Use it as a context, so that the terminal is left in order."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=False, highlight=False)
+        self.console = console or OwnConsole(stderr=False, highlight=False)
         self.live = self.console.is_terminal
         self._bars: dict[tuple[str, str], TaskID] = {}
         self._said_at = time.monotonic()
@@ -69,26 +70,12 @@ class Display:
                 self._round_seconds.append(event.seconds)
                 self._clear()
                 left = self._left(event.round + 1, event.rounds)
-                sites = " ".join(event.sites)
-                self.line(
-                    f"round {event.round}/{event.rounds}: loss {event.mean_loss:.3f} from {sites} in "
-                    f"{event.seconds:.1f} s" + (f", {left}" if left else "")
-                )
-            case RoundScored(round=number_, seen_dsc=seen, unseen_dsc=unseen):
+                self.line(f"{in_words(event)}, {left}" if left else in_words(event) or "")
+            case RoundScored():
                 self._clear()
-                shown = [
-                    f"{name} DSC {dsc:.3f}" for name, dsc in (("seen", seen), ("unseen", unseen)) if dsc is not None
-                ]
-                self.line(f"round {number_}: {', '.join(shown)}" if shown else f"round {number_}: nothing to score")
-            case SiteFailed():
-                what = {
-                    "train": "trained nothing",
-                    "evaluate": "was not scored",
-                    "fingerprint": "is left out of the plan",
-                }.get(event.activity, "failed")
-                self.line(f"round {event.round}: site {event.site} {what}: {event.reason}")
-            case Said(text=text):
-                self.line(text)
+                self.line(in_words(event) or "")
+            case SiteFailed() | Said():
+                self.line(in_words(event) or "")
 
     def _left(self, next_round: int, rounds: int) -> str:
         if not self._round_seconds or next_round > rounds:
@@ -170,7 +157,7 @@ def show_results(console: Console, results: Results) -> None:
 
 def show_group(console: Console, records: Sequence[RunRecord]) -> None:
     """The mean test DSC of each run of a group on each site; a star where the run trained on that site."""
-    sites = sorted({case.site for record in records for case in record.results.cases})
+    sites = sorted({row.name for record in records for row in record.results.sites})
     table = Table(title="Test DSC (* the run trained there)", title_justify="left", title_style="bold")
     table.add_column("run", no_wrap=True)
     for site in sites:

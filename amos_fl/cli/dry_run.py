@@ -1,9 +1,9 @@
 """`amos-fl simulate --dry-run`: the resolved plan of a run, its work and its cost."""
 
 import yaml
-from rich.console import Console
 from rich.table import Table
 
+from amos_fl.cli.console import Console
 from amos_fl.cohort.table import SPLITS, Cohort
 from amos_fl.cohort.wording import counted
 from amos_fl.runs.config import RunConfig

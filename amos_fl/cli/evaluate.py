@@ -6,8 +6,9 @@ from typing import Annotated, cast
 
 import typer
 
+from amos_fl.api.settings import cache_folder, next_out
 from amos_fl.cli.options import AdaptOption, DeviceOption, StoreOption
-from amos_fl.cli.settings import cache_folder, names, next_out
+from amos_fl.cli.settings import names
 from amos_fl.cohort.table import SPLITS, Split
 from amos_fl.errors import AmosError
 

@@ -160,7 +160,8 @@ def run(
     out: OutOption = OUT,
 ) -> None:
     """Carry out an experiment. Run again, it skips what is done and goes on where it stopped."""
-    from amos_fl.cli.settings import cache_folder, resolve_run
+    from amos_fl.api.settings import cache_folder
+    from amos_fl.cli.settings import resolve_run
     from amos_fl.experiments.carry_out import Hands
     from amos_fl.experiments.data import parse_given, remembered
     from amos_fl.experiments.planning import Planner, refuse_cohort_for
@@ -187,8 +188,8 @@ def run(
 
 
 def _quick_given(presets: "list[Preset]") -> dict[str, Path]:
+    from amos_fl.api.settings import cache_folder
     from amos_fl.cli.progress import Progress
-    from amos_fl.cli.settings import cache_folder
     from amos_fl.experiments.quick_data import quick_data
 
     needed = dict.fromkeys(name for preset in presets for name in preset.data_sets())
@@ -198,8 +199,8 @@ def _quick_given(presets: "list[Preset]") -> dict[str, Path]:
 
 def _trainer(store: Path, quick: bool) -> Any:
     """What carries a run to its end on this terminal; a quick run gets no report of its own."""
+    from amos_fl.api.running import write_report
     from amos_fl.cli.display import Display
-    from amos_fl.cli.running import write_report
     from amos_fl_server.simulate import simulate
 
     def train(folder: Any, config: Any, members: Any, title: str) -> None:

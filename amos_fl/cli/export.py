@@ -31,8 +31,7 @@ def nnunet(
     copy: Annotated[bool, typer.Option("--copy/--link", help="Copy the files, or link to them.")] = False,
 ) -> None:
     """Write a cohort in nnU-Net's raw layout (version 2)."""
-    from rich.console import Console
-
+    from amos_fl.cli.console import Console
     from amos_fl.cohort.nnunet import Choice, Partial, export_nnunet
 
     if modality not in (None, *get_args(Choice)):

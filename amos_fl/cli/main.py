@@ -26,6 +26,7 @@ from amos_fl.cli.score import score
 from amos_fl.cli.simulate import simulate
 from amos_fl.cli.sweep import sweep
 from amos_fl.errors import AmosError, AmosWarning, Interrupted
+from amos_fl.escape.terminal import visible
 
 keep_argument_help()
 app = typer.Typer(
@@ -116,7 +117,7 @@ def _final_name(error: OSError) -> str:
 
 
 def _say(sentence: str, exit_code: int) -> int:
-    print(f"amos-fl: {sentence}", file=sys.stderr)
+    print(f"amos-fl: {visible(sentence)}", file=sys.stderr)
     return exit_code
 
 
@@ -125,7 +126,7 @@ _python_showwarning = warnings.showwarning
 
 def _showwarning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
     if issubclass(category, AmosWarning):
-        print(f"amos-fl: warning: {message}", file=sys.stderr)
+        print(f"amos-fl: warning: {visible(str(message))}", file=sys.stderr)
     else:
         _python_showwarning(message, category, *where, **more)  # pyright: ignore[reportArgumentType] - handed on as it came
 

@@ -1,6 +1,5 @@
 """`amos-fl models`: what each network costs, beside the AMOS paper's Table 4."""
 
-import csv
 import json
 import sys
 from dataclasses import asdict
@@ -10,6 +9,7 @@ import typer
 
 from amos_fl.cli.options import DeviceOption
 from amos_fl.errors import AmosError
+from amos_fl.escape.csv_cells import DictWriter
 
 if TYPE_CHECKING:
     from amos_fl.volumes.plan import Triple
@@ -29,20 +29,23 @@ def models(
 ) -> None:
     """List the networks: parameters and multiply-accumulates beside the paper's, time and memory on this device."""
     from amos_fl.device import device_named
+    from amos_fl.networks.catalogue import NETWORKS, network_named
     from amos_fl.networks.cost import cost_of
     from amos_fl.networks.measure import measure
-    from amos_fl.networks.registry import MODELS
-    from amos_fl.runs.config import nearest
 
     for name in names or ():
-        if name not in MODELS:
-            raise AmosError(f"no model {name!r}; {nearest(name, MODELS)}")
+        network_named(name)
     chosen = device_named(device or "auto")
     size = _patch(patch, chosen)
     rows: list[dict[str, Any]] = []
-    for name in names or MODELS:
+    for name in names or NETWORKS:
         cost = cost_of(name)
-        row = {"model": name, "description": MODELS[name], "parameters": cost.parameters, "macs": cost.macs}
+        row = {
+            "model": name,
+            "description": network_named(name).description,
+            "parameters": cost.parameters,
+            "macs": cost.macs,
+        }
         row |= {f"paper_{key}": value for key, value in (asdict(cost.published) if cost.published else {}).items()}
         if timing:
             if sys.stderr.isatty():
@@ -57,7 +60,7 @@ def models(
         print(json.dumps(rows, indent=2))
     elif as_csv:
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+        writer = DictWriter(sys.stdout, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     else:

@@ -45,8 +45,9 @@ def plan(
     store: StoreOption = None,
 ) -> None:
     """Make a plan from the training cases' spacing, shape and CT intensities, in nnU-Net's way."""
+    from amos_fl.api.settings import cache_folder
     from amos_fl.cli.progress import Progress, plain_console
-    from amos_fl.cli.settings import cache_folder, names, phantom
+    from amos_fl.cli.settings import names, phantom
     from amos_fl.cohort.table import read_cohort
     from amos_fl.planning.fingerprint import merged
     from amos_fl.planning.measure import fingerprint_of_cases, measured_cases

@@ -64,9 +64,12 @@ def predict(
     console = plain_console()
     if model.synthetic:
         console.print("this network was trained on a synthetic phantom; what it draws says nothing about patients")
-    untrained = sorted({scan.modality for scan in found} - set(model.modalities)) if model.modalities else []
+    usable = [scan for scan in found if not scan.problem]
+    untrained = sorted({scan.modality for scan in usable} - set(model.modalities)) if model.modalities else []
     if untrained:
         console.print(f"note: this network was trained on {' and '.join(model.modalities)} only, not on {untrained[0]}")
+    for note in model.notes:
+        console.print(f"note: {note}", soft_wrap=True)
     states = {"predicted": 0, "kept": 0, "failed": 0}
     with Progress() as progress:
 
@@ -81,7 +84,8 @@ def predict(
                 continue
             for note in outcome.notes:
                 typer.echo(f"amos-fl: warning: {note}", err=True)
-            what = f"{outcome.organs} of {len(model.organs)} organs found in {outcome.seconds:.1f} s"
+            can_draw = len(model.organs) - len(model.unlearned)
+            what = f"{outcome.organs} of {can_draw} organs found in {outcome.seconds:.1f} s"
             kept = "there already from this scan and these weights, kept"
             console.print(f"{outcome.scan.name}: {kept if outcome.state == 'kept' else what}", soft_wrap=True)
     parts = [f"{number} {state}" for state, number in states.items() if number or state == "predicted"]

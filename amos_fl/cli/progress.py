@@ -15,7 +15,7 @@ PLAIN_EVERY_S = 15.0
 
 def plain_console() -> "Console":
     """A console that prints text as it is, wide enough for tables where it is no terminal."""
-    from rich.console import Console
+    from amos_fl.cli.console import Console
 
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 120
     return Console(highlight=False, markup=False, width=width)
@@ -35,9 +35,10 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
-            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
             from rich.progress import Progress as Bars
+
+            from amos_fl.cli.console import Console
 
             columns = TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn()
             self._bar = Bars(*columns, console=Console(stderr=True, markup=False), transient=True)

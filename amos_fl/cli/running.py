@@ -1,17 +1,18 @@
 """A run, or a group of runs, carried out on the terminal: progress, tables, report, and how to go on after Ctrl-C."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from amos_fl.cli.settings import refuse_settings, with_layers
+from amos_fl.api.settings import refuse_settings, with_layers
 from amos_fl.cohort.table import Cohort
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError, Interrupted
-from amos_fl.runs.config import RunConfig
+from amos_fl.runs.config import RunConfig, has_strategy
+from amos_fl.runs.wording import work_in_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,58 +37,49 @@ def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path) -> 
     from amos_fl.runs.results import results_of
 
     folder = RunFolder(path)
-    console = _run_one(folder, settings, members, store)
-    settings = with_layers(folder.config(), [])  # with the plan, where the run made it itself
+    console, settings = _run_one(folder, settings, members, store)
     show_results(console, results_of(folder, settings, members))
     if folder.synthetic and settings.arm == "federated":
         _show_atlas(console, members)
     console.print(f"everything is in {path}; begin with {_first_page(path)}", markup=False)
 
 
-def _run_one(folder: "RunFolder", settings: RunConfig, members: Cohort, store: Path, title: str = "") -> "Console":
-    """One run to its end with live progress; its report is written."""
+def _run_one(
+    folder: "RunFolder", settings: RunConfig, members: Cohort, store: Path, title: str = ""
+) -> "tuple[Console, RunConfig]":
+    """One run to its end with live progress; the console, and the settings with the plan that the run made."""
+    from amos_fl.api import running
     from amos_fl.cli.display import Display
     from amos_fl.runs.summary import PHANTOM_NOTE
-    from amos_fl_server.simulate import simulate as run_simulation
 
     with Display() as display:
         display.line(f"{title}{_in_words(settings, members)}; run folder {folder.path}")
         if folder.synthetic and not title:
             display.line(PHANTOM_NOTE)
         try:
-            run_simulation(folder, settings, members, store, display)
-            write_report(folder.path, display.line)
+            settings = running.carry_out(folder.path, settings, members, store, display)
         except Interrupted:
             display.line(f"stopped; continue with: amos-fl simulate --resume {folder.path}")
             raise typer.Exit(130) from None
-    return display.console
+    return display.console, settings
 
 
 def _in_words(settings: RunConfig, members: Cohort) -> str:
     seen, unseen = " ".join(members.seen_sites), " ".join(members.unseen_sites) or "none"
     steps = f"{counted(settings.rounds, 'round')} of {counted(settings.local_steps, 'step')}"
+    if not has_strategy(settings.arm):
+        others = "unseen" if settings.arm == "centralized" else "others"
+        return f"{work_in_words(settings, members)}; {others}: {unseen}"
     match settings.arm:
-        case "centralized":
-            return f"centralized: {steps} on the pooled cases of {seen}; unseen: {unseen}"
-        case "local" | "finetune":
-            return f"{settings.arm}: {steps} at {seen} alone; others: {unseen}"
+        case "leave-one-out":
+            without = " ".join(settings.hold_out)
+            return f"leave-one-out, without {without}: {settings.strategy}, {steps} at {seen}; unseen: {unseen}"
         case _:
             return f"{settings.strategy}: {steps} at {seen}; unseen: {unseen}"
 
 
 def _first_page(path: Path) -> Path:
     return path / "report.html" if (path / "report.html").is_file() else path / "summary.md"
-
-
-def write_report(path: Path, say: Callable[[str], None]) -> None:
-    """The run's report; a fault in it is said, and does not take a finished run down."""
-    try:
-        from amos_fl.report.page import write_run_report
-        from amos_fl.runs.record import read_run
-
-        write_run_report(read_run(path))
-    except Exception as error:  # the run itself is complete; its report can be made again
-        say(f"the report could not be written ({type(error).__name__}: {error}); try: amos-fl report {path}")
 
 
 def carry_out_group(group: "Group", store: Path, layers: list[tuple[str, dict[str, Any]]]) -> None:
@@ -130,8 +122,7 @@ def show_finished(group: "Group", failed: Sequence[tuple[str, int]]) -> None:
     Raises:
         AmosError: naming the runs that failed (by name and exit code), with the first one's code.
     """
-    from rich.console import Console
-
+    from amos_fl.cli.console import Console
     from amos_fl.cli.display import show_group
     from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.record import read_run

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amos_fl.errors import AmosError
+from amos_fl.runs.config import has_strategy
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +23,7 @@ _GROUPS = ("seen CT", "seen MR", "unseen CT", "unseen MR")
 
 def wide_console() -> "Console":
     """A console for tables of paths."""
-    from rich.console import Console
+    from amos_fl.cli.console import Console
 
     # A pipe or a file has no width; 80 columns would fold every path.
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 160
@@ -78,9 +79,8 @@ def _add(table: Any, run: "ListedRun", groups: list[str], branch: str) -> None:
     scores = (f"{run.dsc[group]:.3f}{'*' * bool(run.synthetic)}" if group in run.dsc else "" for group in groups)
     seed = "" if run.seed is None else str(run.seed)
     name = f"{branch}{run.name}{' *' * bool(run.synthetic)}"
-    table.add_row(
-        name, run.state_in_words, run.arm or "", run.strategy or "", seed, *scores, _megabytes(run.size_bytes)
-    )
+    strategy = (run.strategy or "") if has_strategy(run.arm) else ""
+    table.add_row(name, run.state_in_words, run.arm or "", strategy, seed, *scores, _megabytes(run.size_bytes))
 
 
 def _megabytes(size_bytes: int) -> str:
@@ -89,6 +89,8 @@ def _megabytes(size_bytes: int) -> str:
 
 def _as_json(entry: "ListedRun | ListedGroup") -> dict[str, Any]:
     values = {**dataclasses.asdict(entry), "path": str(entry.path), "state_in_words": entry.state_in_words}
+    if not has_strategy(getattr(entry, "arm", None)) and "strategy" in values:
+        values["strategy"] = None
     members = getattr(entry, "runs", None)
     return values if members is None else {**values, "runs": [_as_json(run) for run in members]}
 

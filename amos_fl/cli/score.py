@@ -37,7 +37,8 @@ def score(
         list[str] | None, typer.Option(help="Sites of the cohort that trained nothing; may be repeated.")
     ] = None,
     modality: Annotated[
-        str | None, typer.Option(help="CT or MR, of all cases, where there is no cohort. MR counts 13 organs.")
+        str | None,
+        typer.Option(help="CT or MR, of all cases, where there is no cohort. AMOS's MR counts 13 organs."),
     ] = None,
     metadata: Annotated[
         Path | None, typer.Option(help="AMOS's metadata table: the patients' sex, which tells prostate from uterus.")
@@ -72,6 +73,7 @@ def score(
     from amos_fl.cohort.table import read_cohort
     from amos_fl.cohort.wording import counted
     from amos_fl.metrics.folders import Rules, score_pairs
+    from amos_fl.metrics.meaning import check_meaning
     from amos_fl.metrics.pairs import pair_up
     from amos_fl.metrics.rules import organs_asked_for, tolerance_asked_for
     from amos_fl.metrics.summary import tables_of
@@ -82,6 +84,10 @@ def score(
     held_out = [site for word in hold_out or () for site in word.replace(",", " ").split()]
     seen_sites = known.holding_out(held_out).seen_sites if known is not None else ()
     possible, scored = organs_asked_for(organs, known.organs if known is not None else AMOS_ORGANS)
+    if scored is not None or organs is None:  # an organs.csv of the user's own says what all numbers mean
+        whose = "the cohort" if known is not None else "AMOS"
+        check_meaning(predictions, possible, whose)
+        check_meaning(labels, possible, whose)
     tolerance = tolerance_asked_for(tolerance_mm, possible)
     rules = Rules(possible, scored, tolerance, cast("BothEmpty", both_empty))
     pairing = pair_up(

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from amos_fl.api.settings import cache_folder, next_out
 from amos_fl.cli.options import (
     CohortOption,
     ConfigOption,
@@ -28,7 +29,7 @@ from amos_fl.cli.options import (
     WeightingOption,
 )
 from amos_fl.cli.running import carry_out, resume_run
-from amos_fl.cli.settings import cache_folder, flags_of, layers_of, next_out, resolve_run, with_plan_made
+from amos_fl.cli.settings import flags_of, layers_of, resolve_run, with_plan_made
 
 
 def simulate(

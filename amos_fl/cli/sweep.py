@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from amos_fl.api.settings import cache_folder, next_out, with_layers
 from amos_fl.cli.options import DeviceOption, ResumeOption, StoreOption
 from amos_fl.cli.running import carry_out_group, say_the_rest, show_finished
-from amos_fl.cli.settings import cache_folder, layers_of, next_out, resolve_run, with_layers
+from amos_fl.cli.settings import layers_of, resolve_run
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
@@ -113,9 +114,8 @@ def _in_parallel(
     group: "Group", store: Path, layers: Layers, at_once: int, gpus_per_run: float, address: str | None
 ) -> None:
     """What is left of a group, several runs at a time."""
-    from rich.console import Console
-
-    from amos_fl.cli.running import write_report
+    from amos_fl.api.running import write_report
+    from amos_fl.cli.console import Console
     from amos_fl.runs.folder import RunFolder
     from amos_fl_server.parallel import Outcome, run_in_parallel
 

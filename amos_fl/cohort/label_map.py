@@ -16,6 +16,7 @@ from amos_fl.cohort.organ_names import organ_key
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.errors import AmosError
+from amos_fl.escape.csv_cells import Writer, text_of
 from amos_fl.files import whole_file
 
 LabelMap = dict[str, tuple[str, ...]]
@@ -56,7 +57,7 @@ def read_label_map(path: Path) -> LabelMap:
     if not rows or [name.strip().casefold() for name in rows[0]] != list(COLUMNS):
         raise AmosError(f"{path}: must have the columns {' and '.join(COLUMNS)}, separated by a comma")
     for number, row in enumerate(rows[1:], start=2):
-        values = [value.strip() for value in row]
+        values = [text_of(value.strip()) for value in row]
         if not any(values):
             continue
         if len(values) != len(COLUMNS) or not values[0]:
@@ -86,7 +87,7 @@ def _from_yaml(path: Path, text: str) -> LabelMap:
 def write_label_map(path: Path, label_map: LabelMap) -> None:
     """Write a label map as CSV, for a user to correct."""
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = Writer(file)
         writer.writerow(COLUMNS)
         for organ, equals in label_map.items():
             writer.writerows([organ, word] for word in equals or ("",))

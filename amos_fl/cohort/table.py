@@ -21,6 +21,7 @@ from typing import Any, Literal, cast
 
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.errors import AmosError
+from amos_fl.escape.csv_cells import Writer, text_of
 from amos_fl.files import sha256_of_json, whole_file
 
 Modality = Literal["CT", "MR"]
@@ -133,7 +134,7 @@ def read_organs(organs_file: Path) -> dict[int, str]:
     """
     try:
         with organs_file.open(newline="", encoding="utf-8-sig") as file:
-            rows = [(int(row["label"]), row["organ"].strip()) for row in csv.DictReader(file)]
+            rows = [(int(row["label"]), text_of(row["organ"].strip())) for row in csv.DictReader(file)]
     except (OSError, KeyError, TypeError, ValueError, AttributeError, csv.Error):
         raise AmosError(f"{organs_file}: must have the columns label (a number) and organ") from None
     organs = dict(rows)
@@ -190,7 +191,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
                         f"{path}, line {reader.line_num}: has {len(values)} values, the header {len(header)}; "
                         "an empty value still needs its comma"
                     )
-                row = {name: value.strip() for name, value in zip(header, values, strict=True)}
+                row = {name: text_of(value.strip()) for name, value in zip(header, values, strict=True)}
                 rows.append((reader.line_num, row))
     except (UnicodeDecodeError, csv.Error) as error:
         raise AmosError(f"{path}: is not a CSV text file ({error})") from None
@@ -249,7 +250,7 @@ def plain_name(name: str) -> bool:
 def write_organs(organs: Mapping[int, str], path: Path) -> None:
     """Write an `organs.csv`."""
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("label", "organ"), *organs.items()])
+        Writer(file).writerows([("label", "organ"), *organs.items()])
 
 
 def write_cohort(cohort: Cohort, path: Path | str) -> None:
@@ -269,7 +270,7 @@ def write_cohort(cohort: Cohort, path: Path | str) -> None:
         write_organs(cohort.organs, path.with_name("organs.csv"))
     renumbered = any(case.label_values for case in cohort.cases)
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = Writer(file)
         writer.writerow((*COLUMNS, LABEL_VALUES) if renumbered else COLUMNS)
         for c in cohort.cases:
             row = [c.case, c.site, c.modality, c.split, relative(c.image), relative(c.label)]

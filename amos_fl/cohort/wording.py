@@ -23,10 +23,10 @@ def listed(amos_ids: Collection[int], at_most: int = 8) -> str:
     return f"{names} and {len(ids) - at_most} more" if len(ids) > at_most else names
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun.
 
-    >>> counted(1, "image"), counted(0, "image")
-    ('1 image', '0 images')
+    >>> counted(1, "image"), counted(0, "image"), counted(2, "patch", "patches")
+    ('1 image', '0 images', '2 patches')
     """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"

@@ -19,7 +19,7 @@ from amos_fl.comparison.comparison import METRICS, Arm, ArmKind, Metric, View
 from amos_fl.comparison.statistics import Marks
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
-from amos_fl.metrics.scores import OrganScore
+from amos_fl.metrics.scores import Outcome
 from amos_fl.runs.folder import open_run
 from amos_fl.runs.origin import Origin
 from amos_fl.runs.record import Cost, RunRecord
@@ -251,19 +251,14 @@ def _of_parts(
 
 def _marks(parts: Sequence[_Part], table: CaseTable) -> dict[Metric, Marks]:
     rows = [part.rows for part in parts]
-
-    def score(organ: OrganScore | None, metric: Metric) -> float:
-        return math.nan if organ is None else getattr(organ, metric)
-
     return {
-        metric: Marks.of([table.matrix(p.record, lambda organ, m=metric: score(organ, m)) for p in parts], rows)
+        metric: Marks.added([table.marks(part.record, metric) for part in parts], rows, table.sizes)
         for metric in METRICS
     }
 
 
-def _count(parts: Sequence[_Part], table: CaseTable, outcome: str) -> Float[np.ndarray, "case organ"]:
-    runs = [table.matrix(p.record, lambda organ: float(organ is not None and organ.outcome == outcome)) for p in parts]
-    return Marks.of(runs, [part.rows for part in parts]).sums
+def _count(parts: Sequence[_Part], table: CaseTable, outcome: Outcome) -> Float[np.ndarray, "case organ"]:
+    return Marks.of([table.counts(part.record, outcome) for part in parts], [part.rows for part in parts]).sums
 
 
 def _cost_of_a_seed(seeds: list[list[Cost]]) -> Cost:

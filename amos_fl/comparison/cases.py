@@ -2,18 +2,19 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from amos_fl.cohort.organ_names import difference_in_words, same_organs
 from amos_fl.cohort.table import Modality
-from amos_fl.comparison.comparison import Scope
+from amos_fl.comparison.comparison import Metric, Scope
 from amos_fl.errors import AmosError
-from amos_fl.metrics.scores import OrganScore, reported_organs
-from amos_fl.metrics.table import CaseScores
+from amos_fl.metrics.scores import UNIT, OrganScore, OrganSums, Outcome, Scores, reported_organs
+from amos_fl.metrics.table import CaseScores, sums_of
 from amos_fl.runs.record import RunRecord
 
 MODALITIES: tuple[Modality, ...] = ("CT", "MR")
@@ -21,9 +22,13 @@ MODALITIES: tuple[Modality, ...] = ("CT", "MR")
 
 @dataclass(frozen=True)
 class TableCase:
+    """A row of the table: a case, or all `size` cases of a site that keeps their scores and sends their sums."""
+
     case: str
     site: str
-    modality: Modality
+    modality: str
+    size: int = 1
+    withheld: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,68 @@ class CaseTable:
         reported = reported_organs(self.organs, modality)
         return [position for position, label in enumerate(self.labels) if label in reported]
 
-    def matrix(self, record: RunRecord, value: Callable[[OrganScore | None], float]) -> Float[np.ndarray, "case organ"]:
-        """A number per case and organ of a run; `value` gets None for an organ that was not annotated."""
+    @cached_property
+    def sizes(self) -> Int[np.ndarray, " case"] | None:
+        """How many cases each row stands for; None where it is one each."""
+        return np.array([case.size for case in self.cases]) if any(case.withheld for case in self.cases) else None
+
+    def marks(
+        self, record: RunRecord, metric: Metric
+    ) -> tuple[Float[np.ndarray, "case organ"], Float[np.ndarray, "case organ"]]:
+        """The sums of a run's scores per row and organ, and how many scores went into each."""
+
+        def of_sums(sums: OrganSums) -> tuple[float, float]:
+            return getattr(sums, f"{metric}_sum") / UNIT, float(sums.counted)
+
+        def of_score(organ: OrganScore | None) -> tuple[float, float]:
+            score = math.nan if organ is None else getattr(organ, metric)
+            return (0.0, 0.0) if math.isnan(score) else (score, 1.0)
+
+        both = self._values(record, of_score, of_sums)
+        return both[..., 0], both[..., 1]
+
+    def counts(self, record: RunRecord, outcome: Outcome) -> Float[np.ndarray, "case organ"]:
+        """In how many cases of a row an organ had this outcome."""
+        return self._values(
+            record,
+            lambda organ: (float(organ is not None and organ.outcome == outcome),),
+            lambda sums: (float(getattr(sums, outcome)),),
+        )[..., 0]
+
+    def _values(
+        self,
+        record: RunRecord,
+        of_score: Callable[[OrganScore | None], tuple[float, ...]],
+        of_sums: Callable[[OrganSums], tuple[float, ...]],
+    ) -> Float[np.ndarray, "case organ value"]:
         of_case = {case.case: case.scores for case in record.results.cases}
-        return np.array(
-            [[value(of_case[case.case].get(label)) for label in self.labels] for case in self.cases], dtype=float
-        )
+        values = []
+        for row in self.cases:
+            if row.withheld:
+                sums = sums_at(record, row.site).organs
+                values.append([of_sums(sums.get(label, OrganSums())) for label in self.labels])
+            else:
+                values.append([of_score(of_case[row.case].get(label)) for label in self.labels])
+        return np.array(values, dtype=float)
+
+
+def sums_at(record: RunRecord, site: str) -> Scores:
+    """What all test cases of a site add up to in a run, whether it shared their scores or not."""
+    total = sums_of([case for case in record.results.cases if case.site == site], record.cohort.organs)
+    for part in record.results.withheld:
+        if part.site == site:
+            total.merge(part.scores)
+    return total
+
+
+def _withheld_sites(records: Sequence[RunRecord]) -> dict[str, str]:
+    """The sites that kept the scores of their cases in any of the runs, with their modalities."""
+    found: dict[str, set[str]] = {part.site: set() for record in records for part in record.results.withheld}
+    for record in records:
+        for part in (*record.results.cases, *record.results.withheld):
+            if part.site in found:
+                found[part.site] |= set(part.modality.split(" and "))
+    return {site: " and ".join(sorted(modalities)) for site, modalities in sorted(found.items())}
 
 
 def common_cases(records: Sequence[RunRecord]) -> CaseTable:
@@ -58,23 +119,37 @@ def common_cases(records: Sequence[RunRecord]) -> CaseTable:
     """
     records = sorted(records, key=lambda record: record.name)
     for record in records:
-        if not record.results.cases:
+        if not record.results.cases and not record.results.withheld:
             raise AmosError(
-                f"{record.name}: has no scores per case (no test case has a label, or the sites kept them to "
-                "themselves), so it cannot be compared; leave it out"
+                f"{record.name}: has no test scores (no test case has a label), so it cannot be compared; leave it out"
             )
-    first = _most_usual(records)
+    withheld = _withheld_sites(records)
+    first = _most_usual(records, withheld)
     for record in records:
         _check_settings(first, record)
-        _check_cases(first, record)
-    cases = {TableCase(c.case, c.site, "MR" if c.modality == "MR" else "CT") for c in first.results.cases}
+        _check_cases(first, record, withheld)
+    cases = {
+        TableCase(c.case, c.site, "MR" if c.modality == "MR" else "CT")
+        for c in first.results.cases
+        if c.site not in withheld
+    }
+    for site, modality in withheld.items():
+        cases.add(TableCase(f"all of {site}", site, modality, sums_at(first, site).cases, withheld=True))
     in_order = sorted(cases, key=lambda case: (case.site, case.modality, case.case))
     return CaseTable(tuple(in_order), dict(first.cohort.organs))
 
 
-def _most_usual(records: Sequence[RunRecord]) -> RunRecord:
+def _most_usual(records: Sequence[RunRecord], withheld: Collection[str]) -> RunRecord:
     """A run with the cases that most runs have, so that it is the odd one that is named."""
-    of_run = [frozenset(case.case for case in record.results.cases) for record in records]
+    of_run = [
+        frozenset(
+            [
+                *(case.case for case in record.results.cases if case.site not in withheld),
+                *(f"{site} {sums_at(record, site).cases}" for site in withheld),
+            ]
+        )
+        for record in records
+    ]
     usual = Counter(of_run).most_common(1)[0][0]
     return records[of_run.index(usual)]
 
@@ -87,8 +162,12 @@ def _check_settings(first: RunRecord, record: RunRecord) -> None:
             f"{tolerances[0]:g} mm, and NSD at different tolerances cannot be compared; run one of them again with "
             f"--set evaluation.tolerance_mm={tolerances[0]:g}"
         )
-    if first.cohort.organs != record.cohort.organs:
-        raise AmosError(f"{record.name}: its cohort has other organs than that of {first.name}; compare runs on one")
+    if not same_organs(first.cohort.organs, record.cohort.organs):
+        differ = difference_in_words(record.cohort.organs, first.cohort.organs, ("there", f"in {first.name}"))
+        raise AmosError(
+            f"{record.name}: its cohort has other organs than that of {first.name}{f': {differ}' if differ else ''}; "
+            "compare runs on one"
+        )
 
 
 _REMEDY = (
@@ -97,9 +176,12 @@ _REMEDY = (
 )
 
 
-def _check_cases(first: RunRecord, record: RunRecord) -> None:
-    theirs, mine = ({case.case: case for case in r.results.cases} for r in (first, record))
-    if len(mine) < len(record.results.cases):
+def _check_cases(first: RunRecord, record: RunRecord, withheld: Collection[str]) -> None:
+    for site in withheld:
+        if what := _difference_of_sums(sums_at(first, site), sums_at(record, site), first.cohort.organs):
+            raise AmosError(f"{record.name}: site {site} {what} in {first.name}; {_REMEDY}")
+    theirs, mine = ({case.case: case for case in r.results.cases if case.site not in withheld} for r in (first, record))
+    if len(mine) < sum(case.site not in withheld for case in record.results.cases):
         raise AmosError(f"{record.name}: a case stands in its scores twice; every case needs a name of its own")
     parts = [("lacks", sorted(set(theirs) - set(mine))), ("also has", sorted(set(mine) - set(theirs)))]
     if odd := [f"{verb} {_some(names)}" for verb, names in parts if names]:
@@ -121,6 +203,19 @@ def _difference(theirs: CaseScores, mine: CaseScores) -> str:
     return ""
 
 
+def _difference_of_sums(theirs: Scores, mine: Scores, organs: Mapping[int, str]) -> str:
+    """What says that a site which keeps its cases scored others: their number, their organs, the labels' volumes."""
+    if theirs.cases != mine.cases:
+        return f"scored {mine.cases} test cases, and {theirs.cases}"
+    if set(theirs.organs) != set(mine.organs):
+        return f"scored {len(mine.organs)} organs, and {len(theirs.organs)} or others"
+    for organ, sums in mine.organs.items():
+        volumes_ml = [part.reference_ml_sum / UNIT for part in (theirs.organs[organ], sums)]
+        if not math.isclose(*volumes_ml, rel_tol=1e-6, abs_tol=1e-9):
+            return f"has {volumes_ml[1]:.6g} ml of {organs[organ]} in its label maps, and {volumes_ml[0]:.6g} ml"
+    return ""
+
+
 def _some(names: Sequence[str], most: int = 5) -> str:
     """
     >>> _some(["a", "b", "c"], 2)
@@ -135,26 +230,29 @@ def make_scopes(table: CaseTable, seen_sites: Sequence[str]) -> tuple[Scope, ...
 
     A site with cases of two modalities gives two scopes, `A CT` and `A MR`, because each has its own organs.
     """
-    places: list[tuple[str, Modality]] = sorted({(case.site, case.modality) for case in table.cases})
+    places = sorted({(case.site, case.modality) for case in table.cases})
+    kept = {case.site for case in table.cases if case.withheld}
     modalities = Counter(site for site, _ in places)
     sites: list[Scope] = []
     groups: list[Scope] = []
     for site, modality in places:
-        number = sum((case.site, case.modality) == (site, modality) for case in table.cases)
+        number = sum(case.size for case in table.cases if (case.site, case.modality) == (site, modality))
         name = site if modalities[site] == 1 else f"{site} {modality}"
-        sites.append(Scope(name, "site", site in seen_sites, modality, (site,), number))
+        sites.append(Scope(name, "site", site in seen_sites, modality, (site,), number, site in kept))
     for seen in (True, False):
         word = "seen" if seen else "unseen"
-        for modality in MODALITIES:
+        for modality in dict.fromkeys([*MODALITIES, *sorted({modality for _, modality in places})]):
             mine = [scope for scope in sites if scope.seen == seen and scope.modality == modality]
             if mine:
                 names, number = tuple(scope.sites[0] for scope in mine), sum(scope.cases for scope in mine)
-                groups.append(Scope(f"{word} {modality}", "group", seen, modality, names, number))
+                few = any(scope.withheld for scope in mine)
+                groups.append(Scope(f"{word} {modality}", "group", seen, modality, names, number, few))
     for seen in (True, False):
         mine = [scope for scope in sites if scope.seen == seen]
         if len(mine) > 1:
             names, number = tuple(scope.sites[0] for scope in mine), sum(scope.cases for scope in mine)
-            groups.append(Scope("seen sites" if seen else "unseen sites", "sites", seen, "", names, number))
+            few = any(scope.withheld for scope in mine)
+            groups.append(Scope("seen sites" if seen else "unseen sites", "sites", seen, "", names, number, few))
     sites.sort(key=lambda scope: (not scope.seen, scope.modality, scope.name))
     return (*groups, *sites)
 

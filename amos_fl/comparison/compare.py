@@ -106,6 +106,7 @@ def _differences(found: Means, arms: Sequence[ArmScores], chosen: ArmScores) -> 
         for i, p_holm in zip(members, holm([drafts[i].p for i in members]), strict=True):
             drafts[i] = replace(drafts[i], p_holm=p_holm)
     by_name = {arm.arm.name: arm for arm in arms}
+    withheld = {scope.name for scope in found.scopes if scope.withheld}
     seeds = {(s.arm, s.scope, s.metric): s.values for s in found.spreads()}
     return [
         replace(
@@ -114,6 +115,7 @@ def _differences(found: Means, arms: Sequence[ArmScores], chosen: ArmScores) -> 
                 d,
                 [by_name[name].arm.seeds for name in (d.arm, d.reference)],
                 [seeds.get((name, d.scope, d.metric), ()) for name in (d.arm, d.reference)],
+                d.scope in withheld,
             ),
         )
         for d in drafts
@@ -131,8 +133,9 @@ def _in_scope(found: Means, arm: ArmScores, chosen: ArmScores, scope: Scope, met
     p = np.full(len(a.values), np.nan)
     x, y = (found.marks(arm_, scope, metric) for arm_ in (arm, chosen))
     if scope.kind != "sites" and x is not None and y is not None:
-        cases = Marks(x.sums, np.minimum(x.counts, y.counts)).cases_per_organ()
-        p = paired_p(x, y, found.resamples, generator(found.seed, "permutation", scope.name))
+        cases = Marks(x.sums, np.minimum(x.counts, y.counts), x.sizes).cases_per_organ()
+        if not scope.withheld:
+            p = paired_p(x, y, found.resamples, generator(found.seed, "permutation", scope.name))
     draws = a.draws[:, some] - b.draws[:, some] if a.draws is not None and b.draws is not None else None
     of_all = estimates((a.values - b.values)[some], draws, cases[some], a.strata)
     made = []
@@ -143,7 +146,9 @@ def _in_scope(found: Means, arm: ArmScores, chosen: ArmScores, scope: Scope, met
     return made
 
 
-def _verdict(d: Difference, seeds: Sequence[Sequence[int]], of_seeds: Sequence[Sequence[float]]) -> str:
+def _verdict(d: Difference, seeds: Sequence[Sequence[int]], of_seeds: Sequence[Sequence[float]], withheld: bool) -> str:
+    if withheld:
+        return "no scores per case"
     if math.isnan(d.p_holm):
         return "not tested" if d.estimate.has_interval else "too few cases"
     if d.p_holm >= ALPHA:
@@ -186,7 +191,7 @@ def _case_rows(arms: Sequence[ArmScores], table: CaseTable, seen: set[str]) -> l
             for m in (arm.marks[metric] for metric in METRICS)
         )
         for i, case in enumerate(table.cases):
-            if not arm.available[i]:
+            if not arm.available[i] or case.withheld:
                 continue
             for j in table.reported(case.modality):
                 where = (arm.arm.name, case.case, case.site, case.modality, case.site in seen)

@@ -53,9 +53,10 @@ class Scope:
     name: str  # unique: "A", "seen CT", "unseen MR", "seen sites"
     kind: Literal["site", "group", "sites"]
     seen: bool
-    modality: Literal["CT", "MR", ""]  # "" for `sites`
+    modality: str  # "CT", "MR", "CT and MR" of a site that sends one sum over both, "" for `sites`
     sites: tuple[str, ...]
     cases: int
+    withheld: bool = False  # whether a site of it keeps the scores of single cases: no interval, no test
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class Difference:
 
     `family` names the tests that are corrected together. `verdict` is one of "better", "worse" (only with three seeds
     of both arms or more), "higher", "lower" (the same on fewer seeds), "open" (not
-    shown), "too few cases", "not tested" (over sites alike, where the interval must do).
+    shown), "too few cases", "no scores per case" (a site keeps them), "not tested" (over sites alike, where the
+    interval must do).
     """
 
     arm: str

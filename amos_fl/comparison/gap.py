@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from amos_fl.cohort.wording import counted
 from amos_fl.comparison.comparison import LEAST_SEEDS, Arm, Gap, Metric, Scope
 from amos_fl.comparison.means import Means
 from amos_fl.comparison.statistics import Estimate, estimates
@@ -90,7 +91,7 @@ def _on_the_same_cases(found: Means, kind: str, minuend: Arm, subtrahend: Arm) -
                 continue
             estimate = gap_between(found, minuend, scope, subtrahend, scope, metric)
             if estimate is not None:
-                sentence = _sentence(kind, minuend, subtrahend, scope, metric, estimate)
+                sentence = _sentence(kind, minuend, subtrahend, scope, metric, estimate, scope.withheld)
                 gaps.append(
                     Gap(kind, minuend.name, subtrahend.name, scope.name, scope.name, metric, estimate, sentence)
                 )
@@ -108,7 +109,8 @@ def _seen_minus_unseen(found: Means, arm: Arm) -> list[Gap]:
             for metric in found.metrics:
                 estimate = gap_between(found, arm, seen, arm, unseen, metric)
                 if estimate is not None:
-                    sentence = _sentence("seen - unseen", arm, arm, seen, metric, estimate)
+                    withheld = seen.withheld or unseen.withheld
+                    sentence = _sentence("seen - unseen", arm, arm, seen, metric, estimate, withheld)
                     gaps.append(
                         Gap("seen - unseen", arm.name, arm.name, seen.name, unseen.name, metric, estimate, sentence)
                     )
@@ -130,15 +132,15 @@ def gap_between(found: Means, a: Arm, a_scope: Scope, b: Arm, b_scope: Scope, me
     return estimates(one.values[-1:] - other.values[-1:], draws, [fewer.cases[-1]], fewer.strata)[0]
 
 
-def evidence(estimate: Estimate) -> str:
-    """The interval and the number of cases, in brackets.
+def evidence(estimate: Estimate, withheld: bool = False) -> str:
+    """The interval and the number of cases, in brackets; with `withheld` a site keeps the scores of its cases.
 
     >>> evidence(Estimate(0.031, 0.012, 0.05, 27)), evidence(Estimate(0.031, math.nan, math.nan, 4))
     ('(95 % interval 0.012 to 0.050; 27 cases)', '(4 cases, too few for an interval)')
     """
     if not estimate.has_interval:
-        plural = "" if estimate.cases == 1 else "s"
-        return f"({estimate.cases} case{plural}, too few for an interval)"
+        cases = counted(estimate.cases, "case")
+        return f"({cases}; no interval without scores per case)" if withheld else f"({cases}, too few for an interval)"
     return f"(95 % interval {estimate.low:.3f} to {estimate.high:.3f}; {estimate.cases} cases)"
 
 
@@ -164,13 +166,15 @@ def size(value: float, metric: Metric) -> str:
     return f"{abs(value):.3f} {metric.upper()} {'higher' if value > 0 else 'lower'}"
 
 
-def _sentence(kind: str, a: Arm, b: Arm, scope: Scope, metric: Metric, estimate: Estimate) -> str:
+def _sentence(
+    kind: str, a: Arm, b: Arm, scope: Scope, metric: Metric, estimate: Estimate, withheld: bool = False
+) -> str:
     words, much = _WORDS[kind], size(estimate.value, metric)
     if kind == "seen - unseen":
         said = f"On seen {scope.modality} scanners {a.name} scores {much} than on unseen ones"
     else:
         said = f"On {where(scope)} {_subject(a)} scores {much} than {_subject(b)}"
-    said = f"{said} {evidence(estimate)}"
+    said = f"{said} {evidence(estimate, withheld)}"
     if not estimate.has_interval:
         return f"{said}."
     meaning = words.neither

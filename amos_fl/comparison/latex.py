@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from amos_fl.comparison.comparison import Comparison
 from amos_fl.comparison.tables import TextTable
+from amos_fl.escape.terminal import visible
 from amos_fl.runs.summary import PHANTOM_NOTE
 
 _SPECIAL = {
@@ -33,7 +34,7 @@ def escape(text: str) -> str:
     >>> print(escape("50 % of a_b & {c} \\ 1<2"))
     50 \% of a\_b \& \{c\} \textbackslash{} 1\textless{}2
     """
-    return "".join(_SPECIAL.get(letter, letter) for letter in text)
+    return "".join(_SPECIAL.get(letter, letter) for letter in visible(text))
 
 
 def _cell(text: str) -> str:

@@ -71,7 +71,9 @@ class Means:
         rows, organs = rows_of(self.table, scope), self.table.reported(scope.modality)
         strata = [f"{self.table.cases[row].site} {self.table.cases[row].modality}" for row in rows]
         # Drawn for small sites too, because the mean over sites takes its draws from theirs.
-        weights = draws_within(strata, self.resamples, generator(self.seed, "bootstrap", scope.name))
+        # A bootstrap draws cases, of which a site that sends sums has none to show.
+        random = generator(self.seed, "bootstrap", scope.name)
+        weights = None if scope.withheld else draws_within(strata, self.resamples, random)
         names = (*self.organs(scope), "")
         for arm in self.arms:
             counts = [part[np.ix_(rows, organs)].sum(axis=0) for part in (arm.missed, arm.hallucinated)]

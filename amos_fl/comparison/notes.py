@@ -36,6 +36,8 @@ def notes_of(comparison: Comparison) -> list[str]:
         "Cases are taken as patients: the cohort does not say which are of one. Below "
         f"{LEAST_CASES} cases there is no interval and no p."
     )
+    if sentence := withheld_in_words(comparison):
+        notes.append(sentence)
     if any(row.scope for row in comparison.published):
         notes.append(
             "Numbers marked 'published, real AMOS' are the AMOS paper's, of a network trained on the pooled scans for "
@@ -49,6 +51,20 @@ def notes_of(comparison: Comparison) -> list[str]:
     elif comparison.published:
         notes.append("Numbers marked 'published, real AMOS' were measured on other cases or in another setting.")
     return notes
+
+
+def withheld_in_words(comparison: Comparison) -> str:
+    """Which sites kept the scores of single cases, and what this comparison lacks of them; empty where none did."""
+    sites = sorted({scope.sites[0] for scope in comparison.scopes_of("site") if scope.withheld})
+    if not sites:
+        return ""
+    names = sites[0] if len(sites) == 1 else f"{', '.join(sites[:-1])} and {sites[-1]}"
+    return (
+        f"Of {names} only sums and counts are known, because the scores of single cases stayed there "
+        "(share_case_scores: none, in one of the runs at least). Means, counts and differences are as exact as with "
+        "them. These sites, and the groups that they belong to, have no intervals, tests and distributions. That all "
+        "runs scored the same cases there is known from their number and from the volumes of their labels."
+    )
 
 
 def _differing_settings(comparison: Comparison, reference: Arm) -> Iterator[str]:
@@ -103,7 +119,7 @@ def _headline(comparison: Comparison, gaps: list[Gap]) -> list[Gap]:
 def _tested(comparison: Comparison, d: Difference) -> str:
     scope = next(scope for scope in comparison.scopes if scope.name == d.scope)
     much = size(d.estimate.value, d.metric)
-    said = f"On {where(scope)} {d.arm} scores {much} than {d.reference} {evidence(d.estimate)}"
+    said = f"On {where(scope)} {d.arm} scores {much} than {d.reference} {evidence(d.estimate, scope.withheld)}"
     verdicts = {
         "better": f"it is better there (p = {d.p_holm:.3f} after Holm's correction; all its seeds above all others)",
         "worse": f"it is worse there (p = {d.p_holm:.3f} after Holm's correction; all its seeds below all others)",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 LEAST_CASES = 6
@@ -32,6 +32,8 @@ class Marks:
 
     sums: Float[np.ndarray, "case organ"]
     counts: Float[np.ndarray, "case organ"]
+    sizes: Int[np.ndarray, " case"] | None = None
+    """How many cases each row stands for: more than one where a site sent sums over its cases. None: one each."""
 
     @classmethod
     def of(
@@ -45,20 +47,39 @@ class Marks:
         array([[1. , 0.5]])
         """
         scores = np.stack(runs)  # (run, case, organ)
-        used = np.ones(scores.shape[:2], bool) if rows is None else np.stack(rows)
+        known = ~np.isnan(scores)
+        return cls.added(list(zip(np.where(known, scores, 0.0), known.astype(float), strict=True)), rows)
+
+    @classmethod
+    def added(
+        cls,
+        runs: Sequence[tuple[Float[np.ndarray, "case organ"], Float[np.ndarray, "case organ"]]],
+        rows: Sequence[Bool[np.ndarray, " case"]] | None = None,
+        sizes: Int[np.ndarray, " case"] | None = None,
+    ) -> "Marks":
+        """The marks of runs of which each has sums and counts already."""
+        sums, counts = (np.stack([run[part] for run in runs]) for part in (0, 1))  # (run, case, organ)
+        used = np.ones(sums.shape[:2], bool) if rows is None else np.stack(rows)
         number = np.maximum(used.sum(axis=0), 1)[:, None]  # (case, 1)
-        counted = ~np.isnan(scores) & used[:, :, None]
-        return cls(np.where(counted, scores, 0.0).sum(axis=0) / number, counted.sum(axis=0) / number)
+        of_used = used[:, :, None]
+        totals = [np.where(of_used, part, 0.0).sum(axis=0) / number for part in (sums, counts)]
+        return cls(totals[0], totals[1], sizes)
 
     def only(self, cases: Sequence[int], organs: Sequence[int]) -> "Marks":
         """The marks of some of the cases and organs, by their positions."""
         rows, columns = np.asarray(cases, int)[:, None], np.asarray(organs, int)[None, :]
-        return Marks(self.sums[rows, columns], self.counts[rows, columns])
+        sizes = None if self.sizes is None else self.sizes[rows[:, 0]]
+        return Marks(self.sums[rows, columns], self.counts[rows, columns], sizes)
 
     def cases_per_organ(self) -> list[int]:
         """How many cases count for each organ, in any run; behind them how many count at all."""
-        counted = self.counts > 0
-        return [*counted.sum(axis=0).tolist(), int(counted.any(axis=1).sum())]
+        counted = (self.counts > 0).astype(int)
+        at_all = counted.any(axis=1).astype(int)
+        if self.sizes is not None:
+            several = self.sizes > 1
+            counted = np.where(several[:, None], np.ceil(self.counts - TIE).astype(int), counted)
+            at_all = np.where(several, at_all * self.sizes, at_all)
+        return [*counted.sum(axis=0).tolist(), int(at_all.sum())]
 
 
 def means(marks: Marks, weights: Float[np.ndarray, "draw case"] | None = None) -> Float[np.ndarray, "draw organs+mean"]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from amos_fl.comparison.comparison import Arm, Cell, Comparison, Difference, Metric, Scope
 from amos_fl.comparison.published import MARK
 from amos_fl.comparison.statistics import Estimate
-from amos_fl.runs.summary import PHANTOM_NOTE, markdown_table, number
+from amos_fl.escape import markdown
+from amos_fl.runs.config import has_strategy
+from amos_fl.runs.summary import PHANTOM_NOTE, number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -237,8 +239,10 @@ def _costs(c: Comparison) -> TextTable:
 
     def row(arm: Arm) -> tuple[str, ...]:
         cost = arm.cost
-        whole = (cost.rounds, cost.steps, cost.sequential_steps, cost.patches)
-        megabytes = f"{cost.bytes_down / 1e6:.1f} / {cost.bytes_up / 1e6:.1f}"
+        # One trainer's rounds only mark where it is scored, and nothing of it travels.
+        federated = has_strategy(arm.kind)
+        whole = (cost.rounds if federated else "-", cost.steps, cost.sequential_steps, cost.patches)
+        megabytes = f"{cost.bytes_down / 1e6:.1f} / {cost.bytes_up / 1e6:.1f}" if federated else "-"
         scores = (_short(c.cell(arm.name, scope.name, metric)) for scope in groups)
         return (arm.name.removesuffix(", at home"), *map(str, whole), megabytes, f"{cost.seconds:.0f}", *scores)
 
@@ -303,11 +307,14 @@ def markdown_page(comparison: Comparison) -> str:
     ):
         if sentences:
             parts.append(f"## {title}\n")
-            parts.append("\n".join(f"- {sentence}" for sentence in sentences) + "\n")
+            parts.append("\n".join(f"- {markdown.text(sentence)}" for sentence in sentences) + "\n")
     arms = [[arm.name, arm.what, ", ".join(arm.runs), ", ".join(map(str, arm.seeds))] for arm in comparison.arms]
-    parts += ["## Arms\n", markdown_table(["arm", "what", "runs", "seeds"], arms) + "\n"]
+    parts += ["## Arms\n", markdown.table(["arm", "what", "runs", "seeds"], arms) + "\n"]
     for table in all_tables(comparison):
-        parts += [f"## {table.title}\n", markdown_table(list(table.columns), [list(row) for row in table.rows]) + "\n"]
+        parts += [
+            f"## {markdown.text(table.title)}\n",
+            markdown.table(list(table.columns), [list(row) for row in table.rows]) + "\n",
+        ]
         if table.note:
-            parts.append(f"{table.note}\n")
+            parts.append(f"{markdown.text(table.note)}\n")
     return "\n".join(parts)

@@ -1,6 +1,5 @@
 """A comparison as files: every number as CSV, the tables as Markdown and LaTeX, and the report."""
 
-import csv
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
@@ -24,7 +23,9 @@ from amos_fl.comparison.latex import latex_document, latex_table
 from amos_fl.comparison.statistics import Estimate
 from amos_fl.comparison.tables import all_tables, markdown_page
 from amos_fl.errors import AmosError
+from amos_fl.escape.csv_cells import DictWriter
 from amos_fl.files import whole_file, write_json, write_text
+from amos_fl.runs.config import has_strategy
 from amos_fl.runs.record import Cost
 
 MARK_FILE = "comparison.json"
@@ -49,7 +50,7 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
             "run": record.name,
             "arm": next((arm.name for arm in comparison.arms if not arm.view and record.name in arm.runs), ""),
             "seed": record.config.seed,
-            "strategy": record.config.strategy,
+            "strategy": record.config.strategy if has_strategy(record.arm) else "",
             "model": record.config.model,
             "plan": record.config.plan.name,
             "seen_sites": " ".join(record.seen_sites),
@@ -123,7 +124,7 @@ def _plain(part: Any) -> dict[str, Any]:
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
     """A CSV file with a header; what does not exist (NaN) is empty, and numbers read back as they were."""
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
+        writer = DictWriter(file, columns)
         writer.writeheader()
         for row in rows:
             writer.writerow({key: _text(value) for key, value in row.items()})

@@ -13,6 +13,7 @@ from amos_fl.deploy.layout import (
     AUTHORITY,
     DEMONSTRATION_KEY,
     INSTRUCTIONS,
+    ORGANS,
     PUBLIC_KEY,
     SETTINGS,
     SITE,
@@ -23,7 +24,7 @@ from amos_fl.deploy.layout import (
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
 
-FILES = (SITE, AUTHORITY, INSTRUCTIONS)
+FILES = (SITE, ORGANS, AUTHORITY, INSTRUCTIONS)
 """What every bundle holds. The settings are not in it: unpacking a newer bundle must not undo what a site decided."""
 DEMONSTRATION_FILES = (DEMONSTRATION_KEY, PUBLIC_KEY, SETTINGS)
 """What `enroll` makes at a hospital, and a demonstration brings along."""

@@ -6,7 +6,15 @@ from pathlib import Path
 from amos_fl.deploy.connection import check_connection
 from amos_fl.deploy.findings import Finding, holds, skipped, wrong
 from amos_fl.deploy.layout import SETTINGS, SITE, SiteConnection, read_site
-from amos_fl.deploy.place import Place, check_device, check_disk, check_key, check_scans, check_version
+from amos_fl.deploy.place import (
+    Place,
+    check_device,
+    check_disk,
+    check_key,
+    check_organs,
+    check_scans,
+    check_version,
+)
 from amos_fl.errors import AmosError
 
 AskRegistered = Callable[[Path, SiteConnection], Finding]
@@ -34,9 +42,10 @@ def check_site(
     settings, place = _settings(folder, connection, read_settings)
     findings.append(settings)
     if place is None:
-        return findings + [skipped(name, "needs: settings") for name in ("scans", "device", "disk")]
+        return findings + [skipped(name, "needs: settings") for name in ("scans", "organs", "device", "disk")]
     scans, cases = check_scans(place)
-    return [*findings, scans, check_device(place), check_disk(place, cases)]
+    organs = check_organs(folder, place) if cases else skipped("organs", "needs: scans")
+    return [*findings, scans, organs, check_device(place), check_disk(place, cases)]
 
 
 def _settings(folder: Path, connection: SiteConnection, read: ReadSettings) -> tuple[Finding, Place | None]:

@@ -29,6 +29,7 @@ from amos_fl.deploy.layout import (
     Deployment,
     SiteConnection,
     checked_sites,
+    organs_of,
     read_deployment,
     registered_key,
     site_folder,
@@ -125,7 +126,9 @@ def make_site_folder(root: Path, deployment: Deployment, site: str) -> SiteConne
     connection = SiteConnection(site=site, host=deployment.host, port=deployment.port, key=key, **versions())
     write_site(folder, connection)
     write_settings(folder, site)
-    write_text(folder / INSTRUCTIONS, instructions(connection))
+    organs = organs_of(root)
+    write_organs(organs, folder / ORGANS)
+    write_text(folder / INSTRUCTIONS, instructions(connection, organs))
     if demonstration and not (folder / key).exists():
         make_key(folder / key, folder / PUBLIC_KEY, f"amos-fl site {site}, for the demonstration only")
         shutil.copy(folder / PUBLIC_KEY, registered_key(root, site))

@@ -1,10 +1,13 @@
 """The page that a hospital's engineer gets with the bundle."""
 
+from collections.abc import Mapping
+
 from amos_fl.deploy.layout import DEMONSTRATION_KEY, SiteConnection, site_folder_name
 
 
-def instructions(connection: SiteConnection) -> str:
-    """The page for one site, in Markdown."""
+def instructions(connection: SiteConnection, organs: Mapping[int, str]) -> str:
+    """The page for one site, in Markdown; `organs` are those that the deployment's runs learn, by label."""
+    numbers = "".join(f"    {label},{name}\n" for label, name in organs.items())
     site, folder = connection.site, site_folder_name(connection.site)
     demonstration = connection.key == DEMONSTRATION_KEY
     key = (
@@ -41,6 +44,13 @@ Put the scans and their label maps below `data/`, or mount them there read-only,
 One line per scan: a name (no patient's name), this site, CT or MR, one of train, val and test, the two files, and the
 label values of the organs that were looked for. `amos-fl data check {folder}/data` reads every file and says what is
 wrong.
+
+In this federation the label values mean (`organs.csv` in this folder):
+
+{numbers}
+If yours mean something else, name them in `data/organs.csv` in the same way, and renumber the label maps with
+`amos-fl data relabel`. Without a `data/organs.csv` the numbers are taken for AMOS's. A site whose numbers mean other
+organs is left out of a run, with a sentence that says which; having fewer organs does no harm.
 
 ## 3. What this site allows
 

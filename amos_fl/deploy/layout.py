@@ -9,6 +9,7 @@ DIR/sites/site-a/           the folder of a site, as the site gets it:
 
 site-a/site.yaml            who this site is and where the SuperLink is: the coordinator's words
 site-a/settings.yaml        what the site computes with and what it allows: the hospital's own words
+site-a/organs.csv           which label value is which organ in the deployment's runs
 site-a/ca.crt, README.md    the authority to trust, and a page of instructions
 site-a/keys/                site.key (0600), site.pub
 site-a/data/, state/        cohort.csv and the scans (only read); the store and what is kept between rounds
@@ -36,7 +37,7 @@ DEPLOYMENT, SITE, SETTINGS, AUTHORITY, INSTRUCTIONS = (
     "README.md",
 )
 ORGANS = "organs.csv"
-"""In a deployment's folder, the organs that its runs learn; where there is none, AMOS's."""
+"""In a deployment's folder, the organs that its runs learn (where there is none, AMOS's); in a site's, the same."""
 KEY, PUBLIC_KEY = "keys/site.key", "keys/site.pub"
 DEMONSTRATION_KEY = "keys/for-the-demonstration-only.key"
 

@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Protocol
 
-from amos_fl.cohort.table import Case, read_cohort
+from amos_fl.cohort.organ_names import difference_in_words
+from amos_fl.cohort.table import Case, read_cohort, read_organs
 from amos_fl.deploy.findings import Finding, holds, skipped, wrong
 from amos_fl.deploy.keys import fingerprint, read_private_key, read_public_key, spoken_fingerprint
-from amos_fl.deploy.layout import DEMONSTRATION_KEY, PUBLIC_KEY, SiteConnection, versions
+from amos_fl.deploy.layout import DEMONSTRATION_KEY, ORGANS, PUBLIC_KEY, SiteConnection, versions
 from amos_fl.errors import AmosError
 
 BYTES_PER_VOXEL = 5
@@ -106,6 +107,28 @@ def check_scans(place: Place) -> tuple[Finding, tuple[Case, ...]]:
     if not labelled:
         return wrong("scans", f"{counts}, none with a label map", "name the label maps in cohort.csv"), ()
     return holds("scans", f"{counts}; {labelled} with a label map"), cohort.cases
+
+
+def check_organs(folder: Path, place: Place) -> Finding:
+    """Whether the label values of the site's cases mean the organs that the deployment's runs learn."""
+    if not (folder / ORGANS).is_file():
+        remedy = "ask the coordinator for a new bundle; this one is of a version that did not say"
+        return wrong("organs", f"{folder / ORGANS} is not there: what the runs learn is not known here", remedy)
+    try:
+        learns, cohort = read_organs(folder / ORGANS), read_cohort(place.cohort)
+    except AmosError as error:
+        found, _, remedy = str(error).partition("; ")
+        return wrong("organs", found, remedy or "unpack the coordinator's bundle again, or correct organs.csv")
+    used = {organ for case in cohort.cases if case.label is not None for organ in case.annotated}
+    if differ := difference_in_words(cohort.organs, learns, ("in the site's cohort", "in the deployment"), used):
+        return wrong(
+            "organs",
+            differ,
+            "renumber the label maps with 'amos-fl data relabel', or correct organs.csv beside cohort.csv if only the "
+            "names there are wrong (without that file the numbers are AMOS's)",
+        )
+    told = ", ".join(f"{organ} {learns[organ]}" for organ in sorted(used & set(learns)))
+    return holds("organs", f"{told or 'none'} annotated here; the runs learn {len(learns)}")
 
 
 def check_device(place: Place) -> Finding:

@@ -20,12 +20,13 @@ from amos_fl.comparison.published import (
     training_in_the_papers_words,
 )
 from amos_fl.comparison.write import write_rows
+from amos_fl.escape import markdown
 from amos_fl.experiments.preset import Evaluate, Preset, Published, Result, Train
 from amos_fl.experiments.workspace import MARKS, Work, Workspace
 from amos_fl.files import write_text
 from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores, sums_of
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.summary import PHANTOM_NOTE, markdown_table, number
+from amos_fl.runs.summary import PHANTOM_NOTE, number
 
 FEWER_STEPS = "The paper's numbers are of 250,000 steps; where a training here had fewer, that is the difference first."
 
@@ -182,12 +183,12 @@ def outcome_in_markdown(cells: list[Cell], *, note: bool = True) -> str:
     parts = [f"> {PHANTOM_NOTE}\n"] if note and any(cell.synthetic for cell in cells) else []
     parts.append(_table([cell for cell in cells if not cell.organ], "") + "\n")
     parts.append(
-        "DSC / NSD, means over cases, then over organs (MR: 13 organs)"
+        "DSC / NSD, means over cases, then over organs (AMOS's MR: 13 organs)"
         + (f"; in brackets the paper's ({MARK}). {FEWER_STEPS}\n" if any(map(_has_published, cells)) else ".\n")
     )
     for column in dict.fromkeys(cell.column for cell in cells if cell.organ):
         mine = [cell for cell in cells if cell.organ and cell.column == column]
-        parts.append(f"{column}, by organ:\n\n{_by_organ(mine)}\n")
+        parts.append(f"{markdown.text(column)}, by organ:\n\n{_by_organ(mine)}\n")
     return "\n".join(parts)
 
 
@@ -208,7 +209,7 @@ def _table(cells: list[Cell], corner: str) -> str:
     columns = list(dict.fromkeys(cell.column for cell in cells))
     at = {(cell.row, cell.column): cell for cell in cells}
     head = [corner, *columns]
-    return markdown_table(
+    return markdown.table(
         head, [[row, *(_in_words(at.get((row, c))) for c in columns)] for row in dict.fromkeys(c.row for c in cells)]
     )
 
@@ -217,7 +218,7 @@ def _by_organ(cells: list[Cell]) -> str:
     rows = list(dict.fromkeys(cell.row for cell in cells))
     at = {(cell.organ, cell.row): cell for cell in cells}
     organs = dict.fromkeys(cell.organ for cell in cells)
-    return markdown_table(["", *rows], [[o, *(_in_words(at.get((o, row))) for row in rows)] for o in organs])
+    return markdown.table(["", *rows], [[o, *(_in_words(at.get((o, row))) for row in rows)] for o in organs])
 
 
 def published_of(preset: Preset) -> list[tuple[str, str, float, float]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from amos_fl.errors import AmosError
+from amos_fl.escape import markdown
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown
 from amos_fl.experiments.preset import Evaluate, Form, Preset, preset_names, read_preset
 from amos_fl.experiments.workspace import Work, Workspace
@@ -17,7 +18,7 @@ from amos_fl.metrics.table import organs_of_scores, read_scores, sums_of
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.listing import ListedGroup, list_runs
 from amos_fl.runs.record import Cost
-from amos_fl.runs.summary import PHANTOM_NOTE, markdown_table, number
+from amos_fl.runs.summary import PHANTOM_NOTE, number
 
 QUICK_NOTE = (
     "A few optimizer steps on the phantom show that the experiment runs through and teach a network nothing. The names "
@@ -62,7 +63,7 @@ def results_page(folders: Sequence[Path], command: str) -> str:
         found, mine = _experiments(folder)
         if not found:
             mine = list(_runs(folder))
-            found = [f"## {folder.resolve().name}\n", _table(mine)] if mine else []
+            found = [f"## {markdown.text(folder.resolve().name)}\n", _table(mine)] if mine else []
         sections += found
         rows += mine
     if not rows:
@@ -108,7 +109,7 @@ def _experiments(out: Path) -> tuple[list[str], list[PageRow]]:
             if pages:
                 where = f"Pages with tables and figures: {', '.join(pages)} (below `{workspace.runs}`)."
                 sections.append(f"{where}\n")
-            sections += [f"Not there: {sentence}.\n" for sentence in missing]
+            sections += [f"Not there: {markdown.text(sentence)}.\n" for sentence in missing]
             rows += mine
     return sections, rows
 
@@ -176,4 +177,4 @@ def _scores(file: Path) -> dict[str, str]:
 
 
 def _table(rows: Sequence[PageRow]) -> str:
-    return markdown_table(HEAD, [row.cells() for row in rows]) + "\n"
+    return markdown.table(HEAD, [row.cells() for row in rows]) + "\n"

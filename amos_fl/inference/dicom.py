@@ -1,33 +1,41 @@
 """DICOM series: which lie in a folder, and one of them as a NIfTI file on the same grid.
 
-highdicom, of the extra `dicom`, does the reading: every slice scaled by its own slope and intercept, slices sorted by
-position, the affine from position and orientation alone. It refuses what is no even stack, where other readers warn at
-most and squeeze or shear the volume: missing slices, a tilted gantry, several time points at one place.
+pydicom, of the extra `dicom`, reads the files. Everything is checked before a scan is made of them: that no file is
+lost, that the slices are an even straight stack by position and orientation alone, that their values are HU or MR
+intensities. A series that is none of that is refused with the reason; where a reader would squeeze, shear, shorten or
+invert the volume instead, nobody would notice.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
+from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
-from amos_fl.files import whole_file
+from amos_fl.files import sha256_of_file, whole_file
+from amos_fl.inference.dicom_directory import listed_instances
+from amos_fl.inference.dicom_files import names_of, sorted_out, unusable_files
+from amos_fl.inference.dicom_header import DicomFile, pydicom_or_sentence, read_header
+from amos_fl.inference.dicom_stack import Stack, stack_of
+from amos_fl.inference.dicom_values import check_values, voxels_of
 
-_TAGS = ["SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "NumberOfFrames", "ImagePositionPatient"]
 _LEAST_SLICES = 4
-_SPACING_MM = 0.05
-"""How far slices may lie from an even spacing: headers round positions, a missing slice is far more."""
-_TURN = 1e-4
-"""How far the cosine between two slices' axes may be from 1."""
+_MOST_LISTED = 8
 
 
 @dataclass(frozen=True)
 class Series:
-    """A DICOM series: its files, and as what they present themselves. `slices` counts the frames of all files."""
+    """A DICOM series: its files, and as what they present themselves. `slices` counts the frames of all files.
+
+    `stack` is what a scan is made of; where there is none, `problem` says why. `notes` are sentences about a scan that
+    can be made.
+    """
 
     uid: str
     number: str
@@ -35,96 +43,229 @@ class Series:
     modality: str
     files: tuple[Path, ...]
     slices: int
-    multiframe: bool
+    size: tuple[int, int] = (0, 0)
+    patients: frozenset[str] = frozenset()
+    localizer: bool = False
+    stack: Stack | None = None
+    problem: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def volume(self) -> bool:
         """Whether it may be a scan: CT or MR of several slices. Localizers, reports and segmentations are not."""
-        return self.modality in ("CT", "MR") and self.slices >= _LEAST_SLICES
+        return self.modality in ("CT", "MR") and self.slices >= _LEAST_SLICES and not self.localizer
+
+    @property
+    def name(self) -> str:
+        """Where it lies and which it is, for the beginning of a sentence."""
+        folders = {path.parent for path in self.files}
+        place = self.files[0] if len(self.files) == 1 else Path(os.path.commonpath(folders))
+        return f"{place.resolve().name}, DICOM series {self.number or self.uid}"
 
     def __str__(self) -> str:
-        what = f"{self.modality}, {self.slices} slices" if self.slices else self.modality
+        what = f"{self.modality}, {counted(self.slices, 'slice')}" if self.slices else self.modality
         described = f" '{self.description}'" if self.description else ""
-        return f"number {self.number or '-'}{described} ({what}, UID {self.uid})"
-
-
-def looks_like_dicom(path: Path) -> bool:
-    """Whether a file has DICOM's mark after its first 128 bytes."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def _pydicom() -> Any:
-    try:
-        import highdicom  # noqa: F401 - asked for here, so that its absence is said before any work
-        import pydicom
-    except ImportError:
-        raise AmosError('reading DICOM needs further packages; install them: pip install "amos-fl[dicom]"') from None
-    return pydicom
+        wrong = f", not usable: {self.problem}" if self.volume and self.problem else ""
+        return f"number {self.number or '-'}{described} ({what}, UID {self.uid}{wrong})"
 
 
 def series_in(files: Sequence[Path]) -> list[Series]:
-    """The series among DICOM files, by number and UID; files that belong to none (DICOMDIR) are left out.
+    """The series among files, by number and UID.
+
+    Files that are no DICOM are left out, and so is a DICOMDIR. But those that look as if they were meant to be slices
+    and cannot be used make the series unusable that they may belong to, which are those of their folder.
 
     Raises:
-        AmosError: the extra `dicom` is not installed, or a file is damaged.
+        AmosError: the extra `dicom` is not installed, or no file says to what series it belongs.
     """
-    pydicom = _pydicom()
-    found: dict[str, list[tuple[Path, Any]]] = {}
-    for path in sorted(files):
+    pydicom_or_sentence()
+    dicom, unusable = sorted_out(sorted(files))
+    headers: list[DicomFile] = []
+    directories: list[Path] = []
+    for path in dicom:
         try:
-            header = pydicom.dcmread(path, specific_tags=_TAGS, stop_before_pixels=True)
-            uid = str(header.get("SeriesInstanceUID", ""))
-        except Exception as error:  # pydicom raises whatever a damaged file makes it stumble over
-            raise AmosError(f"{path.name}: is a damaged DICOM file ({error}); fetch it again") from None
-        if uid:
-            found.setdefault(uid, []).append((path, header))
+            header = read_header(path)
+        except AmosError as error:
+            unusable[path] = str(error)
+        else:
+            directories.append(path) if header is None else headers.append(header)
+    if unusable and not headers:
+        raise AmosError(f"{_folder_of(files)}: {unusable_files(list(unusable.items()), 0)}")
+    listed = listed_instances(directories)
+    by_uid: dict[tuple[str, str, bool], list[DicomFile]] = {}
+    for header in headers:
+        by_uid.setdefault((header.series_uid, header.modality, header.is_image), []).append(header)
+    folders = {header.path.parent for header in headers}
     series = []
-    for uid, members in found.items():
-        header = members[0][1]
-        frames = [int(h.get("NumberOfFrames") or 1) if _is_image(h) else 0 for _, h in members]
-        series.append(
-            Series(
-                uid=uid,
-                number=str(header.get("SeriesNumber") or ""),
-                description=str(header.get("SeriesDescription") or ""),
-                modality=str(header.get("Modality") or "unknown"),
-                files=tuple(path for path, _ in members),
-                slices=sum(frames),
-                multiframe=max(frames) > 1,
-            )
-        )
+    for (uid, modality, is_image), members in by_uid.items():
+        own = {header.path.parent for header in members}
+        stray = {path: why for path, why in unusable.items() if path.parent in own or path.parent not in folders}
+        series.append(_series(members, stray, listed.get(uid, {}) if is_image and modality in ("CT", "MR") else {}))
     return sorted(series, key=lambda s: (not s.number.isdigit(), int(s.number) if s.number.isdigit() else 0, s.uid))
 
 
-def _is_image(header: Any) -> bool:
-    return "ImagePositionPatient" in header or "NumberOfFrames" in header
+def _folder_of(files: Sequence[Path]) -> str:
+    return str(files[0]) if len(files) == 1 else os.path.commonpath(files)
+
+
+def _series(members: Sequence[DicomFile], unusable: dict[Path, str], listed: dict[str, str]) -> Series:
+    first = members[0]
+    images = [header for header in members if header.is_image]
+    series = Series(
+        uid=first.series_uid,
+        number=first.number,
+        description=first.description,
+        modality=first.modality,
+        files=tuple(header.path for header in members),
+        slices=sum(header.slices for header in images),
+        patients=frozenset(header.patient for header in members if header.patient),
+        localizer=bool(images) and all(header.is_localizer for header in images),
+    )
+    if not images or not (series.volume or unusable or any(header.fault for header in images)):
+        return series
+    try:
+        return _checked(series, images, unusable, listed)
+    except AmosError as error:
+        return replace(series, problem=str(error))
+
+
+def _checked(series: Series, images: Sequence[DicomFile], unusable: dict[Path, str], listed: dict[str, str]) -> Series:
+    """The series with the stack that its images are.
+
+    Raises:
+        AmosError: they are none, or some are lacking; the sentence lacks the name of the series.
+    """
+    faulty = [*((header.path, header.fault) for header in images if header.fault), *unusable.items()]
+    if faulty:
+        raise AmosError(unusable_files(faulty, sum(not header.fault for header in images)))
+    if len(series.patients) > 1:
+        raise AmosError(f"its files name {len(series.patients)} patients; separate them")
+    here = {header.instance_uid for header in images}
+    if lacking := [name for uid, name in listed.items() if uid not in here]:
+        raise AmosError(
+            f"{len(lacking)} of {counted(len(listed), 'image')} that the DICOMDIR lists are not here "
+            f"({names_of(lacking)}); fetch the series again"
+        )
+    images, notes = _each_once(images)
+    scouts = [header for header in images if header.is_localizer]
+    if scouts and len(scouts) < len(images):
+        images = [header for header in images if not header.is_localizer]
+        taken = counted(sum(len(header.frames) for header in images), "slice")
+        notes.append(
+            f"{counted(len(scouts), 'localizer')} among its slices left out "
+            f"({names_of([header.path.name for header in scouts])}), {taken} taken"
+        )
+    if len({header.frame_of_reference for header in images} - {""}) > 1:
+        raise AmosError("its slices were not taken in one position of the patient (several Frames of Reference)")
+    sizes = {header.size for header in images}
+    if len(sizes) > 1:
+        shown = " and ".join(f"{rows}x{columns}" for rows, columns in sorted(sizes)[:2])
+        raise AmosError(f"its slices differ in size ({shown}); export one stack of slices")
+    [size] = sizes
+    frames = [frame for header in images for frame in header.frames]
+    notes += check_values(images, series.modality)
+    stack = stack_of(frames, size)
+    notes += [*stack.notes, *_fewer_than_stated(images, len(frames))]
+    return replace(
+        series,
+        files=tuple(header.path for header in images),
+        slices=len(frames),
+        size=size,
+        stack=stack,
+        notes=tuple(notes),
+    )
+
+
+def _each_once(images: Sequence[DicomFile]) -> tuple[list[DicomFile], list[str]]:
+    """The images without whole copies of others, and a note on these.
+
+    Raises:
+        AmosError: two files claim to be one image and differ.
+    """
+    once: dict[str, DicomFile] = {}
+    copies: list[str] = []
+    for header in sorted(images, key=lambda header: (len(header.path.name), str(header.path))):
+        other = once.setdefault(header.instance_uid or str(header.path), header)
+        if other is header:
+            continue
+        if sha256_of_file(header.path) != sha256_of_file(other.path):
+            raise AmosError(
+                f"{other.path.name} and {header.path.name} claim to be one image (SOP Instance UID) and differ; "
+                "remove the wrong one"
+            )
+        copies.append(header.path.name)
+    left_out = f"{counted(len(copies), 'file')} left out that {'is a copy' if len(copies) == 1 else 'are copies'} of "
+    note = f"{left_out}others ({names_of(copies)}), {len(once)} of {counted(len(images), 'file')} taken"
+    return sorted(once.values(), key=lambda header: str(header.path)), [note] if copies else []
+
+
+def _fewer_than_stated(images: Sequence[DicomFile], slices: int) -> list[str]:
+    """A note where the headers speak of more images. They may count those of other series, so it is no proof."""
+    stated = {name: number for header in images for name, number in header.stated_images}
+    numbers = sorted({header.instance_number for header in images if header.instance_number is not None})
+    strides = {b - a for a, b in itertools.pairwise(numbers)}
+    one_of_several = len(strides) == 1 and strides != {1}  # every second or third number, as those of an echo
+    if len(numbers) == len(images) == slices and 0 <= numbers[0] <= slices and not one_of_several:
+        stated["Instance Number"] = numbers[-1] + (numbers[0] == 0)
+    more = {name: number for name, number in stated.items() if number > slices}
+    if not more:
+        return []
+    said = ", ".join(f"{number} ({name})" for name, number in more.items())
+    return [
+        f"{slices} slices are here, and its headers speak of {said}; where some are missing, fetch the series again: "
+        "what they show is not predicted"
+    ]
 
 
 def chosen_series(series: Sequence[Series], wanted: str | None, folder: str) -> Series:
     """The one series to read: the one of that number or UID, or the only one that may be a scan.
 
     Raises:
-        AmosError: none fits, or several do; they are listed.
+        AmosError: none fits, or several do; they are listed. Or the one is no stack of slices that can be used.
     """
-    listed = "; ".join(map(str, series)) or "none"
     if wanted is not None:
         fitting = [s for s in series if wanted in (s.number, s.uid)]
+        fitting = [s for s in fitting if s.volume] or fitting
         if len(fitting) != 1:
             what = "several series have" if fitting else "no series has"
-            raise AmosError(f"{folder}: {what} the number or UID {wanted}; there are: {listed}")
+            raise AmosError(f"{folder}: {what} the number or UID {wanted}; there are: {_listed(series)}")
         if not fitting[0].volume:
             raise AmosError(f"{folder}: the series {fitting[0]} is no CT or MR of {_LEAST_SLICES} or more slices")
-        return fitting[0]
+        return _usable(fitting[0])
     fitting = [s for s in series if s.volume]
     if not fitting:
-        raise AmosError(f"{folder}: holds no CT or MR series of {_LEAST_SLICES} or more slices; there are: {listed}")
-    if len(fitting) > 1:
-        raise AmosError(f"{folder}: holds several series; choose one with --series NUMBER or UID: {listed}")
-    return fitting[0]
+        if spoilt := [s for s in series if s.problem]:
+            return _usable(spoilt[0])
+        raise AmosError(
+            f"{folder}: holds no CT or MR series of {_LEAST_SLICES} or more slices; there are: {_listed(series)}; give "
+            "the folder that holds all files of the series"
+        )
+    patients = {patient for s in series for patient in s.patients}
+    several = f" of {len(patients)} patients" if len(patients) > 1 else ""
+    if len(fitting) > 1 or several:
+        what = f"several series{several}" if len(series) > 1 else f"a series{several}"
+        raise AmosError(f"{folder}: holds {what}; choose one with --series NUMBER or UID: {_listed(series)}")
+    chosen = _usable(fitting[0])
+    # A slice whose header is damaged may have come to stand for a series of its own.
+    few = [s for s in series if s.modality in ("CT", "MR") and 0 < s.slices < _LEAST_SLICES and not s.localizer]
+    if few:
+        left_out = f"passed over, as they have fewer than {_LEAST_SLICES} slices: {_listed(few)}"
+        chosen = replace(chosen, notes=(*chosen.notes, left_out))
+    return chosen
+
+
+def _listed(series: Iterable[Series]) -> str:
+    # What may be a scan is named in any case; of reports and screenshots there can be hundreds.
+    ordered = sorted(series, key=lambda s: not s.volume)
+    shown = ordered[: max(_MOST_LISTED, sum(s.volume for s in ordered))]
+    more = f"; and {len(ordered) - len(shown)} more" if len(ordered) > len(shown) else ""
+    return "; ".join(map(str, shown)) + more or "none"
+
+
+def _usable(series: Series) -> Series:
+    if series.problem:
+        raise AmosError(f"{series.name}: {series.problem}")
+    return series
 
 
 def write_series(series: Series, path: Path) -> None:
@@ -133,74 +274,23 @@ def write_series(series: Series, path: Path) -> None:
     Raises:
         AmosError: the series is no even stack of slices, or its pixels cannot be decoded.
     """
-    array, affine = _volume(series)
-    array, affine = array.transpose(2, 1, 0), affine[:, [2, 1, 0, 3]]
+    stack = _usable(series).stack
+    if stack is None:
+        raise AmosError(f"{series.name}: is no CT or MR of {_LEAST_SLICES} or more slices")
+    try:
+        array = voxels_of(stack.frames, series.size).transpose(2, 1, 0)
+    except AmosError as error:
+        raise AmosError(f"{series.name}: {error}") from None
+    except MemoryError:
+        rows, columns = series.size
+        what = f"{series.slices} slices of {rows}x{columns} pixels"
+        raise AmosError(f"{series.name}: {what} need more memory than there is; are its headers right?") from None
     low, high = float(array.min()), float(array.max())
     if np.isfinite([low, high]).all() and low >= -32768 and high <= 32767 and (array == np.rint(array)).all():
         array = array.astype(np.int16)
-    image = Nifti1Image(array, affine)
-    image.set_sform(affine, code="scanner")
-    image.set_qform(affine, code="scanner")
+    image = Nifti1Image(array, stack.affine)
+    image.set_sform(stack.affine, code="scanner")
+    image.set_qform(stack.affine, code="scanner")
     image.header.set_xyzt_units("mm")
     with whole_file(path) as beside:
         nibabel.save(image, beside)
-
-
-def _volume(series: Series) -> tuple[np.ndarray, np.ndarray]:
-    """Scaled voxels (slice, row, column) as float32 and the affine (4, 4) to RAS mm."""
-    pydicom = _pydicom()
-    import highdicom
-
-    # Real-world maps are another scale than the one that CT and MR are stored and trained on.
-    options: dict[str, Any] = {"dtype": np.float32, "apply_real_world_transform": False, "atol": _SPACING_MM}
-    slices: list[Any] = []
-    try:
-        if series.multiframe:
-            if len(series.files) != 1:
-                raise AmosError(f"{_name(series)}: its slices lie in several multi-frame files; export them as one")
-            volume = highdicom.imread(str(series.files[0])).get_volume(**options)
-        else:
-            slices = [pydicom.dcmread(path) for path in series.files]
-            for one in slices:
-                if "FrameOfReferenceUID" not in one:  # as some anonymisers leave them
-                    one.FrameOfReferenceUID = series.uid
-            volume = highdicom.get_volume_from_series(slices, orientation_tol=_TURN, **options)
-    except AmosError:
-        raise
-    except Exception as error:  # highdicom and pydicom raise ValueError, AttributeError, RuntimeError and others
-        why = _why_no_volume(slices) if slices else None
-        raise AmosError(f"{_name(series)}: {why or f'cannot be read as a volume ({error})'}") from None
-    if volume.array.ndim != 3:
-        raise AmosError(f"{_name(series)}: holds colours; a scan has one number per voxel")
-    return volume.array, np.asarray(volume.get_affine("RAS"), dtype=np.float64)
-
-
-def _name(series: Series) -> str:
-    return f"DICOM series {series.number or series.uid}"
-
-
-def _why_no_volume(slices: list[Any]) -> str | None:
-    """Why slices are no even stack, or None where they are one."""
-    from highdicom.spatial import get_series_volume_positions
-
-    for one in slices:
-        one.pop("SpacingBetweenSlices", None)  # often wrong, and here it would be believed
-
-    def even(**allowed: Any) -> bool:
-        options = {"atol": _SPACING_MM, "orientation_tol": _TURN, **allowed}
-        return get_series_volume_positions(slices, **options)[0] is not None
-
-    try:
-        if even():
-            return None
-        if len({(int(one.Rows), int(one.Columns), *map(float, one.PixelSpacing)) for one in slices}) > 1:
-            return "its slices differ in size; export one stack of slices"
-        if even(allow_duplicate_positions=True):
-            return "several slices lie at one place, as echoes, phases or time points do; export one of them"
-        if even(allow_missing_positions=True):
-            return "slices are missing between others; fetch the whole series again"
-        if even(perpendicular_tol=1.0):
-            return "its slices are stacked askew (a tilted gantry); resample it to a straight stack first"
-    except Exception:  # what a header lacks makes the question moot
-        return None
-    return "its slices are no even stack: they are turned against each other, or unevenly spaced"

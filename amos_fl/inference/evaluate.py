@@ -46,6 +46,7 @@ def evaluate_cases(
     on_scored: Callable[[Case, np.ndarray, Volume], None] | None = None,
     save_to: Path | None = None,
     labels: Collection[int] = (),
+    unlearned: Collection[int] = (),
 ) -> list[CaseScore]:
     """Predict and score each case, in order; organs that were not annotated in a case are skipped.
 
@@ -73,6 +74,7 @@ def evaluate_cases(
             batch_size=batch_size,
             mixed_precision=mixed_precision,
             check=check,
+            unlearned=unlearned,
         )
         if save_to is not None:
             write_prediction(prediction, case.image, save_to / f"{case.case}.nii.gz")

@@ -9,9 +9,10 @@ import torch
 
 from amos_fl.cohort.label_map import LabelMap, Match, matches, relabelled
 from amos_fl.cohort.organ_names import organ_key
-from amos_fl.cohort.table import Case, Cohort, Split
+from amos_fl.cohort.table import Case, Cohort, Split, write_organs
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
+from amos_fl.escape import markdown
 from amos_fl.files import write_json, write_text
 from amos_fl.inference.evaluate import evaluate_cases
 from amos_fl.metrics.table import CaseScores
@@ -158,6 +159,8 @@ def evaluate_model(
     cases = [case for case in question.cases(cohort) if case.case in known]
     if not cases:
         raise AmosError("in no case of these was an organ annotated that the network knows; there is nothing to score")
+    if save_to is not None:
+        write_organs(common.cohort.organs, save_to / "organs.csv")
     network = model.network(device)
     torch.set_num_threads(model.inference.threads)
     # All organs of the cohort, so that its prepared cases are those that its runs share.
@@ -177,6 +180,7 @@ def evaluate_model(
             test_time_adaptation=model.inference.test_time_adaptation,
             batch_size=model.inference.batch_size,
             save_to=save_to / case.site if save_to else None,
+            unlearned=model.unlearned_channels,
         )
         seen = case.site in question.seen
         scored.append(CaseScores(case.case, case.site, case.modality, seen, question.split, result.scores))
@@ -202,6 +206,13 @@ def notes_on(model: Model, cohort: Cohort, question: Question, common: Common) -
     notes = [f"scanners that count as seen: {seen}; unseen: {unseen}"]
     if model.inference.test_time_adaptation:
         notes.append("test-time adaptation: batch normalisation used each scan's own statistics")
+    notes += model.notes
+    drawn = {value for i, value in enumerate(common.channels, start=1) if i not in model.unlearned_channels}
+    names = {case.case for case in cases}
+    annotated = {organ for case in common.cohort.cases if case.case in names for organ in case.annotated}
+    if empty := sorted((set(common.channels) - drawn - {0}) & annotated):
+        organs = ", ".join(common.cohort.organs[organ] for organ in empty)
+        notes.append(f"annotated in these cases and not learned, so that the prediction counts as empty: {organs}")
     if common.cohort is not cohort:
         joined = [
             f"{name} = {' + '.join(parts)}"
@@ -245,7 +256,8 @@ def write_evaluation(folder: Path, evaluation: Evaluation, model: Model, source:
         "notes": evaluation.notes,
     }
     write_json(folder / "evaluation.json", about)
-    parts = [f"# Scores of {source.resolve().name} on {cohort_file.resolve().parent.name}, {question.split} cases\n"]
+    title = f"Scores of {source.resolve().name} on {cohort_file.resolve().parent.name}, {question.split} cases"
+    parts = [f"# {markdown.text(title)}\n"]
     if evaluation.synthetic:
         parts.append(f"> {PHANTOM_NOTE}\n")
     parts.append(_bulleted([results.chosen.sentence, f"NSD at {question.tolerance_mm:g} mm", *evaluation.notes]))
@@ -255,4 +267,4 @@ def write_evaluation(folder: Path, evaluation: Evaluation, model: Model, source:
 
 
 def _bulleted(lines: Sequence[str]) -> str:
-    return "".join(f"- {line}\n" for line in lines)
+    return "".join(f"- {markdown.text(line)}\n" for line in lines)

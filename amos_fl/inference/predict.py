@@ -1,6 +1,6 @@
 """One case through a network, and the prediction as a file that overlays its scan."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -33,6 +33,7 @@ def predict_case(
     mixed_precision: bool = False,
     check: Callable[[], None] | None = None,
     probabilities: UInt8[np.ndarray, "x y z class"] | None = None,
+    unlearned: Collection[int] = (),
 ) -> UInt8[np.ndarray, "x y z"]:
     """The label map of a case on its scan's own grid and in its file's orientation.
 
@@ -46,6 +47,8 @@ def predict_case(
         mixed_precision: half precision, on CUDA devices only.
         check: called before each batch of windows; it may raise to stop.
         probabilities: filled, where given, with the classes' probabilities as `restore` says.
+        unlearned: channels (1 and up) of organs that no training case annotated. The loss took their probabilities and
+            the background's for one class, so they are added to the background before the largest class is taken.
 
     Raises:
         AmosError: an overlap or batch size that is none, or a case too large for the device's memory.
@@ -73,6 +76,7 @@ def predict_case(
                 batch_size=batch_size,
                 mixed_precision=mixed_precision,
                 check=check,
+                unlearned=unlearned,
             )
             with torch.inference_mode():
                 return restore(planes, prepared.shape, prepared.geometry, organs, probabilities)

@@ -108,6 +108,8 @@ def predict_scans(
             started = time.monotonic()
             files = _Files.of(out, scan.name, wanted)
             try:
+                if scan.problem:
+                    raise AmosError(scan.problem)
                 content = scan.content_hash()
                 same = record.has(scan, content)
                 if same and not wanted.overwrite and all(file.is_file() for file in files.all()):
@@ -165,6 +167,7 @@ def _predict(
 ) -> _Drawn:
     path = scan.as_nifti(scratch)
     volume, notes = read_scan(path, scan.path.name, scan.modality)
+    notes = [*scan.notes(), *notes]
     shown = volume if files.preview is not None else None
     del volume  # as large as the scan, and only a preview needs it again
     case = Case(scan.name, "predict", scan.modality, "test", path, None, ())
@@ -192,6 +195,7 @@ def _predict(
         batch_size=settings.batch_size,
         check=check,
         probabilities=room.canonical if room else None,
+        unlearned=model.unlearned_channels,
     )
     picture = None
     if shown is not None:
@@ -226,6 +230,7 @@ class _Record:
             "round": model.round,
             "organs": {str(label): organ for label, organ in model.organs.items()},
             "synthetic_training": model.synthetic,
+            **({"not_learned": list(model.unlearned)} if model.unlearned else {}),
             # The batch size and the threads change roundings at most.
             "inference": settings.model_dump(include={"overlap", "mirror"})
             | ({"test_time_adaptation": True} if settings.test_time_adaptation else {}),

@@ -11,7 +11,8 @@ from amos_fl.cohort.plausible import intensity_concerns
 from amos_fl.cohort.table import Cohort, Modality
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, sha256_of_json
-from amos_fl.inference.dicom import Series, chosen_series, looks_like_dicom, series_in, write_series
+from amos_fl.inference.dicom import Series, chosen_series, series_in, write_series
+from amos_fl.inference.dicom_files import files_below, lacks_preamble, looks_like_dicom, sorted_out
 from amos_fl.volumes.nifti import Volume, read_image
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -23,18 +24,26 @@ _EXTENT_MM = 4000.0
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan to predict: `name` is that of its outputs, `path` its NIfTI file or the folder of its DICOM series."""
+    """A scan to predict: `name` is that of its outputs, `path` its NIfTI file or the folder of its DICOM series.
+
+    `problem` is a sentence about a file that looks meant as a scan and cannot be used; it fails, and the others go on.
+    """
 
     name: str
     path: Path
     modality: Modality
     series: Series | None = None
+    problem: str = ""
 
     def content_hash(self) -> str:
         """SHA-256 of the file, or of all the series' files in whatever order and under whatever names."""
         if self.series is None:
             return sha256_of_file(self.path)
         return sha256_of_json(sorted(sha256_of_file(path) for path in self.series.files))
+
+    def notes(self) -> list[str]:
+        """What is odd about the files of a DICOM series, but no reason to refuse it."""
+        return [] if self.series is None else [f"{self.series.name}: {note}" for note in self.series.notes]
 
     def as_nifti(self, scratch: Path) -> Path:
         """The NIfTI file of the scan; a DICOM series is converted into the folder `scratch`.
@@ -55,22 +64,26 @@ def find_scans(
     """The scans at `paths`, in their order, those of a folder by name.
 
     A folder is one of NIfTI files or, where it holds none, of a DICOM series at any depth. What DICOM says of the
-    modality holds; for NIfTI it is `modality`, or what `cohort` says of the file, and never guessed.
+    modality holds; for NIfTI it is `modality`, or what `cohort` says of the file, and never guessed. Of several paths
+    one that holds no scan is a scan with a `problem`, and the others go on.
 
     Raises:
-        AmosError: nothing there, no or a contradicting modality, several series, or two scans of one name.
+        AmosError: nothing there, no or a contradicting modality, no or several series, or two scans of one name.
     """
     found: list[Scan] = []
     listed: dict[Path, str] = {case.image.resolve(): case.modality for case in cohort.cases} if cohort else {}
     for path in paths:
-        niftis, dicoms = _files_at(path)
-        if niftis:
-            found += [Scan(_stem(file), file, _modality_of(file, modality, listed)) for file in niftis]
-        else:
-            chosen = chosen_series(series_in(dicoms), series, str(path))
-            if modality is not None and modality != chosen.modality:
-                raise AmosError(f"{path}: DICOM says {chosen.modality}, --modality says {modality}; leave it out")
-            found.append(Scan(_stem(path.resolve()), path, cast(Modality, chosen.modality), chosen))
+        try:
+            niftis, files = _files_at(path)
+            scan = None if niftis else _dicom_scan(path, files, modality, series)
+        except AmosError as error:
+            if len(paths) == 1:
+                raise
+            found.append(Scan(f"{path} (unusable)", path, "CT", problem=str(error)))
+            continue
+        if scan is not None:
+            found.append(scan)
+        found += [Scan(_stem(file), file, _modality_of(file, modality, listed)) for file in niftis]
     by_name: dict[str, Path] = {}
     for scan in found:
         other = by_name.setdefault(scan.name, scan.path)
@@ -79,20 +92,27 @@ def find_scans(
     return found
 
 
+def _dicom_scan(path: Path, files: Sequence[Path], modality: str | None, series: str | None) -> Scan:
+    chosen = chosen_series(series_in(files), series, str(path))
+    if modality is not None and modality != chosen.modality:
+        raise AmosError(f"{path}: DICOM says {chosen.modality}, --modality says {modality}; leave it out")
+    return Scan(_stem(path.resolve()), path, cast(Modality, chosen.modality), chosen)
+
+
 def _files_at(path: Path) -> tuple[list[Path], list[Path]]:
-    """NIfTI files and, where there is none, DICOM files."""
+    """NIfTI files and, where there is none, all files that a DICOM series may be among."""
     if path.is_file():
-        return ([], [path]) if looks_like_dicom(path) else ([path], [])
+        return ([], [path]) if looks_like_dicom(path) or lacks_preamble(path) else ([path], [])
     if not path.is_dir():
         raise AmosError(f"{path}: no such file or folder")
     files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
     niftis = [file for file in files if file.name.endswith(SUFFIXES)]
     if niftis:
         return niftis, []
-    dicoms = [file for file in sorted(path.rglob("*")) if file.is_file() and looks_like_dicom(file)]
-    if not dicoms:
+    below = files_below(path)
+    if not any(sorted_out(below)):
         raise AmosError(f"{path}: holds no NIfTI file ({', '.join(SUFFIXES)}) and no DICOM file")
-    return [], dicoms
+    return [], below
 
 
 def _stem(path: Path) -> str:

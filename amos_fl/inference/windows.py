@@ -8,7 +8,7 @@ classes at once; that is why this is our own.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import torch
@@ -65,10 +65,12 @@ def finished_planes(
     batch_size: int,
     mixed_precision: bool,
     check: Callable[[], None] | None,
+    unlearned: Collection[int] = (),
 ) -> Iterator[Float[Tensor, "class x y"]]:
     """The class probabilities of a prepared case, plane by plane along z, on `device`.
 
-    Volumes smaller than the patch are padded evenly on both sides with air, and the padding is taken off.
+    Volumes smaller than the patch are padded evenly on both sides with air, and the padding is taken off. The
+    probabilities of `unlearned` channels are added to the background's and become 0.
     Memory: one slab of (class, x, y, patch z).
     """
     padded = tuple(max(n, p) for n, p in zip(prepared.shape, patch, strict=True))
@@ -97,7 +99,12 @@ def finished_planes(
         for start in range(first, last, _PLANES):
             part = slice(start, min(start + _PLANES, last))
             mean = (sums[:, inside[0], inside[1], part] / counts[inside[0], inside[1], part]).permute(3, 0, 1, 2)
-            yield from mean.contiguous()
+            mean = mean.contiguous()
+            if unlearned:
+                channels = sorted(unlearned)
+                mean[:, 0] += mean[:, channels].sum(dim=1)
+                mean[:, channels] = 0
+            yield from mean
         _shift(sums, done)
         _shift(counts[None], done)
 

@@ -1,12 +1,12 @@
 """Scores of many cases as tables: over all, by modality, by site, by seen and unseen scanners, by organ, by case."""
 
-import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from amos_fl.escape.csv_cells import DictWriter
 from amos_fl.files import whole_file
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import MEN_AND_WOMEN, CaseScores, sums_of
@@ -133,7 +133,7 @@ def _of_organ(name: str, over: str, cases: Sequence[CaseScores], organs: Mapping
 def write_lines(path: Path, lines: Iterable[Line]) -> None:
     """Write one row per line; what no case counts for is left empty."""
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [column.name for column in fields(Line)])
+        writer = DictWriter(file, [column.name for column in fields(Line)])
         writer.writeheader()
         for line in lines:
             writer.writerow({name: "" if value is None else value for name, value in line.to_dict().items()})

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.errors import AmosError
+from amos_fl.escape.csv_cells import Writer, rows_as_written
 from amos_fl.files import whole_file
 from amos_fl.metrics.scores import OUTCOMES, OrganScore, Outcome, Scores, reported_organs
 
@@ -68,7 +69,7 @@ def write_scores(
     case, `M` or `F`, tell an organ's name.
     """
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = Writer(file)
         writer.writerow((*COLUMNS, *MEASURED))
         for c in cases:
             for organ, s in c.scores.items():
@@ -101,7 +102,7 @@ def read_scores(path: Path | str) -> list[CaseScores]:
         reader = csv.DictReader(file)
         if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
             raise AmosError(f"{path}: no column {', '.join(missing)}; scores have the columns {', '.join(COLUMNS)}")
-        for row in reader:
+        for row in rows_as_written(reader):
             try:
                 seen = {"yes": True, "no": False, "": False}[row["seen"]]
                 key = (row["case"], row["site"], row["modality"], seen, row["split"])
@@ -116,7 +117,7 @@ def read_scores(path: Path | str) -> list[CaseScores]:
 def organs_of_scores(path: Path | str) -> dict[int, str]:
     """The organs of a file that `write_scores` wrote, by label value."""
     with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        return {int(row["organ"]): row["organ_name"] for row in csv.DictReader(file)}
+        return {int(row["organ"]): row["organ_name"] for row in rows_as_written(csv.DictReader(file))}
 
 
 def _score(row: Mapping[str, str]) -> OrganScore:

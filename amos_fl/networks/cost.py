@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from amos_fl.networks.catalogue import network_named
 from amos_fl.networks.registry import outline, parameter_count
 from amos_fl.volumes.plan import Plan, Triple, plan_named
 
@@ -55,8 +56,8 @@ def table_4() -> dict[str, Published]:
 
 
 def plan_for(model: str, patch: Triple) -> Plan:
-    """The plan that a network is made for, with another patch: the paper's for CT, or `coarse` for `small`."""
-    return plan_named("coarse" if model == "small" else "amos-ct").model_copy(update={"patch": patch})
+    """The plan that a network is made for, with another patch."""
+    return plan_named(network_named(model).recipe["plan"]).model_copy(update={"patch": patch})
 
 
 def cost_of(model: str, organ_count: int = 15) -> Cost:

@@ -1,63 +1,28 @@
-"""Which networks there are, and how one is built from a plan and a seed."""
+"""A network is built from a plan and a seed: one of the catalogue's, or one of the user's own."""
 
-import difflib
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
 
 from amos_fl.errors import AmosError
-from amos_fl.networks.cotr import cotr
-from amos_fl.networks.nnformer import nnformer
+from amos_fl.networks.catalogue import network_named
 from amos_fl.networks.norms import with_group_norm
-from amos_fl.networks.swin_unetr import swin_unetr
-from amos_fl.networks.unet import paper_unet, small_unet
-from amos_fl.networks.unetr import unetr
-from amos_fl.networks.vnet import vnet
+from amos_fl.own_code import is_path, load
 from amos_fl.randomness import derived_seed
+from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.training.settings import NormStatistics
+from amos_fl.training.supervision import supervision_of
 from amos_fl.volumes.plan import Plan
-
-MODELS: dict[str, str] = {
-    "unet": "3D U-Net of the AMOS paper (Table 4), as nnU-Net builds it",
-    "vnet": "V-Net: convolutions of 5x5x5, batch normalisation, dropout",
-    "cotr": "CoTr: a residual encoder with deformable attention on its two coarsest levels",
-    "nnformer": "nnFormer: attention in shifted windows, and from the decoder to the encoder",
-    "unetr": "UNETR: a vision transformer of 16x16x16 tokens with a convolutional decoder",
-    "swin-unetr": "Swin UNETR: a Swin transformer with a convolutional decoder",
-    "small": "a U-Net of few feature maps, and fewest at the patch's resolution, for CPUs",
-}
-"""What `--model` accepts, and what each is."""
-
-_BUILDERS: dict[str, Callable[[Plan, int], nn.Module]] = {
-    "unet": paper_unet,
-    "vnet": vnet,
-    "cotr": cotr,
-    "nnformer": nnformer,
-    "unetr": unetr,
-    "swin-unetr": swin_unetr,
-    "small": small_unet,
-}
-
-
-@dataclass(frozen=True)
-class ModelDescription:
-    """A network and its cost under one plan."""
-
-    name: str
-    description: str
-    plan: str
-    parameters: int
 
 
 def _builder(model: str) -> Callable[[Plan, int], nn.Module]:
-    try:
-        return _BUILDERS[model]
-    except KeyError:
-        near = difflib.get_close_matches(model, MODELS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(MODELS)}"
-        raise AmosError(f"no model {model!r}; {hint}") from None
+    build = load(network_named(model).builder, "model")
+    if not callable(build):
+        raise AmosError(f"model {model}: must be a function (plan, organ_count) that returns a torch.nn.Module")
+    return cast(Callable[[Plan, int], nn.Module], build)
 
 
 def build_network(
@@ -96,14 +61,47 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def describe_models(plan: Plan, organ_count: int) -> list[ModelDescription]:
-    """Every network with its number of parameters under `plan`; no weights are made for them.
+def check_own_network(model: str, plan: Plan, organ_count: int) -> None:
+    """Try a network of the user's own before anything is trained: built twice, one step there and back.
 
-    >>> from amos_fl.volumes.plan import plan_named
-    >>> [(m.name, m.parameters) for m in describe_models(plan_named("amos-ct"), 15) if m.name == "unet"]
-    [('unet', 31175024)]
+    Raises:
+        AmosError: its function takes other arguments, it is not a function of the seed, its output has another shape
+            than the patch, or a parameter gets no gradient.
     """
-    return [
-        ModelDescription(name, description, plan.name, parameter_count(outline(name, plan, organ_count)))
-        for name, description in MODELS.items()
-    ]
+    if not is_path(model):
+        return
+    builder = _builder(model)
+    try:
+        inspect.signature(builder).bind(plan, organ_count)
+    except TypeError as error:
+        raise AmosError(f"model {model}: must take a plan and the number of organs ({error})") from None
+    network, again = (build_network(model, plan, organ_count, seed=0) for _ in range(2))
+    if not isinstance(network, nn.Module):
+        raise AmosError(f"model {model}: returned {type(network).__name__}; it must return a torch.nn.Module")
+    for (name, one), other in zip(network.state_dict().items(), again.state_dict().values(), strict=True):
+        if not torch.equal(one, other):
+            raise AmosError(
+                f"model {model}: {name} differs between two networks of one seed; draw weights with PyTorch alone"
+            )
+    size = [min(side, 4 * step) for side, step in zip(plan.patch, plan.divisor, strict=True)]
+    image = torch.zeros(1, 1, *size)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.no_grad():
+                logits = network.eval()(image)
+            outputs = network.train()(image)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise AmosError(
+                f"model {model}: fails on an image of {tuple(image.shape)} ({str(error).splitlines()[0]}); it must "
+                f"take any whose sides are multiples of the plan's {plan.divisor}"
+            ) from None
+        wanted = (1, 1 + organ_count, *size)
+        if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != wanted:
+            found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise AmosError(f"model {model}: gives {found} in evaluation mode; it must give logits of {wanted}")
+        label = torch.zeros(1, *size, dtype=torch.long)
+        annotated = torch.ones(1, 1 + organ_count, dtype=torch.bool)
+        DiceCrossEntropy(supervision=supervision_of(network))(outputs, label, annotated).backward()
+    idle = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    if idle:
+        raise AmosError(f"model {model}: the loss does not reach {idle[0]}; use it in the output, or freeze it")

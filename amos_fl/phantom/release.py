@@ -21,6 +21,7 @@ from nibabel.nifti1 import Nifti1Image
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import PHANTOM_MARK
 from amos_fl.errors import AmosError
+from amos_fl.escape.csv_cells import Writer
 from amos_fl.files import whole_file, write_json, write_text
 from amos_fl.phantom.scan import Size, make_scan, scan_grid
 from amos_fl.phantom.scanners import ACHIEVA, SCANNERS
@@ -192,7 +193,7 @@ def _write_case(out: Path, seed: int, size: Size, case: ListedCase) -> str:
 
 def _write_table(path: Path, rows: list[tuple[ListedCase, Person]]) -> None:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = Writer(text, lineterminator="\n")
     writer.writerow(TABLE_HEADER)
     for case, person in rows:
         scanner = SCANNERS[case.domain]

@@ -1,6 +1,5 @@
 """`stats.html`: a cohort on one page, and its numbers and figures as files beside it."""
 
-import csv
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from amos_fl.comparison.paper_statistics import (
     PaperRow,
     paper_beside,
 )
+from amos_fl.escape.csv_cells import DictWriter
 from amos_fl.files import whole_file, write_text
 from amos_fl.report import cohort_figures as figures
 from amos_fl.report.page import render
@@ -95,7 +95,7 @@ def _context(
         "numbers": [
             {"name": "scans", "value": str(len(everything.cases)), "more": f"{len(everything.labelled)} labelled"},
             {"name": "slices", "value": count(sum(everything.slices)).text, "more": ""},
-            {"name": "organs", "value": str(len(cohort.organs)), "more": ""},
+            _organ_number(cohort, everything),
         ],
         "overview_table": overview_table(cohort, groups, paper),
         "splits_table": splits_table(cohort, paper),
@@ -110,6 +110,17 @@ def _context(
     }
 
 
+def _organ_number(cohort: Cohort, everything: Group) -> dict[str, str]:
+    annotated, named = _annotated(everything), len(cohort.organs)
+    more = f"annotated, of {named} that organs.csv names" if annotated != named else ""
+    return {"name": "organs", "value": str(annotated), "more": more}
+
+
+def _annotated(group: Group) -> int:
+    """How many organs a labelled case of the group annotates."""
+    return len({organ for found in group.labelled for organ in found.case.annotated})
+
+
 def overview_table(cohort: Cohort, groups: Sequence[Group], paper: Mapping[str, PaperRow]) -> SortableTable:
     """Table 1: organs, scans, slices and labelled voxels per scan, of the cohort and its modalities."""
     columns = [Column("cohort", False), Column("organs"), Column("scans"), Column("labelled"), Column("slices")]
@@ -117,7 +128,7 @@ def overview_table(cohort: Cohort, groups: Sequence[Group], paper: Mapping[str, 
     rows = [
         [
             text(group.name),
-            count(len(cohort.organs)),
+            count(_annotated(group)),
             count(len(group.cases)),
             count(len(group.labelled)),
             count(sum(group.slices)),
@@ -128,7 +139,7 @@ def overview_table(cohort: Cohort, groups: Sequence[Group], paper: Mapping[str, 
     if paper:
         scans = count(PAPER_SCANS)
         rows.append([text("Table 1, AMOS"), count(15), scans, scans, count(PAPER_SLICES), count(PAPER_VOXELS_PER_SCAN)])
-    return table("overview", "As Table 1", columns, rows, "groups.csv")
+    return table("overview", "As Table 1" if paper else "Cases and organs", columns, rows, "groups.csv")
 
 
 def splits_table(cohort: Cohort, paper: Mapping[str, PaperRow]) -> SortableTable:
@@ -142,7 +153,7 @@ def splits_table(cohort: Cohort, paper: Mapping[str, PaperRow]) -> SortableTable
         published = list(SCANNERS[site].table2) if paper else []
         modality = text(" ".join(sorted({case.modality for case in own})))
         rows.append([text(site), modality, *map(count, (*counts, sum(counts), *published))])
-    return table("splits", "As Table 2", columns, rows)
+    return table("splits", "As Table 2" if paper else "Cases by scanner and split", columns, rows)
 
 
 def spatial_table(groups: Sequence[Group], paper: Mapping[str, PaperRow]) -> SortableTable:
@@ -161,7 +172,9 @@ def spatial_table(groups: Sequence[Group], paper: Mapping[str, PaperRow]) -> Sor
             known = paper[group.name]
             row += [text(" / ".join(f"{v:g}" for v in three)) for three in (known.spacing_mm, known.slices)]
         rows.append(row)
-    return table("spatial", "As Tables 8 and 9", columns, rows, "groups.csv")
+    return table(
+        "spatial", "As Tables 8 and 9" if paper else "Distance and number of slices", columns, rows, "groups.csv"
+    )
 
 
 def intensity_table(groups: Sequence[Group], paper: Mapping[str, PaperRow]) -> SortableTable:
@@ -180,7 +193,9 @@ def intensity_table(groups: Sequence[Group], paper: Mapping[str, PaperRow]) -> S
             known = paper[group.name].intensity or (math.nan,) * 4
             row += [_intensity(value) for value in known]
         rows.append(row)
-    caption = "As Tables 8 and 9: organs in HU (CT) or the scanner's own unit (MR)"
+    units = {"CT": "HU (CT)", "MR": "the scanner's own unit (MR)"}
+    used = " or ".join(units[group.name] for group in _of(groups, "modality") if group.labelled)
+    caption = f"As Tables 8 and 9: organs in {used}" if paper else f"Intensities of the organs in {used}"
     return table("intensities-table", caption, columns, rows, "groups.csv")
 
 
@@ -190,7 +205,10 @@ def _volumes_table(cohort: Cohort, groups: Sequence[Group]) -> SortableTable:
     for group in modalities:
         columns += [Column(f"{group.name}: cases"), *(Column(w, what="ml") for w in ("min", "median", "mean", "max"))]
     rows = []
+    annotated = {organ for group in modalities for found in group.labelled for organ in found.case.annotated}
     for organ, name in cohort.organs.items():
+        if organ not in annotated:
+            continue
         row = [text(name)]
         for group in modalities:
             values = group.volumes_ml(organ) or [math.nan]
@@ -287,6 +305,6 @@ def _short(value: float | None) -> object:
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer = DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from amos_fl.comparison.comparison import Arm, Comparison, Metric, Scope
+from amos_fl.comparison.notes import withheld_in_words
 from amos_fl.comparison.statistics import Estimate
 from amos_fl.comparison.tables import interval
 from amos_fl.report import comparison_figures as figures
@@ -15,6 +16,7 @@ from amos_fl.report.figures import score, signed
 from amos_fl.report.run_page import duration
 from amos_fl.report.slices import legend_line
 from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
+from amos_fl.runs.config import has_strategy
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 
@@ -107,6 +109,7 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
         ]
         if several
         else [],
+        "withheld": withheld_in_words(comparison),
         "learning": figures.learning_by_site(
             "learning", comparison.main_arms, comparison.site_curves, comparison.scopes_of("site")
         )
@@ -135,7 +138,7 @@ def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
         ("scores", "Scores", True),
         ("gap", "The gap", bool(context["gap_figures"])),
         ("organs", "By organ", True),
-        ("distributions", "Distributions", bool(context["case_figures"])),
+        ("distributions", "Distributions", bool(context["case_figures"] or context["withheld"])),
         ("learning", "Learning curves", bool(context["learning"])),
         ("cost", "Cost", True),
         ("published", "Published", context["published_table"] is not None),
@@ -182,8 +185,10 @@ def _arms_table(comparison: Comparison) -> SortableTable:
                 text(arm.what),
                 count(len(arm.runs)),
                 count(len(arm.seeds)),
-                *(count(value) for value in (cost.rounds, cost.steps, cost.sequential_steps, cost.patches)),
-                *(_megabytes(value) for value in (cost.bytes_down, cost.bytes_up)),
+                # One trainer's rounds only mark where it is scored, and nothing of it travels.
+                count(cost.rounds) if has_strategy(arm.kind) else Cell("–"),
+                *(count(value) for value in (cost.steps, cost.sequential_steps, cost.patches)),
+                *(_megabytes(v) if has_strategy(arm.kind) else Cell("–") for v in (cost.bytes_down, cost.bytes_up)),
                 Cell(duration(cost.seconds), cost.seconds),
             ]
         )
@@ -200,7 +205,7 @@ def _runs_table(comparison: Comparison) -> SortableTable:
             [
                 text(record.name),
                 text(record.arm),
-                text(config.strategy if record.arm in ("federated", "leave-one-out") else "–"),
+                text(config.strategy if has_strategy(record.arm) else "–"),
                 text(f"{config.model}, {config.plan.name}"),
                 text(", ".join(record.seen_sites)),
                 count(config.seed),

@@ -1,12 +1,15 @@
 """The page of one run: what each part of it shows, and the CSV files beside it."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from amos_fl.cohort.table import SPLITS
+from amos_fl.cohort.wording import counted
+from amos_fl.comparison.statistics import LEAST_CASES
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.report import figures, series
 from amos_fl.report.examples import listed, site_examples
@@ -14,9 +17,11 @@ from amos_fl.report.figures import score, signed
 from amos_fl.report.series import CaseRow, GapRow
 from amos_fl.report.slices import legend_line
 from amos_fl.report.sortable import Column, SortableTable, count, number, table, text
+from amos_fl.runs.config import has_strategy
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.results import Row
 from amos_fl.runs.summary import PHANTOM_NOTE
+from amos_fl.runs.wording import left_out_in_mr, unlearned_in_words, work_in_words
 
 DATA_FOLDER = "report_data"
 """Beside the page: its numbers as CSV files."""
@@ -27,6 +32,8 @@ KINDS = {
     "finetune": "Fine-tuned run: a federated model continued at one site",
     "leave-one-out": "Leave-one-out run: federated without one site",
 }
+MOST_NAMED = 5
+"""As many cases as a sentence names."""
 _SCORE_COLUMNS = (
     Column("cases"),
     Column("DSC"),
@@ -54,13 +61,38 @@ def write_data(record: RunRecord, folder: Path) -> dict[str, str]:
 
 
 def missing_cases(record: RunRecord) -> list[str]:
-    """Labelled test cases without a score, one sentence per site."""
-    scored = {case.case for case in record.results.cases}
-    found: dict[str, list[str]] = {}
-    for case in record.cohort.of(split="test", labelled=True):
-        if case.case not in scored:
-            found.setdefault(case.site, []).append(case.case)
-    return [f"no test scores of {', '.join(cases)} at site {site}" for site, cases in sorted(found.items())]
+    """Labelled test cases without a score, one sentence per site.
+
+    A deployment's server knows their number alone; their sites call them by names of their own, or by none.
+    """
+    results, sentences = record.results, []
+    scored = {case.case for case in results.cases}
+    numbers = Counter(case.site for case in results.cases)
+    numbers.update({part.site: part.scores.cases for part in results.withheld})
+    for site in record.cohort.sites:
+        cases = [case.case for case in record.cohort.of(site=site, split="test", labelled=True)]
+        missing = [case for case in cases if case not in scored]
+        if record.config.engine.name == "deployment" or any(part.site == site for part in results.withheld):
+            if numbers[site] < len(cases):
+                without = counted(len(cases) - numbers[site], "test case")
+                sentences.append(f"no test scores of {without} of {len(cases)} at site {site}")
+        elif missing:
+            more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+            sentences.append(f"no test scores of {', '.join(missing[:MOST_NAMED])}{more} at site {site}")
+    return sentences
+
+
+def withheld_in_words(record: RunRecord) -> str:
+    """Which sites kept the scores of single cases to themselves, and what that means; empty where none did."""
+    sites = sorted({part.site for part in record.results.withheld})
+    if not sites:
+        return ""
+    who, its = (f"Site {sites[0]} sends", "its") if len(sites) == 1 else (f"Sites {listed(sites)} send", "their")
+    return (
+        f"{who} sums and counts, and the scores of single cases stay there (share_case_scores: none). Means and counts "
+        f"are as exact as with them; what needs single cases (distributions, intervals, the list of cases) lacks {its} "
+        "cases."
+    )
 
 
 def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
@@ -69,7 +101,7 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
     losses, scores, costs = series.loss_points(record), series.score_points(record), series.cost_points(record)
     cells, gaps = series.cells(record), series.gap_rows(record)
     organs = _reported(record)
-    scored = bool(results.cases)
+    scored, per_case, withheld = bool(results.sites), bool(results.cases), withheld_in_words(record)
     means = {f"{m} {row.group} {row.modality}": getattr(row, m) for row in results.groups for m in ("dsc", "nsd")}
     context: dict[str, Any] = {
         "version": version("amos-fl"),
@@ -108,9 +140,12 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
             "organ_table": score_table("by-organ", "Test scores by organ", "organ", results.organs),
             "definition": "DSC and NSD are means over cases, then over organs, on the scans' own grids. An organ that "
             "only one of prediction and reference has scores 0 and is counted as missed or hallucinated; DSC (present) "
-            "leaves the hallucinated out. AMOS's MR cases are reported without bladder and prostate/uterus.",
-            "box_dsc": figures.distributions("box-dsc", results.cases, record.cohort.organs, "dsc"),
-            "box_nsd": figures.distributions("box-nsd", results.cases, record.cohort.organs, "nsd"),
+            "leaves the hallucinated out. "
+            + left_out_in_mr(record.cohort.organs, [row.modality for row in results.groups]),
+            "per_case": per_case,
+            "withheld": withheld,
+            "box_dsc": figures.distributions("box-dsc", results.cases, record.cohort.organs, "dsc") if per_case else "",
+            "box_nsd": figures.distributions("box-nsd", results.cases, record.cohort.organs, "nsd") if per_case else "",
             "gap": figures.seen_and_unseen("gap-figure", cells, gaps, means),
             "gap_sentences": gap_sentences(gaps, record),
             "examples": examples if drawn else [],
@@ -141,18 +176,21 @@ def _contents(scored: bool) -> list[tuple[str, str]]:
 
 
 def _reported(record: RunRecord) -> list[str]:
-    labels = {o for c in record.results.cases for o in reported_organs(record.cohort.organs, c.modality)}
+    parts = [*record.results.cases, *record.results.withheld]
+    labels = {o for part in parts for o in reported_organs(record.cohort.organs, part.modality)}
     return [name for label, name in record.cohort.organs.items() if label in labels]
 
 
 def lead(record: RunRecord) -> str:
     """The run and its outcome in a few sentences."""
     config, seen = record.config, record.seen_sites
-    work = f"{config.rounds} rounds of {config.local_steps} steps"
+    work = f"{counted(config.rounds, 'round')} of {counted(config.local_steps, 'step')}"
+    steps = counted(config.rounds * config.local_steps, "step")
+    cases = counted(len(record.cohort.of(split="train", labelled=True)), "training case")
     what = {
-        "centralized": f"One network was trained on the pooled cases of {listed(seen)}, in {work}.",
-        "local": f"One network was trained at {listed(seen)} alone, in {work}.",
-        "finetune": f"A federated network was trained further at {listed(seen)} alone, in {work}.",
+        "centralized": f"One network was trained on the {cases} of {listed(seen)}, pooled, in {steps}.",
+        "local": f"One network was trained at {listed(seen)} alone, on its {cases}, in {steps}.",
+        "finetune": f"A network was trained further at {listed(seen)} alone, on its {cases}, in {steps}.",
     }.get(
         record.arm,
         f"{listed(seen)} trained one network together with {config.strategy}, in {work} at each of them.",
@@ -172,7 +210,7 @@ def _key_numbers(record: RunRecord) -> list[dict[str, str]]:
         {
             "name": f"DSC, {row.group} {row.modality}",
             "value": score(row.dsc, 3),
-            "more": f"NSD {score(row.nsd, 3)}, {row.cases} cases",
+            "more": f"NSD {score(row.nsd, 3)}, {counted(row.cases, 'case')}",
         }
         for row in record.results.groups
     ]
@@ -204,13 +242,16 @@ def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
     config, plan = record.config, record.config.plan
     options = ", ".join(f"{key} {value}" for key, value in config.strategy_options.items())
     about = record.folder.recorded_versions()
+    patches = counted(config.training.batch_size, "patch", "patches")
     facts = [
         ("Trained on", ", ".join(record.seen_sites)),
         ("Unseen scanners", ", ".join(record.unseen_sites) or "none"),
         ("Strategy", f"{config.strategy}{f' ({options})' if options else ''}, updates weighted by {config.weighting}"),
         (
             "Training",
-            f"{config.rounds} rounds of {config.local_steps} steps of {config.training.batch_size} patches each",
+            f"{counted(config.rounds, 'round')} of {counted(config.local_steps, 'step')} at each site, {patches} a step"
+            if has_strategy(record.arm)
+            else f"{work_in_words(config, record.cohort)}; {patches} a step",
         ),
         (
             "Network",
@@ -223,7 +264,8 @@ def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Cohort", f"{len(record.cohort.cases)} cases, SHA-256 {record.cohort_sha256[:16]}…"),
         ("amos-fl", about.get("amos-fl", "unknown") + (f", commit {about['commit']}" if about.get("commit") else "")),
     ]
-    return [fact for fact in facts if not (record.arm in ("centralized", "local") and fact[0] == "Strategy")]
+    facts += [("Organs", sentence) for sentence in unlearned_in_words(record.folder, record.cohort)]
+    return [fact for fact in facts if has_strategy(record.arm) or fact[0] != "Strategy"]
 
 
 def _cohort_table(record: RunRecord) -> SortableTable:
@@ -283,10 +325,17 @@ def _cost_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Rounds", str(cost.rounds)),
         (
             "Optimizer steps",
-            f"{count(cost.steps).text} at all trainers together, {count(cost.sequential_steps).text} one after another",
+            f"{count(cost.steps).text} at all trainers together, {count(cost.sequential_steps).text} one after another"
+            if has_strategy(record.arm)
+            else f"{count(cost.steps).text}, by one trainer",
         ),
         ("Patches", count(cost.patches).text),
-        ("Weights", f"{cost.bytes_down / 1e6:.1f} MB to the sites, {cost.bytes_up / 1e6:.1f} MB back"),
+        (
+            "Weights",
+            f"{cost.bytes_down / 1e6:.1f} MB to the sites, {cost.bytes_up / 1e6:.1f} MB back"
+            if record.config.exchanges_weights
+            else "nothing was exchanged",
+        ),
         ("Time", f"{duration(cost.seconds)} in rounds, without scoring"),
     ]
 
@@ -318,11 +367,13 @@ def gap_sentences(gaps: Sequence[GapRow], record: RunRecord) -> list[str]:
             f"95 % interval {signed(gap.low)} to {signed(gap.high)}"
             if not math.isnan(gap.low)
             else "too few cases for an interval"
+            if min(gap.seen_cases, gap.unseen_cases) < LEAST_CASES
+            else "no interval, which needs scores per case"
         )
         found.append(
-            f"On {gap.modality}, seen scanners score DSC {score(gap.seen, 3)} ({gap.seen_cases} cases) and unseen "
-            f"ones {score(gap.unseen, 3)} ({gap.unseen_cases} cases): seen minus unseen is {signed(gap.gap)} "
-            f"({interval}). The patients differ, too, not only the scanners."
+            f"On {gap.modality}, seen scanners score DSC {score(gap.seen, 3)} ({counted(gap.seen_cases, 'case')}) and "
+            f"unseen ones {score(gap.unseen, 3)} ({counted(gap.unseen_cases, 'case')}): seen minus unseen is "
+            f"{signed(gap.gap)} ({interval}). The patients differ, too, not only the scanners."
         )
     if not found and not record.unseen_sites:
         found.append("No scanner was left out of training, so nothing says how the network does on an unseen one.")

@@ -1,6 +1,5 @@
 """What the figures of a run show, as rows that also become CSV files."""
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,11 +10,13 @@ import numpy as np
 from jaxtyping import Float
 
 from amos_fl.comparison.statistics import Marks, draws_within, estimates, means, strata_of
+from amos_fl.escape.csv_cells import DictWriter
 from amos_fl.files import whole_file
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, sums_of
 from amos_fl.randomness import generator
 from amos_fl.runs.record import RunRecord
+from amos_fl.runs.results import Row, SiteSums
 from amos_fl.runs.selection import seen_and_unseen_dsc
 
 
@@ -103,7 +104,8 @@ class CaseRow:
 class GapRow:
     """Seen minus unseen scanners of one modality, over their test cases; `low` and `high` are a 95 % interval.
 
-    The interval is a bootstrap over cases within sites, as in a comparison; NaN below six cases on either side.
+    The interval is a bootstrap over cases within sites, as in a comparison; NaN below six cases on either side, and
+    where a site kept the scores of its cases to itself.
     """
 
     modality: str
@@ -188,11 +190,11 @@ def round_rows(record: RunRecord) -> list[RoundRow]:
     return rows
 
 
-def group_of(case: CaseScores) -> str:
+def group_of(case: CaseScores | SiteSums) -> str:
     return "seen" if case.seen else "unseen"
 
 
-def site_order(cases: Iterable[CaseScores]) -> list[tuple[str, str, str]]:
+def site_order(cases: Iterable[CaseScores | SiteSums]) -> list[tuple[str, str, str]]:
     """(site, group, modality) of all cases: seen before unseen, CT before MR, then by name."""
     found = {(case.site, group_of(case), case.modality) for case in cases}
     return sorted(found, key=lambda key: (key[1], key[2], key[0]))
@@ -201,9 +203,13 @@ def site_order(cases: Iterable[CaseScores]) -> list[tuple[str, str, str]]:
 def cells(record: RunRecord) -> list[Cell]:
     """The heat map: every site by every organ and by `mean`."""
     organs, table = record.cohort.organs, []
-    for site, group, modality in site_order(record.results.cases):
-        mine = [c for c in record.results.cases if (c.site, group_of(c), c.modality) == (site, group, modality)]
-        sums = sums_of(mine, organs)
+    results = record.results
+    for place in site_order([*results.cases, *results.withheld]):
+        site, group, modality = place
+        sums = sums_of([c for c in results.cases if (c.site, group_of(c), c.modality) == place], organs)
+        for part in results.withheld:
+            if (part.site, group_of(part), part.modality) == place:
+                sums.merge(part.scores)
         for organ in reported_organs(organs, modality):
             if organ in sums.organs:
                 table.append(_cell(site, group, modality, organs[organ], sums.only([organ])))
@@ -252,6 +258,9 @@ def gap_rows(record: RunRecord, resamples: int = 2000) -> list[GapRow]:
     for modality in sorted({row.modality for row in record.results.groups}):
         if not {("seen", modality), ("unseen", modality)} <= set(by_group):
             continue
+        if any(part.modality == modality for part in record.results.withheld):
+            rows += _gaps_of_sums(by_group["seen", modality], by_group["unseen", modality])
+            continue
         for metric in ("dsc", "nsd"):
             values, draws, cases, strata = [], [], [], []
             for group in ("seen", "unseen"):
@@ -284,6 +293,24 @@ def gap_rows(record: RunRecord, resamples: int = 2000) -> list[GapRow]:
     return rows
 
 
+def _gaps_of_sums(seen: Row, unseen: Row) -> list[GapRow]:
+    """The gap from sums and counts, as exact as any, but for an interval, which is drawn from scores per case."""
+    return [
+        GapRow(
+            modality=seen.modality,
+            metric=metric,
+            seen_cases=seen.cases,
+            unseen_cases=unseen.cases,
+            seen=getattr(seen, metric),
+            unseen=getattr(unseen, metric),
+            gap=getattr(seen, metric) - getattr(unseen, metric),
+            low=math.nan,
+            high=math.nan,
+        )
+        for metric in ("dsc", "nsd")
+    ]
+
+
 def _matrix(cases: Sequence[CaseScores], organs: Mapping[int, str], metric: str) -> Float[np.ndarray, "case organ"]:
     """The scores of cases by the cohort's organs; NaN where one is not reported or does not count."""
     values = np.full((len(cases), len(organs)), np.nan)
@@ -298,7 +325,7 @@ def _matrix(cases: Sequence[CaseScores], organs: Mapping[int, str], metric: str)
 def write_rows(path: Path, rows: Sequence[Any], columns: Sequence[str]) -> None:
     """Write dataclass rows as CSV, numbers as they are; what is not a number is left empty."""
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(columns))
+        writer = DictWriter(file, list(columns))
         writer.writeheader()
         for row in rows:
             values = {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(row).items()}

@@ -66,7 +66,10 @@ class RunConfig(_Settings):
     sites: tuple[str, ...] | None = Field(default=None, description="Only these sites take part; none: all.")
     hold_out: tuple[str, ...] = Field(default=(), description="Sites that train nothing and are scored as unseen.")
     seed: int = Field(default=0, ge=0, description="Decides all randomness of the run.")
-    model: str = Field(default="small", description="Network: small, unet, vnet, cotr, nnformer, unetr or swin-unetr.")
+    model: str = Field(
+        default="small",
+        description="Network: small, unet, vnet, cotr, nnformer, unetr, swin-unetr, or module:function of your own.",
+    )
     plan: Plan = Field(
         default_factory=lambda: plan_named("coarse"),
         description="coarse, amos-ct, amos-mr, a plan's file, auto (made from the training cases), or spacing, patch, "
@@ -105,6 +108,11 @@ class RunConfig(_Settings):
     min_sites: int | None = Field(
         default=None, ge=1, description="Updates below which the run stops; none: half of the training sites."
     )
+    max_update_norm: float | None = Field(
+        default=100.0,
+        gt=0,
+        description="Updates further from the weights than so many times their norm are refused; none: no bound.",
+    )
     site_timeout_s: float | None = Field(
         default=None, gt=0, description="Seconds that a site has for one round's training; none: no limit."
     )
@@ -132,7 +140,12 @@ class RunConfig(_Settings):
     @property
     def exchanges_weights(self) -> bool:
         """Whether weights travel between sites and a server in this run's arm; elsewhere one trainer keeps them."""
-        return self.arm in ("federated", "leave-one-out")
+        return has_strategy(self.arm)
+
+
+def has_strategy(arm: str | None) -> bool:
+    """Whether a server combines sites' updates in this arm; elsewhere there is one trainer, and nothing to combine."""
+    return arm in ("federated", "leave-one-out")
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

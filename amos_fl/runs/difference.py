@@ -215,7 +215,8 @@ def _sentence(number: int, sites: list[str], same_weights: bool, told: bool) -> 
     if sites:
         rest = f" (and at {', '.join(sites[1:])} in the same round)" if len(sites) > 1 else ""
         ending = "; the weights after it are the same" if same_weights else ""
-        return f"the ledgers part in round {number} at site {sites[0]}{rest}{ending}"
+        where = "in the pooled training" if sites == ["pooled"] else f"at site {sites[0]}"
+        return f"the ledgers part in round {number} {where}{rest}{ending}"
     if told:
         return f"the ledgers part in round {number}: all sites' updates are the same, and what became of them is not"
     return f"the ledgers part in round {number}; losses and steps are the same, so the site cannot be named"

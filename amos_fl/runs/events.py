@@ -107,8 +107,39 @@ def event_of(line: str) -> tuple[float, Event] | None:
         return None
 
 
+_FAILED = {"train": "trained nothing", "evaluate": "was not scored", "fingerprint": "is left out of the plan"}
+
+
+def in_words(event: Event) -> str | None:
+    """An event in one line, the same on a terminal, in a log and in a notebook; None for a step of a site's work.
+
+    >>> in_words(SiteFailed("B", "train", 2, "its process died"))
+    'round 2: site B trained nothing: its process died'
+    """
+    match event:
+        case RoundStarted(number, rounds, sites):
+            return f"round {number}/{rounds} begins at {' '.join(sites)}"
+        case RoundFinished(number, rounds, loss, seconds, sites):
+            return f"round {number}/{rounds}: loss {loss:.3f} from {' '.join(sites)} in {seconds:.1f} s"
+        case RoundScored(number, seen, unseen):
+            scores = [f"{name} DSC {dsc:.3f}" for name, dsc in (("seen", seen), ("unseen", unseen)) if dsc is not None]
+            return f"round {number}: {', '.join(scores) or 'nothing to score'}"
+        case SiteFailed(site, activity, number, reason):
+            return f"round {number}: site {site} {_FAILED.get(activity, 'failed')}: {reason}"
+        case Said(text):
+            return text
+        case _:
+            return None
+
+
 def silent(event: Event) -> None:
     """A listener that shows nothing."""
+
+
+def printed(event: Event) -> None:
+    """A listener that prints what a person wants to know, a line each; for scripts and notebooks."""
+    if (text := in_words(event)) is not None and not isinstance(event, RoundStarted):
+        print(text, flush=True)
 
 
 @dataclass(frozen=True)

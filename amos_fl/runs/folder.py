@@ -29,6 +29,7 @@ from amos_fl.cohort.table import Cohort, read_cohort, read_organs, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json, whole_folder, write_json, write_text
 from amos_fl.runs.config import RunConfig, read_yaml, resolve
+from amos_fl.runs.evaluation import read_evaluation_file, set_aside
 from amos_fl.runs.events import StopFile
 from amos_fl.runs.source import source_commit
 from amos_fl.runs.weights import Arrays, read_arrays, save_arrays
@@ -179,8 +180,31 @@ class RunFolder:
         write_json(self.evaluation_file(round_number, split), result)
 
     def read_evaluation(self, round_number: int, split: str) -> dict[str, Any] | None:
+        """The scores of a round on a split; None where it was not scored.
+
+        Raises:
+            AmosError: the file is damaged, or says what cannot be.
+        """
         file = self.evaluation_file(round_number, split)
-        return json.loads(file.read_text()) if file.is_file() else None
+        return read_evaluation_file(file, round_number) if file.is_file() else None
+
+    def evaluations(self) -> list[tuple[int, str]]:
+        """Round and split of every evaluation that is there, whatever is in it."""
+        pattern = re.compile(r"round_(\d+)_([a-z]+)\.json")
+        found = (pattern.fullmatch(file.name) for file in (self.path / "evaluations").glob("round_*.json"))
+        return sorted((int(match[1]), match[2]) for match in found if match)
+
+    def set_poisoned_aside(self) -> list[tuple[int, str, str]]:
+        """Rename evaluations that cannot be; round and split of each, and a sentence that names the file."""
+        aside = []
+        for round_number, split in self.evaluations():
+            try:
+                self.read_evaluation(round_number, split)
+            except AmosError as error:
+                renamed = set_aside(self.evaluation_file(round_number, split))
+                why = str(error).partition("; ")[0]
+                aside.append((round_number, split, f"{why}; it is set aside as {renamed.name}"))
+        return aside
 
 
 def versions() -> dict[str, str]:

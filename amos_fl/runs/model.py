@@ -12,6 +12,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.learned import Learned, channels_unlearned, learned_in, names_unlearned
 from amos_fl.runs.origin import NETWORK, WEIGHTS
 from amos_fl.runs.weights import load_arrays, read_arrays
 from amos_fl.training.settings import NormStatistics
@@ -36,7 +37,8 @@ class Model:
 
     `organs` are label values and names in the order of the network's channels. `modalities` are those it was
     trained on, empty where a folder of an older version doesn't say. `run` is None for a `model/` folder that lies
-    apart from its run.
+    apart from its run. `learned` are the labels of the organs that were learned (None: all), and `learned_note` says
+    how that is known where the folder is of an older version.
     """
 
     folder: Path
@@ -49,6 +51,28 @@ class Model:
     inference: InferenceSettings
     run: RunFolder | None
     norm_statistics: NormStatistics = "average"
+    learned: tuple[int, ...] | None = None
+    learned_note: str = ""
+
+    @property
+    def unlearned(self) -> tuple[str, ...]:
+        """The organs that no training case annotated: what the network says of them counts as background."""
+        return () if self.learned is None else names_unlearned(self.organs, self.learned)
+
+    @property
+    def unlearned_channels(self) -> tuple[int, ...]:
+        return channels_unlearned(self.organs, self.learned)
+
+    @property
+    def notes(self) -> list[str]:
+        """What whoever predicts with it has to know of its organs."""
+        notes = [self.learned_note] if self.learned_note else []
+        if self.unlearned:
+            notes.append(
+                f"not learned, because no training case annotated it: {', '.join(self.unlearned)}; "
+                "what the network gives to it counts as background"
+            )
+        return notes
 
     def network(self, device: str = "cpu") -> nn.Module:
         """The network with its weights, in evaluation mode on `device`.
@@ -88,6 +112,7 @@ def read_model(path: Path) -> Model:
     try:
         about: dict[str, Any] = json.loads((folder / NETWORK).read_text(encoding="utf-8"))
         known = run is not None and "inference" not in about  # written before network.json said so
+        learned = _learned(about, run)
         return Model(
             folder=folder,
             architecture=about["model"],
@@ -99,9 +124,22 @@ def read_model(path: Path) -> Model:
             inference=_recorded(run) if run and known else InferenceSettings.model_validate(about.get("inference", {})),
             run=run,
             norm_statistics=about.get("norm_statistics", "average"),
+            learned=learned.organs,
+            learned_note=learned.note,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
         raise AmosError(f"{folder / NETWORK}: is damaged; copy it again from its run") from None
+
+
+def _learned(about: dict[str, Any], run: RunFolder | None) -> Learned:
+    if "learned" in about:
+        return Learned(tuple(sorted(int(organ) for organ in about["learned"])))
+    if run is None:
+        return Learned(
+            tuple(int(organ) for organ in about["organs"]),
+            "this model does not say which organs its run learned, being of an older version: all count as learned",
+        )
+    return learned_in(run, run.cohort())
 
 
 def _recorded(run: RunFolder) -> InferenceSettings:

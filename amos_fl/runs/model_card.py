@@ -4,9 +4,11 @@ import json
 from typing import TYPE_CHECKING
 
 from amos_fl.cohort.table import Cohort
+from amos_fl.escape import markdown
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.summary import PHANTOM_NOTE, score_table
+from amos_fl.runs.wording import target_in_words, unlearned_in_words, work_in_words
 
 if TYPE_CHECKING:
     from amos_fl.runs.results import Results
@@ -18,30 +20,39 @@ def model_card(folder: RunFolder, config: RunConfig, cohort: Cohort, results: "R
     plan = config.plan
     lower, upper = plan.ct_clip_hu
     spacing, patch = " x ".join(f"{s:g}" for s in plan.spacing_mm), " x ".join(map(str, plan.patch))
-    labels = ", ".join(f"{label} {organ}" for label, organ in cohort.organs.items())
+    labels = markdown.text(", ".join(f"{label} {organ}" for label, organ in cohort.organs.items()))
     entry = next((e for e in folder.ledger() if e["round"] == results.chosen.round), {})
     scores = score_table(results.groups, "group") if results.groups else "No test case was scored."
     data = f"{PHANTOM_NOTE}\n" if folder.synthetic else ""
     chosen = results.chosen.sentence.removeprefix("weights of ")
-    start = f"- The run {folder.start_sentence}\n" if folder.start_sentence else ""
+    start = f"- The run {markdown.text(folder.start_sentence)}\n" if folder.start_sentence else ""
+    work = markdown.text(work_in_words(config, cohort))
+    channels = len(cohort.organs) + 1
+    never = "".join(
+        f"- {markdown.text(sentence[0].upper() + sentence[1:])}\n" for sentence in unlearned_in_words(folder, cohort)
+    )
+    modalities = sorted({case.modality for case in cohort.of(split="train", labelled=True)})
+    normalised = {
+        "CT": f"CT is clipped to [{lower:g}, {upper:g}] HU, minus {plan.ct_mean_hu:g}, over {plan.ct_sd_hu:g}",
+        "MR": "MR is z-scored",
+    }
     return f"""# Model card
 
 **Not a medical device.** These weights are for research. They are not approved for diagnosis or treatment.
 
 ## Intended use
 
-Segmentation of abdominal organs in {" and ".join(sorted({c.modality for c in cohort.cases}))} scans, to study
+Segmentation of {target_in_words(cohort.organs)} in {" and ".join(modalities)} scans, to study
 federated training and how its result carries over to other scanners.
 
 - Output: {labels}
-- Network: `{config.model}`, 1 input channel, {len(cohort.organs) + 1} output channels: background, then the organs
-- Plan `{plan.name}`: spacing {spacing} mm, patch {patch} (x, y, z)
-- CT is clipped to [{lower:g}, {upper:g}] HU, minus {plan.ct_mean_hu:g}, over {plan.ct_sd_hu:g}; MR is z-scored
+{never}- Network: `{config.model}`, 1 input channel, {channels} output channels: background, then the organs
+- Plan {markdown.code(plan.name)}: spacing {spacing} mm, patch {patch} (x, y, z)
+- {"; ".join(normalised[modality] for modality in modalities)}
 
 ## Training
 
-{data}- {config.strategy}, {config.rounds} rounds of {config.local_steps} steps, seed {config.seed}
-- Sites: {", ".join(cohort.seen_sites)}
+{data}- {work[0].upper()}{work[1:]}
 {start}- Weights: {chosen}; SHA-256 {entry.get("weights_sha256", "unknown")}
 - Cohort: {len(cohort.cases)} cases, SHA-256 of its table {about["cohort_sha256"]}
 - Versions: {", ".join(f"{name} {value}" for name, value in about["versions"].items())}

@@ -5,7 +5,8 @@ weights by itself does not.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from amos_fl.cohort.organ_names import organ_key
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, organs_of
+from amos_fl.runs.learned import learned_in
 from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.plan import Plan
 
@@ -33,6 +35,8 @@ class Origin:
     plan: Plan | None = None
     organs: dict[int, str] | None = None
     norm_statistics: NormStatistics | None = None
+    learned: tuple[int, ...] | None = None
+    """The labels of the organs that its run had learned; None where nothing says so."""
 
     @property
     def name(self) -> str:
@@ -44,7 +48,7 @@ class Origin:
         """The content of a `network.json` beside the file, from which `origin_of` reads the same; None if unknown."""
         if self.model is None or self.plan is None or self.organs is None:
             return None
-        return about_network(self.model, self.plan, self.organs, self.norm_statistics)
+        return about_network(self.model, self.plan, self.organs, self.norm_statistics, self.learned)
 
     def is_like(self, config: RunConfig, organs: dict[int, str]) -> bool:
         """Whether its network is known to be the one of a run, down to the order of its organs."""
@@ -60,14 +64,20 @@ class Origin:
 
 
 def about_network(
-    model: str, plan: Plan, organs: Mapping[int, str], norm_statistics: NormStatistics | None
+    model: str,
+    plan: Plan,
+    organs: Mapping[int, str],
+    norm_statistics: NormStatistics | None,
+    learned: Collection[int] | None = None,
 ) -> dict[str, Any]:
     """What `network.json` says of a network, and `origin_of` reads there."""
+    known = {} if learned is None else {"learned": sorted(learned)}
     return {
         "model": model,
         "plan": plan.model_dump(mode="json"),
         "organs": {str(label): name for label, name in organs.items()},
         "norm_statistics": norm_statistics,
+        **known,
     }
 
 
@@ -104,7 +114,9 @@ def origin_of(file: Path) -> Origin:
             about = json.loads(beside.read_text(encoding="utf-8"))
             organs = sorted((int(label), str(organ)) for label, organ in about["organs"].items())
             statistics = about.get("norm_statistics")
-            return Origin(file, about["model"], Plan.model_validate(about["plan"]), dict(organs), statistics)
+            plan = Plan.model_validate(about["plan"])
+            learned = tuple(map(int, about["learned"])) if "learned" in about else _learned_around(file)
+            return Origin(file, about["model"], plan, dict(organs), statistics, learned)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
             raise AmosError(f"{beside}: is damaged; copy it again from its run") from None
     for folder in list(file.resolve().parents)[:3]:
@@ -112,8 +124,19 @@ def origin_of(file: Path) -> Origin:
             run = RunFolder(folder)
             config = run.config()
             organs = sorted(organs_of(run).items())
-            return Origin(file, config.model, config.plan, dict(organs), config.norm_statistics)
+            learned = _learned_around(file)
+            return Origin(file, config.model, config.plan, dict(organs), config.norm_statistics, learned)
     return Origin(file)
+
+
+def _learned_around(file: Path) -> tuple[int, ...] | None:
+    """The organs that the run learned that a file of weights lies in; None outside of one."""
+    for folder in list(file.resolve().parents)[:3]:
+        if (folder / "config.yaml").is_file() and (folder / "versions.json").is_file():
+            run = RunFolder(folder)
+            with suppress(AmosError):  # a run that has not come so far holds no cohort
+                return learned_in(run, run.cohort()).organs
+    return None
 
 
 def start_of(config: RunConfig) -> Origin | None:

@@ -1,6 +1,5 @@
 """What a finished run leaves for people: scores per case, tables, the chosen weights with their card, a summary."""
 
-import csv
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from amos_fl.cohort.table import Cohort
+from amos_fl.escape.csv_cells import DictWriter
 from amos_fl.files import whole_file, write_json, write_text
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, scores_from_json, sums_of, write_scores
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.learned import learned_in
 from amos_fl.runs.model_card import model_card
 from amos_fl.runs.origin import about_network
 from amos_fl.runs.selection import Choice, choose_round
@@ -58,6 +59,16 @@ class Row:
 
 
 @dataclass(frozen=True)
+class SiteSums:
+    """The scores of a site, or of one of its cases, added up; what a site sends that keeps its cases to itself."""
+
+    site: str
+    seen: bool
+    modality: str
+    scores: Scores
+
+
+@dataclass(frozen=True)
 class Results:
     """The test scores of a run: what failed first, then by site, by group and by organ."""
 
@@ -67,16 +78,8 @@ class Results:
     sites: list[Row]
     groups: list[Row]
     organs: list[Row]
-
-
-@dataclass(frozen=True)
-class SiteSums:
-    """The scores of a site, or of one of its cases, added up; what a site sends that keeps its cases to itself."""
-
-    site: str
-    seen: bool
-    modality: str
-    scores: Scores
+    withheld: tuple[SiteSums, ...] = ()
+    """Of the sites that kept the scores of single cases to themselves, which `cases` lacks."""
 
 
 def withheld_sums(evaluation: dict[str, Any] | None) -> list[SiteSums]:
@@ -109,10 +112,9 @@ def problems_of(folder: RunFolder) -> list[str]:
         for entry in folder.ledger()
         for site, reason in entry["missing"].items()
     ]
-    for file in sorted((folder.path / "evaluations").glob("round_*.json")):
-        number, split = file.stem.removeprefix("round_").split("_")
-        missing = (folder.read_evaluation(int(number), split) or {"missing": {}})["missing"]
-        found += [f"{split} scores of round {int(number)}: site {s} is missing: {why}" for s, why in missing.items()]
+    for number, split in folder.evaluations():
+        missing = (folder.read_evaluation(number, split) or {"missing": {}})["missing"]
+        found += [f"{split} scores of round {number}: site {s} is missing: {why}" for s, why in missing.items()]
     return found
 
 
@@ -132,7 +134,8 @@ def tabulated(
     withheld: Iterable[SiteSums] = (),
 ) -> Results:
     """The scores of cases, and those of sites that withhold their cases, as tables by site, by group and by organ."""
-    parts = [SiteSums(c.site, c.seen, c.modality, sums_of([c], organs)) for c in cases] + list(withheld)
+    withheld = tuple(withheld)
+    parts = [*(SiteSums(c.site, c.seen, c.modality, sums_of([c], organs)) for c in cases), *withheld]
 
     def total(mine: Iterable[SiteSums]) -> Scores:
         return reduce(Scores.merge, (part.scores for part in mine), Scores())
@@ -154,7 +157,7 @@ def tabulated(
             if organ in mine.organs:
                 group = "seen" if seen else "unseen"
                 by_organ.append(Row.of(organs[organ], group, modality, mine.only([organ])))
-    return Results(chosen, problems, cases, rows(by_site, True), rows(by_group, False), by_organ)
+    return Results(chosen, problems, cases, rows(by_site, True), rows(by_group, False), by_organ, withheld)
 
 
 def write_tables(folder: Path, results: Results, organs: Mapping[int, str]) -> None:
@@ -166,7 +169,7 @@ def write_tables(folder: Path, results: Results, organs: Mapping[int, str]) -> N
 
 def _write_rows(path: Any, rows: list[Row]) -> None:
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(Row.__dataclass_fields__))
+        writer = DictWriter(file, list(Row.__dataclass_fields__))
         writer.writeheader()
         for row in rows:
             values = {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(row).items()}
@@ -179,8 +182,9 @@ def write_results(folder: RunFolder, config: RunConfig, cohort: Cohort, weights:
     write_tables(folder.path, results, cohort.organs)
     about = {"model": config.model, "round": str(results.chosen.round)}
     save_arrays(weights, folder.path / "model" / "weights.safetensors", about)
+    learned = learned_in(folder, cohort).organs
     network = {
-        **about_network(config.model, config.plan, cohort.organs, config.norm_statistics),
+        **about_network(config.model, config.plan, cohort.organs, config.norm_statistics, learned),
         "round": results.chosen.round,
         # What `predict` needs where the model folder lies alone, and what it can warn of.
         "modalities": sorted({case.modality for case in cohort.of(split="train", labelled=True)}),

@@ -4,13 +4,13 @@ The usual first step of personalisation: no further training, only a choice on t
 score on the site's test cases is computed with the weights that the run has kept of that round.
 """
 
-import csv
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from amos_fl.errors import AmosError
+from amos_fl.escape.csv_cells import DictWriter
 from amos_fl.files import whole_file
 from amos_fl.inference.evaluate_model import Question, evaluate_model
 from amos_fl.metrics.scores import Scores
@@ -79,7 +79,7 @@ def _test_dsc(folder: RunFolder, number: int, site: str, store: Path, device: st
 def write_site_choices(path: Path, choices: list[SiteChoice]) -> None:
     """Write the choices as a CSV file; what does not exist is left empty."""
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(SiteChoice)])
+        writer = DictWriter(file, [field.name for field in fields(SiteChoice)])
         writer.writeheader()
         for choice in choices:
             empty = {k: "" for k, v in asdict(choice).items() if v is None or (isinstance(v, float) and math.isnan(v))}

@@ -30,7 +30,8 @@ class Begun:
 
     `kept` and `fresh_organs` are organs of this run whose part of the head was taken or is fresh, `dropped` those of
     the other run that have no place here; all three are empty where the head was taken as it is. `fresh` are arrays
-    outside the head that did not fit. Weights are counted in single numbers.
+    outside the head that did not fit. Weights are counted in single numbers. `learned` are the labels, in this run, of
+    the organs that come with their part of the head and that the other run had learned.
     """
 
     origin: str
@@ -42,6 +43,8 @@ class Begun:
     dropped: tuple[str, ...]
     fresh: tuple[str, ...]
     unnamed: bool
+    learned: tuple[int, ...] = ()
+    unlearned: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -55,6 +58,8 @@ class Begun:
                 parts.append(f"without a place here: {', '.join(self.dropped)}")
         else:
             parts.append("the head as it is")
+        if self.unlearned:
+            parts.append(f"not learned there either: {', '.join(self.unlearned)}")
         if self.unnamed:
             parts.append("the file does not say which organs it knows")
         if self.fresh:
@@ -122,6 +127,10 @@ def take_over(
     names = list(organs.values())
     kept = () if as_it_is else tuple(n for n, place in zip(names, places[1:], strict=True) if place >= 0)
     known = list((origin.organs or {}).values())
+    labels = list(origin.organs or {})
+    taken = {organ: place for organ, place in zip(organs, places[1:], strict=True) if place >= 0}
+    # Of a file without names, or of an older version, everything that is taken over counts as learned.
+    learned = [o for o, place in taken.items() if origin.learned is None or labels[place - 1] in origin.learned]
     return Begun(
         origin=origin.name,
         loaded=loaded,
@@ -132,6 +141,8 @@ def take_over(
         dropped=tuple(n for i, n in enumerate(known, start=1) if i not in places),
         fresh=fresh,
         unnamed=origin.organs is None,
+        learned=tuple(sorted(learned)),
+        unlearned=tuple(organs[organ] for organ in taken if organ not in learned),
     )
 
 
@@ -228,6 +239,7 @@ def begin(folder: RunFolder, config: RunConfig, organs: Mapping[int, str]) -> tu
                     "dropped": begun.dropped,
                 },
                 "fresh_arrays": begun.fresh,
+                "learned": begun.learned,
                 "sentence": begun.sentence,
             },
         )

@@ -3,6 +3,8 @@
 import math
 from typing import TYPE_CHECKING
 
+from amos_fl.escape import markdown
+
 if TYPE_CHECKING:  # nothing here needs torch, and a command that only prints PHANTOM_NOTE should not wait for it
     from amos_fl.cohort.table import Cohort
     from amos_fl.runs.config import RunConfig
@@ -18,18 +20,6 @@ PHANTOM_NOTE = (
 def number(value: float, digits: int = 3) -> str:
     """A score for a table; a dash where there is none."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers.
-
-    >>> print(markdown_table(["site", "DSC"], [["A", "0.71"]]))
-    | site | DSC |
-    |---|---:|
-    | A | 0.71 |
-    """
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def score_table(rows: "list[Row]", first: str) -> str:
@@ -49,7 +39,7 @@ def score_table(rows: "list[Row]", first: str) -> str:
         ]
         for row in rows
     ]
-    return markdown_table(head, body)
+    return markdown.table(head, body)
 
 
 def _where(config: "RunConfig") -> str:
@@ -64,30 +54,33 @@ def _plan_sources(folder: "RunFolder") -> str:
     if not sites:
         return ""
     without = "".join(f"; without {site} ({why})" for site, why in left_out.items())
-    return f"- the plan was made from the fingerprints of {', '.join(sites)}{without}\n"
+    sources = f"the plan was made from the fingerprints of {', '.join(sites)}{without}"
+    return f"- {markdown.text(sources)}\n"
 
 
 def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results: "Results") -> str:
     """The text of `summary.md`."""
+    from amos_fl.runs.wording import cost_in_words, left_out_in_mr, unlearned_in_words, work_in_words
+
     ledger = folder.ledger()
     seconds = sum(entry["seconds"] for entry in ledger)
-    up, down = (sum(entry[key] for entry in ledger) / 1e6 for key in ("bytes_up", "bytes_down"))
+    up, down = (sum(entry[key] for entry in ledger) for key in ("bytes_up", "bytes_down"))
     parts = ["# Run summary\n"]
     if folder.synthetic:
         parts.append(f"> {PHANTOM_NOTE}\n")
     if results.problems:
         parts.append("## What went wrong\n")
-        parts.append("\n".join(f"- {problem}" for problem in results.problems) + "\n")
+        parts.append("\n".join(f"- {markdown.text(problem)}" for problem in results.problems) + "\n")
     parts.append("## What was run\n")
     parts.append(
-        f"- strategy {config.strategy}, {config.rounds} rounds of {config.local_steps} steps at each of "
-        f"{len(cohort.seen_sites)} training sites ({', '.join(cohort.seen_sites)}), seed {config.seed}\n"
-        f"- unseen scanners: {', '.join(cohort.unseen_sites) or 'none'}\n"
-        f"- network {config.model} on the plan {config.plan.name}, {_where(config)}\n"
+        f"- {markdown.text(work_in_words(config, cohort))}\n"
+        f"- unseen scanners: {markdown.text(', '.join(cohort.unseen_sites)) or 'none'}\n"
+        f"- network {config.model} on the plan {markdown.text(config.plan.name)}, {_where(config)}\n"
         f"{_plan_sources(folder)}"
-        + (f"- it {folder.start_sentence}\n" if folder.start_sentence else "")
+        + (f"- it {markdown.text(folder.start_sentence)}\n" if folder.start_sentence else "")
         + f"- {results.chosen.sentence}\n"
-        f"- {seconds:.0f} s in rounds, {down:.1f} MB of weights to the sites and {up:.1f} MB back\n"
+        + "".join(f"- {markdown.text(sentence)}\n" for sentence in unlearned_in_words(folder, cohort))
+        + f"- {cost_in_words(config, seconds, down, up)}\n"
     )
     if results.sites:
         parts += ["## Test scores by site\n", score_table(results.sites, "site") + "\n"]
@@ -96,8 +89,9 @@ def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results:
         parts.append(
             f"DSC and NSD (tolerance {config.evaluation.tolerance_mm:g} mm) are means over cases, then over organs, "
             "on the scans' own grids. An organ that only one of prediction and reference has scores 0 and is "
-            "counted as missed or hallucinated; `DSC (present)` leaves the hallucinated out. MR is reported "
-            "without bladder and prostate/uterus.\n"
+            "counted as missed or hallucinated; `DSC (present)` leaves the hallucinated out. "
+            f"{left_out_in_mr(cohort.organs, [row.modality for row in results.groups])}".rstrip()
+            + "\n"
         )
     else:
         parts.append("No site has a labelled test case, so nothing was scored.\n")

@@ -13,7 +13,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import nn
 
-from amos_fl.cohort.table import Case, Cohort, Split, read_cohort
+from amos_fl.cohort.table import Case, Cohort, Split, read_cohort, write_organs
 from amos_fl.errors import AmosError, SiteTimeout
 from amos_fl.files import write_json
 from amos_fl.inference.evaluate import CaseScore, evaluate_cases
@@ -23,6 +23,7 @@ from amos_fl.networks.registry import build_network
 from amos_fl.planning.measure import fingerprint_of_cases
 from amos_fl.report.pictures import keep_picture
 from amos_fl.runs.events import Listener, SiteWork, silent
+from amos_fl.runs.learned import annotated_for_training
 from amos_fl.runs.weights import arrays_of, given_up_by, is_statistic, load_arrays
 from amos_fl.training.loop import StepReport, train
 from amos_fl.training.settings import NormStatistics
@@ -36,14 +37,13 @@ from amos_fl_clients.messages import (
     PREPARE,
     PROXIMAL_MU,
     WEIGHT,
-    Description,
     Task,
     agreed_weight,
     reply_with,
     task_of,
     value_of,
 )
-from amos_fl_clients.policy import check_not_paused, shared_name
+from amos_fl_clients.policy import check_not_paused, check_organs, shared_name
 from amos_fl_clients.records import is_packed, packed, record_of, views_of
 from amos_fl_clients.replies import ArrayForm, names_and_forms
 from amos_fl_clients.settings import SiteSettings
@@ -81,10 +81,16 @@ def _form(settings: SiteSettings, task: Task) -> dict[str, ArrayForm]:
     return names_and_forms(_network_of(task, settings.device).state_dict())
 
 
-def _own_cohort(settings: SiteSettings) -> Cohort:
+def _own_cohort(settings: SiteSettings, task: Task) -> Cohort:
+    """The site's cohort, whose label values mean what they mean in the run.
+
+    Raises:
+        AmosError: cases of another site. Refusal: a label value that means another organ.
+    """
     cohort = read_cohort(settings.cohort)
     if cohort.sites != (settings.site,):
         raise AmosError(f"site {settings.site}: its cohort holds cases of {', '.join(cohort.sites)}")
+    check_organs(settings, cohort, task.organs)
     return cohort
 
 
@@ -117,7 +123,7 @@ def make_client_app(
         settings, task = settings_of(context), task_of(message)
         listen = listener_of(settings)
         _leave_address(settings)
-        cohort = _own_cohort(settings)
+        cohort = _own_cohort(settings, task)
         labelled = tuple(case for case in cohort.cases if case.label is not None)
 
         def on_case(done: int, total: int, case: str) -> None:
@@ -127,21 +133,22 @@ def make_client_app(
 
         if value_of(message, PREPARE, True):
             _prepare(settings, task, labelled, on_case)
-        description = Description(
-            site=settings.site,
-            modalities=sorted({case.modality for case in labelled}),
-            cases={split: sum(case.split == split for case in labelled) for split in ("train", "val", "test")},
-            annotated=sorted({organ for case in labelled for organ in case.annotated}),
-            synthetic=cohort.synthetic(),
-        )
-        return reply_with(message, settings.site, description=description.model_dump())
+        description = {
+            "site": settings.site,
+            "modalities": sorted({case.modality for case in labelled}),
+            "cases": {split: sum(case.split == split for case in labelled) for split in ("train", "val", "test")},
+            "annotated": sorted({organ for case in labelled for organ in case.annotated} & set(task.organs)),
+            "annotated_in_training": sorted(set(annotated_for_training(labelled)) & set(task.organs)),
+            "synthetic": cohort.synthetic(),
+        }
+        return reply_with(message, settings.site, description=description)
 
     @app.query("fingerprint")
     def fingerprint(message: Message, context: Context) -> Message:
         settings, task = settings_of(context), task_of(message)
         listen = listener_of(settings)
         _leave_address(settings)
-        cases = _own_cohort(settings).of(split="train", labelled=True)
+        cases = _own_cohort(settings, task).of(split="train", labelled=True)
 
         def on_case(done: int, total: int, case: str) -> None:
             check()
@@ -161,7 +168,7 @@ def make_client_app(
         _leave_address(settings)
         started = time.perf_counter()
         round_number, steps = int(value_of(message, "round")), int(value_of(message, "steps"))
-        cases = _own_cohort(settings).of(split="train", labelled=True)
+        cases = _own_cohort(settings, task).of(split="train", labelled=True)
         network = _loaded_network(message, task, settings, own_after=round_number - 1)
 
         def on_step(report: StepReport) -> None:
@@ -219,7 +226,7 @@ def make_client_app(
         started = time.perf_counter()
         split: Split = value_of(message, "split")
         round_number = int(value_of(message, "round"))
-        cases = _own_cohort(settings).of(split=split, labelled=True)
+        cases = _own_cohort(settings, task).of(split=split, labelled=True)
         network = _loaded_network(message, task, settings, own_after=round_number)
         torch.set_num_threads(task.training.threads)
 
@@ -247,7 +254,10 @@ def make_client_app(
             on_case=lambda done, total: listen(SiteWork(settings.site, "evaluate", round_number, done, total)),
             on_scored=on_scored,
             save_to=settings.predictions if split == "test" else None,
+            unlearned=task.unlearned_channels,
         )
+        if settings.predictions is not None and split == "test":
+            write_organs(task.organs, settings.predictions / "organs.csv")
         scores = Scores()
         for result in results:
             reported = reported_organs(task.organs, result.modality)

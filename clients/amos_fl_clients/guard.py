@@ -50,7 +50,7 @@ class GuardedApp(ClientApp):
                 task = _allowed_task(settings, message)
                 reply = super().__call__(message, context)
                 form = self._form_of(settings, task) if message.metadata.message_type == "train" else None
-                check_reply(reply, settings, organs=tuple(task.organs), form=form)
+                check_reply(reply, settings, organs=task.organs, form=form)
             except Refusal as refusal:
                 audited.refused(str(refusal))
                 raise

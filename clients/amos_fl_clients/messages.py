@@ -1,7 +1,7 @@
 """What server and sites say to one another: the names of the records, and what is in them beside weights.
 
 A request carries a `config` record (and weights under `arrays`); a reply carries `metrics`, `site` and,
-after training, `arrays`. Everything in a reply is listed here, so that a site can check what it sends.
+after training, `arrays`. `reply_models` says what may be in a reply.
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from pydantic import BaseModel, ConfigDict
 
+from amos_fl.runs.learned import channels_unlearned
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import Plan
 
@@ -45,21 +46,12 @@ class Task(BaseModel):
     prepare_workers: int = 1
     norm_statistics: NormStatistics = "average"
     test_time_adaptation: bool = False
+    learned: tuple[int, ...] | None = None
+    """The organs that were learned up to now; those of other channels are predicted as background. None: all."""
 
-
-class Description(BaseModel):
-    """What a site says of itself: the numbers of its labelled cases per split, and no more.
-
-    `synthetic` says that its scans are a phantom's, so that no score of them is taken for a patient's.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    site: str
-    modalities: list[str]
-    cases: dict[str, int]
-    annotated: list[int]
-    synthetic: bool = False
+    @property
+    def unlearned_channels(self) -> tuple[int, ...]:
+        return channels_unlearned(self.organs, self.learned)
 
 
 def agreed_weight(task: Task, cases: int, steps: int) -> int:

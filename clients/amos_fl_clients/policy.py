@@ -5,9 +5,11 @@ import hmac
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
-from amos_fl.cohort.table import SPLITS
+from amos_fl.cohort.organ_names import difference_in_words
+from amos_fl.cohort.table import SPLITS, Cohort
 from amos_fl.errors import AmosError
 from amos_fl_clients.settings import SiteSettings
 
@@ -83,6 +85,20 @@ def check_histograms(settings: SiteSettings) -> None:
     """Raise Refusal where no histogram of the scans may leave."""
     if not settings.share_histograms:
         raise Refusal(settings.site, "it does not share histograms of its scans")
+
+
+def check_organs(settings: SiteSettings, cohort: Cohort, organs: Mapping[int, str]) -> None:
+    """Raise Refusal where a label value that the site's cases annotate means another organ in a run.
+
+    Names may be spelled differently, and the site may lack organs of the run or have others.
+    """
+    used = {organ for case in cohort.cases if case.label is not None for organ in case.annotated}
+    if differ := difference_in_words(cohort.organs, organs, ("in its cohort", "in this run"), used):
+        raise Refusal(
+            settings.site,
+            f"{differ}; renumber its label maps with 'amos-fl data relabel', or correct organs.csv beside its "
+            "cohort.csv if only the names there are wrong (without that file the numbers are AMOS's)",
+        )
 
 
 def shared_name(settings: SiteSettings, case: str) -> str:

@@ -24,6 +24,9 @@ DTYPES = (
     "float64",
 )
 MOST_AXES = 32
+MOST_ON_A_SIDE = 1 << 40
+MOST_LAYOUT_BYTES = 4 << 20
+"""Of a packed record: fifty times what the network with the most arrays needs."""
 Layout = Iterable[tuple[str, str, tuple[int, ...]]]
 """Name, dtype and shape of each array, in their order."""
 
@@ -90,6 +93,8 @@ def view_of(array: Array) -> np.ndarray:
         BadUpdate: they are not.
     """
     try:
+        if type(array.data) is not bytes or type(array.shape) not in (tuple, list):
+            raise ValueError("it is no array")
         dtype, shape = _dtype_named(array.dtype), _shape(list(array.shape))
         if array.stype != "numpy.ndarray":
             raise ValueError("it is serialised in another way")
@@ -100,7 +105,7 @@ def view_of(array: Array) -> np.ndarray:
                     raise ValueError("it is of another size than it says")
                 return np.frombuffer(array.data, dtype, offset=len(header)).reshape(shape, order=order)
         raise ValueError("its header and its description differ")
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise BadUpdate(f"an array cannot be read: {error}") from None
 
 
@@ -111,7 +116,11 @@ def _dtype_named(name: object) -> np.dtype:
 
 
 def _shape(sides: object) -> tuple[int, ...]:
-    if type(sides) is not list or len(sides) > MOST_AXES or not all(type(s) is int and s >= 0 for s in sides):
+    if (
+        type(sides) is not list
+        or len(sides) > MOST_AXES
+        or not all(type(s) is int and 0 <= s <= MOST_ON_A_SIDE for s in sides)
+    ):
         raise ValueError("its shape is none")
     return tuple(sides)
 
@@ -128,8 +137,10 @@ def views_of(record: ArrayRecord) -> dict[str, np.ndarray]:
     try:
         if values.dtype != np.uint8 or values.ndim != 1:
             raise ValueError("they are no bytes")
+        if layout.nbytes > MOST_LAYOUT_BYTES:
+            raise ValueError("their layout is too long")
         return dict(_parts(values, json.loads(layout.tobytes())))
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
         raise BadUpdate(f"its packed weights cannot be read: {error}") from None
 
 

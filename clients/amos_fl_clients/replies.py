@@ -1,186 +1,92 @@
-"""The check of a reply right before it leaves: records, keys, dtypes and shapes that a site may send, and nothing else.
+"""The check of a reply right before it leaves: records, keys, values, dtypes and shapes that a site may send.
 
-The list is written out here and shares nothing with the code that makes replies, so that a mistake there is caught.
+What may be in a reply at all is in `reply_models`, by which the server checks it once more on arrival. Here is what the
+site's own settings allow of that, and that each text and each array is written in the one way in which it can be.
+Nothing of it is shared with the code that makes replies, so that a mistake there is caught.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import Message
 
-from amos_fl.errors import AmosError
-from amos_fl.metrics.scores import OUTCOMES, OrganScore, Scores
 from amos_fl_clients.failures import ReplyWithheld
+from amos_fl_clients.messages import ARRAYS, SITE
 from amos_fl_clients.records import BadUpdate, view_of
+from amos_fl_clients.reply_models import (
+    MODELS,
+    Asked,
+    BadReply,
+    EvaluateReply,
+    FingerprintReply,
+    numbers_and_texts,
+    read_reply,
+)
 from amos_fl_clients.settings import SiteSettings
 
 ArrayForm = tuple[tuple[int, ...], str]
 """An array's shape and the name of its dtype."""
 
-_METRICS: dict[str, dict[str, tuple[type, ...]]] = {
-    "query.describe": {},
-    "query.fingerprint": {},
-    "train": {
-        "num-examples": (int,),
-        "cases": (int,),
-        "steps": (int,),
-        "train_loss": (float,),
-        "seconds": (float,),
-    },
-    "evaluate": {"num-examples": (int,), "seconds": (float,)},
-}
-_TEXTS = {
-    "query.describe": {"site", "description"},
-    "query.fingerprint": {"site", "fingerprint"},
-    "train": {"site"},
-    "evaluate": {"site", "scores", "modalities", "cases"},
-}
-_MODALITIES = {"CT", "MR"}
-
 
 def check_reply(
-    reply: Message, settings: SiteSettings, *, organs: Sequence[int], form: Mapping[str, ArrayForm] | None
+    reply: Message, settings: SiteSettings, *, organs: Mapping[int, str], form: Mapping[str, ArrayForm] | None
 ) -> None:
     """Let a reply pass that holds exactly what its kind of request is answered with.
 
-    `form` are the arrays of the network under training, by name; None where none are to be sent.
+    `organs` are the task's; `form` are the arrays of the network under training, by name; None where none are to be
+    sent.
 
     Raises:
         ReplyWithheld: anything else is in it.
     """
     kind = reply.metadata.message_type
-    if kind not in _METRICS or reply.has_error():
+    if kind not in MODELS or reply.has_error():
         raise ReplyWithheld(f"site {settings.site}: a reply of an unknown kind was withheld")
-    records = reply.content
-    expected = {"metrics", "site"} | ({"arrays"} if form is not None else set())
-    _expect(settings, set(records), expected, "record")
-    if [set(group) for group in (records.array_records, records.metric_records, records.config_records)] != [
-        expected & {"arrays"},
-        {"metrics"},
-        {"site"},
-    ]:
-        raise _withheld(settings, "a record is of another kind than its name says")
-    _check_numbers(settings, dict(records.metric_records["metrics"]), _METRICS[kind])
-    _check_texts(settings, dict(records.config_records["site"]), _TEXTS[kind], organs)
+    model = MODELS[kind]
+    try:
+        found: Any = read_reply(reply, cast(Any, model), Asked(organs, site=settings.site))
+    except BadReply as error:
+        raise _withheld(settings, str(error)) from None
+    said = reply.content.config_records[SITE]
+    for key in numbers_and_texts(model)[1] - {"site"}:
+        # As it is written, too: spaces and other ways to write a letter might say something themselves.
+        if json.dumps(json.loads(cast(str, said[key]))) != said[key]:
+            raise _withheld(settings, f"{key} is written in another way than it needs")
+    if isinstance(found, FingerprintReply):
+        _check_fingerprint(found, settings)
+    elif isinstance(found, EvaluateReply):
+        _check_cases(found, settings)
+    if (form is None) != (ARRAYS not in reply.content.array_records):
+        raise _withheld(settings, "weights belong to a training's reply and to no other")
     if form is not None:
-        _check_arrays(settings, records.array_records["arrays"], form)
+        _check_arrays(settings, reply.content.array_records[ARRAYS], form)
 
 
 def _withheld(settings: SiteSettings, why: str) -> ReplyWithheld:
     return ReplyWithheld(f"site {settings.site}: its reply was withheld: {why}")
 
 
-def _expect(settings: SiteSettings, found: set[str], expected: set[str], what: str) -> None:
-    if found - expected:  # without its name, which might say something itself
-        raise _withheld(settings, f"it holds a {what} that is not on the list")
-    if expected - found:
-        raise _withheld(settings, f"the {what} {min(expected - found)} is not in it")
+def _check_fingerprint(reply: FingerprintReply, settings: SiteSettings) -> None:
+    """Histograms leave where the settings share them, and no bin with fewer values than they tell."""
+    if not settings.share_histograms:
+        raise _withheld(settings, "it does not share histograms of its scans")
+    for group in (reply.fingerprint.CT, reply.fingerprint.MR):
+        for histogram in (*group.spacing, *group.shape, *group.extent_mm, group.intensity):
+            if any(count < settings.withhold_counts_below for count in histogram.counts.values()):
+                raise _withheld(settings, "its fingerprint tells a count that is too small to be told")
 
 
-def _check_numbers(settings: SiteSettings, numbers: dict[str, Any], allowed: dict[str, tuple[type, ...]]) -> None:
-    _expect(settings, set(numbers), set(allowed), "number")
-    for key, types in allowed.items():
-        if type(numbers[key]) not in types:
-            raise _withheld(settings, f"{key} is no single number of its type")
-
-
-def _check_texts(settings: SiteSettings, texts: dict[str, Any], allowed: set[str], organs: Sequence[int]) -> None:
-    _expect(settings, set(texts), allowed, "text")
-    if texts["site"] != settings.site:
-        raise _withheld(settings, "it names another site")
-    checks = {
-        "description": _is_description,
-        "fingerprint": _is_fingerprint,
-        "scores": _are_sums,
-        "modalities": _are_modalities,
-        "cases": _are_cases,
-    }
-    for key in allowed - {"site"}:
-        try:
-            data = json.loads(texts[key])
-            # As it is written, too: of a key that is there twice, say, reading would show the second alone.
-            fits = json.dumps(data) == texts[key] and checks[key](data, settings, set(organs))
-        except (AmosError, ValueError, TypeError, KeyError, AttributeError):
-            fits = False
-        if not fits:
-            raise _withheld(settings, f"{key} is not of its form")
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_description(data: Any, settings: SiteSettings, organs: set[int]) -> bool:
-    return (
-        set(data) == {"site", "modalities", "cases", "annotated", "synthetic"}
-        and type(data["synthetic"]) is bool
-        and data["site"] == settings.site
-        and _are_modalities(data["modalities"], settings, organs)
-        and set(data["cases"]) == {"train", "val", "test"}
-        and all(map(_is_count, data["cases"].values()))
-        and type(data["annotated"]) is list
-        and all(type(organ) is int and 0 < organ < 256 for organ in data["annotated"])
-    )
-
-
-def _is_fingerprint(data: Any, settings: SiteSettings, organs: set[int]) -> bool:
-    return (
-        settings.share_histograms
-        and set(data) == _MODALITIES
-        and all(
-            set(group) == {"cases", "spacing", "shape", "extent_mm", "intensity"}
-            and _is_count(group["cases"])
-            and all(type(group[name]) is list and len(group[name]) == 3 for name in ("spacing", "shape", "extent_mm"))
-            and all(_is_histogram(h, settings) for name in ("spacing", "shape", "extent_mm") for h in group[name])
-            and _is_histogram(group["intensity"], settings)
-            for group in data.values()
-        )
-        and not data["MR"]["intensity"]["counts"]
-    )
-
-
-def _is_histogram(data: Any, settings: SiteSettings) -> bool:
-    """Whole numbers alone, and no bin with fewer values than the site tells."""
-    return (
-        set(data) == {"counts", "withheld"}
-        and _is_count(data["withheld"])
-        and all(re.fullmatch(r"-?\d{1,5}", value) for value in data["counts"])
-        and all(_is_count(count) and count >= settings.withhold_counts_below for count in data["counts"].values())
-    )
-
-
-def _are_sums(data: Any, settings: SiteSettings, organs: set[int]) -> bool:
-    return set(data) == {"cases", "organs"} and set(Scores.from_dict(data).organs) <= organs
-
-
-def _are_modalities(data: Any, settings: SiteSettings, organs: set[int]) -> bool:
-    return type(data) is list and set(data) <= _MODALITIES
-
-
-def _are_cases(data: Any, settings: SiteSettings, organs: set[int]) -> bool:
-    if type(data) is not list or (data and settings.share_case_scores == "none"):
-        return False
+def _check_cases(reply: EvaluateReply, settings: SiteSettings) -> None:
+    """Single cases leave where the settings share them, and under the names that they ask for."""
+    if reply.cases and settings.share_case_scores == "none":
+        raise _withheld(settings, "it does not share the scores of single cases")
     pseudonym = re.compile(rf"{re.escape(settings.site)}-[0-9a-f]{{12}}")
-    named = settings.share_case_scores == "named"
-    fields = set(OrganScore.__dataclass_fields__)
-    return all(
-        set(case) == {"case", "modality", "scores"}
-        and type(case["case"]) is str
-        and (named or pseudonym.fullmatch(case["case"]))
-        and case["modality"] in _MODALITIES
-        and {int(organ) for organ in case["scores"]} <= organs
-        and all(set(score) == fields for score in case["scores"].values())
-        and all(_is_number_or_outcome(value) for score in case["scores"].values() for value in score.values())
-        for case in data
-    )
-
-
-def _is_number_or_outcome(value: Any) -> bool:
-    return value is None or type(value) in (int, float) or value in OUTCOMES
+    if settings.share_case_scores == "pseudonyms" and not all(pseudonym.fullmatch(c.case) for c in reply.cases):
+        raise _withheld(settings, "a case is under a name of its own")
 
 
 def _check_arrays(settings: SiteSettings, arrays: Mapping[str, Any], form: Mapping[str, ArrayForm]) -> None:
@@ -191,7 +97,8 @@ def _check_arrays(settings: SiteSettings, arrays: Mapping[str, Any], form: Mappi
         form = {"layout": ((len(text.encode()),), "uint8"), "values": ((size,), "uint8")}
     else:
         text = None
-    _expect(settings, set(arrays), set(form), "array")
+    if set(arrays) != set(form):
+        raise _withheld(settings, "its arrays are not those of the network")
     for name, (shape, dtype) in form.items():
         array = arrays[name]
         try:

@@ -1,6 +1,7 @@
 """Updates into weights: what is checked in an update, and the weighted mean of many."""
 
 import ctypes
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import TypeVar, cast
 import numpy as np
 from flwr.app import ArrayRecord, Message
 
-from amos_fl.runs.weights import COUNT, MEAN, VARIANCE
+from amos_fl.runs.weights import COUNT, MEAN, VARIANCE, is_statistic
 from amos_fl_clients.messages import ARRAYS, METRICS, WEIGHT
 from amos_fl_clients.records import BadUpdate, record_of, views_of
 
@@ -18,6 +19,9 @@ Form = dict[str, tuple[np.dtype, tuple[int, ...]]]
 Reply = TypeVar("Reply")
 
 BLOCK = 1 << 18
+MOST_BATCHES = 1 << 40
+MOST_STATISTIC = 1e10
+"""Of a running mean or variance: the square of the largest activation in half precision, 65504, is 4e9."""
 
 
 def form_of(arrays: Arrays) -> Form:
@@ -25,20 +29,25 @@ def form_of(arrays: Arrays) -> Form:
     return {name: (array.dtype, array.shape) for name, array in arrays.items()}
 
 
-def checked_update(reply: Message, form: Form, weight: float) -> dict[str, np.ndarray]:
+def checked_update(
+    reply: Message, form: Form, weight: float, *, before: ArrayRecord | None = None, max_norm: float | None = None
+) -> dict[str, np.ndarray]:
     """The arrays of a training reply, without a copy.
 
+    `before` are the weights that the site was sent, and `max_norm` is how far from them an update may lie, relative to
+    their own norm; None: anywhere.
+
     Raises:
-        BadUpdate: an array is missing, unknown, misshapen, of another dtype or not finite, or the site
-            claims another weight than the one it has.
+        BadUpdate: an array is missing, unknown, misshapen, of another dtype or not finite, a running statistic cannot
+            be, the update lies too far away, or the site claims another weight than the one it has.
     """
     if ARRAYS not in reply.content.array_records:
         raise BadUpdate("its update holds no weights")
     arrays = views_of(reply.content.array_records[ARRAYS])
     if missing := sorted(form.keys() - arrays.keys()):
         raise BadUpdate(f"its update lacks {len(missing)} arrays, the first is {missing[0]}")
-    if unknown := sorted(arrays.keys() - form.keys()):
-        raise BadUpdate(f"its update holds an unknown array {unknown[0]}")
+    if unknown := arrays.keys() - form.keys():  # without their names, which come from elsewhere
+        raise BadUpdate(f"its update holds {len(unknown)} arrays that the network does not have")
     for name, (dtype, shape) in form.items():
         array = arrays[name]
         if array.shape != shape:
@@ -47,10 +56,54 @@ def checked_update(reply: Message, form: Form, weight: float) -> dict[str, np.nd
             raise BadUpdate(f"{name} is {array.dtype} in its update, and must be {dtype}")
         if dtype.kind == "f" and not all(np.isfinite(block).all() for block in _blocks(array)):
             raise BadUpdate(f"{name} holds NaN or infinite values in its update")
-    claimed = reply.content.metric_records[METRICS].get(WEIGHT)
-    if claimed != weight:
-        raise BadUpdate(f"its update claims a weight of {claimed}, and {weight} was agreed")
+        _check_statistic(name, array)
+    if METRICS not in reply.content.metric_records or reply.content.metric_records[METRICS].get(WEIGHT) != weight:
+        raise BadUpdate(f"its update claims another weight than {weight:g}, which was agreed")
+    if before is not None and max_norm is not None:
+        _check_distance(arrays, views_of(before), max_norm)
     return {name: arrays[name] for name in form}
+
+
+def _check_statistic(name: str, array: np.ndarray) -> None:
+    """Running statistics have no distance that says anything, and bounds of their own.
+
+    Raises:
+        BadUpdate: the array is a running statistic that no activations have.
+    """
+    kind = name.rpartition(".")[2]
+    if kind == COUNT and array.size and not (array.min() >= 0 and array.max() <= MOST_BATCHES):
+        raise BadUpdate(f"{name} counts a number of batches in its update that cannot be")
+    if kind == VARIANCE and array.size and array.min() < 0:
+        raise BadUpdate(f"{name} is negative in its update")
+    if kind in (MEAN, VARIANCE) and any(np.abs(block).max() > MOST_STATISTIC for block in _blocks(array)):
+        raise BadUpdate(f"{name} is beyond {MOST_STATISTIC:g} in its update")
+
+
+def relative_distance(arrays: Arrays, before: Arrays) -> float:
+    """The Euclidean norm of what changed in the trained weights, relative to their norm before (1 at least).
+
+    It is summed in double precision and piece by piece.
+    """
+    moved = norm = 0.0
+    for name, old in before.items():
+        if is_statistic(name):
+            continue
+        for new_block, old_block in zip(_blocks(arrays[name]), _blocks(old), strict=True):
+            change = np.subtract(new_block, old_block, dtype=np.float64)
+            old_block = old_block.astype(np.float64)
+            moved += float(np.dot(change, change))
+            norm += float(np.dot(old_block, old_block))
+    return math.sqrt(moved) / max(math.sqrt(norm), 1.0)
+
+
+def _check_distance(arrays: Arrays, before: Arrays, max_norm: float) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):  # of double precision, the square may be infinite
+        distance = relative_distance(arrays, before)
+    if not distance <= max_norm:
+        raise BadUpdate(
+            f"its update lies {distance:.3g} times the norm of the round's weights away from them, "
+            f"and max_update_norm allows {max_norm:g}"
+        )
 
 
 def in_order(replies: Iterable[tuple[str, Reply | None]], sites: Iterable[str]) -> Iterator[tuple[str, Reply]]:

@@ -9,7 +9,7 @@ that is ended from outside leaves none, and the run may be begun again.
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,19 @@ from typing import Any
 import httpx
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
+from pydantic import ValidationError
 
 from amos_fl.cohort.table import Case, Cohort, Modality, Split, write_cohort
 from amos_fl.errors import AmosError, Interrupted, RunStopped
+from amos_fl.escape.terminal import visible
 from amos_fl.files import write_json
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.events import Event, Said, SiteFailed, line_of
+from amos_fl.runs.events import Event, Said, SiteFailed, in_words, line_of
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.results import write_results
-from amos_fl_clients.messages import CONFIG, DESCRIBE, Description, Task, json_of, request_config
+from amos_fl_clients.messages import CONFIG, DESCRIBE, Task, request_config
+from amos_fl_clients.reply_models import Asked, DescribeReply, Description, claimed_site
+from amos_fl_server.arrivals import arriving
 from amos_fl_server.engines.deployed import DeployedEngine, SiteGrid
 from amos_fl_server.exchange import exchange
 from amos_fl_server.rounds import Federation, LedgerEntry
@@ -48,11 +52,8 @@ class EventLog:
     def __call__(self, event: Event) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line_of(event, time.time()) + "\n")
-        if isinstance(event, Said):
-            print(event.text, flush=True)
-        elif isinstance(event, SiteFailed):
-            what = "is left out of the plan" if event.activity == "fingerprint" else "is missing"
-            print(f"round {event.round}: site {event.site} {what}: {event.reason}", flush=True)
+        if isinstance(event, Said | SiteFailed):
+            print(visible(in_words(event) or ""), flush=True)
 
 
 @dataclass
@@ -70,6 +71,12 @@ class DeployedFederation(Federation):
     """A site that refuses to describe itself, being paused perhaps, is not asked again before this time is over."""
     asked: dict[int, float] = field(default_factory=dict)
     refusals: dict[int, str] = field(default_factory=dict)
+    claims: dict[int, str | None] = field(default_factory=dict)
+    """Who each node that answered says that it is; None where that is no name."""
+    first_said: dict[str, Description] = field(default_factory=dict)
+    """How each site described itself first; one that changes within a run would train and be scored as another."""
+    changed: dict[str, str] = field(default_factory=dict)
+    """Sites that describe themselves otherwise now, with the reason why their work is refused."""
     registered: dict[int, str] = field(default_factory=dict)
     """The site that each node's key was registered for, where nodes have keys."""
 
@@ -85,7 +92,7 @@ class DeployedFederation(Federation):
             self.folder.stop_file.check()
             time.sleep(1.0)
             self._look_around(grid, task)
-        for site, reason in sorted(self.absent.items()):
+        for site, reason in sorted({**self._left_out(), **self.absent}.items()):
             self.listener(SiteFailed(site, "describe", 0, reason))
         trainers = [site for site, described in self.described.items() if described.cases["train"]]
         # Which of the absent ones would train is not known: all are counted as if they did.
@@ -116,29 +123,62 @@ class DeployedFederation(Federation):
         if messages:
             timeout = self.wait_for_sites_s
             stop, poll = self.folder.stop_file, self.engine.poll
-            for node, reply in exchange(grid, messages, failed, stop=stop, poll=poll, timeout_s=timeout):
+            replies = exchange(grid, messages, failed, stop=stop, poll=poll, timeout_s=timeout)
+            for node, _, said in arriving(self._claims_noted(replies), DescribeReply, self._asked_of, failed):
                 self.asked[int(node)] = time.monotonic()
                 self.refusals.pop(int(node), None)
-                if reply is None:
-                    self.refusals[int(node)] = failed[node]
+                if said is not None:
+                    self._note(int(node), said.description)
+                elif int(node) in self.claims:
+                    self._refuse(int(node), self._named(int(node)), failed[node])
                 else:
-                    self._note(int(node), Description.model_validate(json_of(reply, "description")))
+                    self.refusals[int(node)] = failed[node]
             self._keep_answers([int(node) for node in messages])
         expected = self.sites or tuple(self.described)
         self.absent = {site: self._why_absent(site) for site in expected if site not in self.described}
         self.seen_sites = tuple(sorted(site for site, d in self.described.items() if d.cases["train"]))
+
+    def _asked_of(self, node: str) -> Asked:
+        return Asked(self.organs)  # whose node it is, `_note` looks at
+
+    def _claims_noted(self, replies: Iterator[tuple[str, Message | None]]) -> Iterator[tuple[str, Message | None]]:
+        """The replies, and on the way who each node that answered says that it is."""
+        for node, reply in replies:
+            self.claims.pop(int(node), None)
+            if reply is not None:
+                self.claims[int(node)] = claimed_site(reply)
+            yield node, reply
+
+    def _named(self, node: int) -> str | None:
+        """The site of a node that was not taken in: as its key is registered, or as it says itself."""
+        return self.registered.get(node) or self.claims.get(node)
+
+    def _refuse(self, node: int, site: str | None, why: str) -> None:
+        """Leave a node out, and say so: one hospital must not be able to stop the others."""
+        self.refusals[node] = f"{f'node {node}' if site is None else f'site {site}'}: {why}"
+        self.listener(Said(self.refusals[node]))
+
+    def _left_out(self) -> dict[str, str]:
+        """The sites that answered and were not taken in, with the reason; nobody waits for them."""
+        named = {node: self._named(node) for node in self.refusals if node in self.claims}
+        return {
+            site: self.refusals[node]
+            for node, site in sorted(named.items())
+            if site is not None and site not in self.described and (not self.sites or site in self.sites)
+        }
 
     def _why_absent(self, site: str) -> str:
         for node, why in self.refusals.items():
             # Where keys are registered, whose node it is counts, and not whose name is in its words.
             if self.registered[node] == site if node in self.registered else f"site {site}:" in why:
                 return why
-        return "it is not connected"
+        nameless = [why for node, why in self.refusals.items() if node in self.claims and self._named(node) is None]
+        return f"it is not connected, unless it is {nameless[0]}" if nameless else "it is not connected"
 
     def _keep_answers(self, asked: list[int]) -> None:
         """Keep what each site said last, for those who look after the deployment."""
         file = self.folder.path / "answers.json"
-        said: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        said = _read_json(file)
         for node in asked:
             site = self.registered.get(node) or self.known.get(node)
             if site is not None:
@@ -153,9 +193,7 @@ class DeployedFederation(Federation):
         site = description.site
         own = self.registered.get(node, site)
         if own != site:
-            # Left out, and not the end of the run: one hospital must not be able to stop the others.
-            self.refusals[node] = f"site {own}: its SuperNode says that it is site {site[:64]!r}, and is left out"
-            self.listener(Said(self.refusals[node]))
+            self._refuse(node, own, f"its SuperNode says that it is site {site!r}, and is left out")
             return
         if self.sites and site not in self.sites:
             self.listener(Said(f"site {site} is connected and has no part in this run"))
@@ -163,16 +201,43 @@ class DeployedFederation(Federation):
             return
         other = self.nodes.get(site)
         if other is not None and other != node and other in self.known:
-            raise AmosError(f"two SuperNodes say that they are site {site}; give each hospital a site of its own")
+            why = f"two SuperNodes say that they are site {site}, and one of them is left out"
+            self._refuse(node, None, f"{why}; give each hospital a site of its own")
+            return
+        before = self.first_said.get(site)
+        if before is not None and before != description:
+            why = f"it describes itself otherwise than before ({_changes(before, description)}) and is left out"
+            self._refuse(node, site, f"{why}; put its cohort back, or stop the run and continue it with the new one")
+            self.changed[site] = self.refusals[node]
+            return
+        self.changed.pop(site, None)
+        self._keep_description(description)
         if site in self.config.hold_out:
-            description = description.model_copy(update={"cases": {**description.cases, "train": 0, "val": 0}})
+            nothing = {"cases": {**description.cases, "train": 0, "val": 0}, "annotated_in_training": []}
+            description = description.model_copy(update=nothing)
         if self.described and site not in self.described and self.ledger:
             self.listener(Said(f"site {site} has joined"))
         self.described[site], self.nodes[site], self.known[node] = description, node, site
 
+    def _keep_description(self, description: Description) -> None:
+        """Keep what a site says of itself; where it said something else before the run was continued, say so."""
+        site = description.site
+        if site in self.first_said:
+            return
+        self.first_said[site] = description
+        file = self.folder.path / "described.json"
+        kept = _read_json(file)
+        now = description.model_dump(mode="json")
+        if site in kept and kept[site] != now:
+            with contextlib.suppress(ValidationError):
+                changed = _changes(Description.model_validate(kept[site]), description)
+                self.listener(Said(f"site {site} describes itself otherwise than before: {changed}"))
+        write_json(file, {**kept, site: now})
+
     def _round(self, given: RoundInput) -> tuple[ArrayRecord, LedgerEntry]:
         record, entry = super()._round(given)
-        entry["missing"] = dict(sorted({**self.absent, **entry["missing"]}.items()))
+        changed = {site: why for site, why in self.changed.items() if site in entry["missing"]}
+        entry["missing"] = dict(sorted({**self._left_out(), **self.absent, **entry["missing"], **changed}.items()))
         return record, entry
 
     def cohort(self) -> Cohort:
@@ -189,7 +254,36 @@ class DeployedFederation(Federation):
         elsewhere = self.folder.path.resolve() / "at-the-site" / name
         # A site does not say which of its cases are of which modality; each modality appears where there are enough.
         modality = modalities[number % len(modalities)]
-        return Case(name, site, modality, split, elsewhere, elsewhere, tuple(self.described[site].annotated))
+        described = self.described[site]
+        annotated = described.annotated_in_training if split == "train" else described.annotated
+        here = tuple(organ for organ in annotated if organ in self.organs)
+        return Case(name, site, modality, split, elsewhere, elsewhere, here)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """What is kept for people to look at; nothing where it cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _changes(before: Description, now: Description) -> str:
+    """In which of its words a description differs from another one.
+
+    >>> one = Description.model_validate(
+    ...     {"site": "A", "modalities": ["CT"], "cases": {"train": 3, "val": 1, "test": 0}, "annotated": [1, 2]}
+    ... )
+    >>> _changes(one, one.model_copy(update={"cases": {"train": 4, "val": 1, "test": 0}}))
+    'train cases 4, not 3'
+    """
+    counts = ((split, before.cases[split], count) for split, count in now.cases.items())
+    found = [f"{split} cases {count}, not {old}" for split, old, count in counts if count != old]
+    for name in ("modalities", "annotated", "annotated_in_training"):
+        old, new = (" ".join(map(str, getattr(said, name))) or "none" for said in (before, now))
+        found += [f"{name.replace('_', ' ')} {new}, not {old}"] if old != new else []
+    return ", ".join(found) or "synthetic"
 
 
 def _described_in(folder: RunFolder, federation: DeployedFederation) -> Cohort:

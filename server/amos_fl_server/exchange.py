@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from amos_fl.escape.terminal import one_line
 from amos_fl.runs.events import StopFile
 
 
@@ -16,7 +17,8 @@ def failure_in_words(reason: str | None) -> str:
     >>> failure_in_words("<class 'ClientAppException'>:<'\\\\nException occurred. Message: disk full'>")
     'disk full'
     """
-    text = (reason or "it gave no reason").replace("\\n", "\n")
+    # Of what a site says, no more is looked at than a traceback has, and one line of it is told.
+    text = str(reason or "it gave no reason")[-MOST_TRACEBACK:].replace("\\n", "\n")
     if "ActorDiedError" in text or "ActorUnavailable" in text or "actor died" in text.lower():
         return DIED
     found = re.findall(r"amos_fl[\w.]*\.[A-Z]\w+: (.+)", text) or re.findall(r"Message: (.+)", text)
@@ -25,10 +27,12 @@ def failure_in_words(reason: str | None) -> str:
     text = re.sub(r"^<class '[^']+'>:<['\"]|['\"]>$", "", text.strip())
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = lines[-1] if lines else "it gave no reason"
-    return re.sub(r"['\"]>$", "", last)
+    return one_line(re.sub(r"['\"]>$", "", last)) or "it gave no reason"
 
 
 DIED = "its process died"
+MOST_TRACEBACK = 8000
+"""Characters."""
 MOST_TRIES = 30
 """How often a message is sent that no process takes up, a second apart: time enough for one to be started."""
 

@@ -15,7 +15,7 @@ from amos_fl.deploy.enroll import registered_keys
 from amos_fl.deploy.keys import read_public_key
 from amos_fl.deploy.layout import read_deployment, versions
 from amos_fl.errors import AmosError
-from amos_fl.runs.events import Event, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed, event_of
+from amos_fl.runs.events import event_of, in_words
 from amos_fl_server.connection import Connection, NoAnswer, RunsClient, connection_of, control_of
 from amos_fl_server.served_runs import RunState
 from amos_fl_server.submitted import with_flowers_word
@@ -105,29 +105,6 @@ def _seconds(text: str) -> float | None:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return None
-
-
-def in_words(event: Event) -> str | None:
-    """An event in one line; None for one that a reader of a log can do without.
-
-    >>> in_words(SiteFailed("B", "train", 2, "its process died"))
-    'round 2: site B trained nothing: its process died'
-    """
-    match event:
-        case RoundStarted(number, rounds, sites):
-            return f"round {number}/{rounds} begins at {' '.join(sites)}"
-        case RoundFinished(number, rounds, loss, seconds, sites):
-            return f"round {number}/{rounds}: loss {loss:.3f} from {' '.join(sites)} in {seconds:.1f} s"
-        case RoundScored(number, seen, unseen):
-            scores = [f"{name} DSC {dsc:.3f}" for name, dsc in (("seen", seen), ("unseen", unseen)) if dsc is not None]
-            return f"round {number}: {', '.join(scores) or 'nothing to score'}"
-        case SiteFailed(site, activity, number, reason):
-            what = {"train": "trained nothing", "evaluate": "was not scored"}.get(activity, "failed")
-            return f"round {number}: site {site} {what}: {reason}"
-        case Said(text):
-            return text
-        case _:
-            return None
 
 
 def events_of(client: RunsClient, name: str, *, follow: bool, pause_s: float = 1.0) -> Iterator[tuple[float, str]]:

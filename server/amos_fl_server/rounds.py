@@ -7,7 +7,7 @@ weights on every site's test cases.
 
 import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -15,11 +15,13 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
+from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError, RunStopped
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.difference import fingerprint_of
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
 from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
 from amos_fl.runs.start import begin
 from amos_fl.runs.weights import arrays_of, hash_of
@@ -27,16 +29,15 @@ from amos_fl_clients.messages import (
     ARRAYS,
     CONFIG,
     DESCRIBE,
-    METRICS,
-    Description,
     Task,
     agreed_weight,
-    json_of,
     request_config,
     size_in_bytes,
 )
 from amos_fl_clients.records import BadUpdate, record_of, views_of
+from amos_fl_clients.reply_models import Asked, DescribeReply, Description, EvaluateReply, TrainReply
 from amos_fl_server.aggregate import form_of, in_order, record_of_sums
+from amos_fl_server.arrivals import REFUSED, arriving
 from amos_fl_server.engines.base import Engine
 from amos_fl_server.exchange import exchange
 from amos_fl_server.plan_first import planned
@@ -94,6 +95,8 @@ class Federation:
     ledger: list[LedgerEntry] = field(default_factory=list)
     nodes: dict[str, int] = field(default_factory=dict)
     described: dict[str, Description] = field(default_factory=dict)
+    learned: set[int] = field(default_factory=set)
+    """The organs that the weights it began with had learned, or that a site annotates whose updates were averaged."""
     prepares: bool = True
     """Whether sites that describe themselves prepare their cases; without a plan they cannot."""
 
@@ -117,8 +120,11 @@ class Federation:
         task = task_for(self.config, self.organs, self.folder.run_id)
         self._discover(grid, task)
         self._training_weights(task)
+        aside = self.folder.set_poisoned_aside()
         first, record = self._start()
+        self._say_what_nobody_annotates()
         form = form_of(views_of(record))
+        self._score_again(grid, task, aside, before=first - 1)
         if first > 1:
             self._evaluate_when_due(grid, task, first - 1, record)
         for number in range(first, self.config.rounds + 1):
@@ -133,6 +139,7 @@ class Federation:
                 form=form,
                 grid=grid,
                 seed=self.config.seed,
+                max_update_norm=self.config.max_update_norm,
             )
             record, entry = self._round(given)
             # Flower's records refer to themselves: cleared, the old weights go now, and not at the next collection.
@@ -151,7 +158,9 @@ class Federation:
         self._discover(grid, task)
         self.prepares = True
         trainers = {site: self.nodes[site] for site in self._training_weights(task)}
-        self.config = planned(self.config, self.folder, task, trainers, grid, self.engine, self.listener)
+        self.config = planned(
+            self.config, self.folder, task, trainers, self.described, grid, self.engine, self.listener
+        )
         self._forget()
 
     def _forget(self) -> None:
@@ -169,13 +178,17 @@ class Federation:
         content = RecordDict({CONFIG: request_config(task, prepare=self.prepares)})
         messages = {str(node): Message(content, node, DESCRIBE) for node in node_ids}
         failed: dict[str, str] = {}
-        for node, reply in exchange(grid, messages, failed, stop=self.folder.stop_file, poll=self.engine.poll):
-            if reply is not None:
-                description = Description.model_validate(json_of(reply, "description"))
-                self.described[description.site] = description
-                self.nodes[description.site] = int(node)
+        replies = exchange(grid, messages, failed, stop=self.folder.stop_file, poll=self.engine.poll)
+        for node, _, said in arriving(replies, DescribeReply, lambda _: Asked(self.organs), failed):
+            if said is not None:
+                site = said.site
+                if site not in self.sites or site in self.described:
+                    failed[node] = f"{REFUSED}: it is from site {site}, which this run does not expect there"
+                    continue
+                self.described[site], self.nodes[site] = said.description, int(node)
         if failed:
-            raise AmosError(next(iter(failed.values())))
+            node, why = next(iter(failed.items()))
+            raise AmosError(f"node {node}: {why}" if why.startswith(REFUSED) else why)
 
     def _look_around(self, grid: Grid, task: Task) -> None:
         """Before every exchange with the sites; where sites come and go, this is the place to find out."""
@@ -196,6 +209,7 @@ class Federation:
             network, begun = begin(self.folder, self.config, self.organs)
             if begun is not None:
                 self.listener(Said(begun.sentence))
+                self.learned |= set(begun.learned)
             record = record_of(arrays_of(network).items())
             del network
             gc.collect()  # a network refers to itself
@@ -203,9 +217,30 @@ class Federation:
         checkpoint = self.folder.read_checkpoint(done[-1])
         self.strategy.restore(checkpoint.strategy_arrays, checkpoint.strategy_values)
         self.ledger = checkpoint.ledger
+        # A run of an older version wrote down nothing: what its sites annotate counts, as far as they are here.
+        known = recorded_organs(self.folder)
+        self.learned |= set(self.organs if known is None and self.folder.start_sha256 else known or ())
+        self._learn_from(site for entry in self.ledger for site in entry["sites"])
         self.folder.write_ledger(self.ledger)
         self.listener(Said(f"continuing after round {checkpoint.round} of {self.config.rounds}"))
         return checkpoint.round + 1, record_of_sums(checkpoint.weights)
+
+    def _learn_from(self, sites: Iterable[str]) -> None:
+        """Count what the training cases of these sites annotate as learned, and write it down."""
+        for site in sites:
+            if site in self.described:
+                self.learned |= set(self.described[site].annotated_in_training) & set(self.organs)
+        write_learned(self.folder, self.organs, self.learned)
+
+    def _say_what_nobody_annotates(self) -> None:
+        annotated = {organ for described in self.described.values() for organ in described.annotated_in_training}
+        if never := names_unlearned(self.organs, self.learned | annotated):
+            self.listener(
+                Said(
+                    f"warning: no training case annotates {', '.join(never)}; the network does not learn "
+                    f"{'it' if len(never) == 1 else 'them'} and predicts background there"
+                )
+            )
 
     @property
     def _min_sites(self) -> int:
@@ -223,8 +258,14 @@ class Federation:
         counted = self.config.exchanges_weights
         order = list(messages)
 
+        steps = int(cast(int, given.config.get("steps", self.config.local_steps)))
+
+        def asked_of(site: str) -> Asked:
+            weight = int(given.weights[site])
+            return Asked(self.organs, site=site, described=self.described[site], steps=steps, weight=weight)
+
         def noted():
-            for site, reply in exchange(
+            replies = exchange(
                 given.grid,
                 messages,
                 failed,
@@ -233,14 +274,14 @@ class Federation:
                 poll=self.engine.poll,
                 on_timeout=self.engine.end_site,
                 lost=self.engine.lost,
-            ):
-                if reply is not None:
-                    metrics = dict(reply.content.metric_records[METRICS])
+            )
+            for site, reply, said in arriving(replies, TrainReply, asked_of, failed):
+                if reply is not None and said is not None:
                     about[site] = {
-                        "cases": int(cast(int, metrics["cases"])),
-                        "steps": int(cast(int, metrics["steps"])),
-                        "loss": float(cast(float, metrics["train_loss"])),
-                        "seconds": round(float(cast(float, metrics["seconds"])), 3),
+                        "cases": said.cases,
+                        "steps": said.steps,
+                        "loss": float(said.train_loss),
+                        "seconds": round(float(said.seconds), 3),
                         "bytes_down": counted * size_in_bytes(messages[site]),
                         "bytes_up": counted * size_in_bytes(reply),
                         "update_fingerprint": _fingerprint(reply),
@@ -278,6 +319,7 @@ class Federation:
         started = time.perf_counter()
         number = entry["round"]
         entry["weights_sha256"] = hash_of(views_of(record))
+        self._learn_from(entry["sites"])
         entry["seconds"] = round(entry["seconds"] + time.perf_counter() - started, 3)
         self.ledger.append(entry)
         strategy_arrays, strategy_values = self.strategy.state()
@@ -301,6 +343,16 @@ class Federation:
             self.folder.write_evaluation(number, "val", result)
             self.listener(RoundScored(number, *seen_and_unseen_dsc(result)))
 
+    def _score_again(self, grid: Grid, task: Task, aside: list[tuple[int, str, str]], before: int) -> None:
+        """Score earlier rounds anew whose evaluations were set aside, as far as their weights are still there."""
+        kept = self.folder.rounds_with_checkpoints()
+        for number, split, sentence in aside:
+            gone = split == "val" and number not in kept
+            self.listener(Said(f"{sentence}; the weights of round {number} are gone" if gone else sentence))
+            if split == "val" and number in kept and number < before:
+                record = record_of_sums(self.folder.read_checkpoint(number).weights)
+                self._evaluate_when_due(grid, task, number, record)
+
     def _is_unseen(self, site: str) -> bool:
         return site not in self.seen_sites and not self.described[site].cases["train"]
 
@@ -309,6 +361,7 @@ class Federation:
     ) -> dict[str, Any]:
         """Scores of weights on one split of each site: sums and counts, and cases where the sites share them."""
         self._look_around(grid, task)
+        task = task.model_copy(update={"learned": tuple(sorted(self.learned))})
         messages = {}
         for site in sorted(splits):
             config = request_config(task, round=number, split=splits[site])
@@ -317,15 +370,18 @@ class Federation:
         failed: dict[str, str] = {}
         sites: dict[str, Any] = {}
         engine, stop = self.engine, self.folder.stop_file
-        for site, reply in exchange(grid, messages, failed, stop=stop, poll=engine.poll, lost=engine.lost):
-            if reply is not None:
+
+        def asked_of(site: str) -> Asked:
+            return Asked(self.organs, site=site, described=self.described[site], split=cast(Split, splits[site]))
+
+        replies = exchange(grid, messages, failed, stop=stop, poll=engine.poll, lost=engine.lost)
+        for site, _, said in arriving(replies, EvaluateReply, asked_of, failed):
+            if said is not None:
                 sites[site] = {
                     "seen": not self._is_unseen(site),
                     "split": splits[site],
-                    "modalities": json_of(reply, "modalities"),
-                    "scores": json_of(reply, "scores"),
-                    "cases": json_of(reply, "cases"),
-                    "seconds": round(float(cast(float, reply.content.metric_records[METRICS]["seconds"])), 3),
+                    **said.model_dump(include={"modalities", "scores", "cases"}),
+                    "seconds": round(float(said.seconds), 3),
                 }
         for site, reason in sorted(failed.items()):
             self.listener(SiteFailed(site, "evaluate", number, reason))

@@ -15,10 +15,10 @@ from dataclasses import asdict
 from logging import INFO
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any
 
 from flwr.supercore import log
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -28,9 +28,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from amos_fl.deploy.layout import versions
 from amos_fl.errors import AmosError
+from amos_fl.escape.terminal import one_line
 from amos_fl.files import whole_file, whole_folder, write_json
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.origin import BROUGHT, NETWORK, WEIGHTS
+from amos_fl.strict_json import parsed
 from amos_fl_server.served_runs import (
     NoSuchRun,
     ServedRuns,
@@ -46,6 +48,7 @@ MOST_EVENT_BYTES = 1_000_000
 MOST_WORDS_BYTES = 4_000_000
 """The longest JSON text that a request may bring."""
 MOST_WEIGHTS_BYTES = 8 << 30
+MOST_WAIT_S = 1e7
 STARTS = ".starts"
 """Beside the runs: weights that a submitter has sent, until the run that begins with them is made."""
 START_KEPT_S = 86400.0
@@ -53,6 +56,17 @@ _making = Lock()
 """Of two requests for one name, the second is told that it is taken."""
 
 Submitter = Callable[[str], str | None]
+
+
+def _named_once(organs: dict[int, str]) -> dict[int, str]:
+    names = set(organs.values())
+    if len(names) < len(organs) or not all(name.strip() and name.isprintable() for name in names):
+        raise ValueError("every organ needs a name of its own")
+    return organs
+
+
+Label = Annotated[int, Field(ge=1, le=255)]
+OrganName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Start(BaseModel):
@@ -71,15 +85,15 @@ class NewRun(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     config: RunConfig
-    organs: dict[int, str]
+    organs: Annotated[dict[Label, OrganName], Field(min_length=1, max_length=255), AfterValidator(_named_once)]
     start: Start | None = None
 
 
 class Submission(BaseModel):
     """Under which number Flower was given a run, and how long it may wait for its sites."""
 
-    flower_run: int
-    wait_s: float = Field(ge=0, allow_inf_nan=False)
+    flower_run: int = Field(ge=0, lt=1 << 64)
+    wait_s: float = Field(ge=0, le=MOST_WAIT_S, allow_inf_nan=False)
 
 
 class RunsApi:
@@ -128,8 +142,8 @@ def _app(runs: ServedRuns) -> Starlette:
     async def submitted(request: Request) -> Response:
         folder = runs.folder(request.path_params["name"])
         try:
-            about = Submission.model_validate_json(await _words(request))
-        except ValidationError:
+            about = Submission.model_validate(parsed(await _words(request), most_bytes=MOST_WORDS_BYTES))
+        except ValueError:
             return _said("a submission is a number of Flower's and the seconds to wait; run the same version", 400)
         note_submission(folder, about.flower_run, about.wait_s)
         return JSONResponse({})
@@ -230,11 +244,13 @@ def _make(runs: ServedRuns, name: str, body: bytes) -> Response:
     """Make a new run's folder; it is there with all its files, or not at all."""
     path = runs.root / run_name(name)
     try:
-        new = NewRun.model_validate_json(body)
+        new = NewRun.model_validate(parsed(body, most_bytes=MOST_WORDS_BYTES))
     except ValidationError as error:
         first: Any = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        return _said(f"the SuperLink does not know these settings ({where}: {first['msg']}); run the same version", 400)
+        why = one_line(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        return _said(f"the SuperLink does not know these settings ({why}); run the same version", 400)
+    except ValueError as error:
+        return _said(f"the SuperLink cannot read these settings: {error}", 400)
     if new.config.start_from is not None:
         raise AmosError("start_from: weights are sent along with a run, not named by a path; run the same version")
     _forget_old(runs.root / STARTS)

@@ -34,6 +34,16 @@ class RoundInput:
     form: Form
     grid: Grid
     seed: int
+    max_update_norm: float | None = None
+
+    def update_in(self, reply: Message, site: str) -> dict[str, np.ndarray]:
+        """The arrays of a site's update, without a copy.
+
+        Raises:
+            BadUpdate: it must not be aggregated.
+        """
+        before, max_norm = self.arrays, self.max_update_norm
+        return checked_update(reply, self.form, self.weights[site], before=before, max_norm=max_norm)
 
 
 class Strategy(ABC):
@@ -82,7 +92,7 @@ class AveragingStrategy(Strategy):
         mean, used = WeightedMean(given.weights, given.form), []
         for site, reply in replies:
             try:
-                update = checked_update(reply, given.form, given.weights[site])
+                update = given.update_in(reply, site)
             except BadUpdate as error:
                 failed[site] = str(error)
                 continue

@@ -5,7 +5,6 @@ statistics of normalisation layers as weights; here they meet the round's sites 
 trained weights only, and what they return gets its dtypes back.
 """
 
-import importlib
 import inspect
 import random
 from collections.abc import Iterable, Mapping
@@ -18,11 +17,12 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerBase
 
 from amos_fl.errors import AmosError
+from amos_fl.own_code import load
 from amos_fl.randomness import derived_seed
 from amos_fl.runs.weights import is_statistic
 from amos_fl_clients.messages import ARRAYS, CONFIG
 from amos_fl_clients.records import BadUpdate, is_packed, record_of, views_of
-from amos_fl_server.aggregate import WeightedMean, checked_update
+from amos_fl_server.aggregate import WeightedMean
 from amos_fl_server.strategies.base import Failed, Replies, RoundInput, Strategy
 
 
@@ -71,7 +71,7 @@ class FlowerStrategy(Strategy):
         used: list[str] = []
         for site, reply in replies:
             try:
-                arrays = checked_update(reply, given.form, given.weights[site])
+                arrays = given.update_in(reply, site)
             except BadUpdate as error:
                 failed[site] = str(error)
                 continue
@@ -151,11 +151,8 @@ def load_flower_strategy(path: str, options: Mapping[str, Any]) -> FlowerStrateg
     Raises:
         AmosError: no such class, no Flower strategy, or options that it does not take.
     """
-    module_name, _, class_name = path.replace(":", ".").rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise AmosError(f"strategy {path}: cannot be imported ({error})") from None
+    module, _, name = path.replace(":", ".").rpartition(".")
+    found = load(f"{module}:{name}", "strategy")
     if not (inspect.isclass(found) and issubclass(found, FlowerBase)):
         raise AmosError(f"strategy {path}: is no flwr.serverapp.strategy.Strategy of Flower's Message API")
     accepted = inspect.signature(found).parameters

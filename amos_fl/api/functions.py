@@ -1,0 +1,349 @@
+"""What the commands do, as functions: the same settings, the same folders, the same numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Unpack
+
+import pandas as pd
+
+from amos_fl.api.keywords import Settings, settings_of
+from amos_fl.api.model import TrainedModel
+from amos_fl.api.run import Run, heard_by
+from amos_fl.api.running import carry_out
+from amos_fl.api.settings import Layer, OnCase, cache_folder, check_free, like_run, next_out, resolve_run
+from amos_fl.api.tables import cells_table, differences_table, scores_table, sums_table
+from amos_fl.cohort.label_map import label_map_named
+from amos_fl.cohort.table import Cohort, Split, read_cohort
+from amos_fl.comparison.compare import compare_runs
+from amos_fl.comparison.comparison import METRICS, Comparison, Metric
+from amos_fl.comparison.write import check_out, write_comparison
+from amos_fl.device import device_named
+from amos_fl.files import whole_folder
+from amos_fl.inference.evaluate_model import Evaluation, Question, evaluate_model, write_evaluation
+from amos_fl.inference.predict_scans import Outcome, Wanted, predict_scans
+from amos_fl.inference.scans import find_scans
+from amos_fl.report.page import write_comparison_report
+from amos_fl.runs import arms
+from amos_fl.runs.config import RunConfig, read_yaml
+from amos_fl.runs.events import Listener
+from amos_fl.runs.folder import create_run
+from amos_fl.runs.group import create_group
+from amos_fl.runs.model import inference_settings
+from amos_fl.runs.record import read_runs
+
+Place = str | Path
+
+
+def simulate(
+    *,
+    out: Place | None = None,
+    config: Place | None = None,
+    init: Place | None = None,
+    store: Place | None = None,
+    progress: bool = True,
+    listener: Listener | None = None,
+    **settings: Unpack[Settings],
+) -> Run:
+    """Train one network over the sites of a cohort, and score it on seen and unseen scanners.
+
+    Args:
+        out: the run folder; by default a new one under `runs/`.
+        config: a YAML file of settings; the keywords count above it.
+        init: a run or a file of weights to begin with (the setting `start_from`).
+        store: where prepared cases are kept; by default the user's cache.
+        progress: whether to print a line for every round.
+        listener: called with every event instead.
+        settings: any setting of a run; `cohort=None` is the embedded phantom, which is synthetic.
+
+    Raises:
+        AmosError: settings or scans that cannot be used, in one sentence. RunStopped: too few sites answered.
+        Interrupted: Ctrl-C; `open_run(path).resume()` goes on.
+    """
+    layers = _layers(config, init, settings)
+    resolved, members = resolve_run(layers, _drawing(progress, listener))
+    return _carried_out(resolved, members, out, resolved.strategy, store, heard_by(progress, listener))
+
+
+def pooled(
+    like: "Run | Place | None" = None,
+    *,
+    budget: arms.PooledBudget = "equal-samples",
+    out: Place | None = None,
+    config: Place | None = None,
+    init: Place | None = None,
+    store: Place | None = None,
+    progress: bool = True,
+    listener: Listener | None = None,
+    **settings: Unpack[Settings],
+) -> Run:
+    """Train one network on the pooled cases of all seen sites: what a federation is compared with.
+
+    `like` is the federated run that everything is taken from; else the settings are those of a federation. `budget`
+    says what is equal: the patches seen by all sites together, or the steps that must wait for one another.
+
+    Raises:
+        AmosError: as `simulate`, and settings beside `like`.
+    """
+    base, members = _base(like, _layers(config, init, settings), _drawing(progress, listener))
+    made = arms.centralized(base, members, budget)
+    return _carried_out(made.config, made.cohort, out, "centralized", store, heard_by(progress, listener))
+
+
+def local(
+    like: "Run | Place | None" = None,
+    *,
+    budget: arms.LocalBudget = "site",
+    out: Place | None = None,
+    config: Place | None = None,
+    init: Place | None = None,
+    store: Place | None = None,
+    progress: bool = True,
+    listener: Listener | None = None,
+    **settings: Unpack[Settings],
+) -> list[Run]:
+    """Train each seen site alone, and score every model on all sites; one run for each, in one group's folder.
+
+    `budget`: the steps of one `site` of the federation, or of the `whole` of it.
+
+    Raises:
+        AmosError: as `simulate`, and settings beside `like`.
+    """
+    base, members = _base(like, _layers(config, init, settings), _drawing(progress, listener))
+    path = Path(out) if out else next_out("local")
+    group = create_group(path, "local", arms.locals_of(base, members, budget))
+    heard, where = heard_by(progress, listener), _store(store)
+    runs = [Run(member) for member in group.members]
+    for run in runs:
+        carry_out(run.path, run.config, run.cohort, where, heard)
+    return runs
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of a network on some cohort, and the folder that they are in."""
+
+    path: Path
+    evaluation: Evaluation
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row per case and organ."""
+        return scores_table(self.evaluation.results.cases, self.evaluation.organs)
+
+    @property
+    def site_scores(self) -> pd.DataFrame:
+        """One row per site and group."""
+        return sums_table([*self.evaluation.results.sites, *self.evaluation.results.groups])
+
+    @property
+    def organ_scores(self) -> pd.DataFrame:
+        """One row per organ and group."""
+        return sums_table(self.evaluation.results.organs)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the scores has to know, a sentence each."""
+        return list(self.evaluation.notes)
+
+    def _repr_html_(self) -> str:
+        return f"<p><code>{self.path}</code></p>{self.site_scores.round(3).to_html(index=False)}"
+
+
+def evaluate(
+    run: "Run | TrainedModel | Place",
+    cohort: Place | None = None,
+    *,
+    split: Split = "test",
+    sites: str | Sequence[str] | None = None,
+    seen: Sequence[str] | None = None,
+    tolerance_mm: float | None = None,
+    label_map: str | None = None,
+    test_time_adaptation: bool | None = None,
+    predictions: bool = False,
+    out: Place | None = None,
+    store: Place | None = None,
+    device: str = "auto",
+    workers: int = 1,
+) -> Scored:
+    """Score a run's chosen weights on the cases of a cohort (by default its own), by site and by organ.
+
+    Raises:
+        AmosError: no such model, cohort or case; or `out` is there already.
+    """
+    model = _model(run).about
+    model = replace(model, inference=inference_settings(model, test_time_adaptation=test_time_adaptation))
+    source = model.folder if model.run is None else model.run.path
+    file = Path(cohort) if cohort is not None else source / "cohort.csv"
+    members = read_cohort(file)
+    question = Question.of(
+        model,
+        members,
+        split=split,
+        sites=settings_of({"sites": sites})["sites"],
+        seen=seen,
+        tolerance_mm=tolerance_mm,
+    )
+    folder = Path(out) if out else next_out("evaluate")
+    check_free(folder)
+    with whole_folder(folder) as beside:
+        evaluation = evaluate_model(
+            model,
+            members,
+            question,
+            store=_store(store),
+            device=device_named(device),
+            workers=workers,
+            label_map=label_map_named(label_map, members.organs, model.organs) if label_map is not None else None,
+            save_to=beside / "predictions" if predictions else None,
+        )
+        write_evaluation(beside, evaluation, model, source, file)
+    return Scored(folder, evaluation)
+
+
+def predict(
+    run: "Run | TrainedModel | Place",
+    scans: "Place | Sequence[Place]",
+    out: Place,
+    *,
+    modality: str | None = None,
+    cohort: Place | None = None,
+    probabilities: bool = False,
+    preview: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    overlap: float | None = None,
+    mirror: bool | None = None,
+    test_time_adaptation: bool | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+) -> list[Outcome]:
+    """Predict the organs of scans into a folder of label maps, each on its own grid.
+
+    One outcome for each scan, in order: `predicted`, `kept` (there already from this scan and these weights), or
+    `failed` with the reason in its notes; a scan that fails does not take the others along.
+
+    Raises:
+        AmosError: no model, no scan, or no modality.
+    """
+    model = _model(run).about
+    paths = [Path(scans)] if isinstance(scans, str | Path) else [Path(scan) for scan in scans]
+    how = {"overlap": overlap, "mirror": mirror, "test_time_adaptation": test_time_adaptation}
+    how |= {"batch_size": batch_size, "threads": threads}
+    wanted = Wanted(
+        inference=inference_settings(model, **how),
+        device=device_named(device),
+        probabilities=probabilities,
+        preview=preview,
+        overwrite=overwrite,
+    )
+    found = find_scans(paths, modality, cohort=read_cohort(cohort) if cohort else None)
+    return list(predict_scans(model, found, Path(out), wanted))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Runs beside one another: scores with intervals, paired tests, and what came out in words."""
+
+    path: Path
+    comparison: Comparison
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row per arm, scope (a site, a group, the mean over sites), organ ("" is the mean) and metric."""
+        return cells_table(self.comparison)
+
+    @property
+    def differences(self) -> pd.DataFrame:
+        """One row per arm and scope: the arm minus the reference, its 95 % interval, p, Holm's p and a verdict."""
+        return differences_table(self.comparison)
+
+    @property
+    def findings(self) -> list[str]:
+        """The answer in words, the most important first."""
+        return list(self.comparison.findings)
+
+    @property
+    def report(self) -> Path:
+        """The comparison's page, one HTML file."""
+        return self.path / "report.html"
+
+    def _repr_html_(self) -> str:
+        means = self.scores[(self.scores["organ"] == "") & (self.scores["metric"] == "dsc")]
+        table = means.pivot_table(index="scope", columns="arm", values="value", sort=False).round(3)
+        return f"<p>DSC, <code>{self.path}</code></p>{table.to_html()}"
+
+
+def compare(
+    runs: "Sequence[Run | Place | Sequence[Run]]",
+    out: Place | None = None,
+    *,
+    reference: str | None = None,
+    metrics: Sequence[Metric] = METRICS,
+    seed: int = 0,
+    resamples: int = 10_000,
+    published: bool = False,
+) -> Compared:
+    """Compare finished runs on the test cases that all of them scored, and write the comparison's folder.
+
+    `runs` are runs, run folders, groups' folders, or lists of runs as `local` returns them.
+
+    Raises:
+        AmosError: fewer than two arms, or runs that cannot be compared.
+    """
+    paths: list[Path] = []
+    for run in runs:
+        members = [run] if isinstance(run, str | Path | Run) else run
+        paths += [member.path if isinstance(member, Run) else Path(member) for member in members]
+    folder = Path(out) if out else next_out("compare")
+    check_out(folder)
+    comparison = compare_runs(
+        read_runs(paths), metrics=metrics, reference=reference, seed=seed, resamples=resamples, published=published
+    )
+    write_comparison(comparison, folder)
+    write_comparison_report(comparison, folder)
+    return Compared(folder, comparison)
+
+
+def _layers(config: Place | None, init: Place | None, settings: Settings) -> list[Layer]:
+    layers: list[Layer] = [] if config is None else [(str(config), read_yaml(Path(config)))]
+    given = settings_of({**settings, **({} if init is None else {"start_from": init})})
+    return [*layers, ("the keywords", given)]
+
+
+def _base(like: "Run | Place | None", layers: list[Layer], on_case: OnCase | None) -> tuple[RunConfig, Cohort]:
+    if like is None:
+        return resolve_run(layers, on_case)
+    path = like.path if isinstance(like, Run) else Path(like)
+    return like_run(path, [(name, layer) for name, layer in layers if layer])
+
+
+def _model(run: "Run | TrainedModel | Place") -> TrainedModel:
+    if isinstance(run, TrainedModel):
+        return run
+    return TrainedModel.read(run.path if isinstance(run, Run) else run)
+
+
+def _store(store: Place | None) -> Path:
+    return Path(store) if store else cache_folder() / "store"
+
+
+def _drawing(progress: bool, listener: Listener | None) -> OnCase | None:
+    """The listener of the phantom's drawing; a line in all, because it takes a minute or two and happens once."""
+    if not progress or listener is not None:
+        return None
+
+    def on_case(done: int, total: int, case: str) -> None:
+        if done == 1:
+            print(f"drawing the phantom: {total} synthetic scans, kept for later runs ...", flush=True)
+
+    return on_case
+
+
+def _carried_out(
+    settings: RunConfig, members: Cohort, out: Place | None, name: str, store: Place | None, listener: Listener
+) -> Run:
+    path = Path(out) if out else next_out(name)
+    create_run(path, settings, members)
+    carry_out(path, settings, members, _store(store), listener)
+    return Run(path)

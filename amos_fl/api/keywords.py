@@ -1,0 +1,67 @@
+"""The settings of a run as keyword arguments, so that an editor completes them and a type checker knows them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from amos_fl.runs.config import merge
+
+
+class Settings(TypedDict, total=False):
+    """Every setting of `amos_fl.runs.config.RunConfig`, which says what each of them means.
+
+    Sections are mappings: `training={"learning_rate": 0.02}`. A key with dots says the same in one word, where it comes
+    from a mapping: `**{"training.learning_rate": 0.02}`.
+    """
+
+    cohort: str | Path | None
+    sites: str | Sequence[str] | None
+    hold_out: str | Sequence[str]
+    seed: int
+    model: str
+    plan: str | Path | Mapping[str, Any]
+    planning: Mapping[str, Any]
+    strategy: str
+    strategy_options: Mapping[str, Any]
+    rounds: int
+    local_steps: int
+    weighting: Literal["cases", "equal", "steps"]
+    optimizer_state: Literal["reset", "keep"]
+    norm_statistics: Literal["average", "local", "group"]
+    start_from: "str | Path | None"
+    training: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    selection: Literal["best", "last"]
+    min_sites: int | None
+    site_timeout_s: float | None
+    engine: str | Mapping[str, Any]
+    device: str
+    prepare_workers: int
+    keep_checkpoints: Literal["needed", "all"]
+
+
+def settings_of(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments as one layer of settings.
+
+    >>> settings_of({"sites": "A, G", "engine": "ray", "training.learning_rate": 0.02})
+    {'sites': ['A', 'G'], 'engine': {'name': 'ray'}, 'training': {'learning_rate': 0.02}}
+
+    Raises:
+        AmosError: a dotted key that cannot be one.
+    """
+    layer: dict[str, Any] = {}
+    for key, value in keywords.items():
+        if key in ("sites", "hold_out") and value is not None:
+            value = value.replace(",", " ").split() if isinstance(value, str) else list(value)
+        elif key == "engine" and isinstance(value, str):
+            value = {"name": value}
+        elif key in ("cohort", "start_from") and value is not None:
+            value = str(Path(value).resolve())
+        elif isinstance(value, Path):
+            value = str(value)
+        if "." in key:
+            section, _, rest = key.partition(".")
+            layer = merge(layer, {section: settings_of({rest: value})})
+        else:
+            layer = merge(layer, {key: value})
+    return layer

@@ -1,0 +1,98 @@
+"""A trained network in Python: scans in, label maps out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from amos_fl.device import device_named
+from amos_fl.errors import AmosError
+from amos_fl.inference.predict_scans import Wanted, predict_scans
+from amos_fl.inference.scans import find_scans
+from amos_fl.runs.model import Model, inference_settings, read_model
+from amos_fl.volumes.nifti import read_label, write_label
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The label map of one scan, on the scan's own grid.
+
+    `labels` holds 0 (background) and the keys of `organs`; `affine` (4, 4) takes voxel indices to mm in RAS space.
+    `notes` are sentences that a reader of the map has to know.
+    """
+
+    scan: Path
+    labels: UInt8[np.ndarray, "x y z"]
+    affine: np.ndarray
+    organs: dict[int, str]
+    notes: tuple[str, ...]
+
+    @property
+    def volumes_ml(self) -> dict[str, float]:
+        """The volume of every organ in ml, 0 where it was not found."""
+        voxel_ml = abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
+        counts = np.bincount(self.labels.ravel(), minlength=max(self.organs, default=0) + 1)
+        return {organ: float(counts[label]) * voxel_ml for label, organ in self.organs.items()}
+
+    def save(self, path: str | Path) -> Path:
+        """Write the label map as NIfTI, so that it overlays its scan; return the path.
+
+        Raises:
+            AmosError: the scan is no NIfTI file any more that the map could be laid on.
+        """
+        write_label(path, self.labels, self.scan)
+        return Path(path)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The network that a run ended with: `amos_fl.open_run(RUN).model`, or `read(FOLDER)` of a copy of its model/."""
+
+    about: Model
+
+    @classmethod
+    def read(cls, path: str | Path) -> "TrainedModel":
+        """The model in a run folder, or in a copy of its `model/`.
+
+        Raises:
+            AmosError: there is none, or it is damaged.
+        """
+        return cls(read_model(Path(path)))
+
+    @property
+    def organs(self) -> dict[int, str]:
+        """Label values and organs, in the order of the network's channels after the background's."""
+        return dict(self.about.organs)
+
+    def network(self, device: str = "cpu") -> Any:
+        """The `torch.nn.Module` with its weights, in evaluation mode on `device`."""
+        return self.about.network(device)
+
+    def predict(self, scan: str | Path, modality: str | None = None, *, device: str = "auto", **how: Any) -> Prediction:
+        """Predict one scan: a NIfTI file, or a folder with a DICOM series.
+
+        `modality` is CT or MR; a NIfTI file does not say, so it has to be given unless the network knows only one.
+        `how` are the settings of inference: overlap, mirror, test_time_adaptation, batch_size, threads.
+
+        Raises:
+            AmosError: a scan that cannot be read or predicted, or no modality.
+        """
+        if modality is None and len(self.about.modalities) == 1:
+            modality = self.about.modalities[0]
+        wanted = Wanted(inference_settings(self.about, **how), device_named(device))
+        found = find_scans([Path(scan)], modality)
+        if len(found) != 1:
+            raise AmosError(f"{scan}: holds {len(found)} scans; give one, or use amos_fl.predict for a folder")
+        with TemporaryDirectory() as folder:
+            [outcome] = predict_scans(self.about, found, Path(folder), wanted)
+            if outcome.state == "failed":
+                raise AmosError(outcome.notes[0])
+            label = read_label(Path(folder) / f"{found[0].name}.nii.gz", tuple(self.about.organs))
+        return Prediction(found[0].path, label.array, label.affine, self.organs, outcome.notes)
+
+    def __repr__(self) -> str:
+        where = f"round {self.about.round} of {self.about.folder}"
+        return f"TrainedModel({self.about.architecture}, {len(self.about.organs)} organs, {where})"

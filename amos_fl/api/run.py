@@ -1,0 +1,118 @@
+"""A run folder in Python: its settings, rounds, scores, model and report."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from amos_fl.api.model import TrainedModel
+from amos_fl.api.running import carry_out
+from amos_fl.api.settings import cache_folder, with_layers
+from amos_fl.api.tables import rounds_table, scores_table, sums_table
+from amos_fl.cohort.table import Cohort
+from amos_fl.report.page import PAGE, write_run_report
+from amos_fl.runs import folder as run_folder
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.events import Listener, printed, silent
+from amos_fl.runs.record import RunRecord, read_run
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and the folder that it left. What needs the end of the run raises `AmosError` before it."""
+
+    path: Path
+
+    @property
+    def config(self) -> RunConfig:
+        """The resolved settings."""
+        return run_folder.open_run(self.path).config()
+
+    @property
+    def cohort(self) -> Cohort:
+        """The cases that took part, and who held them."""
+        return run_folder.open_run(self.path).cohort()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return run_folder.open_run(self.path).finished
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """Everything that a report or a comparison reads of a finished run."""
+        return read_run(self.path)
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row per test case and organ: DSC, NSD, outcome and volumes in ml, seen and unseen sites alike.
+
+        Cases that a hospital kept to itself are not in it; `site_scores` counts them.
+        """
+        return scores_table(self.record.results.cases, self.record.cohort.organs)
+
+    @property
+    def site_scores(self) -> pd.DataFrame:
+        """One row per site, then one per group (seen CT, unseen MR, ...): means over cases and organs."""
+        return sums_table([*self.record.results.sites, *self.record.results.groups])
+
+    @property
+    def organ_scores(self) -> pd.DataFrame:
+        """One row per organ and group."""
+        return sums_table(self.record.results.organs)
+
+    @property
+    def rounds(self) -> pd.DataFrame:
+        """One row per round and site: cases, steps, loss, seconds, or why the site is missing."""
+        return rounds_table(run_folder.open_run(self.path).ledger())
+
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong on the way, a sentence each."""
+        return list(self.record.results.problems)
+
+    @property
+    def model(self) -> TrainedModel:
+        """The network that the run ended with."""
+        return TrainedModel.read(self.path)
+
+    @property
+    def report(self) -> Path:
+        """The run's page, one HTML file; it is written where it is not there."""
+        page = self.path / PAGE
+        return page if page.is_file() else write_run_report(self.path)
+
+    def resume(
+        self, *, store: str | Path | None = None, progress: bool = True, listener: Listener | None = None
+    ) -> "Run":
+        """Carry an interrupted run to its end, with the weights of one that was never interrupted."""
+        folder = run_folder.open_run(self.path)
+        where = Path(store) if store else cache_folder() / "store"
+        carry_out(self.path, with_layers(folder.config(), []), folder.cohort(), where, heard_by(progress, listener))
+        return Run(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the scores by site, as far as the run has come."""
+        if not self.finished:
+            done = self.rounds["round"].max() if len(self.rounds) else 0
+            return f"<p><code>{self.path}</code>: round {done} of {self.config.rounds}</p>"
+        return f"<p><code>{self.path}</code></p>{self.site_scores.round(3).to_html(index=False)}"
+
+
+def heard_by(progress: bool, listener: Listener | None) -> Listener:
+    """The listener of a run in Python: one's own, or lines on the screen, or none."""
+    return listener or (printed if progress else silent)
+
+
+def open_run(path: str | Path) -> Run:
+    """The run in a folder, finished or not.
+
+    Raises:
+        AmosError: the folder holds none.
+    """
+    run_folder.open_run(Path(path))
+    return Run(Path(path))

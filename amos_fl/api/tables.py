@@ -1,0 +1,63 @@
+"""What a run left, as tidy tables: one observation a row, as pandas, plotting libraries and notebooks want them."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from amos_fl.comparison.comparison import Comparison
+from amos_fl.metrics.table import CaseScores, organ_name
+from amos_fl.runs.results import Row
+
+SCORES = (
+    *("case", "site", "modality", "seen", "split", "organ", "dsc", "nsd", "outcome"),
+    *("reference_ml", "predicted_ml"),
+)
+SUMS = ("name", "group", "modality", "cases", "dsc", "nsd", "dsc_present", "missed", "hallucinated")
+ROUNDS = ("round", "site", "cases", "steps", "loss", "seconds", "missing")
+CELLS = ("arm", "scope", "organ", "metric", "value", "low", "high", "cases", "missed", "hallucinated")
+DIFFERENCES = (
+    *("arm", "reference", "scope", "organ", "metric", "value", "low", "high", "cases"),
+    *("p", "p_holm", "verdict"),
+)
+
+
+def scores_table(cases: Iterable[CaseScores], organs: Mapping[int, str]) -> pd.DataFrame:
+    """One row per case and organ; `dsc` and `nsd` are NaN where the organ does not count in the case."""
+    rows = [
+        {**vars(case), **asdict(score), "organ": organ_name(organs, organ)}
+        for case in cases
+        for organ, score in case.scores.items()
+    ]
+    return pd.DataFrame(rows, columns=list(SCORES))
+
+
+def sums_table(rows: Iterable[Row]) -> pd.DataFrame:
+    """One row per site, group or organ, as in scores_by_site.csv and scores_by_organ.csv."""
+    return pd.DataFrame([asdict(row) for row in rows], columns=list(SUMS))
+
+
+def rounds_table(ledger: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per round and site: what it trained, or under `missing` why it is not in the round's weights."""
+    rows: list[tuple[Any, ...]] = []
+    for entry in ledger:
+        for site, told in entry["sites"].items():
+            rows.append((entry["round"], site, told["cases"], told["steps"], told["loss"], told["seconds"], ""))
+        for site, reason in entry["missing"].items():
+            rows.append((entry["round"], site, 0, 0, math.nan, math.nan, reason))
+    rows.sort(key=lambda row: (row[0], row[1]))
+    return pd.DataFrame(rows, columns=list(ROUNDS))
+
+
+def cells_table(comparison: Comparison) -> pd.DataFrame:
+    """One row per arm, scope, organ ("" is their mean) and metric, with the 95 % interval."""
+    rows = [{**vars(cell), **asdict(cell.estimate)} for cell in comparison.cells]
+    return pd.DataFrame(rows, columns=list(CELLS))
+
+
+def differences_table(comparison: Comparison) -> pd.DataFrame:
+    """One row per arm and scope: the arm minus the reference, with its interval, test and verdict."""
+    rows = [{**vars(one), **asdict(one.estimate)} for one in comparison.differences]
+    return pd.DataFrame(rows, columns=list(DIFFERENCES))

@@ -1,0 +1,43 @@
+"""Text for a terminal or a log: no character in it moves the cursor, changes colours or hides another one."""
+
+import re
+import unicodedata
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def visible(text: str) -> str:
+    r"""The text with control characters written out, as Python writes them; line ends and tabs stay.
+
+    >>> print(visible("ok\x1b[2J\a"))
+    ok\x1b[2J\x07
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if _is_letter(c) else _written_out(c) for c in text)
+
+
+def one_line(text: str, most: int = 500) -> str:
+    r"""The text as one line of at most `most` characters, with control characters written out.
+
+    >>> one_line("disk\r\n  full")
+    'disk full'
+    >>> one_line("x" * 30, most=10)
+    'xxxxxxx...'
+    """
+    words = visible(" ".join(text[: 4 * most].split()))
+    return words if len(words) <= most else words[: most - 3] + "..."
+
+
+def without_colours(text: str) -> str:
+    """The text without the codes of colours that another program has put into it; see `visible` for what else."""
+    return visible(_COLOURS.sub("", text))
+
+
+def _is_letter(c: str) -> bool:
+    """Whether it shows itself and does nothing else; characters that turn the direction of writing do, for example."""
+    return c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs"
+
+
+def _written_out(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")

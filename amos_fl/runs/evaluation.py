@@ -1,0 +1,253 @@
+"""What an evaluation says: scores of weights at each site, as sums and counts, and per case where a site shares them.
+
+The models are those of the files in a run's `evaluations/` and of what a site sends. Whatever is read through them
+can be: the counts of an organ are no more than the cases, the sums no more than their counts allow, and where single
+cases are told, they add up to the sums.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from amos_fl.cohort.table import Modality, Split, plain_name
+from amos_fl.errors import AmosError
+from amos_fl.metrics.scores import UNIT, OrganScore, Outcome, Scores, reported_organs
+from amos_fl.metrics.table import scores_from_json
+from amos_fl.strict_json import parsed, what_is_wrong
+
+MOST_CASES = 25_000
+"""Of a split at one site: the largest public collection of labelled abdominal scans has 20,460 in all."""
+MOST_ORGANS = 255
+MOST_NAME_BYTES = 255
+MOST_ML = 1e6
+"""Of one organ in one case: a scan of a cubic metre."""
+MOST_MM = 1e4
+MOST_SECONDS = 1e8
+MOST_REASON = 2000
+MOST_FILE_BYTES = 1 << 30
+SET_ASIDE = ".set-aside"
+
+
+def _name(name: str) -> str:
+    if not name or not plain_name(name) or len(name.encode()) > MOST_NAME_BYTES:
+        raise ValueError(f"a name is made of letters, digits, '.', '_' and '-', at most {MOST_NAME_BYTES} bytes")
+    return name
+
+
+def each_once(values: list[Any]) -> list[Any]:
+    """The values, which must differ from one another."""
+    if len(set(values)) < len(values):
+        raise ValueError("an entry is there twice")
+    return values
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Count = Annotated[int, Field(ge=0, le=MOST_CASES)]
+Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
+Score = Annotated[float, Field(ge=0, le=1)] | None
+Organ = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}$")]
+"""A label value, as JSON writes it."""
+Modalities = Annotated[list[Modality], Field(max_length=2), AfterValidator(each_once)]
+_ScoreSum = Annotated[int, Field(ge=0, le=MOST_CASES * UNIT)]
+_VolumeSum = Annotated[int, Field(ge=0, le=int(MOST_CASES * MOST_ML) * UNIT)]
+_LengthSum = Annotated[int, Field(ge=0, le=int(MOST_CASES * MOST_MM) * UNIT)]
+
+
+class Strict(BaseModel):
+    """Data of somebody else's: nothing is converted, nothing is left over, every number is one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class SumsOfOrgan(Strict):
+    """What the cases of one organ add up to; the fields are those of `amos_fl.metrics.scores.OrganSums`."""
+
+    dsc_sum: _ScoreSum
+    nsd_sum: _ScoreSum
+    counted: Count
+    scored: Count
+    missed: Count
+    hallucinated: Count
+    absent: Count
+    hd95_sum: _LengthSum = 0
+    hd95_counted: Count = 0
+    reference_ml_sum: _VolumeSum = 0
+    predicted_ml_sum: _VolumeSum = 0
+    volume_error_sum: _VolumeSum = 0
+
+    @model_validator(mode="after")
+    def _can_be(self) -> "SumsOfOrgan":
+        outcomes = self.scored + self.missed + self.hallucinated
+        if self.counted not in (outcomes, outcomes + self.absent):  # the absent count in FLARE's rule alone
+            raise ValueError("the cases that count are not those of its outcomes")
+        perfect = (self.counted - self.missed - self.hallucinated) * UNIT
+        if max(self.dsc_sum, self.nsd_sum) > perfect:
+            raise ValueError("a sum of scores is more than its cases allow")
+        if self.hd95_counted > self.scored or (self.hd95_sum and not self.hd95_counted):
+            raise ValueError("HD95 is of more cases than have the organ in both maps")
+        reference, predicted = self.reference_ml_sum, self.predicted_ml_sum
+        if (reference and not self.scored + self.missed) or (predicted and not self.scored + self.hallucinated):
+            raise ValueError("a volume is of cases that do not have the organ")
+        if not abs(reference - predicted) <= self.volume_error_sum <= reference + predicted:
+            raise ValueError("the volume errors are not those of the volumes")
+        return self
+
+
+class SumsOfSite(Strict):
+    """What a site's cases add up to."""
+
+    cases: Count
+    organs: Annotated[dict[Organ, SumsOfOrgan], Field(max_length=MOST_ORGANS)]
+
+    @model_validator(mode="after")
+    def _can_be(self) -> "SumsOfSite":
+        for sums in self.organs.values():
+            if sums.scored + sums.missed + sums.hallucinated + sums.absent > self.cases:
+                raise ValueError("an organ has more outcomes than there are cases")
+        return self
+
+
+class ScoreOfOrgan(Strict):
+    """One organ in one case; the fields are those of `amos_fl.metrics.scores.OrganScore`, None for NaN."""
+
+    dsc: Score
+    nsd: Score
+    outcome: Outcome
+    reference_ml: Annotated[float, Field(ge=0, le=MOST_ML)]
+    predicted_ml: Annotated[float, Field(ge=0, le=MOST_ML)]
+    hd95_mm: Annotated[float, Field(ge=0, le=MOST_MM)] | None = None
+
+    @model_validator(mode="after")
+    def _can_be(self) -> "ScoreOfOrgan":
+        scores = (self.dsc, self.nsd)
+        allowed = {
+            "scored": None not in scores,
+            "missed": scores == (0, 0),
+            "hallucinated": scores == (0, 0),
+            "absent": scores in ((None, None), (1, 1)),
+        }
+        if not allowed[self.outcome] or (self.hd95_mm is not None and self.outcome != "scored"):
+            raise ValueError("the scores are not those of the outcome")
+        has = {
+            "scored": (True, True),
+            "missed": (True, False),
+            "hallucinated": (False, True),
+            "absent": (False, False),
+        }
+        if (self.reference_ml > 0, self.predicted_ml > 0) != has[self.outcome]:
+            raise ValueError("the volumes are not those of the outcome")
+        return self
+
+
+class ScoresOfCase(Strict):
+    """The scores of one case, under the name that the site gives it."""
+
+    case: Name
+    modality: Modality
+    scores: Annotated[dict[Organ, ScoreOfOrgan], Field(max_length=MOST_ORGANS)]
+
+    def by_organ(self) -> dict[int, OrganScore]:
+        return scores_from_json({organ: score.model_dump() for organ, score in self.scores.items()})
+
+
+class SiteScores(Strict):
+    """What a site has found out about weights on one split; without `cases` where it keeps them to itself."""
+
+    modalities: Modalities
+    scores: SumsOfSite
+    cases: Annotated[list[ScoresOfCase], Field(max_length=MOST_CASES)]
+
+    @model_validator(mode="after")
+    def _can_be(self) -> "SiteScores":
+        if bool(self.modalities) != bool(self.scores.cases):
+            raise ValueError("cases and modalities do not belong together")
+        if self.cases:
+            each_once([case.case for case in self.cases])
+            if len(self.cases) != self.scores.cases:
+                raise ValueError("there are not as many cases as the sums are of")
+            if {case.modality for case in self.cases} != set(self.modalities):
+                raise ValueError("the modalities are not those of the cases")
+        return self
+
+    def adds_up(self, organs: Mapping[int, str]) -> bool:
+        """Whether the single cases, where they are told, have these sums."""
+        if not self.cases:
+            return True
+        total = Scores()
+        for case in self.cases:
+            reported = reported_organs(organs, case.modality)
+            total.add({organ: score for organ, score in case.by_organ().items() if organ in reported})
+        return total.to_dict() == {
+            "cases": self.scores.cases,
+            "organs": {organ: self.scores.organs[organ].model_dump() for organ in sorted(self.scores.organs, key=int)},
+        }
+
+
+class SiteEvaluation(SiteScores):
+    """A site's scores in an evaluation: on which split, and whether its cases were trained on."""
+
+    seen: bool
+    split: Split
+    seconds: Seconds
+
+
+class Evaluation(Strict):
+    """The scores of a round's weights at each site, and the sites that are missing, with why."""
+
+    round: Annotated[int, Field(ge=0, le=10**9)]
+    sites: dict[Name, SiteEvaluation]
+    missing: dict[Name, Annotated[str, Field(max_length=MOST_REASON)]]
+
+    @model_validator(mode="after")
+    def _can_be(self) -> "Evaluation":
+        if set(self.sites) & set(self.missing):
+            raise ValueError("a site is among the scores and among the missing")
+        return self
+
+
+def read_evaluation_file(file: Path, round_number: int) -> dict[str, Any]:
+    """The evaluation in a run's file, as plain data.
+
+    Raises:
+        AmosError: it cannot be read, or says what cannot be.
+    """
+    try:
+        about = file.stat()
+        _check(file, round_number, about.st_mtime_ns, about.st_size)
+        return json.loads(file.read_bytes())
+    except OSError as error:
+        raise AmosError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+@lru_cache(maxsize=4096)  # pages and choices read every evaluation many times, and an old one never changes
+def _check(file: Path, round_number: int, changed_ns: int, size: int) -> None:
+    try:
+        data = parsed(file.read_bytes(), most_bytes=MOST_FILE_BYTES)
+        if Evaluation.model_validate(data).round != round_number:
+            raise ValueError("it is of another round")
+    except ValidationError as error:
+        why = what_is_wrong(error, Evaluation)
+    except ValueError as error:
+        why = str(error)
+    else:
+        return
+    raise AmosError(
+        f"{file}: holds no scores that can be ({why}); continue the run with --resume, which sets the file aside "
+        "and has the round scored again, or move it away"
+    )
+
+
+def set_aside(file: Path) -> Path:
+    """Rename a file so that nobody reads it again; its new path."""
+    number = 0
+    aside = file.with_name(file.name + SET_ASIDE)
+    while aside.exists():
+        number += 1
+        aside = file.with_name(f"{file.name}{SET_ASIDE}-{number}")
+    os.replace(file, aside)
+    return aside

@@ -1,0 +1,132 @@
+"""JSON that somebody else wrote: bounded before it is parsed, and nothing in it is read in two ways.
+
+Python's own parser takes `NaN`, the last of two equal keys, numbers of thousands of digits, and as many brackets as
+its stack has room for.
+"""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+MOST_DIGITS = 40
+MOST_DEPTH = 32
+_OF_THE_CODE = re.compile(r" or instance of \w+")
+
+
+def parsed(text: str | bytes, *, most_bytes: int, most_depth: int = MOST_DEPTH) -> Any:
+    """The value of a JSON text of at most `most_bytes`.
+
+    Raises:
+        ValueError: it is longer or deeper, is no JSON, names a key twice, or holds a number that is none or too long.
+            The sentence holds nothing of the text.
+
+    >>> parsed('{"a": [1, 2.5, null]}', most_bytes=100)
+    {'a': [1, 2.5, None]}
+    >>> parsed('{"a": 1, "a": 2}', most_bytes=100)
+    Traceback (most recent call last):
+    ValueError: a key is there twice
+    """
+    size = len(text) if isinstance(text, bytes) else _bytes_of(text)
+    if size > most_bytes:
+        raise ValueError(f"it is longer than {most_bytes} bytes")
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_once_each, parse_int=_int, parse_float=_float, parse_constant=_no_constant
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    except json.JSONDecodeError:
+        raise ValueError("it is not JSON") from None
+    if _deeper_than(value, most_depth):
+        raise ValueError("it is nested too deeply")
+    return value
+
+
+def _bytes_of(text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError("it is not Unicode") from None
+
+
+def _once_each(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _int(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number has more than {MOST_DIGITS} digits")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError("a number is NaN or infinite")
+
+
+def _deeper_than(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def what_is_wrong(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first thing in which data do not fit a model, in words of the model's alone.
+
+    Names and values come from whoever sent the data and are not repeated: a key that is not the model's is a `*`.
+
+    >>> class Small(BaseModel):
+    ...     counts: dict[str, int]
+    >>> try:
+    ...     Small.model_validate({"counts": {"<script>": "many"}})
+    ... except ValidationError as error:
+    ...     what_is_wrong(error, Small)
+    'counts.*: input should be a valid integer, unable to parse string as an integer'
+    """
+    first: Any = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    known = _names_in(model)
+    where = ".".join("*" if part not in known else str(part) for part in first["loc"])
+    said = _OF_THE_CODE.sub("", str(first["msg"]).removeprefix("Value error, "))
+    if said[1:2].islower():
+        said = f"{said[0].lower()}{said[1:]}"
+    return f"{where}: {said}" if where else said
+
+
+def _names_in(model: type[BaseModel], seen: set[type] | None = None) -> set[str]:
+    """The names of a model's fields and of the models within it."""
+    seen = set() if seen is None else seen
+    names: set[str] = set()
+    kinds: list[Any] = [model]
+    while kinds:
+        kind = kinds.pop()
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in seen:
+            seen.add(kind)
+            for name, field in kind.model_fields.items():
+                names |= {name, field.alias or name}
+                kinds.append(field.annotation)
+        else:
+            kinds.extend(getattr(kind, "__args__", ()))
+    return names
