@@ -37,8 +37,14 @@ toc_object_entries_show_parents = "hide"
 
 # A reference to a name of ours that no page documents is a fault. Other projects' inventories are on the network.
 nitpicky = True
-# The files of a run by name are the program's own affair.
-nitpick_ignore = [("py:class", "amos_fl.runs.folder.RunFolder")]
+# What lies behind the attributes of a run, a comparison and an evaluation is the program's own affair.
+nitpick_ignore = [
+    ("py:class", "amos_fl.comparison.comparison.Comparison"),
+    ("py:class", "amos_fl.inference.evaluate_model.Evaluation"),
+    ("py:class", "amos_fl.inference.scans.Scan"),
+    ("py:class", "amos_fl.runs.folder.RunFolder"),
+    ("py:class", "amos_fl.runs.record.RunRecord"),
+]
 nitpick_ignore_regex = [("py:.*", r"(?!amos_fl).*")]
 
 html_theme = "furo"

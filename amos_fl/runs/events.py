@@ -31,6 +31,8 @@ class SiteWork:
 
 @dataclass(frozen=True)
 class RoundStarted:
+    """Round `round` of `rounds` begins at these sites."""
+
     round: int
     rounds: int
     sites: tuple[str, ...]
@@ -48,6 +50,8 @@ class SiteFailed:
 
 @dataclass(frozen=True)
 class RoundFinished:
+    """A round whose updates were combined: the mean loss over `sites`, those that sent one, and its seconds."""
+
     round: int
     rounds: int
     mean_loss: float

@@ -61,6 +61,7 @@ class Model:
 
     @property
     def unlearned_channels(self) -> tuple[int, ...]:
+        """The channels of organs that no training case had; they are predicted as background."""
         return channels_unlearned(self.organs, self.learned)
 
     @property
