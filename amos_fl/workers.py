@@ -8,6 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from amos_fl.errors import AmosError
+from amos_fl.warned import heard, warn
 
 Result = TypeVar("Result")
 
@@ -20,7 +21,8 @@ def each(
 ) -> Iterator[Result]:
     """`map(work, *items)` over processes; `start` is called first in each. With one worker, in this process.
 
-    An interrupt ends the processes at once; they do not finish what they have been handed.
+    An interrupt or an error ends the processes at once; they do not finish what they have been handed. What they warn
+    of is said in this process.
 
     Raises:
         AmosError: a process died.
@@ -35,15 +37,29 @@ def each(
     )
     finished = False
     try:
-        yield from pool.map(work, *items)
+        futures = [pool.submit(hearing, work, *arguments) for arguments in zip(*items, strict=True)]
+        for future in futures:
+            result, sentences = future.result()
+            for sentence in sentences:
+                warn(sentence)
+            yield result
         finished = True
     except BrokenProcessPool:
         raise AmosError("a worker process was killed, probably for want of memory; use fewer --workers") from None
     finally:
-        pool.shutdown(wait=finished, cancel_futures=True)
-        # Shut down alone, a pool still finishes the cases it has handed out: minutes after a Ctrl-C.
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()
+        # Shut down alone, a pool still finishes the cases it has handed out: minutes after a Ctrl-C. Its thread finds
+        # the processes gone and fails what is left; over what was cancelled before it would stumble, in a traceback.
+        if not finished:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+        pool.shutdown(wait=True)
+
+
+def hearing(work: Callable[..., Result], *arguments: Any) -> tuple[Result, list[str]]:
+    """What `work` returns in a worker process, and what it warned of meanwhile."""
+    with heard() as sentences:
+        result = work(*arguments)
+    return result, sentences
 
 
 def _begin(start: Callable[[], None] | None) -> None:

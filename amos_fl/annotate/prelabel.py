@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from amos_fl.annotate.ledger import PreLabelled, RoundBegun, Variant
 from amos_fl.annotate.members import Member
 from amos_fl.annotate.need import need_of, vote
@@ -173,7 +171,7 @@ def _combine(
     every = project.cohort.organs
     volumes = [read_label(path, every) for path in drawn]
     label = vote([volume.array for volume in volumes])
-    voxel_ml = float(np.prod(volumes[0].spacing_mm)) / 1000
+    voxel_ml = volumes[0].voxel_ml
     expected = [o for o in reported_organs(every, case.modality) if o in organs]
     need = need_of(label, [volume.array for volume in volumes], voxel_ml, organs, expected)
     file = project.prelabel(begun.round, case.case)

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import nibabel
-import numpy as np
-from nibabel.arrayproxy import ArrayProxy
 from nibabel.nifti1 import Nifti1Image
 
 from amos_fl.cohort.dataset import Dataset, Found, modality_of, read_organs_of
@@ -21,6 +19,7 @@ from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
 from amos_fl.metrics.pairs import case_of
+from amos_fl.volumes.nifti_file import open_nifti
 
 _WHAT = "a task of the Medical Segmentation Decathlon, such as Task09_Spleen"
 
@@ -86,20 +85,22 @@ def write_channel(source: Path, target: Path, channel: int, channels: int) -> No
     A file that is there already and newer than its source stays.
 
     Raises:
-        AmosError: the scan has other dimensions than its description says.
+        AmosError: the scan has other dimensions than its description says, or is damaged.
     """
     if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
         return
-    scan = nibabel.load(source)
-    if not isinstance(scan, Nifti1Image) or not isinstance(scan.dataobj, ArrayProxy):
-        raise AmosError(f"{source.name}: is not a NIfTI file")
-    if len(scan.shape) != 4 or scan.shape[3] != channels:
+    try:
+        file = open_nifti(source, channels=True)
+    except AmosError as error:
+        raise AmosError(f"{error}; its description says {channels} channels") from None
+    scan = file.image
+    if file.shape[3] != channels:
         raise AmosError(f"{source.name}: has the shape {scan.shape}, and its description says {channels} channels")
     header = scan.header.copy()
     header.set_data_shape(scan.shape[:3])
     # Unscaled values with the scale kept in the header: the same numbers, in the same type.
     slope, inter = scan.header.get_slope_inter()
-    values = np.asarray(scan.dataobj.get_unscaled()[..., channel])
+    values = file.voxels(channel=channel)
     plain = Nifti1Image(values, scan.affine, header)
     plain.header.set_slope_inter(slope, inter)
     with whole_file(target) as beside:

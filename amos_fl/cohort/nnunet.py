@@ -23,6 +23,7 @@ from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder, write_json, write_text
 from amos_fl.volumes.nifti import Volume, read_geometry, read_image, reconcile, write_label
+from amos_fl.volumes.nifti_file import open_nifti
 from amos_fl.volumes.reference import label_of
 
 Choice = Literal["CT", "MR", "joint"]
@@ -224,7 +225,7 @@ def _put(source: Path, target: Path, copy: bool) -> None:
 
 def _is_plain(path: Path) -> bool:
     """Whether nnU-Net reads the file as it is: one file of three dimensions, compressed or not."""
-    scan = nibabel.load(path)
+    scan = open_nifti(path).image
     return isinstance(scan, Nifti1Image) and len(scan.shape) == 3 and path.name.endswith((".nii", _ENDING))
 
 

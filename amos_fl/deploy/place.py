@@ -138,8 +138,8 @@ def check_disk(place: Place, cases: tuple[Case, ...]) -> Finding:
             return wrong("disk", found, f"let the user with id {os.getuid()} write there, or mount a volume there")
     try:
         need = sum(_voxels(case.image) for case in cases) * BYTES_PER_VOXEL
-    except (OSError, ValueError, ArithmeticError):
-        return wrong("disk", "the header of a scan cannot be read", "run 'amos-fl data check' on the data folder")
+    except AmosError as error:
+        return wrong("disk", str(error).partition("; ")[0], "run 'amos-fl data check' on the data folder")
     there = sum(file.stat().st_size for file in place.store.rglob("*.b2nd"))
     free = shutil.disk_usage(place.store).free
     wanted = max(0, need - there) + RESERVE_BYTES
@@ -152,14 +152,9 @@ def check_disk(place: Place, cases: tuple[Case, ...]) -> Finding:
 def _voxels(path: Path) -> int:
     import math
 
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
+    from amos_fl.volumes.nifti import read_geometry
 
-    try:
-        shape = nibabel.load(path).shape  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
-    except ImageFileError as error:
-        raise ValueError(str(error)) from None
-    return math.prod(shape)
+    return math.prod(read_geometry(path, header_only=True)[0])
 
 
 def _size(count: float) -> str:

@@ -19,8 +19,8 @@ from amos_fl.volumes.prepare import content_hash
 from amos_fl.volumes.reference import label_of
 from amos_fl.workers import each
 
-FORMAT = 1
-"""Of the kept fingerprints; another meaning of a number is another format."""
+FORMAT = 2
+"""Of the kept fingerprints; another meaning of a number, or stricter checks of a scan, are another format."""
 
 OnCase = Callable[[int, int, str], None]
 

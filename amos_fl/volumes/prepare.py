@@ -6,6 +6,7 @@ changed file or setting makes a new entry and an unchanged one is found at once,
 
 import errno
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -27,12 +28,17 @@ from amos_fl.volumes.body import body_box, crop
 from amos_fl.volumes.nifti import orientation_of, read_image, reconcile, to_canonical
 from amos_fl.volumes.normalise import normalisation_of
 from amos_fl.volumes.plan import Plan
+from amos_fl.volumes.plausible_grid import check_memory
 from amos_fl.volumes.reference import label_of
 from amos_fl.volumes.resample import resample_image, resample_label
 from amos_fl.volumes.store import FORMAT, Geometry, PreparedCase, open_prepared, write_prepared
+from amos_fl.warned import heard, warn
+from amos_fl.workers import hearing
 
 FOREGROUND_VOXELS = 2000
 """How many positions per organ the store lists at most."""
+_BYTES_PER_VOXEL = 5
+"""Of a resampled case, at least: float32 of the scan and uint8 of its label map."""
 _SETTLED_NS = 2_000_000_000
 
 OnCase = Callable[[int, int, str], None]
@@ -99,11 +105,19 @@ def prepare_case(case: Case, plan: Plan, store: Path, organs: Collection[int]) -
         if not folder.is_dir():
             _tidy(store)
             _prepare(case, plan, folder, organs)
+    except MemoryError:
+        raise AmosError(
+            f"{case.case}: preparing it takes more memory than there is; check its header with 'amos-fl data check', "
+            "or use fewer workers"
+        ) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise AmosError(f"{case.case}: the disk of {store} is full; free space or choose another store") from None
         raise AmosError(f"{case.case}: cannot be prepared in {store} ({error.strerror or error})") from error
-    return open_prepared(folder)
+    prepared = open_prepared(folder)
+    for sentence in prepared.warnings:
+        warn(sentence)
+    return prepared
 
 
 @lru_cache(maxsize=64)
@@ -113,14 +127,23 @@ def _tidy(store: Path) -> None:
 
 
 def _prepare(case: Case, plan: Plan, folder: Path, organs: Collection[int]) -> None:
-    original = read_image(case.image)
+    with heard() as sentences:
+        original = read_image(case.image)
+        marked = None
+        if case.label is not None:
+            marked = reconcile(original, label_of(case, {*organs, *case.annotated}), case.label.name)
     orientation = orientation_of(original.affine)
     scan = to_canonical(original)
     box = body_box(scan.array, scan.spacing_mm, case.modality)
+    extent_mm = [(high - low) * mm for (low, high), mm in zip(box, scan.spacing_mm, strict=True)]
+    check_memory(
+        math.prod(math.ceil(mm / to) for mm, to in zip(extent_mm, plan.spacing_mm, strict=True)),
+        _BYTES_PER_VOXEL,
+        f"{case.image.name}, resampled to {'x'.join(f'{mm:g}' for mm in plan.spacing_mm)} mm,",
+    )
     annotated = tuple(sorted(set(case.annotated) & set(organs)))
     label, foreground = None, {}
-    if case.label is not None:
-        marked = reconcile(original, label_of(case, {*organs, *case.annotated}), case.label.name)
+    if marked is not None:
         kept = np.zeros(256, dtype=np.uint8)
         kept[list(annotated)] = annotated
         label = kept[crop(to_canonical(marked).array, box)]
@@ -142,6 +165,7 @@ def _prepare(case: Case, plan: Plan, folder: Path, organs: Collection[int]) -> N
             "site": case.site,
             "modality": case.modality,
             "annotated": list(annotated),
+            "warnings": sentences,
             "geometry": asdict(geometry),
             "has_label": label is not None,
             "padding": normalisation.padding,
@@ -196,11 +220,13 @@ def prepare_cases(
     # spawn: a forked child would inherit the locks of whatever threads this process runs
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(cases)), mp_context=context) as pool:
-        futures = {pool.submit(prepare_case, case, plan, store, organs): i for i, case in enumerate(cases)}
+        futures = {pool.submit(hearing, prepare_case, case, plan, store, organs): i for i, case in enumerate(cases)}
         try:
             for future in as_completed(futures):
                 index = futures[future]
-                results[index] = future.result()
+                results[index], sentences = future.result()
+                for sentence in sentences:
+                    warn(sentence)
                 if on_case:
                     on_case(len(results), len(cases), cases[index].case)
         except BrokenProcessPool:
