@@ -55,7 +55,9 @@ def test_any_orientation_comes_back_from_the_canonical_one(order, flips, tilt):
 
 
 def test_a_scan_is_read_with_its_scale_and_spacing(tmp_path):
-    image = nib.Nifti1Image(np.array([[[0, 1], [2, 3]], [[4, 5], [6, 7]]], dtype=np.int16), affine_of("LPS", (0.7, 0.7, 5)))
+    image = nib.Nifti1Image(
+        np.array([[[0, 1], [2, 3]], [[4, 5], [6, 7]]], dtype=np.int16), affine_of("LPS", (0.7, 0.7, 5))
+    )
     image.header.set_slope_inter(2, -1024)
     nib.save(image, tmp_path / "a.nii.gz")
     volume = read_image(tmp_path / "a.nii.gz")

@@ -91,7 +91,12 @@ def recipe_for(
 
 
 def resolve_run(layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunConfig, Cohort]:
-    """Settings and cohort, with what nobody said filled in from the recipe of the model."""
+    """Settings and cohort, with what nobody said filled in from the recipe of the model.
+
+    Raises:
+        AmosError: settings that are none, or a scan or label map that cannot be used, by its header.
+    """
+    from amos_fl.volumes.reference import check_headers
     from amos_fl_server.strategies import make_strategy
 
     origin = origin_in(layers)
@@ -106,7 +111,9 @@ def resolve_run(layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunConfig, Co
         if model != "small" and all(case.modality == "MR" for case in everyone.cases):
             recipe = (recipe[0], {**recipe[1], "plan": "amos-mr"})
     settings = with_device(begun_at(origin, resolve([as_trained(recipe, origin), *layers])))
-    return settings, taking_part(everyone, settings)
+    members = taking_part(everyone, settings)
+    check_headers(members.cases)
+    return settings, members
 
 
 def with_plan_made(config: RunConfig, cohort: Cohort, store: Path) -> RunConfig:
@@ -201,13 +208,16 @@ def like_run(path: Path, layers: list[tuple[str, dict[str, Any]]]) -> tuple[RunC
         AmosError: no run there, one of another arm, or settings beside `--like`.
     """
     from amos_fl.runs.folder import open_run
+    from amos_fl.volumes.reference import check_headers
 
     refuse_settings(layers, "--like", "takes everything from that run")
     folder = open_run(path)
     settings = with_layers(folder.config(), layers)
     if settings.arm != "federated":
         raise AmosError(f"{path}: is a {settings.arm} run; give the federated run that it belongs to")
-    return settings, folder.cohort()
+    members = folder.cohort()
+    check_headers(members.cases)
+    return settings, members
 
 
 def with_layers(config: RunConfig, layers: list[tuple[str, dict[str, Any]]]) -> RunConfig:

@@ -71,6 +71,8 @@ def check_key(folder: Path, connection: SiteConnection) -> Finding:
 
 def check_scans(place: Place) -> tuple[Finding, tuple[Case, ...]]:
     """Whether the cohort file names scans of this site alone, and all of them can be opened."""
+    from amos_fl.volumes.reference import check_header_of
+
     where, site = place.cohort.parent, place.site
     try:
         if not where.is_dir() or not any(where.iterdir()):
@@ -101,6 +103,11 @@ def check_scans(place: Place) -> tuple[Finding, tuple[Case, ...]]:
                 return wrong("scans", f"{case.case}: {file.name} may not be read", remedy), ()
             if empty:
                 return wrong("scans", f"{case.case}: {file.name} is an empty file", "copy it again"), ()
+        try:
+            check_header_of(case)
+        except AmosError as error:
+            found, _, remedy = str(error).partition("; ")
+            return wrong("scans", f"{case.case}: {found}", remedy or "run 'amos-fl data check' on the data folder"), ()
     counts = ", ".join(f"{len(cohort.of(split=split))} {split}" for split in ("train", "val", "test"))
     labelled = sum(case.label is not None for case in cohort.cases)
     if not labelled:

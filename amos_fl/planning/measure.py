@@ -16,7 +16,7 @@ from amos_fl.planning.fingerprint import HU_RANGE, Fingerprint, fingerprint_of_g
 from amos_fl.planning.histogram import Histogram
 from amos_fl.volumes.nifti import orientation_of, read_geometry, read_image, reconcile
 from amos_fl.volumes.prepare import content_hash
-from amos_fl.volumes.reference import label_of
+from amos_fl.volumes.reference import check_header_of, label_of
 from amos_fl.workers import each
 
 FORMAT = 2
@@ -66,6 +66,7 @@ def fingerprint_of_case(case: Case, organs: Collection[int], store: Path | None 
     """
     if case.modality != "CT" or case.label is None:
         return fingerprint_of_header(case)
+    check_header_of(case)  # also of one that was measured before, whose warnings are to be seen again
     looked_for = sorted(set(case.annotated) & set(organs))
     kept = None
     if store is not None:

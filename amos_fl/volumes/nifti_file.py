@@ -30,7 +30,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from amos_fl.errors import AmosError
 from amos_fl.volumes.plausible_grid import check_header, check_memory
-from amos_fl.warned import warn
+from amos_fl.warned import heard, warn
 
 _CUT = (EOFError, zlib.error, gzip.BadGzipFile, WrapStructError)
 _UNREADABLE = (*_CUT, ImageFileError, HeaderDataError, OSError, ValueError, ArithmeticError, KeyError, TypeError)
@@ -84,7 +84,9 @@ class NiftiFile:
             return array
         except MemoryError:
             raise AmosError(f"{self.name}: does not fit into this machine's memory; is its header right?") from None
-        except _UNREADABLE:
+        except _UNREADABLE as error:
+            if str(error).startswith("Expected"):  # nibabel's words for a stream that was whole, and too short
+                self.check_rest(-1)
             raise AmosError(f"{self.name}: {_AGAIN}") from None
 
     def _array(self, proxy: ArrayProxy, dtype: Any, channel: int | None) -> np.ndarray:
@@ -133,7 +135,8 @@ class NiftiFile:
 def open_nifti(path: Path | str, *, channels: bool = False) -> NiftiFile:
     """The header of a NIfTI file (also NIfTI-2 and pairs of .hdr and .img), checked; the voxels are not read yet.
 
-    With `channels` it has four dimensions, the last of which are the channels. Warns where the header leaves open how the patient lies.
+    With `channels` it has four dimensions, and the last counts the channels. Warns where the header leaves open how the
+    patient lies.
 
     Raises:
         AmosError: no NIfTI file, one that cannot hold what its header promises, another number of dimensions, or a
@@ -142,7 +145,7 @@ def open_nifti(path: Path | str, *, channels: bool = False) -> NiftiFile:
     path = Path(path)
     _check_kind(path)
     try:
-        with _library_speaks(path.name) as said:
+        with heard() as ours, _library_speaks(path.name) as theirs:
             image = nibabel.load(path)
             if not isinstance(image, Nifti1Pair):  # NIfTI-2 and .hdr/.img pairs are Nifti1Pairs as well
                 raise AmosError(f"{path.name}: is not a NIfTI file")
@@ -160,7 +163,7 @@ def open_nifti(path: Path | str, *, channels: bool = False) -> NiftiFile:
         raise AmosError(f"{path.name}: is not a NIfTI file") from None
     except _UNREADABLE as error:
         raise AmosError(f"{path.name}: its header is damaged ({_field(error)}); fetch it again") from None
-    for sentence in said:
+    for sentence in (*theirs, *ours):
         warn(sentence)
     return found
 
@@ -270,9 +273,11 @@ def _inflated(path: Path) -> Iterator[IO[bytes]]:
 def _read_to_end(stream: IO[bytes], name: str) -> int:
     """The number of bytes that are left; the reader compares length and sum on the way."""
     rest = 0
+    # One piece at a time: of a larger read that ends in an error, what it had read before would be lost.
+    read = getattr(stream, "read1", stream.read)
     try:
-        while chunk := stream.read(_CHUNK_BYTES):
-            rest += len(chunk)
+        while piece := read(_CHUNK_BYTES):
+            rest += len(piece)
     except gzip.BadGzipFile as error:
         if "Not a gzipped file" not in str(error):
             raise
@@ -284,9 +289,7 @@ def _read_to_end(stream: IO[bytes], name: str) -> int:
 @lru_cache(maxsize=4096)
 def _inflated_bytes(path: Path, size: int, changed_ns: int, name: str) -> int:
     with _inflated(path) as stream:
-        if not (first := stream.read(_CHUNK_BYTES)):
-            return 0
-        return len(first) + _read_to_end(stream, name)
+        return _read_to_end(stream, name)
 
 
 def _field(error: BaseException) -> str:

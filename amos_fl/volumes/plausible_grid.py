@@ -166,7 +166,7 @@ def memory_bytes() -> int:
 
 
 def _x(values: Sequence[Any] | np.ndarray) -> str:
-    return "x".join(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values)
+    return "x".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)
 
 
 def _mm(spacing: Sequence[float] | np.ndarray) -> str:
