@@ -154,7 +154,7 @@ def test_a_negative_voxel_size_warns_and_counts_by_its_amount(tmp_path, capfd):
     path = rewritten(scan(tmp_path / "x.nii.gz"), pixdim=[1, -2, 2, 5, 0, 0, 0, 0])
     [said] = warnings_about(path)
     assert said == "x.nii.gz: its header gives a negative voxel size, -2x2x5 mm (pixdim); the signs are ignored"
-    assert read_image(path).voxel_ml == pytest.approx(0.02)
+    assert abs(np.linalg.det(read_geometry_quietly(path))) == pytest.approx(20)
     assert capfd.readouterr() == ("", "")
 
 
@@ -358,6 +358,15 @@ def test_a_compressed_file_without_gz_in_its_name_is_to_be_renamed(tmp_path):
     assert sentence_about(path) == "x.nii: is compressed, though its name does not say so; rename it to x.nii.gz"
 
 
+def refusal_of(path: Path) -> str | None:
+    try:
+        with heard():
+            read_image(path)
+    except AmosError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize("count", [400])
 def test_no_damaged_header_gives_anything_but_a_sentence_or_a_scan(tmp_path, capfd, count):
     """Random bytes of the header replaced: an `AmosError` that begins with the file's name, or a plausible scan."""
@@ -370,12 +379,8 @@ def test_no_damaged_header_gives_anything_but_a_sentence_or_a_scan(tmp_path, cap
         for position in random.integers(0, 352, random.integers(1, 6)):
             content[position] = random.choice([0, 1, 127, 128, 255, random.integers(256)])
         path.write_bytes(content)
-        try:
-            with heard():
-                read_image(path)
-            passed += 1
-        except AmosError as error:
-            assert str(error).startswith("x.nii: ")
-            assert "\n" not in str(error)
+        said = refusal_of(path)
+        assert said is None or (said.startswith("x.nii: ") and "\n" not in said)
+        passed += said is None
     assert 0 < passed < count
     assert capfd.readouterr() == ("", "")

@@ -21,6 +21,7 @@ from amos_fl.inference.scans import Scan
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.runs.model import InferenceSettings
 from amos_fl.volumes.nifti import read_label, write_label
+from amos_fl.warned import heard
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,12 @@ def prelabel_round(
             continue
         try:
             drawn = [folder / f"{name}.nii.gz" for _, folder, _, _ in drawings]
-            event = _combine(project, begun, cases[name], drawn, organs)
+            with heard() as further:
+                event = _combine(project, begun, cases[name], drawn, organs)
         except AmosError as error:
             yield Done(name, "failed", notes=(str(error),))
         else:
-            yield Done(name, "drawn", event, notes.get(name, ()))
+            yield Done(name, "drawn", event, tuple(dict.fromkeys([*notes.get(name, ()), *further])))
 
 
 def _sorted_out(
