@@ -34,9 +34,9 @@ _LEAST_DETERMINANT_MM3 = 1e-9
 _UNITS = {1: "metres", 3: "micrometres"}  # nifti1.h, xyzt_units; 2 are millimetres, 0 is unknown
 
 
-def tolerance_mm(spacing_mm: Sequence[float]) -> float:
+def tolerance_mm(spacing_mm: Sequence[float] | np.ndarray) -> float:
     """How far apart two descriptions of a grid may place a voxel: `MISPLACED_MM`, or half a voxel if that is more."""
-    return max(MISPLACED_MM, min(spacing_mm) / 2)
+    return max(MISPLACED_MM, float(min(spacing_mm)) / 2)
 
 
 def corner_distance_mm(a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> float:
@@ -115,7 +115,7 @@ def check_header(
     if (stated < 0).any():
         warn(f"{name}: its header gives a negative voxel size, {_mm(stated)} (pixdim); the signs are ignored")
     if sform and qform:
-        _compare_places(affine, codes.get_qform(), shape, name)
+        _compare_places(affine, np.asarray(codes.get_qform(), dtype=np.float64), shape, name)
     elif not sform and not qform:
         warn(
             f"{name}: its header does not say which way the patient lies (sform_code and qform_code are 0); its axes "
