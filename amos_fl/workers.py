@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from amos_fl.errors import AmosError
 from amos_fl.stopping import REQUESTS
+from amos_fl.warned import heard, warn
 
 Result = TypeVar("Result")
 GRACE_S = 5.0
@@ -44,6 +45,7 @@ def each(
     """`map(work, *items)` over processes; `start` is called first in each. With one worker, in this process.
 
     An interrupt, and an error in one piece of work, end the processes; they do not finish what they have been handed.
+    What they warn of is said in this process.
 
     Raises:
         WorkerKilled: a process died.
@@ -88,7 +90,10 @@ def _in_processes(
                 _at_work.update(mine)
         futures.reverse()
         while futures:
-            yield futures.pop().result()  # and nobody holds the result any longer
+            answer: list[Any] = list(futures.pop().result())
+            for sentence in answer.pop():
+                warn(sentence)
+            yield answer.pop()  # and nobody holds the result any longer
         finished = True
     except BrokenProcessPool:
         raise WorkerKilled(
@@ -144,9 +149,12 @@ def _on_end(signum: int, frame: object) -> None:
     raise _Ended(1)
 
 
-def _do(work: Callable[..., Result], *arguments: Any) -> Result:
+def _do(work: Callable[..., Result], *arguments: Any) -> tuple[Result, list[str]]:
+    """What `work` returns, and what it warned of meanwhile."""
     try:
-        return work(*arguments)
+        with heard() as sentences:
+            result = work(*arguments)
+        return result, sentences
     except _Ended:  # what was half written is removed by now; the pool would hand out the next piece of work
         os._exit(1)
 

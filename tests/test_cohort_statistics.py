@@ -109,7 +109,9 @@ def test_the_papers_numbers_stand_beside_amos_alone(tmp_path: Path, tiny_cohort:
     )
     genuine = Cohort(cases, dict(AMOS_ORGANS))
     grid = statistics_of(replace(tiny_cohort, cases=tiny_cohort.cases[:1]))[0]
-    measured = [CaseStatistics(case, grid.shape, grid.spacing_mm, {}, grid.intensities) for case in cases]
+    measured = [
+        CaseStatistics(case, grid.shape, grid.spacing_mm, grid.voxel_ml, {}, grid.intensities) for case in cases
+    ]
     assert paper_beside(genuine) == PAPER
     page = write_cohort_page(genuine, measured, tmp_path / "amos").read_text()
     assert "Table 1, AMOS" in page

@@ -236,7 +236,6 @@ def test_the_same_label_map_on_another_image_is_a_warning(made: Made) -> None:
         (lambda scan: scan + 1024, "not in HU? 99% of the voxels lie between"),
         (lambda scan: scan / 1000.0, "not in HU? 99% of the voxels lie between"),
         (lambda scan: np.where(scan > -500, -700, scan), "the labelled organs have a median of -700"),
-        (lambda scan: np.zeros_like(scan), "all voxels of the scan have one value"),
     ],
 )
 def test_values_that_are_no_hu_are_a_warning_in_ct_only(
@@ -247,7 +246,7 @@ def test_values_that_are_no_hu_are_a_warning_in_ct_only(
     assert finding.severity == "warning"
     assert sentence in finding.message
     made.cases[0] = replace(made.cases[0], modality="MR")
-    assert bool(made.check()) == ("one value" in sentence)
+    assert made.check() == []
 
 
 def test_organs_of_implausible_volume_are_a_warning_unless_the_scan_cuts_them_off(made: Made) -> None:

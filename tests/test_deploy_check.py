@@ -320,17 +320,20 @@ def test_a_disk_that_cannot_hold_the_prepared_scans(folder: Path, tmp_path: Path
     _, cases = check_scans(place)
     assert check_disk(place, cases).outcome == "ok"
     header = nibabel.Nifti1Header()
-    header.set_data_dtype(np.int16)
-    header.set_data_shape((30000, 30000, 30000))
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape((14000, 14000, 14000))
+    header.set_sform(np.diag([0.1, 0.1, 0.1, 1]), 1)
+    header["pixdim"][1:4] = 0.1
     header["magic"], header["vox_offset"] = b"n+1", 352
     with (folder / "data/images/a_train_0.nii").open("wb") as file:
         file.write(header.binaryblock + b"\0" * 4)
+        file.truncate(352 + 14000**3)  # a hole, which takes no room on the disk
     text = (folder / "data/cohort.csv").read_text()
     (folder / "data/cohort.csv").write_text(text.replace("images/a_train_0.nii.gz", "images/a_train_0.nii"))
     _, cases = check_scans(place)
     finding = check_disk(place, cases)
     assert finding.outcome == "wrong"
-    assert "135" in finding.found  # 30000 cubed, times 5 bytes, in TB
+    assert "1372" in finding.found  # 14000 cubed, times 5 bytes, in GB
     (tmp_path / "file").touch()
     blocked = place.model_copy(update={"store": tmp_path / "file/store"})
     assert "may not be written" in check_disk(blocked, cases).found

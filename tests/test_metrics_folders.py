@@ -230,7 +230,12 @@ def test_what_cannot_be_read_or_compared_is_named_with_its_side(tmp_path):
     assert [case.case for case in cases] == ["fine"]
     remedy = "they must share a grid: take the label that it was drawn on, or resample it to this one"
     assert [(p.case, p.side, p.message) for p in problems] == [
-        ("cut", "prediction", "cut.nii: is truncated or damaged; fetch it again"),
+        (
+            "cut",
+            "prediction",
+            "cut.nii: is truncated or damaged: its header promises 12x10x6 voxels, more than the file holds; "
+            "fetch it again",
+        ),
         ("flat", "prediction", "flat.nii.gz: has the shape 12x10; a scan has three dimensions"),
         ("label", "label", "label.nii.gz: holds values that are no whole numbers; is it a label map?"),
         (

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from amos_fl.annotate.compose import check_scan
 from amos_fl.annotate.ledger import PreLabelled, RoundBegun, Variant
 from amos_fl.annotate.members import Member
@@ -25,6 +23,7 @@ from amos_fl.metrics.scores import reported_organs
 from amos_fl.runs.model import InferenceSettings
 from amos_fl.scan_files import sha256_of_scan
 from amos_fl.volumes.nifti import read_label, write_label
+from amos_fl.warned import heard
 
 
 @dataclass(frozen=True)
@@ -127,11 +126,12 @@ def prelabel_round(
             continue
         try:
             drawn = [folder / f"{name}.nii.gz" for _, folder, _, _ in drawings]
-            event = _combine(project, begun, cases[name], drawn, organs)
+            with heard() as further:
+                event = _combine(project, begun, cases[name], drawn, organs)
         except AmosError as error:
             yield Done(name, "failed", notes=(str(error),))
         else:
-            yield Done(name, "drawn", event, notes.get(name, ()))
+            yield Done(name, "drawn", event, tuple(dict.fromkeys([*notes.get(name, ()), *further])))
 
 
 def _sorted_out(
@@ -198,7 +198,7 @@ def _combine(
     every = project.cohort.organs
     volumes = [read_label(path, every) for path in drawn]
     label = vote([volume.array for volume in volumes])
-    voxel_ml = float(np.prod(volumes[0].spacing_mm)) / 1000
+    voxel_ml = volumes[0].voxel_ml
     expected = [o for o in reported_organs(every, case.modality) if o in organs]
     need = need_of(label, [volume.array for volume in volumes], voxel_ml, organs, expected)
     file = project.prelabel(begun.round, case.case)

@@ -84,8 +84,10 @@ def resolve_run(layers: list[Layer], on_case: OnCase | None = None) -> tuple[Run
     `on_case(done, total, case)` is called where the phantom is drawn first.
 
     Raises:
-        AmosError: settings that cannot be, a cohort that cannot be read, or one with nothing to train on.
+        AmosError: settings that cannot be, a cohort that cannot be read or has nothing to train on, or a scan or label
+            map whose header rules it out.
     """
+    from amos_fl.volumes.reference import check_headers
     from amos_fl_server.strategies import make_strategy
 
     origin = origin_in(layers)
@@ -105,7 +107,9 @@ def resolve_run(layers: list[Layer], on_case: OnCase | None = None) -> tuple[Run
         from amos_fl.networks.registry import check_own_network  # loads PyTorch
 
         check_own_network(model, settings.plan, len(everyone.organs))
-    return settings, taking_part(everyone, settings)
+    members = taking_part(everyone, settings)
+    check_headers(members.cases)
+    return settings, members
 
 
 def with_plan_made(config: RunConfig, cohort: Cohort, store: Path, on_case: OnCase | None = None) -> RunConfig:
@@ -181,13 +185,16 @@ def like_run(path: Path, layers: list[Layer]) -> tuple[RunConfig, Cohort]:
         AmosError: no run there, one of another arm, or settings beside `--like`.
     """
     from amos_fl.runs.folder import open_run
+    from amos_fl.volumes.reference import check_headers
 
     refuse_settings(layers, "--like", "takes everything from that run")
     folder = open_run(path)
     settings = with_layers(folder.config(), layers)
     if settings.arm != "federated":
         raise AmosError(f"{path}: is a {settings.arm} run; give the federated run that it belongs to")
-    return settings, folder.cohort()
+    members = folder.cohort()
+    check_headers(members.cases)
+    return settings, members
 
 
 def with_layers(config: RunConfig, layers: list[Layer]) -> RunConfig:

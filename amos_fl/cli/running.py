@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 def resume_run(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path) -> None:
     """Continue a run to its end and show its results; a finished one only shows them."""
     from amos_fl.runs.folder import open_run
+    from amos_fl.volumes.reference import check_headers
 
     layers, elsewhere = apart_from_cohort(layers)
     refuse_settings(layers, "--resume", "continues a run with its own settings")
     folder = open_run(path)
-    carry_out(path, with_layers(folder.config(), layers), cohort_now(folder, elsewhere), store)
+    members = cohort_now(folder, elsewhere)
+    if not folder.finished:
+        check_headers(members.cases)
+    carry_out(path, with_layers(folder.config(), layers), members, store)
 
 
 def apart_from_cohort(

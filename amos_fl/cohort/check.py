@@ -20,6 +20,7 @@ from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.volumes.nifti import Volume, read_image, reconcile, to_canonical
 from amos_fl.volumes.reference import label_of
+from amos_fl.warned import heard
 from amos_fl.workers import each
 
 Severity = Literal["error", "warning"]
@@ -77,7 +78,10 @@ def _examine(case: Case, organs: dict[int, str]) -> _Examined:
 
     image = label = None
     try:
-        image = read_image(case.image)
+        with heard() as concerns:
+            image = read_image(case.image)
+        for concern in concerns:
+            note("warning", concern)
     except AmosError as error:
         note("error", str(error))
     if case.label is None:
@@ -85,7 +89,10 @@ def _examine(case: Case, organs: dict[int, str]) -> _Examined:
             note("warning", f"has no label, so it is of no use in {case.split}")
     else:
         try:
-            found = label_of(case, organs)
+            with heard() as concerns:
+                found = label_of(case, organs)
+            for concern in concerns:
+                note("warning", concern)
             # A label that lies elsewhere says nothing more about this scan, so it is not looked at.
             label = found if image is None else reconcile(image, found, case.label.name)
         except AmosError as error:
@@ -95,7 +102,7 @@ def _examine(case: Case, organs: dict[int, str]) -> _Examined:
         for concern in intensity_concerns(image.array, label.array if label else None, case.modality):
             note("warning", concern)
     if label is not None:
-        voxel_ml = float(np.prod(label.spacing_mm)) / 1000
+        voxel_ml = label.voxel_ml
         present = {int(value) for value in np.unique(label.array)} - {0}
         if not present:
             note("warning", "its label map is empty")

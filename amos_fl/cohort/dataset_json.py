@@ -52,8 +52,8 @@ def stated_numbers(about: Mapping[str, Any], taken: Mapping[str, int]) -> list[s
     """Notes where a description states another number of cases (`numTraining`, `numTest`) than was taken."""
     notes = []
     for key, number in taken.items():
-        said = about.get(key)
-        if str(said).isdecimal() and int(said) != number:
+        said = str(about.get(key))
+        if said.isdecimal() and int(said) != number:
             taken_too = f"{number} {'was' if number == 1 else 'were'} taken"
             notes.append(f"{NAME} says {key} {said}, and {taken_too}; is the download whole?")
     return notes

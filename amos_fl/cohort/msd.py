@@ -11,11 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nibabel
-import numpy as np
-from nibabel.arrayproxy import ArrayProxy
-from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Image
-from nibabel.spatialimages import HeaderDataError
 
 from amos_fl.cohort.dataset import Dataset, Found, modality_of, read_organs_of
 from amos_fl.cohort.dataset_json import (
@@ -31,6 +27,7 @@ from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
 from amos_fl.scan_files import case_of, importable, problem_of, scans_in, sha256_of_scan, shown
+from amos_fl.volumes.nifti_file import open_nifti
 
 _WHAT = "a task of the Medical Segmentation Decathlon, such as Task09_Spleen"
 
@@ -129,8 +126,8 @@ def _refuse_another_source(target: Path, source: Path, made_of: str) -> None:
     if not target.exists():
         return
     try:
-        said = nibabel.load(target).header["descrip"].item().decode("ascii", "replace")
-    except (OSError, ValueError, KeyError, AttributeError, ImageFileError, HeaderDataError):
+        said = str(open_nifti(target).image.header["descrip"].astype(str))
+    except AmosError:
         said = ""
     if said != made_of:
         raise AmosError(
@@ -145,18 +142,20 @@ def write_channel(source: Path, target: Path, channel: int, channels: int, made_
     Its header says what it is `made_of`.
 
     Raises:
-        AmosError: the scan has other dimensions than its description says.
+        AmosError: the scan has other dimensions than its description says, or is damaged.
     """
-    scan = nibabel.load(source)
-    if not isinstance(scan, Nifti1Image) or not isinstance(scan.dataobj, ArrayProxy):
-        raise AmosError(f"{source.name}: is not a NIfTI file")
-    if len(scan.shape) != 4 or scan.shape[3] != channels:
+    try:
+        file = open_nifti(source, channels=True)
+    except AmosError as error:
+        raise AmosError(f"{error}; its description says {channels} channels") from None
+    scan = file.image
+    if file.shape[3] != channels:
         raise AmosError(f"{source.name}: has the shape {scan.shape}, and its description says {channels} channels")
     header = scan.header.copy()
     header.set_data_shape(scan.shape[:3])
     # Unscaled values with the scale kept in the header: the same numbers, in the same type.
     slope, inter = scan.header.get_slope_inter()
-    values = np.asarray(scan.dataobj.get_unscaled()[..., channel])
+    values = file.voxels(channel=channel)
     plain = Nifti1Image(values, scan.affine, header)
     plain.header.set_slope_inter(slope, inter)
     plain.header["descrip"] = made_of

@@ -24,6 +24,7 @@ from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder, write_json, write_text
 from amos_fl.volumes.nifti import Volume, read_geometry, read_image, reconcile, write_label
+from amos_fl.volumes.nifti_file import open_nifti
 from amos_fl.volumes.reference import label_of
 
 Choice = Literal["CT", "MR", "joint"]
@@ -226,7 +227,7 @@ def _put(source: Path, target: Path, copy: bool) -> None:
 
 def _is_plain(path: Path) -> bool:
     """Whether nnU-Net reads the file as it is: one file of three dimensions, compressed or not."""
-    scan = nibabel.load(path)
+    scan = open_nifti(path).image
     return isinstance(scan, Nifti1Image) and len(scan.shape) == 3 and path.name.lower().endswith((".nii", _ENDING))
 
 
@@ -235,7 +236,7 @@ def _holds_whole_numbers(path: Path) -> bool:
 
     What a resampling tool leaves as 0.99995 is 1 to a reader that rounds, and 0 to one that cuts off.
     """
-    stored = nibabel.load(path).dataobj
+    stored = open_nifti(path).image.dataobj
     return isinstance(stored, ArrayProxy) and stored.dtype.kind in "iu" and (stored.slope, stored.inter) == (1, 0)
 
 

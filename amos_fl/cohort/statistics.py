@@ -54,6 +54,7 @@ class CaseStatistics:
     case: Case
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
+    voxel_ml: float
     voxels: dict[int, int]
     intensities: Intensities
 
@@ -63,8 +64,7 @@ class CaseStatistics:
 
     @property
     def volumes_ml(self) -> dict[int, float]:
-        voxel_ml = math.prod(self.spacing_mm) / 1000
-        return {organ: count * voxel_ml for organ, count in self.voxels.items()}
+        return {organ: count * self.voxel_ml for organ, count in self.voxels.items()}
 
 
 def statistics_of_case(case: Case, organs: dict[int, str]) -> CaseStatistics:
@@ -84,7 +84,9 @@ def statistics_of_case(case: Case, organs: dict[int, str]) -> CaseStatistics:
         voxels = {organ: int(counts[organ]) for organ in np.flatnonzero(wanted & (counts > 0)).tolist()}
         values = _rounded(image.array[wanted[label]].astype(np.float64), case.modality)
     found, numbers = np.unique(values, return_counts=True)
-    return CaseStatistics(case, scan.shape, scan.spacing_mm, voxels, Intensities(found, numbers.astype(np.int64)))
+    return CaseStatistics(
+        case, scan.shape, scan.spacing_mm, scan.voxel_ml, voxels, Intensities(found, numbers.astype(np.int64))
+    )
 
 
 def _rounded(values: np.ndarray, modality: str) -> np.ndarray:

@@ -72,6 +72,8 @@ def check_key(folder: Path, connection: SiteConnection) -> Finding:
 
 def check_scans(place: Place) -> tuple[Finding, tuple[Case, ...]]:
     """Whether the cohort file names scans of this site alone, and all of them can be opened."""
+    from amos_fl.volumes.reference import check_header_of
+
     where, site = place.cohort.parent, place.site
     try:
         if not where.is_dir() or not any(where.iterdir()):
@@ -102,6 +104,11 @@ def check_scans(place: Place) -> tuple[Finding, tuple[Case, ...]]:
                 return wrong("scans", f"{case.case}: {file.name} may not be read", remedy), ()
             if empty:
                 return wrong("scans", f"{case.case}: {file.name} is an empty file", "copy it again"), ()
+        try:
+            check_header_of(case)
+        except AmosError as error:
+            found, _, remedy = str(error).partition("; ")
+            return wrong("scans", f"{case.case}: {found}", remedy or "run 'amos-fl data check' on the data folder"), ()
     counts = ", ".join(f"{len(cohort.of(split=split))} {split}" for split in ("train", "val", "test"))
     labelled = sum(case.label is not None for case in cohort.cases)
     if not labelled:
@@ -161,8 +168,8 @@ def check_disk(place: Place, cases: tuple[Case, ...]) -> Finding:
             return wrong("disk", found, f"let the user with id {os.getuid()} write there, or mount a volume there")
     try:
         need = sum(_voxels(case.image) for case in cases) * BYTES_PER_VOXEL
-    except (OSError, ValueError, ArithmeticError):
-        return wrong("disk", "the header of a scan cannot be read", "run 'amos-fl data check' on the data folder")
+    except AmosError as error:
+        return wrong("disk", str(error).partition("; ")[0], "run 'amos-fl data check' on the data folder")
     there = sum(file.stat().st_size for file in place.store.rglob("*.b2nd"))
     free = shutil.disk_usage(place.store).free
     wanted = max(0, need - there) + RESERVE_BYTES
@@ -175,14 +182,9 @@ def check_disk(place: Place, cases: tuple[Case, ...]) -> Finding:
 def _voxels(path: Path) -> int:
     import math
 
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
+    from amos_fl.volumes.nifti import read_geometry
 
-    try:
-        shape = nibabel.load(path).shape  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
-    except ImageFileError as error:
-        raise ValueError(str(error)) from None
-    return math.prod(shape)
+    return math.prod(read_geometry(path, header_only=True)[0])
 
 
 def _size(count: float) -> str:

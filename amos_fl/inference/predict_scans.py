@@ -29,6 +29,7 @@ from amos_fl.inference.windows import window_starts
 from amos_fl.locks import at_work
 from amos_fl.runs.model import InferenceSettings, Model
 from amos_fl.volumes.prepare import prepare_case
+from amos_fl.warned import heard
 
 RECORD = "predict.json"
 
@@ -119,12 +120,15 @@ def predict_scans(
                     yield Outcome(scan, "kept")
                     continue
                 _refuse_to_replace(scan, files, wanted.overwrite or same)
-                drawn = _predict(model, network, scan, files, wanted, scratch, on_window)
+                with heard() as notes:
+                    drawn = _predict(model, network, scan, files, wanted, scratch, on_window)
                 for file in files.all() if same else _Files.every(out, scan.name).all():
                     file.unlink(missing_ok=True)
                 record.add(scan, content)
-                drawn.write(files)
-                yield Outcome(scan, "predicted", tuple(drawn.notes), drawn.organs, time.monotonic() - started)
+                with heard():  # of the scan's header, which is opened again
+                    drawn.write(files)
+                notes = tuple(dict.fromkeys([*notes, *drawn.notes]))
+                yield Outcome(scan, "predicted", notes, drawn.organs, time.monotonic() - started)
             except AmosError as error:
                 yield Outcome(scan, "failed", (str(error),))
             except PermissionError as error:

@@ -58,7 +58,7 @@ def preview(
     scale = _HEIGHT / max(plane.grey.shape[0] for plane in planes)  # their pixels are equally wide
     columns = [_column(plane, scale) for plane in planes]
     width = sum(plain.width for plain, _ in columns) + _GAP * (len(columns) + 1)
-    lines = _legend(prediction, image.spacing_mm, organs, width - 2 * _GAP)
+    lines = _legend(prediction, image.voxel_ml, organs, width - 2 * _GAP)
     top = _GAP + _TEXT * (2 if notes else 1)
     row = max(plain.height for plain, _ in columns)
     body = 2 * row + _GAP
@@ -98,11 +98,10 @@ def _column(plane: Plane, scale: float) -> tuple[Image.Image, Image.Image]:
 
 
 def _legend(
-    prediction: np.ndarray, spacing_mm: tuple[float, float, float], organs: Mapping[int, str], width: int
+    prediction: np.ndarray, voxel_ml: float, organs: Mapping[int, str], width: int
 ) -> list[list[tuple[str, tuple[int, ...]]]]:
     """Lines of (text, colour) that fit into `width` pixels."""
     counts = np.bincount(prediction.ravel(order="K"), minlength=256)
-    voxel_ml = float(np.prod(spacing_mm)) / 1000
     found = [(f"{organs[o]} {_in_ml(counts[o] * voxel_ml)}    ", o) for o in organs if counts[o]]
     if not found:
         return [[("no organ was found", _GREY)]]

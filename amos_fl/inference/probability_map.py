@@ -8,14 +8,14 @@ are first put into a file on disk.
 import gzip
 from pathlib import Path
 
-import nibabel
 import numpy as np
 from jaxtyping import UInt8
 from nibabel import orientations
-from nibabel.nifti1 import Nifti1Header, Nifti1Pair
+from nibabel.nifti1 import Nifti1Header
 
 from amos_fl.files import whole_file
 from amos_fl.volumes.nifti import orientation_of
+from amos_fl.volumes.nifti_file import open_nifti
 
 _COMPRESSION = 4
 
@@ -24,11 +24,9 @@ class ProbabilityMap:
     """Room on disk for the probabilities of a scan, which `predict_case` fills and `write` turns into NIfTI."""
 
     def __init__(self, like: Path, classes: int, scratch: Path) -> None:
-        image = nibabel.load(like)
-        assert isinstance(image, Nifti1Pair)
-        self._like = image
-        self._affine = np.asarray(image.affine, dtype=np.float64)
-        x, y, z = (int(n) for n in image.shape[:3])
+        scan = open_nifti(like)
+        self._like, self._affine = scan.image, scan.affine
+        x, y, z = scan.shape
         self._voxels = np.memmap(scratch / "probabilities", np.uint8, "w+", shape=(x, y, z, classes), order="F")
 
     @property

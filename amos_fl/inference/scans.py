@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import numpy as np
-
 from amos_fl.cohort.plausible import intensity_concerns
 from amos_fl.cohort.table import Cohort, Modality
 from amos_fl.cohort.wording import counted
@@ -16,11 +14,6 @@ from amos_fl.inference.dicom import Series, chosen_series, series_in, write_seri
 from amos_fl.inference.dicom_files import files_below, lacks_preamble, looks_like_dicom, sorted_out
 from amos_fl.scan_files import SUFFIXES, Unusable, case_of, parts_of, problem_of, scans_in, sha256_of_scan, shown
 from amos_fl.volumes.nifti import Volume, read_image
-
-_LABEL_VALUES = 64
-"""A map of whole numbers with no more values than this is taken for a label map: the coarsest scans have more."""
-_SPACING_MM = (0.02, 50.0)
-_EXTENT_MM = 4000.0
 
 
 @dataclass(frozen=True)
@@ -157,29 +150,10 @@ def read_scan(path: Path, name: str, modality: Modality) -> tuple[Volume, list[s
     """A scan in its file's own orientation, and what is odd about it but no reason to refuse it.
 
     Raises:
-        AmosError: it cannot be read, is no three-dimensional scan, is empty, or looks like a label map.
+        AmosError: it cannot be read, or is no plausible scan.
     """
-    scan = read_image(path)
-    sides, spacing = "x".join(map(str, scan.shape)), "x".join(f"{mm:.3g}" for mm in scan.spacing_mm)
-    if min(scan.shape) < 2:
-        raise AmosError(f"{name}: has the shape {sides}; that is a single slice, and a scan has three dimensions")
-    extent_mm = max(n * mm for n, mm in zip(scan.shape, scan.spacing_mm, strict=True))
-    if not all(_SPACING_MM[0] <= mm <= _SPACING_MM[1] for mm in scan.spacing_mm) or extent_mm > _EXTENT_MM:
-        raise AmosError(
-            f"{name}: its header says {sides} voxels of {spacing} mm, which is no patient; repair the header"
-        )
-    if scan.array.min() == scan.array.max():
-        raise AmosError(f"{name}: every voxel is {scan.array.flat[0]:g}; there is nothing to predict")
-    if _label_like(scan.array):
-        raise AmosError(
-            f"{name}: holds {len(np.unique(scan.array))} whole numbers like a label map; give the scan itself"
-        )
+    try:
+        scan = read_image(path)
+    except AmosError as error:  # of a DICOM series the user does not know the file that it was converted to
+        raise AmosError(str(error).replace(f"{path.name}: ", f"{name}: ", 1)) from None
     return scan, [f"{name}: {concern}" for concern in intensity_concerns(scan.array, None, modality)]
-
-
-def _label_like(array: np.ndarray) -> bool:
-    """Whether there are as few values as in a label map; a sample of the voxels settles it for nearly all scans."""
-    if array.min() < 0 or len(np.unique(array.reshape(-1)[:: max(1, array.size // 100_000)])) > _LABEL_VALUES:
-        return False
-    values = np.unique(array)
-    return len(values) <= _LABEL_VALUES and bool((values == np.rint(values)).all())

@@ -106,7 +106,9 @@ def _spacings(pairs: Sequence[Pair]) -> set[Spacing]:
     for pair in pairs:
         on_scan = pair.own_grid and pair.member is not None and pair.member.image.is_file()
         try:
-            shape, affine = read_geometry(pair.member.image if on_scan and pair.member else pair.label)
+            shape, affine = read_geometry(
+                pair.member.image if on_scan and pair.member else pair.label, header_only=True
+            )
         except AmosError:
             continue  # said when the pair is scored
         found.add(Volume(np.broadcast_to(np.uint8(0), shape), affine).spacing_mm)

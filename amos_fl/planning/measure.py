@@ -17,11 +17,11 @@ from amos_fl.planning.histogram import Histogram
 from amos_fl.stopping import at_once
 from amos_fl.volumes.nifti import orientation_of, read_geometry, read_image, reconcile
 from amos_fl.volumes.prepare import content_hash
-from amos_fl.volumes.reference import label_of
+from amos_fl.volumes.reference import check_header_of, label_of
 from amos_fl.workers import each
 
-FORMAT = 1
-"""Of the kept fingerprints; another meaning of a number is another format."""
+FORMAT = 2
+"""Of the kept fingerprints; another meaning of a number, or stricter checks of a scan, are another format."""
 
 OnCase = Callable[[int, int, str], None]
 
@@ -90,6 +90,7 @@ def fingerprint_of_case(case: Case, organs: Collection[int], store: Path | None 
     """
     if case.modality != "CT" or case.label is None:
         return fingerprint_of_header(case)
+    check_header_of(case)  # also of one that was measured before, whose warnings are to be seen again
     looked_for = sorted(set(case.annotated) & set(organs))
     kept = None
     if store is not None:

@@ -5,30 +5,21 @@ RAS, `from_canonical` turns a label map back. An oblique scan stays oblique: its
 permuted and flipped, never interpolated, to come into that order.
 """
 
-import gzip
-import itertools
-import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
 from nibabel import orientations
-from nibabel.affines import apply_affine, voxel_sizes
-from nibabel.filebasedimages import ImageFileError
-from nibabel.nifti1 import Nifti1Image, Nifti1Pair
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
+from nibabel.affines import voxel_sizes
+from nibabel.nifti1 import Nifti1Image
 
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
-
-RECONCILED_MM = 1.0
-"""How far a label's corner may lie from the image's and still mean the same grid (or half a voxel, if more)."""
-
-_UNREADABLE = (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, zlib.error, ValueError)
+from amos_fl.volumes.nifti_file import open_nifti
+from amos_fl.volumes.plausible_grid import corner_distance_mm, tolerance_mm
+from amos_fl.volumes.plausible_voxels import check_voxels
 
 
 @dataclass(frozen=True)
@@ -48,78 +39,37 @@ class Volume:
         x, y, z = voxel_sizes(self.affine)
         return (float(x), float(y), float(z))
 
-
-def _name(path: Path | str) -> str:
-    return Path(path).name
-
-
-def _open(path: Path | str) -> Nifti1Pair:
-    """Header and affine of a 3D NIfTI, checked; the voxels are not read yet."""
-    name = _name(path)
-    if not Path(path).is_file():
-        raise AmosError(f"{name}: no such file in {Path(path).parent}; check the paths in the cohort file")
-    try:
-        image = nibabel.load(path)
-    except _UNREADABLE as error:
-        if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
-            raise AmosError(f"{name}: is truncated or damaged; fetch it again") from None
-        raise AmosError(f"{name}: is not a NIfTI file") from None
-    if not isinstance(image, Nifti1Pair):  # NIfTI-2 and .hdr/.img pairs are Nifti1Pairs as well
-        raise AmosError(f"{name}: is not a NIfTI file")
-    dtype = np.dtype(image.get_data_dtype())
-    if dtype.names or dtype.kind not in "iuf":
-        raise AmosError(f"{name}: holds colours or complex numbers; a scan has one number per voxel")
-    shape = _shape(image)
-    if len(shape) != 3 or min(shape) < 1:
-        raise AmosError(f"{name}: has the shape {'x'.join(map(str, image.shape))}; a scan has three dimensions")
-    affine = _affine(image)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise AmosError(f"{name}: its header places no voxel in space (singular affine); repair the header")
-    return image
+    @property
+    def voxel_ml(self) -> float:
+        """The volume of a voxel: the determinant, which holds whatever the angles between the axes."""
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
 
 
-def _shape(image: Nifti1Pair) -> tuple[int, ...]:
-    shape = tuple(int(n) for n in image.shape)
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape
+def read_geometry(path: Path | str, *, header_only: bool = False) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Shape (x, y, z) and affine (4, 4) from the header; a compressed file is read to its end, to know it whole.
 
-
-def _affine(image: Nifti1Pair) -> np.ndarray:
-    return np.asarray(image.affine, dtype=np.float64)
-
-
-def _voxels(image: Nifti1Pair, name: str, dtype: Any) -> np.ndarray:
-    """All voxels, scaled as the header says; `dtype` float32, or None for the file's own type."""
-    try:
-        voxels = np.asanyarray(image.dataobj) if dtype is None else image.get_fdata(dtype=dtype, caching="unchanged")
-    except _UNREADABLE:
-        raise AmosError(f"{name}: is truncated or damaged; fetch it again") from None
-    return voxels.reshape(_shape(image))
-
-
-def read_geometry(path: Path | str) -> tuple[tuple[int, int, int], np.ndarray]:
-    """Shape (x, y, z) and affine (4, 4) from the header alone.
+    With `header_only` it is not, which is for what is no more than an estimate.
 
     Raises:
-        AmosError: not a readable three-dimensional NIfTI file.
+        AmosError: not a readable three-dimensional NIfTI file, damaged, or no plausible scan.
     """
-    image = _open(path)
-    x, y, z = _shape(image)
-    return (x, y, z), _affine(image)
+    file = open_nifti(path)
+    if not header_only:
+        file.check_whole()
+    x, y, z = file.shape
+    return (x, y, z), file.affine
 
 
 def read_image(path: Path | str) -> Volume:
     """A scan as float32 in its file's own orientation.
 
     Raises:
-        AmosError: not NIfTI, truncated, not three-dimensional, or voxels that are not finite.
+        AmosError: not NIfTI, truncated, not three-dimensional, no plausible scan (`plausible_grid`, `_voxels`).
     """
-    image = _open(path)
-    voxels = _voxels(image, _name(path), np.float32)
-    if bad := int(voxels.size - np.isfinite(voxels).sum()):
-        raise AmosError(f"{_name(path)}: {bad} voxels are not finite numbers; repair or leave out this scan")
-    return Volume(voxels, _affine(image))
+    file = open_nifti(path)
+    voxels = file.voxels(np.float32)
+    check_voxels(voxels, file.name)
+    return Volume(voxels, file.affine)
 
 
 def read_label(path: Path | str, organs: Collection[int], label_values: Collection[tuple[int, int]] = ()) -> Volume:
@@ -131,9 +81,9 @@ def read_label(path: Path | str, organs: Collection[int], label_values: Collecti
     Raises:
         AmosError: as `read_image`, and values that are no whole number or no organ.
     """
-    image = _open(path)
-    name = _name(path)
-    voxels = _voxels(image, name, None)
+    file = open_nifti(path)
+    name = file.name
+    voxels = file.voxels()
     if voxels.dtype.kind == "f":
         whole = np.rint(voxels)
         if not np.isfinite(voxels).all() or np.abs(voxels - whole).max(initial=0) > 1e-3:
@@ -150,7 +100,7 @@ def read_label(path: Path | str, organs: Collection[int], label_values: Collecti
         present = np.flatnonzero(np.bincount(indices.ravel(order="K"), minlength=len(listed)))
         if strangers := {int(value) for value in present if not listed[value]}:
             raise _strangers(name, strangers, _NOT_LISTED)
-        return Volume(lookup[indices], _affine(image))
+        return Volume(lookup[indices], file.affine)
     allowed = {0, *organs}
     if low < 0 or high > max(allowed):
         raise _strangers(name, {int(value) for value in np.unique(voxels)} - allowed)
@@ -158,7 +108,7 @@ def read_label(path: Path | str, organs: Collection[int], label_values: Collecti
     present = np.flatnonzero(np.bincount(labels.ravel(order="K"), minlength=256))
     if strangers := {int(value) for value in present} - allowed:
         raise _strangers(name, strangers)
-    return Volume(labels, _affine(image))
+    return Volume(labels, file.affine)
 
 
 _NO_ORGAN = (
@@ -178,11 +128,6 @@ def _strangers(name: str, labels: set[int], why: tuple[str, str] = _NO_ORGAN) ->
     return AmosError(f"{name}: holds the labels {shown}, which {why[1]}")
 
 
-def _corner_distance_mm(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...]) -> float:
-    corners = np.array(list(itertools.product(*[(0, n - 1) for n in shape])), dtype=float)
-    return float(np.linalg.norm(apply_affine(a, corners) - apply_affine(b, corners), axis=1).max())
-
-
 def reconcile(image: Volume, label: Volume, name: str, sides: tuple[str, str] = ("label", "image")) -> Volume:
     """`label` on the grid of `image`, with the image's affine.
 
@@ -191,21 +136,19 @@ def reconcile(image: Volume, label: Volume, name: str, sides: tuple[str, str] = 
     the two.
 
     Raises:
-        AmosError: another shape, or corners further apart than `RECONCILED_MM` and half a voxel.
+        AmosError: another shape, or corners further apart than `plausible_grid.tolerance_mm`.
     """
-    tolerance_mm = max(RECONCILED_MM, min(image.spacing_mm) / 2)
     turned = _in_orientation_of(image, label)
     for candidate in (label, turned):
-        if (
-            candidate.shape == image.shape
-            and _corner_distance_mm(image.affine, candidate.affine, image.shape) <= tolerance_mm
-        ):
+        if candidate.shape == image.shape and corner_distance_mm(
+            image.affine, candidate.affine, image.shape
+        ) <= tolerance_mm(image.spacing_mm):
             return Volume(candidate.array, image.affine)
     remedy = f"take the {sides[1]} that it was drawn on, or resample it to this one"
     if turned.shape != image.shape:
         sizes = ["x".join(map(str, volume.shape)) for volume in (label, image)]
         raise AmosError(f"{name}: {sides[0]} is {sizes[0]}, {sides[1]} {sizes[1]}; they must share a grid: {remedy}")
-    apart = _corner_distance_mm(image.affine, turned.affine, image.shape)
+    apart = corner_distance_mm(image.affine, turned.affine, image.shape)
     raise AmosError(
         f"{name}: {sides[0]} lies {apart:.1f} mm away from its {sides[1]}; they must share a grid: {remedy}, or give "
         f"it the affine of the {sides[1]} where only its header is wrong"
@@ -249,10 +192,11 @@ def write_label(path: Path | str, array: np.ndarray, like: Path | str) -> None:
     Raises:
         AmosError: `like` is unreadable or has another shape.
     """
-    model = _open(like)
-    if tuple(array.shape) != _shape(model):
-        sizes = ["x".join(map(str, shape)) for shape in (array.shape, _shape(model))]
-        raise AmosError(f"{_name(path)}: the label map is {sizes[0]}, its scan {_name(like)} {sizes[1]}")
+    scan = open_nifti(like)
+    model = scan.image
+    if tuple(array.shape) != scan.shape:
+        sizes = ["x".join(map(str, shape)) for shape in (array.shape, scan.shape)]
+        raise AmosError(f"{Path(path).name}: the label map is {sizes[0]}, its scan {scan.name} {sizes[1]}")
     header = model.header.copy()
     header.set_data_shape(array.shape)
     header.set_data_dtype(np.uint8)

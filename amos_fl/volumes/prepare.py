@@ -6,6 +6,7 @@ changed file or setting makes a new entry and an unchanged one is found at once,
 
 import errno
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -27,13 +28,17 @@ from amos_fl.volumes.body import body_box, crop
 from amos_fl.volumes.nifti import orientation_of, read_image, reconcile, to_canonical
 from amos_fl.volumes.normalise import normalisation_of
 from amos_fl.volumes.plan import Plan
+from amos_fl.volumes.plausible_grid import check_memory
 from amos_fl.volumes.reference import label_of
 from amos_fl.volumes.resample import resample_image, resample_label
 from amos_fl.volumes.store import FORMAT, Geometry, PreparedCase, open_prepared, write_prepared
+from amos_fl.warned import heard, warn
 from amos_fl.workers import each
 
 FOREGROUND_VOXELS = 2000
 """How many positions per organ the store lists at most."""
+_BYTES_PER_VOXEL = 5
+"""Of a resampled case, at least: float32 of the scan and uint8 of its label map."""
 _SETTLED_NS = 2_000_000_000
 
 OnCase = Callable[[int, int, str], None]
@@ -101,22 +106,39 @@ def prepare_case(case: Case, plan: Plan, store: Path, organs: Collection[int]) -
         if not folder.is_dir():
             _tidy(store)
             _prepare(case, plan, folder, organs)
+    except MemoryError:
+        raise AmosError(
+            f"{case.case}: preparing it takes more memory than there is; check its header with 'amos-fl data check', "
+            "or use fewer workers"
+        ) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise AmosError(f"{case.case}: the disk of {store} is full; free space or choose another store") from None
         raise AmosError(f"{case.case}: cannot be prepared in {store} ({error.strerror or error})") from error
-    return open_prepared(folder)
+    prepared = open_prepared(folder)
+    for sentence in prepared.warnings:
+        warn(sentence)
+    return prepared
 
 
 def _prepare(case: Case, plan: Plan, folder: Path, organs: Collection[int]) -> None:
-    original = read_image(case.image)
+    with heard() as sentences:
+        original = read_image(case.image)
+        marked = None
+        if case.label is not None:
+            marked = reconcile(original, label_of(case, {*organs, *case.annotated}), case.label.name)
     orientation = orientation_of(original.affine)
     scan = to_canonical(original)
     box = body_box(scan.array, scan.spacing_mm, case.modality)
+    extent_mm = [(high - low) * mm for (low, high), mm in zip(box, scan.spacing_mm, strict=True)]
+    check_memory(
+        math.prod(math.ceil(mm / to) for mm, to in zip(extent_mm, plan.spacing_mm, strict=True)),
+        _BYTES_PER_VOXEL,
+        f"{case.image.name}, resampled to {'x'.join(f'{mm:g}' for mm in plan.spacing_mm)} mm,",
+    )
     annotated = tuple(sorted(set(case.annotated) & set(organs)))
     label, foreground = None, {}
-    if case.label is not None:
-        marked = reconcile(original, label_of(case, {*organs, *case.annotated}), case.label.name)
+    if marked is not None:
         kept = np.zeros(256, dtype=np.uint8)
         kept[list(annotated)] = annotated
         label = kept[crop(to_canonical(marked).array, box)]
@@ -138,6 +160,7 @@ def _prepare(case: Case, plan: Plan, folder: Path, organs: Collection[int]) -> N
             "site": case.site,
             "modality": case.modality,
             "annotated": list(annotated),
+            "warnings": sentences,
             "geometry": asdict(geometry),
             "has_label": label is not None,
             "padding": normalisation.padding,

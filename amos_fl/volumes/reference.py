@@ -1,12 +1,66 @@
-"""The label map of a case, in the cohort's values: the one place where it is read."""
+"""The label map of a case, in the cohort's values: the one place where it is read; and the headers of cases."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
 from amos_fl.cohort.table import Case
+from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.volumes.nifti import Volume, read_geometry, read_label, reconcile
+from amos_fl.warned import heard, warn
+
+
+def check_headers(cases: Iterable[Case]) -> None:
+    """Whether the header of every scan and label map is a plausible one's, before anything is computed on them.
+
+    Warns as `read_geometry` does.
+
+    Raises:
+        AmosError: naming the site, the case and the file of the first that is not, and how many more there are.
+    """
+    wrong: list[str] = []
+    for case in cases:
+        try:
+            check_header_of(case)
+        except AmosError as error:
+            wrong.append(f"site {case.site}, case {case.case}: {error}")
+    if wrong:
+        more = f" ({counted(len(wrong) - 1, 'more case')} cannot be used: amos-fl data check)" if wrong[1:] else ""
+        raise AmosError(f"{wrong[0]}{more}")
+
+
+def check_header_of(case: Case) -> None:
+    """Whether the headers of a case's scan and label map are plausible.
+
+    Raises:
+        AmosError: naming the file that is missing or wrong.
+    """
+    _check_header(case.image)
+    if case.label is not None:
+        with _told_apart(case, case.label):
+            _check_header(case.label)
+
+
+def _check_header(path: Path) -> None:
+    try:
+        status = path.stat()
+    except OSError:
+        read_geometry(path, header_only=True)  # says what is wrong with it
+    else:
+        for sentence in _warnings_of(path, status.st_size, status.st_mtime_ns):
+            warn(sentence)
+
+
+@lru_cache(maxsize=8192)
+def _warnings_of(path: Path, size: int, changed_ns: int) -> tuple[str, ...]:
+    """What the header of a plausible file warns of; a sweep asks for the same files run by run."""
+    with heard() as sentences:
+        read_geometry(path, header_only=True)
+    return tuple(sentences)
 
 
 def label_of(case: Case, organs: Collection[int]) -> Volume:
@@ -17,7 +71,21 @@ def label_of(case: Case, organs: Collection[int]) -> Volume:
     """
     if case.label is None:
         raise AmosError(f"{case.case}: has no label map")
-    return read_label(case.label, organs, case.label_values)
+    with _told_apart(case, case.label):
+        return read_label(case.label, organs, case.label_values)
+
+
+@contextmanager
+def _told_apart(case: Case, label: Path) -> Iterator[None]:
+    """Sentences about a label map with its folder, where its file has the name of its scan's, as in AMOS."""
+    folder = f"{label.parent.name}/" if label.name == case.image.name else ""
+    try:
+        with heard() as sentences:
+            yield
+    except AmosError as error:
+        raise AmosError(f"{folder}{error}") from None
+    for sentence in sentences:
+        warn(f"{folder}{sentence}")
 
 
 def reference_of(case: Case, organs: Collection[int]) -> Volume:

@@ -20,7 +20,7 @@ from amos_fl.files import whole_folder, write_json
 
 Triple = tuple[int, int, int]
 Region = tuple[slice, slice, slice]
-FORMAT = 3
+FORMAT = 4
 """Raised whenever a prepared case would come out otherwise than before, so that old ones are not found."""
 _BLOCK_BYTES = 64 * 1024
 
@@ -51,6 +51,7 @@ class PreparedCase:
     """A case in the store. It holds no voxels: every read opens the file, so it can be sent to any process.
 
     `shape` (x, y, z) is that of the prepared arrays; `padding` is the image's value for air outside of them.
+    `warnings` are sentences about its files that a user should know.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class PreparedCase:
     geometry: Geometry
     has_label: bool
     padding: float
+    warnings: tuple[str, ...] = ()
 
     def image(self, region: Region | None = None) -> np.ndarray:
         """float32 voxels of a region (by default all); only the blocks it touches are read.
@@ -196,6 +198,7 @@ def open_prepared(folder: Path | str) -> PreparedCase:
             ),
             has_label=meta["has_label"],
             padding=meta["padding"],
+            warnings=tuple(meta.get("warnings", ())),
         )
     except FileNotFoundError:
         raise AmosError(f"{folder}: holds no prepared case") from None

@@ -102,7 +102,12 @@ def _prepare(
     on_case: Callable[[int, int, str], None] | None = None,
 ) -> list[PreparedCase]:
     organs = tuple(task.organs)
-    return prepare_cases(cases, task.plan, settings.store, organs, workers=task.prepare_workers, on_case=on_case)
+    try:
+        return prepare_cases(cases, task.plan, settings.store, organs, workers=task.prepare_workers, on_case=on_case)
+    except AmosError as error:
+        if type(error) is not AmosError:
+            raise
+        raise AmosError(f"site {settings.site}: {error}") from error
 
 
 def make_client_app(
