@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import read_cohort
-from amos_fl.runs.difference import Change, compare_folders, fingerprint_of
+from amos_fl.runs.difference import Change, compare_folders
 from amos_fl.runs.folder import RunFolder, create_run
 
 

@@ -158,7 +158,7 @@ def _row(path: Path, name: str) -> PageRow:
         budget=f"{config.rounds} x {config.local_steps} x {trainers}, {cost.patches:,} patches",
         scores=_scores(path / "scores.csv"),
         seconds=f"{cost.seconds:.0f}",
-        commit=folder.recorded_versions().get("commit", "-"),
+        commit=folder.about().versions.get("commit", "-"),
         synthetic=folder.synthetic,
     )
 

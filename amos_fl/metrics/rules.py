@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from amos_fl.cohort.table import read_organs
 from amos_fl.errors import AmosError
 from amos_fl.metrics.surface import checked_tolerance
+from amos_fl.safe_yaml import NotYaml, read_yaml_file
 
 DEFAULT = "default"
 
@@ -100,8 +99,8 @@ def _csv_rows(path: Path) -> list[tuple[Any, Any]]:
 
 def _yaml_rows(path: Path) -> list[tuple[Any, Any]]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError):
+        data = read_yaml_file(path)
+    except NotYaml:
         data = None
     if not isinstance(data, dict) or not data:
         raise AmosError(f"{path}: must say 'organ: mm', one organ per line")

@@ -6,19 +6,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from amos_fl.errors import AmosError
 from amos_fl.planning.settings import PlanningSettings
+from amos_fl.safe_yaml import parsed_yaml, read_yaml_file
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import AUTO, PLANS, Plan, plan_named
 
+MOST_SHOWN = 60
+"""Characters of a wrong value that an error repeats."""
 Arm = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class EvaluationSettings(_Settings):
@@ -28,7 +30,7 @@ class EvaluationSettings(_Settings):
     unseen: bool = Field(default=True, description="score the unseen sites then, too")
     tolerance_mm: float = Field(default=1.0, gt=0, description="tolerance of the NSD")
     overlap: float = Field(default=0.5, ge=0, lt=1, description="overlap of neighbouring windows")
-    batch_size: int = Field(default=4, ge=1, description="windows that go through the network together")
+    batch_size: int = Field(default=4, ge=1, le=4096, description="windows that go through the network together")
     mirror: bool = Field(default=False, description="average the prediction over all mirror images")
     test_time_adaptation: bool = Field(
         default=False, description="batch normalisation with the statistics of the scan itself"
@@ -53,14 +55,14 @@ class RunConfig(_Settings):
     cohort: Path | None = Field(default=None, description="cohort.csv or its folder; none: the embedded phantom")
     sites: tuple[str, ...] | None = Field(default=None, description="only these sites take part")
     hold_out: tuple[str, ...] = Field(default=(), description="these sites train nothing")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     model: str = "small"
     plan: Plan = Field(default_factory=lambda: plan_named("coarse"))
     planning: PlanningSettings = Field(default_factory=PlanningSettings)
     strategy: str = Field(default="fedavg", description="fedavg, fedprox, or module:Class of a Flower strategy")
     strategy_options: dict[str, float | int | bool | str] = Field(default_factory=dict)
-    rounds: int = Field(default=10, ge=1)
-    local_steps: int = Field(default=50, ge=0)
+    rounds: int = Field(default=10, ge=1, le=1_000_000)
+    local_steps: int = Field(default=50, ge=0, le=1_000_000_000)
     weighting: Literal["cases", "equal", "steps"] = "cases"
     optimizer_state: Literal["reset", "keep"] = "reset"
     norm_statistics: NormStatistics = Field(default="average", description="of batch normalisation, in a federation")
@@ -74,7 +76,7 @@ class RunConfig(_Settings):
     site_timeout_s: float | None = Field(default=None, gt=0, description="a site's time for one round's training")
     engine: EngineSettings = Field(default_factory=EngineSettings)
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, or auto: a GPU where there is one")
-    prepare_workers: int = Field(default=1, ge=1, description="processes that prepare a site's cases")
+    prepare_workers: int = Field(default=1, ge=1, le=4096, description="processes that prepare a site's cases")
     keep_checkpoints: Literal["needed", "all"] = "needed"
 
     def science(self) -> dict[str, Any]:
@@ -123,6 +125,7 @@ def _message(error: ValidationError, source: str) -> str:
     if first["type"] == "extra_forbidden":
         return f"{source}: no setting {key!r}; {nearest(key, _keys(RunConfig))}"
     shown = repr(first["input"]) if not isinstance(first["input"], dict) else "the given mapping"
+    shown = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}..."
     return f"{source}: {key or 'settings'} is {shown}: {first['msg'].removeprefix('Value error, ')}"
 
 
@@ -142,15 +145,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
         AmosError: no such file, not YAML, not a mapping.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
+        data = read_yaml_file(path)
+    except IsADirectoryError:
+        raise AmosError(f"{path}: is a folder, where a settings file was expected") from None
+    except FileNotFoundError:
         raise AmosError(f"{path}: no such settings file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AmosError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    except OSError as error:
+        raise AmosError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise AmosError(f"{path}: is not YAML ({error})") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
         raise AmosError(f"{path}: must hold settings as 'key: value' lines")
+    if unnamed := [key for key in data if not isinstance(key, str)]:
+        raise AmosError(f"{path}: {unnamed[0]!r} is no name of a setting; write settings as 'key: value' lines")
     return data
 
 
@@ -170,8 +179,8 @@ def parse_assignment(text: str) -> dict[str, Any]:
     if key not in known and not key.startswith(("strategy_options.", "plan.")):
         raise AmosError(f"--set {text}: no setting {key!r}; {nearest(key, known)}")
     try:
-        data: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
+        data: Any = parsed_yaml(value)
+    except ValueError:
         raise AmosError(f"--set {text}: {value!r} is not a value") from None
     if isinstance(data, str):
         with contextlib.suppress(ValueError):  # YAML reads 1e-3 as text, Python and every user as a number.

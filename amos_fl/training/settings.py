@@ -24,9 +24,9 @@ class TrainingSettings(BaseModel):
     first step; it falls with the steps to 0.4 of that. 0 is the paper's plain cross-entropy.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    batch_size: Annotated[int, Field(ge=1)] = 2
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 2
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     learning_rate_exponent: Annotated[float, Field(ge=0)] = 0.9
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
@@ -36,6 +36,6 @@ class TrainingSettings(BaseModel):
     class_balance: Annotated[float, Field(ge=0, le=1)] = 0.0
     augmentation: AugmentationLevel = "light"
     foreground_share: Annotated[float, Field(ge=0, le=1)] = 1 / 3
-    threads: Annotated[int, Field(ge=1)] = 2
-    workers: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=1, le=4096)] = 2
+    workers: Annotated[int, Field(ge=0, le=4096)] = 0
     mixed_precision: bool = True

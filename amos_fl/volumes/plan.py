@@ -13,6 +13,9 @@ from amos_fl.errors import AmosError
 
 Triple = tuple[int, int, int]
 Positive = Annotated[float, Field(gt=0)]
+_Side = Annotated[int, Field(ge=1, le=4096)]
+_Sides = tuple[_Side, _Side, _Side]
+_Stages = Annotated[tuple[_Sides, ...], Field(max_length=16)]
 
 
 AUTO = "auto"
@@ -26,13 +29,13 @@ class Plan(BaseModel):
     the convolution kernel of that stage's encoder.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = "custom"
     spacing_mm: tuple[Positive, Positive, Positive]
-    patch: Triple
-    strides: tuple[Triple, ...]
-    kernels: tuple[Triple, ...]
+    patch: _Sides
+    strides: _Stages
+    kernels: _Stages
     ct_clip_hu: tuple[float, float] = (-991.0, 362.0)
     ct_mean_hu: float = 50.0
     ct_sd_hu: Positive = 141.0

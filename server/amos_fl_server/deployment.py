@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from amos_fl.cohort.table import Case, Cohort, Modality, Split, write_cohort
 from amos_fl.errors import AmosError, Interrupted, RunStopped
 from amos_fl.files import write_json
+from amos_fl.runs.about import write_about
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Event, Said, SiteFailed, line_of
 from amos_fl.runs.folder import RunFolder, open_run
@@ -289,10 +290,9 @@ def _described_in(folder: RunFolder, federation: DeployedFederation) -> Cohort:
     with contextlib.suppress(AmosError):
         return folder.cohort()
     cohort = federation.cohort()
-    about = json.loads((folder.path / "versions.json").read_text())
-    about["cohort_sha256"] = cohort.content_hash()
-    about["synthetic"] = any(described.synthetic for described in federation.described.values())
-    write_json(folder.path / "versions.json", about)
+    synthetic = any(described.synthetic for described in federation.described.values())
+    about = folder.about().model_copy(update={"cohort_sha256": cohort.content_hash(), "synthetic": synthetic})
+    write_about(folder.path, about)
     write_cohort(cohort, folder.path / "cohort.csv")
     return cohort
 

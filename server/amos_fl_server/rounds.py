@@ -18,12 +18,12 @@ from flwr.serverapp import Grid, ServerApp
 from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError, RunStopped
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.difference import fingerprint_of
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.ledger import LedgerEntry, SiteRound
 from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
 from amos_fl.runs.start import begin
-from amos_fl.runs.weights import arrays_of, hash_of
+from amos_fl.runs.weights import arrays_of, fingerprint_of, hash_of
 from amos_fl_clients.messages import (
     ARRAYS,
     CONFIG,
@@ -41,8 +41,6 @@ from amos_fl_server.engines.base import Engine
 from amos_fl_server.exchange import exchange
 from amos_fl_server.plan_first import planned
 from amos_fl_server.strategies.base import RoundInput, Strategy
-
-LedgerEntry = dict[str, Any]
 
 
 def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
@@ -224,7 +222,7 @@ class Federation:
         messages = self.strategy.messages(given)
         self.listener(RoundStarted(number, self.config.rounds, tuple(messages)))
         failed: dict[str, str] = {}
-        about: dict[str, dict[str, Any]] = {}
+        about: dict[str, SiteRound] = {}
         counted = self.config.exchanges_weights
         order = list(messages)
 
@@ -273,7 +271,7 @@ class Federation:
         total = sum(given.weights[site] for site in used)
         mean_loss = sum(about[site]["loss"] * given.weights[site] / total for site in used)
         record = record_of_sums(arrays)
-        entry = {
+        entry: LedgerEntry = {
             "round": number,
             "sites": {site: about[site] for site in used},
             "missing": dict(sorted(failed.items())),
@@ -281,6 +279,7 @@ class Federation:
             "seconds": time.perf_counter() - started,
             "bytes_down": bytes_down,
             "bytes_up": sum(site["bytes_up"] for site in about.values()),
+            "weights_sha256": "",  # when they are there
         }
         return record, entry
 

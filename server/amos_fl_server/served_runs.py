@@ -20,6 +20,7 @@ from typing import IO, Any
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json, write_json
+from amos_fl.runs.about import write_about
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, create_run, open_run
 
@@ -88,9 +89,9 @@ def prepare_run(path: Path, config: RunConfig, organs: Mapping[int, str], start_
     folder = create_run(path, config, Cohort((), dict(organs)), start_sha256)
     # Sites keep their state by the run's id. Two runs of the same settings may be under way at once, and one may be
     # made anew under the name of another that was removed.
-    about = json.loads((path / "versions.json").read_text())
-    about["run_id"] = sha256_of_json([about["run_id"], path.name, path.stat().st_ctime_ns])[:16]
-    write_json(path / "versions.json", about)
+    about = folder.about()
+    run_id = sha256_of_json([about.run_id, path.name, path.stat().st_ctime_ns])[:16]
+    write_about(path, about.model_copy(update={"run_id": run_id}))
     return folder
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.errors import AmosError
+from amos_fl.runs.about import versions
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, Said
-from amos_fl.runs.folder import RunFolder, versions
+from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.results import write_results
 from amos_fl.runs.tensorboard import with_tensorboard
 from amos_fl_clients.settings import SiteSettings, write_settings
@@ -89,7 +90,7 @@ def simulate(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, 
     Raises:
         AmosError: bad input. RunStopped: too few sites. Interrupted: Ctrl-C.
     """
-    recorded, now = folder.recorded_versions(), versions()
+    recorded, now = folder.about().versions, versions()
     if changed := sorted(name for name in now if recorded.get(name) != now[name]):
         names = ", ".join(f"{name} {recorded.get(name)} -> {now[name]}" for name in changed)
         listener(Said(f"this run was begun with other versions ({names}); its weights may differ from then on"))
