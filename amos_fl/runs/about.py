@@ -28,8 +28,8 @@ class AboutRun(Stored):
     """What a run was begun with.
 
     `run_id` is the name under which sites keep their state: a hash of what the run computes and of its cohort.
-    `start_sha256` is of the weights that it begins with, None where they are fresh. `settings` and `cases` are those
-    that decide the weights, None in runs of older versions, and `plan` is there once the run has made its own.
+    `start_sha256` is of the weights that it begins with, None where they are fresh. `settings`, `cases` and `organs`
+    are those that decide the weights, None in runs of older versions; `plan` is there once the run has made its own.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -42,6 +42,7 @@ class AboutRun(Stored):
     settings: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None
     cases: dict[str, _Text] | None = None
+    organs: dict[str, _Text] | None = None
     accepted: list[Accepted] = Field(default_factory=list)
 
 

@@ -239,6 +239,7 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str 
         versions=versions(),
         settings=config.science(),
         cases=places_of(cohort),
+        organs={str(label): name for label, name in cohort.organs.items()},
     )
     write_about(path, about)
     # Last, because its presence says that the folder is a run.

@@ -1,6 +1,5 @@
 """The network that a run ended with, from its run folder or from a copy of its `model/` folder alone."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.network_file import read_network_file
 from amos_fl.runs.origin import NETWORK, WEIGHTS
 from amos_fl.runs.weights import load_arrays, read_arrays
 from amos_fl.training.settings import NormStatistics
@@ -59,8 +59,9 @@ class Model:
         network = build_network(
             self.architecture, self.plan, len(self.organs), seed=0, norm_statistics=self.norm_statistics
         )
+        weights = read_arrays(self.folder / WEIGHTS, "copy it again from its run")
         try:
-            load_arrays(network, read_arrays(self.folder / WEIGHTS))
+            load_arrays(network, weights)
         except AmosError as error:
             raise AmosError(f"{self.folder}: {error}; was it trained by another version of amos-fl?") from None
         return network.to(device).eval()
@@ -86,7 +87,7 @@ def read_model(path: Path) -> Model:
         what = "holds neither a run nor a model" if path.is_dir() else "no such folder"
         raise AmosError(f"{path}: {what}; give a run folder, or a copy of its model/ with {NETWORK} and {WEIGHTS}")
     try:
-        about: dict[str, Any] = json.loads((folder / NETWORK).read_text(encoding="utf-8"))
+        about: dict[str, Any] = {**read_network_file(folder / NETWORK)}
         known = run is not None and "inference" not in about  # written before network.json said so
         return Model(
             folder=folder,

@@ -17,6 +17,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError, RunStopped
+from amos_fl.runs.changes import accepted_before
+from amos_fl.runs.checkpoint import remedy_for
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder
@@ -39,6 +41,7 @@ from amos_fl_server.aggregate import form_of, in_order, record_of_sums
 from amos_fl_server.arrivals import arriving
 from amos_fl_server.engines.base import Engine
 from amos_fl_server.exchange import exchange
+from amos_fl_server.full_disk import stop_where_a_disk_is_full
 from amos_fl_server.plan_first import planned
 from amos_fl_server.strategies.base import RoundInput, Strategy
 
@@ -177,8 +180,13 @@ class Federation:
                     failed[node] = f"node {node}: says that it is site {site}, which this run does not expect there"
                     continue
                 self.described[site], self.nodes[site] = said.description, int(node)
+        self._stop_where_a_disk_is_full(failed)
         if failed:
             raise AmosError(next(iter(failed.values())))
+
+    def _stop_where_a_disk_is_full(self, failed: Mapping[str, str]) -> None:
+        if self.config.engine.name != "deployment":
+            stop_where_a_disk_is_full(self.folder, failed)
 
     def _look_around(self, grid: Grid, task: Task) -> None:
         """Before every exchange with the sites; where sites come and go, this is the place to find out."""
@@ -204,7 +212,11 @@ class Federation:
             gc.collect()  # a network refers to itself
             return 1, record
         checkpoint = self.folder.read_checkpoint(done[-1])
-        self.strategy.restore(checkpoint.strategy_arrays, checkpoint.strategy_values)
+        try:
+            self.strategy.restore(checkpoint.strategy_arrays, checkpoint.strategy_values)
+        except AmosError as error:
+            damaged = self.folder.checkpoint_folder(checkpoint.round)
+            raise AmosError(f"{damaged}: {error}; {remedy_for(damaged)}") from None
         self.ledger = checkpoint.ledger
         self.folder.write_ledger(self.ledger)
         self.listener(Said(f"continuing after round {checkpoint.round} of {self.config.rounds}"))
@@ -262,6 +274,7 @@ class Federation:
         del messages
         for site, reason in sorted(failed.items()):
             self.listener(SiteFailed(site, "train", number, reason))
+        self._stop_where_a_disk_is_full(failed)
         if len(used) < self._min_sites:
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(failed.items()))
             raise RunStopped(
@@ -289,6 +302,8 @@ class Federation:
         number = entry["round"]
         entry["weights_sha256"] = hash_of(views_of(record))
         entry["seconds"] = round(entry["seconds"] + time.perf_counter() - started, 3)
+        if changes := accepted_before(self.folder, number):
+            entry["changes"] = changes
         self.ledger.append(entry)
         strategy_arrays, strategy_values = self.strategy.state()
         self.folder.save_checkpoint(number, views_of(record), strategy_arrays, strategy_values, self.ledger)
@@ -342,6 +357,7 @@ class Federation:
                 }
         for site, reason in sorted(failed.items()):
             self.listener(SiteFailed(site, "evaluate", number, reason))
+        self._stop_where_a_disk_is_full(failed)
         return {"round": number, "sites": {site: sites[site] for site in sorted(sites)}, "missing": failed}
 
     def _finish(self, grid: Grid, task: Task, record: ArrayRecord) -> None:
