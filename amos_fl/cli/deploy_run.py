@@ -36,6 +36,7 @@ from amos_fl.cli.settings import (
     next_out,
     origin_in,
     recipe_for,
+    refuse_beside,
     refuse_settings,
 )
 from amos_fl.cohort.wording import counted
@@ -98,6 +99,7 @@ def run(
     layers = layers_of(config, flags_of(locals()), assignments)
     if resume is not None:
         refuse_settings(layers, "--resume", "continues a run with its own settings")
+        refuse_beside("--resume", "continues the run that it names", {"--out": out, "--dry-run": dry_run})
         _resume(root, host, resume, wait, detach)
         return
     from amos_fl.deploy.layout import organs_of, read_deployment

@@ -20,23 +20,26 @@ if TYPE_CHECKING:
     from amos_fl.runs.group import Group
 
 
-def resume_run(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path) -> None:
+CONTINUES = "continues what is in its folder, and runs it"
+
+
+def resume_run(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path, accept_changes: bool = False) -> None:
     """Continue a run to its end and show its results; a finished one only shows them."""
     from amos_fl.runs.folder import open_run
 
     refuse_settings(layers, "--resume", "continues a run with its own settings")
     folder = open_run(path)
-    carry_out(path, with_layers(folder.config(), layers), folder.cohort(), store)
+    carry_out(path, with_layers(folder.config(), layers), folder.cohort(), store, accept_changes)
 
 
-def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path) -> None:
+def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path, accept_changes: bool = False) -> None:
     """Run, or continue, the run in a folder; then its tables and its report."""
     from amos_fl.cli.display import show_results
     from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.results import results_of
 
     folder = RunFolder(path)
-    console = _run_one(folder, settings, members, store)
+    console = _run_one(folder, settings, members, store, accept_changes=accept_changes)
     settings = with_layers(folder.config(), [])  # with the plan, where the run made it itself
     show_results(console, results_of(folder, settings, members))
     if folder.synthetic and settings.arm == "federated":
@@ -44,7 +47,15 @@ def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path) -> 
     console.print(f"everything is in {path}; begin with {_first_page(path)}", markup=False)
 
 
-def _run_one(folder: "RunFolder", settings: RunConfig, members: Cohort, store: Path, title: str = "") -> "Console":
+def _run_one(
+    folder: "RunFolder",
+    settings: RunConfig,
+    members: Cohort,
+    store: Path,
+    title: str = "",
+    *,
+    accept_changes: bool = False,
+) -> "Console":
     """One run to its end with live progress; its report is written."""
     from amos_fl.cli.display import Display
     from amos_fl.runs.summary import PHANTOM_NOTE
@@ -55,7 +66,7 @@ def _run_one(folder: "RunFolder", settings: RunConfig, members: Cohort, store: P
         if folder.synthetic and not title:
             display.line(PHANTOM_NOTE)
         try:
-            run_simulation(folder, settings, members, store, display)
+            run_simulation(folder, settings, members, store, display, accept_changes=accept_changes)
             write_report(folder.path, display.line)
         except Interrupted:
             display.line(f"stopped; continue with: amos-fl simulate --resume {folder.path}")
@@ -90,7 +101,9 @@ def write_report(path: Path, say: Callable[[str], None]) -> None:
         say(f"the report could not be written ({type(error).__name__}: {error}); try: amos-fl report {path}")
 
 
-def carry_out_group(group: "Group", store: Path, layers: list[tuple[str, dict[str, Any]]]) -> None:
+def carry_out_group(
+    group: "Group", store: Path, layers: list[tuple[str, dict[str, Any]]], accept_changes: bool = False
+) -> None:
     """Run what is left of a group, one run after another, and show the scores of all of them.
 
     A run that fails does not keep the others from theirs; it is named at the end.
@@ -109,7 +122,8 @@ def carry_out_group(group: "Group", store: Path, layers: list[tuple[str, dict[st
             typer.echo(f"{title}finished before; skipped")
             continue
         try:
-            _run_one(folder, with_layers(folder.config(), layers), folder.cohort(), store, title)
+            settings = with_layers(folder.config(), layers)
+            _run_one(folder, settings, folder.cohort(), store, title, accept_changes=accept_changes)
         except typer.Exit:
             say_the_rest(group)
             raise

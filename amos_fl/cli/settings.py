@@ -183,6 +183,40 @@ def layers_of(
     return layers + [(f"--set {text}", parse_assignment(text)) for text in assignments or []]
 
 
+def refuse_beside(option: str, does: str, others: Mapping[str, Any]) -> None:
+    """Refuse options, by name, that a command would not heed beside `option`; one that is not given is None or False.
+
+    Raises:
+        AmosError: naming what to leave out.
+    """
+    if given := [name for name, value in others.items() if value is not None and value is not False]:
+        raise AmosError(f"{option} {does}; leave out {', '.join(given)}")
+
+
+def refuse_without(option: str, wanted: object, others: Mapping[str, Any]) -> None:
+    """Refuse options, by name, that are heeded only together with `option`, where that is not `wanted`.
+
+    Raises:
+        AmosError: naming the first of them.
+    """
+    given = [name for name, value in others.items() if value is not None and value is not False]
+    if not wanted and given:
+        raise AmosError(f"{given[0]} goes with {option}; add that, or leave out {', '.join(given)}")
+
+
+def refuse_of_one_trainer(layers: list[tuple[str, dict[str, Any]]]) -> None:
+    """Refuse `--set` for settings of a federation where one trainer works alone; a settings file is shared by both.
+
+    Raises:
+        AmosError: naming what to leave out.
+    """
+    from amos_fl.runs.arms import ALONE
+
+    for source, layer in layers:
+        if source.startswith("--set ") and (given := sorted(set(layer) & set(ALONE))):
+            raise AmosError(f"{source}: one trainer alone has no {given[0]} to choose; leave it out")
+
+
 def refuse_settings(layers: list[tuple[str, dict[str, Any]]], option: str, does: str) -> None:
     """Refuse settings beside an option that brings its own; only where a run is computed may change.
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from amos_fl.cli.options import (
+    AcceptChangesOption,
     CohortOption,
     ConfigOption,
     DeviceOption,
@@ -27,8 +28,17 @@ from amos_fl.cli.options import (
     StrategyOption,
     WeightingOption,
 )
-from amos_fl.cli.running import carry_out, resume_run
-from amos_fl.cli.settings import cache_folder, flags_of, layers_of, next_out, resolve_run, with_plan_made
+from amos_fl.cli.running import CONTINUES, carry_out, resume_run
+from amos_fl.cli.settings import (
+    cache_folder,
+    flags_of,
+    layers_of,
+    next_out,
+    refuse_beside,
+    refuse_without,
+    resolve_run,
+    with_plan_made,
+)
 
 
 def simulate(
@@ -56,6 +66,7 @@ def simulate(
     init: InitOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
+    accept_changes: AcceptChangesOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train one network over the sites of a cohort, and score it on seen and unseen scanners."""
@@ -64,14 +75,18 @@ def simulate(
     flags["engine"] = {key: value for key, value in own.items() if value is not None}
     layers = layers_of(config, flags, assignments)
     store = store or cache_folder() / "store"
+    refuse_without("--resume", resume, {"--accept-changes": accept_changes})
     if resume is not None:
-        resume_run(resume, layers, store)
+        refuse_beside("--resume", CONTINUES, {"--out": out, "--dry-run": dry_run})
+        resume_run(resume, layers, store, accept_changes)
         return
     settings, members = resolve_run(layers)
+    of_ray = {"--parallel-sites": parallel_sites, "--gpus-per-site": gpus_per_site, "--ray-address": ray_address}
+    refuse_without("--engine ray", settings.engine.name == "ray", of_ray)
     if dry_run:
         from amos_fl.cli.dry_run import show_dry_run
 
-        show_dry_run(with_plan_made(settings, members, store), members)
+        show_dry_run(with_plan_made(settings, members, store), members, out)
         return
     from amos_fl.runs.folder import create_run
 

@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amos_fl.cli.options import DeviceOption, ResumeOption, StoreOption
-from amos_fl.cli.running import carry_out_group, say_the_rest, show_finished
-from amos_fl.cli.settings import cache_folder, layers_of, next_out, resolve_run, with_layers
+from amos_fl.cli.options import AcceptChangesOption, DeviceOption, ResumeOption, StoreOption
+from amos_fl.cli.running import CONTINUES, carry_out_group, say_the_rest, show_finished
+from amos_fl.cli.settings import (
+    cache_folder,
+    layers_of,
+    next_out,
+    refuse_beside,
+    refuse_without,
+    resolve_run,
+    with_layers,
+)
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
@@ -29,6 +37,7 @@ def sweep(
     out: Annotated[Path | None, typer.Option(help="The group's folder; by default a new one under runs/.")] = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
+    accept_changes: AcceptChangesOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their steps; run nothing.")] = False,
 ) -> None:
     """One run for every combination of settings; finished ones are skipped when it is run again."""
@@ -37,8 +46,11 @@ def sweep(
 
     if (config is None) == (resume is None):
         raise AmosError("sweep needs either the file of a new sweep, amos-fl sweep SWEEP.yaml, or --resume FOLDER")
+    refuse_without("--resume", resume, {"--accept-changes": accept_changes})
+    refuse_without("--parallel", parallel > 1, {"--gpus-per-run": gpus_per_run or None, "--ray-address": ray_address})
     layers = layers_of(None, {"device": device}, None)
     if resume is not None:
+        refuse_beside("--resume", CONTINUES, {"--out": out, "--dry-run": dry_run})
         group = read_group(resume)
     else:
         assert config is not None
@@ -52,9 +64,9 @@ def sweep(
             group = create_group(out or next_out("sweep"), "sweep", members)
     store = store or cache_folder() / "store"
     if parallel == 1:
-        carry_out_group(group, store, layers)
+        carry_out_group(group, store, layers, accept_changes)
     else:
-        _in_parallel(group, store, layers, parallel, gpus_per_run, ray_address)
+        _in_parallel(group, store, layers, parallel, gpus_per_run, ray_address, accept_changes)
     typer.echo(f"compare them with: amos-fl compare {group.path}")
 
 
@@ -110,7 +122,7 @@ def _same(group: "Group", members: list["Member"]) -> "Group":
 
 
 def _in_parallel(
-    group: "Group", store: Path, layers: Layers, at_once: int, gpus_per_run: float, address: str | None
+    group: "Group", store: Path, layers: Layers, at_once: int, gpus_per_run: float, address: str | None, accept: bool
 ) -> None:
     """What is left of a group, several runs at a time."""
     from rich.console import Console
@@ -151,6 +163,7 @@ def _in_parallel(
                     device=device,
                     gpus_per_run=gpus_per_run,
                     address=address,
+                    accept_changes=accept,
                     on_outcome=on_outcome,
                     on_wait=on_wait,
                 )

@@ -185,6 +185,8 @@ def parse_assignment(text: str) -> dict[str, Any]:
     if isinstance(data, str):
         with contextlib.suppress(ValueError):  # YAML reads 1e-3 as text, Python and every user as a number.
             data = float(data)
+    if key == "arm":
+        raise AmosError(f"--set {text}: what a run is in a comparison follows from the command; leave it out")
     *outer, last = key.split(".")
     nested: dict[str, Any] = {last: data}
     for part in reversed(outer):

@@ -207,6 +207,23 @@ def organs_of(run: RunFolder) -> dict[int, str]:
     return read_organs(beside) if beside.is_file() else dict(AMOS_ORGANS)
 
 
+def check_free(path: Path) -> None:
+    """Whether a run can be made in a folder.
+
+    Raises:
+        AmosError: it holds a run already, or other files, or cannot be looked into.
+    """
+    try:
+        if (path / "config.yaml").exists():
+            raise AmosError(f"{path}: holds a run already; continue it with --resume {path}, or choose another --out")
+        if path.exists() and not path.is_dir():
+            raise AmosError(f"{path}: is a file; choose another --out")
+        if path.is_dir() and any(path.iterdir()):
+            raise AmosError(f"{path}: is not empty; choose another --out")
+    except OSError as error:
+        raise AmosError(f"{path}: cannot be looked into ({error.strerror}); choose another --out") from None
+
+
 def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str | None = None) -> RunFolder:
     """Make a new run folder with its settings, cohort and versions.
 
@@ -215,10 +232,7 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str 
     Raises:
         AmosError: the folder holds a run already, or other files.
     """
-    if (path / "config.yaml").exists():
-        raise AmosError(f"{path}: holds a run already; continue it with --resume {path}, or choose another --out")
-    if path.is_dir() and any(path.iterdir()):
-        raise AmosError(f"{path}: is not empty; choose another --out")
+    check_free(path)
     start = start_sha256
     if start is None and config.start_from is not None:
         from amos_fl.runs.start import check_start  # needs torch, which nothing else here does
@@ -228,7 +242,16 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str 
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AmosError(f"{path}: cannot make this folder ({error.strerror}); choose another --out") from None
-    folder = RunFolder(path)
+    try:
+        return _filled(RunFolder(path), config, cohort, start)
+    except OSError:  # a full disk, say: what is half a run would be in the way of a whole one
+        for file in path.iterdir():
+            file.unlink(missing_ok=True)
+        raise
+
+
+def _filled(folder: RunFolder, config: RunConfig, cohort: Cohort, start: str | None) -> RunFolder:
+    path = folder.path
     write_cohort(cohort, path / "cohort.csv")
     run_id = sha256_of_json([config.science(), cohort.content_hash(), start])[:16]
     about = AboutRun(
