@@ -30,6 +30,7 @@ from amos_fl.cli.options import (
 )
 from amos_fl.cli.running import CONTINUES, carry_out, carry_out_group, resume_run
 from amos_fl.cli.settings import (
+    WHERE,
     cache_folder,
     flags_of,
     layers_of,
@@ -281,5 +282,7 @@ def _group(
             )
     else:
         group = create_group(out or next_out(kind), kind, members_of(*_base(like, layers)))
-    carry_out_group(group, store or cache_folder() / "store", layers, accept_changes)
+    # The settings are in each run's folder, changed as its arm needs them; only where it is computed is said anew.
+    where = [(source, {key: layer[key] for key in WHERE if key in layer}) for source, layer in layers]
+    carry_out_group(group, store or cache_folder() / "store", where, accept_changes)
     return group

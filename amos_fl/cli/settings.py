@@ -183,6 +183,10 @@ def layers_of(
     return layers + [(f"--set {text}", parse_assignment(text)) for text in assignments or []]
 
 
+WHERE = ("engine", "device")
+"""Settings that say where a run is computed and not what; they may change from one resume to the next."""
+
+
 def refuse_beside(option: str, does: str, others: Mapping[str, Any]) -> None:
     """Refuse options, by name, that a command would not heed beside `option`; one that is not given is None or False.
 
@@ -223,7 +227,7 @@ def refuse_settings(layers: list[tuple[str, dict[str, Any]]], option: str, does:
     Raises:
         AmosError: naming what to leave out.
     """
-    if given := {key for _, layer in layers for key in layer} - {"engine", "device"}:
+    if given := {key for _, layer in layers for key in layer} - set(WHERE):
         words = sorted("--init" if key == "start_from" else key for key in given)
         raise AmosError(f"{option} {does}; leave out {', '.join(words)}, or start a new run")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
-from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from amos_fl.cohort.table import Split
@@ -30,6 +30,7 @@ from amos_fl_clients.messages import (
     ARRAYS,
     CONFIG,
     DESCRIBE,
+    KEPT_AFTER,
     Task,
     agreed_weight,
     request_config,
@@ -37,6 +38,7 @@ from amos_fl_clients.messages import (
 )
 from amos_fl_clients.records import BadUpdate, record_of, views_of
 from amos_fl_clients.reply_models import Asked, DescribeReply, Description, EvaluateReply, TrainReply
+from amos_fl_clients.state import Lost
 from amos_fl_server.aggregate import form_of, in_order, record_of_sums
 from amos_fl_server.arrivals import arriving
 from amos_fl_server.engines.base import Engine
@@ -232,6 +234,8 @@ class Federation:
         started = time.perf_counter()
         number = given.number
         messages = self.strategy.messages(given)
+        for site, message in messages.items():
+            self._say_what_is_kept(message, site, number - 1)
         self.listener(RoundStarted(number, self.config.rounds, tuple(messages)))
         failed: dict[str, str] = {}
         about: dict[str, SiteRound] = {}
@@ -266,6 +270,9 @@ class Federation:
                         "bytes_up": counted * size_in_bytes(reply),
                         "update_fingerprint": _fingerprint(reply),
                     }
+                    if said.restarted is not None:
+                        restarted = about[site]["restarted"] = Lost(said.restarted).sentence
+                        self.listener(Said(f"round {number}: site {site} {restarted}"))
                 yield site, reply
                 del reply
 
@@ -295,6 +302,13 @@ class Federation:
             "weights_sha256": "",  # when they are there
         }
         return record, entry
+
+    def _say_what_is_kept(self, message: Message, site: str, up_to: int) -> None:
+        """Tell a site after which round it last took part, so that it knows what it should have kept."""
+        last = max((entry["round"] for entry in self.ledger[:up_to] if site in entry["sites"]), default=0)
+        # Messages may share one content; the weights in it are not copied.
+        config = ConfigRecord({**message.content.config_records[CONFIG], KEPT_AFTER: last})
+        message.content = RecordDict({**message.content, CONFIG: config})
 
     def _checkpoint(self, record: ArrayRecord, entry: LedgerEntry) -> None:
         """Write the weights, the strategy's memory and the ledger after a round."""
@@ -339,6 +353,7 @@ class Federation:
             config = request_config(task, round=number, split=splits[site])
             content = RecordDict({ARRAYS: record, CONFIG: config})
             messages[site] = Message(content, self.nodes[site], MessageType.EVALUATE)
+            self._say_what_is_kept(messages[site], site, number)
         failed: dict[str, str] = {}
         sites: dict[str, Any] = {}
         engine, stop = self.engine, self.folder.stop_file
