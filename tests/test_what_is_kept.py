@@ -30,7 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "FedTrimmedAvg": {"beta": 0.34},
     "QFedAvg": {"client_learning_rate": 0.02},
     "FedAvg": {"fraction_train": 0.67},
-    **dict.fromkeys(("Bulyan", "FedMedian", "Krum", "MultiKrum"), {}),
+    **{name: {} for name in ("Bulyan", "FedMedian", "Krum", "MultiKrum")},
 }
 NOT_OF_NETWORKS = {
     "Strategy": "the base class",
@@ -44,11 +44,8 @@ NOT_OF_NETWORKS = {
 
 
 def test_every_strategy_of_flower_is_tried_or_left_out_for_a_reason() -> None:
-    there = {
-        name
-        for name in dir(flowers)
-        if isinstance(kind := getattr(flowers, name), type) and issubclass(kind, flowers.Strategy)
-    }
+    kinds = {name: kind for name in dir(flowers) if isinstance(kind := getattr(flowers, name), type)}
+    there = {name for name, kind in kinds.items() if issubclass(kind, flowers.Strategy)}
     assert there == {*OPTIONS, *NOT_OF_NETWORKS}
 
 
@@ -70,12 +67,12 @@ def test_flowers_strategies_go_on_after_a_stop_as_if_there_had_been_none(
         strategy=f"flwr.serverapp.strategy:{name}",
         strategy_options=OPTIONS[name],
         keep_checkpoints="all",
-        rounds=4,
+        rounds=3,
         local_steps=1,
-        evaluation={"every": 4, "unseen": False},
+        evaluation={"every": 3, "unseen": False},
     )
     whole, weights = hashes(run), final_weights(run)
-    assert len(set(whole)) == 4
+    assert len(set(whole)) == 3
     taken_back(run, 2)
     assert hashes(resume(run.path, store)) == whole
     assert all(np.array_equal(weights[key], array) for key, array in final_weights(run).items())
@@ -141,9 +138,7 @@ class Forgetful(FedAvg):
 
 
 def test_a_strategy_whose_memory_cannot_be_kept_is_refused_before_the_first_round() -> None:
-    with pytest.raises(
-        CannotBeKept, match="strategy Forgetful: its drawn is a Generator, which no checkpoint can hold"
-    ):
+    with pytest.raises(CannotBeKept, match="Forgetful: its drawn is a Generator, which no checkpoint can hold"):
         make_strategy(f"{__name__}:Forgetful", {})
 
 
@@ -152,9 +147,7 @@ def test_a_checkpoint_of_another_strategy_is_named(tmp_path: Path, tiny_cohort: 
     taken_back(run, 1)
     state = run.checkpoint_folder(1) / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "strategy": {"momentum": {"kind": "array"}}}))
-    with pytest.raises(
-        AmosError, match="round_0001: the checkpoint is of another strategy than FedAvg; remove the folder"
-    ):
+    with pytest.raises(AmosError, match="round_0001: the checkpoint is of another strategy than FedAvg; remove"):
         resume(run.path, store)
 
 
@@ -221,4 +214,4 @@ def test_a_network_is_not_scored_with_other_statistics_than_the_sites_own(
     evaluation = run.read_evaluation(2, "test")
     assert evaluation is not None
     assert "what was kept after round 2 is not there" in evaluation["missing"]["A"]
-    assert {"D", "G"} <= set(evaluation["sites"])
+    assert evaluation["missing"].keys() == {"A"}, evaluation["missing"]
