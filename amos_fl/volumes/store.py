@@ -13,10 +13,11 @@ from typing import Any
 
 import blosc2
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder, write_json
+from amos_fl.runs.weights import save_arrays
 
 Triple = tuple[int, int, int]
 Region = tuple[slice, slice, slice]
@@ -164,9 +165,8 @@ def write_prepared(
         _write_array(beside / "image.b2nd", image, patch)
         if label is not None:
             _write_array(beside / "label.b2nd", label, patch)
-            save_file(
-                {str(organ): positions for organ, positions in foreground.items()}, beside / "foreground.safetensors"
-            )
+            positions = {str(organ): found for organ, found in foreground.items()}
+            save_arrays(positions, beside / "foreground.safetensors")
         write_json(beside / "meta.json", {"format": FORMAT, "shape": list(image.shape), **meta})
 
 

@@ -77,7 +77,7 @@ def _loaded_network(message: Message, task: Task, settings: SiteSettings, *, own
     network = _network_of(task, settings.device)
     arrays = views_of(message.content.array_records[ARRAYS])
     own: Kept[Arrays] = Kept({})
-    if task.norm_statistics == "local":
+    if task.norm_statistics == "local" and any(map(is_statistic, arrays)):
         own = load_statistics(settings.state, task.run_id, own_after, value_of(message, KEPT_AFTER))
     load_arrays(network, {**arrays, **own.value})
     return network, own.lost
