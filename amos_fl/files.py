@@ -15,6 +15,9 @@ from typing import Any
 
 from amos_fl.errors import is_disk_full
 
+MOST_NAME_BYTES = 200
+"""Of a case, a site or a run. A file's name has room for 255: for what an unfinished file's begins with and ends in."""
+
 
 def _beside(path: Path) -> Path:
     # The suffixes stay, because nibabel and others choose the format by them.

@@ -205,7 +205,7 @@ def test_a_run_that_lost_nothing_says_nothing(tmp_path: Path, tiny_cohort: Cohor
 def test_a_network_is_not_scored_with_other_statistics_than_the_sites_own(
     tmp_path: Path, tiny_cohort: Cohort, store: Path
 ) -> None:
-    settings = {"rounds": 2, "local_steps": 1, "norm_statistics": "local", "evaluation": {"every": 2}}
+    settings = {"rounds": 2, "local_steps": 1, "model": "vnet", "norm_statistics": "local", "evaluation": {"every": 2}}
     run = federate(tmp_path / "run", tiny_cohort, store, **settings)
     shutil.rmtree(run.path / "evaluations")
     for kept in (run.site("A") / "state" / "statistics").glob("*/*"):

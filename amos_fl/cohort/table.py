@@ -21,7 +21,7 @@ from typing import Any, Literal, cast
 
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.errors import AmosError
-from amos_fl.files import sha256_of_json, whole_file
+from amos_fl.files import MOST_NAME_BYTES, sha256_of_json, whole_file
 
 Modality = Literal["CT", "MR"]
 Split = Literal["train", "val", "test"]
@@ -201,7 +201,10 @@ def _case(path: Path, line: int, value: dict[str, str], organs: dict[int, str]) 
         if not value[column]:
             raise AmosError(f"{where}: the column {column} is empty")
     if not plain_name(value["case"]) or not plain_name(value["site"]):
-        raise AmosError(f"{where}: case and site names may hold letters, digits, '.', '_' and '-' only")
+        raise AmosError(
+            f"{where}: case and site names may hold letters, digits, '.', '_' and '-' only, and at most "
+            f"{MOST_NAME_BYTES} bytes"
+        )
     modality = {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(value["modality"].upper())
     if modality is None:
         raise AmosError(f"{where}: modality is {value['modality']!r}; it must be CT or MR")
@@ -240,8 +243,9 @@ def _label_values(where: str, text: str, organs: dict[int, str]) -> tuple[tuple[
 
 
 def plain_name(name: str) -> bool:
-    """Whether a case or a site may be called so."""
-    return all(ch.isalnum() or ch in "._-" for ch in name) and not name.startswith(".")
+    """Whether a case or a site may be called so: of letters, digits, '.', '_' and '-', and not too long for a file."""
+    fits = len(name.encode(errors="replace")) <= MOST_NAME_BYTES
+    return fits and all(ch.isalnum() or ch in "._-" for ch in name) and not name.startswith(".")
 
 
 def write_organs(organs: Mapping[int, str], path: Path) -> None:

@@ -24,7 +24,7 @@ from pydantic import Field
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Case, Cohort, read_cohort, read_organs, write_cohort
 from amos_fl.errors import AmosError
-from amos_fl.files import sha256_of_json, write_json, write_text
+from amos_fl.files import MOST_NAME_BYTES, sha256_of_json, write_json, write_text
 from amos_fl.runs.about import AboutRun, read_about, versions, write_about
 from amos_fl.runs.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from amos_fl.runs.config import RunConfig, read_yaml, resolve
@@ -213,6 +213,8 @@ def check_free(path: Path) -> None:
     Raises:
         AmosError: it holds a run already, or other files, or cannot be looked into.
     """
+    if len(path.name.encode(errors="replace")) > MOST_NAME_BYTES:
+        raise AmosError(f"{path}: its name is longer than {MOST_NAME_BYTES} bytes; choose a shorter --out")
     try:
         if (path / "config.yaml").exists():
             raise AmosError(f"{path}: holds a run already; continue it with --resume {path}, or choose another --out")

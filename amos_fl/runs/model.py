@@ -82,6 +82,9 @@ def read_model(path: Path) -> Model:
     if not (folder / NETWORK).is_file() and run is None and (path.parent / "config.yaml").is_file():
         raise AmosError(f"{path}: holds no model; give the run folder {path.parent}")
     if not (folder / NETWORK).is_file() or not (folder / WEIGHTS).is_file():
+        if run is not None and (path / "summary.md").is_file():
+            gone = next(file for file in (folder / NETWORK, folder / WEIGHTS) if not file.is_file())
+            raise AmosError(f"{gone}: is missing; copy it from another copy of the run, or resume the run")
         if run is not None:
             raise AmosError(f"{path}: this run has not come to its end; continue it with 'amos-fl simulate --resume'")
         what = "holds neither a run nor a model" if path.is_dir() else "no such folder"
