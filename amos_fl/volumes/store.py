@@ -108,8 +108,10 @@ class PreparedCase:
     def _read(self, name: str, region: Region | None) -> np.ndarray:
         try:
             array: Any = blosc2.open(self.folder / name, mode="r", dparams={"nthreads": 1})
+            if tuple(array.shape) != self.shape:
+                raise ValueError(f"{name} is {array.shape}, not {self.shape}")
             return array[:] if region is None else array[region]
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as error:
             raise _damaged(self.case, self.folder) from error
 
     def _patch(self, name: str, start: Sequence[int], size: Sequence[int], padding: float, dtype: Any) -> np.ndarray:
@@ -198,7 +200,7 @@ def open_prepared(folder: Path | str) -> PreparedCase:
         )
     except FileNotFoundError:
         raise AmosError(f"{folder}: holds no prepared case") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(folder.name, folder) from error
 
 

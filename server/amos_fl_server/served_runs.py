@@ -7,7 +7,6 @@ and `declined` (submissions whose ServerApp found it held: two who look after a 
 """
 
 import fcntl
-import json
 import os
 import re
 import time
@@ -17,12 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json, write_json
 from amos_fl.runs.about import write_about
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, create_run, open_run
+from amos_fl.runs.stored import read_stored
 
 RUNS = "AMOS_FL_RUNS"
 """The environment variable that names the folder of the runs, for the SuperLink and its ServerApps alike."""
@@ -150,11 +153,33 @@ def _locked(lock: IO[str], kind: int) -> bool:
     return True
 
 
-def _json(path: Path, default: Any) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return default
+class _Submission(TypedDict):
+    flower_run: int
+    wait_s: float
+    rounds_done: int
+
+
+class _Begun(TypedDict):
+    flower_run: int
+
+
+class _Outcome(TypedDict):
+    exit_code: int
+    error: str | None
+
+
+_SUBMISSIONS: TypeAdapter[list[_Submission]] = TypeAdapter(list[_Submission])
+_BEGUN: TypeAdapter[_Begun] = TypeAdapter(_Begun)
+_OUTCOME: TypeAdapter[_Outcome] = TypeAdapter(_Outcome)
+
+
+def _json(path: Path, kind: TypeAdapter[Any], default: Any) -> Any:
+    """What a file beside the run says; `default` where it is not there.
+
+    Raises:
+        AmosError: it is damaged.
+    """
+    return read_stored(path, kind, "remove it and submit the run again") if path.exists() else default
 
 
 def note_begin(folder: RunFolder, flower_run: int) -> None:
@@ -165,7 +190,7 @@ def note_begin(folder: RunFolder, flower_run: int) -> None:
 
 def note_submission(folder: RunFolder, flower_run: int, wait_s: float) -> None:
     """Say under which number Flower was given the run, and how long it may wait for its sites."""
-    submissions = _json(folder.path / "submissions.json", [])
+    submissions = _json(folder.path / "submissions.json", _SUBMISSIONS, [])
     submissions.append({"flower_run": flower_run, "wait_s": wait_s, "rounds_done": _rounds_done(folder)})
     write_json(folder.path / "submissions.json", submissions)
 
@@ -174,7 +199,7 @@ def _submissions(folder: RunFolder) -> list[dict[str, Any]]:
     """The submissions that count: without those whose ServerApp left the run to another."""
     file = folder.path / DECLINED
     declined = set(file.read_text(encoding="ascii").split()) if file.is_file() else set()
-    found = _json(folder.path / "submissions.json", [])
+    found = _json(folder.path / "submissions.json", _SUBMISSIONS, [])
     return [submission for submission in found if str(submission["flower_run"]) not in declined]
 
 
@@ -195,11 +220,11 @@ def state_of(folder: RunFolder) -> RunState:
     """
     config = folder.config()
     submissions = _submissions(folder)
-    begun = _json(folder.path / "begun.json", {}).get("flower_run")
+    begun = _json(folder.path / "begun.json", _BEGUN, {}).get("flower_run")
     submitted = submissions[-1]["flower_run"] if submissions else begun
     # The lock before the outcome: one that is written in between is then seen.
     running = is_carried_out(folder)
-    outcome = _json(folder.path / "outcome.json", None)
+    outcome = _json(folder.path / "outcome.json", _OUTCOME, None)
     done = _rounds_done(folder)
     if running:
         state = "running"
