@@ -131,7 +131,7 @@ def test_a_run_that_fails_does_not_keep_the_group_from_the_others(tiny_cohort: C
         (["centralized", "--resume", "{run}", "--like", "{run}"], "leave out --like"),
         (["local", "--resume", "{run}"], "holds no group of runs"),
         (["finetune"], "needs the federated run"),
-        (["finetune", "{run}", "--resume", "{run}"], "give nothing else"),
+        (["finetune", "{run}", "--resume", "{run}"], "leave out RUN"),
         (["sweep"], "needs either the file of a new sweep"),
         (["sweep", "{tmp}/none.yaml"], "no such settings file"),
     ],

@@ -182,7 +182,7 @@ def test_an_entry_that_could_not_be_written_whole_is_not_there(tmp_path):
     process.start()
     assert answer.get(timeout=60).startswith("one: cannot be prepared in ")
     process.join()
-    assert [path for path in store.rglob("*") if path.is_file()] == []
+    assert [path for path in store.rglob("*") if path.is_file() and "hashes" not in path.parts] == []
     assert prepare_case(case, PLAN, store, ORGANS).shape
 
 
