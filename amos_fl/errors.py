@@ -1,5 +1,14 @@
 """What goes wrong, said in one plain sentence that names the file, site or setting and the remedy."""
 
+import errno
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the system refused to write because a disk, a quota or a limit on files is used up."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
 
 class AmosError(Exception):
     """Bad input or settings: the command line prints the sentence and exits with code 2."""

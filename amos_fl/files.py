@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -13,8 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, is_disk_full
 from amos_fl.owner import exists, identity, is_alive
+
+MOST_NAME_BYTES = 160
+"""Of a case, a site or a run. A file's name has room for 255, with what outputs and unfinished files add to it."""
 
 LONGEST_NAME_BYTES = 255
 
@@ -52,16 +56,50 @@ def check_name(path: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path | str) -> Iterator[Path]:
-    """Yield a path to write to; on success it is renamed to `path`, on an error removed."""
+def whole_file(path: Path | str, *, private: bool = False) -> Iterator[Path]:
+    """Yield a path to write to; on success it is renamed to `path`, on an error removed.
+
+    Who may read the file is what the process's umask says, whoever wrote it; a `private` one keeps the mode that it
+    was made with. On a full disk the OSError names `path`.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = unfinished_name(path)
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = unfinished_name(path)
+        try:
+            yield beside
+            if not private:
+                _as_the_umask_says(beside)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """What is written is known here, and not to the system's error for a write into a full disk."""
     try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            error.filename = str(path)
+        raise
+
+
+def _as_the_umask_says(path: Path) -> None:
+    """safetensors, for one, writes through a temporary file of its own, which its owner alone may read."""
+    if path.is_file() and stat.S_IMODE(path.stat().st_mode) == 0o600:
+        path.chmod(0o666 & ~_umask())
+
+
+def _umask() -> int:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return int(re.search(r"^Umask:\s*([0-7]+)$", status, re.MULTILINE)[1], 8)  # pyright: ignore[reportOptionalSubscript] - caught below
+    except (OSError, TypeError):  # not on Linux: it can only be asked for by setting it
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
 
 
 @contextmanager
@@ -72,18 +110,19 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
     made it from the same content.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = unfinished_name(path)
-    beside.mkdir()
-    try:
-        yield beside
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = unfinished_name(path)
+        beside.mkdir()
         try:
-            os.rename(beside, path)
-        except OSError:
-            if not path.is_dir():
-                raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            yield beside
+            try:
+                os.rename(beside, path)
+            except OSError:
+                if not path.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""YAML, JSON and CSV that people write, read so that nothing in them counts silently.
+"""JSON and CSV that people write, read so that nothing in them counts silently; for YAML `safe_yaml` does it.
 
 The formats' own readers take the last of two values that stand under one name, without a word: `rounds: 10` at the top
 of a file of settings and `rounds: 1000` further down, or a table with two columns `label`. Here that is an error.
@@ -7,48 +7,13 @@ of a file of settings and `rounds: 1000` further down, or a table with two colum
 import csv
 import json
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
-
-import yaml
 
 from amos_fl.errors import AmosError
 
 _REMEDY = "keep the one that is meant"
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which refuses a mapping with one key twice; merged keys (`<<`) may be overridden."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        lines: dict[str, int] = {}
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                line, first = key.start_mark.line + 1, lines.get(key.value)
-                if first is not None:
-                    raise AmosError(f"{key.value!r} is set on line {first} and again on line {line}; {_REMEDY}")
-                lines[key.value] = line
-        return super().construct_mapping(node, deep=deep)
-
-
-def load_yaml(text: str, where: Path | str) -> Any:
-    """What YAML text says.
-
-    >>> load_yaml("rounds: 10\\nrounds: 1000", "run.yaml")
-    Traceback (most recent call last):
-    amos_fl.errors.AmosError: run.yaml: 'rounds' is set on line 1 and again on line 2; keep the one that is meant
-
-    Raises:
-        AmosError: a key that is set twice; the sentence begins with `where`.
-        yaml.YAMLError: it is not YAML, or it is nested too deeply or holds a value that no Python object can be.
-    """
-    try:
-        return yaml.load(text, _Loader)
-    except AmosError as error:
-        raise AmosError(f"{where}: {error}") from None
-    except (ValueError, OverflowError, RecursionError, TypeError) as error:
-        raise yaml.YAMLError(str(error) or type(error).__name__) from None
 
 
 def load_json(text: str, where: Path | str) -> Any:

@@ -69,9 +69,9 @@ if __name__ == "__main__":
     if what == "checkpoint rename":
         amos_fl.files.os.rename = dying(os.rename, when, is_checkpoint)
     elif what == "checkpoint write":
-        import amos_fl.runs.folder
+        import amos_fl.runs.checkpoint
 
-        amos_fl.runs.folder.save_arrays = dying(amos_fl.runs.folder.save_arrays, when, is_checkpoint)
+        amos_fl.runs.checkpoint.save_arrays = dying(amos_fl.runs.checkpoint.save_arrays, when, is_checkpoint)
     elif what == "aggregation":
         mean = amos_fl_server.aggregate.WeightedMean
         mean.add = dying(mean.add, when)

@@ -131,7 +131,7 @@ def test_a_run_that_fails_does_not_keep_the_group_from_the_others(tiny_cohort: C
         (["centralized", "--resume", "{run}", "--like", "{run}"], "leave out --like"),
         (["local", "--resume", "{run}"], "holds no group of runs"),
         (["finetune"], "needs the federated run"),
-        (["finetune", "{run}", "--resume", "{run}"], "give nothing else"),
+        (["finetune", "{run}", "--resume", "{run}"], "leave out RUN"),
         (["sweep"], "needs either the file of a new sweep"),
         (["sweep", "{tmp}/none.yaml"], "no such settings file"),
     ],
@@ -180,3 +180,13 @@ def test_a_sweep_is_every_combination(tmp_path):
         "seed": 1,
         "training": {"learning_rate": 0.2},
     }
+
+
+def test_each_run_of_a_group_is_computed_with_the_settings_in_its_folder(settings, store, tmp_path):
+    out = tmp_path / "whole"
+    command = ["local", "--config", str(settings), "--rounds", "1", "--local-steps", "2", "--budget", "whole"]
+    assert run([*command, "--out", str(out), "--store", str(store)]) == 0
+    for site in "ABG":
+        folder = RunFolder(out / site)
+        assert folder.config().local_steps == 6  # of three sites
+        assert folder.ledger()[0]["sites"][site]["steps"] == 6

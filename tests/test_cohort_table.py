@@ -164,3 +164,17 @@ def test_a_held_out_site_keeps_its_test_cases_only() -> None:
     assert (held.seen_sites, held.unseen_sites) == (("y",), ("x",))
     with pytest.raises(AmosError, match="no site z in this cohort; it has x, y"):
         cohort.holding_out(["z"])
+
+
+@pytest.mark.parametrize("column", ["case", "site"])
+def test_a_name_too_long_for_a_file_is_refused_in_bytes(tmp_path: Path, column: str) -> None:
+    fits, long = "ä" * 100, "漢" * 67  # 200 and 201 bytes, of 100 and 67 letters
+    for name in (fits, long):
+        row = {"case": "c", "site": "A", column: name}
+        (tmp_path / "cohort.csv").write_text(
+            f"case,site,modality,split,image,label,annotated\n{row['case']},{row['site']},CT,train,i.nii.gz,,\n"
+        )
+        if name == fits:
+            assert getattr(read_cohort(tmp_path).cases[0], column) == name
+    with pytest.raises(AmosError, match="at most 200 bytes"):
+        read_cohort(tmp_path)

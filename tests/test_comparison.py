@@ -127,10 +127,11 @@ def test_runs_that_differ_in_the_seed_alone_are_one_arm_and_others_are_told_apar
 
 def test_deployed_runs_that_began_with_other_weights_are_two_arms_though_both_are_called_alike(tmp_path: Path) -> None:
     records = []
+    about = {"run_id": "0" * 16, "cohort_sha256": "0" * 64, "synthetic": False, "versions": {}}
     for name, seed, sha256 in (("a", 0, "1"), ("b", 1, "1"), ("c", 0, "2")):
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "versions.json").write_text(json.dumps({"start_sha256": sha256}))
+        (folder / "versions.json").write_text(json.dumps({**about, "start_sha256": sha256}))
         start = folder / "start/fedavg-001/model/weights.safetensors"
         record = made_run(name, constant(0.8), seed=seed, start_from=str(start))
         records.append(dataclasses.replace(record, folder=RunFolder(folder)))

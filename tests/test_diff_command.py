@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import read_cohort
-from amos_fl.runs.difference import Change, compare_folders, fingerprint_of
+from amos_fl.runs.difference import Change, compare_folders
 from amos_fl.runs.folder import RunFolder, create_run
+from amos_fl.runs.weights import fingerprint_of
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,8 @@ def test_other_scores_from_equal_weights_are_named(finished: RunFolder, copy: Ru
     evaluation["sites"]["D"]["seconds"] += 1
     copy.write_evaluation(3, "test", evaluation)
     assert compare_folders(finished.path, copy.path).same
-    evaluation["sites"]["D"]["scores"]["organs"] = {}
+    evaluation["sites"]["D"]["scores"]["organs"]["1"]["reference_ml_sum"] += 1
+    evaluation["sites"]["D"]["scores"]["organs"]["1"]["volume_error_sum"] += 1
     copy.write_evaluation(3, "test", evaluation)
     found = compare_folders(finished.path, copy.path)
     assert found.scores == "the test scores of round 3 part at site D"
@@ -166,7 +168,7 @@ def test_the_json_says_the_same(finished: RunFolder, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [
-        ("ledger.jsonl", '{"round": 1', "ledger.jsonl: cannot be read"),
+        ("ledger.jsonl", '{"round": 1', "ledger.jsonl, line 1: cannot be read"),
         ("versions.json", "[]", "versions.json: cannot be read"),
         ("config.yaml", "a: [", "is not YAML"),
         ("evaluations/round_0003_val.json", "{", "round_0003_val.json: holds no scores that can be"),

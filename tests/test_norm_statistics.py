@@ -69,7 +69,7 @@ def test_by_default_a_federation_averages_and_its_model_has_the_pooled_statistic
 
 def test_sites_that_keep_theirs_go_on_with_them_and_the_server_has_the_average(averaged, kept_locally) -> None:
     run = kept_locally
-    of_site = {name: load_statistics(run.path / "sites" / name / "state", run.run_id, 1) for name in ("A", "G")}
+    of_site = {name: load_statistics(run.path / "sites" / name / "state", run.run_id, 1).value for name in ("A", "G")}
     first = {name: list(arrays) for name, arrays in of_site.items()}
     assert first["A"] == first["G"] == list(statistics_of(final_weights(run)))
     mean = next(name for name in of_site["A"] if name.endswith("running_mean"))
@@ -122,7 +122,7 @@ def test_a_site_scores_its_cases_with_its_own_statistics_of_that_round(tmp_path:
 def test_what_a_site_keeps_is_what_its_update_holds_and_no_weight(tmp_path: Path, tiny_cohort: Cohort) -> None:
     own = site(tmp_path, tiny_cohort, "A", "local")
     sent = views_of(own.train(1, steps=1).content.array_records[ARRAYS])
-    kept = load_statistics(own.settings.state, own.task.run_id, 1)
+    kept = load_statistics(own.settings.state, own.task.run_id, 1).value
     endings = {name.rpartition(".")[2] for name in kept}
     assert endings == {"running_mean", "running_var", "num_batches_tracked"}
     assert kept.keys() == statistics_of(sent).keys()

@@ -300,8 +300,8 @@ def test_report_refuses_what_is_no_finished_run(
 def test_an_evaluation_that_missed_a_site_is_a_problem_on_the_page(pages: Pages, tmp_path: Path) -> None:
     file = pages.run.folder.evaluation_file(1, "val")
     before = json.loads(file.read_text())
+    others = {site: scores for site, scores in before["sites"].items() if site != "G"}
     try:
-        others = {site: result for site, result in before["sites"].items() if site != "G"}
         write_json(file, {**before, "sites": others, "missing": {"G": "it did not answer"}})
         from amos_fl.runs.record import read_run
 

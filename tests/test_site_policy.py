@@ -433,4 +433,4 @@ def test_runs_beside_one_another_keep_their_momentum_and_old_ones_are_forgotten(
         os.utime(kept[f"run-{number}"], (1e9 + number, 1e9 + number))
     save_momentum(tmp_path, "run-7", 2, buffers)
     assert {folder.name for folder in (tmp_path / "momentum").iterdir()} == {"run-4", "run-5", "run-6", "run-7"}
-    assert load_momentum(tmp_path, "run-5", 2) is not None
+    assert load_momentum(tmp_path, "run-5", 2).value is not None

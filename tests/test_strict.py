@@ -16,7 +16,8 @@ from amos_fl.metrics.rules import tolerance_asked_for
 from amos_fl.metrics.table import read_scores
 from amos_fl.runs.config import parse_assignment, read_yaml
 from amos_fl.runs.sweep import read_sweep
-from amos_fl.strict import load_json, load_yaml
+from amos_fl.safe_yaml import parsed_yaml
+from amos_fl.strict import load_json
 from amos_fl_clients.settings import read_settings
 
 
@@ -73,13 +74,13 @@ def test_one_setting_of_the_command_line_cannot_say_a_key_twice_either() -> None
 
 def test_yaml_with_merged_keys_may_override_them() -> None:
     text = "base: &base {a: 1, b: 2}\nmine:\n  <<: *base\n  b: 3\n"
-    assert load_yaml(text, "x.yaml")["mine"] == yaml.safe_load(text)["mine"] == {"a": 1, "b": 3}
+    assert parsed_yaml(text, "x.yaml")["mine"] == yaml.safe_load(text)["mine"] == {"a": 1, "b": 3}
 
 
 @pytest.mark.parametrize("text", ["[" * 3000, "day: 2020-13-45", "? [a]\n: b", "a: !!python/object:os.system x"])
 def test_what_no_yaml_reader_can_make_sense_of_is_a_yaml_error_and_nothing_else(text: str) -> None:
     with pytest.raises(yaml.YAMLError):
-        load_yaml(text, "x.yaml")
+        parsed_yaml(text, "x.yaml")
 
 
 def test_json_nested_too_deeply_is_a_value_error() -> None:

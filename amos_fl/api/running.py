@@ -10,8 +10,18 @@ from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.folder import RunFolder
 
 
-def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path, listener: Listener) -> RunConfig:
+def carry_out(
+    path: Path,
+    settings: RunConfig,
+    members: Cohort,
+    store: Path,
+    listener: Listener,
+    *,
+    accept_changes: bool = False,
+) -> RunConfig:
     """Run, or continue, the run in a folder, and write its report; return the settings with the plan that it made.
+
+    With `accept_changes` it is continued although its settings, cases or scans are not those it was begun with.
 
     Raises:
         AmosError: bad input. RunStopped: too few sites. Interrupted: a stop was asked for.
@@ -19,7 +29,7 @@ def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path, lis
     from amos_fl_server.simulate import simulate
 
     folder = RunFolder(path)
-    simulate(folder, settings, members, store, listener)
+    simulate(folder, settings, members, store, listener, accept_changes=accept_changes)
     write_report(path, lambda text: listener(Said(text)))
     return with_layers(folder.config(), [])
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # with it comes NumPy, which --help does without
 Layer = tuple[str, dict[str, Any]]
 """Some settings, and what an error calls the place where they were given."""
 OnCase = Callable[[int, int, str], None]
+WHERE = ("engine", "device")
+"""Settings that say where a run is computed and not what; they may change from one resume to the next."""
 
 
 def cache_folder() -> Path:
@@ -173,7 +175,7 @@ def refuse_settings(layers: list[Layer], option: str, does: str) -> None:
     Raises:
         AmosError: naming what to leave out.
     """
-    if given := {key for _, layer in layers for key in layer} - {"engine", "device"}:
+    if given := {key for _, layer in layers for key in layer} - set(WHERE):
         words = sorted("--init" if key == "start_from" else key for key in given)
         raise AmosError(f"{option} {does}; leave out {', '.join(words)}, or start a new run")
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from amos_fl.api.settings import cache_folder, like_run, next_out, refuse_settings
+from amos_fl.api.settings import WHERE, cache_folder, like_run, next_out, refuse_settings
 from amos_fl.cli.options import (
+    AcceptChangesOption,
     CohortOption,
     ConfigOption,
     DeviceOption,
@@ -28,8 +29,16 @@ from amos_fl.cli.options import (
     StoreOption,
     StrategyOption,
 )
-from amos_fl.cli.running import carry_out, carry_out_group, resume_run
-from amos_fl.cli.settings import flags_of, layers_of, resolve_run, with_plan_made
+from amos_fl.cli.running import CONTINUES, carry_out, carry_out_group, resume_run
+from amos_fl.cli.settings import (
+    flags_of,
+    layers_of,
+    refuse_beside,
+    refuse_of_one_trainer,
+    refuse_without,
+    resolve_run,
+    with_plan_made,
+)
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
@@ -44,17 +53,14 @@ def _base(like: Path | None, layers: Layers) -> tuple[RunConfig, Cohort]:
     return like_run(like, layers) if like is not None else resolve_run(layers)
 
 
-def _refuse_resume_with(like: Path | None) -> None:
-    if like is not None:
-        raise AmosError("--resume continues what is in its folder; leave out --like, or start a new run")
-
-
 def centralized(
     like: LikeOption = None,
     budget: Annotated[
-        Literal["equal-samples", "equal-steps"],
-        typer.Option(help="The patches that all sites see together, or the steps that must wait for one another."),
-    ] = "equal-samples",
+        Literal["equal-samples", "equal-steps"] | None,
+        typer.Option(
+            help="The patches that all sites see together (the default), or the steps that must wait for one another."
+        ),
+    ] = None,
     cohort: CohortOption = None,
     rounds: RoundsOption = None,
     local_steps: LocalStepsOption = None,
@@ -70,6 +76,7 @@ def centralized(
     out: OutOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
+    accept_changes: AcceptChangesOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train one network on the pooled cases of all seen sites, at the cost of the federated run beside it."""
@@ -78,17 +85,21 @@ def centralized(
 
     layers = layers_of(config, flags_of(locals()), assignments)
     store = store or cache_folder() / "store"
+    refuse_without("--resume", resume, {"--accept-changes": accept_changes})
     if resume is not None:
-        _refuse_resume_with(like)
-        resume_run(resume, layers, store)
+        others = {"--like": like, "--budget": budget, "--out": out, "--dry-run": dry_run}
+        refuse_beside("--resume", CONTINUES, others)
+        resume_run(resume, layers, store, accept_changes)
         return
+    refuse_of_one_trainer(layers)
+    budget = budget or "equal-samples"
     base, members = _base(like, layers)
     run = pooled(base, members, budget)
     typer.echo(_budget_in_words(base, run.config, len(members.seen_sites), budget))
     if dry_run:
         from amos_fl.cli.dry_run import show_dry_run
 
-        show_dry_run(with_plan_made(run.config, run.cohort, store), run.cohort)
+        show_dry_run(with_plan_made(run.config, run.cohort, store), run.cohort, out)
         return
     folder = create_run(out or next_out("centralized"), run.config, run.cohort)
     carry_out(folder.path, run.config, run.cohort, store)
@@ -107,8 +118,9 @@ def _budget_in_words(base: RunConfig, pooled: RunConfig, sites: int, budget: str
 def local(
     like: LikeOption = None,
     budget: Annotated[
-        Literal["site", "whole"], typer.Option(help="The steps of one site of the federation, or of all together.")
-    ] = "site",
+        Literal["site", "whole"] | None,
+        typer.Option(help="The steps of one site of the federation (the default), or of all together."),
+    ] = None,
     cohort: CohortOption = None,
     rounds: RoundsOption = None,
     local_steps: LocalStepsOption = None,
@@ -124,12 +136,15 @@ def local(
     out: OutOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
+    accept_changes: AcceptChangesOption = False,
 ) -> None:
     """Train each seen site alone, and score every model on all sites."""
     from amos_fl.runs.arms import locals_of
 
     layers = layers_of(config, flags_of(locals()), assignments)
-    _group("local", like, layers, out, store, resume, lambda base, members: locals_of(base, members, budget))
+    resumed = _resumed(resume, accept_changes, {"--like": like, "--budget": budget, "--out": out})
+    refuse_of_one_trainer(layers if resume is None else [])
+    _group("local", like, layers, out, store, resumed, lambda base, members: locals_of(base, members, budget or "site"))
 
 
 def leave_one_out(
@@ -150,12 +165,14 @@ def leave_one_out(
     out: OutOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
+    accept_changes: AcceptChangesOption = False,
 ) -> None:
     """For every seen site in turn, federate without it and score the result on it."""
     from amos_fl.runs.arms import leave_one_out as without_each
 
     layers = layers_of(config, flags_of(locals()), assignments)
-    _group("leave-one-out", like, layers, out, store, resume, without_each)
+    resumed = _resumed(resume, accept_changes, {"--like": like, "--out": out})
+    _group("leave-one-out", like, layers, out, store, resumed, without_each)
 
 
 def finetune(
@@ -170,6 +187,7 @@ def finetune(
     out: OutOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
+    accept_changes: AcceptChangesOption = False,
 ) -> None:
     """Continue a federated model at each site on its own cases, and score each at home and everywhere else.
 
@@ -182,8 +200,8 @@ def finetune(
     layers = layers_of(None, {"device": device}, None)
     if resume is None and run is None:
         raise AmosError("finetune needs the federated run to continue: amos-fl finetune RUN")
-    if resume is not None and (run or rounds or learning_rate):
-        raise AmosError("--resume continues what is in its folder with its own settings; give nothing else")
+    others = {"RUN": run, "--rounds": rounds, "--learning-rate": learning_rate, "--out": out}
+    resumed = _resumed(resume, accept_changes, others)
 
     def members(base: RunConfig, cohort: Cohort) -> "list[Member]":
         assert run is not None
@@ -195,7 +213,7 @@ def finetune(
         return finetunes_of(base, cohort, weights, rounds=rounds, learning_rate=learning_rate)
 
     store = store or cache_folder() / "store"
-    group = _group("finetune", run, layers, out, store, resume, members)
+    group = _group("finetune", run, layers, out, store, resumed, members)
     _show_choices(group, store)
 
 
@@ -226,21 +244,32 @@ def _show_choices(group: "Group", store: Path) -> None:
     Console(highlight=False).print(table)
 
 
+def _resumed(resume: Path | None, accept_changes: bool, others: dict[str, Any]) -> tuple[Path | None, bool]:
+    """The group to continue, if one is, and whether changes to its runs are accepted.
+
+    Raises:
+        AmosError: an option that would not be heeded.
+    """
+    refuse_without("--resume", resume, {"--accept-changes": accept_changes})
+    if resume is not None:
+        refuse_beside("--resume", CONTINUES, others)
+    return resume, accept_changes
+
+
 def _group(
     kind: str,
     like: Path | None,
     layers: Layers,
     out: Path | None,
     store: Path | None,
-    resume: Path | None,
+    resumed: tuple[Path | None, bool],
     members_of: "Callable[[RunConfig, Cohort], list[Member]]",
 ) -> "Group":
     """Make a group of runs, or take up an old one, and carry out what is left of it."""
     from amos_fl.runs.group import create_group, read_group
 
+    resume, accept_changes = resumed
     if resume is not None:
-        if kind != "finetune":
-            _refuse_resume_with(like)
         refuse_settings(layers, "--resume", "continues runs with their own settings")
         group = read_group(resume)
         if group.kind != kind:
@@ -249,5 +278,7 @@ def _group(
             )
     else:
         group = create_group(out or next_out(kind), kind, members_of(*_base(like, layers)))
-    carry_out_group(group, store or cache_folder() / "store", layers)
+    # The settings are in each run's folder, changed as its arm needs them; only where it is computed is said anew.
+    where = [(source, {key: layer[key] for key in WHERE if key in layer}) for source, layer in layers]
+    carry_out_group(group, store or cache_folder() / "store", where, accept_changes)
     return group

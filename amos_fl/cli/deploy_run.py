@@ -29,7 +29,7 @@ from amos_fl.cli.options import (
     StrategyOption,
     WeightingOption,
 )
-from amos_fl.cli.settings import flags_of, layers_of
+from amos_fl.cli.settings import flags_of, layers_of, refuse_beside
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 
@@ -90,6 +90,7 @@ def run(
     layers = layers_of(config, flags_of(locals()), assignments)
     if resume is not None:
         refuse_settings(layers, "--resume", "continues a run with its own settings")
+        refuse_beside("--resume", "continues the run that it names", {"--out": out, "--dry-run": dry_run})
         _resume(root, host, resume, wait, detach)
         return
     from amos_fl.deploy.layout import organs_of, read_deployment

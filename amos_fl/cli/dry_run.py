@@ -1,5 +1,7 @@
 """`amos-fl simulate --dry-run`: the resolved plan of a run, its work and its cost."""
 
+from pathlib import Path
+
 import yaml
 from rich.table import Table
 
@@ -8,11 +10,18 @@ from amos_fl.cohort.table import SPLITS, Cohort
 from amos_fl.cohort.wording import counted
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.estimate import estimate
+from amos_fl.runs.folder import check_free
 from amos_fl.runs.start import start_weights
 
 
-def show_dry_run(config: RunConfig, cohort: Cohort) -> None:
-    """Print settings, sites, work in steps and bytes, and an estimate of time and memory."""
+def show_dry_run(config: RunConfig, cohort: Cohort, out: Path | None = None) -> None:
+    """Print settings, sites, work in steps and bytes, and an estimate of time and memory.
+
+    Raises:
+        AmosError: the run could not be made in `out`.
+    """
+    if out is not None:
+        check_free(out)
     console = Console(highlight=False)
     console.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), markup=False)
     table = Table(title="Labelled cases", title_justify="left", title_style="bold")
@@ -38,3 +47,5 @@ def show_dry_run(config: RunConfig, cohort: Cohort) -> None:
         f"training without augmentation and scoring, {cost.memory_bytes / 2**30:.2f} GiB for training one site",
         markup=False,
     )
+    if out is not None:
+        console.print(f"run folder: {out}", markup=False, soft_wrap=True)

@@ -24,6 +24,9 @@ experiments_app = typer.Typer(help="The paper's experiments and ours, each one c
 def experiments(context: typer.Context, out: OutOption = OUT) -> None:
     """List the experiments: what they are of, what they cost, and what of them is done."""
     if context.invoked_subcommand is not None:
+        if out != OUT:
+            sub = context.invoked_subcommand
+            raise AmosError(f"--out: give it after the subcommand, as in: amos-fl experiments {sub} ... --out {out}")
         return
     from rich.table import Table
 

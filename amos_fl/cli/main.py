@@ -26,7 +26,7 @@ from amos_fl.cli.runs import diff, runs
 from amos_fl.cli.score import score
 from amos_fl.cli.simulate import simulate
 from amos_fl.cli.sweep import sweep
-from amos_fl.errors import AmosError, AmosWarning, Interrupted
+from amos_fl.errors import AmosError, AmosWarning, Interrupted, is_disk_full
 from amos_fl.escape.terminal import visible
 
 keep_argument_help()
@@ -60,7 +60,6 @@ app.command()(score)
 
 INTERRUPTED = 130
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def _version(wanted: bool) -> None:
@@ -104,7 +103,7 @@ def run(arguments: list[str] | None = None) -> int:
     except (Interrupted, KeyboardInterrupt) as error:
         return _say(str(error) or stopping.words(), stopping.exit_code())
     except OSError as error:
-        if error.errno in _FULL:
+        if is_disk_full(error):
             where = f" while writing {_final_name(error)}" if error.filename else ""
             return _say(f"no space is left on the disk{where}; free some, or write elsewhere with --out", 2)
         if error.errno in _REFUSED and error.filename:

@@ -29,6 +29,13 @@ HoldOutOption = Annotated[str | None, typer.Option("--hold-out", help="These sit
 StoreOption = Annotated[Path | None, typer.Option("--store", help="Where prepared cases are kept; default: the cache.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="The run folder; by default a new one under runs/.")]
 ResumeOption = Annotated[Path | None, typer.Option("--resume", help="Continue what is in this folder.")]
+AcceptChangesOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes",
+        help="With --resume: go on although settings, cases or scans were changed since; the ledger notes it.",
+    ),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and its cost; run nothing.")]
 LikeOption = Annotated[
     Path | None, typer.Option("--like", help="Take everything from this federated run: settings, cohort and steps.")

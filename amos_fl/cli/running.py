@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from amos_fl.runs.group import Group
 
 
-def resume_run(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path) -> None:
+CONTINUES = "continues what is in its folder, and runs it"
+
+
+def resume_run(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path, accept_changes: bool = False) -> None:
     """Continue a run to its end and show its results; a finished one only shows them."""
     from amos_fl.runs.folder import open_run
     from amos_fl.volumes.reference import check_headers
@@ -32,7 +35,7 @@ def resume_run(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path
     members = cohort_now(folder, elsewhere)
     if not folder.finished:
         check_headers(members.cases)
-    carry_out(path, with_layers(folder.config(), layers), members, store)
+    carry_out(path, with_layers(folder.config(), layers), members, store, accept_changes)
 
 
 def apart_from_cohort(
@@ -60,14 +63,14 @@ def cohort_now(folder: "RunFolder", elsewhere: Cohort | None = None) -> Cohort:
     return cohort_of(folder, elsewhere)
 
 
-def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path) -> None:
+def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path, accept_changes: bool = False) -> None:
     """Run, or continue, the run in a folder; then its tables and its report."""
     from amos_fl.cli.display import show_results
     from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.results import results_of
 
     folder = RunFolder(path)
-    console, settings = _run_one(folder, settings, members, store)
+    console, settings = _run_one(folder, settings, members, store, accept_changes=accept_changes)
     show_results(console, results_of(folder, settings, members))
     if folder.synthetic and settings.arm == "federated":
         _show_atlas(console, members)
@@ -75,7 +78,13 @@ def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path) -> 
 
 
 def _run_one(
-    folder: "RunFolder", settings: RunConfig, members: Cohort, store: Path, title: str = ""
+    folder: "RunFolder",
+    settings: RunConfig,
+    members: Cohort,
+    store: Path,
+    title: str = "",
+    *,
+    accept_changes: bool = False,
 ) -> "tuple[Console, RunConfig]":
     """One run to its end with live progress; the console, and the settings with the plan that the run made."""
     from amos_fl.api import running
@@ -87,7 +96,7 @@ def _run_one(
         if folder.synthetic and not title:
             display.line(PHANTOM_NOTE)
         try:
-            settings = running.carry_out(folder.path, settings, members, store, display)
+            settings = running.carry_out(folder.path, settings, members, store, display, accept_changes=accept_changes)
         except Interrupted:
             display.line(f"stopped; continue with: amos-fl simulate --resume {folder.path}")
             raise typer.Exit(130) from None
@@ -112,7 +121,9 @@ def _first_page(path: Path) -> Path:
     return path / "report.html" if (path / "report.html").is_file() else path / "summary.md"
 
 
-def carry_out_group(group: "Group", store: Path, layers: list[tuple[str, dict[str, Any]]]) -> None:
+def carry_out_group(
+    group: "Group", store: Path, layers: list[tuple[str, dict[str, Any]]], accept_changes: bool = False
+) -> None:
     """Run what is left of a group, one run after another, and show the scores of all of them.
 
     A run that fails does not keep the others from theirs; it is named at the end.
@@ -123,11 +134,13 @@ def carry_out_group(group: "Group", store: Path, layers: list[tuple[str, dict[st
     from amos_fl.locks import at_work
 
     with at_work(group.path):
-        failed = _carry_out_members(group, store, layers)
+        failed = _carry_out_members(group, store, layers, accept_changes)
     show_finished(group, failed)
 
 
-def _carry_out_members(group: "Group", store: Path, layers: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, int]]:
+def _carry_out_members(
+    group: "Group", store: Path, layers: list[tuple[str, dict[str, Any]]], accept_changes: bool
+) -> list[tuple[str, int]]:
     """The names and exit codes of the runs that failed."""
     from amos_fl.runs.folder import open_run
 
@@ -140,7 +153,8 @@ def _carry_out_members(group: "Group", store: Path, layers: list[tuple[str, dict
             typer.echo(f"{title}finished before; skipped")
             continue
         try:
-            _run_one(folder, with_layers(folder.config(), layers), cohort_now(folder), store, title)
+            settings = with_layers(folder.config(), layers)
+            _run_one(folder, settings, cohort_now(folder), store, title, accept_changes=accept_changes)
         except typer.Exit:
             say_the_rest(group)
             raise

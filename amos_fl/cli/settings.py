@@ -8,6 +8,7 @@ from amos_fl.api import settings
 from amos_fl.api.settings import Layer
 from amos_fl.cli.progress import Progress
 from amos_fl.cohort.table import Cohort
+from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig, parse_assignment, read_yaml
 
 
@@ -58,3 +59,37 @@ def with_plan_made(config: RunConfig, cohort: Cohort, store: Path) -> RunConfig:
     """The settings with the plan that the run would make before its first round, with a bar while it measures."""
     with Progress() as progress:
         return settings.with_plan_made(config, cohort, store, progress.of("measuring"))
+
+
+def refuse_beside(option: str, does: str, others: Mapping[str, Any]) -> None:
+    """Refuse options, by name, that a command would not heed beside `option`; one that is not given is None or False.
+
+    Raises:
+        AmosError: naming what to leave out.
+    """
+    if given := [name for name, value in others.items() if value is not None and value is not False]:
+        raise AmosError(f"{option} {does}; leave out {', '.join(given)}")
+
+
+def refuse_without(option: str, wanted: object, others: Mapping[str, Any]) -> None:
+    """Refuse options, by name, that are heeded only together with `option`, where that is not `wanted`.
+
+    Raises:
+        AmosError: naming the first of them.
+    """
+    given = [name for name, value in others.items() if value is not None and value is not False]
+    if not wanted and given:
+        raise AmosError(f"{given[0]} goes with {option}; add that, or leave out {', '.join(given)}")
+
+
+def refuse_of_one_trainer(layers: list[Layer]) -> None:
+    """Refuse `--set` for settings of a federation where one trainer works alone; a settings file is shared by both.
+
+    Raises:
+        AmosError: naming what to leave out.
+    """
+    from amos_fl.runs.arms import ALONE
+
+    for source, layer in layers:
+        if source.startswith("--set ") and (given := sorted(set(layer) & set(ALONE))):
+            raise AmosError(f"{source}: one trainer alone has no {given[0]} to choose; leave it out")

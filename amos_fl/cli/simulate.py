@@ -6,6 +6,7 @@ import typer
 
 from amos_fl.api.settings import cache_folder, next_out
 from amos_fl.cli.options import (
+    AcceptChangesOption,
     CohortOption,
     ConfigOption,
     DeviceOption,
@@ -28,8 +29,8 @@ from amos_fl.cli.options import (
     StrategyOption,
     WeightingOption,
 )
-from amos_fl.cli.running import carry_out, resume_run
-from amos_fl.cli.settings import flags_of, layers_of, resolve_run, with_plan_made
+from amos_fl.cli.running import CONTINUES, carry_out, resume_run
+from amos_fl.cli.settings import flags_of, layers_of, refuse_beside, refuse_without, resolve_run, with_plan_made
 
 
 def simulate(
@@ -57,6 +58,7 @@ def simulate(
     init: InitOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
+    accept_changes: AcceptChangesOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train one network over the sites of a cohort, and score it on seen and unseen scanners."""
@@ -65,14 +67,18 @@ def simulate(
     flags["engine"] = {key: value for key, value in own.items() if value is not None}
     layers = layers_of(config, flags, assignments)
     store = store or cache_folder() / "store"
+    refuse_without("--resume", resume, {"--accept-changes": accept_changes})
     if resume is not None:
-        resume_run(resume, layers, store)
+        refuse_beside("--resume", CONTINUES, {"--out": out, "--dry-run": dry_run})
+        resume_run(resume, layers, store, accept_changes)
         return
     settings, members = resolve_run(layers)
+    of_ray = {"--parallel-sites": parallel_sites, "--gpus-per-site": gpus_per_site, "--ray-address": ray_address}
+    refuse_without("--engine ray", settings.engine.name == "ray", of_ray)
     if dry_run:
         from amos_fl.cli.dry_run import show_dry_run
 
-        show_dry_run(with_plan_made(settings, members, store), members)
+        show_dry_run(with_plan_made(settings, members, store), members, out)
         return
     from amos_fl.runs.folder import create_run
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amos_fl.api.settings import cache_folder, next_out, with_layers
-from amos_fl.cli.options import DeviceOption, ResumeOption, StoreOption
-from amos_fl.cli.running import carry_out_group, say_the_rest, show_finished
-from amos_fl.cli.settings import layers_of, resolve_run
+from amos_fl.cli.options import AcceptChangesOption, DeviceOption, ResumeOption, StoreOption
+from amos_fl.cli.running import CONTINUES, carry_out_group, say_the_rest, show_finished
+from amos_fl.cli.settings import layers_of, refuse_beside, refuse_without, resolve_run
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
@@ -30,6 +30,7 @@ def sweep(
     out: Annotated[Path | None, typer.Option(help="The group's folder; by default a new one under runs/.")] = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
+    accept_changes: AcceptChangesOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their steps; run nothing.")] = False,
 ) -> None:
     """One run for every combination of settings; finished ones are skipped when it is run again."""
@@ -39,8 +40,11 @@ def sweep(
 
     if (config is None) == (resume is None):
         raise AmosError("sweep needs either the file of a new sweep, amos-fl sweep SWEEP.yaml, or --resume FOLDER")
+    refuse_without("--resume", resume, {"--accept-changes": accept_changes})
+    refuse_without("--parallel", parallel > 1, {"--gpus-per-run": gpus_per_run or None, "--ray-address": ray_address})
     layers = layers_of(None, {"device": device}, None)
     if resume is not None:
+        refuse_beside("--resume", CONTINUES, {"--out": out, "--dry-run": dry_run})
         group = read_group(resume)
     else:
         assert config is not None
@@ -54,10 +58,10 @@ def sweep(
             group = create_group(out or next_out("sweep"), "sweep", members)
     store = store or cache_folder() / "store"
     if parallel == 1:
-        carry_out_group(group, store, layers)
+        carry_out_group(group, store, layers, accept_changes)
     else:
         with at_work(group.path):
-            failed = _in_parallel(group, store, layers, parallel, gpus_per_run, ray_address)
+            failed = _in_parallel(group, store, layers, parallel, gpus_per_run, ray_address, accept_changes)
         show_finished(group, failed)
     typer.echo(f"compare them with: amos-fl compare {group.path}")
 
@@ -114,7 +118,7 @@ def _same(group: "Group", members: list["Member"]) -> "Group":
 
 
 def _in_parallel(
-    group: "Group", store: Path, layers: Layers, at_once: int, gpus_per_run: float, address: str | None
+    group: "Group", store: Path, layers: Layers, at_once: int, gpus_per_run: float, address: str | None, accept: bool
 ) -> list[tuple[str, int]]:
     """What is left of a group, several runs at a time; the names and exit codes of those that failed."""
     from amos_fl.api.running import write_report
@@ -154,6 +158,7 @@ def _in_parallel(
                     device=device,
                     gpus_per_run=gpus_per_run,
                     address=address,
+                    accept_changes=accept,
                     on_outcome=on_outcome,
                     on_wait=on_wait,
                 )

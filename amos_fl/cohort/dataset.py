@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import cast
 
 from amos_fl.cohort.splitting import DEFAULT, Member, Shares, divide
-from amos_fl.cohort.table import LONGEST_NAME_BYTES, SPLITS, Case, Cohort, Modality, Split, plain_name
+from amos_fl.cohort.table import SPLITS, Case, Cohort, Modality, Split, plain_name
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
+from amos_fl.files import MOST_NAME_BYTES
 from amos_fl.strict import csv_rows
 
 _CT = {"ct"}
@@ -155,7 +156,7 @@ def cohort_of(
     if odd := [name for name in names if not plain_name(name)]:
         raise AmosError(
             f"{dataset.folder}: a case is called {odd[0]!r}; its name may hold letters, digits, '.', '_' and '-' only, "
-            f"up to {LONGEST_NAME_BYTES} bytes of them"
+            f"up to {MOST_NAME_BYTES} bytes of them"
         )
     if table is not None and (missing := [name for name in names if name not in rows]):
         raise AmosError(f"the table lacks case {missing[0]} ({counted(len(missing), 'case')}); every case needs a row")

@@ -10,15 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from amos_fl.cohort.organ_names import organ_key
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import Writer, text_of
 from amos_fl.files import whole_file
-from amos_fl.strict import load_yaml
+from amos_fl.safe_yaml import NotYaml, parsed_yaml
 
 LabelMap = dict[str, tuple[str, ...]]
 """For organs of a cohort, by name, the organs that they equal; none for those without a counterpart."""
@@ -71,9 +69,9 @@ def read_label_map(path: Path) -> LabelMap:
 
 def _from_yaml(path: Path, text: str) -> LabelMap:
     try:
-        data = load_yaml(text, path)
-    except yaml.YAMLError as error:
-        raise AmosError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+        data = parsed_yaml(text, path)
+    except NotYaml as error:
+        raise AmosError(f"{path}: is not YAML ({error})") from None
     if not isinstance(data, dict):
         raise AmosError(f"{path}: must hold lines of the form 'organ: what it equals'")
     found: LabelMap = {}

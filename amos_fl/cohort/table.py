@@ -23,7 +23,7 @@ from typing import Any, Literal, cast
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import Writer, text_of
-from amos_fl.files import sha256_of_json, whole_file
+from amos_fl.files import MOST_NAME_BYTES, sha256_of_json, whole_file
 from amos_fl.strict import columns_of, csv_rows
 
 Modality = Literal["CT", "MR"]
@@ -36,8 +36,6 @@ LABEL_VALUES = "label_values"
 PATIENT = "patient"
 """The optional column: whom a scan shows, so that several scans of a patient are not taken for several patients."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-LONGEST_NAME_BYTES = 160
-"""Of a case or a site, in UTF-8. A file's name may have 255 bytes, and up to 90 are added to a case's."""
 _WRONG_SEPARATORS = {"semicolons": ";", "tabs": "\t"}
 
 
@@ -214,7 +212,7 @@ def _case(path: Path, line: int, value: dict[str, str], organs: dict[int, str]) 
     if not plain_name(value["case"]) or not plain_name(value["site"]):
         raise AmosError(
             f"{where}: case and site names may hold letters, digits, '.', '_' and '-' only, up to "
-            f"{LONGEST_NAME_BYTES} bytes of them"
+            f"{MOST_NAME_BYTES} bytes of them"
         )
     modality = {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(value["modality"].upper())
     if modality is None:
@@ -255,9 +253,9 @@ def _label_values(where: str, text: str, organs: dict[int, str]) -> tuple[tuple[
 
 
 def plain_name(name: str) -> bool:
-    """Whether a case or a site may be called so: its files' names, with what is added to them, must fit a disk."""
+    """Whether a case or a site may be called so: of letters, digits, '.', '_' and '-', and not too long for a file."""
     plain = all(ch.isalnum() or ch in "._-" for ch in name) and not name.startswith(".")
-    return plain and len(name.encode()) <= LONGEST_NAME_BYTES
+    return plain and len(name.encode(errors="replace")) <= MOST_NAME_BYTES
 
 
 def write_organs(organs: Mapping[int, str], path: Path) -> None:

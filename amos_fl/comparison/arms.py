@@ -119,7 +119,7 @@ def _begun_from(record: RunRecord) -> str:
     if start is None:
         return ""
     if start.is_relative_to(record.folder.path.resolve()):  # sent along by its submitter: nothing else is known of it
-        return f"{Origin(start).name} {record.folder.start_sha256}"
+        return f"{Origin(start).name} {record.folder.about().start_sha256}"
     for folder in start.parents:
         if (folder / "config.yaml").is_file():
             settings = open_run(folder).config().science()

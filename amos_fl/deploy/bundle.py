@@ -53,7 +53,7 @@ def write_bundle(
     connection = make_site_folder(root, deployment, site)
     files = [*FILES, *(DEMONSTRATION_FILES if connection.key == DEMONSTRATION_KEY else ())]
     top = site_folder_name(site)
-    with whole_file(out) as partial:
+    with whole_file(out, private=True) as partial:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in FOLDERS:

@@ -29,7 +29,7 @@ _OTHERS_MAY = 0o077
 
 def write_secret(path: Path, data: bytes) -> None:
     """Write a file that its owner alone may read, whole or not at all; it has mode 0600 from its first byte on."""
-    with whole_file(path) as beside:
+    with whole_file(path, private=True) as beside:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

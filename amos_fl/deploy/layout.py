@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from amos_fl.errors import AmosError
 from amos_fl.files import write_text
-from amos_fl.strict import load_yaml
+from amos_fl.safe_yaml import NotYaml, read_yaml_file
 
 SERVICE = "superlink"
 """The SuperLink's name on the network of a compose file."""
@@ -167,14 +167,13 @@ def _read(path: Path, model: type[_Read], remedy: str) -> _Read:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        found = load_yaml(path.read_text(encoding="utf-8-sig"), path)
+        found = read_yaml_file(path)
     except FileNotFoundError:
         raise
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         raise AmosError(f"{path}: may not be read, or is no text") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
+    except NotYaml as error:
+        where = f", line {error.line}" if error.line else ""
         raise AmosError(f"{path}{where}: is no YAML; compare it with the page on deploying") from None
     if not isinstance(found, dict):
         raise AmosError(f"{path}: must hold settings, one 'name: value' per line")

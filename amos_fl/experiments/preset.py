@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from amos_fl.cohort.table import Modality, Split
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import nearest, read_yaml
-from amos_fl.strict import load_yaml
+from amos_fl.safe_yaml import read_yaml_file
 
 Form = Literal["full", "quick"]
 """A preset as it is meant, or on the phantom in a few steps."""
@@ -303,4 +303,4 @@ def _check(file: Path, preset: Preset) -> None:
 def shared(name: str) -> dict[str, Any]:
     """A file that the presets share: `paper` and `quick` settings, `data` sets, `costs`."""
     file = presets_folder() / "shared" / f"{name}.yaml"
-    return load_yaml(file.read_text(encoding="utf-8"), file)
+    return read_yaml_file(file)

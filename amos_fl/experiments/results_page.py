@@ -3,7 +3,6 @@
 Everything in it is read from folders of experiments and of runs, so that the page can be made again at any time.
 """
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from amos_fl.metrics.table import organs_of_scores, read_scores, sums_of
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.listing import ListedGroup, list_runs
 from amos_fl.runs.record import Cost
+from amos_fl.runs.stored import Stored, read_stored
 from amos_fl.runs.summary import PHANTOM_NOTE, number
 
 QUICK_NOTE = (
@@ -26,6 +26,13 @@ QUICK_NOTE = (
 )
 GROUPS = ("seen CT", "seen MR", "unseen CT", "unseen MR")
 HEAD = ["run", "trained", "network, plan", "budget", *GROUPS, "seconds", "commit"]
+
+
+class _About(Stored):
+    """Of an evaluation, whether its scans or those of the training are a phantom's."""
+
+    synthetic: bool
+    synthetic_training: bool
 
 
 @dataclass(frozen=True)
@@ -127,14 +134,14 @@ def _rows_of(workspace: Workspace, preset: Preset, step: str, works: dict[str, W
             if RunFolder(member).finished:
                 yield _row(member, f"{step} {member.name}")
     elif isinstance(definition, Evaluate) and workspace.done(work):
-        about = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        about: _About = read_stored(folder / "evaluation.json", _About, f"remove {folder} and run the experiment again")
         base = _row(workspace.root / works[definition.evaluate].folder, step)
         yield replace(
             base,
             name=f"{step} (on other cases)",
             scores=_scores(folder / "scores.csv"),
             seconds="-",
-            synthetic=bool(about["synthetic"] or about["synthetic_training"]),
+            synthetic=about.synthetic or about.synthetic_training,
         )
 
 
@@ -159,7 +166,7 @@ def _row(path: Path, name: str) -> PageRow:
         budget=f"{config.rounds} x {config.local_steps} x {trainers}, {cost.patches:,} patches",
         scores=_scores(path / "scores.csv"),
         seconds=f"{cost.seconds:.0f}",
-        commit=folder.recorded_versions().get("commit", "-"),
+        commit=folder.about().versions.get("commit", "-"),
         synthetic=folder.synthetic,
     )
 

@@ -6,16 +6,18 @@ OUT/full/ and OUT/quick/, each with
   PRESET/     state.json (which folder each step has), results.csv, results.md, and its comparisons
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from typing_extensions import TypedDict
+
 from amos_fl.experiments.preset import Form
 from amos_fl.files import write_json
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import is_group, read_group
+from amos_fl.runs.stored import Stored, read_stored
 
 Kind = Literal["run", "group", "evaluation", "comparison", "statistics"]
 State = Literal["not run", "partial", "done"]
@@ -31,6 +33,17 @@ class Work:
     folder: str
     cohort: str = ""
     missing: str = ""
+
+
+class _Work(TypedDict):
+    kind: Kind
+    folder: str
+    cohort: str
+    missing: str
+
+
+class _State(Stored):
+    steps: dict[str, _Work]
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,8 @@ class Workspace:
         if not file.is_file():
             return {}
         # JSON's keys were sorted; the order of the steps is the preset's.
-        return {step: Work(**work) for step, work in json.loads(file.read_text(encoding="utf-8"))["steps"].items()}
+        state: _State = read_stored(file, _State, "remove it and run the experiment again, which skips what is done")
+        return {step: Work(**work) for step, work in state.steps.items()}
 
     def done(self, work: Work) -> bool:
         """Whether what a step leaves is there, whole."""

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from amos_fl.cohort.table import read_organs
 from amos_fl.errors import AmosError
 from amos_fl.metrics.surface import checked_tolerance
-from amos_fl.strict import csv_rows, load_yaml
+from amos_fl.safe_yaml import NotYaml, read_yaml_file
+from amos_fl.strict import csv_rows
 
 DEFAULT = "default"
 
@@ -101,8 +100,8 @@ def _csv_rows(path: Path) -> list[tuple[Any, Any]]:
 
 def _yaml_rows(path: Path) -> list[tuple[Any, Any]]:
     try:
-        data = load_yaml(path.read_text(encoding="utf-8-sig"), path)
-    except (UnicodeDecodeError, yaml.YAMLError):
+        data = read_yaml_file(path)
+    except NotYaml:
         data = None
     if not isinstance(data, dict) or not data:
         raise AmosError(f"{path}: must say 'organ: mm', one organ per line")

@@ -10,7 +10,7 @@ from amos_fl.volumes.plan import AUTO, Plan
 class PlanningSettings(BaseModel):
     """How a plan is made from a fingerprint."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     auto: bool = Field(
         default=False, description="Make the plan from the training sites' fingerprints; set by 'plan: auto'."

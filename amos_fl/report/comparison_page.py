@@ -200,7 +200,7 @@ def _arms_table(comparison: Comparison) -> SortableTable:
 def _runs_table(comparison: Comparison) -> SortableTable:
     rows = []
     for record in comparison.records:
-        config, about = record.config, record.folder.recorded_versions()
+        config, about = record.config, record.folder.about().versions
         rows.append(
             [
                 text(record.name),

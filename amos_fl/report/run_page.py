@@ -241,7 +241,7 @@ def duration(seconds: float) -> str:
 def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
     config, plan = record.config, record.config.plan
     options = ", ".join(f"{key} {value}" for key, value in config.strategy_options.items())
-    about = record.folder.recorded_versions()
+    about = record.folder.about().versions
     patches = counted(config.training.batch_size, "patch", "patches")
     facts = [
         ("Trained on", ", ".join(record.seen_sites)),
@@ -297,7 +297,7 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _versions_table(record: RunRecord) -> SortableTable:
-    rows = [[text(name), text(value)] for name, value in record.folder.recorded_versions().items()]
+    rows = [[text(name), text(value)] for name, value in record.folder.about().versions.items()]
     return table("versions", "What computed it", [Column("package", False), Column("version", False)], rows)
 
 

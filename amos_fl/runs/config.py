@@ -6,20 +6,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from amos_fl.errors import AmosError
 from amos_fl.planning.settings import PlanningSettings
-from amos_fl.strict import load_yaml
+from amos_fl.safe_yaml import parsed_yaml, read_yaml_file
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import AUTO, PLANS, Plan, plan_named
 
+MOST_SHOWN = 60
+"""Characters of a wrong value that an error repeats."""
 Arm = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class EvaluationSettings(_Settings):
@@ -29,7 +30,7 @@ class EvaluationSettings(_Settings):
     unseen: bool = Field(default=True, description="Score the unseen sites then, too.")
     tolerance_mm: float = Field(default=1.0, gt=0, description="Tolerance of the NSD, in mm.")
     overlap: float = Field(default=0.5, ge=0, lt=1, description="Overlap of neighbouring windows; 0.5: half a patch.")
-    batch_size: int = Field(default=4, ge=1, description="Windows that go through the network together.")
+    batch_size: int = Field(default=4, ge=1, le=4096, description="Windows that go through the network together.")
     mirror: bool = Field(default=False, description="Average the prediction over all eight mirror images.")
     test_time_adaptation: bool = Field(
         default=False, description="Batch normalisation uses the statistics of the scan itself."
@@ -66,7 +67,7 @@ class RunConfig(_Settings):
     cohort: Path | None = Field(default=None, description="cohort.csv or its folder; none: the embedded phantom.")
     sites: tuple[str, ...] | None = Field(default=None, description="Only these sites take part; none: all.")
     hold_out: tuple[str, ...] = Field(default=(), description="Sites that train nothing and are scored as unseen.")
-    seed: int = Field(default=0, ge=0, description="Decides all randomness of the run.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Decides all randomness of the run.")
     model: str = Field(
         default="small",
         description="Network: small, unet, vnet, cotr, nnformer, unetr, swin-unetr, or module:function of your own.",
@@ -82,8 +83,8 @@ class RunConfig(_Settings):
         default_factory=dict,
         description="The strategy's own parameters, such as fedprox's mu; those of a Flower strategy's constructor.",
     )
-    rounds: int = Field(default=10, ge=1, description="Rounds of the federation.")
-    local_steps: int = Field(default=50, ge=0, description="Optimizer steps at each site in a round.")
+    rounds: int = Field(default=10, ge=1, le=1_000_000, description="Rounds of the federation.")
+    local_steps: int = Field(default=50, ge=0, le=1_000_000_000, description="Optimizer steps at each site in a round.")
     weighting: Literal["cases", "equal", "steps"] = Field(
         default="cases", description="An update counts by its site's training cases, equally, or by its steps."
     )
@@ -121,7 +122,7 @@ class RunConfig(_Settings):
         default_factory=EngineSettings, description="What carries the messages between server and sites."
     )
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps, or auto: a GPU where there is one.")
-    prepare_workers: int = Field(default=1, ge=1, description="Processes that prepare a site's cases.")
+    prepare_workers: int = Field(default=1, ge=1, le=4096, description="Processes that prepare a site's cases.")
     keep_checkpoints: Literal["needed", "all"] = Field(
         default="needed", description="Checkpoints that stay: the last two and the best, or those of all rounds."
     )
@@ -177,6 +178,7 @@ def _message(error: ValidationError, source: str) -> str:
     if first["type"] == "extra_forbidden":
         return f"{source}: no setting {key!r}; {nearest(key, _keys(RunConfig))}"
     shown = repr(first["input"]) if not isinstance(first["input"], dict) else "the given mapping"
+    shown = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}..."
     return f"{source}: {key or 'settings'} is {shown}: {first['msg'].removeprefix('Value error, ')}"
 
 
@@ -196,15 +198,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
         AmosError: no such file, not YAML, not a mapping.
     """
     try:
-        data = load_yaml(path.read_text(encoding="utf-8-sig"), path)
-    except OSError:
+        data = read_yaml_file(path)
+    except IsADirectoryError:
+        raise AmosError(f"{path}: is a folder, where a settings file was expected") from None
+    except FileNotFoundError:
         raise AmosError(f"{path}: no such settings file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AmosError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    except OSError as error:
+        raise AmosError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise AmosError(f"{path}: is not YAML ({error})") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
         raise AmosError(f"{path}: must hold settings as 'key: value' lines")
+    if unnamed := [key for key in data if not isinstance(key, str)]:
+        raise AmosError(f"{path}: {unnamed[0]!r} is no name of a setting; write settings as 'key: value' lines")
     return data
 
 
@@ -224,12 +232,14 @@ def parse_assignment(text: str) -> dict[str, Any]:
     if key not in known and not key.startswith(("strategy_options.", "plan.")):
         raise AmosError(f"--set {text}: no setting {key!r}; {nearest(key, known)}")
     try:
-        data: Any = load_yaml(value, f"--set {text}")
-    except yaml.YAMLError:
+        data: Any = parsed_yaml(value, f"--set {text}")
+    except ValueError:
         raise AmosError(f"--set {text}: {value!r} is not a value") from None
     if isinstance(data, str):
         with contextlib.suppress(ValueError):  # YAML reads 1e-3 as text, Python and every user as a number.
             data = float(data)
+    if key == "arm":
+        raise AmosError(f"--set {text}: what a run is in a comparison follows from the command; leave it out")
     *outer, last = key.split(".")
     nested: dict[str, Any] = {last: data}
     for part in reversed(outer):

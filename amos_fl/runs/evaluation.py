@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from amos_fl.cohort.table import Modality, Split, plain_name
 from amos_fl.errors import AmosError
+from amos_fl.files import MOST_NAME_BYTES
 from amos_fl.metrics.scores import UNIT, OrganScore, Outcome, Scores, reported_organs
 from amos_fl.metrics.table import scores_from_json
 from amos_fl.strict_json import parsed, what_is_wrong
@@ -23,7 +24,6 @@ from amos_fl.strict_json import parsed, what_is_wrong
 MOST_CASES = 25_000
 """Of a split at one site: the largest public collection of labelled abdominal scans has 20,460 in all."""
 MOST_ORGANS = 255
-MOST_NAME_BYTES = 255
 MOST_ML = 1e6
 """Of one organ in one case: a scan of a cubic metre."""
 MOST_MM = 1e4

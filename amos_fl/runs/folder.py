@@ -10,43 +10,40 @@ scores.csv            test scores per case and organ   summary.md      the run o
 fingerprint.json      what the plan was made of, where the run made it itself
 """
 
-import json
-import platform
 import re
 import shutil
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import yaml
+from pydantic import Field
 
 from amos_fl.cohort.organs import AMOS_ORGANS
-from amos_fl.cohort.table import Cohort, read_cohort, read_organs, write_cohort
+from amos_fl.cohort.table import Case, Cohort, read_cohort, read_organs, write_cohort
 from amos_fl.errors import AmosError
-from amos_fl.files import remove_abandoned, sha256_of_json, whole_folder, write_json, write_text
-from amos_fl.locks import HOLDERS, LOCK, at_work
+from amos_fl.files import MOST_NAME_BYTES, remove_abandoned, sha256_of_json, write_json, write_text
+from amos_fl.locks import at_work
+from amos_fl.runs.about import AboutRun, read_about, versions, write_about
+from amos_fl.runs.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from amos_fl.runs.config import RunConfig, read_yaml, resolve
 from amos_fl.runs.evaluation import read_evaluation_file, set_aside
 from amos_fl.runs.events import StopFile
-from amos_fl.runs.source import source_commit
-from amos_fl.runs.weights import Arrays, read_arrays, save_arrays
+from amos_fl.runs.ledger import LedgerEntry, ledger_text, read_ledger
+from amos_fl.runs.stored import Stored, read_stored
 
-START = "start.json"
+START, LEDGER = "start.json", "ledger.jsonl"
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A run after a round: weights, what the strategy remembers, and the ledger so far."""
+class _Started(Stored):
+    sentence: Annotated[str, Field(max_length=10_000)]
 
-    round: int
-    weights: Arrays
-    strategy_arrays: Arrays
-    strategy_values: dict[str, Any]
-    ledger: list[dict[str, Any]]
+
+class _PlanSources(Stored):
+    sites: list[str]
+    left_out: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -68,35 +65,32 @@ class RunFolder:
     def evaluation_file(self, round_number: int, split: str) -> Path:
         return self.path / "evaluations" / f"round_{round_number:04d}_{split}.json"
 
+    def about(self) -> AboutRun:
+        """What the run was begun with.
+
+        Raises:
+            AmosError: its `versions.json` is missing or damaged.
+        """
+        return read_about(self.path)
+
     @property
     def run_id(self) -> str:
         """The name under which sites keep their state: a hash of what the run computes and of its cohort."""
-        return json.loads((self.path / "versions.json").read_text())["run_id"]
+        return self.about().run_id
 
     @property
-    def cohort_sha256(self) -> str:
-        """The hash of who held which case."""
-        return json.loads((self.path / "versions.json").read_text())["cohort_sha256"]
-
-    def recorded_versions(self) -> dict[str, str]:
-        """The versions that the run was begun with."""
-        return json.loads((self.path / "versions.json").read_text())["versions"]
-
-    @property
-    def start_sha256(self) -> str | None:
-        """The hash of the weights that the run was to begin with; None where they were fresh."""
-        return json.loads((self.path / "versions.json").read_text()).get("start_sha256")
+    def synthetic(self) -> bool:
+        """Whether the run's scans are a phantom's."""
+        return self.about().synthetic
 
     @property
     def start_sentence(self) -> str | None:
         """What the run took over from the weights that it began with, in words; None where they were fresh."""
         file = self.path / START
-        return json.loads(file.read_text(encoding="utf-8"))["sentence"] if file.is_file() else None
-
-    @property
-    def synthetic(self) -> bool:
-        """Whether the run's scans are a phantom's."""
-        return json.loads((self.path / "versions.json").read_text())["synthetic"]
+        if not file.exists():
+            return None
+        started: _Started = read_stored(file, _Started, "copy it from another copy of the run, or remove it")
+        return started.sentence
 
     @property
     def finished(self) -> bool:
@@ -118,18 +112,29 @@ class RunFolder:
     def cohort(self) -> Cohort:
         return read_cohort(self.path / "cohort.csv")
 
-    def ledger(self) -> list[dict[str, Any]]:
-        file = self.path / "ledger.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    def ledger(self) -> list[LedgerEntry]:
+        """The finished rounds.
+
+        Raises:
+            AmosError: the ledger is damaged.
+        """
+        return read_ledger(self.path / LEDGER, self._ledger_remedy())
+
+    def _ledger_remedy(self) -> str:
+        if not self.finished:
+            return "remove it and resume the run, which writes it anew from the last checkpoint"
+        return f"copy it from another copy of the run, or remove {self.path / 'summary.md'} and resume the run"
 
     def plan_sources(self) -> tuple[list[str], dict[str, str]]:
         """The sites from whose fingerprints the run made its plan, and those that it made it without, and why."""
         file = self.path / "fingerprint.json"
-        about = json.loads(file.read_text()) if file.is_file() else {"sites": [], "left_out": {}}
-        return about["sites"], about["left_out"]
+        if not file.exists():
+            return [], {}
+        about: _PlanSources = read_stored(file, _PlanSources, "copy it from another copy of the run, or remove it")
+        return about.sites, about.left_out
 
-    def write_ledger(self, entries: list[dict[str, Any]]) -> None:
-        write_text(self.path / "ledger.jsonl", "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries))
+    def write_ledger(self, entries: Sequence[LedgerEntry]) -> None:
+        write_text(self.path / LEDGER, ledger_text(entries))
 
     def rounds_with_checkpoints(self) -> list[int]:
         pattern = re.compile(r"round_(\d+)")
@@ -142,14 +147,10 @@ class RunFolder:
         weights: Mapping[str, np.ndarray],
         strategy_arrays: Mapping[str, np.ndarray],
         strategy_values: Mapping[str, Any],
-        ledger: list[dict[str, Any]],
+        ledger: list[LedgerEntry],
     ) -> None:
         """Write a checkpoint; one rename makes it appear with all its files."""
-        with whole_folder(self.checkpoint_folder(round_number)) as beside:
-            save_arrays(weights, beside / "weights.safetensors")
-            if strategy_arrays:
-                save_arrays(strategy_arrays, beside / "strategy.safetensors")
-            write_json(beside / "state.json", {"strategy": dict(strategy_values), "ledger": ledger})
+        save_checkpoint(self.checkpoint_folder(round_number), weights, strategy_arrays, strategy_values, ledger)
 
     def read_checkpoint(self, round_number: int) -> Checkpoint:
         """Read the checkpoint of a round.
@@ -157,15 +158,7 @@ class RunFolder:
         Raises:
             AmosError: there is none, or it is damaged.
         """
-        folder = self.checkpoint_folder(round_number)
-        weights = read_arrays(folder / "weights.safetensors")
-        strategy = folder / "strategy.safetensors"
-        try:
-            state = json.loads((folder / "state.json").read_text())
-        except (OSError, ValueError):
-            raise AmosError(f"{folder}: is damaged; remove this folder and resume from the round before") from None
-        arrays = read_arrays(strategy) if strategy.is_file() else {}
-        return Checkpoint(round_number, weights, arrays, state["strategy"], state["ledger"])
+        return read_checkpoint(self.checkpoint_folder(round_number), round_number)
 
     def prune_checkpoints(self, keep: set[int]) -> None:
         for round_number in self.rounds_with_checkpoints():
@@ -175,6 +168,12 @@ class RunFolder:
     def remove_unfinished(self) -> None:
         """Remove what a killed process had begun to write here; for who holds the run's lock."""
         remove_abandoned(list(self.path.rglob(".*.tmp.*")), locked=True)
+
+    def evaluations(self) -> list[tuple[int, str]]:
+        """The rounds and splits that were scored, sorted."""
+        pattern = re.compile(r"round_(\d+)_(train|val|test)\.json")
+        found = (pattern.fullmatch(file.name) for file in (self.path / "evaluations").glob("round_*.json"))
+        return sorted((int(match[1]), match[2]) for match in found if match)
 
     def write_evaluation(self, round_number: int, split: str, result: dict[str, Any]) -> None:
         write_json(self.evaluation_file(round_number, split), result)
@@ -186,13 +185,7 @@ class RunFolder:
             AmosError: the file is damaged, or says what cannot be.
         """
         file = self.evaluation_file(round_number, split)
-        return read_evaluation_file(file, round_number) if file.is_file() else None
-
-    def evaluations(self) -> list[tuple[int, str]]:
-        """Round and split of every evaluation that is there, whatever is in it."""
-        pattern = re.compile(r"round_(\d+)_([a-z]+)\.json")
-        found = (pattern.fullmatch(file.name) for file in (self.path / "evaluations").glob("round_*.json"))
-        return sorted((int(match[1]), match[2]) for match in found if match)
+        return read_evaluation_file(file, round_number) if file.exists() else None
 
     def set_poisoned_aside(self) -> list[tuple[int, str, str]]:
         """Rename evaluations that cannot be; round and split of each, and a sentence that names the file."""
@@ -207,23 +200,46 @@ class RunFolder:
         return aside
 
 
-def versions() -> dict[str, str]:
-    """The versions of everything that decides the numbers of a run, its commit if known, and the processor's type."""
-    found = {"python": platform.python_version(), "machine": platform.machine(), "system": sys.platform}
-    for package in ("amos-fl", "flwr", "torch", "monai", "nibabel", "numpy", "scipy", "blosc2", "ray"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    if commit := source_commit():
-        found["commit"] = commit
-    return found
+def places_of(cohort: Cohort) -> dict[str, str]:
+    """By case in words all that decides what becomes of it in a run: where it stands, and what its label map means."""
+    return {case.case: _place(case) for case in cohort.cases}
+
+
+def _place(case: Case) -> str:
+    unlabelled = "" if case.label is not None else ", unlabelled"
+    values = "".join(f" {old}={new}" for old, new in case.label_values)
+    renumbered = f", label values{values}" if values else ""
+    organs = " ".join(map(str, case.annotated))
+    return f"{case.split} at {case.site} ({case.modality}), organs {organs}{renumbered}{unlabelled}"
 
 
 def organs_of(run: RunFolder) -> dict[int, str]:
     """The organs that a run learns, by label value."""
     beside = run.path / "organs.csv"
     return read_organs(beside) if beside.is_file() else dict(AMOS_ORGANS)
+
+
+def check_free(path: Path) -> None:
+    """Whether a run can be made in a folder.
+
+    Raises:
+        AmosError: it holds a run already, or other files, or cannot be looked into.
+    """
+    if len(path.name.encode(errors="replace")) > MOST_NAME_BYTES:
+        raise AmosError(f"{path}: its name is longer than {MOST_NAME_BYTES} bytes; choose a shorter --out")
+    try:
+        if (path / "config.yaml").exists():
+            raise AmosError(f"{path}: holds a run already; continue it with --resume {path}, or choose another --out")
+        if path.exists() and not path.is_dir():
+            raise AmosError(f"{path}: is a file; choose another --out")
+        if path.is_dir():
+            remove_abandoned(path.glob(".*.tmp.*"))
+            found = {entry.name for entry in path.iterdir() if not entry.name.startswith((LOCK, HOLDERS))}
+            # Killed while it was made, a run has no more than what comes before its settings.
+            if found and not ("versions.json" in found and found <= {"versions.json", "cohort.csv", "organs.csv"}):
+                raise AmosError(f"{path}: is not empty; choose another --out")
+    except OSError as error:
+        raise AmosError(f"{path}: cannot be looked into ({error.strerror}); choose another --out") from None
 
 
 def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str | None = None) -> RunFolder:
@@ -234,7 +250,7 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str 
     Raises:
         AmosError: the folder holds a run already, or other files.
     """
-    _refuse_taken(path)
+    check_free(path)
     start = start_sha256
     if start is None and config.start_from is not None:
         from amos_fl.runs.start import check_start  # needs torch, which nothing else here does
@@ -245,33 +261,30 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str 
     except OSError as error:
         raise AmosError(f"{path}: cannot make this folder ({error.strerror}); choose another --out") from None
     with at_work(path):
-        _refuse_taken(path)  # two may have begun together
-        _write_run(path, config, cohort, start)
+        check_free(path)  # two may have begun together
+        try:
+            _write_run(RunFolder(path), config, cohort, start)
+        except OSError:  # a full disk, say: what is half a run would be in the way of a whole one
+            for name in ("config.yaml", "cohort.csv", "organs.csv", "versions.json"):
+                (path / name).unlink(missing_ok=True)
+            raise
     return RunFolder(path)
 
 
-def _refuse_taken(path: Path) -> None:
-    if (path / "config.yaml").exists():
-        raise AmosError(f"{path}: holds a run already; continue it with --resume {path}, or choose another --out")
-    if path.is_dir():
-        remove_abandoned(path.glob(".*.tmp.*"))
-        found = {entry.name for entry in path.iterdir() if not entry.name.startswith((LOCK, HOLDERS))}
-        # Killed while it was made, a run has no more than what comes before its settings.
-        if found and not ("versions.json" in found and found <= {"versions.json", "cohort.csv", "organs.csv"}):
-            raise AmosError(f"{path}: is not empty; choose another --out")
-
-
-def _write_run(path: Path, config: RunConfig, cohort: Cohort, start: str | None) -> None:
-    folder = RunFolder(path)
+def _write_run(folder: RunFolder, config: RunConfig, cohort: Cohort, start: str | None) -> None:
+    path = folder.path
     run_id = sha256_of_json([config.science(), cohort.content_hash(), start])[:16]
-    about = {
-        "run_id": run_id,
-        "start_sha256": start,
-        "cohort_sha256": cohort.content_hash(),
-        "synthetic": cohort.synthetic(),
-        "versions": versions(),
-    }
-    write_json(path / "versions.json", about)
+    about = AboutRun(
+        run_id=run_id,
+        start_sha256=start,
+        cohort_sha256=cohort.content_hash(),
+        synthetic=cohort.synthetic(),
+        versions=versions(),
+        settings=config.science(),
+        cases=places_of(cohort),
+        organs={str(label): name for label, name in cohort.organs.items()},
+    )
+    write_about(path, about)
     write_cohort(cohort, path / "cohort.csv")
     # Last, because its presence says that the folder is a run.
     folder.write_config(config)

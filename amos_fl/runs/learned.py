@@ -80,7 +80,7 @@ def learned_in(folder: RunFolder, cohort: Cohort) -> Learned:
     recorded = recorded_organs(folder)
     if recorded is not None:
         return Learned(recorded)
-    if folder.start_sha256 is not None:
+    if folder.about().start_sha256 is not None:
         return Learned(
             tuple(cohort.organs),
             "this run began with other weights before runs wrote down which organs they learned: all count as learned",

@@ -1,6 +1,5 @@
 """The network that a run ended with, from its run folder or from a copy of its `model/` folder alone."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from amos_fl.files import sha256_of_file
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.learned import Learned, channels_unlearned, learned_in, names_unlearned
+from amos_fl.runs.network_file import read_network_file
 from amos_fl.runs.origin import NETWORK, WEIGHTS
 from amos_fl.runs.weights import load_arrays, read_arrays
 from amos_fl.training.settings import NormStatistics
@@ -84,8 +84,9 @@ class Model:
         network = build_network(
             self.architecture, self.plan, len(self.organs), seed=0, norm_statistics=self.norm_statistics
         )
+        weights = read_arrays(self.folder / WEIGHTS, "copy it again from its run")
         try:
-            load_arrays(network, read_arrays(self.folder / WEIGHTS))
+            load_arrays(network, weights)
         except AmosError as error:
             raise AmosError(f"{self.folder}: {error}; was it trained by another version of amos-fl?") from None
         return network.to(device).eval()
@@ -106,12 +107,15 @@ def read_model(path: Path) -> Model:
     if not (folder / NETWORK).is_file() and run is None and (path.parent / "config.yaml").is_file():
         raise AmosError(f"{path}: holds no model; give the run folder {path.parent}")
     if not (folder / NETWORK).is_file() or not (folder / WEIGHTS).is_file():
+        if run is not None and (path / "summary.md").is_file():
+            gone = next(file for file in (folder / NETWORK, folder / WEIGHTS) if not file.is_file())
+            raise AmosError(f"{gone}: is missing; copy it from another copy of the run, or resume the run")
         if run is not None:
             raise AmosError(f"{path}: this run has not come to its end; continue it with 'amos-fl simulate --resume'")
         what = "holds neither a run nor a model" if path.is_dir() else "no such folder"
         raise AmosError(f"{path}: {what}; give a run folder, or a copy of its model/ with {NETWORK} and {WEIGHTS}")
     try:
-        about: dict[str, Any] = json.loads((folder / NETWORK).read_text(encoding="utf-8"))
+        about: dict[str, Any] = {**read_network_file(folder / NETWORK)}
         known = run is not None and "inference" not in about  # written before network.json said so
         learned = _learned(about, run)
         return Model(

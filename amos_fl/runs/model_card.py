@@ -1,6 +1,5 @@
 """The card beside the chosen weights: what the network is for, and what it is not."""
 
-import json
 from typing import TYPE_CHECKING
 
 from amos_fl.cohort.table import Cohort
@@ -16,12 +15,12 @@ if TYPE_CHECKING:
 
 def model_card(folder: RunFolder, config: RunConfig, cohort: Cohort, results: "Results") -> str:
     """The text of `model/MODEL_CARD.md`."""
-    about = json.loads((folder.path / "versions.json").read_text())
+    about = folder.about()
     plan = config.plan
     lower, upper = plan.ct_clip_hu
     spacing, patch = " x ".join(f"{s:g}" for s in plan.spacing_mm), " x ".join(map(str, plan.patch))
     labels = markdown.text(", ".join(f"{label} {organ}" for label, organ in cohort.organs.items()))
-    entry = next((e for e in folder.ledger() if e["round"] == results.chosen.round), {})
+    hashes = {entry["round"]: entry["weights_sha256"] for entry in folder.ledger()}
     scores = score_table(results.groups, "group") if results.groups else "No test case was scored."
     data = f"{PHANTOM_NOTE}\n" if folder.synthetic else ""
     chosen = results.chosen.sentence.removeprefix("weights of ")
@@ -53,9 +52,9 @@ federated training and how its result carries over to other scanners.
 ## Training
 
 {data}- {work[0].upper()}{work[1:]}
-{start}- Weights: {chosen}; SHA-256 {entry.get("weights_sha256", "unknown")}
-- Cohort: {len(cohort.cases)} cases, SHA-256 of its table {about["cohort_sha256"]}
-- Versions: {", ".join(f"{name} {value}" for name, value in about["versions"].items())}
+{start}- Weights: {chosen}; SHA-256 {hashes.get(results.chosen.round, "unknown")}
+- Cohort: {len(cohort.cases)} cases, SHA-256 of its table {about.cohort_sha256}
+- Versions: {", ".join(f"{name} {value}" for name, value in about.versions.items())}
 
 ## Scores on test cases
 

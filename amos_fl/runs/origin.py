@@ -4,7 +4,6 @@ A run folder and a copy of its `model/` folder say which network, plan and organ
 weights by itself does not.
 """
 
-import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, organs_of
 from amos_fl.runs.learned import learned_in
+from amos_fl.runs.network_file import read_network_file
 from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.plan import Plan
 
@@ -111,7 +111,7 @@ def origin_of(file: Path) -> Origin:
     beside = file.with_name(NETWORK)
     if beside.is_file():
         try:
-            about = json.loads(beside.read_text(encoding="utf-8"))
+            about: dict[str, Any] = {**read_network_file(beside)}
             organs = sorted((int(label), str(organ)) for label, organ in about["organs"].items())
             statistics = about.get("norm_statistics")
             plan = Plan.model_validate(about["plan"])

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
@@ -11,6 +10,7 @@ from amos_fl.files import sha256_of_json
 from amos_fl.runs.config import Arm, RunConfig
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import is_group, read_group
+from amos_fl.runs.ledger import LedgerEntry
 from amos_fl.runs.results import Results, results_of
 
 
@@ -31,7 +31,7 @@ class Cost:
     seconds: float
 
     @classmethod
-    def of(cls, ledger: Sequence[dict[str, Any]], config: RunConfig) -> "Cost":
+    def of(cls, ledger: Sequence[LedgerEntry], config: RunConfig) -> "Cost":
         """The cost of the rounds in a ledger."""
         steps = [[site["steps"] for site in entry["sites"].values()] for entry in ledger]
         return cls(
@@ -56,7 +56,7 @@ class RunRecord:
     synthetic: bool
     cohort_sha256: str
     results: Results
-    ledger: list[dict[str, Any]]
+    ledger: list[LedgerEntry]
     cost: Cost
 
     @property
@@ -88,14 +88,14 @@ def read_run(path: Path, name: str | None = None) -> RunRecord:
     folder = open_run(path)
     if not folder.finished:
         raise AmosError(f"{path}: this run has not come to its end; continue it with: amos-fl simulate --resume {path}")
-    config, cohort, ledger = folder.config(), folder.cohort(), folder.ledger()
+    config, cohort, ledger, about = folder.config(), folder.cohort(), folder.ledger(), folder.about()
     return RunRecord(
         folder=folder,
         name=name or path.resolve().name,
         config=config,
         cohort=cohort,
-        synthetic=folder.synthetic,
-        cohort_sha256=folder.cohort_sha256,
+        synthetic=about.synthetic,
+        cohort_sha256=about.cohort_sha256,
         results=results_of(folder, config, cohort),
         ledger=ledger,
         cost=Cost.of(ledger, config),

@@ -106,10 +106,22 @@ def test_cases(evaluation: dict[str, Any] | None) -> list[CaseScores]:
 
 
 def problems_of(folder: RunFolder) -> list[str]:
-    """Failed sites and rounds, one sentence each."""
+    """Failed sites and rounds, and what was changed on the way, one sentence each."""
+    ledger = folder.ledger()
     found = [
+        f"before round {entry['round']} the run was changed: {change}"
+        for entry in ledger
+        for change in entry.get("changes", ())
+    ]
+    found += [
+        f"round {entry['round']}: site {site} {about['restarted']}"
+        for entry in ledger
+        for site, about in entry["sites"].items()
+        if "restarted" in about
+    ]
+    found += [
         f"round {entry['round']}: site {site} is missing: {reason}"
-        for entry in folder.ledger()
+        for entry in ledger
         for site, reason in entry["missing"].items()
     ]
     for number, split in folder.evaluations():
@@ -180,7 +192,7 @@ def write_results(folder: RunFolder, config: RunConfig, cohort: Cohort, weights:
     """Write scores.csv, scores_by_site.csv, scores_by_organ.csv, model/ and summary.md; return what is in them."""
     results = results_of(folder, config, cohort)
     write_tables(folder.path, results, cohort.organs)
-    about = {"model": config.model, "round": str(results.chosen.round)}
+    about = {"model": config.model, "round": results.chosen.round}
     save_arrays(weights, folder.path / "model" / "weights.safetensors", about)
     learned = learned_in(folder, cohort).organs
     network = {

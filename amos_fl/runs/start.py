@@ -220,7 +220,7 @@ def begin(folder: RunFolder, config: RunConfig, organs: Mapping[int, str]) -> tu
         AmosError: as `start_weights`, or the weights are no longer those that the run was made with.
     """
     origin = start_of(config)
-    if origin is not None and sha256_of_file(origin.file) != folder.start_sha256:
+    if origin is not None and sha256_of_file(origin.file) != folder.about().start_sha256:
         raise AmosError(f"{origin.file}: has changed since {folder.path} was made; put it back, or start a new run")
     network, begun = start_weights(config, organs)
     if origin is not None and begun is not None:
@@ -228,7 +228,7 @@ def begin(folder: RunFolder, config: RunConfig, organs: Mapping[int, str]) -> tu
             folder.path / START,
             {
                 "start_from": str(origin.file),
-                "sha256": folder.start_sha256,
+                "sha256": folder.about().start_sha256,
                 "first_weights_sha256": hash_of(arrays_of(network)),
                 "weights": begun.weights,
                 "loaded": begun.loaded,

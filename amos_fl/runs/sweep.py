@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_json
 from amos_fl.runs.config import merge, nearest, parse_assignment, read_yaml
 
+MOST_NAME = 100
+"""Characters of a run's name; of a longer one the end gives way to a hash of it."""
 KEYS = ("settings", "runs", "grid", "baselines")
 BASELINES = ("centralized", "local", "leave-one-out")
 Layers = list[tuple[str, dict[str, Any]]]
@@ -107,4 +110,7 @@ def _name(values: dict[str, Any]) -> str:
     for key, value in values.items():
         word = str(value).rpartition(":")[2] if key == "strategy" else f"{key.rpartition('.')[2]}{value}"
         parts.append(re.sub(r"[^A-Za-z0-9._]+", "-", word).strip("-."))
-    return "-".join(part for part in parts if part).lower() or "run"
+    name = "-".join(part for part in parts if part).lower() or "run"
+    if len(name) <= MOST_NAME:
+        return name
+    return f"{name[: MOST_NAME - 9]}-{sha256_of_json(name)[:8]}"

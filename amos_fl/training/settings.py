@@ -24,9 +24,9 @@ class TrainingSettings(BaseModel):
     first step; it falls with the steps to 0.4 of that. 0 is the paper's plain cross-entropy.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    batch_size: int = Field(default=2, ge=1, description="Patches in an optimizer step.")
+    batch_size: int = Field(default=2, ge=1, le=4096, description="Patches in an optimizer step.")
     learning_rate: float = Field(default=0.01, gt=0, description="Learning rate of the first step.")
     learning_rate_exponent: float = Field(
         default=0.9, ge=0, description="Exponent of the polynomial by which the learning rate falls to 0; 0: constant."
@@ -50,6 +50,10 @@ class TrainingSettings(BaseModel):
     foreground_share: float = Field(
         default=1 / 3, ge=0, le=1, description="Share of a batch's patches that are centred on an organ."
     )
-    threads: int = Field(default=2, ge=1, description="CPU threads of a training step; part of bit-reproducibility.")
-    workers: int = Field(default=0, ge=0, description="Processes that prefetch patches; they change the speed alone.")
+    threads: int = Field(
+        default=2, ge=1, le=4096, description="CPU threads of a training step; part of bit-reproducibility."
+    )
+    workers: int = Field(
+        default=0, ge=0, le=4096, description="Processes that prefetch patches; they change the speed alone."
+    )
     mixed_precision: bool = Field(default=True, description="Half precision, on CUDA devices only.")

@@ -13,6 +13,9 @@ from amos_fl.errors import AmosError
 
 Triple = tuple[int, int, int]
 Positive = Annotated[float, Field(gt=0)]
+_Side = Annotated[int, Field(ge=1, le=4096)]
+_Sides = tuple[_Side, _Side, _Side]
+_Stages = Annotated[tuple[_Sides, ...], Field(max_length=16)]
 
 
 AUTO = "auto"
@@ -26,13 +29,13 @@ class Plan(BaseModel):
     the convolution kernel of that stage's encoder.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(default="custom", description="Name of the plan.")
     spacing_mm: tuple[Positive, Positive, Positive] = Field(description="Voxel spacing (x, y, z) in mm.")
-    patch: Triple = Field(description="Sides (x, y, z) of a patch in voxels, multiples of the strides' product.")
-    strides: tuple[Triple, ...] = Field(description="Pooling (x, y, z) before each stage of the network.")
-    kernels: tuple[Triple, ...] = Field(description="Convolution kernel (x, y, z) of each stage.")
+    patch: _Sides = Field(description="Sides (x, y, z) of a patch in voxels, multiples of the strides' product.")
+    strides: _Stages = Field(description="Pooling (x, y, z) before each stage of the network.")
+    kernels: _Stages = Field(description="Convolution kernel (x, y, z) of each stage.")
     ct_clip_hu: tuple[float, float] = Field(
         default=(-991.0, 362.0), description="Lowest and highest CT intensity in HU; what lies beyond is clipped."
     )

@@ -13,10 +13,11 @@ from typing import Any
 
 import blosc2
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder, write_json
+from amos_fl.runs.weights import save_arrays
 
 Triple = tuple[int, int, int]
 Region = tuple[slice, slice, slice]
@@ -110,8 +111,10 @@ class PreparedCase:
     def _read(self, name: str, region: Region | None) -> np.ndarray:
         try:
             array: Any = blosc2.open(self.folder / name, mode="r", dparams={"nthreads": 1})
+            if tuple(array.shape) != self.shape:
+                raise ValueError(f"{name} is {array.shape}, not {self.shape}")
             return array[:] if region is None else array[region]
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as error:
             raise _damaged(self.case, self.folder) from error
 
     def _patch(self, name: str, start: Sequence[int], size: Sequence[int], padding: float, dtype: Any) -> np.ndarray:
@@ -167,9 +170,8 @@ def write_prepared(
         _write_array(beside / "image.b2nd", image, patch)
         if label is not None:
             _write_array(beside / "label.b2nd", label, patch)
-            save_file(
-                {str(organ): positions for organ, positions in foreground.items()}, beside / "foreground.safetensors"
-            )
+            positions = {str(organ): found for organ, found in foreground.items()}
+            save_arrays(positions, beside / "foreground.safetensors")
         write_json(beside / "meta.json", {"format": FORMAT, "shape": list(image.shape), **meta})
 
 
@@ -202,7 +204,7 @@ def open_prepared(folder: Path | str) -> PreparedCase:
         )
     except FileNotFoundError:
         raise AmosError(f"{folder}: holds no prepared case") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(folder.name, folder) from error
 
 

@@ -25,18 +25,21 @@ from amos_fl.planning.measure import fingerprint_of_cases
 from amos_fl.report.pictures import keep_picture
 from amos_fl.runs.events import Listener, SiteWork, silent
 from amos_fl.runs.learned import annotated_for_training
-from amos_fl.runs.weights import arrays_of, given_up_by, is_statistic, load_arrays
+from amos_fl.runs.weights import Arrays, arrays_of, given_up_by, is_statistic, load_arrays
 from amos_fl.training.loop import StepReport, train
 from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan
 from amos_fl.volumes.prepare import prepare_cases
 from amos_fl.volumes.store import PreparedCase
+from amos_fl_clients.failures import keep_details
 from amos_fl_clients.guard import GuardedApp
 from amos_fl_clients.messages import (
     ARRAYS,
+    KEPT_AFTER,
     PREPARE,
     PROXIMAL_MU,
+    RESTARTED,
     WEIGHT,
     Task,
     agreed_weight,
@@ -48,7 +51,7 @@ from amos_fl_clients.policy import check_not_paused, check_organs, shared_name
 from amos_fl_clients.records import is_packed, packed, record_of, views_of
 from amos_fl_clients.replies import ArrayForm, names_and_forms
 from amos_fl_clients.settings import SiteSettings
-from amos_fl_clients.state import load_momentum, load_statistics, save_momentum, save_statistics
+from amos_fl_clients.state import Kept, Lost, load_momentum, load_statistics, save_momentum, save_statistics
 
 Check = Callable[[], None]
 
@@ -68,13 +71,25 @@ def _network_of(task: Task, device: str) -> nn.Module:
     return _network(task.model, task.plan.model_dump_json(), len(task.organs), task.norm_statistics, device)
 
 
-def _loaded_network(message: Message, task: Task, settings: SiteSettings, *, own_after: int) -> nn.Module:
-    """The network with the weights of a request, and the site's own statistics of round `own_after` or earlier."""
+def _loaded_network(message: Message, task: Task, settings: SiteSettings, *, own_after: int) -> tuple[nn.Module, str]:
+    """The network with the weights of a request, and the site's own statistics of round `own_after` or earlier.
+
+    Where those are lost, they are the request's, and the second value says why.
+    """
     network = _network_of(task, settings.device)
     arrays = views_of(message.content.array_records[ARRAYS])
-    own = load_statistics(settings.state, task.run_id, own_after) if task.norm_statistics == "local" else {}
-    load_arrays(network, {**arrays, **own})
-    return network
+    own: Kept[Arrays] = Kept({})
+    if task.norm_statistics == "local" and any(map(is_statistic, arrays)):
+        own = load_statistics(settings.state, task.run_id, own_after, value_of(message, KEPT_AFTER))
+    load_arrays(network, {**arrays, **own.value})
+    return network, own.lost
+
+
+def _momentum(message: Message, task: Task, settings: SiteSettings) -> Kept[dict[str, torch.Tensor] | None]:
+    if task.optimizer_state != "keep":
+        return Kept(None)
+    round_number, kept_after = int(value_of(message, "round")), value_of(message, KEPT_AFTER)
+    return load_momentum(settings.state, task.run_id, round_number, kept_after)
 
 
 def _form(settings: SiteSettings, task: Task) -> dict[str, ArrayForm]:
@@ -175,7 +190,11 @@ def make_client_app(
         started = time.perf_counter()
         round_number, steps = int(value_of(message, "round")), int(value_of(message, "steps"))
         cases = _own_cohort(settings, task).of(split="train", labelled=True)
-        network = _loaded_network(message, task, settings, own_after=round_number - 1)
+        network, statistics_lost = _loaded_network(message, task, settings, own_after=round_number - 1)
+        momentum = _momentum(message, task, settings)
+        restarted = Lost.MOMENTUM * bool(momentum.lost) + Lost.STATISTICS * bool(statistics_lost)
+        for why in filter(None, (momentum.lost, statistics_lost)):
+            keep_details(settings, AmosError(why))
 
         def on_step(report: StepReport) -> None:
             check()
@@ -200,7 +219,7 @@ def make_client_app(
             first_step=first_step,
             total_steps=task.total_steps,
             device=settings.device,
-            momentum_buffers=load_momentum(settings.state, task.run_id, round_number) if keep else None,
+            momentum_buffers=momentum.value,
             proximal_mu=float(value_of(message, PROXIMAL_MU, 0.0)),
             on_step=on_step,
         )
@@ -221,6 +240,7 @@ def make_client_app(
                 "steps": steps,
                 "train_loss": result.mean_loss,
                 "seconds": time.perf_counter() - started,
+                **({RESTARTED: restarted} if restarted else {}),
             },
         )
 
@@ -233,7 +253,9 @@ def make_client_app(
         split: Split = value_of(message, "split")
         round_number = int(value_of(message, "round"))
         cases = _own_cohort(settings, task).of(split=split, labelled=True)
-        network = _loaded_network(message, task, settings, own_after=round_number)
+        network, lost = _loaded_network(message, task, settings, own_after=round_number)
+        if lost:  # with the server's statistics it would be another network that is scored
+            raise AmosError(f"site {settings.site}: {lost}")
         torch.set_num_threads(task.training.threads)
 
         def check_between_windows() -> None:

@@ -1,11 +1,10 @@
 """What a site says of its own errors: enough to act on for the server, with every path and name kept at the site."""
 
-import errno
 import traceback
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from amos_fl.errors import AmosError, SiteTimeout, TrainingDiverged
+from amos_fl.errors import AmosError, SiteTimeout, TrainingDiverged, is_disk_full
 from amos_fl_clients.audit import NotRecorded, append_line
 from amos_fl_clients.policy import Refusal
 from amos_fl_clients.settings import SiteSettings
@@ -40,7 +39,7 @@ def words_that_may_travel(error: BaseException, site: str) -> str:
 def _kind_of(error: BaseException) -> str:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "it ran out of memory"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return "no space is left on its disk"
     if isinstance(error, OSError):
         return "a file of its own is missing or cannot be read"

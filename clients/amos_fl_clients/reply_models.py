@@ -16,7 +16,7 @@ from amos_fl.cohort.table import Split
 from amos_fl.planning.fingerprint import EXTENT_BIN_MM, HU_RANGE, SHAPE_BIN, SPACING_BINS_PER_MM, Fingerprint
 from amos_fl.runs.evaluation import MOST_CASES, Count, Modalities, Name, Seconds, SiteScores, Strict, each_once
 from amos_fl.strict_json import parsed, what_is_wrong
-from amos_fl_clients.messages import ARRAYS, DESCRIBE, FINGERPRINT, METRICS, SITE
+from amos_fl_clients.messages import ARRAYS, DESCRIBE, FINGERPRINT, METRICS, RESTARTED, SITE
 
 MOST_STEPS = 10**9
 MOST_LOSS = 1e39
@@ -180,6 +180,7 @@ class TrainReply(Strict):
     # The mean over no step is NaN.
     train_loss: Annotated[float, Field(allow_inf_nan=True)]
     seconds: Seconds
+    restarted: Annotated[int, Field(ge=1, le=3)] | None = None
 
     @model_validator(mode="after")
     def _can_be(self) -> "TrainReply":
@@ -229,7 +230,7 @@ MODELS: dict[str, type[Reply]] = {
     "train": TrainReply,
     "evaluate": EvaluateReply,
 }
-NUMBERS = {"num-examples", "cases", "steps", "train_loss", "seconds"}
+NUMBERS = {"num-examples", "cases", "steps", "train_loss", "seconds", RESTARTED}
 """The keys of `metrics`, except the `cases` of an evaluation, which are a text."""
 
 
@@ -295,7 +296,7 @@ def _expect(found: set[str], expected: set[str], what: str) -> None:
 
 def _values(record: Mapping[str, Any], expected: set[str], what: str) -> dict[str, Any]:
     found = dict(record)
-    _expect(set(found), expected, what)
+    _expect(set(found) | (expected & {RESTARTED}), expected, what)
     return found
 
 

@@ -4,13 +4,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
-from amos_fl.strict import load_yaml
+from amos_fl.safe_yaml import read_yaml_file
 
 SHIPPED = "shipped"
 """The name, among the apps that a site allows, of the Flower app that comes with its own amos-fl."""
@@ -71,10 +70,10 @@ def read_settings(path: Path) -> SiteSettings:
         AmosError: no such file or a setting that is none.
     """
     try:
-        data = load_yaml(path.read_text(encoding="utf-8-sig"), path)
-    except (OSError, UnicodeDecodeError):
+        data = read_yaml_file(path)
+    except OSError:
         raise AmosError(f"{path}: no such site settings, or no text") from None
-    except yaml.YAMLError:
+    except ValueError:
         raise AmosError(f"{path}: is neither YAML nor JSON; write one 'name: value' per line") from None
     if not isinstance(data, dict):
         raise AmosError(f"{path}: must hold settings, one 'name: value' per line")

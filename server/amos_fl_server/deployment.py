@@ -23,6 +23,8 @@ from amos_fl.cohort.table import Case, Cohort, Modality, Split, write_cohort
 from amos_fl.errors import AmosError, Interrupted, RunStopped
 from amos_fl.escape.terminal import visible
 from amos_fl.files import write_json
+from amos_fl.runs.about import write_about
+from amos_fl.runs.changes import check_unchanged
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Event, Said, SiteFailed, in_words, line_of
 from amos_fl.runs.folder import RunFolder, open_run
@@ -32,6 +34,7 @@ from amos_fl_clients.reply_models import Asked, DescribeReply, Description, clai
 from amos_fl_server.arrivals import arriving
 from amos_fl_server.engines.deployed import DeployedEngine, SiteGrid
 from amos_fl_server.exchange import exchange
+from amos_fl_server.full_disk import stopping_on_a_full_disk
 from amos_fl_server.rounds import Federation, LedgerEntry
 from amos_fl_server.served_runs import INTERRUPTED, carried_out, folder_of, note_begin, prepare_run
 from amos_fl_server.strategies import make_strategy
@@ -291,10 +294,9 @@ def _described_in(folder: RunFolder, federation: DeployedFederation) -> Cohort:
     with contextlib.suppress(AmosError):
         return folder.cohort()
     cohort = federation.cohort()
-    about = json.loads((folder.path / "versions.json").read_text())
-    about["cohort_sha256"] = cohort.content_hash()
-    about["synthetic"] = any(described.synthetic for described in federation.described.values())
-    write_json(folder.path / "versions.json", about)
+    synthetic = any(described.synthetic for described in federation.described.values())
+    about = folder.about().model_copy(update={"cohort_sha256": cohort.content_hash(), "synthetic": synthetic})
+    write_about(folder.path, about)
     write_cohort(cohort, folder.path / "cohort.csv")
     return cohort
 
@@ -312,7 +314,15 @@ def run_deployed(
     Raises:
         AmosError: bad settings. RunStopped: too few sites. Interrupted: a stop was requested.
     """
+    with stopping_on_a_full_disk(folder):
+        _run_deployed(grid, folder, wait_for_sites_s, engine, ask_again_s)
+
+
+def _run_deployed(
+    grid: Grid, folder: RunFolder, wait_for_sites_s: float, engine: DeployedEngine | None, ask_again_s: float
+) -> None:
     config = folder.config()
+    check_unchanged(folder, config, None)
     organs, sites = _organs_and_sites(folder, config)
     folder.remove_unfinished()
     listener = EventLog(folder.path / "events.jsonl")
@@ -377,4 +387,5 @@ def main(grid: Grid, context: Context) -> None:
             outcome = (0, None)
         finally:
             if outcome is not None:
-                write_json(folder.path / "outcome.json", {"exit_code": outcome[0], "error": outcome[1]})
+                with contextlib.suppress(OSError):  # on a full disk, which the error has said
+                    write_json(folder.path / "outcome.json", {"exit_code": outcome[0], "error": outcome[1]})

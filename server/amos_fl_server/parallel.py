@@ -1,6 +1,5 @@
 """Several runs at the same time, each in a process of its own, placed by Ray where there is room for it."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,12 +26,12 @@ class Outcome:
     exit_code: int
 
 
-def _carry_out(path: str, device: str, store: str) -> tuple[str | None, int]:
+def _carry_out(path: str, device: str, store: str, accept_changes: bool) -> tuple[str | None, int]:
     """One run to its end in a worker. Errors travel as words, because Ray would wrap them."""
     folder = RunFolder(Path(path))
     try:
         config = folder.config().model_copy(update={"device": device})
-        simulate(folder, config, folder.cohort(), Path(store), silent)
+        simulate(folder, config, folder.cohort(), Path(store), silent, accept_changes=accept_changes)
     except AmosError as error:
         return str(error), error.exit_code
     except Interrupted as error:
@@ -48,6 +47,7 @@ def run_in_parallel(
     device: str,
     gpus_per_run: float = 0.0,
     address: str | None = None,
+    accept_changes: bool = False,
     on_outcome: Callable[[Outcome], None],
     on_wait: Callable[[dict[RunFolder, int]], None] = lambda rounds: None,
     pause_s: float = 1.0,
@@ -79,7 +79,8 @@ def run_in_parallel(
                 # Only what runs is handed to Ray: a task that waits there could not be told from one that runs.
                 while queue and len(running) < at_once and not interrupted:
                     folder = queue.pop(0)
-                    running[task.remote(str(folder.path.resolve()), device, str(store.resolve()))] = folder
+                    where = str(folder.path.resolve()), device, str(store.resolve())
+                    running[task.remote(*where, accept_changes)] = folder
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=pause_s)
                 for reference in ready:
                     on_outcome(_outcome(running.pop(reference), reference))
@@ -105,7 +106,6 @@ def _outcome(folder: RunFolder, reference: Any) -> Outcome:
 
 def _finished_rounds(folder: RunFolder) -> int:
     try:
-        lines = (folder.path / "ledger.jsonl").read_text().splitlines()
-        return json.loads(lines[-1])["round"] if lines else 0
-    except (OSError, ValueError):
+        return len(folder.ledger())
+    except AmosError:
         return 0

@@ -11,6 +11,7 @@ from amos_fl.files import write_json
 from amos_fl.planning.fingerprint import Fingerprint, merged
 from amos_fl.planning.planner import plan_from
 from amos_fl.planning.settings import PlanningSettings
+from amos_fl.runs.about import write_about
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder
@@ -72,6 +73,7 @@ def planned(
     )
     config = config.model_copy(update={"plan": plan})
     folder.write_config(config)
+    write_about(folder.path, folder.about().model_copy(update={"plan": plan.model_dump(mode="json")}))
     without = f", without {', '.join(sorted(failed))}" if failed else ""
     listener(Said(f"plan from the fingerprints of {', '.join(sorted(found))}{without}: {in_words(plan)}"))
     return config

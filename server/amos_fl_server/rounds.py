@@ -12,23 +12,26 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
-from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError, RunStopped
+from amos_fl.runs.changes import accepted_before
+from amos_fl.runs.checkpoint import remedy_for
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.difference import fingerprint_of
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
+from amos_fl.runs.ledger import LedgerEntry, SiteRound
 from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
 from amos_fl.runs.start import begin
-from amos_fl.runs.weights import arrays_of, hash_of
+from amos_fl.runs.weights import arrays_of, fingerprint_of, hash_of
 from amos_fl_clients.messages import (
     ARRAYS,
     CONFIG,
     DESCRIBE,
+    KEPT_AFTER,
     Task,
     agreed_weight,
     request_config,
@@ -36,14 +39,14 @@ from amos_fl_clients.messages import (
 )
 from amos_fl_clients.records import BadUpdate, record_of, views_of
 from amos_fl_clients.reply_models import Asked, DescribeReply, Description, EvaluateReply, TrainReply
+from amos_fl_clients.state import Lost
 from amos_fl_server.aggregate import form_of, in_order, record_of_sums
 from amos_fl_server.arrivals import REFUSED, arriving
 from amos_fl_server.engines.base import Engine
 from amos_fl_server.exchange import exchange
+from amos_fl_server.full_disk import stop_where_a_disk_is_full
 from amos_fl_server.plan_first import planned
 from amos_fl_server.strategies.base import RoundInput, Strategy
-
-LedgerEntry = dict[str, Any]
 
 
 def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
@@ -186,9 +189,14 @@ class Federation:
                     failed[node] = f"{REFUSED}: it is from site {site}, which this run does not expect there"
                     continue
                 self.described[site], self.nodes[site] = said.description, int(node)
+        self._stop_where_a_disk_is_full(failed)
         if failed:
             node, why = next(iter(failed.items()))
             raise AmosError(f"node {node}: {why}" if why.startswith(REFUSED) else why)
+
+    def _stop_where_a_disk_is_full(self, failed: Mapping[str, str]) -> None:
+        if self.config.engine.name != "deployment":
+            stop_where_a_disk_is_full(self.folder, failed)
 
     def _look_around(self, grid: Grid, task: Task) -> None:
         """Before every exchange with the sites; where sites come and go, this is the place to find out."""
@@ -215,11 +223,15 @@ class Federation:
             gc.collect()  # a network refers to itself
             return 1, record
         checkpoint = self.folder.read_checkpoint(done[-1])
-        self.strategy.restore(checkpoint.strategy_arrays, checkpoint.strategy_values)
+        try:
+            self.strategy.restore(checkpoint.strategy_arrays, checkpoint.strategy_values)
+        except AmosError as error:
+            damaged = self.folder.checkpoint_folder(checkpoint.round)
+            raise AmosError(f"{damaged}: {error}; {remedy_for(damaged)}") from None
         self.ledger = checkpoint.ledger
         # A run of an older version wrote down nothing: what its sites annotate counts, as far as they are here.
         known = recorded_organs(self.folder)
-        self.learned |= set(self.organs if known is None and self.folder.start_sha256 else known or ())
+        self.learned |= set(self.organs if known is None and self.folder.about().start_sha256 else known or ())
         self._learn_from(site for entry in self.ledger for site in entry["sites"])
         self.folder.write_ledger(self.ledger)
         self.listener(Said(f"continuing after round {checkpoint.round} of {self.config.rounds}"))
@@ -252,9 +264,11 @@ class Federation:
         started = time.perf_counter()
         number = given.number
         messages = self.strategy.messages(given)
+        for site, message in messages.items():
+            self._say_what_is_kept(message, site, number - 1)
         self.listener(RoundStarted(number, self.config.rounds, tuple(messages)))
         failed: dict[str, str] = {}
-        about: dict[str, dict[str, Any]] = {}
+        about: dict[str, SiteRound] = {}
         counted = self.config.exchanges_weights
         order = list(messages)
 
@@ -286,6 +300,9 @@ class Federation:
                         "bytes_up": counted * size_in_bytes(reply),
                         "update_fingerprint": _fingerprint(reply),
                     }
+                    if said.restarted is not None:
+                        restarted = about[site]["restarted"] = Lost(said.restarted).sentence
+                        self.listener(Said(f"round {number}: site {site} {restarted}"))
                 yield site, reply
                 del reply
 
@@ -294,6 +311,7 @@ class Federation:
         del messages
         for site, reason in sorted(failed.items()):
             self.listener(SiteFailed(site, "train", number, reason))
+        self._stop_where_a_disk_is_full(failed)
         if len(used) < self._min_sites:
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(failed.items()))
             raise RunStopped(
@@ -303,7 +321,7 @@ class Federation:
         total = sum(given.weights[site] for site in used)
         mean_loss = sum(about[site]["loss"] * given.weights[site] / total for site in used)
         record = record_of_sums(arrays)
-        entry = {
+        entry: LedgerEntry = {
             "round": number,
             "sites": {site: about[site] for site in used},
             "missing": dict(sorted(failed.items())),
@@ -311,8 +329,16 @@ class Federation:
             "seconds": time.perf_counter() - started,
             "bytes_down": bytes_down,
             "bytes_up": sum(site["bytes_up"] for site in about.values()),
+            "weights_sha256": "",  # when they are there
         }
         return record, entry
+
+    def _say_what_is_kept(self, message: Message, site: str, up_to: int) -> None:
+        """Tell a site after which round it last took part, so that it knows what it should have kept."""
+        last = max((entry["round"] for entry in self.ledger[:up_to] if site in entry["sites"]), default=0)
+        # Messages may share one content; the weights in it are not copied.
+        config = ConfigRecord({**message.content.config_records[CONFIG], KEPT_AFTER: last})
+        message.content = RecordDict({**message.content, CONFIG: config})
 
     def _checkpoint(self, record: ArrayRecord, entry: LedgerEntry) -> None:
         """Write the weights, the strategy's memory and the ledger after a round."""
@@ -321,6 +347,8 @@ class Federation:
         entry["weights_sha256"] = hash_of(views_of(record))
         self._learn_from(entry["sites"])
         entry["seconds"] = round(entry["seconds"] + time.perf_counter() - started, 3)
+        if changes := accepted_before(self.folder, number):
+            entry["changes"] = changes
         self.ledger.append(entry)
         strategy_arrays, strategy_values = self.strategy.state()
         self.folder.save_checkpoint(number, views_of(record), strategy_arrays, strategy_values, self.ledger)
@@ -367,6 +395,7 @@ class Federation:
             config = request_config(task, round=number, split=splits[site])
             content = RecordDict({ARRAYS: record, CONFIG: config})
             messages[site] = Message(content, self.nodes[site], MessageType.EVALUATE)
+            self._say_what_is_kept(messages[site], site, number)
         failed: dict[str, str] = {}
         sites: dict[str, Any] = {}
         engine, stop = self.engine, self.folder.stop_file
@@ -385,6 +414,7 @@ class Federation:
                 }
         for site, reason in sorted(failed.items()):
             self.listener(SiteFailed(site, "evaluate", number, reason))
+        self._stop_where_a_disk_is_full(failed)
         return {"round": number, "sites": {site: sites[site] for site in sorted(sites)}, "missing": failed}
 
     def _finish(self, grid: Grid, task: Task, record: ArrayRecord) -> None:

@@ -6,7 +6,6 @@ which Flower was given the run, and how many rounds were finished then), `begun.
 and `declined` (submissions whose ServerApp found it held: two who look after a run may have brought it up at once).
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,12 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json, write_json
 from amos_fl.locks import AtWork, at_work, is_held
+from amos_fl.runs.about import write_about
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, create_run, open_run
+from amos_fl.runs.stored import read_stored
 
 RUNS = "AMOS_FL_RUNS"
 """The environment variable that names the folder of the runs, for the SuperLink and its ServerApps alike."""
@@ -87,9 +91,9 @@ def prepare_run(path: Path, config: RunConfig, organs: Mapping[int, str], start_
     folder = create_run(path, config, Cohort((), dict(organs)), start_sha256)
     # Sites keep their state by the run's id. Two runs of the same settings may be under way at once, and one may be
     # made anew under the name of another that was removed.
-    about = json.loads((path / "versions.json").read_text())
-    about["run_id"] = sha256_of_json([about["run_id"], path.name, path.stat().st_ctime_ns])[:16]
-    write_json(path / "versions.json", about)
+    about = folder.about()
+    run_id = sha256_of_json([about.run_id, path.name, path.stat().st_ctime_ns])[:16]
+    write_about(path, about.model_copy(update={"run_id": run_id}))
     return folder
 
 
@@ -133,11 +137,33 @@ def is_carried_out(folder: RunFolder) -> bool:
     return is_held(folder.path)
 
 
-def _json(path: Path, default: Any) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return default
+class _Submission(TypedDict):
+    flower_run: int
+    wait_s: float
+    rounds_done: int
+
+
+class _Begun(TypedDict):
+    flower_run: int
+
+
+class _Outcome(TypedDict):
+    exit_code: int
+    error: str | None
+
+
+_SUBMISSIONS: TypeAdapter[list[_Submission]] = TypeAdapter(list[_Submission])
+_BEGUN: TypeAdapter[_Begun] = TypeAdapter(_Begun)
+_OUTCOME: TypeAdapter[_Outcome] = TypeAdapter(_Outcome)
+
+
+def _json(path: Path, kind: TypeAdapter[Any], default: Any) -> Any:
+    """What a file beside the run says; `default` where it is not there.
+
+    Raises:
+        AmosError: it is damaged.
+    """
+    return read_stored(path, kind, "remove it and submit the run again") if path.exists() else default
 
 
 def note_begin(folder: RunFolder, flower_run: int) -> None:
@@ -148,7 +174,7 @@ def note_begin(folder: RunFolder, flower_run: int) -> None:
 
 def note_submission(folder: RunFolder, flower_run: int, wait_s: float) -> None:
     """Say under which number Flower was given the run, and how long it may wait for its sites."""
-    submissions = _json(folder.path / "submissions.json", [])
+    submissions = _json(folder.path / "submissions.json", _SUBMISSIONS, [])
     submissions.append({"flower_run": flower_run, "wait_s": wait_s, "rounds_done": _rounds_done(folder)})
     write_json(folder.path / "submissions.json", submissions)
 
@@ -157,7 +183,7 @@ def _submissions(folder: RunFolder) -> list[dict[str, Any]]:
     """The submissions that count: without those whose ServerApp left the run to another."""
     file = folder.path / DECLINED
     declined = set(file.read_text(encoding="ascii").split()) if file.is_file() else set()
-    found = _json(folder.path / "submissions.json", [])
+    found = _json(folder.path / "submissions.json", _SUBMISSIONS, [])
     return [submission for submission in found if str(submission["flower_run"]) not in declined]
 
 
@@ -178,11 +204,11 @@ def state_of(folder: RunFolder) -> RunState:
     """
     config = folder.config()
     submissions = _submissions(folder)
-    begun = _json(folder.path / "begun.json", {}).get("flower_run")
+    begun = _json(folder.path / "begun.json", _BEGUN, {}).get("flower_run")
     submitted = submissions[-1]["flower_run"] if submissions else begun
     # The lock before the outcome: one that is written in between is then seen.
     running = is_carried_out(folder)
-    outcome = _json(folder.path / "outcome.json", None)
+    outcome = _json(folder.path / "outcome.json", _OUTCOME, None)
     done = _rounds_done(folder)
     if running:
         state = "running"

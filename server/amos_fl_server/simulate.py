@@ -14,15 +14,18 @@ from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.locks import at_work
 from amos_fl.owner import is_alive
+from amos_fl.runs.about import versions
+from amos_fl.runs.changes import check_unchanged
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, Said
-from amos_fl.runs.folder import RunFolder, versions
+from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.moved import note_places
 from amos_fl.runs.results import write_results
 from amos_fl.runs.tensorboard import with_tensorboard
 from amos_fl.volumes.prepare import remove_leftovers
 from amos_fl_clients.settings import SiteSettings, write_settings
 from amos_fl_server.engines import make_engine
+from amos_fl_server.full_disk import stopping_on_a_full_disk
 from amos_fl_server.rounds import Federation
 from amos_fl_server.strategies import make_strategy
 
@@ -102,23 +105,37 @@ def _end_orphans(folder: RunFolder, sites: tuple[str, ...]) -> None:
                 time.sleep(0.05)
 
 
-def simulate(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, listener: Listener) -> None:
+def simulate(
+    folder: RunFolder,
+    config: RunConfig,
+    cohort: Cohort,
+    store: Path,
+    listener: Listener,
+    *,
+    accept_changes: bool = False,
+) -> None:
     """Run, or continue, a federation in `folder`, and write its results.
 
+    With `accept_changes` it is continued although its settings, cases or scans are not those it was begun with.
+
     Raises:
-        AmosError: bad input. AtWork: another process works on this run. RunStopped: too few sites. Interrupted: Ctrl-C,
-            SIGTERM or SIGHUP.
+        AmosError: bad input. AtWork: another process works on this run. RunStopped: too few sites, or the disk is full.
+            Interrupted: Ctrl-C, SIGTERM or SIGHUP.
     """
-    with at_work(folder.path):
+    with stopping_on_a_full_disk(folder), at_work(folder.path):
         note_places(folder, cohort)
-        _simulate(folder, config, cohort, store, listener)
+        _simulate(folder, config, cohort, store, listener, accept_changes)
 
 
-def _simulate(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, listener: Listener) -> None:
-    recorded, now = folder.recorded_versions(), versions()
+def _simulate(
+    folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, listener: Listener, accept_changes: bool
+) -> None:
+    recorded, now = folder.about().versions, versions()
     if changed := sorted(name for name in now if recorded.get(name) != now[name]):
         names = ", ".join(f"{name} {recorded.get(name)} -> {now[name]}" for name in changed)
         listener(Said(f"this run was begun with other versions ({names}); its weights may differ from then on"))
+    for change in check_unchanged(folder, config, cohort, store, accept=accept_changes):
+        listener(Said(f"changed since the run was begun, and noted in its ledger: {change}"))
     strategy = make_strategy(config.strategy, config.strategy_options)
     if not cohort.seen_sites:
         raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")

@@ -7,7 +7,8 @@ trained weights only, and what they return gets its dtypes back.
 
 import inspect
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from amos_fl_clients.messages import ARRAYS, CONFIG
 from amos_fl_clients.records import BadUpdate, is_packed, record_of, views_of
 from amos_fl_server.aggregate import WeightedMean
 from amos_fl_server.strategies.base import Failed, Replies, RoundInput, Strategy
+from amos_fl_server.strategies.memory import memory_of, remember
 
 
 class _SitesOfTheRound:
@@ -39,6 +41,19 @@ class _SitesOfTheRound:
         return getattr(self._grid, name)
 
 
+@contextmanager
+def _seeded(seed: int, purpose: str, number: int) -> Iterator[None]:
+    """Flower's strategies draw from the process's own generators: here a function of the seed and the round alone."""
+    before, numpy_before = random.getstate(), np.random.get_state()
+    random.seed(derived_seed(seed, purpose, number))
+    np.random.seed(derived_seed(seed, purpose, number, "numpy") % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(numpy_before)
+
+
 class FlowerStrategy(Strategy):
     """A `flwr.serverapp.strategy.Strategy` in our round loop."""
 
@@ -48,12 +63,8 @@ class FlowerStrategy(Strategy):
     def messages(self, given: RoundInput) -> dict[str, Message]:
         trained = ArrayRecord({n: a for n, a in given.arrays.items() if not is_statistic(n)})
         grid: Any = _SitesOfTheRound(given.grid, given.nodes.values())
-        before = random.getstate()
-        random.seed(derived_seed(given.seed, "strategy", given.number))
-        try:
+        with _seeded(given.seed, "strategy", given.number):
             asked = list(self.inner.configure_train(given.number, trained, ConfigRecord(dict(given.config)), grid))
-        finally:
-            random.setstate(before)
         sites = {node: site for site, node in given.nodes.items()}
         messages = {sites[message.metadata.dst_node_id]: message for message in asked}
         for message in messages.values():
@@ -86,7 +97,8 @@ class FlowerStrategy(Strategy):
         if not used:
             return {}, []
         try:
-            record, _ = self.inner.aggregate_train(given.number, kept)
+            with _seeded(given.seed, "strategy aggregates", given.number):
+                record, _ = self.inner.aggregate_train(given.number, kept)
         except AppExitException as error:
             raise AmosError(f"strategy {type(self.inner).__name__}: {error}") from None
         if record is None:
@@ -95,61 +107,18 @@ class FlowerStrategy(Strategy):
         return {n: np.asarray(found[n]).astype(d, copy=False).reshape(s) for n, (d, s) in given.form.items()}, used
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        return _state_of(self.inner)
+        return memory_of(self.inner)
 
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        _restore(self.inner, arrays, values)
-
-
-def _is_number_array(value: Any) -> bool:
-    return isinstance(value, (np.ndarray, np.generic))  # sums over 0-dimensional arrays are scalars
-
-
-def _state_of(strategy: FlowerBase) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The attributes of a strategy (and of one that it wraps) that arrays and JSON can hold."""
-    arrays: dict[str, np.ndarray] = {}
-    values: dict[str, Any] = {}
-    for name, value in vars(strategy).items():
-        parts: dict[str, Any] = {}
-        if isinstance(value, FlowerBase):
-            parts, inner_values = _state_of(value)
-            values[name] = {"kind": "strategy", "keys": list(parts), "values": inner_values}
-        elif isinstance(value, ArrayRecord):
-            parts = views_of(value)
-            values[name] = {"kind": "record", "keys": list(parts)}
-        elif isinstance(value, dict) and value and all(map(_is_number_array, value.values())):
-            parts = value
-            values[name] = {"kind": "dict", "keys": list(parts)}
-        elif _is_number_array(value):
-            parts = {"": value}
-            values[name] = {"kind": "array"}
-        elif value is None or isinstance(value, (bool, int, float, str)):
-            values[name] = {"kind": "value", "value": value}
-        arrays.update({f"{name}/{key}": np.asarray(part) for key, part in parts.items()})
-    return arrays, values
-
-
-def _restore(strategy: FlowerBase, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-    for name, about in values.items():
-        parts = {key: arrays[f"{name}/{key}"] for key in about.get("keys", ())}
-        match about["kind"]:
-            case "strategy":
-                _restore(getattr(strategy, name), parts, about["values"])
-            case "record":
-                setattr(strategy, name, record_of(parts.items()))
-            case "dict":
-                setattr(strategy, name, parts)
-            case "array":
-                setattr(strategy, name, arrays[f"{name}/"])
-            case _:
-                setattr(strategy, name, about["value"])
+        remember(self.inner, arrays, values)
 
 
 def load_flower_strategy(path: str, options: Mapping[str, Any]) -> FlowerStrategy:
     """The strategy `module:Class` (or `module.Class`) with these options.
 
     Raises:
-        AmosError: no such class, no Flower strategy, or options that it does not take.
+        AmosError: no such class, no Flower strategy, options that it does not take, or one that keeps what no
+            checkpoint can hold.
     """
     module, _, name = path.replace(":", ".").rpartition(".")
     found = load(f"{module}:{name}", "strategy")
@@ -158,6 +127,8 @@ def load_flower_strategy(path: str, options: Mapping[str, Any]) -> FlowerStrateg
     accepted = inspect.signature(found).parameters
     minimum = {name: 1 for name in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes") if name in accepted}
     try:
-        return FlowerStrategy(found(**{**minimum, **options}))
+        strategy = FlowerStrategy(found(**{**minimum, **options}))
     except (TypeError, ValueError) as error:
         raise AmosError(f"strategy {path}: {error}") from None
+    strategy.state()  # here, and not at the first checkpoint, whoever keeps what cannot be kept is refused
+    return strategy

@@ -1,0 +1,73 @@
+"""`versions.json`: what a run was begun with, and what of it was changed since, on request."""
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+
+from amos_fl.files import write_json
+from amos_fl.runs.source import source_commit
+from amos_fl.runs.stored import Stored, read_stored
+
+VERSIONS = "versions.json"
+_REMEDY = "copy it from another copy of the run, or start a new one with --config and the config.yaml beside it"
+_Text = Annotated[str, Field(max_length=10_000)]
+
+
+class Accepted(Stored):
+    """Changes that a run was continued with, and the last round before them."""
+
+    after_round: Annotated[int, Field(ge=0)]
+    what: list[_Text]
+
+
+class AboutRun(Stored):
+    """What a run was begun with.
+
+    `run_id` is the name under which sites keep their state: a hash of what the run computes and of its cohort.
+    `start_sha256` is of the weights that it begins with, None where they are fresh. `settings`, `cases` and `organs`
+    are those that decide the weights, None in runs of older versions; `plan` is there once the run has made its own.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    run_id: Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+    cohort_sha256: _Text
+    synthetic: bool
+    versions: dict[str, _Text]
+    start_sha256: _Text | None = None
+    settings: dict[str, Any] | None = None
+    plan: dict[str, Any] | None = None
+    cases: dict[str, _Text] | None = None
+    organs: dict[str, _Text] | None = None
+    accepted: list[Accepted] = Field(default_factory=list)
+
+
+def read_about(folder: Path) -> AboutRun:
+    """What a run was begun with.
+
+    Raises:
+        AmosError: its `versions.json` is missing or damaged.
+    """
+    return read_stored(folder / VERSIONS, AboutRun, _REMEDY)
+
+
+def write_about(folder: Path, about: AboutRun) -> None:
+    data = about.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    write_json(folder / VERSIONS, {**data, "start_sha256": about.start_sha256})
+
+
+def versions() -> dict[str, str]:
+    """The versions of everything that decides the numbers of a run, its commit if known, and the processor's type."""
+    found = {"python": platform.python_version(), "machine": platform.machine(), "system": sys.platform}
+    for package in ("amos-fl", "flwr", "torch", "monai", "nibabel", "numpy", "scipy", "blosc2", "ray"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    if commit := source_commit():
+        found["commit"] = commit
+    return found

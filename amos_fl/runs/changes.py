@@ -1,0 +1,140 @@
+"""What was changed in a run between a stop and its resume: settings, cases, organs, and the content of scans.
+
+A run whose second half is computed otherwise than its first is neither, so it is refused, or carried on on request,
+and then its ledger says what was changed and when.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from amos_fl.cohort.table import Case, Cohort
+from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_json, write_json
+from amos_fl.runs.about import AboutRun, Accepted, write_about
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.folder import RunFolder, places_of
+from amos_fl.runs.stored import read_stored
+from amos_fl.volumes.prepare import content_hash
+
+SCANS = "scans.json"
+"""By case a hash of the content of its scan and its label map, as they were when the run began."""
+ACCEPT = "--accept-changes"
+_ABSENT = "-"
+_MOST_NAMED = 5
+_HASHES: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
+
+
+def check_unchanged(
+    folder: RunFolder, config: RunConfig, cohort: Cohort | None, store: Path | None = None, *, accept: bool = False
+) -> list[str]:
+    """Compare a run with what it was begun with; the changes, in words, where they are accepted.
+
+    Without a `cohort` (its cases are at the sites) only settings are compared, without a `store` no content.
+
+    Raises:
+        AmosError: something was changed, and that is not accepted; it names the file and what is different in it.
+    """
+    about = folder.about()
+    settings = config.science()
+    changed = {"config.yaml": _settings(about, settings, config)}
+    if cohort is not None and about.cases is not None:
+        changed["cohort.csv"] = _differences(about.cases, places_of(cohort))
+        if about.organs is not None:
+            changed["organs.csv"] = _differences(about.organs, _organs(cohort))
+    scans: dict[str, str] | None = None
+    if cohort is not None and store is not None:
+        scans = _contents(cohort, store)
+        changed["the scans"] = _scans(folder, cohort, scans)
+    found = [f"{file}: {change}" for file, changes in changed.items() for change in changes]
+    if found and not accept:
+        file = next(file for file, changes in changed.items() if changes)
+        where = folder.path / file if file.endswith((".yaml", ".csv")) else folder.path / SCANS
+        what = "is not what the run was begun with" if file != "the scans" else "does not fit the scans any more"
+        more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+        raise AmosError(
+            f"{where}: {what} ({'; '.join(found[:_MOST_NAMED])}{more}); put it back, or start a new run"
+            + (f", or go on with {ACCEPT}, which notes it in the ledger" if cohort is not None else "")
+        )
+    if found:
+        after = max(folder.rounds_with_checkpoints(), default=0)
+        update: dict[str, Any] = {"accepted": [*about.accepted, Accepted(after_round=after, what=found)]}
+        update["settings"] = settings
+        if about.plan is not None:
+            update["plan"] = config.plan.model_dump(mode="json")
+        if cohort is not None:
+            update |= {"cases": places_of(cohort), "organs": _organs(cohort), "cohort_sha256": cohort.content_hash()}
+        write_about(folder.path, about.model_copy(update=update))
+    if scans is not None and (found or not (folder.path / SCANS).exists()):
+        write_json(folder.path / SCANS, scans)
+    return found
+
+
+def accepted_before(folder: RunFolder, round_number: int) -> list[str]:
+    """The changes with which the run was continued right before this round."""
+    mine = (change.what for change in folder.about().accepted if change.after_round == round_number - 1)
+    return [word for what in mine for word in what]
+
+
+def _settings(about: AboutRun, settings: Mapping[str, Any], config: RunConfig) -> list[str]:
+    if about.settings is None:  # begun by a version that did not note them
+        return []
+    # What a newer version knows and the run's did not is as it was, as long as it has its default.
+    defaults = dict(_flat(RunConfig().science()))
+    then, now = dict(_flat(about.settings)), dict(_flat(settings))
+    now = {key: value for key, value in now.items() if key in then or value != defaults.get(key)}
+    then = {key: value for key, value in then.items() if key in now or key not in defaults or value != defaults[key]}
+    changes = _differences(then, now)
+    if about.plan is not None:
+        plan = config.plan.model_dump(mode="json")
+        changes += _differences(dict(_flat(about.plan, "plan.")), dict(_flat(plan, "plan.")))
+    return changes
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        found += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else [(prefix + key, value)]
+    return found
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} was {_text(then.get(name, _ABSENT))} and is {_text(now.get(name, _ABSENT))}"
+        for name in dict.fromkeys([*then, *now])
+        if then.get(name, _ABSENT) != now.get(name, _ABSENT)
+    ]
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _organs(cohort: Cohort) -> dict[str, str]:
+    return {str(label): name for label, name in cohort.organs.items()}
+
+
+def _contents(cohort: Cohort, store: Path) -> dict[str, str]:
+    return {case.case: _content(case, store) for case in cohort.cases}
+
+
+def _content(case: Case, store: Path) -> str:
+    files = (case.image, case.label)
+    return sha256_of_json([None if file is None else content_hash(file, store) for file in files])
+
+
+def _scans(folder: RunFolder, cohort: Cohort, scans: Mapping[str, str]) -> list[str]:
+    file = folder.path / SCANS
+    if not file.exists():
+        return []
+    then: dict[str, str] = read_stored(file, _HASHES, "copy it from another copy of the run, or remove it")
+    files = {case.case: case.image.name for case in cohort.cases}
+    return [
+        f"{name} ({files[name]} or its label map) has another content"
+        for name, content in scans.items()
+        if name in then and then[name] != content
+    ]

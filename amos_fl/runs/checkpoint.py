@@ -1,0 +1,89 @@
+"""A checkpoint: a folder with the weights after a round, what the strategy remembers, and the ledger so far."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from amos_fl.errors import AmosError
+from amos_fl.files import whole_folder, write_text
+from amos_fl.runs.ledger import ENTRIES, LedgerEntry, in_sequence
+from amos_fl.runs.stored import Stored, fitting, line_of, read_stored
+from amos_fl.runs.weights import Arrays, hash_of, read_arrays, save_arrays
+
+WEIGHTS, STRATEGY, STATE = "weights.safetensors", "strategy.safetensors", "state.json"
+
+
+class _State(Stored):
+    """`order` is that of the weights, which safetensors does not keep; None in checkpoints of older versions."""
+
+    strategy: dict[str, Any]
+    ledger: list[Any]
+    order: list[str] | None = None
+    strategy_arrays: Annotated[int, Field(ge=0)] | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after a round: weights, what the strategy remembers, and the ledger so far."""
+
+    round: int
+    weights: Arrays
+    strategy_arrays: Arrays
+    strategy_values: dict[str, Any]
+    ledger: list[LedgerEntry]
+
+
+def save_checkpoint(
+    folder: Path,
+    weights: Mapping[str, np.ndarray],
+    strategy_arrays: Mapping[str, np.ndarray],
+    strategy_values: Mapping[str, Any],
+    ledger: list[LedgerEntry],
+) -> None:
+    """Write a checkpoint; one rename makes it appear with all its files."""
+    with whole_folder(folder) as beside:
+        save_arrays(weights, beside / WEIGHTS)
+        if strategy_arrays:
+            save_arrays(strategy_arrays, beside / STRATEGY)
+        state = {
+            "strategy": dict(strategy_values),
+            "ledger": ledger,
+            "order": list(weights),
+            "strategy_arrays": len(strategy_arrays),
+        }
+        write_text(beside / STATE, line_of(state) + "\n")
+
+
+def read_checkpoint(folder: Path, round_number: int) -> Checkpoint:
+    """The checkpoint of a round, whose weights are those that its ledger names.
+
+    Raises:
+        AmosError: a file of it is missing or damaged.
+    """
+    remedy, source = remedy_for(folder), str(folder / STATE)
+    state: _State = read_stored(folder / STATE, _State, remedy)
+    ledger = in_sequence(fitting(state.ledger, ENTRIES, source, remedy), source, remedy)
+    if len(ledger) != round_number:
+        raise AmosError(f"{source}: cannot be read (it holds {len(ledger)} rounds, not {round_number}); {remedy}")
+    weights = read_arrays(folder / WEIGHTS, remedy)
+    if hash_of(weights) != ledger[-1]["weights_sha256"]:
+        raise AmosError(f"{folder / WEIGHTS}: holds other weights than those of round {round_number}; {remedy}")
+    if state.order is not None:
+        if sorted(state.order) != sorted(weights):
+            raise AmosError(f"{source}: names other arrays than {WEIGHTS} beside it holds; {remedy}")
+        weights = {name: weights[name] for name in state.order}
+    strategy = folder / STRATEGY
+    # An older checkpoint does not say how many there were.
+    wanted = strategy.exists() if state.strategy_arrays is None else state.strategy_arrays > 0
+    return Checkpoint(round_number, weights, read_arrays(strategy, remedy) if wanted else {}, state.strategy, ledger)
+
+
+def remedy_for(folder: Path) -> str:
+    """What to do about a damaged checkpoint."""
+    others = [other for other in folder.parent.glob("round_*") if other != folder]
+    then = "resume, which goes on from the round before" if others else "resume, which begins anew"
+    return f"remove the folder {folder} and {then}"

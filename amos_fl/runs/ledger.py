@@ -1,0 +1,106 @@
+"""The ledger of a run: one record per finished round, in `ledger.jsonl` and in every checkpoint."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NotRequired
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
+
+from amos_fl.errors import AmosError
+from amos_fl.runs.stored import checked, line_of, read_bytes
+
+_Count = Annotated[int, Field(ge=0, le=10**15)]
+_Seconds = Annotated[float, Field(ge=0, le=10**10, allow_inf_nan=False)]
+_Text = Annotated[str, Field(max_length=10_000)]
+_Loss = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""Of no step it is NaN, which JSON writes as null."""
+# What a newer version has beyond this is kept when a ledger is written anew.
+_CONFIG = ConfigDict(strict=True, extra="allow")
+
+
+@with_config(_CONFIG)
+class SiteRound(TypedDict):
+    """What a site did in a round. An older ledger has no fingerprint of its update.
+
+    `restarted` is there where the site has lost what it keeps between rounds and began again without it, and says why.
+    """
+
+    cases: _Count
+    steps: _Count
+    loss: _Loss
+    seconds: _Seconds
+    bytes_down: _Count
+    bytes_up: _Count
+    update_fingerprint: NotRequired[_Text | None]
+    restarted: NotRequired[_Text]
+
+
+@with_config(_CONFIG)
+class LedgerEntry(TypedDict):
+    """A finished round: who took part, who was missing and why, and the hash of the weights after it.
+
+    `changes` are settings, cases and scans that were changed before this round, on request.
+    """
+
+    round: Annotated[int, Field(ge=1, le=10**9)]
+    sites: dict[str, SiteRound]
+    missing: dict[str, _Text]
+    loss: _Loss
+    seconds: _Seconds
+    bytes_down: _Count
+    bytes_up: _Count
+    weights_sha256: _Text
+    changes: NotRequired[list[_Text]]
+
+
+def _of_an_older_version(entry: Any) -> Any:
+    """An entry with what ledgers had not from the beginning."""
+    if not isinstance(entry, dict):
+        return entry
+    more = {"missing": {}, "loss": None, "seconds": 0.0, "bytes_down": 0, "bytes_up": 0}
+    sites = entry.get("sites")
+    if isinstance(sites, dict):
+        of_site = {key: value for key, value in more.items() if key != "missing"}
+        sites = {name: {**of_site, **about} if isinstance(about, dict) else about for name, about in sites.items()}
+    return {**more, **entry, **({"sites": sites} if "sites" in entry else {})}
+
+
+ENTRY: TypeAdapter[LedgerEntry] = TypeAdapter(Annotated[LedgerEntry, BeforeValidator(_of_an_older_version)])
+ENTRIES: TypeAdapter[list[LedgerEntry]] = TypeAdapter(
+    list[Annotated[LedgerEntry, BeforeValidator(_of_an_older_version)]]
+)
+
+
+def read_ledger(file: Path, remedy: str) -> list[LedgerEntry]:
+    """The rounds in a `ledger.jsonl`, from the first on; none where the file is not there.
+
+    Raises:
+        AmosError: a line of it is damaged, or a round is missing.
+    """
+    if not file.exists():
+        return []
+    entries: list[LedgerEntry] = []
+    for number, line in enumerate(read_bytes(file, remedy).splitlines(), start=1):
+        # As it was written before NaN became null.
+        text = line.replace(b": NaN", b": null")
+        entries.append(checked(text, ENTRY, f"{file}, line {number}", remedy))
+    return in_sequence(entries, str(file), remedy)
+
+
+def in_sequence(entries: list[LedgerEntry], source: str, remedy: str) -> list[LedgerEntry]:
+    """The entries, whose rounds must follow one another from the first on.
+
+    Raises:
+        AmosError: they do not.
+    """
+    for number, entry in enumerate(entries, start=1):
+        if entry["round"] != number:
+            raise AmosError(f"{source}: cannot be read (round {number} is not where it should be); {remedy}")
+    return entries
+
+
+def ledger_text(entries: Sequence[LedgerEntry]) -> str:
+    """The content of a `ledger.jsonl`."""
+    return "".join(line_of(entry) + "\n" for entry in entries)

@@ -1,0 +1,108 @@
+"""The small files of a run, read in one place: each as a typed record, or with one sentence that names the file.
+
+What a file of an older version lacks has a default in its record; what a newer one has beyond it is left alone.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from amos_fl.errors import AmosError
+from amos_fl.strict_json import parsed
+
+MOST_BYTES = 256 << 20
+"""Of a ledger of a million rounds; nothing else comes near."""
+Value = TypeVar("Value")
+
+
+class Stored(BaseModel):
+    """A record in a run's folder."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+
+def read_bytes(file: Path, remedy: str) -> bytes:
+    """A file's content.
+
+    Raises:
+        AmosError: it is missing, cannot be read or is far too long.
+    """
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise AmosError(f"{file}: is longer than {MOST_BYTES >> 20} MB, and so damaged; {remedy}")
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise AmosError(f"{file}: is missing; {remedy}") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise AmosError(f"{file}: cannot be read ({why}); {remedy}") from None
+
+
+def read_stored(file: Path, kind: "type[BaseModel] | TypeAdapter[Any]", remedy: str) -> Any:
+    """The record in a JSON file; of a model it is an instance, of another type its value.
+
+    Raises:
+        AmosError: the file is missing, or damaged: it names the file, what is wrong in it, and the remedy.
+    """
+    return checked(read_bytes(file, remedy), kind, f"{file}", remedy)
+
+
+def checked(text: str | bytes, kind: "type[BaseModel] | TypeAdapter[Any]", source: str, remedy: str) -> Any:
+    """The record in a JSON text of `source`.
+
+    Raises:
+        AmosError: as `read_stored`.
+    """
+    try:
+        value = parsed(text, most_bytes=MOST_BYTES)
+    except ValueError as error:
+        raise AmosError(f"{source}: cannot be read ({error}); {remedy}") from None
+    return fitting(value, kind, source, remedy)
+
+
+def fitting(value: Any, kind: "type[BaseModel] | TypeAdapter[Any]", source: str, remedy: str) -> Any:
+    """A JSON value as the record that it has to be.
+
+    Raises:
+        AmosError: as `read_stored`.
+    """
+    adapter = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        why = _first(error)
+    raise AmosError(f"{source}: cannot be read ({why}); {remedy}")
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, by the path to it; keys of a run's own files are its sites and settings."""
+    first: Any = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part)[:60] for part in first["loc"])
+    said = str(first["msg"]).removeprefix("Value error, ")
+    return f"{where}: {said[:1].lower()}{said[1:]}" if where else said
+
+
+def without_nan(value: Any) -> Any:
+    """A JSON value in which a number that is none is null, because JSON has no word for it."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def line_of(value: Any) -> str:
+    """A value as one line of JSON."""
+    return json.dumps(without_nan(value), sort_keys=True, allow_nan=False)
+
+
+def or_default(read: Callable[[], Value], default: Value) -> Value:
+    """What `read` gives, or `default` where the record cannot be read and nothing depends on it."""
+    try:
+        return read()
+    except AmosError:
+        return default

@@ -1,0 +1,123 @@
+"""YAML that somebody wrote: bounded before it is built, so that no file takes minutes, gigabytes or the stack.
+
+Read event by event first (no event holds another), with every alias counted as what it stands for; only a text of
+bounded depth and size becomes values.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from amos_fl.errors import AmosError
+
+MOST_BYTES = 1 << 20
+"""A run's settings are two kilobytes, the largest sweep some ten."""
+MOST_DEPTH = 32
+MOST_VALUES = 100_000
+MOST_DIGITS = 100
+_NUMBER = re.compile(r"[-+0-9a-fA-FxXoO_:.]+")
+_Fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times as fast
+
+
+class _SetTwice(Exception):  # noqa: N818 - said of a key
+    pass
+
+
+class _Loader(_Fast):
+    """Refuses a mapping with one key twice, of which YAML itself takes the last; merged keys may be overridden."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                line, first = key.start_mark.line + 1, lines.get(key.value)
+                if first is not None:
+                    raise _SetTwice(f"{key.value!r} is set on line {first} and again on line {line}")
+                lines[key.value] = line
+        return super().construct_mapping(node, deep=deep)
+
+
+class NotYaml(ValueError):  # noqa: N818 - said of a text
+    """Why a text is no YAML, and on which line, where that is known."""
+
+    def __init__(self, why: str, line: int | None = None) -> None:
+        super().__init__(why)
+        self.line = line
+
+
+def parsed_yaml(text: str, where: Path | str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        AmosError: a key that is set twice; the sentence begins with `where`.
+        NotYaml: it is no YAML, or too long, too deep, or too large once its aliases are followed.
+
+    >>> parsed_yaml("a: [1, 2.5, x]", "run.yaml")
+    {'a': [1, 2.5, 'x']}
+    >>> parsed_yaml("[" * 1000, "run.yaml")
+    Traceback (most recent call last):
+    amos_fl.safe_yaml.NotYaml: it is nested too deeply
+    >>> parsed_yaml("rounds: 10\\nrounds: 1000", "run.yaml")
+    Traceback (most recent call last):
+    amos_fl.errors.AmosError: run.yaml: 'rounds' is set on line 1 and again on line 2; keep the one that is meant
+    """
+    if len(text) > MOST_BYTES:
+        raise NotYaml(f"it is longer than {MOST_BYTES} characters")
+    try:
+        _check_size(text)
+        return yaml.load(text, _Loader)
+    except _SetTwice as error:
+        raise AmosError(f"{where}: {error}; keep the one that is meant") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise NotYaml(" ".join(str(error).split()), None if mark is None else mark.line + 1) from None
+    except RecursionError:
+        raise NotYaml("it is nested too deeply") from None
+    except NotYaml:
+        raise
+    except (ValueError, OverflowError, TypeError, AttributeError, KeyError) as error:  # a date of the year 0, say
+        raise NotYaml(f"it holds a value that cannot be read ({error})") from None
+
+
+def _check_size(text: str) -> None:
+    sizes: dict[str, int] = {}
+    open_: list[tuple[str | None, int]] = [(None, 0)]  # of each collection: its anchor, the values in it so far
+    for event in yaml.parse(text, _Fast):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_.append((event.anchor, 1))
+            if len(open_) > MOST_DEPTH:
+                raise NotYaml("it is nested too deeply")
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            anchor, size = None, sizes.get(event.anchor, MOST_VALUES)  # of one that is still open: it holds itself
+        elif isinstance(event, yaml.ScalarEvent):
+            anchor, size = event.anchor, 1
+            if len(event.value) > MOST_DIGITS and event.implicit[0] and _NUMBER.fullmatch(event.value):
+                raise NotYaml("a number is too long")  # one of 60:60:60... takes time with its square
+        else:
+            continue
+        if anchor is not None:
+            sizes[anchor] = size
+        outer, before = open_[-1]
+        open_[-1] = outer, before + size
+        if before + size > MOST_VALUES:
+            raise NotYaml("it holds too many values")
+
+
+def read_yaml_file(path: Path) -> Any:
+    """The value of a YAML file; None for an empty one.
+
+    Raises:
+        OSError: no such file, or it may not be read.
+        AmosError, NotYaml: as `parsed_yaml`, or it is not UTF-8.
+    """
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES * 4 + 1)
+    try:
+        return parsed_yaml(data.decode("utf-8-sig"), path)
+    except UnicodeDecodeError:
+        raise NotYaml("it is not UTF-8") from None

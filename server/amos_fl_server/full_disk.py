@@ -1,0 +1,51 @@
+"""A run stops on a full disk as it stops for want of sites: in a sentence, at its last checkpoint, to be resumed."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from amos_fl.errors import RunStopped, is_disk_full
+from amos_fl.runs.folder import RunFolder
+
+_IN_WORDS = re.compile(
+    r"No space left on device|Disk quota exceeded|File too large|the disk of .* is full|no space is left on"
+)
+
+
+@contextmanager
+def stopping_on_a_full_disk(folder: RunFolder) -> Iterator[None]:
+    """Turn the system's error for a full disk into the run's end for now.
+
+    Raises:
+        RunStopped: the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        what = f" while writing {_final(str(error.filename))}" if error.filename else ""
+        raise RunStopped(f"{folder.path}: no space is left on the disk{what}; {_then(folder)}") from None
+
+
+def stop_where_a_disk_is_full(folder: RunFolder, failed: Mapping[str, str]) -> None:
+    """In a simulation all sites have one disk: a run that went on without those that it fails would be another one.
+
+    Raises:
+        RunStopped: a site has failed for want of space.
+    """
+    for site, reason in sorted(failed.items()):
+        if _IN_WORDS.search(reason):
+            raise RunStopped(f"{folder.path}: no space is left on the disk (site {site}: {reason}); {_then(folder)}")
+
+
+def _then(folder: RunFolder) -> str:
+    done = max(folder.rounds_with_checkpoints(), default=0)
+    last = f"the last checkpoint is of round {done}" if done else "no round is finished"
+    return f"{last}; free some space, then continue with --resume {folder.path}"
+
+
+def _final(name: str) -> str:
+    """The file as it will be called; until it is whole it has another name."""
+    return str(Path(name).with_name(Path(name).name.rpartition(".tmp.")[2]))
