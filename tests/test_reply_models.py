@@ -102,7 +102,7 @@ def test_whatever_cases_score_the_sites_answer_passes_both_checks(
     grids=st.lists(
         st.tuples(
             st.sampled_from(MODALITIES),
-            st.tuples(*[st.integers(4, 900)] * 3),
+            st.tuples(*[st.integers(4, 320)] * 3),
             st.tuples(*[st.floats(0.3, 12)] * 3),
             st.lists(st.integers(-2048, 4095), max_size=9),
         ),
