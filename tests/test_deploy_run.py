@@ -213,7 +213,7 @@ def test_a_run_whose_superlink_and_sites_are_killed_again_and_again_ends_with_th
         running.start_superlink()
         for site in SITES:
             running.start_hospital(site)
-    ended = wait_until("the end of the run", lambda: ((s := running.state("often")).ended and s) or None, seconds=480)
+    ended = wait_until("the end of the run", lambda: ((s := running.state("often")).ended and s) or None)
     running.end(["service"])
     if ended.state == "finished":
         entries = served.ledger()

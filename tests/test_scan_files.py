@@ -28,6 +28,12 @@ def save(path: Path, value: float = 1.0) -> Path:
     return path
 
 
+def load(path: Path) -> nib.Nifti1Pair:
+    image = nib.load(path)
+    assert isinstance(image, nib.Nifti1Pair)
+    return image
+
+
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
     folder = tmp_path / "scans"
@@ -185,7 +191,7 @@ def test_nnunet_names_an_image_without_its_channel_and_one_of_another_ending(tmp
     folder = write_nnunet(tmp_path / "Dataset001_Odd", labelled=5)
     images = folder / "imagesTr"
     (images / "case_1_0000.nii.gz").rename(images / "case_1.nii.gz")
-    nib.save(nib.load(images / "case_2_0000.nii.gz"), images / "case_2_0000.nii")
+    nib.save(load(images / "case_2_0000.nii.gz"), images / "case_2_0000.nii")
     (images / "case_2_0000.nii.gz").unlink()
     (images / "case_3_0000.nii.gz").unlink()
     (images / "case_3_0000.nii.gz").symlink_to("gone.nii.gz")
@@ -232,15 +238,15 @@ def test_a_chosen_channel_is_never_taken_from_another_source_of_the_same_names(t
     for hospital, add in (("a", 0), ("b", 500)):
         task = with_channels(write_msd(tmp_path / hospital / "Task05_Two"), ["T2", "ADC"])
         for path in task.glob("images*/*.nii.gz"):
-            scan = nib.load(path)
+            scan = load(path)
             nib.save(nib.Nifti1Image(np.asarray(scan.dataobj) + add, scan.affine), path)
         tasks.append(task)
     ask = ["data", "msd", "--channel", "1", "--modality", "MR"]
     for task, name in zip(tasks, "ab", strict=True):
         assert run([*ask, str(task), "--out", str(tmp_path / f"cohorts/{name}.csv")]) == 0
         for case in read_cohort(tmp_path / f"cohorts/{name}.csv").cases:
-            source = np.asarray(nib.load(task / case.image.parent.name / case.image.name).dataobj)[..., 1]
-            np.testing.assert_array_equal(np.asarray(nib.load(case.image).dataobj), source)
+            source = np.asarray(load(task / case.image.parent.name / case.image.name).dataobj)[..., 1]
+            np.testing.assert_array_equal(np.asarray(load(case.image).dataobj), source)
     assert run([*ask, str(tasks[0]), "--out", str(tmp_path / "cohorts/a.csv")]) == 0  # again: nothing to write
     capsys.readouterr()
     # A source that was replaced, with an older time stamp, under the same names.
@@ -302,7 +308,7 @@ def test_a_hospitals_copy_of_a_pair_has_both_its_files(tmp_path: Path) -> None:
     case = Case("a", "A", "CT", "train", image, label, (1,))
     copy_cases(Cohort((case,), {1: "liver"}), tmp_path / "site")
     [copied] = read_cohort(tmp_path / "site").cases
-    np.testing.assert_array_equal(np.asarray(nib.load(copied.image).dataobj), np.asarray(nib.load(image).dataobj))
+    np.testing.assert_array_equal(np.asarray(load(copied.image).dataobj), np.asarray(load(image).dataobj))
     assert copied.label is not None
     assert copied.label.name == "a.nii.gz"
 

@@ -270,17 +270,14 @@ def check_organs_beside(path: Path, organs: Mapping[int, str]) -> None:
     All cohorts of a folder share its `organs.csv`, or have AMOS's organs where there is none.
 
     Raises:
-        AmosError: another cohort there, or an `organs.csv` of unknown use, has other organs.
+        AmosError: another cohort there has other organs.
     """
-    beside = path.with_name("organs.csv")
     others = [other for other in sorted(path.parent.glob("*.csv")) if other.name != path.name and _is_cohort(other)]
-    if not others and (path.exists() or not beside.is_file()):
-        return  # what is replaced is this cohort's own
-    if _organs_beside(path) != dict(organs):
-        where = f"{', '.join(other.name for other in others[:3])} beside it" if others else "the organs.csv beside it"
+    if others and _organs_beside(path) != dict(organs):
+        names = ", ".join(other.name for other in others[:3])
         raise AmosError(
-            f"{path}: this cohort has other organs than {where}, whose organs.csv it would replace; choose another "
-            "folder"
+            f"{path}: this cohort has other organs than {names} beside it, whose organs.csv it would replace; choose "
+            "another folder"
         )
 
 

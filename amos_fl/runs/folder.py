@@ -25,7 +25,7 @@ from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Case, Cohort, read_cohort, read_organs, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import MOST_NAME_BYTES, remove_abandoned, sha256_of_json, write_json, write_text
-from amos_fl.locks import at_work
+from amos_fl.locks import HOLDERS, LOCK, at_work
 from amos_fl.runs.about import AboutRun, read_about, versions, write_about
 from amos_fl.runs.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from amos_fl.runs.config import RunConfig, read_yaml, resolve
