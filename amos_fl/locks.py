@@ -73,6 +73,8 @@ def at_work(folder: Path, *, to: str = "", wait_s: float = 0.0) -> Iterator[None
     finally:
         with suppress(OSError):
             holder.unlink(missing_ok=True)
+            # The last thing done under the lock. Who waits for it finds its file gone, and takes a new one (filelock).
+            Path(lock.lock_file).unlink(missing_ok=True)
             if made and is_empty(folder):  # nothing came of it
                 shutil.rmtree(folder)
         lock.release()

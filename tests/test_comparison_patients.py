@@ -94,7 +94,7 @@ def test_the_scans_of_a_patient_are_exchanged_together() -> None:
     a, b = random.random((8, 2)), random.random((8, 2))
     patients = np.array([0, 1, 2, 3, 4, 5, 0, 3])
     ones = np.ones_like(a)
-    p = paired_p(Marks(a, ones, patients), Marks(b, ones, patients), 100, generator(0, "x"))
+    p = paired_p(Marks(a, ones, units=patients), Marks(b, ones, units=patients), 100, generator(0, "x"))
     # By hand: every way of exchanging six patients, the mean of the organs' means over all eight scans.
     observed = abs(a.mean() - b.mean())
     far = 0

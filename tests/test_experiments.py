@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from amos_fl.experiments.workspace import Work, Workspace
 from amos_fl.files import write_text
 from amos_fl.runs.events import silent
 from amos_fl.runs.folder import RunFolder, create_run
+from amos_fl.runs.ledger import SiteRound
 from amos_fl.runs.results import tabulated, write_tables
 from amos_fl.runs.weights import save_arrays
 from amos_fl_server.simulate import simulate
@@ -70,7 +72,7 @@ def preset_file(folder: Path, **changes: Any) -> Path:
 
 
 def planned(preset: Preset, workspace: Workspace, given: dict[str, Path]) -> dict[str, Task]:
-    return {task.step: task for task in Planner(workspace, given, resolve_run).plan(preset)}
+    return {task.step: task for task in Planner(workspace, given, partial(resolve_run, headers=False)).plan(preset)}
 
 
 def quick(cache: Path) -> dict[str, Path]:
@@ -282,9 +284,10 @@ def made_folder(path: Path, cohort: Cohort, *, synthetic: bool = False, commit: 
     about = json.loads((path / "versions.json").read_text())
     about |= {"synthetic": synthetic, "versions": {**about["versions"], "commit": commit}}
     (path / "versions.json").write_text(json.dumps(about))
-    steps = {site: {"steps": record.config.local_steps} for site in record.cohort.seen_sites}
-    row = {"round": 1, "sites": steps, "bytes_up": 0, "bytes_down": 0, "seconds": 2.0, "missing": {}}
-    folder.write_ledger([row])
+    nothing = {"bytes_up": 0, "bytes_down": 0, "seconds": 2.0}
+    site: SiteRound = {"cases": 1, "steps": record.config.local_steps, "loss": 1.0, **nothing}
+    trained = dict.fromkeys(record.cohort.seen_sites, site)
+    folder.write_ledger([{"round": 1, "sites": trained, "loss": 1.0, "missing": {}, "weights_sha256": "", **nothing}])
     write_tables(path, tabulated(record.results.chosen, [], record.results.cases, cohort.organs), cohort.organs)
     save_arrays({"a": np.zeros(1, np.float32)}, path / "model" / "weights.safetensors")
     write_text(path / "summary.md", "made")

@@ -1,6 +1,6 @@
 """What the commands do, as functions: the same settings, the same folders, the same numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
@@ -11,18 +11,20 @@ from amos_fl.api.keywords import Settings, settings_of
 from amos_fl.api.model import TrainedModel
 from amos_fl.api.run import Run, heard_by
 from amos_fl.api.running import carry_out
-from amos_fl.api.settings import Layer, OnCase, cache_folder, check_free, like_run, next_out, resolve_run
+from amos_fl.api.settings import Layer, OnCase, cache_folder, check_free, cohort_now, like_run, next_out, resolve_run
 from amos_fl.api.tables import cells_table, differences_table, scores_table, sums_table
 from amos_fl.cohort.label_map import label_map_named
-from amos_fl.cohort.table import Cohort, Split, read_cohort
+from amos_fl.cohort.table import SPLITS, Cohort, Split, read_cohort
 from amos_fl.comparison.compare import compare_runs
 from amos_fl.comparison.comparison import METRICS, Comparison, Metric
 from amos_fl.comparison.write import check_out, write_comparison
 from amos_fl.device import device_named
+from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder
 from amos_fl.inference.evaluate_model import Evaluation, Question, evaluate_model, write_evaluation
 from amos_fl.inference.predict_scans import Outcome, Wanted, predict_scans
-from amos_fl.inference.scans import find_scans
+from amos_fl.inference.scans import Scan, find_scans
+from amos_fl.locks import at_work
 from amos_fl.report.page import write_comparison_report
 from amos_fl.runs import arms
 from amos_fl.runs.config import RunConfig, read_yaml
@@ -33,6 +35,7 @@ from amos_fl.runs.model import inference_settings
 from amos_fl.runs.record import read_runs
 
 Place = str | Path
+OnProgress = Callable[[str, int, int], None]
 
 
 def simulate(
@@ -156,7 +159,7 @@ def evaluate(
     *,
     split: Split = "test",
     sites: str | Sequence[str] | None = None,
-    seen: Sequence[str] | None = None,
+    seen: str | Sequence[str] | None = None,
     tolerance_mm: float | None = None,
     label_map: str | None = None,
     test_time_adaptation: bool | None = None,
@@ -165,28 +168,33 @@ def evaluate(
     store: Place | None = None,
     device: str = "auto",
     workers: int = 1,
+    on_progress: OnProgress | None = None,
 ) -> Scored:
     """Score a run's chosen weights on the cases of a cohort (by default its own), by site and by organ.
+
+    `on_progress(what, done, total)` is called after each case that was prepared and scored. `seen` are the sites whose
+    scanners trained the network, by default the run's; with `predictions` the label maps are kept, too.
 
     Raises:
         AmosError: no such model, cohort or case; or `out` is there already.
     """
+    if split not in SPLITS:
+        raise AmosError(f"--split {split}: there is no such split; there are {', '.join(SPLITS)}")
     model = _model(run).about
     model = replace(model, inference=inference_settings(model, test_time_adaptation=test_time_adaptation))
+    if cohort is None and model.run is None:
+        raise AmosError(f"{model.folder}: this model lies apart from its run, so its cohort is unknown; add --cohort")
     source = model.folder if model.run is None else model.run.path
     file = Path(cohort) if cohort is not None else source / "cohort.csv"
-    members = read_cohort(file)
+    members = read_cohort(file) if cohort is not None or model.run is None else cohort_now(model.run)
+    given = settings_of({"sites": sites, "hold_out": seen})
     question = Question.of(
-        model,
-        members,
-        split=split,
-        sites=settings_of({"sites": sites})["sites"],
-        seen=seen,
-        tolerance_mm=tolerance_mm,
+        model, members, split=split, sites=given["sites"], seen=given["hold_out"], tolerance_mm=tolerance_mm
     )
     folder = Path(out) if out else next_out("evaluate")
     check_free(folder)
-    with whole_folder(folder) as beside:
+    # The lock lies beside the folder, because that appears as a whole.
+    with at_work(folder.parent, to=folder.name), whole_folder(folder) as beside:
         evaluation = evaluate_model(
             model,
             members,
@@ -194,11 +202,73 @@ def evaluate(
             store=_store(store),
             device=device_named(device),
             workers=workers,
+            on_prepared=_of(on_progress, "preparing"),
+            on_scored=_of(on_progress, "scoring"),
             label_map=label_map_named(label_map, members.organs, model.organs) if label_map is not None else None,
             save_to=beside / "predictions" if predictions else None,
         )
         write_evaluation(beside, evaluation, model, source, file)
     return Scored(folder, evaluation)
+
+
+@dataclass(frozen=True)
+class Predicting:
+    """Scans about to be predicted: what was found, what a reader has to know before, and the outcomes as they come."""
+
+    scans: tuple[Scan, ...]
+    notes: tuple[str, ...]
+    outcomes: Iterator[Outcome]
+
+
+def predicting(
+    run: "Run | TrainedModel | Place",
+    scans: "Place | Sequence[Place]",
+    out: Place,
+    *,
+    modality: str | None = None,
+    cohort: Place | None = None,
+    series: str | None = None,
+    probabilities: bool = False,
+    preview: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    overlap: float | None = None,
+    mirror: bool | None = None,
+    test_time_adaptation: bool | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    on_window: Callable[[Scan, int, int], None] | None = None,
+) -> Predicting:
+    """As `predict`, scan by scan: each is predicted when its outcome is asked for.
+
+    `on_window(scan, done, total)` is called after each batch of windows.
+
+    Raises:
+        AmosError: no model, no scan, or no modality.
+    """
+    if modality is not None:
+        if (known := {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(modality.upper())) is None:
+            raise AmosError(f"--modality {modality}: must be CT or MR")
+        modality = known
+    model = _model(run).about
+    paths = [Path(scans)] if isinstance(scans, str | Path) else [Path(scan) for scan in scans]
+    how = {"overlap": overlap, "mirror": mirror, "test_time_adaptation": test_time_adaptation}
+    how |= {"batch_size": batch_size, "threads": threads}
+    wanted = Wanted(
+        inference=inference_settings(model, **how),
+        device=device_named(device),
+        probabilities=probabilities,
+        preview=preview,
+        overwrite=overwrite,
+    )
+    notes: list[str] = []
+    listed = read_cohort(cohort) if cohort else None
+    found = find_scans(paths, modality, cohort=listed, series=series, on_note=notes.append)
+    usable = [scan for scan in found if not scan.problem]
+    if untrained := sorted({scan.modality for scan in usable} - set(model.modalities)) if model.modalities else []:
+        notes.append(f"this network was trained on {' and '.join(model.modalities)} only, not on {untrained[0]}")
+    notes += model.notes
+    return Predicting(tuple(found), tuple(notes), predict_scans(model, found, Path(out), wanted, on_window=on_window))
 
 
 def predict(
@@ -208,6 +278,7 @@ def predict(
     *,
     modality: str | None = None,
     cohort: Place | None = None,
+    series: str | None = None,
     probabilities: bool = False,
     preview: bool = False,
     overwrite: bool = False,
@@ -226,19 +297,24 @@ def predict(
     Raises:
         AmosError: no model, no scan, or no modality.
     """
-    model = _model(run).about
-    paths = [Path(scans)] if isinstance(scans, str | Path) else [Path(scan) for scan in scans]
-    how = {"overlap": overlap, "mirror": mirror, "test_time_adaptation": test_time_adaptation}
-    how |= {"batch_size": batch_size, "threads": threads}
-    wanted = Wanted(
-        inference=inference_settings(model, **how),
-        device=device_named(device),
+    begun = predicting(
+        run,
+        scans,
+        out,
+        modality=modality,
+        cohort=cohort,
+        series=series,
         probabilities=probabilities,
         preview=preview,
         overwrite=overwrite,
+        device=device,
+        overlap=overlap,
+        mirror=mirror,
+        test_time_adaptation=test_time_adaptation,
+        batch_size=batch_size,
+        threads=threads,
     )
-    found = find_scans(paths, modality, cohort=read_cohort(cohort) if cohort else None)
-    return list(predict_scans(model, found, Path(out), wanted))
+    return list(begun.outcomes)
 
 
 @dataclass(frozen=True)
@@ -297,11 +373,13 @@ def compare(
         paths += [member.path if isinstance(member, Run) else Path(member) for member in members]
     folder = Path(out) if out else next_out("compare")
     check_out(folder)
-    comparison = compare_runs(
-        read_runs(paths), metrics=metrics, reference=reference, seed=seed, resamples=resamples, published=published
-    )
-    write_comparison(comparison, folder)
-    write_comparison_report(comparison, folder)
+    records = read_runs(paths)
+    with at_work(folder):
+        comparison = compare_runs(
+            records, metrics=metrics, reference=reference, seed=seed, resamples=resamples, published=published
+        )
+        write_comparison(comparison, folder)
+        write_comparison_report(comparison, folder)
     return Compared(folder, comparison)
 
 
@@ -326,6 +404,12 @@ def _model(run: "Run | TrainedModel | Place") -> TrainedModel:
 
 def _store(store: Place | None) -> Path:
     return Path(store) if store else cache_folder() / "store"
+
+
+def _of(on_progress: OnProgress | None, verb: str) -> OnCase | None:
+    if on_progress is None:
+        return None
+    return lambda done, total, case: on_progress(f"{verb} {case}", done, total)
 
 
 def _drawing(progress: bool, listener: Listener | None) -> OnCase | None:

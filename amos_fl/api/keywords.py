@@ -33,6 +33,7 @@ class Settings(TypedDict, total=False):
     evaluation: Mapping[str, Any]
     selection: Literal["best", "last"]
     min_sites: int | None
+    max_update_norm: float | None
     site_timeout_s: float | None
     engine: str | Mapping[str, Any]
     device: str

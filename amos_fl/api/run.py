@@ -8,9 +8,9 @@ import pandas as pd
 
 from amos_fl.api.model import TrainedModel
 from amos_fl.api.running import carry_out
-from amos_fl.api.settings import cache_folder, with_layers
+from amos_fl.api.settings import cache_folder, cohort_now, with_layers
 from amos_fl.api.tables import rounds_table, scores_table, sums_table
-from amos_fl.cohort.table import Cohort
+from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.report.page import PAGE, write_run_report
 from amos_fl.runs import folder as run_folder
 from amos_fl.runs.config import RunConfig
@@ -84,12 +84,26 @@ class Run:
         return page if page.is_file() else write_run_report(self.path)
 
     def resume(
-        self, *, store: str | Path | None = None, progress: bool = True, listener: Listener | None = None
+        self,
+        *,
+        cohort: str | Path | None = None,
+        accept_changes: bool = False,
+        store: str | Path | None = None,
+        progress: bool = True,
+        listener: Listener | None = None,
     ) -> "Run":
-        """Carry an interrupted run to its end, with the weights of one that was never interrupted."""
+        """Carry an interrupted run to its end, with the weights of one that was never interrupted.
+
+        `cohort` says where its scans are now, if they were moved. With `accept_changes` it goes on although its
+        settings, cases or scans are not those it was begun with, and the ledger keeps what changed.
+
+        Raises:
+            AmosError: what changed, or what is not there. AtWork: another process works on the run.
+        """
         folder = run_folder.open_run(self.path)
-        where = Path(store) if store else cache_folder() / "store"
-        carry_out(self.path, with_layers(folder.config(), []), folder.cohort(), where, heard_by(progress, listener))
+        members = cohort_now(folder, read_cohort(cohort) if cohort else None)
+        settings, where = with_layers(folder.config(), []), Path(store) if store else cache_folder() / "store"
+        carry_out(self.path, settings, members, where, heard_by(progress, listener), accept_changes=accept_changes)
         return Run(self.path)
 
     def __repr__(self) -> str:

@@ -13,6 +13,7 @@ from amos_fl.own_code import is_path
 from amos_fl.runs.config import RunConfig, merge, resolve
 
 if TYPE_CHECKING:  # with it comes NumPy, which --help does without
+    from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.origin import Origin
 
 Layer = tuple[str, dict[str, Any]]
@@ -80,10 +81,13 @@ def recipe_for(layers: list[Layer], otherwise: str | None = None) -> tuple[str, 
     return model, (f"recipe of {model}", {**network_named(model).recipe, "model": model})
 
 
-def resolve_run(layers: list[Layer], on_case: OnCase | None = None) -> tuple[RunConfig, Cohort]:
+def resolve_run(
+    layers: list[Layer], on_case: OnCase | None = None, *, headers: bool = True
+) -> tuple[RunConfig, Cohort]:
     """Settings and cohort, with what nobody said filled in from the recipe of the model.
 
-    `on_case(done, total, case)` is called where the phantom is drawn first.
+    `on_case(done, total, case)` is called where the phantom is drawn first. With `headers` those of all scans are looked
+    at; who only plans runs leaves that to them.
 
     Raises:
         AmosError: settings that cannot be, a cohort that cannot be read or has nothing to train on, or a scan or label
@@ -110,7 +114,8 @@ def resolve_run(layers: list[Layer], on_case: OnCase | None = None) -> tuple[Run
 
         check_own_network(model, settings.plan, len(everyone.organs))
     members = taking_part(everyone, settings)
-    check_headers(members.cases)
+    if headers:
+        check_headers(members.cases)
     return settings, members
 
 
@@ -169,6 +174,20 @@ def phantom(on_case: OnCase | None = None) -> Cohort:
     return embedded_cohort(cache_folder(), on_case=on_case)
 
 
+def cohort_now(folder: "RunFolder", elsewhere: Cohort | None = None, on_case: OnCase | None = None) -> Cohort:
+    """A run's cohort, its scans where they are now; those of the phantom are made anew where they are gone.
+
+    Raises:
+        AmosError: the scans are not where the run knows them, or `elsewhere` has not the run's cases.
+    """
+    from amos_fl.runs.moved import cohort_of
+
+    of_phantom = folder.config().cohort is None
+    if elsewhere is None and of_phantom and not all(case.image.exists() for case in folder.cohort().cases):
+        elsewhere = phantom(on_case)
+    return cohort_of(folder, elsewhere)
+
+
 def refuse_settings(layers: list[Layer], option: str, does: str) -> None:
     """Refuse settings beside an option that brings its own; only where a run is computed may change.
 
@@ -194,7 +213,7 @@ def like_run(path: Path, layers: list[Layer]) -> tuple[RunConfig, Cohort]:
     settings = with_layers(folder.config(), layers)
     if settings.arm != "federated":
         raise AmosError(f"{path}: is a {settings.arm} run; give the federated run that it belongs to")
-    members = folder.cohort()
+    members = cohort_now(folder)
     check_headers(members.cases)
     return settings, members
 

@@ -5,7 +5,6 @@ from typing import Annotated, cast, get_args
 
 import typer
 
-from amos_fl.api.settings import next_out
 from amos_fl.errors import AmosError
 
 
@@ -25,33 +24,25 @@ def compare(
     ] = False,
 ) -> None:
     """Compare finished runs on the same test cases: federated, centralized, local, fine-tuned, leave-one-out."""
+    from amos_fl.api.functions import compare as compared
     from amos_fl.cli.progress import plain_console
-    from amos_fl.comparison.compare import compare_runs
     from amos_fl.comparison.comparison import METRICS, Metric
     from amos_fl.comparison.tables import all_tables, rich_table
-    from amos_fl.comparison.write import check_out, write_comparison
-    from amos_fl.locks import at_work
-    from amos_fl.report.page import write_comparison_report
-    from amos_fl.runs.record import read_runs
     from amos_fl.runs.summary import PHANTOM_NOTE
 
     if unknown := [name for name in metric or [] if name.lower() not in get_args(Metric)]:
         raise AmosError(f"--metric {unknown[0]}: there is no such score; there are {', '.join(METRICS)}")
     wanted = [name.lower() for name in metric or []]
-    folder = out or next_out("compare")
-    check_out(folder)
-    records = read_runs(runs)
-    with at_work(folder):
-        comparison = compare_runs(
-            records,
-            metrics=[cast(Metric, name) for name in METRICS if not wanted or name in wanted],
-            reference=reference,
-            seed=seed,
-            resamples=resamples,
-            published=published,
-        )
-        write_comparison(comparison, folder)
-        write_comparison_report(comparison, folder)
+    found = compared(
+        runs,
+        out,
+        reference=reference,
+        metrics=[cast(Metric, name) for name in METRICS if not wanted or name in wanted],
+        seed=seed,
+        resamples=resamples,
+        published=published,
+    )
+    folder, comparison = found.path, found.comparison
     console = plain_console()
     for problem in comparison.problems:
         console.print(f"problem: {problem}", markup=False, style="bold red", soft_wrap=True)

@@ -1,17 +1,12 @@
 """`amos-fl evaluate`: a run's chosen weights scored on any cohort."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
-from amos_fl.api.settings import cache_folder, next_out
 from amos_fl.cli.options import AdaptOption, DeviceOption, StoreOption
-from amos_fl.cli.running import cohort_now
-from amos_fl.cli.settings import names
-from amos_fl.cohort.table import SPLITS, Split
-from amos_fl.errors import AmosError
+from amos_fl.cohort.table import Split
 
 
 def evaluate(
@@ -39,56 +34,32 @@ def evaluate(
     predictions: Annotated[bool, typer.Option("--predictions", help="Keep the label maps there, too.")] = False,
 ) -> None:
     """Score a run's chosen weights on the cases of a cohort, by site and by organ."""
+    from amos_fl.api.functions import evaluate as scored
     from amos_fl.cli.display import show_results
     from amos_fl.cli.progress import Progress, plain_console
-    from amos_fl.cohort.label_map import label_map_named
-    from amos_fl.cohort.table import read_cohort
-    from amos_fl.device import device_named
-    from amos_fl.files import whole_folder
-    from amos_fl.inference.evaluate_model import Question, evaluate_model, write_evaluation
-    from amos_fl.locks import at_work
-    from amos_fl.runs.model import inference_settings, read_model
     from amos_fl.runs.summary import PHANTOM_NOTE
 
-    if split not in SPLITS:
-        raise AmosError(f"--split {split}: there is no such split; there are {', '.join(SPLITS)}")
-    model = read_model(run)
-    model = replace(model, inference=inference_settings(model, test_time_adaptation=test_time_adaptation))
-    if cohort is None and model.run is None:
-        raise AmosError(f"{run}: this model lies apart from its run, so its cohort is unknown; add --cohort")
-    cohort_file = cohort if cohort is not None else run / "cohort.csv"
-    members = read_cohort(cohort_file) if cohort is not None or model.run is None else cohort_now(model.run)
-    organs_map = label_map_named(label_map, members.organs, model.organs) if label_map is not None else None
-    question = Question.of(
-        model,
-        members,
-        split=cast(Split, split),
-        sites=names(sites),
-        seen=[] if seen == "none" else names(seen),
-        tolerance_mm=tolerance_mm,
-    )
-    folder = out or next_out("evaluate")
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise AmosError(f"{folder}: is there already; choose another --out")
-    console = plain_console()
-    # Beside it, because it appears as a whole.
-    with at_work(folder.parent, to=folder.name), whole_folder(folder) as beside, Progress() as progress:
-        evaluation = evaluate_model(
-            model,
-            members,
-            question,
-            store=store or cache_folder() / "store",
-            device=device_named(device or "auto"),
+    with Progress() as progress:
+        found = scored(
+            run,
+            cohort,
+            split=cast(Split, split),
+            sites=sites,
+            seen=[] if seen == "none" else seen,
+            tolerance_mm=tolerance_mm,
+            label_map=label_map,
+            test_time_adaptation=test_time_adaptation,
+            predictions=predictions,
+            out=out,
+            store=store,
+            device=device or "auto",
             workers=workers,
-            on_prepared=progress.of("preparing"),
-            on_scored=progress.of("scoring"),
-            label_map=organs_map,
-            save_to=beside / "predictions" if predictions else None,
+            on_progress=progress.show,
         )
-        write_evaluation(beside, evaluation, model, run, cohort_file)
+    console, evaluation = plain_console(), found.evaluation
     if evaluation.synthetic:
         console.print(PHANTOM_NOTE, soft_wrap=True)
     for line in [evaluation.results.chosen.sentence, *evaluation.notes]:
         console.print(line, soft_wrap=True)
     show_results(console, evaluation.results)
-    console.print(f"everything is in {folder}; begin with {folder / 'summary.md'}", soft_wrap=True)
+    console.print(f"everything is in {found.path}; begin with {found.path / 'summary.md'}", soft_wrap=True)

@@ -1,5 +1,6 @@
 """`amos-fl experiments`: the paper's tables and our comparison over the scanners, each one command."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -183,7 +184,7 @@ def run(
             refuse_cohort_for(preset)
         given["amos"] = cohort.resolve()  # not remembered: the next experiment means AMOS when it says so
     flags = {key: value for key, value in {"device": device, "seed": seed}.items() if value is not None}
-    planner = Planner(workspace, given, resolve_run, flags, steps)
+    planner = Planner(workspace, given, partial(resolve_run, headers=False), flags, steps)
     hands = Hands(_trainer(store or cache_folder() / "store", quick), typer.echo, store or cache_folder() / "store")
     problems = [problem for preset in presets if (problem := _run_one(preset, planner, workspace, hands))]
     if problems:

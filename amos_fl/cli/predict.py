@@ -7,7 +7,6 @@ import typer
 
 from amos_fl.cli.options import AdaptOption, DeviceOption
 from amos_fl.cohort.wording import counted
-from amos_fl.errors import AmosError
 
 
 def predict(
@@ -34,56 +33,43 @@ def predict(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the run's.")] = None,
 ) -> None:
     """Predict the organs of scans, each on its own grid. Exit code 2 when one could not be predicted."""
+    from amos_fl.api.functions import predicting
+    from amos_fl.api.model import TrainedModel
     from amos_fl.cli.progress import Progress, plain_console
-    from amos_fl.cohort.table import read_cohort
-    from amos_fl.device import device_named
-    from amos_fl.inference.predict_scans import Wanted, predict_scans
-    from amos_fl.inference.scans import Scan, find_scans
-    from amos_fl.runs.model import inference_settings, read_model
+    from amos_fl.inference.scans import Scan
 
-    if modality is not None:
-        if (known := {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(modality.upper())) is None:
-            raise AmosError(f"--modality {modality}: must be CT or MR")
-        modality = known
-    model = read_model(run)
-    wanted = Wanted(
-        inference=inference_settings(
-            model,
-            overlap=overlap,
-            mirror=mirror,
-            test_time_adaptation=test_time_adaptation,
-            batch_size=batch_size,
-            threads=threads,
-        ),
-        device=device_named(device or "auto"),
-        probabilities=probabilities,
-        preview=preview,
-        overwrite=overwrite,
-    )
-    console = plain_console()
-    found = find_scans(
-        scans,
-        modality,
-        cohort=read_cohort(cohort) if cohort else None,
-        series=series,
-        on_note=lambda note: console.print(f"note: {note}", soft_wrap=True),
-    )
-    if model.synthetic:
-        console.print("this network was trained on a synthetic phantom; what it draws says nothing about patients")
-    usable = [scan for scan in found if not scan.problem]
-    untrained = sorted({scan.modality for scan in usable} - set(model.modalities)) if model.modalities else []
-    if untrained:
-        console.print(f"note: this network was trained on {' and '.join(model.modalities)} only, not on {untrained[0]}")
-    for note in model.notes:
-        console.print(f"note: {note}", soft_wrap=True)
     states = {"predicted": 0, "kept": 0, "failed": 0}
     with Progress() as progress:
 
         def on_window(scan: Scan, done: int, total: int) -> None:
             number = sum(states.values()) + 1
-            progress.show(f"predicting {scan.name} ({number}/{len(found)})", done, total)
+            progress.show(f"predicting {scan.name} ({number}/{len(begun.scans)})", done, total)
 
-        for outcome in predict_scans(model, found, out, wanted, on_window=on_window):
+        trained = TrainedModel.read(run)
+        begun = predicting(
+            trained,
+            scans,
+            out,
+            modality=modality,
+            cohort=cohort,
+            series=series,
+            probabilities=probabilities,
+            preview=preview,
+            overwrite=overwrite,
+            device=device or "auto",
+            overlap=overlap,
+            mirror=mirror,
+            test_time_adaptation=test_time_adaptation,
+            batch_size=batch_size,
+            threads=threads,
+            on_window=on_window,
+        )
+        console, model = plain_console(), trained.about
+        if model.synthetic:
+            console.print("this network was trained on a synthetic phantom; what it draws says nothing about patients")
+        for note in begun.notes:
+            console.print(f"note: {note}", soft_wrap=True)
+        for outcome in begun.outcomes:
             states[outcome.state] += 1
             if outcome.state == "failed":
                 typer.echo(f"amos-fl: {outcome.notes[0]}", err=True)
@@ -95,6 +81,6 @@ def predict(
             kept = "there already from this scan and these weights, kept"
             console.print(f"{outcome.scan.name}: {kept if outcome.state == 'kept' else what}", soft_wrap=True)
     parts = [f"{number} {state}" for state, number in states.items() if number or state == "predicted"]
-    console.print(f"{counted(len(found), 'scan')}: {', '.join(parts)}; label maps are in {out}", soft_wrap=True)
+    console.print(f"{counted(len(begun.scans), 'scan')}: {', '.join(parts)}; label maps are in {out}", soft_wrap=True)
     if states["failed"]:
         raise typer.Exit(2)

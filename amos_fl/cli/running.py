@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from amos_fl.api.settings import refuse_settings, with_layers
+from amos_fl.cli.settings import cohort_now
 from amos_fl.cohort.table import Cohort
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError, Interrupted
@@ -50,17 +51,6 @@ def apart_from_cohort(
         for source, layer in layers
     ]
     return others, read_cohort(named[-1]) if named else None
-
-
-def cohort_now(folder: "RunFolder", elsewhere: Cohort | None = None) -> Cohort:
-    """A run's cohort, its scans where they are now; those of the phantom are made anew where they are gone."""
-    from amos_fl.cli.settings import phantom
-    from amos_fl.runs.moved import cohort_of
-
-    of_phantom = folder.config().cohort is None
-    if elsewhere is None and of_phantom and not all(case.image.exists() for case in folder.cohort().cases):
-        elsewhere = phantom()
-    return cohort_of(folder, elsewhere)
 
 
 def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path, accept_changes: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amos_fl.api import settings
 from amos_fl.api.settings import Layer
@@ -10,6 +10,9 @@ from amos_fl.cli.progress import Progress
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig, parse_assignment, read_yaml
+
+if TYPE_CHECKING:
+    from amos_fl.runs.folder import RunFolder
 
 
 def names(text: str | None) -> list[str] | None:
@@ -43,10 +46,16 @@ def layers_of(config: Path | None, flags: dict[str, Any], assignments: list[str]
     return layers + [(f"--set {text}", parse_assignment(text)) for text in assignments or []]
 
 
-def resolve_run(layers: list[Layer]) -> tuple[RunConfig, Cohort]:
+def resolve_run(layers: list[Layer], *, headers: bool = True) -> tuple[RunConfig, Cohort]:
     """The settings and the cohort of a run, with a bar while the phantom is drawn."""
     with Progress() as progress:
-        return settings.resolve_run(layers, progress.of("drawing the phantom:"))
+        return settings.resolve_run(layers, progress.of("drawing the phantom:"), headers=headers)
+
+
+def cohort_now(folder: "RunFolder", elsewhere: Cohort | None = None) -> Cohort:
+    """A run's cohort, its scans where they are now, with a bar while the phantom is drawn anew."""
+    with Progress() as progress:
+        return settings.cohort_now(folder, elsewhere, progress.of("drawing the phantom:"))
 
 
 def phantom() -> Cohort:

@@ -112,7 +112,7 @@ def predict_scans(
             try:
                 if scan.problem:
                     raise AmosError(scan.problem)
-                for file in files.all():
+                for file in _Files.every(out, scan.name).all():
                     check_name(file)
                 content = scan.content_hash()
                 same = record.has(scan, content)
