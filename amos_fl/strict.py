@@ -47,14 +47,18 @@ def columns_of(header: Sequence[str] | None, where: Path | str, *, fold: bool = 
     return names
 
 
-def csv_rows(file: TextIO, where: Path | str, *, fold: bool = True) -> "csv.DictReader[str]":
+def csv_rows(file: TextIO, where: Path | str, *, by_program: bool = False) -> "csv.DictReader[str]":
     """A reader of the rows of a CSV file by column (see `columns_of`).
+
+    A file that was written `by_program` is taken as it is: spaces and capitals count.
 
     Raises:
         AmosError: two columns of one name.
     """
-    reader = csv.DictReader(file, skipinitialspace=True)
-    reader.fieldnames = columns_of(reader.fieldnames, where, fold=fold)
+    reader = csv.DictReader(file, skipinitialspace=not by_program)
+    columns = columns_of(reader.fieldnames, where, fold=not by_program)
+    if not by_program:
+        reader.fieldnames = columns
     return reader
 
 

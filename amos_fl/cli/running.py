@@ -13,7 +13,6 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.runs.config import RunConfig, has_strategy
-from amos_fl.runs.wording import work_in_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,6 +96,8 @@ def _in_words(settings: RunConfig, members: Cohort) -> str:
     seen, unseen = " ".join(members.seen_sites), " ".join(members.unseen_sites) or "none"
     steps = f"{counted(settings.rounds, 'round')} of {counted(settings.local_steps, 'step')}"
     if not has_strategy(settings.arm):
+        from amos_fl.runs.wording import work_in_words
+
         others = "unseen" if settings.arm == "centralized" else "others"
         return f"{work_in_words(settings, members)}; {others}: {unseen}"
     match settings.arm:

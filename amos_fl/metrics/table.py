@@ -99,7 +99,7 @@ def read_scores(path: Path | str) -> list[CaseScores]:
         raise AmosError(f"{path}: no such file of scores; a run writes one when it ends")
     cases: dict[tuple[str, str, str, bool, str], dict[int, OrganScore]] = {}
     with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv_rows(file, path)
+        reader = csv_rows(file, path, by_program=True)
         if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
             raise AmosError(f"{path}: no column {', '.join(missing)}; scores have the columns {', '.join(COLUMNS)}")
         for row in rows_as_written(reader):
@@ -117,7 +117,7 @@ def read_scores(path: Path | str) -> list[CaseScores]:
 def organs_of_scores(path: Path | str) -> dict[int, str]:
     """The organs of a file that `write_scores` wrote, by label value."""
     with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        return {int(row["organ"]): row["organ_name"] for row in rows_as_written(csv_rows(file, path))}
+        return {int(row["organ"]): row["organ_name"] for row in rows_as_written(csv_rows(file, path, by_program=True))}
 
 
 def _score(row: Mapping[str, str]) -> OrganScore:
