@@ -12,6 +12,8 @@ PYTHON ?=
 PIP_ARGS ?=
 # Further arguments for pytest, for example PYTEST_ARGS='-k phantom -x'.
 PYTEST_ARGS ?=
+# Two files of tests at a time; those marked slow have processes of their own that wait for one another.
+QUICK := -m "not slow" -n 2 --dist loadfile
 # Arguments of the run that `make wheel-test` carries out on both engines with the installed wheel; empty: none.
 WHEEL_RUN ?= --rounds 1 --local-steps 2 --sites A,G --set training.threads=1
 
@@ -40,11 +42,12 @@ demo: $(RUN_READY) ## A federation, its pooled and its local counterparts, and w
 
 .PHONY: test
 test: $(RUN_READY) ## The tests, without those marked slow
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(QUICK) $(PYTEST_ARGS)
 
 .PHONY: check
 check: lint ## What CI runs: ruff, pyright, the doctests and every test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(QUICK) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(DEV_READY) ## ruff and pyright

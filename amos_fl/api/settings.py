@@ -86,8 +86,8 @@ def resolve_run(
 ) -> tuple[RunConfig, Cohort]:
     """Settings and cohort, with what nobody said filled in from the recipe of the model.
 
-    `on_case(done, total, case)` is called where the phantom is drawn first. With `headers` those of all scans are looked
-    at; who only plans runs leaves that to them.
+    `on_case(done, total, case)` is called where the phantom is drawn first. With `headers` those of all scans are
+    looked at; who only plans runs leaves that to them.
 
     Raises:
         AmosError: settings that cannot be, a cohort that cannot be read or has nothing to train on, or a scan or label
