@@ -7,7 +7,7 @@ from typing import Unpack
 
 import pandas as pd
 
-from amos_fl.api.keywords import Settings, settings_of
+from amos_fl.api.keywords import HowToPredict, Settings, settings_of
 from amos_fl.api.model import TrainedModel
 from amos_fl.api.run import Run, heard_by
 from amos_fl.api.running import carry_out
@@ -31,7 +31,7 @@ from amos_fl.runs.config import RunConfig, read_yaml
 from amos_fl.runs.events import Listener
 from amos_fl.runs.folder import create_run
 from amos_fl.runs.group import create_group
-from amos_fl.runs.model import inference_settings
+from amos_fl.runs.model import InferenceSettings, inference_settings
 from amos_fl.runs.record import read_runs
 
 Place = str | Path
@@ -225,19 +225,8 @@ def predicting(
     scans: "Place | Sequence[Place]",
     out: Place,
     *,
-    modality: str | None = None,
-    cohort: Place | None = None,
-    series: str | None = None,
-    probabilities: bool = False,
-    preview: bool = False,
-    overwrite: bool = False,
-    device: str = "auto",
-    overlap: float | None = None,
-    mirror: bool | None = None,
-    test_time_adaptation: bool | None = None,
-    batch_size: int | None = None,
-    threads: int | None = None,
     on_window: Callable[[Scan, int, int], None] | None = None,
+    **how: Unpack[HowToPredict],
 ) -> Predicting:
     """As `predict`, scan by scan: each is predicted when its outcome is asked for.
 
@@ -246,24 +235,24 @@ def predicting(
     Raises:
         AmosError: no model, no scan, or no modality.
     """
+    modality, listed = how.get("modality"), how.get("cohort")
     if modality is not None:
         if (known := {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(modality.upper())) is None:
             raise AmosError(f"--modality {modality}: must be CT or MR")
         modality = known
     model = _model(run).about
     paths = [Path(scans)] if isinstance(scans, str | Path) else [Path(scan) for scan in scans]
-    how = {"overlap": overlap, "mirror": mirror, "test_time_adaptation": test_time_adaptation}
-    how |= {"batch_size": batch_size, "threads": threads}
+    inference = {name: how.get(name) for name in InferenceSettings.model_fields}
     wanted = Wanted(
-        inference=inference_settings(model, **how),
-        device=device_named(device),
-        probabilities=probabilities,
-        preview=preview,
-        overwrite=overwrite,
+        inference=inference_settings(model, **inference),
+        device=device_named(how.get("device", "auto")),
+        probabilities=how.get("probabilities", False),
+        preview=how.get("preview", False),
+        overwrite=how.get("overwrite", False),
     )
     notes: list[str] = []
-    listed = read_cohort(cohort) if cohort else None
-    found = find_scans(paths, modality, cohort=listed, series=series, on_note=notes.append)
+    cohort = read_cohort(listed) if listed else None
+    found = find_scans(paths, modality, cohort=cohort, series=how.get("series"), on_note=notes.append)
     usable = [scan for scan in found if not scan.problem]
     if untrained := sorted({scan.modality for scan in usable} - set(model.modalities)) if model.modalities else []:
         notes.append(f"this network was trained on {' and '.join(model.modalities)} only, not on {untrained[0]}")
@@ -272,49 +261,17 @@ def predicting(
 
 
 def predict(
-    run: "Run | TrainedModel | Place",
-    scans: "Place | Sequence[Place]",
-    out: Place,
-    *,
-    modality: str | None = None,
-    cohort: Place | None = None,
-    series: str | None = None,
-    probabilities: bool = False,
-    preview: bool = False,
-    overwrite: bool = False,
-    device: str = "auto",
-    overlap: float | None = None,
-    mirror: bool | None = None,
-    test_time_adaptation: bool | None = None,
-    batch_size: int | None = None,
-    threads: int | None = None,
+    run: "Run | TrainedModel | Place", scans: "Place | Sequence[Place]", out: Place, **how: Unpack[HowToPredict]
 ) -> list[Outcome]:
     """Predict the organs of scans into a folder of label maps, each on its own grid.
 
     One outcome for each scan, in order: `predicted`, `kept` (there already from this scan and these weights), or
-    `failed` with the reason in its notes; a scan that fails does not take the others along.
+    `failed` with the reason in its notes; a scan that fails does not take the others along. `how`: see `HowToPredict`.
 
     Raises:
         AmosError: no model, no scan, or no modality.
     """
-    begun = predicting(
-        run,
-        scans,
-        out,
-        modality=modality,
-        cohort=cohort,
-        series=series,
-        probabilities=probabilities,
-        preview=preview,
-        overwrite=overwrite,
-        device=device,
-        overlap=overlap,
-        mirror=mirror,
-        test_time_adaptation=test_time_adaptation,
-        batch_size=batch_size,
-        threads=threads,
-    )
-    return list(begun.outcomes)
+    return list(predicting(run, scans, out, **how).outcomes)
 
 
 @dataclass(frozen=True)

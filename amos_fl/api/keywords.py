@@ -41,6 +41,27 @@ class Settings(TypedDict, total=False):
     keep_checkpoints: Literal["needed", "all"]
 
 
+class HowToPredict(TypedDict, total=False):
+    """How scans are predicted: which they are, what is written, and settings of inference (by default the run's).
+
+    `modality` (CT or MR) is needed for NIfTI, which does not say, unless `cohort` lists the scans; `series` is the
+    number or UID where a folder has several. `probabilities` and `preview` write more files, `overwrite` replaces them.
+    """
+
+    modality: str | None
+    cohort: str | Path | None
+    series: str | None
+    probabilities: bool
+    preview: bool
+    overwrite: bool
+    device: str
+    overlap: float | None
+    mirror: bool | None
+    test_time_adaptation: bool | None
+    batch_size: int | None
+    threads: int | None
+
+
 def settings_of(keywords: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments as one layer of settings.
 
