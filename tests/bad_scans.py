@@ -18,7 +18,7 @@ import numpy as np
 import pydicom
 from headers import contradicting, mirrored, rewritten, sheared, wrong_sum
 
-Kind = Literal["scan", "label", "dicom", "table", "settings", "data set"]
+Kind = Literal["scan", "file", "label", "dicom", "table", "settings", "data set"]
 Make = Callable[[Path], Path | None]
 
 
@@ -92,44 +92,44 @@ def micrometres(path: Path) -> None:
 # --- files ----------------------------------------------------------------------------------------
 
 
-@situation("scan", "one flipped bit in the compressed stream")
+@situation("file", "one flipped bit in the compressed stream")
 def bit_flipped(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) * 3 // 4] ^= 1
     path.write_bytes(content)
 
 
-enter("scan", "a stored sum that is not that of the content", wrong_sum)
+enter("file", "a stored sum that is not that of the content", wrong_sum)
 enter(
-    "scan", "the second half is missing", lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    "file", "the second half is missing", lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 )
-enter("scan", "the last byte is missing", lambda path: path.write_bytes(path.read_bytes()[:-1]))
-enter("scan", "an empty file", lambda path: path.write_bytes(b""))
-enter("scan", "a text of HTML", lambda path: path.write_text("<html>Please log in</html>"))
+enter("file", "the last byte is missing", lambda path: path.write_bytes(path.read_bytes()[:-1]))
+enter("file", "an empty file", lambda path: path.write_bytes(b""))
+enter("file", "a text of HTML", lambda path: path.write_text("<html>Please log in</html>"))
 enter(
-    "scan",
+    "file",
     "not compressed, though its name ends in .gz",
     lambda path: path.write_bytes(gzip.decompress(path.read_bytes())),
 )
 
 
-@situation("scan", "compressed, though its name ends in .nii")
+@situation("file", "compressed, though its name ends in .nii")
 def gz_without_gz(path: Path) -> Path:
     return path.rename(path.with_suffix(""))
 
 
-@situation("scan", "a link whose target is gone")
+@situation("file", "a link whose target is gone")
 def dangling(path: Path) -> None:
     path.unlink()
     path.symlink_to("elsewhere.nii.gz")
 
 
-@situation("scan", "a name in capitals, .NII.GZ")
+@situation("file", "a name in capitals, .NII.GZ")
 def capitals(path: Path) -> Path:
     return path.rename(path.with_name(path.name.upper()))
 
 
-@situation("scan", "a pair of .hdr and .img")
+@situation("file", "a pair of .hdr and .img")
 def pair(path: Path) -> Path:
     image = nib.Nifti1Image.from_filename(path)
     stem = path.with_suffix("").with_suffix("")
@@ -138,36 +138,36 @@ def pair(path: Path) -> Path:
     return stem.with_suffix(".hdr")
 
 
-@situation("scan", "an .hdr whose .img is missing")
+@situation("file", "an .hdr whose .img is missing")
 def half_a_pair(path: Path) -> Path:
     found = pair(path)
     found.with_suffix(".img").unlink()
     return found
 
 
-@situation("scan", "twins: NAME.nii beside NAME.nii.gz, with other voxels")
+@situation("file", "twins: NAME.nii beside NAME.nii.gz, with other voxels")
 def twins(path: Path) -> None:
     image = nib.Nifti1Image.from_filename(path)
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[::-1].copy(), image.affine), path.with_suffix(""))
 
 
-@situation("scan", "a folder of that name")
+@situation("file", "a folder of that name")
 def folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-@situation("scan", "missing")
+@situation("file", "missing")
 def missing(path: Path) -> None:
     path.unlink()
 
 
-@situation("scan", "a name of 242 characters")
+@situation("file", "a name of 242 characters")
 def long_name(path: Path) -> Path:
     return path.rename(path.with_name(f"{'x' * 235}.nii.gz"))
 
 
-@situation("scan", "a name that is not UTF-8")
+@situation("file", "a name that is not UTF-8")
 def not_utf8(path: Path) -> Path:
     return path.rename(path.with_name(os.fsdecode(b"b\xe9d.nii.gz")))
 

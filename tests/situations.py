@@ -3,7 +3,9 @@
 Every command runs on a small world of its own, in a process of its own, with one faulty input among good ones.
 """
 
+import importlib
 import os
+import pkgutil
 import re
 import shutil
 import sys
@@ -24,6 +26,9 @@ from fake_amos import write_release
 from federations import TINY_PLAN
 from other_datasets import write_msd, write_nnunet
 
+import amos_fl
+import amos_fl_clients
+import amos_fl_server
 from amos_fl.cli import main as command_line
 from amos_fl.cohort.table import Case, Cohort, read_cohort, write_cohort
 from amos_fl.escape.markdown import text
@@ -40,7 +45,8 @@ SETTINGS = {
     "training": {"threads": 1, "learning_rate": 0.2},
 }
 TITLES: dict[Kind, str] = {
-    "scan": "Scans",
+    "file": "Files of scans",
+    "scan": "Headers and voxels of scans",
     "label": "Label maps",
     "dicom": "DICOM series",
     "table": "cohort.csv and organs.csv",
@@ -50,8 +56,9 @@ TITLES: dict[Kind, str] = {
 COHORT = ["data check", "data stats", "plan", "simulate", "evaluate", "annotate start", "data export nnunet"]
 IMPORTS = ["data nnunet", "data msd", "data amos22"]
 COMMANDS: dict[Kind, list[str]] = {
-    "scan": [*COHORT, "predict", "score", "annotate import", *IMPORTS],
-    "label": [*(name for name in COHORT if name != "annotate start"), "score", "annotate import", *IMPORTS],
+    "file": [*COHORT, "predict", "score", "annotate import", *IMPORTS],
+    "scan": [*COHORT, "predict", "score", "annotate import"],
+    "label": [*(name for name in COHORT if name != "annotate start"), "score", "annotate import"],
     "dicom": ["predict"],
     "table": [*COHORT, "predict", "score"],
     "settings": ["simulate"],
@@ -165,7 +172,7 @@ def faulty_world(template: Path, folder: Path, command: str, situation: Situatio
     if situation is None:
         return True
     path = folder / _target(kind, command)
-    if kind == "dicom" or command not in {*COHORT, "predict", "score"} or kind not in ("scan", "label"):
+    if kind == "dicom" or command not in {*COHORT, "predict", "score"} or kind not in ("scan", "file", "label"):
         situation.make(path)
         return True
     found = situation.make(path)
@@ -185,14 +192,14 @@ def _target(kind: Kind, command: str) -> str:
         return "cohort/cohort.csv"
     if kind == "data set":
         return command.split()[-1]
-    part = "images" if kind == "scan" else "labels"
+    part = "labels" if kind == "label" else "images"
     match command:
-        case "score" if kind == "scan":
+        case "score" if part == "images":
             return "predictions/bad.nii.gz"
         case "annotate import":
             return "corrections/bad.nii.gz"
         case "data nnunet":
-            return f"nnunet/{part}Tr/bad{'_0000' if kind == 'scan' else ''}.nii.gz"
+            return f"nnunet/{part}Tr/bad{'' if kind == 'label' else '_0000'}.nii.gz"
         case "data msd":
             return f"msd/{part}Tr/bad.nii.gz"
         case "data amos22":
@@ -269,10 +276,28 @@ def _without_this_machine(sentence: str, folder: Path) -> str:
     return re.sub(r"\d+(\.\d+)? s\b", "... s", " ".join(sentence.split()))
 
 
+def import_everything() -> None:
+    """What commands import when they begin their work is imported once, and every command's process has it."""
+    for package in (amos_fl, amos_fl_clients, amos_fl_server):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if ".ray" not in module.name and not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+    for name in (
+        "torch",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "pydicom",
+        "highdicom",
+        "scipy.ndimage",
+    ):
+        importlib.import_module(name)
+
+
 def tried(
     folder: Path, chosen: Callable[[Situation, str], bool] = lambda situation, command: True
 ) -> Iterator[tuple[Situation, str, Outcome]]:
     """What every command that is chosen says of every situation, without what it says of good input."""
+    import_everything()
     write_template(folder / "template")
     usual: dict[tuple[Kind, str], Outcome] = {}
     numbers = iter(range(10**6))
@@ -308,7 +333,9 @@ HEAD = """\
 What each command that reads scans says of input as it comes in practice: damaged, contradicting itself, half of it
 downloaded. One faulty file lies among good ones each time and is called `bad`; what a command says of good input as
 well is left out. Exit code 0: done, 2: something has to be repaired first. One bad scan never takes the others along:
-`predict`, `annotate start` and `annotate import` name it, carry out the rest, and end with exit code 2.
+`predict`, `annotate start` and `annotate import` name it, carry out the rest, and end with exit code 2. `data nnunet`,
+`data msd` and `data amos22` list files and open none of them (`data check` does), so they stand with files alone. What
+`score` and `annotate import` read in the scan's place is a prediction and a correction.
 
 The tables are the outcome of trying: `python tests/situations.py` writes this page anew.
 """
