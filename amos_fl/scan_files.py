@@ -149,7 +149,7 @@ def problem_of(path: Path) -> str | None:
     if path.is_symlink() and not path.exists():
         return f"its link leads to {shown(os.readlink(path))}, which is not there; fetch that file again, or link anew"
     if not path.exists():
-        return "is not there"
+        return "is not there; fetch it again, or correct the path that leads to it"
     if path.is_dir():
         return "is a folder by the name of a file; give the file that is in it"
     if not path.is_file():
@@ -213,7 +213,7 @@ def _problem_of_files(name: str, paths: list[Path]) -> str | None:
     suffix = _suffix(paths[0])
     if suffix.lower() in _HALVES and len(paths) == 1:
         other = _HALVES[suffix.lower()]
-        return f"lacks its other half, {shown(name)}{other.upper() if suffix.isupper() else other}"
+        return f"lacks its other half, {shown(name)}{other.upper() if suffix.isupper() else other}; put it beside"
     return None
 
 

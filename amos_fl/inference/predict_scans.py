@@ -4,6 +4,7 @@ The folder remembers in `predict.json` which weights, settings and scans its fil
 does what is missing and never passes one network's label map off as another's.
 """
 
+import errno
 import itertools
 import json
 import shutil
@@ -28,6 +29,7 @@ from amos_fl.inference.scans import Scan, read_scan
 from amos_fl.inference.windows import window_starts
 from amos_fl.locks import at_work
 from amos_fl.runs.model import InferenceSettings, Model
+from amos_fl.scan_files import problem_of
 from amos_fl.volumes.prepare import prepare_case
 from amos_fl.warned import heard
 
@@ -114,6 +116,8 @@ def predict_scans(
                     raise AmosError(scan.problem)
                 for file in files.all():
                     check_name(file)
+                if scan.series is None and (why := problem_of(scan.path)):
+                    raise AmosError(f"{scan.path.name}: {why}")
                 content = scan.content_hash()
                 same = record.has(scan, content)
                 if same and not wanted.overwrite and all(file.is_file() for file in files.all()):
@@ -123,7 +127,7 @@ def predict_scans(
                 with heard() as notes:
                     drawn = _predict(model, network, scan, files, wanted, scratch, on_window)
                 for file in files.all() if same else _Files.every(out, scan.name).all():
-                    file.unlink(missing_ok=True)
+                    _remove(file)
                 record.add(scan, content)
                 with heard():  # of the scan's header, which is opened again
                     drawn.write(files)
@@ -138,6 +142,15 @@ def predict_scans(
             finally:
                 for leftover in scratch.iterdir():
                     shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def _remove(file: Path) -> None:
+    """Remove a file that may not be there, or whose name, longer than those that are written, no file can have."""
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
 
 
 @dataclass(frozen=True)
