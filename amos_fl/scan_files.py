@@ -149,7 +149,7 @@ def problem_of(path: Path) -> str | None:
     if path.is_symlink() and not path.exists():
         return f"its link leads to {shown(os.readlink(path))}, which is not there; fetch that file again, or link anew"
     if not path.exists():
-        return "is not there; fetch it again, or correct the path that leads to it"
+        return "is not there"
     if path.is_dir():
         return "is a folder by the name of a file; give the file that is in it"
     if not path.is_file():

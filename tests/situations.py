@@ -272,6 +272,7 @@ def _rows(out: str) -> Iterable[str]:
 def _without_this_machine(sentence: str, folder: Path) -> str:
     sentence = sentence.replace(f"{folder.resolve()}/", "").replace(f"{folder}/", "").replace(str(folder), ".")
     sentence = re.sub(r"this machine has [\d.,]+", "this machine has ...", sentence)
+    sentence = re.sub(r"UID [\d.]+", "UID ...", sentence)
     sentence = re.sub(r"x{20,}", "xxx...", sentence)
     return re.sub(r"\d+(\.\d+)? s\b", "... s", " ".join(sentence.split()))
 
