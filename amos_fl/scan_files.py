@@ -213,7 +213,7 @@ def _problem_of_files(name: str, paths: list[Path]) -> str | None:
     suffix = _suffix(paths[0])
     if suffix.lower() in _HALVES and len(paths) == 1:
         other = _HALVES[suffix.lower()]
-        return f"lacks its other half, {shown(name)}{other.upper() if suffix.isupper() else other}"
+        return f"lacks its other half, {shown(name)}{other.upper() if suffix.isupper() else other}; put it beside"
     return None
 
 

@@ -28,6 +28,7 @@ from amos_fl.inference.scans import Scan, read_scan
 from amos_fl.inference.windows import window_starts
 from amos_fl.locks import at_work
 from amos_fl.runs.model import InferenceSettings, Model
+from amos_fl.scan_files import problem_of
 from amos_fl.volumes.prepare import prepare_case
 from amos_fl.warned import heard
 
@@ -114,6 +115,9 @@ def predict_scans(
                     raise AmosError(scan.problem)
                 for file in _Files.every(out, scan.name).all():
                     check_name(file)
+                if scan.series is None and (why := problem_of(scan.path)):
+                    remedy = "" if ";" in why else "; fetch it again, or correct the path that leads to it"
+                    raise AmosError(f"{scan.path.name}: {why}{remedy}")
                 content = scan.content_hash()
                 same = record.has(scan, content)
                 if same and not wanted.overwrite and all(file.is_file() for file in files.all()):

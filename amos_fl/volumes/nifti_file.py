@@ -148,7 +148,7 @@ def open_nifti(path: Path | str, *, channels: bool = False) -> NiftiFile:
         with heard() as ours, _library_speaks(path.name) as theirs:
             image = nibabel.load(path)
             if not isinstance(image, Nifti1Pair):  # NIfTI-2 and .hdr/.img pairs are Nifti1Pairs as well
-                raise AmosError(f"{path.name}: is not a NIfTI file")
+                raise AmosError(f"{path.name}: is not a NIfTI file; fetch it again, or convert it to NIfTI")
             found = _checked(path.name, image, 4 if channels else 3)
     except AmosError:
         raise
@@ -160,7 +160,7 @@ def open_nifti(path: Path | str, *, channels: bool = False) -> NiftiFile:
     except PermissionError:
         raise AmosError(f"{path.name}: may not be read; check its permissions") from None
     except ImageFileError:
-        raise AmosError(f"{path.name}: is not a NIfTI file") from None
+        raise AmosError(f"{path.name}: is not a NIfTI file; fetch it again, or convert it to NIfTI") from None
     except _UNREADABLE as error:
         raise AmosError(f"{path.name}: its header is damaged ({_field(error)}); fetch it again") from None
     for sentence in (*theirs, *ours):

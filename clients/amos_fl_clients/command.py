@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from amos_fl.errors import AmosError
+from amos_fl.escape.terminal import visible
 from amos_fl_clients.settings import SiteSettings, read_settings
 
 app = typer.Typer(
@@ -136,7 +137,7 @@ def main() -> None:
     try:
         app(prog_name="amos-fl-site")
     except AmosError as error:
-        print(f"amos-fl-site: {error}", file=sys.stderr)
+        print(f"amos-fl-site: {visible(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
