@@ -82,9 +82,11 @@ class SubmittedRun:
 
     def go_on(self, state: RunState, wait_s: float) -> None:
         """Have a run that nobody carries out carried on from its last whole round."""
-        if state.flower_run is not None:
-            self._stop_at_flower(state.flower_run)  # or its sites would go on with messages nobody waits for
         self.submit(wait_s)
+        # Now, or its sites would go on with messages that nobody waits for; and not before, or whoever follows the run
+        # would meanwhile be told by Flower that it was stopped by request.
+        if state.flower_run is not None:
+            self._stop_at_flower(state.flower_run)
 
     def _stop_at_flower(self, flower_run: int) -> None:
         with suppress(AmosError), control_of(self.connection) as control:
