@@ -1,7 +1,8 @@
 """Work spread over processes, results in the order of the work. All processes of the core come from here.
 
 Workers end with the process that they work for, whatever ends it. They hear none of the signals that tell a process to
-stop: their parent decides what becomes of one, and tells them.
+stop: their parent decides what becomes of one, and tells them. They do not import the main module again, so a plain
+script can call what uses them, without `if __name__ == "__main__"`; their work is found in an importable module.
 """
 
 import ctypes
@@ -16,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
+from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
@@ -30,6 +32,7 @@ LOOK_S = 1.0
 _END = signal.SIGUSR1
 _PR_SET_PDEATHSIG = 1
 _at_work: set[BaseProcess] = set()
+_hiding = threading.RLock()
 
 
 class WorkerKilled(AmosError):  # noqa: N818 - named after what happened
@@ -45,10 +48,11 @@ def each(
     """`map(work, *items)` over processes; `start` is called first in each. With one worker, in this process.
 
     An interrupt, and an error in one piece of work, end the processes; they do not finish what they have been handed.
-    What they warn of is said in this process.
+    What they warn of is said in this process. `work` and what it is given are defined in modules that can be imported.
 
     Raises:
         WorkerKilled: a process died.
+        ValueError: `work` is defined in the main module, which the processes do not have.
     """
     if workers <= 1 or len(items[0]) <= 1:
         yield from map(work, *items)
@@ -71,13 +75,44 @@ def end_all() -> None:
     _end(list(_at_work))
 
 
+@contextmanager
+def main_module_hidden() -> Iterator[None]:
+    """Processes that are spawned meanwhile do not import the main module: a plain script would be run once more there.
+
+    `multiprocessing` names that module to a new process by its `__spec__` or its `__file__`; a script on standard input
+    has a `__file__` that no process can open.
+    """
+    main = sys.modules["__main__"]
+    with _hiding:
+        hidden = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+        vars(main).pop("__file__", None)
+        vars(main)["__spec__"] = None
+        try:
+            yield
+        finally:
+            vars(main).pop("__spec__")
+            vars(main).update(hidden)
+
+
+class _Process(SpawnProcess):
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Any:  # noqa: N802 - multiprocessing's name
+        with main_module_hidden():
+            return SpawnProcess._Popen(process_obj)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Context(SpawnContext):
+    """spawn, because a forked child would inherit the locks of whatever threads this process runs."""
+
+    Process = _Process
+
+
 def _in_processes(
     work: Callable[..., Result], items: Sequence[Sequence[Any]], workers: int, start: Callable[[], None] | None
 ) -> Iterator[Result]:
-    # spawn: a forked child would inherit the locks of whatever threads this process runs
-    pool = ProcessPoolExecutor(
-        min(workers, len(items)), multiprocessing.get_context("spawn"), initializer=_begin, initargs=(start,)
-    )
+    if getattr(getattr(work, "func", work), "__module__", None) == "__main__":
+        raise ValueError(f"{work} is defined in the main module; worker processes need it from one they can import")
+    pool = ProcessPoolExecutor(min(workers, len(items)), _Context(), initializer=_begin, initargs=(start,))
     others = set(multiprocessing.active_children())
     mine: set[BaseProcess] = set()
     finished = False

@@ -73,13 +73,16 @@ def waited_for(pid: int, seconds: float) -> int | None:
         time.sleep(0.005)
 
 
-def marked(mark: str) -> list[str]:
-    """The processes, of whatever parent, that were started below a command with this mark."""
+def marked(mark: str, command: int) -> list[str]:
+    """The processes, of whatever parent, that were started below a command with this mark and process id."""
+    from amos_fl_server.engines.ray_watch import processes_of
+
     found = []
+    of_ray = processes_of(command)  # some of Ray's write over their environment
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
+                if int(entry.name) in of_ray or f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
                     found.append(f"{entry.name} {(entry / 'cmdline').read_bytes().replace(bytes(1), b' ')[:80]!r}")
             except OSError:
                 continue
@@ -140,7 +143,7 @@ def disturbed(
             found.kills += sent == signal.SIGKILL
             found.terms += sent != signal.SIGKILL
         ended = time.monotonic()
-        while (left := marked(mark)) and time.monotonic() - ended < LEFT_S:
+        while (left := marked(mark, pid)) and time.monotonic() - ended < LEFT_S:
             time.sleep(0.1)
         found.longest_left_s = max(found.longest_left_s, time.monotonic() - ended)
         if left:

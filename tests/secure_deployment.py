@@ -19,6 +19,7 @@ from amos_fl.runs.folder import RunFolder
 from amos_fl_server.admit import admit_sites
 from amos_fl_server.connection import RunsClient, connection_of
 from amos_fl_server.served_runs import RunState
+from amos_fl_server.submitted import SubmittedRun
 
 
 @dataclass
@@ -63,7 +64,7 @@ class SecureDeployment(Deployment):
 
     def state(self, name: str) -> RunState:
         with self.runs() as client:
-            return RunState(**client.get(f"/runs/{name}"))
+            return SubmittedRun(client.connection, client, name).state()
 
     def served(self, name: str) -> RunFolder:
         """The folder of a run at the SuperLink."""

@@ -29,6 +29,7 @@ from amos_fl.runs.weights import arrays_of, hash_of, save_arrays
 from amos_fl_server.connection import Connection, RunsClient
 from amos_fl_server.runs_api import MOST_WORDS_BYTES, NewRun, RunsApi, _make
 from amos_fl_server.served_runs import (
+    RunState,
     ServedRuns,
     carried_out,
     folder_of,
@@ -36,6 +37,7 @@ from amos_fl_server.served_runs import (
     note_begin,
     note_submission,
     prepare_run,
+    state_in,
     state_of,
 )
 from amos_fl_server.submitted import Following, SubmittedRun
@@ -141,6 +143,31 @@ def test_a_run_whose_process_died_after_it_was_asked_to_stop_is_stopped(tmp_path
     assert (state_of(folder).state, state_of(folder).exit_code) == ("stopped", 130)
     note_submission(folder, 8, 60.0)
     assert state_of(folder).state == "waiting"
+
+
+def test_a_run_whose_process_dies_again_and_again_has_failed_in_a_sentence_and_can_be_resumed(tmp_path: Path) -> None:
+    folder = prepare_run(tmp_path / "often", tiny_config(), ORGANS)
+    for number in (1, 2, 3):
+        note_submission(folder, number, 60.0)
+        assert (state_of(folder).state, state_of(folder).tries) == ("waiting", number)
+        note_begin(folder, number)
+        assert state_of(folder).state == ("died" if number < 3 else "failed")
+    state = state_of(folder)
+    assert state.ended
+    assert state.given_up
+    assert state.exit_code == 3
+    assert state.error is not None
+    assert state.error.startswith("run often: its process died 3 times after round 0; read the SuperLink's log")
+    note_submission(folder, 4, 60.0)
+    assert (state_of(folder).state, state_of(folder).given_up) == ("waiting", False)
+
+
+def test_the_answer_of_another_version_is_understood_or_refused_in_a_sentence() -> None:
+    answer = {"name": "one", "state": "running", "rounds_done": 1, "rounds": 3, "strategy": "fedavg"}
+    assert state_in({**answer, "of_a_later_version": [1]}) == RunState(**answer)  # pyright: ignore[reportArgumentType]
+    for other in ({**answer, "rounds": "many"}, {"name": "one"}, [answer]):
+        with pytest.raises(AmosError, match="install the same version of amos-fl there and here"):
+            state_in(other)
 
 
 def test_a_stop_is_of_the_submission_that_it_was_meant_for(client: TestClient, tmp_path: Path) -> None:

@@ -158,32 +158,35 @@ def test_a_request_to_stop_stops_a_run_between_two_steps_as_ctrl_c_does(
 
 
 SLOW_WORK = """
-import os, sys, time
-from pathlib import Path
+import os, time
 from amos_fl.files import whole_folder
-from amos_fl.workers import each
-out = Path(sys.argv[1])
 
-def write(name):
-    with whole_folder(out / name) as beside:
+def write(folder):
+    with whole_folder(folder) as beside:
         (beside / "pid").write_text(str(os.getpid()))
         time.sleep(600)
+"""
+SLOW_PROGRAM = """
+import sys
+from pathlib import Path
+from slow_work import write
+from amos_fl import stopping
+from amos_fl.workers import each
 
-if __name__ == "__main__":
-    from amos_fl import stopping
-    stopping.interrupt_on_request()
-    try:
-        list(each(write, ["a", "b", "c"], workers=2))
-    except KeyboardInterrupt:
-        print(stopping.words(), flush=True)
-        sys.exit(stopping.exit_code())
+stopping.interrupt_on_request()
+try:
+    list(each(write, [Path(sys.argv[1]) / name for name in "abc"], workers=2))
+except KeyboardInterrupt:
+    print(stopping.words(), flush=True)
+    sys.exit(stopping.exit_code())
 """
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_the_process_that_they_work_for(tmp_path: Path, sent: signal.Signals) -> None:
     program, out = tmp_path / "program.py", tmp_path / "out"
-    program.write_text(SLOW_WORK)
+    program.write_text(SLOW_PROGRAM)
+    (tmp_path / "slow_work.py").write_text(SLOW_WORK)
     out.mkdir()
     with subprocess.Popen(
         [sys.executable, str(program), str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -88,7 +88,7 @@ def logs(
     """Print what happened in a run: rounds, losses, scores, sites that were missing and why."""
     from amos_fl_server.connection import RunsClient, connection_of
     from amos_fl_server.overview import events_of, flower_log
-    from amos_fl_server.served_runs import RunState
+    from amos_fl_server.served_runs import state_in
 
     name: str | None = None
     if run is None:
@@ -102,7 +102,7 @@ def logs(
                 raise AmosError("there is no run at this SuperLink; submit one with 'amos-fl deploy run'")
             name = str(listed[0]["name"])
         if flower:
-            state = RunState(**client.get(f"/runs/{name}"))
+            state = state_in(client.get(f"/runs/{name}"))
             for text in flower_log(client.connection, state, follow=follow):
                 typer.echo(without_colours(text), nl=False)
             return

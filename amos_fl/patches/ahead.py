@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 from amos_fl.patches.sampler import Batch, TrainingCase, draw_batch
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import Plan
+from amos_fl.workers import main_module_hidden
 
 
 class _Steps(Dataset[Batch]):
@@ -43,10 +44,13 @@ def draw_batches(
         yield from (dataset[step] for step in steps)
         return
     # batch_size=None: an item is a whole batch. The generator is there so that the global one is not drawn from.
-    yield from DataLoader(
+    loader = DataLoader(
         dataset,
         batch_size=None,
         sampler=steps,
         num_workers=settings.workers,
         generator=torch.Generator(),
     )
+    with main_module_hidden():  # processes begin here; where they are spawned, they would run a plain script again
+        batches = iter(loader)
+    yield from batches

@@ -17,7 +17,7 @@ from amos_fl.deploy.layout import read_deployment, versions
 from amos_fl.errors import AmosError
 from amos_fl.runs.events import event_of, in_words
 from amos_fl_server.connection import Connection, NoAnswer, RunsClient, connection_of, control_of
-from amos_fl_server.served_runs import RunState
+from amos_fl_server.served_runs import RunState, state_in
 from amos_fl_server.submitted import with_flowers_word
 
 
@@ -57,7 +57,7 @@ def overview(root: Path, host: str | None = None) -> Overview:
     deployment, connection = read_deployment(root), connection_of(root, host)
     with RunsClient(connection, timeout_s=15.0) as client:
         there = client.get("/about")["versions"]
-        listed = [RunState(**run) for run in client.get("/runs")]
+        listed = [state_in(run) for run in client.get("/runs")]
         answers = _answers(client, listed)
     runs = tuple(with_flowers_word(connection, run) for run in listed)
     with control_of(connection) as control:
@@ -116,7 +116,7 @@ def events_of(client: RunsClient, name: str, *, follow: bool, pause_s: float = 1
     after, ended = 0, not follow
     while True:
         try:
-            ended = ended or RunState(**client.get(f"/runs/{name}")).ended
+            ended = ended or state_in(client.get(f"/runs/{name}")).ended
             while content := client.read(f"/runs/{name}/events", after=after):
                 whole = content[: content.rfind(b"\n") + 1]
                 if not whole:

@@ -10,15 +10,15 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from amos_fl.cohort.table import Cohort
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, RunStopped
 from amos_fl.files import sha256_of_json, write_json
 from amos_fl.locks import AtWork, at_work, is_held
 from amos_fl.runs.about import write_about
@@ -30,6 +30,8 @@ RUNS = "AMOS_FL_RUNS"
 """The environment variable that names the folder of the runs, for the SuperLink and its ServerApps alike."""
 DECLINED = "declined"
 INTERRUPTED = 130
+MOST_TRIES = 3
+"""How often a run is submitted without completing a round in between."""
 WAIT_FOR_SITES_S = 600.0
 LOOK_S = 1.0
 """For so long a ServerApp tries to get a run's lock: who looks whether it is held holds it for a moment."""
@@ -45,7 +47,8 @@ class RunState:
     """How a run stands.
 
     `state` is `created` (no ServerApp was asked for), `waiting` (none has begun yet), `running`, `finished`, `stopped`
-    (by request), `failed` (with `exit_code` and `error`), or `died` (its ServerApp is gone and left no outcome).
+    (by request), `failed` (with `exit_code` and `error`), or `died` (its ServerApp is gone and left no outcome). One
+    that died too often in a row is not brought up again: it has failed, and is `given_up`.
     """
 
     name: str
@@ -61,10 +64,39 @@ class RunState:
     """How often in a row it was submitted without completing a round in between."""
     changed: float = 0.0
     """When something was last written into its folder, in seconds since the epoch."""
+    given_up: bool = False
 
     @property
     def ended(self) -> bool:
         return self.state in ("finished", "stopped", "failed")
+
+
+_STATE = TypeAdapter(RunState)
+
+
+def state_in(answer: object) -> RunState:
+    """The state of a run in a SuperLink's answer; what another version says beside it is passed over.
+
+    Raises:
+        AmosError: the answer says something else.
+    """
+    try:
+        return _STATE.validate_python(answer)
+    except ValidationError:
+        raise AmosError(
+            "the SuperLink's answer on a run cannot be understood; install the same version of amos-fl there and here"
+        ) from None
+
+
+def unless_given_up(state: RunState) -> RunState:
+    """A run's state; failed, where it died as often in a row as it is tried."""
+    if state.state != "died" or state.tries < MOST_TRIES:
+        return state
+    error = (
+        f"run {state.name}: its process died {state.tries} times after round {state.rounds_done}; "
+        f"read the SuperLink's log ('amos-fl deploy logs --flower {state.name}')"
+    )
+    return replace(state, state="failed", exit_code=RunStopped.exit_code, error=error, given_up=True)
 
 
 def run_name(name: str) -> str:
@@ -224,7 +256,7 @@ def state_of(folder: RunFolder) -> RunState:
     else:
         state = {0: "finished", INTERRUPTED: "stopped"}.get(outcome["exit_code"], "failed")
     ended = outcome if outcome is not None and not running else {}
-    return RunState(
+    found = RunState(
         name=folder.path.name,
         state=state,
         rounds_done=done,
@@ -237,6 +269,7 @@ def state_of(folder: RunFolder) -> RunState:
         tries=sum(1 for submission in submissions if submission["rounds_done"] == done),
         changed=max((file.stat().st_mtime for file in folder.path.glob("*.json*")), default=0.0),
     )
+    return unless_given_up(found)
 
 
 def _is_of_another(path: Path) -> bool:

@@ -22,10 +22,8 @@ from amos_fl.runs.origin import origin_of
 from amos_fl_clients.allowed_apps import archive_of, sha256_of_app, shipped_app
 from amos_fl_server.connection import Connection, NoAnswer, NotThere, RunsClient, control_of
 from amos_fl_server.deployment import RUN_FOLDER, WAIT_S
-from amos_fl_server.served_runs import INTERRUPTED, WAIT_FOR_SITES_S, RunState
+from amos_fl_server.served_runs import INTERRUPTED, WAIT_FOR_SITES_S, RunState, state_in, unless_given_up
 
-MOST_TRIES = 3
-"""How often a run is restarted without completing a round in between."""
 SMALL_BYTES = 1_000_000
 NOT_SUBMITTED_S = 60.0
 """After this time a run that was made and not submitted is taken to be left by its maker."""
@@ -73,33 +71,22 @@ class SubmittedRun:
 
     def state(self) -> RunState:
         """How it stands, with what Flower knows of a run that none of our processes has taken up."""
-        return with_flowers_word(self.connection, RunState(**self.client.get(f"/runs/{self.name}")))
+        return with_flowers_word(self.connection, state_in(self.client.get(f"/runs/{self.name}")))
 
     def stop(self) -> None:
         """Ask it to stop; sites end the step that they are at, and their work on this round is lost."""
         self.client.post(f"/runs/{self.name}/stop")
-        state = RunState(**self.client.get(f"/runs/{self.name}"))
+        state = state_in(self.client.get(f"/runs/{self.name}"))
         if state.state == "waiting" and state.flower_run is not None:
             self._stop_at_flower(state.flower_run)
 
-    def bring_up(self, state: RunState) -> None:
-        """Have a run whose ServerApp died carried on from its last whole round.
-
-        Raises:
-            AmosError: this was tried too often without completing a round.
-        """
-        if state.tries >= MOST_TRIES:
-            raise AmosError(
-                f"run {self.name}: its process died {state.tries} times after round {state.rounds_done}; "
-                f"read the SuperLink's log ('amos-fl deploy logs --flower {self.name}'), then continue with --resume"
-            )
-        self.go_on(state, state.wait_s)
-
     def go_on(self, state: RunState, wait_s: float) -> None:
         """Have a run that nobody carries out carried on from its last whole round."""
-        if state.flower_run is not None:
-            self._stop_at_flower(state.flower_run)  # or its sites would go on with messages nobody waits for
         self.submit(wait_s)
+        # Now, or its sites would go on with messages that nobody waits for; and not before, or whoever follows the run
+        # would meanwhile be told by Flower that it was stopped by request.
+        if state.flower_run is not None:
+            self._stop_at_flower(state.flower_run)
 
     def _stop_at_flower(self, flower_run: int) -> None:
         with suppress(AmosError), control_of(self.connection) as control:
@@ -124,11 +111,12 @@ def with_flowers_word(connection: Connection, state: RunState) -> RunState:
     except AmosError:
         pass  # Flower's way to say that it knows no such run
     if status is None:
-        return replace(state, state="died")  # a SuperLink that has forgotten it was started without --database
+        # A SuperLink that has forgotten it was started without --database.
+        return unless_given_up(replace(state, state="died"))
     if status.status == "finished" and status.sub_status == "stopped":
         return replace(state, state="stopped", exit_code=INTERRUPTED, error="stopped by request")
     if status.status == "finished" and state.state == "waiting":
-        return replace(state, state="died", error=status.details or None)
+        return unless_given_up(replace(state, state="died", error=status.details or None))
     return state
 
 
@@ -156,7 +144,7 @@ class Following:
         silent, stopping, asked_flower = False, False, 0.0
         while True:
             try:
-                state = RunState(**self.run.client.get(f"/runs/{self.run.name}"))
+                state = state_in(self.run.client.get(f"/runs/{self.run.name}"))
                 if state.state in ("waiting", "died") and time.monotonic() - asked_flower >= self.ask_flower_s:
                     asked_flower = time.monotonic()
                     state = with_flowers_word(self.run.connection, state)
@@ -164,7 +152,7 @@ class Following:
                         self.say(f"the process of run {self.run.name} died after round {state.rounds_done}")
                         if stopping:
                             return replace(state, state="stopped", exit_code=INTERRUPTED)
-                        self.run.bring_up(state)
+                        self.run.go_on(state, state.wait_s)
                         self.say(f"run {self.run.name} goes on from round {state.rounds_done + 1}")
                 if asked_to_stop() and not stopping:
                     self.run.stop()
@@ -241,15 +229,16 @@ def keep_runs_going(connection: Connection, say: Callable[[str], None], given_up
     """
     with RunsClient(connection) as client:
         for listed in client.get("/runs"):
-            state = with_flowers_word(connection, RunState(**listed))
+            state = with_flowers_word(connection, state_in(listed))
             left = state.state == "created" and time.time() - state.changed > NOT_SUBMITTED_S
-            if state.state != "died" and not left:
-                continue
-            mark = (state.name, state.rounds_done)
-            if mark in given_up:
+            mark = (state.name, state.tries)
+            if state.given_up and mark not in given_up:
+                given_up.add(mark)
+                say(f"{state.error}, then continue with --resume")
+            if (state.state != "died" and not left) or mark in given_up:
                 continue
             try:
-                SubmittedRun(connection, client, state.name).bring_up(state)
+                SubmittedRun(connection, client, state.name).go_on(state, state.wait_s)
                 say(f"run {state.name}: brought up again after round {state.rounds_done} of {state.rounds}")
             except NoAnswer:
                 raise

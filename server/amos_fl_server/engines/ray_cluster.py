@@ -1,7 +1,8 @@
 """Ray begun and ended around some work, in a thread of its own and with this process's own way to take a SIGTERM.
 
 Ray takes SIGTERM for itself: its Python half leaves with `sys.exit`, and its C++ half prints a crash. And its processes
-end with the thread that started them, which therefore stays until Ray is shut down.
+end with the thread that started them, which therefore stays until Ray is shut down. What is left of them then, or when
+this process is killed, is ended by a process of our own (`ray_watch`).
 """
 
 import os
@@ -18,6 +19,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 
 from amos_fl.stopping import REQUESTS
+from amos_fl_server.engines.ray_watch import begin_watch, end_watch
 
 LOOK_S = 0.05
 
@@ -40,6 +42,7 @@ def running_ray(**arguments: Any) -> Iterator[None]:
 
     in_main = threading.current_thread() is threading.main_thread()
     ours = {request: signal.getsignal(request) for request in REQUESTS} if in_main else {}
+    watch = begin_watch() if arguments.get("address") == "local" else None
     thread = threading.Thread(target=home, name="ray", daemon=True)
     thread.start()
     try:
@@ -54,3 +57,5 @@ def running_ray(**arguments: Any) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+        if watch is not None:
+            end_watch(watch)
