@@ -37,6 +37,11 @@ def requested() -> bool:
     return bool(_received)
 
 
+def forget() -> None:
+    """What stopped earlier work of this process says nothing of the work that begins now."""
+    _received.clear()
+
+
 @contextmanager
 def at_once() -> Iterator[None]:
     """Around work of the main thread that leaves nothing half done wherever it is left: a request ends it there."""
@@ -57,7 +62,7 @@ def may_stop_here() -> bool:
 
 def interrupt_on_request() -> None:
     """From now on every request is a KeyboardInterrupt in the main thread."""
-    _received.clear()
+    forget()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         if _is_new(signum):
@@ -74,6 +79,7 @@ def taking_requests(on_request: Callable[[int], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    forget()
     count = 0
 
     def on_signal(signum: int, frame: FrameType | None) -> None:

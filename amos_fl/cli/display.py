@@ -55,7 +55,7 @@ class Display:
 
     def line(self, text: str) -> None:
         """Print a line above the bars."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=not self.live)  # a path in a log stays in one piece
         if not self.live:
             sys.stdout.flush()
 

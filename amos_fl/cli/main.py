@@ -92,6 +92,7 @@ def run(arguments: list[str] | None = None) -> int:
     Errors of the user's making and of the machine's (a full disk, no permission) are printed in one line
     on stderr; anything else is a fault of the program and keeps its traceback.
     """
+    stopping.forget()
     try:
         app(args=arguments, prog_name="amos-fl")
     except SystemExit as leaving:
