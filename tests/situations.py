@@ -231,7 +231,7 @@ def carried_out(arguments: list[str], folder: Path) -> Outcome:
             os._exit(_in_child(arguments, folder, files))
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         out, err = (file.read_text(encoding="utf-8", errors="backslashreplace") for file in files)
-    said = [*_rows(out), *(line.removeprefix("- ") for line in out.splitlines() if re.match(r"note|warning|- ", line))]
+    said = [*_rows(out), *(line.lstrip(" -") for line in out.splitlines() if re.match(r" *(note|warning|- )", line))]
     said += [line.removeprefix("amos-fl: ") for line in err.splitlines() if line.startswith("amos-fl: ")]
     if code and not said:
         said = [line for line in err.splitlines() if line.strip()][-1:]
