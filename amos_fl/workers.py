@@ -180,18 +180,32 @@ class _Ended(SystemExit):
     """The parent wants no more of this worker; a SystemExit, so that no handler of errors keeps it."""
 
 
+_working = False
+_told = False
+
+
 def _on_end(signum: int, frame: object) -> None:
+    global _told
+    _told = True
+    if not _working:  # nothing is half written, and an import that is broken off would complain
+        os._exit(1)
     raise _Ended(1)
 
 
 def _do(work: Callable[..., Result], *arguments: Any) -> tuple[Result, list[str]]:
     """What `work` returns, and what it warned of meanwhile."""
+    global _working
+    _working = True
     try:
         with heard() as sentences:
             result = work(*arguments)
         return result, sentences
-    except _Ended:  # what was half written is removed by now; the pool would hand out the next piece of work
-        os._exit(1)
+    except BaseException:
+        if _told:  # what was half written is removed by now; the pool would hand out the next piece of work
+            os._exit(1)
+        raise
+    finally:
+        _working = False
 
 
 def _begin(start: Callable[[], None] | None) -> None:

@@ -209,6 +209,9 @@ def _case(path: Path, line: int, value: dict[str, str], organs: dict[int, str]) 
     for column in ("case", "site", "image"):
         if not value[column]:
             raise AmosError(f"{where}: the column {column} is empty")
+    for column in ("image", "label"):
+        if "\0" in value[column]:
+            raise AmosError(f"{where}: the column {column} holds a character that no path can have; write it anew")
     if not plain_name(value["case"]) or not plain_name(value["site"]):
         raise AmosError(
             f"{where}: case and site names may hold letters, digits, '.', '_' and '-' only, up to "

@@ -171,6 +171,12 @@ def open_nifti(path: Path | str, *, channels: bool = False) -> NiftiFile:
 def _check_kind(path: Path) -> None:
     """Whether there is a file that may be read, with what its name promises."""
     name = path.name
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a name that no file can have, say
+        raise AmosError(f"{name[:60]}: cannot be looked at ({error.strerror}); correct the path") from None
     if path.is_dir():
         raise AmosError(f"{name}: is a folder; name a NIfTI file")
     if not path.is_file():
