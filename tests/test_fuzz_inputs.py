@@ -61,7 +61,7 @@ def test_scans_and_label_maps_with_damaged_headers_are_named_or_read(
             "predict": ["predict", str(finished_run), str(file), "--modality", "CT", "--out", out, "--device", "cpu"],
         }[name]
 
-    budget = Budget(60)
+    budget = Budget(150)
     while budget.left:
         for file in files:
             most = HEADER if file.suffix == ".nii" else None
@@ -120,7 +120,7 @@ def test_damaged_cohort_tables_are_named_or_read(cohort: Path, capsys: pytest.Ca
         )
 
     named = ("a_train", "a_test", "site", "split", "cohort file")
-    tried(Budget(60), {cohort / "cohort.csv": line, cohort / "organs.csv": line}, capsys, named)
+    tried(Budget(150), {cohort / "cohort.csv": line, cohort / "organs.csv": line}, capsys, named)
 
 
 def test_damaged_settings_plans_and_sweeps_are_named_or_read(
@@ -136,7 +136,7 @@ def test_damaged_settings_plans_and_sweeps_are_named_or_read(
         at["plan"]: lambda: ["simulate", "--plan", str(at["plan"]), "--model", "small", *run],
         at["sweep"]: lambda: ["sweep", str(at["sweep"]), "--dry-run"],
     }
-    tried(Budget(60), lines, capsys, named=tuple(RunConfig.model_fields))
+    tried(Budget(300), lines, capsys, named=tuple(RunConfig.model_fields))
 
 
 class Plain(yaml.SafeDumper):
@@ -156,4 +156,4 @@ def test_damaged_settings_of_a_site_are_named_or_read(
         return int(leaving.value.code or 0)
 
     file = write_hospital(tmp_path, tiny_cohort, "A")
-    tried(Budget(30, 3.0), {file: lambda: ["status", str(file)]}, capsys, run=site_command)
+    tried(Budget(60), {file: lambda: ["status", str(file)]}, capsys, run=site_command)

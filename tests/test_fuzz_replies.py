@@ -69,7 +69,7 @@ def test_a_damaged_reply_ends_no_run_and_what_is_kept_can_be_read(tmp_path: Path
     random_ = random.Random(SEED)
     for kind in KINDS:  # what an honest site answers is worked out once
         carried_out(tmp_path / f"honest-{kind}", hospitals, kind, lambda reply: None)
-    budget = Budget(20)
+    budget = Budget(40)
     while budget.left:
         kind = random_.choice(KINDS)
         path = tmp_path / f"run-{budget.tried}"

@@ -59,6 +59,7 @@ app.command()(diff)
 app.command()(score)
 
 INTERRUPTED = 130
+_LONGEST = 2000
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -123,7 +124,10 @@ def _final_name(error: OSError) -> str:
 
 
 def _say(sentence: str, exit_code: int) -> int:
-    print(f"amos-fl: {visible(sentence)}", file=sys.stderr)
+    words = visible(sentence)
+    if len(words) > _LONGEST:  # what is quoted from a damaged file is of any length; the remedy stands at the end
+        words = f"{words[: _LONGEST - 500]} ... {words[-500:]}"
+    print(f"amos-fl: {words}", file=sys.stderr)
     return exit_code
 
 
