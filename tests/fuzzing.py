@@ -1,7 +1,7 @@
 """Ways to damage what is read, from a fixed seed, and how a command's answer to it is judged.
 
-About a minute of processor time is shared by the tests in `test_fuzz_*.py`: each of them tries a fixed number of damages,
-the same on every machine.
+About a minute of processor time is shared by the tests in `test_fuzz_*.py`: each of them tries a fixed number of
+damages, the same on every machine.
 """
 
 import json
