@@ -10,7 +10,7 @@ import pandas as pd
 from amos_fl.api.keywords import HowToPredict, Settings, settings_of
 from amos_fl.api.model import TrainedModel
 from amos_fl.api.run import Run, heard_by
-from amos_fl.api.running import carry_out
+from amos_fl.api.running import carry_out, carry_out_members, check_all_finished
 from amos_fl.api.settings import Layer, OnCase, cache_folder, check_free, cohort_now, like_run, next_out, resolve_run
 from amos_fl.api.tables import cells_table, differences_table, scores_table, sums_table
 from amos_fl.cohort.label_map import label_map_named
@@ -28,8 +28,8 @@ from amos_fl.locks import at_work
 from amos_fl.report.page import write_comparison_report
 from amos_fl.runs import arms
 from amos_fl.runs.config import RunConfig, read_yaml
-from amos_fl.runs.events import Listener
-from amos_fl.runs.folder import create_run
+from amos_fl.runs.events import Listener, Said
+from amos_fl.runs.folder import RunFolder, create_run
 from amos_fl.runs.group import create_group
 from amos_fl.runs.model import InferenceSettings, inference_settings
 from amos_fl.runs.record import read_runs
@@ -110,16 +110,19 @@ def local(
     `budget`: the steps of one `site` of the federation, or of the `whole` of it.
 
     Raises:
-        AmosError: as `simulate`, and settings beside `like`.
+        AmosError: as `simulate`, and settings beside `like`; a run that failed, after the others were carried out.
     """
     base, members = _base(like, _layers(config, init, settings), _drawing(progress, listener))
     path = Path(out) if out else next_out("local")
     group = create_group(path, "local", arms.locals_of(base, members, budget))
     heard, where = heard_by(progress, listener), _store(store)
-    runs = [Run(member) for member in group.members]
-    for run in runs:
-        carry_out(run.path, run.config, run.cohort, where, heard)
-    return runs
+
+    def one(folder: RunFolder, title: str) -> None:
+        heard(Said(f"{title}begins"))
+        carry_out(folder.path, folder.config(), folder.cohort(), where, heard)
+
+    check_all_finished(group, carry_out_members(group, one, lambda text: heard(Said(text))))
+    return [Run(member) for member in group.members]
 
 
 @dataclass(frozen=True)

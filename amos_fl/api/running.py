@@ -1,13 +1,16 @@
 """A run carried out: rounds, results and report, for the command line and for Python alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from amos_fl.api.settings import with_layers
 from amos_fl.cohort.table import Cohort
+from amos_fl.errors import AmosError
+from amos_fl.locks import at_work
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, Said
-from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.folder import RunFolder, open_run
+from amos_fl.runs.group import Group
 
 
 def carry_out(
@@ -32,6 +35,45 @@ def carry_out(
     simulate(folder, settings, members, store, listener, accept_changes=accept_changes)
     write_report(path, lambda text: listener(Said(text)))
     return with_layers(folder.config(), [])
+
+
+def carry_out_members(
+    group: Group, one: Callable[[RunFolder, str], object], say: Callable[[str], None]
+) -> list[tuple[str, int]]:
+    """What is left of a group, one run after another; the names and exit codes of the runs that failed.
+
+    `one(folder, title)` carries a run out. A run that fails does not keep the others from theirs.
+
+    Raises:
+        AtWork: another process works on the group.
+    """
+    failed: list[tuple[str, int]] = []
+    with at_work(group.path):
+        left = {folder.path for folder in group.unfinished}
+        for number, path in enumerate(group.members, start=1):
+            title = f"{group.kind} {number}/{len(group.members)}, {path.name}: "
+            if path not in left:
+                say(f"{title}finished before; skipped")
+                continue
+            try:
+                one(open_run(path), title)
+            except AmosError as error:
+                say(f"{title}{error}")
+                failed.append((path.name, error.exit_code))
+    return failed
+
+
+def check_all_finished(group: Group, failed: Sequence[tuple[str, int]]) -> None:
+    """Whether no run of a group failed.
+
+    Raises:
+        AmosError: naming the runs that failed (by name and exit code), with the first one's code.
+    """
+    if failed:
+        names = ", ".join(name for name, _ in failed)
+        error = AmosError(f"{names}: did not finish; see above, then: amos-fl {group.kind} --resume {group.path}")
+        error.exit_code = failed[0][1]
+        raise error
 
 
 def write_report(path: Path, say: Callable[[str], None]) -> None:

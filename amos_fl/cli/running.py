@@ -11,7 +11,7 @@ from amos_fl.api.settings import refuse_settings, with_layers
 from amos_fl.cli.settings import cohort_now
 from amos_fl.cohort.table import Cohort
 from amos_fl.cohort.wording import counted
-from amos_fl.errors import AmosError, Interrupted
+from amos_fl.errors import Interrupted
 from amos_fl.runs.config import RunConfig, has_strategy
 
 if TYPE_CHECKING:
@@ -122,37 +122,18 @@ def carry_out_group(
     Raises:
         AmosError: a run failed, with the exit code of the first one.
     """
-    from amos_fl.locks import at_work
+    from amos_fl.api.running import carry_out_members
 
-    with at_work(group.path):
-        failed = _carry_out_members(group, store, layers, accept_changes)
+    def one(folder: "RunFolder", title: str) -> None:
+        settings = with_layers(folder.config(), layers)
+        _run_one(folder, settings, cohort_now(folder), store, title, accept_changes=accept_changes)
+
+    try:
+        failed = carry_out_members(group, one, typer.echo)
+    except typer.Exit:
+        say_the_rest(group)
+        raise
     show_finished(group, failed)
-
-
-def _carry_out_members(
-    group: "Group", store: Path, layers: list[tuple[str, dict[str, Any]]], accept_changes: bool
-) -> list[tuple[str, int]]:
-    """The names and exit codes of the runs that failed."""
-    from amos_fl.runs.folder import open_run
-
-    left = {folder.path for folder in group.unfinished}
-    failed: list[tuple[str, int]] = []
-    for number, path in enumerate(group.members, start=1):
-        folder = open_run(path)
-        title = f"{group.kind} {number}/{len(group.members)}, {path.name}: "
-        if path not in left:
-            typer.echo(f"{title}finished before; skipped")
-            continue
-        try:
-            settings = with_layers(folder.config(), layers)
-            _run_one(folder, settings, cohort_now(folder), store, title, accept_changes=accept_changes)
-        except typer.Exit:
-            say_the_rest(group)
-            raise
-        except AmosError as error:
-            typer.echo(f"{title}{error}")
-            failed.append((path.name, error.exit_code))
-    return failed
 
 
 def say_the_rest(group: "Group") -> None:
@@ -166,6 +147,7 @@ def show_finished(group: "Group", failed: Sequence[tuple[str, int]]) -> None:
     Raises:
         AmosError: naming the runs that failed (by name and exit code), with the first one's code.
     """
+    from amos_fl.api.running import check_all_finished
     from amos_fl.cli.console import Console
     from amos_fl.cli.display import show_group
     from amos_fl.runs.folder import RunFolder
@@ -174,11 +156,7 @@ def show_finished(group: "Group", failed: Sequence[tuple[str, int]]) -> None:
     finished = [read_run(path) for path in group.members if RunFolder(path).finished]
     if finished:
         show_group(Console(highlight=False), finished)
-    if failed:
-        names = ", ".join(name for name, _ in failed)
-        error = AmosError(f"{names}: did not finish; see above, then: amos-fl {group.kind} --resume {group.path}")
-        error.exit_code = failed[0][1]
-        raise error
+    check_all_finished(group, failed)
 
 
 def _show_atlas(console: Any, members: Cohort) -> None:
