@@ -55,25 +55,48 @@ def content_hash(path: Path, store: Path) -> str:
         AmosError: no such file.
     """
     try:
-        states = [part.stat() for part in parts_of(path)]
+        stamp = _stamp(path)
     except OSError:
         raise AmosError(f"{path.name}: no such file in {path.parent}; check the paths in the cohort file") from None
-    stamp = [[s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns] for s in states]
-    name = sha256_of_json(os.path.abspath(path))
-    remembered = store / "hashes" / name[:2] / f"{name}.json"
-    try:
-        known = json.loads(remembered.read_text(encoding="utf-8"))
-        if known["stamp"] == stamp:
-            return str(known["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not seen before, or not readable: hash it
+    if (known := _remembered(path, stamp, store)) is not None:
+        return known
     sha256 = sha256_of_scan(path)
-    if time.time_ns() - max(s.st_mtime_ns for s in states) > _SETTLED_NS:
-        write_json(remembered, {"sha256": sha256, "stamp": stamp})
+    if time.time_ns() - max(changed_ns for _, _, changed_ns, _ in stamp) > _SETTLED_NS:
+        write_json(_hash_file(path, store), {"sha256": sha256, "stamp": stamp})
     return sha256
 
 
-def prepared_key(case: Case, plan: Plan, store: Path, organs: Collection[int]) -> str:
+def _stamp(path: Path) -> list[list[int]]:
+    states = (part.stat() for part in parts_of(path))
+    return [[s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns] for s in states]
+
+
+def _hash_file(path: Path, store: Path) -> Path:
+    name = sha256_of_json(os.path.abspath(path))
+    return store / "hashes" / name[:2] / f"{name}.json"
+
+
+def _remembered(path: Path, stamp: list[list[int]], store: Path) -> str | None:
+    """The hash of a file in this state; None where it was not seen so, or cannot be read."""
+    try:
+        known = json.loads(_hash_file(path, store).read_text(encoding="utf-8"))
+        return str(known["sha256"]) if known["stamp"] == stamp else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remembered_hash(path: Path, store: Path) -> str:
+    """As `content_hash`, without reading the file: empty where its hash is not remembered."""
+    return _remembered(path, _stamp(path), store) or ""
+
+
+def prepared_key(
+    case: Case,
+    plan: Plan,
+    store: Path,
+    organs: Collection[int],
+    hash_of: Callable[[Path, Path], str] = content_hash,
+) -> str:
     """The key under which `case` is kept: of its files' content and of all settings it depends on."""
     return sha256_of_json(
         {
@@ -81,8 +104,8 @@ def prepared_key(case: Case, plan: Plan, store: Path, organs: Collection[int]) -
             "case": case.case,
             "site": case.site,
             "modality": case.modality,
-            "image": content_hash(case.image, store),
-            "label": content_hash(case.label, store) if case.label else None,
+            "image": hash_of(case.image, store),
+            "label": hash_of(case.label, store) if case.label else None,
             "annotated": sorted(set(case.annotated) & set(organs)),
             "preparation": plan.preparation(),
             # Only where there are any, so that cases prepared before are found.
@@ -209,8 +232,9 @@ def prepare_cases(
     _tidy(Path(store))
     try:
         with at_once():
-            # A process takes seconds to start, and most calls find everything prepared.
-            there = [number for number, case in enumerate(cases) if _is_prepared(case, plan, Path(store), organs)]
+            # A process takes seconds to start, and most calls find everything prepared. Hashing is left to the workers.
+            several = workers > 1 and len(cases) > 1
+            there = [i for i, case in enumerate(cases) if several and _is_prepared(case, plan, Path(store), organs)]
             others = [number for number in range(len(cases)) if number not in set(there)]
             found = chain(map(work, [cases[i] for i in there]), each(work, [cases[i] for i in others], workers=workers))
             for number, result in zip([*there, *others], found, strict=True):
@@ -225,8 +249,8 @@ def prepare_cases(
 
 def _is_prepared(case: Case, plan: Plan, store: Path, organs: Collection[int]) -> bool:
     try:
-        key = prepared_key(case, plan, store, organs)
-    except (AmosError, OSError):
+        key = prepared_key(case, plan, store, organs, _remembered_hash)
+    except OSError:
         return False  # said when it is prepared
     return (store / key[:2] / key).is_dir()
 
