@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 
 REQUESTS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -19,6 +20,8 @@ SAME_REQUEST_S = 1.0
 """`timeout` and `docker compose` tell a process twice at once, by its own number and by its group's; that is one."""
 _received: list[tuple[int, float]] = []
 _at_once = 0
+_held = 0
+_waiting: list[Callable[[], None]] = []
 
 
 def exit_code() -> int:
@@ -56,6 +59,38 @@ def at_once() -> Iterator[None]:
         _at_once -= 1
 
 
+@contextmanager
+def held() -> Iterator[None]:
+    """Around work of the main thread that must not be left in the middle: a request in here is heard at its end.
+
+    A signal mask does not do that: another thread takes the signal, and Python has its handler run in the main thread.
+    """
+    global _held
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _held += 1
+    try:
+        yield
+    finally:
+        _held -= 1
+        if not _held:
+            waiting, _waiting[:] = _waiting[:], []
+            for hear in waiting:
+                hear()
+
+
+def _hear(action: Callable[[], None]) -> None:
+    if _held:
+        _waiting.append(action)
+    else:
+        action()
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 def may_stop_here() -> bool:
     return _at_once > 0
 
@@ -66,7 +101,7 @@ def interrupt_on_request() -> None:
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         if _is_new(signum):
-            raise KeyboardInterrupt
+            _hear(_interrupt)
 
     for request in REQUESTS:
         if _heard(request):
@@ -86,7 +121,7 @@ def taking_requests(on_request: Callable[[int], None]) -> Iterator[None]:
         nonlocal count
         if _is_new(signum):
             count += 1
-            on_request(count)
+            _hear(partial(on_request, count))
 
     # A process of Ray's has a SIGTERM of its own, by which Ray ends it.
     ours = [request for request in REQUESTS if request == signal.SIGINT or _heard(request)]

@@ -21,6 +21,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from amos_fl import stopping
 from amos_fl.errors import AmosError
 from amos_fl.stopping import REQUESTS
 from amos_fl.warned import heard, warn
@@ -117,7 +118,7 @@ def _in_processes(
     mine: set[BaseProcess] = set()
     finished = False
     try:
-        with _requests_held():
+        with stopping.held(), _requests_masked():
             try:
                 futures = [pool.submit(_do, work, *arguments) for arguments in items]
             finally:
@@ -145,7 +146,7 @@ def _in_processes(
 
 
 @contextmanager
-def _requests_held() -> Iterator[None]:
+def _requests_masked() -> Iterator[None]:
     """Processes that are started meanwhile hear no request to stop before they have decided how to take one."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from federations import federate, hashes, resume, tiny_config
 
+from amos_fl import stopping
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, AmosWarning, Interrupted
 from amos_fl.files import remove_abandoned, unfinished_name, whole_folder
@@ -291,3 +292,17 @@ def test_a_command_that_computes_is_told_to_go(tmp_path: Path, tiny_root: Path) 
     assert "Traceback" not in complaints
     assert process.returncode == 143
     assert started_below(str(tmp_path)) == []
+
+
+def test_a_request_is_held_until_work_that_must_not_be_left_in_the_middle_is_done() -> None:
+    heard: list[int] = []
+    with stopping.taking_requests(heard.append):
+        with stopping.held():
+            with stopping.held():
+                os.kill(os.getpid(), signal.SIGINT)
+            assert not heard
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not heard
+        assert heard == [1, 2]
+        os.kill(os.getpid(), signal.SIGINT)
+        assert heard == [1, 2, 3]
