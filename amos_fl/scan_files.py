@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from amos_fl.errors import AmosError
+from amos_fl.escape.terminal import visible
 from amos_fl.files import sha256_of_file, sha256_of_json
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -19,7 +20,8 @@ _HALVES = {".hdr": ".img", ".img": ".hdr", ".hdr.gz": ".img.gz", ".img.gz": ".hd
 _READ = (*SUFFIXES, *_HALVES)
 _OTHER_FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".mnc", ".gipl")
 _OTHER_PACKING = (".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip", ".nii.gz.gz")
-_UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart")
+UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart")
+"""Of files that a program was still writing, put behind the suffix that they were to have."""
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,27 @@ def sha256_of_scan(path: Path) -> str:
     return hashes[0] if len(hashes) == 1 else sha256_of_json(hashes)
 
 
+def check_file(path: Path) -> None:
+    """Whether there is a file with content at `path` that may be read.
+
+    Raises:
+        AmosError: naming it, and why there is none.
+    """
+    if not path.exists() and not path.is_symlink():
+        raise AmosError(f"{shown(path.name)}: no such file in {shown(path.parent)}; check the paths in the cohort file")
+    if why := _problem_of_file(path):
+        raise AmosError(f"{shown(path.name)}: {why}")
+
+
 def problem_of(path: Path) -> str | None:
     """Why a path can be no scan, whatever is in it: no file, a link to nowhere, no permission; None where it may be.
 
     It goes on from the file's name: `its link leads to /data/a.nii.gz, which is not there; ...`.
     """
+    return _problem_of_file(path) or problem_of_name(path.name)
+
+
+def _problem_of_file(path: Path) -> str | None:
     if path.is_symlink() and not path.exists():
         return f"its link leads to {shown(os.readlink(path))}, which is not there; fetch that file again, or link anew"
     if not path.exists():
@@ -156,7 +174,7 @@ def problem_of(path: Path) -> str | None:
         return "is no regular file"
     if not os.access(path, os.R_OK):
         return "may not be read; check its permissions"
-    return problem_of_name(path.name)
+    return None if path.stat().st_size else "is an empty file; fetch it again"
 
 
 def problem_of_name(name: str) -> str | None:
@@ -174,8 +192,7 @@ def shown(name: str | Path) -> str:
     >>> shown("caf\\udce9.nii")
     'caf\\\\udce9.nii'
     """
-    text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(ch if ord(ch) >= 32 and not 127 <= ord(ch) < 160 else f"\\x{ord(ch):02x}" for ch in text)
+    return visible(str(name), keep="")
 
 
 def _suffix(path: Path) -> str:
@@ -190,13 +207,13 @@ def _meant(path: Path) -> str | None:
     lower = path.name.lower()
     if lower.endswith(_OTHER_FORMATS + _OTHER_PACKING):
         return path.name.partition(".")[0]
-    unfinished = next((suffix for suffix in _UNFINISHED if lower.endswith(suffix)), None)
+    unfinished = next((suffix for suffix in UNFINISHED if lower.endswith(suffix)), None)
     inside = Path(path.name[: -len(unfinished)]) if unfinished else None
     return case_of(inside) if inside is not None and _suffix(inside) else None
 
 
 def _format_problem(path: Path) -> str:
-    if path.name.lower().endswith(_UNFINISHED):
+    if path.name.lower().endswith(UNFINISHED):
         return "is an unfinished download; fetch it again"
     return "is in a format that is not read; convert it to NIfTI (.nii.gz)"
 

@@ -37,19 +37,29 @@ class Findings:
 
 
 def start(arguments: list[str], log: Path) -> int:
-    """A forked child that runs one command line; its process id."""
+    """A forked child that runs one command line; its process id. It hears no request before it takes them as it does.
+
+    Before that, Python has not come so far as to say anything: SIGTERM ends it with the signal's own exit code.
+    """
+    from amos_fl import stopping
+    from amos_fl.cli.main import main
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.REQUESTS)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
     try:
         os.setsid()
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        from amos_fl.cli.main import main
-
         sys.argv = ["amos-fl", *arguments]
+        stopping.interrupt_on_request()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         main()
+    except KeyboardInterrupt:  # heard before the command line was looked at
+        os._exit(stopping.exit_code())
     except SystemExit as leaving:
         sys.stdout.flush()
         os._exit(leaving.code if isinstance(leaving.code, int) else 1)
@@ -232,6 +242,7 @@ if __name__ == "__main__":
     given = options.parse_args()
     import torch  # noqa: F401 - once for all the children
 
+    import amos_fl.cli.main  # noqa: F401
     import amos_fl_server.simulate  # noqa: F401
 
     folder = given.place or Path(tempfile.mkdtemp(prefix="killed-"))

@@ -94,7 +94,7 @@ def test_the_release_is_found_in_nested_folders_beside_macos_leftovers(
     write_release(tmp_path / "download" / nesting, ids=range(1, 20), metadata=False)
     leftovers = tmp_path / "download" / "__MACOSX" / "imagesTr"
     leftovers.mkdir(parents=True)
-    (leftovers / "amos_0001.nii.gz").touch()
+    (leftovers / "amos_0001.nii.gz").write_bytes(b"as released")
     (tmp_path / "download" / nesting / "imagesTr" / "._amos_0001.nii.gz").touch()
     (tmp_path / "download" / nesting / "imagesTr" / "._amos_0400.nii.gz").touch()
     result = import_amos22(tmp_path / "download", protocol="paper")
@@ -212,7 +212,7 @@ def test_the_challenges_first_release_is_recognised(tmp_path: Path) -> None:
 
 def test_a_case_in_two_folders_counts_once_with_its_label(tmp_path: Path) -> None:
     folder = write_release(tmp_path / "amos22", test_labels=False)
-    (folder / "imagesTs" / "amos_0008.nii.gz").touch()
+    (folder / "imagesTs" / "amos_0008.nii.gz").write_bytes(b"as released")
     result = import_amos22(folder, protocol="public")
     assert sum(case.case == "amos_0008" for case in result.cohort.cases) == 1
     assert has(result.notes, "amos_0008 lies in imagesVa and imagesTs; imagesVa counts")
@@ -221,7 +221,7 @@ def test_a_case_in_two_folders_counts_once_with_its_label(tmp_path: Path) -> Non
 def test_cases_that_amos_does_not_have_are_left_out_and_named(tmp_path: Path) -> None:
     folder = write_release(tmp_path / "amos22", ids=[1, 4, 8])
     for kind in ("images", "labels"):
-        (folder / f"{kind}Tr" / "amos_5001.nii.gz").touch()
+        (folder / f"{kind}Tr" / "amos_5001.nii.gz").write_bytes(b"as released")
     result = import_amos22(folder, protocol="public")
     assert set(splits(result)) == {"amos_0001", "amos_0004", "amos_0008"}
     assert has(result.notes, "no scanner is known for amos_5001; left out")

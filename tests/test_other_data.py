@@ -104,7 +104,7 @@ def test_a_bad_decathlon_task_has_its_sentence(tmp_path: Path, capsys) -> None:
         ({"training": []}, "lists no training case"),
         ({"training": [{"image": "x"}]}, "each needs an image and a label"),
         ({"training": about["training"] * 2}, "lists case case_0 twice"),
-        ({"training": [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}]}, "(2 files missing)"),
+        ({"training": [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}]}, "2 listed files cannot"),
     ):
         refused("msd", with_description(folder, **{**about, **change}), words, capsys)
     (folder / "dataset.json").write_text("{")

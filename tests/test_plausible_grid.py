@@ -342,8 +342,8 @@ def test_a_scan_larger_than_the_machines_memory_is_said_to_be():
     [
         (lambda p: p.write_bytes(b""), "is an empty file; fetch it again"),
         (lambda p: p.write_bytes(gzip.decompress(p.read_bytes())), "is not compressed, though its name ends in .gz"),
-        (lambda p: (p.unlink(), p.mkdir()), "is a folder; name a NIfTI file"),
-        (lambda p: (p.unlink(), p.symlink_to("gone.nii.gz")), "is a link to gone.nii.gz, which is not there"),
+        (lambda p: (p.unlink(), p.mkdir()), "is a folder by the name of a file; give the file that is in it"),
+        (lambda p: (p.unlink(), p.symlink_to("gone.nii.gz")), "its link leads to gone.nii.gz, which is not there"),
         (lambda p: p.write_text("no scan"), "is not a NIfTI file"),
     ],
 )

@@ -306,3 +306,22 @@ def test_a_request_is_held_until_work_that_must_not_be_left_in_the_middle_is_don
         assert heard == [1, 2]
         os.kill(os.getpid(), signal.SIGINT)
         assert heard == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("sent", "code", "words"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "SIGTERM")])
+def test_a_command_that_is_told_to_stop_while_it_imports_says_so_in_one_line(sent: str, code: int, words: str) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "class Teller:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == 'typer': os.kill(os.getpid(), signal.{sent})\n"
+        "from amos_fl.cli.start import main\n"
+        "sys.meta_path.insert(0, Teller())\n"
+        "sys.argv = ['amos-fl', 'models']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert not done.stdout
+    assert len(done.stderr.splitlines()) == 1
+    assert words in done.stderr

@@ -54,8 +54,8 @@ def read_msd(
     notes: list[str] = []
     tests = _tests(folder, about, notes)
     if missing := [path for found in cases for path in (found.image, found.label) if path and problem_of(path)]:
-        why = f"{problem_of(missing[0])} ({counted(len(missing), 'file')} missing)"
-        raise AmosError(f"{missing[0]}: {why}; unpack the task again")
+        others = f" ({counted(len(missing), 'listed file')} cannot be used)" if len(missing) > 1 else ""
+        raise AmosError(f"{missing[0]}: {problem_of(missing[0])}{others}; unpack the task again")
     notes += stated_numbers(about, {"numTraining": len(cases)})
     cases += [Found(case_of(image), image, None, "test") for image in tests]
     notes += _not_listed(folder, cases)

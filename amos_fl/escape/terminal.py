@@ -6,15 +6,15 @@ import unicodedata
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def visible(text: str) -> str:
-    r"""The text with control characters written out, as Python writes them; line ends and tabs stay.
+def visible(text: str, keep: str = "\n\t") -> str:
+    r"""The text with control characters written out, as Python writes them; those to `keep` stay.
 
     >>> print(visible("ok\x1b[2J\a"))
     ok\x1b[2J\x07
     """
     if text.isprintable():
         return text
-    return "".join(c if _is_letter(c) else _written_out(c) for c in text)
+    return "".join(c if c in keep or _is_letter(c) else _written_out(c) for c in text)
 
 
 def one_line(text: str, most: int = 500) -> str:
@@ -36,7 +36,7 @@ def without_colours(text: str) -> str:
 
 def _is_letter(c: str) -> bool:
     """Whether it shows itself and does nothing else; characters that turn the direction of writing do, for example."""
-    return c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs"
+    return c.isprintable() or unicodedata.category(c) == "Zs"
 
 
 def _written_out(letter: str) -> str:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from amos_fl.cohort.wording import counted
 from amos_fl.escape.terminal import one_line
+from amos_fl.scan_files import UNFINISHED
 
 _MARK = b"DICM"
 _PREAMBLE_BYTES = 128
 _FIRST_GROUPS = (2, 8)
 """The groups that a DICOM file may begin with where it lacks preamble and mark: the file's own, and the image's."""
 _DICOM_SUFFIXES = {".dcm", ".dicom", ".dic", ".ima"}
-_UNFINISHED_SUFFIXES = {".part", ".partial", ".crdownload", ".filepart"}
 _COMPANIONS = {"dicomdir", "readme", "license", "licence", "version", "changelog", "lockfile", "index", "autorun"}
 """Files without a suffix that lie beside DICOM files, on the discs that hospitals hand out for example."""
 
@@ -91,7 +91,7 @@ def _looks_meant(path: Path, suffixes: Collection[str]) -> bool:
     suffix, name = _suffix(path), path.name.casefold()
     if suffix in _DICOM_SUFFIXES or ".dcm." in name or lacks_preamble(path):
         return True
-    return (suffix in suffixes or suffix in _UNFINISHED_SUFFIXES) and name not in _COMPANIONS
+    return (suffix in suffixes or suffix in UNFINISHED) and name not in _COMPANIONS
 
 
 def _why_not_dicom(path: Path) -> str:
@@ -108,7 +108,7 @@ def _why_not_dicom(path: Path) -> str:
         return f"cannot be read ({error.strerror})"
     if not start:
         return "is empty"
-    if _suffix(path) in _UNFINISHED_SUFFIXES:
+    if _suffix(path) in UNFINISHED:
         return "is an unfinished download"
     if lacks_preamble(path):
         return "lacks DICOM's preamble; add it, for example with DCMTK: dcmconv FILE FILE"

@@ -14,9 +14,8 @@ from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.inference.dicom_files import names_of
 from amos_fl.inference.dicom_header import Frame
+from amos_fl.volumes.plausible_grid import MISPLACED_MM
 
-MISPLACED_MM = 1.0
-"""How far a voxel may lie from where its slice says it is (or half a pixel, if less): headers round positions."""
 _UNEVEN_MM = 0.05
 """How far the distance of two slices may be from the mean: a missing slice is far more."""
 _SAME_PLACE_MM = 0.01
@@ -47,6 +46,7 @@ def stack_of(frames: Sequence[Frame], size: tuple[int, int]) -> Stack:
     if (pixel_mm <= 0).any():
         raise AmosError(f"gives a pixel size of {_mm(pixel_mm.min(axis=0))} (Pixel Spacing); repair its headers")
     extents_mm = np.array([size[1] - 1, size[0] - 1]) * np.median(pixel_mm, axis=0)[::-1]  # along a row, a column
+    # Half a pixel if that is less, unlike elsewhere: this affine is made here, and rounding alone is behind it.
     allowed_mm = min(MISPLACED_MM, float(pixel_mm.min()) / 2)
 
     axes = _axes(frames, extents_mm, allowed_mm)

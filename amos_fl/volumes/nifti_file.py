@@ -29,6 +29,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from amos_fl.errors import AmosError
+from amos_fl.scan_files import check_file
 from amos_fl.volumes.plausible_grid import check_header, check_memory
 from amos_fl.warned import heard, warn
 
@@ -177,19 +178,12 @@ def _check_kind(path: Path) -> None:
         pass
     except OSError as error:  # a name that no file can have, say
         raise AmosError(f"{name[:60]}: cannot be looked at ({error.strerror}); correct the path") from None
-    if path.is_dir():
-        raise AmosError(f"{name}: is a folder; name a NIfTI file")
-    if not path.is_file():
-        if path.is_symlink():
-            raise AmosError(f"{name}: is a link to {path.readlink()}, which is not there; restore that file")
-        raise AmosError(f"{name}: no such file in {path.parent}; check the paths in the cohort file")
+    check_file(path)
     try:
         with path.open("rb") as file:
             start = file.read(352)
     except OSError:
         raise AmosError(f"{name}: may not be read; check its permissions") from None
-    if not start:
-        raise AmosError(f"{name}: is an empty file; fetch it again")
     gzipped, ending = start.startswith(b"\x1f\x8b"), name.lower().endswith(".gz")
     plain = start[344:348] in (b"n+1\0", b"ni1\0") or start[4:8] in (b"n+2\0", b"ni2\0")
     if ending and plain:

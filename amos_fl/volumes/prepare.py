@@ -22,7 +22,7 @@ from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
 from amos_fl.files import remove_abandoned, sha256_of_json, write_json
 from amos_fl.randomness import generator
-from amos_fl.scan_files import parts_of, sha256_of_scan
+from amos_fl.scan_files import check_file, parts_of, sha256_of_scan
 from amos_fl.stopping import at_once
 from amos_fl.volumes.body import body_box, crop
 from amos_fl.volumes.nifti import orientation_of, read_image, reconcile, to_canonical
@@ -52,15 +52,16 @@ def content_hash(path: Path, store: Path) -> str:
     two seconds is not remembered: it might change again within the resolution of its time stamp.
 
     Raises:
-        AmosError: no such file.
+        AmosError: no such file, or it may not be read.
     """
     try:
         stamp = _stamp(path)
+        if (known := _remembered(path, stamp, store)) is not None:
+            return known
+        sha256 = sha256_of_scan(path)
     except OSError:
-        raise AmosError(f"{path.name}: no such file in {path.parent}; check the paths in the cohort file") from None
-    if (known := _remembered(path, stamp, store)) is not None:
-        return known
-    sha256 = sha256_of_scan(path)
+        check_file(path)
+        raise
     if time.time_ns() - max(changed_ns for _, _, changed_ns, _ in stamp) > _SETTLED_NS:
         write_json(_hash_file(path, store), {"sha256": sha256, "stamp": stamp})
     return sha256

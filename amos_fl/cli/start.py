@@ -1,0 +1,16 @@
+"""Where `amos-fl` begins. Its imports take half a second, and a request to stop then is heard like a later one."""
+
+import sys
+
+from amos_fl import stopping
+
+
+def main() -> None:
+    """Run the command line; see `amos_fl.cli.main.main` for the exit codes."""
+    stopping.interrupt_on_request()
+    try:
+        from amos_fl.cli.main import main as command
+    except KeyboardInterrupt:
+        print(f"amos-fl: {stopping.words()}", file=sys.stderr)
+        sys.exit(stopping.exit_code())
+    command()
