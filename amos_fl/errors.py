@@ -1,7 +1,9 @@
 """What goes wrong, said in one plain sentence that names the file, site or setting and the remedy."""
 
 import errno
+from collections.abc import Sequence
 
+_NAMED = 5
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -14,6 +16,23 @@ class AmosError(Exception):
     """Bad input or settings: the command line prints the sentence and exits with code 2."""
 
     exit_code = 2
+
+
+class DiskFull(AmosError):  # noqa: N818 - named after what happened
+    """There is no room left where prepared scans are kept; another scan would fare no better."""
+
+
+def all_of(errors: Sequence[AmosError], total: int, noun: str) -> AmosError:
+    """What went wrong with some of `total` things, in one error; one alone is itself.
+
+    >>> print(all_of([AmosError("a.nii: is empty"), AmosError("b.nii: is truncated")], 9, "case"))
+    2 of 9 cases cannot be used: a.nii: is empty; b.nii: is truncated
+    """
+    if len(errors) == 1:
+        return errors[0]
+    more = f"; and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
+    named = "; ".join(str(error) for error in errors[:_NAMED])
+    return AmosError(f"{len(errors)} of {total} {noun}s cannot be used: {named}{more}")
 
 
 class RunStopped(AmosError):  # noqa: N818 - named after what happened

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
@@ -59,6 +60,27 @@ def each(
         yield from map(work, *items)
         return
     yield from _in_processes(work, list(zip(*items, strict=True)), workers, start)
+
+
+def each_tried(work: Callable[..., Result], *items: Sequence[Any], workers: int) -> Iterator[Result | AmosError]:
+    """`each`, but a piece of work that raises an AmosError has it for a result, and the others go on.
+
+    The kinds of AmosError that would meet the next piece of work, too, end it all (DiskFull, WorkerKilled).
+
+    Raises:
+        AmosError, ValueError: as `each`.
+    """
+    _check_importable(work)
+    return each(partial(_tried, work), *items, workers=workers)
+
+
+def _tried(work: Callable[..., Result], *arguments: Any) -> Result | AmosError:
+    try:
+        return work(*arguments)
+    except AmosError as error:
+        if type(error) is not AmosError:
+            raise
+        return error
 
 
 def apart(work: Callable[..., Result], *arguments: Any) -> Result:
@@ -111,8 +133,7 @@ class _Context(SpawnContext):
 def _in_processes(
     work: Callable[..., Result], items: Sequence[Sequence[Any]], workers: int, start: Callable[[], None] | None
 ) -> Iterator[Result]:
-    if getattr(getattr(work, "func", work), "__module__", None) == "__main__":
-        raise ValueError(f"{work} is defined in the main module; worker processes need it from one they can import")
+    _check_importable(work)
     pool = ProcessPoolExecutor(min(workers, len(items)), _Context(), initializer=_begin, initargs=(start,))
     others = set(multiprocessing.active_children())
     mine: set[BaseProcess] = set()
@@ -143,6 +164,11 @@ def _in_processes(
             _end(mine)
         pool.shutdown(wait=True, cancel_futures=not finished)
         _at_work.difference_update(mine)
+
+
+def _check_importable(work: Callable[..., Any]) -> None:
+    if getattr(getattr(work, "func", work), "__module__", None) == "__main__":
+        raise ValueError(f"{work} is defined in the main module; worker processes need it from one they can import")
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def test_a_group_s_quantiles_are_those_of_all_its_cases_voxels(written: Path, ti
 
 
 def test_ct_and_mr_together_have_no_common_intensity(tiny_cohort: Cohort) -> None:
-    groups = groups_of(statistics_of(tiny_cohort))
+    groups = groups_of(statistics_of(tiny_cohort)[0])
     assert groups[0].modality == "CT+MR"
     assert groups[0].intensities().total == 0
     assert math.isnan(groups[0].intensities().quantile(0.5))
@@ -68,14 +68,14 @@ def test_ct_and_mr_together_have_no_common_intensity(tiny_cohort: Cohort) -> Non
 
 def test_an_organ_that_was_not_looked_for_is_not_counted(tiny_cohort: Cohort) -> None:
     partial = replace(tiny_cohort, cases=(replace(tiny_cohort.cases[0], annotated=(1,)),))
-    (found,) = statistics_of(partial)
+    (found,), _ = statistics_of(partial)
     assert set(found.voxels) == {1}
     assert found.intensities.total == found.voxels[1]
 
 
 def test_a_case_without_labels_counts_with_its_slices_alone(tiny_cohort: Cohort) -> None:
     unlabelled = replace(tiny_cohort, cases=(replace(tiny_cohort.cases[0], label=None),))
-    (found,) = statistics_of(unlabelled)
+    (found,), _ = statistics_of(unlabelled)
     assert found.slices == 20
     assert found.voxels == {}
     assert groups_of([found])[0].labelled == ()
@@ -108,7 +108,7 @@ def test_the_papers_numbers_stand_beside_amos_alone(tmp_path: Path, tiny_cohort:
         for number in (2, 201)
     )
     genuine = Cohort(cases, dict(AMOS_ORGANS))
-    grid = statistics_of(replace(tiny_cohort, cases=tiny_cohort.cases[:1]))[0]
+    grid = statistics_of(replace(tiny_cohort, cases=tiny_cohort.cases[:1]))[0][0]
     measured = [
         CaseStatistics(case, grid.shape, grid.spacing_mm, grid.voxel_ml, {}, grid.intensities) for case in cases
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ORGANS, write_case
+from federations import tiny_config
 from headers import contradicting, mirrored, rewritten, sheared, wrong_sum
 from other_datasets import with_channels, write_msd
 
@@ -16,6 +17,7 @@ from amos_fl.cli import main
 from amos_fl.cohort.statistics import statistics_of
 from amos_fl.cohort.table import Case, Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
+from amos_fl.volumes.prepare import prepare_cases
 from amos_fl.warned import heard, warn
 from amos_fl.workers import each
 
@@ -143,7 +145,7 @@ def test_volumes_are_those_of_the_determinant(cohort):
     case = cohort.cases[1]
     for path in (case.image, case.label):
         sheared(path, degrees=1.2)
-    [_, measured, _] = statistics_of(cohort)
+    [_, measured, _], _ = statistics_of(cohort)
     assert measured.volumes_ml[1] == pytest.approx(measured.voxels[1] * 8.0**3 / 1000, rel=1e-6)
     assert np.prod(measured.spacing_mm) / 1000 > measured.voxel_ml * 1.0002
 
@@ -165,6 +167,46 @@ def test_two_damaged_scans_are_both_named_and_the_rest_is_predicted(cohort, tmp_
     assert "a_train.nii.gz: is truncated or damaged: its header promises" in err
     assert "b_train.nii.gz: is truncated or damaged; fetch it again" in err
     assert (tmp_path / "out/b_test.nii.gz").is_file()
+
+
+@pytest.mark.parametrize("command", ["data check", "plan", "simulate", "evaluate", "score", "export", "data stats"])
+def test_of_two_damaged_label_maps_both_are_named(command, cohort, tmp_path, finished_run, capfd):
+    for case, names in ((cohort.cases[0], "a_train"), (cohort.cases[1], "b_train")):
+        wrong_sum(case.label)
+        assert names in str(case.label)
+    write_cohort(replace(cohort, cases=tuple(replace(c, site="A") for c in cohort.cases)), tmp_path / "data/cohort.csv")
+    assert main.run(arguments(command, cohort, tmp_path, finished_run)) == 2
+    said = "".join(capfd.readouterr())
+    assert "a_train.nii.gz: is truncated or damaged; fetch it again" in said
+    assert "b_train.nii.gz: is truncated or damaged; fetch it again" in said
+
+
+def test_statistics_are_those_of_the_cases_that_can_be_read_and_say_so(cohort, tmp_path, capfd):
+    wrong_sum(cohort.cases[1].image)
+    assert main.run(["data", "stats", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--workers", "2"]) == 2
+    err = capfd.readouterr().err.splitlines()
+    assert err[0] == "amos-fl: b_train.nii.gz: is truncated or damaged; fetch it again"
+    assert err[1].startswith("amos-fl: 1 of 3 cases left out, named above;")
+    cases = (tmp_path / "out/cases.csv").read_text()
+    assert "a_train" in cases
+    assert "b_train" not in cases
+    page = (tmp_path / "out/stats.html").read_text()
+    assert "2 of 3 cases of 2 sites" in page
+    assert "left out: b_train.nii.gz: is truncated or damaged" in page
+    wrong_sum(cohort.cases[0].image)
+    wrong_sum(cohort.cases[2].image)
+    assert main.run(["data", "stats", str(tmp_path / "data"), "--out", str(tmp_path / "none"), "--workers", "1"]) == 2
+    assert "none of 3 cases can be read; nothing is measured" in capfd.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_can_be_prepared_is_kept_although_others_fail(cohort, tmp_path, capfd):
+    wrong_sum(cohort.cases[0].image)
+    store = tmp_path / "store"
+    with pytest.raises(AmosError, match=r"a_train\.nii\.gz: is truncated"):
+        prepare_cases(cohort.cases, tiny_config().plan, store, tuple(ORGANS), workers=2)
+    prepare_cases(cohort.cases[1:], tiny_config().plan, store, tuple(ORGANS))
+    assert len(list(store.glob("??/*/meta.json"))) == 2
 
 
 def test_a_truncated_scan_of_several_channels_is_named(tmp_path, capfd):

@@ -131,7 +131,7 @@ def test_amoss_words_stand_where_amoss_organs_are(organs: dict[int, str], tmp_pa
     assert "HU" not in card
     for text in (summary, page):
         assert ("MR is reported without bladder and prostate/uterus." in text) == amos
-    stats = write_cohort_page(cohort, statistics_of(cohort), tmp_path / "stats").read_text()
+    stats = write_cohort_page(cohort, statistics_of(cohort)[0], tmp_path / "stats").read_text()
     assert "HU (CT)" not in stats
     assert "As Table" not in stats
     assert "Intensities of the organs in the scanner" in stats

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from amos_fl.cohort.wording import counted
+from amos_fl.errors import AmosError
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -31,8 +34,12 @@ def stats(
 
     found = phantom() if cohort is None else read_cohort(cohort)
     with Progress() as progress:
-        cases = statistics_of(found, workers=workers, on_case=progress.of("measuring"))
-    written = page.write_cohort_page(found, cases, out)
+        cases, failed = statistics_of(found, workers=workers, on_case=progress.of("measuring"))
+    for error in failed:
+        typer.echo(f"amos-fl: {error}", err=True)
+    if not cases:
+        raise AmosError(f"none of {counted(len(failed), 'case')} can be read; nothing is measured")
+    written = page.write_cohort_page(found, cases, out, [str(error) for error in failed])
     groups, paper = groups_of(cases), paper_beside(found)
     console = plain_console()
     if found.synthetic():
@@ -45,6 +52,9 @@ def stats(
     ):
         console.print(_on_the_terminal(table))
     console.print(f"wrote {written}, with cases.csv, groups.csv, volumes.csv and its figures beside it", soft_wrap=True)
+    if failed:
+        left_out = f"{len(failed)} of {counted(len(found.cases), 'case')} left out"
+        raise AmosError(f"{left_out}, named above; repair them, or take them out of the cohort, and measure again")
 
 
 def _on_the_terminal(table: "SortableTable") -> "Table":

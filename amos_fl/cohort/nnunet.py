@@ -21,7 +21,7 @@ from nibabel.nifti1 import Nifti1Image
 
 from amos_fl.cohort.table import PHANTOM_MARK, Case, Cohort
 from amos_fl.cohort.wording import counted
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, all_of
 from amos_fl.files import whole_folder, write_json, write_text
 from amos_fl.volumes.nifti import Volume, read_geometry, read_image, reconcile, write_label
 from amos_fl.volumes.nifti_file import open_nifti
@@ -93,7 +93,7 @@ def export_nnunet(
 
     Raises:
         AmosError: a cohort of two modalities without a choice, no training case, partial annotation that is refused,
-            an `out` that holds other things, or a file that is no readable scan or label map.
+            an `out` that holds other things, or the files that are no readable scan or label map, all of them.
     """
     plan = _plan(cohort, modality, partial)
     folder = _new_folder(out, dataset_id, name or f"Cohort{plan.modality}")
@@ -101,14 +101,20 @@ def export_nnunet(
     with whole_folder(folder) as beside:
         for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
             (beside / part).mkdir()
+        failed: list[AmosError] = []
         for done, (case, part) in enumerate(cases, 1):
-            _write_image(case, beside / f"images{part}" / f"{case.case}_0000{_ENDING}", copy)
-            if case.label is not None:
-                target = beside / f"labels{part}" / f"{case.case}{_ENDING}"
-                # A test case's labels are for scoring, which knows what was looked for from the cohort.
-                lookup = _lookup(case, plan) if part == "Tr" else None
-                _write_label(case, case.label, target, cohort.organs, lookup, copy)
+            try:
+                _write_image(case, beside / f"images{part}" / f"{case.case}_0000{_ENDING}", copy)
+                if case.label is not None:
+                    target = beside / f"labels{part}" / f"{case.case}{_ENDING}"
+                    # A test case's labels are for scoring, which knows what was looked for from the cohort.
+                    lookup = _lookup(case, plan) if part == "Tr" else None
+                    _write_label(case, case.label, target, cohort.organs, lookup, copy)
+            except AmosError as error:
+                failed.append(error)
             on_case(done, len(cases), case.case)
+        if failed:
+            raise all_of(failed, len(cases), "case")
         description = _description(plan, folder.name, synthetic=cohort.synthetic())
         # Labels in their own order, which write_json would sort by name.
         write_text(beside / "dataset.json", json.dumps(description, indent=2) + "\n")

@@ -12,9 +12,10 @@ from functools import partial
 import numpy as np
 
 from amos_fl.cohort.table import Case, Cohort
+from amos_fl.errors import AmosError
 from amos_fl.volumes.nifti import read_image, reconcile, to_canonical
 from amos_fl.volumes.reference import label_of
-from amos_fl.workers import each
+from amos_fl.workers import each_tried
 
 SIGNIFICANT_DIGITS = 4
 """MR intensities are counted to so many digits, because their scale may be anything; CT by whole HU."""
@@ -96,19 +97,24 @@ def _rounded(values: np.ndarray, modality: str) -> np.ndarray:
     return np.rint(values / step) * step
 
 
-def statistics_of(cohort: Cohort, *, workers: int = 1, on_case: OnCase | None = None) -> list[CaseStatistics]:
-    """Every case of a cohort, `workers` of them read at a time; `on_case(done, total, case)` is called after each.
+def statistics_of(
+    cohort: Cohort, *, workers: int = 1, on_case: OnCase | None = None
+) -> tuple[list[CaseStatistics], list[AmosError]]:
+    """Every case of a cohort that can be read, and what is wrong with the others.
+
+    `workers` of them are read at a time; `on_case(done, total, case)` is called after each.
 
     Raises:
-        AmosError: a file cannot be read, or a worker died.
+        WorkerKilled: a worker died.
     """
     found: list[CaseStatistics] = []
+    failed: list[AmosError] = []
     work = partial(statistics_of_case, organs=cohort.organs)
-    for case, result in zip(cohort.cases, each(work, cohort.cases, workers=workers), strict=True):
-        found.append(result)
+    for case, result in zip(cohort.cases, each_tried(work, cohort.cases, workers=workers), strict=True):
+        failed.append(result) if isinstance(result, AmosError) else found.append(result)
         if on_case is not None:
-            on_case(len(found), len(cohort.cases), case.case)
-    return found
+            on_case(len(found) + len(failed), len(cohort.cases), case.case)
+    return found, failed
 
 
 @dataclass(frozen=True)

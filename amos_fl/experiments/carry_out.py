@@ -7,7 +7,7 @@ from pathlib import Path
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.cohort.wording import counted
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, all_of
 from amos_fl.experiments.data import label_map_of
 from amos_fl.experiments.outcome import write_outcome
 from amos_fl.experiments.planning import Task, with_missing
@@ -183,7 +183,10 @@ def _statistics(task: Task, workspace: Workspace, hands: Hands, title: str) -> N
     assert task.cohort is not None
     hands.say(f"{title}: measuring {counted(len(task.cohort.cases), 'case')} at {' '.join(task.cohort.sites)}")
     with whole_folder(workspace.root / task.work.folder) as beside:
-        write_cohort_page(task.cohort, statistics_of(task.cohort), beside)
+        cases, failed = statistics_of(task.cohort)
+        if failed:
+            raise all_of(failed, len(task.cohort.cases), "case")
+        write_cohort_page(task.cohort, cases, beside)
 
 
 def _task_of(tasks: list[Task], step: str) -> Task:

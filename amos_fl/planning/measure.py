@@ -10,7 +10,7 @@ from nibabel.affines import voxel_sizes
 from pydantic import ValidationError
 
 from amos_fl.cohort.table import Case, Cohort, Modality, Split
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, all_of
 from amos_fl.files import sha256_of_json, write_text
 from amos_fl.planning.fingerprint import HU_RANGE, Fingerprint, fingerprint_of_grid, merged
 from amos_fl.planning.histogram import Histogram
@@ -18,7 +18,7 @@ from amos_fl.stopping import at_once
 from amos_fl.volumes.nifti import orientation_of, read_geometry, read_image, reconcile
 from amos_fl.volumes.prepare import content_hash
 from amos_fl.volumes.reference import check_header_of, label_of
-from amos_fl.workers import each
+from amos_fl.workers import each_tried
 
 FORMAT = 2
 """Of the kept fingerprints; another meaning of a number, or stricter checks of a scan, are another format."""
@@ -124,15 +124,18 @@ def fingerprint_of_cases(
     """The fingerprint of cases, `workers` of them read at a time; `on_case(done, total, case)` is called after each.
 
     Raises:
-        AmosError: a scan or a label map that cannot be read, or a worker that died.
+        AmosError: the scans and label maps that cannot be read, after all others were; a worker that died.
     """
     work = partial(fingerprint_of_case, organs=tuple(organs), store=store)
     found: list[Fingerprint] = []
+    failed: list[AmosError] = []
     with at_once():
-        for case, fingerprint in zip(cases, each(work, cases, workers=workers), strict=True):
-            found.append(fingerprint)
+        for case, fingerprint in zip(cases, each_tried(work, cases, workers=workers), strict=True):
+            failed.append(fingerprint) if isinstance(fingerprint, AmosError) else found.append(fingerprint)
             if on_case is not None:
-                on_case(len(found), len(cases), case.case)
+                on_case(len(found) + len(failed), len(cases), case.case)
+    if failed:
+        raise all_of(failed, len(cases), "case")
     return merged(found)
 
 

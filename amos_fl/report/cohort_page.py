@@ -30,8 +30,11 @@ PHANTOM_NOTE = "These scans are a phantom's, made by amos-fl itself: the figures
 PAGE = "stats.html"
 
 
-def write_cohort_page(cohort: Cohort, cases: Sequence[CaseStatistics], out: Path) -> Path:
-    """Write the page, `cases.csv`, `groups.csv`, `volumes.csv` and the figures as SVG into `out`; return the page."""
+def write_cohort_page(cohort: Cohort, cases: Sequence[CaseStatistics], out: Path, left_out: Sequence[str] = ()) -> Path:
+    """Write the page, `cases.csv`, `groups.csv`, `volumes.csv` and the figures as SVG into `out`; return the page.
+
+    `left_out` says, for the page, which of the cohort's cases are not among `cases`, and why.
+    """
     groups, paper = groups_of(cases), paper_beside(cohort)
     out.mkdir(parents=True, exist_ok=True)
     _write_csv(out / "cases.csv", _case_rows(cohort, cases))
@@ -40,7 +43,7 @@ def write_cohort_page(cohort: Cohort, cases: Sequence[CaseStatistics], out: Path
     drawn = _figures(cohort, groups, paper)
     for name, svg in drawn.items():
         write_text(out / f"{name}.svg", standing_alone(svg))
-    write_text(out / PAGE, render("cohort.html", _context(cohort, groups, paper, drawn)))
+    write_text(out / PAGE, render("cohort.html", _context(cohort, groups, paper, drawn, left_out)))
     return out / PAGE
 
 
@@ -76,20 +79,25 @@ def _of(groups: Sequence[Group], *kinds: str) -> list[Group]:
 
 
 def _context(
-    cohort: Cohort, groups: Sequence[Group], paper: Mapping[str, PaperRow], drawn: Mapping[str, Markup]
+    cohort: Cohort,
+    groups: Sequence[Group],
+    paper: Mapping[str, PaperRow],
+    drawn: Mapping[str, Markup],
+    left_out: Sequence[str],
 ) -> dict[str, Any]:
     everything, synthetic = groups[0], cohort.synthetic()
     labelled = bool(everything.labelled)
     contents = [("cases", "Cases"), ("spatial", "Slices")]
     contents += [("intensity", "Intensities"), ("organs", "Organs")] if labelled else []
     beside = " The ticks below are the paper's median and percentiles." if paper else ""
+    measured = f"{len(everything.cases)} of {len(cohort.cases)}" if left_out else f"{len(cohort.cases)}"
     return {
         "title": "A cohort in numbers",
-        "kind": f"{len(cohort.cases)} cases of {len(cohort.sites)} sites",
+        "kind": f"{measured} cases of {len(cohort.sites)} sites",
         "version": version("amos-fl"),
         "synthetic": synthetic,
         "phantom_note": PHANTOM_NOTE,
-        "problems": [],
+        "problems": [f"left out: {why}" for why in left_out],
         "all_well": "The AMOS paper's figures stand beside those of its own cases." if paper else "",
         "contents": contents,
         "numbers": [

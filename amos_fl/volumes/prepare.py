@@ -19,7 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from amos_fl.cohort.table import Case
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, DiskFull, all_of
 from amos_fl.files import remove_abandoned, sha256_of_json, write_json
 from amos_fl.randomness import generator
 from amos_fl.scan_files import check_file, parts_of, sha256_of_scan
@@ -33,7 +33,7 @@ from amos_fl.volumes.reference import label_of
 from amos_fl.volumes.resample import resample_image, resample_label
 from amos_fl.volumes.store import FORMAT, Geometry, PreparedCase, open_prepared, write_prepared
 from amos_fl.warned import heard, warn
-from amos_fl.workers import each
+from amos_fl.workers import each_tried
 
 FOREGROUND_VOXELS = 2000
 """How many positions per organ the store lists at most."""
@@ -121,7 +121,7 @@ def prepare_case(case: Case, plan: Plan, store: Path, organs: Collection[int]) -
     Labels of organs that were not annotated are set to 0. Several processes may prepare the same case.
 
     Raises:
-        AmosError: a file that is missing, unreadable or no scan; the disk is full.
+        AmosError: a file that is missing, unreadable or no scan. DiskFull: no room in the store.
     """
     store = Path(store)
     try:
@@ -137,7 +137,7 @@ def prepare_case(case: Case, plan: Plan, store: Path, organs: Collection[int]) -
         ) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise AmosError(f"{case.case}: the disk of {store} is full; free space or choose another store") from None
+            raise DiskFull(f"{case.case}: the disk of {store} is full; free space or choose another store") from None
         raise AmosError(f"{case.case}: cannot be prepared in {store} ({error.strerror or error})") from error
     prepared = open_prepared(folder)
     for sentence in prepared.warnings:
@@ -226,10 +226,11 @@ def prepare_cases(
     `on_case(done, total, case)` is called after each.
 
     Raises:
-        AmosError: as `prepare_case`, for the first case that fails; a worker that died.
+        AmosError: as `prepare_case`, for every case that fails; the others are prepared first. A worker that died.
     """
     work = partial(prepare_case, plan=plan, store=store, organs=organs)
     prepared: dict[int, PreparedCase] = {}
+    failed: dict[int, AmosError] = {}
     _tidy(Path(store))
     try:
         with at_once():
@@ -237,14 +238,20 @@ def prepare_cases(
             several = workers > 1 and len(cases) > 1
             there = [i for i, case in enumerate(cases) if several and _is_prepared(case, plan, Path(store), organs)]
             others = [number for number in range(len(cases)) if number not in set(there)]
-            found = chain(map(work, [cases[i] for i in there]), each(work, [cases[i] for i in others], workers=workers))
-            for number, result in zip([*there, *others], found, strict=True):
-                prepared[number] = result
+            new = each_tried(work, [cases[i] for i in others], workers=workers)
+            found = chain(each_tried(work, [cases[i] for i in there], workers=1), new)
+            for done, (number, result) in enumerate(zip([*there, *others], found, strict=True), start=1):
+                if isinstance(result, AmosError):
+                    failed[number] = result
+                else:
+                    prepared[number] = result
                 if on_case:
-                    on_case(len(prepared), len(cases), cases[number].case)
+                    on_case(done, len(cases), cases[number].case)
     except BaseException:
         remove_leftovers(store)  # of workers that did not end in time to do so
         raise
+    if failed:
+        raise all_of([failed[number] for number in sorted(failed)], len(cases), "case")
     return [prepared[number] for number in range(len(cases))]
 
 
