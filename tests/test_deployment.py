@@ -205,6 +205,25 @@ def test_a_site_that_describes_itself_otherwise_within_a_run_is_left_out_and_nam
     assert "otherwise than before (train cases 2, not 3)" in folder.ledger()[2]["missing"]["A"]
 
 
+def test_what_a_site_says_otherwise_after_a_stop_is_in_the_ledger(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    folder = deployed_run(tmp_path / "run", tiny_cohort, sites=("A", "B", "G"), rounds=2)
+
+    def stop_after_a_round() -> str:
+        if len(folder.ledger()) == 1:
+            folder.stop_file.request()
+        return "ABG"
+
+    with pytest.raises(Interrupted):
+        run_deployed(Hospitals(tmp_path, tiny_cohort, "ABG", stop_after_a_round), folder, 0, AT_ONCE)
+    folder.stop_file.clear()
+    fewer = replace(tiny_cohort, cases=tuple(case for case in tiny_cohort.cases if case.case != "a_train_0"))
+    run_deployed(Hospitals(tmp_path / "again", fewer, "ABG"), folder, 0, AT_ONCE)
+    first, second = folder.ledger()
+    assert "changes" not in first
+    assert second["changes"] == ["site A describes itself otherwise than before: train cases 2, not 3"]
+    assert second["changes"][0] in (folder.path / "summary.md").read_text()
+
+
 def test_a_site_that_was_not_asked_for_has_no_part_in_the_run(tmp_path: Path, tiny_cohort: Cohort) -> None:
     folder = deployed_run(tmp_path / "run", tiny_cohort, sites=("A", "G"), rounds=1)
     run_deployed(Hospitals(tmp_path, tiny_cohort, "ABG"), folder, 0, AT_ONCE)

@@ -60,17 +60,21 @@ def check_unchanged(
             + (f", or go on with {ACCEPT}, which notes it in the ledger" if cohort is not None else "")
         )
     if found:
-        after = max(folder.rounds_with_checkpoints(), default=0)
-        update: dict[str, Any] = {"accepted": [*about.accepted, Accepted(after_round=after, what=found)]}
-        update["settings"] = settings
+        update: dict[str, Any] = {"settings": settings}
         if about.plan is not None:
             update["plan"] = config.plan.model_dump(mode="json")
         if cohort is not None:
             update |= {"cases": places_of(cohort), "organs": _organs(cohort), "cohort_sha256": cohort.content_hash()}
-        write_about(folder.path, about.model_copy(update=update))
+        note_changes(folder, about.model_copy(update=update), found)
     if scans is not None and (found or not (folder.path / SCANS).exists()):
         write_json(folder.path / SCANS, scans)
     return found
+
+
+def note_changes(folder: RunFolder, about: AboutRun, what: list[str]) -> None:
+    """Have the next round's entry in the ledger say that the run goes on with these changes."""
+    accepted = Accepted(after_round=max(folder.rounds_with_checkpoints(), default=0), what=what)
+    write_about(folder.path, about.model_copy(update={"accepted": [*about.accepted, accepted]}))
 
 
 def accepted_before(folder: RunFolder, round_number: int) -> list[str]:

@@ -24,7 +24,7 @@ from amos_fl.errors import AmosError, Interrupted, RunStopped
 from amos_fl.escape.terminal import visible
 from amos_fl.files import write_json
 from amos_fl.runs.about import write_about
-from amos_fl.runs.changes import check_unchanged
+from amos_fl.runs.changes import check_unchanged, note_changes
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Event, Said, SiteFailed, in_words, line_of
 from amos_fl.runs.folder import RunFolder, open_run
@@ -234,7 +234,9 @@ class DeployedFederation(Federation):
         if site in kept and kept[site] != now:
             with contextlib.suppress(ValidationError):
                 changed = _changes(Description.model_validate(kept[site]), description)
-                self.listener(Said(f"site {site} describes itself otherwise than before: {changed}"))
+                sentence = f"site {site} describes itself otherwise than before: {changed}"
+                self.listener(Said(sentence))
+                note_changes(self.folder, self.folder.about(), [sentence])
         write_json(file, {**kept, site: now})
 
     def _round(self, given: RoundInput) -> tuple[ArrayRecord, LedgerEntry]:
