@@ -135,6 +135,21 @@ def test_an_editable_install_is_a_path_file_that_editors_read():
     assert roots == {"amos_fl", "amos_fl_clients", "amos_fl_server"}
 
 
+@pytest.mark.parametrize("package", ["amos_fl", "amos_fl_clients", "amos_fl_server"])
+def test_the_types_of_public_names_are_known_to_whoever_imports_them(package: str):
+    pytest.importorskip("pyright", reason="pyright is not installed here; make lint installs it")
+    roots = os.pathsep.join(str(ROOT / folder) for folder in ("", "clients", "server"))
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--verifytypes", package]
+    done = subprocess.run(
+        [*command, "--ignoreexternal", "--outputjson"],
+        env=os.environ | {"PYTHONPATH": roots},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(done.stdout)["typeCompleteness"]["completenessScore"] >= 0.95
+
+
 def test_no_range_keeps_a_newer_release_out():
     capped = {str(r) for r in declared() if any(s.operator in ("<", "<=", "~=", "==") for s in r.specifier)}
     # Flower's private parts are replaced in places; surface-distance is what scores are compared with.

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -31,7 +32,7 @@ SETTINGS = "project.json"
 class ProjectSettings(BaseModel):
     """The organs that are looked for in every case (label values), and the tolerance of the NSD in mm."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     organs: tuple[int, ...]
     tolerance_mm: float = 1.0

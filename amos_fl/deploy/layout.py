@@ -18,7 +18,7 @@ site-a/data/, state/        cohort.csv and the scans (only read); the store and 
 import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -49,7 +49,7 @@ _Read = TypeVar("_Read", bound=BaseModel)
 class Deployment(BaseModel):
     """Where hospitals reach the SuperLink, the names that its certificate covers, and the sites."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     host: str
     port: int = Field(ge=1, le=65535)
@@ -62,7 +62,7 @@ class Deployment(BaseModel):
 class SiteConnection(BaseModel):
     """Who a site is, where its SuperLink is, and what runs there."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     site: str
     host: str

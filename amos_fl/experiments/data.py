@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,7 +29,7 @@ from amos_fl.runs.config import nearest, read_yaml
 class StandIn(BaseModel):
     """What plays a data set's part in a quick experiment: patients of a phantom scanner, some organs labelled."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     scanner: str
     organs: dict[str, tuple[str, ...]] = Field(description="what each is of AMOS's organs, in the order of the labels")
@@ -38,7 +38,7 @@ class StandIn(BaseModel):
 class DataSet(BaseModel):
     """A data set that experiments name. `make` is the command that makes its cohort."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     title: str
     kind: Literal["amos22", "cohort"] = "cohort"

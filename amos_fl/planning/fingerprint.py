@@ -6,7 +6,7 @@ number, so that the fingerprints of sites, added up in any order, equal that of 
 
 import math
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -34,7 +34,7 @@ class CaseGroup(BaseModel):
     `intensity` counts the voxels of labelled organs by HU; it is empty for MR, which is normalised scan by scan.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     cases: Annotated[int, Field(ge=0)] = 0
     spacing: Axes = (Histogram(), Histogram(), Histogram())
@@ -61,7 +61,7 @@ class CaseGroup(BaseModel):
 class Fingerprint(BaseModel):
     """The fingerprint of some training cases, by modality."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     CT: CaseGroup = CaseGroup()
     MR: CaseGroup = CaseGroup()

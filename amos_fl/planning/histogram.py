@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from fractions import Fraction
 from itertools import accumulate
+from typing import ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -17,7 +18,7 @@ class Histogram(BaseModel):
     {1: 1, 3: 2}
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     counts: dict[int, int] = Field(default_factory=dict)
     withheld: int = Field(default=0, ge=0)

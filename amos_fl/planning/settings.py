@@ -1,6 +1,6 @@
 """What a plan is made for: memory, and whether the network sees the scans as finely as they are."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,7 +10,7 @@ from amos_fl.volumes.plan import AUTO, Plan
 class PlanningSettings(BaseModel):
     """How a plan is made from a fingerprint."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     auto: bool = Field(
         default=False, description="Make the plan from the training sites' fingerprints; set by 'plan: auto'."

@@ -4,7 +4,7 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
@@ -32,7 +32,7 @@ class AboutRun(Stored):
     are those that decide the weights, None in runs of older versions; `plan` is there once the run has made its own.
     """
 
-    model_config = ConfigDict(extra="allow")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
     run_id: Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
     cohort_sha256: _Text

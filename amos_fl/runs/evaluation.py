@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -61,7 +61,7 @@ _LengthSum = Annotated[int, Field(ge=0, le=int(MOST_CASES * MOST_MM) * UNIT)]
 class Strict(BaseModel):
     """Data of somebody else's: nothing is converted, nothing is left over, every number is one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SumsOfOrgan(Strict):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
@@ -22,7 +22,7 @@ from amos_fl.volumes.plan import Plan
 class InferenceSettings(BaseModel):
     """How a run scored its test cases: what gives the same label maps again, on the same CPU type bit for bit."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     overlap: float = Field(default=0.5, ge=0, lt=1)
     mirror: bool = False

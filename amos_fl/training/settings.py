@@ -1,6 +1,6 @@
 """How a site trains: the part of a run's configuration that the training loop reads."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,7 +24,7 @@ class TrainingSettings(BaseModel):
     first step; it falls with the steps to 0.4 of that. 0 is the paper's plain cross-entropy.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     batch_size: int = Field(default=2, ge=1, le=4096, description="Patches in an optimizer step.")
     learning_rate: float = Field(default=0.01, gt=0, description="Learning rate of the first step.")

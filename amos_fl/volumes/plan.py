@@ -5,7 +5,7 @@ program. The paper writes z first: its CT patch 64x160x160 at 2.0x0.69x0.69 mm i
 (0.69, 0.69, 2.0) mm here.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -29,7 +29,7 @@ class Plan(BaseModel):
     the convolution kernel of that stage's encoder.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(default="custom", description="Name of the plan.")
     spacing_mm: tuple[Positive, Positive, Positive] = Field(description="Voxel spacing (x, y, z) in mm.")

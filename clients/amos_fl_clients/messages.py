@@ -6,7 +6,7 @@ after training, `arrays`. `reply_models` says what may be in a reply.
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from pydantic import BaseModel, ConfigDict
@@ -31,7 +31,7 @@ WEIGHT = "num-examples"
 class Task(BaseModel):
     """What a run asks of every site, the same for all sites and rounds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     run_id: str
     seed: int

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,7 +26,7 @@ class SiteSettings(BaseModel):
     """What one site's app needs to know, and nothing of any other site; what no server can override."""
 
     # The texts below the settings are their descriptions, for the documentation and the schema.
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     site: str
     """Name of the site, as in the column `site` of its cohort."""

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from logging import INFO
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from flwr.supercore import log
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -72,7 +72,7 @@ OrganName = Annotated[str, Field(min_length=1, max_length=100)]
 class Start(BaseModel):
     """The weights that a run begins with: their hash, the name of the run they are from, and their `network.json`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     name: str = Field(pattern="^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$")
@@ -82,7 +82,7 @@ class Start(BaseModel):
 class NewRun(BaseModel):
     """What makes a run: its settings, the organs that it is to learn, by label, and weights that were sent before."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     config: RunConfig
     organs: Annotated[dict[Label, OrganName], Field(min_length=1, max_length=255), AfterValidator(_named_once)]
