@@ -25,13 +25,19 @@ from hospitals import write_hospital
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.folder import RunFolder, create_run
-from amos_fl_clients.allowed_apps import archive_of, check_app, sha256_of_app, sha256_of_shipped_app, shipped_app
-from amos_fl_clients.failures import SiteFailure
-from amos_fl_clients.policy import Refusal, pause
-from amos_fl_clients.processes import _AppCheck, _own_executor, _replace, holds_exactly
-from amos_fl_clients.settings import SiteSettings, read_settings
-from amos_fl_server.deployment import prepare_run
-from amos_fl_server.simulate import lay_out_sites
+from amos_fl_clients.federation.failures import SiteFailure
+from amos_fl_clients.federation.policy import Refusal, pause
+from amos_fl_clients.federation.settings import SiteSettings, read_settings
+from amos_fl_clients.operation.allowed_apps import (
+    archive_of,
+    check_app,
+    sha256_of_app,
+    sha256_of_shipped_app,
+    shipped_app,
+)
+from amos_fl_clients.operation.processes import _AppCheck, _own_executor, _replace, holds_exactly
+from amos_fl_server.federation.simulate import lay_out_sites
+from amos_fl_server.operation.run_registry import prepare_run
 
 ROOT = Path(__file__).resolve().parents[1]
 CURIOUS = '''\
@@ -192,7 +198,7 @@ def test_what_somebody_put_into_the_apps_folder_is_not_imported(one_message: One
 def test_errors_of_other_code_leave_without_their_words(one_message: OneMessage) -> None:
     foreign = one_message.check.error(code=2, reason="<class 'OSError'>:<'/data/jane.nii.gz'>")
     assert "jane" not in foreign.reason
-    ours = "<class 'amos_fl_clients.policy.Refusal'>:<'refused by site A: it is paused'>"
+    ours = "<class 'amos_fl_clients.federation.policy.Refusal'>:<'refused by site A: it is paused'>"
     assert one_message.check.error(code=2, reason=ours).reason == ours
 
 

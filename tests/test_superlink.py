@@ -31,10 +31,10 @@ from amos_fl.deploy.keys import read_public_key, token_hash, write_token
 from amos_fl.deploy.layout import PUBLIC_KEY, SiteConnection, read_site, write_site
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
-from amos_fl_clients.registration import ask_registered
-from amos_fl_server.admit import admit_sites
-from amos_fl_server.submit import write_flower_home
-from amos_fl_server.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens, set_environment
+from amos_fl_clients.operation.registration import ask_registered
+from amos_fl_server.operation.admit import admit_sites
+from amos_fl_server.operation.submit import write_flower_home
+from amos_fl_server.operation.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens, set_environment
 
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
@@ -237,7 +237,7 @@ def free_port() -> int:
 def superlink_command(root: Path) -> list[str | Path]:
     files = root / "superlink"
     return [
-        *(sys.executable, "-m", "amos_fl_server.superlink", "--host", "127.0.0.1"),
+        *(sys.executable, "-m", "amos_fl_server.operation.superlink", "--host", "127.0.0.1"),
         *("--port", str(read_site(root / "sites/site-a").port)),
         *("--database", files / "state/state.db"),
         *("--ssl-ca-certfile", files / "ca.crt", "--ssl-certfile", files / "server.crt"),
@@ -285,7 +285,7 @@ def wait_until(holds: Callable[[], bool], process: subprocess.Popen[bytes], *, l
 
 def test_a_request_waits_for_the_database_nearly_as_long_as_its_client_for_an_answer(tmp_path: Path) -> None:
     code = """
-from amos_fl_server.superlink import patient_database
+from amos_fl_server.operation.superlink import patient_database
 patient_database()
 import sys
 from sqlalchemy import text
