@@ -283,27 +283,6 @@ def wait_until(holds: Callable[[], bool], process: subprocess.Popen[bytes], *, l
         time.sleep(0.2)
 
 
-def test_a_request_waits_for_the_database_nearly_as_long_as_its_client_for_an_answer(tmp_path: Path) -> None:
-    code = """
-from amos_fl_server.operation.superlink import patient_database
-patient_database()
-import sys
-from sqlalchemy import text
-from flwr.supercore.sql_mixin import SqlMixin
-class Database(SqlMixin):
-    def get_metadata(self):
-        return None
-database = Database(sys.argv[1])
-database.initialize()
-with database.session() as session:
-    print(session.execute(text("PRAGMA busy_timeout")).scalar())
-"""
-    found = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "state.db")], capture_output=True, text=True, check=False
-    )
-    assert found.stdout.split()[-1:] == ["25000"], found.stderr
-
-
 def test_a_hash_of_a_token_is_sha_256() -> None:
     assert token_hash("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 

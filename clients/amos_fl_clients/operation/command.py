@@ -94,8 +94,7 @@ def supernode(context: typer.Context, settings: SettingsArgument) -> None:
 
     From a folder with site.yaml come the SuperLink's address, the authority and the key, where no options say others.
     """
-    from amos_fl_clients.operation.activation import only_supernode
-    from amos_fl_clients.operation.processes import run_supernode
+    from amos_fl_clients.operation.processes import only_supernode, run_supernode
 
     site = _settings(settings)
     if any(argument.startswith("--node-config") for argument in context.args):

@@ -1,172 +1,83 @@
-"""Flower's processes at a site, with the site's own check between the arrival of an app and its first line.
+"""The processes of a site, with the site's own check between the arrival of an app and its first line.
 
 A SuperNode starts a SuperExec, and that a new process for every message, which fetches the message and the app,
-unpacks the app, imports it and calls it. Flower 1.41 has no setting for a check of one's own in that chain, so the
-functions here start the same programs with a few of their parts replaced: the SuperExec that a SuperNode starts is
-this module's, it takes on ClientApps alone and starts this module's process for them, and that hashes an app before
-it is unpacked. A part that another version of Flower lacks ends the process: what cannot be checked is not run.
+unpacks the app, imports it and calls it. Flower has no setting for a check of one's own in that chain, so the same
+programs are started with a few of their parts replaced (`amos_fl_clients.flower`): each is this module, run with the
+name of its role, and the one of a message hashes an app before it is unpacked.
 """
 
-import importlib
+import fcntl
 import io
 import os
 import shutil
-import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from amos_fl.errors import AmosError
 from amos_fl_clients.federation.audit import Audited
 from amos_fl_clients.federation.failures import SiteFailure, keep_details, words_that_may_travel
 from amos_fl_clients.federation.policy import Refusal, check_not_paused
 from amos_fl_clients.federation.settings import SiteSettings
-from amos_fl_clients.operation.activation import taking_over
+from amos_fl_clients.flower import clientapp, superexec, supernode
+from amos_fl_clients.flower.warm import fork_for_each_request
 from amos_fl_clients.operation.allowed_apps import check_app
-from amos_fl_clients.operation.in_step import InStep
 from amos_fl_clients.operation.locate import settings_of
-from amos_fl_clients.operation.waiting import BELL, Bell, Patience, asking_again
-from amos_fl_clients.operation.warm import WarmProcess, can_fork, fork_for_each_request
-
-HEARTBEAT = "AMOS_FL_HEARTBEAT_S"
-"""Seconds, from 10, after which a site gives a sign of life; one that misses two of them is taken to be down."""
-TWICE = ("PullMessages", "PushMessages", "PullObject", "PushObject", "ConfirmMessageReceived", "GetRun", "GetFab")
-"""A SuperNode's requests that may be made again: of the second the SuperLink sees that it has done the first."""
 
 
-def run_supernode(arguments: Sequence[str], state: Path | None = None) -> None:
-    """`flower-supernode`, which starts this module's SuperExec, looks for messages sooner and tells it of each.
-
-    With the site's `state` folder, it takes over from one that was killed.
-    """
-    _say_nothing_to_others()
-    fleet = importlib.import_module("flwr.supernode.fleet_http_client").FleetHttpClient
-    if state is not None:
-        _replace(fleet, "ActivateNode", taking_over(fleet.ActivateNode, state))
-    for request in TWICE:
-        _replace(fleet, request, asking_again(getattr(fleet, request)))
-    internal = importlib.import_module("flwr.supernode.start_client_internal")
-    bell = Bell()
-    patience = Patience()
-    pull: Callable[..., Any] = internal._pull_and_store_message
-
-    def pull_and_tell(*arguments: Any, **more: Any) -> Any:
-        run_id = pull(*arguments, **more)
-        if run_id is not None:
-            patience.begin_anew()
-            bell.ring()
-        return run_id
-
-    def start(command: Sequence[str]) -> "subprocess.Popen[bytes]":
-        return _start_own_superexec(command, bell)
-
-    if (heartbeat_s := os.environ.get(HEARTBEAT)) is not None:
-        for module in ("flwr.supernode.fleet_http_connection", "flwr.supercore.heartbeat"):
-            _replace(importlib.import_module(module), "HEARTBEAT_DEFAULT_INTERVAL", float(heartbeat_s))
-    _replace(internal, "subprocess", SimpleNamespace(Popen=start))
-    in_step = InStep()
-    _replace(internal, "_pull_and_store_message", in_step.pulling(pull_and_tell))
-    _replace(internal, "_push_messages", in_step.pushing(internal._push_messages))
-    _replace(internal, "time", SimpleNamespace(sleep=patience.sleep))
-    cli: Any = importlib.import_module("flwr.supernode.cli")
-    sys.argv = ["flower-supernode", *arguments]
-    cli.flower_supernode()
-
-
-def run_superexec(arguments: Sequence[str]) -> None:
-    """`flower-superexec`, which runs ClientApps alone, each in this module's process."""
-    _say_nothing_to_others()
-    superexec = importlib.import_module("flwr.supercore.superexec.run_superexec")
-    _replace(superexec, "get_executor", _own_executor)
-    if (descriptor := os.environ.pop(BELL, None)) is not None:
-        bell = Bell.at(int(descriptor))
-        bell.end_with_the_other()
-        _replace(superexec, "time", SimpleNamespace(sleep=bell.wait))
-    cli: Any = importlib.import_module("flwr.supercore.cli")
-    sys.argv = ["flower-superexec", *arguments]
-    cli.flower_superexec()
-
-
-def run_clientapp(arguments: Sequence[str]) -> None:
-    """`flwr-clientapp`, which looks at the app before it unpacks it, and at the words of every error."""
-    _say_nothing_to_others()
-    sys.dont_write_bytecode = True  # the folder of the app stays as it was sent
-    process = importlib.import_module("flwr.supernode.runtime.run_clientapp")
-    check = _AppCheck(process)
-    _replace(process, "pull_task_input", check.pull_task_input)
-    _replace(process, "install_from_fab", check.install_from_fab)
-    _replace(process, "get_load_client_app_fn", check.get_load_client_app_fn)
-    _replace(process, "Error", check.error)
-    cli: Any = importlib.import_module("flwr.supernode.cli")
-    sys.argv = ["flwr-clientapp", *arguments]
-    cli.flwr_clientapp()
-
-
-def run_warm(arguments: Sequence[str]) -> None:
-    """The process that is forked for each message."""
-    _say_nothing_to_others()
-    fork_for_each_request(run_clientapp)
-
-
-def _say_nothing_to_others() -> None:
-    """Flower reports its use to its makers and asks for newer versions, unless told otherwise before its import."""
-    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
-    os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
-    for name in ("FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES", "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS"):
-        os.environ.setdefault(name, "8")  # pieces of a network's weights on their way at a time; read at import, too
-
-
-def _replace(module: ModuleType | type, name: str, own: Any) -> None:
-    getattr(module, name)  # AttributeError: another version of Flower, in which the replacement would do nothing
-    setattr(module, name, own)
-
-
-def _own_process(role: str, arguments: Sequence[str]) -> list[str]:
+def own_process(role: str, arguments: Sequence[str]) -> list[str]:
+    """The command of a process of this module."""
     # -P: nothing that lies in the working folder is imported
     return [sys.executable, "-P", "-m", "amos_fl_clients.operation.processes", role, *arguments]
 
 
-def _start_own_superexec(command: Sequence[str], bell: Bell) -> "subprocess.Popen[bytes]":
-    if command[0] != "flower-superexec":
-        raise RuntimeError(f"this version of Flower starts {command[0]} at a site, which amos-fl does not know")
-    environment = {**os.environ, BELL: str(bell.heard_at)}
-    return subprocess.Popen(_own_process("superexec", command[1:]), env=environment, pass_fds=[bell.heard_at])
+def run_supernode(arguments: Sequence[str], state: Path | None = None) -> None:
+    """`flower-supernode`, which starts this module's SuperExec; by `state`, it takes over from one that was killed."""
+    supernode.run(arguments, own_process, state)
 
 
-def _own_executor(*_: Any, **__: Any) -> Any:
-    from flwr.supercore.constant import TaskType
-    from flwr.supercore.superexec.executor import LaunchResult, SubprocessExecutor
+def run_superexec(arguments: Sequence[str]) -> None:
+    """`flower-superexec`, which runs ClientApps alone, each in this module's process."""
+    superexec.run(arguments, own_process)
 
-    warm = WarmProcess(_own_process("warm", [])) if can_fork() else None
-    subprocess_executor = importlib.import_module("flwr.supercore.superexec.executor.subprocess_executor")
 
-    def start(command: Sequence[str], **options: Any) -> Any:
-        if command[0] != "flwr-clientapp":
-            raise RuntimeError(f"this version of Flower starts {command[0]} at a site, which amos-fl does not know")
-        if warm is not None and warm.launch(command[1:], quiet="stdout" in options):
-            return None
-        return subprocess.Popen(_own_process("clientapp", command[1:]), **options)
+def run_clientapp(arguments: Sequence[str]) -> None:
+    """`flwr-clientapp`, which looks at the app before it unpacks it, and at the words of every error."""
+    clientapp.run(arguments, AppCheck)
 
-    _replace(subprocess_executor, "subprocess", SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL))
 
-    class ClientAppsOnly(SubprocessExecutor):
-        """Flower's executor without its other kinds of tasks: agents, connectors, models, servers, simulations."""
+def run_warm(arguments: Sequence[str]) -> None:
+    """The process that is forked for each message."""
+    fork_for_each_request(run_clientapp, "amos_fl_clients.operation.client_app")
 
-        def get_eligible_capacity(self, supported_task_types: Any, **_: Any) -> Any:
-            return {TaskType.CLIENT_APP} & set(supported_task_types), set()
 
-        def launch(self, spec: Any) -> LaunchResult:
-            if spec.task_type is not TaskType.CLIENT_APP or spec.runtime_dependency_install:
-                return LaunchResult.failed("this site runs ClientApps alone, and installs nothing for them")
-            return super().launch(spec)
+@contextmanager
+def only_supernode(site: str, state: Path) -> Iterator[None]:
+    """Hold a lock while this site's SuperNode runs: of two, each would get some of the messages.
 
-        def close(self) -> None:
-            if warm is not None:
-                warm.close()
-
-    return ClientAppsOnly()
+    Raises:
+        AmosError: it runs already, or the site's state may not be written.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(state / "supernode.lock", os.O_RDWR | os.O_CREAT, 0o640)
+    except OSError as error:
+        raise AmosError(
+            f"site {site}: {state} may not be written ({error.strerror}); "
+            f"let the user with id {os.getuid()} write there, or mount a volume there"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise AmosError(f"site {site}: its SuperNode runs already on {state}; end it first") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def holds_exactly(folder: Path, content: bytes) -> bool:
@@ -177,7 +88,7 @@ def holds_exactly(folder: Path, content: bytes) -> bool:
     return sent.keys() == found.keys() and all(path.read_bytes() == sent[name] for name, path in found.items())
 
 
-class _AppCheck:
+class AppCheck:
     """What stands in the way of an app between its arrival and its import, in the process of one message."""
 
     def __init__(self, process: Any) -> None:

@@ -9,7 +9,6 @@ installs are off.
 """
 
 import hmac
-import importlib
 import ipaddress
 import json
 import logging
@@ -17,19 +16,16 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from logging import INFO, WARNING
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
-from flwr.common.constant import ACCESS_TOKEN_KEY, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
-from flwr.supercore import log
-from flwr.supercore.auth.typing import AccountAuthCredentials, AccountAuthLoginDetails, AccountInfo
-from flwr.superlink.auth_plugin import ControlAuthnPlugin
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from amos_fl.deploy.keys import token_hash
 from amos_fl.errors import AmosError
+from amos_fl_clients.flower.superlink import FASTER, TokenPlugin, log, run
 from amos_fl_server.operation.run_registry import RUNS
 from amos_fl_server.operation.runs_api import PREFIX, RunsApi
 
@@ -39,19 +35,8 @@ PUBLIC_PATHS = ("/v1/fleet/", "/v1/control/", f"{PREFIX}/", "/health", "/openapi
 """What is answered to other machines. The fleet's calls are signed by SuperNodes; those of control and ours carry a
 token."""
 
-FASTER = {
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",  # seconds from a submission to its ServerApp, instead of 1
-    "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES": "8",  # pieces of weights on their way at a time, instead of 2
-    "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS": "8",
-}
-"""What Flower's processes on this machine take from the environment, unless it says otherwise."""
 
-BUSY_TIMEOUT_MS = 25_000
-
-Metadata = Sequence[tuple[str, str | bytes]]
-
-
-class SubmitterTokens(ControlAuthnPlugin):
+class SubmitterTokens(TokenPlugin):
     """Lets a request of the Control API pass when it carries a token whose hash is known."""
 
     def __init__(self, submitters: Path) -> None:
@@ -78,26 +63,6 @@ class SubmitterTokens(ControlAuthnPlugin):
         digest = token_hash(token)
         found = [name for name, kept in self._known().items() if hmac.compare_digest(kept, digest)]
         return found[0] if found else None
-
-    def validate_tokens_in_metadata(self, metadata: Metadata) -> tuple[bool, AccountInfo | None]:
-        for key, value in metadata:
-            if key == ACCESS_TOKEN_KEY:
-                name = self.submitter(value if isinstance(value, str) else value.decode("ascii", "replace"))
-                if name is not None:
-                    log(INFO, "[Control] request of submitter %s", name)
-                    # One account for all, because runs and SuperNodes of another account would not be seen.
-                    return True, AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
-        log(WARNING, "[Control] request without a submitter's token refused")
-        return False, None
-
-    def get_login_details(self) -> AccountAuthLoginDetails | None:
-        return None
-
-    def get_auth_tokens(self, device_code: str) -> AccountAuthCredentials | None:
-        return None
-
-    def refresh_tokens(self, metadata: Metadata) -> tuple[Metadata | None, AccountInfo | None]:
-        return None, None
 
 
 def _is_hash(value: object) -> bool:
@@ -126,18 +91,6 @@ def _from_here(scope: Scope) -> bool:
         return False
 
 
-def guarded(create_app: Any, runs: Path, tokens: SubmitterTokens) -> Any:
-    """Flower's maker of the SuperLink's app, with `OwnProcessesOnly` outside of everything else, and our requests."""
-
-    def create(*arguments: Any, **more: Any) -> Any:
-        app = create_app(*arguments, **more)
-        app.add_middleware(RunsApi, runs=runs, submitter=tokens.submitter)
-        app.add_middleware(OwnProcessesOnly)
-        return app
-
-    return create
-
-
 def with_defaults(arguments: Sequence[str]) -> list[str]:
     """The arguments with what a deployment always wants.
 
@@ -159,16 +112,6 @@ def _says_something(record: logging.LogRecord) -> bool:
     return not (f'"GET {PREFIX}/' in record.getMessage() and record.getMessage().endswith(" 200"))
 
 
-def patient_database() -> None:
-    """Let a request wait for the database for as long as Flower's clients wait for an answer (30 s), and not for 5 s.
-
-    Many sites that bring large weights at once on a slow disk need that; a request that fails loses its message.
-    """
-    mixin: Any = importlib.import_module("flwr.supercore.sql_mixin")
-    pragmas = dict(mixin.SQLITE_PRAGMAS)  # an AttributeError here: another version of Flower
-    mixin.SQLITE_PRAGMAS = tuple({**pragmas, "busy_timeout": str(BUSY_TIMEOUT_MS)}.items())
-
-
 def set_environment(runs: Path) -> None:
     """What this process, and the ServerApps that it starts, find in the environment."""
     os.environ[RUNS] = str(runs)
@@ -180,9 +123,6 @@ def set_environment(runs: Path) -> None:
 
 def main() -> None:
     """Run `flower-superlink` with this process's arguments, submitters and own processes told from others."""
-    # As modules, because the package gives its functions under the modules' names.
-    http = importlib.import_module("flwr.superlink.main")
-    command = importlib.import_module("flwr.superlink.cli.flower_superlink")
     if SUBMITTERS not in os.environ:
         raise SystemExit(f"{SUBMITTERS}: name the file submitters.json of the deployment in this variable")
     try:
@@ -191,16 +131,14 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     runs = Path(os.environ.get(RUNS) or plugin.folder / "state/runs").resolve()
     set_environment(runs)
-    patient_database()
     logging.getLogger("uvicorn.access").addFilter(_says_something)
-    for module, name, ours in (
-        (command, "load_control_authn_plugin", lambda: plugin),
-        (http, "create_app", guarded(http.create_app, runs, plugin)),
-    ):
-        getattr(module, name)  # an AttributeError here is better than a SuperLink without its guard
-        setattr(module, name, ours)
+
+    def guard(app: Any) -> None:
+        app.add_middleware(RunsApi, runs=runs, submitter=plugin.submitter)
+        app.add_middleware(OwnProcessesOnly)  # outside of everything else
+
     sys.argv[1:] = with_defaults(sys.argv[1:])
-    command.flower_superlink()
+    run(plugin, guard)
 
 
 if __name__ == "__main__":

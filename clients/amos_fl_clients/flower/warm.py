@@ -24,7 +24,6 @@ WARM = "AMOS_FL_WARM"
 READY = "AMOS_FL_READY"
 """The environment variable by which a warm process is told where to say that it is ready."""
 IMPORTED = (
-    "amos_fl_clients.operation.client_app",
     "flwr.supernode.runtime.run_clientapp",
     "flwr.supernode.cli",
     "flwr.cli.build",
@@ -79,10 +78,13 @@ class WarmProcess:
                 self._process.stdin.close()
 
 
-def fork_for_each_request(work: Callable[[Sequence[str]], None]) -> None:
-    """Import, then fork for every line on standard input, until it is closed; `work` is done in the fork alone."""
+def fork_for_each_request(work: Callable[[Sequence[str]], None], also: str | None = None) -> None:
+    """Import, then fork for every line on standard input, until it is closed; `work` is done in the fork alone.
+
+    `also` is the module of the ClientApp, which is imported beside Flower's and torch's.
+    """
     says = int(os.environ.pop(READY))
-    for name in IMPORTED:
+    for name in (*IMPORTED, *filter(None, [also])):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # or the first collection in a fork would copy the memory of all that was imported

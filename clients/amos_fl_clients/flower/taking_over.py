@@ -5,43 +5,14 @@ sign of life. A site that is started again within that minute is therefore turne
 number, and signs its predecessor off before it signs in.
 """
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from amos_fl.errors import AmosError
 from amos_fl.files import write_text
-
-
-@contextmanager
-def only_supernode(site: str, state: Path) -> Iterator[None]:
-    """Hold a lock while this site's SuperNode runs: of two, each would get some of the messages.
-
-    Raises:
-        AmosError: it runs already, or the site's state may not be written.
-    """
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(state / "supernode.lock", os.O_RDWR | os.O_CREAT, 0o640)
-    except OSError as error:
-        raise AmosError(
-            f"site {site}: {state} may not be written ({error.strerror}); "
-            f"let the user with id {os.getuid()} write there, or mount a volume there"
-        ) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise AmosError(f"site {site}: its SuperNode runs already on {state}; end it first") from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def taking_over(activate: Callable[..., Any], state: Path) -> Callable[..., Any]:
