@@ -9,6 +9,7 @@ import pytest
 from conftest import write_tiny_cohort
 from federations import federate, hashes, tiny_config
 from flower_deployment import Deployment, free_port, wait_until
+from flower_home import write_flower_home
 
 from amos_fl.deploy.check import check_site
 from amos_fl.deploy.create import create_deployment
@@ -19,7 +20,6 @@ from amos_fl_clients.operation.allowed_apps import shipped_app
 from amos_fl_clients.operation.registration import ask_registered
 from amos_fl_server.operation.admit import admit_sites
 from amos_fl_server.operation.run_registry import prepare_run
-from amos_fl_server.operation.submit import write_flower_home
 from amos_fl_server.operation.superlink import SUBMITTERS
 
 SITES = ["A", "G"]

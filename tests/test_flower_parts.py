@@ -1,7 +1,9 @@
 """Every part of Flower that is replaced: what the replacement changes, and that the part is as it was known."""
 
+import ast
 import inspect
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,12 +23,14 @@ from amos_fl_clients.flower import clientapp, parts, superexec, superlink, super
 from amos_fl_clients.flower.parts import Part
 from amos_fl_clients.flower.waiting import BELL, Bell, asking_again
 
+ROOT = Path(__file__).resolve().parents[1]
 PARTS = [
     part
     for found in vars(parts).values()
     for part in (found if isinstance(found, tuple) else (found,))
     if isinstance(part, Part)
 ]
+DOCUMENTED = ("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation")
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +51,28 @@ def test_flowers_part_has_the_shape_that_is_replaced(part: Part) -> None:
 def test_another_version_of_flower_ends_the_process_instead_of_going_unchecked() -> None:
     with pytest.raises(AttributeError):
         Part(parts.INSTALL_APP.module, "install_from_fab_of_another_version", "", "").replace(print)
+
+
+def test_nothing_but_this_room_imports_more_of_flower_than_it_documents() -> None:
+    found = {}
+    for folder in ("amos_fl", "clients", "server", "benchmarks"):
+        for file in (ROOT / folder).rglob("*.py"):
+            if file.parent == ROOT / "clients/amos_fl_clients/flower":
+                continue
+            names = [name for name in _imported(ast.parse(file.read_text())) if name.split(".")[0] == "flwr"]
+            if private := [name for name in names if not name.startswith(DOCUMENTED)]:
+                found[str(file.relative_to(ROOT))] = private
+    assert found == {}
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+            yield node.module
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"flwr(\.\w+)+", str(node.value)):
+            yield str(node.value)  # a module for importlib
 
 
 def own_process_in(folder: Path) -> Callable[[str, Any], list[str]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from flower_home import write_flower_home
 from flwr.common.constant import ACCESS_TOKEN_KEY, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.superlink.main import create_app
@@ -33,7 +34,6 @@ from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl_clients.operation.registration import ask_registered
 from amos_fl_server.operation.admit import admit_sites
-from amos_fl_server.operation.submit import write_flower_home
 from amos_fl_server.operation.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens, set_environment
 
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"

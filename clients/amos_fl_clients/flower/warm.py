@@ -26,7 +26,7 @@ READY = "AMOS_FL_READY"
 IMPORTED = (
     "flwr.supernode.runtime.run_clientapp",
     "flwr.supernode.cli",
-    "flwr.cli.build",
+    "amos_fl_clients.flower.control",  # which builds the app that is allowed
     "torch._dynamo",  # which the first step of an optimizer imports, and which takes a second
 )
 

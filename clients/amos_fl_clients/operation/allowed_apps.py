@@ -30,12 +30,12 @@ def archive_of(app: Path) -> bytes:
     Raises:
         AmosError: the folder holds no Flower app.
     """
-    from flwr.cli.build import build_fab_from_disk
+    from amos_fl_clients.flower.control import build_app
 
     if not (app / "pyproject.toml").is_file():
         raise AmosError(f"{app}: holds no Flower app (there is no pyproject.toml in it)")
     try:
-        return build_fab_from_disk(app)
+        return build_app(app)
     except ValueError as error:
         raise AmosError(f"{app}: is no Flower app ({' '.join(str(error).split())})") from None
 

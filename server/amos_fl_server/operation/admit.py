@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-
 from amos_fl.deploy.enroll import registered_keys
 from amos_fl.deploy.keys import read_public_key
+from amos_fl_clients.flower.control import public_key_bytes
 from amos_fl_server.operation.connection import connection_of, control_of
 
 
@@ -31,17 +29,17 @@ def admit_sites(root: Path, *, host: str | None = None) -> Admission:
         AmosError: the SuperLink does not answer, is not trusted, or refuses the token.
     """
     wanted = {
-        public_key_to_bytes(read_public_key(path)): site for site, path in registered_keys(root).items()
+        public_key_bytes(read_public_key(path)): site for site, path in registered_keys(root).items()
     }  # by PEM, as Flower keeps them
     with control_of(connection_of(root, host)) as client:
-        known = {node.public_key: node for node in client.ListNodes(ListNodesRequest()).nodes_info}
+        known = client.nodes()
         gone = [node for key, node in known.items() if key not in wanted and node.status != "unregistered"]
         for node in gone:
-            client.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
+            client.unregister(node.node_id)
         new = {key: site for key, site in wanted.items() if key not in known}
         for key, site in new.items():
-            client.RegisterNode(RegisterNodeRequest(public_key=key, name=site))
-        after = {node.public_key: node for node in client.ListNodes(ListNodesRequest()).nodes_info}
+            client.register(key, site)
+        after = client.nodes()
     admitted = {site: after[key] for key, site in wanted.items() if key in after}
     return Admission(
         nodes={site: node.node_id for site, node in admitted.items()},

@@ -8,15 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from flwr.cli.cli_client_interceptor import CliClientHttpInterceptor
-from flwr.supercore.control import ControlHttpClient
-from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
 from amos_fl.deploy.layout import address_of, read_deployment
 from amos_fl.errors import AmosError
+from amos_fl_clients.flower.control import Control, control_at
 from amos_fl_server.operation.runs_api import PREFIX
-from amos_fl_server.operation.submit import read_token
 
 
 class NoAnswer(AmosError):  # noqa: N818 - said of a SuperLink
@@ -54,36 +50,30 @@ def connection_of(root: Path, host: str | None = None) -> Connection:
     )
 
 
-class _Token:
-    """Sends the submitter's token with each request."""
+def read_token(root: Path) -> str:
+    """The submitter's token of the deployment in `root`.
 
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
-        context.request.headers["Authorization"] = f"Bearer {self._token}"
-        return call_next(context)
+    Raises:
+        AmosError: it is not there, or may not be read.
+    """
+    try:
+        return (root / "submit/token").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        raise AmosError(f"{root / 'submit/token'}: is not there or may not be read; submit from where it is") from None
 
 
 @contextmanager
-def control_of(connection: Connection) -> Iterator[ControlHttpClient]:
+def control_of(connection: Connection) -> Iterator[Control]:
     """Flower's own client, for submitting runs and registering SuperNodes.
 
     Raises:
         AmosError: the SuperLink does not answer, is not trusted, or refuses the token.
     """
-    interceptors = [
-        CliClientHttpInterceptor(),
-        RuntimeVersionHttpInterceptor(component_name="amos-fl"),
-        _Token(connection.token),
-    ]
     with (
         _in_words(connection),
-        ControlHttpClient.from_server_address(
-            connection.address, False, str(connection.authority), interceptors=interceptors
-        ) as client,
+        control_at(connection.address, connection.authority, connection.token) as control,
     ):
-        yield client
+        yield control
 
 
 @contextmanager

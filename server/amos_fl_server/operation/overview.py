@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flwr.proto.control_pb2 import ListNodesRequest, StreamLogsRequest
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-
 from amos_fl.deploy.enroll import registered_keys
 from amos_fl.deploy.keys import read_public_key
 from amos_fl.deploy.layout import read_deployment, versions
 from amos_fl.errors import AmosError
 from amos_fl.runs.events import event_of, in_words
+from amos_fl_clients.flower.control import public_key_bytes
 from amos_fl_server.operation.connection import Connection, NoAnswer, RunsClient, connection_of, control_of
 from amos_fl_server.operation.run_registry import RunState, state_in
 from amos_fl_server.operation.submitter import with_flowers_word
@@ -61,8 +59,8 @@ def overview(root: Path, host: str | None = None) -> Overview:
         answers = _answers(client, listed)
     runs = tuple(with_flowers_word(connection, run) for run in listed)
     with control_of(connection) as control:
-        known = {node.public_key: node for node in control.ListNodes(ListNodesRequest()).nodes_info}
-    keys = {site: public_key_to_bytes(read_public_key(path)) for site, path in registered_keys(root).items()}
+        known = control.nodes()
+    keys = {site: public_key_bytes(read_public_key(path)) for site, path in registered_keys(root).items()}
     sites = tuple(
         _site(site, known.get(keys[site]) if site in keys else None, site in keys, answers) for site in deployment.sites
     )
@@ -143,7 +141,7 @@ def flower_log(connection: Connection, state: RunState, *, follow: bool) -> Iter
     if state.flower_run is None:
         raise AmosError(f"run {state.name}: was not submitted yet, so there is no log")
     with control_of(connection) as control:
-        for answer in control.StreamLogs(StreamLogsRequest(run_id=state.flower_run, after_timestamp=0.0)):
-            yield answer.log_output
+        for line in control.log_of(state.flower_run):
+            yield line
             if not follow and state.state in ("running", "waiting"):
                 return

@@ -5,6 +5,7 @@ it leaves go this way, under `/amos-fl/`, with the same submitter's token.
 """
 
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -17,7 +18,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Annotated, Any
 
-from flwr.supercore import log
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -43,6 +43,7 @@ from amos_fl_server.operation.run_registry import (
     submissions_of,
 )
 
+log = logging.getLogger("flwr").log
 PREFIX = "/amos-fl"
 MOST_EVENT_BYTES = 1_000_000
 MOST_WORDS_BYTES = 4_000_000

@@ -10,10 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flwr.common.serde import fab_to_proto, user_config_to_proto
-from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequest
-from flwr.supercore.fab import Fab
-
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, whole_file
 from amos_fl.runs.config import RunConfig
@@ -57,17 +53,13 @@ class SubmittedRun:
     def submit(self, wait_s: float = WAIT_FOR_SITES_S) -> int:
         """Ask for a ServerApp that carries the run out, or on; return Flower's number for it."""
         content = archive_of(shipped_app())
-        request = StartRunRequest(
-            fab=fab_to_proto(Fab(sha256_of_app(content), content, {})),
-            override_config=user_config_to_proto({RUN_FOLDER: self.name, WAIT_S: wait_s}),
-        )
         with control_of(self.connection) as control:
-            answer = control.StartRun(request)
-        if not answer.HasField("run_id"):
+            run_id = control.start_run(sha256_of_app(content), content, {RUN_FOLDER: self.name, WAIT_S: wait_s})
+        if run_id is None:
             raise AmosError(f"run {self.name}: the SuperLink did not take it in; read its log")
-        about = {"flower_run": answer.run_id, "wait_s": wait_s}
+        about = {"flower_run": run_id, "wait_s": wait_s}
         self.client.post(f"/runs/{self.name}/submissions", json.dumps(about))
-        return answer.run_id
+        return run_id
 
     def state(self) -> RunState:
         """How it stands, with what Flower knows of a run that none of our processes has taken up."""
@@ -90,7 +82,7 @@ class SubmittedRun:
 
     def _stop_at_flower(self, flower_run: int) -> None:
         with suppress(AmosError), control_of(self.connection) as control:
-            control.StopRun(StopRunRequest(run_id=flower_run))
+            control.stop_run(flower_run)
 
 
 def with_flowers_word(connection: Connection, state: RunState) -> RunState:
@@ -104,8 +96,7 @@ def with_flowers_word(connection: Connection, state: RunState) -> RunState:
     status: Any = None
     try:
         with control_of(connection) as control:
-            known = control.ListRuns(ListRunsRequest(run_id=state.flower_run)).run_dict
-            status = known[state.flower_run].status if state.flower_run in known else None
+            status = control.run_status(state.flower_run)
     except NoAnswer:
         raise
     except AmosError:

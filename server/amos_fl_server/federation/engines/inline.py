@@ -5,19 +5,17 @@ pulled, so that no more than one update exists at a time.
 """
 
 import time
-import uuid
 from collections.abc import Iterable, Sequence
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.serverapp import ServerApp
 
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.runs.events import Listener
 from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.app import make_client_app
+from amos_fl_clients.flower.grids import OwnGrid, Run, begin_task, give_id
 from amos_fl_server.federation.engines.base import SimulatedSites
 
 SERVER_NODE = 1
@@ -25,11 +23,11 @@ RAISED = 2
 """Flower's code for an error that a ClientApp raised."""
 
 
-class InlineGrid(Grid):
+class InlineGrid(OwnGrid):
     """Flower's Grid over apps in this process. Node ids are 1001, 1002, ... in the order of the sites."""
 
     def __init__(self, app: ClientApp, sites: Sequence[str]) -> None:
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SERVER_NODE, 1
+        begin_task(1, SERVER_NODE)
         self._app = app
         self._run = Run.create_empty(1)
         self._waiting: dict[str, Message] = {}
@@ -51,19 +49,13 @@ class InlineGrid(Grid):
     def run(self) -> Run:
         return self._run
 
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
-
     def get_node_ids(self) -> list[int]:
         return list(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         ids = []
         for message in messages:
-            # As Flower's own in-memory grid does: the id is not ours to set otherwise.
-            message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
+            give_id(message)
             self._waiting[message.metadata.message_id] = message
             ids.append(message.metadata.message_id)
         return ids
@@ -92,7 +84,7 @@ class InlineGrid(Grid):
         except Exception as error:  # any failure of a site's code is that site's failure
             text = str(error) if isinstance(error, AmosError) else f"{type(error).__name__}: {error}"
             reply = Message(Error(code=RAISED, reason=text), reply_to=message)
-        reply.metadata.__dict__["_message_id"] = uuid.uuid4().hex
+        give_id(reply)
         return reply
 
 

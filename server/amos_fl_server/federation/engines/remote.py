@@ -5,14 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, Error, Message, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.run import Run
 
 from amos_fl.errors import AmosError
 from amos_fl.runs.events import Listener
 from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.records import is_packed, packed, views_of
+from amos_fl_clients.flower.grids import OwnGrid, Run, answers, nodes_of
 
 UNREACHABLE = 1
 """Our code for a message that Flower did not take; Flower's own codes say nothing that the words do not."""
@@ -46,7 +45,7 @@ class RemoteEngine:
         return False  # Flower's SuperNode keeps a message until a process has taken it up
 
 
-class SiteGrid(Grid):
+class SiteGrid(OwnGrid):
     """Flower's grid, and an error reply for each message that it does not take.
 
     A SuperNode that was killed and started again knows nothing of the message that it had, and Flower waits for the
@@ -71,17 +70,12 @@ class SiteGrid(Grid):
     def run(self) -> Run:
         return self._grid.run
 
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
-
     def get_node_ids(self) -> list[int]:
         return list(self._grid.get_node_ids())
 
     def registered_names(self) -> dict[int, str]:
         """The name under which the key of each connected node was registered; none without authentication."""
-        return {node.node_id: node.name for node in self._nodes() if node.public_key and node.name}
+        return {node.node_id: node.name for node in nodes_of(self._grid) if node.public_key and node.name}
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send messages; their weights are packed, which changes their content.
@@ -128,17 +122,14 @@ class SiteGrid(Grid):
         for reply in replies:
             answered = reply.metadata.reply_to_message_id
             first = self._again.get(answered, answered)
-            reply.metadata.__dict__["_reply_to_message_id"] = first
+            answers(reply, first)
             self._sent.pop(first, None)
             self._again = {again: other for again, other in self._again.items() if other != first}
         return replies
 
     def _activated(self) -> dict[int, str]:
         """When each connected node was activated last, as the SuperLink writes it."""
-        return {node.node_id: node.last_activated_at for node in self._nodes()}
-
-    def _nodes(self) -> list[NodeInfo]:
-        return list(getattr(self._grid, "get_nodes", tuple)())
+        return {node.node_id: node.last_activated_at for node in nodes_of(self._grid)}
 
     def _send_again(self, message_ids: list[str]) -> None:
         """Send messages again whose nodes have been activated since."""

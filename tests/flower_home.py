@@ -10,8 +10,8 @@ from flwr.common.constant import AuthnType
 
 from amos_fl.deploy.keys import write_secret
 from amos_fl.deploy.layout import address_of, read_deployment
-from amos_fl.errors import AmosError
 from amos_fl.files import write_text
+from amos_fl_server.operation.connection import read_token
 
 CONNECTION = "deployment"
 
@@ -43,15 +43,3 @@ def write_flower_home(root: Path, home: Path, *, host: str | None = None) -> Non
         f'[superlink]\ndefault = "{CONNECTION}"\n\n'
         f"[superlink.{CONNECTION}]\naddress = {json.dumps(address)}\nroot-certificates = {authority}\n",
     )
-
-
-def read_token(root: Path) -> str:
-    """The submitter's token of the deployment in `root`.
-
-    Raises:
-        AmosError: it is not there, or may not be read.
-    """
-    try:
-        return (root / "submit/token").read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        raise AmosError(f"{root / 'submit/token'}: is not there or may not be read; submit from where it is") from None
