@@ -42,8 +42,8 @@ BIN = Path(sys.executable).parent
 AS_ARRAYS = """
 import sys
 if any(word.endswith("flwr-serverapp") for word in sys.orig_argv):
-    import amos_fl_server.engines.deployed
-    amos_fl_server.engines.deployed._packed = lambda record: record
+    import amos_fl_server.federation.engines.remote
+    amos_fl_server.federation.engines.remote._packed = lambda record: record
 """
 """A sitecustomize.py, which Python imports at its start: the server does not pack."""
 
@@ -56,7 +56,7 @@ def free_port() -> int:
 
 ROLES = {
     "flower-superlink": "SuperLink",
-    "amos_fl_server.superlink": "SuperLink",
+    "amos_fl_server.operation.superlink": "SuperLink",
     "serverapp": "ServerApp",
     "clientapp": "messages",
     "warm": "messages",
@@ -146,9 +146,9 @@ def measure(model: str, kind: str) -> None:
     from amos_fl.deploy.layout import read_site, site_folder
     from amos_fl.runs.config import resolve
     from amos_fl.runs.events import silent
-    from amos_fl_server.admit import admit_sites
-    from amos_fl_server.connection import RunsClient, connection_of
-    from amos_fl_server.submitted import Following, SubmittedRun
+    from amos_fl_server.operation.admit import admit_sites
+    from amos_fl_server.operation.connection import RunsClient, connection_of
+    from amos_fl_server.operation.submitter import Following, SubmittedRun
 
     processes: list[subprocess.Popen[bytes]] = []
 
@@ -175,7 +175,7 @@ def measure(model: str, kind: str) -> None:
         files = dep / "superlink"
         start(
             "superlink",
-            *(sys.executable, "-m", "amos_fl_server.superlink", "--port", str(port)),
+            *(sys.executable, "-m", "amos_fl_server.operation.superlink", "--port", str(port)),
             *("--database", str(files / "state/state.db"), "--ssl-ca-certfile", str(files / "ca.crt")),
             *("--ssl-certfile", str(files / "server.crt"), "--ssl-keyfile", str(files / "server.key")),
             AMOS_FL_SUBMITTERS=str(files / "submitters.json"),
@@ -191,7 +191,7 @@ def measure(model: str, kind: str) -> None:
                     command = [str(BIN / "flower-supernode")]
                     config = ["--node-config", f'site-settings="{folder / "settings.yaml"}"']
                 else:
-                    command = [sys.executable, "-m", "amos_fl_clients.command", "supernode", str(folder)]
+                    command = [sys.executable, "-m", "amos_fl_clients.operation.command", "supernode", str(folder)]
                     config = []
                 start(
                     site,
@@ -221,7 +221,7 @@ def measure(model: str, kind: str) -> None:
 
 def wait_for(connection: Any) -> None:
     from amos_fl.errors import AmosError
-    from amos_fl_server.connection import RunsClient
+    from amos_fl_server.operation.connection import RunsClient
 
     end = time.monotonic() + 120
     while True:

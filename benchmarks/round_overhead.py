@@ -50,7 +50,7 @@ def run_engine(engine: str) -> list[float]:
     import nibabel as nib
     import numpy as np
 
-    import amos_fl_server.simulate
+    import amos_fl_server.federation.simulate
     from amos_fl.cohort.table import Case, Cohort
     from amos_fl.runs.config import resolve
     from amos_fl.runs.events import Event, RoundFinished
@@ -87,7 +87,7 @@ def run_engine(engine: str) -> list[float]:
                 seconds.append(event.seconds)
 
         measure_from_here()
-        amos_fl_server.simulate.simulate(folder, config, cohort, root / "store", on_event)
+        amos_fl_server.federation.simulate.simulate(folder, config, cohort, root / "store", on_event)
         return seconds
 
 
@@ -180,8 +180,8 @@ def main() -> None:
             subprocess.run([sys.executable, __file__, kind], check=True)
         return
     kind = sys.argv[1]
-    import amos_fl_server.engines.inline
-    import amos_fl_server.simulate  # noqa: F401 - imports are not a round's memory
+    import amos_fl_server.federation.engines.inline
+    import amos_fl_server.federation.simulate  # noqa: F401 - imports are not a round's memory
 
     seconds = {"flower": run_flower, "torch": run_torch}.get(kind, lambda: run_engine(kind))()
     copies = (resident_bytes("VmHWM") - _before) / (4 * 31_175_008)

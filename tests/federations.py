@@ -10,7 +10,7 @@ from amos_fl.runs.config import RunConfig, merge, resolve
 from amos_fl.runs.events import Listener, silent
 from amos_fl.runs.folder import RunFolder, create_run, open_run
 from amos_fl.runs.weights import read_arrays
-from amos_fl_server.simulate import simulate
+from amos_fl_server.federation.simulate import simulate
 
 TINY_PLAN = {
     "name": "tiny",

@@ -88,7 +88,7 @@ class Deployment:
         """A SuperNode as a hospital starts it; without `guarded`, Flower's own."""
         where = ("--insecure", "--superlink", f"127.0.0.1:{self.port}", "--port", str(free_port()))
         if guarded:
-            command = (sys.executable, "-m", "amos_fl_clients.command", "supernode", str(settings), *where)
+            command = (sys.executable, "-m", "amos_fl_clients.operation.command", "supernode", str(settings), *where)
         else:
             node_config = f'site-settings="{settings}"'
             command = (str(BIN / "flower-supernode"), *where, "--node-config", node_config)

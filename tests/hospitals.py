@@ -13,11 +13,11 @@ from flwr.supercore.task_identity import TaskIdentity
 from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.weights import arrays_of
-from amos_fl_clients.app import make_client_app
-from amos_fl_clients.messages import ARRAYS, CONFIG, DESCRIBE, Task, request_config
-from amos_fl_clients.records import packed
-from amos_fl_clients.settings import SiteSettings, read_settings, write_settings
-from amos_fl_server.rounds import task_for
+from amos_fl_clients.federation.app import make_client_app
+from amos_fl_clients.federation.messages import ARRAYS, CONFIG, DESCRIBE, Task, request_config
+from amos_fl_clients.federation.records import packed
+from amos_fl_clients.federation.settings import SiteSettings, read_settings, write_settings
+from amos_fl_server.federation.rounds import task_for
 
 
 def tiny_task(cohort: Cohort, **settings: object) -> Task:

@@ -11,8 +11,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 
 from amos_fl.metrics.scores import UNIT
-from amos_fl_clients.messages import ARRAYS, DESCRIBE, FINGERPRINT, METRICS, SITE
-from amos_fl_clients.records import LAYOUT, VALUES, packed, record_of, views_of
+from amos_fl_clients.federation.messages import ARRAYS, DESCRIBE, FINGERPRINT, METRICS, SITE
+from amos_fl_clients.federation.records import LAYOUT, VALUES, packed, record_of, views_of
 
 MARK = "POISON"
 HTML = f"<script>alert('{MARK}')</script>"

@@ -85,7 +85,7 @@ def waited_for(pid: int, seconds: float) -> int | None:
 
 def marked(mark: str, command: int) -> list[str]:
     """The processes, of whatever parent, that were started below a command with this mark and process id."""
-    from amos_fl_server.engines.ray_watch import processes_of
+    from amos_fl_server.federation.engines.ray_watch import processes_of
 
     found = []
     of_ray = processes_of(command)  # some of Ray's write over their environment
@@ -243,7 +243,7 @@ if __name__ == "__main__":
     import torch  # noqa: F401 - once for all the children
 
     import amos_fl.cli.main  # noqa: F401
-    import amos_fl_server.simulate  # noqa: F401
+    import amos_fl_server.federation.simulate  # noqa: F401
 
     folder = given.place or Path(tempfile.mkdtemp(prefix="killed-"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import amos_fl.files
-import amos_fl_server.aggregate
+import amos_fl_server.federation.aggregate
 from amos_fl.runs.events import Event, RoundFinished, SiteWork
 from amos_fl.runs.folder import open_run
-from amos_fl_server.simulate import simulate
+from amos_fl_server.federation.simulate import simulate
 
 moment = ""
 round_2 = False
@@ -73,7 +73,7 @@ if __name__ == "__main__":
 
         amos_fl.runs.checkpoint.save_arrays = dying(amos_fl.runs.checkpoint.save_arrays, when, is_checkpoint)
     elif what == "aggregation":
-        mean = amos_fl_server.aggregate.WeightedMean
+        mean = amos_fl_server.federation.aggregate.WeightedMean
         mean.add = dying(mean.add, when)
     elif what == "site state":
         amos_fl.files.os.replace = dying(os.replace, when, is_site_state)

@@ -16,10 +16,10 @@ from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.layout import read_site, site_folder
 from amos_fl.errors import AmosError
 from amos_fl.runs.folder import RunFolder
-from amos_fl_server.admit import admit_sites
-from amos_fl_server.connection import RunsClient, connection_of
-from amos_fl_server.served_runs import RunState
-from amos_fl_server.submitted import SubmittedRun
+from amos_fl_server.operation.admit import admit_sites
+from amos_fl_server.operation.connection import RunsClient, connection_of
+from amos_fl_server.operation.run_registry import RunState
+from amos_fl_server.operation.submitter import SubmittedRun
 
 
 @dataclass
@@ -44,7 +44,7 @@ class SecureDeployment(Deployment):
         files = self.root / "superlink"
         self.start(
             "superlink",
-            *(sys.executable, "-m", "amos_fl_server.superlink", "--port", str(self.port)),
+            *(sys.executable, "-m", "amos_fl_server.operation.superlink", "--port", str(self.port)),
             *("--database", str(files / "state/state.db"), "--ssl-ca-certfile", str(files / "ca.crt")),
             *("--ssl-certfile", str(files / "server.crt"), "--ssl-keyfile", str(files / "server.key")),
             *more,
@@ -74,7 +74,7 @@ class SecureDeployment(Deployment):
         folder = site_folder(self.root, site)
         self.start(
             site,
-            *(sys.executable, "-m", "amos_fl_clients.command", "supernode", str(folder)),
+            *(sys.executable, "-m", "amos_fl_clients.operation.command", "supernode", str(folder)),
             *("--superlink", f"localhost:{self.port}", "--port", str(self.ports.setdefault(site, free_port()))),
             *("--root-certificates", str(folder / "ca.crt")),
             *("--auth-supernode-private-key", str(folder / read_site(folder).key)),

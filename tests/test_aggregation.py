@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amos_fl.errors import AmosError
-from amos_fl_clients.messages import ARRAYS, METRICS, WEIGHT
-from amos_fl_clients.records import BadUpdate, record_of, view_of, views_of
-from amos_fl_server.aggregate import WeightedMean, checked_update, form_of, in_order
-from amos_fl_server.engines.inline import InlineGrid
-from amos_fl_server.strategies import make_strategy
-from amos_fl_server.strategies.base import RoundInput
-from amos_fl_server.strategies.flower import load_flower_strategy
+from amos_fl_clients.federation.messages import ARRAYS, METRICS, WEIGHT
+from amos_fl_clients.federation.records import BadUpdate, record_of, view_of, views_of
+from amos_fl_server.federation.aggregate import WeightedMean, checked_update, form_of, in_order
+from amos_fl_server.federation.engines.inline import InlineGrid
+from amos_fl_server.federation.strategies import make_strategy
+from amos_fl_server.federation.strategies.base import RoundInput
+from amos_fl_server.federation.strategies.flower import load_flower_strategy
 
 SITES = ("A", "B", "C", "G")
 

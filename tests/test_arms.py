@@ -23,7 +23,7 @@ from amos_fl.runs.weights import arrays_of, load_arrays, read_arrays
 from amos_fl.training.loop import train
 from amos_fl.volumes.prepare import prepare_cases
 from amos_fl.volumes.reference import reference_of
-from amos_fl_server.simulate import simulate
+from amos_fl_server.federation.simulate import simulate
 
 
 @pytest.fixture

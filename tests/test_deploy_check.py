@@ -25,7 +25,7 @@ from amos_fl.deploy.enroll import enroll
 from amos_fl.deploy.findings import Finding, holds
 from amos_fl.deploy.layout import KEY, PUBLIC_KEY, SiteConnection, read_deployment, read_site, versions, write_site
 from amos_fl.deploy.place import check_device, check_disk, check_key, check_scans, check_version
-from amos_fl_clients.settings import SiteSettings, read_settings
+from amos_fl_clients.federation.settings import SiteSettings, read_settings
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from amos_fl.deploy.enroll import enroll, register, registered_keys
 from amos_fl.deploy.keys import fingerprint, new_key, public_line, read_private_key, read_public_key, spoken_fingerprint
 from amos_fl.deploy.layout import DEMONSTRATION_KEY, KEY, PUBLIC_KEY, read_site
 from amos_fl.errors import AmosError
-from amos_fl_clients.settings import read_settings
+from amos_fl_clients.federation.settings import read_settings
 
 
 @pytest.fixture

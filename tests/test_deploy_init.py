@@ -28,7 +28,7 @@ from amos_fl.deploy.layout import (
     write_site,
 )
 from amos_fl.errors import AmosError
-from amos_fl_clients.settings import read_settings
+from amos_fl_clients.federation.settings import read_settings
 
 SECRETS = {"authority/ca.key", "superlink/server.key", "submit/token"}
 

@@ -20,7 +20,7 @@ from amos_fl.deploy.layout import site_folder
 from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.runs.config import merge
 from amos_fl.runs.folder import RunFolder, open_run
-from amos_fl_server.served_runs import is_carried_out
+from amos_fl_server.operation.run_registry import is_carried_out
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ from amos_fl.deploy.layout import Deployment
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import DEMONSTRATION, NETWORKS
 from amos_fl.volumes.plan import plan_named
-from amos_fl_server.connection import NoAnswer, connection_of
-from amos_fl_server.served_runs import RunState
-from amos_fl_server.submitted import with_flowers_word
+from amos_fl_server.operation.connection import NoAnswer, connection_of
+from amos_fl_server.operation.run_registry import RunState
+from amos_fl_server.operation.submitter import with_flowers_word
 
 HERE = Deployment(host="fl.example.org", port=8000, names=("fl.example.org",), sites=("A", "B", "C"))
 

@@ -9,18 +9,18 @@ import pytest
 from conftest import write_tiny_cohort
 from federations import federate, hashes, tiny_config
 from flower_deployment import Deployment, free_port, wait_until
+from flower_home import write_flower_home
 
 from amos_fl.deploy.check import check_site
 from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.layout import site_folder
 from amos_fl.runs.folder import RunFolder
-from amos_fl_clients.allowed_apps import shipped_app
-from amos_fl_clients.registration import ask_registered
-from amos_fl_clients.settings import read_settings
-from amos_fl_server.admit import admit_sites
-from amos_fl_server.deployment import prepare_run
-from amos_fl_server.submit import write_flower_home
-from amos_fl_server.superlink import SUBMITTERS
+from amos_fl_clients.federation.settings import read_settings
+from amos_fl_clients.operation.allowed_apps import shipped_app
+from amos_fl_clients.operation.registration import ask_registered
+from amos_fl_server.operation.admit import admit_sites
+from amos_fl_server.operation.run_registry import prepare_run
+from amos_fl_server.operation.superlink import SUBMITTERS
 
 SITES = ["A", "G"]
 
@@ -44,7 +44,7 @@ def test_a_federation_over_tls_gives_the_weights_of_the_simulation(
     try:
         running.start(
             "superlink",
-            *(sys.executable, "-m", "amos_fl_server.superlink", "--port", str(running.port)),
+            *(sys.executable, "-m", "amos_fl_server.operation.superlink", "--port", str(running.port)),
             *("--database", str(files / "state/state.db"), "--ssl-ca-certfile", str(files / "ca.crt")),
             *("--ssl-certfile", str(files / "server.crt"), "--ssl-keyfile", str(files / "server.key")),
         )
@@ -56,7 +56,7 @@ def test_a_federation_over_tls_gives_the_weights_of_the_simulation(
             assert all_well(folder), check_site(folder, ask_registered, read_settings)
             running.start(
                 site,
-                *(sys.executable, "-m", "amos_fl_clients.command", "supernode", str(folder)),
+                *(sys.executable, "-m", "amos_fl_clients.operation.command", "supernode", str(folder)),
                 *("--port", str(free_port())),
             )
         prepare_run(run, tiny_config(rounds=2, sites=tuple(SITES), evaluation={"every": 2}), cohort.organs)

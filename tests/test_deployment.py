@@ -17,16 +17,17 @@ from hospitals import write_hospital
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, Interrupted, RunStopped
 from amos_fl.runs.folder import RunFolder, open_run
-from amos_fl_clients.app import make_client_app
-from amos_fl_clients.messages import ARRAYS
-from amos_fl_clients.policy import pause, resume
-from amos_fl_clients.records import record_of, views_of
-from amos_fl_clients.settings import read_settings
-from amos_fl_server.deployment import app, prepare_run, run_deployed
-from amos_fl_server.engines.deployed import DeployedEngine, SiteGrid
-from amos_fl_server.engines.inline import InlineGrid
+from amos_fl_clients.federation.app import make_client_app
+from amos_fl_clients.federation.messages import ARRAYS
+from amos_fl_clients.federation.policy import pause, resume
+from amos_fl_clients.federation.records import record_of, views_of
+from amos_fl_clients.federation.settings import read_settings
+from amos_fl_server.federation.engines.inline import InlineGrid
+from amos_fl_server.federation.engines.remote import RemoteEngine, SiteGrid
+from amos_fl_server.operation.run_registry import prepare_run
+from amos_fl_server.operation.server_app import app, run_deployed
 
-AT_ONCE = DeployedEngine(poll_s=0.0)
+AT_ONCE = RemoteEngine(poll_s=0.0)
 
 
 class Hospitals(InlineGrid):

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import amos_fl
 from amos_fl.cli.main import app
 from amos_fl.runs.config import RunConfig
-from amos_fl_clients.settings import SiteSettings
+from amos_fl_clients.federation.settings import SiteSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

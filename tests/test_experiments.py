@@ -34,7 +34,7 @@ from amos_fl.runs.folder import RunFolder, create_run
 from amos_fl.runs.ledger import SiteRound
 from amos_fl.runs.results import tabulated, write_tables
 from amos_fl.runs.weights import save_arrays
-from amos_fl_server.simulate import simulate
+from amos_fl_server.federation.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
 TABLES = {f"Table {number}" for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)} | {"Figure 3", "Figure 4"}

@@ -18,14 +18,14 @@ from amos_fl.runs.folder import RunFolder, create_run
 from amos_fl.runs.weights import arrays_of, hash_of
 from amos_fl.training.loop import train
 from amos_fl.volumes.prepare import prepare_cases
-from amos_fl_clients.app import make_client_app
-from amos_fl_clients.messages import ARRAYS
-from amos_fl_clients.records import record_of, views_of
-from amos_fl_server.engines.base import SimulatedSites
-from amos_fl_server.engines.inline import InlineEngine, InlineGrid
-from amos_fl_server.rounds import Federation
-from amos_fl_server.simulate import lay_out_sites
-from amos_fl_server.strategies import make_strategy
+from amos_fl_clients.federation.app import make_client_app
+from amos_fl_clients.federation.messages import ARRAYS
+from amos_fl_clients.federation.records import record_of, views_of
+from amos_fl_server.federation.engines.base import SimulatedSites
+from amos_fl_server.federation.engines.inline import InlineEngine, InlineGrid
+from amos_fl_server.federation.rounds import Federation
+from amos_fl_server.federation.simulate import lay_out_sites
+from amos_fl_server.federation.strategies import make_strategy
 
 
 def test_the_same_run_gives_the_same_weights(tmp_path: Path, tiny_cohort: Cohort, store: Path) -> None:

@@ -1,7 +1,6 @@
 """The Flower app that travels, the sites that run no other, and the SuperLink that gives a simulation's weights."""
 
 import hashlib
-import importlib
 import io
 import json
 import os
@@ -17,21 +16,26 @@ from conftest import write_tiny_cohort
 from federations import federate, hashes, tiny_config
 from flower_deployment import BIN, Deployment, deployment, wait_until
 from flwr.app import Context, Message, RecordDict
-from flwr.supercore.constant import TaskType
-from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResultStatus
 from flwr.supercore.task_identity import TaskIdentity
 from hospitals import write_hospital
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.folder import RunFolder, create_run
-from amos_fl_clients.allowed_apps import archive_of, check_app, sha256_of_app, sha256_of_shipped_app, shipped_app
-from amos_fl_clients.failures import SiteFailure
-from amos_fl_clients.policy import Refusal, pause
-from amos_fl_clients.processes import _AppCheck, _own_executor, _replace, holds_exactly
-from amos_fl_clients.settings import SiteSettings, read_settings
-from amos_fl_server.deployment import prepare_run
-from amos_fl_server.simulate import lay_out_sites
+from amos_fl_clients.federation.failures import SiteFailure
+from amos_fl_clients.federation.policy import Refusal, pause
+from amos_fl_clients.federation.settings import SiteSettings, read_settings
+from amos_fl_clients.flower.clientapp import clientapp_module
+from amos_fl_clients.operation.allowed_apps import (
+    archive_of,
+    check_app,
+    sha256_of_app,
+    sha256_of_shipped_app,
+    shipped_app,
+)
+from amos_fl_clients.operation.processes import AppCheck, holds_exactly
+from amos_fl_server.federation.simulate import lay_out_sites
+from amos_fl_server.operation.run_registry import prepare_run
 
 ROOT = Path(__file__).resolve().parents[1]
 CURIOUS = '''\
@@ -133,8 +137,7 @@ class OneMessage:
     """The check of one message's process, with the message of a SuperNode and without its network."""
 
     def __init__(self, settings_file: Path) -> None:
-        self.process = importlib.import_module("flwr.supernode.runtime.run_clientapp")
-        self.check = _AppCheck(self.process)
+        self.check = AppCheck(clientapp_module())
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         message = Message(RecordDict(), 7, "train")
         context = Context(1, 7, {"site-settings": str(settings_file)}, RecordDict(), {})
@@ -192,26 +195,8 @@ def test_what_somebody_put_into_the_apps_folder_is_not_imported(one_message: One
 def test_errors_of_other_code_leave_without_their_words(one_message: OneMessage) -> None:
     foreign = one_message.check.error(code=2, reason="<class 'OSError'>:<'/data/jane.nii.gz'>")
     assert "jane" not in foreign.reason
-    ours = "<class 'amos_fl_clients.policy.Refusal'>:<'refused by site A: it is paused'>"
+    ours = "<class 'amos_fl_clients.federation.policy.Refusal'>:<'refused by site A: it is paused'>"
     assert one_message.check.error(code=2, reason=ours).reason == ours
-
-
-def test_a_site_takes_on_client_apps_alone() -> None:
-    executor = _own_executor()
-    subprocess_executor = importlib.import_module("flwr.supercore.superexec.executor.subprocess_executor")
-    subprocess_executor.__dict__["subprocess"] = subprocess  # what this test's process is left with
-    assert executor.get_eligible_capacity(set(TaskType)) == ({TaskType.CLIENT_APP}, set())
-    for task_type in set(TaskType) - {TaskType.CLIENT_APP}:
-        spec = ExecutionSpec(task_type, "127.0.0.1:1", "token", True, None, False, None, False, 1)
-        assert executor.launch(spec).status is LaunchResultStatus.FAILED
-    with_dependencies = ExecutionSpec(TaskType.CLIENT_APP, "127.0.0.1:1", "token", True, None, True, None, False, 1)
-    assert executor.launch(with_dependencies).status is LaunchResultStatus.FAILED
-
-
-def test_another_version_of_flower_ends_the_process_instead_of_going_unchecked() -> None:
-    process = importlib.import_module("flwr.supernode.runtime.run_clientapp")
-    with pytest.raises(AttributeError):
-        _replace(process, "install_from_fab_of_another_version", print)
 
 
 @pytest.fixture(scope="module")

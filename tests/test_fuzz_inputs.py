@@ -13,7 +13,7 @@ from hospitals import write_hospital
 
 from amos_fl.cohort.table import Case, Cohort, write_cohort
 from amos_fl.runs.config import RunConfig
-from amos_fl_clients.command import main as site_main
+from amos_fl_clients.operation.command import main as site_main
 
 HEADER = 352
 SWEEP = {

@@ -14,7 +14,7 @@ from test_hostile_replies import HOSTILE_SITE, OneHostile, carried_out, hospital
 from amos_fl.runs.evaluation import Evaluation
 from amos_fl.runs.folder import open_run
 from amos_fl.runs.record import read_run
-from amos_fl_clients.messages import ARRAYS, DESCRIBE, FINGERPRINT, METRICS, SITE
+from amos_fl_clients.federation.messages import ARRAYS, DESCRIBE, FINGERPRINT, METRICS, SITE
 
 __all__ = ["hospitals"]  # a fixture
 KINDS = (DESCRIBE, FINGERPRINT, "train", "evaluate")

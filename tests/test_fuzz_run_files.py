@@ -14,7 +14,7 @@ from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import Interrupted
 from amos_fl.runs.events import Event, RoundFinished
 from amos_fl.runs.folder import create_run
-from amos_fl_server.simulate import simulate
+from amos_fl_server.federation.simulate import simulate
 
 FINISHED = [
     ("config.yaml", ["report", "compare", "runs", "diff", "evaluate"]),
@@ -117,7 +117,7 @@ def test_a_resume_of_a_damaged_run_says_what_is_damaged_or_goes_on_as_it_would_h
         raise Interrupted("the run would go on")
 
     # What follows is the round itself, which other tests are about.
-    monkeypatch.setattr("amos_fl_server.rounds.Federation._round", no_training)
+    monkeypatch.setattr("amos_fl_server.federation.rounds.Federation._round", no_training)
     random_ = random.Random(SEED)
     folder = tmp_path / "run"
     shutil.copytree(interrupted, folder)

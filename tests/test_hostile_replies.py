@@ -20,9 +20,9 @@ from amos_fl.runs.evaluation import Evaluation
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.record import read_run
 from amos_fl.runs.weights import hash_of
-from amos_fl_clients.messages import ARRAYS, CONFIG, DESCRIBE, FINGERPRINT
-from amos_fl_clients.records import views_of
-from amos_fl_server.deployment import run_deployed
+from amos_fl_clients.federation.messages import ARRAYS, CONFIG, DESCRIBE, FINGERPRINT
+from amos_fl_clients.federation.records import views_of
+from amos_fl_server.operation.server_app import run_deployed
 
 HOSTILE_SITE = "A"
 MOST_SECONDS = 5.0

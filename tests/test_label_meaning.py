@@ -23,9 +23,9 @@ from amos_fl.deploy.layout import read_deployment
 from amos_fl.deploy.place import check_organs
 from amos_fl.errors import AmosError
 from amos_fl.metrics.meaning import organs_beside
-from amos_fl_clients.policy import Refusal
-from amos_fl_clients.settings import SiteSettings, read_settings
-from amos_fl_server.deployment import run_deployed
+from amos_fl_clients.federation.policy import Refusal
+from amos_fl_clients.federation.settings import SiteSettings, read_settings
+from amos_fl_server.operation.server_app import run_deployed
 
 HEART = {1: "heart", 2: "box"}
 

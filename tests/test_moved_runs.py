@@ -12,7 +12,7 @@ from amos_fl.cohort.table import read_cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.folder import RunFolder, create_run
 from amos_fl.runs.moved import cohort_of
-from amos_fl_server.simulate import simulate
+from amos_fl_server.federation.simulate import simulate
 
 
 @pytest.fixture

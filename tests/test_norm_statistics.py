@@ -21,9 +21,9 @@ from amos_fl.networks.registry import build_network, outline
 from amos_fl.runs.model import read_model
 from amos_fl.runs.weights import is_statistic, read_arrays
 from amos_fl.volumes.store import PreparedCase
-from amos_fl_clients.messages import ARRAYS
-from amos_fl_clients.records import views_of
-from amos_fl_clients.state import load_statistics, save_statistics
+from amos_fl_clients.federation.messages import ARRAYS
+from amos_fl_clients.federation.records import views_of
+from amos_fl_clients.federation.state import load_statistics, save_statistics
 
 VNET = {
     "model": "vnet",

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from amos_fl_server.engines.ray_watch import begin_watch, end_watch, processes_of
+from amos_fl_server.federation.engines.ray_watch import begin_watch, end_watch, processes_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in Linux's /proc")
 SLEEP = "import sys, time; print('begun', flush=True); time.sleep(600)"
 WITH_RAY = """
 import os, sys, time
-from amos_fl_server.engines.ray_cluster import running_ray
-from amos_fl_server.engines.ray_watch import processes_of
+from amos_fl_server.federation.engines.ray_cluster import running_ray
+from amos_fl_server.federation.engines.ray_watch import processes_of
 with running_ray(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR"):
     print(len(processes_of(os.getpid())), flush=True)
     if sys.argv[1] == "to be killed":

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from amos_fl_clients.records import (
+from amos_fl_clients.federation.records import (
     LAYOUT,
     VALUES,
     BadUpdate,

@@ -17,12 +17,12 @@ from amos_fl.planning.fingerprint import fingerprint_of_grid, merged
 from amos_fl.planning.histogram import Histogram
 from amos_fl.runs.evaluation import MOST_CASES, Evaluation, SumsOfSite
 from amos_fl.strict_json import MOST_DEPTH, parsed, what_is_wrong
-from amos_fl_clients.failures import ReplyWithheld
-from amos_fl_clients.messages import DESCRIBE, FINGERPRINT, METRICS, SITE
-from amos_fl_clients.replies import check_reply
-from amos_fl_clients.reply_models import MODELS, Asked, BadReply, Description, claimed_site, read_reply
-from amos_fl_clients.settings import SiteSettings
-from amos_fl_server.engines.inline import InlineGrid
+from amos_fl_clients.federation.failures import ReplyWithheld
+from amos_fl_clients.federation.messages import DESCRIBE, FINGERPRINT, METRICS, SITE
+from amos_fl_clients.federation.replies import check_reply
+from amos_fl_clients.federation.reply_models import MODELS, Asked, BadReply, Description, claimed_site, read_reply
+from amos_fl_clients.federation.settings import SiteSettings
+from amos_fl_server.federation.engines.inline import InlineGrid
 
 ORGANS = {1: "ball", 2: "box", 7: "=organ"}
 MODALITIES = ("CT", "MR")

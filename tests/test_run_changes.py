@@ -16,7 +16,7 @@ from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import Interrupted
 from amos_fl.runs.events import Event, RoundFinished
 from amos_fl.runs.folder import RunFolder, create_run, open_run
-from amos_fl_server.simulate import simulate
+from amos_fl_server.federation.simulate import simulate
 
 
 @pytest.fixture

@@ -26,9 +26,8 @@ from amos_fl.runs.events import Said, line_of
 from amos_fl.runs.folder import RunFolder, create_run
 from amos_fl.runs.start import begin, start_weights
 from amos_fl.runs.weights import arrays_of, hash_of, save_arrays
-from amos_fl_server.connection import Connection, RunsClient
-from amos_fl_server.runs_api import MOST_WORDS_BYTES, NewRun, RunsApi, _make
-from amos_fl_server.served_runs import (
+from amos_fl_server.operation.connection import Connection, RunsClient
+from amos_fl_server.operation.run_registry import (
     RunState,
     ServedRuns,
     carried_out,
@@ -40,7 +39,8 @@ from amos_fl_server.served_runs import (
     state_in,
     state_of,
 )
-from amos_fl_server.submitted import Following, SubmittedRun
+from amos_fl_server.operation.runs_api import MOST_WORDS_BYTES, NewRun, RunsApi, _make
+from amos_fl_server.operation.submitter import Following, SubmittedRun
 
 ORGANS = {1: "ball", 2: "box"}
 HEADERS = {"Authorization": "Bearer right"}
@@ -99,7 +99,7 @@ def test_a_server_process_that_is_killed_lets_go_of_its_run(tmp_path: Path) -> N
     folder = prepare_run(tmp_path / "run", tiny_config(), ORGANS)
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from amos_fl.runs.folder import RunFolder; from amos_fl_server.served_runs import carried_out\n"
+        "from amos_fl.runs.folder import RunFolder; from amos_fl_server.operation.run_registry import carried_out\n"
         "with carried_out(RunFolder(Path(sys.argv[1]))):\n    print('held', flush=True); time.sleep(600)\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(folder.path)], stdout=subprocess.PIPE)

@@ -10,12 +10,12 @@ import pytest
 from hospitals import hospital, write_hospital
 
 from amos_fl.cohort.table import Cohort
-from amos_fl_clients.allowed_apps import sha256_of_shipped_app
-from amos_fl_clients.policy import Refusal
+from amos_fl_clients.federation.policy import Refusal
+from amos_fl_clients.operation.allowed_apps import sha256_of_shipped_app
 
 
 def site_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "amos_fl_clients.command", *map(str, arguments)]
+    command = [sys.executable, "-m", "amos_fl_clients.operation.command", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

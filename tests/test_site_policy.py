@@ -21,19 +21,19 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.events import Event, Listener, SiteWork, silent
 from amos_fl.runs.folder import RunFolder, create_run
-from amos_fl_clients.app import make_client_app
-from amos_fl_clients.failures import ReplyWithheld, SiteFailure
-from amos_fl_clients.messages import ARRAYS, json_of
-from amos_fl_clients.policy import Refusal, pause, pseudonym_key, resume, shared_name
-from amos_fl_clients.records import LAYOUT, VALUES, is_packed, packed, record_of, views_of
-from amos_fl_clients.replies import check_reply, names_and_forms
-from amos_fl_clients.settings import read_settings
-from amos_fl_clients.state import load_momentum, save_momentum
-from amos_fl_server.engines.base import SimulatedSites
-from amos_fl_server.engines.inline import InlineEngine, InlineGrid
-from amos_fl_server.rounds import Federation
-from amos_fl_server.simulate import lay_out_sites
-from amos_fl_server.strategies import make_strategy
+from amos_fl_clients.federation.app import make_client_app
+from amos_fl_clients.federation.failures import ReplyWithheld, SiteFailure
+from amos_fl_clients.federation.messages import ARRAYS, json_of
+from amos_fl_clients.federation.policy import Refusal, pause, pseudonym_key, resume, shared_name
+from amos_fl_clients.federation.records import LAYOUT, VALUES, is_packed, packed, record_of, views_of
+from amos_fl_clients.federation.replies import check_reply, names_and_forms
+from amos_fl_clients.federation.settings import read_settings
+from amos_fl_clients.federation.state import load_momentum, save_momentum
+from amos_fl_server.federation.engines.base import SimulatedSites
+from amos_fl_server.federation.engines.inline import InlineEngine, InlineGrid
+from amos_fl_server.federation.rounds import Federation
+from amos_fl_server.federation.simulate import lay_out_sites
+from amos_fl_server.federation.strategies import make_strategy
 
 
 def federate_with(
@@ -358,7 +358,7 @@ def test_whatever_a_key_is_called_it_does_not_leave_and_neither_does_its_name(
 
 def test_the_apps_own_replies_go_through_the_check(closed: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler that says too much is stopped by the app itself."""
-    from amos_fl_clients import app as site_app
+    from amos_fl_clients.federation import app as site_app
 
     honest = site_app.reply_with
 

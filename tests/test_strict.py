@@ -18,7 +18,7 @@ from amos_fl.runs.config import parse_assignment, read_yaml
 from amos_fl.runs.sweep import read_sweep
 from amos_fl.safe_yaml import NotYaml, parsed_yaml
 from amos_fl.strict import load_json
-from amos_fl_clients.settings import read_settings
+from amos_fl_clients.federation.settings import read_settings
 
 
 def _tolerance(path: Path) -> object:

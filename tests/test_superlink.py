@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from flower_home import write_flower_home
 from flwr.common.constant import ACCESS_TOKEN_KEY, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.superlink.main import create_app
@@ -31,10 +32,9 @@ from amos_fl.deploy.keys import read_public_key, token_hash, write_token
 from amos_fl.deploy.layout import PUBLIC_KEY, SiteConnection, read_site, write_site
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
-from amos_fl_clients.registration import ask_registered
-from amos_fl_server.admit import admit_sites
-from amos_fl_server.submit import write_flower_home
-from amos_fl_server.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens, set_environment
+from amos_fl_clients.operation.registration import ask_registered
+from amos_fl_server.operation.admit import admit_sites
+from amos_fl_server.operation.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens, set_environment
 
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
@@ -237,7 +237,7 @@ def free_port() -> int:
 def superlink_command(root: Path) -> list[str | Path]:
     files = root / "superlink"
     return [
-        *(sys.executable, "-m", "amos_fl_server.superlink", "--host", "127.0.0.1"),
+        *(sys.executable, "-m", "amos_fl_server.operation.superlink", "--host", "127.0.0.1"),
         *("--port", str(read_site(root / "sites/site-a").port)),
         *("--database", files / "state/state.db"),
         *("--ssl-ca-certfile", files / "ca.crt", "--ssl-certfile", files / "server.crt"),
@@ -281,27 +281,6 @@ def wait_until(holds: Callable[[], bool], process: subprocess.Popen[bytes], *, l
         assert process.poll() is None, "the process ended"
         assert time.monotonic() < end, "it took too long"
         time.sleep(0.2)
-
-
-def test_a_request_waits_for_the_database_nearly_as_long_as_its_client_for_an_answer(tmp_path: Path) -> None:
-    code = """
-from amos_fl_server.superlink import patient_database
-patient_database()
-import sys
-from sqlalchemy import text
-from flwr.supercore.sql_mixin import SqlMixin
-class Database(SqlMixin):
-    def get_metadata(self):
-        return None
-database = Database(sys.argv[1])
-database.initialize()
-with database.session() as session:
-    print(session.execute(text("PRAGMA busy_timeout")).scalar())
-"""
-    found = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "state.db")], capture_output=True, text=True, check=False
-    )
-    assert found.stdout.split()[-1:] == ["25000"], found.stderr
 
 
 def test_a_hash_of_a_token_is_sha_256() -> None:

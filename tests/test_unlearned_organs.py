@@ -29,7 +29,7 @@ from amos_fl.runs.learned import learned_in, recorded_organs
 from amos_fl.runs.model import read_model
 from amos_fl.runs.results import results_of
 from amos_fl.volumes.nifti import read_label
-from amos_fl_server.deployment import run_deployed
+from amos_fl_server.operation.server_app import run_deployed
 
 NEVER = ("cone", "ring", "cube", "disc", "star", "rod", "cup", "bell", "key", "nut")
 ORGANS = {1: "ball", 2: "box", **dict(enumerate(NEVER, start=3))}

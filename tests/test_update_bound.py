@@ -16,10 +16,10 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig, resolve
 from amos_fl.runs.weights import arrays_of
-from amos_fl_clients.records import BadUpdate, record_of
-from amos_fl_server import aggregate
-from amos_fl_server.aggregate import checked_update, form_of, relative_distance
-from amos_fl_server.strategies import make_strategy
+from amos_fl_clients.federation.records import BadUpdate, record_of
+from amos_fl_server.federation import aggregate
+from amos_fl_server.federation.aggregate import checked_update, form_of, relative_distance
+from amos_fl_server.federation.strategies import make_strategy
 
 STATISTICS = {
     "norm.running_mean": np.zeros(3, np.float32),

@@ -18,11 +18,10 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.nodestate import NodeStateFactory
 
 from amos_fl.errors import AmosError
-from amos_fl_clients.activation import only_supernode
-from amos_fl_clients.in_step import InStep
-from amos_fl_clients.processes import TWICE
-from amos_fl_clients.waiting import Bell, Patience, asking_again
-from amos_fl_clients.warm import WarmProcess
+from amos_fl_clients.flower.in_step import InStep
+from amos_fl_clients.flower.waiting import Bell, Patience, asking_again
+from amos_fl_clients.flower.warm import WarmProcess
+from amos_fl_clients.operation.processes import only_supernode
 
 
 class Clock:
@@ -60,7 +59,7 @@ def test_a_bell_ends_a_wait_at_once_and_a_wait_without_it_lasts() -> None:
     bell = Bell()
     heard = Bell.at(bell.heard_at)
     bell.ring()
-    code = f"import time; from amos_fl_clients.waiting import Bell; Bell.at({bell.heard_at}).wait(600)"
+    code = f"import time; from amos_fl_clients.flower.waiting import Bell; Bell.at({bell.heard_at}).wait(600)"
     subprocess.run([sys.executable, "-c", code], pass_fds=[bell.heard_at], check=True, timeout=60)
     heard.wait(0.01)  # not rung again: ends by itself
 
@@ -68,8 +67,8 @@ def test_a_bell_ends_a_wait_at_once_and_a_wait_without_it_lasts() -> None:
 def test_a_process_ends_when_the_one_that_rings_its_bell_is_gone() -> None:
     bell = Bell()
     code = (
-        f"import time; from amos_fl_clients.waiting import Bell; Bell.at({bell.heard_at}).end_with_the_other(); "
-        "print('watching', flush=True); time.sleep(600)"
+        "import time; from amos_fl_clients.flower.waiting import Bell; "
+        f"Bell.at({bell.heard_at}).end_with_the_other(); print('watching', flush=True); time.sleep(600)"
     )
     watching = subprocess.Popen([sys.executable, "-c", code], pass_fds=[bell.heard_at], stdout=subprocess.PIPE)
     assert watching.stdout is not None
@@ -104,12 +103,6 @@ def test_a_superlink_that_fails_at_a_request_is_asked_again_for_a_while() -> Non
         with pytest.raises(httpx.HTTPStatusError):
             asking_again(ask, pause=waits.append)("reply")
         assert len(asked) == tries
-
-
-def test_every_request_that_is_made_again_is_one_of_flowers() -> None:
-    from flwr.supernode.fleet_http_client import FleetHttpClient
-
-    assert all(callable(getattr(FleetHttpClient, name)) for name in TWICE)
 
 
 def test_a_site_answers_the_message_that_it_has_taken_in_and_is_not_one_message_late() -> None:
@@ -154,7 +147,7 @@ def test_a_site_runs_one_supernode(tmp_path: Path) -> None:
 
 FORKING = """
 import json, os, sys
-from amos_fl_clients import warm
+from amos_fl_clients.flower import warm
 warm.IMPORTED = ("json",)
 mine = []
 def work(arguments):

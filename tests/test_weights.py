@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from amos_fl.runs.weights import arrays_of, given_up_by, hash_of, load_arrays
-from amos_fl_clients.records import record_of, views_of
+from amos_fl_clients.federation.records import record_of, views_of
 
 
 def wide() -> nn.Module:

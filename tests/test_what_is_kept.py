@@ -17,9 +17,9 @@ from amos_fl.errors import AmosError
 from amos_fl.runs.checkpoint import read_checkpoint, save_checkpoint
 from amos_fl.runs.events import Event, Said
 from amos_fl.runs.folder import RunFolder
-from amos_fl_clients.records import record_of
-from amos_fl_server.strategies import make_strategy
-from amos_fl_server.strategies.memory import CannotBeKept, memory_of, remember
+from amos_fl_clients.federation.records import record_of
+from amos_fl_server.federation.strategies import make_strategy
+from amos_fl_server.federation.strategies.memory import CannotBeKept, memory_of, remember
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "FedAvgM": {"server_momentum": 0.9, "server_learning_rate": 0.7},

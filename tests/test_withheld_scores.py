@@ -21,7 +21,7 @@ from amos_fl.report.page import write_run_report
 from amos_fl.report.run_page import missing_cases
 from amos_fl.runs.record import RunRecord, read_run
 from amos_fl.runs.results import SiteSums, tabulated
-from amos_fl_server.deployment import run_deployed
+from amos_fl_server.operation.server_app import run_deployed
 
 
 def withholding(record: RunRecord, sites: Collection[str]) -> RunRecord:

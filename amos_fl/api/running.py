@@ -29,7 +29,7 @@ def carry_out(
     Raises:
         AmosError: bad input. RunStopped: too few sites. Interrupted: a stop was asked for.
     """
-    from amos_fl_server.simulate import simulate
+    from amos_fl_server.federation.simulate import simulate
 
     folder = RunFolder(path)
     simulate(folder, settings, members, store, listener, accept_changes=accept_changes)

@@ -94,7 +94,7 @@ def resolve_run(
             map whose header rules it out.
     """
     from amos_fl.volumes.reference import check_headers
-    from amos_fl_server.strategies import make_strategy
+    from amos_fl_server.federation.strategies import make_strategy
 
     origin = origin_in(layers)
     model, recipe = recipe_for(layers, origin.model if origin else None)

@@ -200,7 +200,7 @@ def bundle(
 def admit(root: RootArgument = None, host: HostOption = None) -> None:
     """At the coordinator: have the running SuperLink know the registered keys, and no others."""
     from amos_fl.deploy.layout import read_deployment
-    from amos_fl_server.admit import admit_sites
+    from amos_fl_server.operation.admit import admit_sites
 
     place = deployment_folder(root)
     done = admit_sites(place, host=host)
@@ -218,8 +218,8 @@ def check(
 ) -> None:
     """At a hospital: try everything this site needs, and say what is wrong. Exit code 2 when something is."""
     from amos_fl.deploy.check import check_site
-    from amos_fl_clients.registration import ask_registered
-    from amos_fl_clients.settings import read_settings
+    from amos_fl_clients.federation.settings import read_settings
+    from amos_fl_clients.operation.registration import ask_registered
 
     findings = check_site(folder, ask_registered, read_settings, timeout_s=timeout)
     _show(findings)

@@ -36,8 +36,8 @@ from amos_fl.errors import AmosError
 if TYPE_CHECKING:
     from amos_fl.deploy.layout import Deployment
     from amos_fl.runs.config import RunConfig
-    from amos_fl_server.served_runs import RunState
-    from amos_fl_server.submitted import SubmittedRun
+    from amos_fl_server.operation.run_registry import RunState
+    from amos_fl_server.operation.submitter import SubmittedRun
 
 INTERRUPTED = 130
 MARK = "deployment.json"
@@ -142,7 +142,7 @@ def deployed_settings(layers: list[tuple[str, dict[str, Any]]], deployment: "Dep
     """
     from amos_fl.networks.catalogue import DEMONSTRATION
     from amos_fl.runs.config import merge, resolve
-    from amos_fl_server.strategies import make_strategy
+    from amos_fl_server.federation.strategies import make_strategy
 
     origin = origin_in(layers)
     _, recipe = recipe_for(layers, origin.model if origin else None)
@@ -159,7 +159,7 @@ def deployed_settings(layers: list[tuple[str, dict[str, Any]]], deployment: "Dep
 
 @contextmanager
 def _runs(place: Path, host: str | None) -> Iterator[Any]:
-    from amos_fl_server.connection import RunsClient, connection_of
+    from amos_fl_server.operation.connection import RunsClient, connection_of
 
     with RunsClient(connection_of(place, host)) as client:
         yield client
@@ -167,7 +167,7 @@ def _runs(place: Path, host: str | None) -> Iterator[Any]:
 
 def _make(client: Any, settings: "RunConfig", organs: dict[int, str], out: Path | None) -> tuple["SubmittedRun", Path]:
     """A new run at the SuperLink, and the folder for it here."""
-    from amos_fl_server.submitted import SubmittedRun
+    from amos_fl_server.operation.submitter import SubmittedRun
 
     folder = out or next_out(settings.strategy, runs_folder(), {run["name"] for run in client.get("/runs")})
     submitted = SubmittedRun(client.connection, client, folder.resolve().name)
@@ -177,7 +177,7 @@ def _make(client: Any, settings: "RunConfig", organs: dict[int, str], out: Path 
 
 def _resume(root: Path | None, host: str | None, resume: Path, wait: float, detach: bool) -> None:
     """Follow a run that goes on, have one that ended too early carried on, or fetch a finished one."""
-    from amos_fl_server.submitted import SubmittedRun
+    from amos_fl_server.operation.submitter import SubmittedRun
 
     name, place, host, folder = submitted_as(root, host, resume)
     with _runs(place, host) as client:
@@ -218,7 +218,7 @@ def submitted_as(root: Path | None, host: str | None, run: Path) -> tuple[str, P
 def _follow(submitted: "SubmittedRun", folder: Path, rounds: int, *, detach: bool, what: str, after: int = 0) -> None:
     """Show a run until it ends, fetch its folder, and leave with its exit code."""
     from amos_fl.cli.display import Display
-    from amos_fl_server.submitted import Following
+    from amos_fl_server.operation.submitter import Following
 
     again = f"amos-fl deploy run --resume {folder}"
     if detach:

@@ -11,7 +11,7 @@ from amos_fl.errors import AmosError
 from amos_fl.escape.terminal import visible, without_colours
 
 if TYPE_CHECKING:
-    from amos_fl_server.overview import Overview
+    from amos_fl_server.operation.overview import Overview
 
 RunArgument = Annotated[
     Path | None,
@@ -25,7 +25,7 @@ def status(
     host: HostOption = None,
 ) -> None:
     """Say how the SuperLink, the sites and the runs of a deployment are. Exit code 2: the SuperLink does not answer."""
-    from amos_fl_server.overview import overview
+    from amos_fl_server.operation.overview import overview
 
     found = overview(deployment_folder(root), host)
     if as_json:
@@ -86,9 +86,9 @@ def logs(
     host: HostOption = None,
 ) -> None:
     """Print what happened in a run: rounds, losses, scores, sites that were missing and why."""
-    from amos_fl_server.connection import RunsClient, connection_of
-    from amos_fl_server.overview import events_of, flower_log
-    from amos_fl_server.served_runs import state_in
+    from amos_fl_server.operation.connection import RunsClient, connection_of
+    from amos_fl_server.operation.overview import events_of, flower_log
+    from amos_fl_server.operation.run_registry import state_in
 
     name: str | None = None
     if run is None:
@@ -120,8 +120,8 @@ def serve(
     It holds nothing itself and may be ended and started at any time. Runs that were stopped, or ended with an error
     of their own, are left alone.
     """
-    from amos_fl_server.connection import NoAnswer, connection_of
-    from amos_fl_server.submitted import keep_runs_going
+    from amos_fl_server.operation.connection import NoAnswer, connection_of
+    from amos_fl_server.operation.submitter import keep_runs_going
 
     connection = connection_of(deployment_folder(root), host)
     given_up: set[tuple[str, int]] = set()

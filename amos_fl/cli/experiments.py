@@ -205,7 +205,7 @@ def _trainer(store: Path, quick: bool) -> Any:
     """What carries a run to its end on this terminal; a quick run gets no report of its own."""
     from amos_fl.api.running import write_report
     from amos_fl.cli.display import Display
-    from amos_fl_server.simulate import simulate
+    from amos_fl_server.federation.simulate import simulate
 
     def train(folder: Any, config: Any, members: Any, title: str) -> None:
         with Display() as display:

@@ -124,7 +124,7 @@ def _in_parallel(
     from amos_fl.api.running import write_report
     from amos_fl.cli.console import Console
     from amos_fl.runs.folder import RunFolder
-    from amos_fl_server.parallel import Outcome, run_in_parallel
+    from amos_fl_server.federation.parallel import Outcome, run_in_parallel
 
     console = Console(highlight=False)
     left = group.unfinished

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sphinx.util import logging
 
 from amos_fl.runs.config import RunConfig
-from amos_fl_clients.settings import SiteSettings
+from amos_fl_clients.federation.settings import SiteSettings
 
 log = logging.getLogger(__name__)
 TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}

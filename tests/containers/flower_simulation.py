@@ -12,8 +12,8 @@ from pathlib import Path
 
 from amos_fl.api.settings import cache_folder
 from amos_fl.runs.folder import create_run, open_run
-from amos_fl_clients.allowed_apps import shipped_app
-from amos_fl_server.simulate import lay_out_sites
+from amos_fl_clients.operation.allowed_apps import shipped_app
+from amos_fl_server.federation.simulate import lay_out_sites
 
 CONFIG = """\
 [superlink]

@@ -1,5 +1,5 @@
 """The ClientApp of the amos-fl that is installed at the site."""
 
-from amos_fl_clients.deployed import app as _app
+from amos_fl_clients.operation.client_app import app as _app
 
 app = _app

@@ -1,5 +1,5 @@
 """The ServerApp of the amos-fl that is installed beside the SuperLink."""
 
-from amos_fl_server.deployment import app as _app
+from amos_fl_server.operation.server_app import app as _app
 
 app = _app

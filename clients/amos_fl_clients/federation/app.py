@@ -1,0 +1,314 @@
+"""A site's Flower ClientApp: it describes itself, trains, and evaluates on a named split."""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+
+import numpy as np
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from torch import nn
+
+from amos_fl.cohort.table import Case, Cohort, Split, read_cohort, write_organs
+from amos_fl.errors import AmosError, SiteTimeout
+from amos_fl.files import write_json
+from amos_fl.inference.evaluate import CaseScore, evaluate_cases
+from amos_fl.metrics.scores import Scores, reported_organs
+from amos_fl.metrics.table import scores_to_json
+from amos_fl.networks.registry import build_network
+from amos_fl.owner import identity
+from amos_fl.planning.measure import fingerprint_of_cases
+from amos_fl.report.pictures import keep_picture
+from amos_fl.runs.events import Listener, SiteWork, silent
+from amos_fl.runs.learned import annotated_for_training
+from amos_fl.runs.weights import Arrays, arrays_of, given_up_by, is_statistic, load_arrays
+from amos_fl.training.loop import StepReport, train
+from amos_fl.training.settings import NormStatistics
+from amos_fl.volumes.nifti import Volume
+from amos_fl.volumes.plan import Plan
+from amos_fl.volumes.prepare import prepare_cases
+from amos_fl.volumes.store import PreparedCase
+from amos_fl_clients.federation.failures import keep_details
+from amos_fl_clients.federation.guard import GuardedApp
+from amos_fl_clients.federation.messages import (
+    ARRAYS,
+    KEPT_AFTER,
+    PREPARE,
+    PROXIMAL_MU,
+    RESTARTED,
+    WEIGHT,
+    Task,
+    agreed_weight,
+    reply_with,
+    task_of,
+    value_of,
+)
+from amos_fl_clients.federation.policy import check_not_paused, check_organs, shared_name
+from amos_fl_clients.federation.records import is_packed, packed, record_of, views_of
+from amos_fl_clients.federation.replies import ArrayForm, names_and_forms
+from amos_fl_clients.federation.settings import SiteSettings
+from amos_fl_clients.federation.state import Kept, Lost, load_momentum, load_statistics, save_momentum, save_statistics
+
+Check = Callable[[], None]
+
+
+def _nothing() -> None:
+    pass
+
+
+@lru_cache(maxsize=1)
+def _network(model: str, plan_json: str, organ_count: int, norm_statistics: NormStatistics, device: str) -> nn.Module:
+    """One network per process: every use overwrites all of its weights."""
+    plan = Plan.model_validate_json(plan_json)
+    return build_network(model, plan, organ_count, seed=0, norm_statistics=norm_statistics).to(device)
+
+
+def _network_of(task: Task, device: str) -> nn.Module:
+    return _network(task.model, task.plan.model_dump_json(), len(task.organs), task.norm_statistics, device)
+
+
+def _loaded_network(message: Message, task: Task, settings: SiteSettings, *, own_after: int) -> tuple[nn.Module, str]:
+    """The network with the weights of a request, and the site's own statistics of round `own_after` or earlier.
+
+    Where those are lost, they are the request's, and the second value says why.
+    """
+    network = _network_of(task, settings.device)
+    arrays = views_of(message.content.array_records[ARRAYS])
+    own: Kept[Arrays] = Kept({})
+    if task.norm_statistics == "local" and any(map(is_statistic, arrays)):
+        own = load_statistics(settings.state, task.run_id, own_after, value_of(message, KEPT_AFTER))
+    load_arrays(network, {**arrays, **own.value})
+    return network, own.lost
+
+
+def _momentum(message: Message, task: Task, settings: SiteSettings) -> Kept[dict[str, torch.Tensor] | None]:
+    if task.optimizer_state != "keep":
+        return Kept(None)
+    round_number, kept_after = int(value_of(message, "round")), value_of(message, KEPT_AFTER)
+    return load_momentum(settings.state, task.run_id, round_number, kept_after)
+
+
+def _form(settings: SiteSettings, task: Task) -> dict[str, ArrayForm]:
+    """The arrays that an update of this task has to consist of."""
+    return names_and_forms(_network_of(task, settings.device).state_dict())
+
+
+def _own_cohort(settings: SiteSettings, task: Task) -> Cohort:
+    """The site's cohort, whose label values mean what they mean in the run.
+
+    Raises:
+        AmosError: cases of another site. Refusal: a label value that means another organ.
+    """
+    cohort = read_cohort(settings.cohort)
+    if cohort.sites != (settings.site,):
+        raise AmosError(f"site {settings.site}: its cohort holds cases of {', '.join(cohort.sites)}")
+    check_organs(settings, cohort, task.organs)
+    return cohort
+
+
+def _prepare(
+    settings: SiteSettings,
+    task: Task,
+    cases: tuple[Case, ...],
+    on_case: Callable[[int, int, str], None] | None = None,
+) -> list[PreparedCase]:
+    organs = tuple(task.organs)
+    try:
+        return prepare_cases(cases, task.plan, settings.store, organs, workers=task.prepare_workers, on_case=on_case)
+    except AmosError as error:
+        if type(error) is not AmosError:
+            raise
+        raise AmosError(f"site {settings.site}: {error}") from error
+
+
+def make_client_app(
+    settings_of: Callable[[Context], SiteSettings],
+    *,
+    listener_of: Callable[[SiteSettings], Listener] = lambda _: silent,
+    check: Check = _nothing,
+) -> ClientApp:
+    """A site's app.
+
+    `settings_of` finds the settings of the site that a Flower context stands for. `listener_of` gives
+    the listener of the site's progress. `check` is called between steps, windows and cases, and may
+    raise Interrupted. Requests beyond the site's settings are refused, and every one is in its audit log.
+    """
+    app = GuardedApp(settings_of, _form)
+
+    @app.query("describe")
+    def describe(message: Message, context: Context) -> Message:
+        settings, task = settings_of(context), task_of(message)
+        listen = listener_of(settings)
+        _leave_address(settings)
+        cohort = _own_cohort(settings, task)
+        labelled = tuple(case for case in cohort.cases if case.label is not None)
+
+        def on_case(done: int, total: int, case: str) -> None:
+            check()
+            check_not_paused(settings)
+            listen(SiteWork(settings.site, "prepare", 0, done, total))
+
+        if value_of(message, PREPARE, True):
+            _prepare(settings, task, labelled, on_case)
+        description = {
+            "site": settings.site,
+            "modalities": sorted({case.modality for case in labelled}),
+            "cases": {split: sum(case.split == split for case in labelled) for split in ("train", "val", "test")},
+            "annotated": sorted({organ for case in labelled for organ in case.annotated} & set(task.organs)),
+            "annotated_in_training": sorted(set(annotated_for_training(labelled)) & set(task.organs)),
+            "synthetic": cohort.synthetic(),
+        }
+        return reply_with(message, settings.site, description=description)
+
+    @app.query("fingerprint")
+    def fingerprint(message: Message, context: Context) -> Message:
+        settings, task = settings_of(context), task_of(message)
+        listen = listener_of(settings)
+        _leave_address(settings)
+        cases = _own_cohort(settings, task).of(split="train", labelled=True)
+
+        def on_case(done: int, total: int, case: str) -> None:
+            check()
+            check_not_paused(settings)
+            listen(SiteWork(settings.site, "measure", 0, done, total))
+
+        found = fingerprint_of_cases(
+            cases, tuple(task.organs), store=settings.store, workers=task.prepare_workers, on_case=on_case
+        )
+        told = found.withholding(settings.withhold_counts_below)
+        return reply_with(message, settings.site, fingerprint=told.model_dump(mode="json"))
+
+    @app.train()
+    def train_site(message: Message, context: Context) -> Message:
+        settings, task = settings_of(context), task_of(message)
+        listen = listener_of(settings)
+        _leave_address(settings)
+        started = time.perf_counter()
+        round_number, steps = int(value_of(message, "round")), int(value_of(message, "steps"))
+        cases = _own_cohort(settings, task).of(split="train", labelled=True)
+        network, statistics_lost = _loaded_network(message, task, settings, own_after=round_number - 1)
+        momentum = _momentum(message, task, settings)
+        restarted = Lost.MOMENTUM * bool(momentum.lost) + Lost.STATISTICS * bool(statistics_lost)
+        for why in filter(None, (momentum.lost, statistics_lost)):
+            keep_details(settings, AmosError(why))
+
+        def on_step(report: StepReport) -> None:
+            check()
+            check_not_paused(settings)
+            if task.site_timeout_s is not None and time.perf_counter() - started > task.site_timeout_s:
+                raise SiteTimeout(f"it was stopped after {task.site_timeout_s:g} s, at step {report.step + 1}")
+            done = report.step - first_step + 1
+            listen(SiteWork(settings.site, "train", round_number, done, steps, report.loss))
+
+        first_step = (round_number - 1) * steps
+        keep = task.optimizer_state == "keep"
+        check()
+        result = train(
+            network,
+            _prepare(settings, task, cases) if steps else [],
+            task.plan,
+            task.training,
+            organs=tuple(task.organs),
+            seed=task.seed,
+            site=settings.site,
+            steps=steps,
+            first_step=first_step,
+            total_steps=task.total_steps,
+            device=settings.device,
+            momentum_buffers=momentum.value,
+            proximal_mu=float(value_of(message, PROXIMAL_MU, 0.0)),
+            on_step=on_step,
+        )
+        if keep:
+            save_momentum(settings.state, task.run_id, round_number, result.momentum_buffers)
+        own = {name: array for name, array in arrays_of(network).items() if is_statistic(name)}
+        if own and task.norm_statistics == "local":
+            save_statistics(settings.state, task.run_id, round_number, own)
+        # As it was asked: packed from another machine, in Flower's arrays in a simulation.
+        serialise = packed if is_packed(message.content.array_records[ARRAYS]) else record_of
+        return reply_with(
+            message,
+            settings.site,
+            arrays=serialise(given_up_by(network)),
+            metrics={
+                WEIGHT: agreed_weight(task, len(cases), steps),
+                "cases": len(cases),
+                "steps": steps,
+                "train_loss": result.mean_loss,
+                "seconds": time.perf_counter() - started,
+                **({RESTARTED: restarted} if restarted else {}),
+            },
+        )
+
+    @app.evaluate()
+    def evaluate_site(message: Message, context: Context) -> Message:
+        settings, task = settings_of(context), task_of(message)
+        listen = listener_of(settings)
+        _leave_address(settings)
+        started = time.perf_counter()
+        split: Split = value_of(message, "split")
+        round_number = int(value_of(message, "round"))
+        cases = _own_cohort(settings, task).of(split=split, labelled=True)
+        network, lost = _loaded_network(message, task, settings, own_after=round_number)
+        if lost:  # with the server's statistics it would be another network that is scored
+            raise AmosError(f"site {settings.site}: {lost}")
+        torch.set_num_threads(task.training.threads)
+
+        def check_between_windows() -> None:
+            check()
+            check_not_paused(settings)
+
+        def on_scored(case: Case, prediction: np.ndarray, reference: Volume) -> None:
+            if settings.pictures is not None and split == "test":
+                with suppress(AmosError, OSError):  # a score counts without its picture
+                    keep_picture(settings.pictures, case, prediction, reference)
+
+        results = evaluate_cases(
+            network,
+            list(zip(cases, _prepare(settings, task, cases), strict=True)),
+            task.plan,
+            organs=tuple(task.organs),
+            tolerance_mm=task.tolerance_mm,
+            device=settings.device,
+            overlap=task.overlap,
+            mirror=task.mirror,
+            test_time_adaptation=task.test_time_adaptation,
+            batch_size=task.inference_batch_size,
+            check=check_between_windows,
+            on_case=lambda done, total: listen(SiteWork(settings.site, "evaluate", round_number, done, total)),
+            on_scored=on_scored,
+            save_to=settings.predictions if split == "test" else None,
+            unlearned=task.unlearned_channels,
+        )
+        if settings.predictions is not None and split == "test":
+            write_organs(task.organs, settings.predictions / "organs.csv")
+        scores = Scores()
+        for result in results:
+            reported = reported_organs(task.organs, result.modality)
+            scores.add({organ: score for organ, score in result.scores.items() if organ in reported})
+        shared = settings.share_case_scores != "none"
+        return reply_with(
+            message,
+            settings.site,
+            metrics={WEIGHT: len(cases), "seconds": time.perf_counter() - started},
+            scores=scores.to_dict(),
+            modalities=sorted({case.modality for case in cases}),
+            cases=[_case_for_sharing(settings, result) for result in results] if shared else [],
+        )
+
+    return app
+
+
+def _leave_address(settings: SiteSettings) -> None:
+    """Where this site's work runs, so that an engine on the same host can end it when it hangs."""
+    where = {"pid": os.getpid(), "host": socket.gethostname(), "owner": identity()}
+    write_json(settings.state / "process.json", where)
+
+
+def _case_for_sharing(settings: SiteSettings, result: CaseScore) -> dict[str, object]:
+    name = shared_name(settings, result.case)
+    return {"case": name, "modality": result.modality, "scores": scores_to_json(result.scores)}

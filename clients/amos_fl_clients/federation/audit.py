@@ -1,0 +1,107 @@
+"""The site's audit log: one line of plain text per request, for the people of the site.
+
+    2026-03-01T09:30:12Z run=42 asked=train round=3 steps=50 answer=sent records=arrays,metrics,site arrays=14 ...
+    2026-03-01T09:31:40Z run=42 asked=evaluate split=test answer=refused why="refused by site A: it is paused" ...
+
+It never holds a case's name, a path or a voxel. Lines are only added, and are on the disk before the answer leaves.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flwr.app import Message
+
+from amos_fl.errors import AmosError
+from amos_fl_clients.federation.records import views_of
+
+AUDIT_LOG = "audit.log"
+_PLAIN = re.compile(r"[A-Za-z0-9_.,:+-]+")
+
+
+class NotRecorded(AmosError):  # noqa: N818 - named after what happened
+    """A request that could not be written into the audit log, and is therefore not answered."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def audit_line(when: datetime, values: Mapping[str, object]) -> str:
+    """One line; what is not plain is quoted as JSON, so that no value can end the line or pose as another.
+
+    >>> audit_line(datetime(2026, 3, 1, 9, 30, 12, tzinfo=UTC), {"asked": "train", "why": "no\\nasked=nothing"})
+    '2026-03-01T09:30:12Z asked=train why="no\\\\nasked=nothing"'
+    """
+    words = [when.strftime("%Y-%m-%dT%H:%M:%SZ")]
+    for key, value in values.items():
+        text = str(value)[:300]
+        words.append(f"{key}={text if _PLAIN.fullmatch(text) else json.dumps(text)}")
+    return " ".join(words)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a log, in one write, and wait until the disk has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+    try:
+        os.write(descriptor, f"{line}\n".encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def what_was_asked(message: Message) -> dict[str, object]:
+    """Who asked what: the run, and of the request's values those that say how much and of which split."""
+    asked: dict[str, object] = {"run": message.metadata.run_id, "asked": message.metadata.message_type}
+    config = message.content.config_records.get("config", {}) if message.has_content() else {}
+    return asked | {key: config[key] for key in ("round", "steps", "split") if key in config}
+
+
+def what_is_sent(reply: Message) -> dict[str, object]:
+    """What leaves: the names of the records, how many arrays, and the bytes of arrays, numbers and texts together."""
+    records = reply.content
+    arrays = [array for record in records.array_records.values() for array in record.values()]
+    plain = [record.items() for record in (*records.metric_records.values(), *records.config_records.values())]
+    rest = sum(len(key) + len(value if isinstance(value, bytes) else str(value)) for r in plain for key, value in r)
+    return {
+        "answer": "sent",
+        "records": ",".join(sorted(records)),
+        "arrays": sum(len(views_of(record)) for record in records.array_records.values()),
+        "bytes": sum(len(array.data) for array in arrays) + rest,
+    }
+
+
+class Audited:
+    """One request to a site from its arrival to the line in the log; its methods raise NotRecorded."""
+
+    def __init__(self, site: str, state: Path, message: Message, clock: Callable[[], datetime] = _now) -> None:
+        self._site = site
+        self._path = state / AUDIT_LOG
+        self._asked = what_was_asked(message)
+        self._clock = clock
+        self._when = clock()
+        self._started = time.monotonic()
+
+    def sent(self, reply: Message) -> None:
+        self._write(what_is_sent(reply))
+
+    def refused(self, why: str) -> None:
+        self._write({"answer": "refused", "why": why})
+
+    def failed(self, why: str) -> None:
+        self._write({"answer": "failed", "why": why})
+
+    def _write(self, answer: Mapping[str, object]) -> None:
+        seconds = f"{time.monotonic() - self._started:.2f}"
+        try:
+            append_line(self._path, audit_line(self._when, {**self._asked, **answer, "seconds": seconds}))
+        except OSError as error:
+            why = error.strerror or "an unknown error"
+        else:
+            return
+        raise NotRecorded(f"site {self._site}: its audit log cannot be written ({why}), and without it nothing is sent")

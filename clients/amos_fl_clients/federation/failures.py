@@ -1,0 +1,56 @@
+"""What a site says of its own errors: enough to act on for the server, with every path and name kept at the site."""
+
+import traceback
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from amos_fl.errors import AmosError, SiteTimeout, TrainingDiverged, is_disk_full
+from amos_fl_clients.federation.audit import NotRecorded, append_line
+from amos_fl_clients.federation.policy import Refusal
+from amos_fl_clients.federation.settings import SiteSettings
+
+ERROR_LOG = "errors.log"
+
+
+class SiteFailure(AmosError):  # noqa: N818 - named after what happened
+    """A site's error in words that may travel."""
+
+
+class ReplyWithheld(AmosError):  # noqa: N818 - named after what happened
+    """A reply that holds what no site sends, and was not sent. Its sentence names a record or an array, no value."""
+
+
+_TRAVELS_AS_IT_IS = (NotRecorded, Refusal, ReplyWithheld, SiteFailure, SiteTimeout, TrainingDiverged)
+"""Errors whose sentences are made of numbers, splits, and the site's and arrays' names alone."""
+
+
+def words_that_may_travel(error: BaseException, site: str) -> str:
+    """The sentence that leaves the site for an error of any kind.
+
+    >>> words_that_may_travel(FileNotFoundError(2, "No such file", "/data/jane_doe.nii.gz"), "A")
+    "site A: a file of its own is missing or cannot be read (FileNotFoundError); the site's errors.log says more"
+    """
+    if isinstance(error, _TRAVELS_AS_IT_IS):
+        return str(error)
+    name = type(error).__name__
+    return f"site {site}: {_kind_of(error)} ({name}); the site's {ERROR_LOG} says more"
+
+
+def _kind_of(error: BaseException) -> str:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "it ran out of memory"
+    if is_disk_full(error):
+        return "no space is left on its disk"
+    if isinstance(error, OSError):
+        return "a file of its own is missing or cannot be read"
+    if isinstance(error, AmosError):
+        return "its scans, settings or state are not as they should be"
+    return "its program failed"
+
+
+def keep_details(settings: SiteSettings, error: BaseException) -> None:
+    """Add an error with its traceback to a log that stays at the site."""
+    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = "".join(traceback.format_exception(error)).rstrip()
+    with suppress(OSError):  # what cannot be kept must not become another error, with a path in it
+        append_line(settings.state / ERROR_LOG, f"{when} {text}\n")

@@ -1,0 +1,95 @@
+"""What stands between a site's work and everybody else: its policy before, the check of the reply after, the audit log.
+
+It surrounds every kind of request at one place, so that no handler can forget it.
+"""
+
+from collections.abc import Callable, Mapping
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from pydantic import ValidationError
+
+from amos_fl.errors import Interrupted
+from amos_fl_clients.federation.audit import Audited
+from amos_fl_clients.federation.failures import SiteFailure, keep_details, words_that_may_travel
+from amos_fl_clients.federation.messages import DESCRIBE, FINGERPRINT, Task, task_of, value_of
+from amos_fl_clients.federation.policy import (
+    Refusal,
+    check_evaluation,
+    check_histograms,
+    check_not_paused,
+    check_run,
+    check_training,
+)
+from amos_fl_clients.federation.replies import ArrayForm, check_reply
+from amos_fl_clients.federation.settings import SiteSettings
+
+
+class GuardedApp(ClientApp):
+    """A ClientApp whose requests are checked against the site's settings and whose replies against the list.
+
+    `settings_of` gives the settings of the site that a context stands for; `form_of` the names, shapes and dtypes of
+    the arrays that an update of a task consists of.
+    """
+
+    def __init__(
+        self,
+        settings_of: Callable[[Context], SiteSettings],
+        form_of: Callable[[SiteSettings, Task], Mapping[str, ArrayForm]],
+    ) -> None:
+        super().__init__()
+        self._settings_of = settings_of
+        self._form_of = form_of
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer a request, or raise an error in words that may leave the site."""
+        settings = self._settings_of(context)
+        audited = Audited(settings.site, settings.state, message)
+        try:
+            try:
+                task = _allowed_task(settings, message)
+                reply = super().__call__(message, context)
+                form = self._form_of(settings, task) if message.metadata.message_type == "train" else None
+                check_reply(reply, settings, organs=task.organs, form=form)
+            except Refusal as refusal:
+                audited.refused(str(refusal))
+                raise
+            except Exception as error:
+                audited.failed(words_that_may_travel(error, settings.site))
+                raise
+            except BaseException:
+                audited.failed("its process was ended")
+                raise
+            audited.sent(reply)
+            return reply
+        except Exception as error:
+            if settings.share_error_details or isinstance(error, (Interrupted, Refusal)):
+                raise
+            words = words_that_may_travel(error, settings.site)
+            keep_details(settings, error)
+        # Outside of the handlers, so that the new error carries nothing of the old one.
+        raise SiteFailure(words)
+
+
+def _allowed_task(settings: SiteSettings, message: Message) -> Task:
+    """The task of a request that the site's settings allow.
+
+    Raises:
+        Refusal: they do not, or it is no request of ours.
+    """
+    check_not_paused(settings)
+    kind = message.metadata.message_type
+    if kind not in (DESCRIBE, FINGERPRINT, "train", "evaluate"):
+        raise Refusal(settings.site, "it answers to describe, fingerprint, train and evaluate only")
+    try:
+        task = task_of(message)
+        if kind == "train":
+            check_training(settings, int(value_of(message, "round")), int(value_of(message, "steps")))
+        elif kind == FINGERPRINT:
+            check_histograms(settings)
+        elif kind == "evaluate":
+            check_evaluation(settings, str(value_of(message, "split")))
+    except (KeyError, TypeError, ValueError, ValidationError):
+        raise Refusal(settings.site, "the request is not of its version of amos-fl") from None
+    check_run(settings, task.run_id)
+    return task

@@ -1,0 +1,134 @@
+"""What a site allows: requests beyond its own settings are refused, in words that name nothing inside the site."""
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from amos_fl.cohort.organ_names import difference_in_words
+from amos_fl.cohort.table import SPLITS, Cohort
+from amos_fl.errors import AmosError
+from amos_fl.files import unfinished_name
+from amos_fl_clients.federation.settings import SiteSettings
+
+_RUN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+
+
+class Refusal(AmosError):  # noqa: N818 - an answer, given on purpose
+    """A request that the site's own settings do not allow."""
+
+    def __init__(self, site: str, why: str) -> None:
+        super().__init__(f"refused by site {site}: {why}")
+
+
+def pause_file(state: Path) -> Path:
+    """The file whose presence pauses the site."""
+    return state / "paused"
+
+
+def pause(state: Path, why: str = "") -> None:
+    """Refuse every request from now on; work that is under way ends before its next step.
+
+    `why` stays at the site.
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    pause_file(state).write_text(f"{why}\n" if why else "", encoding="utf-8")
+
+
+def resume(state: Path) -> bool:
+    """Take part again; false where the site was not paused."""
+    if not is_paused(state):
+        return False
+    pause_file(state).unlink(missing_ok=True)
+    return True
+
+
+def is_paused(state: Path) -> bool:
+    return pause_file(state).exists()
+
+
+def check_not_paused(settings: SiteSettings) -> None:
+    """Raise Refusal where the site is paused."""
+    if is_paused(settings.state):
+        raise Refusal(settings.site, "it is paused")
+
+
+def check_run(settings: SiteSettings, run_id: str) -> None:
+    """Raise Refusal for a run's name that could not name a folder: the site keeps its state under it."""
+    if not _RUN_ID.fullmatch(run_id):
+        raise Refusal(settings.site, "the run's id may hold letters, digits, '.', '_' and '-' only")
+
+
+def check_training(settings: SiteSettings, round_number: int, steps: int) -> None:
+    """Raise Refusal for rounds and steps that cannot be, and for more steps than the site allows.
+
+    They are not cut short: an update of fewer steps than were asked for would be another experiment.
+    """
+    if round_number < 1 or steps < 0:
+        raise Refusal(settings.site, "rounds are counted from 1 and steps from 0")
+    allowed = settings.max_steps_per_round
+    if allowed is not None and steps > allowed:
+        raise Refusal(settings.site, f"it allows {allowed} steps a round, and {steps} were asked for")
+
+
+def check_evaluation(settings: SiteSettings, split: str) -> None:
+    """Raise Refusal for an unknown split, or one that the site excludes from evaluation."""
+    if split not in SPLITS:
+        raise Refusal(settings.site, f"there is no such split; there are {', '.join(SPLITS)}")
+    if split in settings.refuse_evaluation_on:
+        raise Refusal(settings.site, f"it does not allow evaluation on {split}")
+
+
+def check_histograms(settings: SiteSettings) -> None:
+    """Raise Refusal where no histogram of the scans may leave."""
+    if not settings.share_histograms:
+        raise Refusal(settings.site, "it does not share histograms of its scans")
+
+
+def check_organs(settings: SiteSettings, cohort: Cohort, organs: Mapping[int, str]) -> None:
+    """Raise Refusal where a label value that the site's cases annotate means another organ in a run.
+
+    Names may be spelled differently, and the site may lack organs of the run or have others.
+    """
+    used = {organ for case in cohort.cases if case.label is not None for organ in case.annotated}
+    if differ := difference_in_words(cohort.organs, organs, ("in its cohort", "in this run"), used):
+        raise Refusal(
+            settings.site,
+            f"{differ}; renumber its label maps with 'amos-fl data relabel', or correct organs.csv beside its "
+            "cohort.csv if only the names there are wrong (without that file the numbers are AMOS's)",
+        )
+
+
+def shared_name(settings: SiteSettings, case: str) -> str:
+    """The name under which a case's scores leave the site: its own, or a pseudonym.
+
+    A pseudonym is a hash of the name under a key that stays at the site (HMAC-SHA256, RFC 2104), the same in every
+    run. Without the key nobody can tell whether a name that they guess is meant.
+    """
+    if settings.share_case_scores == "named":
+        return case
+    digest = hmac.new(pseudonym_key(settings.state), case.encode(), hashlib.sha256).hexdigest()
+    return f"{settings.site}-{digest[:12]}"
+
+
+def pseudonym_key(state: Path) -> bytes:
+    """The site's own key for pseudonyms, made at the first use, readable by the site alone.
+
+    It comes from the system's source of secrets: a seed that a run announces would be no secret.
+    """
+    path = state / "pseudonym.key"
+    state.mkdir(parents=True, exist_ok=True)
+    beside = unfinished_name(path)
+    if not path.exists():
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+        try:
+            os.link(beside, path)  # of two processes, the first one's key stays
+        except FileExistsError:
+            pass
+        finally:
+            beside.unlink()
+    return bytes.fromhex(path.read_text().strip())

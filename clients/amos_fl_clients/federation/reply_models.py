@@ -1,0 +1,317 @@
+"""What a site may answer: one model for each kind of reply, with bounds.
+
+A site checks its reply by them before sending, the server on arrival. Nothing that makes replies is built from them:
+a reply is made of plain values, so that a mistake in the making is caught by the check. What a reply must not hold in
+view of what was asked, and of what the site has said of itself, is in `against`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from flwr.app import ConfigRecord, Message, MetricRecord
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from amos_fl.cohort.table import Split
+from amos_fl.planning.fingerprint import EXTENT_BIN_MM, HU_RANGE, SHAPE_BIN, SPACING_BINS_PER_MM, Fingerprint
+from amos_fl.runs.evaluation import MOST_CASES, Count, Modalities, Name, Seconds, SiteScores, Strict, each_once
+from amos_fl.strict_json import parsed, what_is_wrong
+from amos_fl_clients.federation.messages import ARRAYS, DESCRIBE, FINGERPRINT, METRICS, RESTARTED, SITE
+
+MOST_STEPS = 10**9
+MOST_LOSS = 1e39
+"""Beyond what single precision can hold."""
+MOST_VOXELS_OF_A_CASE = 1 << 31
+MOST_VALUES = MOST_CASES * MOST_VOXELS_OF_A_CASE
+LEAST_SPACING_MM, MOST_SPACING_MM, MOST_VOXELS, MOST_EXTENT_MM = 0.05, 50, 4096, 4000
+"""Of a scan of the body; planning takes long where they are far beyond."""
+MOST_BYTES = {"description": 1 << 16, "fingerprint": 8 << 20, "scores": 1 << 20, "modalities": 100}
+"""Of each text, before it is parsed; that of single cases has room for as many as the site has."""
+CASE_BYTES, ORGAN_BYTES = 1200, 300
+
+
+class BadReply(Exception):  # noqa: N818 - said of a site's reply, and caught there
+    """A reply that does not fit, and why, in words of ours alone."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is known of the site that answers. `described` is what it said of itself; None where nobody has asked yet.
+
+    `steps` and `weight` are of a request to train, `split` is of one to evaluate.
+    """
+
+    organs: Mapping[int, str]
+    site: str | None = None
+    described: "Description | None" = None
+    steps: int | None = None
+    weight: int | None = None
+    split: Split | None = None
+
+    @property
+    def cases(self) -> int | None:
+        """The cases that the site described in the split."""
+        return None if self.described is None or self.split is None else self.described.cases[self.split]
+
+
+Organs = Annotated[list[Annotated[int, Field(ge=1, le=255)]], Field(max_length=255), AfterValidator(each_once)]
+
+
+class Description(Strict):
+    """What a site says of itself: the numbers of its labelled cases per split, and no more.
+
+    `annotated` are the organs that any of these cases annotates, `annotated_in_training` those that its training cases
+    do. `synthetic` says that its scans are a phantom's, so that no score of them is taken for a patient's.
+    """
+
+    site: Name
+    modalities: Modalities
+    cases: Annotated[dict[Split, Count], Field(min_length=3, max_length=3)]
+    annotated: Organs
+    annotated_in_training: Organs = Field(default_factory=list)
+    synthetic: bool = False
+
+    @model_validator(mode="after")
+    def _can_be(self) -> "Description":
+        some = any(self.cases.values())
+        if some != bool(self.modalities) or (self.annotated and not some):
+            raise ValueError("cases, modalities and annotated organs do not belong together")
+        if not set(self.annotated_in_training) <= set(self.annotated):
+            raise ValueError("an organ is annotated in its training cases and in none of its cases")
+        if self.annotated_in_training and not self.cases["train"]:
+            raise ValueError("an organ is annotated in training cases that it does not have")
+        return self
+
+
+class DescribeReply(Strict):
+    site: Name
+    description: Description
+
+    def against(self, asked: Asked) -> str | None:
+        if self.description.site != self.site:
+            return "its description is of another site"
+        if self.description.modalities and not set(self.description.annotated) & set(asked.organs):
+            return "none of the organs of this run is annotated in its cases"
+        return None
+
+
+class WireHistogram(Strict):
+    """A histogram as it travels: keys are texts in JSON."""
+
+    counts: dict[Annotated[str, Field(pattern=r"^-?(0|[1-9][0-9]{0,4})$")], Annotated[int, Field(ge=1, le=MOST_VALUES)]]
+    withheld: Annotated[int, Field(ge=0, le=MOST_VALUES)]
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values()) + self.withheld
+
+    def lies_within(self, low: int, high: int, step: int = 1) -> bool:
+        return all(low <= int(value) <= high and int(value) % step == 0 for value in self.counts)
+
+
+_SPACING_BINS = (round(LEAST_SPACING_MM * SPACING_BINS_PER_MM), MOST_SPACING_MM * SPACING_BINS_PER_MM)
+Axes = Annotated[list[WireHistogram], Field(min_length=3, max_length=3)]
+
+
+class WireGroup(Strict):
+    """The cases of one modality, as they travel."""
+
+    cases: Count
+    spacing: Axes
+    shape: Axes
+    extent_mm: Axes
+    intensity: WireHistogram
+
+    @model_validator(mode="after")
+    def _can_be(self) -> "WireGroup":
+        if any(axis.total != self.cases for axes in (self.spacing, self.shape, self.extent_mm) for axis in axes):
+            raise ValueError("a histogram is of another number of cases")
+        if not (
+            all(axis.lies_within(*_SPACING_BINS) for axis in self.spacing)
+            and all(axis.lies_within(SHAPE_BIN, MOST_VOXELS, SHAPE_BIN) for axis in self.shape)
+            and all(axis.lies_within(EXTENT_BIN_MM, MOST_EXTENT_MM, EXTENT_BIN_MM) for axis in self.extent_mm)
+            and self.intensity.lies_within(*HU_RANGE)
+        ):
+            raise ValueError("a value lies where no scan's does")
+        if self.intensity.total > self.cases * MOST_VOXELS_OF_A_CASE:
+            raise ValueError("there are more intensities than its cases have voxels")
+        return self
+
+
+class WireFingerprint(Strict):
+    """A fingerprint as it travels."""
+
+    CT: WireGroup
+    MR: WireGroup
+
+    @model_validator(mode="after")
+    def _can_be(self) -> "WireFingerprint":
+        if self.MR.intensity.total:
+            raise ValueError("MR has no intensities that could be told")
+        return self
+
+
+class FingerprintReply(Strict):
+    site: Name
+    fingerprint: WireFingerprint
+
+    def against(self, asked: Asked) -> str | None:
+        if asked.described is not None:
+            groups = {"CT": self.fingerprint.CT.cases, "MR": self.fingerprint.MR.cases}
+            if sum(groups.values()) != asked.described.cases["train"]:
+                return "its fingerprint is of another number of cases than it described"
+            if not {name for name, cases in groups.items() if cases} <= set(asked.described.modalities):
+                return "its fingerprint is of a modality that it did not describe"
+        return None
+
+    @property
+    def told(self) -> Fingerprint:
+        """The fingerprint in it."""
+        return Fingerprint.model_validate(self.fingerprint.model_dump())
+
+
+class TrainReply(Strict):
+    """What comes with an update; its arrays are checked apart, against the network's."""
+
+    site: Name
+    weight: Annotated[int, Field(alias="num-examples", ge=1, le=MOST_STEPS)]
+    cases: Count
+    steps: Annotated[int, Field(ge=0, le=MOST_STEPS)]
+    # The mean over no step is NaN.
+    train_loss: Annotated[float, Field(allow_inf_nan=True)]
+    seconds: Seconds
+    restarted: Annotated[int, Field(ge=1, le=3)] | None = None
+
+    @model_validator(mode="after")
+    def _can_be(self) -> "TrainReply":
+        if self.steps and not abs(self.train_loss) <= MOST_LOSS:
+            raise ValueError("train_loss is no finite number")
+        if not self.steps and self.train_loss == self.train_loss:
+            raise ValueError("train_loss is of no step")
+        return self
+
+    def against(self, asked: Asked) -> str | None:
+        if asked.steps is not None and self.steps != asked.steps:
+            return f"it claims {self.steps} steps, and {asked.steps} were asked for"
+        if asked.described is not None and self.cases != asked.described.cases["train"]:
+            return f"it claims {self.cases} training cases, and described {asked.described.cases['train']}"
+        if asked.weight is not None and self.weight != asked.weight:
+            return f"its update claims a weight of {self.weight}, and {asked.weight} was agreed"
+        return None
+
+
+class EvaluateReply(SiteScores):
+    site: Name
+    weight: Annotated[int, Field(alias="num-examples", ge=0, le=MOST_CASES)]
+    seconds: Seconds
+
+    def against(self, asked: Asked) -> str | None:
+        if self.weight != self.scores.cases:
+            return "its scores are of another number of cases than it says"
+        organs = {str(organ) for organ in asked.organs}
+        if asked.described is not None:
+            if asked.cases not in (None, self.weight):
+                return f"its scores are of {self.weight} cases, and it described {asked.cases}"
+            if not set(self.modalities) <= set(asked.described.modalities):
+                return "its scores are of a modality that it did not describe"
+            organs &= {str(organ) for organ in asked.described.annotated}
+        if not set(self.scores.organs).union(*(case.scores for case in self.cases)) <= organs:
+            return "its scores are of an organ that this run does not ask for or that is not annotated there"
+        if not self.adds_up(asked.organs):
+            return "its sums are not those of its cases"
+        return None
+
+
+Reply = DescribeReply | FingerprintReply | TrainReply | EvaluateReply
+OneReply = TypeVar("OneReply", DescribeReply, FingerprintReply, TrainReply, EvaluateReply)
+MODELS: dict[str, type[Reply]] = {
+    DESCRIBE: DescribeReply,
+    FINGERPRINT: FingerprintReply,
+    "train": TrainReply,
+    "evaluate": EvaluateReply,
+}
+NUMBERS = {"num-examples", "cases", "steps", "train_loss", "seconds", RESTARTED}
+"""The keys of `metrics`, except the `cases` of an evaluation, which are a text."""
+
+
+def numbers_and_texts(model: type[Reply]) -> tuple[set[str], set[str]]:
+    """The keys of a reply's two records of values.
+
+    >>> sorted(numbers_and_texts(EvaluateReply)[1])
+    ['cases', 'modalities', 'scores', 'site']
+    """
+    keys = {field.alias or name for name, field in model.model_fields.items()}
+    numbers = {"num-examples", "seconds"} & keys if model is EvaluateReply else NUMBERS & keys
+    return numbers, keys - numbers
+
+
+def read_reply(reply: Message, model: type[OneReply], asked: Asked) -> OneReply:
+    """The values in a reply.
+
+    Raises:
+        BadReply: it is of another kind, holds what it must not, lacks something, or says what cannot be.
+    """
+    kind = next(kind for kind, of in MODELS.items() if of is model)
+    if not reply.has_content() or reply.metadata.message_type != kind:
+        raise BadReply("it is an answer to another question")
+    records: dict[str, Any] = dict(reply.content)
+    kinds: dict[str, type] = {METRICS: MetricRecord, SITE: ConfigRecord}
+    _expect(set(records), {*kinds, *({ARRAYS} if model is TrainReply else ())}, "record")
+    if not all(isinstance(records[name], of) for name, of in kinds.items()):
+        raise BadReply("a record is of another kind than its name says")
+    numbers, texts = numbers_and_texts(model)
+    values = _values(records[METRICS], numbers, "number")
+    said = _values(records[SITE], texts, "text")
+    if type(said["site"]) is not str or asked.site not in (None, said["site"]):
+        raise BadReply("it names another site")
+    for key in texts - {"site"}:
+        values[key] = _parsed(key, said[key], asked)
+    try:
+        found = model.model_validate({**values, "site": said["site"]})
+    except ValidationError as error:
+        raise BadReply(f"it does not fit: {what_is_wrong(error, model)}") from None
+    if why := found.against(asked):
+        raise BadReply(why)
+    return found
+
+
+def claimed_site(reply: Message) -> str | None:
+    """The site that a reply says it is from, whatever else is in it; None where that is no site's name."""
+    try:
+        return _Claim.model_validate({"site": dict(reply.content)[SITE]["site"]}).site  # pyright: ignore
+    except (ValidationError, KeyError, TypeError, ValueError):
+        return None
+
+
+class _Claim(Strict):
+    site: Name
+
+
+def _expect(found: set[str], expected: set[str], what: str) -> None:
+    if found - expected:  # without its name, which might say something itself
+        raise BadReply(f"it holds a {what} that is not on the list")
+    if expected - found:
+        raise BadReply(f"the {what} {min(expected - found)} is not in it")
+
+
+def _values(record: Mapping[str, Any], expected: set[str], what: str) -> dict[str, Any]:
+    found = dict(record)
+    _expect(set(found) | (expected & {RESTARTED}), expected, what)
+    return found
+
+
+def _parsed(key: str, text: Any, asked: Asked) -> Any:
+    if type(text) is not str:
+        raise BadReply(f"{key} is no text")
+    try:
+        return parsed(text, most_bytes=most_bytes(key, asked))
+    except ValueError as error:
+        raise BadReply(f"{key}: {error}") from None
+
+
+def most_bytes(key: str, asked: Asked) -> int:
+    """The longest text that may stand under a key."""
+    if key in MOST_BYTES:
+        return MOST_BYTES[key]
+    cases = MOST_CASES if asked.cases is None else asked.cases
+    return 100 + cases * (CASE_BYTES + ORGAN_BYTES * len(asked.organs))

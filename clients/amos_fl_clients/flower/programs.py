@@ -1,0 +1,35 @@
+"""Flower's programs, run in this process with their own arguments."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+OwnProcess = Callable[[str, Sequence[str]], list[str]]
+"""The command of a process of the site's own, by its role and its arguments."""
+
+
+def say_nothing_to_others() -> None:
+    """Flower reports its use to its makers and asks for newer versions, unless told otherwise before its import."""
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+    for name in ("FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES", "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS"):
+        os.environ.setdefault(name, "8")  # pieces of a network's weights on their way at a time; read at import, too
+
+
+def run_program(name: str, module: str, arguments: Sequence[str]) -> None:
+    """Run the program of Flower that `module` has a function for, under the program's own name."""
+    cli: Any = importlib.import_module(module)
+    sys.argv = [name, *arguments]
+    getattr(cli, name.replace("-", "_"))()
+
+
+def check_command(command: Sequence[str], known: str) -> None:
+    """Let no other program of Flower be started at a site than the one whose place ours takes.
+
+    Raises:
+        RuntimeError: it is another.
+    """
+    if command[0] != known:
+        raise RuntimeError(f"this version of Flower starts {command[0]} at a site, which amos-fl does not know")

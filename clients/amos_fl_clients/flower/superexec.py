@@ -1,0 +1,59 @@
+"""A SuperExec that takes on ClientApps alone, each in the site's own process, as soon as its SuperNode says so."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from amos_fl_clients.flower import parts
+from amos_fl_clients.flower.programs import OwnProcess, check_command, run_program, say_nothing_to_others
+from amos_fl_clients.flower.waiting import BELL, Bell
+from amos_fl_clients.flower.warm import WarmProcess, can_fork
+
+
+def run(arguments: Sequence[str], own_process: OwnProcess) -> None:
+    """`flower-superexec`, which runs ClientApps alone."""
+    say_nothing_to_others()
+    replace(own_process)
+    run_program("flower-superexec", "flwr.supercore.cli", arguments)
+
+
+def replace(own_process: OwnProcess) -> None:
+    """Put everything in its place that a SuperExec of amos-fl does otherwise than Flower's."""
+    parts.EXECUTOR.replace(lambda *_, **__: client_apps_only(own_process))
+    if (descriptor := os.environ.pop(BELL, None)) is not None:
+        bell = Bell.at(int(descriptor))
+        bell.end_with_the_other()
+        parts.SUPEREXEC_WAITS.replace(SimpleNamespace(sleep=bell.wait))
+
+
+def client_apps_only(own_process: OwnProcess) -> Any:
+    """Flower's executor without its other kinds of tasks: agents, connectors, models, servers, simulations."""
+    from flwr.supercore.constant import TaskType
+    from flwr.supercore.superexec.executor import LaunchResult, SubprocessExecutor
+
+    warm = WarmProcess(own_process("warm", [])) if can_fork() else None
+
+    def start(command: Sequence[str], **options: Any) -> Any:
+        check_command(command, "flwr-clientapp")
+        if warm is not None and warm.launch(command[1:], quiet="stdout" in options):
+            return None
+        return subprocess.Popen(own_process("clientapp", command[1:]), **options)
+
+    parts.START_CLIENTAPP.replace(SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL))
+
+    class ClientAppsOnly(SubprocessExecutor):
+        def get_eligible_capacity(self, supported_task_types: Any, **_: Any) -> Any:
+            return {TaskType.CLIENT_APP} & set(supported_task_types), set()
+
+        def launch(self, spec: Any) -> LaunchResult:
+            if spec.task_type is not TaskType.CLIENT_APP or spec.runtime_dependency_install:
+                return LaunchResult.failed("this site runs ClientApps alone, and installs nothing for them")
+            return super().launch(spec)
+
+        def close(self) -> None:
+            if warm is not None:
+                warm.close()
+
+    return ClientAppsOnly()

@@ -1,0 +1,54 @@
+"""A SuperNode that starts the site's own SuperExec, looks for messages sooner, and asks again where Flower gives up."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from amos_fl_clients.flower import parts
+from amos_fl_clients.flower.in_step import InStep
+from amos_fl_clients.flower.programs import OwnProcess, check_command, run_program, say_nothing_to_others
+from amos_fl_clients.flower.taking_over import taking_over
+from amos_fl_clients.flower.waiting import BELL, Bell, Patience, asking_again
+
+HEARTBEAT = "AMOS_FL_HEARTBEAT_S"
+"""Seconds, from 10, after which a site gives a sign of life; one that misses two of them is taken to be down."""
+
+
+def run(arguments: Sequence[str], own_process: OwnProcess, state: Path | None) -> None:
+    """`flower-supernode`; with the site's `state` folder, it takes over from one that was killed."""
+    say_nothing_to_others()
+    replace(own_process, state)
+    run_program("flower-supernode", "flwr.supernode.cli", arguments)
+
+
+def replace(own_process: OwnProcess, state: Path | None) -> None:
+    """Put everything in its place that a SuperNode of amos-fl does otherwise than Flower's."""
+    if state is not None:
+        parts.ACTIVATE_NODE.replace(taking_over(parts.ACTIVATE_NODE.present, state))
+    for request in parts.ASKED_AGAIN:
+        request.replace(asking_again(request.present))
+    if (heartbeat_s := os.environ.get(HEARTBEAT)) is not None:
+        for heartbeat in parts.HEARTBEATS:
+            heartbeat.replace(float(heartbeat_s))
+    bell, patience, in_step = Bell(), Patience(), InStep()
+    pull = parts.PULL_MESSAGE.present
+
+    def pull_and_tell(*arguments: Any, **more: Any) -> Any:
+        run_id = pull(*arguments, **more)
+        if run_id is not None:
+            patience.begin_anew()
+            bell.ring()
+        return run_id
+
+    def start(command: Sequence[str]) -> "subprocess.Popen[bytes]":
+        check_command(command, "flower-superexec")
+        environment = {**os.environ, BELL: str(bell.heard_at)}
+        return subprocess.Popen(own_process("superexec", command[1:]), env=environment, pass_fds=[bell.heard_at])
+
+    parts.START_SUPEREXEC.replace(SimpleNamespace(Popen=start))
+    parts.PULL_MESSAGE.replace(in_step.pulling(pull_and_tell))
+    parts.PUSH_MESSAGES.replace(in_step.pushing(parts.PUSH_MESSAGES.present))
+    parts.SUPERNODE_WAITS.replace(SimpleNamespace(sleep=patience.sleep))

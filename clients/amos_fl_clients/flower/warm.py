@@ -1,0 +1,121 @@
+"""A site's process for a message, forked from one that has imported what it needs.
+
+Flower starts a new process for every message, and importing torch, MONAI and Flower takes it longer than a round of a
+small network trains. So a site keeps one process that has imported them and does nothing else: it reads no message,
+opens no connection, unpacks no app. For each message it forks; the fork lives for that message alone, and begins from
+the same imported packages as all others, so nothing of one message is there in another. What comes after the fork is
+what `run_clientapp` does in a process of its own, the check of the app included.
+"""
+
+import gc
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from io import FileIO
+
+WARM = "AMOS_FL_WARM"
+"""Set to 0, every message gets a process that starts from nothing, at the price of its imports."""
+READY = "AMOS_FL_READY"
+"""The environment variable by which a warm process is told where to say that it is ready."""
+IMPORTED = (
+    "flwr.supernode.runtime.run_clientapp",
+    "flwr.supernode.cli",
+    "amos_fl_clients.flower.control",  # which builds the app that is allowed
+    "torch._dynamo",  # which the first step of an optimizer imports, and which takes a second
+)
+
+
+def can_fork() -> bool:
+    """Whether forks are safe here: on Linux; elsewhere system libraries do not allow it."""
+    return sys.platform == "linux" and os.environ.get(WARM) != "0"
+
+
+class WarmProcess:
+    """The SuperExec's end: asks the warm process for forks, and starts it anew should it be gone."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = list(command)
+        self._process = self._start()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        """A new process, when it is ready for requests or has ended.
+
+        Flower gives a task that was taken on half a minute for its first sign of life, and imports can take longer on
+        a busy machine. So nothing is taken on before they are done.
+        """
+        hears, says = os.pipe()
+        try:
+            environment = {**os.environ, READY: str(says)}
+            process = subprocess.Popen(self._command, stdin=subprocess.PIPE, pass_fds=[says], env=environment)
+        finally:
+            os.close(says)
+        os.read(hears, 1)
+        os.close(hears)
+        return process
+
+    def launch(self, arguments: Sequence[str], *, quiet: bool = False) -> bool:
+        """Have a message's process forked with these arguments; false where there is no warm process to fork."""
+        request = json.dumps({"arguments": list(arguments), "quiet": quiet}).encode() + b"\n"
+        for _ in range(2):
+            if self._process.poll() is None and self._process.stdin is not None:
+                with suppress(OSError):
+                    self._process.stdin.write(request)
+                    self._process.stdin.flush()
+                    return True
+            self._process = self._start()
+        return False
+
+    def close(self) -> None:
+        """End the warm process; forks go on."""
+        if self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.close()
+
+
+def fork_for_each_request(work: Callable[[Sequence[str]], None], also: str | None = None) -> None:
+    """Import, then fork for every line on standard input, until it is closed; `work` is done in the fork alone.
+
+    `also` is the module of the ClientApp, which is imported beside Flower's and torch's.
+    """
+    says = int(os.environ.pop(READY))
+    for name in (*IMPORTED, *filter(None, [also])):
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # or the first collection in a fork would copy the memory of all that was imported
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended forks leave by themselves
+    os.write(says, b".")
+    os.close(says)
+    requests = FileIO(0, "r", closefd=False)  # not buffered, or a fork would find the next requests in its memory
+    while line := requests.readline():
+        request = json.loads(line)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if os.fork() == 0:
+            _be_a_message_process(work, request["arguments"], request["quiet"])
+
+
+def _be_a_message_process(work: Callable[[Sequence[str]], None], arguments: Sequence[str], quiet: bool) -> None:
+    """Do one message's work and end; never return into the loop of the process that was forked."""
+    code = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2) if quiet else (0,):  # the fork must not read requests
+            os.dup2(nothing, descriptor)
+        work(arguments)
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)

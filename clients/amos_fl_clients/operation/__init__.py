@@ -1,0 +1,1 @@
+"""How a site of a deployment is run: its command, its processes, and which app may run in them."""

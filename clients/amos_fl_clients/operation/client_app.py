@@ -1,0 +1,13 @@
+"""The ClientApp of a deployed site, which the Flower app that travels names."""
+
+from amos_fl.runs.events import Listener, ProgressFile
+from amos_fl_clients.federation.app import make_client_app
+from amos_fl_clients.federation.settings import SiteSettings
+from amos_fl_clients.operation.locate import settings_of
+
+
+def _progress(settings: SiteSettings) -> Listener:
+    return ProgressFile(settings.state / "progress.json")
+
+
+app = make_client_app(settings_of, listener_of=_progress)

@@ -1,0 +1,144 @@
+"""`amos-fl-site`: what the people of a hospital do with their own site."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amos_fl.errors import AmosError
+from amos_fl.escape.terminal import visible
+from amos_fl_clients.federation.settings import SiteSettings, read_settings
+
+app = typer.Typer(
+    name="amos-fl-site",
+    help="A hospital's own site: start it, pause it, see what was asked of it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+SettingsArgument = Annotated[Path, typer.Argument(metavar="SETTINGS", help="The site's settings file, or its folder.")]
+_FLOWERS_OWN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def _settings_file(path: Path) -> Path:
+    if path.is_dir():
+        names = ("settings.yaml", "settings.yml", "site.json")
+        return next((path / name for name in names if (path / name).is_file()), path / names[0])
+    return path
+
+
+def _settings(path: Path) -> SiteSettings:
+    return read_settings(_settings_file(path))
+
+
+@app.command()
+def pause(
+    settings: SettingsArgument, why: Annotated[str, typer.Option(help="A note for yourselves; it stays here.")] = ""
+) -> None:
+    """Refuse every request from now on. Work that is under way ends before its next step."""
+    from amos_fl_clients.federation.policy import pause as pause_site
+
+    site = _settings(settings)
+    pause_site(site.state, why)
+    typer.echo(f"site {site.site} is paused; every request is refused until: amos-fl-site resume {settings}")
+
+
+@app.command()
+def resume(settings: SettingsArgument) -> None:
+    """Take part again."""
+    from amos_fl_clients.federation.policy import resume as resume_site
+
+    site = _settings(settings)
+    was_paused = resume_site(site.state)
+    typer.echo(f"site {site.site} takes part again" if was_paused else f"site {site.site} was not paused")
+
+
+@app.command()
+def status(
+    settings: SettingsArgument, lines: Annotated[int, typer.Option(min=0, help="Of the audit log.")] = 10
+) -> None:
+    """What this site allows, whether it is paused, and the last lines of its audit log."""
+    from amos_fl_clients.federation.audit import AUDIT_LOG
+    from amos_fl_clients.federation.policy import is_paused
+
+    site = _settings(settings)
+    typer.echo(f"site {site.site} {'is PAUSED' if is_paused(site.state) else 'takes part'}")
+    typer.echo(f"steps a round:       {'any' if site.max_steps_per_round is None else site.max_steps_per_round}")
+    typer.echo(f"evaluation refused:  {', '.join(site.refuse_evaluation_on) or 'on no split'}")
+    typer.echo(f"scores per case:     {site.share_case_scores}")
+    shares = f"yes, without counts below {site.withhold_counts_below}" if site.share_histograms else "no"
+    typer.echo(f"histograms of scans: {shares}")
+    typer.echo(f"apps allowed:        {', '.join(site.allowed_apps) or 'none'}")
+    log = site.state / AUDIT_LOG
+    typer.echo(f"audit log:           {log}")
+    if lines and log.is_file():
+        for line in log.read_text(encoding="utf-8").splitlines()[-lines:]:
+            typer.echo(f"  {line}")
+
+
+@app.command("app-hash")
+def app_hash(
+    folder: Annotated[Path | None, typer.Argument(help="A Flower app; none: the one of this installation.")] = None,
+) -> None:
+    """Print the SHA-256 by which a site's settings allow a Flower app."""
+    from amos_fl_clients.operation.allowed_apps import archive_of, sha256_of_app, shipped_app
+
+    typer.echo(sha256_of_app(archive_of(folder or shipped_app())))
+
+
+@app.command(context_settings=_FLOWERS_OWN)
+def supernode(context: typer.Context, settings: SettingsArgument) -> None:
+    """Start this site: `flower-supernode` with its own options after SETTINGS, and with the check of every app.
+
+    From a folder with site.yaml come the SuperLink's address, the authority and the key, where no options say others.
+    """
+    from amos_fl_clients.operation.processes import only_supernode, run_supernode
+
+    site = _settings(settings)
+    if any(argument.startswith("--node-config") for argument in context.args):
+        raise AmosError("amos-fl-site supernode: gives the SuperNode its --node-config itself; leave it out")
+    path = str(_settings_file(settings).resolve())
+    if any(sign in path for sign in "'\"\\\n"):
+        raise AmosError(f"{path}: Flower cannot be given a path with quotes or backslashes; rename the folder")
+    node_config = f'site="{site.site}" site-settings="{path}"'
+    arguments = [*_connection(settings, context.args), *context.args, "--node-config", node_config]
+    with only_supernode(site.site, site.state):
+        run_supernode(arguments, site.state)
+
+
+def _connection(folder: Path, given: list[str]) -> list[str]:
+    """The options that site.yaml stands for, but those that are given."""
+    from amos_fl.deploy.layout import AUTHORITY, SITE, address_of, read_site
+
+    if not (folder / SITE).is_file():
+        return []
+    site = read_site(folder)
+    options = {"--superlink": address_of(site.host, site.port)}
+    if "--insecure" not in given:
+        options["--root-certificates"] = str(folder / AUTHORITY)
+        options["--auth-supernode-private-key"] = str(folder / site.key)
+    said = {argument.partition("=")[0] for argument in given}
+    return [part for option, value in options.items() if option not in said for part in (option, value)]
+
+
+@app.command(context_settings=_FLOWERS_OWN)
+def superexec(context: typer.Context) -> None:
+    """Start this site's SuperExec apart from its SuperNode: `flower-superexec` with the check of every app."""
+    from amos_fl_clients.operation.processes import run_superexec
+
+    run_superexec(context.args)
+
+
+def main() -> None:
+    """Run the command line. 0: done. 2: wrong input or settings, said in one line."""
+    try:
+        app(prog_name="amos-fl-site")
+    except AmosError as error:
+        print(f"amos-fl-site: {visible(str(error))}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The processes of a site, with the site's own check between the arrival of an app and its first line.
+
+A SuperNode starts a SuperExec, and that a new process for every message, which fetches the message and the app,
+unpacks the app, imports it and calls it. Flower has no setting for a check of one's own in that chain, so the same
+programs are started with a few of their parts replaced (`amos_fl_clients.flower`): each is this module, run with the
+name of its role, and the one of a message hashes an app before it is unpacked.
+"""
+
+import fcntl
+import io
+import os
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from amos_fl.errors import AmosError
+from amos_fl_clients.federation.audit import Audited
+from amos_fl_clients.federation.failures import SiteFailure, keep_details, words_that_may_travel
+from amos_fl_clients.federation.policy import Refusal, check_not_paused
+from amos_fl_clients.federation.settings import SiteSettings
+from amos_fl_clients.flower import clientapp, superexec, supernode
+from amos_fl_clients.flower.warm import fork_for_each_request
+from amos_fl_clients.operation.allowed_apps import check_app
+from amos_fl_clients.operation.locate import settings_of
+
+
+def own_process(role: str, arguments: Sequence[str]) -> list[str]:
+    """The command of a process of this module."""
+    # -P: nothing that lies in the working folder is imported
+    return [sys.executable, "-P", "-m", "amos_fl_clients.operation.processes", role, *arguments]
+
+
+def run_supernode(arguments: Sequence[str], state: Path | None = None) -> None:
+    """`flower-supernode`, which starts this module's SuperExec; by `state`, it takes over from one that was killed."""
+    supernode.run(arguments, own_process, state)
+
+
+def run_superexec(arguments: Sequence[str]) -> None:
+    """`flower-superexec`, which runs ClientApps alone, each in this module's process."""
+    superexec.run(arguments, own_process)
+
+
+def run_clientapp(arguments: Sequence[str]) -> None:
+    """`flwr-clientapp`, which looks at the app before it unpacks it, and at the words of every error."""
+    clientapp.run(arguments, AppCheck)
+
+
+def run_warm(arguments: Sequence[str]) -> None:
+    """The process that is forked for each message."""
+    fork_for_each_request(run_clientapp, "amos_fl_clients.operation.client_app")
+
+
+@contextmanager
+def only_supernode(site: str, state: Path) -> Iterator[None]:
+    """Hold a lock while this site's SuperNode runs: of two, each would get some of the messages.
+
+    Raises:
+        AmosError: it runs already, or the site's state may not be written.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(state / "supernode.lock", os.O_RDWR | os.O_CREAT, 0o640)
+    except OSError as error:
+        raise AmosError(
+            f"site {site}: {state} may not be written ({error.strerror}); "
+            f"let the user with id {os.getuid()} write there, or mount a volume there"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise AmosError(f"site {site}: its SuperNode runs already on {state}; end it first") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def holds_exactly(folder: Path, content: bytes) -> bool:
+    """Whether a folder holds the files of an archive, byte for byte, and no other; compiled ones are others."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        sent = {name: archive.read(name) for name in archive.namelist() if not name.startswith(".info/")}
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
+    return sent.keys() == found.keys() and all(path.read_bytes() == sent[name] for name, path in found.items())
+
+
+class AppCheck:
+    """What stands in the way of an app between its arrival and its import, in the process of one message."""
+
+    def __init__(self, process: Any) -> None:
+        self._pull: Callable[[Any], Any] = process.pull_task_input
+        self._install: Callable[..., Path] = process.install_from_fab
+        self._loader: Callable[..., Any] = process.get_load_client_app_fn
+        self._error: Callable[..., Any] = process.Error
+        self._folder_of: Callable[..., Path] = process.get_project_dir
+        self._pulled: Any = None
+        self._installed: Path | None = None
+        self._share_details = False
+
+    def pull_task_input(self, client: Any) -> Any:
+        self._pulled = self._pull(client)
+        return self._pulled
+
+    def install_from_fab(self, content: bytes, **options: Any) -> Path:
+        """Unpack an app that is allowed.
+
+        Raises:
+            Refusal: it is not, or the site is paused. SiteFailure: the settings cannot be read.
+        """
+        message, context, *_ = self._pulled
+        settings = settings_of(context)
+        self._share_details = settings.share_error_details
+        try:
+            check_not_paused(settings)
+            check_app(settings, content)
+            self._installed = self._unpacked(content, **options)
+        except Refusal as refusal:
+            Audited(settings.site, settings.state, message).refused(str(refusal))
+            raise
+        except Exception as error:
+            self._fail(settings, message, error)
+        assert self._installed is not None
+        return self._installed
+
+    def _unpacked(self, content: bytes, **options: Any) -> Path:
+        """The folder of an app with what its archive holds and nothing else.
+
+        Flower takes a folder of the right name as it finds it; somebody may have put something into it.
+        """
+        folder = self._install(content, **options)
+        if not holds_exactly(folder, content):
+            shutil.rmtree(folder)
+            folder = self._install(content, **options)
+        return folder
+
+    def _fail(self, settings: SiteSettings, message: Any, error: Exception) -> None:
+        words = words_that_may_travel(error, settings.site)
+        Audited(settings.site, settings.state, message).failed(words)
+        keep_details(settings, error)
+        raise SiteFailure(words) from None
+
+    def get_load_client_app_fn(self, **options: Any) -> Any:
+        """Flower's loader, for the folder alone into which the checked app was unpacked.
+
+        The server names that folder by parts, and could name another one.
+        """
+        load = self._loader(**options)
+
+        def load_checked(fab_id: str, fab_version: str, fab_hash: str) -> Any:
+            if self._installed is None or self._folder_of(fab_id, fab_version, fab_hash) != self._installed:
+                raise SiteFailure("the app that was sent and the app that was to be run are not the same")
+            return load(fab_id, fab_version, fab_hash)
+
+        return load_checked
+
+    def error(self, code: int, reason: str) -> Any:
+        """An error reply: with the words of those errors alone that were worded to travel."""
+        if not self._share_details and not reason.startswith("<class 'amos_fl_clients."):
+            reason = "the site's program failed; its own log says why"
+        return self._error(code=code, reason=reason)
+
+
+if __name__ == "__main__":
+    roles = {"superexec": run_superexec, "clientapp": run_clientapp, "supernode": run_supernode, "warm": run_warm}
+    roles[sys.argv[1]](sys.argv[2:])

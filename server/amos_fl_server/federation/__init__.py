@@ -1,0 +1,1 @@
+"""The server's part in a federation: rounds, strategies, and the engines that carry its messages."""

@@ -1,0 +1,202 @@
+"""Updates into weights: what is checked in an update, and the weighted mean of many."""
+
+import ctypes
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+import numpy as np
+from flwr.app import ArrayRecord, Message
+
+from amos_fl.runs.weights import COUNT, MEAN, VARIANCE, is_statistic
+from amos_fl_clients.federation.messages import ARRAYS, METRICS, WEIGHT
+from amos_fl_clients.federation.records import BadUpdate, record_of, views_of
+
+Arrays = Mapping[str, np.ndarray]
+Form = dict[str, tuple[np.dtype, tuple[int, ...]]]
+Reply = TypeVar("Reply")
+
+BLOCK = 1 << 18
+MOST_BATCHES = 1 << 40
+MOST_STATISTIC = 1e10
+"""Of a running mean or variance: the square of the largest activation in half precision, 65504, is 4e9."""
+
+
+def form_of(arrays: Arrays) -> Form:
+    """Name, dtype and shape of every array: what an update must look like."""
+    return {name: (array.dtype, array.shape) for name, array in arrays.items()}
+
+
+def checked_update(
+    reply: Message, form: Form, weight: float, *, before: ArrayRecord | None = None, max_norm: float | None = None
+) -> dict[str, np.ndarray]:
+    """The arrays of a training reply, without a copy.
+
+    `before` are the weights that the site was sent, and `max_norm` is how far from them an update may lie, relative to
+    their own norm; None: anywhere.
+
+    Raises:
+        BadUpdate: an array is missing, unknown, misshapen, of another dtype or not finite, a running statistic cannot
+            be, the update lies too far away, or the site claims another weight than the one it has.
+    """
+    if ARRAYS not in reply.content.array_records:
+        raise BadUpdate("its update holds no weights")
+    arrays = views_of(reply.content.array_records[ARRAYS])
+    if missing := sorted(form.keys() - arrays.keys()):
+        raise BadUpdate(f"its update lacks {len(missing)} arrays, the first is {missing[0]}")
+    if unknown := arrays.keys() - form.keys():  # without their names, which come from elsewhere
+        raise BadUpdate(f"its update holds {len(unknown)} arrays that the network does not have")
+    for name, (dtype, shape) in form.items():
+        array = arrays[name]
+        if array.shape != shape:
+            raise BadUpdate(f"{name} is {array.shape} in its update, and must be {shape}")
+        if array.dtype != dtype:
+            raise BadUpdate(f"{name} is {array.dtype} in its update, and must be {dtype}")
+        if dtype.kind == "f" and not all(np.isfinite(block).all() for block in _blocks(array)):
+            raise BadUpdate(f"{name} holds NaN or infinite values in its update")
+        _check_statistic(name, array)
+    if METRICS not in reply.content.metric_records or reply.content.metric_records[METRICS].get(WEIGHT) != weight:
+        raise BadUpdate(f"its update claims another weight than {weight:g}, which was agreed")
+    if before is not None and max_norm is not None:
+        _check_distance(arrays, views_of(before), max_norm)
+    return {name: arrays[name] for name in form}
+
+
+def _check_statistic(name: str, array: np.ndarray) -> None:
+    """Running statistics have no distance that says anything, and bounds of their own.
+
+    Raises:
+        BadUpdate: the array is a running statistic that no activations have.
+    """
+    kind = name.rpartition(".")[2]
+    if kind == COUNT and array.size and not (array.min() >= 0 and array.max() <= MOST_BATCHES):
+        raise BadUpdate(f"{name} counts a number of batches in its update that cannot be")
+    if kind == VARIANCE and array.size and array.min() < 0:
+        raise BadUpdate(f"{name} is negative in its update")
+    if kind in (MEAN, VARIANCE) and any(np.abs(block).max() > MOST_STATISTIC for block in _blocks(array)):
+        raise BadUpdate(f"{name} is beyond {MOST_STATISTIC:g} in its update")
+
+
+def relative_distance(arrays: Arrays, before: Arrays) -> float:
+    """The Euclidean norm of what changed in the trained weights, relative to their norm before (1 at least).
+
+    It is summed in double precision and piece by piece.
+    """
+    moved = norm = 0.0
+    for name, old in before.items():
+        if is_statistic(name):
+            continue
+        for new_block, old_block in zip(_blocks(arrays[name]), _blocks(old), strict=True):
+            change = np.subtract(new_block, old_block, dtype=np.float64)
+            old_block = old_block.astype(np.float64)
+            moved += float(np.dot(change, change))
+            norm += float(np.dot(old_block, old_block))
+    return math.sqrt(moved) / max(math.sqrt(norm), 1.0)
+
+
+def _check_distance(arrays: Arrays, before: Arrays, max_norm: float) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):  # of double precision, the square may be infinite
+        distance = relative_distance(arrays, before)
+    if not distance <= max_norm:
+        raise BadUpdate(
+            f"its update lies {distance:.3g} times the norm of the round's weights away from them, "
+            f"and max_update_norm allows {max_norm:g}"
+        )
+
+
+def in_order(replies: Iterable[tuple[str, Reply | None]], sites: Iterable[str]) -> Iterator[tuple[str, Reply]]:
+    """The replies by the order of `sites`, each handed on as soon as all before it have come or failed (None)."""
+    waiting: dict[str, Reply | None] = {}
+    queue = list(sites)
+    for site, reply in replies:
+        waiting[site] = reply
+        # A local name would keep the last reply, and with it its weights, alive.
+        del reply
+        while queue and queue[0] in waiting:
+            site = queue.pop(0)
+            if waiting[site] is not None:
+                yield site, cast(Reply, waiting.pop(site))
+    for site in queue:
+        if waiting.get(site) is not None:
+            yield site, cast(Reply, waiting.pop(site))
+
+
+def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of an array piece by piece, so that what is computed of it needs little memory."""
+    flat = array.reshape(-1)
+    return (flat[start : start + BLOCK] for start in range(0, flat.size, BLOCK))
+
+
+@dataclass
+class WeightedMean:
+    """The mean of updates by weights known beforehand (McMahan et al. 2017, FedAvg), one update at a time.
+
+    The weights are normalised before they multiply and the sums are taken in the order of `add`, in the
+    arrays' own precision, as Flower's FedAvg does: the same updates give the same bits. When an expected
+    site does not come, the sum is scaled to the weights that did. Running variances are pooled: the
+    variance of a mixture includes the spread of its means. Counts take the largest. Running means and variances
+    are summed in double precision, because a small variance is lost beside the square of a large mean.
+    """
+
+    weights: Mapping[str, float]
+    form: Form
+    _sums: dict[str, np.ndarray] = field(default_factory=dict)
+    _added: float = 0.0
+
+    def add(self, site: str, arrays: dict[str, np.ndarray]) -> None:
+        """Add a site's update; `arrays` is emptied on the way, so that its memory is free for the sum."""
+        share = self.weights[site] / sum(self.weights.values())
+        self._added += self.weights[site]
+        for name in sorted(arrays, key=lambda name: name.endswith(MEAN)):  # a variance needs its mean
+            self._add_array(name, arrays, share)
+        _give_back_freed_memory()
+
+    def _add_array(self, name: str, arrays: dict[str, np.ndarray], share: float) -> None:
+        array = arrays.pop(name)
+        kind = name.rpartition(".")[2]
+        if kind == COUNT:
+            self._sums[name] = np.maximum(self._sums.get(name, array), array)
+            return
+        if kind in (MEAN, VARIANCE):
+            array = array.astype(np.float64)
+        if kind == VARIANCE:
+            array += np.square(arrays[name.removesuffix(VARIANCE) + MEAN], dtype=np.float64)
+        if name in self._sums:
+            for total, block in zip(_blocks(self._sums[name]), _blocks(array), strict=True):
+                total += block * share
+        else:
+            self._sums[name] = np.asarray(array * share)
+
+    def result(self) -> dict[str, np.ndarray]:
+        """The mean, with the dtypes and shapes of `form`; the sums are given up."""
+        scale = sum(self.weights.values()) / self._added if self._added else 0.0
+        if abs(scale - 1.0) > 1e-12:
+            for name, total in self._sums.items():
+                if not name.endswith(COUNT):
+                    total *= scale
+        for name in self._sums:
+            if name.endswith(VARIANCE):
+                mean = self._sums[name.removesuffix(VARIANCE) + MEAN]
+                self._sums[name] = np.maximum(self._sums[name] - np.square(mean), 0)
+        sums, self._sums = self._sums, {}
+        return {
+            name: np.asarray(sums.pop(name), dtype=dtype).reshape(shape) for name, (dtype, shape) in self.form.items()
+        }
+
+
+def _give_back_freed_memory() -> None:
+    """Ask the C library to return what is free: an update's memory lies in pieces that other weights do not fit."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def record_of_sums(arrays: dict[str, np.ndarray]) -> ArrayRecord:
+    """Weights as Flower's arrays; `arrays` is emptied on the way, so that both never exist in full."""
+    _give_back_freed_memory()
+    record = ArrayRecord()
+    for name in list(arrays):
+        record[name] = record_of([(name, arrays.pop(name))])[name]
+    return record

@@ -1,0 +1,28 @@
+"""Replies as they arrive: read through the model of their kind, and the site of one that does not fit is missing."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from flwr.app import Message
+
+from amos_fl_clients.federation.reply_models import Asked, BadReply, OneReply, read_reply
+
+REFUSED = "its reply was refused"
+
+
+def arriving(
+    replies: Iterable[tuple[str, Message | None]],
+    model: type[OneReply],
+    asked_of: Callable[[str], Asked],
+    failed: dict[str, str],
+) -> Iterator[tuple[str, Message | None, OneReply | None]]:
+    """The replies with what they say; both are None for a site that failed, whose reason is then in `failed`."""
+    for site, reply in replies:
+        found = None
+        if reply is not None:
+            try:
+                found = read_reply(reply, model, asked_of(site))
+            except BadReply as error:
+                failed[site] = f"{REFUSED}: {error}"
+                reply = None
+        yield site, reply, found
+        del reply

@@ -1,0 +1,258 @@
+"""A federation whose sites come and go: who is there is found out through the sites' own descriptions."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from pydantic import ValidationError
+
+from amos_fl.cohort.table import Case, Cohort, Modality, Split
+from amos_fl.errors import RunStopped
+from amos_fl.files import write_json
+from amos_fl.runs.changes import note_changes
+from amos_fl.runs.events import Said, SiteFailed
+from amos_fl_clients.federation.messages import CONFIG, DESCRIBE, Task, request_config
+from amos_fl_clients.federation.reply_models import Asked, DescribeReply, Description, claimed_site
+from amos_fl_server.federation.arrivals import arriving
+from amos_fl_server.federation.engines.remote import SiteGrid
+from amos_fl_server.federation.exchange import exchange
+from amos_fl_server.federation.rounds import Federation, LedgerEntry
+from amos_fl_server.federation.strategies.base import RoundInput
+
+
+@dataclass
+class DeployedFederation(Federation):
+    """A federation whose sites are found through their own descriptions, before the run and before every exchange.
+
+    `sites` are those that are expected; none: those that are connected when the run begins.
+    """
+
+    wait_for_sites_s: float = 600.0
+    absent: dict[str, str] = field(default_factory=dict)
+    """Expected sites that have not described themselves, and why."""
+    known: dict[int, str] = field(default_factory=dict)
+    ask_again_s: float = 30.0
+    """A site that refuses to describe itself, being paused perhaps, is not asked again before this time is over."""
+    asked: dict[int, float] = field(default_factory=dict)
+    refusals: dict[int, str] = field(default_factory=dict)
+    claims: dict[int, str | None] = field(default_factory=dict)
+    """Who each node that answered says that it is; None where that is no name."""
+    first_said: dict[str, Description] = field(default_factory=dict)
+    """How each site described itself first; one that changes within a run would train and be scored as another."""
+    changed: dict[str, str] = field(default_factory=dict)
+    """Sites that describe themselves otherwise now, with the reason why their work is refused."""
+    registered: dict[int, str] = field(default_factory=dict)
+    """The site that each node's key was registered for, where nodes have keys."""
+
+    def _discover(self, grid: Grid, task: Task) -> None:
+        """Wait until every expected site has described itself, or until the time for that is over.
+
+        Raises:
+            RunStopped: too few of the expected sites are there.
+        """
+        deadline = time.monotonic() + self.wait_for_sites_s
+        self._look_around(grid, task)
+        while (not self.described or self.absent) and time.monotonic() < deadline:
+            self.folder.stop_file.check()
+            time.sleep(1.0)
+            self._look_around(grid, task)
+        for site, reason in sorted({**self._left_out(), **self.absent}.items()):
+            self.listener(SiteFailed(site, "describe", 0, reason))
+        trainers = [site for site, described in self.described.items() if described.cases["train"]]
+        # Which of the absent ones would train is not known: all are counted as if they did.
+        needed = self.config.min_sites or (len(trainers) + len(self.absent) + 1) // 2
+        if not self.described or len(trainers) < min(needed, len(trainers) + len(self.absent)):
+            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(self.absent.items()))
+            raise RunStopped(
+                f"{len(trainers)} training sites are connected and {max(needed, 1)} are needed"
+                f"{f' ({reasons})' if reasons else ''}; start the sites, then continue with --resume {self.folder.path}"
+            )
+
+    def _look_around(self, grid: Grid, task: Task) -> None:
+        """Ask nodes that are new, or were away, who they are; a site that has come back has another node."""
+        nodes = set(grid.get_node_ids())
+        if isinstance(grid, SiteGrid):
+            self.registered = grid.registered_names()
+        self.known = {node: site for node, site in self.known.items() if node in nodes}
+        now = time.monotonic()
+        self.refusals = {node: why for node, why in self.refusals.items() if node in nodes}
+        new = [
+            node
+            for node in sorted(nodes - set(self.known))
+            if node not in self.refusals or now - self.asked[node] >= self.ask_again_s
+        ]
+        content = RecordDict({CONFIG: request_config(task, prepare=self.prepares)})
+        messages = {str(node): Message(content, node, DESCRIBE) for node in new}
+        failed: dict[str, str] = {}
+        if messages:
+            timeout = self.wait_for_sites_s
+            stop, poll = self.folder.stop_file, self.engine.poll
+            replies = exchange(grid, messages, failed, stop=stop, poll=poll, timeout_s=timeout)
+            for node, _, said in arriving(self._claims_noted(replies), DescribeReply, self._asked_of, failed):
+                self.asked[int(node)] = time.monotonic()
+                self.refusals.pop(int(node), None)
+                if said is not None:
+                    self._note(int(node), said.description)
+                elif int(node) in self.claims:
+                    self._refuse(int(node), self._named(int(node)), failed[node])
+                else:
+                    self.refusals[int(node)] = failed[node]
+            self._keep_answers([int(node) for node in messages])
+        expected = self.sites or tuple(self.described)
+        self.absent = {site: self._why_absent(site) for site in expected if site not in self.described}
+        self.seen_sites = tuple(sorted(site for site, d in self.described.items() if d.cases["train"]))
+
+    def _asked_of(self, node: str) -> Asked:
+        return Asked(self.organs)  # whose node it is, `_note` looks at
+
+    def _claims_noted(self, replies: Iterator[tuple[str, Message | None]]) -> Iterator[tuple[str, Message | None]]:
+        """The replies, and on the way who each node that answered says that it is."""
+        for node, reply in replies:
+            self.claims.pop(int(node), None)
+            if reply is not None:
+                self.claims[int(node)] = claimed_site(reply)
+            yield node, reply
+
+    def _named(self, node: int) -> str | None:
+        """The site of a node that was not taken in: as its key is registered, or as it says itself."""
+        return self.registered.get(node) or self.claims.get(node)
+
+    def _refuse(self, node: int, site: str | None, why: str) -> None:
+        """Leave a node out, and say so: one hospital must not be able to stop the others."""
+        self.refusals[node] = f"{f'node {node}' if site is None else f'site {site}'}: {why}"
+        self.listener(Said(self.refusals[node]))
+
+    def _left_out(self) -> dict[str, str]:
+        """The sites that answered and were not taken in, with the reason; nobody waits for them."""
+        named = {node: self._named(node) for node in self.refusals if node in self.claims}
+        return {
+            site: self.refusals[node]
+            for node, site in sorted(named.items())
+            if site is not None and site not in self.described and (not self.sites or site in self.sites)
+        }
+
+    def _why_absent(self, site: str) -> str:
+        for node, why in self.refusals.items():
+            # Where keys are registered, whose node it is counts, and not whose name is in its words.
+            if self.registered[node] == site if node in self.registered else f"site {site}:" in why:
+                return why
+        nameless = [why for node, why in self.refusals.items() if node in self.claims and self._named(node) is None]
+        return f"it is not connected, unless it is {nameless[0]}" if nameless else "it is not connected"
+
+    def _keep_answers(self, asked: list[int]) -> None:
+        """Keep what each site said last, for those who look after the deployment."""
+        file = self.folder.path / "answers.json"
+        said = _read_json(file)
+        for node in asked:
+            site = self.registered.get(node) or self.known.get(node)
+            if site is not None:
+                said[site] = {"time": round(time.time(), 3), "said": self.refusals.get(node, "it takes part")}
+        write_json(file, said)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.known.clear()
+
+    def _note(self, node: int, description: Description) -> None:
+        site = description.site
+        own = self.registered.get(node, site)
+        if own != site:
+            self._refuse(node, own, f"its SuperNode says that it is site {site!r}, and is left out")
+            return
+        if self.sites and site not in self.sites:
+            self.listener(Said(f"site {site} is connected and has no part in this run"))
+            self.known[node] = site
+            return
+        other = self.nodes.get(site)
+        if other is not None and other != node and other in self.known:
+            why = f"two SuperNodes say that they are site {site}, and one of them is left out"
+            self._refuse(node, None, f"{why}; give each hospital a site of its own")
+            return
+        before = self.first_said.get(site)
+        if before is not None and before != description:
+            why = f"it describes itself otherwise than before ({_changes(before, description)}) and is left out"
+            self._refuse(node, site, f"{why}; put its cohort back, or stop the run and continue it with the new one")
+            self.changed[site] = self.refusals[node]
+            return
+        self.changed.pop(site, None)
+        self._keep_description(description)
+        if site in self.config.hold_out:
+            nothing = {"cases": {**description.cases, "train": 0, "val": 0}, "annotated_in_training": []}
+            description = description.model_copy(update=nothing)
+        if self.described and site not in self.described and self.ledger:
+            self.listener(Said(f"site {site} has joined"))
+        self.described[site], self.nodes[site], self.known[node] = description, node, site
+
+    def _keep_description(self, description: Description) -> None:
+        """Keep what a site says of itself; where it said something else before the run was continued, say so."""
+        site = description.site
+        if site in self.first_said:
+            return
+        self.first_said[site] = description
+        file = self.folder.path / "described.json"
+        kept = _read_json(file)
+        now = description.model_dump(mode="json")
+        if site in kept and kept[site] != now:
+            with contextlib.suppress(ValidationError):
+                changed = _changes(Description.model_validate(kept[site]), description)
+                sentence = f"site {site} describes itself otherwise than before: {changed}"
+                self.listener(Said(sentence))
+                note_changes(self.folder, self.folder.about(), [sentence])
+        write_json(file, {**kept, site: now})
+
+    def _round(self, given: RoundInput) -> tuple[ArrayRecord, LedgerEntry]:
+        record, entry = super()._round(given)
+        changed = {site: why for site, why in self.changed.items() if site in entry["missing"]}
+        entry["missing"] = dict(sorted({**self._left_out(), **self.absent, **entry["missing"], **changed}.items()))
+        return record, entry
+
+    def cohort(self) -> Cohort:
+        """Who holds how many cases, as the sites say it: cases without names of their own and without files."""
+        cases = []
+        for site, described in sorted(self.described.items()):
+            modalities: list[Modality] = ["MR" if name == "MR" else "CT" for name in described.modalities] or ["CT"]
+            for split in ("train", "val", "test"):
+                cases += [self._case(site, split, n, modalities) for n in range(described.cases[split])]
+        return Cohort(tuple(cases), dict(self.organs))
+
+    def _case(self, site: str, split: Split, number: int, modalities: list[Modality]) -> Case:
+        name = f"{site}-{split}-{number + 1}"
+        elsewhere = self.folder.path.resolve() / "at-the-site" / name
+        # A site does not say which of its cases are of which modality; each modality appears where there are enough.
+        modality = modalities[number % len(modalities)]
+        described = self.described[site]
+        annotated = described.annotated_in_training if split == "train" else described.annotated
+        here = tuple(organ for organ in annotated if organ in self.organs)
+        return Case(name, site, modality, split, elsewhere, elsewhere, here)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """What is kept for people to look at; nothing where it cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _changes(before: Description, now: Description) -> str:
+    """In which of its words a description differs from another one.
+
+    >>> one = Description.model_validate(
+    ...     {"site": "A", "modalities": ["CT"], "cases": {"train": 3, "val": 1, "test": 0}, "annotated": [1, 2]}
+    ... )
+    >>> _changes(one, one.model_copy(update={"cases": {"train": 4, "val": 1, "test": 0}}))
+    'train cases 4, not 3'
+    """
+    counts = ((split, before.cases[split], count) for split, count in now.cases.items())
+    found = [f"{split} cases {count}, not {old}" for split, old, count in counts if count != old]
+    for name in ("modalities", "annotated", "annotated_in_training"):
+        old, new = (" ".join(map(str, getattr(said, name))) or "none" for said in (before, now))
+        found += [f"{name.replace('_', ' ')} {new}, not {old}"] if old != new else []
+    return ", ".join(found) or "synthetic"

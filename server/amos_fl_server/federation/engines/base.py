@@ -1,0 +1,53 @@
+"""What an engine is: it carries messages between one ServerApp and the apps of the sites."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from flwr.app import Context
+from flwr.serverapp import ServerApp
+
+from amos_fl.errors import AmosError
+from amos_fl.runs.events import Listener
+from amos_fl.runs.folder import RunFolder
+from amos_fl_clients.federation.settings import SiteSettings, read_settings
+
+
+class Engine(Protocol):
+    """Runs a ServerApp against the simulated sites of a run folder."""
+
+    def run(self, server: ServerApp, folder: RunFolder, sites: Sequence[str], listener: Listener) -> None:
+        """Return when the ServerApp has ended; what it raises is raised."""
+        ...
+
+    def phase_timeout_s(self, site_timeout_s: float | None, sites: int) -> float | None:
+        """The time that the server waits for all sites of one phase."""
+        ...
+
+    def poll(self) -> None:
+        """Called while the server waits."""
+        ...
+
+    def end_site(self, site: str) -> None:
+        """Called when a site has overrun its time and still runs."""
+        ...
+
+    def lost(self, site: str, sent_at: float) -> bool:
+        """Whether a message that failed, sent at this time since the epoch, was never taken up by the site."""
+        ...
+
+
+@dataclass(frozen=True)
+class SimulatedSites:
+    """Finds a simulated site's settings from its number among the run's sites."""
+
+    root: Path
+    sites: tuple[str, ...]
+
+    def __call__(self, context: Context) -> SiteSettings:
+        try:
+            site = self.sites[int(str(context.node_config["partition-id"]))]
+        except (KeyError, ValueError, IndexError):
+            raise AmosError("this site was started without its number among the simulated sites") from None
+        return read_settings(self.root / site / "site.json")

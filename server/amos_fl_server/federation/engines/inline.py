@@ -1,0 +1,113 @@
+"""The inline engine: the sites' apps one after another in this process, through Flower's own interfaces.
+
+No start-up, a debugger works, and one GPU is used fully. A message is carried out when its reply is
+pulled, so that no more than one update exists at a time.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+from amos_fl.errors import AmosError, Interrupted
+from amos_fl.runs.events import Listener
+from amos_fl.runs.folder import RunFolder
+from amos_fl_clients.federation.app import make_client_app
+from amos_fl_clients.flower.grids import OwnGrid, Run, begin_task, give_id
+from amos_fl_server.federation.engines.base import SimulatedSites
+
+SERVER_NODE = 1
+RAISED = 2
+"""Flower's code for an error that a ClientApp raised."""
+
+
+class InlineGrid(OwnGrid):
+    """Flower's Grid over apps in this process. Node ids are 1001, 1002, ... in the order of the sites."""
+
+    def __init__(self, app: ClientApp, sites: Sequence[str]) -> None:
+        begin_task(1, SERVER_NODE)
+        self._app = app
+        self._run = Run.create_empty(1)
+        self._waiting: dict[str, Message] = {}
+        self._contexts = {
+            1001 + i: Context(
+                run_id=1,
+                node_id=1001 + i,
+                node_config={"partition-id": i, "num-partitions": len(sites)},
+                state=RecordDict(),
+                run_config={},
+            )
+            for i in range(len(sites))
+        }
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        return self._run
+
+    def get_node_ids(self) -> list[int]:
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        ids = []
+        for message in messages:
+            give_id(message)
+            self._waiting[message.metadata.message_id] = message
+            ids.append(message.metadata.message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Carry out the first message that waits among these, and return its reply."""
+        wanted = set(message_ids)
+        for message_id in list(self._waiting):
+            if message_id in wanted:
+                return [self._carry_out(self._waiting.pop(message_id))]
+        return []
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        ids = self.push_messages(messages)
+        end = None if timeout is None else time.monotonic() + timeout
+        replies: list[Message] = []
+        while len(replies) < len(ids) and (end is None or time.monotonic() < end):
+            replies += self.pull_messages(ids)
+        return replies
+
+    def _carry_out(self, message: Message) -> Message:
+        try:
+            reply = self._app(message, self._contexts[message.metadata.dst_node_id])
+        except Interrupted:
+            raise
+        except Exception as error:  # any failure of a site's code is that site's failure
+            text = str(error) if isinstance(error, AmosError) else f"{type(error).__name__}: {error}"
+            reply = Message(Error(code=RAISED, reason=text), reply_to=message)
+        give_id(reply)
+        return reply
+
+
+class InlineEngine:
+    """One site after another, in this process."""
+
+    def run(self, server: ServerApp, folder: RunFolder, sites: Sequence[str], listener: Listener) -> None:
+        app = make_client_app(
+            SimulatedSites(folder.path.resolve() / "sites", tuple(sites)),
+            listener_of=lambda _: listener,
+            check=folder.stop_file.check,
+        )
+        context = Context(run_id=1, node_id=SERVER_NODE, node_config={}, state=RecordDict(), run_config={})
+        server(InlineGrid(app, sites), context)
+
+    def phase_timeout_s(self, site_timeout_s: float | None, sites: int) -> float | None:
+        return None  # the sites look at their time between steps
+
+    def poll(self) -> None:
+        pass
+
+    def end_site(self, site: str) -> None:
+        pass
+
+    def lost(self, site: str, sent_at: float) -> bool:
+        return False

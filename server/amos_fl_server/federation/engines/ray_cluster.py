@@ -1,0 +1,61 @@
+"""Ray begun and ended around some work, in a thread of its own and with this process's own way to take a SIGTERM.
+
+Ray takes SIGTERM for itself: its Python half leaves with `sys.exit`, and its C++ half prints a crash. And its processes
+end with the thread that started them, which therefore stays until Ray is shut down. What is left of them then, or when
+this process is killed, is ended by a process of our own (`ray_watch`).
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Read by Ray at its import: no reports to its makers, no warnings that a user cannot act on.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+
+from amos_fl.stopping import REQUESTS
+from amos_fl_server.federation.engines.ray_watch import begin_watch, end_watch
+
+LOOK_S = 0.05
+
+
+@contextmanager
+def running_ray(**arguments: Any) -> Iterator[None]:
+    """Ray, begun as `ray.init(**arguments)` begins it; what that raises is raised."""
+    begun, over = threading.Event(), threading.Event()
+    failed: list[BaseException] = []
+
+    def home() -> None:
+        try:
+            ray.init(**arguments)
+        except BaseException as error:  # raised where it is waited for
+            failed.append(error)
+        finally:
+            begun.set()
+        over.wait()
+        ray.shutdown()
+
+    in_main = threading.current_thread() is threading.main_thread()
+    ours = {request: signal.getsignal(request) for request in REQUESTS} if in_main else {}
+    watch = begin_watch() if arguments.get("address") == "local" else None
+    thread = threading.Thread(target=home, name="ray", daemon=True)
+    thread.start()
+    try:
+        waiting = True
+        while waiting:  # and not only at the end: Ray's beginning takes seconds
+            waiting = not begun.wait(LOOK_S)
+            for request, handler in ours.items():
+                signal.signal(request, handler)
+        if failed:
+            raise failed[0]
+        yield
+    finally:
+        over.set()
+        thread.join()
+        if watch is not None:
+            end_watch(watch)

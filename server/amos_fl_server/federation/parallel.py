@@ -1,0 +1,111 @@
+"""Several runs at the same time, each in a process of its own, placed by Ray where there is room for it."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amos_fl.errors import AmosError, Interrupted
+from amos_fl.runs.events import silent
+from amos_fl.runs.folder import RunFolder
+from amos_fl_server.federation.engines.ray_cluster import running_ray  # before Ray, which reads what it sets
+from amos_fl_server.federation.simulate import simulate
+
+# isort: split
+import ray
+from ray.exceptions import RayError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `error` is None, or why it did not come to its end, with the exit code for that."""
+
+    folder: RunFolder
+    error: str | None
+    exit_code: int
+
+
+def _carry_out(path: str, device: str, store: str, accept_changes: bool) -> tuple[str | None, int]:
+    """One run to its end in a worker. Errors travel as words, because Ray would wrap them."""
+    folder = RunFolder(Path(path))
+    try:
+        config = folder.config().model_copy(update={"device": device})
+        simulate(folder, config, folder.cohort(), Path(store), silent, accept_changes=accept_changes)
+    except AmosError as error:
+        return str(error), error.exit_code
+    except Interrupted as error:
+        return str(error), 130
+    return None, 0
+
+
+def run_in_parallel(
+    folders: Sequence[RunFolder],
+    store: Path,
+    *,
+    at_once: int,
+    device: str,
+    gpus_per_run: float = 0.0,
+    address: str | None = None,
+    accept_changes: bool = False,
+    on_outcome: Callable[[Outcome], None],
+    on_wait: Callable[[dict[RunFolder, int]], None] = lambda rounds: None,
+    pause_s: float = 1.0,
+) -> None:
+    """Carry out runs, `at_once` of them at a time, on this machine or on the cluster at `address`.
+
+    Each asks Ray for its training's threads as processors, and for `gpus_per_run`. `on_outcome` is told of each run
+    as it ends; while waiting, `on_wait` is told the rounds that the running ones have finished. A KeyboardInterrupt
+    asks every run to stop after its current step, waits for them, and is raised again.
+
+    Raises:
+        AmosError: Ray does not start.
+    """
+    threads = max(folder.config().training.threads for folder in folders)
+    arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        arguments |= {"address": "local", "num_cpus": threads * at_once, "include_dashboard": False}
+    else:
+        arguments["address"] = address
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(running_ray(**arguments))
+        except Exception as error:
+            raise AmosError(f"ray did not start: {error}; try again without --parallel") from error
+        task = ray.remote(num_cpus=threads, num_gpus=gpus_per_run, max_retries=0)(_carry_out)
+        queue, running, interrupted = list(folders), {}, False
+        while queue or running:
+            try:
+                # Only what runs is handed to Ray: a task that waits there could not be told from one that runs.
+                while queue and len(running) < at_once and not interrupted:
+                    folder = queue.pop(0)
+                    where = str(folder.path.resolve()), device, str(store.resolve())
+                    running[task.remote(*where, accept_changes)] = folder
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=pause_s)
+                for reference in ready:
+                    on_outcome(_outcome(running.pop(reference), reference))
+                on_wait({folder: _finished_rounds(folder) for folder in running.values()})
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise
+                queue, interrupted = [], True
+                for folder in running.values():
+                    folder.stop_file.request()
+        if interrupted:
+            raise KeyboardInterrupt
+
+
+def _outcome(folder: RunFolder, reference: Any) -> Outcome:
+    try:
+        error, code = ray.get(reference)
+    except RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return Outcome(folder, f"its process failed: {lines[-1] if lines else type(error).__name__}", 1)
+    return Outcome(folder, error, code)
+
+
+def _finished_rounds(folder: RunFolder) -> int:
+    try:
+        return len(folder.ledger())
+    except AmosError:
+        return 0

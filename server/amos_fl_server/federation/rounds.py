@@ -1,0 +1,429 @@
+"""The round loop: one, for every engine and strategy.
+
+Weights out, local training, updates back in the order of the sites, aggregation, a checkpoint; every few
+rounds scores on validation cases and, apart from them, on the unseen sites; at the end the chosen
+weights on every site's test cases.
+"""
+
+import gc
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from amos_fl.cohort.table import Split
+from amos_fl.errors import AmosError, RunStopped
+from amos_fl.runs.changes import accepted_before
+from amos_fl.runs.checkpoint import remedy_for
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
+from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
+from amos_fl.runs.ledger import LedgerEntry, SiteRound
+from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
+from amos_fl.runs.start import begin
+from amos_fl.runs.weights import arrays_of, fingerprint_of, hash_of
+from amos_fl_clients.federation.messages import (
+    ARRAYS,
+    CONFIG,
+    DESCRIBE,
+    KEPT_AFTER,
+    Task,
+    agreed_weight,
+    request_config,
+    size_in_bytes,
+)
+from amos_fl_clients.federation.records import BadUpdate, record_of, views_of
+from amos_fl_clients.federation.reply_models import Asked, DescribeReply, Description, EvaluateReply, TrainReply
+from amos_fl_clients.federation.state import Lost
+from amos_fl_server.federation.aggregate import form_of, in_order, record_of_sums
+from amos_fl_server.federation.arrivals import REFUSED, arriving
+from amos_fl_server.federation.engines.base import Engine
+from amos_fl_server.federation.exchange import exchange
+from amos_fl_server.federation.full_disk import stop_where_a_disk_is_full
+from amos_fl_server.federation.plan_first import planned
+from amos_fl_server.federation.strategies.base import RoundInput, Strategy
+
+
+def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
+    """What the run asks of every site."""
+    return Task(
+        run_id=run_id,
+        seed=config.seed,
+        model=config.model,
+        plan=config.plan,
+        organs=dict(organs),
+        training=config.training,
+        optimizer_state=config.optimizer_state,
+        weighting=config.weighting,
+        total_steps=config.rounds * config.local_steps,
+        tolerance_mm=config.evaluation.tolerance_mm,
+        overlap=config.evaluation.overlap,
+        mirror=config.evaluation.mirror,
+        inference_batch_size=config.evaluation.batch_size,
+        site_timeout_s=config.site_timeout_s,
+        prepare_workers=config.prepare_workers,
+        norm_statistics=config.norm_statistics,
+        test_time_adaptation=config.evaluation.test_time_adaptation,
+    )
+
+
+def _fingerprint(reply: Message) -> str | None:
+    """The check value of a site's update; None for one that will be refused."""
+    try:
+        return fingerprint_of(views_of(reply.content.array_records[ARRAYS]))
+    except (KeyError, BadUpdate):
+        return None
+
+
+@dataclass
+class Federation:
+    """One federated run on one run folder. `server_app` is what an engine runs.
+
+    `sites` answer to their names; `seen_sites` are those whose cases are trained on, here or in a pooled trainer.
+    """
+
+    config: RunConfig
+    folder: RunFolder
+    strategy: Strategy
+    engine: Engine
+    listener: Listener
+    organs: Mapping[int, str]
+    sites: tuple[str, ...]
+    seen_sites: tuple[str, ...]
+    ledger: list[LedgerEntry] = field(default_factory=list)
+    nodes: dict[str, int] = field(default_factory=dict)
+    described: dict[str, Description] = field(default_factory=dict)
+    learned: set[int] = field(default_factory=set)
+    """The organs that the weights it began with had learned, or that a site annotates whose updates were averaged."""
+    prepares: bool = True
+    """Whether sites that describe themselves prepare their cases; without a plan they cannot."""
+
+    def server_app(self) -> ServerApp:
+        app = ServerApp()
+
+        @app.main()
+        def main(grid: Grid, context: Context) -> None:
+            self.run(grid)
+
+        return app
+
+    def run(self, grid: Grid) -> None:
+        """Discover the sites, train what rounds are left, and score the chosen weights.
+
+        Raises:
+            AmosError: no site can train. RunStopped: too few sites sent an update. Interrupted: stopped.
+        """
+        if self.config.lacks_plan:
+            self._make_plan(grid)
+        task = task_for(self.config, self.organs, self.folder.run_id)
+        self._discover(grid, task)
+        self._training_weights(task)
+        aside = self.folder.set_poisoned_aside()
+        first, record = self._start()
+        self._say_what_nobody_annotates()
+        form = form_of(views_of(record))
+        self._score_again(grid, task, aside, before=first - 1)
+        if first > 1:
+            self._evaluate_when_due(grid, task, first - 1, record)
+        for number in range(first, self.config.rounds + 1):
+            self._look_around(grid, task)
+            weights = self._training_weights(task)
+            given = RoundInput(
+                number=number,
+                arrays=record,
+                config=request_config(task, round=number, steps=self.config.local_steps),
+                nodes={site: self.nodes[site] for site in weights},
+                weights=weights,
+                form=form,
+                grid=grid,
+                seed=self.config.seed,
+                max_update_norm=self.config.max_update_norm,
+            )
+            record, entry = self._round(given)
+            # Flower's records refer to themselves: cleared, the old weights go now, and not at the next collection.
+            given.arrays.clear()
+            self._checkpoint(record, entry)
+            self._evaluate_when_due(grid, task, number, record)
+        self._finish(grid, task, record)
+
+    def _make_plan(self, grid: Grid) -> None:
+        """Make the run's plan from the fingerprints of its training sites, and write it into the run folder.
+
+        Only who trains is asked for a fingerprint; for that the sites introduce themselves, and prepare nothing yet.
+        """
+        task = task_for(self.config, self.organs, self.folder.run_id)
+        self.prepares = False
+        self._discover(grid, task)
+        self.prepares = True
+        trainers = {site: self.nodes[site] for site in self._training_weights(task)}
+        self.config = planned(
+            self.config, self.folder, task, trainers, self.described, grid, self.engine, self.listener
+        )
+        self._forget()
+
+    def _forget(self) -> None:
+        """Whoever is there introduces themselves once more."""
+        self.nodes.clear()
+        self.described.clear()
+
+    def _discover(self, grid: Grid, task: Task) -> None:
+        """Ask every node which site it is; nothing depends on the nodes' ids or on the order of the answers."""
+        node_ids = list(grid.get_node_ids())
+        while len(node_ids) < len(self.sites):  # a simulation's nodes appear after its server has started
+            self.folder.stop_file.check()
+            time.sleep(0.05)
+            node_ids = list(grid.get_node_ids())
+        content = RecordDict({CONFIG: request_config(task, prepare=self.prepares)})
+        messages = {str(node): Message(content, node, DESCRIBE) for node in node_ids}
+        failed: dict[str, str] = {}
+        replies = exchange(grid, messages, failed, stop=self.folder.stop_file, poll=self.engine.poll)
+        for node, _, said in arriving(replies, DescribeReply, lambda _: Asked(self.organs), failed):
+            if said is not None:
+                site = said.site
+                if site not in self.sites or site in self.described:
+                    failed[node] = f"{REFUSED}: it is from site {site}, which this run does not expect there"
+                    continue
+                self.described[site], self.nodes[site] = said.description, int(node)
+        self._stop_where_a_disk_is_full(failed)
+        if failed:
+            node, why = next(iter(failed.items()))
+            raise AmosError(f"node {node}: {why}" if why.startswith(REFUSED) else why)
+
+    def _stop_where_a_disk_is_full(self, failed: Mapping[str, str]) -> None:
+        if self.config.engine.name != "deployment":
+            stop_where_a_disk_is_full(self.folder, failed)
+
+    def _look_around(self, grid: Grid, task: Task) -> None:
+        """Before every exchange with the sites; where sites come and go, this is the place to find out."""
+
+    def _training_weights(self, task: Task) -> dict[str, float]:
+        """The agreed weight of each training site, in sorted order."""
+        cases = {site: self.described[site].cases["train"] for site in sorted(self.described)}
+        steps = self.config.local_steps
+        weights = {site: float(agreed_weight(task, count, steps)) for site, count in cases.items() if count}
+        if not weights:
+            raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
+        return weights
+
+    def _start(self) -> tuple[int, ArrayRecord]:
+        """The first round to do and the weights to do it with: fresh, or from the last checkpoint."""
+        done = self.folder.rounds_with_checkpoints()
+        if not done:
+            network, begun = begin(self.folder, self.config, self.organs)
+            if begun is not None:
+                self.listener(Said(begun.sentence))
+                self.learned |= set(begun.learned)
+            record = record_of(arrays_of(network).items())
+            del network
+            gc.collect()  # a network refers to itself
+            return 1, record
+        checkpoint = self.folder.read_checkpoint(done[-1])
+        try:
+            self.strategy.restore(checkpoint.strategy_arrays, checkpoint.strategy_values)
+        except AmosError as error:
+            damaged = self.folder.checkpoint_folder(checkpoint.round)
+            raise AmosError(f"{damaged}: {error}; {remedy_for(damaged)}") from None
+        self.ledger = checkpoint.ledger
+        # A run of an older version wrote down nothing: what its sites annotate counts, as far as they are here.
+        known = recorded_organs(self.folder)
+        self.learned |= set(self.organs if known is None and self.folder.about().start_sha256 else known or ())
+        self._learn_from(site for entry in self.ledger for site in entry["sites"])
+        self.folder.write_ledger(self.ledger)
+        self.listener(Said(f"continuing after round {checkpoint.round} of {self.config.rounds}"))
+        return checkpoint.round + 1, record_of_sums(checkpoint.weights)
+
+    def _learn_from(self, sites: Iterable[str]) -> None:
+        """Count what the training cases of these sites annotate as learned, and write it down."""
+        for site in sites:
+            if site in self.described:
+                self.learned |= set(self.described[site].annotated_in_training) & set(self.organs)
+        write_learned(self.folder, self.organs, self.learned)
+
+    def _say_what_nobody_annotates(self) -> None:
+        annotated = {organ for described in self.described.values() for organ in described.annotated_in_training}
+        if never := names_unlearned(self.organs, self.learned | annotated):
+            self.listener(
+                Said(
+                    f"warning: no training case annotates {', '.join(never)}; the network does not learn "
+                    f"{'it' if len(never) == 1 else 'them'} and predicts background there"
+                )
+            )
+
+    @property
+    def _min_sites(self) -> int:
+        trainers = sum(d.cases["train"] > 0 for d in self.described.values())
+        return min(self.config.min_sites or (trainers + 1) // 2, trainers)
+
+    def _round(self, given: RoundInput) -> tuple[ArrayRecord, LedgerEntry]:
+        """One round, from the weights in `given` to the next ones and its line in the ledger."""
+        started = time.perf_counter()
+        number = given.number
+        messages = self.strategy.messages(given)
+        for site, message in messages.items():
+            self._say_what_is_kept(message, site, number - 1)
+        self.listener(RoundStarted(number, self.config.rounds, tuple(messages)))
+        failed: dict[str, str] = {}
+        about: dict[str, SiteRound] = {}
+        counted = self.config.exchanges_weights
+        order = list(messages)
+
+        steps = int(cast(int, given.config.get("steps", self.config.local_steps)))
+
+        def asked_of(site: str) -> Asked:
+            weight = int(given.weights[site])
+            return Asked(self.organs, site=site, described=self.described[site], steps=steps, weight=weight)
+
+        def noted():
+            replies = exchange(
+                given.grid,
+                messages,
+                failed,
+                stop=self.folder.stop_file,
+                timeout_s=self.engine.phase_timeout_s(self.config.site_timeout_s, len(order)),
+                poll=self.engine.poll,
+                on_timeout=self.engine.end_site,
+                lost=self.engine.lost,
+            )
+            for site, reply, said in arriving(replies, TrainReply, asked_of, failed):
+                if reply is not None and said is not None:
+                    about[site] = {
+                        "cases": said.cases,
+                        "steps": said.steps,
+                        "loss": float(said.train_loss),
+                        "seconds": round(float(said.seconds), 3),
+                        "bytes_down": counted * size_in_bytes(messages[site]),
+                        "bytes_up": counted * size_in_bytes(reply),
+                        "update_fingerprint": _fingerprint(reply),
+                    }
+                    if said.restarted is not None:
+                        restarted = about[site]["restarted"] = Lost(said.restarted).sentence
+                        self.listener(Said(f"round {number}: site {site} {restarted}"))
+                yield site, reply
+                del reply
+
+        arrays, used = self.strategy.aggregate(given, in_order(noted(), order), failed)
+        bytes_down = counted * sum(map(size_in_bytes, messages.values()))  # as they were sent, so afterwards
+        del messages
+        for site, reason in sorted(failed.items()):
+            self.listener(SiteFailed(site, "train", number, reason))
+        self._stop_where_a_disk_is_full(failed)
+        if len(used) < self._min_sites:
+            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(failed.items()))
+            raise RunStopped(
+                f"round {number}: {len(used)} of {len(order)} sites sent an update and {self._min_sites} are needed "
+                f"({reasons}); the last checkpoint is of round {number - 1}, continue with --resume {self.folder.path}"
+            )
+        total = sum(given.weights[site] for site in used)
+        mean_loss = sum(about[site]["loss"] * given.weights[site] / total for site in used)
+        record = record_of_sums(arrays)
+        entry: LedgerEntry = {
+            "round": number,
+            "sites": {site: about[site] for site in used},
+            "missing": dict(sorted(failed.items())),
+            "loss": mean_loss,
+            "seconds": time.perf_counter() - started,
+            "bytes_down": bytes_down,
+            "bytes_up": sum(site["bytes_up"] for site in about.values()),
+            "weights_sha256": "",  # when they are there
+        }
+        return record, entry
+
+    def _say_what_is_kept(self, message: Message, site: str, up_to: int) -> None:
+        """Tell a site after which round it last took part, so that it knows what it should have kept."""
+        last = max((entry["round"] for entry in self.ledger[:up_to] if site in entry["sites"]), default=0)
+        # Messages may share one content; the weights in it are not copied.
+        config = ConfigRecord({**message.content.config_records[CONFIG], KEPT_AFTER: last})
+        message.content = RecordDict({**message.content, CONFIG: config})
+
+    def _checkpoint(self, record: ArrayRecord, entry: LedgerEntry) -> None:
+        """Write the weights, the strategy's memory and the ledger after a round."""
+        started = time.perf_counter()
+        number = entry["round"]
+        entry["weights_sha256"] = hash_of(views_of(record))
+        self._learn_from(entry["sites"])
+        entry["seconds"] = round(entry["seconds"] + time.perf_counter() - started, 3)
+        if changes := accepted_before(self.folder, number):
+            entry["changes"] = changes
+        self.ledger.append(entry)
+        strategy_arrays, strategy_values = self.strategy.state()
+        self.folder.save_checkpoint(number, views_of(record), strategy_arrays, strategy_values, self.ledger)
+        self.folder.write_ledger(self.ledger)
+        if self.config.keep_checkpoints == "needed":
+            kept = rounds_worth_keeping(self.folder, self.config, number)
+            self.folder.prune_checkpoints({number - 1, number, *kept})
+        seconds = entry["seconds"] + time.perf_counter() - started
+        self.listener(RoundFinished(number, self.config.rounds, entry["loss"], seconds, tuple(entry["sites"])))
+
+    def _evaluate_when_due(self, grid: Grid, task: Task, number: int, record: ArrayRecord) -> None:
+        due = number % self.config.evaluation.every == 0 or number == self.config.rounds
+        if not due or self.folder.read_evaluation(number, "val") is not None:
+            return
+        seen = {s: "val" for s, d in self.described.items() if s in self.seen_sites and d.cases["val"]}
+        unseen = {s: "test" for s, d in self.described.items() if self._is_unseen(s) and d.cases["test"]}
+        asked = {**seen, **(unseen if self.config.evaluation.unseen else {})}
+        if asked:
+            result = self.evaluate(grid, task, number, record, asked)
+            self.folder.write_evaluation(number, "val", result)
+            self.listener(RoundScored(number, *seen_and_unseen_dsc(result)))
+
+    def _score_again(self, grid: Grid, task: Task, aside: list[tuple[int, str, str]], before: int) -> None:
+        """Score earlier rounds anew whose evaluations were set aside, as far as their weights are still there."""
+        kept = self.folder.rounds_with_checkpoints()
+        for number, split, sentence in aside:
+            gone = split == "val" and number not in kept
+            self.listener(Said(f"{sentence}; the weights of round {number} are gone" if gone else sentence))
+            if split == "val" and number in kept and number < before:
+                record = record_of_sums(self.folder.read_checkpoint(number).weights)
+                self._evaluate_when_due(grid, task, number, record)
+
+    def _is_unseen(self, site: str) -> bool:
+        return site not in self.seen_sites and not self.described[site].cases["train"]
+
+    def evaluate(
+        self, grid: Grid, task: Task, number: int, record: ArrayRecord, splits: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Scores of weights on one split of each site: sums and counts, and cases where the sites share them."""
+        self._look_around(grid, task)
+        task = task.model_copy(update={"learned": tuple(sorted(self.learned))})
+        messages = {}
+        for site in sorted(splits):
+            config = request_config(task, round=number, split=splits[site])
+            content = RecordDict({ARRAYS: record, CONFIG: config})
+            messages[site] = Message(content, self.nodes[site], MessageType.EVALUATE)
+            self._say_what_is_kept(messages[site], site, number)
+        failed: dict[str, str] = {}
+        sites: dict[str, Any] = {}
+        engine, stop = self.engine, self.folder.stop_file
+
+        def asked_of(site: str) -> Asked:
+            return Asked(self.organs, site=site, described=self.described[site], split=cast(Split, splits[site]))
+
+        replies = exchange(grid, messages, failed, stop=stop, poll=engine.poll, lost=engine.lost)
+        for site, _, said in arriving(replies, EvaluateReply, asked_of, failed):
+            if said is not None:
+                sites[site] = {
+                    "seen": not self._is_unseen(site),
+                    "split": splits[site],
+                    **said.model_dump(include={"modalities", "scores", "cases"}),
+                    "seconds": round(float(said.seconds), 3),
+                }
+        for site, reason in sorted(failed.items()):
+            self.listener(SiteFailed(site, "evaluate", number, reason))
+        self._stop_where_a_disk_is_full(failed)
+        return {"round": number, "sites": {site: sites[site] for site in sorted(sites)}, "missing": failed}
+
+    def _finish(self, grid: Grid, task: Task, record: ArrayRecord) -> None:
+        """Score the chosen weights on every site's test cases, and keep them under model/."""
+        chosen = choose_round(self.folder, self.config, self.config.rounds)
+        if chosen.round != self.config.rounds:
+            record = record_of_sums(self.folder.read_checkpoint(chosen.round).weights)
+        self.listener(Said(chosen.sentence))
+        tested = {site: "test" for site, description in self.described.items() if description.cases["test"]}
+        if tested and self.folder.read_evaluation(chosen.round, "test") is None:
+            self.folder.write_evaluation(chosen.round, "test", self.evaluate(grid, task, chosen.round, record, tested))
+        self.chosen_weights: dict[str, np.ndarray] = views_of(record)

@@ -1,0 +1,154 @@
+"""A simulation from settings to a finished run folder: sites laid out, engine run, results written."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from amos_fl import stopping
+from amos_fl.cohort.table import Cohort, write_cohort
+from amos_fl.errors import AmosError
+from amos_fl.locks import at_work
+from amos_fl.owner import is_alive
+from amos_fl.runs.about import versions
+from amos_fl.runs.changes import check_unchanged
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.events import Listener, Said
+from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.moved import note_places
+from amos_fl.runs.results import write_results
+from amos_fl.runs.tensorboard import with_tensorboard
+from amos_fl.volumes.prepare import remove_leftovers
+from amos_fl_clients.federation.settings import SiteSettings, write_settings
+from amos_fl_server.federation.engines import make_engine
+from amos_fl_server.federation.full_disk import stopping_on_a_full_disk
+from amos_fl_server.federation.rounds import Federation
+from amos_fl_server.federation.strategies import make_strategy
+
+ORPHANS_S = 10.0
+"""So long the processes of sites have to end with the run that they work for."""
+POOLED = "pooled"
+"""The one trainer of a centralized run."""
+
+
+def lay_out_sites(folder: RunFolder, cohort: Cohort, config: RunConfig, store: Path) -> tuple[str, ...]:
+    """Give each site a folder with its own rows of the cohort and its settings, and nothing of the others'.
+
+    In a centralized run one more trainer, `pooled`, has the training cases of all sites; they only evaluate.
+
+    Raises:
+        AmosError: a centralized run of a cohort that has a site called `pooled`.
+    """
+    members = {site: cohort.of(site=site) for site in cohort.sites}
+    if config.arm == "centralized":
+        if POOLED in members:
+            raise AmosError(f"a site of this cohort is called {POOLED!r}, like the trainer over all sites; rename it")
+        members = {site: tuple(c for c in cases if c.split != "train") for site, cases in members.items()}
+        members = {site: cases for site, cases in members.items() if cases}
+        members[POOLED] = tuple(replace(case, site=POOLED) for case in cohort.of(split="train", labelled=True))
+    for site, cases in members.items():
+        own = folder.site(site).resolve()
+        write_cohort(replace(cohort, cases=cases), own / "cohort.csv")
+        settings = SiteSettings(
+            site=site,
+            cohort=own / "cohort.csv",
+            store=store.resolve(),
+            state=own / "state",
+            device=config.device,
+            share_case_scores="named",
+            share_histograms=True,
+            withhold_counts_below=1,
+            share_error_details=True,
+            predictions=folder.path.resolve() / "predictions" / site if config.evaluation.predictions else None,
+            pictures=own / "pictures",
+        )
+        settings.state.mkdir(parents=True, exist_ok=True)
+        write_settings(settings, own / "site.json")
+    return tuple(sorted(members))
+
+
+@contextmanager
+def _stopping_on_request(folder: RunFolder, listener: Listener) -> Iterator[None]:
+    """The first Ctrl-C, SIGTERM or SIGHUP asks the run to stop after the current step; the second ends it at once."""
+    folder.stop_file.clear()
+
+    def on_request(count: int) -> None:
+        if count > 1:
+            os._exit(stopping.exit_code())
+        folder.stop_file.request()
+        with suppress(OSError):  # a terminal that is gone
+            listener(Said("stopping after this step; press Ctrl-C again to stop at once"))
+        if stopping.may_stop_here():
+            folder.stop_file.check()
+
+    try:
+        with stopping.taking_requests(on_request):
+            yield
+    finally:
+        folder.stop_file.clear()
+
+
+def _end_orphans(folder: RunFolder, sites: tuple[str, ...]) -> None:
+    """See to it that no process of a site outlives the run that it worked for, which this process has taken over."""
+    for site in sites:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            where = json.loads((folder.site(site) / "state" / "process.json").read_text(encoding="utf-8"))
+            pid, owner = int(where["pid"]), str(where["owner"])
+            deadline = time.monotonic() + ORPHANS_S
+            while pid != os.getpid() and is_alive(pid, owner):
+                if time.monotonic() > deadline:
+                    os.kill(pid, signal.SIGKILL)
+                time.sleep(0.05)
+
+
+def simulate(
+    folder: RunFolder,
+    config: RunConfig,
+    cohort: Cohort,
+    store: Path,
+    listener: Listener,
+    *,
+    accept_changes: bool = False,
+) -> None:
+    """Run, or continue, a federation in `folder`, and write its results.
+
+    With `accept_changes` it is continued although its settings, cases or scans are not those it was begun with.
+
+    Raises:
+        AmosError: bad input. AtWork: another process works on this run. RunStopped: too few sites, or the disk is full.
+            Interrupted: Ctrl-C, SIGTERM or SIGHUP.
+    """
+    with stopping_on_a_full_disk(folder), at_work(folder.path):
+        note_places(folder, cohort)
+        _simulate(folder, config, cohort, store, listener, accept_changes)
+
+
+def _simulate(
+    folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, listener: Listener, accept_changes: bool
+) -> None:
+    recorded, now = folder.about().versions, versions()
+    if changed := sorted(name for name in now if recorded.get(name) != now[name]):
+        names = ", ".join(f"{name} {recorded.get(name)} -> {now[name]}" for name in changed)
+        listener(Said(f"this run was begun with other versions ({names}); its weights may differ from then on"))
+    for change in check_unchanged(folder, config, cohort, store, accept=accept_changes):
+        listener(Said(f"changed since the run was begun, and noted in its ledger: {change}"))
+    strategy = make_strategy(config.strategy, config.strategy_options)
+    if not cohort.seen_sites:
+        raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
+    _end_orphans(folder, cohort.sites)
+    folder.remove_unfinished()
+    sites = lay_out_sites(folder, cohort, config, store)
+    engine = make_engine(config)
+    try:
+        with with_tensorboard(folder.path / "tensorboard", listener) as listen, _stopping_on_request(folder, listen):
+            federation = Federation(config, folder, strategy, engine, listen, cohort.organs, sites, cohort.seen_sites)
+            engine.run(federation.server_app(), folder, sites, listen)
+    finally:  # sites in processes of their own, which were ended, may have left something
+        _end_orphans(folder, sites)
+        folder.remove_unfinished()
+        remove_leftovers(store)
+    write_results(folder, federation.config, cohort, federation.chosen_weights)

@@ -1,0 +1,134 @@
+"""Any Flower strategy, given by its import path, behind our interface.
+
+Flower's strategies sample nodes at random, wait for nodes, return other dtypes and treat the running
+statistics of normalisation layers as weights; here they meet the round's sites in a fixed order and the
+trained weights only, and what they return gets its dtypes back.
+"""
+
+import inspect
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app.exception import AppExitException
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy as FlowerBase
+
+from amos_fl.errors import AmosError
+from amos_fl.own_code import load
+from amos_fl.randomness import derived_seed
+from amos_fl.runs.weights import is_statistic
+from amos_fl_clients.federation.messages import ARRAYS, CONFIG
+from amos_fl_clients.federation.records import BadUpdate, is_packed, record_of, views_of
+from amos_fl_server.federation.aggregate import WeightedMean
+from amos_fl_server.federation.strategies.base import Failed, Replies, RoundInput, Strategy
+from amos_fl_server.federation.strategies.memory import memory_of, remember
+
+
+class _SitesOfTheRound:
+    """A grid that shows a strategy the round's nodes only, in the order of their sites."""
+
+    def __init__(self, grid: Grid, node_ids: Iterable[int]) -> None:
+        self._grid, self._node_ids = grid, list(node_ids)
+
+    def get_node_ids(self) -> list[int]:
+        return list(self._node_ids)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._grid, name)
+
+
+@contextmanager
+def _seeded(seed: int, purpose: str, number: int) -> Iterator[None]:
+    """Flower's strategies draw from the process's own generators: here a function of the seed and the round alone."""
+    before, numpy_before = random.getstate(), np.random.get_state()
+    random.seed(derived_seed(seed, purpose, number))
+    np.random.seed(derived_seed(seed, purpose, number, "numpy") % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(numpy_before)
+
+
+class FlowerStrategy(Strategy):
+    """A `flwr.serverapp.strategy.Strategy` in our round loop."""
+
+    def __init__(self, inner: FlowerBase) -> None:
+        self.inner = inner
+
+    def messages(self, given: RoundInput) -> dict[str, Message]:
+        trained = ArrayRecord({n: a for n, a in given.arrays.items() if not is_statistic(n)})
+        grid: Any = _SitesOfTheRound(given.grid, given.nodes.values())
+        with _seeded(given.seed, "strategy", given.number):
+            asked = list(self.inner.configure_train(given.number, trained, ConfigRecord(dict(given.config)), grid))
+        sites = {node: site for site, node in given.nodes.items()}
+        messages = {sites[message.metadata.dst_node_id]: message for message in asked}
+        for message in messages.values():
+            # The sites get all arrays, of which the strategy has seen the trained ones.
+            sent = next(iter(message.content.array_records.values()), trained)
+            config = next(iter(message.content.config_records.values()), given.config)
+            whole = ArrayRecord({name: sent.get(name, array) for name, array in given.arrays.items()})
+            message.content = RecordDict({ARRAYS: whole, CONFIG: config})
+        return {site: messages[site] for site in sorted(messages)}
+
+    def aggregate(self, given: RoundInput, replies: Replies, failed: Failed) -> tuple[dict[str, np.ndarray], list[str]]:
+        statistics = {name: form for name, form in given.form.items() if is_statistic(name)}
+        pooled = WeightedMean(given.weights, statistics)
+        kept: list[Message] = []
+        used: list[str] = []
+        for site, reply in replies:
+            try:
+                arrays = given.update_in(reply, site)
+            except BadUpdate as error:
+                failed[site] = str(error)
+                continue
+            pooled.add(site, {name: arrays[name] for name in statistics})
+            update = reply.content.array_records[ARRAYS]
+            if is_packed(update):
+                update = reply.content[ARRAYS] = record_of(views_of(update).items())
+            for name in statistics:
+                del update[name]
+            kept.append(reply)
+            used.append(site)
+        if not used:
+            return {}, []
+        try:
+            with _seeded(given.seed, "strategy aggregates", given.number):
+                record, _ = self.inner.aggregate_train(given.number, kept)
+        except AppExitException as error:
+            raise AmosError(f"strategy {type(self.inner).__name__}: {error}") from None
+        if record is None:
+            return {}, []
+        found = {**views_of(record), **(pooled.result() if statistics else {})}
+        return {n: np.asarray(found[n]).astype(d, copy=False).reshape(s) for n, (d, s) in given.form.items()}, used
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        return memory_of(self.inner)
+
+    def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        remember(self.inner, arrays, values)
+
+
+def load_flower_strategy(path: str, options: Mapping[str, Any]) -> FlowerStrategy:
+    """The strategy `module:Class` (or `module.Class`) with these options.
+
+    Raises:
+        AmosError: no such class, no Flower strategy, options that it does not take, or one that keeps what no
+            checkpoint can hold.
+    """
+    module, _, name = path.replace(":", ".").rpartition(".")
+    found = load(f"{module}:{name}", "strategy")
+    if not (inspect.isclass(found) and issubclass(found, FlowerBase)):
+        raise AmosError(f"strategy {path}: is no flwr.serverapp.strategy.Strategy of Flower's Message API")
+    accepted = inspect.signature(found).parameters
+    minimum = {name: 1 for name in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes") if name in accepted}
+    try:
+        strategy = FlowerStrategy(found(**{**minimum, **options}))
+    except (TypeError, ValueError) as error:
+        raise AmosError(f"strategy {path}: {error}") from None
+    strategy.state()  # here, and not at the first checkpoint, whoever keeps what cannot be kept is refused
+    return strategy

@@ -1,0 +1,49 @@
+"""Bringing a SuperLink's list of SuperNodes in line with the keys that the coordinator registered."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from amos_fl.deploy.enroll import registered_keys
+from amos_fl.deploy.keys import read_public_key
+from amos_fl_clients.flower.control import public_key_bytes
+from amos_fl_server.operation.connection import connection_of, control_of
+
+
+@dataclass(frozen=True)
+class Admission:
+    """The SuperNode of each admitted site, which sites are new, and how many keys were removed."""
+
+    nodes: dict[str, int]
+    status: dict[str, str]
+    new: tuple[str, ...]
+    removed: int
+
+
+def admit_sites(root: Path, *, host: str | None = None) -> Admission:
+    """Register every site's present key at the running SuperLink, and remove keys that are no site's any more.
+
+    A SuperNode whose key is removed is turned away with its next request. `host` is the name by which the SuperLink is
+    reached from here; by default that for hospitals.
+
+    Raises:
+        AmosError: the SuperLink does not answer, is not trusted, or refuses the token.
+    """
+    wanted = {
+        public_key_bytes(read_public_key(path)): site for site, path in registered_keys(root).items()
+    }  # by PEM, as Flower keeps them
+    with control_of(connection_of(root, host)) as client:
+        known = client.nodes()
+        gone = [node for key, node in known.items() if key not in wanted and node.status != "unregistered"]
+        for node in gone:
+            client.unregister(node.node_id)
+        new = {key: site for key, site in wanted.items() if key not in known}
+        for key, site in new.items():
+            client.register(key, site)
+        after = client.nodes()
+    admitted = {site: after[key] for key, site in wanted.items() if key in after}
+    return Admission(
+        nodes={site: node.node_id for site, node in admitted.items()},
+        status={site: node.status for site, node in admitted.items()},
+        new=tuple(sorted(new.values())),
+        removed=len(gone),
+    )

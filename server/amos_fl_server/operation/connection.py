@@ -1,0 +1,170 @@
+"""How a submitter reaches the SuperLink of a deployment: Flower's requests and ours, with one token, over TLS."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from amos_fl.deploy.layout import address_of, read_deployment
+from amos_fl.errors import AmosError
+from amos_fl_clients.flower.control import Control, control_at
+from amos_fl_server.operation.runs_api import PREFIX
+
+
+class NoAnswer(AmosError):  # noqa: N818 - said of a SuperLink
+    """A SuperLink that cannot be reached now; it may be started in a moment."""
+
+
+class NotThere(AmosError):  # noqa: N818 - said of what was asked for
+    """What a SuperLink does not have: a run, a file of a run, or all of our requests."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where a SuperLink is, what its certificate is signed by, and the submitter's token with the file it is from."""
+
+    address: str
+    authority: Path
+    token: str
+    token_file: Path
+
+
+def connection_of(root: Path, host: str | None = None) -> Connection:
+    """The connection to the SuperLink of the deployment in a folder.
+
+    `host` is the name by which the SuperLink is reached from here; by default that for hospitals.
+
+    Raises:
+        AmosError: no deployment there, or no token that may be read.
+    """
+    deployment = read_deployment(root)
+    return Connection(
+        address=address_of(host or deployment.host, deployment.port),
+        authority=root / "superlink/ca.crt",
+        token=read_token(root),
+        token_file=root / "submit/token",
+    )
+
+
+def read_token(root: Path) -> str:
+    """The submitter's token of the deployment in `root`.
+
+    Raises:
+        AmosError: it is not there, or may not be read.
+    """
+    try:
+        return (root / "submit/token").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        raise AmosError(f"{root / 'submit/token'}: is not there or may not be read; submit from where it is") from None
+
+
+@contextmanager
+def control_of(connection: Connection) -> Iterator[Control]:
+    """Flower's own client, for submitting runs and registering SuperNodes.
+
+    Raises:
+        AmosError: the SuperLink does not answer, is not trusted, or refuses the token.
+    """
+    with (
+        _in_words(connection),
+        control_at(connection.address, connection.authority, connection.token) as control,
+    ):
+        yield control
+
+
+@contextmanager
+def _in_words(connection: Connection) -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        kind = NotThere if error.response.status_code == httpx.codes.NOT_FOUND else AmosError
+        raise kind(_refusal(connection, error.response)) from None
+    except httpx.HTTPError as error:
+        if "CERTIFICATE" in str(error).upper():
+            raise AmosError(
+                f"the SuperLink at {connection.address} is not trusted; start it, or say with --host how it is reached"
+            ) from None
+        raise NoAnswer(
+            f"the SuperLink at {connection.address} does not answer; start it, or say with --host how it is reached"
+        ) from None
+
+
+def _refusal(connection: Connection, response: httpx.Response) -> str:
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        return (
+            f"the SuperLink at {connection.address} refuses the token of {connection.token_file}; "
+            "its submitters.json must hold that token's hash"
+        )
+    try:
+        return str(json.loads(response.text)["error"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    if response.status_code == httpx.codes.NOT_FOUND:
+        return f"the SuperLink at {connection.address} serves no runs; start it as amos-fl-superlink of this version"
+    return f"the SuperLink at {connection.address} answers {response.status_code}; read its log"
+
+
+class RunsClient:
+    """Our own requests to a SuperLink; every method raises AmosError, in words, and NoAnswer."""
+
+    def __init__(self, connection: Connection, timeout_s: float = 60.0) -> None:
+        self.connection = connection
+        with _in_words(connection):
+            self._client = httpx.Client(
+                base_url=f"https://{connection.address}{PREFIX}",
+                headers={"Authorization": f"Bearer {connection.token}"},
+                verify=_trust(connection.authority),
+                timeout=timeout_s,
+            )
+
+    def __enter__(self) -> "RunsClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def get(self, path: str, **query: str | int) -> Any:
+        """The JSON at a path."""
+        return self._ask("GET", path, params=query).json()
+
+    def read(self, path: str, **query: str | int) -> bytes:
+        """The bytes at a path."""
+        return self._ask("GET", path, params=query).content
+
+    def post(self, path: str, content: str = "{}") -> Any:
+        """What is answered to a JSON text."""
+        return self._ask("POST", path, content=content, headers={"Content-Type": "application/json"}).json()
+
+    def send(self, path: str, source: Path) -> None:
+        """Hand in a file, piece by piece."""
+        with source.open("rb") as file:
+            self._ask("PUT", path, content=file)
+
+    def save(self, path: str, target: Path) -> None:
+        """Write the bytes at a path into a file, piece by piece."""
+        with _in_words(self.connection), self._client.stream("GET", path) as response:
+            if response.is_error:
+                response.read()
+            response.raise_for_status()
+            with target.open("wb") as file:
+                for part in response.iter_bytes(1 << 20):
+                    file.write(part)
+
+    def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+        with _in_words(self.connection):
+            response = self._client.request(method, path, **more)
+            response.raise_for_status()
+            return response
+
+
+def _trust(authority: Path) -> Any:
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=str(authority))
+    except (OSError, ssl.SSLError):
+        raise AmosError(f"{authority}: is not there or is no certificate; restore it from a backup") from None

@@ -1,0 +1,238 @@
+"""A submitted run seen from its submitter: handed in, followed, fetched, brought up again after its process died."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_file, whole_file
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.events import Listener, RoundFinished, RoundScored, event_of
+from amos_fl.runs.origin import origin_of
+from amos_fl_clients.operation.allowed_apps import archive_of, sha256_of_app, shipped_app
+from amos_fl_server.operation.connection import Connection, NoAnswer, NotThere, RunsClient, control_of
+from amos_fl_server.operation.run_registry import INTERRUPTED, WAIT_FOR_SITES_S, RunState, state_in, unless_given_up
+from amos_fl_server.operation.server_app import RUN_FOLDER, WAIT_S
+
+SMALL_BYTES = 1_000_000
+NOT_SUBMITTED_S = 60.0
+"""After this time a run that was made and not submitted is taken to be left by its maker."""
+
+
+@dataclass
+class SubmittedRun:
+    """One run at a SuperLink, by its name."""
+
+    connection: Connection
+    client: RunsClient
+    name: str
+
+    def make(self, config: RunConfig, organs: dict[int, str]) -> None:
+        """Have its folder made; the weights in `config.start_from`, which fit the run, are sent along.
+
+        Raises:
+            AmosError: there is one already, or the SuperLink's version does not know the settings.
+        """
+        body: dict[str, Any] = {"config": config.model_dump(mode="json") | {"start_from": None}, "organs": organs}
+        if config.start_from is not None:
+            origin = origin_of(config.start_from)
+            body["start"] = {
+                "sha256": sha256_of_file(origin.file),
+                "name": re.sub("[^A-Za-z0-9._-]", "_", origin.name).lstrip(".")[:100] or "weights",
+                "network": origin.about(),
+            }
+            self.client.send(f"/starts/{body['start']['sha256']}", origin.file)
+        self.client.post(f"/runs/{self.name}", json.dumps(body))
+
+    def submit(self, wait_s: float = WAIT_FOR_SITES_S) -> int:
+        """Ask for a ServerApp that carries the run out, or on; return Flower's number for it."""
+        content = archive_of(shipped_app())
+        with control_of(self.connection) as control:
+            run_id = control.start_run(sha256_of_app(content), content, {RUN_FOLDER: self.name, WAIT_S: wait_s})
+        if run_id is None:
+            raise AmosError(f"run {self.name}: the SuperLink did not take it in; read its log")
+        about = {"flower_run": run_id, "wait_s": wait_s}
+        self.client.post(f"/runs/{self.name}/submissions", json.dumps(about))
+        return run_id
+
+    def state(self) -> RunState:
+        """How it stands, with what Flower knows of a run that none of our processes has taken up."""
+        return with_flowers_word(self.connection, state_in(self.client.get(f"/runs/{self.name}")))
+
+    def stop(self) -> None:
+        """Ask it to stop; sites end the step that they are at, and their work on this round is lost."""
+        self.client.post(f"/runs/{self.name}/stop")
+        state = state_in(self.client.get(f"/runs/{self.name}"))
+        if state.state == "waiting" and state.flower_run is not None:
+            self._stop_at_flower(state.flower_run)
+
+    def go_on(self, state: RunState, wait_s: float) -> None:
+        """Have a run that nobody carries out carried on from its last whole round."""
+        self.submit(wait_s)
+        # Now, or its sites would go on with messages that nobody waits for; and not before, or whoever follows the run
+        # would meanwhile be told by Flower that it was stopped by request.
+        if state.flower_run is not None:
+            self._stop_at_flower(state.flower_run)
+
+    def _stop_at_flower(self, flower_run: int) -> None:
+        with suppress(AmosError), control_of(self.connection) as control:
+            control.stop_run(flower_run)
+
+
+def with_flowers_word(connection: Connection, state: RunState) -> RunState:
+    """A run's state, where only Flower knows whether anybody will still take it up, or who stopped it.
+
+    Raises:
+        NoAnswer: the SuperLink does not answer now, which says nothing about the run.
+    """
+    if state.state not in ("waiting", "died") or state.flower_run is None:
+        return state
+    status: Any = None
+    try:
+        with control_of(connection) as control:
+            status = control.run_status(state.flower_run)
+    except NoAnswer:
+        raise
+    except AmosError:
+        pass  # Flower's way to say that it knows no such run
+    if status is None:
+        # A SuperLink that has forgotten it was started without --database.
+        return unless_given_up(replace(state, state="died"))
+    if status.status == "finished" and status.sub_status == "stopped":
+        return replace(state, state="stopped", exit_code=INTERRUPTED, error="stopped by request")
+    if status.status == "finished" and state.state == "waiting":
+        return unless_given_up(replace(state, state="died", error=status.details or None))
+    return state
+
+
+@dataclass
+class Following:
+    """Hands a run's events to a listener, as they come, and its files to a folder here.
+
+    `folder` is None where the SuperLink's own folder of the run is in reach. `say` gets sentences for the user.
+    """
+
+    run: SubmittedRun
+    folder: Path | None
+    listener: Listener
+    say: Callable[[str], None]
+    after: int = 0
+    pause_s: float = 0.5
+    ask_flower_s: float = 5.0
+
+    def to_the_end(self, asked_to_stop: Callable[[], bool] = lambda: False) -> RunState:
+        """Follow until the run has ended; bring it up when its process dies.
+
+        Raises:
+            AmosError: it cannot be brought up, or the SuperLink refuses an answer.
+        """
+        silent, stopping, asked_flower = False, False, 0.0
+        while True:
+            try:
+                state = state_in(self.run.client.get(f"/runs/{self.run.name}"))
+                if state.state in ("waiting", "died") and time.monotonic() - asked_flower >= self.ask_flower_s:
+                    asked_flower = time.monotonic()
+                    state = with_flowers_word(self.run.connection, state)
+                    if state.state == "died":
+                        self.say(f"the process of run {self.run.name} died after round {state.rounds_done}")
+                        if stopping:
+                            return replace(state, state="stopped", exit_code=INTERRUPTED)
+                        self.run.go_on(state, state.wait_s)
+                        self.say(f"run {self.run.name} goes on from round {state.rounds_done + 1}")
+                if asked_to_stop() and not stopping:
+                    self.run.stop()
+                    stopping = True
+                self.new_events()
+                if silent:
+                    self.say("the SuperLink answers again")
+                    silent = False
+                if state.ended:
+                    self.new_events()
+                    self.fetch()
+                    return state
+            except NoAnswer as error:
+                if not silent:
+                    self.say(f"{error}; waiting for it (the run goes on when it is back)")
+                silent = True
+            time.sleep(self.pause_s)
+
+    def new_events(self) -> None:
+        """Hand on what has happened since the last time."""
+        while content := self.run.client.read(f"/runs/{self.run.name}/events", after=self.after):
+            whole = content[: content.rfind(b"\n") + 1]
+            if not whole:
+                return
+            self.after += len(whole)
+            for line in whole.decode(errors="replace").splitlines():
+                if (found := event_of(line)) is not None:
+                    self.listener(found[1])
+                    if isinstance(found[1], (RoundFinished, RoundScored)):
+                        self.fetch(at_most_bytes=SMALL_BYTES)
+
+    def fetch(self, at_most_bytes: int | None = None) -> None:
+        """Bring the folder here up to date; larger files are left for later."""
+        if self.folder is None:
+            return
+        listed = self.run.client.get(f"/runs/{self.run.name}/files")
+        for file in listed:
+            target = self.folder / file["path"]
+            if not target.resolve().is_relative_to(self.folder.resolve()):
+                raise AmosError(
+                    f"the SuperLink names a file outside of the run's folder ({file['path']}); read its log"
+                )
+            if at_most_bytes is not None and file["bytes"] > at_most_bytes:
+                continue
+            if not _is_same(target, file):
+                try:
+                    with whole_file(target) as beside:
+                        self.run.client.save(f"/runs/{self.run.name}/files/{file['path']}", beside)
+                except NotThere:
+                    continue  # removed since it was listed, as checkpoints are
+                os.utime(target, ns=(file["changed_ns"], file["changed_ns"]))
+        there = {file["path"] for file in listed}
+        for old in (self.folder / "checkpoints").rglob("*"):
+            if old.is_file() and old.relative_to(self.folder).as_posix() not in there:
+                old.unlink()
+        for old in (self.folder / "checkpoints").glob("*"):
+            with suppress(OSError):
+                old.rmdir()  # of a checkpoint that is kept no longer
+
+
+def _is_same(path: Path, file: dict[str, Any]) -> bool:
+    try:
+        about = path.stat()
+    except OSError:
+        return False
+    return about.st_size == file["bytes"] and about.st_mtime_ns == file["changed_ns"]
+
+
+def keep_runs_going(connection: Connection, say: Callable[[str], None], given_up: set[tuple[str, int]]) -> None:
+    """Bring every run up whose process died; what was tried too often is said once, and noted in `given_up`.
+
+    Raises:
+        AmosError: the SuperLink does not answer.
+    """
+    with RunsClient(connection) as client:
+        for listed in client.get("/runs"):
+            state = with_flowers_word(connection, state_in(listed))
+            left = state.state == "created" and time.time() - state.changed > NOT_SUBMITTED_S
+            mark = (state.name, state.tries)
+            if state.given_up and mark not in given_up:
+                given_up.add(mark)
+                say(f"{state.error}, then continue with --resume")
+            if (state.state != "died" and not left) or mark in given_up:
+                continue
+            try:
+                SubmittedRun(connection, client, state.name).go_on(state, state.wait_s)
+                say(f"run {state.name}: brought up again after round {state.rounds_done} of {state.rounds}")
+            except NoAnswer:
+                raise
+            except AmosError as error:
+                given_up.add(mark)
+                say(str(error))

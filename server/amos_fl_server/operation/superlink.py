@@ -1,0 +1,145 @@
+"""`amos-fl-superlink`: Flower's SuperLink, in which runs are submitted by those who hold a submitter's token.
+
+Flower's open SuperLink 1.41 lets everybody who reaches its one port submit runs, register SuperNodes and take the work
+of its ServerApps: its account authentication comes with another distribution, and what is left accepts every request
+(`flwr.superlink.auth_plugin.NoOpControlAuthnPlugin`). A key per hospital means little where anybody may register one.
+So the plugin that Flower calls at that place is given here, and what only the SuperLink's own processes ask is answered
+only to them. All options are those of `flower-superlink`; by default SuperNode authentication is on and runtime
+installs are off.
+"""
+
+import hmac
+import ipaddress
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from logging import WARNING
+from pathlib import Path
+from typing import Any
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from amos_fl.deploy.keys import token_hash
+from amos_fl.errors import AmosError
+from amos_fl_clients.flower.superlink import FASTER, TokenPlugin, log, run
+from amos_fl_server.operation.run_registry import RUNS
+from amos_fl_server.operation.runs_api import PREFIX, RunsApi
+
+SUBMITTERS = "AMOS_FL_SUBMITTERS"
+"""The environment variable that names submitters.json: by name, the SHA-256 of a submitter's token."""
+PUBLIC_PATHS = ("/v1/fleet/", "/v1/control/", f"{PREFIX}/", "/health", "/openapi.json")
+"""What is answered to other machines. The fleet's calls are signed by SuperNodes; those of control and ours carry a
+token."""
+
+
+class SubmitterTokens(TokenPlugin):
+    """Lets a request of the Control API pass when it carries a token whose hash is known."""
+
+    def __init__(self, submitters: Path) -> None:
+        self._submitters = submitters
+        self._known()
+
+    @property
+    def folder(self) -> Path:
+        """Where the file with the hashes lies."""
+        return self._submitters.parent
+
+    def _known(self) -> dict[str, str]:
+        """Read anew for each request, so that a submitter is added or removed without a restart."""
+        try:
+            known = json.loads(self._submitters.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = None
+        if not isinstance(known, dict) or not all(_is_hash(value) for value in known.values()):
+            raise AmosError(f"{self._submitters}: must map names to the SHA-256 of tokens; restore it from a backup")
+        return known
+
+    def submitter(self, token: str) -> str | None:
+        """The name that a token belongs to."""
+        digest = token_hash(token)
+        found = [name for name, kept in self._known().items() if hmac.compare_digest(kept, digest)]
+        return found[0] if found else None
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+class OwnProcessesOnly:
+    """Answers other machines on the public paths alone; the rest is for the SuperLink's own processes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope["path"].startswith(PUBLIC_PATHS) and not _from_here(scope):
+            log(WARNING, "request from another machine for %s refused", scope["path"])
+            await PlainTextResponse("not for other machines", status_code=403)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _from_here(scope: Scope) -> bool:
+    client = scope.get("client")
+    try:
+        return client is not None and ipaddress.ip_address(client[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def with_defaults(arguments: Sequence[str]) -> list[str]:
+    """The arguments with what a deployment always wants.
+
+    Without TLS, which takes `--insecure`, Flower authenticates no SuperNode.
+
+    >>> with_defaults(["--port", "8000"])
+    ['--port', '8000', '--disable-runtime-dependency-installation', '--enable-supernode-auth']
+    >>> with_defaults(["--insecure"])
+    ['--insecure', '--disable-runtime-dependency-installation']
+    """
+    wanted = ["--disable-runtime-dependency-installation"]
+    if "--insecure" not in arguments:
+        wanted.append("--enable-supernode-auth")
+    return [*arguments, *(option for option in wanted if option not in arguments)]
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    """Whether a line on a request is worth keeping: those who follow a run ask every second how it is."""
+    return not (f'"GET {PREFIX}/' in record.getMessage() and record.getMessage().endswith(" 200"))
+
+
+def set_environment(runs: Path) -> None:
+    """What this process, and the ServerApps that it starts, find in the environment."""
+    os.environ[RUNS] = str(runs)
+    for name, value in FASTER.items():
+        os.environ.setdefault(name, value)
+    # With it uvicorn believes other machines what they say of their address, and one could say that it is this one.
+    os.environ.pop("FORWARDED_ALLOW_IPS", None)
+
+
+def main() -> None:
+    """Run `flower-superlink` with this process's arguments, submitters and own processes told from others."""
+    if SUBMITTERS not in os.environ:
+        raise SystemExit(f"{SUBMITTERS}: name the file submitters.json of the deployment in this variable")
+    try:
+        plugin = SubmitterTokens(Path(os.environ[SUBMITTERS]))
+    except AmosError as error:
+        raise SystemExit(str(error)) from None
+    runs = Path(os.environ.get(RUNS) or plugin.folder / "state/runs").resolve()
+    set_environment(runs)
+    logging.getLogger("uvicorn.access").addFilter(_says_something)
+
+    def guard(app: Any) -> None:
+        app.add_middleware(RunsApi, runs=runs, submitter=plugin.submitter)
+        app.add_middleware(OwnProcessesOnly)  # outside of everything else
+
+    sys.argv[1:] = with_defaults(sys.argv[1:])
+    run(plugin, guard)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""Every part of Flower that is replaced: what the replacement changes, and that the part is as it was known."""
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from flwr.supercore.constant import TaskType
+from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResultStatus
+from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
+
+from amos_fl_clients.flower import clientapp, parts, superexec, superlink, supernode
+from amos_fl_clients.flower.parts import Part
+from amos_fl_clients.flower.waiting import BELL, Bell, asking_again
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = [
+    part
+    for found in vars(parts).values()
+    for part in (found if isinstance(found, tuple) else (found,))
+    if isinstance(part, Part)
+]
+DOCUMENTED = ("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation")
+
+
+@pytest.fixture(autouse=True)
+def flower_as_it_was() -> Iterator[None]:
+    """Replacements are for a process; here every part is put back after a test."""
+    before = [(part, part.present) for part in PARTS]
+    yield
+    for part, present in before:
+        part.replace(present)
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: f"{part.module}.{part.name}")
+def test_flowers_part_has_the_shape_that_is_replaced(part: Part) -> None:
+    assert part.present_shape == part.shape
+    assert part.why.endswith(".")
+
+
+def test_another_version_of_flower_ends_the_process_instead_of_going_unchecked() -> None:
+    with pytest.raises(AttributeError):
+        Part(parts.INSTALL_APP.module, "install_from_fab_of_another_version", "", "").replace(print)
+
+
+def test_nothing_but_this_room_imports_more_of_flower_than_it_documents() -> None:
+    found = {}
+    for folder in ("amos_fl", "clients", "server", "benchmarks"):
+        for file in (ROOT / folder).rglob("*.py"):
+            if file.parent == ROOT / "clients/amos_fl_clients/flower":
+                continue
+            names = [name for name in _imported(ast.parse(file.read_text())) if name.split(".")[0] == "flwr"]
+            if private := [name for name in names if not name.startswith(DOCUMENTED)]:
+                found[str(file.relative_to(ROOT))] = private
+    assert found == {}
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+            yield node.module
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"flwr(\.\w+)+", str(node.value)):
+            yield str(node.value)  # a module for importlib
+
+
+def own_process_in(folder: Path) -> Callable[[str, Any], list[str]]:
+    """Processes that write down their role and arguments, once their bell has been rung, if they have one."""
+    code = (
+        "import os, sys; from pathlib import Path; from amos_fl_clients.flower.waiting import BELL, Bell\n"
+        "if BELL in os.environ: Bell.at(int(os.environ[BELL])).wait(600)\n"
+        "Path(sys.argv[1], sys.argv[2]).write_text(' '.join(sys.argv[3:]))"
+    )
+    return lambda role, arguments: [sys.executable, "-c", code, str(folder), role, *arguments]
+
+
+class Answers:
+    """Answers the requests of a client of Flower's in the place of a SuperLink, and keeps what it was asked."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.asked: list[str] = []
+        self._statuses = list(statuses)
+
+    def intercept(self, context: Any, call_next: object) -> httpx.Response:
+        self.asked.append(context.rpc_method.rpartition("/")[2])
+        return httpx.Response(self._statuses.pop(0), request=context.request)
+
+    def client(self) -> Any:
+        from flwr.supernode.fleet_http_client import FleetHttpClient
+
+        return FleetHttpClient.from_server_address("superlink:1", True, None, interceptors=[self])
+
+
+def changed(replace: Callable[[], None]) -> set[Part]:
+    before = [part.present for part in PARTS]
+    replace()
+    return {part for part, present in zip(PARTS, before, strict=True) if part.present is not present}
+
+
+def test_every_part_is_replaced_in_one_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(supernode.HEARTBEAT, "10")
+    monkeypatch.setenv("AMOS_FL_WARM", "0")
+    monkeypatch.setattr(Bell, "end_with_the_other", lambda self: None)  # it would end this process
+    monkeypatch.setenv(BELL, "0")
+    own_process = own_process_in(tmp_path)
+    check: Any = SimpleNamespace(pull_task_input=1, install_from_fab=2, get_load_client_app_fn=3, error=4)
+    groups = [
+        changed(lambda: supernode.replace(own_process, tmp_path)),
+        changed(lambda: (superexec.replace(own_process), parts.EXECUTOR.present())[0]),
+        changed(lambda: clientapp.replace(lambda module: check)),
+        changed(lambda: superlink.replace(NoOpControlAuthnPlugin(), print)),  # pyright: ignore
+    ]
+    assert set().union(*groups) == set(PARTS)
+    assert sum(map(len, groups)) == len(PARTS)
+
+
+def test_a_site_signs_its_predecessor_off_where_that_is_in_the_way(tmp_path: Path) -> None:
+    from flwr.proto.fleet_pb2 import ActivateNodeRequest
+
+    (tmp_path / "node").write_text("7")
+    flowers = Answers(403)
+    with pytest.raises(httpx.HTTPStatusError):
+        flowers.client().ActivateNode(ActivateNodeRequest())
+    supernode.replace(own_process_in(tmp_path), tmp_path)
+    ours = Answers(403, 200, 200)
+    ours.client().ActivateNode(ActivateNodeRequest())
+    assert ours.asked == ["ActivateNode", "DeactivateNode", "ActivateNode"]
+
+
+@pytest.mark.parametrize("part", parts.ASKED_AGAIN, ids=lambda part: part.name)
+def test_a_request_at_which_the_superlink_fails_is_made_again(
+    part: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = part.name.rpartition(".")[2]
+    request = inspect.signature(part.present).parameters["request"].annotation()
+    flowers = Answers(500)
+    with pytest.raises(httpx.HTTPStatusError):
+        getattr(flowers.client(), name)(request)
+    monkeypatch.setattr(supernode, "asking_again", partial(asking_again, pause=lambda seconds: None))
+    supernode.replace(own_process_in(tmp_path), None)
+    ours = Answers(500, 200)
+    getattr(ours.client(), name)(request)
+    assert ours.asked == [name, name]
+
+
+def test_the_time_between_signs_of_life_is_the_sites_to_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    supernode.replace(own_process_in(tmp_path), None)
+    assert [part.present for part in parts.HEARTBEATS] == [30, 30]
+    monkeypatch.setenv(supernode.HEARTBEAT, "10")
+    supernode.replace(own_process_in(tmp_path), None)
+    assert [part.present for part in parts.HEARTBEATS] == [10, 10]
+
+
+def test_a_supernode_starts_the_sites_superexec_and_tells_it_of_a_message(tmp_path: Path) -> None:
+    parts.PULL_MESSAGE.replace(lambda receive: receive() and 7)  # Flower's, without its network
+    supernode.replace(own_process_in(tmp_path), None)
+    with pytest.raises(RuntimeError, match="starts another at a site"):
+        parts.START_SUPEREXEC.present.Popen(["another"])
+    waiting = parts.START_SUPEREXEC.present.Popen(["flower-superexec", "--parent-pid", "5"])
+    assert parts.PULL_MESSAGE.present(receive=lambda: None) is None
+    assert waiting.poll() is None
+    message = SimpleNamespace(metadata=SimpleNamespace(message_id="m"))
+    assert parts.PULL_MESSAGE.present(receive=lambda: (message, None)) == 7
+    assert waiting.wait(60) == 0
+    assert (tmp_path / "superexec").read_text() == "--parent-pid 5"
+
+
+def test_a_superexec_takes_on_client_apps_alone_in_the_sites_own_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMOS_FL_WARM", "0")
+    monkeypatch.delenv(BELL, raising=False)
+    superexec.replace(own_process_in(tmp_path))
+    executor = parts.EXECUTOR.present(None, insecure=True)
+    assert executor.get_eligible_capacity(set(TaskType)) == ({TaskType.CLIENT_APP}, set())
+
+    def spec(task_type: TaskType, *, install: bool = False) -> ExecutionSpec:
+        return ExecutionSpec(task_type, "127.0.0.1:1", "token", True, None, install, None, False, 1)
+
+    for refused in (*map(spec, set(TaskType) - {TaskType.CLIENT_APP}), spec(TaskType.CLIENT_APP, install=True)):
+        assert executor.launch(refused).status is LaunchResultStatus.FAILED
+    started: list[Any] = []
+    popen = parts.START_CLIENTAPP.present.Popen
+    parts.START_CLIENTAPP.present.Popen = lambda *arguments: started.append(popen(*arguments))
+    assert executor.launch(spec(TaskType.CLIENT_APP)).status is LaunchResultStatus.ACCEPTED
+    assert started[0].wait(60) == 0
+    assert (tmp_path / "clientapp").read_text().startswith("--runtime-api-address 127.0.0.1:1 --token token")
+    with pytest.raises(RuntimeError, match="starts flwr-serverapp at a site"):
+        popen(["flwr-serverapp"])
+
+
+def test_a_superexec_looks_for_a_task_when_its_bell_is_rung() -> None:
+    bell = Bell()
+    bell.ring()
+    code = (
+        "from amos_fl_clients.flower import parts, superexec; superexec.replace(lambda *_: []); "
+        "parts.SUPEREXEC_WAITS.present.sleep(600)"
+    )
+    environment = {**os.environ, BELL: str(bell.heard_at)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, pass_fds=[bell.heard_at], timeout=60, check=False
+    )
+    assert done.returncode == 0
+
+
+def test_the_process_of_a_message_calls_the_sites_check_in_the_place_of_flowers_functions() -> None:
+    """What the check itself does is in test_flower_app."""
+    check: Any = SimpleNamespace(pull_task_input=1, install_from_fab=2, get_load_client_app_fn=3, error=4)
+    given: list[Any] = []
+    clientapp.replace(lambda module: (given.append(module.install_from_fab), check)[1])
+    assert given[0].__module__ == "flwr.cli.install"
+    module = clientapp.clientapp_module()
+    assert (module.pull_task_input, module.install_from_fab) == (1, 2)
+    assert (module.get_load_client_app_fn, module.Error) == (3, 4)
+
+
+class Nobody(superlink.TokenPlugin):
+    def __init__(self) -> None: ...
+
+    def submitter(self, token: str) -> str | None:
+        return None
+
+
+def test_flower_lets_everybody_submit_and_the_token_plugin_takes_that_place() -> None:
+    assert parts.AUTHN_PLUGIN.present().validate_tokens_in_metadata([])[0]
+    superlink.replace(Nobody(), print)
+    assert not parts.AUTHN_PLUGIN.present().validate_tokens_in_metadata([])[0]
+
+
+def test_flowers_app_is_wrapped_before_it_serves() -> None:
+    wrapped: list[Any] = []
+    superlink.replace(Nobody(), wrapped.append)
+    app = parts.CREATE_APP.present()
+    assert isinstance(app, FastAPI)
+    assert wrapped == [app]
+
+
+def test_a_request_waits_for_the_database_nearly_as_long_as_its_client_for_an_answer(tmp_path: Path) -> None:
+    from flwr.supercore.sql_mixin import SqlMixin
+    from sqlalchemy import text
+
+    class Database(SqlMixin):
+        def get_metadata(self) -> Any:
+            return None
+
+    def busy_timeout_ms(name: str) -> object:
+        database = Database(str(tmp_path / name))
+        database.initialize()
+        with database.session() as session:
+            return session.execute(text("PRAGMA busy_timeout")).scalar()
+
+    assert busy_timeout_ms("flowers.db") == 5000
+    superlink.patient_database()
+    assert busy_timeout_ms("ours.db") == 25000
