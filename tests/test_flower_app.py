@@ -24,7 +24,8 @@ from hospitals import write_hospital
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
-from amos_fl.runs.folder import RunFolder, create_run
+from amos_fl.runs.create import create_run
+from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.allowed_apps import archive_of, check_app, sha256_of_app, sha256_of_shipped_app, shipped_app
 from amos_fl_clients.failures import SiteFailure
 from amos_fl_clients.policy import Refusal, pause

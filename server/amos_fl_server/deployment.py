@@ -27,8 +27,8 @@ from amos_fl.runs.about import write_about
 from amos_fl.runs.changes import check_unchanged, note_changes
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Event, Said, SiteFailed, in_words, line_of
+from amos_fl.runs.finish import write_results
 from amos_fl.runs.folder import RunFolder, open_run
-from amos_fl.runs.results import write_results
 from amos_fl_clients.messages import CONFIG, DESCRIBE, Task, request_config
 from amos_fl_clients.reply_models import Asked, DescribeReply, Description, claimed_site
 from amos_fl_server.arrivals import arriving

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from amos_fl.errors import AmosError
-from amos_fl.runs.config import nearest
+from amos_fl.wording import nearest
 from amos_fl_server.strategies.base import AveragingStrategy, Strategy
 from amos_fl_server.strategies.fedavg import FedAvg
 from amos_fl_server.strategies.fedprox import FedProx
