@@ -45,14 +45,15 @@ test: $(RUN_READY) ## The tests, without those marked slow
 	$(BIN)/python -m pytest $(QUICK) $(PYTEST_ARGS)
 
 .PHONY: check
-check: lint ## What CI runs: ruff, pyright, the doctests and every test
+check: lint ## What CI runs: ruff, import-linter, pyright, the doctests and every test
 	$(BIN)/python -m pytest $(QUICK) $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: $(DEV_READY) ## ruff and pyright
+lint: $(DEV_READY) ## ruff, the contracts of imports and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 .PHONY: docs
@@ -105,6 +106,6 @@ $(RUN_READY): $(PYTHON_READY) pyproject.toml requirements.lock
 	@touch $@
 
 $(DEV_READY): $(RUN_READY)
-	@echo "Installing ruff, pyright, Sphinx and the builder into $(VENV): once ..."
+	@echo "Installing ruff, import-linter, pyright, Sphinx and the builder into $(VENV): once ..."
 	@$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@

@@ -22,9 +22,9 @@ from .metrics.scores import Scores as Scores
 from .metrics.scores import score_case as score_case
 from .metrics.surface import nsd as nsd
 from .networks.registry import build_network as build_network
+from .prepared.prepare import prepare_case as prepare_case
+from .prepared.prepare import prepare_cases as prepare_cases
 from .training.loop import train as train
 from .training.settings import TrainingSettings as TrainingSettings
 from .volumes.plan import Plan as Plan
 from .volumes.plan import plan_named as plan_named
-from .volumes.prepare import prepare_case as prepare_case
-from .volumes.prepare import prepare_cases as prepare_cases

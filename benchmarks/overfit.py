@@ -21,11 +21,11 @@ from amos_fl.cohort.table import Case
 from amos_fl.inference.evaluate import evaluate_cases
 from amos_fl.networks.registry import build_network
 from amos_fl.phantom.release import write_release
+from amos_fl.prepared.prepare import prepare_case
+from amos_fl.prepared.store import PreparedCase
 from amos_fl.training.loop import train
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import Plan
-from amos_fl.volumes.prepare import prepare_case
-from amos_fl.volumes.store import PreparedCase
 
 ORGANS = tuple(range(1, 16))
 LARGE = (1, 2, 3, 6)

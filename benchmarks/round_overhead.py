@@ -53,8 +53,8 @@ def run_engine(engine: str) -> list[float]:
     import amos_fl_server.federation.simulate
     from amos_fl.cohort.table import Case, Cohort
     from amos_fl.runs.config import resolve
+    from amos_fl.runs.create import create_run
     from amos_fl.runs.events import Event, RoundFinished
-    from amos_fl.runs.folder import create_run
 
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)

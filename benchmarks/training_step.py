@@ -35,12 +35,12 @@ from monai.transforms.spatial.dictionary import RandAffined, RandFlipd, RandSimu
 
 from amos_fl.cohort.table import Case
 from amos_fl.networks.registry import build_network, parameter_count
-from amos_fl.patches.sampler import draw_batch
+from amos_fl.prepared.prepare import prepare_case
+from amos_fl.prepared.store import PreparedCase
 from amos_fl.training.loop import StepReport, train
+from amos_fl.training.patches.sampler import draw_batch
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import Plan, Triple, plan_named
-from amos_fl.volumes.prepare import prepare_case
-from amos_fl.volumes.store import PreparedCase
 
 ORGANS = tuple(range(1, 16))
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.runs.config import RunConfig, merge, resolve
+from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Listener, silent
-from amos_fl.runs.folder import RunFolder, create_run, open_run
-from amos_fl.runs.weights import read_arrays
+from amos_fl.runs.folder import RunFolder, open_run
+from amos_fl.weights import read_arrays
 from amos_fl_server.federation.simulate import simulate
 
 TINY_PLAN = {

@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.networks.registry import build_network
-from amos_fl.runs.weights import arrays_of
+from amos_fl.weights import arrays_of
 from amos_fl_clients.federation.app import make_client_app
 from amos_fl_clients.federation.messages import ARRAYS, CONFIG, DESCRIBE, Task, request_config
 from amos_fl_clients.federation.records import packed

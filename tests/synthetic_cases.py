@@ -6,10 +6,10 @@ import nibabel as nib
 import numpy as np
 
 from amos_fl.cohort.table import Case
+from amos_fl.prepared.prepare import prepare_case
+from amos_fl.prepared.store import PreparedCase
 from amos_fl.randomness import generator
 from amos_fl.volumes.plan import Plan
-from amos_fl.volumes.prepare import prepare_case
-from amos_fl.volumes.store import PreparedCase
 
 TINY = Plan(
     name="tiny",

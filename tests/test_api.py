@@ -16,7 +16,7 @@ from amos_fl.cli.main import run as command
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Event, RoundFinished
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.weights import hash_of
+from amos_fl.weights import hash_of
 
 
 @pytest.fixture(scope="module")

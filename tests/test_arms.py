@@ -6,23 +6,24 @@ import numpy as np
 import pytest
 from federations import federate, final_weights, hashes, tiny_config
 
+from amos_fl.cohort.reference import reference_of
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.inference.predict import predict_case
+from amos_fl.inference.site_choice import site_choices
 from amos_fl.metrics.scores import UNIT, score_case
 from amos_fl.networks.registry import build_network
+from amos_fl.prepared.prepare import prepare_cases
 from amos_fl.runs.arms import centralized, finetunes_of, leave_one_out, locals_of
 from amos_fl.runs.config import RunConfig
+from amos_fl.runs.create import create_run
 from amos_fl.runs.events import SiteWork
-from amos_fl.runs.folder import RunFolder, create_run, open_run
+from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import Member, create_group, read_group
 from amos_fl.runs.record import read_run, read_runs
 from amos_fl.runs.selection import best_round_of_site, rounds_worth_keeping
-from amos_fl.runs.site_choice import site_choices
-from amos_fl.runs.weights import arrays_of, load_arrays, read_arrays
 from amos_fl.training.loop import train
-from amos_fl.volumes.prepare import prepare_cases
-from amos_fl.volumes.reference import reference_of
+from amos_fl.weights import arrays_of, load_arrays, read_arrays
 from amos_fl_server.federation.simulate import simulate
 
 

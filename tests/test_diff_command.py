@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import read_cohort
+from amos_fl.runs.create import create_run
 from amos_fl.runs.difference import Change, compare_folders
-from amos_fl.runs.folder import RunFolder, create_run
-from amos_fl.runs.weights import fingerprint_of
+from amos_fl.runs.folder import RunFolder
+from amos_fl.weights import fingerprint_of
 
 
 @pytest.fixture(scope="module")

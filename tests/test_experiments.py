@@ -25,15 +25,17 @@ from amos_fl.experiments.cost import cost_of
 from amos_fl.experiments.data import MissingDataError, cohort_of, label_map_of, selected
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown, published_of
 from amos_fl.experiments.planning import Planner, Task
-from amos_fl.experiments.preset import Preset, Train, preset_from, preset_names, presets_folder, read_preset
+from amos_fl.experiments.preset import Preset, Train, preset_from, preset_names, read_preset
 from amos_fl.experiments.quick_data import quick_data
+from amos_fl.experiments.shared import presets_folder
 from amos_fl.experiments.workspace import Work, Workspace
 from amos_fl.files import write_text
+from amos_fl.runs.create import create_run
 from amos_fl.runs.events import silent
-from amos_fl.runs.folder import RunFolder, create_run
+from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.ledger import SiteRound
 from amos_fl.runs.results import tabulated, write_tables
-from amos_fl.runs.weights import save_arrays
+from amos_fl.weights import save_arrays
 from amos_fl_server.federation.simulate import simulate
 
 ROOT = Path(__file__).parents[1]

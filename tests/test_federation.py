@@ -13,11 +13,12 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, RunStopped
 from amos_fl.metrics.table import read_scores
 from amos_fl.networks.registry import build_network
+from amos_fl.prepared.prepare import prepare_cases
+from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Event, RoundFinished, SiteFailed, SiteWork, silent
-from amos_fl.runs.folder import RunFolder, create_run
-from amos_fl.runs.weights import arrays_of, hash_of
+from amos_fl.runs.folder import RunFolder
 from amos_fl.training.loop import train
-from amos_fl.volumes.prepare import prepare_cases
+from amos_fl.weights import arrays_of, hash_of
 from amos_fl_clients.federation.app import make_client_app
 from amos_fl_clients.federation.messages import ARRAYS
 from amos_fl_clients.federation.records import record_of, views_of

@@ -16,8 +16,9 @@ from federations import TINY_PLAN, federate, hashes, tiny_config
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import read_cohort
 from amos_fl.files import whole_file, write_text
-from amos_fl.runs.folder import RunFolder, create_run
-from amos_fl.runs.weights import save_arrays
+from amos_fl.runs.create import create_run
+from amos_fl.runs.folder import RunFolder
+from amos_fl.weights import save_arrays
 
 SETTINGS: dict[str, Any] = {
     "rounds": 3,

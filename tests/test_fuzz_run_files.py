@@ -12,8 +12,8 @@ from fuzzing import SEED, Budget, damages, judged, put
 
 from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import Interrupted
+from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Event, RoundFinished
-from amos_fl.runs.folder import create_run
 from amos_fl_server.federation.simulate import simulate
 
 FINISHED = [

@@ -19,7 +19,7 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.runs.evaluation import Evaluation
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.record import read_run
-from amos_fl.runs.weights import hash_of
+from amos_fl.weights import hash_of
 from amos_fl_clients.federation.messages import ARRAYS, CONFIG, DESCRIBE, FINGERPRINT
 from amos_fl_clients.federation.records import views_of
 from amos_fl_server.operation.server_app import run_deployed

@@ -17,7 +17,7 @@ from amos_fl.cli import main
 from amos_fl.cohort.statistics import statistics_of
 from amos_fl.cohort.table import Case, Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
-from amos_fl.volumes.prepare import prepare_cases
+from amos_fl.prepared.prepare import prepare_cases
 from amos_fl.warned import heard, warn
 from amos_fl.workers import each
 

@@ -19,11 +19,11 @@ from amos_fl.errors import AmosError, SiteTimeout
 from amos_fl.inference.evaluate import evaluate_cases
 from amos_fl.inference.predict import predict_case, write_prediction
 from amos_fl.inference.windows import finished_planes, window_starts
+from amos_fl.prepared.prepare import prepare_case
+from amos_fl.prepared.store import PreparedCase, open_prepared, write_prepared
 from amos_fl.volumes.nifti import Volume as Grid
 from amos_fl.volumes.nifti import read_geometry, to_canonical
 from amos_fl.volumes.plan import Plan
-from amos_fl.volumes.prepare import prepare_case
-from amos_fl.volumes.store import PreparedCase, open_prepared, write_prepared
 
 REAL = Path(__file__).parents[1].parent / "shared/data/real"
 ORGANS = (1, 4, 9)

@@ -15,11 +15,11 @@ from amos_fl.cli.main import run
 from amos_fl.cohort.label_map import LabelMap, matches, read_label_map, relabelled, suggested, to_amos, write_label_map
 from amos_fl.cohort.nnunet import export_nnunet
 from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.cohort.reference import label_of, reference_of
 from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.metrics.table import read_scores
-from amos_fl.volumes.prepare import prepare_case, prepared_key
-from amos_fl.volumes.reference import label_of, reference_of
+from amos_fl.prepared.prepare import prepare_case, prepared_key
 
 KIDNEYS: LabelMap = {"ball": ("right kidney",), "box": ("liver",)}
 PLAN = tiny_config().plan

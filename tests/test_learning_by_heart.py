@@ -11,10 +11,10 @@ from amos_fl.inference.windows import finished_planes
 from amos_fl.metrics.overlap import dsc
 from amos_fl.networks.registry import build_network
 from amos_fl.phantom.release import write_release
+from amos_fl.prepared.prepare import prepare_case
 from amos_fl.training.loop import train
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import plan_named
-from amos_fl.volumes.prepare import prepare_case
 
 ORGANS = (1, 2, 3, 6)
 STEPS = 60

@@ -14,6 +14,7 @@ from surface_distance import metrics as deepmind
 from torch import nn
 
 from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.cohort.reference import reference_of
 from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.inference.evaluate import evaluate_cases
@@ -23,9 +24,8 @@ from amos_fl.metrics.rules import organs_asked_for, tolerance_asked_for
 from amos_fl.metrics.scores import OrganScore, Scores, score_case
 from amos_fl.metrics.summary import tables_of, write_lines
 from amos_fl.metrics.table import CaseScores, sums_of
+from amos_fl.prepared.prepare import prepare_case
 from amos_fl.volumes.plan import Plan
-from amos_fl.volumes.prepare import prepare_case
-from amos_fl.volumes.reference import reference_of
 
 # surface-distance 0.1 uses names that SciPy has moved.
 pytestmark = pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")

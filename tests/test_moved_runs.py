@@ -10,7 +10,8 @@ from federations import hashes, tiny_config
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import read_cohort, write_cohort
 from amos_fl.errors import AmosError
-from amos_fl.runs.folder import RunFolder, create_run
+from amos_fl.runs.create import create_run
+from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.moved import cohort_of
 from amos_fl_server.federation.simulate import simulate
 

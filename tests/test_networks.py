@@ -8,8 +8,8 @@ import torch
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.networks.registry import build_network, check_own_network, outline, parameter_count
-from amos_fl.runs.weights import is_statistic
 from amos_fl.volumes.plan import PLANS, Plan, plan_named
+from amos_fl.weights import is_statistic
 
 COARSE = plan_named("coarse")
 

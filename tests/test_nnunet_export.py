@@ -277,7 +277,7 @@ def test_a_phantoms_dataset_says_what_it_is(tmp_path: Path, tiny_cohort: Cohort,
 def test_a_folder_of_a_run_exports_the_cases_of_the_run(tmp_path: Path, tiny_cohort: Cohort) -> None:
     from federations import tiny_config
 
-    from amos_fl.runs.folder import create_run
+    from amos_fl.runs.create import create_run
 
     held = tiny_cohort.holding_out(["B"])
     create_run(tmp_path / "run", tiny_config(), held)

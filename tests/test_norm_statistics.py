@@ -18,9 +18,9 @@ from amos_fl.inference.adapt import adapted
 from amos_fl.inference.predict import predict_case
 from amos_fl.networks.norms import batch_norms
 from amos_fl.networks.registry import build_network, outline
+from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.model import read_model
-from amos_fl.runs.weights import is_statistic, read_arrays
-from amos_fl.volumes.store import PreparedCase
+from amos_fl.weights import is_statistic, read_arrays
 from amos_fl_clients.federation.messages import ARRAYS
 from amos_fl_clients.federation.records import views_of
 from amos_fl_clients.federation.state import load_statistics, save_statistics

@@ -12,9 +12,9 @@ from other_datasets import with_channels, with_description, write_msd, write_nnu
 
 from amos_fl.cli.main import run
 from amos_fl.cohort.nnunet import export_nnunet
+from amos_fl.cohort.reference import label_of
 from amos_fl.cohort.splitting import Member, Shares, divide
 from amos_fl.cohort.table import Cohort, read_cohort
-from amos_fl.volumes.reference import label_of
 
 
 def refused(command: str, folder: Path, words: str, capsys: pytest.CaptureFixture[str], *more: str) -> None:

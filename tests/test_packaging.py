@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
 
@@ -75,15 +74,6 @@ def modules_after(statements: str) -> set[str]:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))
-
-
-@cache
-def core_modules() -> tuple[str, ...]:
-    """Every module of amos_fl except the command line's, by dotted name."""
-    files = sorted((ROOT / "amos_fl").rglob("*.py"))
-    parts = [file.relative_to(ROOT).with_suffix("").parts for file in files]
-    names = [".".join(p[:-1] if p[-1] == "__init__" else p) for p in parts]
-    return tuple(n for n in names if n != "amos_fl.cli" and not n.startswith("amos_fl.cli."))
 
 
 def test_every_place_that_names_the_version_names_the_same():
@@ -165,9 +155,9 @@ def test_reading_a_cohort_needs_no_torch():
     assert "torch" not in modules_after("import amos_fl; amos_fl.read_cohort; amos_fl.plan_named")
 
 
-def test_the_core_imports_neither_flower_nor_ray():
-    loaded = modules_after("".join(f"import {name}\n" for name in core_modules()))
-    assert {"amos_fl.training.loop", "amos_fl.runs.config"} <= loaded
+def test_the_faces_load_flower_and_ray_only_in_the_functions_that_need_them():
+    loaded = modules_after("import amos_fl.api.functions, amos_fl.api.running, amos_fl.cli.main")
+    assert {"amos_fl.api.settings", "amos_fl.runs.config"} <= loaded
     assert not loaded & {"flwr", "ray"}
 
 

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from synthetic_cases import ORGANS, TINY, boxes_case
 
 from amos_fl.errors import AmosError
-from amos_fl.patches import augment
-from amos_fl.patches.ahead import draw_batches
-from amos_fl.patches.augment import RECIPES, change_intensities, draw_resampling, mirror
-from amos_fl.patches.sampler import draw_batch
-from amos_fl.patches.spatial import resampling
 from amos_fl.randomness import generator
+from amos_fl.training.patches import augment
+from amos_fl.training.patches.ahead import draw_batches
+from amos_fl.training.patches.augment import RECIPES, change_intensities, draw_resampling, mirror
+from amos_fl.training.patches.sampler import draw_batch
+from amos_fl.training.patches.spatial import resampling
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import plan_named
 

@@ -22,8 +22,8 @@ from amos_fl.files import ABANDONED_S, CERTAINLY_ABANDONED_S, remove_abandoned, 
 from amos_fl.inference.predict import predict_case
 from amos_fl.inference.predict_scans import Wanted, predict_scans
 from amos_fl.inference.scans import find_scans
+from amos_fl.prepared.prepare import prepare_case
 from amos_fl.runs.model import InferenceSettings, read_model
-from amos_fl.volumes.prepare import prepare_case
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from matplotlib.path import Path as Polygon
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.inference.evaluate import reference_of
-from amos_fl.report.pictures import (
+from amos_fl.pictures.planes import (
     best_planes,
     grey_levels,
     keep_picture,

@@ -12,8 +12,9 @@ from federations import federate, hashes, resume, tiny_config
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, Interrupted
+from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Event, SiteWork
-from amos_fl.runs.folder import RunFolder, create_run, open_run
+from amos_fl.runs.folder import RunFolder, open_run
 
 SETTINGS = {"rounds": 3, "optimizer_state": "keep", "evaluation": {"every": 2}}
 MOMENTS = [

@@ -14,8 +14,9 @@ from federations import federate, tiny_config
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import Interrupted
+from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Event, RoundFinished
-from amos_fl.runs.folder import RunFolder, create_run, open_run
+from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl_server.federation.simulate import simulate
 
 

@@ -22,10 +22,11 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl.networks.registry import build_network
+from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Said, line_of
-from amos_fl.runs.folder import RunFolder, create_run
+from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.start import begin, start_weights
-from amos_fl.runs.weights import arrays_of, hash_of, save_arrays
+from amos_fl.weights import arrays_of, hash_of, save_arrays
 from amos_fl_server.operation.connection import Connection, RunsClient
 from amos_fl_server.operation.run_registry import (
     RunState,

@@ -116,7 +116,7 @@ def test_a_file_that_is_not_nifti_is_named(
 
 def test_scores_on_a_phantom_are_marked_as_synthetic(tmp_path: Path, tiny_root: Path) -> None:
     from amos_fl.cohort.table import read_cohort
-    from amos_fl.runs.folder import create_run
+    from amos_fl.runs.create import create_run
 
     config = tiny_config()
     assert not create_run(tmp_path / "real", config, read_cohort(tiny_root)).synthetic

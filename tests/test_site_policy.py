@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
+from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Event, Listener, SiteWork, silent
-from amos_fl.runs.folder import RunFolder, create_run
+from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.app import make_client_app
 from amos_fl_clients.federation.failures import ReplyWithheld, SiteFailure
 from amos_fl_clients.federation.messages import ARRAYS, json_of

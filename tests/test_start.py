@@ -19,11 +19,12 @@ from amos_fl.networks.norms import with_group_norm
 from amos_fl.networks.registry import build_network
 from amos_fl.networks.vnet import VNet
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.folder import RunFolder, create_run
+from amos_fl.runs.create import create_run
+from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.origin import Origin, weights_file
 from amos_fl.runs.start import start_weights, take_over
-from amos_fl.runs.weights import Arrays, arrays_of, hash_of, read_arrays, save_arrays
 from amos_fl.volumes.plan import plan_named
+from amos_fl.weights import Arrays, arrays_of, hash_of, read_arrays, save_arrays
 
 HEAD = "output_block.conv.conv"
 PLAN = tiny_config().plan

@@ -8,8 +8,8 @@ from synthetic_cases import ORGANS, TINY, boxes_case
 from amos_fl.errors import AmosError, SiteTimeout, TrainingDiverged
 from amos_fl.metrics.overlap import dsc
 from amos_fl.networks.registry import build_network
-from amos_fl.patches.sampler import draw_batch
 from amos_fl.training.loop import StepReport, add_proximal_gradient, train
+from amos_fl.training.patches.sampler import draw_batch
 from amos_fl.training.schedule import polynomial_learning_rate
 from amos_fl.training.settings import TrainingSettings
 

@@ -15,7 +15,7 @@ from test_aggregation import reply, round_input, update
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig, resolve
-from amos_fl.runs.weights import arrays_of
+from amos_fl.weights import arrays_of
 from amos_fl_clients.federation.records import BadUpdate, record_of
 from amos_fl_server.federation import aggregate
 from amos_fl_server.federation.aggregate import checked_update, form_of, relative_distance

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
+from amos_fl.prepared.prepare import content_hash, prepare_case, prepare_cases
+from amos_fl.prepared.store import open_prepared, write_prepared
 from amos_fl.volumes.plan import Plan
-from amos_fl.volumes.prepare import content_hash, prepare_case, prepare_cases
-from amos_fl.volumes.store import open_prepared, write_prepared
 
 ORGANS = (1, 2, 3, 6)
 PLAN = Plan(spacing_mm=(2.0, 2.0, 4.0), patch=(16, 16, 8), strides=((1, 1, 1),), kernels=((3, 3, 3),))

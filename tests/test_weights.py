@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from amos_fl.runs.weights import arrays_of, given_up_by, hash_of, load_arrays
+from amos_fl.weights import arrays_of, given_up_by, hash_of, load_arrays
 from amos_fl_clients.federation.records import record_of, views_of
 
 

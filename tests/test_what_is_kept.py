@@ -106,7 +106,7 @@ def test_whatever_a_strategy_keeps_comes_back_with_its_types_its_order_and_its_b
         "bytes_up": 0,
         "weights_sha256": "",
     }
-    from amos_fl.runs.weights import hash_of
+    from amos_fl.weights import hash_of
 
     weights = {"w": np.ones(2, np.float32)}
     save_checkpoint(tmp_path / "round_0001", weights, arrays, trees, [{**entry, "weights_sha256": hash_of(weights)}])

@@ -19,8 +19,9 @@ from amos_fl.errors import AmosError, AmosWarning, Interrupted
 from amos_fl.files import remove_abandoned, unfinished_name, whole_folder
 from amos_fl.locks import HOLDERS, AtWork, at_work, is_held
 from amos_fl.owner import identity, is_alive
+from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Event, SiteWork
-from amos_fl.runs.folder import RunFolder, create_run
+from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import Member, create_group
 
 HOLD = (

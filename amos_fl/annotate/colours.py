@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from amos_fl.files import write_text
-from amos_fl.inference.preview import colours_of
+from amos_fl.pictures.preview import colours_of
 
 ITK_SNAP, SLICER = "labels_itksnap.txt", "labels_slicer.ctbl"
 

@@ -1,6 +1,7 @@
 """What people have drawn of a case, put together from its versions."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -98,8 +99,14 @@ def basis(project: Project, case: Case, state: CaseState, round_number: int, ver
         raise AmosError(f"{case.case}: has no pre-label of round {round_number}; draw it with 'amos-fl annotate start'")
     check_scan(case, event)
     if sha256_of_file(file) != event.sha256:
-        from amos_fl.annotate.prelabel import changed_by_hand
-
         raise AmosError(changed_by_hand(project, file))
     label = read_label(file, project.cohort.organs).array
     return composed(project, case, state, label, versions=versions)
+
+
+def changed_by_hand(project: Project, file: Path) -> str:
+    """The sentence about a pre-label that is no longer what the networks drew."""
+    return (
+        f"{file.relative_to(project.path)}: was changed after it was drawn, and is left as it is; move it to "
+        "work/NAME/ if somebody corrected it there, then 'amos-fl annotate start' draws the pre-label again"
+    )

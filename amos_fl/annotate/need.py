@@ -14,8 +14,8 @@ from jaxtyping import UInt8
 
 from amos_fl.annotate.ledger import Need
 from amos_fl.cohort.plausible import pieces_of, volume_concerns
-from amos_fl.cohort.wording import counted
 from amos_fl.metrics.overlap import dsc
+from amos_fl.wording import counted
 
 _NAMED = 3
 """As many organs as a reason names."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from amos_fl.annotate.compose import check_scan
+from amos_fl.annotate.compose import changed_by_hand, check_scan
 from amos_fl.annotate.ledger import PreLabelled, RoundBegun, Variant
 from amos_fl.annotate.members import Member
 from amos_fl.annotate.need import need_of, vote
@@ -161,14 +161,6 @@ def _of_another_scan(case: Case, event: PreLabelled) -> str:
     except AmosError as error:
         return str(error)
     return ""
-
-
-def changed_by_hand(project: Project, file: Path) -> str:
-    """The sentence about a pre-label that is no longer what the networks drew."""
-    return (
-        f"{file.relative_to(project.path)}: was changed after it was drawn, and is left as it is; move it to "
-        "work/NAME/ if somebody corrected it there, then 'amos-fl annotate start' draws the pre-label again"
-    )
 
 
 def _drawings(

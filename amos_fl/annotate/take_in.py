@@ -14,11 +14,11 @@ from amos_fl.annotate.hand_out import checked_name
 from amos_fl.annotate.ledger import Imported, Role, now
 from amos_fl.annotate.project import Project
 from amos_fl.annotate.state import CaseState, state_of
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, whole_file
 from amos_fl.scan_files import SUFFIXES, ScanFolder, Unusable, case_of, problem_of, scans_in, shown
 from amos_fl.volumes.nifti import read_label
+from amos_fl.wording import counted
 
 _SWAPPED = 2
 """As many organs may change their label at once: two kidneys that were mixed up."""

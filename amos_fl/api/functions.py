@@ -28,8 +28,9 @@ from amos_fl.locks import at_work
 from amos_fl.report.page import write_comparison_report
 from amos_fl.runs import arms
 from amos_fl.runs.config import RunConfig, read_yaml
+from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Listener, Said
-from amos_fl.runs.folder import RunFolder, create_run
+from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import create_group
 from amos_fl.runs.model import InferenceSettings, inference_settings
 from amos_fl.runs.record import read_runs

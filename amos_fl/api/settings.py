@@ -93,7 +93,7 @@ def resolve_run(
         AmosError: settings that cannot be, a cohort that cannot be read or has nothing to train on, or a scan or label
             map whose header rules it out.
     """
-    from amos_fl.volumes.reference import check_headers
+    from amos_fl.cohort.reference import check_headers
     from amos_fl_server.federation.strategies import make_strategy
 
     origin = origin_in(layers)
@@ -205,8 +205,8 @@ def like_run(path: Path, layers: list[Layer]) -> tuple[RunConfig, Cohort]:
     Raises:
         AmosError: no run there, one of another arm, or settings beside `--like`.
     """
+    from amos_fl.cohort.reference import check_headers
     from amos_fl.runs.folder import open_run
-    from amos_fl.volumes.reference import check_headers
 
     refuse_settings(layers, "--like", "takes everything from that run")
     folder = open_run(path)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from amos_fl.cli.options import DeviceOption, SetOption, StoreOption
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
+from amos_fl.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,9 +9,9 @@ import typer
 from amos_fl.api.settings import cache_folder, refuse_settings, with_layers
 from amos_fl.cli.running import carry_out
 from amos_fl.cli.settings import layers_of, resolve_run
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
+from amos_fl.wording import counted
 
 if TYPE_CHECKING:
     from amos_fl.annotate.members import Member
@@ -63,7 +63,7 @@ def _begin(project: "Project", state: "ProjectState", layers: Layers, *, reviewe
     from amos_fl.annotate.ledger import RetrainBegun
     from amos_fl.annotate.members import recorded_members
     from amos_fl.files import whole_folder
-    from amos_fl.runs.folder import create_run
+    from amos_fl.runs.create import create_run
 
     begun = state.rounds[-1]
     members = recorded_members(begun.members, project.cohort)

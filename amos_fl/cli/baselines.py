@@ -81,7 +81,7 @@ def centralized(
 ) -> None:
     """Train one network on the pooled cases of all seen sites, at the cost of the federated run beside it."""
     from amos_fl.runs.arms import centralized as pooled
-    from amos_fl.runs.folder import create_run
+    from amos_fl.runs.create import create_run
 
     layers = layers_of(config, flags_of(locals()), assignments)
     store = store or cache_folder() / "store"
@@ -222,9 +222,9 @@ def _show_choices(group: "Group", store: Path) -> None:
     from rich.table import Table
 
     from amos_fl.cli.console import Console
+    from amos_fl.inference.site_choice import site_choices, write_site_choices
     from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.record import read_runs
-    from amos_fl.runs.site_choice import site_choices, write_site_choices
     from amos_fl.runs.summary import number
 
     records = {record.folder.path.name: record for record in read_runs([group.path])}

@@ -13,8 +13,8 @@ from amos_fl.cli.export import export_app
 from amos_fl.cli.progress import Progress
 from amos_fl.cli.stats import stats
 from amos_fl.cohort.table import read_cohort, write_cohort
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
+from amos_fl.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

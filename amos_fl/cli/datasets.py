@@ -116,7 +116,7 @@ def join(
     """Put the cases of several cohorts into one, such as sites that annotated different organs."""
     from amos_fl.cohort.joining import joined, shared_patients
     from amos_fl.cohort.table import read_cohort
-    from amos_fl.cohort.wording import counted
+    from amos_fl.wording import counted
 
     found = [(str(path), read_cohort(path)) for path in cohorts]
     _write(joined(found), _target(out, out), instead_of=cohorts)

@@ -8,8 +8,8 @@ import typer
 from amos_fl.cli.deploy_run import HostOption, RootArgument, deployment_folder, run
 from amos_fl.cli.deploy_watch import logs, serve, status
 from amos_fl.cli.settings import names
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
+from amos_fl.wording import counted
 
 if TYPE_CHECKING:
     from amos_fl.cohort.table import Cohort

@@ -30,8 +30,8 @@ from amos_fl.cli.options import (
     WeightingOption,
 )
 from amos_fl.cli.settings import flags_of, layers_of, refuse_beside
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
+from amos_fl.wording import counted
 
 if TYPE_CHECKING:
     from amos_fl.deploy.layout import Deployment

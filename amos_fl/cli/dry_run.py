@@ -7,11 +7,11 @@ from rich.table import Table
 
 from amos_fl.cli.console import Console
 from amos_fl.cohort.table import SPLITS, Cohort
-from amos_fl.cohort.wording import counted
 from amos_fl.runs.config import RunConfig
+from amos_fl.runs.create import check_free
 from amos_fl.runs.estimate import estimate
-from amos_fl.runs.folder import check_free
 from amos_fl.runs.start import start_weights
+from amos_fl.wording import counted
 
 
 def show_dry_run(config: RunConfig, cohort: Cohort, out: Path | None = None) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from amos_fl.cli.options import AdaptOption, DeviceOption
-from amos_fl.cohort.wording import counted
+from amos_fl.wording import counted
 
 
 def predict(

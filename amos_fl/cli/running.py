@@ -10,9 +10,9 @@ import typer
 from amos_fl.api.settings import refuse_settings, with_layers
 from amos_fl.cli.settings import cohort_now
 from amos_fl.cohort.table import Cohort
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import Interrupted
 from amos_fl.runs.config import RunConfig, has_strategy
+from amos_fl.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,8 +26,8 @@ CONTINUES = "continues what is in its folder, and runs it"
 
 def resume_run(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path, accept_changes: bool = False) -> None:
     """Continue a run to its end and show its results; a finished one only shows them."""
+    from amos_fl.cohort.reference import check_headers
     from amos_fl.runs.folder import open_run
-    from amos_fl.volumes.reference import check_headers
 
     layers, elsewhere = apart_from_cohort(layers)
     refuse_settings(layers, "--resume", "continues a run with its own settings")

@@ -71,13 +71,13 @@ def score(
     from amos_fl.cli.score_tables import problem_table, show_scores
     from amos_fl.cohort.organs import AMOS_ORGANS
     from amos_fl.cohort.table import read_cohort
-    from amos_fl.cohort.wording import counted
     from amos_fl.metrics.folders import Rules, score_pairs
     from amos_fl.metrics.meaning import check_meaning
     from amos_fl.metrics.pairs import pair_up
     from amos_fl.metrics.rules import organs_asked_for, tolerance_asked_for
     from amos_fl.metrics.summary import tables_of
     from amos_fl.metrics.table import scores_to_json
+    from amos_fl.wording import counted
 
     _check_words(split, modality, both_empty, cohort, hold_out)
     known = read_cohort(cohort) if cohort is not None else None
@@ -193,8 +193,8 @@ def _notes(
 ) -> list[str]:
     """What a reader of the scores has to know."""
     from amos_fl.cohort.table import PHANTOM_MARK
-    from amos_fl.cohort.wording import counted
     from amos_fl.runs.summary import PHANTOM_NOTE
+    from amos_fl.wording import counted
 
     notes = []
     release = [folder / "dataset.json" for folder in (labels, labels.parent)] if labels else []

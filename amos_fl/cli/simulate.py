@@ -80,7 +80,7 @@ def simulate(
 
         show_dry_run(with_plan_made(settings, members, store), members, out)
         return
-    from amos_fl.runs.folder import create_run
+    from amos_fl.runs.create import create_run
 
     folder = create_run(out or next_out(settings.strategy), settings, members)
     carry_out(folder.path, settings, members, store)

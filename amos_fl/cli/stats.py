@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
+from amos_fl.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -12,8 +12,8 @@ from amos_fl.cohort.release import Release, ReleaseCase, folders_between, read_r
 from amos_fl.cohort.scanners import SCANNERS
 from amos_fl.cohort.table import Case, Cohort, Split
 from amos_fl.cohort.table2 import Counts, differences_from_table2
-from amos_fl.cohort.wording import case_name, counted, listed
 from amos_fl.errors import AmosError
+from amos_fl.wording import case_name, counted, listed
 
 
 @dataclass(frozen=True)

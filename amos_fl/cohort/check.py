@@ -15,12 +15,12 @@ import numpy as np
 
 from amos_fl.cohort.metadata import find_metadata, read_metadata
 from amos_fl.cohort.plausible import SPECK_ML, intensity_concerns, pieces_of, volume_concerns
+from amos_fl.cohort.reference import label_of
 from amos_fl.cohort.table import Case, Cohort
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.volumes.nifti import Volume, read_image, reconcile, to_canonical
-from amos_fl.volumes.reference import label_of
 from amos_fl.warned import heard
+from amos_fl.wording import counted
 from amos_fl.workers import each
 
 Severity = Literal["error", "warning"]

@@ -9,10 +9,10 @@ from typing import cast
 
 from amos_fl.cohort.splitting import DEFAULT, Member, Shares, divide
 from amos_fl.cohort.table import SPLITS, Case, Cohort, Modality, Split, plain_name
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import MOST_NAME_BYTES
 from amos_fl.strict import csv_rows
+from amos_fl.wording import counted
 
 _CT = {"ct"}
 _MR = {"mr", "mri", "t1", "t2", "t1w", "t2w", "pd", "adc", "flair", "t1gd", "t1ce", "t2f", "dwi", "cine"}

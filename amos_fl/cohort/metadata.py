@@ -20,9 +20,9 @@ from amos_fl.cohort.scanners import (
     modality_of,
     published_cases,
 )
-from amos_fl.cohort.wording import case_name, listed
 from amos_fl.errors import AmosError
 from amos_fl.strict import columns_of
+from amos_fl.wording import case_name, listed
 
 PATTERN = "labeled_data_meta*.csv"
 LAST_ID = 600

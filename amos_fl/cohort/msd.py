@@ -23,11 +23,11 @@ from amos_fl.cohort.dataset_json import (
     read_description,
     stated_numbers,
 )
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
 from amos_fl.scan_files import case_of, importable, problem_of, scans_in, sha256_of_scan, shown
 from amos_fl.volumes.nifti_file import open_nifti
+from amos_fl.wording import counted
 
 _WHAT = "a task of the Medical Segmentation Decathlon, such as Task09_Spleen"
 

@@ -19,13 +19,13 @@ import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.nifti1 import Nifti1Image
 
+from amos_fl.cohort.reference import label_of
 from amos_fl.cohort.table import PHANTOM_MARK, Case, Cohort
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError, all_of
 from amos_fl.files import whole_folder, write_json, write_text
 from amos_fl.volumes.nifti import Volume, read_geometry, read_image, reconcile, write_label
 from amos_fl.volumes.nifti_file import open_nifti
-from amos_fl.volumes.reference import label_of
+from amos_fl.wording import counted
 
 Choice = Literal["CT", "MR", "joint"]
 Partial = Literal["refuse", "leave-out", "ignore"]

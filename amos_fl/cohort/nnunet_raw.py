@@ -20,10 +20,10 @@ from amos_fl.cohort.dataset_json import (
     stated_numbers,
 )
 from amos_fl.cohort.table import Split
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.scan_files import ScanFolder, importable, problem_of, scans_in, shown
 from amos_fl.strict import load_json
+from amos_fl.wording import counted
 
 _WHAT = "a dataset of nnU-Net's, such as nnUNet_raw/Dataset701_CohortCT"
 _NIFTI = (".nii.gz", ".nii")

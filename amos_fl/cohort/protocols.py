@@ -17,9 +17,9 @@ from typing import Literal, get_args
 
 from amos_fl.cohort.scanners import SCANNERS, ScanRecord
 from amos_fl.cohort.table import Split
-from amos_fl.cohort.wording import listed
 from amos_fl.errors import AmosError
 from amos_fl.randomness import derived_seed
+from amos_fl.wording import listed
 
 Protocol = Literal["paper", "release", "public"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)

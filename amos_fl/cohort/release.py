@@ -10,10 +10,10 @@ from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.protocols import Part
 from amos_fl.cohort.scanners import published_cases
 from amos_fl.cohort.table import Split
-from amos_fl.cohort.wording import case_name, counted, listed
 from amos_fl.errors import AmosError
 from amos_fl.scan_files import importable, scans_in, shown
 from amos_fl.strict import load_json
+from amos_fl.wording import case_name, counted, listed
 
 PARTS: tuple[Part, ...] = ("Tr", "Va", "Ts")
 _DEEPEST = 3

@@ -11,10 +11,10 @@ from functools import partial
 
 import numpy as np
 
+from amos_fl.cohort.reference import label_of
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.errors import AmosError
 from amos_fl.volumes.nifti import read_image, reconcile, to_canonical
-from amos_fl.volumes.reference import label_of
 from amos_fl.workers import each_tried
 
 SIGNIFICANT_DIGITS = 4

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from amos_fl.cohort.wording import counted
 from amos_fl.comparison.comparison import LEAST_SEEDS, Arm, Gap, Metric, Scope
 from amos_fl.comparison.means import Means
 from amos_fl.comparison.statistics import Estimate, estimates
+from amos_fl.wording import counted
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.runs.record import RunRecord
+from amos_fl.wording import counted
 
 _T = TypeVar("_T")
 

@@ -72,7 +72,7 @@ def check_key(folder: Path, connection: SiteConnection) -> Finding:
 
 def check_scans(place: Place) -> tuple[Finding, tuple[Case, ...]]:
     """Whether the cohort file names scans of this site alone, and all of them can be opened."""
-    from amos_fl.volumes.reference import check_header_of
+    from amos_fl.cohort.reference import check_header_of
 
     where, site = place.cohort.parent, place.site
     try:

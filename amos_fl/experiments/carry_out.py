@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from amos_fl.cohort.table import Cohort
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError, all_of
 from amos_fl.experiments.data import label_map_of
 from amos_fl.experiments.outcome import write_outcome
@@ -15,8 +14,10 @@ from amos_fl.experiments.preset import Compare, Evaluate, Preset
 from amos_fl.experiments.workspace import Workspace
 from amos_fl.files import whole_folder
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.folder import RunFolder, create_run, open_run
+from amos_fl.runs.create import create_run
+from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import create_group, is_group, read_group
+from amos_fl.wording import counted
 
 LARGE_BYTES = 10_000_000
 

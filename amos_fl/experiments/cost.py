@@ -8,7 +8,8 @@ import math
 from dataclasses import dataclass
 
 from amos_fl.experiments.outcome import model_of
-from amos_fl.experiments.preset import Family, Preset, Train, shared
+from amos_fl.experiments.preset import Family, Preset, Train
+from amos_fl.experiments.shared import shared
 from amos_fl.volumes.plan import plan_named
 
 SITES_THAT_TRAIN = 5

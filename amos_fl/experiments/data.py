@@ -19,11 +19,12 @@ from amos_fl.cohort.label_map import LabelMap, suggested
 from amos_fl.cohort.organ_names import organ_key
 from amos_fl.cohort.protocols import Protocol
 from amos_fl.cohort.table import Cohort, Modality, read_cohort, write_cohort
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
+from amos_fl.experiments.shared import shared
 from amos_fl.files import sha256_of_json, write_text
 from amos_fl.randomness import generator
-from amos_fl.runs.config import nearest, read_yaml
+from amos_fl.runs.config import read_yaml
+from amos_fl.wording import counted, nearest
 
 
 class StandIn(BaseModel):
@@ -50,8 +51,6 @@ class DataSet(BaseModel):
 @cache
 def data_sets() -> dict[str, DataSet]:
     """Every data set that a preset may name."""
-    from amos_fl.experiments.preset import shared
-
     return {name: DataSet.model_validate(entry) for name, entry in shared("data").items()}
 
 

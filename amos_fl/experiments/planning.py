@@ -12,7 +12,8 @@ from typing import Any
 from amos_fl.cohort.table import Cohort, Modality
 from amos_fl.errors import AmosError
 from amos_fl.experiments.data import MissingDataError, cohort_of, selected, sizes_of, write_selection
-from amos_fl.experiments.preset import Budget, Compare, Evaluate, Family, Preset, Statistics, Train, shared
+from amos_fl.experiments.preset import Budget, Compare, Evaluate, Family, Preset, Statistics, Train
+from amos_fl.experiments.shared import shared
 from amos_fl.experiments.workspace import Work, Workspace
 from amos_fl.files import sha256_of_json
 from amos_fl.runs.arms import centralized, finetunes_of, leave_one_out, locals_of

@@ -28,8 +28,10 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from amos_fl.cohort.table import Modality, Split
 from amos_fl.errors import AmosError
-from amos_fl.runs.config import nearest, read_yaml
-from amos_fl.safe_yaml import read_yaml_file
+from amos_fl.experiments.data import data_sets
+from amos_fl.experiments.shared import presets_folder
+from amos_fl.runs.config import read_yaml
+from amos_fl.wording import nearest
 
 Form = Literal["full", "quick"]
 """A preset as it is meant, or on the phantom in a few steps."""
@@ -194,15 +196,6 @@ class Preset(_Part):
         return self, step
 
 
-_BESIDE = Path(__file__).resolve().parent
-
-
-def presets_folder() -> Path:
-    """Where the presets lie: carried by the wheel beside this file, or in the checkout."""
-    inside = _BESIDE / "presets"
-    return inside if inside.is_dir() else _BESIDE.parents[1] / "experiments"
-
-
 def preset_names() -> tuple[str, ...]:
     """The names of all presets, in the order of the paper, ours last."""
     return tuple(sorted((file.stem for file in presets_folder().glob("*.yaml")), key=_place))
@@ -292,15 +285,6 @@ def _check(file: Path, preset: Preset) -> None:
         for named in (result.step, result.shared_with):
             if named is not None and named not in preset.steps:
                 raise AmosError(f"{file}: results: no step {named!r}; {nearest(named, preset.steps)}")
-    from amos_fl.experiments.data import data_sets
-
     for name in preset.data_sets():
         if name not in data_sets():
             raise AmosError(f"{file}: no data set {name!r} in shared/data.yaml; {nearest(name, data_sets())}")
-
-
-@cache
-def shared(name: str) -> dict[str, Any]:
-    """A file that the presets share: `paper` and `quick` settings, `data` sets, `costs`."""
-    file = presets_folder() / "shared" / f"{name}.yaml"
-    return read_yaml_file(file)

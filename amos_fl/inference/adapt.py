@@ -15,8 +15,8 @@ from amos_fl.errors import AmosError
 from amos_fl.inference.windows import window_starts
 from amos_fl.networks.anysize import SingleValue
 from amos_fl.networks.norms import batch_norms
+from amos_fl.prepared.store import PreparedCase
 from amos_fl.volumes.plan import Triple
-from amos_fl.volumes.store import PreparedCase
 
 
 @contextmanager

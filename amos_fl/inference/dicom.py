@@ -16,7 +16,6 @@ import nibabel
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, whole_file
 from amos_fl.inference.dicom_directory import listed_instances
@@ -24,6 +23,7 @@ from amos_fl.inference.dicom_files import names_of, sorted_out, unusable_files
 from amos_fl.inference.dicom_header import DicomFile, pydicom_or_sentence, read_header
 from amos_fl.inference.dicom_stack import Stack, stack_of
 from amos_fl.inference.dicom_values import check_values, voxels_of
+from amos_fl.wording import counted
 
 _LEAST_SLICES = 4
 _MOST_LISTED = 8

@@ -8,9 +8,9 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from amos_fl.cohort.wording import counted
 from amos_fl.escape.terminal import one_line
 from amos_fl.scan_files import UNFINISHED
+from amos_fl.wording import counted
 
 _MARK = b"DICM"
 _PREAMBLE_BYTES = 128

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.inference.dicom_files import names_of
 from amos_fl.inference.dicom_header import Frame
 from amos_fl.volumes.plausible_grid import MISPLACED_MM
+from amos_fl.wording import counted
 
 _UNEVEN_MM = 0.05
 """How far the distance of two slices may be from the mean: a missing slice is far more."""

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from amos_fl.cohort.reference import reference_of
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
 from amos_fl.inference.predict import predict_case, write_prediction
 from amos_fl.metrics.scores import OrganScore, score_case
+from amos_fl.prepared.store import PreparedCase
 from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan
-from amos_fl.volumes.reference import reference_of
-from amos_fl.volumes.store import PreparedCase
 
 
 @dataclass(frozen=True)

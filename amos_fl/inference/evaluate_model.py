@@ -10,17 +10,17 @@ import torch
 from amos_fl.cohort.label_map import LabelMap, Match, matches, relabelled
 from amos_fl.cohort.organ_names import organ_key
 from amos_fl.cohort.table import Case, Cohort, Split, write_organs
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.escape import markdown
 from amos_fl.files import write_json, write_text
 from amos_fl.inference.evaluate import evaluate_cases
 from amos_fl.metrics.table import CaseScores
+from amos_fl.prepared.prepare import prepare_cases
 from amos_fl.runs.model import Model
 from amos_fl.runs.results import Results, tabulated, write_tables
 from amos_fl.runs.selection import Choice, choose_round
 from amos_fl.runs.summary import PHANTOM_NOTE, score_table
-from amos_fl.volumes.prepare import prepare_cases
+from amos_fl.wording import counted
 
 
 @dataclass(frozen=True)

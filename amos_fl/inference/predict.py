@@ -14,9 +14,9 @@ from amos_fl.errors import AmosError
 from amos_fl.inference.adapt import adapted
 from amos_fl.inference.restore import restore
 from amos_fl.inference.windows import finished_planes
+from amos_fl.prepared.store import PreparedCase
 from amos_fl.volumes.nifti import write_label
 from amos_fl.volumes.plan import Plan
-from amos_fl.volumes.store import PreparedCase
 
 
 def predict_case(

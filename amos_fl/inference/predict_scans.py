@@ -22,14 +22,14 @@ from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
 from amos_fl.files import check_name, remove_abandoned, scratch_folder, write_json
 from amos_fl.inference.predict import predict_case, write_prediction
-from amos_fl.inference.preview import preview, write_preview
 from amos_fl.inference.probability_map import ProbabilityMap
 from amos_fl.inference.scans import Scan, read_scan
 from amos_fl.inference.windows import window_starts
 from amos_fl.locks import at_work
+from amos_fl.pictures.preview import preview, write_preview
+from amos_fl.prepared.prepare import prepare_case
 from amos_fl.runs.model import InferenceSettings, Model
 from amos_fl.scan_files import problem_of
-from amos_fl.volumes.prepare import prepare_case
 from amos_fl.warned import heard
 
 RECORD = "predict.json"

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch import Tensor, nn
 
+from amos_fl.prepared.store import PreparedCase
 from amos_fl.volumes.plan import Triple
-from amos_fl.volumes.store import PreparedCase
 
 # Planes that leave the slab together: as many floats as a cache line holds, which a strided read fetches anyway.
 _PLANES = 16

@@ -9,13 +9,13 @@ its time, in rounds as short as those cases favoured. It runs on phantom 2, whic
 fixed.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from amos_fl.errors import AmosError
 from amos_fl.own_code import is_path
+from amos_fl.wording import nearest
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,4 @@ def network_named(model: str) -> Network:
         return NETWORKS[model]
     if is_path(model):
         return Network(model, f"built by {model}")
-    near = difflib.get_close_matches(model, NETWORKS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(NETWORKS)}"
-    raise AmosError(f"no model {model!r}; {hint} (one of your own is given as module:function)")
+    raise AmosError(f"no model {model!r}; {nearest(model, NETWORKS)} (one of your own is given as module:function)")

@@ -12,10 +12,10 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
+from amos_fl.cohort.reference import label_of
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
 from amos_fl.volumes.nifti import read_image
-from amos_fl.volumes.reference import label_of
 
 Floats = np.ndarray
 BINS = (48, 40, 72)

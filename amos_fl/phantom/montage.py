@@ -15,9 +15,9 @@ from scipy import ndimage
 
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
-from amos_fl.inference.preview import COLOURS, outlined
 from amos_fl.phantom.release import FOLDERS, ListedCase, listed_cases
 from amos_fl.phantom.scanners import ACHIEVA, SCANNERS
+from amos_fl.pictures.preview import COLOURS, outlined
 
 
 def grey(image: np.ndarray, modality: str) -> np.ndarray:

@@ -9,15 +9,15 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from pydantic import ValidationError
 
+from amos_fl.cohort.reference import check_header_of, label_of
 from amos_fl.cohort.table import Case, Cohort, Modality, Split
 from amos_fl.errors import AmosError, all_of
 from amos_fl.files import sha256_of_json, write_text
 from amos_fl.planning.fingerprint import HU_RANGE, Fingerprint, fingerprint_of_grid, merged
 from amos_fl.planning.histogram import Histogram
+from amos_fl.prepared.prepare import content_hash
 from amos_fl.stopping import at_once
 from amos_fl.volumes.nifti import orientation_of, read_geometry, read_image, reconcile
-from amos_fl.volumes.prepare import content_hash
-from amos_fl.volumes.reference import check_header_of, label_of
 from amos_fl.workers import each_tried
 
 FORMAT = 2

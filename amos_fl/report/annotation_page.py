@@ -12,13 +12,13 @@ from matplotlib.ticker import MaxNLocator
 
 from amos_fl.annotate.progress import Progress, RoundRow
 from amos_fl.annotate.state import STAGES, Stage
-from amos_fl.cohort.wording import counted
 from amos_fl.report.figures import WIDTH, grid_of_scores, score
 from amos_fl.report.palette import INK, MUTED, PAPER, RULE, SERIES
 from amos_fl.report.run_page import duration
 from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
 from amos_fl.report.svg import page_style, to_svg
 from amos_fl.runs.summary import PHANTOM_NOTE
+from amos_fl.wording import counted
 
 _COLOURS: dict[Stage, str] = {
     "not pre-labelled": RULE,

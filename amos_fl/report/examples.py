@@ -6,9 +6,9 @@ from typing import Any
 
 from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import reported_organs
+from amos_fl.pictures.planes import load_planes
 from amos_fl.report import series
 from amos_fl.report.figures import score
-from amos_fl.report.pictures import load_planes
 from amos_fl.report.slices import plane_svg
 from amos_fl.runs.record import RunRecord
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from amos_fl.cohort.table import SPLITS
-from amos_fl.cohort.wording import counted
 from amos_fl.comparison.statistics import LEAST_CASES
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.report import figures, series
@@ -22,6 +21,7 @@ from amos_fl.runs.record import RunRecord
 from amos_fl.runs.results import Row
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.runs.wording import left_out_in_mr, unlearned_in_words, work_in_words
+from amos_fl.wording import counted
 
 DATA_FOLDER = "report_data"
 """Beside the page: its numbers as CSV files."""

@@ -9,8 +9,8 @@ from contourpy import contour_generator
 from markupsafe import Markup, escape
 from PIL import Image
 
+from amos_fl.pictures.planes import Plane
 from amos_fl.report.palette import LABEL_LINE, PREDICTION_LINE
-from amos_fl.report.pictures import Plane
 
 JPEG_QUALITY = 82
 

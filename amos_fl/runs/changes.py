@@ -14,11 +14,11 @@ from pydantic import TypeAdapter
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json, write_json
+from amos_fl.prepared.prepare import content_hash
 from amos_fl.runs.about import AboutRun, Accepted, write_about
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, places_of
 from amos_fl.runs.stored import read_stored
-from amos_fl.volumes.prepare import content_hash
 
 SCANS = "scans.json"
 """By case a hash of the content of its scan and its label map, as they were when the run began."""

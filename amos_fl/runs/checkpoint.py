@@ -12,7 +12,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder, write_text
 from amos_fl.runs.ledger import ENTRIES, LedgerEntry, in_sequence
 from amos_fl.runs.stored import Stored, fitting, line_of, read_stored
-from amos_fl.runs.weights import Arrays, hash_of, read_arrays, save_arrays
+from amos_fl.weights import Arrays, hash_of, read_arrays, save_arrays
 
 WEIGHTS, STRATEGY, STATE = "weights.safetensors", "strategy.safetensors", "state.json"
 

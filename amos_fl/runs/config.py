@@ -1,7 +1,6 @@
 """The settings of a run: one pydantic model, from YAML and the command line, written to the run folder."""
 
 import contextlib
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,6 +12,7 @@ from amos_fl.planning.settings import PlanningSettings
 from amos_fl.safe_yaml import parsed_yaml, read_yaml_file
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import AUTO, PLANS, Plan, plan_named
+from amos_fl.wording import nearest
 
 MOST_SHOWN = 60
 """Characters of a wrong value that an error repeats."""
@@ -157,19 +157,6 @@ def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             keys += _keys(field.annotation, f"{prefix}{name}.")
     return keys
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """A hint that names the nearest of `words`, or all of them where none is near.
-
-    >>> nearest("fedprx", ["fedavg", "fedprox"])
-    "did you mean 'fedprox'?"
-    """
-    words = list(words)
-    section = word.rpartition(".")[0]
-    inside = [other for other in words if section and other.startswith(f"{section}.")]
-    close = difflib.get_close_matches(word, inside or words, n=1, cutoff=0.75 if inside else 0.6)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(inside or words)}"
 
 
 def _message(error: ValidationError, source: str) -> str:

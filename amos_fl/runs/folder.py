@@ -22,11 +22,10 @@ import yaml
 from pydantic import Field
 
 from amos_fl.cohort.organs import AMOS_ORGANS
-from amos_fl.cohort.table import Case, Cohort, read_cohort, read_organs, write_cohort
+from amos_fl.cohort.table import Case, Cohort, read_cohort, read_organs
 from amos_fl.errors import AmosError
-from amos_fl.files import MOST_NAME_BYTES, remove_abandoned, sha256_of_json, write_json, write_text
-from amos_fl.locks import HOLDERS, LOCK, at_work
-from amos_fl.runs.about import AboutRun, read_about, versions, write_about
+from amos_fl.files import remove_abandoned, write_json, write_text
+from amos_fl.runs.about import AboutRun, read_about
 from amos_fl.runs.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from amos_fl.runs.config import RunConfig, read_yaml, resolve
 from amos_fl.runs.evaluation import read_evaluation_file, set_aside
@@ -217,77 +216,6 @@ def organs_of(run: RunFolder) -> dict[int, str]:
     """The organs that a run learns, by label value."""
     beside = run.path / "organs.csv"
     return read_organs(beside) if beside.is_file() else dict(AMOS_ORGANS)
-
-
-def check_free(path: Path) -> None:
-    """Whether a run can be made in a folder.
-
-    Raises:
-        AmosError: it holds a run already, or other files, or cannot be looked into.
-    """
-    if len(path.name.encode(errors="replace")) > MOST_NAME_BYTES:
-        raise AmosError(f"{path}: its name is longer than {MOST_NAME_BYTES} bytes; choose a shorter --out")
-    try:
-        if (path / "config.yaml").exists():
-            raise AmosError(f"{path}: holds a run already; continue it with --resume {path}, or choose another --out")
-        if path.exists() and not path.is_dir():
-            raise AmosError(f"{path}: is a file; choose another --out")
-        if path.is_dir():
-            remove_abandoned(path.glob(".*.tmp.*"))
-            found = {entry.name for entry in path.iterdir() if not entry.name.startswith((LOCK, HOLDERS))}
-            # Killed while it was made, a run has no more than what comes before its settings.
-            if found and not ("versions.json" in found and found <= {"versions.json", "cohort.csv", "organs.csv"}):
-                raise AmosError(f"{path}: is not empty; choose another --out")
-    except OSError as error:
-        raise AmosError(f"{path}: cannot be looked into ({error.strerror}); choose another --out") from None
-
-
-def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str | None = None) -> RunFolder:
-    """Make a new run folder with its settings, cohort and versions.
-
-    `start_sha256` is of the weights to begin with, where they are known to fit; else `config.start_from` is looked at.
-
-    Raises:
-        AmosError: the folder holds a run already, or other files.
-    """
-    check_free(path)
-    start = start_sha256
-    if start is None and config.start_from is not None:
-        from amos_fl.runs.start import check_start  # needs torch, which nothing else here does
-
-        start = check_start(config, cohort.organs)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AmosError(f"{path}: cannot make this folder ({error.strerror}); choose another --out") from None
-    with at_work(path):
-        check_free(path)  # two may have begun together
-        try:
-            _write_run(RunFolder(path), config, cohort, start)
-        except OSError:  # a full disk, say: what is half a run would be in the way of a whole one
-            for name in ("config.yaml", "cohort.csv", "organs.csv", "versions.json"):
-                (path / name).unlink(missing_ok=True)
-            raise
-    return RunFolder(path)
-
-
-def _write_run(folder: RunFolder, config: RunConfig, cohort: Cohort, start: str | None) -> None:
-    path = folder.path
-    run_id = sha256_of_json([config.science(), cohort.content_hash(), start])[:16]
-    about = AboutRun(
-        run_id=run_id,
-        start_sha256=start,
-        cohort_sha256=cohort.content_hash(),
-        synthetic=cohort.synthetic(),
-        versions=versions(),
-        settings=config.science(),
-        cases=places_of(cohort),
-        organs={str(label): name for label, name in cohort.organs.items()},
-    )
-    write_about(path, about)
-    write_cohort(cohort, path / "cohort.csv")
-    # Last, because its presence says that the folder is a run.
-    folder.write_config(config)
 
 
 def open_run(path: Path) -> RunFolder:

@@ -15,7 +15,8 @@ from amos_fl.errors import AmosError
 from amos_fl.files import write_text
 from amos_fl.locks import at_work, is_empty
 from amos_fl.runs.config import RunConfig, read_yaml
-from amos_fl.runs.folder import RunFolder, create_run
+from amos_fl.runs.create import create_run
+from amos_fl.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.learned import Learned, channels_unlearned, learned_in, names_unlearned
 from amos_fl.runs.network_file import read_network_file
 from amos_fl.runs.origin import NETWORK, WEIGHTS
-from amos_fl.runs.weights import load_arrays, read_arrays
 from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.plan import Plan
+from amos_fl.weights import load_arrays, read_arrays
 
 
 class InferenceSettings(BaseModel):

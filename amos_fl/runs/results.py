@@ -1,4 +1,4 @@
-"""What a finished run leaves for people: scores per case, tables, the chosen weights with their card, a summary."""
+"""The scores of a run: per case, by site, by group of sites and by organ, as tables."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -7,21 +7,14 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from amos_fl.cohort.table import Cohort
 from amos_fl.escape.csv_cells import DictWriter
-from amos_fl.files import whole_file, write_json, write_text
+from amos_fl.files import whole_file
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, scores_from_json, sums_of, write_scores
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.learned import learned_in
-from amos_fl.runs.model_card import model_card
-from amos_fl.runs.origin import about_network
 from amos_fl.runs.selection import Choice, choose_round
-from amos_fl.runs.summary import summary
-from amos_fl.runs.weights import save_arrays
 
 
 @dataclass(frozen=True)
@@ -186,29 +179,3 @@ def _write_rows(path: Any, rows: list[Row]) -> None:
         for row in rows:
             values = {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(row).items()}
             writer.writerow(values)
-
-
-def write_results(folder: RunFolder, config: RunConfig, cohort: Cohort, weights: Mapping[str, np.ndarray]) -> Results:
-    """Write scores.csv, scores_by_site.csv, scores_by_organ.csv, model/ and summary.md; return what is in them."""
-    results = results_of(folder, config, cohort)
-    write_tables(folder.path, results, cohort.organs)
-    about = {"model": config.model, "round": results.chosen.round}
-    save_arrays(weights, folder.path / "model" / "weights.safetensors", about)
-    learned = learned_in(folder, cohort).organs
-    network = {
-        **about_network(config.model, config.plan, cohort.organs, config.norm_statistics, learned),
-        "round": results.chosen.round,
-        # What `predict` needs where the model folder lies alone, and what it can warn of.
-        "modalities": sorted({case.modality for case in cohort.of(split="train", labelled=True)}),
-        "synthetic": folder.synthetic,
-        "inference": {
-            **config.evaluation.model_dump(
-                mode="json", include={"overlap", "mirror", "batch_size", "test_time_adaptation"}
-            ),
-            "threads": config.training.threads,
-        },
-    }
-    write_json(folder.path / "model" / "network.json", network)
-    write_text(folder.path / "model" / "MODEL_CARD.md", model_card(folder, config, cohort, results))
-    write_text(folder.path / "summary.md", summary(folder, config, cohort, results))
-    return results

@@ -18,7 +18,7 @@ from amos_fl.networks.registry import build_network
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import START, RunFolder
 from amos_fl.runs.origin import Origin, start_of
-from amos_fl.runs.weights import Arrays, arrays_of, hash_of, is_statistic, load_arrays, read_arrays
+from amos_fl.weights import Arrays, arrays_of, hash_of, is_statistic, load_arrays, read_arrays
 
 LEAST_SHARED = 0.5
 """Below this share of weights that match outside the head, it is another network."""

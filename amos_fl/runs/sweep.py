@@ -18,7 +18,8 @@ from typing import Any
 
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
-from amos_fl.runs.config import merge, nearest, parse_assignment, read_yaml
+from amos_fl.runs.config import merge, parse_assignment, read_yaml
+from amos_fl.wording import nearest
 
 MOST_NAME = 100
 """Characters of a run's name; of a longer one the end gives way to a hash of it."""

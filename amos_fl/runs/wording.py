@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from amos_fl.cohort.organ_names import organ_key
 from amos_fl.cohort.organs import AMOS_ORGANS
-from amos_fl.cohort.wording import counted
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.learned import learned_in, names_unlearned
+from amos_fl.wording import counted
 
 if TYPE_CHECKING:
     from amos_fl.cohort.table import Cohort

@@ -21,17 +21,17 @@ from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import scores_to_json
 from amos_fl.networks.registry import build_network
 from amos_fl.owner import identity
+from amos_fl.pictures.planes import keep_picture
 from amos_fl.planning.measure import fingerprint_of_cases
-from amos_fl.report.pictures import keep_picture
+from amos_fl.prepared.prepare import prepare_cases
+from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.events import Listener, SiteWork, silent
 from amos_fl.runs.learned import annotated_for_training
-from amos_fl.runs.weights import Arrays, arrays_of, given_up_by, is_statistic, load_arrays
 from amos_fl.training.loop import StepReport, train
 from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan
-from amos_fl.volumes.prepare import prepare_cases
-from amos_fl.volumes.store import PreparedCase
+from amos_fl.weights import Arrays, arrays_of, given_up_by, is_statistic, load_arrays
 from amos_fl_clients.federation.failures import keep_details
 from amos_fl_clients.federation.guard import GuardedApp
 from amos_fl_clients.federation.messages import (

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from amos_fl.errors import AmosError
-from amos_fl.runs.weights import Arrays, read_arrays, save_arrays
+from amos_fl.weights import Arrays, read_arrays, save_arrays
 
 MOMENTUM, STATISTICS = "momentum", "statistics"
 RUNS_KEPT = 4

@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 import numpy as np
 from flwr.app import ArrayRecord, Message
 
-from amos_fl.runs.weights import COUNT, MEAN, VARIANCE, is_statistic
+from amos_fl.weights import COUNT, MEAN, VARIANCE, is_statistic
 from amos_fl_clients.federation.messages import ARRAYS, METRICS, WEIGHT
 from amos_fl_clients.federation.records import BadUpdate, record_of, views_of
 

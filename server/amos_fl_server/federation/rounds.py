@@ -26,7 +26,7 @@ from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
 from amos_fl.runs.ledger import LedgerEntry, SiteRound
 from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
 from amos_fl.runs.start import begin
-from amos_fl.runs.weights import arrays_of, fingerprint_of, hash_of
+from amos_fl.weights import arrays_of, fingerprint_of, hash_of
 from amos_fl_clients.federation.messages import (
     ARRAYS,
     CONFIG,

@@ -14,15 +14,15 @@ from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.locks import at_work
 from amos_fl.owner import is_alive
+from amos_fl.prepared.prepare import remove_leftovers
 from amos_fl.runs.about import versions
 from amos_fl.runs.changes import check_unchanged
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, Said
+from amos_fl.runs.finish import write_results
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.moved import note_places
-from amos_fl.runs.results import write_results
 from amos_fl.runs.tensorboard import with_tensorboard
-from amos_fl.volumes.prepare import remove_leftovers
 from amos_fl_clients.federation.settings import SiteSettings, write_settings
 from amos_fl_server.federation.engines import make_engine
 from amos_fl_server.federation.full_disk import stopping_on_a_full_disk

@@ -23,7 +23,8 @@ from amos_fl.files import sha256_of_json, write_json
 from amos_fl.locks import AtWork, at_work, is_held
 from amos_fl.runs.about import write_about
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.folder import RunFolder, create_run, open_run
+from amos_fl.runs.create import create_run
+from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.stored import read_stored
 
 RUNS = "AMOS_FL_RUNS"

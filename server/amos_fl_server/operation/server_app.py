@@ -24,8 +24,8 @@ from amos_fl.runs.about import write_about
 from amos_fl.runs.changes import check_unchanged
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Event, Said, SiteFailed, in_words, line_of
+from amos_fl.runs.finish import write_results
 from amos_fl.runs.folder import RunFolder, open_run
-from amos_fl.runs.results import write_results
 from amos_fl_server.federation.discovery import DeployedFederation
 from amos_fl_server.federation.engines.remote import RemoteEngine, SiteGrid
 from amos_fl_server.federation.full_disk import stopping_on_a_full_disk

@@ -20,7 +20,7 @@ from flwr.serverapp.strategy import Strategy as FlowerBase
 from amos_fl.errors import AmosError
 from amos_fl.own_code import load
 from amos_fl.randomness import derived_seed
-from amos_fl.runs.weights import is_statistic
+from amos_fl.weights import is_statistic
 from amos_fl_clients.federation.messages import ARRAYS, CONFIG
 from amos_fl_clients.federation.records import BadUpdate, is_packed, record_of, views_of
 from amos_fl_server.federation.aggregate import WeightedMean

@@ -1,6 +1,7 @@
-"""Names and numbers of cases for sentences."""
+"""Names, numbers and hints for sentences."""
 
-from collections.abc import Collection
+import difflib
+from collections.abc import Collection, Iterable
 
 
 def case_name(amos_id: int) -> str:
@@ -30,3 +31,16 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     ('1 image', '0 images', '2 patches')
     """
     return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """A hint that names the nearest of `words`, or all of them where none is near.
+
+    >>> nearest("fedprx", ["fedavg", "fedprox"])
+    "did you mean 'fedprox'?"
+    """
+    words = list(words)
+    section = word.rpartition(".")[0]
+    inside = [other for other in words if section and other.startswith(f"{section}.")]
+    close = difflib.get_close_matches(word, inside or words, n=1, cutoff=0.75 if inside else 0.6)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(inside or words)}"

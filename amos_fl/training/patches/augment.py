@@ -15,8 +15,8 @@ from monai.transforms.intensity.array import AdjustContrast, ScaleIntensityFixed
 from scipy import ndimage
 from torch import Tensor
 
-from amos_fl.patches.spatial import Resampling, resampling
 from amos_fl.randomness import generator
+from amos_fl.training.patches.spatial import Resampling, resampling
 from amos_fl.training.settings import AugmentationLevel
 from amos_fl.volumes.plan import Plan
 

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from amos_fl.errors import AmosError
-from amos_fl.patches.augment import Resampling, change_intensities, draw_resampling, mirror
 from amos_fl.randomness import derived_seed, generator
+from amos_fl.training.patches.augment import Resampling, change_intensities, draw_resampling, mirror
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import Plan
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from amos_fl.patches.sampler import Batch, TrainingCase, draw_batch
+from amos_fl.training.patches.sampler import Batch, TrainingCase, draw_batch
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import Plan
 from amos_fl.workers import main_module_hidden

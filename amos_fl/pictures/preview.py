@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from amos_fl.files import whole_file
-from amos_fl.report.pictures import Plane, planes_of
+from amos_fl.pictures.planes import Plane, planes_of
 from amos_fl.volumes.nifti import Volume
 
 COLOURS = np.array(

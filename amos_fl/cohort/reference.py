@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from amos_fl.cohort.table import Case
-from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.volumes.nifti import Volume, read_geometry, read_label, reconcile
 from amos_fl.warned import heard, warn
+from amos_fl.wording import counted
 
 
 def check_headers(cases: Iterable[Case]) -> None:

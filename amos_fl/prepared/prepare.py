@@ -18,9 +18,11 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from amos_fl.cohort.reference import label_of
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError, DiskFull, all_of
 from amos_fl.files import remove_abandoned, sha256_of_json, write_json
+from amos_fl.prepared.store import FORMAT, Geometry, PreparedCase, open_prepared, write_prepared
 from amos_fl.randomness import generator
 from amos_fl.scan_files import check_file, parts_of, sha256_of_scan
 from amos_fl.stopping import at_once
@@ -29,9 +31,7 @@ from amos_fl.volumes.nifti import orientation_of, read_image, reconcile, to_cano
 from amos_fl.volumes.normalise import normalisation_of
 from amos_fl.volumes.plan import Plan
 from amos_fl.volumes.plausible_grid import check_memory
-from amos_fl.volumes.reference import label_of
 from amos_fl.volumes.resample import resample_image, resample_label
-from amos_fl.volumes.store import FORMAT, Geometry, PreparedCase, open_prepared, write_prepared
 from amos_fl.warned import heard, warn
 from amos_fl.workers import each_tried
 

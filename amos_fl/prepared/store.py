@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder, write_json
-from amos_fl.runs.weights import save_arrays
+from amos_fl.weights import save_arrays
 
 Triple = tuple[int, int, int]
 Region = tuple[slice, slice, slice]

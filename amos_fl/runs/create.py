@@ -1,0 +1,82 @@
+"""A new run folder: made whole with its settings, cohort and versions, or not at all."""
+
+from pathlib import Path
+
+from amos_fl.cohort.table import Cohort, write_cohort
+from amos_fl.errors import AmosError
+from amos_fl.files import MOST_NAME_BYTES, remove_abandoned, sha256_of_json
+from amos_fl.locks import HOLDERS, LOCK, at_work
+from amos_fl.runs.about import AboutRun, versions, write_about
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.folder import RunFolder, places_of
+
+
+def check_free(path: Path) -> None:
+    """Whether a run can be made in a folder.
+
+    Raises:
+        AmosError: it holds a run already, or other files, or cannot be looked into.
+    """
+    if len(path.name.encode(errors="replace")) > MOST_NAME_BYTES:
+        raise AmosError(f"{path}: its name is longer than {MOST_NAME_BYTES} bytes; choose a shorter --out")
+    try:
+        if (path / "config.yaml").exists():
+            raise AmosError(f"{path}: holds a run already; continue it with --resume {path}, or choose another --out")
+        if path.exists() and not path.is_dir():
+            raise AmosError(f"{path}: is a file; choose another --out")
+        if path.is_dir():
+            remove_abandoned(path.glob(".*.tmp.*"))
+            found = {entry.name for entry in path.iterdir() if not entry.name.startswith((LOCK, HOLDERS))}
+            # Killed while it was made, a run has no more than what comes before its settings.
+            if found and not ("versions.json" in found and found <= {"versions.json", "cohort.csv", "organs.csv"}):
+                raise AmosError(f"{path}: is not empty; choose another --out")
+    except OSError as error:
+        raise AmosError(f"{path}: cannot be looked into ({error.strerror}); choose another --out") from None
+
+
+def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str | None = None) -> RunFolder:
+    """Make a new run folder with its settings, cohort and versions.
+
+    `start_sha256` is of the weights to begin with, where they are known to fit; else `config.start_from` is looked at.
+
+    Raises:
+        AmosError: the folder holds a run already, or other files.
+    """
+    check_free(path)
+    start = start_sha256
+    if start is None and config.start_from is not None:
+        from amos_fl.runs.start import check_start  # needs torch, which nothing else here does
+
+        start = check_start(config, cohort.organs)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AmosError(f"{path}: cannot make this folder ({error.strerror}); choose another --out") from None
+    with at_work(path):
+        check_free(path)  # two may have begun together
+        try:
+            _write_run(RunFolder(path), config, cohort, start)
+        except OSError:  # a full disk, say: what is half a run would be in the way of a whole one
+            for name in ("config.yaml", "cohort.csv", "organs.csv", "versions.json"):
+                (path / name).unlink(missing_ok=True)
+            raise
+    return RunFolder(path)
+
+
+def _write_run(folder: RunFolder, config: RunConfig, cohort: Cohort, start: str | None) -> None:
+    path = folder.path
+    run_id = sha256_of_json([config.science(), cohort.content_hash(), start])[:16]
+    about = AboutRun(
+        run_id=run_id,
+        start_sha256=start,
+        cohort_sha256=cohort.content_hash(),
+        synthetic=cohort.synthetic(),
+        versions=versions(),
+        settings=config.science(),
+        cases=places_of(cohort),
+        organs={str(label): name for label, name in cohort.organs.items()},
+    )
+    write_about(path, about)
+    write_cohort(cohort, path / "cohort.csv")
+    # Last, because its presence says that the folder is a run.
+    folder.write_config(config)

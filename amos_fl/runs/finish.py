@@ -1,0 +1,42 @@
+"""What a finished run leaves for people: tables of scores, the chosen weights with their card, a summary."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from amos_fl.cohort.table import Cohort
+from amos_fl.files import write_json, write_text
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.learned import learned_in
+from amos_fl.runs.model_card import model_card
+from amos_fl.runs.origin import about_network
+from amos_fl.runs.results import Results, results_of, write_tables
+from amos_fl.runs.summary import summary
+from amos_fl.weights import save_arrays
+
+
+def write_results(folder: RunFolder, config: RunConfig, cohort: Cohort, weights: Mapping[str, np.ndarray]) -> Results:
+    """Write scores.csv, scores_by_site.csv, scores_by_organ.csv, model/ and summary.md; return what is in them."""
+    results = results_of(folder, config, cohort)
+    write_tables(folder.path, results, cohort.organs)
+    about = {"model": config.model, "round": results.chosen.round}
+    save_arrays(weights, folder.path / "model" / "weights.safetensors", about)
+    learned = learned_in(folder, cohort).organs
+    network = {
+        **about_network(config.model, config.plan, cohort.organs, config.norm_statistics, learned),
+        "round": results.chosen.round,
+        # What `predict` needs where the model folder lies alone, and what it can warn of.
+        "modalities": sorted({case.modality for case in cohort.of(split="train", labelled=True)}),
+        "synthetic": folder.synthetic,
+        "inference": {
+            **config.evaluation.model_dump(
+                mode="json", include={"overlap", "mirror", "batch_size", "test_time_adaptation"}
+            ),
+            "threads": config.training.threads,
+        },
+    }
+    write_json(folder.path / "model" / "network.json", network)
+    write_text(folder.path / "model" / "MODEL_CARD.md", model_card(folder, config, cohort, results))
+    write_text(folder.path / "summary.md", summary(folder, config, cohort, results))
+    return results
