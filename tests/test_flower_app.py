@@ -21,7 +21,8 @@ from hospitals import write_hospital
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
-from amos_fl.runs.folder import RunFolder, create_run
+from amos_fl.runs.create import create_run
+from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.failures import SiteFailure
 from amos_fl_clients.federation.policy import Refusal, pause
 from amos_fl_clients.federation.settings import SiteSettings, read_settings

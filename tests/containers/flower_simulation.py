@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from amos_fl.api.settings import cache_folder
-from amos_fl.runs.folder import create_run, open_run
+from amos_fl.runs.create import create_run
+from amos_fl.runs.folder import open_run
 from amos_fl_clients.operation.allowed_apps import shipped_app
 from amos_fl_server.federation.simulate import lay_out_sites
 
