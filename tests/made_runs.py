@@ -70,7 +70,7 @@ def made_run(
         cohort=cohort,
         synthetic=synthetic,
         cohort_sha256=cohort.content_hash(),
-        results=Results(choose_round(folder, config, 1), list(problems), cases, [], [], []),
+        results=Results(choose_round(folder, config, 1), list(problems), cases, cohort.organs),
         ledger=[],
         cost=cost or Cost(1, 30, 10, 60, 1000, 1000, 1.0),
     )

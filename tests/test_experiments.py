@@ -32,7 +32,7 @@ from amos_fl.files import write_text
 from amos_fl.runs.events import silent
 from amos_fl.runs.folder import RunFolder, create_run
 from amos_fl.runs.ledger import SiteRound
-from amos_fl.runs.results import tabulated, write_tables
+from amos_fl.runs.results import write_tables
 from amos_fl.runs.weights import save_arrays
 from amos_fl_server.simulate import simulate
 
@@ -288,7 +288,7 @@ def made_folder(path: Path, cohort: Cohort, *, synthetic: bool = False, commit: 
     site: SiteRound = {"cases": 1, "steps": record.config.local_steps, "loss": 1.0, **nothing}
     trained = dict.fromkeys(record.cohort.seen_sites, site)
     folder.write_ledger([{"round": 1, "sites": trained, "loss": 1.0, "missing": {}, "weights_sha256": "", **nothing}])
-    write_tables(path, tabulated(record.results.chosen, [], record.results.cases, cohort.organs), cohort.organs)
+    write_tables(path, record.results)
     save_arrays({"a": np.zeros(1, np.float32)}, path / "model" / "weights.safetensors")
     write_text(path / "summary.md", "made")
     return path

@@ -260,7 +260,7 @@ def _models(state: ProjectState) -> list[ModelRow]:
             continue
         rows += [
             ModelRow(round_number, name, row.modality, row.cases, row.dsc)
-            for row in record.results.groups
+            for row in record.results.by_group
             if row.group == "seen"
         ]
     return rows

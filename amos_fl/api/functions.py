@@ -135,17 +135,17 @@ class Scored:
     @property
     def scores(self) -> pd.DataFrame:
         """One row per case and organ."""
-        return scores_table(self.evaluation.results.cases, self.evaluation.organs)
+        return scores_table(self.evaluation.results)
 
     @property
     def site_scores(self) -> pd.DataFrame:
         """One row per site and group."""
-        return sums_table([*self.evaluation.results.sites, *self.evaluation.results.groups])
+        return sums_table(self.evaluation.results.by_site + self.evaluation.results.by_group)
 
     @property
     def organ_scores(self) -> pd.DataFrame:
         """One row per organ and group."""
-        return sums_table(self.evaluation.results.organs)
+        return sums_table(self.evaluation.results.by_organ)
 
     @property
     def notes(self) -> list[str]:

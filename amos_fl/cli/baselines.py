@@ -237,7 +237,7 @@ def _show_choices(group: "Group", store: Path) -> None:
     for name in ("site", "round for all", "own best round", "fine-tuned"):
         table.add_column(name, justify="right")
     for choice in choices:
-        tuned = next((row.dsc for row in records[choice.site].results.sites if row.name == choice.site), math.nan)
+        tuned = next((row.dsc for row in records[choice.site].results.by_site if row.name == choice.site), math.nan)
         for_all = f"{number(choice.test_dsc_for_all)} (round {choice.round_for_all})"
         own = f"{number(choice.test_dsc_own)} (round {choice.own_round})" if choice.own_round else "-"
         table.add_row(choice.site, for_all, own, number(tuned))

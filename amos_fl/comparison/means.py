@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from amos_fl.comparison.arms import ArmScores
 from amos_fl.comparison.cases import CaseTable, rows_of
-from amos_fl.comparison.comparison import Cell, Metric, Scope, Spread
+from amos_fl.comparison.comparison import MeanScore, Metric, Scope, Spread
 from amos_fl.comparison.patients import of_first_cases
 from amos_fl.comparison.statistics import Marks, draws_within, estimates, means, strata_of
 from amos_fl.randomness import generator
@@ -44,7 +44,7 @@ class Means:
     ) -> None:
         self.table, self.scopes, self.arms, self.metrics = table, scopes, arms, metrics
         self.seed, self.resamples = seed, resamples
-        self.cells: list[Cell] = []
+        self.cells: list[MeanScore] = []
         self._kept: dict[tuple[str, str, Metric], Mean] = {}
         for scope in scopes:
             if scope.kind != "sites":
@@ -98,7 +98,7 @@ class Means:
                 self._kept[arm.arm.name, scope.name, metric] = mean
                 found = estimates(mean.values, draws, mean.cases, mean.strata, mean.patients)
                 made = zip(names, found, missed, hallucinated, strict=True)
-                self.cells += [Cell(arm.arm.name, scope.name, o, metric, e, m, h) for o, e, m, h in made]
+                self.cells += [MeanScore(arm.arm.name, scope.name, o, metric, e, m, h) for o, e, m, h in made]
 
     def _score_alike(self, scope: Scope) -> None:
         """The mean over sites of their means; its draws are those of the sites, which are independent."""
@@ -119,7 +119,7 @@ class Means:
                 estimate = estimates(value, together, mean.cases, mean.strata, mean.patients)[0]
                 counted = [cells[name, site.name, metric] for site in members]
                 missed, hallucinated = (sum(getattr(c, of) for c in counted) for of in ("missed", "hallucinated"))
-                self.cells.append(Cell(name, scope.name, "", metric, estimate, missed, hallucinated))
+                self.cells.append(MeanScore(name, scope.name, "", metric, estimate, missed, hallucinated))
 
     def spreads(self) -> list[Spread]:
         """The means of each seed of the main arms, in groups and over sites alike."""

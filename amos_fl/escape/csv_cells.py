@@ -5,9 +5,14 @@ recommends (CSV injection). Numbers stay numbers, and what reads a file of ours 
 """
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, TextIO
+
+from amos_fl.files import whole_file
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)|-")
@@ -69,3 +74,22 @@ def rows_as_written(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The rows of a `csv.DictReader` over a file of ours, with the text that was written."""
     for row in rows:
         yield {key: text_of(value) if isinstance(value, str) else value for key, value in row.items()}
+
+
+def write_table(path: Path | str, columns: Sequence[str], rows: Iterable[Any]) -> None:
+    """A CSV file with a header: of each row, a mapping or an object with such attributes, these columns.
+
+    What does not exist (None, NaN) is empty, a truth is yes or no, and numbers read back as they were.
+    """
+    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        writer = Writer(file)
+        writer.writerow(columns)
+        for row in rows:
+            told = row.get if isinstance(row, Mapping) else partial(getattr, row)
+            writer.writerow([_shown(told(column)) for column in columns])
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value

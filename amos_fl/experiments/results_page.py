@@ -13,7 +13,8 @@ from amos_fl.escape import markdown
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown
 from amos_fl.experiments.preset import Evaluate, Form, Preset, preset_names, read_preset
 from amos_fl.experiments.workspace import Work, Workspace
-from amos_fl.metrics.table import organs_of_scores, read_scores, sums_of
+from amos_fl.metrics.rows import means, rows_by, sums_by_case
+from amos_fl.metrics.table import organs_of_scores, read_scores
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.listing import ListedGroup, list_runs
 from amos_fl.runs.record import Cost
@@ -173,14 +174,9 @@ def _row(path: Path, name: str) -> PageRow:
 
 def _scores(file: Path) -> dict[str, str]:
     """DSC / NSD by group of scanners; a group without a score is not there."""
-    cases, organs = read_scores(file), organs_of_scores(file)
-    found = {}
-    for group in GROUPS:
-        mine = [case for case in cases if f"{'seen' if case.seen else 'unseen'} {case.modality}" == group]
-        sums = sums_of(mine, organs)
-        if mine and not math.isnan(sums.mean_dsc()):
-            found[group] = f"{number(sums.mean_dsc())} / {number(sums.mean_nsd())}"
-    return found
+    organs = organs_of_scores(file)
+    rows = means(rows_by(sums_by_case(read_scores(file), organs), organs, "group", "modality"))
+    return {row.name: f"{number(row.dsc)} / {number(row.nsd)}" for row in rows if not math.isnan(row.dsc)}
 
 
 def _table(rows: Sequence[PageRow]) -> str:

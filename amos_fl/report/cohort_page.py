@@ -19,8 +19,8 @@ from amos_fl.comparison.paper_statistics import (
     PaperRow,
     paper_beside,
 )
-from amos_fl.escape.csv_cells import DictWriter
-from amos_fl.files import whole_file, write_text
+from amos_fl.escape.csv_cells import write_table
+from amos_fl.files import write_text
 from amos_fl.report import cohort_figures as figures
 from amos_fl.report.page import render
 from amos_fl.report.palette import TINTS
@@ -37,9 +37,13 @@ def write_cohort_page(cohort: Cohort, cases: Sequence[CaseStatistics], out: Path
     """
     groups, paper = groups_of(cases), paper_beside(cohort)
     out.mkdir(parents=True, exist_ok=True)
-    _write_csv(out / "cases.csv", _case_rows(cohort, cases))
-    _write_csv(out / "groups.csv", [_group_row(group) for group in groups])
-    _write_csv(out / "volumes.csv", _volume_rows(cohort, groups))
+    files = {
+        "cases": _case_rows(cohort, cases),
+        "groups": [_group_row(group) for group in groups],
+        "volumes": _volume_rows(cohort, groups),
+    }
+    for name, rows in files.items():
+        write_table(out / f"{name}.csv", list(rows[0]) if rows else [], rows)
     drawn = _figures(cohort, groups, paper)
     for name, svg in drawn.items():
         write_text(out / f"{name}.svg", standing_alone(svg))
@@ -309,10 +313,3 @@ def _volume_rows(cohort: Cohort, groups: Sequence[Group]) -> list[dict[str, obje
 
 def _short(value: float | None) -> object:
     return "" if value is None or math.isnan(value) else float(f"{value:.6g}")
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = DictWriter(file, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
