@@ -20,6 +20,7 @@ from amos_fl.comparison.statistics import Marks
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
 from amos_fl.metrics.scores import Outcome
+from amos_fl.runs.config import dotted
 from amos_fl.runs.folder import open_run
 from amos_fl.runs.origin import Origin
 from amos_fl.runs.record import Cost, RunRecord
@@ -98,8 +99,8 @@ def _bundles(records: Iterable[RunRecord]) -> list[Bundle]:
     for record in sorted(records, key=_order):
         parent = record.folder.path.resolve().parent
         # What is each site's own within a family: who is held out, and a budget in rounds and steps.
-        science = _flat(record.config.science())
-        shared = {k: v for k, v in science.items() if k not in ("hold_out", "rounds", "local_steps")}
+        science = dotted(record.config.science())
+        shared = {k: v for k, v in science.items() if v != {} and k not in ("hold_out", "rounds", "local_steps")}
         setting = sha256_of_json([shared, _begun_from(record)])
         again = times[parent, setting, record.seen_sites]
         times[parent, setting, record.seen_sites] += 1
@@ -158,16 +159,9 @@ def _told_apart(names: list[str], bundles: list[Bundle]) -> list[str]:
     return told
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
 def settings_of(record: RunRecord) -> dict[str, Any]:
     """A run's settings, nested ones as `training.learning_rate`; fine-tuning is what it is by where it begins."""
-    settings = _flat(record.config.science())
+    settings = {key: value for key, value in dotted(record.config.science()).items() if value != {}}
     if record.arm == "finetune":
         return settings
     start = record.config.start_from

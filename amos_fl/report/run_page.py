@@ -19,7 +19,7 @@ from amos_fl.report.figures import score, signed
 from amos_fl.report.series import GapRow
 from amos_fl.report.slices import legend_line
 from amos_fl.report.sortable import Column, SortableTable, count, number, table, text
-from amos_fl.runs.config import has_strategy
+from amos_fl.runs.config import dotted, has_strategy
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.runs.wording import left_out_in_mr, unlearned_in_words, work_in_words
@@ -283,19 +283,11 @@ def _cohort_table(record: RunRecord) -> SortableTable:
 
 
 def _settings_table(record: RunRecord) -> SortableTable:
-    rows = [[text(key), text(value)] for key, value in _flat(record.config.model_dump(mode="json"))]
+    rows = []
+    for key, value in dotted(record.config.model_dump(mode="json")).items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        rows.append([text(key), text("–" if shown in (None, "", {}) else shown)])
     return table("settings", "All settings", [Column("setting", False), Column("value", False)], rows, "config.yaml")
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    found = []
-    for key, value in settings.items():
-        if isinstance(value, dict) and value:
-            found += _flat(value, f"{prefix}{key}.")
-        else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            found.append((prefix + key, "–" if shown in (None, "", {}) else str(shown)))
-    return found
 
 
 def _versions_table(record: RunRecord) -> SortableTable:

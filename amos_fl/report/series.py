@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from amos_fl.comparison.means import Mean, mean_of, minus
 from amos_fl.comparison.patients import of_first_cases, patients_of, units_of
-from amos_fl.comparison.statistics import Marks, draws_within, estimates, means, strata_of
+from amos_fl.comparison.statistics import Marks, draws_within
 from amos_fl.metrics.rows import ScoreRow, group_of, rows_by_case, sums_by_case
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.metrics.table import CaseScores
@@ -135,32 +136,24 @@ def gap_rows(record: RunRecord, resamples: int = 2000) -> list[GapRow]:
             rows += _gaps_of_sums(by_group["seen", modality], by_group["unseen", modality])
             continue
         for metric in ("dsc", "nsd"):
-            values, draws, cases, strata, patients = [], [], [], [], []
+            both: list[Mean] = []
             for group in ("seen", "unseen"):
                 members = [c for c in record.results.cases if (group_of(c), c.modality) == (group, modality)]
                 random = generator(record.config.seed, "report", "gap", group, modality)
                 units = units_of([whose.get(case.case, "") for case in members])
                 sites = of_first_cases(units, [case.site for case in members])
-                weights = draws_within(sites, resamples, random)
-                strata.append(len(strata_of(sites)))
                 marks = replace(Marks.of([_matrix(members, record.cohort.organs, metric)]), units=units)
-                values.append(float(means(marks)[0, -1]))
-                draws.append(None if weights is None else means(marks.together(), weights)[:, -1:])
-                cases.append(marks.cases_per_organ()[-1])
-                patients.append(marks.together().cases_per_organ()[-1])
-            both = None if draws[0] is None or draws[1] is None else draws[0] - draws[1]
-            # The smaller group limits how well the difference is known.
-            fewest = patients.index(min(patients))
-            apart, fewer = np.array([values[0] - values[1]]), [patients[fewest]]
-            estimate = estimates(apart, both, [cases[fewest]], strata[fewest], fewer)[0]
+                both.append(mean_of(marks, (), sites, draws_within(sites, resamples, random)))
+            seen, unseen = both
+            estimate = minus(seen, unseen, min(both, key=lambda mean: mean.patients[-1]))
             rows.append(
                 GapRow(
                     modality=modality,
                     metric=metric,
-                    seen_cases=cases[0],
-                    unseen_cases=cases[1],
-                    seen=values[0],
-                    unseen=values[1],
+                    seen_cases=seen.cases[-1],
+                    unseen_cases=unseen.cases[-1],
+                    seen=float(seen.values[-1]),
+                    unseen=float(unseen.values[-1]),
                     gap=estimate.value,
                     low=estimate.low,
                     high=estimate.high,

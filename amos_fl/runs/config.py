@@ -2,7 +2,7 @@
 
 import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,6 +180,18 @@ def _message(error: ValidationError, source: str) -> str:
     shown = repr(first["input"]) if not isinstance(first["input"], dict) else "the given mapping"
     shown = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}..."
     return f"{source}: {key or 'settings'} is {shown}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key; an empty one is a value.
+
+    >>> dotted({"training": {"threads": 2, "more": {}}})
+    {'training.threads': 2, 'training.more': {}}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return flat
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
