@@ -13,7 +13,7 @@ from amos_fl.metrics.table import CaseScores
 from amos_fl.randomness import generator
 from amos_fl.runs.config import resolve
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.record import Cost, RunRecord
+from amos_fl.runs.record import RunCost, RunRecord
 from amos_fl.runs.results import Results
 from amos_fl.runs.selection import choose_round
 
@@ -49,7 +49,7 @@ def made_run(
     parent: str = "runs",
     problems: Sequence[str] = (),
     synthetic: bool = False,
-    cost: Cost | None = None,
+    cost: RunCost | None = None,
     **settings: Any,
 ) -> RunRecord:
     """A record whose test cases have the given scores. Its folder does not exist."""
@@ -72,7 +72,7 @@ def made_run(
         cohort_sha256=cohort.content_hash(),
         results=Results(choose_round(folder, config, 1), list(problems), cases, cohort.organs),
         ledger=[],
-        cost=cost or Cost(1, 30, 10, 60, 1000, 1000, 1.0),
+        cost=cost or RunCost(1, 30, 10, 60, 1000, 1000, 1.0),
     )
 
 

@@ -15,7 +15,7 @@ from amos_fl.runs.arms import centralized, finetunes_of, leave_one_out, locals_o
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import SiteWork
 from amos_fl.runs.folder import RunFolder, create_run, open_run
-from amos_fl.runs.group import Member, create_group, read_group
+from amos_fl.runs.group import PlannedRun, create_group, read_group
 from amos_fl.runs.record import read_run, read_runs
 from amos_fl.runs.selection import best_round_of_site, rounds_worth_keeping
 from amos_fl.runs.site_choice import site_choices
@@ -31,7 +31,7 @@ def base(tiny_root: Path) -> RunConfig:
     return tiny_config(cohort=str(tiny_root))
 
 
-def carry_out(member: Member, out: Path, store: Path, listener=lambda event: None) -> RunFolder:
+def carry_out(member: PlannedRun, out: Path, store: Path, listener=lambda event: None) -> RunFolder:
     folder = create_run(out, member.config, member.cohort)
     simulate(folder, member.config, folder.cohort(), store, listener)
     return folder

@@ -24,7 +24,7 @@ from amos_fl.experiments.carry_out import Hands, carry_out
 from amos_fl.experiments.cost import cost_of
 from amos_fl.experiments.data import MissingDataError, cohort_of, label_map_of, selected
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown, published_of
-from amos_fl.experiments.planning import Planner, Task
+from amos_fl.experiments.planning import Planner, StepTask
 from amos_fl.experiments.preset import Preset, Train, preset_from, preset_names, presets_folder, read_preset
 from amos_fl.experiments.quick_data import quick_data
 from amos_fl.experiments.workspace import Work, Workspace
@@ -71,7 +71,7 @@ def preset_file(folder: Path, **changes: Any) -> Path:
     return file
 
 
-def planned(preset: Preset, workspace: Workspace, given: dict[str, Path]) -> dict[str, Task]:
+def planned(preset: Preset, workspace: Workspace, given: dict[str, Path]) -> dict[str, StepTask]:
     return {task.step: task for task in Planner(workspace, given, partial(resolve_run, headers=False)).plan(preset)}
 
 

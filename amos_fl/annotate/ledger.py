@@ -52,7 +52,7 @@ class Need(_Record):
         return self.disagreement + self.implausible + self.broken
 
 
-class Change(_Record):
+class OrganChange(_Record):
     """What became of one organ: scores of the map before against the map after, and volumes in ml.
 
     `changed_ml` is the volume of all voxels that were added or taken away. DSC and NSD are None where neither map has
@@ -127,8 +127,8 @@ class Imported(_Event):
     file: str
     sha256: str
     began_from: str
-    change: dict[int, Change]
-    from_prelabel: dict[int, Change]
+    change: dict[int, OrganChange]
+    from_prelabel: dict[int, OrganChange]
     not_used: tuple[int, ...] = ()
     minutes: float | None = None
     comment: str = ""

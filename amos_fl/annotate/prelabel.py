@@ -10,7 +10,7 @@ from typing import Literal
 
 from amos_fl.annotate.compose import check_scan
 from amos_fl.annotate.ledger import PreLabelled, RoundBegun, Variant
-from amos_fl.annotate.members import Member
+from amos_fl.annotate.members import NamedModel
 from amos_fl.annotate.need import need_of, vote
 from amos_fl.annotate.project import Project
 from amos_fl.annotate.state import CaseState, ProjectState, state_of
@@ -41,7 +41,7 @@ OnWindow = Callable[[str, str, int, int], None]
 
 
 def begin_round(
-    project: Project, members: Sequence[Member], *, variant: Variant | None = None, new: bool = False
+    project: Project, members: Sequence[NamedModel], *, variant: Variant | None = None, new: bool = False
 ) -> RoundBegun:
     """The round that these networks pre-label: the current one where it is theirs, else the next.
 
@@ -77,9 +77,9 @@ def open_cases(project: Project, state: ProjectState) -> list[CaseState]:
 def prelabel_round(
     project: Project,
     begun: RoundBegun,
-    members: Sequence[Member],
+    members: Sequence[NamedModel],
     *,
-    inference: Callable[[Member], InferenceSettings],
+    inference: Callable[[NamedModel], InferenceSettings],
     device: str = "cpu",
     on_window: OnWindow | None = None,
 ) -> Iterator[Done]:
@@ -172,8 +172,11 @@ def changed_by_hand(project: Project, file: Path) -> str:
 
 
 def _drawings(
-    folder: Path, begun: RoundBegun, members: Sequence[Member], inference: Callable[[Member], InferenceSettings]
-) -> Iterator[tuple[str, Path, Member, InferenceSettings]]:
+    folder: Path,
+    begun: RoundBegun,
+    members: Sequence[NamedModel],
+    inference: Callable[[NamedModel], InferenceSettings],
+) -> Iterator[tuple[str, Path, NamedModel, InferenceSettings]]:
     """Who draws into which folder: every member, then their variants. In a tie of the vote the first one counts."""
     for member in members:
         yield member.name, folder / member.name, member, inference(member)

@@ -21,8 +21,8 @@ from amos_fl.comparison.write import check_out, write_comparison
 from amos_fl.device import device_named
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder
-from amos_fl.inference.evaluate_model import Evaluation, Question, evaluate_model, write_evaluation
-from amos_fl.inference.predict_scans import Outcome, Wanted, predict_scans
+from amos_fl.inference.evaluate_model import ModelScores, Question, evaluate_model, write_evaluation
+from amos_fl.inference.predict_scans import ScanOutcome, Wanted, predict_scans
 from amos_fl.inference.scans import Scan, find_scans
 from amos_fl.locks import at_work
 from amos_fl.report.page import write_comparison_report
@@ -130,7 +130,7 @@ class Scored:
     """The scores of a network on some cohort, and the folder that they are in."""
 
     path: Path
-    evaluation: Evaluation
+    evaluation: ModelScores
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -220,7 +220,7 @@ class Predicting:
 
     scans: tuple[Scan, ...]
     notes: tuple[str, ...]
-    outcomes: Iterator[Outcome]
+    outcomes: Iterator[ScanOutcome]
 
 
 def predicting(
@@ -265,7 +265,7 @@ def predicting(
 
 def predict(
     run: "Run | TrainedModel | Place", scans: "Place | Sequence[Place]", out: Place, **how: Unpack[HowToPredict]
-) -> list[Outcome]:
+) -> list[ScanOutcome]:
     """Predict the organs of scans into a folder of label maps, each on its own grid.
 
     One outcome for each scan, in order: `predicted`, `kept` (there already from this scan and these weights), or

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from amos_fl.annotate.hand_out import InHand
-    from amos_fl.annotate.members import Member
+    from amos_fl.annotate.members import NamedModel
     from amos_fl.annotate.project import Project
     from amos_fl.annotate.take_in import Taken
     from amos_fl.runs.model import InferenceSettings
@@ -108,7 +108,7 @@ def start(
         drawn = " and ".join([f"{member.name} (round {member.model.round})" for member in members])
         console.print(f"round {begun.round}: pre-labels by {drawn}" + _ASKED[begun.variant])
 
-        def inference(member: "Member") -> "InferenceSettings":
+        def inference(member: "NamedModel") -> "InferenceSettings":
             return inference_settings(member.model, overlap=overlap, batch_size=batch_size, threads=threads)
 
         counts = {"drawn": 0, "kept": 0, "failed": 0}
@@ -271,10 +271,10 @@ def import_files(
 ) -> None:
     """Check, measure and keep what somebody corrected. Exit code 2 when a file was refused."""
     from amos_fl.annotate.project import open_project
-    from amos_fl.annotate.take_in import Question, files_of, named_files, take_in
+    from amos_fl.annotate.take_in import ImportRequest, files_of, named_files, take_in
 
     opened = open_project(project)
-    question = Question(by, role, _organs(organs, opened.cohort.organs), allow_empty, relabelled, comment)
+    question = ImportRequest(by, role, _organs(organs, opened.cohort.organs), allow_empty, relabelled, comment)
     brought = named_files(files, {c.case for c in opened.unlabelled}) if files else files_of(opened, by)
     found = brought.files
     if case is not None and len(found) + len(brought.refused) != 1:

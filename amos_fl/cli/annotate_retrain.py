@@ -14,7 +14,7 @@ from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
 
 if TYPE_CHECKING:
-    from amos_fl.annotate.members import Member
+    from amos_fl.annotate.members import NamedModel
     from amos_fl.annotate.project import Project
     from amos_fl.annotate.state import ProjectState
 
@@ -88,7 +88,7 @@ def _begin(project: "Project", state: "ProjectState", layers: Layers, *, reviewe
     return runs
 
 
-def _settings_of(member: "Member", cohort_file: Path, layers: Layers) -> Any:
+def _settings_of(member: "NamedModel", cohort_file: Path, layers: Layers) -> Any:
     """Settings and cohort of a training that begins from a network: those of its run, with what the user changes."""
     from amos_fl.runs.arms import centralized
     from amos_fl.runs.model import WEIGHTS

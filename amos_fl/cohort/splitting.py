@@ -36,7 +36,7 @@ class Shares:
 
 
 @dataclass(frozen=True)
-class Member:
+class CaseToPlace:
     """A case to be placed: its site, and its patient where that is known (else the case itself)."""
 
     case: str
@@ -44,7 +44,7 @@ class Member:
     patient: str
 
 
-def divide(members: Sequence[Member], shares: Shares, seed: int) -> dict[str, Split]:
+def divide(members: Sequence[CaseToPlace], shares: Shares, seed: int) -> dict[str, Split]:
     """The split of every case.
 
     At each site its patients are put into an order that depends on the seed and their names alone; the first go to

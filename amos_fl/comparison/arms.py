@@ -23,7 +23,7 @@ from amos_fl.metrics.scores import Outcome
 from amos_fl.runs.config import dotted
 from amos_fl.runs.folder import open_run
 from amos_fl.runs.origin import Origin
-from amos_fl.runs.record import Cost, RunRecord
+from amos_fl.runs.record import RunCost, RunRecord
 
 FAMILIES: tuple[ArmKind, ...] = ("local", "finetune", "leave-one-out")
 _KINDS: tuple[ArmKind, ...] = ("federated", "centralized", "finetune", "leave-one-out", "local")
@@ -255,10 +255,10 @@ def _count(parts: Sequence[_Part], table: CaseTable, outcome: Outcome) -> Float[
     return Marks.of([table.counts(part.record, outcome) for part in parts], [part.rows for part in parts]).sums
 
 
-def _cost_of_a_seed(seeds: list[list[Cost]]) -> Cost:
+def _cost_of_a_seed(seeds: list[list[RunCost]]) -> RunCost:
     """The mean over seeds; the runs of a seed together, which do not wait for one another."""
     together = [
-        Cost(
+        RunCost(
             rounds=max(cost.rounds for cost in costs),
             steps=sum(cost.steps for cost in costs),
             sequential_steps=max(cost.sequential_steps for cost in costs),
@@ -274,7 +274,7 @@ def _cost_of_a_seed(seeds: list[list[Cost]]) -> Cost:
         key: round(sum(getattr(cost, key) for cost in together) / n)
         for key in ("rounds", "steps", "sequential_steps", "patches", "bytes_down", "bytes_up")
     }
-    return Cost(**whole, seconds=math.fsum(cost.seconds for cost in together) / n)
+    return RunCost(**whole, seconds=math.fsum(cost.seconds for cost in together) / n)
 
 
 def with_reference(arms: list[ArmScores], name: str | None) -> tuple[list[ArmScores], ArmScores]:

@@ -11,8 +11,8 @@ from typing import Literal
 
 from amos_fl.comparison.statistics import Estimate
 from amos_fl.metrics.rows import ScoreRow
-from amos_fl.runs.config import Arm as ArmKind
-from amos_fl.runs.record import Cost, RunRecord
+from amos_fl.runs.config import ArmKind as ArmKind
+from amos_fl.runs.record import RunCost, RunRecord
 
 Metric = Literal["dsc", "nsd"]
 METRICS: tuple[Metric, ...] = ("dsc", "nsd")
@@ -39,7 +39,7 @@ class Arm:
     what: str  # what the arm is, in a few words: "each site's own model, on its own test cases"
     runs: tuple[str, ...]  # names of the runs behind it
     seeds: tuple[int, ...]  # each once
-    cost: Cost  # of one seed (the mean over the seeds), its runs together
+    cost: RunCost  # of one seed (the mean over the seeds), its runs together
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from amos_fl.escape.csv_cells import write_table
 from amos_fl.files import write_json, write_text
 from amos_fl.locks import is_empty
 from amos_fl.runs.config import has_strategy
-from amos_fl.runs.record import Cost
+from amos_fl.runs.record import RunCost
 
 MARK_FILE = "comparison.json"
 """Its presence says that a folder holds a comparison, which a later one may replace."""
@@ -101,7 +101,7 @@ def _csv_files(c: Comparison) -> dict[str, tuple[Sequence[str], Iterable[Any]]]:
     }
 
 
-_PARTS: dict[str, type] = {"estimate": Estimate, "cost": Cost}
+_PARTS: dict[str, type] = {"estimate": Estimate, "cost": RunCost}
 
 
 def _columns(kind: type) -> list[str]:

@@ -17,7 +17,7 @@ from amos_fl.metrics.rows import means, rows_by, sums_by_case
 from amos_fl.metrics.table import organs_of_scores, read_scores
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.listing import ListedGroup, list_runs
-from amos_fl.runs.record import Cost
+from amos_fl.runs.record import RunCost
 from amos_fl.runs.stored import Stored, read_stored
 from amos_fl.runs.summary import PHANTOM_NOTE, number
 
@@ -157,7 +157,7 @@ def _runs(folder: Path) -> Iterator[PageRow]:
 def _row(path: Path, name: str) -> PageRow:
     folder = RunFolder(path)
     config, cohort = folder.config(), folder.cohort()
-    cost = Cost.of(folder.ledger(), config)
+    cost = RunCost.of(folder.ledger(), config)
     trainers = 1 if config.arm == "centralized" else len(cohort.seen_sites)
     arm = config.strategy if config.arm == "federated" else f"{config.arm}"
     return PageRow(

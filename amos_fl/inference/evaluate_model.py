@@ -67,7 +67,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ModelScores:
     """The scores of a network on some cases; `notes` is what a reader has to know about them."""
 
     question: Question
@@ -143,7 +143,7 @@ def evaluate_model(
     on_scored: Callable[[int, int, str], None] | None = None,
     save_to: Path | None = None,
     label_map: LabelMap | None = None,
-) -> Evaluation:
+) -> ModelScores:
     """Score the chosen weights on the cases of `question`; on the run's own test cases it gives the run's own scores.
 
     Organs that only one of network and cohort has are not scored; `in_common` says which they share. `on_prepared` and
@@ -192,7 +192,7 @@ def evaluate_model(
     notes = notes_on(model, cohort, question, common)
     if len(question.cases(cohort)) > len(cases):
         notes.append(f"{counted(len(question.cases(cohort)) - len(cases), 'case')} without a common organ left out")
-    return Evaluation(question, Results(chosen, [], scored, organs), notes, cohort.synthetic())
+    return ModelScores(question, Results(chosen, [], scored, organs), notes, cohort.synthetic())
 
 
 def notes_on(model: Model, cohort: Cohort, question: Question, common: Common) -> list[str]:
@@ -236,7 +236,7 @@ def notes_on(model: Model, cohort: Cohort, question: Question, common: Common) -
     return notes
 
 
-def write_evaluation(folder: Path, evaluation: Evaluation, model: Model, source: Path, cohort_file: Path) -> None:
+def write_evaluation(folder: Path, evaluation: ModelScores, model: Model, source: Path, cohort_file: Path) -> None:
     """Write scores.csv, scores_by_site.csv, scores_by_organ.csv, evaluation.json and summary.md into a folder."""
     results, question = evaluation.results, evaluation.question
     write_tables(folder, results)

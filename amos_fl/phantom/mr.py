@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from amos_fl.phantom.scanners import Scanner
+from amos_fl.phantom.scanners import PhantomScanner
 from amos_fl.phantom.tissues import Tissue, signal_of_tissues
 
 Floats = np.ndarray
@@ -14,7 +14,7 @@ class MrScan:
 
     def __init__(
         self,
-        scanner: Scanner,
+        scanner: PhantomScanner,
         kind: str,
         random: np.random.Generator,
         affine: Floats,

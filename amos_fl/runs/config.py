@@ -16,7 +16,7 @@ from amos_fl.volumes.plan import AUTO, PLANS, Plan, plan_named
 
 MOST_SHOWN = 60
 """Characters of a wrong value that an error repeats."""
-Arm = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
+ArmKind = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
 
 
 class _Settings(BaseModel):
@@ -63,7 +63,7 @@ class EngineSettings(_Settings):
 class RunConfig(_Settings):
     """Everything that decides what a run computes, and where and how it is carried out."""
 
-    arm: Arm = Field(default="federated", description="What the run is in a comparison; set by the commands.")
+    arm: ArmKind = Field(default="federated", description="What the run is in a comparison; set by the commands.")
     cohort: Path | None = Field(default=None, description="cohort.csv or its folder; none: the embedded phantom.")
     sites: tuple[str, ...] | None = Field(default=None, description="Only these sites take part; none: all.")
     hold_out: tuple[str, ...] = Field(default=(), description="Sites that train nothing and are scored as unseen.")

@@ -9,7 +9,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
 from amos_fl.metrics.rows import ScoreRow, row_of
 from amos_fl.metrics.scores import Scores
-from amos_fl.runs.config import Arm, RunConfig
+from amos_fl.runs.config import ArmKind, RunConfig
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import is_group, read_group
 from amos_fl.runs.ledger import LedgerEntry
@@ -17,7 +17,7 @@ from amos_fl.runs.results import Results, results_of
 
 
 @dataclass(frozen=True)
-class Cost:
+class RunCost:
     """What a run took. `seconds` are those of its rounds: training, transport and checkpoints, without scoring.
 
     `sequential_steps` are the steps that must wait for one another, the largest number at one trainer summed over
@@ -33,7 +33,7 @@ class Cost:
     seconds: float
 
     @classmethod
-    def of(cls, ledger: Sequence[LedgerEntry], config: RunConfig) -> "Cost":
+    def of(cls, ledger: Sequence[LedgerEntry], config: RunConfig) -> "RunCost":
         """The cost of the rounds in a ledger."""
         steps = [[site["steps"] for site in entry["sites"].values()] for entry in ledger]
         return cls(
@@ -59,10 +59,10 @@ class RunRecord:
     cohort_sha256: str
     results: Results
     ledger: list[LedgerEntry]
-    cost: Cost
+    cost: RunCost
 
     @property
-    def arm(self) -> Arm:
+    def arm(self) -> ArmKind:
         return self.config.arm
 
     @property
@@ -114,7 +114,7 @@ def read_run(path: Path, name: str | None = None) -> RunRecord:
         cohort_sha256=about.cohort_sha256,
         results=results_of(folder, config, cohort),
         ledger=ledger,
-        cost=Cost.of(ledger, config),
+        cost=RunCost.of(ledger, config),
     )
 
 

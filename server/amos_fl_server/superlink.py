@@ -48,7 +48,7 @@ FASTER = {
 
 BUSY_TIMEOUT_MS = 25_000
 
-Metadata = Sequence[tuple[str, str | bytes]]
+CallMetadata = Sequence[tuple[str, str | bytes]]
 
 
 class SubmitterTokens(ControlAuthnPlugin):
@@ -79,7 +79,7 @@ class SubmitterTokens(ControlAuthnPlugin):
         found = [name for name, kept in self._known().items() if hmac.compare_digest(kept, digest)]
         return found[0] if found else None
 
-    def validate_tokens_in_metadata(self, metadata: Metadata) -> tuple[bool, AccountInfo | None]:
+    def validate_tokens_in_metadata(self, metadata: CallMetadata) -> tuple[bool, AccountInfo | None]:
         for key, value in metadata:
             if key == ACCESS_TOKEN_KEY:
                 name = self.submitter(value if isinstance(value, str) else value.decode("ascii", "replace"))
@@ -96,7 +96,7 @@ class SubmitterTokens(ControlAuthnPlugin):
     def get_auth_tokens(self, device_code: str) -> AccountAuthCredentials | None:
         return None
 
-    def refresh_tokens(self, metadata: Metadata) -> tuple[Metadata | None, AccountInfo | None]:
+    def refresh_tokens(self, metadata: CallMetadata) -> tuple[CallMetadata | None, AccountInfo | None]:
         return None, None
 
 
