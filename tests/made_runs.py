@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from amos_fl.cohort.organs import AMOS_ORGANS
-from amos_fl.cohort.scanners import modality_of, published_cases
+from amos_fl.cohort.scanners import id_modality, published_cases
 from amos_fl.cohort.table import Case, Cohort, Modality, Split
 from amos_fl.metrics.scores import OrganScore
 from amos_fl.metrics.table import CaseScores
@@ -137,7 +137,7 @@ def amos(parts: dict[str, Split], numbers: set[int] | None = None) -> Cohort:
     cases = []
     for number, case in published_cases().items():
         split = parts.get(case.release_split)
-        if split and modality_of(number) == "CT" and (numbers is None or number in numbers):
+        if split and id_modality(number) == "CT" and (numbers is None or number in numbers):
             file = Path(f"images/amos_{number:04d}.nii.gz")
             cases.append(Case(f"amos_{number:04d}", case.record.domain, "CT", split, file, file, tuple(AMOS_ORGANS)))
     return Cohort(tuple(cases), dict(AMOS_ORGANS))

@@ -21,8 +21,8 @@ from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
 from amos_fl.comparison.published import published_scores
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.experiments.carry_out import Hands, carry_out
-from amos_fl.experiments.cost import cost_of
-from amos_fl.experiments.data import MissingDataError, cohort_of, label_map_of, selected
+from amos_fl.experiments.cost import preset_cost
+from amos_fl.experiments.data import MissingDataError, data_cohort, label_map_of, selected
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown, published_of
 from amos_fl.experiments.planning import Planner, StepTask
 from amos_fl.experiments.preset import Preset, Train, preset_from, preset_names, presets_folder, read_preset
@@ -88,7 +88,7 @@ def test_every_preset_is_valid_and_says_what_it_asks_needs_and_costs(name: str) 
     assert preset.question.strip().endswith("?") or not preset.results
     assert preset.data_sets()
     trainings = [step for step in map(preset.resolved, preset.steps) if isinstance(step[1], Train)]
-    assert bool(trainings) == (cost_of(preset).gpu_hours > 0)
+    assert bool(trainings) == (preset_cost(preset).gpu_hours > 0)
     asked = sum(result.published is not None for result in preset.results)
     known = [dsc for _, _, dsc, _ in published_of(preset) if dsc == dsc]
     assert len(known) == asked, "a result names a number that published.csv does not have"
@@ -170,11 +170,11 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path: Path, 
     assert "amos (AMOS22) is not given; download amos22.zip" in capsys.readouterr().err
     assert Workspace(Path(out), "full").state("networks") == ("not run", 0, 24)
     with pytest.raises(MissingDataError, match="amos-fl data msd Task09_Spleen, and add --data msd-spleen=PATH"):
-        cohort_of("msd-spleen", "", {})
+        data_cohort("msd-spleen", "", {})
     write_release(tmp_path / "amos22", test_labels=False)
     with pytest.raises(MissingDataError, match="no labels of the test images, which AMOS does not publish"):
-        cohort_of("amos", "paper", {"amos": tmp_path / "amos22"})
-    assert cohort_of("amos", "paper|public", {"amos": tmp_path / "amos22"}).unseen_sites == ("F",)
+        data_cohort("amos", "paper", {"amos": tmp_path / "amos22"})
+    assert data_cohort("amos", "paper|public", {"amos": tmp_path / "amos22"}).unseen_sites == ("F",)
     assert run(["experiments", "run", "networks", "--data", "amso=."]) == 2
     assert "did you mean 'amos'" in capsys.readouterr().err
 

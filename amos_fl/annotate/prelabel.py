@@ -13,7 +13,7 @@ from amos_fl.annotate.ledger import PreLabelled, RoundBegun, Variant
 from amos_fl.annotate.members import NamedModel
 from amos_fl.annotate.need import need_of, vote
 from amos_fl.annotate.project import Project
-from amos_fl.annotate.state import CaseState, ProjectState, state_of
+from amos_fl.annotate.state import CaseState, ProjectState, project_state
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file
@@ -53,7 +53,7 @@ def begin_round(
     records = tuple(member.record() for member in members)
     chosen: Variant = variant or ("windows" if len(members) == 1 else "none")
     with project.locked():
-        state = state_of(project)
+        state = project_state(project)
         if state.rounds and not new and state.round not in state.retrained:
             current = state.rounds[-1]
             if [m.weights_sha256 for m in current.members] != [m.weights_sha256 for m in records] or (
@@ -88,7 +88,7 @@ def prelabel_round(
     Raises:
         AmosError: the networks learned none of the project's organs.
     """
-    state = state_of(project)
+    state = project_state(project)
     open_states = open_cases(project, state)
     cases = {c.case: c for c in project.unlabelled}
     kept, wanted, refused = _sorted_out(project, begun, open_states, cases)

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from amos_fl.annotate.ledger import Event, Imported, OrganChange, Role, RoundBegun
+from amos_fl.annotate.ledger import Imported, OrganChange, ProjectEvent, Role, RoundBegun
 from amos_fl.annotate.project import Project
-from amos_fl.annotate.state import STAGES, ProjectState, Stage, state_of
+from amos_fl.annotate.state import STAGES, ProjectState, Stage, project_state
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import DictWriter, Writer
 from amos_fl.files import whole_file
@@ -109,7 +109,7 @@ class ProjectProgress:
 def progress_of(project: Project) -> ProjectProgress:
     """Read the ledger, and the test scores of the runs that it names."""
     events = project.events()
-    state = state_of(project, events)
+    state = project_state(project, events)
     imports = [event for event in events if isinstance(event, Imported)]
     return ProjectProgress(
         project=project,
@@ -151,12 +151,14 @@ def _changed_ml(changes: Mapping[int, OrganChange]) -> float:
     return math.fsum(change.changed_ml for change in changes.values())
 
 
-def _round_row(project: Project, events: Sequence[Event], begun: RoundBegun, imports: list[Imported]) -> RoundRow:
+def _round_row(
+    project: Project, events: Sequence[ProjectEvent], begun: RoundBegun, imports: list[Imported]
+) -> RoundRow:
     place = events.index(begun)
     after = next((i for i, e in enumerate(events) if i > place and isinstance(e, RoundBegun)), len(events))
     mine = [event for event in imports if event.round == begun.round]
     changes = last_of_round(imports, begun.round)
-    state = state_of(project, events[:after])
+    state = project_state(project, events[:after])
     return RoundRow(
         round=begun.round,
         networks=", ".join(member.name for member in begun.members),
@@ -266,7 +268,7 @@ def _models(state: ProjectState) -> list[ModelRow]:
     return rows
 
 
-def write_tables(progress: ProjectProgress, folder: Path) -> dict[str, str]:
+def write_progress(progress: ProjectProgress, folder: Path) -> dict[str, str]:
     """Write everything as CSV files into `folder`; returns their paths beside it by name."""
     tables: dict[str, tuple[type, Sequence[Any]]] = {
         "rounds": (RoundRow, progress.rounds),

@@ -13,7 +13,7 @@ from amos_fl.annotate.corrections import SAVE_AGAIN, changed_organs, changes, re
 from amos_fl.annotate.hand_out import checked_name
 from amos_fl.annotate.ledger import Imported, Role, now
 from amos_fl.annotate.project import Project
-from amos_fl.annotate.state import CaseState, state_of
+from amos_fl.annotate.state import CaseState, project_state
 from amos_fl.cohort.wording import counted
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, whole_file
@@ -90,7 +90,7 @@ def take_in(project: Project, file: Path, question: ImportRequest, *, named: boo
 
 def _take_in(project: Project, file: Path, question: ImportRequest, named: bool, name: str) -> Taken:
     case = project.case(name)
-    state = state_of(project).cases[name]
+    state = project_state(project).cases[name]
     if why := problem_of(file):
         raise AmosError(f"{file}: {why}")
     if not file.name.lower().endswith(SUFFIXES):

@@ -82,7 +82,7 @@ def start(
     from amos_fl.annotate.colours import write_colours
     from amos_fl.annotate.members import read_members, recorded_members
     from amos_fl.annotate.prelabel import begin_round, prelabel_round
-    from amos_fl.annotate.state import state_of
+    from amos_fl.annotate.state import project_state
     from amos_fl.cli.progress import Progress
     from amos_fl.device import device_named
     from amos_fl.runs.model import inference_settings
@@ -92,7 +92,7 @@ def start(
     with opened.alone("start"):
         members = read_members(run, opened.cohort) if run else None
         if members is None:
-            state = state_of(opened)
+            state = project_state(opened)
             if not state.rounds:
                 raise AmosError("name the network that pre-labels, with --run RUN")
             if state.round in state.retrained:
@@ -182,12 +182,12 @@ def queue(
     """The cases that wait, those in the greatest need of correction first, each with its reasons."""
     from amos_fl.annotate.hand_out import TAKES
     from amos_fl.annotate.project import open_project
-    from amos_fl.annotate.state import state_of
+    from amos_fl.annotate.state import project_state
     from amos_fl.cli.annotate_tables import show_queue
 
     opened = open_project(project)
     console = _console()
-    waiting = state_of(opened).queue(TAKES[role])
+    waiting = project_state(opened).queue(TAKES[role])
     if not waiting:
         console.print(f"nothing waits for a {role}; see amos-fl annotate status {project}", soft_wrap=True)
         return

@@ -27,12 +27,12 @@ def retrain_round(
     """Begin the trainings of the current round, or go on with them; a finished round says so and does nothing."""
     from amos_fl.annotate.ledger import Retrained
     from amos_fl.annotate.project import open_project
-    from amos_fl.annotate.state import state_of
+    from amos_fl.annotate.state import project_state
     from amos_fl.runs.folder import open_run
 
     project = open_project(path)
     with project.alone("retrain"):
-        state = state_of(project)
+        state = project_state(project)
         if not state.rounds:
             raise AmosError(f"{path}: no round was begun; pre-label with 'amos-fl annotate start' first")
         if state.round in state.retrained:

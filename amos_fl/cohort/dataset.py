@@ -133,7 +133,7 @@ def read_table(path: Path) -> dict[str, Row]:
     return found
 
 
-def cohort_of(
+def imported_cohort(
     dataset: Dataset,
     *,
     site: str | None = None,

@@ -51,7 +51,7 @@ def divide(members: Sequence[CaseToPlace], shares: Shares, seed: int) -> dict[st
     test, the next to val, the others to train. A share that is not zero gets at least one patient where the site has
     three or more, and training always has one. A patient with cases at several sites goes with the first of them.
 
-    >>> cases = [Member(f"c{i}", "A", f"c{i}") for i in range(10)]
+    >>> cases = [CaseToPlace(f"c{i}", "A", f"c{i}") for i in range(10)]
     >>> sorted(divide(cases, Shares(70, 10, 20), seed=0).values()).count("test")
     2
     """

@@ -139,7 +139,7 @@ def _told_apart(names: list[str], bundles: list[Bundle]) -> list[str]:
     told = list(names)
     for name in {name for name in names if names.count(name) > 1}:
         same = [i for i, other in enumerate(names) if other == name]
-        settings = [settings_of(bundles[i][0][0]) for i in same]
+        settings = [compared_settings(bundles[i][0][0]) for i in same]
         differ = [
             key
             # Where a run begins is what a reader looks for first.
@@ -159,7 +159,7 @@ def _told_apart(names: list[str], bundles: list[Bundle]) -> list[str]:
     return told
 
 
-def settings_of(record: RunRecord) -> dict[str, Any]:
+def compared_settings(record: RunRecord) -> dict[str, Any]:
     """A run's settings, nested ones as `training.learning_rate`; fine-tuning is what it is by where it begins."""
     settings = {key: value for key, value in dotted(record.config.science()).items() if value != {}}
     if record.arm == "finetune":

@@ -27,7 +27,7 @@ class PresetCost:
     basis: str
 
 
-def cost_of(preset: Preset) -> PresetCost:
+def preset_cost(preset: Preset) -> PresetCost:
     """The cost of a preset's own trainings and of those it borrows, as if nothing were shared with other presets."""
     trainings, steps, seconds = 0, 0.0, 0.0
     for name in preset.steps:

@@ -11,7 +11,7 @@ from typing import Any
 
 from amos_fl.cohort.table import Cohort, Modality
 from amos_fl.errors import AmosError
-from amos_fl.experiments.data import MissingDataError, cohort_of, selected, sizes_of, write_selection
+from amos_fl.experiments.data import MissingDataError, data_cohort, selected, sizes_of, write_selection
 from amos_fl.experiments.preset import Budget, Compare, Evaluate, Family, Preset, Statistics, Train, shared
 from amos_fl.experiments.workspace import Work, Workspace
 from amos_fl.files import sha256_of_json
@@ -141,7 +141,7 @@ class Planner:
         )
         if name not in self._cohorts:
             set_, _, protocol = data.partition("/")
-            cohort = selected(cohort_of(set_, protocol, self.given), modality, take)
+            cohort = selected(data_cohort(set_, protocol, self.given), modality, take)
             self._cohorts[name] = write_selection(self.workspace.cohorts.resolve(), name, cohort)
         return self._cohorts[name]
 

@@ -31,7 +31,7 @@ from amos_fl.errors import AmosError
 from amos_fl.runs.config import nearest, read_yaml
 from amos_fl.safe_yaml import read_yaml_file
 
-Form = Literal["full", "quick"]
+PresetForm = Literal["full", "quick"]
 """A preset as it is meant, or on the phantom in a few steps."""
 
 

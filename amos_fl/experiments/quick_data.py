@@ -12,7 +12,7 @@ from nibabel.nifti1 import Nifti1Image
 
 import amos_fl.phantom
 from amos_fl.cohort.amos22 import import_amos22
-from amos_fl.cohort.dataset import cohort_of
+from amos_fl.cohort.dataset import imported_cohort
 from amos_fl.cohort.msd import read_msd
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import PHANTOM_MARK, write_cohort
@@ -95,4 +95,4 @@ def _relabelled(release: Path, folder: Path, cases: list[ListedCase], stand_in: 
         "test": [],
     }
     write_json(folder / "dataset.json", description)
-    write_cohort(cohort_of(read_msd(folder), site="hospital", split="50,25,25").cohort, folder / "cohort.csv")
+    write_cohort(imported_cohort(read_msd(folder), site="hospital", split="50,25,25").cohort, folder / "cohort.csv")

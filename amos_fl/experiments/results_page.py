@@ -11,9 +11,9 @@ from pathlib import Path
 from amos_fl.errors import AmosError
 from amos_fl.escape import markdown
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown
-from amos_fl.experiments.preset import Evaluate, Form, Preset, preset_names, read_preset
+from amos_fl.experiments.preset import Evaluate, Preset, PresetForm, preset_names, read_preset
 from amos_fl.experiments.workspace import Work, Workspace
-from amos_fl.metrics.rows import means, rows_by, sums_by_case
+from amos_fl.metrics.rows import mean_rows, rows_by, sums_by_case
 from amos_fl.metrics.table import organs_of_scores, read_scores
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.listing import ListedGroup, list_runs
@@ -25,8 +25,8 @@ QUICK_NOTE = (
     "A few optimizer steps on the phantom show that the experiment runs through and teach a network nothing. The names "
     "of data sets and numbers of cases are those of the full form."
 )
-GROUPS = ("seen CT", "seen MR", "unseen CT", "unseen MR")
-HEAD = ["run", "trained", "network, plan", "budget", *GROUPS, "seconds", "commit"]
+SCANNER_GROUPS = ("seen CT", "seen MR", "unseen CT", "unseen MR")
+HEAD = ["run", "trained", "network, plan", "budget", *SCANNER_GROUPS, "seconds", "commit"]
 
 
 class _About(Stored):
@@ -51,7 +51,7 @@ class PageRow:
 
     def cells(self) -> list[str]:
         mark = "*" if self.synthetic else ""
-        shown = [f"{self.scores[group]}{mark}" if group in self.scores else "-" for group in GROUPS]
+        shown = [f"{self.scores[group]}{mark}" if group in self.scores else "-" for group in SCANNER_GROUPS]
         return [f"{self.name}{mark}", self.trained, self.network, self.budget, *shown, self.seconds, self.commit]
 
 
@@ -93,7 +93,7 @@ def _experiments(out: Path) -> tuple[list[str], list[PageRow]]:
     """Sections for the presets that left something in `out`, in the order of the presets."""
     sections: list[str] = []
     rows: list[PageRow] = []
-    forms: tuple[Form, ...] = ("full", "quick")
+    forms: tuple[PresetForm, ...] = ("full", "quick")
     for form in forms:
         workspace = Workspace(out, form)
         for name in preset_names():
@@ -175,7 +175,7 @@ def _row(path: Path, name: str) -> PageRow:
 def _scores(file: Path) -> dict[str, str]:
     """DSC / NSD by group of scanners; a group without a score is not there."""
     organs = organs_of_scores(file)
-    rows = means(rows_by(sums_by_case(read_scores(file), organs), organs, "group", "modality"))
+    rows = mean_rows(rows_by(sums_by_case(read_scores(file), organs), organs, "group", "modality"))
     return {row.name: f"{number(row.dsc)} / {number(row.nsd)}" for row in rows if not math.isnan(row.dsc)}
 
 

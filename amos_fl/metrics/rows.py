@@ -9,7 +9,7 @@ from typing import Any
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.escape.csv_cells import write_table
 from amos_fl.metrics.scores import OUTCOMES, Outcome, Scores, reported_organs
-from amos_fl.metrics.table import COLUMNS, MEASURED, CaseScores, organ_name, sums_of
+from amos_fl.metrics.table import MEASURED, SCORE_COLUMNS, CaseScores, organ_name, sums_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,12 +156,12 @@ def rows_by_organ(
             )
 
 
-def means(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+def mean_rows(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
     """Those rows that are means over organs."""
     return [row for row in rows if not row.organ]
 
 
-def of_organs(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+def organ_rows(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
     """Those rows that are of single organs."""
     return [row for row in rows if row.organ]
 
@@ -181,4 +181,4 @@ def write_scores(
         {**vars(row), "seen": row.seen, "outcome": row.outcome, "organ": row.label, "organ_name": row.organ}
         for row in rows_by_organ(cases, organs, sexes)
     )
-    write_table(path, (*COLUMNS, *MEASURED), rows)
+    write_table(path, (*SCORE_COLUMNS, *MEASURED), rows)

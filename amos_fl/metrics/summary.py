@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from amos_fl.metrics.rows import ScoreRow, SiteSums, means, row_of, rows_by, rows_by_case, sums_by_case
+from amos_fl.metrics.rows import ScoreRow, SiteSums, mean_rows, row_of, rows_by, rows_by_case, sums_by_case
 from amos_fl.metrics.scores import Scores
 from amos_fl.metrics.table import MEN_AND_WOMEN, CaseScores
 
@@ -53,8 +53,8 @@ def tables_of(
     grouped = list(rows_by(parts, organs, *by)) if apart else []
     return ScoreTables(
         overall=everything[-1],
-        groups=means(grouped),
-        sites=means(rows_by(parts, organs, "site")) if known else [],
+        groups=mean_rows(grouped),
+        sites=mean_rows(rows_by(parts, organs, "site")) if known else [],
         organs=[
             replace(row, cases=row.organs + row.absent)
             for whole in (*everything, *grouped)

@@ -12,7 +12,7 @@ from amos_fl.escape.csv_cells import rows_as_written
 from amos_fl.metrics.scores import OUTCOMES, OrganScore, Outcome, Scores, reported_organs
 from amos_fl.strict import csv_rows
 
-COLUMNS = (
+SCORE_COLUMNS = (
     *("case", "site", "modality", "seen", "split", "organ", "organ_name"),
     *("dsc", "nsd", "outcome", "reference_ml", "predicted_ml"),
 )
@@ -68,8 +68,10 @@ def read_scores(path: Path | str) -> list[CaseScores]:
     cases: dict[tuple[str, str, str, bool, str], dict[int, OrganScore]] = {}
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv_rows(file, path, by_program=True)
-        if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
-            raise AmosError(f"{path}: no column {', '.join(missing)}; scores have the columns {', '.join(COLUMNS)}")
+        if missing := [column for column in SCORE_COLUMNS if column not in (reader.fieldnames or ())]:
+            raise AmosError(
+                f"{path}: no column {', '.join(missing)}; scores have the columns {', '.join(SCORE_COLUMNS)}"
+            )
         for row in rows_as_written(reader):
             try:
                 seen = {"yes": True, "no": False, "": False}[row["seen"]]

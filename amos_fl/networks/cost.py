@@ -46,7 +46,7 @@ def table_4() -> dict[str, PublishedCost]:
     """Parameters and FLOPs in Table 4, by our names of the networks.
 
     >>> table_4()["vnet"]
-    Published(parameters_millions=45.65, flops_giga=849.96, note='')
+    PublishedCost(parameters_millions=45.65, flops_giga=849.96, note='')
     """
     text = resources.files("amos_fl.networks").joinpath("table4.csv").read_text(encoding="utf-8")
     return {
@@ -60,7 +60,7 @@ def plan_for(model: str, patch: Triple) -> Plan:
     return plan_named(network_named(model).recipe["plan"]).model_copy(update={"patch": patch})
 
 
-def cost_of(model: str, organ_count: int = 15) -> NetworkCost:
+def network_cost(model: str, organ_count: int = 15) -> NetworkCost:
     """Count one network at Table 4's input; no weights are made.
 
     Raises:

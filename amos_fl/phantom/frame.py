@@ -8,7 +8,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from amos_fl.phantom.pose import Box, Slab
+from amos_fl.phantom.pose import Slab, Slices
 from amos_fl.phantom.shapes import ellipsoid_field, smooth_union, turned
 from amos_fl.phantom.tissues import Tissue
 
@@ -166,7 +166,7 @@ def _thorax(slab: Slab, frame: Frame, cavity: np.ndarray, tissue: np.ndarray, re
 
 def _column(
     slab: Slab, z_range: tuple[float, float], x0: float, y0: float, size: float
-) -> tuple[Box, Floats, Floats, Floats] | None:
+) -> tuple[Slices, Floats, Floats, Floats] | None:
     box = slab.box(np.array([x0 - size, y0 - size, z_range[0]]), np.array([x0 + size, y0 + size, z_range[1]]))
     return None if box is None else (box, slab.x[box], slab.y[box], slab.z[box])
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Floats = np.ndarray
-Box = tuple[slice, slice, slice]
+Slices = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Pose:
 
 def voxel_boxes(
     pose: Pose, affine: Floats, start: int, shape: tuple[int, int, int], low: Floats, high: Floats
-) -> list[Box | None]:
+) -> list[Slices | None]:
     """Per patient-space box from `low` to `high` (n, 3): the voxels that may lie in it (a superset), or None.
 
     Voxels count from plane `start` of the grid, within `shape` (z, y, x); so do the slices.
@@ -105,16 +105,16 @@ class Slab:
             coordinates[axis] += work
         self.x, self.y, self.z = coordinates
 
-    def boxes(self, low: Floats, high: Floats) -> list[Box | None]:
+    def boxes(self, low: Floats, high: Floats) -> list[Slices | None]:
         """`voxel_boxes` of this slab."""
         return voxel_boxes(self.pose, self.affine, self.start, self.shape, low, high)
 
-    def box(self, low: Floats, high: Floats) -> Box | None:
+    def box(self, low: Floats, high: Floats) -> Slices | None:
         """The voxels that may lie in the patient-space box from `low` to `high` (3,)."""
         return self.boxes(low[None], high[None])[0]
 
 
-def _slices(begin: list[int], end: list[int]) -> Box | None:
+def _slices(begin: list[int], end: list[int]) -> Slices | None:
     if any(b >= e for b, e in zip(begin, end, strict=True)):
         return None
     return (slice(begin[2], end[2]), slice(begin[1], end[1]), slice(begin[0], end[0]))

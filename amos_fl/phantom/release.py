@@ -22,7 +22,7 @@ from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import Writer
 from amos_fl.files import whole_file, write_json, write_text
 from amos_fl.phantom.scan import Size, make_scan, scan_grid
-from amos_fl.phantom.scanners import ACHIEVA, SCANNERS
+from amos_fl.phantom.scanners import ACHIEVA, PHANTOM_SCANNERS
 from amos_fl.randomness import generator
 from amos_fl.workers import each
 
@@ -187,7 +187,7 @@ def _write_table(path: Path, rows: list[tuple[ListedCase, Person]]) -> None:
     writer = Writer(text, lineterminator="\n")
     writer.writerow(TABLE_HEADER)
     for case, person in rows:
-        scanner = SCANNERS[case.domain]
+        scanner = PHANTOM_SCANNERS[case.domain]
         model, manufacturer = scanner.model, scanner.manufacturer
         if case.amos_id == 539:
             model, manufacturer = ACHIEVA

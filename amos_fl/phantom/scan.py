@@ -7,7 +7,7 @@ import numpy as np
 
 from amos_fl.phantom import ct, mr
 from amos_fl.phantom.anatomy import Patient, draw_patient
-from amos_fl.phantom.scanners import SCANNERS, Grid, PhantomScanner
+from amos_fl.phantom.scanners import PHANTOM_SCANNERS, Grid, PhantomScanner
 from amos_fl.phantom.shapes import turned
 from amos_fl.randomness import generator
 
@@ -30,7 +30,7 @@ class PhantomScan:
 
 def make_scan(seed: int, case: int, patient: int, sex: str, domain: str, size: Size) -> PhantomScan:
     """The scan that AMOS case `case` is on the scanner `domain`; a function of its arguments only."""
-    scanner = SCANNERS[domain]
+    scanner = PHANTOM_SCANNERS[domain]
     person = draw_patient(seed, patient, sex)
     random = generator(seed, "phantom", "scan", case)
     kind, affine, shape = _kind_and_grid(person, scanner, size, random)
@@ -60,7 +60,7 @@ def scan_grid(
 ) -> tuple[tuple[int, int, int], Floats]:
     """Shape (x, y, z) and affine (4, 4) of what `make_scan` gives for the same arguments, without its voxels."""
     random = generator(seed, "phantom", "scan", case)
-    _, affine, (z, y, x) = _kind_and_grid(draw_patient(seed, patient, sex), SCANNERS[domain], size, random)
+    _, affine, (z, y, x) = _kind_and_grid(draw_patient(seed, patient, sex), PHANTOM_SCANNERS[domain], size, random)
     return (x, y, z), affine
 
 

@@ -71,7 +71,7 @@ def _sequences(t1_fat_sat: float, t2_fat_sat: float, in_phase: float, opposed_ph
     return dict(zip(SEQUENCES, (t1_fat_sat, t2_fat_sat, in_phase, opposed_phase), strict=True))
 
 
-SCANNERS: dict[str, PhantomScanner] = {
+PHANTOM_SCANNERS: dict[str, PhantomScanner] = {
     s.domain: s
     for s in (
         PhantomScanner(

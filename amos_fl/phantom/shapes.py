@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from amos_fl.phantom.pose import Box, Slab
+from amos_fl.phantom.pose import Slab, Slices
 
 Floats = np.ndarray
 FAR = np.float32(1e3)
@@ -91,7 +91,7 @@ class Ellipsoid:
         reach = np.sqrt((self.turn**2) @ (np.asarray(self.semi_mm) ** 2)) + margin_mm
         return self.centre - reach, self.centre + reach
 
-    def field(self, slab: Slab, margin_mm: float) -> tuple[Box, Floats] | None:
+    def field(self, slab: Slab, margin_mm: float) -> tuple[Slices, Floats] | None:
         """The voxels of the shape's box and its field there; None where the slab misses it."""
         box = slab.box(*self.bounds(margin_mm))
         if box is None:
@@ -107,7 +107,7 @@ class Sculpted:
     high: Floats
     carve: Callable[[Floats, Floats, Floats], Floats]
 
-    def field(self, slab: Slab, margin_mm: float) -> tuple[Box, Floats] | None:
+    def field(self, slab: Slab, margin_mm: float) -> tuple[Slices, Floats] | None:
         box = slab.box(self.low - margin_mm, self.high + margin_mm)
         if box is None:
             return None
@@ -125,7 +125,7 @@ class Tube:
     line: Floats
     flat: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
-    def field(self, slab: Slab, margin_mm: float) -> tuple[Box, Floats] | None:
+    def field(self, slab: Slab, margin_mm: float) -> tuple[Slices, Floats] | None:
         flat = np.array(self.flat)
         line = self.line
         reach = line[:, 3:] * flat + margin_mm

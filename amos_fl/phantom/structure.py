@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from amos_fl.phantom.frame import Region
-from amos_fl.phantom.pose import Box, Slab
+from amos_fl.phantom.pose import Slab, Slices
 from amos_fl.phantom.tissues import Tissue
 
 Floats = np.ndarray
@@ -17,7 +17,7 @@ THORAX: tuple[int, ...] = (Region.THORAX,)
 
 
 class Shape(Protocol):
-    def field(self, slab: Slab, margin_mm: float) -> tuple[Box, Floats] | None: ...
+    def field(self, slab: Slab, margin_mm: float) -> tuple[Slices, Floats] | None: ...
 
 
 @dataclass(frozen=True)

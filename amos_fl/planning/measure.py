@@ -20,7 +20,7 @@ from amos_fl.volumes.prepare import content_hash
 from amos_fl.volumes.reference import check_header_of, label_of
 from amos_fl.workers import each_tried
 
-FORMAT = 2
+KEPT_FORMAT = 2
 """Of the kept fingerprints; another meaning of a number, or stricter checks of a scan, are another format."""
 
 OnCase = Callable[[int, int, str], None]
@@ -94,7 +94,13 @@ def fingerprint_of_case(case: Case, organs: Collection[int], store: Path | None 
     looked_for = sorted(set(case.annotated) & set(organs))
     kept = None
     if store is not None:
-        key = [FORMAT, content_hash(case.image, store), content_hash(case.label, store), looked_for, *case.label_values]
+        key = [
+            KEPT_FORMAT,
+            content_hash(case.image, store),
+            content_hash(case.label, store),
+            looked_for,
+            *case.label_values,
+        ]
         name = sha256_of_json(key)
         kept = store / "fingerprints" / name[:2] / f"{name}.json"
         try:

@@ -26,8 +26,8 @@ from amos_fl.report.page import render
 from amos_fl.report.palette import TINTS
 from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
 
-PHANTOM_NOTE = "These scans are a phantom's, made by amos-fl itself: the figures describe the phantom, and no patients."
-PAGE = "stats.html"
+STATS_NOTE = "These scans are a phantom's, made by amos-fl itself: the figures describe the phantom, and no patients."
+STATISTICS_PAGE = "stats.html"
 
 
 def write_cohort_page(cohort: Cohort, cases: Sequence[CaseStatistics], out: Path, left_out: Sequence[str] = ()) -> Path:
@@ -47,8 +47,8 @@ def write_cohort_page(cohort: Cohort, cases: Sequence[CaseStatistics], out: Path
     drawn = _figures(cohort, groups, paper)
     for name, svg in drawn.items():
         write_text(out / f"{name}.svg", standing_alone(svg))
-    write_text(out / PAGE, render("cohort.html", _context(cohort, groups, paper, drawn, left_out)))
-    return out / PAGE
+    write_text(out / STATISTICS_PAGE, render("cohort.html", _context(cohort, groups, paper, drawn, left_out)))
+    return out / STATISTICS_PAGE
 
 
 def standing_alone(svg: Markup) -> str:
@@ -100,7 +100,7 @@ def _context(
         "kind": f"{measured} cases of {len(cohort.sites)} sites",
         "version": version("amos-fl"),
         "synthetic": synthetic,
-        "phantom_note": PHANTOM_NOTE,
+        "phantom_note": STATS_NOTE,
         "problems": [f"left out: {why}" for why in left_out],
         "all_well": "The AMOS paper's figures stand beside those of its own cases." if paper else "",
         "contents": contents,

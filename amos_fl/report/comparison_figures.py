@@ -168,7 +168,7 @@ def case_distributions(name: str, comparison: Comparison, scopes: Sequence[Scope
         return to_svg(figure, name, f"{metric.upper()} of the test cases by arm", told)
 
 
-def cost_curves(name: str, arms: Sequence[Arm], curves: Sequence[CurvePoint]) -> Markup:
+def arm_cost_curves(name: str, arms: Sequence[Arm], curves: Sequence[CurvePoint]) -> Markup:
     """DSC against patches, bytes and rounds: solid on seen scanners' validation cases, dashed on unseen scanners."""
     places = _places(arms)
     scores = [value for point in curves if point.run in places for value in (point.seen_dsc, point.unseen_dsc)]

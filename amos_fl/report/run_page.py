@@ -85,7 +85,7 @@ def missing_cases(record: RunRecord) -> list[str]:
     return sentences
 
 
-def withheld_in_words(record: RunRecord) -> str:
+def why_withheld(record: RunRecord) -> str:
     """Which sites kept the scores of single cases to themselves, and what that means; empty where none did."""
     sites = sorted({part.site for part in record.results.withheld})
     if not sites:
@@ -104,7 +104,7 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
     losses, scores, costs = series.loss_points(record), record.scores_by_round(), series.cost_points(record)
     gaps = series.gap_rows(record)
     organs = _reported(record)
-    scored, per_case, withheld = bool(results.by_site), bool(results.cases), withheld_in_words(record)
+    scored, per_case, withheld = bool(results.by_site), bool(results.cases), why_withheld(record)
     means = {f"{m} {row.group} {row.modality}": getattr(row, m) for row in results.by_group for m in ("dsc", "nsd")}
     context: dict[str, Any] = {
         "version": version("amos-fl"),
@@ -139,8 +139,8 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
             "tolerance": f"{config.evaluation.tolerance_mm:g}",
             "heat_dsc": figures.heat_map("heat-dsc", results.at_sites, organs, "dsc"),
             "heat_nsd": figures.heat_map("heat-nsd", results.at_sites, organs, "nsd"),
-            "site_table": score_table("sites", "Test scores by site", "site", results.by_site + results.by_group),
-            "organ_table": score_table("by-organ", "Test scores by organ", "organ", results.by_organ),
+            "site_table": sortable_scores("sites", "Test scores by site", "site", results.by_site + results.by_group),
+            "organ_table": sortable_scores("by-organ", "Test scores by organ", "organ", results.by_organ),
             "definition": "DSC and NSD are means over cases, then over organs, on the scans' own grids. An organ that "
             "only one of prediction and reference has scores 0 and is counted as missed or hallucinated; DSC (present) "
             "leaves the hallucinated out. "
@@ -152,7 +152,7 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
             "gap": figures.seen_and_unseen("gap-figure", results.by_site, gaps, means),
             "gap_sentences": gap_sentences(gaps, record),
             "examples": examples if drawn else [],
-            "cases_text": CASES_TEXT if drawn else NO_PICTURES,
+            "cases_text": EXAMPLES_TEXT if drawn else NO_PICTURES,
             "legend_label": legend_line("label"),
             "legend_prediction": legend_line("prediction"),
             "case_table": _case_table(series.case_rows(record), files["cases"]),
@@ -160,7 +160,7 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
     return context
 
 
-CASES_TEXT = (
+EXAMPLES_TEXT = (
     "For each site its best, median and worst test case by the mean DSC of the case. The planes are those that cut "
     "most organs and where label and prediction differ most, so they show more error than a plane taken at random. "
     "Axial and coronal planes show the patient's right on the left, sagittal ones the front. Pointing at a line names "
@@ -334,7 +334,7 @@ def _cost_facts(record: RunRecord) -> list[tuple[str, str]]:
     ]
 
 
-def score_table(name: str, caption: str, first: str, rows: Sequence[ScoreRow]) -> SortableTable:
+def sortable_scores(name: str, caption: str, first: str, rows: Sequence[ScoreRow]) -> SortableTable:
     """Rows of scores; the group's name is not repeated where the row is named after it."""
     body = [
         [

@@ -11,7 +11,7 @@ import numpy as np
 from amos_fl.cohort.table import Cohort
 from amos_fl.escape.csv_cells import write_table
 from amos_fl.files import write_json, write_text
-from amos_fl.metrics.rows import ScoreRow, SiteSums, means, of_organs, rows_by, sums_by_case, write_scores
+from amos_fl.metrics.rows import ScoreRow, SiteSums, mean_rows, organ_rows, rows_by, sums_by_case, write_scores
 from amos_fl.metrics.scores import Scores
 from amos_fl.metrics.table import CaseScores, scores_from_json
 from amos_fl.runs.config import RunConfig
@@ -55,16 +55,16 @@ class Results:
 
     @property
     def by_site(self) -> list[ScoreRow]:
-        return means(self.at_sites)
+        return mean_rows(self.at_sites)
 
     @property
     def by_group(self) -> list[ScoreRow]:
-        return means(self.in_groups)
+        return mean_rows(self.in_groups)
 
     @property
     def by_organ(self) -> list[ScoreRow]:
         """Each organ over seen and over unseen scanners of each modality."""
-        return of_organs(self.in_groups)
+        return organ_rows(self.in_groups)
 
 
 def withheld_sums(evaluation: dict[str, Any] | None) -> list[SiteSums]:
