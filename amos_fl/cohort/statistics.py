@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from amos_fl.cohort.table import Case, Cohort
+from amos_fl.cohort.table import Case, Cohort, OnCase
 from amos_fl.errors import AmosError
 from amos_fl.volumes.nifti import read_image, reconcile, to_canonical
 from amos_fl.volumes.reference import label_of
@@ -19,8 +19,6 @@ from amos_fl.workers import each_tried
 
 SIGNIFICANT_DIGITS = 4
 """MR intensities are counted to so many digits, because their scale may be anything; CT by whole HU."""
-
-OnCase = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from amos_fl.volumes.nifti import from_canonical
-from amos_fl.volumes.store import Geometry, Triple
+from amos_fl.volumes.plan import Triple
+from amos_fl.volumes.store import Geometry
 
 
 def restore(

@@ -8,7 +8,7 @@ import datetime
 import importlib.resources
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
 from amos_fl.cohort.organs import AMOS_ORGANS
-from amos_fl.cohort.table import PHANTOM_MARK
+from amos_fl.cohort.table import PHANTOM_MARK, OnCase
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import Writer
 from amos_fl.files import whole_file, write_json, write_text
@@ -26,7 +26,6 @@ from amos_fl.phantom.scanners import ACHIEVA, PHANTOM_SCANNERS
 from amos_fl.randomness import generator
 from amos_fl.workers import each
 
-OnCase = Callable[[int, int, str], None]
 FOLDERS = {"train": "Tr", "val": "Va", "test": "Ts"}
 TABLE_NAME = "labeled_data_meta_0000_0599.csv"
 TABLE_HEADER = (

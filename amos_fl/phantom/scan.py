@@ -11,7 +11,6 @@ from amos_fl.phantom.scanners import PHANTOM_SCANNERS, Grid, PhantomScanner
 from amos_fl.phantom.shapes import turned
 from amos_fl.randomness import generator
 
-Floats = np.ndarray
 Size = Literal["quick", "full"]
 SLAB_VOXELS = 800_000  # at once, so that the work stays in the processor's cache
 OFF_CENTRE = 0.27
@@ -24,7 +23,7 @@ class PhantomScan:
 
     image: np.ndarray
     label: np.ndarray
-    affine: Floats
+    affine: np.ndarray
     kind: str
 
 
@@ -57,7 +56,7 @@ def make_scan(seed: int, case: int, patient: int, sex: str, domain: str, size: S
 
 def scan_grid(
     seed: int, case: int, patient: int, sex: str, domain: str, size: Size
-) -> tuple[tuple[int, int, int], Floats]:
+) -> tuple[tuple[int, int, int], np.ndarray]:
     """Shape (x, y, z) and affine (4, 4) of what `make_scan` gives for the same arguments, without its voxels."""
     random = generator(seed, "phantom", "scan", case)
     _, affine, (z, y, x) = _kind_and_grid(draw_patient(seed, patient, sex), PHANTOM_SCANNERS[domain], size, random)
@@ -66,7 +65,7 @@ def scan_grid(
 
 def _kind_and_grid(
     person: Patient, scanner: PhantomScanner, size: Size, random: np.random.Generator
-) -> tuple[str, Floats, tuple[int, int, int]]:
+) -> tuple[str, np.ndarray, tuple[int, int, int]]:
     """Phase or sequence, affine, and shape (z, y, x)."""
     kind = str(random.choice(list(scanner.kinds), p=list(scanner.kinds.values())))
     return kind, *_place(person, scanner, _grid(scanner, size, random), random)
@@ -85,7 +84,7 @@ def _grid(scanner: PhantomScanner, size: Size, random: np.random.Generator) -> G
 
 def _place(
     person: Patient, scanner: PhantomScanner, grid: Grid, random: np.random.Generator
-) -> tuple[Floats, tuple[int, int, int]]:
+) -> tuple[np.ndarray, tuple[int, int, int]]:
     """The affine of the scan's grid in RAS mm, and its shape (z, y, x) in voxels."""
     shift = random.normal(0, 1, 3) * (8, 8, 10)
     if scanner.modality == "CT" or random.random() < 0.05:

@@ -1,6 +1,6 @@
 """Fingerprints of a cohort's cases, read from their files once and kept in the store of prepared cases."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from pydantic import ValidationError
 
-from amos_fl.cohort.table import Case, Cohort, Modality, Split
+from amos_fl.cohort.table import Case, Cohort, Modality, OnCase, Split
 from amos_fl.errors import AmosError, all_of
 from amos_fl.files import sha256_of_json, write_text
 from amos_fl.planning.fingerprint import HU_RANGE, Fingerprint, fingerprint_of_grid, merged
@@ -22,8 +22,6 @@ from amos_fl.workers import each_tried
 
 KEPT_FORMAT = 2
 """Of the kept fingerprints; another meaning of a number, or stricter checks of a scan, are another format."""
-
-OnCase = Callable[[int, int, str], None]
 
 
 def foreground_intensity(image: np.ndarray, label: np.ndarray, organs: Collection[int]) -> Histogram:

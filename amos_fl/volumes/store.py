@@ -18,8 +18,8 @@ from safetensors.numpy import load_file
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder, write_json
 from amos_fl.runs.weights import save_arrays
+from amos_fl.volumes.plan import Triple
 
-Triple = tuple[int, int, int]
 GridRegion = tuple[slice, slice, slice]
 FORMAT = 4
 """Raised whenever a prepared case would come out otherwise than before, so that old ones are not found."""
