@@ -13,10 +13,10 @@ def case_name(amos_id: int) -> str:
     return f"amos_{amos_id:04d}"
 
 
-def listed(amos_ids: Collection[int], at_most: int = 8) -> str:
+def case_names(amos_ids: Collection[int], at_most: int = 8) -> str:
     """Case names for a sentence, the first few and a count of the rest.
 
-    >>> listed({3, 1, 2}, at_most=2)
+    >>> case_names({3, 1, 2}, at_most=2)
     'amos_0001, amos_0002 and 1 more'
     """
     ids = sorted(amos_ids)

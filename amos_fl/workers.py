@@ -27,7 +27,7 @@ from amos_fl.errors import AmosError
 from amos_fl.stopping import REQUESTS
 from amos_fl.warned import heard, warn
 
-Result = TypeVar("Result")
+Returned = TypeVar("Returned")
 GRACE_S = 5.0
 """So long a worker has to remove what it has half written; then it is killed."""
 LOOK_S = 1.0
@@ -42,11 +42,11 @@ class WorkerKilled(AmosError):  # noqa: N818 - named after what happened
 
 
 def each(
-    work: Callable[..., Result],
+    work: Callable[..., Returned],
     *items: Sequence[Any],
     workers: int,
     start: Callable[[], None] | None = None,
-) -> Iterator[Result]:
+) -> Iterator[Returned]:
     """`map(work, *items)` over processes; `start` is called first in each. With one worker, in this process.
 
     An interrupt, and an error in one piece of work, end the processes; they do not finish what they have been handed.
@@ -62,7 +62,7 @@ def each(
     yield from _in_processes(work, list(zip(*items, strict=True)), workers, start)
 
 
-def each_tried(work: Callable[..., Result], *items: Sequence[Any], workers: int) -> Iterator[Result | AmosError]:
+def each_tried(work: Callable[..., Returned], *items: Sequence[Any], workers: int) -> Iterator[Returned | AmosError]:
     """`each`, but a piece of work that raises an AmosError has it for a result, and the others go on.
 
     The kinds of AmosError that would meet the next piece of work, too, end it all (DiskFull, WorkerKilled).
@@ -74,7 +74,7 @@ def each_tried(work: Callable[..., Result], *items: Sequence[Any], workers: int)
     return each(partial(_tried, work), *items, workers=workers)
 
 
-def _tried(work: Callable[..., Result], *arguments: Any) -> Result | AmosError:
+def _tried(work: Callable[..., Returned], *arguments: Any) -> Returned | AmosError:
     try:
         return work(*arguments)
     except AmosError as error:
@@ -83,7 +83,7 @@ def _tried(work: Callable[..., Result], *arguments: Any) -> Result | AmosError:
         return error
 
 
-def apart(work: Callable[..., Result], *arguments: Any) -> Result:
+def apart(work: Callable[..., Returned], *arguments: Any) -> Returned:
     """`work(*arguments)` in a process of its own, even for one piece of work.
 
     Raises:
@@ -131,8 +131,8 @@ class _Context(SpawnContext):
 
 
 def _in_processes(
-    work: Callable[..., Result], items: Sequence[Sequence[Any]], workers: int, start: Callable[[], None] | None
-) -> Iterator[Result]:
+    work: Callable[..., Returned], items: Sequence[Sequence[Any]], workers: int, start: Callable[[], None] | None
+) -> Iterator[Returned]:
     _check_importable(work)
     pool = ProcessPoolExecutor(min(workers, len(items)), _Context(), initializer=_begin, initargs=(start,))
     others = set(multiprocessing.active_children())
@@ -219,7 +219,7 @@ def _on_end(signum: int, frame: object) -> None:
     raise _Ended(1)
 
 
-def _do(work: Callable[..., Result], *arguments: Any) -> tuple[Result, list[str]]:
+def _do(work: Callable[..., Returned], *arguments: Any) -> tuple[Returned, list[str]]:
     """What `work` returns, and what it warned of meanwhile."""
     global _working
     _working = True

@@ -40,7 +40,7 @@ nitpicky = True
 # What lies behind the attributes of a run, a comparison and an evaluation is the program's own affair.
 nitpick_ignore = [
     ("py:class", "amos_fl.comparison.comparison.Comparison"),
-    ("py:class", "amos_fl.inference.evaluate_model.Evaluation"),
+    ("py:class", "amos_fl.inference.evaluate_model.ModelScores"),
     ("py:class", "amos_fl.inference.scans.Scan"),
     ("py:class", "amos_fl.runs.folder.RunFolder"),
     ("py:class", "amos_fl.runs.record.RunRecord"),

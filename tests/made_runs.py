@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from amos_fl.cohort.organs import AMOS_ORGANS
-from amos_fl.cohort.scanners import modality_of, published_cases
+from amos_fl.cohort.scanners import id_modality, published_cases
 from amos_fl.cohort.table import Case, Cohort, Modality, Split
 from amos_fl.metrics.scores import OrganScore
 from amos_fl.metrics.table import CaseScores
 from amos_fl.randomness import generator
 from amos_fl.runs.config import resolve
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.record import Cost, RunRecord
+from amos_fl.runs.record import RunCost, RunRecord
 from amos_fl.runs.results import Results
 from amos_fl.runs.selection import choose_round
 
@@ -49,7 +49,7 @@ def made_run(
     parent: str = "runs",
     problems: Sequence[str] = (),
     synthetic: bool = False,
-    cost: Cost | None = None,
+    cost: RunCost | None = None,
     **settings: Any,
 ) -> RunRecord:
     """A record whose test cases have the given scores. Its folder does not exist."""
@@ -70,9 +70,9 @@ def made_run(
         cohort=cohort,
         synthetic=synthetic,
         cohort_sha256=cohort.content_hash(),
-        results=Results(choose_round(folder, config, 1), list(problems), cases, [], [], []),
+        results=Results(choose_round(folder, config, 1), list(problems), cases, cohort.organs),
         ledger=[],
-        cost=cost or Cost(1, 30, 10, 60, 1000, 1000, 1.0),
+        cost=cost or RunCost(1, 30, 10, 60, 1000, 1000, 1.0),
     )
 
 
@@ -137,7 +137,7 @@ def amos(parts: dict[str, Split], numbers: set[int] | None = None) -> Cohort:
     cases = []
     for number, case in published_cases().items():
         split = parts.get(case.release_split)
-        if split and modality_of(number) == "CT" and (numbers is None or number in numbers):
+        if split and id_modality(number) == "CT" and (numbers is None or number in numbers):
             file = Path(f"images/amos_{number:04d}.nii.gz")
             cases.append(Case(f"amos_{number:04d}", case.record.domain, "CT", split, file, file, tuple(AMOS_ORGANS)))
     return Cohort(tuple(cases), dict(AMOS_ORGANS))

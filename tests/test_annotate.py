@@ -17,7 +17,7 @@ from amos_fl.annotate.enlarge import enlarge
 from amos_fl.annotate.ledger import Need, PreLabelled
 from amos_fl.annotate.need import need_of, vote
 from amos_fl.annotate.prelabel import begin_round, prelabel_round
-from amos_fl.annotate.state import state_of
+from amos_fl.annotate.state import project_state
 from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.metrics import dsc, nsd
@@ -199,9 +199,9 @@ def test_the_queue_begins_with_the_greatest_need_and_ties_go_by_name(
 ) -> None:
     for case, part in ((OPEN[2], 0.5), (OPEN[0], 0.5), (OPEN[1], 0.7)):
         need = Need(disagreement=part, implausible=0, broken=0, reasons=(f"made for {case}",))
-        event = state_of(desk.project).cases[case].prelabelled[1]
+        event = project_state(desk.project).cases[case].prelabelled[1]
         desk.project.add(PreLabelled(round=1, case=case, sha256=event.sha256, need=need))
-    assert [state.case for state in state_of(desk.project).queue("waiting")] == [OPEN[1], OPEN[0], OPEN[2]]
+    assert [state.case for state in project_state(desk.project).queue("waiting")] == [OPEN[1], OPEN[0], OPEN[2]]
     assert desk.do("queue") == 0
     shown = capsys.readouterr().out
     assert shown.index(f"made for {OPEN[1]}") < shown.index(f"made for {OPEN[0]}") < shown.index(f"made for {OPEN[2]}")
@@ -405,7 +405,7 @@ def test_a_partial_correction_counts_for_its_organs_alone(desk: Desk, capsys: py
     drawn = correct(file, desk.truth(OPEN[0]), (1, 2))
     assert desk.bring("anna", "--organs", "ball") == 0
     assert "box changed too, and is not among the organs that were annotated" in capsys.readouterr().out
-    state = state_of(desk.project)
+    state = project_state(desk.project)
     cohort = enlarge(desk.project, state, reviewed=False)
     case = next(case for case in cohort.cases if case.case == OPEN[0])
     assert (case.annotated, case.split, case.site) == ((1,), "train", "A")
@@ -423,7 +423,7 @@ def test_what_several_people_drew_is_put_together(desk: Desk) -> None:
     shutil.copy(file, own)
     draw(own, np.where(truth == 2, 2, 0).astype(np.uint8))
     assert desk.bring("ben", str(own), "--organs", "2") == 0
-    state = state_of(desk.project).cases[OPEN[0]]
+    state = project_state(desk.project).cases[OPEN[0]]
     together = composed(desk.project, desk.project.case(OPEN[0]), state, truth * 0)
     np.testing.assert_array_equal(together, truth)
     assert desk.imports()[1].began_from == "pre-label and 1 version"
@@ -434,12 +434,12 @@ def test_a_senior_reviews_what_another_person_drew(desk: Desk, capsys: pytest.Ca
     file = desk.take("anna", case)
     correct(file, truth, (1,))
     assert desk.bring("anna", "--organs", "ball") == 0
-    assert state_of(desk.project).cases[case].stage == "for review"
+    assert project_state(desk.project).cases[case].stage == "for review"
     assert desk.do("next", "--by", "anna", "--role", "senior", "--case", case) == 2
     assert "was corrected by anna; another person reviews it" in said(capsys)
     review = desk.take("clara", case, role="senior")
     np.testing.assert_array_equal(voxels(review) == 1, truth == 1)
-    assert state_of(desk.project).cases[case].stage == "with a senior"
+    assert project_state(desk.project).cases[case].stage == "with a senior"
     assert desk.bring("dora", str(file), role="senior") == 2
     assert "is with clara" in said(capsys)
     draw(review, np.where(np.roll(truth == 1, 1, axis=0), 1, 0).astype(np.uint8))
@@ -448,7 +448,7 @@ def test_a_senior_reviews_what_another_person_drew(desk: Desk, capsys: pytest.Ca
     assert (event.organs, event.began_from) == ((1,), "pre-label and 1 version")
     assert event.change[1].dsc == pytest.approx(dsc(truth == 1, np.roll(truth == 1, 1, axis=0)), abs=1e-6)
     assert event.change[1] != event.from_prelabel[1]
-    state = state_of(desk.project).cases[case]
+    state = project_state(desk.project).cases[case]
     assert (state.stage, state.complete, state.annotated("senior")) == ("done", False, (1,))
     correct(file, truth, (1, 2))
     assert desk.bring("anna", str(file), "--organs", "1") == 2
@@ -466,7 +466,7 @@ def test_a_review_in_two_sittings_without_a_change_is_two_versions_of_one_conten
     reviews = desk.imports()[1:]
     assert [event.organs for event in reviews] == [(1,), (2,)]
     assert len({event.sha256 for event in reviews}) == 1
-    state = state_of(desk.project).cases[case]
+    state = project_state(desk.project).cases[case]
     assert (state.in_hand, state.annotated("senior")) == (None, (1, 2))
 
 
@@ -496,7 +496,7 @@ def test_retraining_goes_on_from_the_weights_and_the_next_round_uses_the_new_run
     assert desk.do("retrain", *options) == 0
     out = desk.path / "rounds/round_01/runs/round-01"
     about = json.loads((out / "versions.json").read_text())
-    assert about["start_sha256"] == state_of(desk.project).rounds[0].members[0].weights_sha256
+    assert about["start_sha256"] == project_state(desk.project).rounds[0].members[0].weights_sha256
     ledger = json.loads((out / "ledger.jsonl").read_text().splitlines()[0])
     assert {site: entry["cases"] for site, entry in ledger["sites"].items()} == {"A": 3, "B": 1, "G": 2}
     capsys.readouterr()
@@ -543,7 +543,7 @@ def test_only_what_a_senior_reviewed_is_trained_on_where_that_is_asked(
     assert "no correction a senior has reviewed yet" in said(capsys)
     desk.take("clara", OPEN[0], role="senior")
     assert desk.bring("clara", str(desk.path / f"work/clara/{OPEN[0]}.nii.gz"), "--organs", "2", role="senior") == 0
-    cohort = enlarge(desk.project, state_of(desk.project), reviewed=True)
+    cohort = enlarge(desk.project, project_state(desk.project), reviewed=True)
     assert next(case for case in cohort.cases if case.case == OPEN[0]).annotated == (2,)
 
 

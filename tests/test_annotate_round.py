@@ -10,7 +10,7 @@ from labelling import Desk, draw, voxels
 from scipy import ndimage
 
 from amos_fl.annotate.corrections import changes
-from amos_fl.annotate.ledger import Change
+from amos_fl.annotate.ledger import OrganChange
 from amos_fl.cli.main import run
 from amos_fl.cohort.amos22 import import_amos22
 from amos_fl.cohort.table import Cohort, write_cohort
@@ -100,6 +100,6 @@ def _mean(dsc: dict[int, float], organs: tuple[int, ...]) -> float:
     return float(np.mean([dsc[organ] for organ in organs]))
 
 
-def _against_truth(desk: Desk, file: str, label: Path | None) -> Iterable[Change]:
+def _against_truth(desk: Desk, file: str, label: Path | None) -> Iterable[OrganChange]:
     assert label is not None
     return changes(voxels(desk.path / file), voxels(label), (1, 1, 1), CORRECTED, 1.0).values()

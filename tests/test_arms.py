@@ -19,7 +19,7 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import create_run
 from amos_fl.runs.events import SiteWork
 from amos_fl.runs.folder import RunFolder, open_run
-from amos_fl.runs.group import Member, create_group, read_group
+from amos_fl.runs.group import PlannedRun, create_group, read_group
 from amos_fl.runs.record import read_run, read_runs
 from amos_fl.runs.selection import best_round_of_site, rounds_worth_keeping
 from amos_fl.training.loop import train
@@ -32,7 +32,7 @@ def base(tiny_root: Path) -> RunConfig:
     return tiny_config(cohort=str(tiny_root))
 
 
-def carry_out(member: Member, out: Path, store: Path, listener=lambda event: None) -> RunFolder:
+def carry_out(member: PlannedRun, out: Path, store: Path, listener=lambda event: None) -> RunFolder:
     folder = create_run(out, member.config, member.cohort)
     simulate(folder, member.config, folder.cohort(), store, listener)
     return folder

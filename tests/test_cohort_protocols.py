@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amos_fl.cohort.protocols import PROTOCOLS, LabelledCase, Part, Protocol, divide
+from amos_fl.cohort.protocols import PROTOCOLS, LabelledCase, Part, Protocol, divide_cases
 from amos_fl.cohort.scanners import SCANNERS, published_cases
 from amos_fl.errors import AmosError
 
@@ -43,13 +43,13 @@ few_repeats = st.lists(st.sets(st.integers(1, 600), min_size=2, max_size=5), max
 
 
 def test_paper_is_table_2() -> None:
-    assert counts(divide(released("paper"), "paper").splits) == {d: s.table2 for d, s in SCANNERS.items()}
+    assert counts(divide_cases(released("paper"), "paper").splits) == {d: s.table2 for d, s in SCANNERS.items()}
 
 
 @settings(max_examples=20, deadline=None)
 @given(few_repeats)
 def test_paper_is_table_2_however_patients_repeat(patients: dict[int, str]) -> None:
-    division = divide(released("paper", patients), "paper")
+    division = divide_cases(released("paper", patients), "paper")
     found = counts(division.splits)
     people = [c for c in released("paper", patients) if c.site == "G" and c.record.institution == "people"]
     fixed = {patients[c.amos_id] for c in released("paper", patients) if c.amos_id in patients} & {
@@ -67,7 +67,7 @@ def test_paper_is_table_2_however_patients_repeat(patients: dict[int, str]) -> N
 def test_the_prisma_draw_is_33_and_20_with_whole_patients(groups: list[set[int]]) -> None:
     people = [i for i, c in published_cases().items() if c.record.domain == "G" and c.record.institution == "people"]
     patients = {i: f"patient {n}" for n, group in enumerate(groups) for i in group if i in people}
-    division = divide(released("paper", patients), "paper")
+    division = divide_cases(released("paper", patients), "paper")
     assert counts(division.splits)["G"] == (33, 20, 11)
     sides: dict[str, set[str]] = defaultdict(set)
     for i, patient in patients.items():
@@ -77,13 +77,13 @@ def test_the_prisma_draw_is_33_and_20_with_whole_patients(groups: list[set[int]]
 
 def test_release_trains_on_tr_scores_va_and_selects_nothing() -> None:
     cases = released("release")
-    division = divide(cases, "release")
+    division = divide_cases(cases, "release")
     assert all(division.splits[c.amos_id] == ("train" if c.part == "Tr" else "test") for c in cases)
     assert counts(division.splits)["F"] == (9, 0, 0)
 
 
 def test_public_divides_va_in_halves_and_leaves_f_unseen() -> None:
-    assert counts(divide(released("public"), "public").splits) == {
+    assert counts(divide_cases(released("public"), "public").splits) == {
         "A": (82, 13, 14),
         "B": (68, 11, 12),
         "C": (50, 25, 25),
@@ -99,14 +99,14 @@ def test_public_divides_va_in_halves_and_leaves_f_unseen() -> None:
     ("protocol", "expected"), [("paper", (0, 0, 128)), ("release", (0, 0, 100)), ("public", (0, 0, 100))]
 )
 def test_a_held_out_scanner_tests_with_all_its_cases(protocol: Protocol, expected: tuple[int, int, int]) -> None:
-    before, after = (counts(divide(released(protocol), protocol, held).splits) for held in ((), ["C"]))
+    before, after = (counts(divide_cases(released(protocol), protocol, held).splits) for held in ((), ["C"]))
     assert after["C"] == expected
     assert {site: n for site, n in after.items() if site != "C"} == {s: n for s, n in before.items() if s != "C"}
 
 
 def test_holding_out_every_scanner_leaves_nothing_to_train_on() -> None:
     with pytest.raises(AmosError, match="no labelled training case is left"):
-        divide(released("public"), "public", SCANNERS)
+        divide_cases(released("public"), "public", SCANNERS)
 
 
 @settings(max_examples=60, deadline=None)
@@ -115,7 +115,7 @@ def test_no_patient_is_on_both_sides_of_a_division_made_here(
     patients: dict[int, str], protocol: Protocol, held: set[str]
 ) -> None:
     cases = released(protocol, patients)
-    division = divide(cases, protocol, held)
+    division = divide_cases(cases, protocol, held)
     assert set(division.splits) | division.left_out == {c.amos_id for c in cases}
     assert not set(division.splits) & division.left_out
 
@@ -155,14 +155,16 @@ def test_the_order_in_which_cases_are_found_changes_nothing(
     patients: dict[int, str], protocol: Protocol, random
 ) -> None:
     cases = released(protocol, patients)
-    expected = divide(cases, protocol)
+    expected = divide_cases(cases, protocol)
     random.shuffle(cases)
-    assert divide(cases, protocol) == expected
+    assert divide_cases(cases, protocol) == expected
 
 
 def test_the_draw_is_the_same_for_everybody() -> None:
     drawn = {
-        protocol: [i for i, split in divide(released(protocol), protocol).splits.items() if split == "val" and i > 500]
+        protocol: [
+            i for i, split in divide_cases(released(protocol), protocol).splits.items() if split == "val" and i > 500
+        ]
         for protocol in PROTOCOLS
     }
     assert drawn == {
@@ -173,15 +175,15 @@ def test_the_draw_is_the_same_for_everybody() -> None:
 
 
 def test_one_case_that_is_absent_moves_at_most_a_few_others() -> None:
-    complete = divide(released("public"), "public").splits
-    without = divide([c for c in released("public") if c.amos_id != 200], "public").splits
+    complete = divide_cases(released("public"), "public").splits
+    without = divide_cases([c for c in released("public") if c.amos_id != 200], "public").splits
     assert sum(complete[i] != split for i, split in without.items()) <= 1
 
 
 def test_patients_whom_the_release_puts_on_both_sides_are_named() -> None:
     patients = {13: "one", 138: "one", 1: "two", 4: "two"}
     for protocol, split in zip(PROTOCOLS, ("val", "test", "val"), strict=True):
-        notes = divide(released(protocol, patients), protocol).notes
+        notes = divide_cases(released(protocol, patients), protocol).notes
         assert [n for n in notes if "both sides" in n] == [
             f"one patient on both sides, as released: amos_0013 ({split}), amos_0138 (train)"
         ]

@@ -26,7 +26,7 @@ from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import OrganScore
 from amos_fl.metrics.table import sums_of
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.record import Cost, RunRecord
+from amos_fl.runs.record import RunCost, RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 
 FEW = 200
@@ -364,12 +364,15 @@ def test_one_run_is_no_comparison() -> None:
 @pytest.mark.parametrize(
     ("cost", "words"),
     [
-        (Cost(1, 30, 30, 60, 0, 0, 1.0), "saw as many patches as fedavg (60; equal samples), in 3.00 times its steps"),
-        (Cost(1, 10, 10, 20, 0, 0, 1.0), "as many steps in sequence as fedavg (10; equal steps)"),
-        (Cost(1, 90, 90, 180, 0, 0, 1.0), "Budgets differ: pooled saw 3.00 times the patches of fedavg"),
+        (
+            RunCost(1, 30, 30, 60, 0, 0, 1.0),
+            "saw as many patches as fedavg (60; equal samples), in 3.00 times its steps",
+        ),
+        (RunCost(1, 10, 10, 20, 0, 0, 1.0), "as many steps in sequence as fedavg (10; equal steps)"),
+        (RunCost(1, 90, 90, 180, 0, 0, 1.0), "Budgets differ: pooled saw 3.00 times the patches of fedavg"),
     ],
 )
-def test_it_is_said_whether_budgets_are_equal(cost: Cost, words: str) -> None:
+def test_it_is_said_whether_budgets_are_equal(cost: RunCost, words: str) -> None:
     records = [made_run("f", constant(0.8)), made_run("p", constant(0.8), arm="centralized", cost=cost)]
     assert any(words in note for note in compared(records).notes)
 

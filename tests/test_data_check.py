@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_amos import TABLE, write_metadata
 
-from amos_fl.cohort.check import Finding, check_cohort
+from amos_fl.cohort.check import CaseIssue, check_cohort
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Case, Cohort, read_cohort
 
@@ -67,10 +67,10 @@ class Made:
         self.cases.append(case)
         return case
 
-    def check(self, workers: int = 1) -> list[Finding]:
+    def check(self, workers: int = 1) -> list[CaseIssue]:
         return check_cohort(Cohort(tuple(self.cases)), workers=workers)
 
-    def only_finding(self) -> Finding:
+    def only_finding(self) -> CaseIssue:
         (finding,) = self.check()
         return finding
 
@@ -158,7 +158,7 @@ def test_a_patient_in_several_splits_is_named(made: Made) -> None:
 def test_image_and_label_of_different_size_are_an_error(made: Made) -> None:
     write(label_of(made.cases[0]), a_label()[..., :-1])
     finding = made.only_finding()
-    assert finding == Finding(
+    assert finding == CaseIssue(
         "error",
         "amos_0001",
         "amos_0001.nii.gz: label is 24x24x15, image 24x24x16; they must share a grid: take the image that it was drawn "
@@ -254,7 +254,7 @@ def test_organs_of_implausible_volume_are_a_warning_unless_the_scan_cuts_them_of
     label[16:22, 10:17, 5:13] = 0
     label[18:20, 10:12, 5:7] = 1
     write(label_of(made.cases[0]), label)
-    assert made.only_finding() == Finding("warning", "amos_0001", "spleen of 5.12 ml (usual: 20 to 2500 ml)")
+    assert made.only_finding() == CaseIssue("warning", "amos_0001", "spleen of 5.12 ml (usual: 20 to 2500 ml)")
     label[18:20, 10:12, 0] = 1
     label[18:20, 10:12, 1:7] = 0
     write(label_of(made.cases[0]), label)
@@ -269,7 +269,7 @@ def test_loose_pieces_are_a_warning_and_specks_are_counted(made: Made) -> None:
     label = a_label()
     label[22, 21, 1] = label[22, 2, 1] = 6
     write(label_of(made.cases[0]), label)
-    assert made.only_finding() == Finding("warning", "amos_0001", "loose pieces: 2 of liver (1.28 ml)")
+    assert made.only_finding() == CaseIssue("warning", "amos_0001", "loose pieces: 2 of liver (1.28 ml)")
 
 
 def test_specks_below_100_mm3_are_one_warning_for_the_cohort(made: Made) -> None:
@@ -284,7 +284,7 @@ def test_specks_below_100_mm3_are_one_warning_for_the_cohort(made: Made) -> None
         write(case.image, image, fine)
         write(label_of(case), label, fine)
     findings = [f for f in made.check() if f.case == ""]
-    assert findings == [Finding("warning", "", "4 stray pieces of organs below 100 mm³, in 2 label maps")]
+    assert findings == [CaseIssue("warning", "", "4 stray pieces of organs below 100 mm³, in 2 label maps")]
 
 
 def test_a_training_case_without_label_an_empty_label_and_an_unlisted_organ_are_warnings(made: Made) -> None:
@@ -292,9 +292,9 @@ def test_a_training_case_without_label_an_empty_label_and_an_unlisted_organ_are_
     write(label_of(made.cases[1]), np.zeros(SHAPE, np.uint8))
     made.cases[2] = replace(made.cases[2], annotated=(6,))
     assert made.check() == [
-        Finding("warning", "amos_0001", "has no label, so it is of no use in train"),
-        Finding("warning", "amos_0002", "its label map is empty"),
-        Finding("warning", "amos_0003", "spleen: labelled, but 'annotated' does not list it, so it is not used"),
+        CaseIssue("warning", "amos_0001", "has no label, so it is of no use in train"),
+        CaseIssue("warning", "amos_0002", "its label map is empty"),
+        CaseIssue("warning", "amos_0003", "spleen: labelled, but 'annotated' does not list it, so it is not used"),
     ]
 
 
@@ -305,7 +305,7 @@ def test_patients_with_several_scans_are_a_warning_where_a_metadata_table_lies_n
     ]
     write_metadata(made.folder / TABLE, rows)
     finding = made.only_finding()
-    assert finding == Finding(
+    assert finding == CaseIssue(
         "warning",
         "amos_0001",
         "one patient by birth date and sex, in several splits: amos_0001 (train at A), amos_0002 (test at A)",

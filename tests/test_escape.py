@@ -17,8 +17,9 @@ from amos_fl.comparison.latex import escape as latex
 from amos_fl.escape.csv_cells import DictWriter, Writer, cell, rows_as_written, text_of
 from amos_fl.escape.markdown import table, text
 from amos_fl.escape.terminal import one_line, visible, without_colours
+from amos_fl.metrics.rows import write_scores
 from amos_fl.metrics.scores import OrganScore
-from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores, write_scores
+from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMULAS = ["=1+2", '=HYPERLINK("http://x.example")', "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\r=1", "'=1"]

@@ -21,10 +21,10 @@ from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
 from amos_fl.comparison.published import published_scores
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.experiments.carry_out import Hands, carry_out
-from amos_fl.experiments.cost import cost_of
-from amos_fl.experiments.data import MissingDataError, cohort_of, label_map_of, selected
+from amos_fl.experiments.cost import preset_cost
+from amos_fl.experiments.data import MissingDataError, data_cohort, label_map_of, selected
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown, published_of
-from amos_fl.experiments.planning import Planner, Task
+from amos_fl.experiments.planning import Planner, StepTask
 from amos_fl.experiments.preset import Preset, Train, preset_from, preset_names, read_preset
 from amos_fl.experiments.quick_data import quick_data
 from amos_fl.experiments.shared import presets_folder
@@ -34,7 +34,7 @@ from amos_fl.runs.create import create_run
 from amos_fl.runs.events import silent
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.ledger import SiteRound
-from amos_fl.runs.results import tabulated, write_tables
+from amos_fl.runs.results import write_tables
 from amos_fl.weights import save_arrays
 from amos_fl_server.federation.simulate import simulate
 
@@ -73,7 +73,7 @@ def preset_file(folder: Path, **changes: Any) -> Path:
     return file
 
 
-def planned(preset: Preset, workspace: Workspace, given: dict[str, Path]) -> dict[str, Task]:
+def planned(preset: Preset, workspace: Workspace, given: dict[str, Path]) -> dict[str, StepTask]:
     return {task.step: task for task in Planner(workspace, given, partial(resolve_run, headers=False)).plan(preset)}
 
 
@@ -90,7 +90,7 @@ def test_every_preset_is_valid_and_says_what_it_asks_needs_and_costs(name: str) 
     assert preset.question.strip().endswith("?") or not preset.results
     assert preset.data_sets()
     trainings = [step for step in map(preset.resolved, preset.steps) if isinstance(step[1], Train)]
-    assert bool(trainings) == (cost_of(preset).gpu_hours > 0)
+    assert bool(trainings) == (preset_cost(preset).gpu_hours > 0)
     asked = sum(result.published is not None for result in preset.results)
     known = [dsc for _, _, dsc, _ in published_of(preset) if dsc == dsc]
     assert len(known) == asked, "a result names a number that published.csv does not have"
@@ -172,11 +172,11 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path: Path, 
     assert "amos (AMOS22) is not given; download amos22.zip" in capsys.readouterr().err
     assert Workspace(Path(out), "full").state("networks") == ("not run", 0, 24)
     with pytest.raises(MissingDataError, match="amos-fl data msd Task09_Spleen, and add --data msd-spleen=PATH"):
-        cohort_of("msd-spleen", "", {})
+        data_cohort("msd-spleen", "", {})
     write_release(tmp_path / "amos22", test_labels=False)
     with pytest.raises(MissingDataError, match="no labels of the test images, which AMOS does not publish"):
-        cohort_of("amos", "paper", {"amos": tmp_path / "amos22"})
-    assert cohort_of("amos", "paper|public", {"amos": tmp_path / "amos22"}).unseen_sites == ("F",)
+        data_cohort("amos", "paper", {"amos": tmp_path / "amos22"})
+    assert data_cohort("amos", "paper|public", {"amos": tmp_path / "amos22"}).unseen_sites == ("F",)
     assert run(["experiments", "run", "networks", "--data", "amso=."]) == 2
     assert "did you mean 'amos'" in capsys.readouterr().err
 
@@ -290,7 +290,7 @@ def made_folder(path: Path, cohort: Cohort, *, synthetic: bool = False, commit: 
     site: SiteRound = {"cases": 1, "steps": record.config.local_steps, "loss": 1.0, **nothing}
     trained = dict.fromkeys(record.cohort.seen_sites, site)
     folder.write_ledger([{"round": 1, "sites": trained, "loss": 1.0, "missing": {}, "weights_sha256": "", **nothing}])
-    write_tables(path, tabulated(record.results.chosen, [], record.results.cases, cohort.organs), cohort.organs)
+    write_tables(path, record.results)
     save_arrays({"a": np.zeros(1, np.float32)}, path / "model" / "weights.safetensors")
     write_text(path / "summary.md", "made")
     return path

@@ -16,13 +16,14 @@ from torch import nn
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.reference import reference_of
 from amos_fl.cohort.table import read_cohort
+from amos_fl.csv_table import write_table
 from amos_fl.errors import AmosError
 from amos_fl.inference.evaluate import evaluate_cases
 from amos_fl.metrics.folders import Rules, score_pairs
 from amos_fl.metrics.pairs import Pair, pair_up
 from amos_fl.metrics.rules import organs_asked_for, tolerance_asked_for
 from amos_fl.metrics.scores import OrganScore, Scores, score_case
-from amos_fl.metrics.summary import tables_of, write_lines
+from amos_fl.metrics.summary import COLUMNS_OF_TABLES, tables_of
 from amos_fl.metrics.table import CaseScores, sums_of
 from amos_fl.prepared.prepare import prepare_case
 from amos_fl.volumes.plan import Plan
@@ -342,7 +343,7 @@ def test_tables_tell_prostate_from_uterus_and_leave_both_out_of_mr(tmp_path):
     assert [(line.name, line.cases) for line in tables.groups] == [("seen CT", 3), ("unseen MR", 1)]
     assert [line.name for line in tables.sites] == ["A", "G"]
     assert tables.overall.volume_error_ml == tables.overall.absolute_volume_error_ml == 1.0
-    write_lines(tmp_path / "by_organ.csv", tables.organs)
+    write_table(tmp_path / "by_organ.csv", COLUMNS_OF_TABLES, tables.organs)
     with (tmp_path / "by_organ.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["name"], row["over"]) for row in rows if row["over"] == "unseen MR"] == [("liver", "unseen MR")]

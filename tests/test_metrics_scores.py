@@ -13,8 +13,9 @@ from surface_distance import metrics as deepmind
 
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.errors import AmosError
+from amos_fl.metrics.rows import write_scores
 from amos_fl.metrics.scores import OrganScore, Scores, reported_organs, score_case
-from amos_fl.metrics.table import CaseScores, read_scores, sums_of, write_scores
+from amos_fl.metrics.table import CaseScores, read_scores, sums_of
 from amos_fl.randomness import generator
 
 # surface-distance 0.1 uses names that SciPy has moved.

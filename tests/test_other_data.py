@@ -13,7 +13,7 @@ from other_datasets import with_channels, with_description, write_msd, write_nnu
 from amos_fl.cli.main import run
 from amos_fl.cohort.nnunet import export_nnunet
 from amos_fl.cohort.reference import label_of
-from amos_fl.cohort.splitting import Member, Shares, divide
+from amos_fl.cohort.splitting import CaseToPlace, Shares, divide
 from amos_fl.cohort.table import Cohort, read_cohort
 
 
@@ -195,12 +195,12 @@ def test_an_export_comes_back_as_the_same_cases_and_labels(tmp_path: Path, tiny_
 
 
 members = st.lists(st.tuples(st.sampled_from("ABC"), st.integers(0, 8)), min_size=1, max_size=25).map(
-    lambda pairs: [Member(f"c{i}", site, f"p{patient}") for i, (site, patient) in enumerate(pairs)]
+    lambda pairs: [CaseToPlace(f"c{i}", site, f"p{patient}") for i, (site, patient) in enumerate(pairs)]
 )
 
 
 @given(members, st.integers(0, 3))
-def test_a_division_depends_on_seed_and_names_alone_and_tears_no_patient(cases: list[Member], seed: int) -> None:
+def test_a_division_depends_on_seed_and_names_alone_and_tears_no_patient(cases: list[CaseToPlace], seed: int) -> None:
     shares = Shares.of("70,10,20")
     splits = divide(cases, shares, seed)
     assert divide(cases[::-1], shares, seed) == splits
@@ -219,7 +219,7 @@ def test_a_division_depends_on_seed_and_names_alone_and_tears_no_patient(cases: 
 
 
 def test_another_seed_divides_otherwise_and_shares_are_kept() -> None:
-    cases = [Member(f"c{i}", "A", f"c{i}") for i in range(40)]
+    cases = [CaseToPlace(f"c{i}", "A", f"c{i}") for i in range(40)]
     one, other = (divide(cases, Shares.of("50,25,25"), seed) for seed in (0, 1))
     assert one != other
     for splits in (one, other):

@@ -21,7 +21,7 @@ from amos_fl.phantom.montage import montage
 from amos_fl.phantom.pose import Slab
 from amos_fl.phantom.release import FOLDERS, demo_cases, listed_cases, person_of, write_release
 from amos_fl.phantom.scan import make_scan
-from amos_fl.phantom.scanners import SCANNERS
+from amos_fl.phantom.scanners import PHANTOM_SCANNERS
 from amos_fl.phantom.tissues import Tissue, hu_of_tissues
 from amos_fl.randomness import generator
 
@@ -206,7 +206,7 @@ def test_a_release_has_the_layout_of_amos22(small_release):
         assert image.shape == label.shape
         assert np.allclose(image.affine, label.affine, atol=2e-4)
         assert set(np.unique(np.asarray(label.dataobj))) <= set(range(16))
-        scanner = SCANNERS[listed[amos_id].domain]
+        scanner = PHANTOM_SCANNERS[listed[amos_id].domain]
         assert image.get_data_dtype() == np.dtype(scanner.dtype)
         assert np.allclose(image.header.get_zooms(), scanner.quick.spacing_mm, atol=1e-3)
 

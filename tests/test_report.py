@@ -22,7 +22,7 @@ from amos_fl.metrics.table import CaseScores
 from amos_fl.report import series
 from amos_fl.report.examples import chosen_examples
 from amos_fl.report.page import render, write_comparison_report, write_run_report
-from amos_fl.report.run_page import missing_cases, run_context, write_data
+from amos_fl.report.run_page import DATA_FOLDER, missing_cases, run_context, write_data
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
@@ -130,7 +130,7 @@ def test_a_comparison_draws_the_curve_of_every_site_from_the_runs_own_scores(pag
         (row["run"], int(row["round"]), row["site"]): row["dsc"]
         for row in rows_of(pages.comparison_page.parent / "curves_by_site.csv")
     }
-    points = [point for point in series.score_points(pages.run) if not math.isnan(point.dsc)]
+    points = [point for point in pages.run.scores_by_round() if not math.isnan(point.dsc)]
     assert len({point.round for point in points}) > 1
     assert {point.site for point in points} > {"D"}
     for point in points:
@@ -253,13 +253,15 @@ def test_the_numbers_beside_the_page_are_the_ledgers(pages: Pages) -> None:
 
 
 def test_the_heat_map_holds_the_scores_of_the_tables(pages: Pages) -> None:
-    means = {cell.site: (cell.dsc, cell.nsd) for cell in series.cells(pages.run) if cell.organ == "mean"}
-    assert means == {row.name: (row.dsc, row.nsd) for row in pages.run.results.sites}
+    rows = rows_of(pages.run_page.parent / DATA_FOLDER / "heat_map.csv")
+    means = {row["site"]: (row["dsc"], row["nsd"]) for row in rows if row["organ"] == "mean"}
+    assert means == {row.name: (repr(row.dsc), repr(row.nsd)) for row in pages.run.results.by_site}
+    assert {row["organ"] for row in rows} == {"ball", "box", "mean"}
 
 
 def test_the_gap_is_seen_minus_unseen_and_has_no_interval_for_few_cases(pages: Pages) -> None:
     dsc = next(row for row in series.gap_rows(pages.run) if row.metric == "dsc")
-    groups = {(row.group, row.modality): row.dsc for row in pages.run.results.groups}
+    groups = {(row.group, row.modality): row.dsc for row in pages.run.results.by_group}
     assert dsc.modality == "CT"
     assert dsc.gap == pytest.approx(groups["seen", "CT"] - groups["unseen", "CT"], abs=1e-9)
     assert str(dsc.low) == "nan"
@@ -331,7 +333,7 @@ def test_a_run_folder_that_is_not_finished_has_no_report(pages: Pages, tmp_path:
 
 
 def test_a_run_without_any_score_still_has_a_page(pages: Pages, tmp_path: Path) -> None:
-    results = replace(pages.run.results, cases=[], sites=[], groups=[], organs=[])
+    results = replace(pages.run.results, cases=[])
     cohort = replace(pages.run.cohort, cases=pages.run.cohort.of(split="train"))
     folder = replace(pages.run.folder, path=tmp_path)
     (tmp_path / "versions.json").write_bytes((pages.run.folder.path / "versions.json").read_bytes())
@@ -342,9 +344,8 @@ def test_a_run_without_any_score_still_has_a_page(pages: Pages, tmp_path: Path) 
 
 def test_a_run_without_unseen_scanners_says_that_nothing_is_known_of_them(pages: Pages, tmp_path: Path) -> None:
     seen = [case for case in pages.run.results.cases if case.seen]
-    groups = [row for row in pages.run.results.groups if row.group == "seen"]
     cohort = pages.run.cohort.only(pages.run.seen_sites)
-    record = replace(pages.run, cohort=cohort, results=replace(pages.run.results, cases=seen, groups=groups))
+    record = replace(pages.run, cohort=cohort, results=replace(pages.run.results, cases=seen))
     assert "nothing says how the network does on an unseen one" in page_of(record, tmp_path)
 
 

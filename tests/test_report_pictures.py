@@ -22,7 +22,7 @@ from amos_fl.pictures.planes import (
     save_planes,
     window_of,
 )
-from amos_fl.report.slices import outline, plane_svg
+from amos_fl.report.slices import outline_path, plane_svg
 from amos_fl.volumes.nifti import Volume
 
 
@@ -138,7 +138,7 @@ def polygons(path: str) -> list[np.ndarray]:
 
 @given(arrays(bool, (6, 7)))
 def test_the_inside_of_an_outline_is_the_mask(mask: np.ndarray) -> None:
-    rings = polygons(outline(mask))
+    rings = polygons(outline_path(mask))
     for row, column in np.ndindex(mask.shape):
         inside = sum(Polygon(ring).contains_point((column + 0.5, row + 0.5)) for ring in rings) % 2
         assert inside == mask[row, column]

@@ -15,12 +15,12 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.comparison.compare import compare_runs
 from amos_fl.comparison.comparison import Comparison
 from amos_fl.errors import AmosError
+from amos_fl.metrics.rows import SiteSums
 from amos_fl.metrics.scores import OrganScore, Scores
 from amos_fl.metrics.table import sums_of
 from amos_fl.report.page import write_run_report
 from amos_fl.report.run_page import missing_cases
 from amos_fl.runs.record import RunRecord, read_run
-from amos_fl.runs.results import SiteSums, tabulated
 from amos_fl_server.operation.server_app import run_deployed
 
 
@@ -33,7 +33,7 @@ def withholding(record: RunRecord, sites: Collection[str]) -> RunRecord:
         modality = " and ".join(sorted({case.modality for case in mine}))
         sums.append(SiteSums(site, mine[0].seen, modality, sums_of(mine, organs)))
     kept = [case for case in results.cases if case.site not in sites]
-    return replace(record, results=tabulated(results.chosen, results.problems, kept, organs, sums))
+    return replace(record, results=replace(results, cases=kept, withheld=tuple(sums)))
 
 
 def three() -> list[RunRecord]:
@@ -196,5 +196,5 @@ def test_such_runs_are_compared_on_the_command_line(
     assert ">Distributions over cases</h2>" in page
     found = compared([read_run(path) for path in deployed])
     row = next(cell for cell in found.cells if (cell.scope, cell.organ, cell.metric) == ("A", "", "dsc"))
-    own = next(row for row in read_run(deployed[0]).results.sites if row.name == "A")
+    own = next(row for row in read_run(deployed[0]).results.by_site if row.name == "A")
     assert (row.arm, row.estimate.value, row.estimate.cases) == ("fedavg", own.dsc, own.cases)

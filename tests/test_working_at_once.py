@@ -22,7 +22,7 @@ from amos_fl.owner import identity, is_alive
 from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Event, SiteWork
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.group import Member, create_group
+from amos_fl.runs.group import PlannedRun, create_group
 
 HOLD = (
     "import sys, time; from pathlib import Path; from amos_fl.locks import at_work\n"
@@ -64,7 +64,7 @@ def test_a_run_is_not_carried_out_begun_or_grouped_by_two(tmp_path: Path, tiny_c
     with held_by_another(tmp_path / "new"), pytest.raises(AtWork):
         create_run(tmp_path / "new", tiny_config(), tiny_cohort)
     with held_by_another(tmp_path / "group"), pytest.raises(AtWork):
-        create_group(tmp_path / "group", "sweep", [Member("one", tiny_config(), tiny_cohort)])
+        create_group(tmp_path / "group", "sweep", [PlannedRun("one", tiny_config(), tiny_cohort)])
 
 
 def test_of_two_commands_begun_together_on_one_out_one_runs(tmp_path: Path, tiny_root: Path, store: Path) -> None:

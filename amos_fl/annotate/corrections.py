@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from amos_fl.annotate.ledger import Change
+from amos_fl.annotate.ledger import OrganChange
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import score_case
@@ -65,13 +65,13 @@ def changes(
     spacing_mm: Sequence[float],
     organs: Collection[int],
     tolerance_mm: float,
-) -> dict[int, Change]:
+) -> dict[int, OrganChange]:
     """What became of each organ between two label maps of one scan: DSC, NSD, and volumes in ml."""
     voxel_ml = float(np.prod(np.asarray(spacing_mm))) / 1000
     found = {}
     for organ, score in score_case(before, after, spacing_mm, organs, tolerance_mm).items():
         differing = int(np.count_nonzero((before == organ) != (after == organ)))
-        found[organ] = Change(
+        found[organ] = OrganChange(
             dsc=None if math.isnan(score.dsc) else round(score.dsc, 6),
             nsd=None if math.isnan(score.nsd) else round(score.nsd, 6),
             before_ml=round(score.predicted_ml, 3),

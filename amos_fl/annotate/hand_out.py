@@ -7,7 +7,7 @@ from pathlib import Path
 from amos_fl.annotate.compose import basis
 from amos_fl.annotate.ledger import HandedOut, Released, Role
 from amos_fl.annotate.project import Project
-from amos_fl.annotate.state import CaseState, Stage, state_of
+from amos_fl.annotate.state import CaseState, Stage, project_state
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file
@@ -50,7 +50,7 @@ def hand_out(project: Project, by: str, role: Role, *, count: int = 1, wanted: S
     """
     checked_name(by)
     with project.locked():
-        state = state_of(project)
+        state = project_state(project)
         held = [s for s in state.cases.values() if s.in_hand and (s.in_hand.by, s.in_hand.role) == (by, role)]
         if wanted:
             held = [s for s in held if s.case in wanted]
@@ -121,7 +121,7 @@ def release(project: Project, name: str, by: str) -> Path | None:
         AmosError: the person doesn't have the case in hand.
     """
     with project.locked():
-        state = state_of(project).cases.get(project.case(name).case)
+        state = project_state(project).cases.get(project.case(name).case)
         assert state is not None
         if state.in_hand is None or state.in_hand.by != by:
             whose = f"it is with {state.in_hand.by}" if state.in_hand else "nobody has it"

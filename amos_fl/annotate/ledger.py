@@ -52,7 +52,7 @@ class Need(_Record):
         return self.disagreement + self.implausible + self.broken
 
 
-class Change(_Record):
+class OrganChange(_Record):
     """What became of one organ: scores of the map before against the map after, and volumes in ml.
 
     `changed_ml` is the volume of all voxels that were added or taken away. DSC and NSD are None where neither map has
@@ -127,8 +127,8 @@ class Imported(_Event):
     file: str
     sha256: str
     began_from: str
-    change: dict[int, Change]
-    from_prelabel: dict[int, Change]
+    change: dict[int, OrganChange]
+    from_prelabel: dict[int, OrganChange]
     not_used: tuple[int, ...] = ()
     minutes: float | None = None
     comment: str = ""
@@ -151,11 +151,11 @@ class Retrained(_Event):
     runs: tuple[Path, ...]
 
 
-Event = RoundBegun | PreLabelled | HandedOut | Released | Imported | RetrainBegun | Retrained
-_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+ProjectEvent = RoundBegun | PreLabelled | HandedOut | Released | Imported | RetrainBegun | Retrained
+_EVENT: TypeAdapter[ProjectEvent] = TypeAdapter(Annotated[ProjectEvent, Field(discriminator="event")])
 
 
-def read_events(path: Path) -> list[Event]:
+def read_events(path: Path) -> list[ProjectEvent]:
     """The events of a ledger in their order.
 
     Raises:
@@ -163,7 +163,7 @@ def read_events(path: Path) -> list[Event]:
     """
     if not path.is_file():
         return []
-    events: list[Event] = []
+    events: list[ProjectEvent] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             events.append(_EVENT.validate_json(line))
@@ -174,14 +174,14 @@ def read_events(path: Path) -> list[Event]:
     return events
 
 
-def append_events(path: Path, events: Iterable[Event]) -> None:
+def append_events(path: Path, events: Iterable[ProjectEvent]) -> None:
     """Add events at the end; the file is replaced whole. Only one process may do so at a time (`Project.locked`)."""
     before = path.read_text(encoding="utf-8") if path.is_file() else ""
     lines = [json.dumps(_plain(event), ensure_ascii=False) for event in events]
     write_text(path, before + "".join(line + "\n" for line in lines))
 
 
-def _plain(event: Event) -> dict[str, object]:
+def _plain(event: ProjectEvent) -> dict[str, object]:
     """The event with its name and time first, as one reads it."""
     values = event.model_dump(mode="json")
     return {"time": values.pop("time"), "event": values.pop("event"), **values}

@@ -12,7 +12,7 @@ from amos_fl.runs.model import Model, read_model
 
 
 @dataclass(frozen=True)
-class Member:
+class NamedModel:
     """A network and its name in this project."""
 
     name: str
@@ -28,7 +28,7 @@ class Member:
         )
 
 
-def read_member(text: str, cohort: Cohort) -> Member:
+def read_member(text: str, cohort: Cohort) -> NamedModel:
     """A network as the user names it: a run folder, a copy of its `model/`, or `RUN@ROUND` for a checkpoint.
 
     Raises:
@@ -53,10 +53,10 @@ def read_member(text: str, cohort: Cohort) -> Member:
                 f"{text}: draws {organ} as label {label}, which is {cohort.organs.get(label, 'no organ')} in the "
                 "cohort; label values and names must agree, see organs.csv beside cohort.csv"
             )
-    return Member(name, Path(source), model)
+    return NamedModel(name, Path(source), model)
 
 
-def read_members(names: Sequence[str], cohort: Cohort) -> list[Member]:
+def read_members(names: Sequence[str], cohort: Cohort) -> list[NamedModel]:
     """All networks of a round, with names that differ.
 
     Raises:
@@ -73,7 +73,7 @@ def read_members(names: Sequence[str], cohort: Cohort) -> list[Member]:
     ]
 
 
-def recorded_members(records: Sequence[MemberRecord], cohort: Cohort) -> list[Member]:
+def recorded_members(records: Sequence[MemberRecord], cohort: Cohort) -> list[NamedModel]:
     """The networks of a round that was begun.
 
     Raises:

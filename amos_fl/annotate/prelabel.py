@@ -10,10 +10,10 @@ from typing import Literal
 
 from amos_fl.annotate.compose import changed_by_hand, check_scan
 from amos_fl.annotate.ledger import PreLabelled, RoundBegun, Variant
-from amos_fl.annotate.members import Member
+from amos_fl.annotate.members import NamedModel
 from amos_fl.annotate.need import need_of, vote
 from amos_fl.annotate.project import Project
-from amos_fl.annotate.state import CaseState, ProjectState, state_of
+from amos_fl.annotate.state import CaseState, ProjectState, project_state
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file
@@ -41,7 +41,7 @@ OnWindow = Callable[[str, str, int, int], None]
 
 
 def begin_round(
-    project: Project, members: Sequence[Member], *, variant: Variant | None = None, new: bool = False
+    project: Project, members: Sequence[NamedModel], *, variant: Variant | None = None, new: bool = False
 ) -> RoundBegun:
     """The round that these networks pre-label: the current one where it is theirs, else the next.
 
@@ -53,7 +53,7 @@ def begin_round(
     records = tuple(member.record() for member in members)
     chosen: Variant = variant or ("windows" if len(members) == 1 else "none")
     with project.locked():
-        state = state_of(project)
+        state = project_state(project)
         if state.rounds and not new and state.round not in state.retrained:
             current = state.rounds[-1]
             if [m.weights_sha256 for m in current.members] != [m.weights_sha256 for m in records] or (
@@ -77,9 +77,9 @@ def open_cases(project: Project, state: ProjectState) -> list[CaseState]:
 def prelabel_round(
     project: Project,
     begun: RoundBegun,
-    members: Sequence[Member],
+    members: Sequence[NamedModel],
     *,
-    inference: Callable[[Member], InferenceSettings],
+    inference: Callable[[NamedModel], InferenceSettings],
     device: str = "cpu",
     on_window: OnWindow | None = None,
 ) -> Iterator[Done]:
@@ -88,7 +88,7 @@ def prelabel_round(
     Raises:
         AmosError: the networks learned none of the project's organs.
     """
-    state = state_of(project)
+    state = project_state(project)
     open_states = open_cases(project, state)
     cases = {c.case: c for c in project.unlabelled}
     kept, wanted, refused = _sorted_out(project, begun, open_states, cases)
@@ -164,8 +164,11 @@ def _of_another_scan(case: Case, event: PreLabelled) -> str:
 
 
 def _drawings(
-    folder: Path, begun: RoundBegun, members: Sequence[Member], inference: Callable[[Member], InferenceSettings]
-) -> Iterator[tuple[str, Path, Member, InferenceSettings]]:
+    folder: Path,
+    begun: RoundBegun,
+    members: Sequence[NamedModel],
+    inference: Callable[[NamedModel], InferenceSettings],
+) -> Iterator[tuple[str, Path, NamedModel, InferenceSettings]]:
     """Who draws into which folder: every member, then their variants. In a tie of the vote the first one counts."""
     for member in members:
         yield member.name, folder / member.name, member, inference(member)

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from amos_fl.annotate.ledger import Change, Event, Imported, Role, RoundBegun
+from amos_fl.annotate.ledger import Imported, OrganChange, ProjectEvent, Role, RoundBegun
 from amos_fl.annotate.project import Project
-from amos_fl.annotate.state import STAGES, ProjectState, Stage, state_of
+from amos_fl.annotate.state import STAGES, ProjectState, Stage, project_state
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import DictWriter, Writer
 from amos_fl.files import whole_file
@@ -93,7 +93,7 @@ class ModelRow:
 
 
 @dataclass(frozen=True)
-class Progress:
+class ProjectProgress:
     """Everything that is shown of a project."""
 
     project: Project
@@ -106,12 +106,12 @@ class Progress:
     imports: list[Imported]
 
 
-def progress_of(project: Project) -> Progress:
+def progress_of(project: Project) -> ProjectProgress:
     """Read the ledger, and the test scores of the runs that it names."""
     events = project.events()
-    state = state_of(project, events)
+    state = project_state(project, events)
     imports = [event for event in events if isinstance(event, Imported)]
-    return Progress(
+    return ProjectProgress(
         project=project,
         state=state,
         rounds=[_round_row(project, events, begun, imports) for begun in state.rounds],
@@ -123,9 +123,9 @@ def progress_of(project: Project) -> Progress:
     )
 
 
-def last_of_round(imports: Sequence[Imported], round_number: int) -> dict[str, dict[int, Change]]:
+def last_of_round(imports: Sequence[Imported], round_number: int) -> dict[str, dict[int, OrganChange]]:
     """By case and organ: the pre-label of a round against the last correction of the organ in that round."""
-    found: dict[str, dict[int, Change]] = {}
+    found: dict[str, dict[int, OrganChange]] = {}
     for event in imports:
         if event.round == round_number:
             found.setdefault(event.case, {}).update(event.from_prelabel)
@@ -137,7 +137,7 @@ def _mean(values: Iterable[float | None]) -> float:
     return math.fsum(known) / len(known) if known else math.nan
 
 
-def _over_organs(changes: Iterable[Mapping[int, Change]], metric: str) -> float:
+def _over_organs(changes: Iterable[Mapping[int, OrganChange]], metric: str) -> float:
     """The mean over organs of their mean over cases."""
     by_organ: dict[int, list[float]] = {}
     for case in changes:
@@ -147,16 +147,18 @@ def _over_organs(changes: Iterable[Mapping[int, Change]], metric: str) -> float:
     return _mean(_mean(values) for values in by_organ.values())
 
 
-def _changed_ml(changes: Mapping[int, Change]) -> float:
+def _changed_ml(changes: Mapping[int, OrganChange]) -> float:
     return math.fsum(change.changed_ml for change in changes.values())
 
 
-def _round_row(project: Project, events: Sequence[Event], begun: RoundBegun, imports: list[Imported]) -> RoundRow:
+def _round_row(
+    project: Project, events: Sequence[ProjectEvent], begun: RoundBegun, imports: list[Imported]
+) -> RoundRow:
     place = events.index(begun)
     after = next((i for i, e in enumerate(events) if i > place and isinstance(e, RoundBegun)), len(events))
     mine = [event for event in imports if event.round == begun.round]
     changes = last_of_round(imports, begun.round)
-    state = state_of(project, events[:after])
+    state = project_state(project, events[:after])
     return RoundRow(
         round=begun.round,
         networks=", ".join(member.name for member in begun.members),
@@ -260,13 +262,13 @@ def _models(state: ProjectState) -> list[ModelRow]:
             continue
         rows += [
             ModelRow(round_number, name, row.modality, row.cases, row.dsc)
-            for row in record.results.groups
+            for row in record.results.by_group
             if row.group == "seen"
         ]
     return rows
 
 
-def write_tables(progress: Progress, folder: Path) -> dict[str, str]:
+def write_progress(progress: ProjectProgress, folder: Path) -> dict[str, str]:
     """Write everything as CSV files into `folder`; returns their paths beside it by name."""
     tables: dict[str, tuple[type, Sequence[Any]]] = {
         "rounds": (RoundRow, progress.rounds),
@@ -288,12 +290,12 @@ def write_tables(progress: Progress, folder: Path) -> dict[str, str]:
     return paths | {"changes": _write_changes(progress, folder)}
 
 
-def _write_changes(progress: Progress, folder: Path) -> str:
+def _write_changes(progress: ProjectProgress, folder: Path) -> str:
     """Every organ of every correction: what it was measured against, by whom, and what changed."""
     organs = progress.project.cohort.organs
     with whole_file(folder / "changes.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = Writer(file)
-        numbers = list(Change.model_fields)
+        numbers = list(OrganChange.model_fields)
         writer.writerow(["time", "round", "case", "version", "by", "role", "against", "organ", *numbers])
         for e in progress.imports:
             for against, changes in (("what they began from", e.change), ("pre-label", e.from_prelabel)):

@@ -19,7 +19,7 @@ from typing import ClassVar
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from amos_fl.annotate.ledger import Event, append_events, read_events
+from amos_fl.annotate.ledger import ProjectEvent, append_events, read_events
 from amos_fl.cohort.organ_names import difference_in_words, same_organs
 from amos_fl.cohort.table import Case, Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
@@ -50,10 +50,10 @@ class Project:
     def ledger(self) -> Path:
         return self.path / "ledger.jsonl"
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[ProjectEvent]:
         return read_events(self.ledger)
 
-    def add(self, *events: Event) -> None:
+    def add(self, *events: ProjectEvent) -> None:
         """Append to the ledger; call it within `locked`."""
         append_events(self.ledger, events)
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from amos_fl.annotate.ledger import (
-    Event,
     HandedOut,
     Imported,
     PreLabelled,
+    ProjectEvent,
     Released,
     RetrainBegun,
     Retrained,
@@ -96,13 +96,13 @@ class ProjectState:
         return counts
 
 
-def state_of(project: Project, events: Sequence[Event] | None = None) -> ProjectState:
+def project_state(project: Project, events: Sequence[ProjectEvent] | None = None) -> ProjectState:
     """The state after `events`, by default all of the ledger."""
     cases = {c.case: CaseState(c.case, project.settings.organs) for c in project.unlabelled}
     return _after(ProjectState(cases), project.events() if events is None else events)
 
 
-def _after(state: ProjectState, events: Iterable[Event]) -> ProjectState:
+def _after(state: ProjectState, events: Iterable[ProjectEvent]) -> ProjectState:
     for event in events:
         if getattr(event, "case", None) not in {None, *state.cases}:
             continue  # of a case that somebody took out of the project's cohort.csv

@@ -13,7 +13,7 @@ from amos_fl.annotate.corrections import SAVE_AGAIN, changed_organs, changes, re
 from amos_fl.annotate.hand_out import checked_name
 from amos_fl.annotate.ledger import Imported, Role, now
 from amos_fl.annotate.project import Project
-from amos_fl.annotate.state import CaseState, state_of
+from amos_fl.annotate.state import CaseState, project_state
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, whole_file
 from amos_fl.scan_files import SUFFIXES, ScanFolder, Unusable, case_of, problem_of, scans_in, shown
@@ -25,7 +25,7 @@ _SWAPPED = 2
 
 
 @dataclass(frozen=True)
-class Question:
+class ImportRequest:
     """Who brings corrections, and what of them counts. `organs` None: those that are to be looked at in the case."""
 
     by: str
@@ -72,7 +72,7 @@ def _refused(unusable: Sequence[Unusable]) -> tuple[Taken, ...]:
     return tuple(Taken(bad.path, "refused", note=bad.sentence) for bad in unusable)
 
 
-def take_in(project: Project, file: Path, question: Question, *, named: bool, case: str | None = None) -> Taken:
+def take_in(project: Project, file: Path, question: ImportRequest, *, named: bool, case: str | None = None) -> Taken:
     """Import one file. Its case is that of its name, or `case`.
 
     A file that is still as it was handed out is a correction (nothing was to be corrected) where the user `named` it,
@@ -88,9 +88,9 @@ def take_in(project: Project, file: Path, question: Question, *, named: bool, ca
         return Taken(file, "refused", note=str(error))
 
 
-def _take_in(project: Project, file: Path, question: Question, named: bool, name: str) -> Taken:
+def _take_in(project: Project, file: Path, question: ImportRequest, named: bool, name: str) -> Taken:
     case = project.case(name)
-    state = state_of(project).cases[name]
+    state = project_state(project).cases[name]
     if why := problem_of(file):
         raise AmosError(f"{file}: {why}")
     if not file.name.lower().endswith(SUFFIXES):
@@ -151,7 +151,7 @@ def _take_in(project: Project, file: Path, question: Question, named: bool, name
     return Taken(file, "imported", event)
 
 
-def _began_from(state: CaseState, question: Question) -> tuple[int, int]:
+def _began_from(state: CaseState, question: ImportRequest) -> tuple[int, int]:
     """The round and the number of versions from which this person began."""
     hand = state.in_hand
     if hand is not None:
@@ -163,7 +163,7 @@ def _began_from(state: CaseState, question: Question) -> tuple[int, int]:
     return state.latest.round, len(state.versions)
 
 
-def _organs(project: Project, state: CaseState, question: Question) -> tuple[int, ...]:
+def _organs(project: Project, state: CaseState, question: ImportRequest) -> tuple[int, ...]:
     """The organs that the person answers for.
 
     By default for a junior all that are looked for and no senior has reviewed, for a senior those that wait for review,

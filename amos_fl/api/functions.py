@@ -21,8 +21,8 @@ from amos_fl.comparison.write import check_out, write_comparison
 from amos_fl.device import device_named
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder
-from amos_fl.inference.evaluate_model import Evaluation, Question, evaluate_model, write_evaluation
-from amos_fl.inference.predict_scans import Outcome, Wanted, predict_scans
+from amos_fl.inference.evaluate_model import ModelScores, Question, evaluate_model, write_evaluation
+from amos_fl.inference.predict_scans import ScanOutcome, Wanted, predict_scans
 from amos_fl.inference.scans import Scan, find_scans
 from amos_fl.locks import at_work
 from amos_fl.report.page import write_comparison_report
@@ -131,22 +131,22 @@ class Scored:
     """The scores of a network on some cohort, and the folder that they are in."""
 
     path: Path
-    evaluation: Evaluation
+    evaluation: ModelScores
 
     @property
     def scores(self) -> pd.DataFrame:
         """One row per case and organ."""
-        return scores_table(self.evaluation.results.cases, self.evaluation.organs)
+        return scores_table(self.evaluation.results)
 
     @property
     def site_scores(self) -> pd.DataFrame:
         """One row per site and group."""
-        return sums_table([*self.evaluation.results.sites, *self.evaluation.results.groups])
+        return sums_table(self.evaluation.results.by_site + self.evaluation.results.by_group)
 
     @property
     def organ_scores(self) -> pd.DataFrame:
         """One row per organ and group."""
-        return sums_table(self.evaluation.results.organs)
+        return sums_table(self.evaluation.results.by_organ)
 
     @property
     def notes(self) -> list[str]:
@@ -221,7 +221,7 @@ class Predicting:
 
     scans: tuple[Scan, ...]
     notes: tuple[str, ...]
-    outcomes: Iterator[Outcome]
+    outcomes: Iterator[ScanOutcome]
 
 
 def predicting(
@@ -266,7 +266,7 @@ def predicting(
 
 def predict(
     run: "Run | TrainedModel | Place", scans: "Place | Sequence[Place]", out: Place, **how: Unpack[HowToPredict]
-) -> list[Outcome]:
+) -> list[ScanOutcome]:
     """Predict the organs of scans into a folder of label maps, each on its own grid.
 
     One outcome for each scan, in order: `predicted`, `kept` (there already from this scan and these weights), or

@@ -50,17 +50,17 @@ class Run:
 
         Cases that a hospital kept to itself are not in it; `site_scores` counts them.
         """
-        return scores_table(self.record.results.cases, self.record.cohort.organs)
+        return scores_table(self.record.results)
 
     @property
     def site_scores(self) -> pd.DataFrame:
         """One row per site, then one per group (seen CT, unseen MR, ...): means over cases and organs."""
-        return sums_table([*self.record.results.sites, *self.record.results.groups])
+        return sums_table(self.record.results.by_site + self.record.results.by_group)
 
     @property
     def organ_scores(self) -> pd.DataFrame:
         """One row per organ and group."""
-        return sums_table(self.record.results.organs)
+        return sums_table(self.record.results.by_organ)
 
     @property
     def rounds(self) -> pd.DataFrame:

@@ -1,12 +1,12 @@
 """From what somebody asks for to the settings and the cohort of a run: the same for the command line and for Python."""
 
 import os
-from collections.abc import Callable, Container
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amos_fl.cohort.table import Cohort, read_cohort
+from amos_fl.cohort.table import Cohort, OnCase, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import DEMONSTRATION, network_named
 from amos_fl.own_code import is_path
@@ -18,7 +18,6 @@ if TYPE_CHECKING:  # with it comes NumPy, which --help does without
 
 Layer = tuple[str, dict[str, Any]]
 """Some settings, and what an error calls the place where they were given."""
-OnCase = Callable[[int, int, str], None]
 WHERE = ("engine", "device")
 """Settings that say where a run is computed and not what; they may change from one resume to the next."""
 

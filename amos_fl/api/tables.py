@@ -8,14 +8,13 @@ from typing import Any
 import pandas as pd
 
 from amos_fl.comparison.comparison import Comparison
-from amos_fl.metrics.table import CaseScores, organ_name
-from amos_fl.runs.results import Row
+from amos_fl.metrics.rows import ScoreRow, rows_by_organ
+from amos_fl.runs.results import SUMMED, Results
 
 SCORES = (
     *("case", "site", "modality", "seen", "split", "organ", "dsc", "nsd", "outcome"),
     *("reference_ml", "predicted_ml"),
 )
-SUMS = ("name", "group", "modality", "cases", "dsc", "nsd", "dsc_present", "missed", "hallucinated")
 ROUNDS = ("round", "site", "cases", "steps", "loss", "seconds", "missing")
 CELLS = ("arm", "scope", "organ", "metric", "value", "low", "high", "cases", "missed", "hallucinated")
 DIFFERENCES = (
@@ -24,19 +23,18 @@ DIFFERENCES = (
 )
 
 
-def scores_table(cases: Iterable[CaseScores], organs: Mapping[int, str]) -> pd.DataFrame:
+def scores_table(results: Results) -> pd.DataFrame:
     """One row per case and organ; `dsc` and `nsd` are NaN where the organ does not count in the case."""
-    rows = [
-        {**vars(case), **asdict(score), "organ": organ_name(organs, organ)}
-        for case in cases
-        for organ, score in case.scores.items()
-    ]
-    return pd.DataFrame(rows, columns=list(SCORES))
+    return _table(rows_by_organ(results.cases, results.organs), SCORES)
 
 
-def sums_table(rows: Iterable[Row]) -> pd.DataFrame:
+def sums_table(rows: Iterable[ScoreRow]) -> pd.DataFrame:
     """One row per site, group or organ, as in scores_by_site.csv and scores_by_organ.csv."""
-    return pd.DataFrame([asdict(row) for row in rows], columns=list(SUMS))
+    return _table(rows, SUMMED)
+
+
+def _table(rows: Iterable[ScoreRow], columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame([[getattr(row, column) for column in columns] for row in rows], columns=list(columns))
 
 
 def rounds_table(ledger: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from amos_fl.annotate.hand_out import InHand
-    from amos_fl.annotate.members import Member
+    from amos_fl.annotate.members import NamedModel
     from amos_fl.annotate.project import Project
     from amos_fl.annotate.take_in import Taken
     from amos_fl.runs.model import InferenceSettings
@@ -82,7 +82,7 @@ def start(
     from amos_fl.annotate.colours import write_colours
     from amos_fl.annotate.members import read_members, recorded_members
     from amos_fl.annotate.prelabel import begin_round, prelabel_round
-    from amos_fl.annotate.state import state_of
+    from amos_fl.annotate.state import project_state
     from amos_fl.cli.progress import Progress
     from amos_fl.device import device_named
     from amos_fl.runs.model import inference_settings
@@ -92,7 +92,7 @@ def start(
     with opened.alone("start"):
         members = read_members(run, opened.cohort) if run else None
         if members is None:
-            state = state_of(opened)
+            state = project_state(opened)
             if not state.rounds:
                 raise AmosError("name the network that pre-labels, with --run RUN")
             if state.round in state.retrained:
@@ -108,7 +108,7 @@ def start(
         drawn = " and ".join([f"{member.name} (round {member.model.round})" for member in members])
         console.print(f"round {begun.round}: pre-labels by {drawn}" + _ASKED[begun.variant])
 
-        def inference(member: "Member") -> "InferenceSettings":
+        def inference(member: "NamedModel") -> "InferenceSettings":
             return inference_settings(member.model, overlap=overlap, batch_size=batch_size, threads=threads)
 
         counts = {"drawn": 0, "kept": 0, "failed": 0}
@@ -182,12 +182,12 @@ def queue(
     """The cases that wait, those in the greatest need of correction first, each with its reasons."""
     from amos_fl.annotate.hand_out import TAKES
     from amos_fl.annotate.project import open_project
-    from amos_fl.annotate.state import state_of
+    from amos_fl.annotate.state import project_state
     from amos_fl.cli.annotate_tables import show_queue
 
     opened = open_project(project)
     console = _console()
-    waiting = state_of(opened).queue(TAKES[role])
+    waiting = project_state(opened).queue(TAKES[role])
     if not waiting:
         console.print(f"nothing waits for a {role}; see amos-fl annotate status {project}", soft_wrap=True)
         return
@@ -271,10 +271,10 @@ def import_files(
 ) -> None:
     """Check, measure and keep what somebody corrected. Exit code 2 when a file was refused."""
     from amos_fl.annotate.project import open_project
-    from amos_fl.annotate.take_in import Question, files_of, named_files, take_in
+    from amos_fl.annotate.take_in import ImportRequest, files_of, named_files, take_in
 
     opened = open_project(project)
-    question = Question(by, role, _organs(organs, opened.cohort.organs), allow_empty, relabelled, comment)
+    question = ImportRequest(by, role, _organs(organs, opened.cohort.organs), allow_empty, relabelled, comment)
     brought = named_files(files, {c.case for c in opened.unlabelled}) if files else files_of(opened, by)
     found = brought.files
     if case is not None and len(found) + len(brought.refused) != 1:

@@ -14,7 +14,7 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.wording import counted
 
 if TYPE_CHECKING:
-    from amos_fl.annotate.members import Member
+    from amos_fl.annotate.members import NamedModel
     from amos_fl.annotate.project import Project
     from amos_fl.annotate.state import ProjectState
 
@@ -27,12 +27,12 @@ def retrain_round(
     """Begin the trainings of the current round, or go on with them; a finished round says so and does nothing."""
     from amos_fl.annotate.ledger import Retrained
     from amos_fl.annotate.project import open_project
-    from amos_fl.annotate.state import state_of
+    from amos_fl.annotate.state import project_state
     from amos_fl.runs.folder import open_run
 
     project = open_project(path)
     with project.alone("retrain"):
-        state = state_of(project)
+        state = project_state(project)
         if not state.rounds:
             raise AmosError(f"{path}: no round was begun; pre-label with 'amos-fl annotate start' first")
         if state.round in state.retrained:
@@ -88,7 +88,7 @@ def _begin(project: "Project", state: "ProjectState", layers: Layers, *, reviewe
     return runs
 
 
-def _settings_of(member: "Member", cohort_file: Path, layers: Layers) -> Any:
+def _settings_of(member: "NamedModel", cohort_file: Path, layers: Layers) -> Any:
     """Settings and cohort of a training that begins from a network: those of its run, with what the user changes."""
     from amos_fl.runs.arms import centralized
     from amos_fl.runs.model import WEIGHTS

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from amos_fl.annotate.ledger import Imported
-from amos_fl.annotate.progress import Progress
+from amos_fl.annotate.progress import ProjectProgress
 from amos_fl.annotate.project import Project
 from amos_fl.annotate.state import CaseState
 
@@ -71,7 +71,7 @@ def change_table(event: Imported, organs: Mapping[int, str]) -> Table:
     return shown
 
 
-def show_status(console: Console, progress: Progress) -> None:
+def show_status(console: Console, progress: ProjectProgress) -> None:
     """Everything on one screen, round by round."""
     state = progress.state
     counts = ", ".join(f"{count} {stage}" for stage, count in state.stages().items() if count)
@@ -118,7 +118,7 @@ def show_status(console: Console, progress: Progress) -> None:
     console.print(_what_now(progress), soft_wrap=True)
 
 
-def _what_now(progress: Progress) -> str:
+def _what_now(progress: ProjectProgress) -> str:
     """The command that brings the project on."""
     state, path = progress.state, progress.project.path
     stages = state.stages()

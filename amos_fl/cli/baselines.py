@@ -44,7 +44,7 @@ from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
 
 if TYPE_CHECKING:
-    from amos_fl.runs.group import Group, Member
+    from amos_fl.runs.group import Group, PlannedRun
 
 Layers = list[tuple[str, dict[str, Any]]]
 
@@ -203,7 +203,7 @@ def finetune(
     others = {"RUN": run, "--rounds": rounds, "--learning-rate": learning_rate, "--out": out}
     resumed = _resumed(resume, accept_changes, others)
 
-    def members(base: RunConfig, cohort: Cohort) -> "list[Member]":
+    def members(base: RunConfig, cohort: Cohort) -> "list[PlannedRun]":
         assert run is not None
         if not open_run(run).finished:
             raise AmosError(
@@ -237,7 +237,7 @@ def _show_choices(group: "Group", store: Path) -> None:
     for name in ("site", "round for all", "own best round", "fine-tuned"):
         table.add_column(name, justify="right")
     for choice in choices:
-        tuned = next((row.dsc for row in records[choice.site].results.sites if row.name == choice.site), math.nan)
+        tuned = next((row.dsc for row in records[choice.site].results.by_site if row.name == choice.site), math.nan)
         for_all = f"{number(choice.test_dsc_for_all)} (round {choice.round_for_all})"
         own = f"{number(choice.test_dsc_own)} (round {choice.own_round})" if choice.own_round else "-"
         table.add_row(choice.site, for_all, own, number(tuned))
@@ -263,7 +263,7 @@ def _group(
     out: Path | None,
     store: Path | None,
     resumed: tuple[Path | None, bool],
-    members_of: "Callable[[RunConfig, Cohort], list[Member]]",
+    members_of: "Callable[[RunConfig, Cohort], list[PlannedRun]]",
 ) -> "Group":
     """Make a group of runs, or take up an old one, and carry out what is left of it."""
     from amos_fl.runs.group import create_group, read_group

@@ -143,11 +143,11 @@ def _finish(
     modality: Literal["CT", "MR"] | None,
 ) -> None:
     """Make the dataset's cohort, in AMOS's labels where that is asked for, write it, and say what it is."""
-    from amos_fl.cohort.dataset import cohort_of, read_table
+    from amos_fl.cohort.dataset import imported_cohort, read_table
     from amos_fl.cohort.label_map import label_map_named, suggested, to_amos
 
     rows = read_table(table) if table is not None else None
-    imported = cohort_of(dataset, site=site, table=rows, split=split, seed=seed, modality=modality)
+    imported = imported_cohort(dataset, site=site, table=rows, split=split, seed=seed, modality=modality)
     cohort = imported.cohort
     organs = ", ".join(f"{label} {organ}" for label, organ in dataset.organs.items())
     typer.echo(f"{dataset.name}: {dataset.channel}; organs: {organs}")
@@ -164,10 +164,10 @@ def _finish(
 
 
 def _show_label_map(label_map: "LabelMap", organs: int) -> None:
-    from amos_fl.cohort.label_map import in_words
+    from amos_fl.cohort.label_map import label_map_in_words
 
     typer.echo("the cohort's organs in AMOS's words:")
-    for line in in_words(label_map):
+    for line in label_map_in_words(label_map):
         typer.echo(f"  {line}")
     if len(label_map) < organs:
         typer.echo(f"  {organs - len(label_map)} more that the label map does not name = nothing")

@@ -11,9 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from amos_fl.cli.console import Console as OwnConsole
+from amos_fl.metrics.rows import ScoreRow
 from amos_fl.runs.events import Event, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed, SiteWork, in_words
 from amos_fl.runs.record import RunRecord
-from amos_fl.runs.results import Results, Row
+from amos_fl.runs.results import Results
 from amos_fl.runs.summary import number
 
 VERBS = {"measure": "measuring", "prepare": "preparing", "train": "training", "evaluate": "scoring"}
@@ -104,7 +105,7 @@ class Display:
             self.line(f"{where}{text}: {event.done}/{event.total}{' ' + note if note else ''}")
 
 
-def rows_table(title: str, first: str, rows: list[Row]) -> Table:
+def rows_table(title: str, first: str, rows: list[ScoreRow]) -> Table:
     """A table of scores for the terminal, seen and unseen scanners apart."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for name in (first, "modality"):
@@ -122,7 +123,7 @@ def rows_table(title: str, first: str, rows: list[Row]) -> Table:
     return table
 
 
-def organ_table(rows: list[Row]) -> Table:
+def organ_table(rows: list[ScoreRow]) -> Table:
     """DSC per organ, one column for each of seen and unseen CT and MR."""
     columns = list(dict.fromkeys((row.group, row.modality) for row in rows))
     table = Table(title="DSC / NSD by organ (m: missed, h: hallucinated)", title_justify="left", title_style="bold")
@@ -135,7 +136,7 @@ def organ_table(rows: list[Row]) -> Table:
     return table
 
 
-def _cell(row: Row) -> str:
+def _cell(row: ScoreRow) -> str:
     if math.isnan(row.dsc):
         return "-"
     marks = "".join(f" {count}{mark}" for count, mark in ((row.missed, "m"), (row.hallucinated, "h")) if count)
@@ -146,24 +147,24 @@ def show_results(console: Console, results: Results) -> None:
     """What failed first, then DSC and NSD by site, seen and unseen apart, and by organ."""
     for problem in results.problems:
         console.print(f"problem: {problem}", markup=False, style="bold red")
-    if not results.sites:
+    if not results.by_site:
         console.print("no site has a labelled test case, so nothing was scored")
         return
-    console.print(rows_table("Test scores by site", "site", results.sites))
-    console.print(rows_table("Seen and unseen scanners", "group", results.groups))
-    console.print(organ_table(results.organs))
+    console.print(rows_table("Test scores by site", "site", results.by_site))
+    console.print(rows_table("Seen and unseen scanners", "group", results.by_group))
+    console.print(organ_table(results.by_organ))
     console.print("present: DSC over the organs that the reference has; what is hallucinated is only counted")
 
 
 def show_group(console: Console, records: Sequence[RunRecord]) -> None:
     """The mean test DSC of each run of a group on each site; a star where the run trained on that site."""
-    sites = sorted({row.name for record in records for row in record.results.sites})
+    sites = sorted({row.name for record in records for row in record.results.by_site})
     table = Table(title="Test DSC (* the run trained there)", title_justify="left", title_style="bold")
     table.add_column("run", no_wrap=True)
     for site in sites:
         table.add_column(site, justify="right", no_wrap=True)
     for record in records:
-        rows = {row.name: row for row in record.results.sites}
+        rows = {row.name: row for row in record.results.by_site}
         cells = [f"{number(rows[s].dsc)}{'*' if s in record.seen_sites else ' '}" if s in rows else "-" for s in sites]
         table.add_row(record.folder.path.name, *cells)
         for problem in record.results.problems:

@@ -32,7 +32,7 @@ def experiments(context: typer.Context, out: OutOption = OUT) -> None:
     from rich.table import Table
 
     from amos_fl.cli.runs import wide_console
-    from amos_fl.experiments.cost import cost_of
+    from amos_fl.experiments.cost import preset_cost
     from amos_fl.experiments.preset import preset_names, read_preset
     from amos_fl.experiments.workspace import Workspace
 
@@ -41,7 +41,7 @@ def experiments(context: typer.Context, out: OutOption = OUT) -> None:
         table.add_column(column, justify="right")
     for name in preset_names():
         preset = read_preset(name)
-        cost = cost_of(preset)
+        cost = preset_cost(preset)
         states = [_state_in_words(Workspace(out, form), name) for form in ("full", "quick")]
         hours = f"{cost.gpu_hours:,.0f}" if cost.trainings else "-"
         table.add_row(name, ", ".join(preset.paper) or "ours", preset.title, str(cost.trainings), hours, *states)
@@ -62,7 +62,7 @@ def show(
 ) -> None:
     """Say what an experiment asks, needs and costs, its steps and where they are, and what the paper printed."""
     from amos_fl.cli.runs import wide_console
-    from amos_fl.experiments.cost import cost_of
+    from amos_fl.experiments.cost import preset_cost
     from amos_fl.experiments.data import data_sets
     from amos_fl.experiments.outcome import published_of
     from amos_fl.experiments.preset import read_preset
@@ -76,7 +76,7 @@ def show(
         console.print(f"{preset.about.strip()}\n", soft_wrap=True)
     for needed in preset.data_sets():
         console.print(f"data: {needed}, {data_sets()[needed].title}; {data_sets()[needed].make}", soft_wrap=True)
-    cost = cost_of(preset)
+    cost = preset_cost(preset)
     if cost.trainings:
         budget = f", {preset.budget.steps:,} steps in {preset.budget.rounds:,} rounds each" if preset.budget else ""
         in_all = f"{cost.steps:,} steps on {cost.patches:,} patches in all"

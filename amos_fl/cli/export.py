@@ -32,10 +32,12 @@ def nnunet(
 ) -> None:
     """Write a cohort in nnU-Net's raw layout (version 2)."""
     from amos_fl.cli.console import Console
-    from amos_fl.cohort.nnunet import Choice, Partial, export_nnunet
+    from amos_fl.cohort.nnunet import ModalityChoice, Partial, export_nnunet
 
-    if modality not in (None, *get_args(Choice)):
-        raise AmosError(f"--modality {modality}: there is no such choice; there are {', '.join(get_args(Choice))}")
+    if modality not in (None, *get_args(ModalityChoice)):
+        raise AmosError(
+            f"--modality {modality}: there is no such choice; there are {', '.join(get_args(ModalityChoice))}"
+        )
     if partial not in get_args(Partial):
         raise AmosError(f"--partial {partial}: there is no such choice; there are {', '.join(get_args(Partial))}")
     found = read_cohort(cohort)
@@ -49,7 +51,7 @@ def nnunet(
             out,
             dataset_id=dataset_id,
             name=name,
-            modality=cast("Choice | None", modality),
+            modality=cast("ModalityChoice | None", modality),
             partial=cast("Partial", partial),
             copy=copy,
             on_case=progress,

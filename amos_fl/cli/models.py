@@ -30,7 +30,7 @@ def models(
     """List the networks: parameters and multiply-accumulates beside the paper's, time and memory on this device."""
     from amos_fl.device import device_named
     from amos_fl.networks.catalogue import NETWORKS, network_named
-    from amos_fl.networks.cost import cost_of
+    from amos_fl.networks.cost import network_cost
     from amos_fl.networks.measure import measure
 
     for name in names or ():
@@ -39,7 +39,7 @@ def models(
     size = _patch(patch, chosen)
     rows: list[dict[str, Any]] = []
     for name in names or NETWORKS:
-        cost = cost_of(name)
+        cost = network_cost(name)
         row = {
             "model": name,
             "description": network_named(name).description,

@@ -229,12 +229,13 @@ def _write(
     organs: dict[int, str],
     sexes: dict[str, str],
 ) -> None:
+    from amos_fl.csv_table import write_table
     from amos_fl.files import write_json
-    from amos_fl.metrics.summary import write_lines
-    from amos_fl.metrics.table import write_scores
+    from amos_fl.metrics.rows import write_scores
+    from amos_fl.metrics.summary import COLUMNS_OF_TABLES
 
     write_scores(out / "scores.csv", cases, organs, sexes)
-    write_lines(out / "by_organ.csv", tables.organs)
+    write_table(out / "by_organ.csv", COLUMNS_OF_TABLES, tables.organs)
     if tables.sites:
-        write_lines(out / "by_site.csv", [*tables.sites, *tables.groups])
+        write_table(out / "by_site.csv", COLUMNS_OF_TABLES, [*tables.sites, *tables.groups])
     write_json(out / "summary.json", summary)

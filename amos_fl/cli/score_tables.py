@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from amos_fl.metrics.pairs import Problem
-from amos_fl.metrics.summary import Line, ScoreTables
+from amos_fl.metrics.rows import ScoreRow
+from amos_fl.metrics.summary import ScoreTables
 from amos_fl.runs.summary import number
 
 _LOWEST = 5
@@ -25,12 +26,12 @@ def problem_table(problems: Iterable[Problem]) -> Table:
 
 def show_scores(console: Console, tables: ScoreTables, notes: list[str], tolerance_mm: str) -> None:
     """The lowest cases, then by organ, by site and by group where sites are known, overall, and what to know of it."""
-    cases = sorted(tables.cases, key=lambda line: (math.isnan(line.dsc), line.dsc))
+    cases = sorted(tables.cases, key=lambda row: (math.isnan(row.dsc), row.dsc))
     if len(cases) > 1:
         lowest = cases if len(cases) <= 2 * _LOWEST else cases[:_LOWEST]
         title = "by case" if len(lowest) == len(cases) else f"the {_LOWEST} of {len(cases)} cases with the lowest DSC"
         console.print(_table(title, "case", lowest))
-    console.print(_table("by organ", "organ", [line for line in tables.organs if line.over == "all"]))
+    console.print(_table("by organ", "organ", [row for row in tables.organs if row.over == "all"]))
     if tables.sites:
         console.print(_table("by site", "site", tables.sites))
     if tables.groups:
@@ -42,15 +43,15 @@ def show_scores(console: Console, tables: ScoreTables, notes: list[str], toleran
         console.print(f"note: {note}", soft_wrap=True)
 
 
-def _table(title: str, first: str, lines: list[Line]) -> Table:
+def _table(title: str, first: str, rows: list[ScoreRow]) -> Table:
     # Narrow enough for 80 columns.
     look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True, "header_style": "bold"}
     table = Table(title=title, title_justify="left", title_style="bold", **look)
     table.add_column(first, overflow="fold")
     for name in ("cases", "DSC", "NSD", "HD95", "ml", "|ml|", "missed", "halluc."):
         table.add_column(name, justify="right", no_wrap=True)
-    for line in lines:
-        marks = [number(line.dsc), number(line.nsd), number(line.hd95_mm, 2)]
-        volumes = [number(line.volume_error_ml, 1), number(line.absolute_volume_error_ml, 1)]
-        table.add_row(line.name, str(line.cases), *marks, *volumes, str(line.missed), str(line.hallucinated))
+    for row in rows:
+        marks = [number(row.dsc), number(row.nsd), number(row.hd95_mm, 2)]
+        volumes = [number(row.volume_error_ml, 1), number(row.absolute_volume_error_ml, 1)]
+        table.add_row(row.name, str(row.cases), *marks, *volumes, str(row.missed), str(row.hallucinated))
     return table

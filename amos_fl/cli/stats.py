@@ -43,7 +43,7 @@ def stats(
     groups, paper = groups_of(cases), paper_beside(found)
     console = plain_console()
     if found.synthetic():
-        console.print(f"{page.PHANTOM_NOTE}\n")
+        console.print(f"{page.STATS_NOTE}\n")
     for table in (
         page.overview_table(found, groups, paper),
         page.splits_table(found, paper),

@@ -15,7 +15,7 @@ from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
 
 if TYPE_CHECKING:
-    from amos_fl.runs.group import Group, Member
+    from amos_fl.runs.group import Group, PlannedRun
     from amos_fl.runs.sweep import Sweep
 
 Layers = list[tuple[str, dict[str, Any]]]
@@ -66,32 +66,32 @@ def sweep(
     typer.echo(f"compare them with: amos-fl compare {group.path}")
 
 
-def _members(sweep: "Sweep", layers: Layers) -> list["Member"]:
+def _members(sweep: "Sweep", layers: Layers) -> list["PlannedRun"]:
     """The federated runs, then their baselines: once for settings that differ in the strategy alone."""
     from amos_fl.files import sha256_of_json
     from amos_fl.runs.arms import centralized, leave_one_out, locals_of
-    from amos_fl.runs.group import Member
+    from amos_fl.runs.group import PlannedRun
 
-    makers: dict[str, Callable[[RunConfig, Cohort], list[Member]]] = {
+    makers: dict[str, Callable[[RunConfig, Cohort], list[PlannedRun]]] = {
         "centralized": lambda base, cohort: [centralized(base, cohort)],
         "local": locals_of,
         "leave-one-out": leave_one_out,
     }
-    found: list[Member] = []
-    baselines: dict[str, Member] = {}
+    found: list[PlannedRun] = []
+    baselines: dict[str, PlannedRun] = {}
     for combination in sweep.combinations:
         settings, cohort = resolve_run([*combination.layers, *layers])
-        found.append(Member(combination.name, settings, cohort))
+        found.append(PlannedRun(combination.name, settings, cohort))
         for kind in sweep.baselines:
             for member in makers[kind](settings, cohort):
                 start = str(member.config.start_from)
                 key = sha256_of_json([member.config.science(), member.cohort.content_hash(), start])
                 name = "-".join(dict.fromkeys([kind, member.name, combination.name]))
-                baselines.setdefault(key, Member(name, member.config, member.cohort))
+                baselines.setdefault(key, PlannedRun(name, member.config, member.cohort))
     return [*found, *baselines.values()]
 
 
-def _list(members: list["Member"]) -> None:
+def _list(members: list["PlannedRun"]) -> None:
     for member in members:
         config = member.config
         steps = config.rounds * config.local_steps
@@ -100,7 +100,7 @@ def _list(members: list["Member"]) -> None:
     typer.echo(f"{len(members)} runs")
 
 
-def _same(group: "Group", members: list["Member"]) -> "Group":
+def _same(group: "Group", members: list["PlannedRun"]) -> "Group":
     """An old group to go on with, when it is of the same runs.
 
     Raises:
@@ -124,15 +124,15 @@ def _in_parallel(
     from amos_fl.api.running import write_report
     from amos_fl.cli.console import Console
     from amos_fl.runs.folder import RunFolder
-    from amos_fl_server.federation.parallel import Outcome, run_in_parallel
+    from amos_fl_server.federation.parallel import RunOutcome, run_in_parallel
 
     console = Console(highlight=False)
     left = group.unfinished
     typer.echo(f"{len(group.names) - len(left)} of {len(group.names)} runs are finished; {at_once} at a time")
-    failed: list[Outcome] = []
+    failed: list[RunOutcome] = []
     done = 0
 
-    def on_outcome(outcome: Outcome) -> None:
+    def on_outcome(outcome: RunOutcome) -> None:
         nonlocal done
         done += 1
         name = outcome.folder.path.name

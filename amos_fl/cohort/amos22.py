@@ -7,13 +7,13 @@ from pathlib import Path
 
 from amos_fl.cohort.metadata import Metadata, builtin_metadata, find_metadata, read_metadata
 from amos_fl.cohort.organs import AMOS_ORGANS
-from amos_fl.cohort.protocols import PROTOCOLS, LabelledCase, Protocol, divide
+from amos_fl.cohort.protocols import PROTOCOLS, LabelledCase, Protocol, divide_cases
 from amos_fl.cohort.release import Release, ReleaseCase, folders_between, read_release
 from amos_fl.cohort.scanners import SCANNERS
 from amos_fl.cohort.table import Case, Cohort, Split
 from amos_fl.cohort.table2 import Counts, differences_from_table2
 from amos_fl.errors import AmosError
-from amos_fl.wording import case_name, counted, listed
+from amos_fl.wording import case_name, case_names, counted
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ def import_amos22(
     if not table:
         notes.append("no metadata table: scanners are taken from the built-in list")
     if absent := known.absent & set(release.cases):
-        notes.append(f"not in the metadata table, scanner taken from the built-in list: {listed(absent)}")
+        notes.append(f"not in the metadata table, scanner taken from the built-in list: {case_names(absent)}")
     if not known.knows_patients:
         notes.append("patients cannot be grouped without their birth dates; only 13 and 138 are known to be one")
     usable, set_aside = _usable(release, known, protocol)
     held = _held_out(hold_out, usable, protocol)
-    division = divide(usable, protocol, held)
+    division = divide_cases(usable, protocol, held)
     notes += [*set_aside, *division.notes]
     cohort = Cohort(tuple(_case(release.cases[i], known, split) for i, split in division.splits.items()))
     counts = {
@@ -96,12 +96,12 @@ def _usable(release: Release, known: Metadata, protocol: Protocol) -> tuple[list
     """The cases with a scanner and a label that the protocol draws on, and notes about the others."""
     notes: list[str] = []
     if unknown := set(release.cases) - set(known.records):
-        notes.append(f"no scanner is known for {listed(unknown)}; left out")
+        notes.append(f"no scanner is known for {case_names(unknown)}; left out")
     cases = [case for i, case in release.cases.items() if i in known.records]
     unlabelled = [case for case in cases if case.label is None]
     for part in ("Tr", "Va"):
         if ids := {case.amos_id for case in unlabelled if case.part == part}:
-            notes.append(f"labels{part}: {counted(len(ids), 'image')} without label left out: {listed(ids)}")
+            notes.append(f"labels{part}: {counted(len(ids), 'image')} without label left out: {case_names(ids)}")
     test = [case for case in cases if case.part == "Ts"]
     if protocol == "paper":
         labelled = [case for case in test if case.label is not None]
@@ -113,7 +113,7 @@ def _usable(release: Release, known: Metadata, protocol: Protocol) -> tuple[list
         if len(labelled) < len(test):
             without = {case.amos_id for case in test if case.label is None}
             notes.append(
-                f"labelsTs: {len(without)} of {len(test)} test images without label left out: {listed(without)}"
+                f"labelsTs: {len(without)} of {len(test)} test images without label left out: {case_names(without)}"
             )
     elif test:
         notes.append(f"imagesTs: {counted(len(test), 'image')} not used, as AMOS's test labels are not public")

@@ -28,7 +28,7 @@ _METADATA_FOLDERS_ABOVE = 3
 
 
 @dataclass(frozen=True)
-class Finding:
+class CaseIssue:
     """What is wrong (error) or unlikely (warning) about a case; `case` is empty for the whole cohort."""
 
     severity: Severity
@@ -38,7 +38,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class _Examined:
-    findings: tuple[Finding, ...]
+    findings: tuple[CaseIssue, ...]
     image_hash: str = ""
     label_hash: str = ""
     specks: int = 0
@@ -46,7 +46,7 @@ class _Examined:
 
 def check_cohort(
     cohort: Cohort, *, workers: int = 1, on_case: Callable[[int, int, str], None] | None = None
-) -> list[Finding]:
+) -> list[CaseIssue]:
     """Read every file of the cohort and say what is wrong with it, errors first, in the cohort's order.
 
     `on_case(done, total, case)` is called after each case. Each worker holds one case in memory at a time.
@@ -71,10 +71,10 @@ def check_cohort(
 
 def _examine(case: Case, organs: dict[int, str]) -> _Examined:
     """All that can be said of one case without the others."""
-    findings: list[Finding] = []
+    findings: list[CaseIssue] = []
 
     def note(severity: Severity, message: str) -> None:
-        findings.append(Finding(severity, case.case, message))
+        findings.append(CaseIssue(severity, case.case, message))
 
     image = label = None
     try:
@@ -143,32 +143,32 @@ def _where(case: Case) -> str:
     return f"{case.case} ({case.split} at {case.site})"
 
 
-def _same_scans(cases: tuple[Case, ...], examined: list[_Examined]) -> Iterator[Finding]:
+def _same_scans(cases: tuple[Case, ...], examined: list[_Examined]) -> Iterator[CaseIssue]:
     for first, *others in _groups(cases, (result.image_hash for result in examined)):
         for other in others:
             if (first.site, first.split) == (other.site, other.split):
-                yield Finding("warning", other.case, f"is the same scan as {_where(first)}, which counts double so")
+                yield CaseIssue("warning", other.case, f"is the same scan as {_where(first)}, which counts double so")
             else:
                 message = f"{_where(other)} is the same scan as {_where(first)}; keep it in one place only"
-                yield Finding("error", other.case, message)
+                yield CaseIssue("error", other.case, message)
 
 
-def _same_labels(cases: tuple[Case, ...], examined: list[_Examined]) -> Iterator[Finding]:
+def _same_labels(cases: tuple[Case, ...], examined: list[_Examined]) -> Iterator[CaseIssue]:
     for first, *others in _groups(cases, (result.label_hash for result in examined)):
         images = {case.case: result.image_hash for case, result in zip(cases, examined, strict=True)}
         for other in others:
             if images[other.case] != images[first.case]:
                 message = f"has the same label map as {_where(first)} but another image; one patient, or a mix-up?"
-                yield Finding("warning", other.case, message)
+                yield CaseIssue("warning", other.case, message)
 
 
-def _repeated_patients(cases: tuple[Case, ...]) -> Iterator[Finding]:
+def _repeated_patients(cases: tuple[Case, ...]) -> Iterator[CaseIssue]:
     """Patients with several scans, as far as an AMOS metadata table near the scans tells."""
     patients: dict[str, str] = {}
     for group in _groups(cases, (case.patient for case in cases)):
         if len({case.split for case in group}) > 1:
             others = ", ".join(_where(case) for case in group)
-            yield Finding("warning", group[0].case, f"one patient by the column patient, in several splits: {others}")
+            yield CaseIssue("warning", group[0].case, f"one patient by the column patient, in several splits: {others}")
     for folder in dict.fromkeys(case.image.parent for case in cases):
         here = folder.absolute()
         above = [here, *here.parents][: _METADATA_FOLDERS_ABOVE + 1]
@@ -176,7 +176,7 @@ def _repeated_patients(cases: tuple[Case, ...]) -> Iterator[Finding]:
             table = find_metadata(*(f for f in above if f.is_dir()))
             records = read_metadata(table).records if table else {}
         except AmosError as error:
-            yield Finding("warning", "", f"repeated patients were not looked for: {error}")
+            yield CaseIssue("warning", "", f"repeated patients were not looked for: {error}")
             continue
         for case in cases:
             name = re.fullmatch(r"amos_(\d{4})", case.case)
@@ -185,13 +185,13 @@ def _repeated_patients(cases: tuple[Case, ...]) -> Iterator[Finding]:
     for group in _groups(cases, (patients.get(case.case, "") for case in cases)):
         sides = "in several splits" if len({case.split for case in group}) > 1 else "in one split"
         others = ", ".join(_where(case) for case in group)
-        yield Finding("warning", group[0].case, f"one patient by birth date and sex, {sides}: {others}")
+        yield CaseIssue("warning", group[0].case, f"one patient by birth date and sex, {sides}: {others}")
 
 
-def _specks(examined: list[_Examined]) -> Iterator[Finding]:
+def _specks(examined: list[_Examined]) -> Iterator[CaseIssue]:
     if total := sum(result.specks for result in examined):
         count = sum(result.specks > 0 for result in examined)
         message = (
             f"{counted(total, 'stray piece')} of organs below {SPECK_ML * 1000:g} mm³, in {counted(count, 'label map')}"
         )
-        yield Finding("warning", "", message)
+        yield CaseIssue("warning", "", message)

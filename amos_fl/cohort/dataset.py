@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from amos_fl.cohort.splitting import DEFAULT, Member, Shares, divide
+from amos_fl.cohort.splitting import DEFAULT, CaseToPlace, Shares, divide
 from amos_fl.cohort.table import SPLITS, Case, Cohort, Modality, Split, plain_name
 from amos_fl.errors import AmosError
 from amos_fl.files import MOST_NAME_BYTES
@@ -53,7 +53,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedCohort:
     """The cohort of a dataset, and what its user should know."""
 
     cohort: Cohort
@@ -133,7 +133,7 @@ def read_table(path: Path) -> dict[str, Row]:
     return found
 
 
-def cohort_of(
+def imported_cohort(
     dataset: Dataset,
     *,
     site: str | None = None,
@@ -141,7 +141,7 @@ def cohort_of(
     split: str | None = None,
     seed: int = 0,
     modality: Modality | None = None,
-) -> Imported:
+) -> ImportedCohort:
     """The cohort that a dataset becomes.
 
     The table says of each case its site, patient, split and modality; without one there is one site, `site` or the
@@ -186,7 +186,7 @@ def cohort_of(
                 name
             ]
             notes.append(f"no labelled {name} case: {what}")
-    return Imported(cohort, (*dataset.notes, *notes))
+    return ImportedCohort(cohort, (*dataset.notes, *notes))
 
 
 def _splits(
@@ -207,7 +207,7 @@ def _splits(
     notes = []
     if draw:
         shares = Shares.of(split or DEFAULT)
-        members = [Member(c.case, c.site, rows.get(c.case, Row()).patient or c.case) for c in draw]
+        members = [CaseToPlace(c.case, c.site, rows.get(c.case, Row()).patient or c.case) for c in draw]
         splits |= divide(members, shares, seed)
         by = "patient" if any(row.patient for row in rows.values()) else "case, because no patient is named"
         counts = ", ".join(f"{sum(splits[c.case] == name for c in draw)} {name}" for name in SPLITS)

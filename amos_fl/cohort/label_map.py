@@ -21,7 +21,7 @@ from amos_fl.safe_yaml import NotYaml, parsed_yaml
 LabelMap = dict[str, tuple[str, ...]]
 """For organs of a cohort, by name, the organs that they equal; none for those without a counterpart."""
 
-COLUMNS = ("organ", "equals")
+LABEL_MAP_COLUMNS = ("organ", "equals")
 SUGGESTED = "amos"
 """What `--label-map` takes instead of a file: the suggestion by name."""
 _TUMOURS = {"tumour", "tumor", "cancer", "lesion", "lesions", "cyst"}
@@ -53,13 +53,13 @@ def read_label_map(path: Path) -> LabelMap:
         return _from_yaml(path, text)
     found: LabelMap = {}
     rows = list(csv.reader(text.splitlines()))
-    if not rows or [name.strip().casefold() for name in rows[0]] != list(COLUMNS):
-        raise AmosError(f"{path}: must have the columns {' and '.join(COLUMNS)}, separated by a comma")
+    if not rows or [name.strip().casefold() for name in rows[0]] != list(LABEL_MAP_COLUMNS):
+        raise AmosError(f"{path}: must have the columns {' and '.join(LABEL_MAP_COLUMNS)}, separated by a comma")
     for number, row in enumerate(rows[1:], start=2):
         values = [text_of(value.strip()) for value in row]
         if not any(values):
             continue
-        if len(values) != len(COLUMNS) or not values[0]:
+        if len(values) != len(LABEL_MAP_COLUMNS) or not values[0]:
             raise AmosError(
                 f"{path}, line {number}: must name an organ and, after a comma, what it equals (or nothing)"
             )
@@ -87,7 +87,7 @@ def write_label_map(path: Path, label_map: LabelMap) -> None:
     """Write a label map as CSV, for a user to correct."""
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = Writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow(LABEL_MAP_COLUMNS)
         for organ, equals in label_map.items():
             writer.writerows([organ, word] for word in equals or ("",))
 
@@ -210,10 +210,10 @@ def to_amos(cohort: Cohort, label_map: LabelMap) -> Cohort:
     return relabelled(cohort, values, AMOS_ORGANS)
 
 
-def in_words(label_map: LabelMap) -> list[str]:
+def label_map_in_words(label_map: LabelMap) -> list[str]:
     """One line for each organ.
 
-    >>> in_words({"liver": ("liver",), "cancer": ("liver",), "vessel": ()})
+    >>> label_map_in_words({"liver": ("liver",), "cancer": ("liver",), "vessel": ()})
     ['liver = liver', 'cancer = liver', 'vessel = nothing']
     """
     return [f"{organ} = {' and '.join(equals) or 'nothing'}" for organ, equals in label_map.items()]

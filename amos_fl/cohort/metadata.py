@@ -17,12 +17,12 @@ from amos_fl.cohort.scanners import (
     SCANNERS,
     Institution,
     ScanRecord,
-    modality_of,
+    id_modality,
     published_cases,
 )
 from amos_fl.errors import AmosError
 from amos_fl.strict import columns_of
-from amos_fl.wording import case_name, listed
+from amos_fl.wording import case_name, case_names
 
 PATTERN = "labeled_data_meta*.csv"
 LAST_ID = 600
@@ -122,10 +122,10 @@ def read_metadata(path: Path | str) -> Metadata:
             notes.append(note)
         known = published[amos_id].record if amos_id in published else None
         domain = row.domain
-        if domain is None or SCANNERS[domain].modality != modality_of(amos_id):
+        if domain is None or SCANNERS[domain].modality != id_modality(amos_id):
             why = f"model {row.model!r} is none of AMOS's scanners"
             if domain is not None:
-                why = f"{row.model} is {SCANNERS[domain].modality}, the id {modality_of(amos_id)}"
+                why = f"{row.model} is {SCANNERS[domain].modality}, the id {id_modality(amos_id)}"
             remedy = f"its scanner is taken from the built-in list ({known.domain})" if known else "it is left out"
             notes.append(f"{path.name}, line {row.line}: {case_name(amos_id)}: {why}; {remedy}")
             if known is None:
@@ -143,7 +143,7 @@ def read_metadata(path: Path | str) -> Metadata:
     if absent := set(published) - set(records):
         records.update({amos_id: published[amos_id].record for amos_id in absent})
     if knows_patients and (unknown := [i for i, r in records.items() if not r.patient and i not in absent]):
-        notes.append(f"{path.name} gives no birth date or sex, so the patient is not known: {listed(unknown)}")
+        notes.append(f"{path.name} gives no birth date or sex, so the patient is not known: {case_names(unknown)}")
     return Metadata(dict(sorted(records.items())), knows_patients, tuple(notes), frozenset(absent))
 
 
@@ -207,7 +207,7 @@ def _moved_to_600(rows: list[_Row]) -> tuple[list[_Row], list[str]]:
 def _one_of(path: Path, rows: list[_Row]) -> tuple[_Row, str]:
     """The row of an id that stands there several times: rows that agree, or the one of the id's modality."""
     amos_id = rows[0].amos_id
-    fitting = [r for r in rows if r.domain is not None and SCANNERS[r.domain].modality == modality_of(amos_id)]
+    fitting = [r for r in rows if r.domain is not None and SCANNERS[r.domain].modality == id_modality(amos_id)]
     if len({(row.domain, row.patient) for row in fitting}) != 1:
         lines = " and ".join(str(row.line) for row in rows)
         raise AmosError(f"{path}: id {amos_id} stands on lines {lines} and they differ; correct the table")

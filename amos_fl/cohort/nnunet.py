@@ -27,7 +27,7 @@ from amos_fl.volumes.nifti import Volume, read_geometry, read_image, reconcile, 
 from amos_fl.volumes.nifti_file import open_nifti
 from amos_fl.wording import counted
 
-Choice = Literal["CT", "MR", "joint"]
+ModalityChoice = Literal["CT", "MR", "joint"]
 Partial = Literal["refuse", "leave-out", "ignore"]
 
 _ENDING = ".nii.gz"
@@ -77,7 +77,7 @@ def export_nnunet(
     *,
     dataset_id: int = 701,
     name: str | None = None,
-    modality: Choice | None = None,
+    modality: ModalityChoice | None = None,
     partial: Partial = "refuse",
     copy: bool = False,
     on_case: Callable[[int, int, str], None] = lambda done, total, case: None,
@@ -123,7 +123,7 @@ def export_nnunet(
     return Exported(folder, plan.of("train"), plan.of("val"), tuple(case.case for case in plan.test), plan.notes)
 
 
-def _plan(cohort: Cohort, modality: Choice | None, partial: Partial) -> _Plan:
+def _plan(cohort: Cohort, modality: ModalityChoice | None, partial: Partial) -> _Plan:
     there = sorted({case.modality for case in cohort.cases})
     if modality is None and len(there) > 1:
         raise AmosError(

@@ -19,7 +19,7 @@ from amos_fl.cohort.scanners import SCANNERS, ScanRecord
 from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError
 from amos_fl.randomness import derived_seed
-from amos_fl.wording import listed
+from amos_fl.wording import case_names
 
 Protocol = Literal["paper", "release", "public"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -59,7 +59,7 @@ class Division:
     notes: list[str] = field(default_factory=list)
 
 
-def divide(cases: Sequence[LabelledCase], protocol: Protocol, hold_out: Iterable[str] = ()) -> Division:
+def divide_cases(cases: Sequence[LabelledCase], protocol: Protocol, hold_out: Iterable[str] = ()) -> Division:
     """Divide labelled cases by a protocol; the cases of held-out sites all become test cases.
 
     A patient with several scans never comes to lie on both sides of a division that is made here: such
@@ -93,7 +93,7 @@ def divide(cases: Sequence[LabelledCase], protocol: Protocol, hold_out: Iterable
             division.splits[case.amos_id] = "test"
     if division.left_out:
         division.notes.append(
-            f"left out, because their patients train or validate at another site: {listed(division.left_out)}"
+            f"left out, because their patients train or validate at another site: {case_names(division.left_out)}"
         )
     if protocol == "paper":
         _draw_prisma(free, training, validating, division)
@@ -209,7 +209,7 @@ def _on_both_sides(splits: dict[int, Split], patients: dict[int, str]) -> list[s
     for amos_id in splits:
         of_patient[patients[amos_id]].append(amos_id)
     return [
-        f"one patient on both sides, as released: {', '.join(f'{listed([i])} ({splits[i]})' for i in ids)}"
+        f"one patient on both sides, as released: {', '.join(f'{case_names([i])} ({splits[i]})' for i in ids)}"
         for ids in of_patient.values()
         if len({splits[i] for i in ids}) > 1
     ]

@@ -13,7 +13,7 @@ from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError
 from amos_fl.scan_files import importable, scans_in, shown
 from amos_fl.strict import load_json
-from amos_fl.wording import case_name, counted, listed
+from amos_fl.wording import case_name, case_names, counted
 
 PARTS: tuple[Part, ...] = ("Tr", "Va", "Ts")
 _DEEPEST = 3
@@ -104,7 +104,7 @@ def _cases_of_part(folder: Path, part: Part, notes: list[str]) -> list[ReleaseCa
     images = _scans(folder / f"images{part}", notes)
     labels = _scans(folder / f"labels{part}", notes)
     if alone := set(labels) - set(images):
-        notes.append(f"labels{part}: label without image: {listed(alone)}")
+        notes.append(f"labels{part}: label without image: {case_names(alone)}")
     return [ReleaseCase(amos_id, part, image, labels.get(amos_id)) for amos_id, image in images.items()]
 
 
@@ -147,14 +147,14 @@ def _beside_json(path: Path, cases: dict[int, ReleaseCase]) -> list[str]:
         if amos_id not in cases:
             by_part[part].add(amos_id)
     for part, missing in by_part.items():
-        notes.append(f"images{part}: {counted(len(missing), 'case')} of dataset.json missing: {listed(missing)}")
+        notes.append(f"images{part}: {counted(len(missing), 'case')} of dataset.json missing: {case_names(missing)}")
     if named and (unnamed := set(cases) - set(named)):
         notes.append(
-            f"{counted(len(unnamed), 'image')} not named in dataset.json, but taken as well: {listed(unnamed)}"
+            f"{counted(len(unnamed), 'image')} not named in dataset.json, but taken as well: {case_names(unnamed)}"
         )
     if moved := {i for i, part in named.items() if i in cases and cases[i].part != part}:
         moved_cases = counted(len(moved), "case")
-        notes.append(f"{moved_cases} in another folder than dataset.json says; the folder counts: {listed(moved)}")
+        notes.append(f"{moved_cases} in another folder than dataset.json says; the folder counts: {case_names(moved)}")
     for value, name in labels.items():
         ours = {AMOS_ORGANS.get(value, ""), _RELEASE_SPELLING.get(value, "")}
         if value and name.strip().casefold() not in ours:
@@ -179,10 +179,14 @@ def _beside_published(cases: dict[int, ReleaseCase]) -> list[str]:
     for part in ("Tr", "Va"):
         expected = {i for i, case in published.items() if case.release_split == _PART_SPLIT[part]}
         if absent := expected - set(cases):
-            notes.append(f"images{part}: {len(absent)} of the release's {len(expected)} cases absent: {listed(absent)}")
+            notes.append(
+                f"images{part}: {len(absent)} of the release's {len(expected)} cases absent: {case_names(absent)}"
+            )
     moved = {i for i, case in cases.items() if i in published and published[i].release_split != _PART_SPLIT[case.part]}
     if moved and not any(case.part == "Va" for case in cases.values()):
         notes.append("this is the challenge's first release: its imagesTs became imagesVa later, with labels")
     elif moved:
-        notes.append(f"{counted(len(moved), 'case')} in another part than in the published release: {listed(moved)}")
+        notes.append(
+            f"{counted(len(moved), 'case')} in another part than in the published release: {case_names(moved)}"
+        )
     return notes

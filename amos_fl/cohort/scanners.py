@@ -84,6 +84,6 @@ def published_cases() -> dict[int, PublishedCase]:
     return cases
 
 
-def modality_of(amos_id: int) -> Modality:
+def id_modality(amos_id: int) -> Modality:
     """The modality that AMOS's numbering gives an id."""
     return "CT" if amos_id <= LAST_CT_ID else "MR"

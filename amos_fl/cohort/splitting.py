@@ -36,7 +36,7 @@ class Shares:
 
 
 @dataclass(frozen=True)
-class Member:
+class CaseToPlace:
     """A case to be placed: its site, and its patient where that is known (else the case itself)."""
 
     case: str
@@ -44,14 +44,14 @@ class Member:
     patient: str
 
 
-def divide(members: Sequence[Member], shares: Shares, seed: int) -> dict[str, Split]:
+def divide(members: Sequence[CaseToPlace], shares: Shares, seed: int) -> dict[str, Split]:
     """The split of every case.
 
     At each site its patients are put into an order that depends on the seed and their names alone; the first go to
     test, the next to val, the others to train. A share that is not zero gets at least one patient where the site has
     three or more, and training always has one. A patient with cases at several sites goes with the first of them.
 
-    >>> cases = [Member(f"c{i}", "A", f"c{i}") for i in range(10)]
+    >>> cases = [CaseToPlace(f"c{i}", "A", f"c{i}") for i in range(10)]
     >>> sorted(divide(cases, Shares(70, 10, 20), seed=0).values()).count("test")
     2
     """

@@ -12,15 +12,13 @@ from functools import partial
 import numpy as np
 
 from amos_fl.cohort.reference import label_of
-from amos_fl.cohort.table import Case, Cohort
+from amos_fl.cohort.table import Case, Cohort, OnCase
 from amos_fl.errors import AmosError
 from amos_fl.volumes.nifti import read_image, reconcile, to_canonical
 from amos_fl.workers import each_tried
 
 SIGNIFICANT_DIGITS = 4
 """MR intensities are counted to so many digits, because their scale may be anything; CT by whole HU."""
-
-OnCase = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def statistics_of(
 
 
 @dataclass(frozen=True)
-class Group:
+class StatisticsGroup:
     """Cases that are described together: `kind` is cohort, modality, scanner, split or scanner and split."""
 
     kind: str
@@ -167,15 +165,15 @@ class Group:
         return sorted(c.volumes_ml[organ] for c in self.cases if organ in c.voxels)
 
 
-def groups_of(cases: Sequence[CaseStatistics]) -> list[Group]:
+def groups_of(cases: Sequence[CaseStatistics]) -> list[StatisticsGroup]:
     """The cohort, its modalities, its scanners, its splits by modality, and each scanner's splits."""
 
-    def by(kind: str, key: Callable[[Case], str]) -> Iterable[Group]:
+    def by(kind: str, key: Callable[[Case], str]) -> Iterable[StatisticsGroup]:
         for name in sorted({key(c.case) for c in cases}):
-            yield Group(kind, name, tuple(c for c in cases if key(c.case) == name))
+            yield StatisticsGroup(kind, name, tuple(c for c in cases if key(c.case) == name))
 
     return [
-        Group("cohort", "all", tuple(cases)),
+        StatisticsGroup("cohort", "all", tuple(cases)),
         *by("modality", lambda c: c.modality),
         *by("scanner", lambda c: c.site),
         *by("split", lambda c: f"{c.modality} {c.split}"),

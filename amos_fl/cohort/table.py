@@ -15,7 +15,7 @@ harm. A row with too few or too many values does, because what is missing would 
 
 import csv
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -36,6 +36,8 @@ LABEL_VALUES = "label_values"
 PATIENT = "patient"
 """The optional column: whom a scan shows, so that several scans of a patient are not taken for several patients."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+OnCase = Callable[[int, int, str], None]
+"""Called with how many cases are done, how many there are, and the name of the one done last."""
 _WRONG_SEPARATORS = {"semicolons": ";", "tabs": "\t"}
 
 

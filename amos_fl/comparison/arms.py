@@ -20,9 +20,10 @@ from amos_fl.comparison.statistics import Marks
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
 from amos_fl.metrics.scores import Outcome
+from amos_fl.runs.config import dotted
 from amos_fl.runs.folder import open_run
 from amos_fl.runs.origin import Origin
-from amos_fl.runs.record import Cost, RunRecord
+from amos_fl.runs.record import RunCost, RunRecord
 
 FAMILIES: tuple[ArmKind, ...] = ("local", "finetune", "leave-one-out")
 _KINDS: tuple[ArmKind, ...] = ("federated", "centralized", "finetune", "leave-one-out", "local")
@@ -98,8 +99,8 @@ def _bundles(records: Iterable[RunRecord]) -> list[Bundle]:
     for record in sorted(records, key=_order):
         parent = record.folder.path.resolve().parent
         # What is each site's own within a family: who is held out, and a budget in rounds and steps.
-        science = _flat(record.config.science())
-        shared = {k: v for k, v in science.items() if k not in ("hold_out", "rounds", "local_steps")}
+        science = dotted(record.config.science())
+        shared = {k: v for k, v in science.items() if v != {} and k not in ("hold_out", "rounds", "local_steps")}
         setting = sha256_of_json([shared, _begun_from(record)])
         again = times[parent, setting, record.seen_sites]
         times[parent, setting, record.seen_sites] += 1
@@ -138,7 +139,7 @@ def _told_apart(names: list[str], bundles: list[Bundle]) -> list[str]:
     told = list(names)
     for name in {name for name in names if names.count(name) > 1}:
         same = [i for i, other in enumerate(names) if other == name]
-        settings = [settings_of(bundles[i][0][0]) for i in same]
+        settings = [compared_settings(bundles[i][0][0]) for i in same]
         differ = [
             key
             # Where a run begins is what a reader looks for first.
@@ -158,16 +159,9 @@ def _told_apart(names: list[str], bundles: list[Bundle]) -> list[str]:
     return told
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-def settings_of(record: RunRecord) -> dict[str, Any]:
+def compared_settings(record: RunRecord) -> dict[str, Any]:
     """A run's settings, nested ones as `training.learning_rate`; fine-tuning is what it is by where it begins."""
-    settings = _flat(record.config.science())
+    settings = {key: value for key, value in dotted(record.config.science()).items() if value != {}}
     if record.arm == "finetune":
         return settings
     start = record.config.start_from
@@ -261,10 +255,10 @@ def _count(parts: Sequence[_Part], table: CaseTable, outcome: Outcome) -> Float[
     return Marks.of([table.counts(part.record, outcome) for part in parts], [part.rows for part in parts]).sums
 
 
-def _cost_of_a_seed(seeds: list[list[Cost]]) -> Cost:
+def _cost_of_a_seed(seeds: list[list[RunCost]]) -> RunCost:
     """The mean over seeds; the runs of a seed together, which do not wait for one another."""
     together = [
-        Cost(
+        RunCost(
             rounds=max(cost.rounds for cost in costs),
             steps=sum(cost.steps for cost in costs),
             sequential_steps=max(cost.sequential_steps for cost in costs),
@@ -280,7 +274,7 @@ def _cost_of_a_seed(seeds: list[list[Cost]]) -> Cost:
         key: round(sum(getattr(cost, key) for cost in together) / n)
         for key in ("rounds", "steps", "sequential_steps", "patches", "bytes_down", "bytes_up")
     }
-    return Cost(**whole, seconds=math.fsum(cost.seconds for cost in together) / n)
+    return RunCost(**whole, seconds=math.fsum(cost.seconds for cost in together) / n)
 
 
 def with_reference(arms: list[ArmScores], name: str | None) -> tuple[list[ArmScores], ArmScores]:

@@ -12,10 +12,9 @@ from amos_fl.comparison.cases import CaseTable, common_cases, make_scopes
 from amos_fl.comparison.comparison import (
     LEAST_SEEDS,
     METRICS,
-    CaseRow,
-    Cell,
     Comparison,
     Difference,
+    MeanScore,
     Metric,
     Scope,
     Worst,
@@ -27,6 +26,7 @@ from amos_fl.comparison.notes import findings_of, notes_of
 from amos_fl.comparison.published import published_beside
 from amos_fl.comparison.statistics import Marks, estimates, holm, paired_p
 from amos_fl.errors import AmosError
+from amos_fl.metrics.rows import ScoreRow
 from amos_fl.randomness import generator
 from amos_fl.runs.record import RunRecord
 
@@ -166,7 +166,7 @@ def _worst(found: Means, arms: Sequence[ArmScores]) -> list[Worst]:
     """Each main arm's worst site among the seen and the unseen ones, and its worst organ in each group."""
     cells = [c for c in found.cells if not math.isnan(c.estimate.value)]
     scopes = {scope.name: scope for scope in found.scopes}
-    lists: dict[tuple[str, Metric, str, str], list[Cell]] = defaultdict(list)
+    lists: dict[tuple[str, Metric, str, str], list[MeanScore]] = defaultdict(list)
     for cell in cells:
         scope = scopes[cell.scope]
         if scope.kind == "site" and not cell.organ:
@@ -184,7 +184,7 @@ def _worst(found: Means, arms: Sequence[ArmScores]) -> list[Worst]:
     return worst
 
 
-def _case_rows(arms: Sequence[ArmScores], table: CaseTable, seen: set[str]) -> list[CaseRow]:
+def _case_rows(arms: Sequence[ArmScores], table: CaseTable, seen: set[str]) -> list[ScoreRow]:
     rows = []
     for arm in arms:
         dsc, nsd = (
@@ -194,8 +194,18 @@ def _case_rows(arms: Sequence[ArmScores], table: CaseTable, seen: set[str]) -> l
         for i, case in enumerate(table.cases):
             if not arm.available[i] or case.withheld:
                 continue
+            group = "seen" if case.site in seen else "unseen"
             for j in table.reported(case.modality):
-                where = (arm.arm.name, case.case, case.site, case.modality, case.site in seen)
-                organ = table.organs[table.labels[j]]
-                rows.append(CaseRow(*where, organ, float(dsc[i, j]), float(nsd[i, j])))
+                rows.append(
+                    ScoreRow(
+                        arm=arm.arm.name,
+                        case=case.case,
+                        site=case.site,
+                        group=group,
+                        modality=case.modality,
+                        organ=table.organs[table.labels[j]],
+                        dsc=float(dsc[i, j]),
+                        nsd=float(nsd[i, j]),
+                    )
+                )
     return rows

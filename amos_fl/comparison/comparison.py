@@ -10,8 +10,9 @@ from functools import cached_property
 from typing import Literal
 
 from amos_fl.comparison.statistics import Estimate
-from amos_fl.runs.config import Arm as ArmKind
-from amos_fl.runs.record import Cost, RunRecord
+from amos_fl.metrics.rows import ScoreRow
+from amos_fl.runs.config import ArmKind as ArmKind
+from amos_fl.runs.record import RunCost, RunRecord
 
 Metric = Literal["dsc", "nsd"]
 METRICS: tuple[Metric, ...] = ("dsc", "nsd")
@@ -38,7 +39,7 @@ class Arm:
     what: str  # what the arm is, in a few words: "each site's own model, on its own test cases"
     runs: tuple[str, ...]  # names of the runs behind it
     seeds: tuple[int, ...]  # each once
-    cost: Cost  # of one seed (the mean over the seeds), its runs together
+    cost: RunCost  # of one seed (the mean over the seeds), its runs together
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Scope:
 
 
 @dataclass(frozen=True)
-class Cell:
+class MeanScore:
     """An arm's score in a scope: of one organ, or with organ "" the mean of the organs.
 
     `missed` and `hallucinated` count organs of cases, per run of the arm.
@@ -160,20 +161,6 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
-class SiteCurvePoint:
-    """A run's scores at one site after a round that was scored: validation cases where it trained, else test cases."""
-
-    arm: str
-    run: str
-    round: int
-    share: float  # of the run's rounds, from 0 to 1
-    site: str
-    seen: bool
-    dsc: float
-    nsd: float
-
-
-@dataclass(frozen=True)
 class PublishedScore:
     """A number of the AMOS paper (in percent there, from 0 to 1 here): always shown as "published, real AMOS".
 
@@ -188,20 +175,6 @@ class PublishedScore:
     metric: Metric
     value: float
     scope: str
-
-
-@dataclass(frozen=True)
-class CaseRow:
-    """One organ of one case in one arm (the mean over the arm's runs); NaN where it does not count."""
-
-    arm: str
-    case: str
-    site: str
-    modality: str
-    seen: bool
-    organ: str
-    dsc: float
-    nsd: float
 
 
 @dataclass(frozen=True)
@@ -220,15 +193,15 @@ class Comparison:
     problems: tuple[str, ...]  # what went wrong in the runs, a sentence each
     notes: tuple[str, ...]  # what a reader must know: budgets, seeds, settings that differ
     findings: tuple[str, ...]  # the answer in words, the most important first
-    cells: tuple[Cell, ...]
+    cells: tuple[MeanScore, ...]
     differences: tuple[Difference, ...]
     spreads: tuple[Spread, ...]
     worst: tuple[Worst, ...]
     gaps: tuple[Gap, ...]
     curves: tuple[CurvePoint, ...]
-    site_curves: tuple[SiteCurvePoint, ...]
+    site_curves: tuple[ScoreRow, ...]  # each site after the rounds that were scored
     published: tuple[PublishedScore, ...]
-    case_rows: tuple[CaseRow, ...]
+    case_rows: tuple[ScoreRow, ...]  # one organ of one case in one arm: the mean over the arm's runs
     records: tuple[RunRecord, ...]
 
     @property
@@ -238,7 +211,7 @@ class Comparison:
     def scopes_of(self, *kinds: str) -> tuple[Scope, ...]:
         return tuple(scope for scope in self.scopes if scope.kind in kinds)
 
-    def cell(self, arm: str, scope: str, metric: Metric, organ: str = "") -> Cell | None:
+    def cell(self, arm: str, scope: str, metric: Metric, organ: str = "") -> MeanScore | None:
         """The score of an arm in a scope; None where the arm has none there (a local model's home, for instance)."""
         return self._cells.get((arm, scope, metric, organ))
 
@@ -247,7 +220,7 @@ class Comparison:
         return self._differences.get((arm, scope, metric, organ))
 
     @cached_property
-    def _cells(self) -> dict[tuple[str, str, Metric, str], Cell]:
+    def _cells(self) -> dict[tuple[str, str, Metric, str], MeanScore]:
         return {(c.arm, c.scope, c.metric, c.organ): c for c in self.cells}
 
     @cached_property

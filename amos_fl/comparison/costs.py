@@ -1,9 +1,10 @@
 """What the arms of a comparison cost: whether their budgets are equal, and scores against rounds and bytes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from amos_fl.comparison.comparison import Arm, CurvePoint, SiteCurvePoint
-from amos_fl.metrics.scores import Scores
+from amos_fl.comparison.comparison import Arm, CurvePoint
+from amos_fl.metrics.rows import ScoreRow
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.selection import macro_dsc
 
@@ -93,28 +94,12 @@ def curves_of(records: Sequence[RunRecord], arms: Sequence[Arm]) -> list[CurvePo
     return points
 
 
-def site_curves_of(records: Sequence[RunRecord], arms: Sequence[Arm]) -> list[SiteCurvePoint]:
-    """The scores of each run at every site that was scored on the way, with the share of its rounds done by then."""
+def site_curves_of(records: Sequence[RunRecord], arms: Sequence[Arm]) -> list[ScoreRow]:
+    """The scores of each run at every site that was scored on the way."""
     arm_of = _arm_of(arms)
-    points: list[SiteCurvePoint] = []
-    for record in records:
-        for entry in record.ledger:
-            evaluation = record.folder.read_evaluation(entry["round"], "val")
-            for site, result in sorted(evaluation["sites"].items()) if evaluation is not None else ():
-                scores = Scores.from_dict(result["scores"])
-                points.append(
-                    SiteCurvePoint(
-                        arm=arm_of.get(record.name, record.name),
-                        run=record.name,
-                        round=entry["round"],
-                        share=round(entry["round"] / record.config.rounds, 6),
-                        site=site,
-                        seen=result["seen"],
-                        dsc=scores.mean_dsc(),
-                        nsd=scores.mean_nsd(),
-                    )
-                )
-    return points
+    return [
+        replace(row, arm=arm_of.get(record.name, record.name)) for record in records for row in record.scores_by_round()
+    ]
 
 
 def _arm_of(arms: Sequence[Arm]) -> dict[str, str]:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from amos_fl.comparison.comparison import LEAST_SEEDS, Arm, Gap, Metric, Scope
-from amos_fl.comparison.means import Means
-from amos_fl.comparison.statistics import Estimate, estimates
+from amos_fl.comparison.means import Means, minus
+from amos_fl.comparison.statistics import Estimate
 from amos_fl.wording import counted
 
 
@@ -125,12 +125,7 @@ def gap_between(found: Means, a: Arm, a_scope: Scope, b: Arm, b_scope: Scope, me
     one, other = found.mean(a.name, a_scope.name, metric), found.mean(b.name, b_scope.name, metric)
     if one is None or other is None or math.isnan(one.values[-1]) or math.isnan(other.values[-1]):
         return None
-    draws = None
-    if one.draws is not None and other.draws is not None:
-        draws = one.draws[:, -1:] - other.draws[:, -1:]
-    fewer = min(one, other, key=lambda mean: mean.patients[-1] - mean.strata)
-    apart = one.values[-1:] - other.values[-1:]
-    return estimates(apart, draws, [fewer.cases[-1]], fewer.strata, [fewer.patients[-1]])[0]
+    return minus(one, other, min(one, other, key=lambda mean: mean.patients[-1] - mean.strata))
 
 
 def evidence(estimate: Estimate, withheld: bool = False) -> str:

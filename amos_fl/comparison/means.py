@@ -9,9 +9,9 @@ from jaxtyping import Float
 
 from amos_fl.comparison.arms import ArmScores
 from amos_fl.comparison.cases import CaseTable, rows_of
-from amos_fl.comparison.comparison import Cell, Metric, Scope, Spread
+from amos_fl.comparison.comparison import MeanScore, Metric, Scope, Spread
 from amos_fl.comparison.patients import of_first_cases
-from amos_fl.comparison.statistics import Marks, draws_within, estimates, means, strata_of
+from amos_fl.comparison.statistics import Estimate, Marks, draws_within, estimates, means, strata_of
 from amos_fl.randomness import generator
 
 
@@ -25,6 +25,25 @@ class Mean:
     cases: list[int]
     strata: int  # the sites within which cases were drawn
     patients: list[int]  # as cases, and fewer where several are of one
+
+
+def mean_of(
+    marks: Marks, organs: tuple[str, ...], strata: Sequence[str], weights: Float[np.ndarray, "draw unit"] | None
+) -> Mean:
+    """The mean of an arm's scores, with its draws where `weights` are given (`statistics.draws_within`)."""
+    drawn = marks.together()
+    draws = None if weights is None else means(drawn, weights)
+    cases, patients = marks.cases_per_organ(), drawn.cases_per_organ()
+    return Mean(organs, means(marks)[0], draws, cases, len(strata_of(strata)), patients)
+
+
+def minus(one: Mean, other: Mean, fewer: Mean) -> Estimate:
+    """The difference of two means over organs; `fewer` is that of them which limits how well it is known."""
+    draws = None
+    if one.draws is not None and other.draws is not None:
+        draws = one.draws[:, -1:] - other.draws[:, -1:]
+    apart = one.values[-1:] - other.values[-1:]
+    return estimates(apart, draws, [fewer.cases[-1]], fewer.strata, [fewer.patients[-1]])[0]
 
 
 class Means:
@@ -44,7 +63,7 @@ class Means:
     ) -> None:
         self.table, self.scopes, self.arms, self.metrics = table, scopes, arms, metrics
         self.seed, self.resamples = seed, resamples
-        self.cells: list[Cell] = []
+        self.cells: list[MeanScore] = []
         self._kept: dict[tuple[str, str, Metric], Mean] = {}
         for scope in scopes:
             if scope.kind != "sites":
@@ -86,19 +105,14 @@ class Means:
                 marks = self.marks(arm, scope, metric)
                 if marks is None:
                     continue
-                drawn = marks.together()
-                draws = None if weights is None else means(drawn, weights)
-                patients = marks.cases_per_organ() if marks.units is None else drawn.cases_per_organ()
-                mean = Mean(
-                    names[:-1], means(marks)[0], draws, marks.cases_per_organ(), len(strata_of(strata)), patients
-                )
+                mean = mean_of(marks, names[:-1], strata, weights)
+                found = estimates(mean.values, mean.draws, mean.cases, mean.strata, mean.patients)
                 # Differences by organ are taken in groups between main arms; elsewhere the mean's draws are enough.
-                if draws is not None and not (arm.arm.main and scope.kind == "group"):
-                    mean = replace(mean, draws=draws[:, -1:])
+                if mean.draws is not None and not (arm.arm.main and scope.kind == "group"):
+                    mean = replace(mean, draws=mean.draws[:, -1:])
                 self._kept[arm.arm.name, scope.name, metric] = mean
-                found = estimates(mean.values, draws, mean.cases, mean.strata, mean.patients)
                 made = zip(names, found, missed, hallucinated, strict=True)
-                self.cells += [Cell(arm.arm.name, scope.name, o, metric, e, m, h) for o, e, m, h in made]
+                self.cells += [MeanScore(arm.arm.name, scope.name, o, metric, e, m, h) for o, e, m, h in made]
 
     def _score_alike(self, scope: Scope) -> None:
         """The mean over sites of their means; its draws are those of the sites, which are independent."""
@@ -119,7 +133,7 @@ class Means:
                 estimate = estimates(value, together, mean.cases, mean.strata, mean.patients)[0]
                 counted = [cells[name, site.name, metric] for site in members]
                 missed, hallucinated = (sum(getattr(c, of) for c in counted) for of in ("missed", "hallucinated"))
-                self.cells.append(Cell(name, scope.name, "", metric, estimate, missed, hallucinated))
+                self.cells.append(MeanScore(name, scope.name, "", metric, estimate, missed, hallucinated))
 
     def spreads(self) -> list[Spread]:
         """The means of each seed of the main arms, in groups and over sites alike."""

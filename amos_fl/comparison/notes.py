@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from itertools import groupby
 
-from amos_fl.comparison.arms import settings_of
+from amos_fl.comparison.arms import compared_settings
 from amos_fl.comparison.comparison import LEAST_SEEDS, Arm, Comparison, Difference, Gap
 from amos_fl.comparison.costs import budget_notes
 from amos_fl.comparison.gap import evidence, size, where
-from amos_fl.comparison.patients import in_words, patients_of
+from amos_fl.comparison.patients import patients_in_words, patients_of
 from amos_fl.comparison.statistics import LEAST_CASES
 from amos_fl.runs.record import RunRecord
 
@@ -34,7 +34,9 @@ def notes_of(comparison: Comparison) -> list[str]:
     notes.append(
         "Intervals (95 %) are of a bootstrap over cases within sites, the same cases in every arm; they do not cover "
         "the choice of the seed. p is of a paired permutation test, with Holm's correction over each table's tests. "
-        + in_words(sorted({row.case for row in comparison.case_rows}), patients_of(comparison.records), LEAST_CASES)
+        + patients_in_words(
+            sorted({row.case for row in comparison.case_rows}), patients_of(comparison.records), LEAST_CASES
+        )
     )
     if sentence := withheld_in_words(comparison):
         notes.append(sentence)
@@ -84,7 +86,7 @@ def _differing_settings(comparison: Comparison, reference: Arm) -> Iterator[str]
 def _compared(record: RunRecord) -> dict[str, str]:
     return {
         key: str(value)
-        for key, value in settings_of(record).items()
+        for key, value in compared_settings(record).items()
         if key.startswith(_COMPARED_SETTINGS) and key not in _WITHOUT_EFFECT
     }
 

@@ -53,7 +53,7 @@ def of_first_cases(units: Int[np.ndarray, " case"] | None, values: Sequence[_T])
     return [values[int(place)] for place in np.unique(units, return_index=True)[1]]
 
 
-def in_words(cases: Sequence[str], patients: Mapping[str, str], least: int) -> str:
+def patients_in_words(cases: Sequence[str], patients: Mapping[str, str], least: int) -> str:
     """What a comparison takes as independent of one another."""
     named = [case for case in cases if case in patients]
     if not named:

@@ -13,7 +13,7 @@ from importlib import resources
 from typing import cast
 
 from amos_fl.cohort.organs import AMOS_ORGANS
-from amos_fl.cohort.scanners import LAST_CT_ID, SCANNERS, modality_of, published_cases
+from amos_fl.cohort.scanners import LAST_CT_ID, SCANNERS, id_modality, published_cases
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.comparison.cases import CaseTable, rows_of
 from amos_fl.comparison.comparison import Arm, Metric, PublishedScore, Scope
@@ -93,8 +93,8 @@ def _setting(record: RunRecord) -> tuple[str, str] | None:
         return None
     training = [case for case in record.cohort.of(split="train", labelled=True) if case.site in record.seen_sites]
     numbers = {_amos_id(case.case) for case in training}
-    ct = {number for number in numbers if modality_of(number) == "CT"}
-    released = {i for i, case in published_cases().items() if case.release_split == "train" and modality_of(i) == "CT"}
+    ct = {number for number in numbers if id_modality(number) == "CT"}
+    released = {i for i, case in published_cases().items() if case.release_split == "train" and id_modality(i) == "CT"}
     # Which of the Prisma scans trained is not published: their number and their hospital are.
     mr = sorted(published_cases()[number].record.domain for number in numbers - ct)
     wanted_mr = sorted("G" * SCANNERS["G"].table2[0] + "H" * SCANNERS["H"].table2[0])
@@ -112,7 +112,10 @@ def is_genuine(cohort: Cohort) -> bool:
 
 def _is_amos_case(case: Case) -> bool:
     known = published_cases().get(_amos_id(case.case))
-    return known is not None and (known.record.domain, modality_of(known.record.amos_id)) == (case.site, case.modality)
+    return known is not None and (known.record.domain, id_modality(known.record.amos_id)) == (
+        case.site,
+        case.modality,
+    )
 
 
 def _amos_id(name: str) -> int:
@@ -150,15 +153,15 @@ def training_in_the_papers_words(cohort: Cohort) -> str:
     if not is_genuine(cohort):
         return ""
     numbers = {_amos_id(case.case) for case in cohort.of(split="train", labelled=True)}
-    ct = {number for number in numbers if modality_of(number) == "CT"}
+    ct = {number for number in numbers if id_modality(number) == "CT"}
     mr = numbers - ct
     sizes = (len(ct), len(mr))
     if sizes in ((160, 40), (10, 30)):
         return f"{sizes[0]}CT+{sizes[1]}MR"
     released = {i for i, case in published_cases().items() if case.release_split == "train"}
     table2 = sorted("G" * SCANNERS["G"].table2[0] + "H" * SCANNERS["H"].table2[0])
-    is_ct = ct == {number for number in released if modality_of(number) == "CT"}
-    is_mr = mr == {number for number in released if modality_of(number) == "MR"}
+    is_ct = ct == {number for number in released if id_modality(number) == "CT"}
+    is_mr = mr == {number for number in released if id_modality(number) == "MR"}
     is_mr = is_mr or sorted(published_cases()[number].record.domain for number in mr) == table2
     if (ct and not is_ct) or (mr and not is_mr):
         return ""

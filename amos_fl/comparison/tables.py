@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from amos_fl.comparison.comparison import Arm, Cell, Comparison, Difference, Metric, Scope
+from amos_fl.comparison.comparison import Arm, Comparison, Difference, MeanScore, Metric, Scope
 from amos_fl.comparison.published import MARK
 from amos_fl.comparison.statistics import Estimate
 from amos_fl.escape import markdown
@@ -94,7 +94,7 @@ def _tolerance(c: Comparison, metric: Metric) -> str:
     return f" NSD at {c.tolerance_mm:g} mm." if metric == "nsd" else ""
 
 
-def _estimate(cell: Cell | None) -> Estimate | None:
+def _estimate(cell: MeanScore | None) -> Estimate | None:
     return cell.estimate if cell else None
 
 
@@ -164,7 +164,7 @@ def _sites(c: Comparison, metric: Metric) -> TextTable:
     )
 
 
-def _short(cell: Cell | None) -> str:
+def _short(cell: MeanScore | None) -> str:
     return "-" if cell is None else number(cell.estimate.value)
 
 
@@ -192,7 +192,7 @@ def _organs(c: Comparison, metric: Metric, scope: Scope) -> TextTable:
     )
 
 
-def _marked(cell: Cell | None, difference: Difference | None) -> str:
+def _marked(cell: MeanScore | None, difference: Difference | None) -> str:
     if cell is None or math.isnan(cell.estimate.value):
         return "-"
     counts = ((cell.missed, "m"), (cell.hallucinated, "h"))

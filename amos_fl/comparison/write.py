@@ -1,6 +1,5 @@
 """A comparison as files: every number as CSV, the tables as Markdown and LaTeX, and the report."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -8,26 +7,24 @@ from typing import Any
 
 from amos_fl.comparison.comparison import (
     Arm,
-    CaseRow,
-    Cell,
     Comparison,
     CurvePoint,
     Difference,
     Gap,
+    MeanScore,
     PublishedScore,
-    SiteCurvePoint,
     Spread,
     Worst,
 )
 from amos_fl.comparison.latex import latex_document, latex_table
 from amos_fl.comparison.statistics import Estimate
 from amos_fl.comparison.tables import all_tables, markdown_page
+from amos_fl.csv_table import write_table
 from amos_fl.errors import AmosError
-from amos_fl.escape.csv_cells import DictWriter
-from amos_fl.files import whole_file, write_json, write_text
+from amos_fl.files import write_json, write_text
 from amos_fl.locks import is_empty
 from amos_fl.runs.config import has_strategy
-from amos_fl.runs.record import Cost
+from amos_fl.runs.record import RunCost
 
 MARK_FILE = "comparison.json"
 """Its presence says that a folder holds a comparison, which a later one may replace."""
@@ -76,31 +73,35 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
     # First, so that a folder that was written in part can be written again.
     write_json(out / MARK_FILE, about)
     write_text(out / "comparison.md", markdown_page(comparison))
-    write_rows(out / "runs.csv", list(runs[0]), runs)
-    for name, (kind, parts) in _csv_files(comparison).items():
-        write_rows(out / f"{name}.csv", _columns(kind), map(_plain, parts))
+    write_table(out / "runs.csv", list(runs[0]), runs)
+    for name, (columns, rows) in _csv_files(comparison).items():
+        write_table(out / f"{name}.csv", columns, rows)
     tables = all_tables(comparison)
     for table in tables:
         write_text(out / "latex" / f"{table.key}.tex", latex_table(table, synthetic=comparison.synthetic))
     write_text(out / "latex" / "comparison.tex", latex_document(comparison, tables))
 
 
-def _csv_files(c: Comparison) -> dict[str, tuple[type, Sequence[Any]]]:
-    return {
+def _csv_files(c: Comparison) -> dict[str, tuple[Sequence[str], Iterable[Any]]]:
+    """By name the columns and the rows."""
+    own: dict[str, tuple[type, Sequence[Any]]] = {
         "arms": (Arm, c.arms),
-        "scores": (Cell, c.cells),
+        "scores": (MeanScore, c.cells),
         "differences": (Difference, c.differences),
         "gaps": (Gap, c.gaps),
         "seeds": (Spread, c.spreads),
         "worst": (Worst, c.worst),
         "curves": (CurvePoint, c.curves),
-        "curves_by_site": (SiteCurvePoint, c.site_curves),
-        "cases": (CaseRow, c.case_rows),
         "published": (PublishedScore, c.published),
+    }
+    return {
+        **{name: (_columns(kind), map(_plain, parts)) for name, (kind, parts) in own.items()},
+        "curves_by_site": (("arm", "run", "round", "share", "site", "seen", "dsc", "nsd"), c.site_curves),
+        "cases": (("arm", "case", "site", "modality", "seen", "organ", "dsc", "nsd"), c.case_rows),
     }
 
 
-_PARTS: dict[str, type] = {"estimate": Estimate, "cost": Cost}
+_PARTS: dict[str, type] = {"estimate": Estimate, "cost": RunCost}
 
 
 def _columns(kind: type) -> list[str]:
@@ -120,18 +121,3 @@ def _plain(part: Any) -> dict[str, Any]:
         else:
             row[key] = " ".join(map(str, value)) if isinstance(value, tuple) else value
     return row
-
-
-def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
-    """A CSV file with a header; what does not exist (NaN) is empty, and numbers read back as they were."""
-    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = DictWriter(file, columns)
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({key: _text(value) for key, value in row.items()})
-
-
-def _text(value: Any) -> Any:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "" if isinstance(value, float) and math.isnan(value) else value

@@ -7,7 +7,7 @@ from amos_fl.deploy.connection import check_connection
 from amos_fl.deploy.findings import Finding, holds, skipped, wrong
 from amos_fl.deploy.layout import SETTINGS, SITE, SiteConnection, read_site
 from amos_fl.deploy.place import (
-    Place,
+    SitePlace,
     check_device,
     check_disk,
     check_key,
@@ -19,7 +19,7 @@ from amos_fl.errors import AmosError
 
 AskRegistered = Callable[[Path, SiteConnection], Finding]
 """Asks the SuperLink whether it knows a site's key; Flower's protocol is the business of the site's package."""
-ReadSettings = Callable[[Path], Place]
+ReadSettings = Callable[[Path], SitePlace]
 """Reads a hospital's settings file; what may stand there is the business of the site's package too."""
 
 
@@ -48,7 +48,7 @@ def check_site(
     return [*findings, scans, organs, check_device(place), check_disk(place, cases)]
 
 
-def _settings(folder: Path, connection: SiteConnection, read: ReadSettings) -> tuple[Finding, Place | None]:
+def _settings(folder: Path, connection: SiteConnection, read: ReadSettings) -> tuple[Finding, SitePlace | None]:
     path = folder / SETTINGS
     if not path.exists():
         return wrong("settings", f"{path} is not there", "'amos-fl deploy enroll' writes one; or restore yours"), None

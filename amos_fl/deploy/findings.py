@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Outcome = Literal["ok", "wrong", "not checked"]
+Verdict = Literal["ok", "wrong", "not checked"]
 
 
 @dataclass(frozen=True)
@@ -11,7 +11,7 @@ class Finding:
     """One row of `amos-fl deploy check`. `found` is what holds or what is wrong, `remedy` what to do about it."""
 
     check: str
-    outcome: Outcome
+    outcome: Verdict
     found: str
     remedy: str = ""
 

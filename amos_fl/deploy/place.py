@@ -18,7 +18,7 @@ RESERVE_BYTES = 2 * 1024**3
 """What weights, state and logs need besides."""
 
 
-class Place(Protocol):
+class SitePlace(Protocol):
     """The part of a site's settings that says where things are."""
 
     @property
@@ -70,7 +70,7 @@ def check_key(folder: Path, connection: SiteConnection) -> Finding:
     return holds("key", spoken)
 
 
-def check_scans(place: Place) -> tuple[Finding, tuple[Case, ...]]:
+def check_scans(place: SitePlace) -> tuple[Finding, tuple[Case, ...]]:
     """Whether the cohort file names scans of this site alone, and all of them can be opened."""
     from amos_fl.cohort.reference import check_header_of
 
@@ -116,7 +116,7 @@ def check_scans(place: Place) -> tuple[Finding, tuple[Case, ...]]:
     return holds("scans", f"{counts}; {labelled} with a label map"), cohort.cases
 
 
-def check_organs(folder: Path, place: Place) -> Finding:
+def check_organs(folder: Path, place: SitePlace) -> Finding:
     """Whether the label values of the site's cases mean the organs that the deployment's runs learn."""
     if not (folder / ORGANS).is_file():
         remedy = "ask the coordinator for a new bundle; this one is of a version that did not say"
@@ -138,7 +138,7 @@ def check_organs(folder: Path, place: Place) -> Finding:
     return holds("organs", f"{told or 'none'} annotated here; the runs learn {len(learns)}")
 
 
-def check_device(place: Place) -> Finding:
+def check_device(place: SitePlace) -> Finding:
     """Whether the device that the settings ask for is there."""
     from amos_fl.device import device_named
 
@@ -153,7 +153,7 @@ def check_device(place: Place) -> Finding:
     return holds("device", device if device == place.device else f"{device} ({place.device})")
 
 
-def check_disk(place: Place, cases: tuple[Case, ...]) -> Finding:
+def check_disk(place: SitePlace, cases: tuple[Case, ...]) -> Finding:
     """Whether the store's disk has room for the scans as they are prepared; only headers are read."""
     if not cases:
         return skipped("disk", "needs: scans")

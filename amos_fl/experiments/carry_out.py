@@ -9,7 +9,7 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, all_of
 from amos_fl.experiments.data import label_map_of
 from amos_fl.experiments.outcome import write_outcome
-from amos_fl.experiments.planning import Task, with_missing
+from amos_fl.experiments.planning import StepTask, with_missing
 from amos_fl.experiments.preset import Compare, Evaluate, Preset
 from amos_fl.experiments.workspace import Workspace
 from amos_fl.files import whole_folder
@@ -44,7 +44,7 @@ class Account:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def carry_out(preset: Preset, tasks: list[Task], workspace: Workspace, hands: Hands) -> Account:
+def carry_out(preset: Preset, tasks: list[StepTask], workspace: Workspace, hands: Hands) -> Account:
     """Carry out what is left of an experiment, step by step, and write its tables.
 
     A step that fails does not keep others from theirs that do not need it. May raise Interrupted, after which the same
@@ -75,7 +75,7 @@ def carry_out(preset: Preset, tasks: list[Task], workspace: Workspace, hands: Ha
     return account
 
 
-def _let_weights_go(tasks: list[Task], workspace: Workspace) -> None:
+def _let_weights_go(tasks: list[StepTask], workspace: Workspace) -> None:
     """Remove the weights of large networks after a quick experiment: six networks' are gigabytes of nothing learned."""
     for task in tasks:
         weights = workspace.root / task.work.folder / "model" / "weights.safetensors"
@@ -83,7 +83,7 @@ def _let_weights_go(tasks: list[Task], workspace: Workspace) -> None:
             weights.unlink()
 
 
-def _do(task: Task, tasks: list[Task], workspace: Workspace, hands: Hands, title: str) -> None:
+def _do(task: StepTask, tasks: list[StepTask], workspace: Workspace, hands: Hands, title: str) -> None:
     match task.work.kind:
         case "run":
             _run(task, workspace, hands, title)
@@ -97,7 +97,7 @@ def _do(task: Task, tasks: list[Task], workspace: Workspace, hands: Hands, title
             _statistics(task, workspace, hands, title)
 
 
-def _run(task: Task, workspace: Workspace, hands: Hands, title: str) -> None:
+def _run(task: StepTask, workspace: Workspace, hands: Hands, title: str) -> None:
     path = workspace.root / task.work.folder
     [member] = task.members
     if not (path / "config.yaml").is_file():
@@ -106,7 +106,7 @@ def _run(task: Task, workspace: Workspace, hands: Hands, title: str) -> None:
     _train(path, member.config.device, workspace, hands, title)
 
 
-def _group(task: Task, workspace: Workspace, hands: Hands, title: str) -> None:
+def _group(task: StepTask, workspace: Workspace, hands: Hands, title: str) -> None:
     path = workspace.root / task.work.folder
     if not is_group(path):
         shutil.rmtree(path, ignore_errors=True)
@@ -133,7 +133,7 @@ def _train(path: Path, device: str, workspace: Workspace, hands: Hands, title: s
             shutil.rmtree(state, ignore_errors=True)
 
 
-def _evaluate(task: Task, tasks: list[Task], workspace: Workspace, hands: Hands, title: str) -> None:
+def _evaluate(task: StepTask, tasks: list[StepTask], workspace: Workspace, hands: Hands, title: str) -> None:
     from amos_fl.inference.evaluate_model import Question, evaluate_model, write_evaluation
     from amos_fl.runs.model import read_model
 
@@ -156,7 +156,7 @@ def _evaluate(task: Task, tasks: list[Task], workspace: Workspace, hands: Hands,
         write_evaluation(beside, evaluation, model, run, workspace.root / task.work.cohort)
 
 
-def _compare(task: Task, tasks: list[Task], workspace: Workspace, hands: Hands, title: str) -> None:
+def _compare(task: StepTask, tasks: list[StepTask], workspace: Workspace, hands: Hands, title: str) -> None:
     from amos_fl.comparison.compare import compare_runs
     from amos_fl.comparison.write import write_comparison
     from amos_fl.report.page import write_comparison_report
@@ -177,7 +177,7 @@ def _compare(task: Task, tasks: list[Task], workspace: Workspace, hands: Hands, 
         hands.say(finding)
 
 
-def _statistics(task: Task, workspace: Workspace, hands: Hands, title: str) -> None:
+def _statistics(task: StepTask, workspace: Workspace, hands: Hands, title: str) -> None:
     from amos_fl.cohort.statistics import statistics_of
     from amos_fl.report.cohort_page import write_cohort_page
 
@@ -190,5 +190,5 @@ def _statistics(task: Task, workspace: Workspace, hands: Hands, title: str) -> N
         write_cohort_page(task.cohort, cases, beside)
 
 
-def _task_of(tasks: list[Task], step: str) -> Task:
+def _task_of(tasks: list[StepTask], step: str) -> StepTask:
     return next(task for task in tasks if task.step == step)

@@ -18,7 +18,7 @@ _OF_THE_FEDERATION = {"local": 1.0, "leave-one-out": SITES_THAT_TRAIN - 1.0, "fi
 
 
 @dataclass(frozen=True)
-class Cost:
+class PresetCost:
     """Trainings, optimizer steps, patches, and GPU hours, an estimate; `basis` says where the hours come from."""
 
     trainings: int
@@ -28,7 +28,7 @@ class Cost:
     basis: str
 
 
-def cost_of(preset: Preset) -> Cost:
+def preset_cost(preset: Preset) -> PresetCost:
     """The cost of a preset's own trainings and of those it borrows, as if nothing were shared with other presets."""
     trainings, steps, seconds = 0, 0.0, 0.0
     for name in preset.steps:
@@ -49,7 +49,7 @@ def cost_of(preset: Preset) -> Cost:
         plan = str(base.settings.get("plan", owner.settings.get("plan", "amos-ct")))
         steps += share * budget.steps
         seconds += share * budget.steps * seconds_per_step(model, plan)
-    return Cost(trainings, round(steps), round(steps) * _batch_size(), seconds / 3600, _basis())
+    return PresetCost(trainings, round(steps), round(steps) * _batch_size(), seconds / 3600, _basis())
 
 
 def _batch_size() -> int:

@@ -86,7 +86,7 @@ def remembered(file: Path, given: Mapping[str, Path]) -> dict[str, Path]:
     return together
 
 
-def cohort_of(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
+def data_cohort(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
     """The cohort of a data set; of AMOS under a protocol, unless a cohort is given in the release's place.
 
     `paper|public` is the first of these for which there are labels.
@@ -111,7 +111,7 @@ def cohort_of(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
     except AmosError as error:
         if "needs the labels of the test images" in str(error):
             if others:
-                return cohort_of(name, others, given)
+                return data_cohort(name, others, given)
             raise MissingDataError(
                 f"{name}/{first}: {path} has no labels of the test images, which AMOS does not publish; "
                 "who has them puts them into labelsTs"
@@ -173,7 +173,7 @@ def sizes_of(cohort: Cohort) -> list[int]:
         raise AmosError(f"{error.filename}: no such scan; check the cohort with: amos-fl data check") from None
 
 
-def in_words(cohort: Cohort) -> str:
+def cohort_in_words(cohort: Cohort) -> str:
     """How many cases train and test: `6 CT and 4 MR cases train, 8 test`."""
     train: dict[str, Any] = {}
     for case in cohort.of(split="train"):

@@ -6,7 +6,7 @@ where the network was trained on AMOS first), the network and its plan are, and 
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from amos_fl.cohort.organ_names import organ_key
 from amos_fl.cohort.table import Cohort, read_cohort
@@ -19,28 +19,28 @@ from amos_fl.comparison.published import (
     published_scores,
     training_in_the_papers_words,
 )
-from amos_fl.comparison.write import write_rows
+from amos_fl.csv_table import write_table
 from amos_fl.escape import markdown
 from amos_fl.experiments.preset import Evaluate, Preset, Published, Result, Train
 from amos_fl.experiments.workspace import MARKS, Work, Workspace
 from amos_fl.files import write_text
-from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores, sums_of
+from amos_fl.metrics.rows import ScoreRow, rows_by, sums_by_case
+from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.summary import PHANTOM_NOTE, number
 
+COLUMNS_OF_RESULTS = (
+    *("row", "column", "organ", "cases", "dsc", "nsd", "published_dsc", "published_nsd", "synthetic", "steps"),
+)
 FEWER_STEPS = "The paper's numbers are of 250,000 steps; where a training here had fewer, that is the difference first."
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A score of an experiment's table, of one organ or ("") the mean of the organs; NaN where there is none."""
+@dataclass(frozen=True, kw_only=True)
+class ResultCell(ScoreRow):
+    """A score in an experiment's table, and what the paper has there (NaN where it has nothing)."""
 
     row: str
     column: str
-    organ: str
-    cases: int
-    dsc: float
-    nsd: float
     published_dsc: float
     published_nsd: float
     synthetic: bool
@@ -58,10 +58,10 @@ class _Scored:
     run: RunFolder
 
 
-def outcome(preset: Preset, workspace: Workspace) -> list[Cell]:
+def outcome(preset: Preset, workspace: Workspace) -> list[ResultCell]:
     """The cells of a preset's table for which the steps are done."""
     works = workspace.works(preset.name)
-    found: list[Cell] = []
+    found: list[ResultCell] = []
     for result in preset.results:
         work = works.get(result.step)
         if work is None or work.missing or not workspace.done(work):
@@ -106,22 +106,18 @@ def _first_training(preset: Preset, step: str, works: dict[str, Work], workspace
     return RunFolder(workspace.root / works[step].folder)
 
 
-def _cells(result: Result, scored: _Scored, cases: list[CaseScores], first: RunFolder | None) -> Iterable[Cell]:
-    sums = sums_of(cases, scored.organs)
+def _cells(result: Result, scored: _Scored, cases: list[CaseScores], first: RunFolder | None) -> Iterable[ResultCell]:
     config = scored.run.config()
     trainers = 1 if config.arm == "centralized" else len(scored.run.cohort().seen_sites)
     beside = _beside(result.published, scored, cases, first) if result.published else {}
-    organs = [(label, scored.organs[label]) for label in sums.organs] if result.organs else []
-    for label, organ in [(0, ""), *organs]:
-        yield Cell(
+    *organs, mean = rows_by(sums_by_case(cases, scored.organs), scored.organs)
+    for row in [mean, *(organs if result.organs else ())]:
+        yield ResultCell(
+            **vars(row),
             row=result.row,
             column=result.column,
-            organ=organ,
-            cases=sums.cases,
-            dsc=sums.dsc(label) if label else sums.mean_dsc(),
-            nsd=sums.nsd(label) if label else sums.mean_nsd(),
-            published_dsc=beside.get((organ, "dsc"), math.nan),
-            published_nsd=beside.get((organ, "nsd"), math.nan),
+            published_dsc=beside.get((row.organ, "dsc"), math.nan),
+            published_nsd=beside.get((row.organ, "nsd"), math.nan),
             synthetic=scored.synthetic,
             steps=config.rounds * config.local_steps * trainers,
         )
@@ -155,11 +151,11 @@ def _beside(
     }
 
 
-def write_outcome(preset: Preset, workspace: Workspace) -> list[Cell]:
+def write_outcome(preset: Preset, workspace: Workspace) -> list[ResultCell]:
     """Write `results.csv` and `results.md` into the preset's folder; return the cells."""
     cells = outcome(preset, workspace)
     folder = workspace.preset(preset.name)
-    write_rows(folder / "results.csv", list(Cell.__dataclass_fields__), map(asdict, cells))
+    write_table(folder / "results.csv", COLUMNS_OF_RESULTS, cells)
     text = outcome_in_markdown(cells) if preset.results else pages_in_words(preset, workspace)
     write_text(folder / "results.md", f"# {preset.title}\n\n{preset.question.strip()}\n\n{text}")
     return cells
@@ -173,7 +169,7 @@ def pages_in_words(preset: Preset, workspace: Workspace) -> str:
     return "".join(lines) or "No page of this experiment has been made yet.\n"
 
 
-def outcome_in_markdown(cells: list[Cell], *, note: bool = True) -> str:
+def outcome_in_markdown(cells: list[ResultCell], *, note: bool = True) -> str:
     """The table of an experiment, DSC and NSD in each cell, and one by organ for each column that has organs.
 
     With `note` it says at its head where scans are synthetic, which a star marks in any case.
@@ -192,11 +188,11 @@ def outcome_in_markdown(cells: list[Cell], *, note: bool = True) -> str:
     return "\n".join(parts)
 
 
-def _has_published(cell: Cell) -> bool:
+def _has_published(cell: ResultCell) -> bool:
     return not math.isnan(cell.published_dsc)
 
 
-def _in_words(cell: Cell | None) -> str:
+def _in_words(cell: ResultCell | None) -> str:
     if cell is None:
         return "-"
     text = f"{number(cell.dsc)} / {number(cell.nsd)}{'*' if cell.synthetic else ''}"
@@ -205,7 +201,7 @@ def _in_words(cell: Cell | None) -> str:
     return text
 
 
-def _table(cells: list[Cell], corner: str) -> str:
+def _table(cells: list[ResultCell], corner: str) -> str:
     columns = list(dict.fromkeys(cell.column for cell in cells))
     at = {(cell.row, cell.column): cell for cell in cells}
     head = [corner, *columns]
@@ -214,7 +210,7 @@ def _table(cells: list[Cell], corner: str) -> str:
     )
 
 
-def _by_organ(cells: list[Cell]) -> str:
+def _by_organ(cells: list[ResultCell]) -> str:
     rows = list(dict.fromkeys(cell.row for cell in cells))
     at = {(cell.organ, cell.row): cell for cell in cells}
     organs = dict.fromkeys(cell.organ for cell in cells)

@@ -11,28 +11,28 @@ from typing import Any
 
 from amos_fl.cohort.table import Cohort, Modality
 from amos_fl.errors import AmosError
-from amos_fl.experiments.data import MissingDataError, cohort_of, selected, sizes_of, write_selection
+from amos_fl.experiments.data import MissingDataError, data_cohort, selected, sizes_of, write_selection
 from amos_fl.experiments.preset import Budget, Compare, Evaluate, Family, Preset, Statistics, Train
 from amos_fl.experiments.shared import shared
 from amos_fl.experiments.workspace import Work, Workspace
 from amos_fl.files import sha256_of_json
 from amos_fl.runs.arms import centralized, finetunes_of, leave_one_out, locals_of
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.group import Member
+from amos_fl.runs.group import PlannedRun
 
 Layers = list[tuple[str, dict[str, Any]]]
 Resolve = Callable[[Layers], tuple[RunConfig, Cohort]]
 
 
 @dataclass(frozen=True)
-class Task:
+class StepTask:
     """A step that can be carried out, or the reason why not (`work.missing`)."""
 
     preset: str
     step: str
     work: Work
     needs: tuple[str, ...] = ()
-    members: tuple[Member, ...] = ()  # of a run: one
+    members: tuple[PlannedRun, ...] = ()  # of a run: one
     cohort: Cohort | None = None
     definition: Evaluate | Compare | Statistics | None = None
 
@@ -52,23 +52,23 @@ class Planner:
     steps: int | None = None
     _cohorts: dict[str, tuple[Path, Cohort]] = field(default_factory=dict)
 
-    def plan(self, preset: Preset) -> list[Task]:
+    def plan(self, preset: Preset) -> list[StepTask]:
         """The tasks of a preset, in the order in which they are carried out; nothing but cohorts is written.
 
         Raises:
             AmosError: settings or data that cannot be used. What is not given is in the task's `work.missing`.
         """
-        tasks: dict[str, Task] = {}
+        tasks: dict[str, StepTask] = {}
         for name in preset.steps:
             owner, step = preset.resolved(name)
             try:
                 task = self._task(preset, owner, name, step, tasks)
             except MissingDataError as missing:
-                task = Task(preset.name, name, Work("run", "", missing=str(missing)))
+                task = StepTask(preset.name, name, Work("run", "", missing=str(missing)))
             tasks[name] = task
         return list(tasks.values())
 
-    def _task(self, preset: Preset, owner: Preset, name: str, step: Any, tasks: dict[str, Task]) -> Task:
+    def _task(self, preset: Preset, owner: Preset, name: str, step: Any, tasks: dict[str, StepTask]) -> StepTask:
         match step:
             case Train():
                 return self._training(preset, owner, name, step, tasks)
@@ -80,18 +80,18 @@ class Planner:
                 key = sha256_of_json([cohort.content_hash(), sizes_of(cohort), step.split])[:8]
                 folder = f"runs/evaluate-{Path(run.work.folder).name}-on-{step.needs}-{key}"
                 work = Work("evaluation", folder, self._relative(file))
-                return Task(preset.name, name, work, (of,), cohort=cohort, definition=step)
+                return StepTask(preset.name, name, work, (of,), cohort=cohort, definition=step)
             case Compare(compare=compared):
                 work = Work("comparison", f"{preset.name}/{name}")
-                return Task(preset.name, name, work, compared, definition=step)
+                return StepTask(preset.name, name, work, compared, definition=step)
             case Statistics():
                 file, cohort = self._cohort(step.data, step.modality, {})
                 key = sha256_of_json([cohort.content_hash(), sizes_of(cohort)])[:8]
                 work = Work("statistics", f"runs/statistics-{step.needs}-{key}", self._relative(file))
-                return Task(preset.name, name, work, cohort=cohort, definition=step)
+                return StepTask(preset.name, name, work, cohort=cohort, definition=step)
         raise AssertionError(step)
 
-    def _training(self, preset: Preset, owner: Preset, name: str, step: Train, tasks: dict[str, Task]) -> Task:
+    def _training(self, preset: Preset, owner: Preset, name: str, step: Train, tasks: dict[str, StepTask]) -> StepTask:
         quick = self.workspace.form == "quick"
         file, cohort = self._cohort(step.data, step.modality, step.quick_take if quick else step.take)
         layers: Layers = [("shared/paper.yaml", shared("paper")), (owner.name, owner.settings), (name, step.settings)]
@@ -118,10 +118,10 @@ class Planner:
         parts = [word, config.model, step.needs, *([step.modality.lower()] if step.modality else []), key]
         folder = f"runs/{'-'.join(parts)}"
         needs = (step.start,) if step.start else ()
-        member = Member(Path(folder).name, config, members)
-        return Task(preset.name, name, Work("run", folder, self._relative(file)), needs, (member,), cohort=members)
+        member = PlannedRun(Path(folder).name, config, members)
+        return StepTask(preset.name, name, Work("run", folder, self._relative(file)), needs, (member,), cohort=members)
 
-    def _family(self, preset: Preset, name: str, step: Family, base: Task) -> Task:
+    def _family(self, preset: Preset, name: str, step: Family, base: StepTask) -> StepTask:
         config, cohort = base.members[0].config, base.members[0].cohort
         if step.family == "local":
             members = locals_of(config, cohort)
@@ -132,7 +132,7 @@ class Planner:
             members = finetunes_of(config, cohort, weights)
         folder = f"runs/{step.family}-of-{Path(base.work.folder).name}"
         work = Work("group", folder, base.work.cohort)
-        return Task(preset.name, name, work, (step.of,), tuple(members), cohort=cohort)
+        return StepTask(preset.name, name, work, (step.of,), tuple(members), cohort=cohort)
 
     def _cohort(self, data: str, modality: Modality | None, take: Mapping[Modality, int]) -> tuple[Path, Cohort]:
         """A selection of a data set as a cohort file of the workspace, made once."""
@@ -142,7 +142,7 @@ class Planner:
         )
         if name not in self._cohorts:
             set_, _, protocol = data.partition("/")
-            cohort = selected(cohort_of(set_, protocol, self.given), modality, take)
+            cohort = selected(data_cohort(set_, protocol, self.given), modality, take)
             self._cohorts[name] = write_selection(self.workspace.cohorts.resolve(), name, cohort)
         return self._cohorts[name]
 
@@ -150,7 +150,7 @@ class Planner:
         return str(file.relative_to(self.workspace.root.resolve()))
 
 
-def _ready(tasks: dict[str, Task], name: str) -> Task:
+def _ready(tasks: dict[str, StepTask], name: str) -> StepTask:
     """A task that another one needs.
 
     Raises:
@@ -162,7 +162,7 @@ def _ready(tasks: dict[str, Task], name: str) -> Task:
     return task
 
 
-def with_missing(tasks: list[Task]) -> list[Task]:
+def with_missing(tasks: list[StepTask]) -> list[StepTask]:
     """The tasks; what compares steps leaves out those that lack data, and lacks it itself with fewer than two."""
     lacking = {task.step: task.work.missing for task in tasks if task.work.missing}
     found = []

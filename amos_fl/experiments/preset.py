@@ -33,7 +33,7 @@ from amos_fl.experiments.shared import presets_folder
 from amos_fl.runs.config import read_yaml
 from amos_fl.wording import nearest
 
-Form = Literal["full", "quick"]
+PresetForm = Literal["full", "quick"]
 """A preset as it is meant, or on the phantom in a few steps."""
 
 

@@ -4,7 +4,6 @@ A stand-in lies in the Decathlon's layout and becomes a cohort as `amos-fl data 
 cache, and are made once for each version of the phantom.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,10 @@ from nibabel.nifti1 import Nifti1Image
 
 import amos_fl.phantom
 from amos_fl.cohort.amos22 import import_amos22
-from amos_fl.cohort.dataset import cohort_of
+from amos_fl.cohort.dataset import imported_cohort
 from amos_fl.cohort.msd import read_msd
 from amos_fl.cohort.organs import AMOS_ORGANS
-from amos_fl.cohort.table import PHANTOM_MARK, write_cohort
+from amos_fl.cohort.table import PHANTOM_MARK, OnCase, write_cohort
 from amos_fl.experiments.data import StandIn, data_sets
 from amos_fl.files import sha256_of_file, sha256_of_json, whole_folder, write_json
 from amos_fl.phantom.release import ListedCase, listed_cases, write_release
@@ -29,7 +28,6 @@ _WANTED = (
     *(("F", None, "train", 1), ("F", None, "test", 1), ("G", "people", "train", 2), ("G", "people", "val", 1)),
     *(("G", "center", "test", 1), ("H", None, "train", 1), ("H", None, "val", 1)),
 )
-OnCase = Callable[[int, int, str], None]
 
 
 def quick_cases() -> list[int]:
@@ -95,4 +93,4 @@ def _relabelled(release: Path, folder: Path, cases: list[ListedCase], stand_in: 
         "test": [],
     }
     write_json(folder / "dataset.json", description)
-    write_cohort(cohort_of(read_msd(folder), site="hospital", split="50,25,25").cohort, folder / "cohort.csv")
+    write_cohort(imported_cohort(read_msd(folder), site="hospital", split="50,25,25").cohort, folder / "cohort.csv")

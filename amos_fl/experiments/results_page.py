@@ -11,12 +11,13 @@ from pathlib import Path
 from amos_fl.errors import AmosError
 from amos_fl.escape import markdown
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown
-from amos_fl.experiments.preset import Evaluate, Form, Preset, preset_names, read_preset
+from amos_fl.experiments.preset import Evaluate, Preset, PresetForm, preset_names, read_preset
 from amos_fl.experiments.workspace import Work, Workspace
-from amos_fl.metrics.table import organs_of_scores, read_scores, sums_of
+from amos_fl.metrics.rows import mean_rows, rows_by, sums_by_case
+from amos_fl.metrics.table import organs_of_scores, read_scores
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.listing import ListedGroup, list_runs
-from amos_fl.runs.record import Cost
+from amos_fl.runs.record import RunCost
 from amos_fl.runs.stored import Stored, read_stored
 from amos_fl.runs.summary import PHANTOM_NOTE, number
 
@@ -24,8 +25,8 @@ QUICK_NOTE = (
     "A few optimizer steps on the phantom show that the experiment runs through and teach a network nothing. The names "
     "of data sets and numbers of cases are those of the full form."
 )
-GROUPS = ("seen CT", "seen MR", "unseen CT", "unseen MR")
-HEAD = ["run", "trained", "network, plan", "budget", *GROUPS, "seconds", "commit"]
+SCANNER_GROUPS = ("seen CT", "seen MR", "unseen CT", "unseen MR")
+HEAD = ["run", "trained", "network, plan", "budget", *SCANNER_GROUPS, "seconds", "commit"]
 
 
 class _About(Stored):
@@ -50,7 +51,7 @@ class PageRow:
 
     def cells(self) -> list[str]:
         mark = "*" if self.synthetic else ""
-        shown = [f"{self.scores[group]}{mark}" if group in self.scores else "-" for group in GROUPS]
+        shown = [f"{self.scores[group]}{mark}" if group in self.scores else "-" for group in SCANNER_GROUPS]
         return [f"{self.name}{mark}", self.trained, self.network, self.budget, *shown, self.seconds, self.commit]
 
 
@@ -92,7 +93,7 @@ def _experiments(out: Path) -> tuple[list[str], list[PageRow]]:
     """Sections for the presets that left something in `out`, in the order of the presets."""
     sections: list[str] = []
     rows: list[PageRow] = []
-    forms: tuple[Form, ...] = ("full", "quick")
+    forms: tuple[PresetForm, ...] = ("full", "quick")
     for form in forms:
         workspace = Workspace(out, form)
         for name in preset_names():
@@ -156,7 +157,7 @@ def _runs(folder: Path) -> Iterator[PageRow]:
 def _row(path: Path, name: str) -> PageRow:
     folder = RunFolder(path)
     config, cohort = folder.config(), folder.cohort()
-    cost = Cost.of(folder.ledger(), config)
+    cost = RunCost.of(folder.ledger(), config)
     trainers = 1 if config.arm == "centralized" else len(cohort.seen_sites)
     arm = config.strategy if config.arm == "federated" else f"{config.arm}"
     return PageRow(
@@ -173,14 +174,9 @@ def _row(path: Path, name: str) -> PageRow:
 
 def _scores(file: Path) -> dict[str, str]:
     """DSC / NSD by group of scanners; a group without a score is not there."""
-    cases, organs = read_scores(file), organs_of_scores(file)
-    found = {}
-    for group in GROUPS:
-        mine = [case for case in cases if f"{'seen' if case.seen else 'unseen'} {case.modality}" == group]
-        sums = sums_of(mine, organs)
-        if mine and not math.isnan(sums.mean_dsc()):
-            found[group] = f"{number(sums.mean_dsc())} / {number(sums.mean_nsd())}"
-    return found
+    organs = organs_of_scores(file)
+    rows = mean_rows(rows_by(sums_by_case(read_scores(file), organs), organs, "group", "modality"))
+    return {row.name: f"{number(row.dsc)} / {number(row.nsd)}" for row in rows if not math.isnan(row.dsc)}
 
 
 def _table(rows: Sequence[PageRow]) -> str:

@@ -13,14 +13,14 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
-from amos_fl.experiments.preset import Form
+from amos_fl.experiments.preset import PresetForm
 from amos_fl.files import write_json
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import is_group, read_group
 from amos_fl.runs.stored import Stored, read_stored
 
 Kind = Literal["run", "group", "evaluation", "comparison", "statistics"]
-State = Literal["not run", "partial", "done"]
+StepState = Literal["not run", "partial", "done"]
 MARKS: dict[Kind, str] = {"evaluation": "evaluation.json", "comparison": "comparison.json", "statistics": "stats.html"}
 """The file whose presence says that a folder of this kind is whole."""
 
@@ -51,7 +51,7 @@ class Workspace:
     """The folder of all experiments of one form."""
 
     out: Path
-    form: Form
+    form: PresetForm
 
     @property
     def root(self) -> Path:
@@ -98,7 +98,7 @@ class Workspace:
             case kind:
                 return (folder / MARKS[kind]).is_file()
 
-    def state(self, preset: str) -> tuple[State, int, int]:
+    def state(self, preset: str) -> tuple[StepState, int, int]:
         """Whether a preset is done, and how many of how many steps are."""
         works = self.works(preset)
         done = sum(self.done(work) for work in works.values())

@@ -63,7 +63,7 @@ def without_bare_warnings() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Frame:
+class DicomFrame:
     """One slice: frame `index` of a file, with what its header says of it; None where it says nothing.
 
     `position_mm`, `orientation` (rows' and columns' directions) are in DICOM's patient space (LPS), `pixel_mm` is the
@@ -104,7 +104,7 @@ class DicomFile:
     """Rows and columns."""
     colours: bool
     has_lut: bool
-    frames: tuple[Frame, ...]
+    frames: tuple[DicomFrame, ...]
     fault: str | None = None
 
 
@@ -226,7 +226,7 @@ def _image(path: Path, ds: Any) -> dict[str, Any]:
     }
 
 
-def _frame(path: Path, index: int, groups: Sequence[Any], ds: Any) -> Frame:
+def _frame(path: Path, index: int, groups: Sequence[Any], ds: Any) -> DicomFrame:
     def stated(sequence: str, keyword: str) -> list[Any]:
         """What the frame's own groups, those of all frames, and the file itself say, where they say anything."""
         items = [group[sequence][0] for group in groups if group.get(sequence)]
@@ -259,7 +259,7 @@ def _frame(path: Path, index: int, groups: Sequence[Any], ds: Any) -> Frame:
     sizes_mm = numbers(measures, "PixelSpacing", 2)
     if any(not math.isclose(a, b, rel_tol=1e-3) for size in sizes_mm for a, b in zip(size, sizes_mm[0], strict=True)):
         raise AmosError("states two sizes of one slice's pixels (Pixel Spacing)")
-    return Frame(
+    return DicomFrame(
         path=path,
         index=index,
         position_mm=first(numbers("PlanePositionSequence", "ImagePositionPatient", 3)),

@@ -12,7 +12,7 @@ import numpy as np
 
 from amos_fl.errors import AmosError
 from amos_fl.inference.dicom_files import names_of
-from amos_fl.inference.dicom_header import Frame
+from amos_fl.inference.dicom_header import DicomFrame
 from amos_fl.volumes.plausible_grid import MISPLACED_MM
 from amos_fl.wording import counted
 
@@ -28,12 +28,12 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 class Stack:
     """Frames in their order in space, and the affine (4, 4) from (column, row, slice) to RAS mm."""
 
-    frames: tuple[Frame, ...]
+    frames: tuple[DicomFrame, ...]
     affine: np.ndarray
     notes: tuple[str, ...] = ()
 
 
-def stack_of(frames: Sequence[Frame], size: tuple[int, int]) -> Stack:
+def stack_of(frames: Sequence[DicomFrame], size: tuple[int, int]) -> Stack:
     """The stack that frames of `size` rows and columns make.
 
     Raises:
@@ -73,7 +73,7 @@ def stack_of(frames: Sequence[Frame], size: tuple[int, int]) -> Stack:
     return Stack(tuple(frames), _LPS_TO_RAS @ affine, tuple(_contradicted_spacing(frames, step)))
 
 
-def _require(frames: Sequence[Frame], what: str, words: str) -> None:
+def _require(frames: Sequence[DicomFrame], what: str, words: str) -> None:
     lacking = list(dict.fromkeys(frame.path.name for frame in frames if getattr(frame, what) is None))
     if lacking:
         files = len({frame.path for frame in frames})
@@ -82,7 +82,7 @@ def _require(frames: Sequence[Frame], what: str, words: str) -> None:
         raise AmosError(f"{who} not say {words}; export the series again with its geometry")
 
 
-def _axes(frames: Sequence[Frame], extents_mm: np.ndarray, allowed_mm: float) -> np.ndarray:
+def _axes(frames: Sequence[DicomFrame], extents_mm: np.ndarray, allowed_mm: float) -> np.ndarray:
     """The directions (2, 3) of rows and columns, which are at right angles and the same in all frames."""
     directions = np.array([frame.orientation for frame in frames]).reshape(-1, 2, 3)
     lengths = np.linalg.norm(directions, axis=2)
@@ -110,7 +110,7 @@ def _axes(frames: Sequence[Frame], extents_mm: np.ndarray, allowed_mm: float) ->
     return np.array([axes[0], columns / np.linalg.norm(columns)])
 
 
-def _even_step(frames: Sequence[Frame], heights: np.ndarray, allowed_mm: float) -> float:
+def _even_step(frames: Sequence[DicomFrame], heights: np.ndarray, allowed_mm: float) -> float:
     """The distance in mm between slices that lie at `heights`, in their order."""
     apart = np.diff(heights)
     if apart.min() < _SAME_PLACE_MM:
@@ -138,7 +138,7 @@ def _even_step(frames: Sequence[Frame], heights: np.ndarray, allowed_mm: float) 
 
 
 def _check_straight(
-    frames: Sequence[Frame], positions: np.ndarray, heights: np.ndarray, normal: np.ndarray, allowed_mm: float
+    frames: Sequence[DicomFrame], positions: np.ndarray, heights: np.ndarray, normal: np.ndarray, allowed_mm: float
 ) -> None:
     rise = heights - heights[0]
     beside = positions - positions[0] - rise[:, None] * normal  # (slice, 3), in the slices' plane
@@ -160,7 +160,7 @@ def _check_straight(
     )
 
 
-def _contradicted_spacing(frames: Sequence[Frame], step: float) -> list[str]:
+def _contradicted_spacing(frames: Sequence[DicomFrame], step: float) -> list[str]:
     """Positions are what counts; a header that says less than they do may tell that every other slice is missing."""
     stated = {frame.spacing_between_slices_mm for frame in frames if frame.spacing_between_slices_mm}
     thickness = {frame.slice_thickness_mm for frame in frames if frame.slice_thickness_mm}
@@ -177,7 +177,7 @@ def _contradicted_spacing(frames: Sequence[Frame], step: float) -> list[str]:
     ]
 
 
-def _named(frame: Frame) -> str:
+def _named(frame: DicomFrame) -> str:
     return f"frame {frame.index + 1}" if frame.index else frame.path.name
 
 

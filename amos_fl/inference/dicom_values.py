@@ -18,7 +18,7 @@ import numpy as np
 from amos_fl.errors import AmosError
 from amos_fl.escape.terminal import one_line
 from amos_fl.inference.dicom_files import names_of
-from amos_fl.inference.dicom_header import DicomFile, Frame, pydicom_or_sentence, without_bare_warnings
+from amos_fl.inference.dicom_header import DicomFile, DicomFrame, pydicom_or_sentence, without_bare_warnings
 
 _UNSAID = ("", "HU")
 _DOUBTFUL = ("US", "HU_MOD")
@@ -67,7 +67,7 @@ def check_values(files: Sequence[DicomFile], modality: str) -> list[str]:
     return []
 
 
-def voxels_of(frames: Sequence[Frame], size: tuple[int, int]) -> np.ndarray:
+def voxels_of(frames: Sequence[DicomFrame], size: tuple[int, int]) -> np.ndarray:
     """The values of frames as float32 (frame, row, column), scaled as each frame's header says.
 
     Raises:

@@ -1,7 +1,6 @@
 """Cases through a network, scored against their own label files on their own grids."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +11,11 @@ from amos_fl.cohort.reference import reference_of
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
 from amos_fl.inference.predict import predict_case, write_prediction
-from amos_fl.metrics.scores import OrganScore, score_case
+from amos_fl.metrics.scores import score_case
+from amos_fl.metrics.table import CaseScores
 from amos_fl.prepared.store import PreparedCase
 from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan
-
-
-@dataclass(frozen=True)
-class CaseScore:
-    """The scores of one case by label value, of the organs annotated in it."""
-
-    case: str
-    site: str
-    modality: str
-    scores: dict[int, OrganScore]
 
 
 def evaluate_cases(
@@ -47,13 +37,15 @@ def evaluate_cases(
     save_to: Path | None = None,
     labels: Collection[int] = (),
     unlearned: Collection[int] = (),
-) -> list[CaseScore]:
+    seen: Collection[str] = (),
+) -> list[CaseScores]:
     """Predict and score each case, in order; organs that were not annotated in a case are skipped.
 
     The reference is the case's own label file, not its prepared copy. With `save_to`, predictions are written
     there as `<case>.nii.gz`. `on_case(done, total)` is called after each case, `on_scored(case, prediction,
     reference)` with its two label maps (x, y, z), `check` between windows; all may raise. The other arguments are
-    those of `predict_case`. If several channels map to one organ, their predictions are merged.
+    those of `predict_case`. If several channels map to one organ, their predictions are merged. `seen` are the sites
+    whose scanners trained the network.
 
     Raises:
         AmosError: a case without a label map, or a file that cannot be read.
@@ -81,7 +73,7 @@ def evaluate_cases(
         reference = reference_of(case, {*organs, *labels})
         annotated = [organ for organ in dict.fromkeys(organs) if organ in case.annotated]
         scores = score_case(prediction, reference.array, reference.spacing_mm, annotated, tolerance_mm)
-        results.append(CaseScore(case.case, case.site, case.modality, scores))
+        results.append(CaseScores(case.case, case.site, case.modality, case.site in seen, case.split, scores))
         if on_scored is not None:
             on_scored(case, prediction, reference)
         if on_case is not None:

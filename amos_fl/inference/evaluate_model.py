@@ -17,7 +17,7 @@ from amos_fl.inference.evaluate import evaluate_cases
 from amos_fl.metrics.table import CaseScores
 from amos_fl.prepared.prepare import prepare_cases
 from amos_fl.runs.model import Model
-from amos_fl.runs.results import Results, tabulated, write_tables
+from amos_fl.runs.results import Results, write_tables
 from amos_fl.runs.selection import Choice, choose_round
 from amos_fl.runs.summary import PHANTOM_NOTE, score_table
 from amos_fl.wording import counted
@@ -67,12 +67,11 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ModelScores:
     """The scores of a network on some cases; `notes` is what a reader has to know about them."""
 
     question: Question
     results: Results
-    organs: dict[int, str]
     notes: list[str]
     synthetic: bool
 
@@ -144,7 +143,7 @@ def evaluate_model(
     on_scored: Callable[[int, int, str], None] | None = None,
     save_to: Path | None = None,
     label_map: LabelMap | None = None,
-) -> Evaluation:
+) -> ModelScores:
     """Score the chosen weights on the cases of `question`; on the run's own test cases it gives the run's own scores.
 
     Organs that only one of network and cohort has are not scored; `in_common` says which they share. `on_prepared` and
@@ -167,7 +166,7 @@ def evaluate_model(
     prepared = prepare_cases(cases, model.plan, store, tuple(cohort.organs), workers=workers, on_case=on_prepared)
     scored: list[CaseScores] = []
     for number, (case, ready) in enumerate(zip(cases, prepared, strict=True), start=1):
-        [result] = evaluate_cases(
+        scored += evaluate_cases(
             network,
             [(known[case.case], ready)],
             model.plan,
@@ -181,9 +180,8 @@ def evaluate_model(
             batch_size=model.inference.batch_size,
             save_to=save_to / case.site if save_to else None,
             unlearned=model.unlearned_channels,
+            seen=question.seen,
         )
-        seen = case.site in question.seen
-        scored.append(CaseScores(case.case, case.site, case.modality, seen, question.split, result.scores))
         if on_scored is not None:
             on_scored(number, len(cases), case.case)
     chosen = Choice(model.round, f"weights of round {model.round}")
@@ -194,7 +192,7 @@ def evaluate_model(
     notes = notes_on(model, cohort, question, common)
     if len(question.cases(cohort)) > len(cases):
         notes.append(f"{counted(len(question.cases(cohort)) - len(cases), 'case')} without a common organ left out")
-    return Evaluation(question, tabulated(chosen, [], scored, organs), organs, notes, cohort.synthetic())
+    return ModelScores(question, Results(chosen, [], scored, organs), notes, cohort.synthetic())
 
 
 def notes_on(model: Model, cohort: Cohort, question: Question, common: Common) -> list[str]:
@@ -238,10 +236,10 @@ def notes_on(model: Model, cohort: Cohort, question: Question, common: Common) -
     return notes
 
 
-def write_evaluation(folder: Path, evaluation: Evaluation, model: Model, source: Path, cohort_file: Path) -> None:
+def write_evaluation(folder: Path, evaluation: ModelScores, model: Model, source: Path, cohort_file: Path) -> None:
     """Write scores.csv, scores_by_site.csv, scores_by_organ.csv, evaluation.json and summary.md into a folder."""
     results, question = evaluation.results, evaluation.question
-    write_tables(folder, results, evaluation.organs)
+    write_tables(folder, results)
     about: dict[str, Any] = {
         "run": str(source),
         "weights_sha256": model.weights_sha256(),
@@ -261,8 +259,12 @@ def write_evaluation(folder: Path, evaluation: Evaluation, model: Model, source:
     if evaluation.synthetic:
         parts.append(f"> {PHANTOM_NOTE}\n")
     parts.append(_bulleted([results.chosen.sentence, f"NSD at {question.tolerance_mm:g} mm", *evaluation.notes]))
-    parts += ["## By site\n", score_table(results.sites, "site") + "\n", score_table(results.groups, "group") + "\n"]
-    parts += ["## By organ\n", score_table(results.organs, "organ") + "\n"]
+    parts += [
+        "## By site\n",
+        score_table(results.by_site, "site") + "\n",
+        score_table(results.by_group, "group") + "\n",
+    ]
+    parts += ["## By organ\n", score_table(results.by_organ, "organ") + "\n"]
     write_text(folder / "summary.md", "\n".join(parts))
 
 

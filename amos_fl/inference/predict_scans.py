@@ -47,7 +47,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ScanOutcome:
     """What became of a scan. `notes` are sentences about a `predicted` one, or why it `failed`."""
 
     scan: Scan
@@ -89,7 +89,7 @@ def predict_scans(
     wanted: Wanted,
     *,
     on_window: Callable[[Scan, int, int], None] | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[ScanOutcome]:
     """Predict each scan into `out`; a scan that cannot be predicted is an outcome, and the others go on.
 
     `<name>.nii.gz` is the label map on the scan's own grid, `<name>_probabilities.nii.gz` and `<name>_preview.png`
@@ -121,7 +121,7 @@ def predict_scans(
                 content = scan.content_hash()
                 same = record.has(scan, content)
                 if same and not wanted.overwrite and all(file.is_file() for file in files.all()):
-                    yield Outcome(scan, "kept")
+                    yield ScanOutcome(scan, "kept")
                     continue
                 _refuse_to_replace(scan, files, wanted.overwrite or same)
                 with heard() as notes:
@@ -132,13 +132,13 @@ def predict_scans(
                 with heard():  # of the scan's header, which is opened again
                     drawn.write(files)
                 notes = tuple(dict.fromkeys([*notes, *drawn.notes]))
-                yield Outcome(scan, "predicted", notes, drawn.organs, time.monotonic() - started)
+                yield ScanOutcome(scan, "predicted", notes, drawn.organs, time.monotonic() - started)
             except AmosError as error:
-                yield Outcome(scan, "failed", (str(error),))
+                yield ScanOutcome(scan, "failed", (str(error),))
             except PermissionError as error:
                 if error.filename is None or Path(error.filename).is_relative_to(out):
                     raise
-                yield Outcome(scan, "failed", (f"{scan.path.name}: may not be read; check its permissions",))
+                yield ScanOutcome(scan, "failed", (f"{scan.path.name}: may not be read; check its permissions",))
             finally:
                 for leftover in scratch.iterdir():
                     shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

@@ -8,8 +8,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from amos_fl.prepared.store import Geometry, Triple
+from amos_fl.prepared.store import Geometry
 from amos_fl.volumes.nifti import from_canonical
+from amos_fl.volumes.plan import Triple
 
 
 def restore(

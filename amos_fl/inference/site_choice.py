@@ -6,12 +6,11 @@ score on the site's test cases is computed with the weights that the run has kep
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from amos_fl.csv_table import write_table
 from amos_fl.errors import AmosError
-from amos_fl.escape.csv_cells import DictWriter
-from amos_fl.files import whole_file
 from amos_fl.inference.evaluate_model import Question, evaluate_model
 from amos_fl.metrics.scores import Scores
 from amos_fl.runs.folder import RunFolder
@@ -73,14 +72,9 @@ def _test_dsc(folder: RunFolder, number: int, site: str, store: Path, device: st
         raise AmosError(f"{checkpoint}: is gone; run the federation again with --set keep_checkpoints=all")
     model = replace(read_model(folder.path), folder=checkpoint, round=number)
     question = Question.of(model, cohort, sites=[site])
-    return evaluate_model(model, cohort, question, store=store, device=device).results.sites[0].dsc
+    return evaluate_model(model, cohort, question, store=store, device=device).results.by_site[0].dsc
 
 
 def write_site_choices(path: Path, choices: list[SiteChoice]) -> None:
     """Write the choices as a CSV file; what does not exist is left empty."""
-    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = DictWriter(file, [field.name for field in fields(SiteChoice)])
-        writer.writeheader()
-        for choice in choices:
-            empty = {k: "" for k, v in asdict(choice).items() if v is None or (isinstance(v, float) and math.isnan(v))}
-            writer.writerow({**asdict(choice), **empty})
+    write_table(path, [field.name for field in fields(SiteChoice)], choices)

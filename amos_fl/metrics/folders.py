@@ -11,9 +11,10 @@ from amos_fl.cohort.reference import label_of, reference_of
 from amos_fl.errors import AmosError
 from amos_fl.metrics.pairs import Pair, Problem
 from amos_fl.metrics.scores import BothEmpty, OrganScore, score_case
-from amos_fl.metrics.surface import Spacing, know_surface_areas, surface_areas
+from amos_fl.metrics.surface import know_surface_areas, surface_areas
 from amos_fl.metrics.table import CaseScores
 from amos_fl.volumes.nifti import Volume, read_geometry, read_label, reconcile
+from amos_fl.volumes.plan import Spacing
 from amos_fl.workers import each
 
 

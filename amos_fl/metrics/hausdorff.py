@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float
 from scipy.spatial import KDTree
 
 from amos_fl.errors import AmosError
-from amos_fl.metrics.surface import Spacing, border_of, checked_spacing, joint_box, neighbour_codes, surface_areas
+from amos_fl.metrics.surface import border_of, checked_spacing, joint_box, neighbour_codes, surface_areas
+from amos_fl.volumes.plan import Spacing
 
 PERCENT = 95
 ROUNDING = 1e-6  # of an area's share: where exactly 95 % lie within a distance, it is that distance

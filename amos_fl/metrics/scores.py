@@ -19,7 +19,8 @@ from amos_fl.cohort.organs import AMOS_ORGANS, NOT_REPORTED_IN_MR
 from amos_fl.errors import AmosError
 from amos_fl.metrics.hausdorff import hd95_of_crops
 from amos_fl.metrics.overlap import dsc
-from amos_fl.metrics.surface import Spacing, checked_spacing, checked_tolerance, nsd_of_crops
+from amos_fl.metrics.surface import checked_spacing, checked_tolerance, nsd_of_crops
+from amos_fl.volumes.plan import Spacing
 
 Outcome = Literal["scored", "missed", "hallucinated", "absent"]
 OUTCOMES: tuple[Outcome, ...] = ("scored", "missed", "hallucinated", "absent")

@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
 from amos_fl.errors import AmosError
+from amos_fl.volumes.plan import Spacing
 
-Spacing = tuple[float, float, float]
 MOST_OFFSETS = 1000  # beyond, a distance transform is about as fast
 
 

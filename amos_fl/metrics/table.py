@@ -1,4 +1,4 @@
-"""Scores per case and organ as a CSV file or JSON values, and back."""
+"""Scores per case and organ as JSON values, and back, and from a CSV file."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -8,12 +8,11 @@ from typing import Any, cast
 
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.errors import AmosError
-from amos_fl.escape.csv_cells import Writer, rows_as_written
-from amos_fl.files import whole_file
+from amos_fl.escape.csv_cells import rows_as_written
 from amos_fl.metrics.scores import OUTCOMES, OrganScore, Outcome, Scores, reported_organs
 from amos_fl.strict import csv_rows
 
-COLUMNS = (
+SCORE_COLUMNS = (
     *("case", "site", "modality", "seen", "split", "organ", "organ_name"),
     *("dsc", "nsd", "outcome", "reference_ml", "predicted_ml"),
 )
@@ -57,39 +56,8 @@ def sums_of(cases: Iterable[CaseScores], organs: Mapping[int, str] = AMOS_ORGANS
     return total
 
 
-def write_scores(
-    path: Path | str,
-    cases: Iterable[CaseScores],
-    organs: Mapping[int, str] = AMOS_ORGANS,
-    sexes: Mapping[str, str] | None = None,
-) -> None:
-    """Write one row per case and organ, in the order given; a score that does not count is left empty.
-
-    Numbers are written so that they read back as they were. A case without any organ leaves no row. `sexes` by
-    case, `M` or `F`, tell an organ's name.
-    """
-    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = Writer(file)
-        writer.writerow((*COLUMNS, *MEASURED))
-        for c in cases:
-            for organ, s in c.scores.items():
-                name = organ_name(organs, organ, (sexes or {}).get(c.case, ""))
-                where = [c.case, c.site, c.modality, _seen(c), c.split, organ, name]
-                volumes_ml = [_written(s.reference_ml), _written(s.predicted_ml)]
-                measured = [_written(s.hd95_mm), _written(s.volume_error_ml)]
-                writer.writerow([*where, _written(s.dsc), _written(s.nsd), s.outcome, *volumes_ml, *measured])
-
-
-def _seen(case: CaseScores) -> str:
-    return "" if not case.site else "yes" if case.seen else "no"
-
-
-def _written(number: float) -> str:
-    return "" if math.isnan(number) else repr(float(number))
-
-
 def read_scores(path: Path | str) -> list[CaseScores]:
-    """Read what `write_scores` wrote: the cases in the file's order.
+    """Read what `metrics.rows.write_scores` wrote: the cases in the file's order.
 
     Raises:
         AmosError: no such file, a missing column, or a value that is none.
@@ -100,8 +68,10 @@ def read_scores(path: Path | str) -> list[CaseScores]:
     cases: dict[tuple[str, str, str, bool, str], dict[int, OrganScore]] = {}
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv_rows(file, path, by_program=True)
-        if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
-            raise AmosError(f"{path}: no column {', '.join(missing)}; scores have the columns {', '.join(COLUMNS)}")
+        if missing := [column for column in SCORE_COLUMNS if column not in (reader.fieldnames or ())]:
+            raise AmosError(
+                f"{path}: no column {', '.join(missing)}; scores have the columns {', '.join(SCORE_COLUMNS)}"
+            )
         for row in rows_as_written(reader):
             try:
                 seen = {"yes": True, "no": False, "": False}[row["seen"]]

@@ -23,7 +23,7 @@ CORNERS = 8
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedCost:
     """What Table 4 says of a network. `flops_giga` are multiply-accumulates; `note` says what is known to be wrong."""
 
     parameters_millions: float
@@ -32,25 +32,25 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Cost:
+class NetworkCost:
     """A network's parameters and multiply-accumulates for one input of 1x128x128x128, and what the paper says."""
 
     name: str
     parameters: int
     macs: int
-    published: Published | None
+    published: PublishedCost | None
 
 
 @cache
-def table_4() -> dict[str, Published]:
+def table_4() -> dict[str, PublishedCost]:
     """Parameters and FLOPs in Table 4, by our names of the networks.
 
     >>> table_4()["vnet"]
-    Published(parameters_millions=45.65, flops_giga=849.96, note='')
+    PublishedCost(parameters_millions=45.65, flops_giga=849.96, note='')
     """
     text = resources.files("amos_fl.networks").joinpath("table4.csv").read_text(encoding="utf-8")
     return {
-        row["model"]: Published(float(row["parameters_millions"]), float(row["flops_giga"]), row["note"])
+        row["model"]: PublishedCost(float(row["parameters_millions"]), float(row["flops_giga"]), row["note"])
         for row in csv.DictReader(text.splitlines())
     }
 
@@ -60,7 +60,7 @@ def plan_for(model: str, patch: Triple) -> Plan:
     return plan_named(network_named(model).recipe["plan"]).model_copy(update={"patch": patch})
 
 
-def cost_of(model: str, organ_count: int = 15) -> Cost:
+def network_cost(model: str, organ_count: int = 15) -> NetworkCost:
     """Count one network at Table 4's input; no weights are made.
 
     Raises:
@@ -68,7 +68,7 @@ def cost_of(model: str, organ_count: int = 15) -> Cost:
     """
     network = outline(model, plan_for(model, TABLE_4_INPUT), organ_count)
     macs = multiply_accumulates(network, TABLE_4_INPUT)
-    return Cost(model, parameter_count(network), macs, table_4().get(model))
+    return NetworkCost(model, parameter_count(network), macs, table_4().get(model))
 
 
 def multiply_accumulates(network: nn.Module, size: Sequence[int]) -> int:

@@ -22,7 +22,7 @@ from amos_fl.training.supervision import supervision_of
 from amos_fl.volumes.plan import Triple
 from amos_fl.workers import WorkerKilled, apart
 
-STEPS = 2
+TIMED_STEPS = 2
 """Each figure is the least of so many; the first brings memory and code into place."""
 
 
@@ -98,7 +98,7 @@ def _step_of(network: nn.Module, image: torch.Tensor, organ_count: int) -> Calla
 
 def _least(work: Callable[[], None], on_gpu: bool) -> float:
     seconds = []
-    for _ in range(STEPS):
+    for _ in range(TIMED_STEPS):
         start = time.perf_counter()
         work()
         if on_gpu:

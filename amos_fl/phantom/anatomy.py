@@ -11,7 +11,6 @@ from amos_fl.phantom.shapes import turned
 from amos_fl.phantom.structure import Structure
 from amos_fl.randomness import generator
 
-Floats = np.ndarray
 RAS_TO_PATIENT = np.diag([-1.0, -1.0, -1.0])
 
 
@@ -25,7 +24,7 @@ class Patient:
     structures: tuple[Structure, ...]
     missing: frozenset[int]
 
-    def paint(self, affine: Floats, start: int, shape: tuple[int, int, int]) -> tuple[Floats, Floats]:
+    def paint(self, affine: np.ndarray, start: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Tissue and label (both uint8, (z, y, x)) of the voxels of planes start .. start + shape[0]."""
         tissue, label = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
         low, high = self.frame.bounds()
@@ -101,7 +100,7 @@ def draw_patient(seed: int, patient: int, sex: str) -> Patient:
     return Patient(sex, pose, frame, tuple(s for s in painted if s.label not in missing), missing)
 
 
-def _waves(random: np.random.Generator) -> dict[str, Floats]:
+def _waves(random: np.random.Generator) -> dict[str, np.ndarray]:
     """Scoliosis and unevenness: (wavelength mm, height mm) from a long bend to short ripples."""
     plan = [(620, 9, 0), (540, 6, 1), *[(length, 3.2, axis) for length in (260, 170) for axis in range(3)]]
     plan += [(95, 1.2, axis) for axis in range(3)]

@@ -17,7 +17,6 @@ from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
 from amos_fl.volumes.nifti import read_image
 
-Floats = np.ndarray
 BINS = (48, 40, 72)
 DEPTH_MM = 560.0  # along z, from the scan's top
 LEAST_STEP_MM = 4.0  # of a finer scan only so many voxels are looked at: an atlas is no finer than this
@@ -29,7 +28,7 @@ class _Located:
     """A label map and where its voxels lie on the atlas's lattice (x, y in the body's box, z from the top)."""
 
     label: np.ndarray  # (x, y, z) in the scan's own voxel order
-    place: Floats  # (3, x, y, z), lattice coordinates
+    place: np.ndarray  # (3, x, y, z), lattice coordinates
     modality: str
 
 
@@ -60,7 +59,7 @@ def _dsc(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * float(np.count_nonzero(a & b)) / max(int(np.count_nonzero(a)) + int(np.count_nonzero(b)), 1)
 
 
-def _probabilities(cases: Sequence[_Located], organs: Sequence[int]) -> Floats:
+def _probabilities(cases: Sequence[_Located], organs: Sequence[int]) -> np.ndarray:
     """Per organ the share of voxels on each lattice place that carry it, smoothed a little: (organ, *BINS)."""
     seen = np.zeros(BINS, np.float32)
     found = np.zeros((len(organs), *BINS), np.float32)
@@ -78,7 +77,7 @@ def _probabilities(cases: Sequence[_Located], organs: Sequence[int]) -> Floats:
     return found / np.maximum(seen, 1e-3)
 
 
-def _looked_up(probability: Floats, case: _Located) -> Floats:
+def _looked_up(probability: np.ndarray, case: _Located) -> np.ndarray:
     return ndimage.map_coordinates(probability, case.place, order=1, mode="constant")
 
 

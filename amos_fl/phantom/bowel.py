@@ -7,8 +7,6 @@ from amos_fl.phantom.shapes import Sculpted, Tube, curve
 from amos_fl.phantom.structure import Structure
 from amos_fl.phantom.tissues import Tissue
 
-Floats = np.ndarray
-
 
 def small_bowel(d: Draws) -> list[Structure]:
     """Loops: a warped gyroid, whose level set is a web of tubes about 25 mm wide."""
@@ -18,7 +16,7 @@ def small_bowel(d: Draws) -> list[Structure]:
     fill = float(d.random.uniform(-0.35, 0.15))
     gas = float(d.random.uniform(0.9, 1.6))
 
-    def carve(x: Floats, y: Floats, z: Floats) -> Floats:
+    def carve(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         u, v, w = (np.float32(wave) * c + p for c, p in zip((x, y, z), phase[:3], strict=True))
         # Bent twice, so that no two loops are alike.
         u, v, w = (
@@ -34,7 +32,7 @@ def small_bowel(d: Draws) -> list[Structure]:
         field = np.maximum(field, z - np.float32(425))
         return np.maximum(field, np.abs(x) - np.float32(100))
 
-    def pockets(x: Floats, y: Floats, z: Floats, field_mm: Floats) -> np.ndarray:
+    def pockets(x: np.ndarray, y: np.ndarray, z: np.ndarray, field_mm: np.ndarray) -> np.ndarray:
         low = np.sin(x * 0.041 + phase[3]) + np.sin(y * 0.06 + phase[4]) + np.sin(z * 0.035 + phase[5])
         return (field_mm < -4) & (low - y * 0.008 > gas)
 

@@ -3,10 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
-from amos_fl.phantom.scanners import Scanner
+from amos_fl.phantom.scanners import PhantomScanner
 from amos_fl.phantom.tissues import hu_of_tissues
-
-Floats = np.ndarray
 
 
 class CtScan:
@@ -14,10 +12,10 @@ class CtScan:
 
     def __init__(
         self,
-        scanner: Scanner,
+        scanner: PhantomScanner,
         kind: str,
         random: np.random.Generator,
-        affine: Floats,
+        affine: np.ndarray,
         shape: tuple[int, int, int],
         *,
         coarse: bool,
@@ -32,7 +30,7 @@ class CtScan:
         self.blur_px = 0.35 if coarse else 0.7
         self.sharpening = scanner.sharpening
 
-    def form(self, ideal: Floats, start: int, random: np.random.Generator) -> np.ndarray:
+    def form(self, ideal: np.ndarray, start: int, random: np.random.Generator) -> np.ndarray:
         """HU (int16) of planes (z, y, x) whose tissues would ideally read `ideal`."""
         image = ndimage.gaussian_filter(ideal, (0, self.blur_px, self.blur_px), mode="nearest", truncate=3)
         if self.sharpening:

@@ -8,11 +8,9 @@ from enum import IntEnum
 
 import numpy as np
 
-from amos_fl.phantom.pose import Box, Slab
+from amos_fl.phantom.pose import Slab, Slices
 from amos_fl.phantom.shapes import ellipsoid_field, smooth_union, turned
 from amos_fl.phantom.tissues import Tissue
-
-Floats = np.ndarray
 
 
 class Region(IntEnum):
@@ -49,7 +47,7 @@ class Frame:
     def middle_y(self) -> float:
         return CAVITY_Y + 8 + (self.fat_back - self.fat_front) / 2
 
-    def bounds(self) -> tuple[Floats, Floats]:
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """The corners of a box that holds the trunk and the table under it, endless along z."""
         side, deep = self.half_width * 1.06, self.half_depth
         return np.array([-side, self.middle_y - deep - 3, -900.0]), np.array([side, self.middle_y + deep + 36, 1500.0])
@@ -59,7 +57,9 @@ CAVITY_SIDE, CAVITY_FRONT_BACK, CAVITY_Y = 133.0, 81.0, -3.0
 BACK_MUSCLE = 17.0
 
 
-def _ring(x: Floats, y: Floats, width: Floats | float, side: float, depth: float, centre_y: float) -> Floats:
+def _ring(
+    x: np.ndarray, y: np.ndarray, width: np.ndarray | float, side: float, depth: float, centre_y: float
+) -> np.ndarray:
     """< 1 inside a squarish ellipse (a squircle) `side / width` wide, and again far outside its corners."""
     u = x * width
     u *= np.float32(1 / side)
@@ -73,12 +73,12 @@ def _ring(x: Floats, y: Floats, width: Floats | float, side: float, depth: float
     return both
 
 
-def _smoothstep(z: Floats, start: float, end: float) -> Floats:
+def _smoothstep(z: np.ndarray, start: float, end: float) -> np.ndarray:
     t = np.clip((z - np.float32(start)) * np.float32(1 / (end - start)), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def spine_y(frame: Frame, z: Floats | float) -> Floats:
+def spine_y(frame: Frame, z: np.ndarray | float) -> np.ndarray:
     """How far back the vertebral bodies' centre lies at height z."""
     z = np.asarray(z, np.float32)
     bend = np.sin(np.clip(z - 60, 0, 280) * np.float32(np.pi / 280))
@@ -147,7 +147,7 @@ def _thorax(slab: Slab, frame: Frame, cavity: np.ndarray, tissue: np.ndarray, re
     x, y, z = slab.x[box], slab.y[box], slab.z[box]
     z = z + np.float32(16) * np.clip(-y * np.float32(1 / 80), 0, 1)  # the lungs reach deeper at the back
 
-    def dome(height: float, cx: float, cy: float, sx: float, sy: float) -> Floats:
+    def dome(height: float, cx: float, cy: float, sx: float, sy: float) -> np.ndarray:
         u = ((x - cx) * np.float32(1 / sx)) ** 2 + ((y - cy) * np.float32(1 / sy)) ** 2
         return np.float32(height) + np.float32(150) * u * u
 
@@ -166,7 +166,7 @@ def _thorax(slab: Slab, frame: Frame, cavity: np.ndarray, tissue: np.ndarray, re
 
 def _column(
     slab: Slab, z_range: tuple[float, float], x0: float, y0: float, size: float
-) -> tuple[Box, Floats, Floats, Floats] | None:
+) -> tuple[Slices, np.ndarray, np.ndarray, np.ndarray] | None:
     box = slab.box(np.array([x0 - size, y0 - size, z_range[0]]), np.array([x0 + size, y0 + size, z_range[1]]))
     return None if box is None else (box, slab.x[box], slab.y[box], slab.z[box])
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
 from amos_fl.phantom.release import FOLDERS, ListedCase, listed_cases
-from amos_fl.phantom.scanners import ACHIEVA, SCANNERS
+from amos_fl.phantom.scanners import ACHIEVA, PHANTOM_SCANNERS
 from amos_fl.pictures.preview import COLOURS, outlined
 
 
@@ -119,7 +119,7 @@ def _drawn(release: Path, case: ListedCase, scale: float) -> list[np.ndarray]:
     x, y, z = (float(mm) for mm in scan.header.get_zooms()[:3])
     image, label = np.asarray(scan.dataobj, np.float32), np.asarray(organs.dataobj)
     pictures = column(image, label, (x, y, z), case.modality, scale)
-    model = ACHIEVA[0] if case.scanner == ACHIEVA[0] else SCANNERS[case.domain].model
+    model = ACHIEVA[0] if case.scanner == ACHIEVA[0] else PHANTOM_SCANNERS[case.domain].model
     return [_titled(pictures[0], f"{case.domain}  {model}, {case.modality}"), *pictures[1:]]
 
 

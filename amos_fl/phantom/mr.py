@@ -3,10 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
-from amos_fl.phantom.scanners import Scanner
+from amos_fl.phantom.scanners import PhantomScanner
 from amos_fl.phantom.tissues import Tissue, signal_of_tissues
-
-Floats = np.ndarray
 
 
 class MrScan:
@@ -14,10 +12,10 @@ class MrScan:
 
     def __init__(
         self,
-        scanner: Scanner,
+        scanner: PhantomScanner,
         kind: str,
         random: np.random.Generator,
-        affine: Floats,
+        affine: np.ndarray,
         shape: tuple[int, int, int],
         *,
         coarse: bool,
@@ -37,7 +35,7 @@ class MrScan:
         self.field = [(random.normal(0, 1, 3) * np.pi * 0.8, random.uniform(0, 2 * np.pi)) for _ in range(4)]
         self.strength = strength / np.sqrt(2)
 
-    def form(self, ideal: Floats, start: int, random: np.random.Generator) -> np.ndarray:
+    def form(self, ideal: np.ndarray, start: int, random: np.random.Generator) -> np.ndarray:
         """Magnitude image of planes (z, y, x) whose tissues would ideally give the signal `ideal`."""
         image = ndimage.gaussian_filter(ideal, (0, self.blur_px, self.blur_px), mode="nearest", truncate=3)
         image *= self._bias(start, image.shape)
@@ -49,7 +47,7 @@ class MrScan:
             np.rint(image, out=image)
         return image.astype(self.dtype)
 
-    def _bias(self, start: int, shape: tuple[int, ...]) -> Floats:
+    def _bias(self, start: int, shape: tuple[int, ...]) -> np.ndarray:
         z = (start + np.arange(shape[0], dtype=np.float32)) / self.shape[0]
         y = np.arange(shape[1], dtype=np.float32) / self.shape[1]
         x = np.arange(shape[2], dtype=np.float32) / self.shape[2]

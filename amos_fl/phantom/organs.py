@@ -23,8 +23,6 @@ from amos_fl.phantom.shapes import (
 from amos_fl.phantom.structure import Structure
 from amos_fl.phantom.tissues import Tissue
 
-Floats = np.ndarray
-
 # label: (median volume ml, log-normal sigma, least ml, most ml, volume of this module's shape at scale 1)
 VOLUMES: dict[int, tuple[float, float, float, float, float]] = {
     1: (188, 0.30, 70, 700, 233),
@@ -57,10 +55,10 @@ class Draws:
     sex: str
     scale: dict[int, float]  # (volume / median volume) ** (1/3) per label
     missing: frozenset[int]
-    upper: Floats  # how breathing and build moved the organs under the diaphragm
-    back: Floats  # ... and those behind the peritoneum
+    upper: np.ndarray  # how breathing and build moved the organs under the diaphragm
+    back: np.ndarray  # ... and those behind the peritoneum
 
-    def jitter(self, x: float, y: float, z: float) -> Floats:
+    def jitter(self, x: float, y: float, z: float) -> np.ndarray:
         """A displacement with these standard deviations, at most two of them."""
         return np.clip(self.random.normal(size=3), -2, 2) * (x, y, z)
 
@@ -89,7 +87,7 @@ def liver(d: Draws) -> list[Structure]:
     normal /= np.linalg.norm(normal)
     hollow = np.array([42.0, 46, 62]) + d.jitter(6, 5, 8)
 
-    def carve(x: Floats, y: Floats, z: Floats) -> Floats:
+    def carve(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         u, v, w = into(x, y, z, at, turn)
         right = ellipsoid_field(u, v, w, s * np.array([-20.0, 2, 2]), s * np.array([80, 84, 92]))
         left = ellipsoid_field(u, v, w, s * np.array([52.0, -46, -22]), s * np.array([76 * long_left, 42, 48]))
@@ -145,7 +143,7 @@ def spleen(d: Draws) -> list[Structure]:
     turn = turned(a - 14, b + 8, c + 26)
     flat = d.random.uniform(0.85, 1.15)
 
-    def carve(x: Floats, y: Floats, z: Floats) -> Floats:
+    def carve(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         outer = ellipsoid_field(x, y, z, at, s * np.array([36 * flat, 54, 56 / flat]), turn)
         hilum = ellipsoid_field(x, y, z, at + s * (turn @ np.array([-44.0, -6, 4])), s * np.array([40, 46, 52]), turn)
         return smooth_cut(outer, -hilum, 10 * s)
@@ -154,8 +152,8 @@ def spleen(d: Draws) -> list[Structure]:
     return [Structure(Sculpted(at - reach, at + reach, carve), 1, Tissue.SPLEEN, halo_mm=1.5)]
 
 
-def _pyramids(at: Floats, turn: Floats, count: int, phase: float, cortex_mm: float, s: float):
-    def medulla(x: Floats, y: Floats, z: Floats, field_mm: Floats) -> np.ndarray:
+def _pyramids(at: np.ndarray, turn: np.ndarray, count: int, phase: float, cortex_mm: float, s: float):
+    def medulla(x: np.ndarray, y: np.ndarray, z: np.ndarray, field_mm: np.ndarray) -> np.ndarray:
         u, v, w = into(x, y, z, at, turn)
         around = np.arctan2(v, u)
         columns = np.cos(3 * around + phase) * 0.6 + np.cos(w * np.float32(count * np.pi / 54 / s))
@@ -200,7 +198,7 @@ def kidneys(d: Draws) -> list[Structure]:
     return painted
 
 
-def adrenal(d: Draws, side: int, at: Floats) -> list[Structure]:
+def adrenal(d: Draws, side: int, at: np.ndarray) -> list[Structure]:
     label = 11 if side < 0 else 12
     s = d.scale[label]
     at = at + d.jitter(3, 3, 5)
@@ -212,7 +210,7 @@ def adrenal(d: Draws, side: int, at: Floats) -> list[Structure]:
         limbs = [((0, -7), (0, 1)), ((0, 1), (-9, 9)), ((0, 1), (8, 9))]
     thick = 2.35
 
-    def carve(x: Floats, y: Floats, z: Floats) -> Floats:
+    def carve(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         u, v, w = (c * np.float32(1 / s) for c in into(x, y, z, at, turn))
         u = u * np.float32(-side)
         spread = 1 + w * np.float32(0.016)  # the limbs open towards the feet

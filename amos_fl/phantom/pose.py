@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Floats = np.ndarray
-Box = tuple[slice, slice, slice]
+Slices = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -21,20 +20,20 @@ class Pose:
     Wave m moves the patient coordinate `axis[m]` by `height_mm[m] * sin(wave[m] . world + phase[m])`.
     """
 
-    matrix: Floats  # (3, 3)
-    shift: Floats  # (3,)
-    wave: Floats  # (m, 3), radians per mm
-    axis: Floats  # (m,)
-    height_mm: Floats  # (m,)
-    phase: Floats  # (m,)
+    matrix: np.ndarray  # (3, 3)
+    shift: np.ndarray  # (3,)
+    wave: np.ndarray  # (m, 3), radians per mm
+    axis: np.ndarray  # (m,)
+    height_mm: np.ndarray  # (m,)
+    phase: np.ndarray  # (m,)
 
-    def to_patient(self, world: Floats) -> Floats:
+    def to_patient(self, world: np.ndarray) -> np.ndarray:
         """Patient coordinates (n, 3) of world points (n, 3)."""
         moved = world @ self.matrix.T + self.shift
         waves = self.height_mm * np.sin(world @ self.wave.T + self.phase)  # (n, m)
         return moved + waves @ (self.axis[:, None] == np.arange(3))
 
-    def to_world(self, patient: Floats) -> Floats:
+    def to_world(self, patient: np.ndarray) -> np.ndarray:
         """World points (n, 3) of patient coordinates (n, 3), by fixed-point iteration."""
         inverse = np.linalg.inv(self.matrix)
         world = (patient - self.shift) @ inverse.T
@@ -42,7 +41,7 @@ class Pose:
             world = world - (self.to_patient(world) - patient) @ inverse.T
         return world
 
-    def reach_mm(self, half_mm: Floats) -> Floats:
+    def reach_mm(self, half_mm: np.ndarray) -> np.ndarray:
         """How far (n, 3) the waves may move points of patient-space boxes with half sides `half_mm` (n, 3)."""
         height = np.abs(self.height_mm)
         # 1.2: a bound on how much larger than in patient space the box is in the world, scales and tilts included.
@@ -51,8 +50,8 @@ class Pose:
 
 
 def voxel_boxes(
-    pose: Pose, affine: Floats, start: int, shape: tuple[int, int, int], low: Floats, high: Floats
-) -> list[Box | None]:
+    pose: Pose, affine: np.ndarray, start: int, shape: tuple[int, int, int], low: np.ndarray, high: np.ndarray
+) -> list[Slices | None]:
     """Per patient-space box from `low` to `high` (n, 3): the voxels that may lie in it (a superset), or None.
 
     Voxels count from plane `start` of the grid, within `shape` (z, y, x); so do the slices.
@@ -76,7 +75,7 @@ class Slab:
     `x`, `y`, `z` hold patient coordinates in mm, float32.
     """
 
-    def __init__(self, pose: Pose, affine: Floats, start: int, shape: tuple[int, int, int]):
+    def __init__(self, pose: Pose, affine: np.ndarray, start: int, shape: tuple[int, int, int]):
         """`shape` is (planes, rows, columns) = (z, y, x) voxels, beginning at plane `start`."""
         self.pose, self.affine, self.start, self.shape = pose, affine, start, shape
         index = [np.arange(n, dtype=np.float64) for n in shape[::-1]]  # x, y, z
@@ -105,16 +104,16 @@ class Slab:
             coordinates[axis] += work
         self.x, self.y, self.z = coordinates
 
-    def boxes(self, low: Floats, high: Floats) -> list[Box | None]:
+    def boxes(self, low: np.ndarray, high: np.ndarray) -> list[Slices | None]:
         """`voxel_boxes` of this slab."""
         return voxel_boxes(self.pose, self.affine, self.start, self.shape, low, high)
 
-    def box(self, low: Floats, high: Floats) -> Box | None:
+    def box(self, low: np.ndarray, high: np.ndarray) -> Slices | None:
         """The voxels that may lie in the patient-space box from `low` to `high` (3,)."""
         return self.boxes(low[None], high[None])[0]
 
 
-def _slices(begin: list[int], end: list[int]) -> Box | None:
+def _slices(begin: list[int], end: list[int]) -> Slices | None:
     if any(b >= e for b, e in zip(begin, end, strict=True)):
         return None
     return (slice(begin[2], end[2]), slice(begin[1], end[1]), slice(begin[0], end[0]))

@@ -8,7 +8,7 @@ import datetime
 import importlib.resources
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,16 +17,15 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
 from amos_fl.cohort.organs import AMOS_ORGANS
-from amos_fl.cohort.table import PHANTOM_MARK
+from amos_fl.cohort.table import PHANTOM_MARK, OnCase
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import Writer
 from amos_fl.files import whole_file, write_json, write_text
 from amos_fl.phantom.scan import Size, make_scan, scan_grid
-from amos_fl.phantom.scanners import ACHIEVA, SCANNERS
+from amos_fl.phantom.scanners import ACHIEVA, PHANTOM_SCANNERS
 from amos_fl.randomness import generator
 from amos_fl.workers import each
 
-OnCase = Callable[[int, int, str], None]
 FOLDERS = {"train": "Tr", "val": "Va", "test": "Ts"}
 TABLE_NAME = "labeled_data_meta_0000_0599.csv"
 TABLE_HEADER = (
@@ -187,7 +186,7 @@ def _write_table(path: Path, rows: list[tuple[ListedCase, Person]]) -> None:
     writer = Writer(text, lineterminator="\n")
     writer.writerow(TABLE_HEADER)
     for case, person in rows:
-        scanner = SCANNERS[case.domain]
+        scanner = PHANTOM_SCANNERS[case.domain]
         model, manufacturer = scanner.model, scanner.manufacturer
         if case.amos_id == 539:
             model, manufacturer = ACHIEVA

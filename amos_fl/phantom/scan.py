@@ -7,11 +7,10 @@ import numpy as np
 
 from amos_fl.phantom import ct, mr
 from amos_fl.phantom.anatomy import Patient, draw_patient
-from amos_fl.phantom.scanners import SCANNERS, Grid, Scanner
+from amos_fl.phantom.scanners import PHANTOM_SCANNERS, Grid, PhantomScanner
 from amos_fl.phantom.shapes import turned
 from amos_fl.randomness import generator
 
-Floats = np.ndarray
 Size = Literal["quick", "full"]
 SLAB_VOXELS = 800_000  # at once, so that the work stays in the processor's cache
 OFF_CENTRE = 0.27
@@ -19,18 +18,18 @@ OFF_CENTRE = 0.27
 
 
 @dataclass(frozen=True)
-class Scan:
+class PhantomScan:
     """Image and label as (x, y, z) voxels, with the affine (4, 4) that both share. `kind`: phase or sequence."""
 
     image: np.ndarray
     label: np.ndarray
-    affine: Floats
+    affine: np.ndarray
     kind: str
 
 
-def make_scan(seed: int, case: int, patient: int, sex: str, domain: str, size: Size) -> Scan:
+def make_scan(seed: int, case: int, patient: int, sex: str, domain: str, size: Size) -> PhantomScan:
     """The scan that AMOS case `case` is on the scanner `domain`; a function of its arguments only."""
-    scanner = SCANNERS[domain]
+    scanner = PHANTOM_SCANNERS[domain]
     person = draw_patient(seed, patient, sex)
     random = generator(seed, "phantom", "scan", case)
     kind, affine, shape = _kind_and_grid(person, scanner, size, random)
@@ -52,27 +51,27 @@ def make_scan(seed: int, case: int, patient: int, sex: str, domain: str, size: S
                 ideal += former.brightness[person.paint(moved, start, part)[0]]
             ideal *= np.float32(1 / 3)
         image[here] = former.form(ideal, start, generator(seed, "phantom", "noise", case, number))
-    return Scan(image.transpose(), label.transpose(), affine, kind)
+    return PhantomScan(image.transpose(), label.transpose(), affine, kind)
 
 
 def scan_grid(
     seed: int, case: int, patient: int, sex: str, domain: str, size: Size
-) -> tuple[tuple[int, int, int], Floats]:
+) -> tuple[tuple[int, int, int], np.ndarray]:
     """Shape (x, y, z) and affine (4, 4) of what `make_scan` gives for the same arguments, without its voxels."""
     random = generator(seed, "phantom", "scan", case)
-    _, affine, (z, y, x) = _kind_and_grid(draw_patient(seed, patient, sex), SCANNERS[domain], size, random)
+    _, affine, (z, y, x) = _kind_and_grid(draw_patient(seed, patient, sex), PHANTOM_SCANNERS[domain], size, random)
     return (x, y, z), affine
 
 
 def _kind_and_grid(
-    person: Patient, scanner: Scanner, size: Size, random: np.random.Generator
-) -> tuple[str, Floats, tuple[int, int, int]]:
+    person: Patient, scanner: PhantomScanner, size: Size, random: np.random.Generator
+) -> tuple[str, np.ndarray, tuple[int, int, int]]:
     """Phase or sequence, affine, and shape (z, y, x)."""
     kind = str(random.choice(list(scanner.kinds), p=list(scanner.kinds.values())))
     return kind, *_place(person, scanner, _grid(scanner, size, random), random)
 
 
-def _grid(scanner: Scanner, size: Size, random: np.random.Generator) -> Grid:
+def _grid(scanner: PhantomScanner, size: Size, random: np.random.Generator) -> Grid:
     share = random.random()
     if size == "quick":
         return scanner.quick
@@ -84,8 +83,8 @@ def _grid(scanner: Scanner, size: Size, random: np.random.Generator) -> Grid:
 
 
 def _place(
-    person: Patient, scanner: Scanner, grid: Grid, random: np.random.Generator
-) -> tuple[Floats, tuple[int, int, int]]:
+    person: Patient, scanner: PhantomScanner, grid: Grid, random: np.random.Generator
+) -> tuple[np.ndarray, tuple[int, int, int]]:
     """The affine of the scan's grid in RAS mm, and its shape (z, y, x) in voxels."""
     shift = random.normal(0, 1, 3) * (8, 8, 10)
     if scanner.modality == "CT" or random.random() < 0.05:

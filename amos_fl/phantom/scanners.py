@@ -40,7 +40,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Scanner:
+class PhantomScanner:
     """One domain of AMOS. `kinds` are the shares of contrast phases (CT) or sequences (MR)."""
 
     domain: str
@@ -71,40 +71,40 @@ def _sequences(t1_fat_sat: float, t2_fat_sat: float, in_phase: float, opposed_ph
     return dict(zip(SEQUENCES, (t1_fat_sat, t2_fat_sat, in_phase, opposed_phase), strict=True))
 
 
-SCANNERS: dict[str, Scanner] = {
+PHANTOM_SCANNERS: dict[str, PhantomScanner] = {
     s.domain: s
     for s in (
-        Scanner(
+        PhantomScanner(
             "A", "Aquilion ONE", "TOSHIBA", "CT", _MIXED,
             quick=Grid("LPS", (4.6, 4.6, 6.0), _ABDOMEN),
             full=((1.0, _ct("LPS", 0.78, 5.0)),),
             noise=(8, 12), kernel_px=1.0,
         ),
-        Scanner(
+        PhantomScanner(
             "B", "Brilliance16", "Philips", "CT", {"unenhanced": 0.90, "arterial": 0.05, "portal": 0.05},
             quick=Grid("RAS", (4.2, 4.2, 6.5), _ABDOMEN),
             full=((0.8, _ct("LAS", 0.74, 5.0)), (0.2, Grid("LAS", (0.5, 0.5, 5.0), (384, 384, 0)))),
             noise=(9, 13), kernel_px=0.85,
         ),
-        Scanner(
+        PhantomScanner(
             "C", "SOMATOM Force", "SIEMENS", "CT", _MIXED,
             quick=Grid("LAS", (4.5, 4.5, 5.0), _ABDOMEN),
             full=((0.75, _ct("LAS", 0.74, 2.0)), (0.15, _ct("LAS", 0.70, 1.5)), (0.1, _ct("LAS", 0.74, 5.0))),
             noise=(11, 16), kernel_px=0.65, sharpening=0.10,
         ),
-        Scanner(
+        PhantomScanner(
             "D", "Optima CT660", "GE MEDICAL SYSTEMS", "CT", _MIXED,
             quick=Grid("LPS", (4.4, 4.4, 5.5), _ABDOMEN),
             full=((0.7, _ct("LPS", 0.76, 2.0)), (0.15, _ct("LPS", 0.72, 1.5)), (0.15, _ct("LPS", 0.76, 5.0))),
             noise=(11, 15), kernel_px=0.75,
         ),
-        Scanner(
+        PhantomScanner(
             "E", "Optima CT540", "GE MEDICAL SYSTEMS", "CT", _MIXED,
             quick=Grid("RPI", (4.8, 4.8, 5.0), _ABDOMEN),
             full=((0.75, _ct("LPS", 0.80, 2.0)), (0.15, _ct("LPS", 0.74, 1.5)), (0.1, _ct("LPS", 0.80, 5.0))),
             noise=(13, 17), kernel_px=0.75,
         ),
-        Scanner(
+        PhantomScanner(
             "F", "Ingenia", "Philips", "MR", _sequences(0.20, 0.52, 0.14, 0.14),
             quick=Grid("LAS", (4.2, 4.2, 5.0), (390, 0, 230), tilt_deg=-3),
             full=(
@@ -113,7 +113,7 @@ SCANNERS: dict[str, Scanner] = {
             ),
             noise=(18, 35), scale=(70000, 0.35), bias=(0.25, 0.45), dtype="int32",
         ),
-        Scanner(
+        PhantomScanner(
             "G", "Prisma", "SIEMENS", "MR", _sequences(0.63, 0.20, 0.085, 0.085),
             quick=Grid("LPS", (4.4, 4.4, 5.0), (380, 0, 240), tilt_deg=9),
             full=(
@@ -122,7 +122,7 @@ SCANNERS: dict[str, Scanner] = {
             ),
             noise=(18, 40), scale=(1700, 0.9), rare_scale=(0.06, 20.0), bias=(0.2, 0.4), dtype="int32",
         ),
-        Scanner(
+        PhantomScanner(
             "H", "SIGNA HDe", "GE MEDICAL SYSTEMS", "MR", _sequences(0.50, 0.30, 0.10, 0.10),
             quick=Grid("LSA", (4.5, 4.5, 5.5), (390, 0, 260)),
             full=((1.0, Grid("LSA", (0.82, 0.82, 2.0), (420, 0, 420))),),

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from amos_fl.phantom.pose import Box, Slab
+from amos_fl.phantom.pose import Slab, Slices
 
-Floats = np.ndarray
 FAR = np.float32(1e3)
 NO_TURN = np.eye(3)
 
 
-def turned(x_deg: float = 0, y_deg: float = 0, z_deg: float = 0) -> Floats:
+def turned(x_deg: float = 0, y_deg: float = 0, z_deg: float = 0) -> np.ndarray:
     """The rotation (3, 3) about x, then y, then z."""
     a, b, c = np.deg2rad([x_deg, y_deg, z_deg])
     rx = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
@@ -25,7 +24,7 @@ def turned(x_deg: float = 0, y_deg: float = 0, z_deg: float = 0) -> Floats:
     return rz @ ry @ rx
 
 
-def curve(points: Floats | Sequence[Sequence[float]], segments: int) -> Floats:
+def curve(points: np.ndarray | Sequence[Sequence[float]], segments: int) -> np.ndarray:
     """A Catmull-Rom curve through `points` (n, any columns), sampled at segments + 1 places."""
     p = np.asarray(points, float)
     padded = np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
@@ -36,18 +35,20 @@ def curve(points: Floats | Sequence[Sequence[float]], segments: int) -> Floats:
     return 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
 
 
-def smooth_union(a: Floats, b: Floats, blend_mm: float) -> Floats:
+def smooth_union(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
     h = np.maximum(blend_mm - np.abs(a - b), 0) / blend_mm
     return np.minimum(a, b) - h * h * np.float32(blend_mm / 4)
 
 
-def smooth_cut(a: Floats, b: Floats, blend_mm: float) -> Floats:
+def smooth_cut(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
     """The intersection of two shapes with a rounded edge."""
     h = np.maximum(blend_mm - np.abs(a - b), 0) / blend_mm
     return np.maximum(a, b) + h * h * np.float32(blend_mm / 4)
 
 
-def into(x: Floats, y: Floats, z: Floats, centre: Floats, turn: Floats = NO_TURN) -> tuple[Floats, Floats, Floats]:
+def into(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, centre: np.ndarray, turn: np.ndarray = NO_TURN
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coordinates along the columns of `turn` from `centre`, each an array of its own."""
     q = [c - np.float32(o) for c, o in zip((x, y, z), centre, strict=True)]
     if turn is NO_TURN:
@@ -60,7 +61,9 @@ def into(x: Floats, y: Floats, z: Floats, centre: Floats, turn: Floats = NO_TURN
     return u, v, w
 
 
-def ellipsoid_field(x: Floats, y: Floats, z: Floats, centre: Floats, semi: Floats, turn: Floats = NO_TURN) -> Floats:
+def ellipsoid_field(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, centre: np.ndarray, semi: np.ndarray, turn: np.ndarray = NO_TURN
+) -> np.ndarray:
     """About the signed distance in mm to an ellipsoid whose axes are the columns of `turn`."""
     q = into(x, y, z, centre, turn)
     for axis, r in enumerate(semi):
@@ -83,15 +86,15 @@ def ellipsoid_field(x: Floats, y: Floats, z: Floats, centre: Floats, semi: Float
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    centre: Floats
-    semi_mm: Floats
-    turn: Floats = field(default_factory=lambda: NO_TURN)
+    centre: np.ndarray
+    semi_mm: np.ndarray
+    turn: np.ndarray = field(default_factory=lambda: NO_TURN)
 
-    def bounds(self, margin_mm: float) -> tuple[Floats, Floats]:
+    def bounds(self, margin_mm: float) -> tuple[np.ndarray, np.ndarray]:
         reach = np.sqrt((self.turn**2) @ (np.asarray(self.semi_mm) ** 2)) + margin_mm
         return self.centre - reach, self.centre + reach
 
-    def field(self, slab: Slab, margin_mm: float) -> tuple[Box, Floats] | None:
+    def field(self, slab: Slab, margin_mm: float) -> tuple[Slices, np.ndarray] | None:
         """The voxels of the shape's box and its field there; None where the slab misses it."""
         box = slab.box(*self.bounds(margin_mm))
         if box is None:
@@ -103,11 +106,11 @@ class Ellipsoid:
 class Sculpted:
     """An ellipsoid's box with a field of its own: `carve(x, y, z)` gives it from patient coordinates."""
 
-    low: Floats
-    high: Floats
-    carve: Callable[[Floats, Floats, Floats], Floats]
+    low: np.ndarray
+    high: np.ndarray
+    carve: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
-    def field(self, slab: Slab, margin_mm: float) -> tuple[Box, Floats] | None:
+    def field(self, slab: Slab, margin_mm: float) -> tuple[Slices, np.ndarray] | None:
         box = slab.box(self.low - margin_mm, self.high + margin_mm)
         if box is None:
             return None
@@ -122,10 +125,10 @@ class Tube:
     wider than deep.
     """
 
-    line: Floats
+    line: np.ndarray
     flat: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
-    def field(self, slab: Slab, margin_mm: float) -> tuple[Box, Floats] | None:
+    def field(self, slab: Slab, margin_mm: float) -> tuple[Slices, np.ndarray] | None:
         flat = np.array(self.flat)
         line = self.line
         reach = line[:, 3:] * flat + margin_mm
@@ -148,7 +151,7 @@ class Tube:
         return whole, field_mm
 
 
-def _round_cone(slab: Slab, place: tuple[slice, ...], a: Floats, b: Floats, flat: Floats) -> Floats:
+def _round_cone(slab: Slab, place: tuple[slice, ...], a: np.ndarray, b: np.ndarray, flat: np.ndarray) -> np.ndarray:
     start, along = (a[:3] / flat).astype(np.float32), ((b[:3] - a[:3]) / flat).astype(np.float32)
     q = []
     for c, f, s in zip((slab.x, slab.y, slab.z), flat, start, strict=True):

@@ -7,17 +7,16 @@ from typing import Protocol
 import numpy as np
 
 from amos_fl.phantom.frame import Region
-from amos_fl.phantom.pose import Box, Slab
+from amos_fl.phantom.pose import Slab, Slices
 from amos_fl.phantom.tissues import Tissue
 
-Floats = np.ndarray
 ABDOMEN: tuple[int, ...] = (Region.ABDOMEN,)
 TRUNK: tuple[int, ...] = (Region.ABDOMEN, Region.THORAX)
 THORAX: tuple[int, ...] = (Region.THORAX,)
 
 
 class Shape(Protocol):
-    def field(self, slab: Slab, margin_mm: float) -> tuple[Box, Floats] | None: ...
+    def field(self, slab: Slab, margin_mm: float) -> tuple[Slices, np.ndarray] | None: ...
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Structure:
     gas_front_of_mm: float | None = None
     halo_mm: float = 0.0
     only_in: int | None = None
-    texture: Callable[[Floats, Floats, Floats, Floats], np.ndarray] | None = None
+    texture: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
     texture_tissue: Tissue | None = None
 
     def paint(self, slab: Slab, region: np.ndarray, tissue: np.ndarray, label: np.ndarray) -> None:

@@ -10,8 +10,6 @@ from enum import IntEnum
 
 import numpy as np
 
-Floats = np.ndarray
-
 
 class Tissue(IntEnum):
     AIR = 0
@@ -130,7 +128,7 @@ PHASES = ("unenhanced", "arterial", "portal")
 SEQUENCES = ("t1-fat-sat", "t2-fat-sat", "in-phase", "opposed-phase")
 
 
-def hu_of_tissues(phase: str, random: np.random.Generator) -> Floats:
+def hu_of_tissues(phase: str, random: np.random.Generator) -> np.ndarray:
     """HU of every tissue of one patient in one contrast phase, indexed by tissue; float32.
 
     A contrast phase is caught a little early or late: its enhancement varies by +-15 %.
@@ -146,7 +144,7 @@ def hu_of_tissues(phase: str, random: np.random.Generator) -> Floats:
     return np.maximum(hu, -1000)
 
 
-def signal_of_tissues(sequence: str, random: np.random.Generator) -> Floats:
+def signal_of_tissues(sequence: str, random: np.random.Generator) -> np.ndarray:
     """MR signal of every tissue of one patient in one sequence, indexed by tissue; float32, liver or spleen near 1."""
     column = 1 if sequence.startswith("t2") else 0
     signal = np.array([_SIGNAL[tissue][column] for tissue in Tissue], np.float32)

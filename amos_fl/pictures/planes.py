@@ -21,7 +21,7 @@ from amos_fl.volumes.nifti import Volume, read_image, to_canonical
 
 VIEWS = ("axial", "coronal", "sagittal")
 CT_WINDOW_HU = (-135.0, 215.0)
-MARGIN_MM = 20.0
+VIEW_MARGIN_MM = 20.0
 """How much of the body is shown around the organs."""
 LONGEST_PIXELS = 288
 FINEST_PIXEL_MM = 1.2
@@ -119,7 +119,7 @@ def _around(organs: np.ndarray, spacing_mm: Sequence[float]) -> tuple[slice, sli
     lines = [np.flatnonzero(marked.any(axis=tuple(b for b in range(3) if b != a))) for a in range(3)]
     sides = [slice(at[0], at[-1] + 1) if len(at) else slice(0, n) for at, n in zip(lines, organs.shape, strict=True)]
     x, y, z = (
-        slice(max(0, side.start - round(MARGIN_MM / mm)), min(n, side.stop + round(MARGIN_MM / mm)))
+        slice(max(0, side.start - round(VIEW_MARGIN_MM / mm)), min(n, side.stop + round(VIEW_MARGIN_MM / mm)))
         for side, n, mm in zip(sides, organs.shape, spacing_mm, strict=True)
     )
     return x, y, z

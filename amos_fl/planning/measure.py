@@ -1,6 +1,6 @@
 """Fingerprints of a cohort's cases, read from their files once and kept in the store of prepared cases."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from nibabel.affines import voxel_sizes
 from pydantic import ValidationError
 
 from amos_fl.cohort.reference import check_header_of, label_of
-from amos_fl.cohort.table import Case, Cohort, Modality, Split
+from amos_fl.cohort.table import Case, Cohort, Modality, OnCase, Split
 from amos_fl.errors import AmosError, all_of
 from amos_fl.files import sha256_of_json, write_text
 from amos_fl.planning.fingerprint import HU_RANGE, Fingerprint, fingerprint_of_grid, merged
@@ -20,10 +20,8 @@ from amos_fl.stopping import at_once
 from amos_fl.volumes.nifti import orientation_of, read_geometry, read_image, reconcile
 from amos_fl.workers import each_tried
 
-FORMAT = 2
+KEPT_FORMAT = 2
 """Of the kept fingerprints; another meaning of a number, or stricter checks of a scan, are another format."""
-
-OnCase = Callable[[int, int, str], None]
 
 
 def foreground_intensity(image: np.ndarray, label: np.ndarray, organs: Collection[int]) -> Histogram:
@@ -94,7 +92,13 @@ def fingerprint_of_case(case: Case, organs: Collection[int], store: Path | None 
     looked_for = sorted(set(case.annotated) & set(organs))
     kept = None
     if store is not None:
-        key = [FORMAT, content_hash(case.image, store), content_hash(case.label, store), looked_for, *case.label_values]
+        key = [
+            KEPT_FORMAT,
+            content_hash(case.image, store),
+            content_hash(case.label, store),
+            looked_for,
+            *case.label_values,
+        ]
         name = sha256_of_json(key)
         kept = store / "fingerprints" / name[:2] / f"{name}.json"
         try:

@@ -11,7 +11,6 @@ import numpy as np
 
 from amos_fl.errors import AmosError
 from amos_fl.planning.fingerprint import SPACING_BINS_PER_MM, CaseGroup, Fingerprint
-from amos_fl.planning.histogram import Histogram
 from amos_fl.planning.settings import PlanningSettings
 from amos_fl.volumes.plan import Plan, Triple
 
@@ -198,12 +197,6 @@ def _ct_intensities(fingerprint: Fingerprint) -> dict[str, object]:
     if not low < high or not sd > 0:
         raise AmosError("the organs of these CT scans have one single intensity; are they scans?")
     return {"ct_clip_hu": (low, high), "ct_mean_hu": round(intensity.mean(), 2), "ct_sd_hu": sd}
-
-
-def spacing_bounds_mm(histogram: Histogram, share: float = 0.5) -> tuple[float, float]:
-    """Between which spacings a quantile lies, wherever the counts lie that sites withheld."""
-    low, high = histogram.quantile_bounds(share)
-    return low / SPACING_BINS_PER_MM, high / SPACING_BINS_PER_MM
 
 
 def _shortened(patch: Triple, axis: int, by: int) -> Triple:

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from amos_fl.cohort.reference import label_of
-from amos_fl.cohort.table import Case
+from amos_fl.cohort.table import Case, OnCase
 from amos_fl.errors import AmosError, DiskFull, all_of
 from amos_fl.files import remove_abandoned, sha256_of_json, write_json
 from amos_fl.prepared.store import FORMAT, Geometry, PreparedCase, open_prepared, write_prepared
@@ -40,8 +40,6 @@ FOREGROUND_VOXELS = 2000
 _BYTES_PER_VOXEL = 5
 """Of a resampled case, at least: float32 of the scan and uint8 of its label map."""
 _SETTLED_NS = 2_000_000_000
-
-OnCase = Callable[[int, int, str], None]
 
 
 def content_hash(path: Path, store: Path) -> str:

@@ -17,10 +17,10 @@ from safetensors.numpy import load_file
 
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder, write_json
+from amos_fl.volumes.plan import Triple
 from amos_fl.weights import save_arrays
 
-Triple = tuple[int, int, int]
-Region = tuple[slice, slice, slice]
+GridRegion = tuple[slice, slice, slice]
 FORMAT = 4
 """Raised whenever a prepared case would come out otherwise than before, so that old ones are not found."""
 _BLOCK_BYTES = 64 * 1024
@@ -66,7 +66,7 @@ class PreparedCase:
     padding: float
     warnings: tuple[str, ...] = ()
 
-    def image(self, region: Region | None = None) -> np.ndarray:
+    def image(self, region: GridRegion | None = None) -> np.ndarray:
         """float32 voxels of a region (by default all); only the blocks it touches are read.
 
         Raises:
@@ -74,7 +74,7 @@ class PreparedCase:
         """
         return self._read("image.b2nd", region)
 
-    def label(self, region: Region | None = None) -> np.ndarray:
+    def label(self, region: GridRegion | None = None) -> np.ndarray:
         """uint8 labels of a region (by default all); organs that were not annotated are 0.
 
         Raises:
@@ -108,7 +108,7 @@ class PreparedCase:
             raise _damaged(self.case, self.folder) from error
         return {int(organ): positions[organ] for organ in sorted(positions, key=int)}
 
-    def _read(self, name: str, region: Region | None) -> np.ndarray:
+    def _read(self, name: str, region: GridRegion | None) -> np.ndarray:
         try:
             array: Any = blosc2.open(self.folder / name, mode="r", dparams={"nthreads": 1})
             if tuple(array.shape) != self.shape:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from amos_fl.annotate.progress import Progress, RoundRow
+from amos_fl.annotate.progress import ProjectProgress, RoundRow
 from amos_fl.annotate.state import STAGES, Stage
 from amos_fl.report.figures import WIDTH, grid_of_scores, score
 from amos_fl.report.palette import INK, MUTED, PAPER, RULE, SERIES
@@ -34,7 +34,7 @@ _MEASURED = (
 )
 
 
-def annotation_context(progress: Progress, files: dict[str, str]) -> dict[str, Any]:
+def annotation_context(progress: ProjectProgress, files: dict[str, str]) -> dict[str, Any]:
     """Everything that `annotation.html` shows."""
     project, state = progress.project, progress.state
     stages = state.stages()
@@ -67,7 +67,7 @@ def annotation_context(progress: Progress, files: dict[str, str]) -> dict[str, A
     return context | {"contents": [(anchor, heading) for anchor, heading, there in parts if there]}
 
 
-def _key_numbers(progress: Progress, stages: dict[Stage, int]) -> list[dict[str, str]]:
+def _key_numbers(progress: ProjectProgress, stages: dict[Stage, int]) -> list[dict[str, str]]:
     drawn = sum(row.annotated for row in progress.cases)
     numbers = [
         {"name": "done", "value": str(stages["done"]), "more": "a senior has reviewed what was annotated"},
@@ -115,7 +115,7 @@ def _stages_figure(name: str, rounds: Sequence[RoundRow]) -> Markup:
         return to_svg(figure, name, "Cases by stage at the end of each round", told)
 
 
-def _agreement(progress: Progress) -> list[dict[str, Any]]:
+def _agreement(progress: ProjectProgress) -> list[dict[str, Any]]:
     """DSC and NSD of the pre-labels by round and organ, as coloured cells."""
     if not progress.organs:
         return []
@@ -142,7 +142,7 @@ def _time(value_minutes: float) -> Cell:
     return Cell("–") if math.isnan(value_minutes) else Cell(duration(60 * value_minutes), value_minutes)
 
 
-def _rounds_table(progress: Progress) -> SortableTable:
+def _rounds_table(progress: ProjectProgress) -> SortableTable:
     columns = [
         Column("round"),
         Column("network", number=False),
@@ -171,7 +171,7 @@ def _rounds_table(progress: Progress) -> SortableTable:
     return table("rounds-table", "Rounds", columns, rows, csv="report_data/rounds.csv")
 
 
-def _models_table(progress: Progress) -> SortableTable:
+def _models_table(progress: ProjectProgress) -> SortableTable:
     columns = [
         Column("pre-labels round"),
         Column("network", number=False),
@@ -186,7 +186,7 @@ def _models_table(progress: Progress) -> SortableTable:
     return table("models-table", caption, columns, rows, csv="report_data/models.csv")
 
 
-def _organs_table(progress: Progress) -> SortableTable:
+def _organs_table(progress: ProjectProgress) -> SortableTable:
     heads = ("cases", "DSC", "NSD", "ml drawn", "ml corrected", "ml changed")
     columns = [Column("organ", number=False), Column("round"), *map(Column, heads)]
     rows = [
@@ -206,7 +206,7 @@ def _organs_table(progress: Progress) -> SortableTable:
     return table("organs-table", caption, columns, rows, csv="report_data/organs.csv")
 
 
-def _people_table(progress: Progress) -> SortableTable:
+def _people_table(progress: ProjectProgress) -> SortableTable:
     columns = [
         Column("name", number=False),
         Column("role", number=False),
@@ -236,7 +236,7 @@ def _people_table(progress: Progress) -> SortableTable:
     return table("people-table", caption, columns, rows, csv="report_data/people.csv")
 
 
-def _cases_table(progress: Progress) -> SortableTable:
+def _cases_table(progress: ProjectProgress) -> SortableTable:
     wanted = len(progress.project.settings.organs)
     columns = [
         Column("case", number=False),

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from amos_fl.cohort.statistics import CaseStatistics, Group, median
+from amos_fl.cohort.statistics import CaseStatistics, StatisticsGroup, median
 from amos_fl.comparison.paper_statistics import PaperRow
 from amos_fl.report.figures import WIDTH, panels_of
 from amos_fl.report.palette import INK, MUTED, SERIES
@@ -20,7 +20,7 @@ _MODALITY = {"CT": (SERIES[0], "o"), "MR": (SERIES[1], "D")}
 _MARKERS = "osD^vPX*"
 
 
-def intensity_ranges(name: str, scanners: Sequence[Group], paper: Mapping[str, PaperRow]) -> Markup:
+def intensity_ranges(name: str, scanners: Sequence[StatisticsGroup], paper: Mapping[str, PaperRow]) -> Markup:
     """The organs' intensities at each scanner: a line over 99 % of the voxels, a bar over half, a dot at the median."""
     modalities = [m for m in ("CT", "MR") if any(g.modality == m and g.labelled for g in scanners)]
     told = []
@@ -108,7 +108,7 @@ def _plain_log(axes: Axes, side: str, values: Sequence[float]) -> None:
     axis.set_ticks([], minor=True)
 
 
-def organ_volumes(name: str, modalities: Sequence[Group], organs: Mapping[int, str]) -> Markup:
+def organ_volumes(name: str, modalities: Sequence[StatisticsGroup], organs: Mapping[int, str]) -> Markup:
     """Each organ's volumes (Figure 4): every case as a mark behind a box, CT above MR, on a logarithmic scale."""
     present = [organ for organ in organs if any(group.volumes_ml(organ) for group in modalities)]
     order = sorted(present, key=lambda organ: -max(median(g.volumes_ml(organ) or [0.0]) for g in modalities))
@@ -156,7 +156,7 @@ def organ_volumes(name: str, modalities: Sequence[Group], organs: Mapping[int, s
         return to_svg(figure, name, "Organ volumes", " ".join(told))
 
 
-def organ_shares(name: str, everything: Group, organs: Mapping[int, str]) -> Markup:
+def organ_shares(name: str, everything: StatisticsGroup, organs: Mapping[int, str]) -> Markup:
     """How many voxels of each organ are labelled in all cases together (Figure 3b), on a logarithmic scale."""
     counts = {o: sum(c.voxels.get(o, 0) for c in everything.cases) for o in organs}
     order = sorted((o for o in counts if counts[o]), key=lambda o: -counts[o])

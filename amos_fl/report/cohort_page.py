@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from amos_fl.cohort.scanners import SCANNERS
-from amos_fl.cohort.statistics import CaseStatistics, Group, groups_of, median
+from amos_fl.cohort.statistics import CaseStatistics, StatisticsGroup, groups_of, median
 from amos_fl.cohort.table import SPLITS, Cohort
 from amos_fl.comparison.paper_statistics import (
     PAPER_SCANS,
@@ -19,15 +19,15 @@ from amos_fl.comparison.paper_statistics import (
     PaperRow,
     paper_beside,
 )
-from amos_fl.escape.csv_cells import DictWriter
-from amos_fl.files import whole_file, write_text
+from amos_fl.csv_table import write_table
+from amos_fl.files import write_text
 from amos_fl.report import cohort_figures as figures
 from amos_fl.report.page import render
 from amos_fl.report.palette import TINTS
 from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
 
-PHANTOM_NOTE = "These scans are a phantom's, made by amos-fl itself: the figures describe the phantom, and no patients."
-PAGE = "stats.html"
+STATS_NOTE = "These scans are a phantom's, made by amos-fl itself: the figures describe the phantom, and no patients."
+STATISTICS_PAGE = "stats.html"
 
 
 def write_cohort_page(cohort: Cohort, cases: Sequence[CaseStatistics], out: Path, left_out: Sequence[str] = ()) -> Path:
@@ -37,14 +37,18 @@ def write_cohort_page(cohort: Cohort, cases: Sequence[CaseStatistics], out: Path
     """
     groups, paper = groups_of(cases), paper_beside(cohort)
     out.mkdir(parents=True, exist_ok=True)
-    _write_csv(out / "cases.csv", _case_rows(cohort, cases))
-    _write_csv(out / "groups.csv", [_group_row(group) for group in groups])
-    _write_csv(out / "volumes.csv", _volume_rows(cohort, groups))
+    files = {
+        "cases": _case_rows(cohort, cases),
+        "groups": [_group_row(group) for group in groups],
+        "volumes": _volume_rows(cohort, groups),
+    }
+    for name, rows in files.items():
+        write_table(out / f"{name}.csv", list(rows[0]) if rows else [], rows)
     drawn = _figures(cohort, groups, paper)
     for name, svg in drawn.items():
         write_text(out / f"{name}.svg", standing_alone(svg))
-    write_text(out / PAGE, render("cohort.html", _context(cohort, groups, paper, drawn, left_out)))
-    return out / PAGE
+    write_text(out / STATISTICS_PAGE, render("cohort.html", _context(cohort, groups, paper, drawn, left_out)))
+    return out / STATISTICS_PAGE
 
 
 def standing_alone(svg: Markup) -> str:
@@ -59,7 +63,7 @@ def standing_alone(svg: Markup) -> str:
     )
 
 
-def _figures(cohort: Cohort, groups: Sequence[Group], paper: Mapping[str, PaperRow]) -> dict[str, Markup]:
+def _figures(cohort: Cohort, groups: Sequence[StatisticsGroup], paper: Mapping[str, PaperRow]) -> dict[str, Markup]:
     everything = groups[0]
     drawn = {"slices": figures.slices("slices", everything.cases)}
     if everything.labelled:
@@ -71,7 +75,7 @@ def _figures(cohort: Cohort, groups: Sequence[Group], paper: Mapping[str, PaperR
     return drawn
 
 
-def _of(groups: Sequence[Group], *kinds: str) -> list[Group]:
+def _of(groups: Sequence[StatisticsGroup], *kinds: str) -> list[StatisticsGroup]:
     return [group for group in groups if group.kind in kinds]
 
 
@@ -80,7 +84,7 @@ def _of(groups: Sequence[Group], *kinds: str) -> list[Group]:
 
 def _context(
     cohort: Cohort,
-    groups: Sequence[Group],
+    groups: Sequence[StatisticsGroup],
     paper: Mapping[str, PaperRow],
     drawn: Mapping[str, Markup],
     left_out: Sequence[str],
@@ -96,7 +100,7 @@ def _context(
         "kind": f"{measured} cases of {len(cohort.sites)} sites",
         "version": version("amos-fl"),
         "synthetic": synthetic,
-        "phantom_note": PHANTOM_NOTE,
+        "phantom_note": STATS_NOTE,
         "problems": [f"left out: {why}" for why in left_out],
         "all_well": "The AMOS paper's figures stand beside those of its own cases." if paper else "",
         "contents": contents,
@@ -118,18 +122,18 @@ def _context(
     }
 
 
-def _organ_number(cohort: Cohort, everything: Group) -> dict[str, str]:
+def _organ_number(cohort: Cohort, everything: StatisticsGroup) -> dict[str, str]:
     annotated, named = _annotated(everything), len(cohort.organs)
     more = f"annotated, of {named} that organs.csv names" if annotated != named else ""
     return {"name": "organs", "value": str(annotated), "more": more}
 
 
-def _annotated(group: Group) -> int:
+def _annotated(group: StatisticsGroup) -> int:
     """How many organs a labelled case of the group annotates."""
     return len({organ for found in group.labelled for organ in found.case.annotated})
 
 
-def overview_table(cohort: Cohort, groups: Sequence[Group], paper: Mapping[str, PaperRow]) -> SortableTable:
+def overview_table(cohort: Cohort, groups: Sequence[StatisticsGroup], paper: Mapping[str, PaperRow]) -> SortableTable:
     """Table 1: organs, scans, slices and labelled voxels per scan, of the cohort and its modalities."""
     columns = [Column("cohort", False), Column("organs"), Column("scans"), Column("labelled"), Column("slices")]
     columns += [Column("labelled voxels per scan", what="the mean over labelled scans")]
@@ -164,7 +168,7 @@ def splits_table(cohort: Cohort, paper: Mapping[str, PaperRow]) -> SortableTable
     return table("splits", "As Table 2" if paper else "Cases by scanner and split", columns, rows)
 
 
-def spatial_table(groups: Sequence[Group], paper: Mapping[str, PaperRow]) -> SortableTable:
+def spatial_table(groups: Sequence[StatisticsGroup], paper: Mapping[str, PaperRow]) -> SortableTable:
     """Tables 8 and 9, right half: slice spacing and slices as min, max and median."""
     ends = ("min", "max", "median")
     columns = [Column("group", False), Column("cases"), *(Column(f"mm {end}", what="between slices") for end in ends)]
@@ -185,7 +189,7 @@ def spatial_table(groups: Sequence[Group], paper: Mapping[str, PaperRow]) -> Sor
     )
 
 
-def intensity_table(groups: Sequence[Group], paper: Mapping[str, PaperRow]) -> SortableTable:
+def intensity_table(groups: Sequence[StatisticsGroup], paper: Mapping[str, PaperRow]) -> SortableTable:
     """Tables 8 and 9, left half: median, mean, 0.5 % and 99.5 % of the organs' voxels."""
     heads = ("median", "mean", "0.5 %", "99.5 %")
     columns = [Column("group", False), *map(Column, heads)]
@@ -207,7 +211,7 @@ def intensity_table(groups: Sequence[Group], paper: Mapping[str, PaperRow]) -> S
     return table("intensities-table", caption, columns, rows, "groups.csv")
 
 
-def _volumes_table(cohort: Cohort, groups: Sequence[Group]) -> SortableTable:
+def _volumes_table(cohort: Cohort, groups: Sequence[StatisticsGroup]) -> SortableTable:
     modalities = _of(groups, "modality")
     columns = [Column("organ", False)]
     for group in modalities:
@@ -251,7 +255,7 @@ def _case_rows(cohort: Cohort, cases: Sequence[CaseStatistics]) -> list[dict[str
     return rows
 
 
-def _group_row(group: Group) -> dict[str, object]:
+def _group_row(group: StatisticsGroup) -> dict[str, object]:
     spacing, slices, plane = group.slice_spacing_mm, group.slices, group.in_plane_mm
     return {
         "kind": group.kind,
@@ -282,7 +286,7 @@ def _intensity_columns(found: Any) -> dict[str, object]:
     }
 
 
-def _volume_rows(cohort: Cohort, groups: Sequence[Group]) -> list[dict[str, object]]:
+def _volume_rows(cohort: Cohort, groups: Sequence[StatisticsGroup]) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for group in groups:
         for label, organ in cohort.organs.items():
@@ -309,10 +313,3 @@ def _volume_rows(cohort: Cohort, groups: Sequence[Group]) -> list[dict[str, obje
 
 def _short(value: float | None) -> object:
     return "" if value is None or math.isnan(value) else float(f"{value:.6g}")
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = DictWriter(file, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from amos_fl.comparison.comparison import Arm, Cell, Comparison, CurvePoint, Gap, Metric, Scope, SiteCurvePoint
+from amos_fl.comparison.comparison import Arm, Comparison, CurvePoint, Gap, MeanScore, Metric, Scope
 from amos_fl.comparison.statistics import Estimate
+from amos_fl.metrics.rows import ScoreRow
 from amos_fl.report.figures import WIDTH, around, grid_of_scores, panels_of, score, signed, top_of
 from amos_fl.report.palette import INK, MUTED, SERIES
 from amos_fl.report.svg import page_style, to_svg
@@ -65,7 +66,7 @@ def _named(scope: Scope) -> str:
     return f"{scope.name}  {scope.modality}, {'seen' if scope.seen else 'unseen'}"
 
 
-def _said(cell: Cell) -> str:
+def _said(cell: MeanScore) -> str:
     estimate = cell.estimate
     between = f" ({score(estimate.low, 3)} to {score(estimate.high, 3)})" if estimate.has_interval else ""
     return f"{score(estimate.value, 3)}{between}"
@@ -134,7 +135,7 @@ def _any(comparison: Comparison, scope: Scope, metric: Metric, organ: str) -> bo
     )
 
 
-def _value(cell: Cell | None) -> float:
+def _value(cell: MeanScore | None) -> float:
     return math.nan if cell is None else cell.estimate.value
 
 
@@ -167,7 +168,7 @@ def case_distributions(name: str, comparison: Comparison, scopes: Sequence[Scope
         return to_svg(figure, name, f"{metric.upper()} of the test cases by arm", told)
 
 
-def cost_curves(name: str, arms: Sequence[Arm], curves: Sequence[CurvePoint]) -> Markup:
+def arm_cost_curves(name: str, arms: Sequence[Arm], curves: Sequence[CurvePoint]) -> Markup:
     """DSC against patches, bytes and rounds: solid on seen scanners' validation cases, dashed on unseen scanners."""
     places = _places(arms)
     scores = [value for point in curves if point.run in places for value in (point.seen_dsc, point.unseen_dsc)]
@@ -206,9 +207,7 @@ def _places(arms: Sequence[Arm]) -> dict[str, int]:
     return {run: i for i, arm in reversed(list(enumerate(arms))) for run in arm.runs}
 
 
-def learning_by_site(
-    name: str, arms: Sequence[Arm], points: Sequence[SiteCurvePoint], scopes: Sequence[Scope]
-) -> Markup:
+def learning_by_site(name: str, arms: Sequence[Arm], points: Sequence[ScoreRow], scopes: Sequence[Scope]) -> Markup:
     """A panel per site with the DSC of every arm's runs against the share of their rounds; dashed where unseen."""
     places, columns = _places(arms), 4
     names = {site: scope for scope in scopes for site in scope.sites}

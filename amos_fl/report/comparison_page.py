@@ -119,7 +119,7 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
         "cases (solid) where the run trained on it, on its test cases (dashed) where it did not; these choose nothing. "
         "A star marks scanners that the reference has not seen. A local model is scored at its own site alone on the "
         "way.",
-        "cost": figures.cost_curves("cost", comparison.main_arms, comparison.curves) if comparison.curves else "",
+        "cost": figures.arm_cost_curves("cost", comparison.main_arms, comparison.curves) if comparison.curves else "",
         "cost_text": "Mean over sites of their mean DSC, against what a run had spent by then: solid on the validation "
         "cases of the sites that it was trained on, dashed on the test cases of those that it was not. An arm that "
         "exchanges no weights has no curve in the middle.",

@@ -7,8 +7,8 @@ from typing import Any
 from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.pictures.planes import load_planes
-from amos_fl.report import series
 from amos_fl.report.figures import score
+from amos_fl.report.series import case_rows
 from amos_fl.report.slices import plane_svg
 from amos_fl.runs.record import RunRecord
 
@@ -37,11 +37,11 @@ def chosen_examples(means: Mapping[str, float]) -> list[tuple[str, str]]:
 
 def site_examples(record: RunRecord) -> list[dict[str, Any]]:
     """For every site its examples as a template shows them; a case without a picture has no planes."""
-    rows = series.case_rows(record)
+    rows = case_rows(record)
     scores = {case.case: case for case in record.results.cases}
     organs, sites = record.cohort.organs, []
-    for place, (site, group, modality) in enumerate(series.site_order(record.results.cases)):
-        mine = {r.case: r for r in rows if (r.site, r.group, r.modality) == (site, group, modality)}
+    for place, (group, modality, site) in enumerate(dict.fromkeys((r.group, r.modality, r.site) for r in rows)):
+        mine = {r.case: r for r in rows if (r.group, r.modality, r.site) == (group, modality, site)}
         cases = []
         for rank, case in chosen_examples({name: row.dsc for name, row in mine.items()}):
             row = mine[case]

@@ -13,10 +13,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from amos_fl.metrics.rows import ScoreRow, group_of
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.metrics.table import CaseScores
 from amos_fl.report.palette import INK, MUTED, PAPER, SEEN, SERIES, UNSEEN
-from amos_fl.report.series import Cell, CostPoint, GapRow, LossPoint, ScorePoint, group_of
+from amos_fl.report.series import CostPoint, GapRow, LossPoint
 from amos_fl.report.svg import page_style, to_svg
 
 WIDTH = 8.6
@@ -73,7 +74,7 @@ def _site_styles(sites: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def learning_curves(name: str, losses: Sequence[LossPoint], scores: Sequence[ScorePoint]) -> Markup:
+def learning_curves(name: str, losses: Sequence[LossPoint], scores: Sequence[ScoreRow]) -> Markup:
     """Training loss by round and site; validation DSC of seen sites, and the DSC of unseen ones dashed."""
     sites = sorted({p.site for p in losses} | {p.site for p in scores})
     styles = _site_styles(sites)
@@ -99,7 +100,7 @@ def learning_curves(name: str, losses: Sequence[LossPoint], scores: Sequence[Sco
         return to_svg(figure, name, "Learning curves by site", _told_curves(losses, scores))
 
 
-def _told_curves(losses: Sequence[LossPoint], scores: Sequence[ScorePoint]) -> str:
+def _told_curves(losses: Sequence[LossPoint], scores: Sequence[ScoreRow]) -> str:
     told = []
     for site in sorted({p.site for p in losses}):
         mine = [p for p in losses if p.site == site]
@@ -110,14 +111,14 @@ def _told_curves(losses: Sequence[LossPoint], scores: Sequence[ScorePoint]) -> s
     return " ".join(told)
 
 
-def heat_map(name: str, cells: Sequence[Cell], organs: Sequence[str], metric: str) -> Markup:
-    """Sites by organs, each cell with its number; on cividis from 0 (dark) to 1 (light)."""
-    rows = list(dict.fromkeys((cell.site, cell.group, cell.modality) for cell in cells))
+def heat_map(name: str, scores: Sequence[ScoreRow], organs: Sequence[str], metric: str) -> Markup:
+    """Sites by organs and their mean, each cell with its number; on cividis from 0 (dark) to 1 (light)."""
+    rows = list(dict.fromkeys((row.site, row.group, row.modality) for row in scores))
     columns = [*organs, "mean"]
     values = np.full((len(rows), len(columns)), np.nan)
-    for cell in cells:
-        place = rows.index((cell.site, cell.group, cell.modality)), columns.index(cell.organ)
-        values[place] = getattr(cell, metric)
+    for row in scores:
+        place = rows.index((row.site, row.group, row.modality)), columns.index(row.organ or "mean")
+        values[place] = getattr(row, metric)
     labels = [f"{site}  {modality}, {group}" for site, group, modality in rows]
     told = [f"{label}: mean {score(values[i, -1])}." for i, label in enumerate(labels)]
     return grid_of_scores(name, metric.upper(), values, labels, columns, " ".join(told))
@@ -227,23 +228,24 @@ def _group_legend(figure: Figure, groups: Sequence[str]) -> None:
     figure.legend(handles, [_GROUP[g][2] for g in groups], loc="outside upper left", ncols=2)
 
 
-def seen_and_unseen(name: str, cells: Sequence[Cell], gaps: Sequence[GapRow], groups: Mapping[str, float]) -> Markup:
+def seen_and_unseen(
+    name: str, means: Sequence[ScoreRow], gaps: Sequence[GapRow], groups: Mapping[str, float]
+) -> Markup:
     """Each site's mean DSC and NSD, in rows of seen and unseen scanners; a bar marks the mean over the row's cases.
 
     `groups` holds the means by `metric group modality`.
     """
-    means = [cell for cell in cells if cell.organ == "mean"]
-    rows = list(dict.fromkeys((cell.modality, cell.group) for cell in sorted(means, key=lambda c: c.modality)))
+    rows = list(dict.fromkeys((row.modality, row.group) for row in sorted(means, key=lambda row: row.modality)))
     with page_style():
         figure, panels = panels_of(2, 0.95 + 0.42 * len(rows), sharey=True)
         for axes, metric in zip(panels, ("dsc", "nsd"), strict=True):
             for place, (modality, group) in enumerate(rows):
                 colour, marker, _ = _GROUP[group]
-                for cell in (c for c in means if (c.modality, c.group) == (modality, group)):
-                    value = getattr(cell, metric)
+                for site in (row for row in means if (row.modality, row.group) == (modality, group)):
+                    value = getattr(site, metric)
                     axes.plot([value], [place], marker, color=colour, markersize=5)
                     axes.annotate(
-                        cell.site, (value, place), (0, 5), textcoords="offset points", ha="center", fontsize=7.5
+                        site.site, (value, place), (0, 5), textcoords="offset points", ha="center", fontsize=7.5
                     )
                 mean = groups.get(f"{metric} {group} {modality}", math.nan)
                 axes.plot([mean, mean], [place + 0.08, place + 0.36], color=INK, linewidth=2)

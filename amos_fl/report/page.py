@@ -59,10 +59,10 @@ def write_comparison_report(comparison: "Comparison", out: Path) -> Path:
 
 def write_annotation_report(project: "Project") -> Path:
     """Write `report.html` and `report_data/` in the folder of a labelling project; return the page."""
-    from amos_fl.annotate.progress import progress_of, write_tables
+    from amos_fl.annotate.progress import progress_of, write_progress
     from amos_fl.report.annotation_page import annotation_context
 
     progress = progress_of(project)
-    files = write_tables(progress, project.path / DATA_FOLDER)
+    files = write_progress(progress, project.path / DATA_FOLDER)
     write_text(project.path / PAGE, render("annotation.html", annotation_context(progress, files)))
     return project.path / PAGE

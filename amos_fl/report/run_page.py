@@ -2,23 +2,24 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from amos_fl.cohort.table import SPLITS
 from amos_fl.comparison.statistics import LEAST_CASES
+from amos_fl.csv_table import write_table
+from amos_fl.metrics.rows import ScoreRow
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.report import figures, series
 from amos_fl.report.examples import listed, site_examples
 from amos_fl.report.figures import score, signed
-from amos_fl.report.series import CaseRow, GapRow
+from amos_fl.report.series import GapRow
 from amos_fl.report.slices import legend_line
 from amos_fl.report.sortable import Column, SortableTable, count, number, table, text
-from amos_fl.runs.config import has_strategy
+from amos_fl.runs.config import dotted, has_strategy
 from amos_fl.runs.record import RunRecord
-from amos_fl.runs.results import Row
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.runs.wording import left_out_in_mr, unlearned_in_words, work_in_words
 from amos_fl.wording import counted
@@ -46,17 +47,19 @@ _SCORE_COLUMNS = (
 
 def write_data(record: RunRecord, folder: Path) -> dict[str, str]:
     """Write the numbers of all figures below `folder` and return each file's address on the page."""
-    written = {
-        "learning_losses": (series.LossPoint, series.loss_points(record)),
-        "learning_scores": (series.ScorePoint, series.score_points(record)),
-        "rounds": (series.RoundRow, series.round_rows(record)),
-        "heat_map": (series.Cell, series.cells(record)),
-        "cases": (series.CaseRow, series.case_rows(record)),
-        "gap": (series.GapRow, series.gap_rows(record)),
-        "cost": (series.CostPoint, series.cost_points(record)),
+    scores = [{**vars(row), "organ": row.organ or "mean"} for row in record.results.at_sites]
+    where, marks = ("site", "group", "modality"), ("dsc", "nsd", "missed", "hallucinated")
+    written: dict[str, tuple[Iterable[str], Iterable[Any]]] = {
+        "learning_losses": (series.LossPoint.__dataclass_fields__, series.loss_points(record)),
+        "learning_scores": (("round", "site", "seen", "split", "cases", "dsc", "nsd"), record.scores_by_round()),
+        "rounds": (series.RoundTotals.__dataclass_fields__, series.round_totals(record)),
+        "heat_map": ((*where, "organ", "cases", *marks), scores),
+        "cases": (("case", *where, "organs", *marks), series.case_rows(record)),
+        "gap": (series.GapRow.__dataclass_fields__, series.gap_rows(record)),
+        "cost": (series.CostPoint.__dataclass_fields__, series.cost_points(record)),
     }
-    for name, (kind, rows) in written.items():
-        series.write_rows(folder / f"{name}.csv", rows, list(kind.__dataclass_fields__))
+    for name, (columns, rows) in written.items():
+        write_table(folder / f"{name}.csv", tuple(columns), rows)
     return {name: f"{DATA_FOLDER}/{name}.csv" for name in written}
 
 
@@ -82,7 +85,7 @@ def missing_cases(record: RunRecord) -> list[str]:
     return sentences
 
 
-def withheld_in_words(record: RunRecord) -> str:
+def why_withheld(record: RunRecord) -> str:
     """Which sites kept the scores of single cases to themselves, and what that means; empty where none did."""
     sites = sorted({part.site for part in record.results.withheld})
     if not sites:
@@ -98,11 +101,11 @@ def withheld_in_words(record: RunRecord) -> str:
 def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
     """Everything that `run.html` shows."""
     config, results = record.config, record.results
-    losses, scores, costs = series.loss_points(record), series.score_points(record), series.cost_points(record)
-    cells, gaps = series.cells(record), series.gap_rows(record)
+    losses, scores, costs = series.loss_points(record), record.scores_by_round(), series.cost_points(record)
+    gaps = series.gap_rows(record)
     organs = _reported(record)
-    scored, per_case, withheld = bool(results.sites), bool(results.cases), withheld_in_words(record)
-    means = {f"{m} {row.group} {row.modality}": getattr(row, m) for row in results.groups for m in ("dsc", "nsd")}
+    scored, per_case, withheld = bool(results.by_site), bool(results.cases), why_withheld(record)
+    means = {f"{m} {row.group} {row.modality}": getattr(row, m) for row in results.by_group for m in ("dsc", "nsd")}
     context: dict[str, Any] = {
         "version": version("amos-fl"),
         "title": record.name,
@@ -134,22 +137,22 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
         drawn = any(case["planes"] for site in examples for case in site["cases"])
         context |= {
             "tolerance": f"{config.evaluation.tolerance_mm:g}",
-            "heat_dsc": figures.heat_map("heat-dsc", cells, organs, "dsc"),
-            "heat_nsd": figures.heat_map("heat-nsd", cells, organs, "nsd"),
-            "site_table": score_table("sites", "Test scores by site", "site", results.sites + results.groups),
-            "organ_table": score_table("by-organ", "Test scores by organ", "organ", results.organs),
+            "heat_dsc": figures.heat_map("heat-dsc", results.at_sites, organs, "dsc"),
+            "heat_nsd": figures.heat_map("heat-nsd", results.at_sites, organs, "nsd"),
+            "site_table": sortable_scores("sites", "Test scores by site", "site", results.by_site + results.by_group),
+            "organ_table": sortable_scores("by-organ", "Test scores by organ", "organ", results.by_organ),
             "definition": "DSC and NSD are means over cases, then over organs, on the scans' own grids. An organ that "
             "only one of prediction and reference has scores 0 and is counted as missed or hallucinated; DSC (present) "
             "leaves the hallucinated out. "
-            + left_out_in_mr(record.cohort.organs, [row.modality for row in results.groups]),
+            + left_out_in_mr(record.cohort.organs, [row.modality for row in results.by_group]),
             "per_case": per_case,
             "withheld": withheld,
             "box_dsc": figures.distributions("box-dsc", results.cases, record.cohort.organs, "dsc") if per_case else "",
             "box_nsd": figures.distributions("box-nsd", results.cases, record.cohort.organs, "nsd") if per_case else "",
-            "gap": figures.seen_and_unseen("gap-figure", cells, gaps, means),
+            "gap": figures.seen_and_unseen("gap-figure", results.by_site, gaps, means),
             "gap_sentences": gap_sentences(gaps, record),
             "examples": examples if drawn else [],
-            "cases_text": CASES_TEXT if drawn else NO_PICTURES,
+            "cases_text": EXAMPLES_TEXT if drawn else NO_PICTURES,
             "legend_label": legend_line("label"),
             "legend_prediction": legend_line("prediction"),
             "case_table": _case_table(series.case_rows(record), files["cases"]),
@@ -157,7 +160,7 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
     return context
 
 
-CASES_TEXT = (
+EXAMPLES_TEXT = (
     "For each site its best, median and worst test case by the mean DSC of the case. The planes are those that cut "
     "most organs and where label and prediction differ most, so they show more error than a plane taken at random. "
     "Axial and coronal planes show the patient's right on the left, sagittal ones the front. Pointing at a line names "
@@ -176,8 +179,7 @@ def _contents(scored: bool) -> list[tuple[str, str]]:
 
 
 def _reported(record: RunRecord) -> list[str]:
-    parts = [*record.results.cases, *record.results.withheld]
-    labels = {o for part in parts for o in reported_organs(record.cohort.organs, part.modality)}
+    labels = {o for part in record.results.parts for o in reported_organs(record.cohort.organs, part.modality)}
     return [name for label, name in record.cohort.organs.items() if label in labels]
 
 
@@ -195,11 +197,11 @@ def lead(record: RunRecord) -> str:
         record.arm,
         f"{listed(seen)} trained one network together with {config.strategy}, in {work} at each of them.",
     )
-    if not record.results.groups:
+    if not record.results.by_group:
         return f"{what} No test case was scored."
     parts = []
     for group, words in (("seen", "scanners that it was trained on"), ("unseen", "scanners that it never saw")):
-        rows = [row for row in record.results.groups if row.group == group]
+        rows = [row for row in record.results.by_group if row.group == group]
         if rows:
             parts.append(f"{listed([f'{score(row.dsc)} on {row.modality}' for row in rows])} of {words}")
     return f"{what} Its mean DSC on test cases is {', and '.join(parts)}."
@@ -212,7 +214,7 @@ def _key_numbers(record: RunRecord) -> list[dict[str, str]]:
             "value": score(row.dsc, 3),
             "more": f"NSD {score(row.nsd, 3)}, {counted(row.cases, 'case')}",
         }
-        for row in record.results.groups
+        for row in record.results.by_group
     ]
     cost = record.cost
     exchanged = cost.bytes_down + cost.bytes_up
@@ -281,19 +283,11 @@ def _cohort_table(record: RunRecord) -> SortableTable:
 
 
 def _settings_table(record: RunRecord) -> SortableTable:
-    rows = [[text(key), text(value)] for key, value in _flat(record.config.model_dump(mode="json"))]
+    rows = []
+    for key, value in dotted(record.config.model_dump(mode="json")).items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        rows.append([text(key), text("–" if shown in (None, "", {}) else shown)])
     return table("settings", "All settings", [Column("setting", False), Column("value", False)], rows, "config.yaml")
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    found = []
-    for key, value in settings.items():
-        if isinstance(value, dict) and value:
-            found += _flat(value, f"{prefix}{key}.")
-        else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            found.append((prefix + key, "–" if shown in (None, "", {}) else str(shown)))
-    return found
 
 
 def _versions_table(record: RunRecord) -> SortableTable:
@@ -313,7 +307,7 @@ def _rounds_table(record: RunRecord, file: str) -> SortableTable:
             number(row.seconds, 1),
             text(row.missing or "–"),
         ]
-        for row in series.round_rows(record)
+        for row in series.round_totals(record)
     ]
     names = ["round", "loss", "DSC seen", "DSC unseen", "MB to sites", "MB back", "seconds"]
     return table("rounds", "Every round", [*map(Column, names), Column("missing", False)], rows, file)
@@ -340,7 +334,7 @@ def _cost_facts(record: RunRecord) -> list[tuple[str, str]]:
     ]
 
 
-def score_table(name: str, caption: str, first: str, rows: Sequence[Row]) -> SortableTable:
+def sortable_scores(name: str, caption: str, first: str, rows: Sequence[ScoreRow]) -> SortableTable:
     """Rows of scores; the group's name is not repeated where the row is named after it."""
     body = [
         [
@@ -382,7 +376,7 @@ def gap_sentences(gaps: Sequence[GapRow], record: RunRecord) -> list[str]:
     return found
 
 
-def _case_table(rows: Sequence[CaseRow], file: str) -> SortableTable:
+def _case_table(rows: Sequence[ScoreRow], file: str) -> SortableTable:
     body = [
         [
             text(row.case),

@@ -15,10 +15,10 @@ from amos_fl.report.palette import LABEL_LINE, PREDICTION_LINE
 JPEG_QUALITY = 82
 
 
-def outline(mask: np.ndarray) -> str:
+def outline_path(mask: np.ndarray) -> str:
     """The border of a mask (rows, columns) as an SVG path in half pixels; "" where the mask is empty.
 
-    >>> outline(np.array([[True]]))
+    >>> outline_path(np.array([[True]]))
     'M0 1l1 -1l1 1l-1 1l-1 -1z'
     """
     padded = np.pad(mask, 1).astype(np.float32)
@@ -62,7 +62,7 @@ def plane_svg(plane: Plane, organs: dict[int, str], name: str, title: str) -> Ma
     for kind, labels in (("label", plane.label), ("prediction", plane.prediction)):
         for value in np.unique(labels[labels > 0]).tolist():
             what = escape(f"{organs.get(value, f'label {value}')}: {kind}")
-            lines.append(f'<path class="{kind}" d="{outline(labels == value)}"><title>{what}</title></path>')
+            lines.append(f'<path class="{kind}" d="{outline_path(labels == value)}"><title>{what}</title></path>')
     return Markup(
         f'<svg role="img" aria-labelledby="{name}-title {name}-desc" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" class="plane"><title id="{name}-title">{escape(title)}</title>'

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.group import Member
+from amos_fl.runs.group import PlannedRun
 
 PooledBudget = Literal["equal-samples", "equal-steps"]
 LocalBudget = Literal["site", "whole"]
@@ -28,14 +28,14 @@ ALONE: dict[str, Any] = {
 """Settings of a run with one trainer, where there is nothing to average."""
 
 
-def centralized(base: RunConfig, cohort: Cohort, budget: PooledBudget = "equal-samples") -> Member:
+def centralized(base: RunConfig, cohort: Cohort, budget: PooledBudget = "equal-samples") -> PlannedRun:
     """One trainer over the training cases of all seen sites, with the network, plan and recipe of `base`."""
     factor = len(cohort.seen_sites) if budget == "equal-samples" else 1
     changes = {**ALONE, "arm": "centralized", "local_steps": base.local_steps * factor}
-    return Member("centralized", base.model_copy(update=changes), cohort)
+    return PlannedRun("centralized", base.model_copy(update=changes), cohort)
 
 
-def locals_of(base: RunConfig, cohort: Cohort, budget: LocalBudget = "site") -> list[Member]:
+def locals_of(base: RunConfig, cohort: Cohort, budget: LocalBudget = "site") -> list[PlannedRun]:
     """Each seen site alone; on the way scored on its own validation cases, at its end on all sites."""
     factor = len(cohort.seen_sites) if budget == "whole" else 1
     scoring = base.evaluation.model_copy(update={"unseen": False})
@@ -45,7 +45,7 @@ def locals_of(base: RunConfig, cohort: Cohort, budget: LocalBudget = "site") -> 
 
 def finetunes_of(
     base: RunConfig, cohort: Cohort, weights: Path, *, rounds: int | None = None, learning_rate: float | None = None
-) -> list[Member]:
+) -> list[PlannedRun]:
     """The weights of a federation continued at each seen site alone.
 
     By default for a fifth of the federation's rounds, beginning at a tenth of its learning rate: enough to adapt to
@@ -64,7 +64,7 @@ def finetunes_of(
     return [_alone(base.model_copy(update=changes), cohort, site) for site in cohort.seen_sites]
 
 
-def leave_one_out(base: RunConfig, cohort: Cohort) -> list[Member]:
+def leave_one_out(base: RunConfig, cohort: Cohort) -> list[PlannedRun]:
     """The federation without each seen site in turn, which is then an unseen scanner.
 
     Raises:
@@ -76,10 +76,10 @@ def leave_one_out(base: RunConfig, cohort: Cohort) -> list[Member]:
     return [_without(base.model_copy(update=changes), cohort, [site], f"without-{site}") for site in cohort.seen_sites]
 
 
-def _alone(config: RunConfig, cohort: Cohort, site: str) -> Member:
+def _alone(config: RunConfig, cohort: Cohort, site: str) -> PlannedRun:
     return _without(config, cohort, [other for other in cohort.seen_sites if other != site], site)
 
 
-def _without(config: RunConfig, cohort: Cohort, sites: Sequence[str], name: str) -> Member:
+def _without(config: RunConfig, cohort: Cohort, sites: Sequence[str], name: str) -> PlannedRun:
     held = tuple(sorted({*config.hold_out, *sites}))
-    return Member(name, config.model_copy(update={"hold_out": held}), cohort.holding_out(sites))
+    return PlannedRun(name, config.model_copy(update={"hold_out": held}), cohort.holding_out(sites))

@@ -16,7 +16,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json, write_json
 from amos_fl.prepared.prepare import content_hash
 from amos_fl.runs.about import AboutRun, Accepted, write_about
-from amos_fl.runs.config import RunConfig
+from amos_fl.runs.config import RunConfig, dotted
 from amos_fl.runs.folder import RunFolder, places_of
 from amos_fl.runs.stored import read_stored
 
@@ -87,22 +87,15 @@ def _settings(about: AboutRun, settings: Mapping[str, Any], config: RunConfig) -
     if about.settings is None:  # begun by a version that did not note them
         return []
     # What a newer version knows and the run's did not is as it was, as long as it has its default.
-    defaults = dict(_flat(RunConfig().science()))
-    then, now = dict(_flat(about.settings)), dict(_flat(settings))
+    defaults = dotted(RunConfig().science())
+    then, now = dotted(about.settings), dotted(settings)
     now = {key: value for key, value in now.items() if key in then or value != defaults.get(key)}
     then = {key: value for key, value in then.items() if key in now or key not in defaults or value != defaults[key]}
     changes = _differences(then, now)
     if about.plan is not None:
         plan = config.plan.model_dump(mode="json")
-        changes += _differences(dict(_flat(about.plan, "plan.")), dict(_flat(plan, "plan.")))
+        changes += _differences(dotted(about.plan, "plan."), dotted(plan, "plan."))
     return changes
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        found += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else [(prefix + key, value)]
-    return found
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

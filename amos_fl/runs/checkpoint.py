@@ -11,7 +11,7 @@ from pydantic import Field
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder, write_text
 from amos_fl.runs.ledger import ENTRIES, LedgerEntry, in_sequence
-from amos_fl.runs.stored import Stored, fitting, line_of, read_stored
+from amos_fl.runs.stored import Stored, fitting, json_line, read_stored
 from amos_fl.weights import Arrays, hash_of, read_arrays, save_arrays
 
 WEIGHTS, STRATEGY, STATE = "weights.safetensors", "strategy.safetensors", "state.json"
@@ -55,7 +55,7 @@ def save_checkpoint(
             "order": list(weights),
             "strategy_arrays": len(strategy_arrays),
         }
-        write_text(beside / STATE, line_of(state) + "\n")
+        write_text(beside / STATE, json_line(state) + "\n")
 
 
 def read_checkpoint(folder: Path, round_number: int) -> Checkpoint:

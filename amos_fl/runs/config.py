@@ -1,7 +1,7 @@
 """The settings of a run: one pydantic model, from YAML and the command line, written to the run folder."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +16,7 @@ from amos_fl.wording import nearest
 
 MOST_SHOWN = 60
 """Characters of a wrong value that an error repeats."""
-Arm = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
+ArmKind = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
 
 
 class _Settings(BaseModel):
@@ -63,7 +63,7 @@ class EngineSettings(_Settings):
 class RunConfig(_Settings):
     """Everything that decides what a run computes, and where and how it is carried out."""
 
-    arm: Arm = Field(default="federated", description="What the run is in a comparison; set by the commands.")
+    arm: ArmKind = Field(default="federated", description="What the run is in a comparison; set by the commands.")
     cohort: Path | None = Field(default=None, description="cohort.csv or its folder; none: the embedded phantom.")
     sites: tuple[str, ...] | None = Field(default=None, description="Only these sites take part; none: all.")
     hold_out: tuple[str, ...] = Field(default=(), description="Sites that train nothing and are scored as unseen.")
@@ -167,6 +167,18 @@ def _message(error: ValidationError, source: str) -> str:
     shown = repr(first["input"]) if not isinstance(first["input"], dict) else "the given mapping"
     shown = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}..."
     return f"{source}: {key or 'settings'} is {shown}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key; an empty one is a value.
+
+    >>> dotted({"training": {"threads": 2, "more": {}}})
+    {'training.threads': 2, 'training.more': {}}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return flat
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

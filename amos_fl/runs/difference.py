@@ -1,12 +1,13 @@
 """Where two runs part: the settings and cases that differ, and the first round and site whose numbers do."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from amos_fl.cohort.table import Cohort
+from amos_fl.runs.config import dotted
 from amos_fl.runs.folder import RunFolder, open_run, places_of
 from amos_fl.runs.ledger import LedgerEntry
 
@@ -78,16 +79,8 @@ def compare_folders(first: Path, second: Path) -> RunDifference:
     )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
 def _changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[Change, ...]:
-    a, b = dict(_flat(first)), dict(_flat(second))
+    a, b = dotted(first), dotted(second)
     return tuple(
         Change(name, _text(a.get(name, ABSENT)), _text(b.get(name, ABSENT)))
         for name in dict.fromkeys([*a, *b])

@@ -15,7 +15,7 @@ MOST_VOXELS = 64**3
 
 
 @dataclass(frozen=True)
-class Estimate:
+class WorkEstimate:
     """The work of a run. Seconds and bytes of memory are extrapolated from one step on a small patch."""
 
     parameters: int
@@ -30,7 +30,7 @@ class Estimate:
     memory_bytes: int
 
 
-def estimate(config: RunConfig, cohort: Cohort) -> Estimate:
+def estimate(config: RunConfig, cohort: Cohort) -> WorkEstimate:
     """Measure one training step of the run's network on this device, and multiply.
 
     The step is taken on a patch of at most 64x64x64 voxels, or the smallest one that the plan allows, and
@@ -81,7 +81,7 @@ def estimate(config: RunConfig, cohort: Cohort) -> Estimate:
     exchanged = weights * len(sites) * config.rounds * config.exchanges_weights
     steps_per_site = config.rounds * config.local_steps
     parallel = config.engine.parallel_sites or 1 if config.engine.name == "ray" else 1
-    return Estimate(
+    return WorkEstimate(
         parameters=parameters,
         training_sites=sites,
         steps_per_site=steps_per_site,

@@ -19,7 +19,7 @@ from amos_fl.weights import save_arrays
 def write_results(folder: RunFolder, config: RunConfig, cohort: Cohort, weights: Mapping[str, np.ndarray]) -> Results:
     """Write scores.csv, scores_by_site.csv, scores_by_organ.csv, model/ and summary.md; return what is in them."""
     results = results_of(folder, config, cohort)
-    write_tables(folder.path, results, cohort.organs)
+    write_tables(folder.path, results)
     about = {"model": config.model, "round": results.chosen.round}
     save_arrays(weights, folder.path / "model" / "weights.safetensors", about)
     learned = learned_in(folder, cohort).organs

@@ -212,7 +212,7 @@ def _place(case: Case) -> str:
     return f"{case.split} at {case.site} ({case.modality}), organs {organs}{renumbered}{unlabelled}"
 
 
-def organs_of(run: RunFolder) -> dict[int, str]:
+def stored_organs(run: RunFolder) -> dict[int, str]:
     """The organs that a run learns, by label value."""
     beside = run.path / "organs.csv"
     return read_organs(beside) if beside.is_file() else dict(AMOS_ORGANS)

@@ -20,7 +20,7 @@ from amos_fl.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Member:
+class PlannedRun:
     """A run to be: its name within the group, its settings, and the cohort that takes part."""
 
     name: str
@@ -49,7 +49,7 @@ def is_group(path: Path) -> bool:
     return (path / "group.yaml").is_file()
 
 
-def create_group(path: Path, kind: str, members: Sequence[Member]) -> Group:
+def create_group(path: Path, kind: str, members: Sequence[PlannedRun]) -> Group:
     """Make the folders of all runs of a new group.
 
     Raises:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, with_confi
 from typing_extensions import TypedDict
 
 from amos_fl.errors import AmosError
-from amos_fl.runs.stored import checked, line_of, read_bytes
+from amos_fl.runs.stored import checked, json_line, read_bytes
 
 _Count = Annotated[int, Field(ge=0, le=10**15)]
 _Seconds = Annotated[float, Field(ge=0, le=10**10, allow_inf_nan=False)]
@@ -103,4 +103,4 @@ def in_sequence(entries: list[LedgerEntry], source: str, remedy: str) -> list[Le
 
 def ledger_text(entries: Sequence[LedgerEntry]) -> str:
     """The content of a `ledger.jsonl`."""
-    return "".join(line_of(entry) + "\n" for entry in entries)
+    return "".join(json_line(entry) + "\n" for entry in entries)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from amos_fl.cohort.organ_names import organ_key
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.folder import RunFolder, organs_of
+from amos_fl.runs.folder import RunFolder, stored_organs
 from amos_fl.runs.learned import learned_in
 from amos_fl.runs.network_file import read_network_file
 from amos_fl.training.settings import NormStatistics
@@ -123,7 +123,7 @@ def origin_of(file: Path) -> Origin:
         if (folder / "config.yaml").is_file() and (folder / "versions.json").is_file():
             run = RunFolder(folder)
             config = run.config()
-            organs = sorted(organs_of(run).items())
+            organs = sorted(stored_organs(run).items())
             learned = _learned_around(file)
             return Origin(file, config.model, config.plan, dict(organs), config.norm_statistics, learned)
     return Origin(file)

@@ -7,7 +7,9 @@ from pathlib import Path
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
-from amos_fl.runs.config import Arm, RunConfig
+from amos_fl.metrics.rows import ScoreRow, row_of
+from amos_fl.metrics.scores import Scores
+from amos_fl.runs.config import ArmKind, RunConfig
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import is_group, read_group
 from amos_fl.runs.ledger import LedgerEntry
@@ -15,7 +17,7 @@ from amos_fl.runs.results import Results, results_of
 
 
 @dataclass(frozen=True)
-class Cost:
+class RunCost:
     """What a run took. `seconds` are those of its rounds: training, transport and checkpoints, without scoring.
 
     `sequential_steps` are the steps that must wait for one another, the largest number at one trainer summed over
@@ -31,7 +33,7 @@ class Cost:
     seconds: float
 
     @classmethod
-    def of(cls, ledger: Sequence[LedgerEntry], config: RunConfig) -> "Cost":
+    def of(cls, ledger: Sequence[LedgerEntry], config: RunConfig) -> "RunCost":
         """The cost of the rounds in a ledger."""
         steps = [[site["steps"] for site in entry["sites"].values()] for entry in ledger]
         return cls(
@@ -57,10 +59,10 @@ class RunRecord:
     cohort_sha256: str
     results: Results
     ledger: list[LedgerEntry]
-    cost: Cost
+    cost: RunCost
 
     @property
-    def arm(self) -> Arm:
+    def arm(self) -> ArmKind:
         return self.config.arm
 
     @property
@@ -71,6 +73,20 @@ class RunRecord:
     @property
     def unseen_sites(self) -> tuple[str, ...]:
         return self.cohort.unseen_sites
+
+    def scores_by_round(self) -> list[ScoreRow]:
+        """Each site after each round that was scored: its validation cases where its scanner trained, else test cases.
+
+        `share` is that of the run's rounds which were done by then.
+        """
+        rows = []
+        for number in (entry["round"] for entry in self.ledger):
+            evaluation = self.folder.read_evaluation(number, "val") or {"sites": {}}
+            for site, result in sorted(evaluation["sites"].items()):
+                group, share = "seen" if result["seen"] else "unseen", round(number / self.config.rounds, 6)
+                where = {"run": self.name, "round": number, "share": share, "site": site, "group": group, "over": site}
+                rows.append(row_of(Scores.from_dict(result["scores"]), split=result["split"], **where))
+        return rows
 
     def settings_key(self) -> str:
         """Equal for two runs on one cohort that differ in nothing but the seed, and where and how they were run."""
@@ -98,7 +114,7 @@ def read_run(path: Path, name: str | None = None) -> RunRecord:
         cohort_sha256=about.cohort_sha256,
         results=results_of(folder, config, cohort),
         ledger=ledger,
-        cost=Cost.of(ledger, config),
+        cost=RunCost.of(ledger, config),
     )
 
 

@@ -1,78 +1,62 @@
 """The scores of a run: per case, by site, by group of sites and by organ, as tables."""
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from functools import reduce
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from amos_fl.cohort.table import Cohort
-from amos_fl.escape.csv_cells import DictWriter
-from amos_fl.files import whole_file
-from amos_fl.metrics.scores import Scores, reported_organs
-from amos_fl.metrics.table import CaseScores, scores_from_json, sums_of, write_scores
+from amos_fl.csv_table import write_table
+from amos_fl.metrics.rows import ScoreRow, SiteSums, mean_rows, organ_rows, rows_by, sums_by_case, write_scores
+from amos_fl.metrics.scores import Scores
+from amos_fl.metrics.table import CaseScores, scores_from_json
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.selection import Choice, choose_round
 
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a table of scores: over the cases of a site, a group of sites, or an organ.
-
-    `dsc_present` is the mean DSC over organs that the reference has: what is hallucinated is counted in
-    `hallucinated`, and not in it.
-    """
-
-    name: str
-    group: str
-    modality: str
-    cases: int
-    dsc: float
-    nsd: float
-    dsc_present: float
-    missed: int
-    hallucinated: int
-
-    @classmethod
-    def of(cls, name: str, group: str, modality: str, scores: Scores) -> "Row":
-        outcomes = scores.outcomes()
-        return cls(
-            name=name,
-            group=group,
-            modality=modality,
-            cases=scores.cases,
-            dsc=scores.mean_dsc(),
-            nsd=scores.mean_nsd(),
-            dsc_present=scores.mean_dsc(present_only=True),
-            missed=outcomes["missed"],
-            hallucinated=outcomes["hallucinated"],
-        )
-
-
-@dataclass(frozen=True)
-class SiteSums:
-    """The scores of a site, or of one of its cases, added up; what a site sends that keeps its cases to itself."""
-
-    site: str
-    seen: bool
-    modality: str
-    scores: Scores
+SUMMED = ("name", "group", "modality", "cases", "dsc", "nsd", "dsc_present", "missed", "hallucinated")
+"""The columns of scores_by_site.csv and scores_by_organ.csv."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """The test scores of a run: what failed first, then by site, by group and by organ."""
+    """The test scores of a run, and what failed on the way; its tables are made of these."""
 
     chosen: Choice
     problems: list[str]
     cases: list[CaseScores]
-    sites: list[Row]
-    groups: list[Row]
-    organs: list[Row]
+    organs: Mapping[int, str]
     withheld: tuple[SiteSums, ...] = ()
     """Of the sites that kept the scores of single cases to themselves, which `cases` lacks."""
+
+    @cached_property
+    def parts(self) -> list[SiteSums]:
+        """All that the scores are made of: each case, and each site that told of its cases together."""
+        return [*sums_by_case(self.cases, self.organs), *self.withheld]
+
+    @cached_property
+    def at_sites(self) -> list[ScoreRow]:
+        """Each site and modality, seen ones first: its organs, then their mean."""
+        return list(rows_by(self.parts, self.organs, "group", "modality", "site"))
+
+    @cached_property
+    def in_groups(self) -> list[ScoreRow]:
+        """Seen and unseen scanners of each modality: their organs, then their mean."""
+        return list(rows_by(self.parts, self.organs, "group", "modality"))
+
+    @property
+    def by_site(self) -> list[ScoreRow]:
+        return mean_rows(self.at_sites)
+
+    @property
+    def by_group(self) -> list[ScoreRow]:
+        return mean_rows(self.in_groups)
+
+    @property
+    def by_organ(self) -> list[ScoreRow]:
+        """Each organ over seen and over unseen scanners of each modality."""
+        return organ_rows(self.in_groups)
 
 
 def withheld_sums(evaluation: dict[str, Any] | None) -> list[SiteSums]:
@@ -127,55 +111,12 @@ def results_of(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results:
     """The results of a run from the files in its folder."""
     chosen = choose_round(folder, config, config.rounds)
     evaluation = folder.read_evaluation(chosen.round, "test")
-    cases, withheld = test_cases(evaluation), withheld_sums(evaluation)
-    return tabulated(chosen, problems_of(folder), cases, cohort.organs, withheld)
+    cases, withheld = test_cases(evaluation), tuple(withheld_sums(evaluation))
+    return Results(chosen, problems_of(folder), cases, cohort.organs, withheld)
 
 
-def tabulated(
-    chosen: Choice,
-    problems: list[str],
-    cases: list[CaseScores],
-    organs: Mapping[int, str],
-    withheld: Iterable[SiteSums] = (),
-) -> Results:
-    """The scores of cases, and those of sites that withhold their cases, as tables by site, by group and by organ."""
-    withheld = tuple(withheld)
-    parts = [*(SiteSums(c.site, c.seen, c.modality, sums_of([c], organs)) for c in cases), *withheld]
-
-    def total(mine: Iterable[SiteSums]) -> Scores:
-        return reduce(Scores.merge, (part.scores for part in mine), Scores())
-
-    def rows(keys: Iterable[tuple[str, bool, str]], named: bool) -> list[Row]:
-        table = []
-        for site, seen, modality in keys:
-            group = "seen" if seen else "unseen"
-            mine = [p for p in parts if p.seen == seen and p.modality == modality and (not named or p.site == site)]
-            table.append(Row.of(site if named else f"{group} {modality}", group, modality, total(mine)))
-        return table
-
-    by_site = sorted({(p.site, p.seen, p.modality) for p in parts}, key=lambda key: (not key[1], key[2], key[0]))
-    by_group = sorted({("", p.seen, p.modality) for p in parts}, key=lambda key: (not key[1], key[2]))
-    by_organ = []
-    for _, seen, modality in by_group:
-        mine = total(p for p in parts if p.seen == seen and p.modality == modality)
-        for organ in reported_organs(organs, modality):
-            if organ in mine.organs:
-                group = "seen" if seen else "unseen"
-                by_organ.append(Row.of(organs[organ], group, modality, mine.only([organ])))
-    return Results(chosen, problems, cases, rows(by_site, True), rows(by_group, False), by_organ, withheld)
-
-
-def write_tables(folder: Path, results: Results, organs: Mapping[int, str]) -> None:
+def write_tables(folder: Path, results: Results) -> None:
     """Write scores.csv, scores_by_site.csv and scores_by_organ.csv."""
-    write_scores(folder / "scores.csv", results.cases, organs)
-    _write_rows(folder / "scores_by_site.csv", results.sites + results.groups)
-    _write_rows(folder / "scores_by_organ.csv", results.organs)
-
-
-def _write_rows(path: Any, rows: list[Row]) -> None:
-    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = DictWriter(file, list(Row.__dataclass_fields__))
-        writer.writeheader()
-        for row in rows:
-            values = {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(row).items()}
-            writer.writerow(values)
+    write_scores(folder / "scores.csv", results.cases, results.organs)
+    write_table(folder / "scores_by_site.csv", SUMMED, results.by_site + results.by_group)
+    write_table(folder / "scores_by_organ.csv", SUMMED, results.by_organ)

@@ -95,7 +95,7 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def line_of(value: Any) -> str:
+def json_line(value: Any) -> str:
     """A value as one line of JSON."""
     return json.dumps(without_nan(value), sort_keys=True, allow_nan=False)
 

@@ -7,9 +7,10 @@ from amos_fl.escape import markdown
 
 if TYPE_CHECKING:  # nothing here needs torch, and a command that only prints PHANTOM_NOTE should not wait for it
     from amos_fl.cohort.table import Cohort
+    from amos_fl.metrics.rows import ScoreRow
     from amos_fl.runs.config import RunConfig
     from amos_fl.runs.folder import RunFolder
-    from amos_fl.runs.results import Results, Row
+    from amos_fl.runs.results import Results
 
 PHANTOM_NOTE = (
     "The scans of this run are synthetic: a phantom cohort that amos-fl made itself. "
@@ -22,7 +23,7 @@ def number(value: float, digits: int = 3) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def score_table(rows: "list[Row]", first: str) -> str:
+def score_table(rows: "list[ScoreRow]", first: str) -> str:
     """Rows of scores as Markdown."""
     head = [first, "modality", "scanner", "cases", "DSC", "NSD", "DSC (present)", "missed", "hallucinated"]
     body = [
@@ -82,15 +83,15 @@ def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results:
         + "".join(f"- {markdown.text(sentence)}\n" for sentence in unlearned_in_words(folder, cohort))
         + f"- {cost_in_words(config, seconds, down, up)}\n"
     )
-    if results.sites:
-        parts += ["## Test scores by site\n", score_table(results.sites, "site") + "\n"]
-        parts += ["Seen and unseen scanners:\n", score_table(results.groups, "group") + "\n"]
-        parts += ["## Test scores by organ\n", score_table(results.organs, "organ") + "\n"]
+    if results.by_site:
+        parts += ["## Test scores by site\n", score_table(results.by_site, "site") + "\n"]
+        parts += ["Seen and unseen scanners:\n", score_table(results.by_group, "group") + "\n"]
+        parts += ["## Test scores by organ\n", score_table(results.by_organ, "organ") + "\n"]
         parts.append(
             f"DSC and NSD (tolerance {config.evaluation.tolerance_mm:g} mm) are means over cases, then over organs, "
             "on the scans' own grids. An organ that only one of prediction and reference has scores 0 and is "
             "counted as missed or hallucinated; `DSC (present)` leaves the hallucinated out. "
-            f"{left_out_in_mr(cohort.organs, [row.modality for row in results.groups])}".rstrip()
+            f"{left_out_in_mr(cohort.organs, [row.modality for row in results.by_group])}".rstrip()
             + "\n"
         )
     else:

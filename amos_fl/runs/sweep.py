@@ -18,7 +18,7 @@ from typing import Any
 
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
-from amos_fl.runs.config import merge, parse_assignment, read_yaml
+from amos_fl.runs.config import dotted, merge, parse_assignment, read_yaml
 from amos_fl.wording import nearest
 
 MOST_NAME = 100
@@ -71,7 +71,8 @@ def read_sweep(path: Path) -> Sweep:
         nested: dict[str, Any] = {}
         for key, value in chosen.items():
             nested = merge(nested, _nested(path, str(key), value))
-        name = _name({**_flat(entry), **{str(key): value for key, value in chosen.items()}})
+        own = {key: value for key, value in dotted(entry).items() if value != {}}
+        name = _name(own | {str(key): value for key, value in chosen.items()})
         combinations.append(Combination(name, [(str(path), common), (f"{path}: runs", entry), (str(path), nested)]))
     names = [combination.name for combination in combinations]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -90,13 +91,6 @@ def _nested(path: Path, key: str, value: Any) -> dict[str, Any]:
         inner = inner[part]
     inner[last] = value
     return nested
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _name(values: dict[str, Any]) -> str:

@@ -7,8 +7,9 @@ case is. It is generous: where the body is uncertain, nothing is cut.
 import numpy as np
 from scipy import ndimage
 
+from amos_fl.volumes.plan import Spacing
+
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-Spacing = tuple[float, float, float]
 
 BODY_HU = -500.0
 MARGIN_MM = 15.0

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from amos_fl.errors import AmosError
 
 Triple = tuple[int, int, int]
+Spacing = tuple[float, float, float]
+"""mm, along x, y and z."""
 Positive = Annotated[float, Field(gt=0)]
 _Side = Annotated[int, Field(ge=1, le=4096)]
 _Sides = tuple[_Side, _Side, _Side]

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage, sparse
 
-Triple = tuple[int, int, int]
-Spacing = tuple[float, float, float]
+from amos_fl.volumes.plan import Spacing, Triple
 
 ANISOTROPIC = 3.0
 """Ratio of the largest to the smallest spacing above which slices are not interpolated with splines."""

@@ -21,7 +21,7 @@ from amos_fl.training.settings import AugmentationLevel
 from amos_fl.volumes.plan import Plan
 
 Draw = np.random.Generator
-Change = Callable[[Tensor, Draw], Tensor]
+Transform = Callable[[Tensor, Draw], Tensor]
 
 
 def _split_at_one(low: float, high: float, draw: Draw) -> float:
@@ -81,7 +81,7 @@ class Recipe:
     scale_probability: float = 0.0
     scale_range: tuple[float, float] = (1.0, 1.0)
     mirror_probability: float = 0.0
-    intensity: tuple[tuple[float, Change], ...] = ()
+    intensity: tuple[tuple[float, Transform], ...] = ()
 
 
 RECIPES: dict[AugmentationLevel, Recipe] = {

@@ -16,9 +16,9 @@ from torch import nn
 from amos_fl.cohort.table import Case, Cohort, Split, read_cohort, write_organs
 from amos_fl.errors import AmosError, SiteTimeout
 from amos_fl.files import write_json
-from amos_fl.inference.evaluate import CaseScore, evaluate_cases
+from amos_fl.inference.evaluate import evaluate_cases
 from amos_fl.metrics.scores import Scores, reported_organs
-from amos_fl.metrics.table import scores_to_json
+from amos_fl.metrics.table import CaseScores, scores_to_json
 from amos_fl.networks.registry import build_network
 from amos_fl.owner import identity
 from amos_fl.pictures.planes import keep_picture
@@ -309,6 +309,6 @@ def _leave_address(settings: SiteSettings) -> None:
     write_json(settings.state / "process.json", where)
 
 
-def _case_for_sharing(settings: SiteSettings, result: CaseScore) -> dict[str, object]:
+def _case_for_sharing(settings: SiteSettings, result: CaseScores) -> dict[str, object]:
     name = shared_name(settings, result.case)
     return {"case": name, "modality": result.modality, "scores": scores_to_json(result.scores)}

@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a run ended: `error` is None, or why it did not come to its end, with the exit code for that."""
 
     folder: RunFolder
@@ -48,7 +48,7 @@ def run_in_parallel(
     gpus_per_run: float = 0.0,
     address: str | None = None,
     accept_changes: bool = False,
-    on_outcome: Callable[[Outcome], None],
+    on_outcome: Callable[[RunOutcome], None],
     on_wait: Callable[[dict[RunFolder, int]], None] = lambda rounds: None,
     pause_s: float = 1.0,
 ) -> None:
@@ -95,13 +95,13 @@ def run_in_parallel(
             raise KeyboardInterrupt
 
 
-def _outcome(folder: RunFolder, reference: Any) -> Outcome:
+def _outcome(folder: RunFolder, reference: Any) -> RunOutcome:
     try:
         error, code = ray.get(reference)
     except RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return Outcome(folder, f"its process failed: {lines[-1] if lines else type(error).__name__}", 1)
-    return Outcome(folder, error, code)
+        return RunOutcome(folder, f"its process failed: {lines[-1] if lines else type(error).__name__}", 1)
+    return RunOutcome(folder, error, code)
 
 
 def _finished_rounds(folder: RunFolder) -> int:

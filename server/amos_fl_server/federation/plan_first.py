@@ -75,7 +75,7 @@ def planned(
     folder.write_config(config)
     write_about(folder.path, folder.about().model_copy(update={"plan": plan.model_dump(mode="json")}))
     without = f", without {', '.join(sorted(failed))}" if failed else ""
-    listener(Said(f"plan from the fingerprints of {', '.join(sorted(found))}{without}: {in_words(plan)}"))
+    listener(Said(f"plan from the fingerprints of {', '.join(sorted(found))}{without}: {plan_in_words(plan)}"))
     return config
 
 
@@ -109,11 +109,11 @@ def _plan_of_most(
         raise
 
 
-def in_words(plan: Plan) -> str:
+def plan_in_words(plan: Plan) -> str:
     """A plan's patch and spacing.
 
     >>> from amos_fl.volumes.plan import plan_named
-    >>> in_words(plan_named("amos-ct"))
+    >>> plan_in_words(plan_named("amos-ct"))
     '160x160x64 voxels of 0.69x0.69x2 mm'
     """
     return f"{'x'.join(map(str, plan.patch))} voxels of {'x'.join(f'{mm:g}' for mm in plan.spacing_mm)} mm"

@@ -23,10 +23,10 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
-from amos_fl.runs.ledger import LedgerEntry, SiteRound
+from amos_fl.runs.ledger import LedgerEntry
 from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
 from amos_fl.runs.start import begin
-from amos_fl.weights import arrays_of, fingerprint_of, hash_of
+from amos_fl.weights import arrays_of, hash_of
 from amos_fl_clients.federation.messages import (
     ARRAYS,
     CONFIG,
@@ -35,18 +35,17 @@ from amos_fl_clients.federation.messages import (
     Task,
     agreed_weight,
     request_config,
-    size_in_bytes,
 )
-from amos_fl_clients.federation.records import BadUpdate, record_of, views_of
-from amos_fl_clients.federation.reply_models import Asked, DescribeReply, Description, EvaluateReply, TrainReply
-from amos_fl_clients.federation.state import Lost
-from amos_fl_server.federation.aggregate import form_of, in_order, record_of_sums
+from amos_fl_clients.federation.records import record_of, views_of
+from amos_fl_clients.federation.reply_models import Asked, DescribeReply, Description, EvaluateReply
+from amos_fl_server.federation.aggregate import form_of, record_of_sums
 from amos_fl_server.federation.arrivals import REFUSED, arriving
 from amos_fl_server.federation.engines.base import Engine
 from amos_fl_server.federation.exchange import exchange
 from amos_fl_server.federation.full_disk import stop_where_a_disk_is_full
 from amos_fl_server.federation.plan_first import planned
 from amos_fl_server.federation.strategies.base import RoundInput, Strategy
+from amos_fl_server.federation.training_round import TrainingRound
 
 
 def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
@@ -70,14 +69,6 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
         norm_statistics=config.norm_statistics,
         test_time_adaptation=config.evaluation.test_time_adaptation,
     )
-
-
-def _fingerprint(reply: Message) -> str | None:
-    """The check value of a site's update; None for one that will be refused."""
-    try:
-        return fingerprint_of(views_of(reply.content.array_records[ARRAYS]))
-    except (KeyError, BadUpdate):
-        return None
 
 
 @dataclass
@@ -262,76 +253,41 @@ class Federation:
     def _round(self, given: RoundInput) -> tuple[ArrayRecord, LedgerEntry]:
         """One round, from the weights in `given` to the next ones and its line in the ledger."""
         started = time.perf_counter()
-        number = given.number
-        messages = self.strategy.messages(given)
+        number, messages = given.number, self.strategy.messages(given)
         for site, message in messages.items():
             self._say_what_is_kept(message, site, number - 1)
         self.listener(RoundStarted(number, self.config.rounds, tuple(messages)))
-        failed: dict[str, str] = {}
-        about: dict[str, SiteRound] = {}
-        counted = self.config.exchanges_weights
-        order = list(messages)
-
         steps = int(cast(int, given.config.get("steps", self.config.local_steps)))
-
-        def asked_of(site: str) -> Asked:
-            weight = int(given.weights[site])
-            return Asked(self.organs, site=site, described=self.described[site], steps=steps, weight=weight)
-
-        def noted():
-            replies = exchange(
-                given.grid,
-                messages,
-                failed,
-                stop=self.folder.stop_file,
-                timeout_s=self.engine.phase_timeout_s(self.config.site_timeout_s, len(order)),
-                poll=self.engine.poll,
-                on_timeout=self.engine.end_site,
-                lost=self.engine.lost,
+        asked = {
+            site: Asked(
+                self.organs, site=site, described=self.described[site], steps=steps, weight=int(given.weights[site])
             )
-            for site, reply, said in arriving(replies, TrainReply, asked_of, failed):
-                if reply is not None and said is not None:
-                    about[site] = {
-                        "cases": said.cases,
-                        "steps": said.steps,
-                        "loss": float(said.train_loss),
-                        "seconds": round(float(said.seconds), 3),
-                        "bytes_down": counted * size_in_bytes(messages[site]),
-                        "bytes_up": counted * size_in_bytes(reply),
-                        "update_fingerprint": _fingerprint(reply),
-                    }
-                    if said.restarted is not None:
-                        restarted = about[site]["restarted"] = Lost(said.restarted).sentence
-                        self.listener(Said(f"round {number}: site {site} {restarted}"))
-                yield site, reply
-                del reply
-
-        arrays, used = self.strategy.aggregate(given, in_order(noted(), order), failed)
-        bytes_down = counted * sum(map(size_in_bytes, messages.values()))  # as they were sent, so afterwards
-        del messages
-        for site, reason in sorted(failed.items()):
+            for site in messages
+        }
+        training = TrainingRound(number, messages, asked, self.config.exchanges_weights, self.listener)
+        replies = exchange(
+            given.grid,
+            messages,
+            training.missing,
+            stop=self.folder.stop_file,
+            timeout_s=self.engine.phase_timeout_s(self.config.site_timeout_s, len(messages)),
+            poll=self.engine.poll,
+            on_timeout=self.engine.end_site,
+            lost=self.engine.lost,
+        )
+        arrays, used = self.strategy.aggregate(given, training.updates(replies), training.missing)
+        training.let_go_of_messages()
+        for site, reason in sorted(training.missing.items()):
             self.listener(SiteFailed(site, "train", number, reason))
-        self._stop_where_a_disk_is_full(failed)
+        self._stop_where_a_disk_is_full(training.missing)
         if len(used) < self._min_sites:
-            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(failed.items()))
+            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(training.missing.items()))
             raise RunStopped(
-                f"round {number}: {len(used)} of {len(order)} sites sent an update and {self._min_sites} are needed "
+                f"round {number}: {len(used)} of {len(asked)} sites sent an update and {self._min_sites} are needed "
                 f"({reasons}); the last checkpoint is of round {number - 1}, continue with --resume {self.folder.path}"
             )
-        total = sum(given.weights[site] for site in used)
-        mean_loss = sum(about[site]["loss"] * given.weights[site] / total for site in used)
         record = record_of_sums(arrays)
-        entry: LedgerEntry = {
-            "round": number,
-            "sites": {site: about[site] for site in used},
-            "missing": dict(sorted(failed.items())),
-            "loss": mean_loss,
-            "seconds": time.perf_counter() - started,
-            "bytes_down": bytes_down,
-            "bytes_up": sum(site["bytes_up"] for site in about.values()),
-            "weights_sha256": "",  # when they are there
-        }
-        return record, entry
+        return record, training.entry(used, given.weights, time.perf_counter() - started)
 
     def _say_what_is_kept(self, message: Message, site: str, up_to: int) -> None:
         """Tell a site after which round it last took part, so that it knows what it should have kept."""

@@ -1,0 +1,29 @@
+"""CSV files, whole or not at all."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from amos_fl.escape.csv_cells import Writer
+from amos_fl.files import whole_file
+
+
+def write_table(path: Path | str, columns: Sequence[str], rows: Iterable[Any]) -> None:
+    """A CSV file with a header: of each row, a mapping or an object with such attributes, these columns.
+
+    What does not exist (None, NaN) is empty, a truth is yes or no, and numbers read back as they were.
+    """
+    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        writer = Writer(file)
+        writer.writerow(columns)
+        for row in rows:
+            told = row.get if isinstance(row, Mapping) else partial(getattr, row)
+            writer.writerow([_shown(told(column)) for column in columns])
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value

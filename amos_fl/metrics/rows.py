@@ -1,0 +1,184 @@
+"""Scores as rows: one record behind every table of scores, on a page, in a CSV file, on a terminal and in Python."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.csv_table import write_table
+from amos_fl.metrics.scores import OUTCOMES, Outcome, Scores, reported_organs
+from amos_fl.metrics.table import MEASURED, SCORE_COLUMNS, CaseScores, organ_name, sums_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRow:
+    """The scores of one organ, or with organ "" of all of them, over some cases; what was not asked for is empty.
+
+    Means are NaN where no case counts. `over` names the cases: a site, "seen CT", "MR", "all". `group` is "seen" or
+    "unseen", whether their scanners trained. `dsc_present` is over the cases whose reference has the organ, so that
+    what is hallucinated is not in it; `hd95_mm` over those in which both maps have it; the volume errors over those in
+    which either has it, signed and absolute. `scored`, `missed`, `hallucinated` and `absent` count organs of cases.
+    """
+
+    arm: str = ""
+    run: str = ""
+    round: int = 0
+    share: float = math.nan  # of the run's rounds that were done by then
+    case: str = ""
+    site: str = ""
+    group: str = ""
+    modality: str = ""
+    split: str = ""
+    over: str = ""
+    label: int = 0
+    organ: str = ""
+    cases: int = 1
+    dsc: float = math.nan
+    nsd: float = math.nan
+    hd95_mm: float = math.nan
+    dsc_present: float = math.nan
+    reference_ml: float = math.nan  # of one organ in one case, as is the next
+    predicted_ml: float = math.nan
+    volume_error_ml: float = math.nan
+    absolute_volume_error_ml: float = math.nan
+    scored: int = 0
+    missed: int = 0
+    hallucinated: int = 0
+    absent: int = 0
+
+    @property
+    def name(self) -> str:
+        """What the row is of: a case, else an organ, else the cases that it is over."""
+        return self.case or self.organ or self.over
+
+    @property
+    def seen(self) -> bool | str:
+        """Whether the scanners trained; "" where nobody said where the cases come from."""
+        return self.group and self.group == "seen"
+
+    @property
+    def organs(self) -> int:
+        """How many organs of cases either map has."""
+        return self.scored + self.missed + self.hallucinated
+
+    @property
+    def outcome(self) -> Outcome:
+        """Of one organ in one case."""
+        return next(outcome for outcome in OUTCOMES if getattr(self, outcome))
+
+
+@dataclass(frozen=True)
+class SiteSums:
+    """The scores of a site, or of one of its cases, added up; what a site sends that keeps its cases to itself."""
+
+    site: str
+    seen: bool
+    modality: str
+    scores: Scores
+    case: str = ""
+
+    @property
+    def group(self) -> str:
+        return group_of(self)
+
+
+def group_of(part: CaseScores | SiteSums) -> str:
+    return ("seen" if part.seen else "unseen") if part.site else ""
+
+
+def sums_by_case(cases: Iterable[CaseScores], organs: Mapping[int, str]) -> list[SiteSums]:
+    """Each case's sums, over the organs that are reported in its modality."""
+    return [SiteSums(c.site, c.seen, c.modality, sums_of([c], organs), c.case) for c in cases]
+
+
+def row_of(scores: Scores, **where: Any) -> ScoreRow:
+    """What scores say; `where` is what they are of."""
+    return ScoreRow(
+        cases=scores.cases,
+        dsc=scores.mean_dsc(),
+        nsd=scores.mean_nsd(),
+        hd95_mm=scores.mean_hd95_mm(),
+        dsc_present=scores.mean_dsc(present_only=True),
+        volume_error_ml=scores.mean_volume_error_ml(),
+        absolute_volume_error_ml=scores.mean_volume_error_ml(absolute=True),
+        **scores.outcomes(),
+        **where,
+    )
+
+
+def rows_by(parts: Iterable[SiteSums], organs: Mapping[int, str], *by: str) -> Iterator[ScoreRow]:
+    """Parts added up `by` group, modality or site, and sorted so, or all together: the organs, then their mean."""
+    found: dict[tuple[str, ...], Scores] = {}
+    for part in parts:
+        found.setdefault(tuple(getattr(part, key) for key in by), Scores()).merge(part.scores)
+    for key, scores in sorted(found.items(), key=lambda item: item[0]) if by else [((), found.get((), Scores()))]:
+        where = dict(zip(by, key, strict=True))
+        over = where.get("site", " ".join(key) if by else "all")
+        for label in reported_organs(organs, where.get("modality", "")):
+            if label in scores.organs:
+                yield row_of(scores.only([label]), over=over, label=label, organ=organs[label], **where)
+        yield row_of(scores, over=over, **where)
+
+
+def rows_by_case(parts: Iterable[SiteSums]) -> Iterator[ScoreRow]:
+    """The mean over organs of each case, in the order given."""
+    for part in parts:
+        where = {"case": part.case, "site": part.site, "group": part.group, "modality": part.modality}
+        yield row_of(part.scores, over=part.site, **where)
+
+
+def rows_by_organ(
+    cases: Iterable[CaseScores], organs: Mapping[int, str], sexes: Mapping[str, str] | None = None
+) -> Iterator[ScoreRow]:
+    """Each organ of each case, as it was scored and in the order given; `sexes` by case tell its name."""
+    for c in cases:
+        for label, score in c.scores.items():
+            outcome: dict[str, Any] = {score.outcome: 1}
+            yield ScoreRow(
+                case=c.case,
+                site=c.site,
+                group=group_of(c),
+                modality=c.modality,
+                split=c.split,
+                over=c.site,
+                label=label,
+                organ=organ_name(organs, label, (sexes or {}).get(c.case, "")),
+                dsc=score.dsc,
+                nsd=score.nsd,
+                hd95_mm=score.hd95_mm,
+                reference_ml=score.reference_ml,
+                predicted_ml=score.predicted_ml,
+                volume_error_ml=score.volume_error_ml,
+                absolute_volume_error_ml=abs(score.volume_error_ml),
+                **outcome,
+            )
+
+
+def mean_rows(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+    """Those rows that are means over organs."""
+    return [row for row in rows if not row.organ]
+
+
+def organ_rows(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+    """Those rows that are of single organs."""
+    return [row for row in rows if row.organ]
+
+
+def write_scores(
+    path: Path | str,
+    cases: Iterable[CaseScores],
+    organs: Mapping[int, str] = AMOS_ORGANS,
+    sexes: Mapping[str, str] | None = None,
+) -> None:
+    """Write one row per case and organ, in the order given; a score that does not count is left empty.
+
+    Numbers are written so that they read back as they were. A case without any organ leaves no row. `sexes` by
+    case, `M` or `F`, tell an organ's name.
+    """
+    rows = (
+        {**vars(row), "seen": row.seen, "outcome": row.outcome, "organ": row.label, "organ_name": row.organ}
+        for row in rows_by_organ(cases, organs, sexes)
+    )
+    write_table(path, (*SCORE_COLUMNS, *MEASURED), rows)

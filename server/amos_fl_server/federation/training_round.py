@@ -1,0 +1,88 @@
+"""One round of training as its replies come in: what each site did, and who is missing and why."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import Message
+
+from amos_fl.runs.events import Listener, Said
+from amos_fl.runs.ledger import LedgerEntry, SiteRound
+from amos_fl.weights import fingerprint_of
+from amos_fl_clients.federation.messages import ARRAYS, size_in_bytes
+from amos_fl_clients.federation.records import BadUpdate, views_of
+from amos_fl_clients.federation.reply_models import Asked, TrainReply
+from amos_fl_clients.federation.state import Lost
+from amos_fl_server.federation.aggregate import in_order
+from amos_fl_server.federation.arrivals import arriving
+
+
+@dataclass
+class TrainingRound:
+    """What was sent to each site, and by site what it `did` or why it is `missing`; complete after all `updates`.
+
+    Bytes count where the run exchanges weights.
+    """
+
+    number: int
+    messages: dict[str, Message]
+    asked: Mapping[str, Asked]
+    exchanges_weights: bool
+    listener: Listener
+    did: dict[str, SiteRound] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    bytes_down: int = 0
+
+    def updates(self, replies: Iterable[tuple[str, Message | None]]) -> Iterator[tuple[str, Message]]:
+        """The updates in the order of the sites, each handed on once all before it have come or failed."""
+        return in_order(self._noted(replies), list(self.messages))
+
+    def _noted(self, replies: Iterable[tuple[str, Message | None]]) -> Iterator[tuple[str, Message | None]]:
+        for site, reply, said in arriving(replies, TrainReply, self.asked.__getitem__, self.missing):
+            if reply is not None and said is not None:
+                self._note(site, reply, said)
+            yield site, reply
+            del reply  # and with it its weights
+
+    def _note(self, site: str, reply: Message, said: TrainReply) -> None:
+        self.did[site] = {
+            "cases": said.cases,
+            "steps": said.steps,
+            "loss": float(said.train_loss),
+            "seconds": round(float(said.seconds), 3),
+            "bytes_down": self._bytes_of(self.messages[site]),
+            "bytes_up": self._bytes_of(reply),
+            "update_fingerprint": _fingerprint(reply),
+        }
+        if said.restarted is not None:
+            restarted = self.did[site]["restarted"] = Lost(said.restarted).sentence
+            self.listener(Said(f"round {self.number}: site {site} {restarted}"))
+
+    def let_go_of_messages(self) -> None:
+        """Count what was sent, as it was sent, and free the weights in it."""
+        self.bytes_down = sum(map(self._bytes_of, self.messages.values()))
+        self.messages.clear()
+
+    def entry(self, used: Sequence[str], weights: Mapping[str, float], seconds: float) -> LedgerEntry:
+        """The round's line in the ledger, the hash of its weights left empty; `used` are the sites that are in them."""
+        total = sum(weights[site] for site in used)
+        return {
+            "round": self.number,
+            "sites": {site: self.did[site] for site in used},
+            "missing": dict(sorted(self.missing.items())),
+            "loss": sum(self.did[site]["loss"] * weights[site] / total for site in used),
+            "seconds": seconds,
+            "bytes_down": self.bytes_down,
+            "bytes_up": sum(site["bytes_up"] for site in self.did.values()),
+            "weights_sha256": "",
+        }
+
+    def _bytes_of(self, message: Message) -> int:
+        return self.exchanges_weights * size_in_bytes(message)
+
+
+def _fingerprint(reply: Message) -> str | None:
+    """The check value of a site's update; None for one that will be refused."""
+    try:
+        return fingerprint_of(views_of(reply.content.array_records[ARRAYS]))
+    except (KeyError, BadUpdate):
+        return None
