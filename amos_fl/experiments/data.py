@@ -110,7 +110,7 @@ def cohort_of(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
     try:
         return import_amos22(path, protocol=cast(Protocol, first or "public")).cohort
     except AmosError as error:
-        if "needs the labels of the test images" in str(error):
+        if error.code == "no-test-labels":
             if others:
                 return cohort_of(name, others, given)
             raise MissingDataError(

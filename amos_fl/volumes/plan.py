@@ -104,5 +104,5 @@ def plan_named(name: str) -> Plan:
         return PLANS[name]
     except KeyError:
         raise AmosError(
-            f"no plan {name!r}; there are {', '.join(PLANS)}, {AUTO} (made from the training cases), and files"
+            f"no plan {name!r}", f"there are {', '.join(PLANS)}, {AUTO} (made from the training cases), and files"
         ) from None
