@@ -9,8 +9,8 @@ from synthetic_cases import ORGANS, TINY, boxes_case
 
 from amos_fl.errors import AmosError
 from amos_fl.patches import augment
-from amos_fl.patches.ahead import draw_batches
 from amos_fl.patches.augment import RECIPES, change_intensities, draw_resampling, mirror
+from amos_fl.patches.prefetch import draw_batches
 from amos_fl.patches.sampler import draw_batch
 from amos_fl.patches.spatial import resampling
 from amos_fl.randomness import generator

@@ -43,7 +43,7 @@ def import_amos22(
 
     Raises:
         AmosError: no release there, a damaged `dataset.json` or metadata table, test labels that `paper`
-            needs, a held-out site that is none or has no case, or nothing to train on.
+            needs, a held-out site that is unknown or has no case, or nothing to train on.
     """
     if protocol not in PROTOCOLS:
         raise AmosError(f"no protocol {protocol!r}", f"there are {', '.join(PROTOCOLS)}")

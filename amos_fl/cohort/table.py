@@ -136,7 +136,7 @@ def read_organs(organs_file: Path) -> dict[int, str]:
     """Label values and organ names from a CSV file with the columns `label` and `organ`.
 
     Raises:
-        AmosError: a missing column, or a label or a name that is none or stands there twice.
+        AmosError: a missing column, or or a label or a name that is invalid or listed twice.
     """
     try:
         with organs_file.open(newline="", encoding="utf-8-sig") as file:
@@ -145,7 +145,7 @@ def read_organs(organs_file: Path) -> dict[int, str]:
         raise AmosError(f"{organs_file}: must have the columns label (a number) and organ") from None
     organs = dict(rows)
     if len(organs) < len(rows):
-        raise AmosError(f"{organs_file}: a label stands there twice", "every organ needs a label of its own")
+        raise AmosError(f"{organs_file}: a label is listed twice", "every organ needs a label of its own")
     if len(set(organs.values())) < len(rows) or "" in organs.values():
         raise AmosError(f"{organs_file}: every label needs an organ's name of its own")
     if not organs or min(organs) < 1 or max(organs) > 255:
@@ -157,7 +157,7 @@ def read_cohort(path: Path | str) -> Cohort:
     """Read `cohort.csv` (or the folder that holds it).
 
     Raises:
-        AmosError: no such file, a missing column, a case twice, or a value that is none.
+        AmosError: no such file, a missing column, a case listed twice, or an invalid value.
     """
     path = Path(path)
     if path.is_dir():
@@ -169,7 +169,7 @@ def read_cohort(path: Path | str) -> Cohort:
     seen: set[str] = set()
     for case in cases:
         if case.case in seen:
-            raise AmosError(f"{path}: case {case.case} stands there twice", "every case needs a name of its own")
+            raise AmosError(f"{path}: case {case.case} is listed twice", "case names must be unique")
         seen.add(case.case)
     if not cases:
         raise AmosError(f"{path}: holds no case")
@@ -256,7 +256,7 @@ def _label_values(where: str, text: str, organs: dict[int, str]) -> tuple[tuple[
 
 
 def plain_name(name: str) -> bool:
-    """Whether a case or a site may be called so: of letters, digits, '.', '_' and '-', and not too long for a file."""
+    """Whether `name` is a valid name of a case or a site: of letters, digits, '.', '_' and '-', and not too long."""
     plain = all(ch.isalnum() or ch in "._-" for ch in name) and not name.startswith(".")
     return plain and len(name.encode(errors="replace")) <= MOST_NAME_BYTES
 

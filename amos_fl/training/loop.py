@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from amos_fl.device import memory_said
 from amos_fl.errors import AmosError, TrainingDiverged
-from amos_fl.patches.ahead import draw_batches
+from amos_fl.patches.prefetch import draw_batches
 from amos_fl.patches.sampler import TrainingCase
 from amos_fl.randomness import derived_seed
 from amos_fl.training.loss import DiceCrossEntropy

@@ -98,7 +98,7 @@ def plan_named(name: str) -> Plan:
     """The built-in plan of that name.
 
     Raises:
-        AmosError: there is none.
+        AmosError: no such plan.
     """
     try:
         return PLANS[name]

@@ -94,7 +94,7 @@ def check_header(
         affine: (4, 4) to mm: the sform where there is one, otherwise the qform, otherwise made from the voxel size.
 
     Raises:
-        AmosError: several voxel sizes, one that is none, another unit than mm, or a grid that `check_grid` refuses.
+        AmosError: several voxel sizes, an invalid one, another unit than mm, or a grid that `check_grid` refuses.
     """
     stated = np.asarray(header["pixdim"], dtype=np.float64)[1:4]
     if not np.isfinite(stated).all() or (stated == 0).any():

@@ -24,11 +24,11 @@ from amos_fl_clients.activation import taking_over
 from amos_fl_clients.allowed_apps import check_app
 from amos_fl_clients.audit import Audited
 from amos_fl_clients.failures import SiteFailure, error_reply, keep_details, words_that_may_travel
-from amos_fl_clients.in_step import InStep
+from amos_fl_clients.in_step import MessageSync
 from amos_fl_clients.locate import settings_of
 from amos_fl_clients.policy import Refusal, check_not_paused
 from amos_fl_clients.settings import SiteSettings
-from amos_fl_clients.waiting import BELL, Bell, Patience, asking_again
+from amos_fl_clients.waiting import BELL, Backoff, Doorbell, asking_again
 from amos_fl_clients.warm import WarmProcess, can_fork, fork_for_each_request
 
 HEARTBEAT = "AMOS_FL_HEARTBEAT_S"
@@ -49,14 +49,14 @@ def run_supernode(arguments: Sequence[str], state: Path | None = None) -> None:
     for request in TWICE:
         _replace(fleet, request, asking_again(getattr(fleet, request)))
     internal = importlib.import_module("flwr.supernode.start_client_internal")
-    bell = Bell()
-    patience = Patience()
+    bell = Doorbell()
+    backoff = Backoff()
     pull: Callable[..., Any] = internal._pull_and_store_message
 
     def pull_and_tell(*arguments: Any, **more: Any) -> Any:
         run_id = pull(*arguments, **more)
         if run_id is not None:
-            patience.begin_anew()
+            backoff.begin_anew()
             bell.ring()
         return run_id
 
@@ -67,10 +67,10 @@ def run_supernode(arguments: Sequence[str], state: Path | None = None) -> None:
         for module in ("flwr.supernode.fleet_http_connection", "flwr.supercore.heartbeat"):
             _replace(importlib.import_module(module), "HEARTBEAT_DEFAULT_INTERVAL", float(heartbeat_s))
     _replace(internal, "subprocess", SimpleNamespace(Popen=start))
-    in_step = InStep()
-    _replace(internal, "_pull_and_store_message", in_step.pulling(pull_and_tell))
-    _replace(internal, "_push_messages", in_step.pushing(internal._push_messages))
-    _replace(internal, "time", SimpleNamespace(sleep=patience.sleep))
+    sync = MessageSync()
+    _replace(internal, "_pull_and_store_message", sync.pulling(pull_and_tell))
+    _replace(internal, "_push_messages", sync.pushing(internal._push_messages))
+    _replace(internal, "time", SimpleNamespace(sleep=backoff.sleep))
     cli: Any = importlib.import_module("flwr.supernode.cli")
     sys.argv = ["flower-supernode", *arguments]
     cli.flower_supernode()
@@ -82,7 +82,7 @@ def run_superexec(arguments: Sequence[str]) -> None:
     superexec = importlib.import_module("flwr.supercore.superexec.run_superexec")
     _replace(superexec, "get_executor", _own_executor)
     if (descriptor := os.environ.pop(BELL, None)) is not None:
-        bell = Bell.at(int(descriptor))
+        bell = Doorbell.at(int(descriptor))
         bell.end_with_the_other()
         _replace(superexec, "time", SimpleNamespace(sleep=bell.wait))
     cli: Any = importlib.import_module("flwr.supercore.cli")
@@ -129,7 +129,7 @@ def _own_process(role: str, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-P", "-m", "amos_fl_clients.processes", role, *arguments]
 
 
-def _start_own_superexec(command: Sequence[str], bell: Bell) -> "subprocess.Popen[bytes]":
+def _start_own_superexec(command: Sequence[str], bell: Doorbell) -> "subprocess.Popen[bytes]":
     if command[0] != "flower-superexec":
         raise RuntimeError(f"this version of Flower starts {command[0]} at a site, which amos-fl does not know")
     environment = {**os.environ, BELL: str(bell.heard_at)}

@@ -63,7 +63,7 @@ def failure_in_words(reason: str | None) -> tuple[str, bool]:
 MOST_TRACEBACK = 8000
 """Characters."""
 MOST_TRIES = 30
-"""How often a message is sent that no process takes up, a second apart: time enough for one to be started."""
+"""Most times that a message is sent, one second apart, while no process picks it up: enough to start one."""
 
 
 def exchange(

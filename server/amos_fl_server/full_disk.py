@@ -1,4 +1,4 @@
-"""A run stops on a full disk as it stops for want of sites: in a sentence, at its last checkpoint, to be resumed."""
+"""A run stops on a full disk as it does with too few sites: in a sentence, at its last checkpoint, to be resumed."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def stop_where_a_disk_is_full(folder: RunFolder, failed: Mapping[str, AmosError]
     """In a simulation all sites have one disk: a run that went on without those that it fails would be another one.
 
     Raises:
-        RunStopped: a site has failed for want of space.
+        RunStopped: a site has failed because its disk is full.
     """
     for site, error in sorted(failed.items()):
         if error.code == "disk-full":
