@@ -3,6 +3,7 @@
 import errno
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -21,6 +22,7 @@ from amos_fl_clients.policy import pause
 from amos_fl_clients.reply_models import MOST_SENTENCE, REPORTED, Failure
 from amos_fl_server.exchange import failure_of
 from amos_fl_server.full_disk import stop_where_a_disk_is_full
+from amos_fl_server.overview import _site
 
 
 def request() -> Message:
@@ -81,6 +83,12 @@ def test_a_paused_site_answers_with_its_name_and_the_code(tmp_path: Path, tiny_c
     assert (failure.site, failure.code) == ("A", "paused")
     assert str(failure) == "refused by site A: it is paused"
     assert "Jane" not in reply.error.reason
+
+
+@pytest.mark.parametrize(("code", "state"), [("paused", "paused"), ("failed", "online"), ("", "online")])
+def test_a_site_is_shown_as_paused_by_its_code_and_not_by_its_words(code: str, state: str) -> None:
+    node = SimpleNamespace(status="online", last_activated_at="", last_deactivated_at="")
+    assert _site("B", node, True, {"B": (1.0, "refused by site B: it is paused", code)}).state == state
 
 
 def test_an_unknown_code_and_a_reply_without_one_are_failures_in_general() -> None:

@@ -121,7 +121,7 @@ def _prepare(
     except AmosError as error:
         if type(error) is not AmosError:
             raise
-        raise AmosError(f"site {settings.site}: {error}") from error
+        raise error.of(f"site {settings.site}") from error
 
 
 def make_client_app(
