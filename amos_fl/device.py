@@ -18,11 +18,11 @@ def device_named(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
-        raise AmosError(f"unknown device {name!r}; choose cpu, cuda, cuda:1, mps or auto")
+        raise AmosError(f"unknown device {name!r}", "choose cpu, cuda, cuda:1, mps or auto")
     if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
-        raise AmosError(f"device {name}: this machine has no such GPU; use --device cpu")
+        raise AmosError(f"device {name}: this machine has no such GPU", "use --device cpu")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise AmosError("device mps: this machine has none; use --device cpu")
+        raise AmosError("device mps: this machine has none", "use --device cpu")
     return name
 
 
@@ -38,4 +38,4 @@ def memory_said(what: str, remedy: str) -> Iterator[None]:
     except torch.OutOfMemoryError:
         # What torch keeps for itself would be missing when the next, smaller case is tried.
         torch.cuda.empty_cache()
-        raise AmosError(f"{what} does not fit into the GPU's memory; {remedy}") from None
+        raise AmosError(f"{what} does not fit into the GPU's memory", remedy, code="out-of-memory") from None

@@ -2,6 +2,25 @@
 
 import errno
 from collections.abc import Sequence
+from typing import Literal
+
+Code = Literal[
+    "bad-input",  # whatever has no code of its own
+    "bad-reply",
+    "disk-full",
+    "diverged",
+    "failed",  # a fault in a program
+    "file-unreadable",
+    "no-test-labels",
+    "not-connected",
+    "out-of-memory",
+    "paused",
+    "process-died",
+    "refused",
+    "timed-out",
+    "unknown-label-value",
+]
+"""What went wrong, for programs: sentences are for people, and may be reworded at any time."""
 
 _NAMED = 5
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -13,13 +32,49 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 class AmosError(Exception):
-    """Bad input or settings: the command line prints the sentence and exits with code 2."""
+    """Bad input or settings: the command line prints the sentence and exits with code 2.
+
+    The sentence is `what` is wrong and, where it is told apart, the `remedy`. Programs that handle one kind of error
+    otherwise than the rest ask for its `code`.
+
+    >>> error = AmosError("a.nii: may not be read", "check its permissions")
+    >>> str(error), error.remedy, error.code
+    ('a.nii: may not be read; check its permissions', 'check its permissions', 'bad-input')
+    """
 
     exit_code = 2
+    code: Code = "bad-input"
+
+    def __init__(self, what: str = "", remedy: str = "", *, code: Code | None = None) -> None:
+        super().__init__(f"{what}; {remedy}" if remedy else what)
+        self.what, self.remedy = what, remedy
+        if code is not None:
+            self.code = code
+
+    def of(self, subject: str) -> "AmosError":
+        """The same error, said of `subject`."""
+        return AmosError(f"{subject}: {self.what}", self.remedy, code=self.code)
+
+
+def code_of(error: BaseException) -> Code:
+    """The code of an error of any kind.
+
+    >>> code_of(OSError(errno.ENOSPC, "No space left on device")), code_of(KeyError("a"))
+    ('disk-full', 'failed')
+    """
+    if isinstance(error, AmosError):
+        return error.code
+    if is_disk_full(error):
+        return "disk-full"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own is no MemoryError
+        return "out-of-memory"
+    return "file-unreadable" if isinstance(error, OSError) else "failed"
 
 
 class DiskFull(AmosError):  # noqa: N818 - named after what happened
     """There is no room left where prepared scans are kept; another scan would fare no better."""
+
+    code: Code = "disk-full"
 
 
 def all_of(errors: Sequence[AmosError], total: int, noun: str) -> AmosError:
@@ -48,9 +103,13 @@ class Interrupted(Exception):  # noqa: N818 - a request that was granted, not an
 class TrainingDiverged(AmosError):  # noqa: N818 - named after what happened
     """The loss is not finite; the site's update is withheld."""
 
+    code: Code = "diverged"
+
 
 class SiteTimeout(AmosError):  # noqa: N818 - named after what happened
     """A site used more than its time for one round."""
+
+    code: Code = "timed-out"
 
 
 class AmosWarning(UserWarning):

@@ -69,7 +69,7 @@ def parsed_yaml(text: str, where: Path | str) -> Any:
         _check_size(text)
         return yaml.load(text, _Loader)
     except _SetTwice as error:
-        raise AmosError(f"{where}: {error}; keep the one that is meant") from None
+        raise AmosError(f"{where}: {error}", "keep the one that is meant") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise NotYaml(" ".join(str(error).split()), None if mark is None else mark.line + 1) from None

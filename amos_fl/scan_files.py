@@ -70,7 +70,7 @@ def scans_in(folder: Path) -> ScanFolder:
     try:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise AmosError(f"{shown(folder)}: may not be read ({error.strerror}); check its permissions") from None
+        raise AmosError(f"{shown(folder)}: may not be read ({error.strerror})", "check its permissions") from None
     by_name: dict[str, list[Path]] = defaultdict(list)
     unusable: list[Unusable] = []
     others: list[str] = []
@@ -150,9 +150,11 @@ def check_file(path: Path) -> None:
         AmosError: naming it, and why there is none.
     """
     if not path.exists() and not path.is_symlink():
-        raise AmosError(f"{shown(path.name)}: no such file in {shown(path.parent)}; check the paths in the cohort file")
+        raise AmosError(
+            f"{shown(path.name)}: no such file in {shown(path.parent)}", "check the paths in the cohort file"
+        )
     if why := _problem_of_file(path):
-        raise AmosError(f"{shown(path.name)}: {why}")
+        raise AmosError(f"{shown(path.name)}: {why[0]}", why[1])
 
 
 def problem_of(path: Path) -> str | None:
@@ -160,21 +162,27 @@ def problem_of(path: Path) -> str | None:
 
     It goes on from the file's name: `its link leads to /data/a.nii.gz, which is not there; ...`.
     """
-    return _problem_of_file(path) or problem_of_name(path.name)
+    why = _problem_of_file(path)
+    return problem_of_name(path.name) if why is None else "; ".join(why)
 
 
-def _problem_of_file(path: Path) -> str | None:
+_FETCH = "fetch it again, or correct the path that leads to it"
+
+
+def _problem_of_file(path: Path) -> tuple[str, str] | None:
+    """What is wrong with a file, and the remedy."""
     if path.is_symlink() and not path.exists():
-        return f"its link leads to {shown(os.readlink(path))}, which is not there; fetch that file again, or link anew"
+        there = shown(os.readlink(path))
+        return f"its link leads to {there}, which is not there", "fetch that file again, or correct the link"
     if not path.exists():
-        return "is not there"
+        return "is not there", _FETCH
     if path.is_dir():
-        return "is a folder by the name of a file; give the file that is in it"
+        return "is a folder by the name of a file", "give the file that is in it"
     if not path.is_file():
-        return "is no regular file"
+        return "is no regular file", _FETCH
     if not os.access(path, os.R_OK):
-        return "may not be read; check its permissions"
-    return None if path.stat().st_size else "is an empty file; fetch it again"
+        return "may not be read", "check its permissions"
+    return None if path.stat().st_size else ("is an empty file", "fetch it again")
 
 
 def problem_of_name(name: str) -> str | None:

@@ -21,8 +21,8 @@ def parsed(text: str | bytes, *, most_bytes: int, most_depth: int = MOST_DEPTH) 
     """The value of a JSON text of at most `most_bytes`.
 
     Raises:
-        ValueError: it is longer or deeper, is no JSON, names a key twice, or holds a number that is none or too long.
-            The sentence holds nothing of the text.
+        ValueError: it is longer or deeper, is no JSON, names a key twice, or holds a number that is NaN,
+            infinite or too long. The sentence holds nothing of the text.
 
     >>> parsed('{"a": [1, 2.5, null]}', most_bytes=100)
     {'a': [1, 2.5, None]}

@@ -38,7 +38,7 @@ _hiding = threading.RLock()
 
 
 class WorkerKilled(AmosError):  # noqa: N818 - named after what happened
-    """A process that worked was killed from outside, by the system for want of memory most likely."""
+    """A process that worked was killed from outside, most likely by the system because memory ran out."""
 
 
 def each(
@@ -154,7 +154,7 @@ def _in_processes(
         finished = True
     except BrokenProcessPool:
         raise WorkerKilled(
-            "a worker process was killed, probably for want of memory; use fewer workers (--workers, or "
+            "a worker process was killed, probably because memory ran out; use fewer workers (--workers, or "
             "prepare_workers in a run's settings)"
         ) from None
     finally:

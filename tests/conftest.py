@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 SHAPE, SPACING_MM = (24, 22, 20), (8.0, 8.0, 8.0)
 ORGANS = {1: "ball", 2: "box"}
-REAL = Path(__file__).parents[2] / "shared/data/real"
+TEST_DATA = Path(os.environ.get("AMOS_FL_TEST_DATA") or "no-test-data").absolute()
+"""Real scans under `real/`, and faulty inputs under `cases/`; neither is part of the project."""
+REAL = TEST_DATA / "real"
+NOT_HERE = "AMOS_FL_TEST_DATA names no folder with these scans"
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=NOT_HERE)
 
 
 def write_case(folder: Path, name: str, modality: str, *, seed: int = 0) -> tuple[Path, Path]:
@@ -107,7 +111,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path, stor
 def real_data() -> Path:
     """Real scans that are not part of the project."""
     if not (REAL / "cohort.csv").is_file():
-        pytest.skip("the real scans are not on this machine")
+        pytest.skip(NOT_HERE)
     return REAL
 
 

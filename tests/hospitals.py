@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from federations import tiny_config
 from flwr.app import ArrayRecord, Context, Message, RecordDict
-from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
 from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.networks.registry import build_network
 from amos_fl.weights import arrays_of
 from amos_fl_clients.federation.app import make_client_app
+from amos_fl_clients.federation.guard import GuardedApp
 from amos_fl_clients.federation.messages import ARRAYS, CONFIG, DESCRIBE, Task, request_config
 from amos_fl_clients.federation.records import packed
 from amos_fl_clients.federation.settings import SiteSettings, read_settings, write_settings
@@ -49,7 +49,7 @@ class Hospital:
         return read_settings(self.settings_file)
 
     @property
-    def app(self) -> ClientApp:
+    def app(self) -> GuardedApp:
         return make_client_app(lambda _: self.settings)
 
     @property
@@ -61,7 +61,7 @@ class Hospital:
         network = build_network(self.task.model, self.task.plan, len(self.task.organs), seed=0)
         return self.serialise(arrays_of(network).items())
 
-    def ask(self, kind: str, *, app: ClientApp | None = None, **values: str | int | float) -> Message:
+    def ask(self, kind: str, *, app: GuardedApp | None = None, **values: str | int | float) -> Message:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 42, 1, 1
         content = RecordDict({CONFIG: request_config(self.task, **values)})
         if kind != DESCRIBE:
@@ -69,7 +69,7 @@ class Hospital:
         message = Message(content, 7, kind)
         message.metadata.__dict__["_run_id"] = 42
         context = Context(run_id=42, node_id=7, node_config={}, state=RecordDict(), run_config={})
-        return (app or self.app)(message, context)
+        return (app or self.app).answer(message, context)
 
     def describe(self) -> Message:
         return self.ask(DESCRIBE)

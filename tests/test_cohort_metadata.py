@@ -80,7 +80,7 @@ def test_an_unknown_model_is_replaced_by_the_built_in_list_or_left_out(tmp_path:
     known = read(tmp_path, rows)
     assert known.records[7].domain == "B"
     assert 5001 not in known.records
-    assert sum("'Skyra' is none of AMOS's scanners" in note for note in known.notes) == 2
+    assert sum("'Skyra' is not one of AMOS's scanners" in note for note in known.notes) == 2
 
 
 def test_ids_that_the_table_lacks_come_from_the_built_in_list(tmp_path: Path) -> None:

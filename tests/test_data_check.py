@@ -9,13 +9,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from conftest import REAL, needs_real
 from fake_amos import TABLE, write_metadata
 
 from amos_fl.cohort.check import CaseIssue, check_cohort
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Case, Cohort, read_cohort
 
-REAL = Path(__file__).parents[1].parent / "shared/data/real"
 SHAPE = (24, 24, 16)
 AFFINE = np.diag([8.0, 8.0, 10.0, 1.0])
 
@@ -318,7 +318,7 @@ def test_errors_come_before_warnings(made: Made) -> None:
     assert [finding.severity for finding in made.check()] == ["error", "warning"]
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real scans are not here")
+@needs_real
 def test_real_scans_have_no_errors() -> None:
     findings = check_cohort(read_cohort(REAL), workers=1)
     assert [finding for finding in findings if finding.severity == "error"] == []

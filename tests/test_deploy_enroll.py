@@ -143,7 +143,7 @@ def test_a_damaged_private_key_is_not_quoted(tmp_path: Path) -> None:
 
 
 def test_unknown_sites_are_named_with_the_known_ones(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(AmosError, match=r"site C: is none of .*, which has A, B"):
+    with pytest.raises(AmosError, match=r"site C: is not in .*, which has A, B"):
         write_bundle(root, "C", tmp_path / "c.zip")
     with pytest.raises(AmosError, match="is the folder of site A, not B"):
         enroll(unpacked(root, "A", tmp_path), "B")

@@ -10,12 +10,13 @@ import pytest
 pytest.importorskip("highdicom")
 
 import pydicom
+from conftest import NOT_HERE, TEST_DATA
 from dicom_series import assert_same_in_space, converted, even_volume, rewrite, turned, write_enhanced, write_series
 
 from amos_fl.errors import AmosError
 from amos_fl.inference.scans import find_scans
 
-CASES = Path("../shared/data/cases")
+CASES = TEST_DATA / "cases"
 
 
 def written(kind: str, folder: Path, array: np.ndarray, affine: np.ndarray, **options: Any) -> Path:
@@ -190,7 +191,7 @@ def test_a_series_in_several_enhanced_files_is_one_stack(tmp_path: Path) -> None
     assert_same_in_space(converted(tmp_path / "series"), array, affine)
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="needs the faulty inputs beside the checkout")
+@pytest.mark.skipif(not CASES.is_dir(), reason=NOT_HERE)
 @pytest.mark.parametrize(
     ("folder", "words"),
     [

@@ -20,7 +20,7 @@ from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
 from amos_fl.comparison.published import published_scores
 from amos_fl.errors import AmosError, Interrupted
-from amos_fl.experiments.carry_out import Hands, carry_out
+from amos_fl.experiments.carry_out import Callbacks, carry_out
 from amos_fl.experiments.cost import preset_cost
 from amos_fl.experiments.data import MissingDataError, data_cohort, label_map_of, selected
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown, published_of
@@ -195,11 +195,11 @@ def test_another_data_sets_organs_equal_those_that_its_label_map_says() -> None:
 # Carrying out
 
 
-def hands(store: Path, train: Callable[..., None] | None = None) -> Hands:
+def callbacks(store: Path, train: Callable[..., None] | None = None) -> Callbacks:
     def simulated(folder: RunFolder, config: Any, cohort: Cohort, title: str) -> None:
         simulate(folder, config, cohort, store, silent)
 
-    return Hands(train or simulated, lambda line: None, store)
+    return Callbacks(train or simulated, lambda line: None, store)
 
 
 def test_an_experiment_that_was_stopped_goes_on_and_does_nothing_twice(tmp_path: Path, cache: Path) -> None:
@@ -215,12 +215,14 @@ def test_an_experiment_that_was_stopped_goes_on_and_does_nothing_twice(tmp_path:
 
     assert workspace.state("small") == ("not run", 0, 0)
     with pytest.raises(Interrupted):
-        carry_out(preset, list(planned(preset, workspace, quick(cache)).values()), workspace, hands(cache, stopping))
+        carry_out(
+            preset, list(planned(preset, workspace, quick(cache)).values()), workspace, callbacks(cache, stopping)
+        )
     assert workspace.state("small") == ("partial", 1, 7)
     again = list(planned(preset, workspace, quick(cache)).values())
-    account = carry_out(preset, again, workspace, hands(cache / "store", stopping))
-    assert account.done_before == ["pooled"]
-    assert account.done_now == ["fedavg", "validation", "numbers", "tuned", "spleen", "comparison"]
+    report = carry_out(preset, again, workspace, callbacks(cache / "store", stopping))
+    assert report.done_before == ["pooled"]
+    assert report.done_now == ["fedavg", "validation", "numbers", "tuned", "spleen", "comparison"]
     assert [name.partition("-small")[0] for name in trained] == ["pooled", "fedavg", "fedavg", "pooled"]
     assert workspace.state("small") == ("done", 7, 7)
     folders = {task.step: workspace.root / task.work.folder for task in again}
@@ -235,8 +237,8 @@ def test_an_experiment_that_was_stopped_goes_on_and_does_nothing_twice(tmp_path:
     [cell] = outcome(preset, workspace)
     assert cell.synthetic
     assert "synthetic" in outcome_in_markdown([cell])
-    account = carry_out(preset, again, workspace, hands(cache / "store", stopping))
-    assert (account.done_before, account.done_now) == ([*preset.steps], [])
+    report = carry_out(preset, again, workspace, callbacks(cache / "store", stopping))
+    assert (report.done_before, report.done_now) == ([*preset.steps], [])
 
 
 def test_a_step_that_fails_keeps_only_those_from_theirs_that_need_it(tmp_path: Path, cache: Path) -> None:
@@ -249,9 +251,9 @@ def test_a_step_that_fails_keeps_only_those_from_theirs_that_need_it(tmp_path: P
         write_text(folder.path / "summary.md", "as if it had been trained")
 
     tasks = list(planned(preset, workspace, quick(cache)).values())
-    account = carry_out(preset, tasks, workspace, hands(cache / "store", failing))
-    assert account.done_now == ["fedavg", "numbers"]
-    assert list(account.failed) == ["pooled", "validation", "tuned", "spleen", "comparison"]
+    report = carry_out(preset, tasks, workspace, callbacks(cache / "store", failing))
+    assert report.done_now == ["fedavg", "numbers"]
+    assert list(report.failed) == ["pooled", "validation", "tuned", "spleen", "comparison"]
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 
 from amos_fl_clients.flower import clientapp, parts, superexec, superlink, supernode
 from amos_fl_clients.flower.parts import Part
-from amos_fl_clients.flower.waiting import BELL, Bell, asking_again
+from amos_fl_clients.flower.waiting import BELL, Doorbell, asking_again
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = [
@@ -78,8 +78,8 @@ def _imported(tree: ast.AST) -> Iterator[str]:
 def own_process_in(folder: Path) -> Callable[[str, Any], list[str]]:
     """Processes that write down their role and arguments, once their bell has been rung, if they have one."""
     code = (
-        "import os, sys; from pathlib import Path; from amos_fl_clients.flower.waiting import BELL, Bell\n"
-        "if BELL in os.environ: Bell.at(int(os.environ[BELL])).wait(600)\n"
+        "import os, sys; from pathlib import Path; from amos_fl_clients.flower.waiting import BELL, Doorbell\n"
+        "if BELL in os.environ: Doorbell.at(int(os.environ[BELL])).wait(600)\n"
         "Path(sys.argv[1], sys.argv[2]).write_text(' '.join(sys.argv[3:]))"
     )
     return lambda role, arguments: [sys.executable, "-c", code, str(folder), role, *arguments]
@@ -111,7 +111,7 @@ def changed(replace: Callable[[], None]) -> set[Part]:
 def test_every_part_is_replaced_in_one_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(supernode.HEARTBEAT, "10")
     monkeypatch.setenv("AMOS_FL_WARM", "0")
-    monkeypatch.setattr(Bell, "end_with_the_other", lambda self: None)  # it would end this process
+    monkeypatch.setattr(Doorbell, "end_with_the_other", lambda self: None)  # it would end this process
     monkeypatch.setenv(BELL, "0")
     own_process = own_process_in(tmp_path)
     check: Any = SimpleNamespace(pull_task_input=1, install_from_fab=2, get_load_client_app_fn=3, error=4)
@@ -201,7 +201,7 @@ def test_a_superexec_takes_on_client_apps_alone_in_the_sites_own_process(
 
 
 def test_a_superexec_looks_for_a_task_when_its_bell_is_rung() -> None:
-    bell = Bell()
+    bell = Doorbell()
     bell.ring()
     code = (
         "from amos_fl_clients.flower import parts, superexec; superexec.replace(lambda *_: []); "

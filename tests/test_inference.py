@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from conftest import REAL, needs_real
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.inferers import sliding_window_inference
@@ -25,7 +26,6 @@ from amos_fl.volumes.nifti import Volume as Grid
 from amos_fl.volumes.nifti import read_geometry, to_canonical
 from amos_fl.volumes.plan import Plan
 
-REAL = Path(__file__).parents[1].parent / "shared/data/real"
 ORGANS = (1, 4, 9)
 
 
@@ -292,7 +292,7 @@ def test_a_perfect_prediction_scores_one_for_the_annotated_organs_only(tmp_path)
     np.testing.assert_array_equal(saved, np.asarray(nib.load(case.label).dataobj))
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real scans are not on this machine")
+@needs_real
 @pytest.mark.parametrize(("name", "least"), [("chaos_mr_13", 0.9), ("ts_ct_3mm", 0.8)])
 def test_a_real_label_survives_the_way_to_the_networks_grid_and_back(tmp_path, name, least):
     """The prepared label, one-hot, in place of a prediction: what the grid alone costs."""

@@ -281,7 +281,7 @@ def test_folders_that_hold_nothing_to_score_are_refused(tmp_path):
         ((tmp_path / "none", tmp_path / "labels"), "none: no such folder or file of predictions"),
         ((tmp_path / "empty", tmp_path / "labels"), "empty: holds no prediction, which would end in"),
         ((tmp_path / "pred", one), "one is a folder, the other a file"),
-        ((tmp_path / "pred", tmp_path / "labels"), "such as a.nii.gz, and a_0000 is none of them"),
+        ((tmp_path / "pred", tmp_path / "labels"), "such as a.nii.gz, and a_0000 is not among them"),
         ((tmp_path / "pred", None), "no label maps"),
     ):
         with pytest.raises(AmosError, match=said):
@@ -301,7 +301,7 @@ def test_tolerances_per_organ_come_from_yaml_and_csv_by_name_or_label(tmp_path):
     [
         ("liver: 3\n", "no tolerance for spleen; add them"),
         ("liver: 3\nheart: 1\n", "no organ 'heart'; there are spleen, liver"),
-        ("liver: 3\n6: 3\n", "liver stands there twice"),
+        ("liver: 3\n6: 3\n", "liver is listed twice"),
         ("liver: wide\n", "the tolerance of liver is 'wide'"),
         ("liver: -1\n", "the tolerance of liver is -1"),
         ("- liver\n", "must say 'organ: mm'"),

@@ -2,10 +2,10 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REAL, needs_real
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.nifti1 import Nifti1Image
@@ -20,8 +20,6 @@ from amos_fl.randomness import generator
 
 # surface-distance 0.1 uses names that SciPy has moved.
 pytestmark = pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
-
-REAL_LABELS = Path(__file__).parents[1].parent / "shared/data/real/labels"
 
 
 def assert_as_deepmind(prediction, reference, spacing_mm, organs, tolerance_mm):
@@ -53,12 +51,10 @@ def test_a_random_label_map_scores_as_surface_distance_says(order, dtype):
     assert assert_as_deepmind(prediction, reference, (0.8, 1.0, 2.5), range(1, 5), 1.0) == 4
 
 
+@needs_real
 @pytest.mark.parametrize("name", ["chaos_mr_01", "ts_ct_3mm", "ts_mr_sm"])
 def test_a_real_label_map_scores_as_surface_distance_says(name):
-    path = REAL_LABELS / f"{name}.nii.gz"
-    if not path.is_file():
-        pytest.skip("the real scans are not here")
-    image = Nifti1Image.from_filename(path)
+    image = Nifti1Image.from_filename(REAL / f"labels/{name}.nii.gz")
     reference = np.asarray(image.dataobj).astype(np.uint8)
     spacing_mm = tuple(float(s) for s in image.header.get_zooms()[:3])
     prediction = np.roll(reference, (2, -1, 1), axis=(0, 1, 2))

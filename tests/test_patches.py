@@ -10,8 +10,8 @@ from synthetic_cases import ORGANS, TINY, boxes_case
 from amos_fl.errors import AmosError
 from amos_fl.randomness import generator
 from amos_fl.training.patches import augment
-from amos_fl.training.patches.ahead import draw_batches
 from amos_fl.training.patches.augment import RECIPES, change_intensities, draw_resampling, mirror
+from amos_fl.training.patches.prefetch import draw_batches
 from amos_fl.training.patches.sampler import draw_batch
 from amos_fl.training.patches.spatial import resampling
 from amos_fl.training.settings import TrainingSettings

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from conftest import REAL, needs_real
 from headers import ACDC_MM, contradicting, mirrored, rewritten, sheared, wrong_sum
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,6 @@ from amos_fl.volumes.nifti import Volume, read_geometry, read_image, read_label
 from amos_fl.volumes.plausible_grid import MISPLACED_MM, check_grid, check_memory, corner_distance_mm, memory_bytes
 from amos_fl.warned import heard
 
-REAL = Path(__file__).parents[1].parent / "shared/data/real"
 SHAPE = (12, 10, 8)
 VOXELS = np.random.default_rng(0).integers(-1000, 1000, SHAPE).astype(np.int16)
 NO_PLACE = {"sform_code": 0, "qform_code": 0}
@@ -190,7 +190,7 @@ def test_half_a_pair_names_the_other_half(tmp_path):
     assert sentence_about(tmp_path / "x.hdr").endswith("the other half of the pair, x.img, is not there; put it beside")
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real scans are not on this machine")
+@needs_real
 def test_real_scans_are_plausible_without_a_word():
     with heard() as said:
         for path in sorted(REAL.glob("*/*.nii.gz")):

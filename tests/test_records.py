@@ -61,9 +61,9 @@ GOOD = layout_bytes([("a", "float32", (3,))])
     [
         (layout_bytes([("a", "float32", (4,))]), of_bytes(VALUES_OF_3), "shorter than their layout"),
         (layout_bytes([("a", "float32", (2,))]), of_bytes(VALUES_OF_3), "longer than their layout"),
-        (layout_bytes([("a", "float32", (1,)), ("a", "float32", (2,))]), of_bytes(VALUES_OF_3), "layout is none"),
+        (layout_bytes([("a", "float32", (1,)), ("a", "float32", (2,))]), of_bytes(VALUES_OF_3), "layout is invalid"),
         *(
-            (b'[["a",%b,[3]]]' % kind, of_bytes(VALUES_OF_3), "dtype is none of plain numbers")
+            (b'[["a",%b,[3]]]' % kind, of_bytes(VALUES_OF_3), "dtype is not one of plain numbers")
             for kind in (
                 b'"object"',
                 b'"float99"',
@@ -76,7 +76,7 @@ GOOD = layout_bytes([("a", "float32", (3,))])
             )
         ),
         *(
-            (b'[["a","float32",%b]]' % sides, of_bytes(VALUES_OF_3), "shape is none")
+            (b'[["a","float32",%b]]' % sides, of_bytes(VALUES_OF_3), "shape is invalid")
             for sides in (b"[-3]", b"[3.0]", b"[true]", b'""', b"3", b"null", b"[%b]" % b",".join([b"1"] * 33))
         ),
         (b'[["a","float32"]]', of_bytes(VALUES_OF_3), "cannot be read"),

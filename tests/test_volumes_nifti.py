@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from conftest import REAL, needs_real
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,9 +22,6 @@ from amos_fl.volumes.nifti import (
     to_canonical,
     write_label,
 )
-
-REAL = Path(__file__).parents[1].parent / "shared/data/real"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real scans are not on this machine")
 
 
 def affine_of(codes: str = "RAS", spacing_mm=(1.0, 2.0, 3.0), tilt_degrees: float = 0.0) -> np.ndarray:

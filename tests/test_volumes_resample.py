@@ -1,10 +1,9 @@
 """Resampling, cropping and normalising, against independent computations."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from conftest import REAL, needs_real
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -17,7 +16,6 @@ from amos_fl.volumes.normalise import normalisation_of
 from amos_fl.volumes.plan import plan_named
 from amos_fl.volumes.resample import apply_weights, axis_weights, resample_image, resample_label, resampled_shape
 
-REAL = Path(__file__).parents[1].parent / "shared/data/real"
 sides = st.integers(1, 14)
 shapes = st.tuples(sides, sides, sides)
 
@@ -114,7 +112,7 @@ def test_nothing_is_cut_where_no_body_is_found(modality):
     assert body_box(image, (4.0, 4.0, 4.0), modality) == ((0, 20), (0, 20), (0, 9))
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real scans are not on this machine")
+@needs_real
 @pytest.mark.parametrize("case", sorted(p.name[:-7] for p in REAL.glob("images/*")) or ["none"])
 def test_no_labelled_voxel_of_a_real_scan_is_cut_away(case):
     image = read_image(REAL / f"images/{case}.nii.gz")

@@ -18,8 +18,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.nodestate import NodeStateFactory
 
 from amos_fl.errors import AmosError
-from amos_fl_clients.flower.in_step import InStep
-from amos_fl_clients.flower.waiting import Bell, Patience, asking_again
+from amos_fl_clients.flower.in_step import MessageSync
+from amos_fl_clients.flower.waiting import Backoff, Doorbell, asking_again
 from amos_fl_clients.flower.warm import WarmProcess
 from amos_fl_clients.operation.processes import only_supernode
 
@@ -36,39 +36,39 @@ class Clock:
 
 def test_a_site_looks_again_soon_after_a_message_and_more_rarely_the_longer_it_waits() -> None:
     clock = Clock()
-    patience = Patience(clock=lambda: clock.now, pause=clock.pause)
+    backoff = Backoff(clock=lambda: clock.now, pause=clock.pause)
     for _ in range(100):
-        patience.sleep(3)
+        backoff.sleep(3)
     assert clock.waits[0] == 0.2
     assert clock.waits == sorted(clock.waits)
     assert max(clock.waits) == 3.0
     assert all(wait <= max(0.2, 0.05 * sum(clock.waits[:n])) + 1e-9 for n, wait in enumerate(clock.waits))
-    patience.begin_anew()
-    patience.sleep(3)
+    backoff.begin_anew()
+    backoff.sleep(3)
     assert clock.waits[-1] == 0.2
 
 
 def test_what_happens_on_this_machine_is_not_waited_for_in_half_seconds() -> None:
     clock = Clock()
-    patience = Patience(clock=lambda: clock.now, pause=clock.pause)
-    patience.sleep(0.5)
+    backoff = Backoff(clock=lambda: clock.now, pause=clock.pause)
+    backoff.sleep(0.5)
     assert clock.waits == [0.1]
 
 
 def test_a_bell_ends_a_wait_at_once_and_a_wait_without_it_lasts() -> None:
-    bell = Bell()
-    heard = Bell.at(bell.heard_at)
+    bell = Doorbell()
+    heard = Doorbell.at(bell.heard_at)
     bell.ring()
-    code = f"import time; from amos_fl_clients.flower.waiting import Bell; Bell.at({bell.heard_at}).wait(600)"
+    code = f"import time; from amos_fl_clients.flower.waiting import Doorbell; Doorbell.at({bell.heard_at}).wait(600)"
     subprocess.run([sys.executable, "-c", code], pass_fds=[bell.heard_at], check=True, timeout=60)
     heard.wait(0.01)  # not rung again: ends by itself
 
 
 def test_a_process_ends_when_the_one_that_rings_its_bell_is_gone() -> None:
-    bell = Bell()
+    bell = Doorbell()
     code = (
-        "import time; from amos_fl_clients.flower.waiting import Bell; "
-        f"Bell.at({bell.heard_at}).end_with_the_other(); print('watching', flush=True); time.sleep(600)"
+        "import time; from amos_fl_clients.flower.waiting import Doorbell; "
+        f"Doorbell.at({bell.heard_at}).end_with_the_other(); print('watching', flush=True); time.sleep(600)"
     )
     watching = subprocess.Popen([sys.executable, "-c", code], pass_fds=[bell.heard_at], stdout=subprocess.PIPE)
     assert watching.stdout is not None
@@ -125,14 +125,14 @@ def test_a_site_answers_the_message_that_it_has_taken_in_and_is_not_one_message_
             threading.Timer(0.2, reply_to, ["new"]).start()
         return set(), ""
 
-    in_step = InStep()
-    assert in_step.pulling(lambda receive: receive() and 7)(receive=lambda: (asked["new"], None)) == 7
+    sync = MessageSync()
+    assert sync.pulling(lambda receive: receive() and 7)(receive=lambda: (asked["new"], None)) == 7
     reply_to("old")
-    push = in_step.pushing(internal._push_messages)
+    push = sync.pushing(internal._push_messages)
     push(state=state, object_store=store, send=send, push_object=lambda *_: None)
     assert sent == ["old", "new"]
     # A message that was let go of is not waited for.
-    assert in_step.pulling(lambda receive: None)(receive=lambda: (asked["new"], None)) is None
+    assert sync.pulling(lambda receive: None)(receive=lambda: (asked["new"], None)) is None
 
 
 def test_a_site_runs_one_supernode(tmp_path: Path) -> None:

@@ -31,17 +31,14 @@ def read_correction(path: Path, case: Case, organs: Collection[int]) -> Volume:
     try:
         label = read_label(path, organs)
     except AmosError as error:
-        # The sentence up to its remedy: that one is for files of a cohort.
-        reason = str(error).partition(";")[0]
-        remedy = SAVE_AGAIN
-        if "label" in reason and "organ" in reason:
+        remedy = SAVE_AGAIN  # the error's own is for files of a cohort
+        if error.code == "unknown-label-value":
             remedy = f"use the label values {_ranges(organs)} and 0 only, and save it again"
-        raise AmosError(f"{reason}; {remedy}") from None
+        raise AmosError(error.what, remedy, code=error.code) from None
     try:
         return reconcile(scan, label, path.name, ("the correction", "scan"))
     except AmosError as error:
-        reason = str(error).partition(";")[0]
-        raise AmosError(f"{reason}; the two must share a grid: {SAVE_AGAIN}") from None
+        raise AmosError(error.what, f"the two must share a grid: {SAVE_AGAIN}") from None
 
 
 def _ranges(organs: Collection[int]) -> str:

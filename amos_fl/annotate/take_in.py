@@ -59,7 +59,7 @@ def files_of(project: Project, by: str) -> Brought:
     """A person's working copies, by name.
 
     Raises:
-        AmosError: there is none.
+        AmosError: no working copy is there.
     """
     folder = project.path / "work" / checked_name(by)
     found = scans_in(folder) if folder.is_dir() else ScanFolder(folder, {})
@@ -122,8 +122,8 @@ def _take_in(project: Project, file: Path, question: ImportRequest, named: bool,
     if len(moved) > _SWAPPED and not question.relabelled:
         told = ", ".join(f"{organ} where {was} was" for organ, was in moved.items())
         raise AmosError(
-            f"{file.name}: its labels look numbered anew ({told}); export with the colour table {SLICER}, or say "
-            "--relabelled if that is meant"
+            f"{file.name}: its labels seem to have been renumbered ({told}); export with the colour table {SLICER}, or "
+            "pass --relabelled if that is intended"
         )
     prelabel = read_label(project.prelabel(round_number, name), project.cohort.organs).array
     spacing, tolerance = correction.spacing_mm, project.settings.tolerance_mm

@@ -10,7 +10,7 @@ from amos_fl.cli.options import DeviceOption, SeedOption, StoreOption
 from amos_fl.errors import AmosError, Interrupted
 
 if TYPE_CHECKING:
-    from amos_fl.experiments.carry_out import Account, Hands
+    from amos_fl.experiments.carry_out import Callbacks, Report
     from amos_fl.experiments.planning import Planner
     from amos_fl.experiments.preset import Preset
     from amos_fl.experiments.workspace import Workspace
@@ -166,7 +166,7 @@ def run(
     """Carry out an experiment. Run again, it skips what is done and goes on where it stopped."""
     from amos_fl.api.settings import cache_folder
     from amos_fl.cli.settings import resolve_run
-    from amos_fl.experiments.carry_out import Hands
+    from amos_fl.experiments.carry_out import Callbacks
     from amos_fl.experiments.data import parse_given, remembered
     from amos_fl.experiments.planning import Planner, refuse_cohort_for
     from amos_fl.experiments.preset import preset_names, read_preset
@@ -185,8 +185,10 @@ def run(
         given["amos"] = cohort.resolve()  # not remembered: the next experiment means AMOS when it says so
     flags = {key: value for key, value in {"device": device, "seed": seed}.items() if value is not None}
     planner = Planner(workspace, given, partial(resolve_run, headers=False), flags, steps)
-    hands = Hands(_trainer(store or cache_folder() / "store", quick), typer.echo, store or cache_folder() / "store")
-    problems = [problem for preset in presets if (problem := _run_one(preset, planner, workspace, hands))]
+    callbacks = Callbacks(
+        _trainer(store or cache_folder() / "store", quick), typer.echo, store or cache_folder() / "store"
+    )
+    problems = [problem for preset in presets if (problem := _run_one(preset, planner, workspace, callbacks))]
     if problems:
         raise AmosError(problems[0] if len(problems) == 1 else f"{len(problems)} experiments lack something; see above")
 
@@ -217,7 +219,7 @@ def _trainer(store: Path, quick: bool) -> Any:
     return train
 
 
-def _run_one(preset: "Preset", planner: "Planner", workspace: "Workspace", hands: "Hands") -> str:
+def _run_one(preset: "Preset", planner: "Planner", workspace: "Workspace", callbacks: "Callbacks") -> str:
     """One experiment to its end; what kept it from it, in a sentence, or nothing."""
     from amos_fl.experiments.carry_out import carry_out
     from amos_fl.experiments.outcome import outcome, outcome_in_markdown, pages_in_words
@@ -226,26 +228,26 @@ def _run_one(preset: "Preset", planner: "Planner", workspace: "Workspace", hands
     again = f"amos-fl experiments run {preset.name}{quick} --out {workspace.out}"
     typer.echo(f"{preset.name}: {preset.title}")
     try:
-        account = carry_out(preset, planner.plan(preset), workspace, hands)
+        report = carry_out(preset, planner.plan(preset), workspace, callbacks)
     except Interrupted:
         typer.echo(f"stopped; continue with: {again}")
         raise typer.Exit(130) from None
-    _say(preset, account)
-    if account.missing and not (account.done_now or account.done_before or account.failed):
-        return f"{preset.name}: {next(iter(account.missing.values()))}"
+    _say(preset, report)
+    if report.missing and not (report.done_now or report.done_before or report.failed):
+        return f"{preset.name}: {next(iter(report.missing.values()))}"
     table = outcome_in_markdown([cell for cell in outcome(preset, workspace) if not cell.organ])
     typer.echo(table if preset.results else pages_in_words(preset, workspace))
     typer.echo(f"everything is in {workspace.preset(preset.name)}; begin with results.md")
-    if account.failed:
-        return f"{preset.name}: {', '.join(account.failed)} did not finish; see above, then: {again}"
+    if report.failed:
+        return f"{preset.name}: {', '.join(report.failed)} did not finish; see above, then: {again}"
     return ""
 
 
-def _say(preset: "Preset", account: "Account") -> None:
-    now, before = len(account.done_now), len(account.done_before)
+def _say(preset: "Preset", report: "Report") -> None:
+    now, before = len(report.done_now), len(report.done_before)
     typer.echo(f"{preset.name}: {now} of {len(preset.steps)} steps done now, {before} before")
-    for sentence in dict.fromkeys(account.missing.values()):
-        waiting = [step for step, reason in account.missing.items() if reason == sentence]
+    for sentence in dict.fromkeys(report.missing.values()):
+        waiting = [step for step, reason in report.missing.items() if reason == sentence]
         typer.echo(f"not run for lack of data: {', '.join(waiting)}: {sentence}")
 
 

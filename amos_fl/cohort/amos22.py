@@ -43,10 +43,10 @@ def import_amos22(
 
     Raises:
         AmosError: no release there, a damaged `dataset.json` or metadata table, test labels that `paper`
-            needs, a held-out site that is none or has no case, or nothing to train on.
+            needs, a held-out site that is unknown or has no case, or nothing to train on.
     """
     if protocol not in PROTOCOLS:
-        raise AmosError(f"no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
+        raise AmosError(f"no protocol {protocol!r}", f"there are {', '.join(PROTOCOLS)}")
     root = Path(root)
     release = read_release(root)
     table = metadata or find_metadata(*folders_between(root, release.folder), root.absolute().parent)
@@ -107,8 +107,9 @@ def _usable(release: Release, known: Metadata, protocol: Protocol) -> tuple[list
         labelled = [case for case in test if case.label is not None]
         if not labelled:
             raise AmosError(
-                f"{release.folder}: --protocol paper needs the labels of the test images, and labelsTs has none; "
-                "use --protocol public or release"
+                f"{release.folder}: --protocol paper needs the labels of the test images, and labelsTs has none",
+                "use --protocol public or release",
+                code="no-test-labels",
             )
         if len(labelled) < len(test):
             without = {case.amos_id for case in test if case.label is None}
@@ -136,10 +137,10 @@ def _held_out(hold_out: Iterable[str], usable: list[LabelledCase], protocol: Pro
     sites = tuple(dict.fromkeys(site.strip().upper() for site in hold_out))
     for site in sites:
         if site not in SCANNERS:
-            raise AmosError(f"--hold-out {site}: AMOS has no such scanner; there are {', '.join(SCANNERS)}")
+            raise AmosError(f"--hold-out {site}: AMOS has no such scanner", f"there are {', '.join(SCANNERS)}")
         if site not in there:
             raise AmosError(
-                f"--hold-out {site}: {SCANNERS[site].model} has no labelled case under --protocol {protocol}; "
-                f"there are {', '.join(sorted(there))}"
+                f"--hold-out {site}: {SCANNERS[site].model} has no labelled case under --protocol {protocol}",
+                f"there are {', '.join(sorted(there))}",
             )
     return sites

@@ -72,7 +72,7 @@ def modality_of(channel: str) -> Modality | None:
 
 
 def read_organs_of(labels: Mapping[str, int], where: Path) -> dict[int, str]:
-    """Organs by label value from names and values; background is none of them.
+    """Organs by label value from names and values; background is left out.
 
     Raises:
         AmosError: no organ, two names for one value, or a value outside of 1 to 255.
@@ -115,7 +115,7 @@ def read_table(path: Path) -> dict[str, Row]:
         value = {key: (text or "").strip() for key, text in values.items() if isinstance(key, str)}
         where = f"{path}, line {line}"
         if value["case"] in found:
-            raise AmosError(f"{where}: case {value['case']} stands there twice")
+            raise AmosError(f"{where}: case {value['case']} is listed twice; case names must be unique")
         site, split = value.get("site"), value.get("split", "").casefold()
         if site is not None and not (site and plain_name(site)):
             raise AmosError(f"{where}: a site is called {site!r}; it needs letters, digits, '.', '_' or '-'")

@@ -83,7 +83,7 @@ def chosen_channel(names: list[str], channel: int | None, folder: Path) -> int:
     """Which channel is used of those that a scan has.
 
     Raises:
-        AmosError: several without a choice, or a choice that is none of them.
+        AmosError: several without a choice, or a choice that is not among them.
     """
     shown = ", ".join(f"{number} {name}" for number, name in enumerate(names))
     if channel is None and len(names) > 1:

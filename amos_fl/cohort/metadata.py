@@ -1,7 +1,7 @@
 """AMOS's metadata table (`labeled_data_meta_0000_0599.csv`), with its faults named and repaired.
 
 The table says for each case the scanner's model, the hospital, and the patient's birth date and sex. Known
-faults: id 500 stands there twice and 600 not at all (the MR row is 600's), one Philips `Achieva` is
+faults: id 500 is listed twice and 600 not at all (the MR row is 600's), one Philips `Achieva` is
 counted under H in Table 2, and the model names are not spelled as in the paper.
 """
 
@@ -106,7 +106,7 @@ def read_metadata(path: Path | str) -> Metadata:
 
     Raises:
         AmosError: no such file, not a CSV file, a missing column, an id that is no number, or an id that
-            stands there twice with different scanners and cannot be told apart.
+            is listed twice with different scanners and cannot be told apart.
     """
     path = Path(path)
     rows, notes = _moved_to_600(_read_rows(path))
@@ -123,7 +123,7 @@ def read_metadata(path: Path | str) -> Metadata:
         known = published[amos_id].record if amos_id in published else None
         domain = row.domain
         if domain is None or SCANNERS[domain].modality != id_modality(amos_id):
-            why = f"model {row.model!r} is none of AMOS's scanners"
+            why = f"model {row.model!r} is not one of AMOS's scanners"
             if domain is not None:
                 why = f"{row.model} is {SCANNERS[domain].modality}, the id {id_modality(amos_id)}"
             remedy = f"its scanner is taken from the built-in list ({known.domain})" if known else "it is left out"

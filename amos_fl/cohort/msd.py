@@ -42,7 +42,7 @@ def read_msd(
     """The task in a folder. With a `channel` of several, its scans are written to `channel_folder` (by default in it).
 
     Raises:
-        AmosError: a description that is none, several channels without a choice, or files that are not there.
+        AmosError: an invalid description, several channels without a choice, or files that are not there.
     """
     about = read_description(folder, _WHAT)
     file = folder / NAME

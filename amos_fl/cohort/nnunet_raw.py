@@ -38,7 +38,7 @@ def read_nnunet(folder: Path, *, channel: int | None = None, splits_file: Path |
     have labels of their own (`labelsTs`), and otherwise undivided.
 
     Raises:
-        AmosError: a description that is none, regions, an ignore label, several channels without a choice, files of
+        AmosError: an invalid description, regions, an ignore label, several channels without a choice, files of
             another format, or cases without their files.
     """
     about = read_description(folder, _WHAT)
@@ -83,7 +83,7 @@ def _labels(about: dict[str, Any], file: Path) -> dict[str, int]:
     """Names and values of labels, of either version.
 
     Raises:
-        AmosError: regions, an ignore label, or a value that is none.
+        AmosError: regions, an ignore label, or an invalid value.
     """
     labels = about["labels"]
     if regions := [name for name, value in labels.items() if isinstance(value, list)]:

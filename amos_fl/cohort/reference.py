@@ -83,7 +83,7 @@ def _told_apart(case: Case, label: Path) -> Iterator[None]:
         with heard() as sentences:
             yield
     except AmosError as error:
-        raise AmosError(f"{folder}{error}") from None
+        raise AmosError(f"{folder}{error.what}", error.remedy, code=error.code) from None
     for sentence in sentences:
         warn(f"{folder}{sentence}")
 

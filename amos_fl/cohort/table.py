@@ -100,7 +100,7 @@ class Cohort:
         """
         wanted = set(sites)
         if unknown := wanted - set(self.sites):
-            raise AmosError(f"no site {', '.join(sorted(unknown))} in this cohort; it has {', '.join(self.sites)}")
+            raise AmosError(f"no site {', '.join(sorted(unknown))} in this cohort", f"it has {', '.join(self.sites)}")
         return replace(self, cases=tuple(c for c in self.cases if c.site in wanted))
 
     def holding_out(self, sites: Iterable[str]) -> "Cohort":
@@ -138,7 +138,7 @@ def read_organs(organs_file: Path) -> dict[int, str]:
     """Label values and organ names from a CSV file with the columns `label` and `organ`.
 
     Raises:
-        AmosError: a missing column, or a label or a name that is none or stands there twice.
+        AmosError: a missing column, or or a label or a name that is invalid or listed twice.
     """
     try:
         with organs_file.open(newline="", encoding="utf-8-sig") as file:
@@ -147,7 +147,7 @@ def read_organs(organs_file: Path) -> dict[int, str]:
         raise AmosError(f"{organs_file}: must have the columns label (a number) and organ") from None
     organs = dict(rows)
     if len(organs) < len(rows):
-        raise AmosError(f"{organs_file}: a label stands there twice; every organ needs a label of its own")
+        raise AmosError(f"{organs_file}: a label is listed twice", "every organ needs a label of its own")
     if len(set(organs.values())) < len(rows) or "" in organs.values():
         raise AmosError(f"{organs_file}: every label needs an organ's name of its own")
     if not organs or min(organs) < 1 or max(organs) > 255:
@@ -159,19 +159,19 @@ def read_cohort(path: Path | str) -> Cohort:
     """Read `cohort.csv` (or the folder that holds it).
 
     Raises:
-        AmosError: no such file, a missing column, a case twice, or a value that is none.
+        AmosError: no such file, a missing column, a case listed twice, or an invalid value.
     """
     path = Path(path)
     if path.is_dir():
         path = path / "cohort.csv"
     if not path.is_file():
-        raise AmosError(f"{path}: no such cohort file; make one with 'amos-fl data amos22' or 'amos-fl data phantom'")
+        raise AmosError(f"{path}: no such cohort file", "make one with 'amos-fl data amos22' or 'amos-fl data phantom'")
     organs = _organs_beside(path)
     cases = tuple(_case(path, line, row, organs) for line, row in _rows(path))
     seen: set[str] = set()
     for case in cases:
         if case.case in seen:
-            raise AmosError(f"{path}: case {case.case} stands there twice; every case needs a name of its own")
+            raise AmosError(f"{path}: case {case.case} is listed twice", "case names must be unique")
         seen.add(case.case)
     if not cases:
         raise AmosError(f"{path}: holds no case")
@@ -188,16 +188,16 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             if missing := [column for column in COLUMNS if column not in header]:
                 wrong = next((name for name, sign in _WRONG_SEPARATORS.items() if sign in "".join(header)), None)
                 if wrong is not None:
-                    raise AmosError(f"{path}: its values are separated by {wrong}; save it with commas")
+                    raise AmosError(f"{path}: its values are separated by {wrong}", "save it with commas")
                 wanted = ", ".join(COLUMNS)
-                raise AmosError(f"{path}: no column {', '.join(missing)}; a cohort has the columns {wanted}")
+                raise AmosError(f"{path}: no column {', '.join(missing)}", f"a cohort has the columns {wanted}")
             for values in reader:
                 if not any(value.strip() for value in values):
                     continue
                 if len(values) != len(header):
                     raise AmosError(
-                        f"{path}, line {reader.line_num}: has {len(values)} values, the header {len(header)}; "
-                        "an empty value still needs its comma"
+                        f"{path}, line {reader.line_num}: has {len(values)} values, the header {len(header)}",
+                        "an empty value still needs its comma",
                     )
                 row = {name: text_of(value.strip()) for name, value in zip(header, values, strict=True)}
                 rows.append((reader.line_num, row))
@@ -213,7 +213,7 @@ def _case(path: Path, line: int, value: dict[str, str], organs: dict[int, str]) 
             raise AmosError(f"{where}: the column {column} is empty")
     for column in ("image", "label"):
         if "\0" in value[column]:
-            raise AmosError(f"{where}: the column {column} holds a character that no path can have; write it anew")
+            raise AmosError(f"{where}: the column {column} holds a character that no path can have", "write it anew")
     if not plain_name(value["case"]) or not plain_name(value["site"]):
         raise AmosError(
             f"{where}: case and site names may hold letters, digits, '.', '_' and '-' only, up to "
@@ -221,14 +221,14 @@ def _case(path: Path, line: int, value: dict[str, str], organs: dict[int, str]) 
         )
     modality = {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(value["modality"].upper())
     if modality is None:
-        raise AmosError(f"{where}: modality is {value['modality']!r}; it must be CT or MR")
+        raise AmosError(f"{where}: modality is {value['modality']!r}", "it must be CT or MR")
     split = value["split"].casefold()
     if split not in SPLITS:
-        raise AmosError(f"{where}: split is {value['split']!r}; it must be train, val or test")
+        raise AmosError(f"{where}: split is {value['split']!r}", "it must be train, val or test")
     try:
         annotated = tuple(sorted({int(word) for word in value["annotated"].split()})) or tuple(organs)
     except ValueError:
-        raise AmosError(f"{where}: annotated is {value['annotated']!r}; it lists label values like '1 2 6'") from None
+        raise AmosError(f"{where}: annotated is {value['annotated']!r}", "it lists label values like '1 2 6'") from None
     if unknown := set(annotated) - set(organs):
         raise AmosError(f"{where}: annotated names {min(unknown)}, which is no organ of this cohort")
     label_values = _label_values(where, value.get(LABEL_VALUES, ""), organs)
@@ -249,7 +249,7 @@ def _label_values(where: str, text: str, organs: dict[int, str]) -> tuple[tuple[
     try:
         pairs = [(int(old), int(new)) for old, new in (word.split("=") for word in text.split())]
     except ValueError:
-        raise AmosError(f"{where}: {LABEL_VALUES} is {text!r}; it lists values of the file like '1=6 2=0'") from None
+        raise AmosError(f"{where}: {LABEL_VALUES} is {text!r}", "it lists values of the file like '1=6 2=0'") from None
     if len(dict(pairs)) < len(pairs) or any(not 0 < old < 65536 for old, _ in pairs):
         raise AmosError(f"{where}: {LABEL_VALUES} must name each value of the file once, between 1 and 65535")
     if unknown := {new for _, new in pairs} - {0, *organs}:
@@ -258,7 +258,7 @@ def _label_values(where: str, text: str, organs: dict[int, str]) -> tuple[tuple[
 
 
 def plain_name(name: str) -> bool:
-    """Whether a case or a site may be called so: of letters, digits, '.', '_' and '-', and not too long for a file."""
+    """Whether `name` is a valid name of a case or a site: of letters, digits, '.', '_' and '-', and not too long."""
     plain = all(ch.isalnum() or ch in "._-" for ch in name) and not name.startswith(".")
     return plain and len(name.encode(errors="replace")) <= MOST_NAME_BYTES
 
@@ -281,8 +281,8 @@ def check_organs_beside(path: Path, organs: Mapping[int, str]) -> None:
     if others and _organs_beside(path) != dict(organs):
         names = ", ".join(other.name for other in others[:3])
         raise AmosError(
-            f"{path}: this cohort has other organs than {names} beside it, whose organs.csv it would replace; choose "
-            "another folder"
+            f"{path}: this cohort has other organs than {names} beside it, whose organs.csv it would replace",
+            "choose another folder",
         )
 
 

@@ -189,7 +189,7 @@ def _check_cases(first: RunRecord, record: RunRecord, withheld: Collection[str])
             raise AmosError(f"{record.name}: site {site} {what} in {first.name}; {_REMEDY}")
     theirs, mine = ({case.case: case for case in r.results.cases if case.site not in withheld} for r in (first, record))
     if len(mine) < sum(case.site not in withheld for case in record.results.cases):
-        raise AmosError(f"{record.name}: a case stands in its scores twice; every case needs a name of its own")
+        raise AmosError(f"{record.name}: a case is listed twice in its scores; case names must be unique")
     parts = [("lacks", sorted(set(theirs) - set(mine))), ("also has", sorted(set(mine) - set(theirs)))]
     if odd := [f"{verb} {_some(names)}" for verb, names in parts if names]:
         raise AmosError(f"{record.name}: scored other cases than {first.name}: it {' and '.join(odd)}; {_REMEDY}")

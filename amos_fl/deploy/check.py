@@ -23,6 +23,9 @@ ReadSettings = Callable[[Path], SitePlace]
 """Reads a hospital's settings file; what may stand there is the business of the site's package too."""
 
 
+_CORRECT = "correct it; the page on running a site lists the settings"
+
+
 def check_site(
     folder: Path, ask_registered: AskRegistered, read_settings: ReadSettings, *, timeout_s: float = 10.0
 ) -> list[Finding]:
@@ -55,8 +58,7 @@ def _settings(folder: Path, connection: SiteConnection, read: ReadSettings) -> t
     try:
         place = read(path)
     except AmosError as error:
-        found, _, remedy = str(error).partition("; ")
-        return wrong("settings", found, remedy or "correct it; the page on running a site lists the settings"), None
+        return wrong("settings", error.what, error.remedy or _CORRECT), None
     if place.site != connection.site:
         found = f"{path} is for site {place.site}, and {SITE} for site {connection.site}"
         return wrong("settings", found, "use the settings of this site, or its own bundle"), None

@@ -1,4 +1,4 @@
-"""The way from a site to its SuperLink, step by step: name, port, certificate, clock, answer, version.
+"""The route from a site to its SuperLink, step by step: name, port, certificate, clock, answer, version.
 
 Only the standard library is used, because each step has to be told from the others; a client for HTTP reports them as
 one. Where HTTPS_PROXY names a proxy for the SuperLink, the steps go through it, as Flower does.
@@ -33,7 +33,7 @@ STEPS = ("name", "port", "certificate", "clock", "SuperLink", "version of flwr")
 
 
 @dataclass(frozen=True)
-class Way:
+class Route:
     """Where a connection goes first, and through which proxy."""
 
     host: str
@@ -50,40 +50,40 @@ class Way:
         return address_of(self.host, self.port)
 
 
-def way_to(connection: SiteConnection) -> Way:
-    """The way to a SuperLink, with the proxy that the environment names for it."""
-    way = Way(connection.host, connection.port)
+def route_to(connection: SiteConnection) -> Route:
+    """The route to a SuperLink, with the proxy that the environment names for it."""
+    route = Route(connection.host, connection.port)
     proxy = urllib.request.getproxies().get("https")
     if not proxy or urllib.request.proxy_bypass(connection.host):
-        return way
+        return route
     parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
     headers = ()
     if parts.username is not None:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
         headers = (("Proxy-Authorization", f"Basic {b64encode(login).decode()}"),)
-    return replace(way, proxy=(parts.hostname or "", parts.port or 80), proxy_headers=headers)
+    return replace(route, proxy=(parts.hostname or "", parts.port or 80), proxy_headers=headers)
 
 
 def check_connection(folder: Path, connection: SiteConnection, *, timeout_s: float = 10.0) -> list[Finding]:
-    """Try the way to the SuperLink step by step; what depends on a step that failed is not checked."""
-    way = way_to(connection)
-    findings = [_name(way)]
+    """Try the route to the SuperLink step by step; what depends on a step that failed is not checked."""
+    route = route_to(connection)
+    findings = [_name(route)]
     if findings[-1].outcome == "ok":
-        findings.append(_port(way, timeout_s))
+        findings.append(_port(route, timeout_s))
     if findings[-1].outcome == "ok":
-        certificate, trusted = _certificate(folder, way, timeout_s)
+        certificate, trusted = _certificate(folder, route, timeout_s)
         # Read even where the certificate is not trusted: a wrong clock makes a good certificate look expired.
-        findings += [certificate, _clock(way, timeout_s)]
+        findings += [certificate, _clock(route, timeout_s)]
         if trusted is not None:
-            findings += _answers(way, trusted, connection, timeout_s)
+            findings += _answers(route, trusted, connection, timeout_s)
     failed = next((finding.check for finding in findings if finding.outcome == "wrong"), "a step before")
     done = {finding.check for finding in findings}
     return findings + [skipped(step, f"needs: {failed}") for step in STEPS if step not in done]
 
 
-def _name(way: Way) -> Finding:
-    host, port = way.first
-    whose = "the proxy" if way.proxy else "the SuperLink"
+def _name(route: Route) -> Finding:
+    host, port = route.first
+    whose = "the proxy" if route.proxy else "the SuperLink"
     try:
         found = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
     except (OSError, UnicodeError):
@@ -93,14 +93,14 @@ def _name(way: Way) -> Finding:
             "ask the network's administrators for a DNS entry (or a line in /etc/hosts), and the coordinator "
             "whether the name in site.yaml is right",
         )
-    through = f", through the proxy {host}" if way.proxy else ""
+    through = f", through the proxy {host}" if route.proxy else ""
     return holds("name", f"{host} is {', '.join(found[:3])}{through}")
 
 
-def _port(way: Way, timeout_s: float) -> Finding:
-    host, port = way.first
+def _port(route: Route, timeout_s: float) -> Finding:
+    host, port = route.first
     try:
-        _socket_to(way, timeout_s).close()
+        _socket_to(route, timeout_s).close()
     except ConnectionRefusedError:
         return wrong(
             "port",
@@ -111,13 +111,13 @@ def _port(way: Way, timeout_s: float) -> Finding:
         return wrong(
             "port",
             f"port {port} of {host} does not answer within {timeout_s:g} s",
-            f"ask the network's administrators to allow connections outwards to {way.address}, "
+            f"ask the network's administrators to allow connections outwards to {route.address}, "
             "or name the proxy to use in HTTPS_PROXY",
         )
     except _ProxyRefusal as error:
         return wrong(
             "port",
-            f"the proxy {host} refuses to connect to {way.address} ({error})",
+            f"the proxy {host} refuses to connect to {route.address} ({error})",
             "ask the network's administrators to allow it, or name the SuperLink in NO_PROXY",
         )
     except OSError as error:
@@ -126,10 +126,10 @@ def _port(way: Way, timeout_s: float) -> Finding:
             f"{host} cannot be reached ({error.strerror or type(error).__name__})",
             "ask the network's administrators for a route to it",
         )
-    return holds("port", f"port {way.port} of {way.host} is open")
+    return holds("port", f"port {route.port} of {route.host} is open")
 
 
-def _certificate(folder: Path, way: Way, timeout_s: float) -> tuple[Finding, ssl.SSLContext | None]:
+def _certificate(folder: Path, route: Route, timeout_s: float) -> tuple[Finding, ssl.SSLContext | None]:
     """The finding, and where it is good the context to go on with."""
     file = folder / AUTHORITY
     again = "ask the coordinator for a new bundle, and compare the fingerprint of ca.crt over the phone"
@@ -139,30 +139,30 @@ def _certificate(folder: Path, way: Way, timeout_s: float) -> tuple[Finding, ssl
     except (AmosError, ssl.SSLError, OSError):
         return wrong("certificate", f"{file.name} is missing or damaged", again), None
     try:
-        with trusted.wrap_socket(_socket_to(way, timeout_s), server_hostname=way.host) as secured:
+        with trusted.wrap_socket(_socket_to(route, timeout_s), server_hostname=route.host) as secured:
             ends = _end_of(secured)
     except ssl.SSLCertVerificationError as error:
-        return _not_trusted(error.verify_code, way, authority.not_valid_after_utc, again), None
+        return _not_trusted(error.verify_code, route, authority.not_valid_after_utc, again), None
     except (ssl.SSLError, OSError) as error:
         if isinstance(error, ssl.SSLError) and error.reason in (
             "WRONG_VERSION_NUMBER",
             "HTTP_REQUEST",
             "UNKNOWN_PROTOCOL",
         ):
-            found = f"{way.address} answers without TLS"
+            found = f"{route.address} answers without TLS"
             return wrong("certificate", found, "tell the coordinator; nothing may be sent unencrypted"), None
-        found = f"{way.address} breaks off the TLS handshake"
+        found = f"{route.address} breaks off the TLS handshake"
         return wrong("certificate", found, "ask whether another service runs there, or a firewall inspects it"), None
     left = (ends - datetime.now(UTC)).days
     soon = f"; it expires in {left} days, tell the coordinator" if left < SOON_DAYS else ""
     return holds("certificate", f"trusted, and valid until {ends:%Y-%m-%d}{soon}"), trusted
 
 
-def _not_trusted(code: int, way: Way, authority_ends: datetime, again: str) -> Finding:
+def _not_trusted(code: int, route: Route, authority_ends: datetime, again: str) -> Finding:
     if code in _NAMES:
         return wrong(
             "certificate",
-            f"the SuperLink's certificate is not for the name {way.host}",
+            f"the SuperLink's certificate is not for the name {route.host}",
             "use the name that the coordinator gave, or ask the coordinator to add this one "
             "(amos-fl deploy init DIR --renew-certificates --host NAME)",
         )
@@ -187,12 +187,12 @@ def _not_trusted(code: int, way: Way, authority_ends: datetime, again: str) -> F
     )
 
 
-def _clock(way: Way, timeout_s: float) -> Finding:
+def _clock(route: Route, timeout_s: float) -> Finding:
     try:
         # Nothing secret is sent or believed here: only the time is read, to explain what else went wrong.
         blind = ssl._create_unverified_context()
         before = time.time()
-        answer, _ = _get(way, blind, "/health", timeout_s)
+        answer, _ = _get(route, blind, "/health", timeout_s)
         here = (before + time.time()) / 2
         said = email.utils.parsedate_to_datetime(answer.headers.get("Date", ""))
     except (OSError, ValueError, http.client.HTTPException):
@@ -216,9 +216,9 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def _answers(way: Way, trusted: ssl.SSLContext, connection: SiteConnection, timeout_s: float) -> list[Finding]:
+def _answers(route: Route, trusted: ssl.SSLContext, connection: SiteConnection, timeout_s: float) -> list[Finding]:
     try:
-        answer, _ = _get(way, trusted, "/health", timeout_s)
+        answer, _ = _get(route, trusted, "/health", timeout_s)
         status = answer.status
     except (OSError, http.client.HTTPException):
         status = 0
@@ -229,11 +229,11 @@ def _answers(way: Way, trusted: ssl.SSLContext, connection: SiteConnection, time
     running = connection.flwr
     said_by = "by the bundle"
     try:
-        answer, body = _get(way, trusted, "/openapi.json", timeout_s)
+        answer, body = _get(route, trusted, "/openapi.json", timeout_s)
         running, said_by = str(json.loads(body)["info"]["version"]), "as it says"
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         pass  # a proxy may hide it; then the bundle's word counts
-    return [holds("SuperLink", f"{way.address} is well"), _flwr(running, said_by)]
+    return [holds("SuperLink", f"{route.address} is well"), _flwr(running, said_by)]
 
 
 def _flwr(running: str, said_by: str) -> Finding:
@@ -251,16 +251,20 @@ class _ProxyRefusal(OSError):  # noqa: N818 - named after what happened
     pass
 
 
-def _socket_to(way: Way, timeout_s: float) -> socket.socket:
+def _socket_to(route: Route, timeout_s: float) -> socket.socket:
     """A connected socket to the SuperLink, through the proxy where there is one.
 
     Raises:
         OSError: it cannot be reached.
     """
-    connected = socket.create_connection(way.first, timeout=timeout_s)
-    if way.proxy is None:
+    connected = socket.create_connection(route.first, timeout=timeout_s)
+    if route.proxy is None:
         return connected
-    lines = [f"CONNECT {way.address} HTTP/1.1", f"Host: {way.address}", *(f"{k}: {v}" for k, v in way.proxy_headers)]
+    lines = [
+        f"CONNECT {route.address} HTTP/1.1",
+        f"Host: {route.address}",
+        *(f"{k}: {v}" for k, v in route.proxy_headers),
+    ]
     try:
         connected.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
         # Byte by byte up to the empty line: what comes after it belongs to the TLS handshake.
@@ -278,9 +282,9 @@ def _socket_to(way: Way, timeout_s: float) -> socket.socket:
     return connected
 
 
-def _get(way: Way, context: ssl.SSLContext, path: str, timeout_s: float) -> tuple[http.client.HTTPResponse, bytes]:
-    with context.wrap_socket(_socket_to(way, timeout_s), server_hostname=way.host) as secured:
-        secured.sendall(f"GET {path} HTTP/1.1\r\nHost: {way.address}\r\nConnection: close\r\n\r\n".encode("latin-1"))
+def _get(route: Route, context: ssl.SSLContext, path: str, timeout_s: float) -> tuple[http.client.HTTPResponse, bytes]:
+    with context.wrap_socket(_socket_to(route, timeout_s), server_hostname=route.host) as secured:
+        secured.sendall(f"GET {path} HTTP/1.1\r\nHost: {route.address}\r\nConnection: close\r\n\r\n".encode("latin-1"))
         answer = http.client.HTTPResponse(secured, method="GET")
         answer.begin()
         return answer, answer.read(4_000_000)

@@ -95,4 +95,4 @@ def registered_keys(root: Path) -> dict[str, Path]:
 def known_site(sites: tuple[str, ...], site: str, root: Path) -> None:
     """Raises: AmosError: the deployment has no such site."""
     if site not in sites:
-        raise AmosError(f"site {site}: is none of {root}, which has {', '.join(sites)}; add it to deployment.yaml")
+        raise AmosError(f"site {site}: is not in {root}, which has {', '.join(sites)}; add it to deployment.yaml")

@@ -54,18 +54,18 @@ def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
         mode = path.stat().st_mode
         data = path.read_bytes()
     except FileNotFoundError:
-        raise AmosError(f"{path}: no such key; make it with 'amos-fl deploy enroll'") from None
+        raise AmosError(f"{path}: no such key", "make it with 'amos-fl deploy enroll'") from None
     except PermissionError:
-        raise AmosError(f"{path}: this user may not read the key; give the file to the user that runs this") from None
+        raise AmosError(f"{path}: this user may not read the key", "give the file to the user that runs this") from None
     if mode & _OTHERS_MAY:
-        raise AmosError(f"{path}: other users of this machine may read this key; run 'chmod 600' on it")
+        raise AmosError(f"{path}: other users of this machine may read this key", "run 'chmod 600' on it")
     try:
         key = load_ssh_private_key(data, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         # The cause might quote the file, so it is left out.
-        raise AmosError(f"{path}: holds no key that can be used; make one with 'amos-fl deploy enroll --replace'")
+        raise AmosError(f"{path}: holds no key that can be used", "make one with 'amos-fl deploy enroll --replace'")
     return key
 
 
@@ -86,15 +86,17 @@ def read_public_key(path: Path) -> ec.EllipticCurvePublicKey:
         raise AmosError(f"{path}: no such public key, or it may not be read") from None
     if b"PRIVATE KEY" in text:
         raise AmosError(
-            f"{path}: is a private key, which must never leave its site; "
-            "have the site make another with 'amos-fl deploy enroll --replace' and send the .pub file"
+            f"{path}: is a private key, which must never leave its site",
+            "have the site make another with 'amos-fl deploy enroll --replace' and send the .pub file",
         )
     try:
         key = load_ssh_public_key(text)
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not key.curve.name.startswith("secp"):
-        raise AmosError(f"{path}: holds no public key of a site; it is the .pub file that 'amos-fl deploy enroll' made")
+        raise AmosError(
+            f"{path}: holds no public key of a site", "it is the .pub file that 'amos-fl deploy enroll' made"
+        )
     return key
 
 

@@ -18,6 +18,9 @@ RESERVE_BYTES = 2 * 1024**3
 """What weights, state and logs need besides."""
 
 
+_CHECK_DATA = "run 'amos-fl data check' on the data folder"
+
+
 class SitePlace(Protocol):
     """The part of a site's settings that says where things are."""
 
@@ -52,8 +55,7 @@ def check_key(folder: Path, connection: SiteConnection) -> Finding:
     try:
         key = read_private_key(path)
     except AmosError as error:
-        found, _, remedy = str(error).partition("; ")
-        return wrong("key", found, remedy)
+        return wrong("key", error.what, error.remedy)
     mark, spoken = fingerprint(key.public_key()), spoken_fingerprint(key.public_key())
     try:
         public = fingerprint(read_public_key(folder / PUBLIC_KEY))
@@ -81,8 +83,7 @@ def check_scans(place: SitePlace) -> tuple[Finding, tuple[Case, ...]]:
             return wrong("scans", f"{where} is empty or not there", remedy), ()
         cohort = read_cohort(place.cohort)
     except AmosError as error:
-        found, _, remedy = str(error).partition("; ")
-        return wrong("scans", found, remedy or "correct the cohort file"), ()
+        return wrong("scans", error.what, error.remedy or "correct the cohort file"), ()
     except PermissionError:
         remedy = f"let the user with id {os.getuid()} read the folder and what is in it"
         return wrong("scans", f"{where} may not be read", remedy), ()
@@ -107,8 +108,7 @@ def check_scans(place: SitePlace) -> tuple[Finding, tuple[Case, ...]]:
         try:
             check_header_of(case)
         except AmosError as error:
-            found, _, remedy = str(error).partition("; ")
-            return wrong("scans", f"{case.case}: {found}", remedy or "run 'amos-fl data check' on the data folder"), ()
+            return wrong("scans", f"{case.case}: {error.what}", error.remedy or _CHECK_DATA), ()
     counts = ", ".join(f"{len(cohort.of(split=split))} {split}" for split in ("train", "val", "test"))
     labelled = sum(case.label is not None for case in cohort.cases)
     if not labelled:
@@ -124,8 +124,9 @@ def check_organs(folder: Path, place: SitePlace) -> Finding:
     try:
         learns, cohort = read_organs(folder / ORGANS), read_cohort(place.cohort)
     except AmosError as error:
-        found, _, remedy = str(error).partition("; ")
-        return wrong("organs", found, remedy or "unpack the coordinator's bundle again, or correct organs.csv")
+        return wrong(
+            "organs", error.what, error.remedy or "unpack the coordinator's bundle again, or correct organs.csv"
+        )
     used = {organ for case in cohort.cases if case.label is not None for organ in case.annotated}
     if differ := difference_in_words(cohort.organs, learns, ("in the site's cohort", "in the deployment"), used):
         return wrong(
@@ -147,7 +148,7 @@ def check_device(place: SitePlace) -> Finding:
     except AmosError as error:
         return wrong(
             "device",
-            str(error).partition("; ")[0],
+            error.what,
             "give the container a GPU (see the page on deploying), or set 'device: cpu' in settings.yaml",
         )
     return holds("device", device if device == place.device else f"{device} ({place.device})")
@@ -169,7 +170,7 @@ def check_disk(place: SitePlace, cases: tuple[Case, ...]) -> Finding:
     try:
         need = sum(_voxels(case.image) for case in cases) * BYTES_PER_VOXEL
     except AmosError as error:
-        return wrong("disk", str(error).partition("; ")[0], "run 'amos-fl data check' on the data folder")
+        return wrong("disk", error.what, _CHECK_DATA)
     there = sum(file.stat().st_size for file in place.store.rglob("*.b2nd"))
     free = shutil.disk_usage(place.store).free
     wanted = max(0, need - there) + RESERVE_BYTES

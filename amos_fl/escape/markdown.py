@@ -7,7 +7,7 @@ from amos_fl.escape.terminal import visible
 
 _SPECIAL = re.compile(r"[\\`|]|[*~](?=\S)|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])")
 """What would begin or make something: an underscore between letters, a star after a number and a bracket around an
-interval are none of that to Markdown, and stay as they are."""
+interval mean nothing to Markdown, and stay as they are."""
 _AT_THE_START = re.compile(r"^(\s*)([#>+-]|\d+[.)])(?=\s|$)")
 
 

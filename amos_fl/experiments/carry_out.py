@@ -23,7 +23,7 @@ LARGE_BYTES = 10_000_000
 
 
 @dataclass(frozen=True)
-class Hands:
+class Callbacks:
     """What the command line brings, because the core knows neither Flower nor a terminal.
 
     `train` carries a run folder to its end (title for the progress last), `say` prints a line.
@@ -35,7 +35,7 @@ class Hands:
 
 
 @dataclass
-class Account:
+class Report:
     """What became of an experiment's steps, by name; of what lacks data or failed, the reason."""
 
     done_before: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Account:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def carry_out(preset: Preset, tasks: list[StepTask], workspace: Workspace, hands: Hands) -> Account:
+def carry_out(preset: Preset, tasks: list[StepTask], workspace: Workspace, callbacks: Callbacks) -> Report:
     """Carry out what is left of an experiment, step by step, and write its tables.
 
     A step that fails does not keep others from theirs that do not need it. May raise Interrupted, after which the same
@@ -52,27 +52,27 @@ def carry_out(preset: Preset, tasks: list[StepTask], workspace: Workspace, hands
     """
     tasks = with_missing(tasks)
     workspace.write_state(preset.name, {task.step: task.work for task in tasks})
-    account = Account()
+    report = Report()
     for number, task in enumerate(tasks, start=1):
         title = f"{preset.name} {number}/{len(tasks)}, {task.step}"
-        lacking = [step for step in task.needs if step in account.failed or step in account.missing]
+        lacking = [step for step in task.needs if step in report.failed or step in report.missing]
         if task.work.missing:
-            account.missing[task.step] = task.work.missing
+            report.missing[task.step] = task.work.missing
         elif lacking and not (isinstance(task.definition, Compare) and len(task.needs) - len(lacking) > 1):
-            account.failed[task.step] = f"needs {lacking[0]}, which is not there"
-        elif workspace.done(task.work) and not (isinstance(task.definition, Compare) and account.done_now):
-            account.done_before.append(task.step)
+            report.failed[task.step] = f"needs {lacking[0]}, which is not there"
+        elif workspace.done(task.work) and not (isinstance(task.definition, Compare) and report.done_now):
+            report.done_before.append(task.step)
         else:
             try:
-                _do(task, tasks, workspace, hands, title)
-                account.done_now.append(task.step)
+                _do(task, tasks, workspace, callbacks, title)
+                report.done_now.append(task.step)
             except AmosError as error:
-                hands.say(f"{title}: {error}")
-                account.failed[task.step] = str(error)
+                callbacks.say(f"{title}: {error}")
+                report.failed[task.step] = str(error)
     write_outcome(preset, workspace)
-    if workspace.form == "quick" and not account.failed and not account.missing:
+    if workspace.form == "quick" and not report.failed and not report.missing:
         _let_weights_go(tasks, workspace)
-    return account
+    return report
 
 
 def _let_weights_go(tasks: list[StepTask], workspace: Workspace) -> None:
@@ -83,30 +83,30 @@ def _let_weights_go(tasks: list[StepTask], workspace: Workspace) -> None:
             weights.unlink()
 
 
-def _do(task: StepTask, tasks: list[StepTask], workspace: Workspace, hands: Hands, title: str) -> None:
+def _do(task: StepTask, tasks: list[StepTask], workspace: Workspace, callbacks: Callbacks, title: str) -> None:
     match task.work.kind:
         case "run":
-            _run(task, workspace, hands, title)
+            _run(task, workspace, callbacks, title)
         case "group":
-            _group(task, workspace, hands, title)
+            _group(task, workspace, callbacks, title)
         case "evaluation":
-            _evaluate(task, tasks, workspace, hands, title)
+            _evaluate(task, tasks, workspace, callbacks, title)
         case "comparison":
-            _compare(task, tasks, workspace, hands, title)
+            _compare(task, tasks, workspace, callbacks, title)
         case "statistics":
-            _statistics(task, workspace, hands, title)
+            _statistics(task, workspace, callbacks, title)
 
 
-def _run(task: StepTask, workspace: Workspace, hands: Hands, title: str) -> None:
+def _run(task: StepTask, workspace: Workspace, callbacks: Callbacks, title: str) -> None:
     path = workspace.root / task.work.folder
     [member] = task.members
     if not (path / "config.yaml").is_file():
         shutil.rmtree(path, ignore_errors=True)  # what a kill left of a folder that is not yet a run
         create_run(path, member.config, member.cohort)
-    _train(path, member.config.device, workspace, hands, title)
+    _train(path, member.config.device, workspace, callbacks, title)
 
 
-def _group(task: StepTask, workspace: Workspace, hands: Hands, title: str) -> None:
+def _group(task: StepTask, workspace: Workspace, callbacks: Callbacks, title: str) -> None:
     path = workspace.root / task.work.folder
     if not is_group(path):
         shutil.rmtree(path, ignore_errors=True)
@@ -114,18 +114,18 @@ def _group(task: StepTask, workspace: Workspace, hands: Hands, title: str) -> No
     failed: list[str] = []
     for folder in read_group(path).unfinished:
         try:
-            _train(folder.path, task.members[0].config.device, workspace, hands, f"{title}, {folder.path.name}")
+            _train(folder.path, task.members[0].config.device, workspace, callbacks, f"{title}, {folder.path.name}")
         except AmosError as error:
-            hands.say(f"{title}, {folder.path.name}: {error}")
+            callbacks.say(f"{title}, {folder.path.name}: {error}")
             failed.append(folder.path.name)
     if failed:
         raise AmosError(f"{', '.join(failed)}: did not finish; see above")
 
 
-def _train(path: Path, device: str, workspace: Workspace, hands: Hands, title: str) -> None:
+def _train(path: Path, device: str, workspace: Workspace, callbacks: Callbacks, title: str) -> None:
     """Carry a run to its end. It goes on with its own settings; only where it is computed may have changed."""
     folder = open_run(path)
-    hands.train(folder, folder.config().model_copy(update={"device": device}), folder.cohort(), title)
+    callbacks.train(folder, folder.config().model_copy(update={"device": device}), folder.cohort(), title)
     if workspace.form == "quick":
         # A quick run is continued by nobody, and six networks' checkpoints are gigabytes.
         shutil.rmtree(path / "checkpoints", ignore_errors=True)
@@ -133,7 +133,7 @@ def _train(path: Path, device: str, workspace: Workspace, hands: Hands, title: s
             shutil.rmtree(state, ignore_errors=True)
 
 
-def _evaluate(task: StepTask, tasks: list[StepTask], workspace: Workspace, hands: Hands, title: str) -> None:
+def _evaluate(task: StepTask, tasks: list[StepTask], workspace: Workspace, callbacks: Callbacks, title: str) -> None:
     from amos_fl.inference.evaluate_model import Question, evaluate_model, write_evaluation
     from amos_fl.runs.model import read_model
 
@@ -147,16 +147,18 @@ def _evaluate(task: StepTask, tasks: list[StepTask], workspace: Workspace, hands
         model, task.cohort, split=task.definition.split, seen=sorted(trained & set(task.cohort.sites))
     )
     cases = counted(len(question.cases(task.cohort)), "case")
-    hands.say(f"{title}: scoring {run.name} on {cases} of {task.definition.data}")
+    callbacks.say(f"{title}: scoring {run.name} on {cases} of {task.definition.data}")
     # Other data sets spell and divide organs otherwise: KiTS's kidney is two of AMOS's.
     name, theirs = task.definition.needs, task.cohort.organs
     organs = None if name == "amos" else label_map_of(name, theirs, model.organs)
     with whole_folder(workspace.root / task.work.folder) as beside:
-        evaluation = evaluate_model(model, task.cohort, question, store=hands.store, device=device, label_map=organs)
+        evaluation = evaluate_model(
+            model, task.cohort, question, store=callbacks.store, device=device, label_map=organs
+        )
         write_evaluation(beside, evaluation, model, run, workspace.root / task.work.cohort)
 
 
-def _compare(task: StepTask, tasks: list[StepTask], workspace: Workspace, hands: Hands, title: str) -> None:
+def _compare(task: StepTask, tasks: list[StepTask], workspace: Workspace, callbacks: Callbacks, title: str) -> None:
     from amos_fl.comparison.compare import compare_runs
     from amos_fl.comparison.write import write_comparison
     from amos_fl.report.page import write_comparison_report
@@ -167,22 +169,22 @@ def _compare(task: StepTask, tasks: list[StepTask], workspace: Workspace, hands:
     records = read_runs([workspace.root / work.folder for work in works if workspace.done(work)])
     reference = task.definition.reference
     chosen = Path(_task_of(tasks, reference).work.folder).name if reference in task.needs and reference else None
-    hands.say(f"{title}: comparing {len(records)} runs")
+    callbacks.say(f"{title}: comparing {len(records)} runs")
     resamples = 200 if workspace.form == "quick" else 10_000
     comparison = compare_runs(records, reference=chosen, resamples=resamples)
     folder = workspace.root / task.work.folder
     write_comparison(comparison, folder)
     write_comparison_report(comparison, folder)
     for finding in comparison.findings[:3] if workspace.form == "full" else ():
-        hands.say(finding)
+        callbacks.say(finding)
 
 
-def _statistics(task: StepTask, workspace: Workspace, hands: Hands, title: str) -> None:
+def _statistics(task: StepTask, workspace: Workspace, callbacks: Callbacks, title: str) -> None:
     from amos_fl.cohort.statistics import statistics_of
     from amos_fl.report.cohort_page import write_cohort_page
 
     assert task.cohort is not None
-    hands.say(f"{title}: measuring {counted(len(task.cohort.cases), 'case')} at {' '.join(task.cohort.sites)}")
+    callbacks.say(f"{title}: measuring {counted(len(task.cohort.cases), 'case')} at {' '.join(task.cohort.sites)}")
     with whole_folder(workspace.root / task.work.folder) as beside:
         cases, failed = statistics_of(task.cohort)
         if failed:

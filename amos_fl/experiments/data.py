@@ -109,7 +109,7 @@ def data_cohort(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
     try:
         return import_amos22(path, protocol=cast(Protocol, first or "public")).cohort
     except AmosError as error:
-        if "needs the labels of the test images" in str(error):
+        if error.code == "no-test-labels":
             if others:
                 return data_cohort(name, others, given)
             raise MissingDataError(

@@ -2,7 +2,7 @@
 
 pydicom, of the extra `dicom`, reads the files. Everything is checked before a scan is made of them: that no file is
 lost, that the slices are an even straight stack by position and orientation alone, that their values are HU or MR
-intensities. A series that is none of that is refused with the reason; where a reader would squeeze, shear, shorten or
+intensities. Any other series is refused with the reason; where a reader would squeeze, shear, shorten or
 invert the volume instead, nobody would notice.
 """
 
@@ -133,7 +133,7 @@ def _checked(series: Series, images: Sequence[DicomFile], unusable: dict[Path, s
     """The series with the stack that its images are.
 
     Raises:
-        AmosError: they are none, or some are lacking; the sentence lacks the name of the series.
+        AmosError: they are not one scan, or some are lacking; the sentence lacks the name of the series.
     """
     faulty = [*((header.path, header.fault) for header in images if header.fault), *unusable.items()]
     if faulty:

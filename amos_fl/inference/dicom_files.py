@@ -61,7 +61,7 @@ def _start_of(path: Path) -> bytes:
 
 
 def sorted_out(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
-    """The DICOM files of `paths`, and what is wrong with those that look meant and are none.
+    """The DICOM files of `paths`, and what is wrong with those that look like ones and are not.
 
     Meant is what has a suffix of DICOM, begins like DICOM, or is named like the DICOM files in its folder.
     """
@@ -82,7 +82,7 @@ def sorted_out(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
 
 
 def _suffix(path: Path) -> str:
-    """A file's suffix; numbers, as those at the end of a UID, are none."""
+    """A file's suffix; numbers, such as those at the end of a UID, do not count."""
     suffix = path.suffix.casefold()
     return "" if suffix[1:].isdigit() else suffix
 

@@ -37,7 +37,7 @@ def stack_of(frames: Sequence[DicomFrame], size: tuple[int, int]) -> Stack:
     """The stack that frames of `size` rows and columns make.
 
     Raises:
-        AmosError: they are none, and why; the sentence lacks the name of the series.
+        AmosError: they are not one, and why; the sentence lacks the name of the series.
     """
     _require(frames, "position_mm", "where its slices lie (Image Position (Patient))")
     _require(frames, "orientation", "which way its slices are turned (Image Orientation (Patient))")

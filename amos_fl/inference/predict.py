@@ -51,7 +51,7 @@ def predict_case(
             the background's for one class, so they are added to the background before the largest class is taken.
 
     Raises:
-        AmosError: an overlap or batch size that is none, or a case too large for the device's memory.
+        AmosError: an invalid overlap or batch size, or a case too large for the device's memory.
     """
     if not 0 <= overlap < 1:
         raise AmosError(f"overlap is {overlap}; it must be at least 0 and less than 1")

@@ -116,8 +116,7 @@ def predict_scans(
                 for file in _Files.every(out, scan.name).all():
                     check_name(file)
                 if scan.series is None and (why := problem_of(scan.path)):
-                    remedy = "" if ";" in why else "; fetch it again, or correct the path that leads to it"
-                    raise AmosError(f"{scan.path.name}: {why}{remedy}")
+                    raise AmosError(f"{scan.path.name}: {why}")
                 content = scan.content_hash()
                 same = record.has(scan, content)
                 if same and not wanted.overwrite and all(file.is_file() for file in files.all()):

@@ -17,7 +17,7 @@ def organs_beside(path: Path) -> tuple[Path, dict[int, str]] | None:
 
     It is an `organs.csv`, the `predict.json` of `amos-fl predict`, or a `dataset.json` as nnU-Net, the Medical
     Segmentation Decathlon and AMOS write it, in the folder itself, or above one like `labelsTr` or `predictions/SITE`.
-    None where there is none, or none that can be read so.
+    None where there is none, or none that can be read that way.
 
     Raises:
         AmosError: an `organs.csv` that cannot be read.

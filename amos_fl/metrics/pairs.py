@@ -102,7 +102,7 @@ def pair_up(
     if not set(predicted) & set(wanted) and not broken:
         raise AmosError(
             f"{predictions}: holds no prediction of any case; predictions are named as their label maps, such as "
-            f"{min(wanted)}.nii.gz, and {min(predicted)} is none of them"
+            f"{min(wanted)}.nii.gz, and {min(predicted)} is not among them"
         )
     extra = sorted(((set(predicted) - set(wanted)) | strangers) - broken)
     if not allow_extra:

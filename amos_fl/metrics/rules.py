@@ -82,7 +82,7 @@ def tolerance_asked_for(text: str, organs: Mapping[int, str]) -> float | dict[in
             continue
         organ = organ_called(word, organs, str(path))
         if organ in tolerances:
-            raise AmosError(f"{path}: {organs[organ]} stands there twice; every organ has one tolerance")
+            raise AmosError(f"{path}: {organs[organ]} is listed twice; give every organ one tolerance")
         tolerances[organ] = tolerance
     missing = [name for organ, name in organs.items() if organ not in tolerances]
     if missing and default is None:

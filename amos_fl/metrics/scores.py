@@ -71,7 +71,7 @@ def score_case(
         hd95: whether to measure HD95 too; it takes about as long as DSC and NSD together.
 
     Raises:
-        AmosError: maps of different shapes, or a spacing, tolerance or label value that is none.
+        AmosError: maps of different shapes, or an invalid spacing, tolerance or label value.
     """
     if prediction.shape != reference.shape or prediction.ndim != 3:
         raise AmosError(
@@ -278,7 +278,7 @@ class Scores:
         """The scores that `to_dict` gave.
 
         Raises:
-            AmosError: data that is none, as a site of another version might send it.
+            AmosError: invalid data, as a site of another version might send it.
         """
         try:
             organs = {int(organ): OrganSums(**sums) for organ, sums in data["organs"].items()}

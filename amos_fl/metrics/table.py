@@ -26,7 +26,7 @@ MEN_AND_WOMEN = {"prostate/uterus": {"M": "prostate", "F": "uterus"}}
 class CaseScores:
     """The scores of one case by label value, and where it comes from. `seen`: its scanner trained.
 
-    Of label maps from nobody knows where, site and split are empty, and `seen` is False and written empty.
+    For label maps of unknown origin, site and split are empty, and `seen` is False and written empty.
     """
 
     case: str
@@ -60,7 +60,7 @@ def read_scores(path: Path | str) -> list[CaseScores]:
     """Read what `metrics.rows.write_scores` wrote: the cases in the file's order.
 
     Raises:
-        AmosError: no such file, a missing column, or a value that is none.
+        AmosError: no such file, a missing column, or an invalid value.
     """
     path = Path(path)
     if not path.is_file():

@@ -101,7 +101,7 @@ def read_fingerprint(data: object, source: str) -> Fingerprint:
     """A fingerprint from JSON data.
 
     Raises:
-        AmosError: it is none; the sentence begins with `source`.
+        AmosError: it is not a fingerprint; the sentence begins with `source`.
     """
     try:
         return Fingerprint.model_validate(data)

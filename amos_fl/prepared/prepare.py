@@ -130,12 +130,13 @@ def prepare_case(case: Case, plan: Plan, store: Path, organs: Collection[int]) -
             _prepare(case, plan, folder, organs)
     except MemoryError:
         raise AmosError(
-            f"{case.case}: preparing it takes more memory than there is; check its header with 'amos-fl data check', "
-            "or use fewer workers"
+            f"{case.case}: preparing it takes more memory than there is",
+            "check its header with 'amos-fl data check', or use fewer workers",
+            code="out-of-memory",
         ) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"{case.case}: the disk of {store} is full; free space or choose another store") from None
+            raise DiskFull(f"{case.case}: the disk of {store} is full", "free space or choose another store") from None
         raise AmosError(f"{case.case}: cannot be prepared in {store} ({error.strerror or error})") from error
     prepared = open_prepared(folder)
     for sentence in prepared.warnings:

@@ -81,7 +81,7 @@ class PreparedCase:
             AmosError: the case has no label map, or the store entry is damaged.
         """
         if not self.has_label:
-            raise AmosError(f"{self.case}: has no label map; it can be predicted, not trained on")
+            raise AmosError(f"{self.case}: has no label map", "it can be predicted, not trained on")
         return self._read("label.b2nd", region)
 
     def image_patch(self, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
@@ -95,7 +95,7 @@ class PreparedCase:
             AmosError: as `label`.
         """
         if not self.has_label:
-            raise AmosError(f"{self.case}: has no label map; it can be predicted, not trained on")
+            raise AmosError(f"{self.case}: has no label map", "it can be predicted, not trained on")
         return self._patch("label.b2nd", start, size, 0, np.uint8)
 
     def foreground(self) -> dict[int, np.ndarray]:
@@ -130,7 +130,7 @@ class PreparedCase:
 
 
 def _damaged(case: str, folder: Path) -> AmosError:
-    return AmosError(f"{case}: its prepared copy is damaged; delete the folder {folder} and it is prepared again")
+    return AmosError(f"{case}: its prepared copy is damaged", f"delete the folder {folder} and it is prepared again")
 
 
 def _block(chunk: Sequence[int], item_bytes: int) -> Triple:

@@ -237,8 +237,8 @@ def _check(file: Path, round_number: int, changed_ns: int, size: int) -> None:
     else:
         return
     raise AmosError(
-        f"{file}: holds no scores that can be ({why}); continue the run with --resume, which sets the file aside "
-        "and has the round scored again, or move it away"
+        f"{file}: holds no scores that can be ({why})",
+        "continue the run with --resume, which sets the file aside and has the round scored again, or move it away",
     )
 
 

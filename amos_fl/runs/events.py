@@ -83,7 +83,7 @@ _KINDS = {kind.__name__: kind for kind in (SiteWork, RoundStarted, SiteFailed, R
 
 
 def line_of(event: Event, when: float) -> str:
-    """An event and its time (seconds since the epoch) as one line of JSON; a number that is none is null.
+    """An event and its time (seconds since the epoch) as one line of JSON; NaN is written as null.
 
     >>> line_of(Said("on"), 5.0)
     '{"event": "Said", "time": 5.0, "text": "on"}'

@@ -194,8 +194,7 @@ class RunFolder:
                 self.read_evaluation(round_number, split)
             except AmosError as error:
                 renamed = set_aside(self.evaluation_file(round_number, split))
-                why = str(error).partition("; ")[0]
-                aside.append((round_number, split, f"{why}; it is set aside as {renamed.name}"))
+                aside.append((round_number, split, f"{error.what}; it is set aside as {renamed.name}"))
         return aside
 
 

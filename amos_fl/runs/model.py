@@ -162,7 +162,7 @@ def inference_settings(model: Model, **given: Any) -> InferenceSettings:
     """The model's settings with those `given` that are not None.
 
     Raises:
-        AmosError: a value that is none.
+        AmosError: an invalid value.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     try:

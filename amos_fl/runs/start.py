@@ -26,7 +26,7 @@ LEAST_SHARED = 0.5
 
 @dataclass(frozen=True)
 class Begun:
-    """What became of the weights of another run.
+    """Report of loading the weights of another run: what was reused, and what was initialised anew.
 
     `kept` and `fresh_organs` are organs of this run whose part of the head was taken or is fresh, `dropped` those of
     the other run that have no place here; all three are empty where the head was taken as it is. `fresh` are arrays

@@ -87,7 +87,7 @@ def _first(error: ValidationError) -> str:
 
 
 def without_nan(value: Any) -> Any:
-    """A JSON value in which a number that is none is null, because JSON has no word for it."""
+    """A JSON value in which NaN is null, because JSON has no word for it."""
     if isinstance(value, dict):
         return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

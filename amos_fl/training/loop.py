@@ -16,7 +16,7 @@ from amos_fl.device import memory_said
 from amos_fl.errors import AmosError, TrainingDiverged
 from amos_fl.randomness import derived_seed
 from amos_fl.training.loss import DiceCrossEntropy
-from amos_fl.training.patches.ahead import draw_batches
+from amos_fl.training.patches.prefetch import draw_batches
 from amos_fl.training.patches.sampler import TrainingCase
 from amos_fl.training.schedule import polynomial_learning_rate
 from amos_fl.training.settings import TrainingSettings

@@ -87,7 +87,7 @@ def read_label(path: Path | str, organs: Collection[int], label_values: Collecti
     if voxels.dtype.kind == "f":
         whole = np.rint(voxels)
         if not np.isfinite(voxels).all() or np.abs(voxels - whole).max(initial=0) > 1e-3:
-            raise AmosError(f"{name}: holds values that are no whole numbers; is it a label map?")
+            raise AmosError(f"{name}: holds values that are no whole numbers", "is it a label map?")
         voxels = whole
     low, high = int(voxels.min()), int(voxels.max())
     if label_values:
@@ -112,20 +112,20 @@ def read_label(path: Path | str, organs: Collection[int], label_values: Collecti
 
 
 _NO_ORGAN = (
-    "is no organ of this cohort; name it in organs.csv, or correct the label map",
-    "are no organs of this cohort; name them in organs.csv, or correct the label map",
+    ("is no organ of this cohort", "name it in organs.csv, or correct the label map"),
+    ("are no organs of this cohort", "name them in organs.csv, or correct the label map"),
 )
 _NOT_LISTED = (
-    "the column label_values of its case does not list; add it there, or correct the label map",
-    "the column label_values of its case does not list; add them there, or correct the label map",
+    ("the column label_values of its case does not list", "add it there, or correct the label map"),
+    ("the column label_values of its case does not list", "add them there, or correct the label map"),
 )
 
 
-def _strangers(name: str, labels: set[int], why: tuple[str, str] = _NO_ORGAN) -> AmosError:
-    if len(labels) == 1:
-        return AmosError(f"{name}: holds the label {labels.pop()}, which {why[0]}")
+def _strangers(name: str, labels: set[int], why: tuple[tuple[str, str], tuple[str, str]] = _NO_ORGAN) -> AmosError:
     shown = ", ".join(map(str, sorted(labels)[:8])) + (", ..." if len(labels) > 8 else "")
-    return AmosError(f"{name}: holds the labels {shown}, which {why[1]}")
+    what, remedy = why[len(labels) > 1]
+    labels_shown = f"labels {shown}" if len(labels) > 1 else f"label {shown}"
+    return AmosError(f"{name}: holds the {labels_shown}, which {what}", remedy, code="unknown-label-value")
 
 
 def reconcile(image: Volume, label: Volume, name: str, sides: tuple[str, str] = ("label", "image")) -> Volume:
@@ -147,11 +147,11 @@ def reconcile(image: Volume, label: Volume, name: str, sides: tuple[str, str] = 
     remedy = f"take the {sides[1]} that it was drawn on, or resample it to this one"
     if turned.shape != image.shape:
         sizes = ["x".join(map(str, volume.shape)) for volume in (label, image)]
-        raise AmosError(f"{name}: {sides[0]} is {sizes[0]}, {sides[1]} {sizes[1]}; they must share a grid: {remedy}")
+        raise AmosError(f"{name}: {sides[0]} is {sizes[0]}, {sides[1]} {sizes[1]}", f"they must share a grid: {remedy}")
     apart = corner_distance_mm(image.affine, turned.affine, image.shape)
     raise AmosError(
-        f"{name}: {sides[0]} lies {apart:.1f} mm away from its {sides[1]}; they must share a grid: {remedy}, or give "
-        f"it the affine of the {sides[1]} where only its header is wrong"
+        f"{name}: {sides[0]} lies {apart:.1f} mm away from its {sides[1]}",
+        f"they must share a grid: {remedy}, or give it the affine of the {sides[1]} where only its header is wrong",
     )
 
 

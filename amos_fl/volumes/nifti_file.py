@@ -39,7 +39,6 @@ _DEFLATE_AT_MOST = 1032
 """By how much deflate can compress (zlib's technical details): a file that promises more than this is damaged."""
 _COMPRESSED = (".gz", ".bz2", ".zst")
 _CHUNK_BYTES = 1 << 20
-_AGAIN = "is truncated or damaged; fetch it again"
 
 
 @dataclass(frozen=True)
@@ -84,11 +83,11 @@ class NiftiFile:
                 self.check_rest(_read_to_end(stream, self.name))
             return array
         except MemoryError:
-            raise AmosError(f"{self.name}: does not fit into this machine's memory; is its header right?") from None
+            raise AmosError(f"{self.name}: does not fit into this machine's memory", "is its header right?") from None
         except _UNREADABLE as error:
             if str(error).startswith("Expected"):  # nibabel's words for a stream that was whole, and too short
                 self.check_rest(-1)
-            raise AmosError(f"{self.name}: {_AGAIN}") from None
+            raise AmosError(f"{self.name}: is truncated or damaged", "fetch it again") from None
 
     def _array(self, proxy: ArrayProxy, dtype: Any, channel: int | None) -> np.ndarray:
         if channel is not None:
@@ -109,7 +108,7 @@ class NiftiFile:
             status = path.stat()
             length = _inflated_bytes(path, status.st_size, status.st_mtime_ns, self.name)
         except _UNREADABLE:
-            raise AmosError(f"{self.name}: {_AGAIN}") from None
+            raise AmosError(f"{self.name}: is truncated or damaged", "fetch it again") from None
         self.check_rest(length - self.data_bytes)
 
     def check_rest(self, rest: int) -> None:
@@ -121,13 +120,15 @@ class NiftiFile:
         if rest < 0:
             raise AmosError(
                 f"{self.name}: is truncated or damaged: its header promises {'x'.join(map(str, self.shape))} voxels, "
-                "more than the file holds; fetch it again"
+                "more than the file holds",
+                "fetch it again",
             )
         planes = [math.prod(self.shape) // side for side in self.shape]
         if rest >= min(planes) * self._proxy.dtype.itemsize:
             raise AmosError(
                 f"{self.name}: holds {rest:,} bytes more than the {'x'.join(map(str, self.shape))} voxels that its "
-                "header counts; header and voxels are not of one scan: fetch it again"
+                "header counts",
+                "header and voxels are not of one scan: fetch it again",
             )
         if rest:
             warn(f"{self.name}: holds {rest} bytes behind its last voxel, which are taken for padding")
@@ -149,21 +150,21 @@ def open_nifti(path: Path | str, *, channels: bool = False) -> NiftiFile:
         with heard() as ours, _library_speaks(path.name) as theirs:
             image = nibabel.load(path)
             if not isinstance(image, Nifti1Pair):  # NIfTI-2 and .hdr/.img pairs are Nifti1Pairs as well
-                raise AmosError(f"{path.name}: is not a NIfTI file; fetch it again, or convert it to NIfTI")
+                raise AmosError(f"{path.name}: is not a NIfTI file", "fetch it again, or convert it to NIfTI")
             found = _checked(path.name, image, 4 if channels else 3)
     except AmosError:
         raise
     except _CUT:
-        raise AmosError(f"{path.name}: {_AGAIN}") from None
+        raise AmosError(f"{path.name}: is truncated or damaged", "fetch it again") from None
     except FileNotFoundError as error:
         other = Path(str(error.filename or "")).name or f"{path.stem}.img or .hdr"
-        raise AmosError(f"{path.name}: the other half of the pair, {other}, is not there; put it beside") from None
+        raise AmosError(f"{path.name}: the other half of the pair, {other}, is not there", "put it beside") from None
     except PermissionError:
-        raise AmosError(f"{path.name}: may not be read; check its permissions") from None
+        raise AmosError(f"{path.name}: may not be read", "check its permissions") from None
     except ImageFileError:
-        raise AmosError(f"{path.name}: is not a NIfTI file; fetch it again, or convert it to NIfTI") from None
+        raise AmosError(f"{path.name}: is not a NIfTI file", "fetch it again, or convert it to NIfTI") from None
     except _UNREADABLE as error:
-        raise AmosError(f"{path.name}: its header is damaged ({_field(error)}); fetch it again") from None
+        raise AmosError(f"{path.name}: its header is damaged ({_field(error)})", "fetch it again") from None
     for sentence in (*theirs, *ours):
         warn(sentence)
     return found
@@ -177,19 +178,19 @@ def _check_kind(path: Path) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:  # a name that no file can have, say
-        raise AmosError(f"{name[:60]}: cannot be looked at ({error.strerror}); correct the path") from None
+        raise AmosError(f"{name[:60]}: cannot be looked at ({error.strerror})", "correct the path") from None
     check_file(path)
     try:
         with path.open("rb") as file:
             start = file.read(352)
     except OSError:
-        raise AmosError(f"{name}: may not be read; check its permissions") from None
+        raise AmosError(f"{name}: may not be read", "check its permissions") from None
     gzipped, ending = start.startswith(b"\x1f\x8b"), name.lower().endswith(".gz")
     plain = start[344:348] in (b"n+1\0", b"ni1\0") or start[4:8] in (b"n+2\0", b"ni2\0")
     if ending and plain:
-        raise AmosError(f"{name}: is not compressed, though its name ends in .gz; rename it to {name[:-3]}")
+        raise AmosError(f"{name}: is not compressed, though its name ends in .gz", f"rename it to {name[:-3]}")
     if gzipped and not ending:
-        raise AmosError(f"{name}: is compressed, though its name does not say so; rename it to {name}.gz")
+        raise AmosError(f"{name}: is compressed, though its name does not say so", f"rename it to {name}.gz")
 
 
 @contextmanager
@@ -218,17 +219,17 @@ def _library_speaks(name: str) -> Iterator[list[str]]:
 def _checked(name: str, image: Nifti1Pair, dimensions: int) -> NiftiFile:
     dtype = np.dtype(image.get_data_dtype())
     if dtype.names or dtype.kind not in "iuf":
-        raise AmosError(f"{name}: holds colours or complex numbers; a scan has one number per voxel")
+        raise AmosError(f"{name}: holds colours or complex numbers", "a scan has one number per voxel")
     shape = tuple(int(n) for n in image.shape)
     while len(shape) > dimensions and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != dimensions or min(shape) < 1:
         what = "a scan has three dimensions" if dimensions == 3 else "a scan of several channels has four"
-        raise AmosError(f"{name}: has the shape {'x'.join(map(str, image.shape))}; {what}")
+        raise AmosError(f"{name}: has the shape {'x'.join(map(str, image.shape))}", what)
     header = _as_stored(image)
     for field in ("scl_slope", "scl_inter"):
         if np.isinf(header[field]):
-            raise AmosError(f"{name}: its header is damaged ({field} is infinite); fetch it again")
+            raise AmosError(f"{name}: its header is damaged ({field} is infinite)", "fetch it again")
     affine = np.asarray(image.affine, dtype=np.float64)
     file = NiftiFile(name, image, shape, affine)
     _check_room(file)

@@ -45,5 +45,5 @@ def normalisation_of(image: np.ndarray, modality: str, plan: Plan, name: str) ->
     body = image[image > body_threshold(image, modality)].astype(np.float64)
     mean, sd = (float(body.mean()), float(body.std())) if body.size else (0.0, 0.0)
     if not sd > 1e-6 * max(1.0, abs(mean)):
-        raise AmosError(f"{name}: every voxel has the same value; leave out this scan")
+        raise AmosError(f"{name}: every voxel has the same value", "leave out this scan")
     return Normalisation(None, None, mean, sd, (float(np.percentile(image[::2, ::2], 1.0)) - mean) / sd)

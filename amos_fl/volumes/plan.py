@@ -100,11 +100,11 @@ def plan_named(name: str) -> Plan:
     """The built-in plan of that name.
 
     Raises:
-        AmosError: there is none.
+        AmosError: no such plan.
     """
     try:
         return PLANS[name]
     except KeyError:
         raise AmosError(
-            f"no plan {name!r}; there are {', '.join(PLANS)}, {AUTO} (made from the training cases), and files"
+            f"no plan {name!r}", f"there are {', '.join(PLANS)}, {AUTO} (made from the training cases), and files"
         ) from None

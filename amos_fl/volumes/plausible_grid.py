@@ -67,19 +67,19 @@ def check_grid(shape: Sequence[int], affine: np.ndarray, name: str) -> None:
         AmosError: no place in space, a single slice, voxels or an extent of no patient, or axes not at right angles.
     """
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < _LEAST_DETERMINANT_MM3:
-        raise AmosError(f"{name}: its header places no voxel in space (singular affine); repair the header")
+        raise AmosError(f"{name}: its header places no voxel in space (singular affine)", "repair the header")
     spacing = voxel_sizes(affine)
     if min(shape) < 2:
-        raise AmosError(f"{name}: has the shape {_x(shape)}; that is a single slice, and a scan has three dimensions")
+        raise AmosError(f"{name}: has the shape {_x(shape)}", "that is a single slice, and a scan has three dimensions")
     low, high = SPACING_MM
     if not all(low <= mm <= high for mm in spacing) or max(np.asarray(shape) * spacing) > EXTENT_MM:
         raise AmosError(
-            f"{name}: its header says {_x(shape)} voxels of {_mm(spacing)}, which is no patient; repair the header"
+            f"{name}: its header says {_x(shape)} voxels of {_mm(spacing)}, which is no patient", "repair the header"
         )
     if (skew := skew_mm(affine, shape)) > tolerance_mm(spacing):
         raise AmosError(
-            f"{name}: its axes are not at right angles, by {skew:.1f} mm at the far end (a tilted gantry?); resample "
-            "it and its label map to a straight grid, for example with nibabel.processing.resample_to_output"
+            f"{name}: its axes are not at right angles, by {skew:.1f} mm at the far end (a tilted gantry?)",
+            "resample it and its label map to a straight grid, for example with nibabel.processing.resample_to_output",
         )
 
 
@@ -94,22 +94,23 @@ def check_header(
         affine: (4, 4) to mm: the sform where there is one, otherwise the qform, otherwise made from the voxel size.
 
     Raises:
-        AmosError: several voxel sizes, one that is none, another unit than mm, or a grid that `check_grid` refuses.
+        AmosError: several voxel sizes, an invalid one, another unit than mm, or a grid that `check_grid` refuses.
     """
     stated = np.asarray(header["pixdim"], dtype=np.float64)[1:4]
     if not np.isfinite(stated).all() or (stated == 0).any():
-        raise AmosError(f"{name}: its header gives a voxel size of {_mm(stated)} (pixdim); repair the header")
+        raise AmosError(f"{name}: its header gives a voxel size of {_mm(stated)} (pixdim)", "repair the header")
     if unit := _UNITS.get(int(header["xyzt_units"]) & 7):
         raise AmosError(
-            f"{name}: its header gives the voxel size {_x(stated)} in {unit}; write it in mm, and set the unit "
-            "(xyzt_units) to mm"
+            f"{name}: its header gives the voxel size {_x(stated)} in {unit}",
+            "write it in mm, and set the unit (xyzt_units) to mm",
         )
     sform, qform = int(codes["sform_code"]) > 0, int(codes["qform_code"]) > 0
     if sform and not _same_spacing(voxel_sizes(affine), np.abs(stated), shape):
         others = "qform and pixdim" if qform else "pixdim"
         raise AmosError(
             f"{name}: its header states two voxel sizes, {_mm(voxel_sizes(affine))} (sform) and {_mm(np.abs(stated))} "
-            f"({others}); find out which is true, and write it to all of them"
+            f"({others})",
+            "find out which is true, and write it to all of them",
         )
     check_grid(shape, affine, name)
     if (stated < 0).any():
@@ -148,8 +149,8 @@ def check_memory(voxels: int, bytes_per_voxel: int, name: str) -> None:
     """
     if (need := voxels * bytes_per_voxel) > memory_bytes():
         raise AmosError(
-            f"{name}: would take {need / 2**30:,.0f} GiB of memory, and this machine has "
-            f"{memory_bytes() / 2**30:,.0f}; is its header right?"
+            f"{name}: would take {need / 2**30:,.0f} GiB of memory, and this machine has {memory_bytes() / 2**30:,.0f}",
+            "is its header right?",
         )
 
 

@@ -15,11 +15,13 @@ def check_voxels(array: np.ndarray, name: str) -> None:
         AmosError: values that are not finite, a single value, or as few whole numbers as a label map has.
     """
     if bad := int(array.size - np.isfinite(array).sum()):
-        raise AmosError(f"{name}: {bad} voxels are not finite numbers; repair or leave out this scan")
+        raise AmosError(f"{name}: {bad} voxels are not finite numbers", "repair or leave out this scan")
     if array.min() == array.max():
-        raise AmosError(f"{name}: every voxel is {array.flat[0]:g}; the scan is empty: fetch it again or leave it out")
+        raise AmosError(
+            f"{name}: every voxel is {array.flat[0]:g}", "the scan is empty: fetch it again or leave it out"
+        )
     if _label_like(array):
-        raise AmosError(f"{name}: holds {len(np.unique(array))} whole numbers like a label map; give the scan itself")
+        raise AmosError(f"{name}: holds {len(np.unique(array))} whole numbers like a label map", "give the scan itself")
 
 
 def _label_like(array: np.ndarray) -> bool:

@@ -10,7 +10,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
 from torch import nn
 
 from amos_fl.cohort.table import Case, Cohort, Split, read_cohort, write_organs
@@ -122,7 +121,7 @@ def _prepare(
     except AmosError as error:
         if type(error) is not AmosError:
             raise
-        raise AmosError(f"site {settings.site}: {error}") from error
+        raise error.of(f"site {settings.site}") from error
 
 
 def make_client_app(
@@ -130,7 +129,7 @@ def make_client_app(
     *,
     listener_of: Callable[[SiteSettings], Listener] = lambda _: silent,
     check: Check = _nothing,
-) -> ClientApp:
+) -> GuardedApp:
     """A site's app.
 
     `settings_of` finds the settings of the site that a Flower context stands for. `listener_of` gives

@@ -4,16 +4,20 @@ import traceback
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from amos_fl.errors import AmosError, SiteTimeout, TrainingDiverged, is_disk_full
+from flwr.app import Error, Message
+
+from amos_fl.errors import AmosError, Code, SiteTimeout, TrainingDiverged, code_of
+from amos_fl.escape.terminal import one_line
 from amos_fl_clients.federation.audit import NotRecorded, append_line
 from amos_fl_clients.federation.policy import Refusal
+from amos_fl_clients.federation.reply_models import MOST_SENTENCE, REPORTED, Failure
 from amos_fl_clients.federation.settings import SiteSettings
 
 ERROR_LOG = "errors.log"
 
 
 class SiteFailure(AmosError):  # noqa: N818 - named after what happened
-    """A site's error in words that may travel."""
+    """A site's error in words that may travel, with the code of the error."""
 
 
 class ReplyWithheld(AmosError):  # noqa: N818 - named after what happened
@@ -37,15 +41,28 @@ def words_that_may_travel(error: BaseException, site: str) -> str:
 
 
 def _kind_of(error: BaseException) -> str:
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "it ran out of memory"
-    if is_disk_full(error):
-        return "no space is left on its disk"
-    if isinstance(error, OSError):
-        return "a file of its own is missing or cannot be read"
-    if isinstance(error, AmosError):
-        return "its scans, settings or state are not as they should be"
-    return "its program failed"
+    if (code := code_of(error)) in _KINDS:
+        return _KINDS[code]
+    return (
+        "its scans, settings or state are not as they should be" if isinstance(error, AmosError) else _KINDS["failed"]
+    )
+
+
+_KINDS: dict[Code, str] = {
+    "out-of-memory": "it ran out of memory",
+    "disk-full": "no space is left on its disk",
+    "file-unreadable": "a file of its own is missing or cannot be read",
+    "failed": "its program failed",
+}
+
+
+def error_reply(message: Message, site: str, error: Exception, *, in_full: bool) -> Message:
+    """The answer to a request that failed: the error's code beside the sentence that may travel, or all of it."""
+    sentence = words_that_may_travel(error, site)
+    if in_full:
+        sentence = str(error) if isinstance(error, AmosError) else f"{type(error).__name__}: {error}"
+    failure = Failure(site=site, code=code_of(error), sentence=one_line(sentence, MOST_SENTENCE))
+    return Message(Error(REPORTED, failure.model_dump_json()), reply_to=message)
 
 
 def keep_details(settings: SiteSettings, error: BaseException) -> None:

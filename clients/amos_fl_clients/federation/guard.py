@@ -9,9 +9,9 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from pydantic import ValidationError
 
-from amos_fl.errors import Interrupted
+from amos_fl.errors import Interrupted, code_of
 from amos_fl_clients.federation.audit import Audited
-from amos_fl_clients.federation.failures import SiteFailure, keep_details, words_that_may_travel
+from amos_fl_clients.federation.failures import SiteFailure, error_reply, keep_details, words_that_may_travel
 from amos_fl_clients.federation.messages import DESCRIBE, FINGERPRINT, Task, task_of, value_of
 from amos_fl_clients.federation.policy import (
     Refusal,
@@ -42,6 +42,21 @@ class GuardedApp(ClientApp):
         self._form_of = form_of
 
     def __call__(self, message: Message, context: Context) -> Message:
+        """The answer to a request: a reply of its kind, or an error reply that may leave the site.
+
+        Raises:
+            Interrupted: a stop was requested.
+            AmosError: the site's settings cannot be read.
+        """
+        settings = self._settings_of(context)
+        try:
+            return self.answer(message, context)
+        except Interrupted:
+            raise
+        except Exception as error:
+            return error_reply(message, settings.site, error, in_full=settings.share_error_details)
+
+    def answer(self, message: Message, context: Context) -> Message:
         """Answer a request, or raise an error in words that may leave the site."""
         settings = self._settings_of(context)
         audited = Audited(settings.site, settings.state, message)
@@ -65,10 +80,10 @@ class GuardedApp(ClientApp):
         except Exception as error:
             if settings.share_error_details or isinstance(error, (Interrupted, Refusal)):
                 raise
-            words = words_that_may_travel(error, settings.site)
+            words, code = words_that_may_travel(error, settings.site), code_of(error)
             keep_details(settings, error)
         # Outside of the handlers, so that the new error carries nothing of the old one.
-        raise SiteFailure(words)
+        raise SiteFailure(words, code=code)
 
 
 def _allowed_task(settings: SiteSettings, message: Message) -> Task:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from amos_fl.cohort.organ_names import difference_in_words
 from amos_fl.cohort.table import SPLITS, Cohort
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, Code
 from amos_fl.files import unfinished_name
 from amos_fl_clients.federation.settings import SiteSettings
 
@@ -20,8 +20,8 @@ _RUN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 class Refusal(AmosError):  # noqa: N818 - an answer, given on purpose
     """A request that the site's own settings do not allow."""
 
-    def __init__(self, site: str, why: str) -> None:
-        super().__init__(f"refused by site {site}: {why}")
+    def __init__(self, site: str, why: str, code: Code = "refused") -> None:
+        super().__init__(f"refused by site {site}: {why}", code=code)
 
 
 def pause_file(state: Path) -> Path:
@@ -53,7 +53,7 @@ def is_paused(state: Path) -> bool:
 def check_not_paused(settings: SiteSettings) -> None:
     """Raise Refusal where the site is paused."""
     if is_paused(settings.state):
-        raise Refusal(settings.site, "it is paused")
+        raise Refusal(settings.site, "it is paused", "paused")
 
 
 def check_run(settings: SiteSettings, run_id: str) -> None:

@@ -111,7 +111,7 @@ def view_of(array: Array) -> np.ndarray:
 
 def _dtype_named(name: object) -> np.dtype:
     if type(name) is not str or name not in DTYPES:
-        raise ValueError("its dtype is none of plain numbers")
+        raise ValueError("its dtype is not one of plain numbers")
     return np.dtype(name)
 
 
@@ -121,7 +121,7 @@ def _shape(sides: object) -> tuple[int, ...]:
         or len(sides) > MOST_AXES
         or not all(type(s) is int and 0 <= s <= MOST_ON_A_SIDE for s in sides)
     ):
-        raise ValueError("its shape is none")
+        raise ValueError("its shape is invalid")
     return tuple(sides)
 
 
@@ -149,7 +149,7 @@ def _parts(values: np.ndarray, layout: Any) -> Iterator[tuple[str, np.ndarray]]:
     for name, kind, sides in layout:
         dtype, shape = _dtype_named(kind), _shape(sides)
         if type(name) is not str or name in seen:
-            raise ValueError("their layout is none")
+            raise ValueError("their layout is invalid")
         seen.add(name)
         size = prod(shape) * dtype.itemsize
         if at + size > values.size:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from flwr.app import ConfigRecord, Message, MetricRecord
+from flwr.app import ConfigRecord, Error, Message, MetricRecord
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from amos_fl.cohort.table import Split
@@ -25,7 +25,7 @@ MOST_VOXELS_OF_A_CASE = 1 << 31
 MOST_VALUES = MOST_CASES * MOST_VOXELS_OF_A_CASE
 LEAST_SPACING_MM, MOST_SPACING_MM, MOST_VOXELS, MOST_EXTENT_MM = 0.05, 50, 4096, 4000
 """Of a scan of the body; planning takes long where they are far beyond."""
-MOST_BYTES = {"description": 1 << 16, "fingerprint": 8 << 20, "scores": 1 << 20, "modalities": 100}
+MOST_BYTES = {"description": 1 << 16, "fingerprint": 8 << 20, "scores": 1 << 20, "modalities": 100, "failure": 1 << 14}
 """Of each text, before it is parsed; that of single cases has room for as many as the site has."""
 CASE_BYTES, ORGAN_BYTES = 1200, 300
 
@@ -55,6 +55,33 @@ class Asked:
 
 
 Organs = Annotated[list[Annotated[int, Field(ge=1, le=255)]], Field(max_length=255), AfterValidator(each_once)]
+
+
+REPORTED = 1000
+"""The code of Flower's error replies whose reason is a `Failure`; Flower's own codes are smaller."""
+MOST_SENTENCE = 500
+"""Characters of a failure's sentence."""
+
+
+class Failure(Strict):
+    """Why a site does not answer a request: a sentence for people, and one of `amos_fl.errors.Code` for the server.
+
+    A code that the server does not know, from a newer site perhaps, is that of a failure in general.
+    """
+
+    site: Name
+    code: Annotated[str, Field(pattern=r"^[a-z-]{1,40}$")]
+    sentence: Annotated[str, Field(max_length=MOST_SENTENCE)]
+
+
+def read_failure(error: Error) -> Failure | None:
+    """What a site says of a failure; None where the error is Flower's own, or does not fit."""
+    if error.code != REPORTED:
+        return None
+    try:
+        return Failure.model_validate(parsed(error.reason or "", most_bytes=MOST_BYTES["failure"]))
+    except ValueError:  # a ValidationError is one
+        return None
 
 
 class Description(Strict):

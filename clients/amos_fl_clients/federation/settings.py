@@ -67,29 +67,31 @@ def read_settings(path: Path) -> SiteSettings:
     """Read a site's settings, as YAML or JSON; relative paths in them are relative to the file.
 
     Raises:
-        AmosError: no such file or a setting that is none.
+        AmosError: the file is missing or a setting is invalid.
     """
     try:
         data = read_yaml_file(path)
     except OSError:
         raise AmosError(f"{path}: no such site settings, or no text") from None
     except ValueError:
-        raise AmosError(f"{path}: is neither YAML nor JSON; write one 'name: value' per line") from None
+        raise AmosError(f"{path}: is neither YAML nor JSON", "write one 'name: value' per line") from None
     if not isinstance(data, dict):
         raise AmosError(f"{path}: must hold settings, one 'name: value' per line")
     try:
         settings = SiteSettings.model_validate(data)
     except ValidationError as error:
-        raise AmosError(f"{path}: {_in_words(error)}") from None
+        what, remedy = _in_words(error)
+        raise AmosError(f"{path}: {what}", remedy) from None
     return settings.model_copy(update=_from(path.parent, settings))
 
 
-def _in_words(error: ValidationError) -> str:
+def _in_words(error: ValidationError) -> tuple[str, str]:
+    """What is wrong, and the remedy where there is one to name."""
     first: Any = error.errors(include_url=False)[0]
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        return f"no setting {key!r}; there are {', '.join(SiteSettings.model_fields)}"
-    return f"{key}: {first['msg'].removeprefix('Value error, ')}"
+        return f"no setting {key!r}", f"there are {', '.join(SiteSettings.model_fields)}"
+    return f"{key}: {first['msg'].removeprefix('Value error, ')}", ""
 
 
 def _from(folder: Path, settings: SiteSettings) -> dict[str, Path]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class InStep:
+class MessageSync:
     """The two halves of Flower's loop, which know of each other which message is to be answered."""
 
     def __init__(self) -> None:

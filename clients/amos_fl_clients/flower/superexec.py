@@ -8,7 +8,7 @@ from typing import Any
 
 from amos_fl_clients.flower import parts
 from amos_fl_clients.flower.programs import OwnProcess, check_command, run_program, say_nothing_to_others
-from amos_fl_clients.flower.waiting import BELL, Bell
+from amos_fl_clients.flower.waiting import BELL, Doorbell
 from amos_fl_clients.flower.warm import WarmProcess, can_fork
 
 
@@ -23,7 +23,7 @@ def replace(own_process: OwnProcess) -> None:
     """Put everything in its place that a SuperExec of amos-fl does otherwise than Flower's."""
     parts.EXECUTOR.replace(lambda *_, **__: client_apps_only(own_process))
     if (descriptor := os.environ.pop(BELL, None)) is not None:
-        bell = Bell.at(int(descriptor))
+        bell = Doorbell.at(int(descriptor))
         bell.end_with_the_other()
         parts.SUPEREXEC_WAITS.replace(SimpleNamespace(sleep=bell.wait))
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from amos_fl_clients.flower import parts
-from amos_fl_clients.flower.in_step import InStep
+from amos_fl_clients.flower.in_step import MessageSync
 from amos_fl_clients.flower.programs import OwnProcess, check_command, run_program, say_nothing_to_others
 from amos_fl_clients.flower.taking_over import taking_over
-from amos_fl_clients.flower.waiting import BELL, Bell, Patience, asking_again
+from amos_fl_clients.flower.waiting import BELL, Backoff, Doorbell, asking_again
 
 HEARTBEAT = "AMOS_FL_HEARTBEAT_S"
 """Seconds, from 10, after which a site gives a sign of life; one that misses two of them is taken to be down."""
@@ -33,13 +33,13 @@ def replace(own_process: OwnProcess, state: Path | None) -> None:
     if (heartbeat_s := os.environ.get(HEARTBEAT)) is not None:
         for heartbeat in parts.HEARTBEATS:
             heartbeat.replace(float(heartbeat_s))
-    bell, patience, in_step = Bell(), Patience(), InStep()
+    bell, backoff, sync = Doorbell(), Backoff(), MessageSync()
     pull = parts.PULL_MESSAGE.present
 
     def pull_and_tell(*arguments: Any, **more: Any) -> Any:
         run_id = pull(*arguments, **more)
         if run_id is not None:
-            patience.begin_anew()
+            backoff.begin_anew()
             bell.ring()
         return run_id
 
@@ -49,6 +49,6 @@ def replace(own_process: OwnProcess, state: Path | None) -> None:
         return subprocess.Popen(own_process("superexec", command[1:]), env=environment, pass_fds=[bell.heard_at])
 
     parts.START_SUPEREXEC.replace(SimpleNamespace(Popen=start))
-    parts.PULL_MESSAGE.replace(in_step.pulling(pull_and_tell))
-    parts.PUSH_MESSAGES.replace(in_step.pushing(parts.PUSH_MESSAGES.present))
-    parts.SUPERNODE_WAITS.replace(SimpleNamespace(sleep=patience.sleep))
+    parts.PULL_MESSAGE.replace(sync.pulling(pull_and_tell))
+    parts.PUSH_MESSAGES.replace(sync.pushing(parts.PUSH_MESSAGES.present))
+    parts.SUPERNODE_WAITS.replace(SimpleNamespace(sleep=backoff.sleep))

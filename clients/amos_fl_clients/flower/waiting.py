@@ -45,7 +45,7 @@ def asking_again(
 
 
 @dataclass
-class Patience:
+class Backoff:
     """Waits that grow with the time for which nothing has come.
 
     A site that has just answered will soon be asked again; one that has waited for an hour will not mind seconds. So
@@ -77,7 +77,7 @@ class Patience:
         self.pause(min(max(self.share * (self.clock() - self.since), self.least_s), self.most_s, seconds))
 
 
-class Bell:
+class Doorbell:
     """Rung in one process, it ends the wait of another."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Bell:
         os.set_blocking(self._rope, False)
 
     @classmethod
-    def at(cls, descriptor: int) -> "Bell":
+    def at(cls, descriptor: int) -> "Doorbell":
         """The bell that another process rings, heard at a descriptor that was handed on."""
         bell = cls.__new__(cls)
         bell.heard_at, bell._rope = descriptor, -1

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, code_of
 from amos_fl_clients.federation.audit import Audited
-from amos_fl_clients.federation.failures import SiteFailure, keep_details, words_that_may_travel
+from amos_fl_clients.federation.failures import SiteFailure, error_reply, keep_details, words_that_may_travel
 from amos_fl_clients.federation.policy import Refusal, check_not_paused
 from amos_fl_clients.federation.settings import SiteSettings
 from amos_fl_clients.flower import clientapp, superexec, supernode
@@ -100,6 +100,7 @@ class AppCheck:
         self._pulled: Any = None
         self._installed: Path | None = None
         self._share_details = False
+        self._failure: Any = None
 
     def pull_task_input(self, client: Any) -> Any:
         self._pulled = self._pull(client)
@@ -120,6 +121,7 @@ class AppCheck:
             self._installed = self._unpacked(content, **options)
         except Refusal as refusal:
             Audited(settings.site, settings.state, message).refused(str(refusal))
+            self._failure = error_reply(message, settings.site, refusal, in_full=False).error
             raise
         except Exception as error:
             self._fail(settings, message, error)
@@ -141,7 +143,8 @@ class AppCheck:
         words = words_that_may_travel(error, settings.site)
         Audited(settings.site, settings.state, message).failed(words)
         keep_details(settings, error)
-        raise SiteFailure(words) from None
+        self._failure = error_reply(message, settings.site, error, in_full=False).error
+        raise SiteFailure(words, code=code_of(error)) from None
 
     def get_load_client_app_fn(self, **options: Any) -> Any:
         """Flower's loader, for the folder alone into which the checked app was unpacked.
@@ -152,14 +155,19 @@ class AppCheck:
 
         def load_checked(fab_id: str, fab_version: str, fab_hash: str) -> Any:
             if self._installed is None or self._folder_of(fab_id, fab_version, fab_hash) != self._installed:
-                raise SiteFailure("the app that was sent and the app that was to be run are not the same")
+                message, context, *_ = self._pulled
+                failure = SiteFailure("the app that was sent and the app that was to be run are not the same")
+                self._failure = error_reply(message, settings_of(context).site, failure, in_full=False).error
+                raise failure
             return load(fab_id, fab_version, fab_hash)
 
         return load_checked
 
     def error(self, code: int, reason: str) -> Any:
-        """An error reply: with the words of those errors alone that were worded to travel."""
-        if not self._share_details and not reason.startswith("<class 'amos_fl_clients."):
+        """An error reply: what was found in the way of the app, or no words at all of an error of other code."""
+        if self._failure is not None:
+            return self._failure
+        if not self._share_details:
             reason = "the site's program failed; its own log says why"
         return self._error(code=code, reason=reason)
 

@@ -4,16 +4,19 @@ from collections.abc import Callable, Iterable, Iterator
 
 from flwr.app import Message
 
+from amos_fl.errors import AmosError
 from amos_fl_clients.federation.reply_models import Asked, BadReply, OneReply, read_reply
 
-REFUSED = "its reply was refused"
+
+def bad_reply(why: str) -> AmosError:
+    return AmosError(f"its reply was refused: {why}", code="bad-reply")
 
 
 def arriving(
     replies: Iterable[tuple[str, Message | None]],
     model: type[OneReply],
     asked_of: Callable[[str], Asked],
-    failed: dict[str, str],
+    failed: dict[str, AmosError],
 ) -> Iterator[tuple[str, Message | None, OneReply | None]]:
     """The replies with what they say; both are None for a site that failed, whose reason is then in `failed`."""
     for site, reply in replies:
@@ -22,7 +25,7 @@ def arriving(
             try:
                 found = read_reply(reply, model, asked_of(site))
             except BadReply as error:
-                failed[site] = f"{REFUSED}: {error}"
+                failed[site] = bad_reply(str(error))
                 reply = None
         yield site, reply, found
         del reply

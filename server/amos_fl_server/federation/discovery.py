@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from pydantic import ValidationError
 
 from amos_fl.cohort.table import Case, Cohort, Modality, Split
-from amos_fl.errors import RunStopped
+from amos_fl.errors import AmosError, RunStopped
 from amos_fl.files import write_json
 from amos_fl.runs.changes import note_changes
 from amos_fl.runs.events import Said, SiteFailed
@@ -21,7 +21,7 @@ from amos_fl_clients.federation.messages import CONFIG, DESCRIBE, Task, request_
 from amos_fl_clients.federation.reply_models import Asked, DescribeReply, Description, claimed_site
 from amos_fl_server.federation.arrivals import arriving
 from amos_fl_server.federation.engines.remote import SiteGrid
-from amos_fl_server.federation.exchange import exchange
+from amos_fl_server.federation.exchange import SiteMissing, exchange, sentences_of
 from amos_fl_server.federation.rounds import Federation, LedgerEntry
 from amos_fl_server.federation.strategies.base import RoundInput
 
@@ -34,18 +34,18 @@ class DeployedFederation(Federation):
     """
 
     wait_for_sites_s: float = 600.0
-    absent: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, AmosError] = field(default_factory=dict)
     """Expected sites that have not described themselves, and why."""
     known: dict[int, str] = field(default_factory=dict)
     ask_again_s: float = 30.0
     """A site that refuses to describe itself, being paused perhaps, is not asked again before this time is over."""
     asked: dict[int, float] = field(default_factory=dict)
-    refusals: dict[int, str] = field(default_factory=dict)
+    refusals: dict[int, AmosError] = field(default_factory=dict)
     claims: dict[int, str | None] = field(default_factory=dict)
     """Who each node that answered says that it is; None where that is no name."""
     first_said: dict[str, Description] = field(default_factory=dict)
     """How each site described itself first; one that changes within a run would train and be scored as another."""
-    changed: dict[str, str] = field(default_factory=dict)
+    changed: dict[str, AmosError] = field(default_factory=dict)
     """Sites that describe themselves otherwise now, with the reason why their work is refused."""
     registered: dict[int, str] = field(default_factory=dict)
     """The site that each node's key was registered for, where nodes have keys."""
@@ -63,7 +63,7 @@ class DeployedFederation(Federation):
             time.sleep(1.0)
             self._look_around(grid, task)
         for site, reason in sorted({**self._left_out(), **self.absent}.items()):
-            self.listener(SiteFailed(site, "describe", 0, reason))
+            self.listener(SiteFailed(site, "describe", 0, str(reason)))
         trainers = [site for site, described in self.described.items() if described.cases["train"]]
         # Which of the absent ones would train is not known: all are counted as if they did.
         needed = self.config.min_sites or (len(trainers) + len(self.absent) + 1) // 2
@@ -89,7 +89,7 @@ class DeployedFederation(Federation):
         ]
         content = RecordDict({CONFIG: request_config(task, prepare=self.prepares)})
         messages = {str(node): Message(content, node, DESCRIBE) for node in new}
-        failed: dict[str, str] = {}
+        failed: dict[str, AmosError] = {}
         if messages:
             timeout = self.wait_for_sites_s
             stop, poll = self.folder.stop_file, self.engine.poll
@@ -123,12 +123,12 @@ class DeployedFederation(Federation):
         """The site of a node that was not taken in: as its key is registered, or as it says itself."""
         return self.registered.get(node) or self.claims.get(node)
 
-    def _refuse(self, node: int, site: str | None, why: str) -> None:
+    def _refuse(self, node: int, site: str | None, why: AmosError) -> None:
         """Leave a node out, and say so: one hospital must not be able to stop the others."""
-        self.refusals[node] = f"{f'node {node}' if site is None else f'site {site}'}: {why}"
-        self.listener(Said(self.refusals[node]))
+        self.refusals[node] = why.of(f"node {node}" if site is None else f"site {site}")
+        self.listener(Said(str(self.refusals[node])))
 
-    def _left_out(self) -> dict[str, str]:
+    def _left_out(self) -> dict[str, AmosError]:
         """The sites that answered and were not taken in, with the reason; nobody waits for them."""
         named = {node: self._named(node) for node in self.refusals if node in self.claims}
         return {
@@ -137,13 +137,15 @@ class DeployedFederation(Federation):
             if site is not None and site not in self.described and (not self.sites or site in self.sites)
         }
 
-    def _why_absent(self, site: str) -> str:
+    def _why_absent(self, site: str) -> AmosError:
         for node, why in self.refusals.items():
-            # Where keys are registered, whose node it is counts, and not whose name is in its words.
-            if self.registered[node] == site if node in self.registered else f"site {site}:" in why:
+            # Where keys are registered, whose node it is counts, and not whose it says that it is.
+            claimed = why.site if isinstance(why, SiteMissing) else self.claims.get(node)
+            if self.registered.get(node, claimed) == site:
                 return why
         nameless = [why for node, why in self.refusals.items() if node in self.claims and self._named(node) is None]
-        return f"it is not connected, unless it is {nameless[0]}" if nameless else "it is not connected"
+        perhaps = f", unless it is {nameless[0]}" if nameless else ""
+        return AmosError(f"it is not connected{perhaps}", code="not-connected")
 
     def _keep_answers(self, asked: list[int]) -> None:
         """Keep what each site said last, for those who look after the deployment."""
@@ -152,7 +154,9 @@ class DeployedFederation(Federation):
         for node in asked:
             site = self.registered.get(node) or self.known.get(node)
             if site is not None:
-                said[site] = {"time": round(time.time(), 3), "said": self.refusals.get(node, "it takes part")}
+                why = self.refusals.get(node)
+                answer = {"said": "it takes part"} if why is None else {"said": str(why), "code": why.code}
+                said[site] = {"time": round(time.time(), 3), **answer}
         write_json(file, said)
 
     def _forget(self) -> None:
@@ -163,7 +167,7 @@ class DeployedFederation(Federation):
         site = description.site
         own = self.registered.get(node, site)
         if own != site:
-            self._refuse(node, own, f"its SuperNode says that it is site {site!r}, and is left out")
+            self._refuse(node, own, AmosError(f"its SuperNode says that it is site {site!r}, and is left out"))
             return
         if self.sites and site not in self.sites:
             self.listener(Said(f"site {site} is connected and has no part in this run"))
@@ -172,12 +176,13 @@ class DeployedFederation(Federation):
         other = self.nodes.get(site)
         if other is not None and other != node and other in self.known:
             why = f"two SuperNodes say that they are site {site}, and one of them is left out"
-            self._refuse(node, None, f"{why}; give each hospital a site of its own")
+            self._refuse(node, None, AmosError(why, "give each hospital a site of its own"))
             return
         before = self.first_said.get(site)
         if before is not None and before != description:
             why = f"it describes itself otherwise than before ({_changes(before, description)}) and is left out"
-            self._refuse(node, site, f"{why}; put its cohort back, or stop the run and continue it with the new one")
+            remedy = "put its cohort back, or stop the run and continue it with the new one"
+            self._refuse(node, site, AmosError(why, remedy))
             self.changed[site] = self.refusals[node]
             return
         self.changed.pop(site, None)
@@ -209,7 +214,8 @@ class DeployedFederation(Federation):
     def _round(self, given: RoundInput) -> tuple[ArrayRecord, LedgerEntry]:
         record, entry = super()._round(given)
         changed = {site: why for site, why in self.changed.items() if site in entry["missing"]}
-        entry["missing"] = dict(sorted({**self._left_out(), **self.absent, **entry["missing"], **changed}.items()))
+        missing = {**sentences_of({**self._left_out(), **self.absent}), **entry["missing"], **sentences_of(changed)}
+        entry["missing"] = dict(sorted(missing.items()))
         return record, entry
 
     def cohort(self) -> Cohort:

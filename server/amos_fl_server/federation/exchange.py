@@ -3,44 +3,73 @@
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import cast, get_args
 
-from flwr.app import Message
+from flwr.app import Error, Message
 from flwr.serverapp import Grid
 
+from amos_fl.errors import AmosError, Code
 from amos_fl.escape.terminal import one_line
 from amos_fl.runs.events import StopFile
+from amos_fl_clients.federation.reply_models import read_failure
 
 
-def failure_in_words(reason: str | None) -> str:
-    """A site's error as one plain line, without its traceback and the wrappings of Flower and Ray.
+class SiteMissing(AmosError):  # noqa: N818 - said of a site
+    """Why a site's answer is missing. `site` is the site's own claim; None where it makes none."""
+
+    def __init__(self, what: str, *, code: Code = "failed", site: str | None = None) -> None:
+        super().__init__(what, code=code)
+        self.site = site
+
+
+def sentences_of(failed: Mapping[str, AmosError]) -> dict[str, str]:
+    """The sentences by site, sorted, as a ledger keeps them."""
+    return {site: str(failed[site]) for site in sorted(failed)}
+
+
+def failure_of(error: Error) -> SiteMissing:
+    """A site's error reply as an error; without a code, or with an unknown one, it is a failure in general.
+
+    >>> failure_of(Error(1000, '{"site": "B", "code": "paused", "sentence": "refused by site B: it is paused"}')).code
+    'paused'
+    """
+    said = read_failure(error)
+    if said is None:
+        sentence, died = failure_in_words(error.reason)
+        return SiteMissing(sentence, code="process-died" if died else "failed")
+    code = cast(Code, said.code) if said.code in get_args(Code) else "failed"
+    return SiteMissing(one_line(said.sentence) or "it gave no reason", code=code, site=said.site)
+
+
+def failure_in_words(reason: str | None) -> tuple[str, bool]:
+    """Flower's error as one plain line without traceback and wrappings, and whether Ray lost the site's process.
 
     >>> failure_in_words("<class 'ClientAppException'>:<'\\\\nException occurred. Message: disk full'>")
-    'disk full'
+    ('disk full', False)
     """
     # Of what a site says, no more is looked at than a traceback has, and one line of it is told.
     text = str(reason or "it gave no reason")[-MOST_TRACEBACK:].replace("\\n", "\n")
     if "ActorDiedError" in text or "ActorUnavailable" in text or "actor died" in text.lower():
-        return DIED
+        return "its process died", True
     found = re.findall(r"amos_fl[\w.]*\.[A-Z]\w+: (.+)", text) or re.findall(r"Message: (.+)", text)
     if found:
         text = found[-1]
     text = re.sub(r"^<class '[^']+'>:<['\"]|['\"]>$", "", text.strip())
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = lines[-1] if lines else "it gave no reason"
-    return one_line(re.sub(r"['\"]>$", "", last)) or "it gave no reason"
+    return one_line(re.sub(r"['\"]>$", "", last)) or "it gave no reason", False
 
 
-DIED = "its process died"
 MOST_TRACEBACK = 8000
 """Characters."""
 MOST_TRIES = 30
-"""How often a message is sent that no process takes up, a second apart: time enough for one to be started."""
+"""Most times that a message is sent, one second apart, while no process picks it up: enough to start one."""
 
 
 def exchange(
     grid: Grid,
     messages: Mapping[str, Message],
-    failed: dict[str, str],
+    failed: dict[str, AmosError],
     *,
     stop: StopFile,
     timeout_s: float | None = None,
@@ -51,7 +80,7 @@ def exchange(
 ) -> Iterator[tuple[str, Message | None]]:
     """Send one message to each site and yield the replies as they come; None for a site that failed.
 
-    Failures go into `failed` in plain words. `poll` is called while waiting. After `timeout_s` the sites
+    Failures go into `failed`. `poll` is called while waiting. After `timeout_s` the sites
     that have not answered have failed, and `on_timeout` is told each of them. `lost(site, sent_at)` says whether a
     message that failed was never taken up by a process: then the site has not failed, and it is sent again.
 
@@ -74,7 +103,7 @@ def exchange(
         if not replies:
             if deadline is not None and time.monotonic() > deadline:
                 for site in sorted(waiting.values()):
-                    failed[site] = f"it did not answer within {timeout_s:g} s"
+                    failed[site] = SiteMissing(f"it did not answer within {timeout_s:g} s", code="timed-out")
                     on_timeout(site)
                     yield site, None
                 return
@@ -84,16 +113,21 @@ def exchange(
             site = waiting.pop(reply.metadata.reply_to_message_id, None)
             if site is None:
                 continue
-            reason = failure_in_words(reply.error.reason) if reply.has_error() else None
-            if reason == DIED and tries[site] < MOST_TRIES and lost(site, sent_at):
+            failure = failure_of(reply.error) if reply.has_error() else None
+            if (
+                failure is not None
+                and failure.code == "process-died"
+                and tries[site] < MOST_TRIES
+                and lost(site, sent_at)
+            ):
                 tries[site] += 1
                 time.sleep(1.0)
                 again = messages[site]
                 again = Message(again.content, again.metadata.dst_node_id, again.metadata.message_type)
                 grid.push_messages([again])
                 waiting[again.metadata.message_id] = site
-            elif reason is not None:
-                failed[site] = reason
+            elif failure is not None:
+                failed[site] = failure
                 yield site, None
             else:
                 yield site, reply

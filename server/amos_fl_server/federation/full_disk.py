@@ -1,16 +1,11 @@
-"""A run stops on a full disk as it stops for want of sites: in a sentence, at its last checkpoint, to be resumed."""
+"""A run stops on a full disk as it does with too few sites: in a sentence, at its last checkpoint, to be resumed."""
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from amos_fl.errors import RunStopped, is_disk_full
+from amos_fl.errors import AmosError, RunStopped, is_disk_full
 from amos_fl.runs.folder import RunFolder
-
-_IN_WORDS = re.compile(
-    r"No space left on device|Disk quota exceeded|File too large|the disk of .* is full|no space is left on"
-)
 
 
 @contextmanager
@@ -29,15 +24,15 @@ def stopping_on_a_full_disk(folder: RunFolder) -> Iterator[None]:
         raise RunStopped(f"{folder.path}: no space is left on the disk{what}; {_then(folder)}") from None
 
 
-def stop_where_a_disk_is_full(folder: RunFolder, failed: Mapping[str, str]) -> None:
+def stop_where_a_disk_is_full(folder: RunFolder, failed: Mapping[str, AmosError]) -> None:
     """In a simulation all sites have one disk: a run that went on without those that it fails would be another one.
 
     Raises:
-        RunStopped: a site has failed for want of space.
+        RunStopped: a site has failed because its disk is full.
     """
-    for site, reason in sorted(failed.items()):
-        if _IN_WORDS.search(reason):
-            raise RunStopped(f"{folder.path}: no space is left on the disk (site {site}: {reason}); {_then(folder)}")
+    for site, error in sorted(failed.items()):
+        if error.code == "disk-full":
+            raise RunStopped(f"{folder.path}: no space is left on the disk (site {site}: {error}); {_then(folder)}")
 
 
 def _then(folder: RunFolder) -> str:

@@ -20,7 +20,7 @@ from amos_fl_clients.federation.messages import CONFIG, FINGERPRINT, Task, reque
 from amos_fl_clients.federation.reply_models import Asked, Description, FingerprintReply
 from amos_fl_server.federation.arrivals import arriving
 from amos_fl_server.federation.engines.base import Engine
-from amos_fl_server.federation.exchange import exchange
+from amos_fl_server.federation.exchange import exchange, sentences_of
 
 
 def planned(
@@ -44,7 +44,7 @@ def planned(
     """
     content = RecordDict({CONFIG: request_config(task)})
     messages = {site: Message(content, node, FINGERPRINT) for site, node in sorted(trainers.items())}
-    failed: dict[str, str] = {}
+    failed: dict[str, AmosError] = {}
     replies = exchange(grid, messages, failed, stop=folder.stop_file, poll=engine.poll, lost=engine.lost)
     found: dict[str, Fingerprint] = {}
 
@@ -67,7 +67,7 @@ def planned(
         folder.path / "fingerprint.json",
         {
             "sites": sorted(found),
-            "left_out": dict(sorted(failed.items())),
+            "left_out": sentences_of(failed),
             "fingerprint": together.model_dump(mode="json"),
         },
     )
@@ -79,13 +79,13 @@ def planned(
     return config
 
 
-def _say(failed: Mapping[str, str], listener: Listener) -> None:
+def _say(failed: Mapping[str, AmosError], listener: Listener) -> None:
     for site, reason in sorted(failed.items()):
-        listener(SiteFailed(site, "fingerprint", 0, reason))
+        listener(SiteFailed(site, "fingerprint", 0, str(reason)))
 
 
 def _plan_of_most(
-    found: dict[str, Fingerprint], failed: dict[str, str], organs: int, planning: PlanningSettings
+    found: dict[str, Fingerprint], failed: dict[str, AmosError], organs: int, planning: PlanningSettings
 ) -> tuple[Fingerprint, Plan]:
     """The sum of the fingerprints and the plan of it, without one site where no plan can be made with it.
 
@@ -103,7 +103,7 @@ def _plan_of_most(
             rest = merged(found[site] for site in sites if site != left_out)
             with suppress(AmosError):
                 plan = plan_from(rest, organs, planning, name=AUTO)
-                failed[left_out] = f"with its fingerprint no plan can be made: {error}"
+                failed[left_out] = AmosError(f"with its fingerprint no plan can be made: {error}")
                 del found[left_out]
                 return rest, plan
         raise

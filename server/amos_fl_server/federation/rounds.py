@@ -39,9 +39,9 @@ from amos_fl_clients.federation.messages import (
 from amos_fl_clients.federation.records import record_of, views_of
 from amos_fl_clients.federation.reply_models import Asked, DescribeReply, Description, EvaluateReply
 from amos_fl_server.federation.aggregate import form_of, record_of_sums
-from amos_fl_server.federation.arrivals import REFUSED, arriving
+from amos_fl_server.federation.arrivals import arriving, bad_reply
 from amos_fl_server.federation.engines.base import Engine
-from amos_fl_server.federation.exchange import exchange
+from amos_fl_server.federation.exchange import exchange, sentences_of
 from amos_fl_server.federation.full_disk import stop_where_a_disk_is_full
 from amos_fl_server.federation.plan_first import planned
 from amos_fl_server.federation.strategies.base import RoundInput, Strategy
@@ -171,21 +171,21 @@ class Federation:
             node_ids = list(grid.get_node_ids())
         content = RecordDict({CONFIG: request_config(task, prepare=self.prepares)})
         messages = {str(node): Message(content, node, DESCRIBE) for node in node_ids}
-        failed: dict[str, str] = {}
+        failed: dict[str, AmosError] = {}
         replies = exchange(grid, messages, failed, stop=self.folder.stop_file, poll=self.engine.poll)
         for node, _, said in arriving(replies, DescribeReply, lambda _: Asked(self.organs), failed):
             if said is not None:
                 site = said.site
                 if site not in self.sites or site in self.described:
-                    failed[node] = f"{REFUSED}: it is from site {site}, which this run does not expect there"
+                    failed[node] = bad_reply(f"it is from site {site}, which this run does not expect there")
                     continue
                 self.described[site], self.nodes[site] = said.description, int(node)
         self._stop_where_a_disk_is_full(failed)
         if failed:
             node, why = next(iter(failed.items()))
-            raise AmosError(f"node {node}: {why}" if why.startswith(REFUSED) else why)
+            raise why.of(f"node {node}") if why.code == "bad-reply" else why
 
-    def _stop_where_a_disk_is_full(self, failed: Mapping[str, str]) -> None:
+    def _stop_where_a_disk_is_full(self, failed: Mapping[str, AmosError]) -> None:
         if self.config.engine.name != "deployment":
             stop_where_a_disk_is_full(self.folder, failed)
 
@@ -278,7 +278,7 @@ class Federation:
         arrays, used = self.strategy.aggregate(given, training.updates(replies), training.missing)
         training.let_go_of_messages()
         for site, reason in sorted(training.missing.items()):
-            self.listener(SiteFailed(site, "train", number, reason))
+            self.listener(SiteFailed(site, "train", number, str(reason)))
         self._stop_where_a_disk_is_full(training.missing)
         if len(used) < self._min_sites:
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(training.missing.items()))
@@ -352,7 +352,7 @@ class Federation:
             content = RecordDict({ARRAYS: record, CONFIG: config})
             messages[site] = Message(content, self.nodes[site], MessageType.EVALUATE)
             self._say_what_is_kept(messages[site], site, number)
-        failed: dict[str, str] = {}
+        failed: dict[str, AmosError] = {}
         sites: dict[str, Any] = {}
         engine, stop = self.engine, self.folder.stop_file
 
@@ -369,9 +369,13 @@ class Federation:
                     "seconds": round(float(said.seconds), 3),
                 }
         for site, reason in sorted(failed.items()):
-            self.listener(SiteFailed(site, "evaluate", number, reason))
+            self.listener(SiteFailed(site, "evaluate", number, str(reason)))
         self._stop_where_a_disk_is_full(failed)
-        return {"round": number, "sites": {site: sites[site] for site in sorted(sites)}, "missing": failed}
+        return {
+            "round": number,
+            "sites": {site: sites[site] for site in sorted(sites)},
+            "missing": sentences_of(failed),
+        }
 
     def _finish(self, grid: Grid, task: Task, record: ArrayRecord) -> None:
         """Score the chosen weights on every site's test cases, and keep them under model/."""

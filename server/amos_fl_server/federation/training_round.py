@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from flwr.app import Message
 
+from amos_fl.errors import AmosError
 from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.ledger import LedgerEntry, SiteRound
 from amos_fl.weights import fingerprint_of
@@ -14,6 +15,7 @@ from amos_fl_clients.federation.reply_models import Asked, TrainReply
 from amos_fl_clients.federation.state import Lost
 from amos_fl_server.federation.aggregate import in_order
 from amos_fl_server.federation.arrivals import arriving
+from amos_fl_server.federation.exchange import sentences_of
 
 
 @dataclass
@@ -29,7 +31,7 @@ class TrainingRound:
     exchanges_weights: bool
     listener: Listener
     did: dict[str, SiteRound] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, AmosError] = field(default_factory=dict)
     bytes_down: int = 0
 
     def updates(self, replies: Iterable[tuple[str, Message | None]]) -> Iterator[tuple[str, Message]]:
@@ -68,7 +70,7 @@ class TrainingRound:
         return {
             "round": self.number,
             "sites": {site: self.did[site] for site in used},
-            "missing": dict(sorted(self.missing.items())),
+            "missing": sentences_of(self.missing),
             "loss": sum(self.did[site]["loss"] * weights[site] / total for site in used),
             "seconds": seconds,
             "bytes_down": self.bytes_down,

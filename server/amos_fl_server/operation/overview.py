@@ -46,6 +46,10 @@ class Overview:
     runs: tuple[RunState, ...]
 
 
+Answer = tuple[float, str, str]
+"""When a site answered, in what words, and the code of the error where it was one."""
+
+
 def overview(root: Path, host: str | None = None) -> Overview:
     """How the deployment in a folder stands.
 
@@ -73,24 +77,24 @@ def overview(root: Path, host: str | None = None) -> Overview:
     return Overview(connection.address, there["flwr"], there["amos_fl"], warnings, sites, runs)
 
 
-def _answers(client: RunsClient, runs: list[RunState]) -> dict[str, tuple[float, str]]:
-    """What each site said when a run asked it last, and when."""
-    found: dict[str, tuple[float, str]] = {}
+def _answers(client: RunsClient, runs: list[RunState]) -> dict[str, Answer]:
+    """What each site said when a run asked it last."""
+    found: dict[str, Answer] = {}
     for run in runs[:20]:
         with suppress(AmosError, ValueError, KeyError, TypeError):
             for site, answer in json.loads(client.read(f"/runs/{run.name}/files/answers.json")).items():
-                if answer["time"] > found.get(site, (0.0, ""))[0]:
-                    found[site] = (answer["time"], answer["said"])
+                if answer["time"] > found.get(site, (0.0, "", ""))[0]:
+                    found[site] = (answer["time"], answer["said"], answer.get("code", ""))
     return found
 
 
-def _site(site: str, node: Any, registered: bool, answers: dict[str, tuple[float, str]]) -> SiteState:
-    when, said = answers.get(site, (0.0, ""))
+def _site(site: str, node: Any, registered: bool, answers: dict[str, Answer]) -> SiteState:
+    when, said, code = answers.get(site, (0.0, "", ""))
     if node is None:
         return SiteState(site, "not admitted" if registered else "unregistered", None, "")
     online = node.status == "online"
     said_when = f"{said} ({time.strftime('%Y-%m-%d %H:%M', time.localtime(when))})" if said else ""
-    if online and "it is paused" in said:
+    if online and code == "paused":
         return SiteState(site, "paused", when, said_when)
     since = node.last_activated_at if online else node.last_deactivated_at
     return SiteState(site, str(node.status), _seconds(since), said_when)

@@ -329,7 +329,7 @@ class ServedRuns:
         """One of those files.
 
         Raises:
-            NoSuchRun: it is none of them.
+            NoSuchRun: it is not one of them.
         """
         if name not in {file["path"] for file in self.files(folder)}:
             raise NoSuchRun(f"run {folder.path.name}: has no file {name}")

@@ -18,7 +18,7 @@ from amos_fl_clients.federation.messages import ARRAYS, CONFIG
 from amos_fl_clients.federation.records import BadUpdate
 from amos_fl_server.federation.aggregate import Form, WeightedMean, checked_update
 
-Failed = dict[str, str]
+Failed = dict[str, AmosError]
 Replies = Iterable[tuple[str, Message]]
 
 
@@ -94,7 +94,7 @@ class AveragingStrategy(Strategy):
             try:
                 update = given.update_in(reply, site)
             except BadUpdate as error:
-                failed[site] = str(error)
+                failed[site] = AmosError(str(error), code="bad-reply")
                 continue
             reply.content.array_records[ARRAYS].clear()  # `update` alone keeps the weights, until they are in the sum
             mean.add(site, update)

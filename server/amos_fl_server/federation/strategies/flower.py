@@ -84,7 +84,7 @@ class FlowerStrategy(Strategy):
             try:
                 arrays = given.update_in(reply, site)
             except BadUpdate as error:
-                failed[site] = str(error)
+                failed[site] = AmosError(str(error), code="bad-reply")
                 continue
             pooled.add(site, {name: arrays[name] for name in statistics})
             update = reply.content.array_records[ARRAYS]
