@@ -61,6 +61,16 @@ LEAST_GIVEN_BACK = 1 << 20
 """Smaller arrays keep their memory: together they are little, and each would cost a call."""
 
 
+BLOCK = 1 << 18
+"""Numbers in a block: a megabyte in single precision."""
+
+
+def blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Views of arrays of equal size piece by piece, so that what is computed of them needs little memory."""
+    flat = [array.reshape(-1) for array in arrays]
+    return (tuple(array[start : start + BLOCK] for array in flat) for start in range(0, flat[0].size, BLOCK))
+
+
 def is_statistic(name: str) -> bool:
     """Whether an array is a running statistic of a normalisation layer and not a trained weight."""
     return name.rpartition(".")[2] in (MEAN, VARIANCE, COUNT)

@@ -17,6 +17,7 @@ from amos_fl.cohort.table import Case, Cohort, Split, read_cohort, write_organs
 from amos_fl.errors import AmosError, SiteTimeout
 from amos_fl.files import write_json
 from amos_fl.inference.evaluate import CaseScore, evaluate_cases
+from amos_fl.methods import method_named
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import scores_to_json
 from amos_fl.networks.registry import build_network
@@ -27,6 +28,7 @@ from amos_fl.runs.events import Listener, SiteWork, silent
 from amos_fl.runs.learned import annotated_for_training
 from amos_fl.runs.weights import Arrays, arrays_of, given_up_by, is_statistic, load_arrays
 from amos_fl.training.loop import StepReport, train
+from amos_fl.training.pull import Pull
 from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan
@@ -90,6 +92,12 @@ def _momentum(message: Message, task: Task, settings: SiteSettings) -> Kept[dict
         return Kept(None)
     round_number, kept_after = int(value_of(message, "round")), value_of(message, KEPT_AFTER)
     return load_momentum(settings.state, task.run_id, round_number, kept_after)
+
+
+def _pull(message: Message, task: Task) -> Pull:
+    """What the run's method adds to the gradients; Flower's FedProx says it in the request."""
+    mu = value_of(message, PROXIMAL_MU)
+    return method_named(task.method, task.method_options).pull() if mu is None else Pull(mu=float(mu))
 
 
 def _form(settings: SiteSettings, task: Task) -> dict[str, ArrayForm]:
@@ -220,7 +228,7 @@ def make_client_app(
             total_steps=task.total_steps,
             device=settings.device,
             momentum_buffers=momentum.value,
-            proximal_mu=float(value_of(message, PROXIMAL_MU, 0.0)),
+            pull=_pull(message, task),
             on_step=on_step,
         )
         if keep:

@@ -46,6 +46,7 @@ from amos_fl_server.engines.base import Engine
 from amos_fl_server.exchange import exchange
 from amos_fl_server.full_disk import stop_where_a_disk_is_full
 from amos_fl_server.plan_first import planned
+from amos_fl_server.strategies import is_flowers
 from amos_fl_server.strategies.base import RoundInput, Strategy
 
 
@@ -59,6 +60,7 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
         organs=dict(organs),
         training=config.training,
         optimizer_state=config.optimizer_state,
+        **_site_half(config),
         weighting=config.weighting,
         total_steps=config.rounds * config.local_steps,
         tolerance_mm=config.evaluation.tolerance_mm,
@@ -70,6 +72,13 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
         norm_statistics=config.norm_statistics,
         test_time_adaptation=config.evaluation.test_time_adaptation,
     )
+
+
+def _site_half(config: RunConfig) -> dict[str, Any]:
+    """What the sites are told of the method, where it is one of ours."""
+    if is_flowers(config.strategy) or not config.exchanges_weights:
+        return {}
+    return {"method": config.strategy, "method_options": config.strategy_options}
 
 
 def _fingerprint(reply: Message) -> str | None:

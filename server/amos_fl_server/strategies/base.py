@@ -1,7 +1,6 @@
 """What a strategy is: the messages of a round, and the way from updates to the next weights.
 
-A strategy of ours is a frozen dataclass of its parameters with one method overridden: `options` (what
-sites are told) or `server_step` (what becomes of the mean). Flower's own come in through `flower.py`.
+Our methods (`amos_fl.methods`) are carried out by `MethodStrategy`; Flower's own come in through `flower.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -14,8 +13,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from amos_fl.errors import AmosError
+from amos_fl.methods.base import Memory, Method, ServerRound
+from amos_fl.runs.weights import is_statistic
 from amos_fl_clients.messages import ARRAYS, CONFIG
-from amos_fl_clients.records import BadUpdate
+from amos_fl_clients.records import BadUpdate, views_of
 from amos_fl_server.aggregate import Form, WeightedMean, checked_update
 
 Failed = dict[str, str]
@@ -71,21 +72,15 @@ class Strategy(ABC):
             raise AmosError(f"the checkpoint is of another strategy than {type(self).__name__}")
 
 
-@dataclass(frozen=True)
-class AveragingStrategy(Strategy):
-    """Requests to all sites, and a weighted mean of their updates, taken one update at a time."""
+class MethodStrategy(Strategy):
+    """A method of ours, whichever: requests to all sites, a mean taken one update at a time, and the method's step."""
 
-    def options(self) -> dict[str, float]:
-        """What the sites are told beside the task."""
-        return {}
-
-    def server_step(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The next weights from the mean of the updates."""
-        return arrays
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        self.memory = Memory()
 
     def messages(self, given: RoundInput) -> dict[str, Message]:
-        config = ConfigRecord({**given.config, **self.options()})
-        content = RecordDict({ARRAYS: given.arrays, CONFIG: config})
+        content = RecordDict({ARRAYS: given.arrays, CONFIG: given.config})
         return {site: Message(content, node, MessageType.TRAIN) for site, node in given.nodes.items()}
 
     def aggregate(self, given: RoundInput, replies: Replies, failed: Failed) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -100,4 +95,15 @@ class AveragingStrategy(Strategy):
             mean.add(site, update)
             used.append(site)
             del reply, update
-        return (self.server_step(mean.result()) if used else {}), used
+        if not used:
+            return {}, used
+        arrays = mean.result()
+        before = {name: array for name, array in views_of(given.arrays).items() if not is_statistic(name)}
+        trained = {name: arrays[name] for name in before}
+        return {**arrays, **self.method.step(ServerRound(given.number, before), trained, self.memory)}, used
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        return self.memory.arrays, self.memory.values
+
+    def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        self.memory = Memory({name: np.array(array) for name, array in arrays.items()}, dict(values))
