@@ -1,5 +1,6 @@
 """Methods: each equals another in its limiting case, and an independent implementation elsewhere."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from federations import federate, final_weights, hashes, resume, tiny_config
 from test_aggregation import SITES, reply, round_input, update
 
+from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.methods import METHODS, method_named, options_of
@@ -112,14 +114,12 @@ def test_a_run_of_any_method_that_is_killed_and_resumed_has_the_weights_of_one_t
     assert hashes(resume(folder.path, store)) == hashes(whole)
 
 
-def test_each_method_trains_to_weights_of_its_own(
-    tmp_path: Path, tiny_cohort: Cohort, store: Path
-) -> None:
+def test_each_method_trains_to_weights_of_its_own(tmp_path: Path, tiny_cohort: Cohort, store: Path) -> None:
     found = {}
     for name in METHODS:
-        run = federate(tmp_path / name, tiny_cohort, store, strategy=name, rounds=2, local_steps=2)
-        found[hashes(run)[-1]] = name
-        assert all(np.isfinite(array).all() for array in final_weights(run).values())
+        made = federate(tmp_path / name, tiny_cohort, store, strategy=name, rounds=2, local_steps=2)
+        found[hashes(made)[-1]] = name
+        assert all(np.isfinite(array).all() for array in final_weights(made).values())
     assert len(found) == len(METHODS)
 
 
@@ -143,7 +143,7 @@ def test_a_method_is_one_class_and_its_step_sees_the_rounds_weights_and_the_mean
     ("name", "options", "words"),
     [
         ("fedavgg", {}, "no strategy 'fedavgg'; did you mean 'fedavg"),
-        ("fedadam", {"beta": 1}, "strategy fedadam has no option 'beta'; did you mean 'beta_"),
+        ("fedadam", {"beta": 1}, "strategy fedadam has no option 'beta'; it has eta, beta_1, tau, beta_2"),
         ("fedavg", {"mu": 1}, "strategy fedavg has no option 'mu'; it has none"),
         ("fedprox", {"mu": -1}, "strategy_options.mu is -1; it must be 0 or more"),
         ("fedprox", {"mu": float("nan")}, "strategy_options.mu is nan; it must be 0 or more"),
@@ -166,3 +166,24 @@ def test_every_method_says_what_it_does_where_it_is_from_and_what_its_options_ar
     assert kind.__doc__
     assert kind.paper
     assert method_named(name, options_of(kind)) == kind()
+
+
+def test_the_list_of_methods_has_each_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["methods", "--json"]) == 0
+    listed = {row["method"]: row for row in json.loads(capsys.readouterr().out)}
+    assert list(listed) == list(METHODS)
+    assert listed["fedprox"]["options"] == {"mu": 0.01}
+    assert listed["fedadam"]["server_models"] == 2
+    assert run(["methods"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in METHODS)
+
+
+def test_the_method_that_the_documentation_writes_is_one() -> None:
+    page = (Path(__file__).parents[1] / "docs/methods.md").read_text(encoding="utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"__name__": "an_own_method"}
+    exec(code, names)
+    [damped] = rounds_of(MethodStrategy(names["Damped"](part=0.5)), 1)
+    [half] = rounds_of(MethodStrategy(HalfWay()), 1)
+    assert_equal([damped], [half], rtol=1e-6)

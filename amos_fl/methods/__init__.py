@@ -33,8 +33,7 @@ def method_named(name: str, options: Mapping[str, Any]) -> Method:
     kind = METHODS[name]
     known = options_of(kind)
     if unknown := sorted(set(options) - set(known)):
-        hint = _near(unknown[0], known) if known else "it has none"
-        raise AmosError(f"strategy {name} has no option {unknown[0]!r}; {hint}")
+        raise AmosError(f"strategy {name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
     for option, value in options.items():
         if isinstance(value, bool | str):
             raise AmosError(f"strategy_options.{option} is {value!r}; it must be a number")
