@@ -1,35 +1,54 @@
 """Methods: each equals another in its limiting case, and an independent implementation elsewhere."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from federations import federate, final_weights, hashes, resume, tiny_config
 from test_aggregation import SITES, reply, round_input, update
 
+from amos_fl.api.settings import recipe_for
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.methods import METHODS, method_named, options_of
-from amos_fl.methods.base import Arrays, Memory, Method, ServerRound
+from amos_fl.methods.base import Arrays, Memory, Method, ServerRound, SiteRound, Work
+from amos_fl.methods.scaffold import CONTROL, Scaffold
+from amos_fl.networks.registry import build_network
 from amos_fl.runs.events import Event, RoundFinished
 from amos_fl.runs.folder import create_run
+from amos_fl.runs.weights import arrays_of, read_arrays
+from amos_fl.training.schedule import polynomial_learning_rate
+from amos_fl.training.settings import TrainingSettings
+from amos_fl_clients.messages import request_config
+from amos_fl_server.rounds import task_for
 from amos_fl_server.simulate import simulate
 from amos_fl_server.strategies import make_strategy
-from amos_fl_server.strategies.base import MethodStrategy, Strategy
+from amos_fl_server.strategies.base import MethodStrategy, RoundInput, Strategy
 
 WEIGHTS = {"A": 82.0, "B": 68.0, "C": 50.0, "G": 33.0}
 STATISTICS = {"norm.running_mean": np.zeros(3, np.float32), "norm.running_var": np.ones(3, np.float32)}
+
+
+TRAINING = TrainingSettings(learning_rate=0.1, momentum=0.9)
+STEPS = 5
+
+
+def round_of(arrays: Arrays, number: int) -> RoundInput:
+    config = tiny_config(training=TRAINING.model_dump(), local_steps=STEPS, rounds=10)
+    task = task_for(config, {1: "spleen"}, "run")
+    return replace(round_input(arrays, WEIGHTS, number), config=request_config(task, round=number, steps=STEPS))
 
 
 def rounds_of(strategy: Strategy, number: int = 4, start: Arrays | None = None) -> list[Arrays]:
     """The weights after each of some rounds, in which the sites send updates that are drawn from the round's number."""
     current, found = start or {**update(99), **STATISTICS}, []
     for i in range(1, number + 1):
-        given = round_input(current, WEIGHTS, i)
+        given = round_of(current, i)
         strategy.messages(given)
         sent = {site: {**update(10 * i + j), **STATISTICS} for j, site in enumerate(SITES)}
         current, _ = strategy.aggregate(given, [(site, reply(sent[site], WEIGHTS[site])) for site in SITES], {})
@@ -187,3 +206,103 @@ def test_the_method_that_the_documentation_writes_is_one() -> None:
     [damped] = rounds_of(MethodStrategy(names["Damped"](part=0.5)), 1)
     [half] = rounds_of(MethodStrategy(HalfWay()), 1)
     assert_equal([damped], [half], rtol=1e-6)
+
+
+# --- control variates ---------------------------------------------------------------------------
+
+
+def test_parameters_move_by_the_displacement_against_a_gradient_that_stays_the_same() -> None:
+    for momentum, first, steps in ((0.0, 0, 4), (0.9, 0, 20), (0.99, 30, 7)):
+        settings = TrainingSettings(learning_rate=0.1, momentum=momentum)
+        weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        optimizer = torch.optim.SGD([weight], lr=1.0, momentum=momentum, nesterov=momentum > 0)
+        for step in range(first, first + steps):
+            optimizer.param_groups[0]["lr"] = polynomial_learning_rate(0.1, step, 50, settings.learning_rate_exponent)
+            weight.grad = torch.ones_like(weight)
+            optimizer.step()
+        assert Work(1, first, steps, 50, settings).displacement == pytest.approx(-weight.item(), rel=1e-12)
+
+
+def drawn(number: int) -> Arrays:
+    return update(number)
+
+
+def test_scaffolds_control_is_the_one_that_sites_would_send_also_where_one_is_missing() -> None:
+    """The paper's server adds the mean of what the sites' own variates change by, which they would have to send."""
+    method, memory = Scaffold(), Memory()
+    shares = {"A": 0.5, "B": 0.3, "C": 0.2}
+    kept: dict[str, Arrays] = {site: {} for site in shares}
+    before, theirs = drawn(0), {name: np.zeros_like(array) for name, array in drawn(0).items()}
+    for number, present in ((1, "ABC"), (2, "AC"), (3, "ABC")):
+        work = Work(number, (number - 1) * STEPS, STEPS, 50, TRAINING)
+        sent = {name: {key: a.copy() for key, a in v.items()} for name, v in method.more(before, memory).items()}
+        trained = {site: drawn(10 * number + i) for i, site in enumerate(present)}
+        changes = {}
+        for site in present:
+            after = method.keep(SiteRound(work, sent, kept[site]), before, trained[site])
+            old = kept[site] or {name: np.zeros_like(array) for name, array in after.items()}
+            changes[site], kept[site] = {name: after[name] - old[name] for name in after}, after
+        share = sum(shares[site] for site in present)
+        mean = {name: sum(shares[s] * trained[s][name] for s in present) / np.float32(share) for name in before}
+        mean = {name: np.asarray(array, np.float32) for name, array in mean.items()}
+        method.step(ServerRound(work, before, share), mean, memory)
+        theirs = {name: c + sum(shares[s] * changes[s][name] for s in present) for name, c in theirs.items()}
+        for name in before:
+            np.testing.assert_allclose(memory.arrays[f"{CONTROL}/{name}"], theirs[name], rtol=1e-4, atol=1e-5)
+        before = mean
+
+
+def test_scaffold_is_fedavg_in_its_first_round_and_its_controls_add_up_afterwards(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    plain = federate(tmp_path / "plain", tiny_cohort, store)
+    run = federate(tmp_path / "run", tiny_cohort, store, strategy="scaffold")
+    assert hashes(run)[0] == hashes(plain)[0]
+    assert hashes(run)[1] != hashes(plain)[1]
+    [state] = (run.path / "sites/A/state/method").iterdir()
+    shares = {"A": 3 / 6, "B": 1 / 6, "G": 2 / 6}
+    controls = run.read_checkpoint(3).strategy_arrays
+    assert controls
+    kept = {site: run.path / "sites" / site / "state/method" / state.name for site in shares}
+    own = {site: read_arrays(folder / "round_0003.safetensors") for site, folder in kept.items()}
+    for key, control in controls.items():
+        name = key.removeprefix(f"{CONTROL}/")
+        mean = sum(share * own[site][name] for site, share in shares.items())
+        np.testing.assert_allclose(control, mean, rtol=1e-3, atol=1e-5)
+
+
+def test_feddyns_first_round_is_fedprox_and_a_step_of_the_server(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    prox = federate(tmp_path / "p", tiny_cohort, store, strategy="fedprox", strategy_options={"mu": 0.5}, rounds=1)
+    dyn = federate(tmp_path / "d", tiny_cohort, store, strategy="feddyn", strategy_options={"alpha": 0.5}, rounds=1)
+    config = dyn.config()
+    start = arrays_of(build_network(config.model, config.plan, 2, seed=config.seed))
+    mean = final_weights(prox)
+    for name, array in final_weights(dyn).items():
+        np.testing.assert_allclose(array, 2 * mean[name] - start[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_a_site_that_has_lost_its_control_begins_at_zero_and_is_named(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    def loses(event: Event) -> None:
+        if isinstance(event, RoundFinished) and event.round == 1:
+            for file in (tmp_path / "run/sites/A/state/method").rglob("*.safetensors"):
+                file.write_bytes(b"damaged")
+
+    run = federate(tmp_path / "run", tiny_cohort, store, loses, strategy="scaffold")
+    words = "began again without its own memory of the method, which was damaged or not there"
+    assert [entry["sites"]["A"].get("restarted") for entry in run.ledger()] == [None, words, None]
+    assert "restarted" not in run.ledger()[1]["sites"]["B"]
+
+
+def test_a_method_that_needs_fresh_momentum_is_refused_with_kept_momentum(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    with pytest.raises(AmosError, match="strategy scaffold needs --optimizer-state reset"):
+        federate(tmp_path / "run", tiny_cohort, tmp_path, strategy="scaffold", optimizer_state="keep")
+
+
+def test_the_recipe_of_a_network_gives_way_to_what_a_method_needs() -> None:
+    layers: list[tuple[str, dict[str, Any]]] = [("test", {"strategy": "scaffold"})]
+    assert recipe_for(layers)[1][1]["optimizer_state"] == "reset"
+    assert recipe_for([])[1][1]["optimizer_state"] == "keep"

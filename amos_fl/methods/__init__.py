@@ -10,11 +10,15 @@ from amos_fl.methods.adaptive import FedAdagrad, FedAdam, FedYogi
 from amos_fl.methods.base import Method
 from amos_fl.methods.fedavg import FedAvg
 from amos_fl.methods.fedavgm import FedAvgM
+from amos_fl.methods.feddyn import FedDyn
 from amos_fl.methods.fedprox import FedProx
+from amos_fl.methods.scaffold import Scaffold
 
 METHODS: dict[str, type[Method]] = {
     "fedavg": FedAvg,
     "fedprox": FedProx,
+    "scaffold": Scaffold,
+    "feddyn": FedDyn,
     "fedavgm": FedAvgM,
     "fedadam": FedAdam,
     "fedyogi": FedYogi,

@@ -41,7 +41,7 @@ class Adaptive(Method):
 
     def step(self, given: ServerRound, mean: Arrays, memory: Memory) -> Arrays:
         beta, rest, tau = np.float32(self.beta_1), np.float32(1 - self.beta_1), np.float32(self.tau)
-        rate = np.float32(self.rate(given.number))
+        rate = np.float32(self.rate(given.work.number))
         for name, after in mean.items():
             kept = memory.array("m", name, after), memory.array("v", name, after)
             for new, old, m, v in blocks(after, given.before[name], *kept):

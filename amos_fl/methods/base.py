@@ -1,18 +1,16 @@
-"""What a method of federated learning is: a frozen dataclass of its parameters, with a site half and a server half.
+"""What a method of federated learning is: a frozen dataclass of its options, with a site half and a server half.
 
-Both halves are functions of what they are given, and know neither Flower nor Ray nor where they run: `pull` says what a
-site's training adds to its gradients, `step` what the server makes of the mean of the updates. What `step` has to
-remember from round to round is in a `Memory`, which is in every checkpoint.
-
-    from dataclasses import dataclass
-    from amos_fl.methods.base import Method, ServerRound, Memory
+Both halves are functions of what they are given, and know neither Flower nor Ray nor where they run. At a site `pull`
+says what the training adds to its gradients, and `keep` what the site remembers until its next round. At the server
+`step` makes the next weights of the mean of the updates; what it remembers is in a `Memory`, which is in every
+checkpoint, and `more` is what it sends beside the weights.
 
     @dataclass(frozen=True)
-    class Half(Method):
+    class HalfWay(Method):
         "The server goes half of the way to the mean."
 
         def step(self, given, mean, memory):
-            return {name: (given.before[name] + mean[name]) / 2 for name in mean}
+            return {name: (given.before[name] + mean[name]) / np.float32(2) for name in mean}
 """
 
 from collections.abc import Mapping
@@ -22,6 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from amos_fl.errors import AmosError
+from amos_fl.training.schedule import displacement
+from amos_fl.training.settings import TrainingSettings
 
 if TYPE_CHECKING:  # with it comes PyTorch, which a list of the methods does without
     from amos_fl.training.pull import Pull
@@ -31,11 +31,44 @@ Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class ServerRound:
-    """A round as the server half sees it. `before` are the weights that the sites were sent, not to be written to."""
+class Work:
+    """What every site is asked for in a round: the steps first_step .. first_step + steps - 1 of `total_steps`."""
 
     number: int
+    first_step: int
+    steps: int
+    total_steps: int
+    training: TrainingSettings
+
+    @property
+    def displacement(self) -> float:
+        """By how much parameters move for a constant gradient of 1: see `amos_fl.training.schedule.displacement`."""
+        return displacement(self.training, self.first_step, self.steps, self.total_steps)
+
+
+@dataclass(frozen=True)
+class SiteRound:
+    """A round as the site half sees it.
+
+    `sent` is what came beside the weights, by the name in `Method.sends`; `kept` what `keep` gave after the last round
+    in which the site took part, empty before the first.
+    """
+
+    work: Work
+    sent: Mapping[str, Arrays] = field(default_factory=dict)
+    kept: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ServerRound:
+    """A round as the server half sees it. `before` are the weights that the sites were sent, not to be written to.
+
+    `share` is what the sites whose updates are in the mean weigh, of all training sites' 1.
+    """
+
+    work: Work
     before: Mapping[str, np.ndarray]
+    share: float = 1.0
 
 
 @dataclass
@@ -59,17 +92,32 @@ class Memory:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to federate. The class's docstring begins with what it does; `paper` is where it comes from."""
+    """One way to federate. The class's docstring says what it does; `paper` is where it comes from.
+
+    `sends` names what the server sends beside the weights. `site_models` and `server_models` say how many times the
+    network's parameters a site and the server remember between rounds. Where `needs_reset`, each round must begin
+    without the momentum of the one before: a change that older gradients have made would be taken for the round's own.
+    """
 
     paper: ClassVar[str] = ""
+    sends: ClassVar[tuple[str, ...]] = ()
+    site_models: ClassVar[int] = 0
     server_models: ClassVar[int] = 0
-    """How many times the network's parameters the server remembers between rounds."""
+    needs_reset: ClassVar[bool] = False
 
-    def pull(self) -> "Pull":
+    def pull(self, given: SiteRound) -> "Pull":
         """What is added to the gradients at a site."""
         from amos_fl.training.pull import Pull
 
         return Pull()
+
+    def keep(self, given: SiteRound, before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> Arrays:
+        """What a site remembers until its next round, from the weights that it was sent and those it has trained."""
+        return {}
+
+    def more(self, before: Mapping[str, np.ndarray], memory: Memory) -> dict[str, Arrays]:
+        """What is sent beside the weights, by the names in `sends`."""
+        return {}
 
     def step(self, given: ServerRound, mean: Arrays, memory: Memory) -> Arrays:
         """The next weights, from the mean of the updates; `mean` may be changed and given back."""

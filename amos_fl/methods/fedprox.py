@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from amos_fl.methods.base import Method, check_range
+from amos_fl.methods.base import Method, SiteRound, check_range
 
 if TYPE_CHECKING:
     from amos_fl.training.pull import Pull
@@ -19,7 +19,7 @@ class FedProx(Method):
     def __post_init__(self) -> None:
         check_range("mu", self.mu, 0)
 
-    def pull(self) -> "Pull":
+    def pull(self, given: SiteRound) -> "Pull":
         from amos_fl.training.pull import Pull
 
         return Pull(mu=float(self.mu))

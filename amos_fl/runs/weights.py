@@ -76,6 +76,11 @@ def is_statistic(name: str) -> bool:
     return name.rpartition(".")[2] in (MEAN, VARIANCE, COUNT)
 
 
+def is_trained(name: str, array: np.ndarray) -> bool:
+    """Whether an array is a trained weight, and no statistic and no table of whole numbers."""
+    return array.dtype.kind == "f" and not is_statistic(name)
+
+
 def load_arrays(network: "nn.Module", arrays: Mapping[str, np.ndarray]) -> None:
     """Copy `arrays` into the network.
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, cast
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from pydantic import BaseModel, ConfigDict, Field
 
+from amos_fl.methods.base import Work
 from amos_fl.runs.learned import channels_unlearned
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import Plan
@@ -74,6 +75,12 @@ def request_config(task: Task, **values: str | int | float) -> ConfigRecord:
 
 def task_of(message: Message) -> Task:
     return Task.model_validate_json(cast(str, message.content.config_records[CONFIG]["task"]))
+
+
+def work_of(task: Task, config: ConfigRecord) -> Work:
+    """What a request to train asks for, by its `config`."""
+    number, steps = int(cast(int, config["round"])), int(cast(int, config["steps"]))
+    return Work(number, (number - 1) * steps, steps, task.total_steps, task.training)
 
 
 def value_of(message: Message, key: str, default: Any = None) -> Any:

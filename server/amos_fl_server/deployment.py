@@ -37,7 +37,7 @@ from amos_fl_server.exchange import exchange
 from amos_fl_server.full_disk import stopping_on_a_full_disk
 from amos_fl_server.rounds import Federation, LedgerEntry
 from amos_fl_server.served_runs import INTERRUPTED, carried_out, folder_of, note_begin, prepare_run
-from amos_fl_server.strategies import make_strategy
+from amos_fl_server.strategies import strategy_of
 from amos_fl_server.strategies.base import RoundInput
 
 __all__ = ["DeployedFederation", "app", "prepare_run", "run_deployed"]
@@ -331,7 +331,7 @@ def _run_deployed(
     federation = DeployedFederation(
         config,
         folder,
-        make_strategy(config.strategy, config.strategy_options),
+        strategy_of(config),
         engine or DeployedEngine(),
         listener,
         organs,

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from amos_fl.errors import AmosError
 from amos_fl.methods import method_named
+from amos_fl.runs.config import RunConfig
 from amos_fl_server.strategies.base import MethodStrategy, Strategy
 
 
@@ -18,6 +20,22 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
 
         return load_flower_strategy(name, options)
     return MethodStrategy(method_named(name, options))
+
+
+def strategy_of(config: RunConfig) -> Strategy:
+    """The strategy that a run's settings name.
+
+    Raises:
+        AmosError: as `make_strategy`, or other settings that it cannot work with.
+    """
+    strategy = make_strategy(config.strategy, config.strategy_options)
+    needs_reset = isinstance(strategy, MethodStrategy) and strategy.method.needs_reset
+    if needs_reset and config.optimizer_state != "reset":
+        raise AmosError(
+            f"strategy {config.strategy} needs --optimizer-state reset: with kept momentum a site's weights move by "
+            "gradients of earlier rounds, too, and it would take them for this round's"
+        )
+    return strategy
 
 
 def is_flowers(name: str) -> bool:

@@ -13,10 +13,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from amos_fl.errors import AmosError
-from amos_fl.methods.base import Memory, Method, ServerRound
-from amos_fl.runs.weights import is_statistic
-from amos_fl_clients.messages import ARRAYS, CONFIG
-from amos_fl_clients.records import BadUpdate, views_of
+from amos_fl.methods.base import Memory, Method, ServerRound, Work
+from amos_fl.runs.weights import is_trained
+from amos_fl_clients.messages import ARRAYS, CONFIG, Task, work_of
+from amos_fl_clients.records import BadUpdate, record_of, views_of
 from amos_fl_server.aggregate import Form, WeightedMean, checked_update
 
 Failed = dict[str, str]
@@ -36,6 +36,15 @@ class RoundInput:
     grid: Grid
     seed: int
     max_update_norm: float | None = None
+
+    @property
+    def work(self) -> Work:
+        """What every site is asked for."""
+        return work_of(Task.model_validate_json(str(self.config["task"])), self.config)
+
+    def trained_before(self) -> dict[str, np.ndarray]:
+        """The trained weights that the sites are sent, without a copy."""
+        return {name: array for name, array in views_of(self.arrays).items() if is_trained(name, array)}
 
     def update_in(self, reply: Message, site: str) -> dict[str, np.ndarray]:
         """The arrays of a site's update, without a copy.
@@ -80,7 +89,11 @@ class MethodStrategy(Strategy):
         self.memory = Memory()
 
     def messages(self, given: RoundInput) -> dict[str, Message]:
-        content = RecordDict({ARRAYS: given.arrays, CONFIG: given.config})
+        records: dict[str, Any] = {ARRAYS: given.arrays, CONFIG: given.config}
+        if self.method.sends:
+            more = self.method.more(given.trained_before(), self.memory)
+            records |= {name: record_of(more[name].items()) for name in self.method.sends}
+        content = RecordDict(records)
         return {site: Message(content, node, MessageType.TRAIN) for site, node in given.nodes.items()}
 
     def aggregate(self, given: RoundInput, replies: Replies, failed: Failed) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -97,10 +110,11 @@ class MethodStrategy(Strategy):
             del reply, update
         if not used:
             return {}, used
-        arrays = mean.result()
-        before = {name: array for name, array in views_of(given.arrays).items() if not is_statistic(name)}
+        arrays, before = mean.result(), given.trained_before()
         trained = {name: arrays[name] for name in before}
-        return {**arrays, **self.method.step(ServerRound(given.number, before), trained, self.memory)}, used
+        share = sum(given.weights[site] for site in used) / sum(given.weights.values())
+        round_ = ServerRound(given.work, before, share)
+        return {**arrays, **self.method.step(round_, trained, self.memory)}, used
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return self.memory.arrays, self.memory.values
