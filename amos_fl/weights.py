@@ -61,9 +61,24 @@ LEAST_GIVEN_BACK = 1 << 20
 """Smaller arrays keep their memory: together they are little, and each would cost a call."""
 
 
+BLOCK = 1 << 18
+"""Numbers in a block: a megabyte in single precision."""
+
+
+def blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Views of arrays of equal size piece by piece, so that what is computed of them needs little memory."""
+    flat = [array.reshape(-1) for array in arrays]
+    return (tuple(array[start : start + BLOCK] for array in flat) for start in range(0, flat[0].size, BLOCK))
+
+
 def is_statistic(name: str) -> bool:
     """Whether an array is a running statistic of a normalisation layer and not a trained weight."""
     return name.rpartition(".")[2] in (MEAN, VARIANCE, COUNT)
+
+
+def is_trained(name: str, array: np.ndarray) -> bool:
+    """Whether an array is a trained weight, and no statistic and no table of whole numbers."""
+    return array.dtype.kind == "f" and not is_statistic(name)
 
 
 def load_arrays(network: "nn.Module", arrays: Mapping[str, np.ndarray]) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from conftest import write_tiny_cohort
 from federations import final_weights, hashes, tiny_config
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -23,18 +22,19 @@ from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Event, Listener, SiteWork, silent
 from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.app import make_client_app
+from amos_fl_clients.federation.audit import AUDIT_LOG
 from amos_fl_clients.federation.failures import ReplyWithheld, SiteFailure
 from amos_fl_clients.federation.messages import ARRAYS, json_of
 from amos_fl_clients.federation.policy import Refusal, pause, pseudonym_key, resume, shared_name
 from amos_fl_clients.federation.records import LAYOUT, VALUES, is_packed, packed, record_of, views_of
 from amos_fl_clients.federation.replies import check_reply, names_and_forms
 from amos_fl_clients.federation.settings import read_settings
-from amos_fl_clients.federation.state import load_momentum, save_momentum
+from amos_fl_clients.federation.state import MOMENTUM, load_kept, save_kept
 from amos_fl_server.federation.engines.base import SimulatedSites
 from amos_fl_server.federation.engines.inline import InlineEngine, InlineGrid
 from amos_fl_server.federation.rounds import Federation
 from amos_fl_server.federation.simulate import lay_out_sites
-from amos_fl_server.federation.strategies import make_strategy
+from amos_fl_server.federation.strategies import strategy_of
 
 
 def federate_with(
@@ -54,7 +54,7 @@ def federate_with(
         file.write_text(json.dumps({**json.loads(file.read_text()), "share_error_details": False, **policy}))
     settings_of = SimulatedSites(folder.path.resolve() / "sites", sites)
     app = make_client_app(settings_of, listener_of=lambda _: listener)
-    strategy = make_strategy("fedavg", {})
+    strategy = strategy_of(config)
     trainers = cohort.seen_sites
     Federation(config, folder, strategy, InlineEngine(), silent, cohort.organs, sites, trainers).run(
         InlineGrid(app, sites)
@@ -84,6 +84,21 @@ def test_more_steps_than_a_site_allows_are_refused_and_its_name_is_in_the_ledger
     entry = folder.ledger()[0]
     assert entry["missing"] == {"A": "refused by site A: it allows 1 steps a round, and 2 were asked for"}
     assert sorted(entry["sites"]) == ["B", "G"]
+
+
+def test_a_site_trains_in_the_methods_that_it_allows_and_its_log_names_the_one_asked_for(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    policy = {"A": {"allowed_methods": ["fedavg", "scaffold"]}, "B": {"allowed_methods": ["fedprox"]}}
+    folder = federate_with(tmp_path / "run", tiny_cohort, store, policy, rounds=1, strategy="fedprox")
+    entry = folder.ledger()[0]
+    assert entry["missing"] == {"A": "refused by site A: it does not train in fedprox; it allows fedavg, scaffold"}
+    assert sorted(entry["sites"]) == ["B", "G"]
+    for site, answer in (("A", "refused"), ("B", "sent")):
+        lines = (folder.site(site) / "state" / AUDIT_LOG).read_text().splitlines()
+        [line] = [line for line in lines if "asked=train" in line]
+        assert "method=fedprox" in line
+        assert f"answer={answer}" in line
 
 
 def test_a_site_without_a_policy_gives_the_weights_of_a_site_with_a_generous_one(
@@ -425,13 +440,13 @@ def test_a_site_may_hold_cases_of_one_split_only(tmp_path: Path, tiny_cohort: Co
 
 
 def test_runs_beside_one_another_keep_their_momentum_and_old_ones_are_forgotten(tmp_path: Path) -> None:
-    buffers = {"weight": torch.ones(2)}
+    buffers = {"weight": np.ones(2, np.float32)}
     for number in range(8):
-        save_momentum(tmp_path, f"run-{number}", 1, buffers)
+        save_kept(tmp_path, f"run-{number}", MOMENTUM, 1, buffers)
     kept = {folder.name: folder for folder in (tmp_path / "momentum").iterdir()}
     assert len(kept) == 8
     for number in range(6):
         os.utime(kept[f"run-{number}"], (1e9 + number, 1e9 + number))
-    save_momentum(tmp_path, "run-7", 2, buffers)
+    save_kept(tmp_path, "run-7", MOMENTUM, 2, buffers)
     assert {folder.name for folder in (tmp_path / "momentum").iterdir()} == {"run-4", "run-5", "run-6", "run-7"}
-    assert load_momentum(tmp_path, "run-5", 2).value is not None
+    assert load_kept(tmp_path, "run-5", MOMENTUM, 2).value

@@ -8,8 +8,9 @@ from synthetic_cases import ORGANS, TINY, boxes_case
 from amos_fl.errors import AmosError, SiteTimeout, TrainingDiverged
 from amos_fl.metrics.overlap import dsc
 from amos_fl.networks.registry import build_network
-from amos_fl.training.loop import StepReport, add_proximal_gradient, train
+from amos_fl.training.loop import StepReport, train
 from amos_fl.training.patches.sampler import draw_batch
+from amos_fl.training.pull import Pull
 from amos_fl.training.schedule import polynomial_learning_rate
 from amos_fl.training.settings import TrainingSettings
 
@@ -203,12 +204,13 @@ def test_weight_decay_shrinks_the_weights(case):
 
 def test_the_proximal_gradient_agrees_with_finite_differences():
     network = torch.nn.Linear(3, 2).double()
+    mu, eps = 0.7, 1e-6
     anchor = [p.detach().clone() for p in network.parameters()]
+    pulling = Pull(mu).begin(network)
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter += torch.randn(parameter.shape, generator=draw, dtype=torch.float64)
-    mu, eps = 0.7, 1e-6
 
     def term() -> float:
         squares = ((p.detach() - a).square().sum() for p, a in zip(network.parameters(), anchor, strict=True))
@@ -216,7 +218,7 @@ def test_the_proximal_gradient_agrees_with_finite_differences():
 
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    add_proximal_gradient(network.parameters(), anchor, mu)
+    pulling.add_to(network)
     for parameter in network.parameters():
         assert parameter.grad is not None
         flat = parameter.detach().view(-1)
@@ -235,7 +237,7 @@ def test_fedprox_pulls_towards_the_weights_of_the_call(case):
     first, free, pulled = fresh(), fresh(), fresh()
     run(first, case, PLAIN_SGD, steps=1)
     run(free, case, PLAIN_SGD, steps=2)
-    run(pulled, case, PLAIN_SGD, steps=2, proximal_mu=mu)
+    run(pulled, case, PLAIN_SGD, steps=2, pull=Pull(mu))
     trained = {name for name, p in free.named_parameters() if p.grad is not None}
     for name in trained:
         expected = weights(free)[name] - rate * mu * (weights(first)[name] - start[name])
@@ -247,7 +249,7 @@ def test_fedprox_of_zero_changes_nothing_and_a_larger_one_stays_nearer(case):
     distances = []
     for mu in (0.0, 1.0, 100.0):
         network = fresh()
-        run(network, case, PLAIN_SGD, steps=6, proximal_mu=mu)
+        run(network, case, PLAIN_SGD, steps=6, pull=Pull(mu))
         distances.append(distance(weights(network), start))
         if mu == 0:
             free = fresh()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from amos_fl.cohort.table import Cohort, OnCase, read_cohort
 from amos_fl.errors import AmosError
+from amos_fl.methods import METHODS
 from amos_fl.networks.catalogue import DEMONSTRATION, network_named
 from amos_fl.own_code import is_path
 from amos_fl.runs.config import RunConfig, merge, resolve
@@ -77,7 +78,11 @@ def recipe_for(layers: list[Layer], otherwise: str | None = None) -> tuple[str, 
         AmosError: no such model.
     """
     model = next((str(layer["model"]) for _, layer in reversed(layers) if "model" in layer), otherwise or "small")
-    return model, (f"recipe of {model}", {**network_named(model).recipe, "model": model})
+    recipe: dict[str, Any] = {**network_named(model).recipe, "model": model}
+    method = next((str(layer["strategy"]) for _, layer in reversed(layers) if "strategy" in layer), "")
+    if method in METHODS and METHODS[method].needs_reset:
+        recipe["optimizer_state"] = "reset"
+    return model, (f"recipe of {model}", recipe)
 
 
 def resolve_run(
@@ -93,7 +98,7 @@ def resolve_run(
             map whose header rules it out.
     """
     from amos_fl.cohort.reference import check_headers
-    from amos_fl_server.federation.strategies import make_strategy
+    from amos_fl_server.federation.strategies import make_strategy, strategy_of
 
     origin = origin_in(layers)
     model, recipe = recipe_for(layers, origin.model if origin else None)
@@ -108,6 +113,7 @@ def resolve_run(
         if model != "small" and all(case.modality == "MR" for case in everyone.cases):
             recipe = (recipe[0], {**recipe[1], "plan": "amos-mr"})
     settings = with_device(begun_at(origin, resolve([as_trained(recipe, origin), *layers])))
+    strategy_of(settings)
     if is_path(model):
         from amos_fl.networks.registry import check_own_network  # loads PyTorch
 

@@ -142,14 +142,14 @@ def deployed_settings(layers: list[tuple[str, dict[str, Any]]], deployment: "Dep
     """
     from amos_fl.networks.catalogue import DEMONSTRATION
     from amos_fl.runs.config import merge, resolve
-    from amos_fl_server.federation.strategies import make_strategy
+    from amos_fl_server.federation.strategies import strategy_of
 
     origin = origin_in(layers)
     _, recipe = recipe_for(layers, origin.model if origin else None)
     if deployment.phantom:
         recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
     settings = begun_at(origin, resolve([as_trained(recipe, origin), *layers]))
-    make_strategy(settings.strategy, settings.strategy_options)
+    strategy_of(settings)
     expected = settings.sites if settings.sites is not None else deployment.sites
     if unknown := [site for site in (*expected, *settings.hold_out) if site not in deployment.sites]:
         raise AmosError(f"site {unknown[0]}: is not in this deployment, which has {', '.join(deployment.sites)}")

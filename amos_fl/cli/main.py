@@ -18,6 +18,7 @@ from amos_fl.cli.data import data_app
 from amos_fl.cli.deploy import deploy_app
 from amos_fl.cli.evaluate import evaluate
 from amos_fl.cli.experiments import experiments_app
+from amos_fl.cli.methods import methods
 from amos_fl.cli.models import models
 from amos_fl.cli.plan import plan
 from amos_fl.cli.predict import predict
@@ -54,6 +55,7 @@ app.command()(evaluate)
 app.command()(predict)
 app.command()(report)
 app.command()(models)
+app.command()(methods)
 app.command()(runs)
 app.command()(diff)
 app.command()(score)

@@ -48,7 +48,8 @@ AdaptOption = Annotated[
     ),
 ]
 StrategyOption = Annotated[
-    str | None, typer.Option("--strategy", help="fedavg, fedprox, or module:Class of a Flower strategy.")
+    str | None,
+    typer.Option("--strategy", help="A method (amos-fl methods lists them), or module:Class of a Flower strategy."),
 ]
 WeightingOption = Annotated[str | None, typer.Option("--weighting", help="Updates weigh by cases, equal or steps.")]
 OptimizerStateOption = Annotated[

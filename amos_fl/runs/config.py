@@ -78,7 +78,9 @@ class RunConfig(_Settings):
         "strides and kernels; by default the model's.",
     )
     planning: PlanningSettings = Field(default_factory=PlanningSettings, description="What the plan auto plans for.")
-    strategy: str = Field(default="fedavg", description="fedavg, fedprox, or module:Class of a Flower strategy.")
+    strategy: str = Field(
+        default="fedavg", description="A method (amos-fl methods lists them), or module:Class of a Flower strategy."
+    )
     strategy_options: dict[str, float | int | bool | str] = Field(
         default_factory=dict,
         description="The strategy's own parameters, such as fedprox's mu; those of a Flower strategy's constructor.",

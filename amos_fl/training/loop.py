@@ -18,6 +18,7 @@ from amos_fl.randomness import derived_seed
 from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.training.patches.prefetch import draw_batches
 from amos_fl.training.patches.sampler import TrainingCase
+from amos_fl.training.pull import Pull
 from amos_fl.training.schedule import polynomial_learning_rate
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.training.supervision import supervision_of
@@ -63,7 +64,7 @@ def train(
     total_steps: int,
     device: str | torch.device = "cpu",
     momentum_buffers: Mapping[str, Tensor] | None = None,
-    proximal_mu: float = 0.0,
+    pull: Pull | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> TrainingResult:
     """Train `network` in place for the steps numbered first_step .. first_step + steps - 1 of `total_steps`.
@@ -73,8 +74,7 @@ def train(
     number; so 2n steps equal n and n more with the `momentum_buffers` of the first, bit for bit on CPU
     with the same `settings.threads`. Without buffers the optimizer starts fresh.
 
-    `proximal_mu` adds mu/2 times the squared distance of the parameters from where this call found them
-    (FedProx: Li et al. 2020, eq. 2). Mixed precision is used on CUDA devices alone.
+    `pull` is what a federated method adds to the gradients. Mixed precision is used on CUDA devices alone.
 
     `on_step` is called after every step and may raise to stop the training; `network` then holds the
     weights of the last step.
@@ -94,7 +94,7 @@ def train(
     start = time.monotonic()
     losses: list[float] = []
     optimizer = _optimizer(network, settings, momentum_buffers)
-    anchor = [p.detach().clone() for p in network.parameters()] if proximal_mu > 0 else None
+    pulling = (pull or Pull()).begin(network)
     half = settings.mixed_precision and device.type == "cuda"
     # A scale that small networks' gradients survive from the first step on: the scaler starts anew at every call.
     scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=half)
@@ -128,8 +128,7 @@ def train(
                 _refuse_unless_finite("loss", losses[-1], site, step)
                 scaler.scale(loss).backward()
                 scaler.unscale_(optimizer)
-                if anchor is not None:
-                    add_proximal_gradient(network.parameters(), anchor, proximal_mu)
+                pulling.add_to(network)
                 norm = nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
                 if not half:  # in half precision the scaler skips such a step and lowers its scale
                     _refuse_unless_finite("gradient", norm.item(), site, step)
@@ -154,13 +153,6 @@ def _refuse_unless_finite(what: str, value: float, site: str, step: int) -> None
             f"site {site}: the {what} at step {step} is not finite; "
             "lower the learning rate or look at this site's intensities with 'amos-fl data check'"
         )
-
-
-def add_proximal_gradient(parameters: Iterator[nn.Parameter], anchor: Sequence[Tensor], mu: float) -> None:
-    """Add the gradient of mu/2 * sum((w - anchor)^2), which is mu * (w - anchor), to those that are there."""
-    for parameter, start in zip(parameters, anchor, strict=True):
-        if parameter.grad is not None:
-            parameter.grad.add_(parameter.detach() - start, alpha=mu)
 
 
 def _optimizer(network: nn.Module, settings: TrainingSettings, buffers: Mapping[str, Tensor] | None) -> torch.optim.SGD:

@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 
@@ -16,6 +16,8 @@ from amos_fl.cohort.table import Case, Cohort, Split, read_cohort, write_organs
 from amos_fl.errors import AmosError, SiteTimeout
 from amos_fl.files import write_json
 from amos_fl.inference.evaluate import evaluate_cases
+from amos_fl.methods import method_named
+from amos_fl.methods.base import Method, SiteRound
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, scores_to_json
 from amos_fl.networks.registry import build_network
@@ -27,14 +29,16 @@ from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.events import Listener, SiteWork, silent
 from amos_fl.runs.learned import annotated_for_training
 from amos_fl.training.loop import StepReport, train
+from amos_fl.training.pull import Pull
 from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan
-from amos_fl.weights import Arrays, arrays_of, given_up_by, is_statistic, load_arrays
+from amos_fl.weights import Arrays, arrays_of, given_up_by, is_statistic, is_trained, load_arrays
 from amos_fl_clients.federation.failures import keep_details
 from amos_fl_clients.federation.guard import GuardedApp
 from amos_fl_clients.federation.messages import (
     ARRAYS,
+    CONFIG,
     KEPT_AFTER,
     PREPARE,
     PROXIMAL_MU,
@@ -45,12 +49,21 @@ from amos_fl_clients.federation.messages import (
     reply_with,
     task_of,
     value_of,
+    work_of,
 )
 from amos_fl_clients.federation.policy import check_not_paused, check_organs, shared_name
 from amos_fl_clients.federation.records import is_packed, packed, record_of, views_of
 from amos_fl_clients.federation.replies import ArrayForm, names_and_forms
 from amos_fl_clients.federation.settings import SiteSettings
-from amos_fl_clients.federation.state import Kept, Lost, load_momentum, load_statistics, save_momentum, save_statistics
+from amos_fl_clients.federation.state import (
+    METHOD,
+    MOMENTUM,
+    STATISTICS,
+    Kept,
+    Lost,
+    load_kept,
+    save_kept,
+)
 
 Check = Callable[[], None]
 
@@ -77,18 +90,28 @@ def _loaded_network(message: Message, task: Task, settings: SiteSettings, *, own
     """
     network = _network_of(task, settings.device)
     arrays = views_of(message.content.array_records[ARRAYS])
-    own: Kept[Arrays] = Kept({})
+    own = Kept({})
     if task.norm_statistics == "local" and any(map(is_statistic, arrays)):
-        own = load_statistics(settings.state, task.run_id, own_after, value_of(message, KEPT_AFTER))
+        own = load_kept(settings.state, task.run_id, STATISTICS, own_after, value_of(message, KEPT_AFTER))
     load_arrays(network, {**arrays, **own.value})
     return network, own.lost
 
 
-def _momentum(message: Message, task: Task, settings: SiteSettings) -> Kept[dict[str, torch.Tensor] | None]:
-    if task.optimizer_state != "keep":
-        return Kept(None)
-    round_number, kept_after = int(value_of(message, "round")), value_of(message, KEPT_AFTER)
-    return load_momentum(settings.state, task.run_id, round_number, kept_after)
+def _kept(message: Message, task: Task, settings: SiteSettings, kind: str) -> Kept:
+    """What the site kept of a kind after the last round before the request's in which it took part."""
+    up_to, kept_after = int(value_of(message, "round")) - 1, value_of(message, KEPT_AFTER)
+    return load_kept(settings.state, task.run_id, kind, up_to, kept_after)
+
+
+def _site_round(message: Message, task: Task, method: Method, kept: Arrays) -> SiteRound:
+    """The round as the site half of the run's method sees it."""
+    records = message.content.array_records
+    sent = {name: views_of(records[name]) for name in method.sends}
+    return SiteRound(work_of(task, message.content.config_records[CONFIG]), sent, kept)
+
+
+def _trained(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    return {name: array for name, array in arrays.items() if is_trained(name, array)}
 
 
 def _form(settings: SiteSettings, task: Task) -> dict[str, ArrayForm]:
@@ -190,10 +213,15 @@ def make_client_app(
         round_number, steps = int(value_of(message, "round")), int(value_of(message, "steps"))
         cases = _own_cohort(settings, task).of(split="train", labelled=True)
         network, statistics_lost = _loaded_network(message, task, settings, own_after=round_number - 1)
-        momentum = _momentum(message, task, settings)
-        restarted = Lost.MOMENTUM * bool(momentum.lost) + Lost.STATISTICS * bool(statistics_lost)
-        for why in filter(None, (momentum.lost, statistics_lost)):
+        method = method_named(task.method, task.method_options)
+        keep = task.optimizer_state == "keep"
+        momentum = _kept(message, task, settings, MOMENTUM) if keep else Kept({})
+        own_memory = _kept(message, task, settings, METHOD) if method.site_models else Kept({})
+        lost = {Lost.MOMENTUM: momentum.lost, Lost.STATISTICS: statistics_lost, Lost.METHOD: own_memory.lost}
+        for why in filter(None, lost.values()):
             keep_details(settings, AmosError(why))
+        given = _site_round(message, task, method, own_memory.value)
+        mu = value_of(message, PROXIMAL_MU)  # of Flower's own FedProx
 
         def on_step(report: StepReport) -> None:
             check()
@@ -204,7 +232,6 @@ def make_client_app(
             listen(SiteWork(settings.site, "train", round_number, done, steps, report.loss))
 
         first_step = (round_number - 1) * steps
-        keep = task.optimizer_state == "keep"
         check()
         result = train(
             network,
@@ -218,15 +245,23 @@ def make_client_app(
             first_step=first_step,
             total_steps=task.total_steps,
             device=settings.device,
-            momentum_buffers=momentum.value,
-            proximal_mu=float(value_of(message, PROXIMAL_MU, 0.0)),
+            momentum_buffers={name: torch.from_numpy(np.array(a)) for name, a in momentum.value.items()},
+            pull=method.pull(given) if mu is None else Pull(mu=float(mu)),
             on_step=on_step,
         )
         if keep:
-            save_momentum(settings.state, task.run_id, round_number, result.momentum_buffers)
-        own = {name: array for name, array in arrays_of(network).items() if is_statistic(name)}
+            buffers = {name: buffer.cpu().numpy() for name, buffer in result.momentum_buffers.items()}
+            save_kept(settings.state, task.run_id, MOMENTUM, round_number, buffers)
+        after = arrays_of(network)
+        own = {name: array for name, array in after.items() if is_statistic(name)}
         if own and task.norm_statistics == "local":
-            save_statistics(settings.state, task.run_id, round_number, own)
+            save_kept(settings.state, task.run_id, STATISTICS, round_number, own)
+        if method.site_models:
+            before = _trained(views_of(message.content.array_records[ARRAYS]))
+            remembered = method.keep(given, before, _trained(after))
+            save_kept(settings.state, task.run_id, METHOD, round_number, remembered)
+        del after
+        restarted = sum(kind for kind, why in lost.items() if why)
         # As it was asked: packed from another machine, in Flower's arrays in a simulation.
         serialise = packed if is_packed(message.content.array_records[ARRAYS]) else record_of
         return reply_with(

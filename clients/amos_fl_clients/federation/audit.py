@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -59,7 +60,11 @@ def what_was_asked(message: Message) -> dict[str, object]:
     """Who asked what: the run, and of the request's values those that say how much and of which split."""
     asked: dict[str, object] = {"run": message.metadata.run_id, "asked": message.metadata.message_type}
     config = message.content.config_records.get("config", {}) if message.has_content() else {}
-    return asked | {key: config[key] for key in ("round", "steps", "split") if key in config}
+    asked |= {key: config[key] for key in ("round", "steps", "split") if key in config}
+    if message.metadata.message_type == "train":
+        with suppress(KeyError, TypeError, ValueError):  # a request that is about to be refused
+            asked["method"] = json.loads(str(config["task"]))["method"]
+    return asked
 
 
 def what_is_sent(reply: Message) -> dict[str, object]:

@@ -17,6 +17,7 @@ from amos_fl_clients.federation.policy import (
     Refusal,
     check_evaluation,
     check_histograms,
+    check_method,
     check_not_paused,
     check_run,
     check_training,
@@ -100,6 +101,7 @@ def _allowed_task(settings: SiteSettings, message: Message) -> Task:
         task = task_of(message)
         if kind == "train":
             check_training(settings, int(value_of(message, "round")), int(value_of(message, "steps")))
+            check_method(settings, task.method, task.method_options)
         elif kind == FINGERPRINT:
             check_histograms(settings)
         elif kind == "evaluate":

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from amos_fl.methods.base import Work
 from amos_fl.runs.learned import channels_unlearned
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import Plan
@@ -20,6 +21,7 @@ DESCRIBE, FINGERPRINT = "query.describe", "query.fingerprint"
 PREPARE = "prepare"
 """In a request to describe: whether the site prepares its cases now (it does by default), for which it needs a plan."""
 PROXIMAL_MU = "proximal-mu"
+"""In a request to train, by which Flower's own FedProx says its mu."""
 KEPT_AFTER = "kept-after"
 """In a request: after which round the site should still have what it keeps; 0: it has not taken part yet."""
 RESTARTED = "restarted"
@@ -41,6 +43,9 @@ class Task(BaseModel):
     training: TrainingSettings
     optimizer_state: Literal["reset", "keep"]
     weighting: Literal["cases", "equal", "steps"]
+    method: str = "fedavg"
+    """The method whose site half is carried out; Flower's strategies, which are the server's alone, have FedAvg's."""
+    method_options: dict[str, float | int] = Field(default_factory=dict)
     total_steps: int
     tolerance_mm: float
     overlap: float
@@ -70,6 +75,12 @@ def request_config(task: Task, **values: str | int | float) -> ConfigRecord:
 
 def task_of(message: Message) -> Task:
     return Task.model_validate_json(cast(str, message.content.config_records[CONFIG]["task"]))
+
+
+def work_of(task: Task, config: ConfigRecord) -> Work:
+    """What a request to train asks for, by its `config`."""
+    number, steps = int(cast(int, config["round"])), int(cast(int, config["steps"]))
+    return Work(number, (number - 1) * steps, steps, task.total_steps, task.training)
 
 
 def value_of(message: Message, key: str, default: Any = None) -> Any:

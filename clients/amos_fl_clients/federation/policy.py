@@ -12,6 +12,7 @@ from amos_fl.cohort.organ_names import difference_in_words
 from amos_fl.cohort.table import SPLITS, Cohort
 from amos_fl.errors import AmosError, Code
 from amos_fl.files import unfinished_name
+from amos_fl.methods import method_named
 from amos_fl_clients.federation.settings import SiteSettings
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
@@ -72,6 +73,17 @@ def check_training(settings: SiteSettings, round_number: int, steps: int) -> Non
     allowed = settings.max_steps_per_round
     if allowed is not None and steps > allowed:
         raise Refusal(settings.site, f"it allows {allowed} steps a round, and {steps} were asked for")
+
+
+def check_method(settings: SiteSettings, method: str, options: Mapping[str, float | int]) -> None:
+    """Raise Refusal for a method that the site does not know or does not allow."""
+    try:
+        method_named(method, options)
+    except AmosError as error:
+        raise Refusal(settings.site, str(error)) from None
+    allowed = settings.allowed_methods
+    if allowed is not None and method not in allowed:
+        raise Refusal(settings.site, f"it does not train in {method}; it allows {', '.join(allowed) or 'no method'}")
 
 
 def check_evaluation(settings: SiteSettings, split: str) -> None:

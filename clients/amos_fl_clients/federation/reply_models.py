@@ -17,6 +17,7 @@ from amos_fl.planning.fingerprint import EXTENT_BIN_MM, HU_RANGE, SHAPE_BIN, SPA
 from amos_fl.runs.evaluation import MOST_CASES, Count, Modalities, Name, Seconds, SiteScores, Strict, each_once
 from amos_fl.strict_json import parsed, what_is_wrong
 from amos_fl_clients.federation.messages import ARRAYS, DESCRIBE, FINGERPRINT, METRICS, RESTARTED, SITE
+from amos_fl_clients.federation.state import ALL_LOST
 
 MOST_STEPS = 10**9
 MOST_LOSS = 1e39
@@ -207,7 +208,7 @@ class TrainReply(Strict):
     # The mean over no step is NaN.
     train_loss: Annotated[float, Field(allow_inf_nan=True)]
     seconds: Seconds
-    restarted: Annotated[int, Field(ge=1, le=3)] | None = None
+    restarted: Annotated[int, Field(ge=1, le=ALL_LOST)] | None = None
 
     @model_validator(mode="after")
     def _can_be(self) -> "TrainReply":

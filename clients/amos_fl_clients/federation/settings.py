@@ -51,6 +51,8 @@ class SiteSettings(BaseModel):
     """Splits on which no network is scored; the site may train all the same."""
     max_steps_per_round: int | None = Field(default=None, ge=0)
     """A request for more optimizer steps in one round is refused; 0: this site trains nothing."""
+    allowed_methods: tuple[str, ...] | None = None
+    """The methods (`amos-fl methods`) in which this site trains; none: in all of them."""
     allowed_apps: tuple[Annotated[str, AfterValidator(_app)], ...] = (SHIPPED,)
     """The Flower apps that may run here: `shipped`, or the SHA-256 of others."""
     predictions: Path | None = None

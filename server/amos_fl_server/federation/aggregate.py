@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 import numpy as np
 from flwr.app import ArrayRecord, Message
 
-from amos_fl.weights import COUNT, MEAN, VARIANCE, is_statistic
+from amos_fl.weights import COUNT, MEAN, VARIANCE, blocks, is_statistic
 from amos_fl_clients.federation.messages import ARRAYS, METRICS, WEIGHT
 from amos_fl_clients.federation.records import BadUpdate, record_of, views_of
 
@@ -18,7 +18,6 @@ Arrays = Mapping[str, np.ndarray]
 Form = dict[str, tuple[np.dtype, tuple[int, ...]]]
 Reply = TypeVar("Reply")
 
-BLOCK = 1 << 18
 MOST_BATCHES = 1 << 40
 MOST_STATISTIC = 1e10
 """Of a running mean or variance: the square of the largest activation in half precision, 65504, is 4e9."""
@@ -54,7 +53,7 @@ def checked_update(
             raise BadUpdate(f"{name} is {array.shape} in its update, and must be {shape}")
         if array.dtype != dtype:
             raise BadUpdate(f"{name} is {array.dtype} in its update, and must be {dtype}")
-        if dtype.kind == "f" and not all(np.isfinite(block).all() for block in _blocks(array)):
+        if dtype.kind == "f" and not all(np.isfinite(block).all() for (block,) in blocks(array)):
             raise BadUpdate(f"{name} holds NaN or infinite values in its update")
         _check_statistic(name, array)
     if METRICS not in reply.content.metric_records or reply.content.metric_records[METRICS].get(WEIGHT) != weight:
@@ -75,7 +74,7 @@ def _check_statistic(name: str, array: np.ndarray) -> None:
         raise BadUpdate(f"{name} counts a number of batches in its update that cannot be")
     if kind == VARIANCE and array.size and array.min() < 0:
         raise BadUpdate(f"{name} is negative in its update")
-    if kind in (MEAN, VARIANCE) and any(np.abs(block).max() > MOST_STATISTIC for block in _blocks(array)):
+    if kind in (MEAN, VARIANCE) and any(np.abs(block).max() > MOST_STATISTIC for (block,) in blocks(array)):
         raise BadUpdate(f"{name} is beyond {MOST_STATISTIC:g} in its update")
 
 
@@ -88,7 +87,7 @@ def relative_distance(arrays: Arrays, before: Arrays) -> float:
     for name, old in before.items():
         if is_statistic(name):
             continue
-        for new_block, old_block in zip(_blocks(arrays[name]), _blocks(old), strict=True):
+        for new_block, old_block in blocks(arrays[name], old):
             change = np.subtract(new_block, old_block, dtype=np.float64)
             old_block = old_block.astype(np.float64)
             moved += float(np.dot(change, change))
@@ -121,12 +120,6 @@ def in_order(replies: Iterable[tuple[str, Reply | None]], sites: Iterable[str]) 
     for site in queue:
         if waiting.get(site) is not None:
             yield site, cast(Reply, waiting.pop(site))
-
-
-def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Views of an array piece by piece, so that what is computed of it needs little memory."""
-    flat = array.reshape(-1)
-    return (flat[start : start + BLOCK] for start in range(0, flat.size, BLOCK))
 
 
 @dataclass
@@ -164,7 +157,7 @@ class WeightedMean:
         if kind == VARIANCE:
             array += np.square(arrays[name.removesuffix(VARIANCE) + MEAN], dtype=np.float64)
         if name in self._sums:
-            for total, block in zip(_blocks(self._sums[name]), _blocks(array), strict=True):
+            for total, block in blocks(self._sums[name], array):
                 total += block * share
         else:
             self._sums[name] = np.asarray(array * share)

@@ -44,6 +44,7 @@ from amos_fl_server.federation.engines.base import Engine
 from amos_fl_server.federation.exchange import exchange, sentences_of
 from amos_fl_server.federation.full_disk import stop_where_a_disk_is_full
 from amos_fl_server.federation.plan_first import planned
+from amos_fl_server.federation.strategies import is_flowers
 from amos_fl_server.federation.strategies.base import RoundInput, Strategy
 from amos_fl_server.federation.training_round import TrainingRound
 
@@ -58,6 +59,7 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
         organs=dict(organs),
         training=config.training,
         optimizer_state=config.optimizer_state,
+        **_site_half(config),
         weighting=config.weighting,
         total_steps=config.rounds * config.local_steps,
         tolerance_mm=config.evaluation.tolerance_mm,
@@ -69,6 +71,13 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
         norm_statistics=config.norm_statistics,
         test_time_adaptation=config.evaluation.test_time_adaptation,
     )
+
+
+def _site_half(config: RunConfig) -> dict[str, Any]:
+    """What the sites are told of the method, where it is one of ours."""
+    if is_flowers(config.strategy) or not config.exchanges_weights:
+        return {}
+    return {"method": config.strategy, "method_options": config.strategy_options}
 
 
 @dataclass

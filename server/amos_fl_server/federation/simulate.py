@@ -27,7 +27,7 @@ from amos_fl_clients.federation.settings import SiteSettings, write_settings
 from amos_fl_server.federation.engines import make_engine
 from amos_fl_server.federation.full_disk import stopping_on_a_full_disk
 from amos_fl_server.federation.rounds import Federation
-from amos_fl_server.federation.strategies import make_strategy
+from amos_fl_server.federation.strategies import strategy_of
 
 ORPHANS_S = 10.0
 """So long the processes of sites have to end with the run that they work for."""
@@ -136,7 +136,7 @@ def _simulate(
         listener(Said(f"this run was begun with other versions ({names}); its weights may differ from then on"))
     for change in check_unchanged(folder, config, cohort, store, accept=accept_changes):
         listener(Said(f"changed since the run was begun, and noted in its ledger: {change}"))
-    strategy = make_strategy(config.strategy, config.strategy_options)
+    strategy = strategy_of(config)
     if not cohort.seen_sites:
         raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
     _end_orphans(folder, cohort.sites)

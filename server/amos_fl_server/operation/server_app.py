@@ -29,7 +29,7 @@ from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl_server.federation.discovery import DeployedFederation
 from amos_fl_server.federation.engines.remote import RemoteEngine, SiteGrid
 from amos_fl_server.federation.full_disk import stopping_on_a_full_disk
-from amos_fl_server.federation.strategies import make_strategy
+from amos_fl_server.federation.strategies import strategy_of
 from amos_fl_server.operation.run_registry import INTERRUPTED, carried_out, folder_of, note_begin
 
 RUN_FOLDER, WAIT_S = "run-folder", "wait-for-sites-s"
@@ -89,7 +89,7 @@ def _run_deployed(
     federation = DeployedFederation(
         config,
         folder,
-        make_strategy(config.strategy, config.strategy_options),
+        strategy_of(config),
         engine or RemoteEngine(),
         listener,
         organs,

@@ -1,34 +1,43 @@
-"""Strategies by name: our own, and any of Flower's by import path."""
+"""Strategies by name: a method of ours, or any of Flower's strategies by import path."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from amos_fl.errors import AmosError
-from amos_fl.runs.config import nearest
-from amos_fl_server.federation.strategies.base import AveragingStrategy, Strategy
-from amos_fl_server.federation.strategies.fedavg import FedAvg
-from amos_fl_server.federation.strategies.fedprox import FedProx
-
-STRATEGIES: dict[str, type[AveragingStrategy]] = {"fedavg": FedAvg, "fedprox": FedProx}
+from amos_fl.methods import method_named
+from amos_fl.runs.config import RunConfig
+from amos_fl_server.federation.strategies.base import MethodStrategy, Strategy
 
 
 def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
-    """The strategy of that name, or the Flower strategy at that import path.
+    """The strategy that carries out the method of that name, or the Flower strategy at that import path.
 
     Raises:
-        AmosError: no such strategy, or an option that it does not have.
+        AmosError: no such method or strategy, or an option that it does not have.
     """
-    if ":" in name or "." in name:
+    if is_flowers(name):
         from amos_fl_server.federation.strategies.flower import load_flower_strategy
 
         return load_flower_strategy(name, options)
-    if name not in STRATEGIES:
-        hint = nearest(name, STRATEGIES)
-        raise AmosError(f"no strategy {name!r}; {hint} (a Flower strategy is given as module:Class)")
-    kind = STRATEGIES[name]
-    known = {field.name for field in dataclasses.fields(kind)}
-    if unknown := sorted(set(options) - known):
-        hint = nearest(unknown[0], known) if known else "it has none"
-        raise AmosError(f"strategy {name} has no option {unknown[0]!r}; {hint}")
-    return kind(**options)
+    return MethodStrategy(method_named(name, options))
+
+
+def strategy_of(config: RunConfig) -> Strategy:
+    """The strategy that a run's settings name.
+
+    Raises:
+        AmosError: as `make_strategy`, or other settings that it cannot work with.
+    """
+    strategy = make_strategy(config.strategy, config.strategy_options)
+    needs_reset = isinstance(strategy, MethodStrategy) and strategy.method.needs_reset
+    if needs_reset and config.optimizer_state != "reset":
+        raise AmosError(
+            f"strategy {config.strategy} needs --optimizer-state reset: with kept momentum a site's weights move by "
+            "gradients of earlier rounds, too, and it would take them for this round's"
+        )
+    return strategy
+
+
+def is_flowers(name: str) -> bool:
+    """Whether a strategy's name is an import path."""
+    return ":" in name or "." in name

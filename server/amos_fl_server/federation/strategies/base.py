@@ -1,7 +1,6 @@
 """What a strategy is: the messages of a round, and the way from updates to the next weights.
 
-A strategy of ours is a frozen dataclass of its parameters with one method overridden: `options` (what
-sites are told) or `server_step` (what becomes of the mean). Flower's own come in through `flower.py`.
+Our methods (`amos_fl.methods`) are carried out by `MethodStrategy`; Flower's own come in through `flower.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -14,8 +13,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from amos_fl.errors import AmosError
-from amos_fl_clients.federation.messages import ARRAYS, CONFIG
-from amos_fl_clients.federation.records import BadUpdate
+from amos_fl.methods.base import Memory, Method, ServerRound, Work
+from amos_fl.weights import is_trained
+from amos_fl_clients.federation.messages import ARRAYS, CONFIG, Task, work_of
+from amos_fl_clients.federation.records import BadUpdate, record_of, views_of
 from amos_fl_server.federation.aggregate import Form, WeightedMean, checked_update
 
 Failed = dict[str, AmosError]
@@ -35,6 +36,15 @@ class RoundInput:
     grid: Grid
     seed: int
     max_update_norm: float | None = None
+
+    @property
+    def work(self) -> Work:
+        """What every site is asked for."""
+        return work_of(Task.model_validate_json(str(self.config["task"])), self.config)
+
+    def trained_before(self) -> dict[str, np.ndarray]:
+        """The trained weights that the sites are sent, without a copy."""
+        return {name: array for name, array in views_of(self.arrays).items() if is_trained(name, array)}
 
     def update_in(self, reply: Message, site: str) -> dict[str, np.ndarray]:
         """The arrays of a site's update, without a copy.
@@ -71,21 +81,19 @@ class Strategy(ABC):
             raise AmosError(f"the checkpoint is of another strategy than {type(self).__name__}")
 
 
-@dataclass(frozen=True)
-class AveragingStrategy(Strategy):
-    """Requests to all sites, and a weighted mean of their updates, taken one update at a time."""
+class MethodStrategy(Strategy):
+    """A method of ours, whichever: requests to all sites, a mean taken one update at a time, and the method's step."""
 
-    def options(self) -> dict[str, float]:
-        """What the sites are told beside the task."""
-        return {}
-
-    def server_step(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The next weights from the mean of the updates."""
-        return arrays
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        self.memory = Memory()
 
     def messages(self, given: RoundInput) -> dict[str, Message]:
-        config = ConfigRecord({**given.config, **self.options()})
-        content = RecordDict({ARRAYS: given.arrays, CONFIG: config})
+        records: dict[str, Any] = {ARRAYS: given.arrays, CONFIG: given.config}
+        if self.method.sends:
+            more = self.method.more(given.trained_before(), self.memory)
+            records |= {name: record_of(more[name].items()) for name in self.method.sends}
+        content = RecordDict(records)
         return {site: Message(content, node, MessageType.TRAIN) for site, node in given.nodes.items()}
 
     def aggregate(self, given: RoundInput, replies: Replies, failed: Failed) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -100,4 +108,18 @@ class AveragingStrategy(Strategy):
             mean.add(site, update)
             used.append(site)
             del reply, update
-        return (self.server_step(mean.result()) if used else {}), used
+        if not used:
+            return {}, used
+        arrays, before = mean.result(), given.trained_before()
+        trained = {name: arrays[name] for name in before}
+        share = sum(given.weights[site] for site in used) / sum(given.weights.values())
+        round_ = ServerRound(given.work, before, share)
+        return {**arrays, **self.method.step(round_, trained, self.memory)}, used
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        return self.memory.arrays, self.memory.values
+
+    def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        if (arrays or values) and not self.method.server_models:
+            raise AmosError(f"the checkpoint is of another strategy than {type(self.method).__name__}")
+        self.memory = Memory({name: np.array(array) for name, array in arrays.items()}, dict(values))

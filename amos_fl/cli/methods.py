@@ -1,0 +1,44 @@
+"""`amos-fl methods`: the federated methods that `--strategy` names."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from amos_fl.methods import METHODS, options_of
+
+
+def methods(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
+    """List the federated methods: what each does, its options, and what it costs beyond FedAvg."""
+    rows = [_row(name) for name in METHODS]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.table import Table
+
+    from amos_fl.cli.progress import plain_console
+
+    table = Table("method", "what it does", "options", "at the server", "from", show_lines=True)
+    for row in rows:
+        options = "\n".join(f"{name}={value:g}" for name, value in row["options"].items()) or "-"
+        memory = f"{row['server_models']} x the network" if row["server_models"] else "-"
+        table.add_row(row["method"], row["what"], options, memory, row["paper"])
+    console = plain_console()
+    console.print(table)
+    console.print(
+        "An option is given as --set strategy_options.NAME=VALUE. At the server: what is remembered between rounds, "
+        "beside the weights. Flower's strategies have their import path: --strategy flwr.serverapp.strategy:FedMedian",
+        soft_wrap=True,
+    )
+
+
+def _row(name: str) -> dict[str, Any]:
+    kind = METHODS[name]
+    what = " ".join((kind.__doc__ or "").split())
+    return {
+        "method": name,
+        "what": what,
+        "options": options_of(kind),
+        "server_models": kind.server_models,
+        "paper": kind.paper,
+    }

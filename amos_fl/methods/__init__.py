@@ -1,0 +1,54 @@
+"""The methods of federated learning by name: what a site does in a round, and what the server makes of it."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from amos_fl.errors import AmosError
+from amos_fl.methods.adaptive import FedAdagrad, FedAdam, FedYogi
+from amos_fl.methods.base import Method
+from amos_fl.methods.fedavg import FedAvg
+from amos_fl.methods.fedavgm import FedAvgM
+from amos_fl.methods.feddyn import FedDyn
+from amos_fl.methods.fedprox import FedProx
+from amos_fl.methods.scaffold import Scaffold
+
+METHODS: dict[str, type[Method]] = {
+    "fedavg": FedAvg,
+    "fedprox": FedProx,
+    "scaffold": Scaffold,
+    "feddyn": FedDyn,
+    "fedavgm": FedAvgM,
+    "fedadam": FedAdam,
+    "fedyogi": FedYogi,
+    "fedadagrad": FedAdagrad,
+}
+
+
+def method_named(name: str, options: Mapping[str, Any]) -> Method:
+    """The method of that name with these options.
+
+    Raises:
+        AmosError: no such method, or an option that it does not have or that is out of range.
+    """
+    if name not in METHODS:
+        raise AmosError(f"no strategy {name!r}; {_near(name, METHODS)} (a Flower strategy is given as module:Class)")
+    kind = METHODS[name]
+    known = options_of(kind)
+    if unknown := sorted(set(options) - set(known)):
+        raise AmosError(f"strategy {name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+    for option, value in options.items():
+        if isinstance(value, bool | str):
+            raise AmosError(f"strategy_options.{option} is {value!r}; it must be a number")
+    return kind(**options)
+
+
+def options_of(kind: type[Method]) -> dict[str, float]:
+    """The options of a method, with their defaults."""
+    return {field.name: field.default for field in dataclasses.fields(kind)}  # pyright: ignore[reportReturnType]
+
+
+def _near(name: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"

@@ -1,0 +1,135 @@
+"""What a method of federated learning is: a frozen dataclass of its options, with a site half and a server half.
+
+Both halves are functions of what they are given, and know neither Flower nor Ray nor where they run. At a site `pull`
+says what the training adds to its gradients, and `keep` what the site remembers until its next round. At the server
+`step` makes the next weights of the mean of the updates; what it remembers is in a `Memory`, which is in every
+checkpoint, and `more` is what it sends beside the weights.
+
+    @dataclass(frozen=True)
+    class HalfWay(Method):
+        "The server goes half of the way to the mean."
+
+        def step(self, given, mean, memory):
+            return {name: (given.before[name] + mean[name]) / np.float32(2) for name in mean}
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from amos_fl.errors import AmosError
+from amos_fl.training.schedule import displacement
+from amos_fl.training.settings import TrainingSettings
+
+if TYPE_CHECKING:  # with it comes PyTorch, which a list of the methods does without
+    from amos_fl.training.pull import Pull
+
+Arrays = dict[str, np.ndarray]
+"""Trained parameters by name. Running statistics of normalisation layers are pooled, and no method's business."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every site is asked for in a round: the steps first_step .. first_step + steps - 1 of `total_steps`."""
+
+    number: int
+    first_step: int
+    steps: int
+    total_steps: int
+    training: TrainingSettings
+
+    @property
+    def displacement(self) -> float:
+        """By how much parameters move for a constant gradient of 1: see `amos_fl.training.schedule.displacement`."""
+        return displacement(self.training, self.first_step, self.steps, self.total_steps)
+
+
+@dataclass(frozen=True)
+class SiteRound:
+    """A round as the site half sees it.
+
+    `sent` is what came beside the weights, by the name in `Method.sends`; `kept` what `keep` gave after the last round
+    in which the site took part, empty before the first.
+    """
+
+    work: Work
+    sent: Mapping[str, Arrays] = field(default_factory=dict)
+    kept: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ServerRound:
+    """A round as the server half sees it. `before` are the weights that the sites were sent, not to be written to.
+
+    `share` is what the sites whose updates are in the mean weigh, of all training sites' 1.
+    """
+
+    work: Work
+    before: Mapping[str, np.ndarray]
+    share: float = 1.0
+
+
+@dataclass
+class Memory:
+    """What a method remembers between rounds at the server: arrays, and values that JSON can hold."""
+
+    arrays: Arrays = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def array(self, kind: str, name: str, like: np.ndarray) -> np.ndarray:
+        """What is kept as `kind` beside the parameter `name`, to be changed in place; zeros at first.
+
+        Raises:
+            AmosError: it is of another network than the parameter `like`.
+        """
+        kept = self.arrays.setdefault(f"{kind}/{name}", np.zeros_like(like))
+        if kept.shape != like.shape or kept.dtype != like.dtype:
+            raise AmosError(f"what the method has kept of {name} is of another network")
+        return kept
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to federate. The class's docstring says what it does; `paper` is where it comes from.
+
+    `sends` names what the server sends beside the weights. `site_models` and `server_models` say how many times the
+    network's parameters a site and the server remember between rounds. Where `needs_reset`, each round must begin
+    without the momentum of the one before: a change that older gradients have made would be taken for the round's own.
+    """
+
+    paper: ClassVar[str] = ""
+    sends: ClassVar[tuple[str, ...]] = ()
+    site_models: ClassVar[int] = 0
+    server_models: ClassVar[int] = 0
+    needs_reset: ClassVar[bool] = False
+
+    def pull(self, given: SiteRound) -> "Pull":
+        """What is added to the gradients at a site."""
+        from amos_fl.training.pull import Pull
+
+        return Pull()
+
+    def keep(self, given: SiteRound, before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> Arrays:
+        """What a site remembers until its next round, from the weights that it was sent and those it has trained."""
+        return {}
+
+    def more(self, before: Mapping[str, np.ndarray], memory: Memory) -> dict[str, Arrays]:
+        """What is sent beside the weights, by the names in `sends`."""
+        return {}
+
+    def step(self, given: ServerRound, mean: Arrays, memory: Memory) -> Arrays:
+        """The next weights, from the mean of the updates; `mean` may be changed and given back."""
+        return mean
+
+
+def check_range(name: str, value: float, low: float, high: float = np.inf) -> None:
+    """Whether a parameter of a method lies in [low, high), in the words of the setting.
+
+    Raises:
+        AmosError: it does not.
+    """
+    if not low <= value < high:
+        bound = f"{low:g} or more" if high == np.inf else f"{low:g} or more and less than {high:g}"
+        raise AmosError(f"strategy_options.{name} is {value}; it must be {bound}")
