@@ -8,9 +8,11 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# A shell has what it starts in the background ignore Ctrl-C, and so would every process that a test interrupts.
+# A shell has what it starts in the background ignore Ctrl-C, and nohup a hangup; so would what a test starts and tells.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 os.environ["COLUMNS"] = "200"  # tables and paths stay in one piece, however long pytest's own folder is called
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")

@@ -60,7 +60,7 @@ def test_a_finished_run_is_listed_with_its_settings_scores_and_size(finished: Ru
         *("federated", "fedavg", 0),
     )
     assert (found.round, found.rounds, found.gaps, found.synthetic) == (3, 3, 0, False)
-    groups = results_of(finished, finished.config(), finished.cohort()).groups
+    groups = results_of(finished, finished.config(), finished.cohort()).by_group
     assert found.dsc == {row.name: row.dsc for row in groups}
     assert found.nsd == {row.name: row.nsd for row in groups}
     assert set(found.dsc) == {"seen CT", "seen MR", "unseen CT"}

@@ -197,7 +197,10 @@ def test_workers_end_with_the_process_that_they_work_for(tmp_path: Path, sent: s
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(sent)
-        words, complaints = process.communicate(timeout=60)
+        try:
+            words, complaints = process.communicate(timeout=60)
+        finally:
+            process.kill()
     if sent != signal.SIGKILL:  # Python's own tracker of semaphores says that they were left
         assert complaints == ""
     deadline = time.monotonic() + 30
