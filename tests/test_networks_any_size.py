@@ -126,7 +126,7 @@ def half_precision_step(network: AnySize, device: str, dtype: torch.dtype) -> No
     annotated = torch.ones(2, 4, dtype=torch.bool, device=device)
     loss_of = DiceCrossEntropy(supervision=network.supervision)
     losses = []
-    # Of a process's first gradients in bfloat16, those of small 3D convolutions now and then hold NaN (PyTorch 2.13 on a
+    # Of the first gradients in bfloat16, those of small 3D convolutions now and then hold NaN (PyTorch 2.13, on a
     # CPU, the second ones never); training uses half precision on GPUs alone, so there the first ones count, too.
     for enabled, counts in ((False, True), (True, device != "cpu"), (True, True)):
         torch.manual_seed(0)
