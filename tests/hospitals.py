@@ -1,6 +1,6 @@
 """One hospital for tests: its settings, its app, and requests to it, without a server."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +61,20 @@ class Hospital:
         network = build_network(self.task.model, self.task.plan, len(self.task.organs), seed=0)
         return self.serialise(arrays_of(network).items())
 
-    def ask(self, kind: str, *, app: GuardedApp | None = None, **values: str | int | float) -> Message:
+    def ask(
+        self,
+        kind: str,
+        *,
+        app: GuardedApp | None = None,
+        more: Mapping[str, ArrayRecord] | None = None,
+        **values: str | int | float,
+    ) -> Message:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 42, 1, 1
         content = RecordDict({CONFIG: request_config(self.task, **values)})
         if kind != DESCRIBE:
             content[ARRAYS] = self.weights()
+        for name, record in (more or {}).items():
+            content[name] = record
         message = Message(content, 7, kind)
         message.metadata.__dict__["_run_id"] = 42
         context = Context(run_id=42, node_id=7, node_config={}, state=RecordDict(), run_config={})
@@ -74,8 +83,8 @@ class Hospital:
     def describe(self) -> Message:
         return self.ask(DESCRIBE)
 
-    def train(self, round_number: int = 1, steps: int = 1) -> Message:
-        return self.ask("train", round=round_number, steps=steps)
+    def train(self, round_number: int = 1, steps: int = 1, more: Mapping[str, ArrayRecord] | None = None) -> Message:
+        return self.ask("train", more=more, round=round_number, steps=steps)
 
     def evaluate(self, split: str, round_number: int = 1) -> Message:
         return self.ask("evaluate", round=round_number, split=split)

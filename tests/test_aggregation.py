@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
-from federations import tiny_config
-from flwr.app import Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amos_fl.errors import AmosError
-from amos_fl_clients.federation.messages import ARRAYS, METRICS, WEIGHT, request_config
+from amos_fl.methods.base import Work
+from amos_fl.training.settings import TrainingSettings
+from amos_fl_clients.federation.messages import ARRAYS, METRICS, WEIGHT
 from amos_fl_clients.federation.records import BadUpdate, record_of, view_of, views_of
 from amos_fl_server.federation.aggregate import WeightedMean, checked_update, form_of, in_order
 from amos_fl_server.federation.engines.inline import InlineGrid
-from amos_fl_server.federation.rounds import task_for
 from amos_fl_server.federation.strategies import make_strategy
 from amos_fl_server.federation.strategies.base import RoundInput
 from amos_fl_server.federation.strategies.flower import load_flower_strategy
@@ -48,8 +48,8 @@ def mean_of(updates: dict[str, dict[str, np.ndarray]], weights: dict[str, float]
 def round_input(arrays: dict[str, np.ndarray], weights: dict[str, float], number: int = 1) -> RoundInput:
     grid = InlineGrid(lambda message, context: message, list(weights))
     nodes = dict(zip(weights, grid.get_node_ids(), strict=True))
-    config = request_config(task_for(tiny_config(), {1: "spleen"}, "run"), round=number, steps=2)
-    return RoundInput(number, record_of(arrays.items()), config, nodes, weights, form_of(arrays), grid, 0)
+    config, work = ConfigRecord({"round": number}), Work(number, 2 * (number - 1), 2, 20, TrainingSettings())
+    return RoundInput(work, record_of(arrays.items()), config, nodes, weights, form_of(arrays), grid, 0)
 
 
 def test_the_mean_equals_flowers_own_fedavg_bit_for_bit() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from federations import federate, final_weights, hashes, resume, tiny_config
+from hospitals import Hospital, tiny_task, write_hospital
 from test_aggregation import SITES, reply, round_input, update
 
 from amos_fl.api.settings import recipe_for
@@ -23,9 +24,9 @@ from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Event, RoundFinished
 from amos_fl.training.schedule import polynomial_learning_rate
 from amos_fl.training.settings import TrainingSettings
-from amos_fl.weights import arrays_of, read_arrays
-from amos_fl_clients.federation.messages import request_config
-from amos_fl_server.federation.rounds import task_for
+from amos_fl.weights import arrays_of, is_trained, read_arrays
+from amos_fl_clients.federation.policy import Refusal
+from amos_fl_clients.federation.records import record_of, views_of
 from amos_fl_server.federation.simulate import simulate
 from amos_fl_server.federation.strategies import make_strategy
 from amos_fl_server.federation.strategies.base import MethodStrategy, RoundInput, Strategy
@@ -39,9 +40,8 @@ STEPS = 5
 
 
 def round_of(arrays: Arrays, number: int) -> RoundInput:
-    config = tiny_config(training=TRAINING.model_dump(), local_steps=STEPS, rounds=10)
-    task = task_for(config, {1: "spleen"}, "run")
-    return replace(round_input(arrays, WEIGHTS, number), config=request_config(task, round=number, steps=STEPS))
+    work = Work(number, (number - 1) * STEPS, STEPS, 10 * STEPS, TRAINING)
+    return replace(round_input(arrays, WEIGHTS, number), work=work)
 
 
 def rounds_of(strategy: Strategy, number: int = 4, start: Arrays | None = None) -> list[Arrays]:
@@ -193,6 +193,7 @@ def test_the_list_of_methods_has_each_with_its_options(capsys: pytest.CaptureFix
     assert list(listed) == list(METHODS)
     assert listed["fedprox"]["options"] == {"mu": 0.01}
     assert listed["fedadam"]["server_models"] == 2
+    assert [listed["scaffold"][key] for key in ("sent_models", "site_models", "server_models")] == [1, 1, 1]
     assert run(["methods"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in METHODS)
@@ -306,3 +307,21 @@ def test_the_recipe_of_a_network_gives_way_to_what_a_method_needs() -> None:
     layers: list[tuple[str, dict[str, Any]]] = [("test", {"strategy": "scaffold"})]
     assert recipe_for(layers)[1][1]["optimizer_state"] == "reset"
     assert recipe_for([])[1][1]["optimizer_state"] == "keep"
+
+
+@pytest.mark.parametrize("damage", ["gone", "misshapen", "of other names"])
+def test_a_request_without_what_its_method_sends_is_refused_in_words(
+    tmp_path: Path, tiny_cohort: Cohort, damage: str
+) -> None:
+    task = tiny_task(tiny_cohort, method="scaffold", optimizer_state="reset")
+    site = Hospital(write_hospital(tmp_path, tiny_cohort, "A"), task)
+    weights = views_of(site.weights())
+    control = {name: np.zeros_like(array) for name, array in weights.items() if is_trained(name, array)}
+    more = {
+        "gone": {},
+        "misshapen": {CONTROL: record_of((name, array[None]) for name, array in control.items())},
+        "of other names": {CONTROL: record_of((f"x.{name}", array) for name, array in control.items())},
+    }[damage]
+    with pytest.raises(Refusal, match="the request lacks 'control'"):
+        site.train(more=more)
+    assert not site.train(more={CONTROL: record_of(control.items())}).has_error()

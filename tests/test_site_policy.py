@@ -212,6 +212,7 @@ def test_settings_are_yaml_or_json_with_paths_relative_to_the_file(tmp_path: Pat
         ("max_steps_per_round: -1", "max_steps_per_round"),
         ("share_case_scores: all", "share_case_scores"),
         ("allowed_apps: [abc]", "64 hexadecimal digits"),
+        ("allowed_methods: [fedavgg]", "there is no method 'fedavgg'; did you mean 'fedavg"),
         ("- a", "neither YAML nor JSON"),
     ],
 )

@@ -18,16 +18,17 @@ def methods(as_json: Annotated[bool, typer.Option("--json", help="Print it as JS
 
     from amos_fl.cli.progress import plain_console
 
-    table = Table("method", "what it does", "options", "at the server", "from", show_lines=True)
+    table = Table("method", "what it does", "options", "sent", "at a site", "at the server", "from", show_lines=True)
     for row in rows:
         options = "\n".join(f"{name}={value:g}" for name, value in row["options"].items()) or "-"
-        memory = f"{row['server_models']} x the network" if row["server_models"] else "-"
-        table.add_row(row["method"], row["what"], options, memory, row["paper"])
+        models = [str(row[key] or "-") for key in ("sent_models", "site_models", "server_models")]
+        table.add_row(row["method"], row["what"], options, *models, row["paper"])
     console = plain_console()
     console.print(table)
     console.print(
-        "An option is given as --set strategy_options.NAME=VALUE. At the server: what is remembered between rounds, "
-        "beside the weights. Flower's strategies have their import path: --strategy flwr.serverapp.strategy:FedMedian",
+        "Sent: to each site, beside the weights. At a site, at the server: what is remembered between rounds. All three "
+        "in sizes of the network's trained weights. An option is given as --set strategy_options.NAME=VALUE. "
+        "Flower's strategies have their import path: --strategy flwr.serverapp.strategy:FedMedian",
         soft_wrap=True,
     )
 
@@ -39,6 +40,8 @@ def _row(name: str) -> dict[str, Any]:
         "method": name,
         "what": what,
         "options": options_of(kind),
+        "sent_models": len(kind.sends),
+        "site_models": kind.site_models,
         "server_models": kind.server_models,
         "paper": kind.paper,
     }

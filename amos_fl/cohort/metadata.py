@@ -205,7 +205,7 @@ def _moved_to_600(rows: list[_Row]) -> tuple[list[_Row], list[str]]:
 
 
 def _one_of(path: Path, rows: list[_Row]) -> tuple[_Row, str]:
-    """The row of an id that stands there several times: rows that agree, or the one of the id's modality."""
+    """The row of an id that is listed several times: rows that agree, or the one of the id's modality."""
     amos_id = rows[0].amos_id
     fitting = [r for r in rows if r.domain is not None and SCANNERS[r.domain].modality == id_modality(amos_id)]
     if len({(row.domain, row.patient) for row in fitting}) != 1:

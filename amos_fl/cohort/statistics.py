@@ -13,9 +13,9 @@ import numpy as np
 
 from amos_fl.cohort.reference import label_of
 from amos_fl.cohort.table import Case, Cohort, OnCase
+from amos_fl.cohort.tried import tried_cases
 from amos_fl.errors import AmosError
 from amos_fl.volumes.nifti import read_image, reconcile, to_canonical
-from amos_fl.workers import each_tried
 
 SIGNIFICANT_DIGITS = 4
 """MR intensities are counted to so many digits, because their scale may be anything; CT by whole HU."""
@@ -105,14 +105,8 @@ def statistics_of(
     Raises:
         WorkerKilled: a worker died.
     """
-    found: list[CaseStatistics] = []
-    failed: list[AmosError] = []
     work = partial(statistics_of_case, organs=cohort.organs)
-    for case, result in zip(cohort.cases, each_tried(work, cohort.cases, workers=workers), strict=True):
-        failed.append(result) if isinstance(result, AmosError) else found.append(result)
-        if on_case is not None:
-            on_case(len(found) + len(failed), len(cohort.cases), case.case)
-    return found, failed
+    return tried_cases(work, cohort.cases, workers=workers, on_case=on_case)
 
 
 @dataclass(frozen=True)

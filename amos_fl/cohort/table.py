@@ -138,7 +138,7 @@ def read_organs(organs_file: Path) -> dict[int, str]:
     """Label values and organ names from a CSV file with the columns `label` and `organ`.
 
     Raises:
-        AmosError: a missing column, or or a label or a name that is invalid or listed twice.
+        AmosError: a missing column, or a label or a name that is invalid or listed twice.
     """
     try:
         with organs_file.open(newline="", encoding="utf-8-sig") as file:

@@ -1,7 +1,6 @@
 """The methods of federated learning by name: what a site does in a round, and what the server makes of it."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from amos_fl.methods.fedavgm import FedAvgM
 from amos_fl.methods.feddyn import FedDyn
 from amos_fl.methods.fedprox import FedProx
 from amos_fl.methods.scaffold import Scaffold
+from amos_fl.wording import nearest
 
 METHODS: dict[str, type[Method]] = {
     "fedavg": FedAvg,
@@ -33,7 +33,7 @@ def method_named(name: str, options: Mapping[str, Any]) -> Method:
         AmosError: no such method, or an option that it does not have or that is out of range.
     """
     if name not in METHODS:
-        raise AmosError(f"no strategy {name!r}; {_near(name, METHODS)} (a Flower strategy is given as module:Class)")
+        raise AmosError(f"no strategy {name!r}; {nearest(name, METHODS)} (a Flower strategy is given as module:Class)")
     kind = METHODS[name]
     known = options_of(kind)
     if unknown := sorted(set(options) - set(known)):
@@ -47,8 +47,3 @@ def method_named(name: str, options: Mapping[str, Any]) -> Method:
 def options_of(kind: type[Method]) -> dict[str, float]:
     """The options of a method, with their defaults."""
     return {field.name: field.default for field in dataclasses.fields(kind)}  # pyright: ignore[reportReturnType]
-
-
-def _near(name: str, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"

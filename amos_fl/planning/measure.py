@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from amos_fl.cohort.reference import check_header_of, label_of
 from amos_fl.cohort.table import Case, Cohort, Modality, OnCase, Split
+from amos_fl.cohort.tried import tried_cases
 from amos_fl.errors import AmosError, all_of
 from amos_fl.files import sha256_of_json, write_text
 from amos_fl.planning.fingerprint import HU_RANGE, Fingerprint, fingerprint_of_grid, merged
@@ -18,7 +19,6 @@ from amos_fl.planning.histogram import Histogram
 from amos_fl.prepared.prepare import content_hash
 from amos_fl.stopping import at_once
 from amos_fl.volumes.nifti import orientation_of, read_geometry, read_image, reconcile
-from amos_fl.workers import each_tried
 
 KEPT_FORMAT = 2
 """Of the kept fingerprints; another meaning of a number, or stricter checks of a scan, are another format."""
@@ -131,13 +131,8 @@ def fingerprint_of_cases(
         AmosError: the scans and label maps that cannot be read, after all others were; a worker that died.
     """
     work = partial(fingerprint_of_case, organs=tuple(organs), store=store)
-    found: list[Fingerprint] = []
-    failed: list[AmosError] = []
     with at_once():
-        for case, fingerprint in zip(cases, each_tried(work, cases, workers=workers), strict=True):
-            failed.append(fingerprint) if isinstance(fingerprint, AmosError) else found.append(fingerprint)
-            if on_case is not None:
-                on_case(len(found) + len(failed), len(cases), case.case)
+        found, failed = tried_cases(work, cases, workers=workers, on_case=on_case)
     if failed:
         raise all_of(failed, len(cases), "case")
     return merged(found)

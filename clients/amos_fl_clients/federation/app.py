@@ -51,7 +51,7 @@ from amos_fl_clients.federation.messages import (
     value_of,
     work_of,
 )
-from amos_fl_clients.federation.policy import check_not_paused, check_organs, shared_name
+from amos_fl_clients.federation.policy import Refusal, check_not_paused, check_organs, shared_name
 from amos_fl_clients.federation.records import is_packed, packed, record_of, views_of
 from amos_fl_clients.federation.replies import ArrayForm, names_and_forms
 from amos_fl_clients.federation.settings import SiteSettings
@@ -103,11 +103,19 @@ def _kept(message: Message, task: Task, settings: SiteSettings, kind: str) -> Ke
     return load_kept(settings.state, task.run_id, kind, up_to, kept_after)
 
 
-def _site_round(message: Message, task: Task, method: Method, kept: Arrays) -> SiteRound:
-    """The round as the site half of the run's method sees it."""
+def _sent_beside(message: Message, method: Method, site: str) -> dict[str, Arrays]:
+    """What a method sends beside the weights, an array for each trained one.
+
+    Raises:
+        Refusal: it is not in the request, or of another network.
+    """
     records = message.content.array_records
-    sent = {name: views_of(records[name]) for name in method.sends}
-    return SiteRound(work_of(task, message.content.config_records[CONFIG]), sent, kept)
+    forms = {name: (array.shape, array.dtype) for name, array in _trained(views_of(records[ARRAYS])).items()}
+    sent = {name: views_of(records[name]) for name in method.sends if name in records}
+    for name in method.sends:
+        if {key: (array.shape, array.dtype) for key, array in sent.get(name, {}).items()} != forms:
+            raise Refusal(site, f"the request lacks {name!r}, which this run's method sends, or has another network's")
+    return sent
 
 
 def _trained(arrays: Mapping[str, np.ndarray]) -> Arrays:
@@ -210,7 +218,8 @@ def make_client_app(
         listen = listener_of(settings)
         _leave_address(settings)
         started = time.perf_counter()
-        round_number, steps = int(value_of(message, "round")), int(value_of(message, "steps"))
+        work = work_of(task, message.content.config_records[CONFIG])
+        round_number, steps = work.number, work.steps
         cases = _own_cohort(settings, task).of(split="train", labelled=True)
         network, statistics_lost = _loaded_network(message, task, settings, own_after=round_number - 1)
         method = method_named(task.method, task.method_options)
@@ -220,7 +229,7 @@ def make_client_app(
         lost = {Lost.MOMENTUM: momentum.lost, Lost.STATISTICS: statistics_lost, Lost.METHOD: own_memory.lost}
         for why in filter(None, lost.values()):
             keep_details(settings, AmosError(why))
-        given = _site_round(message, task, method, own_memory.value)
+        given = SiteRound(work, _sent_beside(message, method, settings.site), own_memory.value)
         mu = value_of(message, PROXIMAL_MU)  # of Flower's own FedProx
 
         def on_step(report: StepReport) -> None:
@@ -228,10 +237,9 @@ def make_client_app(
             check_not_paused(settings)
             if task.site_timeout_s is not None and time.perf_counter() - started > task.site_timeout_s:
                 raise SiteTimeout(f"it was stopped after {task.site_timeout_s:g} s, at step {report.step + 1}")
-            done = report.step - first_step + 1
+            done = report.step - work.first_step + 1
             listen(SiteWork(settings.site, "train", round_number, done, steps, report.loss))
 
-        first_step = (round_number - 1) * steps
         check()
         result = train(
             network,
@@ -242,8 +250,8 @@ def make_client_app(
             seed=task.seed,
             site=settings.site,
             steps=steps,
-            first_step=first_step,
-            total_steps=task.total_steps,
+            first_step=work.first_step,
+            total_steps=work.total_steps,
             device=settings.device,
             momentum_buffers={name: torch.from_numpy(np.array(a)) for name, a in momentum.value.items()},
             pull=method.pull(given) if mu is None else Pull(mu=float(mu)),

@@ -51,7 +51,7 @@ class GuardedApp(ClientApp):
         """
         settings = self._settings_of(context)
         try:
-            return self.answer(message, context)
+            return self._answer(settings, message, context)
         except Interrupted:
             raise
         except Exception as error:
@@ -59,7 +59,9 @@ class GuardedApp(ClientApp):
 
     def answer(self, message: Message, context: Context) -> Message:
         """Answer a request, or raise an error in words that may leave the site."""
-        settings = self._settings_of(context)
+        return self._answer(self._settings_of(context), message, context)
+
+    def _answer(self, settings: SiteSettings, message: Message, context: Context) -> Message:
         audited = Audited(settings.site, settings.state, message)
         try:
             try:

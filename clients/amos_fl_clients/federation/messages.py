@@ -45,7 +45,7 @@ class Task(BaseModel):
     weighting: Literal["cases", "equal", "steps"]
     method: str = "fedavg"
     """The method whose site half is carried out; Flower's strategies, which are the server's alone, have FedAvg's."""
-    method_options: dict[str, float | int] = Field(default_factory=dict)
+    method_options: dict[str, float | int | bool | str] = Field(default_factory=dict)
     total_steps: int
     tolerance_mm: float
     overlap: float

@@ -75,7 +75,7 @@ def check_training(settings: SiteSettings, round_number: int, steps: int) -> Non
         raise Refusal(settings.site, f"it allows {allowed} steps a round, and {steps} were asked for")
 
 
-def check_method(settings: SiteSettings, method: str, options: Mapping[str, float | int]) -> None:
+def check_method(settings: SiteSettings, method: str, options: Mapping[str, object]) -> None:
     """Raise Refusal for a method that the site does not know or does not allow."""
     try:
         method_named(method, options)

@@ -9,7 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
+from amos_fl.methods import METHODS
 from amos_fl.safe_yaml import read_yaml_file
+from amos_fl.wording import nearest
 
 SHIPPED = "shipped"
 """The name, among the apps that a site allows, of the Flower app that comes with its own amos-fl."""
@@ -19,6 +21,12 @@ def _app(name: str) -> str:
     name = name.strip().lower()
     if name != SHIPPED and not re.fullmatch(r"[0-9a-f]{64}", name):
         raise ValueError(f"must be {SHIPPED!r} or the SHA-256 of a Flower app, 64 hexadecimal digits")
+    return name
+
+
+def _method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(f"there is no method {name!r}; {nearest(name, METHODS)}")
     return name
 
 
@@ -51,7 +59,7 @@ class SiteSettings(BaseModel):
     """Splits on which no network is scored; the site may train all the same."""
     max_steps_per_round: int | None = Field(default=None, ge=0)
     """A request for more optimizer steps in one round is refused; 0: this site trains nothing."""
-    allowed_methods: tuple[str, ...] | None = None
+    allowed_methods: tuple[Annotated[str, AfterValidator(_method)], ...] | None = None
     """The methods (`amos-fl methods`) in which this site trains; none: in all of them."""
     allowed_apps: tuple[Annotated[str, AfterValidator(_app)], ...] = (SHIPPED,)
     """The Flower apps that may run here: `shipped`, or the SHA-256 of others."""

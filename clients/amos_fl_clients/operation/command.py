@@ -66,6 +66,7 @@ def status(
     site = _settings(settings)
     typer.echo(f"site {site.site} {'is PAUSED' if is_paused(site.state) else 'takes part'}")
     typer.echo(f"steps a round:       {'any' if site.max_steps_per_round is None else site.max_steps_per_round}")
+    typer.echo(f"methods allowed:     {'any' if site.allowed_methods is None else ', '.join(site.allowed_methods)}")
     typer.echo(f"evaluation refused:  {', '.join(site.refuse_evaluation_on) or 'on no split'}")
     typer.echo(f"scores per case:     {site.share_case_scores}")
     shares = f"yes, without counts below {site.withhold_counts_below}" if site.share_histograms else "no"

@@ -35,6 +35,7 @@ from amos_fl_clients.federation.messages import (
     Task,
     agreed_weight,
     request_config,
+    work_of,
 )
 from amos_fl_clients.federation.records import record_of, views_of
 from amos_fl_clients.federation.reply_models import Asked, DescribeReply, Description, EvaluateReply
@@ -51,6 +52,7 @@ from amos_fl_server.federation.training_round import TrainingRound
 
 def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
     """What the run asks of every site."""
+    of_flower = is_flowers(config.strategy)
     return Task(
         run_id=run_id,
         seed=config.seed,
@@ -59,7 +61,9 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
         organs=dict(organs),
         training=config.training,
         optimizer_state=config.optimizer_state,
-        **_site_half(config),
+        # Flower's strategies are the server's alone: their sites do what FedAvg's do.
+        method="fedavg" if of_flower else config.strategy,
+        method_options={} if of_flower else config.strategy_options,
         weighting=config.weighting,
         total_steps=config.rounds * config.local_steps,
         tolerance_mm=config.evaluation.tolerance_mm,
@@ -71,13 +75,6 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
         norm_statistics=config.norm_statistics,
         test_time_adaptation=config.evaluation.test_time_adaptation,
     )
-
-
-def _site_half(config: RunConfig) -> dict[str, Any]:
-    """What the sites are told of the method, where it is one of ours."""
-    if is_flowers(config.strategy) or not config.exchanges_weights:
-        return {}
-    return {"method": config.strategy, "method_options": config.strategy_options}
 
 
 @dataclass
@@ -133,10 +130,11 @@ class Federation:
         for number in range(first, self.config.rounds + 1):
             self._look_around(grid, task)
             weights = self._training_weights(task)
+            config = request_config(task, round=number, steps=self.config.local_steps)
             given = RoundInput(
-                number=number,
+                work=work_of(task, config),
                 arrays=record,
-                config=request_config(task, round=number, steps=self.config.local_steps),
+                config=config,
                 nodes={site: self.nodes[site] for site in weights},
                 weights=weights,
                 form=form,
@@ -266,7 +264,7 @@ class Federation:
         for site, message in messages.items():
             self._say_what_is_kept(message, site, number - 1)
         self.listener(RoundStarted(number, self.config.rounds, tuple(messages)))
-        steps = int(cast(int, given.config.get("steps", self.config.local_steps)))
+        steps = given.work.steps
         asked = {
             site: Asked(
                 self.organs, site=site, described=self.described[site], steps=steps, weight=int(given.weights[site])

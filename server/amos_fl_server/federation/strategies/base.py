@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from amos_fl.errors import AmosError
 from amos_fl.methods.base import Memory, Method, ServerRound, Work
 from amos_fl.weights import is_trained
-from amos_fl_clients.federation.messages import ARRAYS, CONFIG, Task, work_of
+from amos_fl_clients.federation.messages import ARRAYS, CONFIG
 from amos_fl_clients.federation.records import BadUpdate, record_of, views_of
 from amos_fl_server.federation.aggregate import Form, WeightedMean, checked_update
 
@@ -25,9 +25,12 @@ Replies = Iterable[tuple[str, Message]]
 
 @dataclass(frozen=True)
 class RoundInput:
-    """What a strategy is given in a round. `weights` are the sites' agreed weights, by site in sorted order."""
+    """What a strategy is given in a round.
 
-    number: int
+    `work` is what every site is asked for; `weights` are the sites' agreed weights, by site in sorted order.
+    """
+
+    work: Work
     arrays: ArrayRecord
     config: ConfigRecord
     nodes: Mapping[str, int]
@@ -38,9 +41,8 @@ class RoundInput:
     max_update_norm: float | None = None
 
     @property
-    def work(self) -> Work:
-        """What every site is asked for."""
-        return work_of(Task.model_validate_json(str(self.config["task"])), self.config)
+    def number(self) -> int:
+        return self.work.number
 
     def trained_before(self) -> dict[str, np.ndarray]:
         """The trained weights that the sites are sent, without a copy."""
