@@ -349,6 +349,19 @@ def test_tables_tell_prostate_from_uterus_and_leave_both_out_of_mr(tmp_path):
     assert [(row["name"], row["over"]) for row in rows if row["over"] == "unseen MR"] == [("liver", "unseen MR")]
 
 
+def test_men_and_women_are_told_apart_within_each_group_of_scanners():
+    def case(name: str, seen: bool, dsc: float) -> CaseScores:
+        score = OrganScore(dsc, dsc, "scored", 2.0, 3.0, hd95_mm=1.0)
+        return CaseScores(name, "A" if seen else "D", "CT", seen, "test", {15: score})
+
+    cases = [case("a", True, 0.8), case("b", True, 0.4), case("c", False, 0.2), case("d", False, 0.3)]
+    tables = tables_of(cases, AMOS_ORGANS, {"a": "M", "b": "F", "c": "M", "d": "M"})
+    men = {row.over: (row.cases, round(row.dsc, 6)) for row in tables.organs if row.name == "prostate"}
+    women = {row.over: (row.cases, round(row.dsc, 6)) for row in tables.organs if row.name == "uterus"}
+    assert men == {"all": (3, round(1.3 / 3, 6)), "seen CT": (1, 0.8), "unseen CT": (2, 0.25)}
+    assert women == {"all": (1, 0.4), "seen CT": (1, 0.4)}
+
+
 def test_organs_that_a_cohort_says_were_not_annotated_are_not_scored(real_data, tmp_path):
     cohort = read_cohort(real_data)
     case = next(case for case in cohort.cases if len(case.annotated) < 5)

@@ -26,8 +26,8 @@ def methods(as_json: Annotated[bool, typer.Option("--json", help="Print it as JS
     console = plain_console()
     console.print(table)
     console.print(
-        "Sent: to each site, beside the weights. At a site, at the server: what is remembered between rounds. All three "
-        "in sizes of the network's trained weights. An option is given as --set strategy_options.NAME=VALUE. "
+        "Sent: to each site, beside the weights. At a site, at the server: what is remembered between rounds. All "
+        "three in sizes of the network's trained weights. An option is given as --set strategy_options.NAME=VALUE. "
         "Flower's strategies have their import path: --strategy flwr.serverapp.strategy:FedMedian",
         soft_wrap=True,
     )
