@@ -8,6 +8,8 @@ from typing import Any
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.scanners import id_modality, published_cases
 from amos_fl.cohort.table import Case, Cohort, Modality, Split
+from amos_fl.comparison.compare import compare_runs
+from amos_fl.comparison.comparison import Comparison
 from amos_fl.metrics.scores import OrganScore
 from amos_fl.metrics.table import CaseScores
 from amos_fl.randomness import generator
@@ -17,6 +19,7 @@ from amos_fl.runs.record import RunCost, RunRecord
 from amos_fl.runs.results import Results
 from amos_fl.runs.selection import choose_round
 
+FEW = 200
 ORGANS = {1: "liver", 2: "spleen", 3: "pancreas"}
 SITES: dict[str, tuple[Modality, bool, int]] = {
     "A": ("CT", True, 8),
@@ -141,3 +144,7 @@ def amos(parts: dict[str, Split], numbers: set[int] | None = None) -> Cohort:
             file = Path(f"images/amos_{number:04d}.nii.gz")
             cases.append(Case(f"amos_{number:04d}", case.record.domain, "CT", split, file, file, tuple(AMOS_ORGANS)))
     return Cohort(tuple(cases), dict(AMOS_ORGANS))
+
+
+def compared(records: list[RunRecord], **options: Any) -> Comparison:
+    return compare_runs(records, **{"resamples": FEW, **options})

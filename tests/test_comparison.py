@@ -1,40 +1,26 @@
 """Comparisons of made runs with known answers: arms, gaps, refusals, budgets, published numbers, files."""
 
-import csv
 import dataclasses
 import json
 import math
 import random
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_runs import ORGANS, SITES, amos, constant, everything, made_cohort, made_run, noisy, with_cases
+from made_runs import ORGANS, compared, constant, everything, made_cohort, made_run, noisy, with_cases
 
-from amos_fl.cohort.table import Cohort
-from amos_fl.comparison.compare import compare_runs
 from amos_fl.comparison.comparison import Comparison, Metric
-from amos_fl.comparison.latex import latex_document, latex_table
-from amos_fl.comparison.published import MARK, published_scores
-from amos_fl.comparison.tables import TextTable, all_tables, markdown_page, rich_table
-from amos_fl.comparison.write import write_comparison
+from amos_fl.comparison.tables import markdown_page
 from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import OrganScore
 from amos_fl.metrics.table import sums_of
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.record import RunCost, RunRecord
-from amos_fl.runs.summary import PHANTOM_NOTE
 
-FEW = 200
 """Resamples where the intervals are not looked at."""
-
-
-def compared(records: list[RunRecord], **options: Any) -> Comparison:
-    return compare_runs(records, **{"resamples": FEW, **options})
 
 
 def value(comparison: Comparison, arm: str, scope: str, metric: Metric = "dsc", organ: str = "") -> float | None:
@@ -394,165 +380,6 @@ def test_what_went_wrong_in_a_run_comes_with_its_name() -> None:
 
 
 # Published numbers
-
-
-def test_the_papers_table_10_agrees_with_itself_and_with_table_4() -> None:
-    scores = [score for score in published_scores() if score.source[:7] not in ("Table 3", "Table 6")]
-    for network in {score.network for score in scores}:
-        for metric in ("dsc", "nsd"):
-            mine = [s for s in scores if s.network == network and s.metric == metric and s.cases == "CT-val"]
-            organs = [s.value for s in mine if s.organ]
-            means = {s.source.split(",")[0]: s.value for s in mine if not s.organ and s.source[:7] != "Table 5"}
-            assert len(organs) == 15
-            assert sum(organs) / 15 == pytest.approx(means["Table 10"], abs=6e-5)
-            assert means["Table 4"] == means["Table 10"]
-    assert len(scores) == 300
-
-
-def amos_runs(cohort: Cohort, **settings: Any) -> list[RunRecord]:
-    given = {"model": "unet", "plan": "amos-ct", "cohort": cohort, **settings}
-    return [made_run("f", constant(0.8), **given), made_run("p", constant(0.9), arm="centralized", **given)]
-
-
-def test_published_numbers_stand_beside_the_cases_that_they_are_of() -> None:
-    released = compared(amos_runs(amos({"train": "train", "val": "test"})))
-    assert {(p.scope, p.cases) for p in released.published} == {("seen CT", "CT-val")}
-    unet = {p.metric: p.value for p in released.published if not p.organ and "Table 4" in p.source}
-    assert unet == {"dsc": 0.8887, "nsd": 0.7987}
-    organs = next(t for t in all_tables(released) if t.key == "organs_seen_CT_dsc")
-    assert organs.columns[-1] == MARK
-    assert organs.rows[0][-1] == "0.963"
-
-    paper = compared(amos_runs(amos({"train": "train", "val": "val", "test": "test"})))
-    table_7 = {p.scope: p.value for p in paper.published if p.metric == "dsc" and "Table 7" in p.source}
-    assert table_7 == {"seen CT": 0.8804, "unseen CT": 0.8967}
-
-
-@pytest.mark.parametrize("different", ["synthetic", "network", "plan", "a case", "training", "scanner"])
-def test_they_stand_nowhere_where_the_setting_is_another(different: str) -> None:
-    cohort = amos({"train": "train", "val": "test"})
-    other: dict[str, Any] = {}
-    if different == "synthetic":
-        other = {"synthetic": True}
-    elif different == "network":
-        other = {"model": "small"}
-    elif different == "plan":
-        other = {"plan": "coarse"}
-    elif different == "scanner":
-        swap = {"A": "B", "B": "A"}
-        cases = tuple(dataclasses.replace(c, site=swap.get(c.site, c.site)) for c in cohort.cases)
-        cohort = dataclasses.replace(cohort, cases=cases)
-    else:
-        split = "test" if different == "a case" else "train"
-        left_out = next(case for case in cohort.cases if case.split == split)
-        cohort = dataclasses.replace(cohort, cases=tuple(c for c in cohort.cases if c is not left_out))
-    assert compared(amos_runs(cohort, **other)).published == ()
-
-
-def test_beside_a_phantom_they_stand_only_when_asked_for_and_with_their_mark() -> None:
-    records = [dataclasses.replace(record, synthetic=True) for record in everything()[:2]]
-    assert compared(records).published == ()
-    asked = compared(records, published=True)
-    assert len(asked.published) == len(published_scores()) == 300 + 16 + 40
-    assert not any(p.scope for p in asked.published)
-    assert any("nothing follows from setting the two side by side" in note for note in asked.notes)
-    table = next(t for t in all_tables(asked) if t.key == "published")
-    assert MARK in table.title
-    assert table.note == PHANTOM_NOTE
-
-
-# Files
-
-
-def test_every_number_is_in_a_csv_file_and_reads_back_as_it_was(tmp_path: Path, whole: Comparison) -> None:
-    write_comparison(whole, tmp_path / "out")
-    with (tmp_path / "out" / "scores.csv").open() as file:
-        rows = {(r["arm"], r["scope"], r["metric"], r["organ"]): r for r in csv.DictReader(file)}
-    assert len(rows) == len(whole.cells)
-    for cell in whole.cells:
-        row = rows[cell.arm, cell.scope, cell.metric, cell.organ]
-        assert float(row["value"]) == cell.estimate.value
-        assert row["low"] == ("" if math.isnan(cell.estimate.low) else repr(cell.estimate.low))
-    for name, parts in (("differences", whole.differences), ("gaps", whole.gaps), ("cases", whole.case_rows)):
-        with (tmp_path / "out" / f"{name}.csv").open() as file:
-            assert len(list(csv.DictReader(file))) == len(parts)
-
-
-def test_a_comparison_replaces_a_comparison_and_nothing_else(tmp_path: Path, whole: Comparison) -> None:
-    write_comparison(whole, tmp_path / "out")
-    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    write_comparison(whole, tmp_path / "out")
-    assert {path: path.read_bytes() for path in before} == before
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter.tex").write_text("mine")
-    with pytest.raises(AmosError, match="something other than a comparison"):
-        write_comparison(whole, tmp_path / "thesis")
-
-
-@pytest.fixture(scope="module")
-def awkward() -> Comparison:
-    """Names that mean something to LaTeX, and synthetic scans."""
-    organs = {1: "liver_50% & {co}", 2: "spleen~#1", 3: "$x^2$ \\end"}
-    cohort = made_cohort({**SITES, "B_x": ("CT", True, 6)}, organs)
-    runs = [
-        made_run(f"run_{arm}", noisy(0.8, name=arm), cohort=cohort, arm=arm, synthetic=True)
-        for arm in ("federated", "centralized")
-    ]
-    return compared(runs)
-
-
-def test_latex_tables_are_whole_and_escaped(awkward: Comparison) -> None:
-    for table in all_tables(awkward):
-        text = latex_table(table, synthetic=True)
-        assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\end{tabular}") >= 1
-        assert PHANTOM_NOTE in text
-        lines = [line for line in text.splitlines() if line.endswith(r"\\")]
-        assert len(lines) == len(table.rows) + text.count(r"\toprule")
-        assert all(line.replace(r"\&", "").count("&") == len(table.columns) - 1 for line in lines)
-        bare = text.replace(r"\{", "").replace(r"\}", "")
-        assert bare.count("{") == bare.count("}")
-
-
-def test_a_table_longer_than_a_page_goes_on_in_another() -> None:
-    long = TextTable("long", "Long", ("a", "b"), tuple((f"row {i}", "0.5") for i in range(80)), sections=(36, 40))
-    text = latex_table(long, synthetic=False)
-    assert text.count(r"\begin{table}") == 3
-    assert text.count("(continued)") == 2
-    assert text.count("row ") == 80
-    assert text.count(r"\midrule") == 4
-    labels = [line for line in text.splitlines() if line.startswith(r"\label")]
-    assert len(set(labels)) == 3
-
-
-def test_latex_compiles(tmp_path: Path, awkward: Comparison) -> None:
-    if shutil.which("pdflatex") is None:
-        pytest.skip("there is no pdflatex on this machine")
-    tables = all_tables(awkward)
-    for table in tables:
-        (tmp_path / f"{table.key}.tex").write_text(latex_table(table, synthetic=True))
-    (tmp_path / "comparison.tex").write_text(latex_document(awkward, tables))
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "comparison.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert "too large" not in done.stdout
-
-
-def test_what_is_synthetic_says_so_wherever_its_scores_are(awkward: Comparison) -> None:
-    assert PHANTOM_NOTE in markdown_page(awkward)
-    assert PHANTOM_NOTE in latex_document(awkward, all_tables(awkward))
-
-
-def test_tables_have_a_row_for_every_arm_and_fit_a_terminal(whole: Comparison) -> None:
-    from rich.console import Console
-
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    for table in all_tables(whole):
-        assert all(len(row) == len(table.columns) for row in table.rows)
-        console.print(rich_table(table))
-    printed = console.export_text()
-    for arm in whole.arms:
-        assert arm.name.split(",")[0] in printed
-    assert "…" not in printed
 
 
 def test_only_one_score_is_compared_where_one_is_asked_for() -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from amos_fl.cohort.table import Cohort, OnCase, read_cohort
 from amos_fl.errors import AmosError
-from amos_fl.methods import METHODS
 from amos_fl.networks.catalogue import DEMONSTRATION, network_named
 from amos_fl.own_code import is_path
 from amos_fl.runs.config import RunConfig, merge, resolve
@@ -77,6 +76,8 @@ def recipe_for(layers: list[Layer], otherwise: str | None = None) -> tuple[str, 
     Raises:
         AmosError: no such model.
     """
+    from amos_fl.methods import METHODS  # with it comes NumPy
+
     model = next((str(layer["model"]) for _, layer in reversed(layers) if "model" in layer), otherwise or "small")
     recipe: dict[str, Any] = {**network_named(model).recipe, "model": model}
     method = next((str(layer["strategy"]) for _, layer in reversed(layers) if "strategy" in layer), "")

@@ -1,16 +1,19 @@
 """`amos-fl methods`: the federated methods that `--strategy` names."""
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amos_fl.methods import METHODS, options_of
+if TYPE_CHECKING:
+    from amos_fl.methods.base import Method
 
 
 def methods(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
     """List the federated methods: what each does, its options, and what it costs beyond FedAvg."""
-    rows = [_row(name) for name in METHODS]
+    from amos_fl.methods import METHODS
+
+    rows = [_row(name, kind) for name, kind in METHODS.items()]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
@@ -33,8 +36,9 @@ def methods(as_json: Annotated[bool, typer.Option("--json", help="Print it as JS
     )
 
 
-def _row(name: str) -> dict[str, Any]:
-    kind = METHODS[name]
+def _row(name: str, kind: "type[Method]") -> dict[str, Any]:
+    from amos_fl.methods import options_of
+
     what = " ".join((kind.__doc__ or "").split())
     return {
         "method": name,

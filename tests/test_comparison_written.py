@@ -1,0 +1,114 @@
+"""What a comparison writes: CSV files that read back, LaTeX that compiles, and what is synthetic says so."""
+
+import csv
+import math
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from made_runs import SITES, compared, everything, made_cohort, made_run, noisy
+
+from amos_fl.comparison.comparison import Comparison
+from amos_fl.comparison.latex import latex_document, latex_table
+from amos_fl.comparison.tables import TextTable, all_tables, markdown_page, rich_table
+from amos_fl.comparison.write import write_comparison
+from amos_fl.errors import AmosError
+from amos_fl.runs.summary import PHANTOM_NOTE
+
+
+@pytest.fixture(scope="module")
+def whole() -> Comparison:
+    """Federated, pooled, three local and three leave-one-out runs."""
+    return compared(everything())
+
+
+def test_every_number_is_in_a_csv_file_and_reads_back_as_it_was(tmp_path: Path, whole: Comparison) -> None:
+    write_comparison(whole, tmp_path / "out")
+    with (tmp_path / "out" / "scores.csv").open() as file:
+        rows = {(r["arm"], r["scope"], r["metric"], r["organ"]): r for r in csv.DictReader(file)}
+    assert len(rows) == len(whole.cells)
+    for cell in whole.cells:
+        row = rows[cell.arm, cell.scope, cell.metric, cell.organ]
+        assert float(row["value"]) == cell.estimate.value
+        assert row["low"] == ("" if math.isnan(cell.estimate.low) else repr(cell.estimate.low))
+    for name, parts in (("differences", whole.differences), ("gaps", whole.gaps), ("cases", whole.case_rows)):
+        with (tmp_path / "out" / f"{name}.csv").open() as file:
+            assert len(list(csv.DictReader(file))) == len(parts)
+
+
+def test_a_comparison_replaces_a_comparison_and_nothing_else(tmp_path: Path, whole: Comparison) -> None:
+    write_comparison(whole, tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    write_comparison(whole, tmp_path / "out")
+    assert {path: path.read_bytes() for path in before} == before
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("mine")
+    with pytest.raises(AmosError, match="something other than a comparison"):
+        write_comparison(whole, tmp_path / "thesis")
+
+
+@pytest.fixture(scope="module")
+def awkward() -> Comparison:
+    """Names that mean something to LaTeX, and synthetic scans."""
+    organs = {1: "liver_50% & {co}", 2: "spleen~#1", 3: "$x^2$ \\end"}
+    cohort = made_cohort({**SITES, "B_x": ("CT", True, 6)}, organs)
+    runs = [
+        made_run(f"run_{arm}", noisy(0.8, name=arm), cohort=cohort, arm=arm, synthetic=True)
+        for arm in ("federated", "centralized")
+    ]
+    return compared(runs)
+
+
+def test_latex_tables_are_whole_and_escaped(awkward: Comparison) -> None:
+    for table in all_tables(awkward):
+        text = latex_table(table, synthetic=True)
+        assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\end{tabular}") >= 1
+        assert PHANTOM_NOTE in text
+        lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+        assert len(lines) == len(table.rows) + text.count(r"\toprule")
+        assert all(line.replace(r"\&", "").count("&") == len(table.columns) - 1 for line in lines)
+        bare = text.replace(r"\{", "").replace(r"\}", "")
+        assert bare.count("{") == bare.count("}")
+
+
+def test_a_table_longer_than_a_page_goes_on_in_another() -> None:
+    long = TextTable("long", "Long", ("a", "b"), tuple((f"row {i}", "0.5") for i in range(80)), sections=(36, 40))
+    text = latex_table(long, synthetic=False)
+    assert text.count(r"\begin{table}") == 3
+    assert text.count("(continued)") == 2
+    assert text.count("row ") == 80
+    assert text.count(r"\midrule") == 4
+    labels = [line for line in text.splitlines() if line.startswith(r"\label")]
+    assert len(set(labels)) == 3
+
+
+def test_latex_compiles(tmp_path: Path, awkward: Comparison) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.skip("there is no pdflatex on this machine")
+    tables = all_tables(awkward)
+    for table in tables:
+        (tmp_path / f"{table.key}.tex").write_text(latex_table(table, synthetic=True))
+    (tmp_path / "comparison.tex").write_text(latex_document(awkward, tables))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "comparison.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "too large" not in done.stdout
+
+
+def test_what_is_synthetic_says_so_wherever_its_scores_are(awkward: Comparison) -> None:
+    assert PHANTOM_NOTE in markdown_page(awkward)
+    assert PHANTOM_NOTE in latex_document(awkward, all_tables(awkward))
+
+
+def test_tables_have_a_row_for_every_arm_and_fit_a_terminal(whole: Comparison) -> None:
+    from rich.console import Console
+
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    for table in all_tables(whole):
+        assert all(len(row) == len(table.columns) for row in table.rows)
+        console.print(rich_table(table))
+    printed = console.export_text()
+    for arm in whole.arms:
+        assert arm.name.split(",")[0] in printed
+    assert "…" not in printed
