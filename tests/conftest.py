@@ -1,6 +1,7 @@
 """Small cohorts made on the spot: boxes and balls in noise, as NIfTI files."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from amos_fl.cohort.table import Case, Cohort, read_cohort, write_cohort
 from amos_fl.randomness import generator
 
 if TYPE_CHECKING:
+    from labelling import Desk
     from reports import Pages
 
 SHAPE, SPACING_MM = (24, 22, 20), (8.0, 8.0, 8.0)
@@ -134,3 +136,25 @@ def report_pages(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path, stor
     from reports import make_pages
 
     return make_pages(tmp_path_factory.mktemp("reports"), read_cohort(tiny_root), store)
+
+
+@pytest.fixture(scope="session")
+def begun(finished_run: Path, tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelling project with its pre-labels; not to be changed."""
+    from labelling import Desk, open_cohort
+
+    folder = tmp_path_factory.mktemp("labelling")
+    desk = Desk(folder / "project", tiny_root)
+    cohort = open_cohort(tiny_root, folder)
+    assert desk.start("--cohort", str(cohort), "--run", str(finished_run)) == 0
+    return desk.path
+
+
+@pytest.fixture
+def desk(begun: Path, tiny_root: Path) -> "Desk":
+    """A copy of the labelling project beside it, so that its relative paths hold."""
+    from labelling import Desk
+
+    number = sum(1 for _ in begun.parent.iterdir())
+    shutil.copytree(begun, begun.parent / f"copy-{number}")
+    return Desk(begun.parent / f"copy-{number}", tiny_root)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from amos_fl.annotate.ledger import Imported
 from amos_fl.annotate.project import Project, open_project
@@ -72,3 +73,9 @@ def correct(path: Path, truth: np.ndarray, organs: tuple[int, ...]) -> np.ndarra
     array[drawn] = truth[drawn]
     draw(path, array)
     return array
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """All that was printed since this was asked last."""
+    captured = capsys.readouterr()
+    return captured.out + captured.err
