@@ -159,7 +159,7 @@ def test_dsc_rises_where_unlearned_channels_count_as_background(
         command = ["evaluate", str(source), "--cohort", str(out), "--device", "cpu", "--sites", "A,G", "--predictions"]
         assert run([*command, "--store", str(tmp_path / "store"), "--out", str(tmp_path / name)]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "not learned, because no training case annotated it: box, cone, ring" in told
+    assert "not learned, because no training case annotates them: box, cone, ring" in told
     assert "this model does not say which organs its run learned, being of an older version: all count as" in told
 
     def dsc(name: str) -> float:
@@ -182,7 +182,7 @@ def test_predict_draws_no_organ_that_was_not_learned(
     scan = partial.of(site="A", split="test")[0].image
     assert run(["predict", str(out / "model"), str(scan), "--modality", "CT", "-o", str(tmp_path / "maps")]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "note: not learned, because no training case annotated it: box, cone, ring" in told
+    assert "note: not learned, because no training case annotates them: box, cone, ring" in told
     assert "of 1 organs found" in told
     [file] = (tmp_path / "maps").glob("*.nii.gz")
     assert set(np.unique(read_label(file, ORGANS).array)) <= {0, 1}

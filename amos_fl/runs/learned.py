@@ -5,7 +5,7 @@ so its probability means nothing by itself and is added to the background's wher
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from amos_fl.cohort.table import Case, Cohort
@@ -89,3 +89,15 @@ def learned_in(folder: RunFolder, cohort: Cohort) -> Learned:
     if not found:
         return Learned(tuple(cohort.organs), "its cohort has no training case: all organs count as learned")
     return Learned(found, "which organs were learned is worked out from the training cases of its cohort.csv")
+
+
+def not_learned_in_words(names: Sequence[str]) -> str:
+    """The sentence about organs that a network has not learned.
+
+    >>> not_learned_in_words(["aorta"])
+    'not learned, because no training case annotates it: aorta; a prediction has background there'
+    """
+    them = "it" if len(names) == 1 else "them"
+    return (
+        f"not learned, because no training case annotates {them}: {', '.join(names)}; a prediction has background there"
+    )

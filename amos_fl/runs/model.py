@@ -11,7 +11,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.learned import Learned, channels_unlearned, learned_in, names_unlearned
+from amos_fl.runs.learned import Learned, channels_unlearned, learned_in, names_unlearned, not_learned_in_words
 from amos_fl.runs.network_file import read_network_file
 from amos_fl.runs.origin import NETWORK, WEIGHTS
 from amos_fl.training.settings import NormStatistics
@@ -69,10 +69,7 @@ class Model:
         """What whoever predicts with it has to know of its organs."""
         notes = [self.learned_note] if self.learned_note else []
         if self.unlearned:
-            notes.append(
-                f"not learned, because no training case annotated it: {', '.join(self.unlearned)}; "
-                "what the network gives to it counts as background"
-            )
+            notes.append(not_learned_in_words(self.unlearned))
         return notes
 
     def network(self, device: str = "cpu") -> nn.Module:

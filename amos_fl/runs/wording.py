@@ -7,7 +7,7 @@ from amos_fl.cohort.organ_names import organ_key
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.runs.config import has_strategy
-from amos_fl.runs.learned import learned_in, names_unlearned
+from amos_fl.runs.learned import learned_in, names_unlearned, not_learned_in_words
 from amos_fl.wording import counted
 
 if TYPE_CHECKING:
@@ -82,10 +82,7 @@ def unlearned_in_words(folder: "RunFolder", cohort: "Cohort") -> list[str]:
     never = names_unlearned(cohort.organs, learned)
     if not never:
         return []
-    found = [
-        f"not learned, because no training case annotates {'it' if len(never) == 1 else 'them'}: {', '.join(never)}; "
-        "a prediction has background there"
-    ]
+    found = [not_learned_in_words(never)]
     asked = {organ for case in cohort.of(split="test", labelled=True) for organ in case.annotated}
     if empty := [name for organ, name in cohort.organs.items() if organ in asked and organ not in learned]:
         found.append(
