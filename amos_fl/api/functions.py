@@ -27,6 +27,7 @@ from amos_fl.inference.scans import Scan, find_scans
 from amos_fl.locks import at_work
 from amos_fl.report.page import write_comparison_report
 from amos_fl.runs import arms
+from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
 from amos_fl.runs.config import RunConfig, read_yaml
 from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Listener, Said
@@ -188,6 +189,8 @@ def evaluate(
     model = replace(model, inference=inference_settings(model, test_time_adaptation=test_time_adaptation))
     if cohort is None and model.run is None:
         raise AmosError(f"{model.folder}: this model lies apart from its run, so its cohort is unknown; add --cohort")
+    if model.run is not None:  # its settings say how to score, its cases what it was trained on
+        cohort_as_begun(model.run, config_as_begun(model.run))
     source = model.folder if model.run is None else model.run.path
     file = Path(cohort) if cohort is not None else source / "cohort.csv"
     members = read_cohort(file) if cohort is not None or model.run is None else cohort_now(model.run)

@@ -212,13 +212,15 @@ def like_run(path: Path, layers: list[Layer]) -> tuple[RunConfig, Cohort]:
         AmosError: no run there, one of another arm, or settings beside `--like`.
     """
     from amos_fl.cohort.reference import check_headers
+    from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
     from amos_fl.runs.folder import open_run
 
     refuse_settings(layers, "--like", "takes everything from that run")
     folder = open_run(path)
-    settings = with_layers(folder.config(), layers)
+    settings = with_layers(config_as_begun(folder), layers)
     if settings.arm != "federated":
         raise AmosError(f"{path}: is a {settings.arm} run; give the federated run that it belongs to")
+    cohort_as_begun(folder, settings)
     members = cohort_now(folder)
     check_headers(members.cases)
     return settings, members

@@ -15,6 +15,7 @@ from amos_fl.experiments.preset import Evaluate, Preset, PresetForm, preset_name
 from amos_fl.experiments.workspace import Work, Workspace
 from amos_fl.metrics.rows import mean_rows, rows_by, sums_by_case
 from amos_fl.metrics.table import organs_of_scores, read_scores
+from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.listing import ListedGroup, list_runs
 from amos_fl.runs.record import RunCost
@@ -156,7 +157,8 @@ def _runs(folder: Path) -> Iterator[PageRow]:
 
 def _row(path: Path, name: str) -> PageRow:
     folder = RunFolder(path)
-    config, cohort = folder.config(), folder.cohort()
+    config = config_as_begun(folder)
+    cohort = cohort_as_begun(folder, config)
     cost = RunCost.of(folder.ledger(), config)
     trainers = 1 if config.arm == "centralized" else len(cohort.seen_sites)
     arm = config.strategy if config.arm == "federated" else f"{config.arm}"

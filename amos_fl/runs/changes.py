@@ -4,7 +4,6 @@ A run whose second half is computed otherwise than its first is neither, so it i
 and then its ledger says what was changed and when.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,15 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from amos_fl.cohort.table import Case, Cohort
-from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json, write_json
 from amos_fl.prepared.prepare import content_hash
 from amos_fl.runs.about import AboutRun, Accepted, write_about
-from amos_fl.runs.config import RunConfig, dotted
+from amos_fl.runs.as_begun import SCANS, THE_SCANS, changed_by, changed_since, organs_by_label
+from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, places_of
 from amos_fl.runs.stored import read_stored
 
-SCANS = "scans.json"
-"""By case a hash of the content of its scan and its label map, as they were when the run began."""
 ACCEPT = "--accept-changes"
-_ABSENT = "-"
-_MOST_NAMED = 5
 _HASHES: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 
 
@@ -39,32 +34,25 @@ def check_unchanged(
         AmosError: something was changed, and that is not accepted; it names the file and what is different in it.
     """
     about = folder.about()
-    settings = config.science()
-    changed = {"config.yaml": _settings(about, settings, config)}
-    if cohort is not None and about.cases is not None:
-        changed["cohort.csv"] = _differences(about.cases, places_of(cohort))
-        if about.organs is not None:
-            changed["organs.csv"] = _differences(about.organs, _organs(cohort))
+    changed = changed_since(about, config, cohort)
     scans: dict[str, str] | None = None
     if cohort is not None and store is not None:
         scans = _contents(cohort, store)
-        changed["the scans"] = _scans(folder, cohort, scans)
+        changed[THE_SCANS] = _scans(folder, cohort, scans)
     found = [f"{file}: {change}" for file, changes in changed.items() for change in changes]
     if found and not accept:
-        file = next(file for file, changes in changed.items() if changes)
-        where = folder.path / file if file.endswith((".yaml", ".csv")) else folder.path / SCANS
-        what = "is not what the run was begun with" if file != "the scans" else "does not fit the scans any more"
-        more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
-        raise AmosError(
-            f"{where}: {what} ({'; '.join(found[:_MOST_NAMED])}{more}); put it back, or start a new run"
-            + (f", or go on with {ACCEPT}, which notes it in the ledger" if cohort is not None else "")
-        )
+        request = f", or go on with {ACCEPT}, which notes it in the ledger" if cohort is not None else ""
+        raise changed_by(folder, changed, f"put it back, or start a new run{request}")
     if found:
-        update: dict[str, Any] = {"settings": settings}
+        update: dict[str, Any] = {"settings": config.science()}
         if about.plan is not None:
             update["plan"] = config.plan.model_dump(mode="json")
         if cohort is not None:
-            update |= {"cases": places_of(cohort), "organs": _organs(cohort), "cohort_sha256": cohort.content_hash()}
+            update |= {
+                "cases": places_of(cohort),
+                "organs": organs_by_label(cohort),
+                "cohort_sha256": cohort.content_hash(),
+            }
         note_changes(folder, about.model_copy(update=update), found)
     if scans is not None and (found or not (folder.path / SCANS).exists()):
         write_json(folder.path / SCANS, scans)
@@ -81,38 +69,6 @@ def accepted_before(folder: RunFolder, round_number: int) -> list[str]:
     """The changes with which the run was continued right before this round."""
     mine = (change.what for change in folder.about().accepted if change.after_round == round_number - 1)
     return [word for what in mine for word in what]
-
-
-def _settings(about: AboutRun, settings: Mapping[str, Any], config: RunConfig) -> list[str]:
-    if about.settings is None:  # begun by a version that did not note them
-        return []
-    # What a newer version knows and the run's did not is as it was, as long as it has its default.
-    defaults = dotted(RunConfig().science())
-    then, now = dotted(about.settings), dotted(settings)
-    now = {key: value for key, value in now.items() if key in then or value != defaults.get(key)}
-    then = {key: value for key, value in then.items() if key in now or key not in defaults or value != defaults[key]}
-    changes = _differences(then, now)
-    if about.plan is not None:
-        plan = config.plan.model_dump(mode="json")
-        changes += _differences(dotted(about.plan, "plan."), dotted(plan, "plan."))
-    return changes
-
-
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name} was {_text(then.get(name, _ABSENT))} and is {_text(now.get(name, _ABSENT))}"
-        for name in dict.fromkeys([*then, *now])
-        if then.get(name, _ABSENT) != now.get(name, _ABSENT)
-    ]
-
-
-def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
-
-
-def _organs(cohort: Cohort) -> dict[str, str]:
-    return {str(label): name for label, name in cohort.organs.items()}
 
 
 def _contents(cohort: Cohort, store: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amos_fl.cohort.table import Cohort
+from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
 from amos_fl.runs.config import dotted
 from amos_fl.runs.folder import RunFolder, open_run, places_of
 from amos_fl.runs.ledger import LedgerEntry
@@ -71,7 +72,7 @@ def compare_folders(first: Path, second: Path) -> RunDifference:
     ledgers = one.ledger(), other.ledger()
     return RunDifference(
         settings=settings,
-        cases=_cases(one.cohort(), other.cohort()),
+        cases=_cases(*(cohort_as_begun(run, config_as_begun(run)) for run in (one, other))),
         where=where,
         rounds=(len(ledgers[0]), len(ledgers[1])),
         parting=_parting(*ledgers),
@@ -94,7 +95,7 @@ def _text(value: Any) -> str:
 
 def _settings(one: RunFolder, other: RunFolder) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
     """What differs in the settings that decide the weights, and in everything else about how a run was made."""
-    configs, abouts = (one.config(), other.config()), (one.about(), other.about())
+    configs, abouts = (config_as_begun(one), config_as_begun(other)), (one.about(), other.about())
     science = [config.science() for config in configs]
     rest = [
         {key: value for key, value in config.model_dump(mode="json").items() if key not in chosen}

@@ -148,11 +148,16 @@ def _run(path: Path, name: str) -> ListedRun:
             "size_bytes": size,
         }
         reading = "versions.json"
-        known["synthetic"] = bool(_parsed((path / reading).read_bytes())["synthetic"])
+        about = _parsed((path / reading).read_bytes())
+        known["synthetic"] = bool(about["synthetic"])
+        if not _holds(settings, about.get("settings") or {}):
+            problem = "config.yaml is not what the run was begun with"
+            return ListedRun(path, name, "damaged", size_bytes=size, problem=problem)
         reading = "ledger.jsonl"
         lines = (path / reading).read_text(encoding="utf-8").splitlines() if (path / reading).is_file() else []
-        last = _parsed(lines[-1].replace(": NaN", ": null")) if lines else {"round": 0, "seconds": 0.0}
-        known |= {"round": int(last["round"]), "gaps": sum('"missing": {}' not in line for line in lines)}
+        entries = [_parsed(line.replace(": NaN", ": null")) for line in lines]
+        last = entries[-1] if entries else {"round": 0, "seconds": 0.0}
+        known |= {"round": int(last["round"]), "gaps": sum(bool(entry["missing"]) for entry in entries)}
         state = _state(path, float(last["seconds"]), begun=bool(lines))
         reading = "scores_by_site.csv"
         dsc, nsd = _group_scores(path / reading) if state == "finished" else ({}, {})
@@ -160,6 +165,15 @@ def _run(path: Path, name: str) -> ListedRun:
         there = "cannot be read" if (path / reading).is_file() else "is missing"
         return ListedRun(path, name, "damaged", size_bytes=size, problem=f"{reading} {there}")
     return ListedRun(path, name, state, dsc=dsc, nsd=nsd, **known)
+
+
+def _holds(settings: Any, recorded: Any) -> bool:
+    """Whether settings say all that was recorded of them; a plan may have been made since."""
+    if isinstance(recorded, dict):
+        return isinstance(settings, dict) and all(
+            key == "plan" or _holds(settings.get(key), value) for key, value in recorded.items()
+        )
+    return settings == recorded
 
 
 def _parsed(text: str | bytes) -> Any:

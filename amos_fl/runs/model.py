@@ -10,6 +10,7 @@ from torch import nn
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file
 from amos_fl.networks.registry import build_network
+from amos_fl.runs.as_begun import config_as_begun
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.learned import Learned, channels_unlearned, learned_in, names_unlearned, not_learned_in_words
 from amos_fl.runs.network_file import read_network_file
@@ -145,7 +146,7 @@ def _learned(about: dict[str, Any], run: RunFolder | None) -> Learned:
 
 
 def _recorded(run: RunFolder) -> InferenceSettings:
-    config = run.config()
+    config = config_as_begun(run)
     return InferenceSettings(
         overlap=config.evaluation.overlap,
         mirror=config.evaluation.mirror,

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from amos_fl.cohort.organ_names import organ_key
 from amos_fl.errors import AmosError
+from amos_fl.runs.as_begun import config_as_begun
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, stored_organs
 from amos_fl.runs.learned import learned_in
@@ -122,7 +123,7 @@ def origin_of(file: Path) -> Origin:
     for folder in list(file.resolve().parents)[:3]:
         if (folder / "config.yaml").is_file() and (folder / "versions.json").is_file():
             run = RunFolder(folder)
-            config = run.config()
+            config = config_as_begun(run)
             organs = sorted(stored_organs(run).items())
             learned = _learned_around(file)
             return Origin(file, config.model, config.plan, dict(organs), config.norm_statistics, learned)

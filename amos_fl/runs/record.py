@@ -9,6 +9,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
 from amos_fl.metrics.rows import ScoreRow, row_of
 from amos_fl.metrics.scores import Scores
+from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
 from amos_fl.runs.config import ArmKind, RunConfig
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import is_group, read_group
@@ -99,12 +100,13 @@ def read_run(path: Path, name: str | None = None) -> RunRecord:
     """The finished run in a folder.
 
     Raises:
-        AmosError: the folder holds no run, or one that has not come to its end.
+        AmosError: the folder holds no run, one that has not come to its end, or not what it was begun with.
     """
     folder = open_run(path)
     if not folder.finished:
         raise AmosError(f"{path}: this run has not come to its end; continue it with: amos-fl simulate --resume {path}")
-    config, cohort, ledger, about = folder.config(), folder.cohort(), folder.ledger(), folder.about()
+    config, ledger, about = config_as_begun(folder), folder.ledger(), folder.about()
+    cohort = cohort_as_begun(folder, config)
     return RunRecord(
         folder=folder,
         name=name or path.resolve().name,

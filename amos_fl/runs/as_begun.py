@@ -1,0 +1,104 @@
+"""Whether the settings, cases and organs in a run's folder are still those that the run was begun with.
+
+`versions.json` holds a copy of them. A file of which the end is missing may read like a whole one with other settings
+or fewer cases, and so may one that somebody has edited: nothing is to be scored or compared under its name.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from amos_fl.cohort.table import Cohort
+from amos_fl.errors import AmosError
+from amos_fl.runs.about import AboutRun
+from amos_fl.runs.config import RunConfig, dotted
+from amos_fl.runs.folder import RunFolder, places_of
+
+SCANS = "scans.json"
+"""By case a hash of the content of its scan and its label map, as they were when the run began."""
+THE_SCANS = "the scans"
+"""What is changed where a file of `SCANS` does not fit any more."""
+_ABSENT = "-"
+_MOST_NAMED = 5
+_COPY = "put it back, from another copy of the run perhaps"
+
+
+def config_as_begun(folder: RunFolder) -> RunConfig:
+    """The settings of a run.
+
+    Raises:
+        AmosError: they cannot be read, or are not those that it was begun with.
+    """
+    config = folder.config()
+    _check(folder, changed_since(folder.about(), config, None))
+    return config
+
+
+def cohort_as_begun(folder: RunFolder, config: RunConfig) -> Cohort:
+    """The cohort of a run. What a deployed one was begun with are no cases: its sites describe theirs later.
+
+    Raises:
+        AmosError: it cannot be read, or has not the cases and organs that the run was begun with.
+    """
+    cohort = folder.cohort()
+    if config.engine.name != "deployment":
+        _check(folder, changed_since(folder.about(), config, cohort))
+    return cohort
+
+
+def _check(folder: RunFolder, changed: Mapping[str, Sequence[str]]) -> None:
+    if any(changed.values()):
+        raise changed_by(folder, changed, _COPY)
+
+
+def changed_since(about: AboutRun, config: RunConfig, cohort: Cohort | None) -> dict[str, list[str]]:
+    """By file what differs from what a run was begun with; without a cohort, of the settings alone."""
+    changed = {"config.yaml": _settings(about, config.science(), config)}
+    if cohort is not None and about.cases is not None:
+        changed["cohort.csv"] = _differences(about.cases, places_of(cohort))
+        if about.organs is not None:
+            changed["organs.csv"] = _differences(about.organs, organs_by_label(cohort))
+    return changed
+
+
+def changed_by(folder: RunFolder, changed: Mapping[str, Sequence[str]], remedy: str) -> AmosError:
+    """The error that names the first file that was changed, and what is different in all of them."""
+    found = [f"{file}: {change}" for file, changes in changed.items() for change in changes]
+    file = next(file for file, changes in changed.items() if changes)
+    what = "is not what the run was begun with"
+    if file == THE_SCANS:
+        file, what = SCANS, "does not fit the scans any more"
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return AmosError(f"{folder.path / file}: {what} ({'; '.join(found[:_MOST_NAMED])}{more})", remedy)
+
+
+def _settings(about: AboutRun, settings: Mapping[str, Any], config: RunConfig) -> list[str]:
+    if about.settings is None:  # begun by a version that did not note them
+        return []
+    # What a newer version knows and the run's did not is as it was, as long as it has its default.
+    defaults = dotted(RunConfig().science())
+    then, now = dotted(about.settings), dotted(settings)
+    now = {key: value for key, value in now.items() if key in then or value != defaults.get(key)}
+    then = {key: value for key, value in then.items() if key in now or key not in defaults or value != defaults[key]}
+    changes = _differences(then, now)
+    if about.plan is not None:
+        plan = config.plan.model_dump(mode="json")
+        changes += _differences(dotted(about.plan, "plan."), dotted(plan, "plan."))
+    return changes
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} was {_text(then.get(name, _ABSENT))} and is {_text(now.get(name, _ABSENT))}"
+        for name in dict.fromkeys([*then, *now])
+        if then.get(name, _ABSENT) != now.get(name, _ABSENT)
+    ]
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def organs_by_label(cohort: Cohort) -> dict[str, str]:
+    return {str(label): name for label, name in cohort.organs.items()}
