@@ -146,7 +146,7 @@ def measure(model: str, kind: str) -> None:
     from amos_fl.deploy.layout import read_site, site_folder
     from amos_fl.runs.config import resolve
     from amos_fl.runs.events import silent
-    from amos_fl_server.operation.admit import admit_sites
+    from amos_fl_server.operation.admission import admit_sites
     from amos_fl_server.operation.connection import RunsClient, connection_of
     from amos_fl_server.operation.submitter import Following, SubmittedRun
 

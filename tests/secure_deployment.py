@@ -16,7 +16,7 @@ from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.layout import read_site, site_folder
 from amos_fl.errors import AmosError
 from amos_fl.runs.folder import RunFolder
-from amos_fl_server.operation.admit import admit_sites
+from amos_fl_server.operation.admission import admit_sites
 from amos_fl_server.operation.connection import RunsClient, connection_of
 from amos_fl_server.operation.run_registry import RunState
 from amos_fl_server.operation.submitter import SubmittedRun

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from amos_fl.cohort.table import Case, Cohort, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl_clients.federation.audit import NotRecorded, audit_line
-from amos_fl_clients.federation.failures import SiteFailure, words_that_may_travel
+from amos_fl_clients.federation.error_replies import SiteFailure, words_that_may_travel
 from amos_fl_clients.federation.messages import ARRAYS
 from amos_fl_clients.federation.policy import Refusal, pause
 from amos_fl_clients.federation.records import views_of
@@ -216,7 +216,7 @@ def test_a_settings_file_that_cannot_be_read_is_not_described_to_the_server(
 ) -> None:
     from flwr.app import Context, RecordDict
 
-    from amos_fl_clients.operation.locate import settings_of
+    from amos_fl_clients.operation.settings_lookup import settings_of
 
     path = write_hospital(tmp_path / MARKER, tiny_cohort, "A")
     context = Context(1, 7, {"site-settings": str(path)}, RecordDict(), {})

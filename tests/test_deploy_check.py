@@ -24,7 +24,7 @@ from amos_fl.deploy.create import copy_cases, create_deployment, make_site_folde
 from amos_fl.deploy.enroll import enroll
 from amos_fl.deploy.findings import Finding, holds
 from amos_fl.deploy.layout import KEY, PUBLIC_KEY, SiteConnection, read_deployment, read_site, versions, write_site
-from amos_fl.deploy.place import check_device, check_disk, check_key, check_scans, check_version
+from amos_fl.deploy.local_checks import check_device, check_disk, check_key, check_scans, check_version
 from amos_fl_clients.federation.settings import SiteSettings, read_settings
 
 

@@ -18,7 +18,7 @@ from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.settings import read_settings
 from amos_fl_clients.operation.allowed_apps import shipped_app
 from amos_fl_clients.operation.registration import ask_registered
-from amos_fl_server.operation.admit import admit_sites
+from amos_fl_server.operation.admission import admit_sites
 from amos_fl_server.operation.run_registry import prepare_run
 from amos_fl_server.operation.superlink import SUBMITTERS
 

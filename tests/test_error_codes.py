@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, Code, DiskFull, RunStopped, SiteTimeout, TrainingDiverged, code_of
 from amos_fl.runs.folder import RunFolder
-from amos_fl_clients.federation.failures import error_reply
+from amos_fl_clients.federation.error_replies import error_reply
 from amos_fl_clients.federation.messages import CONFIG, DESCRIBE, request_config
 from amos_fl_clients.federation.policy import pause
 from amos_fl_clients.federation.reply_models import MOST_SENTENCE, REPORTED, Failure

@@ -23,7 +23,7 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.create import create_run
 from amos_fl.runs.folder import RunFolder
-from amos_fl_clients.federation.failures import SiteFailure
+from amos_fl_clients.federation.error_replies import SiteFailure
 from amos_fl_clients.federation.policy import Refusal, pause
 from amos_fl_clients.federation.settings import SiteSettings, read_settings
 from amos_fl_clients.flower.clientapp import clientapp_module

@@ -20,8 +20,8 @@ from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResultStatus
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 
 from amos_fl_clients.flower import clientapp, parts, superexec, superlink, supernode
+from amos_fl_clients.flower.backoff import BELL, Doorbell, asking_again
 from amos_fl_clients.flower.parts import Part
-from amos_fl_clients.flower.waiting import BELL, Doorbell, asking_again
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = [
@@ -78,7 +78,7 @@ def _imported(tree: ast.AST) -> Iterator[str]:
 def own_process_in(folder: Path) -> Callable[[str, Any], list[str]]:
     """Processes that write down their role and arguments, once their bell has been rung, if they have one."""
     code = (
-        "import os, sys; from pathlib import Path; from amos_fl_clients.flower.waiting import BELL, Doorbell\n"
+        "import os, sys; from pathlib import Path; from amos_fl_clients.flower.backoff import BELL, Doorbell\n"
         "if BELL in os.environ: Doorbell.at(int(os.environ[BELL])).wait(600)\n"
         "Path(sys.argv[1], sys.argv[2]).write_text(' '.join(sys.argv[3:]))"
     )
@@ -110,7 +110,7 @@ def changed(replace: Callable[[], None]) -> set[Part]:
 
 def test_every_part_is_replaced_in_one_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(supernode.HEARTBEAT, "10")
-    monkeypatch.setenv("AMOS_FL_WARM", "0")
+    monkeypatch.setenv("AMOS_FL_PRELOADED", "0")
     monkeypatch.setattr(Doorbell, "end_with_the_other", lambda self: None)  # it would end this process
     monkeypatch.setenv(BELL, "0")
     own_process = own_process_in(tmp_path)
@@ -179,7 +179,7 @@ def test_a_supernode_starts_the_sites_superexec_and_tells_it_of_a_message(tmp_pa
 def test_a_superexec_takes_on_client_apps_alone_in_the_sites_own_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AMOS_FL_WARM", "0")
+    monkeypatch.setenv("AMOS_FL_PRELOADED", "0")
     monkeypatch.delenv(BELL, raising=False)
     superexec.replace(own_process_in(tmp_path))
     executor = parts.EXECUTOR.present(None, insecure=True)

@@ -20,7 +20,7 @@ from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Cohort, read_organs, write_cohort, write_organs
 from amos_fl.deploy.create import create_deployment, make_site_folder
 from amos_fl.deploy.layout import read_deployment
-from amos_fl.deploy.place import check_organs
+from amos_fl.deploy.local_checks import check_organs
 from amos_fl.errors import AmosError
 from amos_fl.metrics.meaning import organs_beside
 from amos_fl_clients.federation.policy import Refusal

@@ -24,7 +24,7 @@ from amos_fl.planning.settings import PlanningSettings
 from amos_fl.runs.config import resolve
 from amos_fl.runs.events import Event, RoundFinished, Said, SiteWork
 from amos_fl.runs.folder import RunFolder
-from amos_fl_clients.federation.failures import ReplyWithheld
+from amos_fl_clients.federation.error_replies import ReplyWithheld
 from amos_fl_clients.federation.messages import FINGERPRINT, json_of
 from amos_fl_clients.federation.policy import Refusal
 from amos_fl_clients.federation.replies import check_reply

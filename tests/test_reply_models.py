@@ -17,7 +17,7 @@ from amos_fl.planning.fingerprint import fingerprint_of_grid, merged
 from amos_fl.planning.histogram import Histogram
 from amos_fl.runs.evaluation import MOST_CASES, Evaluation, SumsOfSite
 from amos_fl.strict_json import MOST_DEPTH, parsed, what_is_wrong
-from amos_fl_clients.federation.failures import ReplyWithheld
+from amos_fl_clients.federation.error_replies import ReplyWithheld
 from amos_fl_clients.federation.messages import DESCRIBE, FINGERPRINT, METRICS, SITE
 from amos_fl_clients.federation.replies import check_reply
 from amos_fl_clients.federation.reply_models import MODELS, Asked, BadReply, Description, claimed_site, read_reply

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amos_fl.cohort.table import Cohort
-from amos_fl_clients.federation.failures import ReplyWithheld, SiteFailure
+from amos_fl_clients.federation.error_replies import ReplyWithheld, SiteFailure
 from amos_fl_clients.federation.messages import ARRAYS, json_of
 from amos_fl_clients.federation.records import LAYOUT, VALUES, is_packed, packed, record_of, views_of
 from amos_fl_clients.federation.replies import check_reply, names_and_forms

@@ -33,7 +33,7 @@ from amos_fl.deploy.layout import PUBLIC_KEY, SiteConnection, read_site, write_s
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl_clients.operation.registration import ask_registered
-from amos_fl_server.operation.admit import admit_sites
+from amos_fl_server.operation.admission import admit_sites
 from amos_fl_server.operation.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens, set_environment
 
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"

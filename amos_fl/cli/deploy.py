@@ -200,7 +200,7 @@ def bundle(
 def admit(root: RootArgument = None, host: HostOption = None) -> None:
     """At the coordinator: have the running SuperLink know the registered keys, and no others."""
     from amos_fl.deploy.layout import read_deployment
-    from amos_fl_server.operation.admit import admit_sites
+    from amos_fl_server.operation.admission import admit_sites
 
     place = deployment_folder(root)
     done = admit_sites(place, host=host)

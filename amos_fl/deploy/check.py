@@ -6,7 +6,7 @@ from pathlib import Path
 from amos_fl.deploy.connection import check_connection
 from amos_fl.deploy.findings import Finding, holds, skipped, wrong
 from amos_fl.deploy.layout import SETTINGS, SITE, SiteConnection, read_site
-from amos_fl.deploy.place import (
+from amos_fl.deploy.local_checks import (
     SitePlace,
     check_device,
     check_disk,

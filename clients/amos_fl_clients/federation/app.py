@@ -34,7 +34,7 @@ from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan
 from amos_fl.weights import Arrays, arrays_of, given_up_by, is_statistic, is_trained, load_arrays
-from amos_fl_clients.federation.failures import keep_details
+from amos_fl_clients.federation.error_replies import keep_details
 from amos_fl_clients.federation.guard import GuardedApp
 from amos_fl_clients.federation.messages import (
     ARRAYS,

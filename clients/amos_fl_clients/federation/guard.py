@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from amos_fl.errors import Interrupted, code_of
 from amos_fl_clients.federation.audit import Audited
-from amos_fl_clients.federation.failures import SiteFailure, error_reply, keep_details, words_that_may_travel
+from amos_fl_clients.federation.error_replies import SiteFailure, error_reply, keep_details, words_that_may_travel
 from amos_fl_clients.federation.messages import DESCRIBE, FINGERPRINT, Task, task_of, value_of
 from amos_fl_clients.federation.policy import (
     Refusal,

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 from flwr.app import Message
 
-from amos_fl_clients.federation.failures import ReplyWithheld
+from amos_fl_clients.federation.error_replies import ReplyWithheld
 from amos_fl_clients.federation.messages import ARRAYS, SITE
 from amos_fl_clients.federation.records import BadUpdate, view_of
 from amos_fl_clients.federation.reply_models import (

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from amos_fl_clients.flower import parts
+from amos_fl_clients.flower.backoff import BELL, Doorbell
+from amos_fl_clients.flower.preloaded import PreloadedProcess, can_fork
 from amos_fl_clients.flower.programs import OwnProcess, check_command, run_program, say_nothing_to_others
-from amos_fl_clients.flower.waiting import BELL, Doorbell
-from amos_fl_clients.flower.warm import WarmProcess, can_fork
 
 
 def run(arguments: Sequence[str], own_process: OwnProcess) -> None:
@@ -33,11 +33,11 @@ def client_apps_only(own_process: OwnProcess) -> Any:
     from flwr.supercore.constant import TaskType
     from flwr.supercore.superexec.executor import LaunchResult, SubprocessExecutor
 
-    warm = WarmProcess(own_process("warm", [])) if can_fork() else None
+    preloaded = PreloadedProcess(own_process("preloaded", [])) if can_fork() else None
 
     def start(command: Sequence[str], **options: Any) -> Any:
         check_command(command, "flwr-clientapp")
-        if warm is not None and warm.launch(command[1:], quiet="stdout" in options):
+        if preloaded is not None and preloaded.launch(command[1:], quiet="stdout" in options):
             return None
         return subprocess.Popen(own_process("clientapp", command[1:]), **options)
 
@@ -53,7 +53,7 @@ def client_apps_only(own_process: OwnProcess) -> Any:
             return super().launch(spec)
 
         def close(self) -> None:
-            if warm is not None:
-                warm.close()
+            if preloaded is not None:
+                preloaded.close()
 
     return ClientAppsOnly()

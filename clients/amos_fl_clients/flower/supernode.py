@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from amos_fl_clients.flower import parts
-from amos_fl_clients.flower.in_step import MessageSync
+from amos_fl_clients.flower.backoff import BELL, Backoff, Doorbell, asking_again
+from amos_fl_clients.flower.message_sync import MessageSync
 from amos_fl_clients.flower.programs import OwnProcess, check_command, run_program, say_nothing_to_others
 from amos_fl_clients.flower.taking_over import taking_over
-from amos_fl_clients.flower.waiting import BELL, Backoff, Doorbell, asking_again
 
 HEARTBEAT = "AMOS_FL_HEARTBEAT_S"
 """Seconds, from 10, after which a site gives a sign of life; one that misses two of them is taken to be down."""

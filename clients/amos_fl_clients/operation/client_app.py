@@ -3,7 +3,7 @@
 from amos_fl.runs.events import Listener, ProgressFile
 from amos_fl_clients.federation.app import make_client_app
 from amos_fl_clients.federation.settings import SiteSettings
-from amos_fl_clients.operation.locate import settings_of
+from amos_fl_clients.operation.settings_lookup import settings_of
 
 
 def _progress(settings: SiteSettings) -> Listener:

@@ -19,13 +19,13 @@ from typing import Any
 
 from amos_fl.errors import AmosError, code_of
 from amos_fl_clients.federation.audit import Audited
-from amos_fl_clients.federation.failures import SiteFailure, error_reply, keep_details, words_that_may_travel
+from amos_fl_clients.federation.error_replies import SiteFailure, error_reply, keep_details, words_that_may_travel
 from amos_fl_clients.federation.policy import Refusal, check_not_paused
 from amos_fl_clients.federation.settings import SiteSettings
 from amos_fl_clients.flower import clientapp, superexec, supernode
-from amos_fl_clients.flower.warm import fork_for_each_request
+from amos_fl_clients.flower.preloaded import fork_for_each_request
 from amos_fl_clients.operation.allowed_apps import check_app
-from amos_fl_clients.operation.locate import settings_of
+from amos_fl_clients.operation.settings_lookup import settings_of
 
 
 def own_process(role: str, arguments: Sequence[str]) -> list[str]:
@@ -49,7 +49,7 @@ def run_clientapp(arguments: Sequence[str]) -> None:
     clientapp.run(arguments, AppCheck)
 
 
-def run_warm(arguments: Sequence[str]) -> None:
+def run_preloaded(arguments: Sequence[str]) -> None:
     """The process that is forked for each message."""
     fork_for_each_request(run_clientapp, "amos_fl_clients.operation.client_app")
 
@@ -173,5 +173,10 @@ class AppCheck:
 
 
 if __name__ == "__main__":
-    roles = {"superexec": run_superexec, "clientapp": run_clientapp, "supernode": run_supernode, "warm": run_warm}
+    roles = {
+        "superexec": run_superexec,
+        "clientapp": run_clientapp,
+        "supernode": run_supernode,
+        "preloaded": run_preloaded,
+    }
     roles[sys.argv[1]](sys.argv[2:])

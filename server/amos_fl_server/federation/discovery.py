@@ -19,9 +19,9 @@ from amos_fl.runs.changes import note_changes
 from amos_fl.runs.events import Said, SiteFailed
 from amos_fl_clients.federation.messages import CONFIG, DESCRIBE, Task, request_config
 from amos_fl_clients.federation.reply_models import Asked, DescribeReply, Description, claimed_site
-from amos_fl_server.federation.arrivals import arriving
 from amos_fl_server.federation.engines.remote import SiteGrid
 from amos_fl_server.federation.exchange import SiteMissing, exchange, sentences_of
+from amos_fl_server.federation.incoming import arriving
 from amos_fl_server.federation.rounds import Federation, LedgerEntry
 from amos_fl_server.federation.strategies.base import RoundInput
 

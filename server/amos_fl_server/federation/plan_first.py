@@ -18,9 +18,9 @@ from amos_fl.runs.folder import RunFolder
 from amos_fl.volumes.plan import AUTO, Plan
 from amos_fl_clients.federation.messages import CONFIG, FINGERPRINT, Task, request_config
 from amos_fl_clients.federation.reply_models import Asked, Description, FingerprintReply
-from amos_fl_server.federation.arrivals import arriving
 from amos_fl_server.federation.engines.base import Engine
 from amos_fl_server.federation.exchange import exchange, sentences_of
+from amos_fl_server.federation.incoming import arriving
 
 
 def planned(

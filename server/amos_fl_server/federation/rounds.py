@@ -40,10 +40,10 @@ from amos_fl_clients.federation.messages import (
 from amos_fl_clients.federation.records import record_of, views_of
 from amos_fl_clients.federation.reply_models import Asked, DescribeReply, Description, EvaluateReply
 from amos_fl_server.federation.aggregate import form_of, record_of_sums
-from amos_fl_server.federation.arrivals import arriving, bad_reply
 from amos_fl_server.federation.engines.base import Engine
 from amos_fl_server.federation.exchange import exchange, sentences_of
 from amos_fl_server.federation.full_disk import stop_where_a_disk_is_full
+from amos_fl_server.federation.incoming import arriving, bad_reply
 from amos_fl_server.federation.plan_first import planned
 from amos_fl_server.federation.strategies import is_flowers
 from amos_fl_server.federation.strategies.base import RoundInput, Strategy

@@ -14,8 +14,8 @@ from amos_fl_clients.federation.records import BadUpdate, views_of
 from amos_fl_clients.federation.reply_models import Asked, TrainReply
 from amos_fl_clients.federation.state import Lost
 from amos_fl_server.federation.aggregate import in_order
-from amos_fl_server.federation.arrivals import arriving
 from amos_fl_server.federation.exchange import sentences_of
+from amos_fl_server.federation.incoming import arriving
 
 
 @dataclass

@@ -18,9 +18,9 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.nodestate import NodeStateFactory
 
 from amos_fl.errors import AmosError
-from amos_fl_clients.flower.in_step import MessageSync
-from amos_fl_clients.flower.waiting import Backoff, Doorbell, asking_again
-from amos_fl_clients.flower.warm import WarmProcess
+from amos_fl_clients.flower.backoff import Backoff, Doorbell, asking_again
+from amos_fl_clients.flower.message_sync import MessageSync
+from amos_fl_clients.flower.preloaded import PreloadedProcess
 from amos_fl_clients.operation.processes import only_supernode
 
 
@@ -59,7 +59,7 @@ def test_a_bell_ends_a_wait_at_once_and_a_wait_without_it_lasts() -> None:
     bell = Doorbell()
     heard = Doorbell.at(bell.heard_at)
     bell.ring()
-    code = f"import time; from amos_fl_clients.flower.waiting import Doorbell; Doorbell.at({bell.heard_at}).wait(600)"
+    code = f"import time; from amos_fl_clients.flower.backoff import Doorbell; Doorbell.at({bell.heard_at}).wait(600)"
     subprocess.run([sys.executable, "-c", code], pass_fds=[bell.heard_at], check=True, timeout=60)
     heard.wait(0.01)  # not rung again: ends by itself
 
@@ -67,7 +67,7 @@ def test_a_bell_ends_a_wait_at_once_and_a_wait_without_it_lasts() -> None:
 def test_a_process_ends_when_the_one_that_rings_its_bell_is_gone() -> None:
     bell = Doorbell()
     code = (
-        "import time; from amos_fl_clients.flower.waiting import Doorbell; "
+        "import time; from amos_fl_clients.flower.backoff import Doorbell; "
         f"Doorbell.at({bell.heard_at}).end_with_the_other(); print('watching', flush=True); time.sleep(600)"
     )
     watching = subprocess.Popen([sys.executable, "-c", code], pass_fds=[bell.heard_at], stdout=subprocess.PIPE)
@@ -147,8 +147,8 @@ def test_a_site_runs_one_supernode(tmp_path: Path) -> None:
 
 FORKING = """
 import json, os, sys
-from amos_fl_clients.flower import warm
-warm.IMPORTED = ("json",)
+from amos_fl_clients.flower import preloaded
+preloaded.IMPORTED = ("json",)
 mine = []
 def work(arguments):
     mine.append(arguments)
@@ -158,18 +158,18 @@ def work(arguments):
         json.dump(line, file)
     if arguments[1:] == ["fail"]:
         raise SystemExit(3)
-warm.fork_for_each_request(work)
+preloaded.fork_for_each_request(work)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
 def test_every_message_gets_a_fork_that_knows_nothing_of_another(tmp_path: Path) -> None:
-    warm = WarmProcess([sys.executable, "-c", FORKING])
+    preloaded = PreloadedProcess([sys.executable, "-c", FORKING])
     files = [tmp_path / "first", tmp_path / "second"]
-    assert warm.launch([str(files[0]), "fail"])
-    assert warm.launch([str(files[1])])
-    warm.close()
-    assert warm._process.wait(timeout=60) == 0
+    assert preloaded.launch([str(files[0]), "fail"])
+    assert preloaded.launch([str(files[1])])
+    preloaded.close()
+    assert preloaded._process.wait(timeout=60) == 0
     first, second = (_read_when_there(file) for file in files)
     assert first["pid"] != second["pid"]
     assert [first["seen"], second["seen"]] == [[[str(files[0]), "fail"]], [[str(files[1])]]]
@@ -178,13 +178,13 @@ def test_every_message_gets_a_fork_that_knows_nothing_of_another(tmp_path: Path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
-def test_a_warm_process_that_died_is_started_anew(tmp_path: Path) -> None:
-    warm = WarmProcess([sys.executable, "-c", FORKING])
-    warm._process.kill()
-    warm._process.wait()
-    assert warm.launch([str(tmp_path / "after")])
-    warm.close()
-    assert warm._process.wait(timeout=60) == 0
+def test_a_preloaded_process_that_died_is_started_anew(tmp_path: Path) -> None:
+    preloaded = PreloadedProcess([sys.executable, "-c", FORKING])
+    preloaded._process.kill()
+    preloaded._process.wait()
+    assert preloaded.launch([str(tmp_path / "after")])
+    preloaded.close()
+    assert preloaded._process.wait(timeout=60) == 0
     assert _read_when_there(tmp_path / "after")["input"] == ""
 
 

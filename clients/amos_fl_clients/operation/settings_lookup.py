@@ -10,7 +10,7 @@ from pathlib import Path
 from flwr.app import Context
 
 from amos_fl.errors import AmosError
-from amos_fl_clients.federation.failures import SiteFailure
+from amos_fl_clients.federation.error_replies import SiteFailure
 from amos_fl_clients.federation.settings import SiteSettings, read_settings
 
 SITE_SETTINGS = "site-settings"

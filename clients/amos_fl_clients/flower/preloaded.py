@@ -19,10 +19,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from io import FileIO
 
-WARM = "AMOS_FL_WARM"
+PRELOADED = "AMOS_FL_PRELOADED"
 """Set to 0, every message gets a process that starts from nothing, at the price of its imports."""
 READY = "AMOS_FL_READY"
-"""The environment variable by which a warm process is told where to say that it is ready."""
+"""The environment variable by which a preloaded process is told where to say that it is ready."""
 IMPORTED = (
     "flwr.supernode.runtime.run_clientapp",
     "flwr.supernode.cli",
@@ -33,11 +33,11 @@ IMPORTED = (
 
 def can_fork() -> bool:
     """Whether forks are safe here: on Linux; elsewhere system libraries do not allow it."""
-    return sys.platform == "linux" and os.environ.get(WARM) != "0"
+    return sys.platform == "linux" and os.environ.get(PRELOADED) != "0"
 
 
-class WarmProcess:
-    """The SuperExec's end: asks the warm process for forks, and starts it anew should it be gone."""
+class PreloadedProcess:
+    """The SuperExec's end: asks the preloaded process for forks, and starts it anew should it be gone."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = list(command)
@@ -60,7 +60,7 @@ class WarmProcess:
         return process
 
     def launch(self, arguments: Sequence[str], *, quiet: bool = False) -> bool:
-        """Have a message's process forked with these arguments; false where there is no warm process to fork."""
+        """Have a message's process forked with these arguments; false where there is no preloaded process to fork."""
         request = json.dumps({"arguments": list(arguments), "quiet": quiet}).encode() + b"\n"
         for _ in range(2):
             if self._process.poll() is None and self._process.stdin is not None:
@@ -72,7 +72,7 @@ class WarmProcess:
         return False
 
     def close(self) -> None:
-        """End the warm process; forks go on."""
+        """End the preloaded process; forks go on."""
         if self._process.stdin is not None:
             with suppress(OSError):
                 self._process.stdin.close()
