@@ -35,14 +35,14 @@ def config_as_begun(folder: RunFolder) -> RunConfig:
 
 
 def cohort_as_begun(folder: RunFolder, config: RunConfig) -> Cohort:
-    """The cohort of a run. What a deployed one was begun with are no cases: its sites describe theirs later.
+    """The cohort of a run. One begun without cases is deployed: its sites describe theirs later.
 
     Raises:
         AmosError: it cannot be read, or has not the cases and organs that the run was begun with.
     """
-    cohort = folder.cohort()
-    if config.engine.name != "deployment":
-        _check(folder, changed_since(folder.about(), config, cohort))
+    cohort, about = folder.cohort(), folder.about()
+    if about.cases:
+        _check(folder, changed_since(about, config, cohort))
     return cohort
 
 
