@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from amos_fl.runs.config import merge
+from amos_fl.runs.inference_settings import InferenceKeywords
 
 
 class Settings(TypedDict, total=False):
@@ -41,7 +42,7 @@ class Settings(TypedDict, total=False):
     keep_checkpoints: Literal["needed", "all"]
 
 
-class HowToPredict(TypedDict, total=False):
+class HowToPredict(InferenceKeywords, total=False):
     """How scans are predicted: which they are, what is written, and settings of inference (by default the run's).
 
     `modality` (CT or MR) is needed for NIfTI, which does not say, unless `cohort` lists the scans; `series` is the
@@ -55,11 +56,6 @@ class HowToPredict(TypedDict, total=False):
     preview: bool
     overwrite: bool
     device: str
-    overlap: float | None
-    mirror: bool | None
-    test_time_adaptation: bool | None
-    batch_size: int | None
-    threads: int | None
 
 
 def settings_of(keywords: Mapping[str, Any]) -> dict[str, Any]:

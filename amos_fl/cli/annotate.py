@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from amos_fl.annotate.members import NamedModel
     from amos_fl.annotate.project import Project
     from amos_fl.annotate.take_in import Taken
-    from amos_fl.runs.model import InferenceSettings
+    from amos_fl.runs.inference_settings import RecordedInference
 
 annotate_app = typer.Typer(
     help="Label scans: a network pre-labels, people correct, the next network learns from them.", no_args_is_help=True
@@ -85,7 +85,6 @@ def start(
     from amos_fl.annotate.state import project_state
     from amos_fl.cli.progress import Progress
     from amos_fl.device import device_named
-    from amos_fl.runs.model import inference_settings
 
     opened = _opened(project, run, cohort, organs, tolerance_mm)
     console = _console()
@@ -108,8 +107,8 @@ def start(
         drawn = " and ".join([f"{member.name} (round {member.model.round})" for member in members])
         console.print(f"round {begun.round}: pre-labels by {drawn}" + _ASKED[begun.variant])
 
-        def inference(member: "NamedModel") -> "InferenceSettings":
-            return inference_settings(member.model, overlap=overlap, batch_size=batch_size, threads=threads)
+        def inference(member: "NamedModel") -> "RecordedInference":
+            return member.model.inference.changed({"overlap": overlap, "batch_size": batch_size, "threads": threads})
 
         counts = {"drawn": 0, "kept": 0, "failed": 0}
         with Progress() as progress:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from amos_fl.errors import AmosError
 from amos_fl.planning.settings import PlanningSettings
+from amos_fl.runs.inference_settings import InferenceSettings, RecordedInference
 from amos_fl.safe_yaml import parsed_yaml, read_yaml_file
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import AUTO, PLANS, Plan, plan_named
@@ -23,19 +24,18 @@ class _Settings(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class EvaluationSettings(_Settings):
+class EvaluationSettings(InferenceSettings):
     """How and when a run's weights are scored."""
 
     every: int = Field(default=5, ge=1, description="Score the validation cases every this many rounds.")
     unseen: bool = Field(default=True, description="Score the unseen sites then, too.")
     tolerance_mm: float = Field(default=1.0, gt=0, description="Tolerance of the NSD, in mm.")
-    overlap: float = Field(default=0.5, ge=0, lt=1, description="Overlap of neighbouring windows; 0.5: half a patch.")
-    batch_size: int = Field(default=4, ge=1, le=4096, description="Windows that go through the network together.")
-    mirror: bool = Field(default=False, description="Average the prediction over all eight mirror images.")
-    test_time_adaptation: bool = Field(
-        default=False, description="Batch normalisation uses the statistics of the scan itself."
-    )
     predictions: bool = Field(default=False, description="Keep the test predictions as NIfTI files in the run folder.")
+
+    @property
+    def inference(self) -> InferenceSettings:
+        """How a network is applied: those of these settings that a site is told, and that go with the model."""
+        return InferenceSettings.model_validate(self.model_dump(include=set(InferenceSettings.model_fields)))
 
 
 class EngineSettings(_Settings):
@@ -135,6 +135,11 @@ class RunConfig(_Settings):
         # A plan made from the cases says nothing beyond how it was made, and a given one does not ask how to make one.
         where.add("plan" if self.planning.auto else "planning")
         return self.model_dump(mode="json", exclude=where)
+
+    @property
+    def recorded_inference(self) -> RecordedInference:
+        """What whoever predicts with the run's network goes by."""
+        return RecordedInference(**self.evaluation.inference.model_dump(), threads=self.training.threads)
 
     @property
     def lacks_plan(self) -> bool:

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from amos_fl.methods.base import Work
+from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.runs.learned import channels_unlearned
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import Plan
@@ -48,15 +49,22 @@ class Task(BaseModel):
     method_options: dict[str, float | int | bool | str] = Field(default_factory=dict)
     total_steps: int
     tolerance_mm: float
-    overlap: float
-    mirror: bool
-    inference_batch_size: int
+    inference: InferenceSettings
     site_timeout_s: float | None = None
     prepare_workers: int = 1
     norm_statistics: NormStatistics = "average"
-    test_time_adaptation: bool = False
     learned: tuple[int, ...] | None = None
     """The organs that were learned up to now; those of other channels are predicted as background. None: all."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_server(cls, data: Any) -> Any:
+        """An older server names each setting of inference by itself."""
+        if not isinstance(data, dict) or "inference" in data:
+            return data
+        names = {"overlap", "mirror", "inference_batch_size", "test_time_adaptation"} & data.keys()
+        inference = {name.removeprefix("inference_"): data[name] for name in names}
+        return {key: value for key, value in data.items() if key not in names} | {"inference": inference}
 
     @property
     def unlearned_channels(self) -> tuple[int, ...]:

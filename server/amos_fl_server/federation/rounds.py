@@ -67,13 +67,10 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
         weighting=config.weighting,
         total_steps=config.rounds * config.local_steps,
         tolerance_mm=config.evaluation.tolerance_mm,
-        overlap=config.evaluation.overlap,
-        mirror=config.evaluation.mirror,
-        inference_batch_size=config.evaluation.batch_size,
+        inference=config.evaluation.inference,
         site_timeout_s=config.site_timeout_s,
         prepare_workers=config.prepare_workers,
         norm_statistics=config.norm_statistics,
-        test_time_adaptation=config.evaluation.test_time_adaptation,
     )
 
 
