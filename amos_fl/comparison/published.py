@@ -17,14 +17,10 @@ from amos_fl.cohort.scanners import LAST_CT_ID, SCANNERS, id_modality, published
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.comparison.cases import CaseTable, rows_of
 from amos_fl.comparison.comparison import Arm, Metric, PublishedScore, Scope
+from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.runs.record import RunRecord
 
 MARK = "published, real AMOS"
-_NETWORKS = {"unet": "UNet", "vnet": "VNet", "cotr": "CoTr", "nnformer": "nnFormer", "unetr": "UNETR"} | {
-    "swin-unetr": "Swin-UNETR",
-    "swinunetr": "Swin-UNETR",
-    "swin_unetr": "Swin-UNETR",
-}
 PAPER_PLANS = {"CT": "amos-ct", "MR": "amos-mr", "CT+MR": "amos-ct"}
 
 
@@ -88,8 +84,8 @@ def published_beside(
 
 def _setting(record: RunRecord) -> tuple[str, str] | None:
     """The network and the training cases in the paper's words; None where the paper did not train so."""
-    network = _NETWORKS.get(record.config.model)
-    if record.synthetic or network is None or not is_genuine(record.cohort):
+    network = network_in_the_papers_words(record.config.model)
+    if record.synthetic or not network or not is_genuine(record.cohort):
         return None
     training = [case for case in record.cohort.of(split="train", labelled=True) if case.site in record.seen_sites]
     numbers = {_amos_id(case.case) for case in training}
@@ -141,7 +137,7 @@ def _cases_of(table: CaseTable, scope: Scope) -> str:
 
 def network_in_the_papers_words(model: str) -> str:
     """The paper's name of a network, "" for one that it does not have."""
-    return _NETWORKS.get(model, "")
+    return NETWORKS[model].paper if model in NETWORKS else ""
 
 
 def training_in_the_papers_words(cohort: Cohort) -> str:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from amos_fl.errors import AmosError
+from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.planning.settings import PlanningSettings
 from amos_fl.runs.inference_settings import InferenceSettings, RecordedInference
 from amos_fl.safe_yaml import parsed_yaml, read_yaml_file
@@ -70,7 +71,7 @@ class RunConfig(_Settings):
     seed: int = Field(default=0, ge=0, lt=2**63, description="Decides all randomness of the run.")
     model: str = Field(
         default="small",
-        description="Network: small, unet, vnet, cotr, nnformer, unetr, swin-unetr, or module:function of your own.",
+        description=f"Network: {', '.join(sorted(NETWORKS))}, or module:function of your own.",
     )
     plan: Plan = Field(
         default_factory=lambda: plan_named("coarse"),
