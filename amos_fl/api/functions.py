@@ -16,7 +16,7 @@ from amos_fl.api.tables import cells_table, differences_table, scores_table, sum
 from amos_fl.cohort.label_map import label_map_named
 from amos_fl.cohort.table import SPLITS, Cohort, Split, read_cohort
 from amos_fl.comparison.compare import compare_runs
-from amos_fl.comparison.comparison import METRICS, Comparison, Metric
+from amos_fl.comparison.comparison import Comparison
 from amos_fl.comparison.write import check_out, write_comparison
 from amos_fl.device import device_named
 from amos_fl.errors import AmosError
@@ -25,6 +25,7 @@ from amos_fl.inference.evaluate_model import ModelScores, Question, evaluate_mod
 from amos_fl.inference.predict_scans import ScanOutcome, Wanted, predict_scans
 from amos_fl.inference.scans import Scan, find_scans
 from amos_fl.locks import at_work
+from amos_fl.metrics.catalogue import IN_RUNS, MetricName
 from amos_fl.report.page import write_comparison_report
 from amos_fl.runs import arms
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
@@ -320,7 +321,7 @@ def compare(
     out: Place | None = None,
     *,
     reference: str | None = None,
-    metrics: Sequence[Metric] = METRICS,
+    metrics: Sequence[MetricName] = IN_RUNS,
     seed: int = 0,
     resamples: int = 10_000,
     published: bool = False,

@@ -1,7 +1,7 @@
 """`amos-fl compare`: runs beside one another, with intervals, tests, the gap in words, and costs."""
 
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated
 
 import typer
 
@@ -26,18 +26,18 @@ def compare(
     """Compare finished runs on the same test cases: federated, centralized, local, fine-tuned, leave-one-out."""
     from amos_fl.api.functions import compare as compared
     from amos_fl.cli.progress import plain_console
-    from amos_fl.comparison.comparison import METRICS, Metric
     from amos_fl.comparison.tables import all_tables, rich_table
+    from amos_fl.metrics.catalogue import IN_RUNS
     from amos_fl.runs.summary import PHANTOM_NOTE
 
-    if unknown := [name for name in metric or [] if name.lower() not in get_args(Metric)]:
-        raise AmosError(f"--metric {unknown[0]}: there is no such score; there are {', '.join(METRICS)}")
+    if unknown := [name for name in metric or [] if name.lower() not in IN_RUNS]:
+        raise AmosError(f"--metric {unknown[0]}: there is no such score; there are {', '.join(IN_RUNS)}")
     wanted = [name.lower() for name in metric or []]
     found = compared(
         runs,
         out,
         reference=reference,
-        metrics=[cast(Metric, name) for name in METRICS if not wanted or name in wanted],
+        metrics=[name for name in IN_RUNS if not wanted or name in wanted],
         seed=seed,
         resamples=resamples,
         published=published,

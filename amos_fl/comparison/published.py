@@ -16,7 +16,8 @@ from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.scanners import LAST_CT_ID, SCANNERS, id_modality, published_cases
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.comparison.cases import CaseTable, rows_of
-from amos_fl.comparison.comparison import Arm, Metric, PublishedScore, Scope
+from amos_fl.comparison.comparison import Arm, PublishedScore, Scope
+from amos_fl.metrics.catalogue import MetricName
 from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.runs.record import RunRecord
 
@@ -43,7 +44,7 @@ def published_scores() -> tuple[PublishedScore, ...]:
             training=row["training"],
             cases=row["cases"],
             organ=AMOS_ORGANS[int(row["organ"])] if row["organ"] else "",
-            metric=cast(Metric, row["metric"]),
+            metric=cast(MetricName, row["metric"]),
             value=round(float(row["percent"]) / 100, 6),
             scope="",
         )

@@ -10,6 +10,7 @@ from typing import Any
 from amos_fl.cohort.table import SPLITS
 from amos_fl.comparison.statistics import LEAST_CASES
 from amos_fl.csv_table import write_table
+from amos_fl.metrics.catalogue import IN_RUNS, METRICS, MetricName, title_of
 from amos_fl.metrics.rows import ScoreRow
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.report import figures, series
@@ -37,8 +38,7 @@ MOST_NAMED = 5
 """As many cases as a sentence names."""
 _SCORE_COLUMNS = (
     Column("cases"),
-    Column("DSC"),
-    Column("NSD"),
+    *(Column(title_of(metric)) for metric in IN_RUNS),
     Column("DSC (present)", what="over the organs that the reference has"),
     Column("missed", what="organs of cases that only the reference has"),
     Column("hallucinated", what="organs of cases that only the prediction has"),
@@ -48,10 +48,10 @@ _SCORE_COLUMNS = (
 def write_data(record: RunRecord, folder: Path) -> dict[str, str]:
     """Write the numbers of all figures below `folder` and return each file's address on the page."""
     scores = [{**vars(row), "organ": row.organ or "mean"} for row in record.results.at_sites]
-    where, marks = ("site", "group", "modality"), ("dsc", "nsd", "missed", "hallucinated")
+    where, marks = ("site", "group", "modality"), (*IN_RUNS, "missed", "hallucinated")
     written: dict[str, tuple[Iterable[str], Iterable[Any]]] = {
         "learning_losses": (series.LossPoint.__dataclass_fields__, series.loss_points(record)),
-        "learning_scores": (("round", "site", "seen", "split", "cases", "dsc", "nsd"), record.scores_by_round()),
+        "learning_scores": (("round", "site", "seen", "split", "cases", *IN_RUNS), record.scores_by_round()),
         "rounds": (series.RoundTotals.__dataclass_fields__, series.round_totals(record)),
         "heat_map": ((*where, "organ", "cases", *marks), scores),
         "cases": (("case", *where, "organs", *marks), series.case_rows(record)),
@@ -100,12 +100,12 @@ def why_withheld(record: RunRecord) -> str:
 
 def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
     """Everything that `run.html` shows."""
-    config, results = record.config, record.results
+    results = record.results
     losses, scores, costs = series.loss_points(record), record.scores_by_round(), series.cost_points(record)
     gaps = series.gap_rows(record)
     organs = _reported(record)
     scored, per_case, withheld = bool(results.by_site), bool(results.cases), why_withheld(record)
-    means = {f"{m} {row.group} {row.modality}": getattr(row, m) for row in results.by_group for m in ("dsc", "nsd")}
+    means = {f"{m} {row.group} {row.modality}": getattr(row, m) for row in results.by_group for m in IN_RUNS}
     context: dict[str, Any] = {
         "version": version("amos-fl"),
         "title": record.name,
@@ -136,9 +136,7 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
         examples = site_examples(record)
         drawn = any(case["planes"] for site in examples for case in site["cases"])
         context |= {
-            "tolerance": f"{config.evaluation.tolerance_mm:g}",
-            "heat_dsc": figures.heat_map("heat-dsc", results.at_sites, organs, "dsc"),
-            "heat_nsd": figures.heat_map("heat-nsd", results.at_sites, organs, "nsd"),
+            "heat_maps": [_heat_map(metric, record, organs) for metric in IN_RUNS],
             "site_table": sortable_scores("sites", "Test scores by site", "site", results.by_site + results.by_group),
             "organ_table": sortable_scores("by-organ", "Test scores by organ", "organ", results.by_organ),
             "definition": "DSC and NSD are means over cases, then over organs, on the scans' own grids. An organ that "
@@ -147,8 +145,7 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
             + left_out_in_mr(record.cohort.organs, [row.modality for row in results.by_group]),
             "per_case": per_case,
             "withheld": withheld,
-            "box_dsc": figures.distributions("box-dsc", results.cases, record.cohort.organs, "dsc") if per_case else "",
-            "box_nsd": figures.distributions("box-nsd", results.cases, record.cohort.organs, "nsd") if per_case else "",
+            "boxes": [_boxes(metric, record) for metric in IN_RUNS] if per_case else [],
             "gap": figures.seen_and_unseen("gap-figure", results.by_site, gaps, means),
             "gap_sentences": gap_sentences(gaps, record),
             "examples": examples if drawn else [],
@@ -166,9 +163,36 @@ EXAMPLES_TEXT = (
     "Axial and coronal planes show the patient's right on the left, sagittal ones the front. Pointing at a line names "
     "its organ."
 )
+HEAT_MAP_TEXT = (
+    "Mean over the test cases of a site, from 0 (dark) to 1 (bright); 0.62 is written .62. A dash: the organ does not "
+    "count in any case. The last column is the mean over organs."
+)
+BOXES_TEXT = (
+    "A mark is a case. With five cases or more, a box holds the middle half of them, the dark line is the median, and "
+    "whiskers reach the last case within one and a half box lengths."
+)
 NO_PICTURES = (
     "No pictures: scans stay at their sites, and only a simulation keeps planes of its test cases for its report."
 )
+
+
+def _heat_map(metric: MetricName, record: RunRecord, organs: Sequence[str]) -> dict[str, Any]:
+    """The figure of a metric by site and organ; how to read it is said below the first."""
+    about = METRICS[metric].about.format(tolerance_mm=f"{record.config.evaluation.tolerance_mm:g}")
+    return {
+        "svg": figures.heat_map(f"heat-{metric}", record.results.at_sites, organs, metric),
+        "title": f"{title_of(metric)} by site and organ",
+        "text": HEAT_MAP_TEXT if metric == IN_RUNS[0] else f"The same for the {about}.",
+    }
+
+
+def _boxes(metric: MetricName, record: RunRecord) -> dict[str, Any]:
+    """The figure of a metric of every test case; those of all but the first are folded away."""
+    return {
+        "svg": figures.distributions(f"box-{metric}", record.results.cases, record.cohort.organs, metric),
+        "name": title_of(metric),
+        "text": BOXES_TEXT if metric == IN_RUNS[0] else "Drawn as above.",
+    }
 
 
 def _contents(scored: bool) -> list[tuple[str, str]]:
@@ -342,7 +366,7 @@ def sortable_scores(name: str, caption: str, first: str, rows: Sequence[ScoreRow
             text(row.modality),
             text(row.group),
             count(row.cases),
-            *(number(value) for value in (row.dsc, row.nsd, row.dsc_present)),
+            *(number(getattr(row, metric)) for metric in (*IN_RUNS, "dsc_present")),
             count(row.missed),
             count(row.hallucinated),
         ]
@@ -384,13 +408,12 @@ def _case_table(rows: Sequence[ScoreRow], file: str) -> SortableTable:
             text(row.modality),
             text(row.group),
             count(row.organs),
-            number(row.dsc),
-            number(row.nsd),
+            *(number(getattr(row, metric)) for metric in IN_RUNS),
             count(row.missed),
             count(row.hallucinated),
         ]
         for row in rows
     ]
     columns = [Column(name, False) for name in ("case", "site", "modality", "scanner")]
-    columns += [Column("organs"), Column("DSC"), Column("NSD"), Column("missed"), Column("hallucinated")]
+    columns += [Column(head) for head in ("organs", *map(title_of, IN_RUNS), "missed", "hallucinated")]
     return table("all-cases", "Every test case: means over its organs", columns, body, file)
