@@ -2,20 +2,18 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from amos_fl.cohort.table import SPLITS
 from amos_fl.comparison.statistics import LEAST_CASES
-from amos_fl.csv_table import write_table
-from amos_fl.metrics.catalogue import IN_RUNS, METRICS, MetricName, title_of
+from amos_fl.metrics.catalogue import IN_RUNS, title_of
 from amos_fl.metrics.rows import ScoreRow
-from amos_fl.metrics.scores import reported_organs
-from amos_fl.report import figures, series
+from amos_fl.report import series
 from amos_fl.report.examples import listed, site_examples
 from amos_fl.report.figures import score, signed
+from amos_fl.report.run_figures import PageFigure, Section, page_figures
 from amos_fl.report.series import GapRow
 from amos_fl.report.slices import legend_line
 from amos_fl.report.sortable import Column, SortableTable, count, number, table, text
@@ -25,8 +23,6 @@ from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.runs.wording import left_out_in_mr, unlearned_in_words, work_in_words
 from amos_fl.wording import counted
 
-DATA_FOLDER = "report_data"
-"""Beside the page: its numbers as CSV files."""
 KINDS = {
     "federated": "Federated run",
     "centralized": "Centralized run: all training cases pooled",
@@ -43,24 +39,6 @@ _SCORE_COLUMNS = (
     Column("missed", what="organs of cases that only the reference has"),
     Column("hallucinated", what="organs of cases that only the prediction has"),
 )
-
-
-def write_data(record: RunRecord, folder: Path) -> dict[str, str]:
-    """Write the numbers of all figures below `folder` and return each file's address on the page."""
-    scores = [{**vars(row), "organ": row.organ or "mean"} for row in record.results.at_sites]
-    where, marks = ("site", "group", "modality"), (*IN_RUNS, "missed", "hallucinated")
-    written: dict[str, tuple[Iterable[str], Iterable[Any]]] = {
-        "learning_losses": (series.LossPoint.__dataclass_fields__, series.loss_points(record)),
-        "learning_scores": (("round", "site", "seen", "split", "cases", *IN_RUNS), record.scores_by_round()),
-        "rounds": (series.RoundTotals.__dataclass_fields__, series.round_totals(record)),
-        "heat_map": ((*where, "organ", "cases", *marks), scores),
-        "cases": (("case", *where, "organs", *marks), series.case_rows(record)),
-        "gap": (series.GapRow.__dataclass_fields__, series.gap_rows(record)),
-        "cost": (series.CostPoint.__dataclass_fields__, series.cost_points(record)),
-    }
-    for name, (columns, rows) in written.items():
-        write_table(folder / f"{name}.csv", tuple(columns), rows)
-    return {name: f"{DATA_FOLDER}/{name}.csv" for name in written}
 
 
 def missing_cases(record: RunRecord) -> list[str]:
@@ -101,11 +79,11 @@ def why_withheld(record: RunRecord) -> str:
 def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
     """Everything that `run.html` shows."""
     results = record.results
-    losses, scores, costs = series.loss_points(record), record.scores_by_round(), series.cost_points(record)
     gaps = series.gap_rows(record)
-    organs = _reported(record)
+    shown: dict[str, list[PageFigure]] = {section: [] for section in get_args(Section)}
+    for drawn in page_figures(record, files, gaps):
+        shown[drawn.section].append(drawn)
     scored, per_case, withheld = bool(results.by_site), bool(results.cases), why_withheld(record)
-    means = {f"{m} {row.group} {row.modality}": getattr(row, m) for row in results.by_group for m in IN_RUNS}
     context: dict[str, Any] = {
         "version": version("amos-fl"),
         "title": record.name,
@@ -117,26 +95,19 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
         "lead": lead(record),
         "numbers": _key_numbers(record),
         "contents": _contents(scored),
-        "files": files,
+        "figures": shown,
         "scored": scored,
         "run_facts": _run_facts(record),
         "cohort_table": _cohort_table(record),
         "settings_table": _settings_table(record),
         "versions_table": _versions_table(record),
-        "learning": figures.learning_curves("learning", losses, scores),
-        "learning_text": "Left: the mean loss of each site's steps in a round. Right: the mean DSC of the weights "
-        "after a round, on the validation cases of seen scanners (solid) and the test cases of unseen ones (dashed), "
-        f"which choose nothing. The losses are in {files['learning_losses']}.",
         "rounds_table": _rounds_table(record, files["rounds"]),
         "cost_facts": _cost_facts(record),
-        "cost": figures.cost_curves("cost", costs) if costs else "",
-        "cost_text": "Mean over sites of their mean DSC, against what had been spent by then.",
     }
     if scored:
         examples = site_examples(record)
-        drawn = any(case["planes"] for site in examples for case in site["cases"])
+        pictures = any(case["planes"] for site in examples for case in site["cases"])
         context |= {
-            "heat_maps": [_heat_map(metric, record, organs) for metric in IN_RUNS],
             "site_table": sortable_scores("sites", "Test scores by site", "site", results.by_site + results.by_group),
             "organ_table": sortable_scores("by-organ", "Test scores by organ", "organ", results.by_organ),
             "definition": "DSC and NSD are means over cases, then over organs, on the scans' own grids. An organ that "
@@ -145,11 +116,9 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
             + left_out_in_mr(record.cohort.organs, [row.modality for row in results.by_group]),
             "per_case": per_case,
             "withheld": withheld,
-            "boxes": [_boxes(metric, record) for metric in IN_RUNS] if per_case else [],
-            "gap": figures.seen_and_unseen("gap-figure", results.by_site, gaps, means),
             "gap_sentences": gap_sentences(gaps, record),
-            "examples": examples if drawn else [],
-            "cases_text": EXAMPLES_TEXT if drawn else NO_PICTURES,
+            "examples": examples if pictures else [],
+            "cases_text": EXAMPLES_TEXT if pictures else NO_PICTURES,
             "legend_label": legend_line("label"),
             "legend_prediction": legend_line("prediction"),
             "case_table": _case_table(series.case_rows(record), files["cases"]),
@@ -163,36 +132,9 @@ EXAMPLES_TEXT = (
     "Axial and coronal planes show the patient's right on the left, sagittal ones the front. Pointing at a line names "
     "its organ."
 )
-HEAT_MAP_TEXT = (
-    "Mean over the test cases of a site, from 0 (dark) to 1 (bright); 0.62 is written .62. A dash: the organ does not "
-    "count in any case. The last column is the mean over organs."
-)
-BOXES_TEXT = (
-    "A mark is a case. With five cases or more, a box holds the middle half of them, the dark line is the median, and "
-    "whiskers reach the last case within one and a half box lengths."
-)
 NO_PICTURES = (
     "No pictures: scans stay at their sites, and only a simulation keeps planes of its test cases for its report."
 )
-
-
-def _heat_map(metric: MetricName, record: RunRecord, organs: Sequence[str]) -> dict[str, Any]:
-    """The figure of a metric by site and organ; how to read it is said below the first."""
-    about = METRICS[metric].about.format(tolerance_mm=f"{record.config.evaluation.tolerance_mm:g}")
-    return {
-        "svg": figures.heat_map(f"heat-{metric}", record.results.at_sites, organs, metric),
-        "title": f"{title_of(metric)} by site and organ",
-        "text": HEAT_MAP_TEXT if metric == IN_RUNS[0] else f"The same for the {about}.",
-    }
-
-
-def _boxes(metric: MetricName, record: RunRecord) -> dict[str, Any]:
-    """The figure of a metric of every test case; those of all but the first are folded away."""
-    return {
-        "svg": figures.distributions(f"box-{metric}", record.results.cases, record.cohort.organs, metric),
-        "name": title_of(metric),
-        "text": BOXES_TEXT if metric == IN_RUNS[0] else "Drawn as above.",
-    }
 
 
 def _contents(scored: bool) -> list[tuple[str, str]]:
@@ -200,11 +142,6 @@ def _contents(scored: bool) -> list[tuple[str, str]]:
     if scored:
         parts += [("scores", "Scores by site and organ"), ("organs", "Distributions"), ("gap", "Seen and unseen")]
     return [*parts, ("cost", "Cost"), *([("cases", "Cases")] if scored else [])]
-
-
-def _reported(record: RunRecord) -> list[str]:
-    labels = {o for part in record.results.parts for o in reported_organs(record.cohort.organs, part.modality)}
-    return [name for label, name in record.cohort.organs.items() if label in labels]
 
 
 def lead(record: RunRecord) -> str:
