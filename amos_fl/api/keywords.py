@@ -26,7 +26,11 @@ class Settings(TypedDict, total=False):
     strategy_options: Mapping[str, Any]
     rounds: int
     local_steps: int
-    weighting: Literal["cases", "equal", "steps"]
+    local_epochs: float | None
+    local_seconds: float | None
+    site_steps: Mapping[str, int]
+    sites_per_round: float | None
+    weighting: Literal["cases", "equal", "steps", "modality"]
     optimizer_state: Literal["reset", "keep"]
     norm_statistics: Literal["average", "local", "group"]
     start_from: "str | Path | None"

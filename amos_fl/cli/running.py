@@ -93,8 +93,10 @@ def _run_one(
 
 
 def _in_words(settings: RunConfig, members: Cohort) -> str:
+    from amos_fl.runs.work import steps_in_words
+
     seen, unseen = " ".join(members.seen_sites), " ".join(members.unseen_sites) or "none"
-    steps = f"{counted(settings.rounds, 'round')} of {counted(settings.local_steps, 'step')}"
+    steps = f"{counted(settings.rounds, 'round')} of {steps_in_words(settings)}"
     if not has_strategy(settings.arm):
         from amos_fl.runs.wording import work_in_words
 

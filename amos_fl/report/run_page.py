@@ -21,6 +21,7 @@ from amos_fl.runs.config import dotted, has_strategy
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.runs.wording import left_out_in_mr, unlearned_in_words, work_in_words
+from amos_fl.runs.work import steps_in_words
 from amos_fl.wording import counted
 
 KINDS = {
@@ -147,7 +148,7 @@ def _contents(scored: bool) -> list[tuple[str, str]]:
 def lead(record: RunRecord) -> str:
     """The run and its outcome in a few sentences."""
     config, seen = record.config, record.seen_sites
-    work = f"{counted(config.rounds, 'round')} of {counted(config.local_steps, 'step')}"
+    work = f"{counted(config.rounds, 'round')} of {steps_in_words(config)}"
     steps = counted(config.rounds * config.local_steps, "step")
     cases = counted(len(record.cohort.of(split="train", labelled=True)), "training case")
     what = {
@@ -212,7 +213,7 @@ def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Strategy", f"{config.strategy}{f' ({options})' if options else ''}, updates weighted by {config.weighting}"),
         (
             "Training",
-            f"{counted(config.rounds, 'round')} of {counted(config.local_steps, 'step')} at each site, {patches} a step"
+            f"{counted(config.rounds, 'round')} of {steps_in_words(config)} at each site, {patches} a step"
             if has_strategy(record.arm)
             else f"{work_in_words(config, record.cohort)}; {patches} a step",
         ),

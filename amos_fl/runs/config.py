@@ -3,9 +3,9 @@
 import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import NETWORKS
@@ -88,8 +88,31 @@ class RunConfig(_Settings):
     )
     rounds: int = Field(default=10, ge=1, le=1_000_000, description="Rounds of the federation.")
     local_steps: int = Field(default=50, ge=0, le=1_000_000_000, description="Optimizer steps at each site in a round.")
-    weighting: Literal["cases", "equal", "steps"] = Field(
-        default="cases", description="An update counts by its site's training cases, equally, or by its steps."
+    local_epochs: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="Local work in place of local_steps: an epoch is as many patches as the site has training cases.",
+    )
+    local_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="A site ends its round after so many seconds, short of its steps; such a run cannot be repeated "
+        "to the bit.",
+    )
+    site_steps: dict[str, Annotated[int, Field(ge=0, le=1_000_000_000)]] = Field(
+        default_factory=dict, description="Steps in a round of sites that do other work than the rest, by site."
+    )
+    sites_per_round: float | None = Field(
+        default=None,
+        gt=0,
+        description="Training sites asked in a round, drawn by the seed: a number of them, or a share below 1; none: "
+        "all.",
+    )
+    weighting: Literal["cases", "equal", "steps", "modality"] = Field(
+        default="cases",
+        description="An update counts by its site's training cases, equally, by its steps, or by its cases within its "
+        "modality, CT and MR together alike.",
     )
     optimizer_state: Literal["reset", "keep"] = Field(
         default="reset", description="Momentum starts at zero in each round, or is kept at the site; it is never sent."
@@ -111,7 +134,7 @@ class RunConfig(_Settings):
         description="Weights that the run keeps: of the round that validates best on the seen sites, or of the last.",
     )
     min_sites: int | None = Field(
-        default=None, ge=1, description="Updates below which the run stops; none: half of the training sites."
+        default=None, ge=1, description="Updates below which the run stops; none: half of the sites asked in the round."
     )
     max_update_norm: float | None = Field(
         default=100.0,
@@ -129,6 +152,14 @@ class RunConfig(_Settings):
     keep_checkpoints: Literal["needed", "all"] = Field(
         default="needed", description="Checkpoints that stay: the last two and the best, or those of all rounds."
     )
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> "RunConfig":
+        if self.sites_per_round is not None and self.sites_per_round > 1 and self.sites_per_round % 1:
+            raise ValueError(f"sites_per_round {self.sites_per_round:g} is neither a whole number nor a share below 1")
+        if self.weighting == "steps" and self.local_seconds is not None:
+            raise ValueError("weighting steps needs steps that are known beforehand; leave local_seconds out")
+        return self
 
     def science(self) -> dict[str, Any]:
         """The settings that decide the weights: two runs with the same ones, cohort and start give the same weights."""
