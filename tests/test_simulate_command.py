@@ -79,7 +79,7 @@ def test_a_dry_run_prints_the_work_and_writes_nothing(
         (["--set", "training.momentum=2"], "training.momentum is 2"),
         (["--device", "cuda:77"], "no such GPU"),
         (["--device", "tpu"], "unknown device 'tpu'"),
-        (["--engine", "rai"], "engine.name is 'rai'"),
+        (["--engine", "rai"], "--engine is 'rai': choose inline or ray"),
         (["--hold-out", "Z"], "no site Z in this cohort; it has A, B, D, G"),
         (["--sites", "D"], "no site has a labelled training case"),
         (["--cohort", "nowhere"], "no such cohort file"),

@@ -10,28 +10,19 @@ import typer
 from amos_fl.api.settings import WHERE, cache_folder, like_run, next_out, refuse_settings
 from amos_fl.cli.options import (
     AcceptChangesOption,
-    CohortOption,
     ConfigOption,
     DeviceOption,
     DryRunOption,
-    HoldOutOption,
-    InitOption,
     LikeOption,
-    LocalStepsOption,
-    ModelOption,
     OutOption,
-    PlanOption,
     ResumeOption,
-    RoundsOption,
-    SeedOption,
     SetOption,
-    SitesOption,
     StoreOption,
-    StrategyOption,
 )
 from amos_fl.cli.running import CONTINUES, carry_out, carry_out_group, resume_run
+from amos_fl.cli.setting_options import takes_settings
 from amos_fl.cli.settings import (
-    flags_of,
+    Flags,
     layers_of,
     refuse_beside,
     refuse_of_one_trainer,
@@ -41,7 +32,7 @@ from amos_fl.cli.settings import (
 )
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
-from amos_fl.runs.config import RunConfig
+from amos_fl.runs.config import ALONE, RunConfig
 
 if TYPE_CHECKING:
     from amos_fl.runs.group import Group, PlannedRun
@@ -53,7 +44,9 @@ def _base(like: Path | None, layers: Layers) -> tuple[RunConfig, Cohort]:
     return like_run(like, layers) if like is not None else resolve_run(layers)
 
 
+@takes_settings(*ALONE, "engine")
 def centralized(
+    flags: Flags,
     like: LikeOption = None,
     budget: Annotated[
         Literal["equal-samples", "equal-steps"] | None,
@@ -61,18 +54,8 @@ def centralized(
             help="The patches that all sites see together (the default), or the steps that must wait for one another."
         ),
     ] = None,
-    cohort: CohortOption = None,
-    rounds: RoundsOption = None,
-    local_steps: LocalStepsOption = None,
-    model: ModelOption = None,
-    plan: PlanOption = None,
-    device: DeviceOption = None,
-    seed: SeedOption = None,
-    sites: SitesOption = None,
-    hold_out: HoldOutOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
-    init: InitOption = None,
     out: OutOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
@@ -83,7 +66,7 @@ def centralized(
     from amos_fl.runs.arms import centralized as pooled
     from amos_fl.runs.create import create_run
 
-    layers = layers_of(config, flags_of(locals()), assignments)
+    layers = layers_of(config, flags, assignments)
     store = store or cache_folder() / "store"
     refuse_without("--resume", resume, {"--accept-changes": accept_changes})
     if resume is not None:
@@ -115,24 +98,16 @@ def _budget_in_words(base: RunConfig, pooled: RunConfig, sites: int, budget: str
     )
 
 
+@takes_settings(*ALONE, "engine")
 def local(
+    flags: Flags,
     like: LikeOption = None,
     budget: Annotated[
         Literal["site", "whole"] | None,
         typer.Option(help="The steps of one site of the federation (the default), or of all together."),
     ] = None,
-    cohort: CohortOption = None,
-    rounds: RoundsOption = None,
-    local_steps: LocalStepsOption = None,
-    model: ModelOption = None,
-    plan: PlanOption = None,
-    device: DeviceOption = None,
-    seed: SeedOption = None,
-    sites: SitesOption = None,
-    hold_out: HoldOutOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
-    init: InitOption = None,
     out: OutOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
@@ -141,27 +116,18 @@ def local(
     """Train each seen site alone, and score every model on all sites."""
     from amos_fl.runs.arms import locals_of
 
-    layers = layers_of(config, flags_of(locals()), assignments)
+    layers = layers_of(config, flags, assignments)
     resumed = _resumed(resume, accept_changes, {"--like": like, "--budget": budget, "--out": out})
     refuse_of_one_trainer(layers if resume is None else [])
     _group("local", like, layers, out, store, resumed, lambda base, members: locals_of(base, members, budget or "site"))
 
 
+@takes_settings("engine")
 def leave_one_out(
+    flags: Flags,
     like: LikeOption = None,
-    strategy: StrategyOption = None,
-    cohort: CohortOption = None,
-    rounds: RoundsOption = None,
-    local_steps: LocalStepsOption = None,
-    model: ModelOption = None,
-    plan: PlanOption = None,
-    device: DeviceOption = None,
-    seed: SeedOption = None,
-    sites: SitesOption = None,
-    hold_out: HoldOutOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
-    init: InitOption = None,
     out: OutOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
@@ -170,7 +136,7 @@ def leave_one_out(
     """For every seen site in turn, federate without it and score the result on it."""
     from amos_fl.runs.arms import leave_one_out as without_each
 
-    layers = layers_of(config, flags_of(locals()), assignments)
+    layers = layers_of(config, flags, assignments)
     resumed = _resumed(resume, accept_changes, {"--like": like, "--out": out})
     _group("leave-one-out", like, layers, out, store, resumed, without_each)
 

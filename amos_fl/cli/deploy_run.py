@@ -13,23 +13,11 @@ import typer
 from amos_fl.api.settings import as_trained, begun_at, next_out, origin_in, recipe_for, refuse_settings
 from amos_fl.cli.options import (
     ConfigOption,
-    HoldOutOption,
-    InitOption,
-    LocalStepsOption,
-    MinSitesOption,
-    ModelOption,
-    OptimizerStateOption,
     OutOption,
-    PlanOption,
-    RoundsOption,
-    SeedOption,
     SetOption,
-    SitesOption,
-    SiteTimeoutOption,
-    StrategyOption,
-    WeightingOption,
 )
-from amos_fl.cli.settings import flags_of, layers_of, refuse_beside
+from amos_fl.cli.setting_options import takes_settings
+from amos_fl.cli.settings import Flags, layers_of, refuse_beside
 from amos_fl.errors import AmosError
 from amos_fl.wording import counted
 
@@ -56,24 +44,13 @@ HostOption = Annotated[
 ]
 
 
+@takes_settings("cohort", "device", "engine", "prepare_workers")
 def run(
+    flags: Flags,
     root: RootArgument = None,
-    strategy: StrategyOption = None,
-    rounds: RoundsOption = None,
-    local_steps: LocalStepsOption = None,
-    model: ModelOption = None,
-    plan: PlanOption = None,
-    seed: SeedOption = None,
     out: OutOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
-    sites: SitesOption = None,
-    hold_out: HoldOutOption = None,
-    weighting: WeightingOption = None,
-    optimizer_state: OptimizerStateOption = None,
-    min_sites: MinSitesOption = None,
-    site_timeout: SiteTimeoutOption = None,
-    init: InitOption = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for all sites before the first round.")] = 600.0,
     detach: Annotated[bool, typer.Option("--detach", help="Submit, and leave the run to the SuperLink.")] = False,
     resume: Annotated[
@@ -87,7 +64,7 @@ def run(
     Ctrl-C stops the run, pressed again it leaves the run alone. The exit code is the run's: 0 finished, 2 wrong
     settings, 3 too few sites, 130 stopped.
     """
-    layers = layers_of(config, flags_of(locals()), assignments)
+    layers = layers_of(config, flags, assignments)
     if resume is not None:
         refuse_settings(layers, "--resume", "continues a run with its own settings")
         refuse_beside("--resume", "continues the run that it names", {"--out": out, "--dry-run": dry_run})

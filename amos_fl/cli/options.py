@@ -5,19 +5,6 @@ from typing import Annotated
 
 import typer
 
-CohortOption = Annotated[Path | None, typer.Option("--cohort", help="cohort.csv or its folder; none: the phantom.")]
-RoundsOption = Annotated[int | None, typer.Option("--rounds", help="Rounds of the federation.")]
-LocalStepsOption = Annotated[int | None, typer.Option("--local-steps", help="Optimizer steps at each site in a round.")]
-ModelOption = Annotated[
-    str | None, typer.Option("--model", help="small, unet, vnet, cotr, nnformer, unetr or swin-unetr.")
-]
-PlanOption = Annotated[
-    str | None,
-    typer.Option(
-        "--plan",
-        help="coarse, amos-ct, amos-mr, a file, or auto: from the training cases. Default: the model's.",
-    ),
-]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or auto.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Decides all randomness of the run.")]
 ConfigOption = Annotated[
@@ -45,27 +32,5 @@ AdaptOption = Annotated[
     typer.Option(
         "--test-time-adaptation/--no-test-time-adaptation",
         help="Batch normalisation with each scan's own statistics; default: the run's.",
-    ),
-]
-StrategyOption = Annotated[
-    str | None,
-    typer.Option("--strategy", help="A method (amos-fl methods lists them), or module:Class of a Flower strategy."),
-]
-WeightingOption = Annotated[str | None, typer.Option("--weighting", help="Updates weigh by cases, equal or steps.")]
-OptimizerStateOption = Annotated[
-    str | None, typer.Option("--optimizer-state", help="Each round: reset or keep the momentum.")
-]
-MinSitesOption = Annotated[
-    int | None, typer.Option("--min-sites", help="Stop when fewer sites send an update; default: half.")
-]
-SiteTimeoutOption = Annotated[
-    float | None, typer.Option("--site-timeout", help="A site's seconds for one round's training.")
-]
-InitOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--init",
-        help="Begin with the weights of this run (or file); its head is remade where organs differ. "
-        "Its model and plan count where nothing else is said.",
     ),
 ]

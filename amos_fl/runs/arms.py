@@ -8,24 +8,15 @@ momentum between rounds, so these runs keep it: their rounds only mark where the
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
-from amos_fl.runs.config import RunConfig
+from amos_fl.runs.config import ALONE, RunConfig
 from amos_fl.runs.group import PlannedRun
 
 PooledBudget = Literal["equal-samples", "equal-steps"]
 LocalBudget = Literal["site", "whole"]
-
-ALONE: dict[str, Any] = {
-    "strategy": "fedavg",
-    "strategy_options": {},
-    "optimizer_state": "keep",
-    "weighting": "cases",
-    "min_sites": None,
-}
-"""Settings of a run with one trainer, where there is nothing to average."""
 
 
 def centralized(base: RunConfig, cohort: Cohort, budget: PooledBudget = "equal-samples") -> PlannedRun:

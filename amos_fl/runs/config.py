@@ -18,6 +18,15 @@ MOST_SHOWN = 60
 """Characters of a wrong value that an error repeats."""
 ArmKind = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
 
+ALONE: dict[str, Any] = {
+    "strategy": "fedavg",
+    "strategy_options": {},
+    "optimizer_state": "keep",
+    "weighting": "cases",
+    "min_sites": None,
+}
+"""Settings of a run with one trainer, where there is nothing to average."""
+
 
 class _Settings(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
