@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from amos_fl.annotate.take_in import Taken
     from amos_fl.runs.model import InferenceSettings
 
-annotate_app = typer.Typer(
-    help="Label scans: a network pre-labels, people correct, the next network learns from them.", no_args_is_help=True
-)
 ProjectArgument = Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder of the labelling project.")]
 ByOption = Annotated[str, typer.Option("--by", help="Who: a name or an id, as it stands in the ledger.")]
 RoleOption = Annotated[
@@ -55,7 +52,6 @@ def _organs(text: str | None, known: dict[int, str]) -> tuple[int, ...] | None:
     return tuple(sorted({organ_called(word, known, "--organs") for word in words}))
 
 
-@annotate_app.command()
 def start(
     project: ProjectArgument,
     run: Annotated[
@@ -173,7 +169,6 @@ def _opened(path: Path, run: list[str] | None, cohort: Path | None, organs: str 
     return create_project(path, everyone, _organs(organs, everyone.organs) or tuple(everyone.organs), tolerance)
 
 
-@annotate_app.command()
 def queue(
     project: ProjectArgument,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many to show.")] = 20,
@@ -196,7 +191,6 @@ def queue(
         console.print(f"and {len(waiting) - count} more; show them with --count {len(waiting)}")
 
 
-@annotate_app.command("next")
 def next_case(
     project: ProjectArgument,
     by: ByOption,
@@ -237,7 +231,6 @@ def _show_in_hand(console: "Console", project: "Project", one: "InHand") -> None
     console.print(f"  3D Slicer: open {scan}, then {label} as a segmentation; save it to the same file", soft_wrap=True)
 
 
-@annotate_app.command()
 def release(
     project: ProjectArgument, case: Annotated[str, typer.Argument(help="The case to give back.")], by: ByOption
 ) -> None:
@@ -252,7 +245,6 @@ def release(
         console.print(f"note: {changed} holds changes that were never imported; they stay there", soft_wrap=True)
 
 
-@annotate_app.command("import")
 def import_files(
     project: ProjectArgument,
     by: ByOption,
@@ -323,7 +315,6 @@ def _show_taken(console: "Console", project: "Project", taken: "Taken") -> None:
         )
 
 
-@annotate_app.command()
 def retrain(
     project: ProjectArgument,
     arm: Annotated[
@@ -347,7 +338,6 @@ def retrain(
     retrain_round(project, flags, assignments, reviewed=reviewed, store=store)
 
 
-@annotate_app.command()
 def status(project: ProjectArgument) -> None:
     """How far the project has come: cases, rounds, organs and people."""
     from amos_fl.annotate.progress import progress_of
@@ -357,7 +347,6 @@ def status(project: ProjectArgument) -> None:
     show_status(_console(), progress_of(open_project(project)))
 
 
-@annotate_app.command()
 def report(project: ProjectArgument) -> None:
     """Write report.html, and the numbers in report_data/, into the project."""
     from amos_fl.annotate.project import open_project

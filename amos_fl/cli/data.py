@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from amos_fl.cli.datasets import join, msd, nnunet, relabel
-from amos_fl.cli.export import export_app
 from amos_fl.cli.progress import Progress
-from amos_fl.cli.stats import stats
 from amos_fl.cohort.table import read_cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.wording import counted
@@ -22,13 +19,6 @@ if TYPE_CHECKING:
 
     from amos_fl.cohort.amos22 import ImportResult
 
-data_app = typer.Typer(help="Make a cohort, check one, or write it for another program.", no_args_is_help=True)
-data_app.add_typer(export_app, name="export")
-data_app.command()(msd)
-data_app.command()(nnunet)
-data_app.command()(relabel)
-data_app.command()(join)
-data_app.command()(stats)
 
 _WORKERS = min(4, os.cpu_count() or 1)
 
@@ -48,7 +38,6 @@ def _list(console: "Console", title: str, lines: tuple[str, ...]) -> None:
             console.print(f"  - {line}", soft_wrap=True)
 
 
-@data_app.command()
 def amos22(
     root: Annotated[Path, typer.Argument(help="The folder in which amos22.zip was unpacked.")],
     protocol: Annotated[
@@ -106,7 +95,6 @@ def _beside_table2(result: "ImportResult") -> "Table":
     return table
 
 
-@data_app.command()
 def check(
     cohort: Annotated[Path, typer.Argument(help="A cohort.csv, or the folder that holds one.")],
     workers: Annotated[int, typer.Option(min=1, help="Processes; each holds one scan in memory.")] = _WORKERS,
@@ -135,7 +123,6 @@ def check(
         raise typer.Exit(2)
 
 
-@data_app.command()
 def phantom(
     out: Annotated[Path, typer.Argument(help="The folder to write the release to.")],
     seed: Annotated[int, typer.Option(min=0, help="Other seeds give other patients.")] = 0,

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amos_fl.cli.deploy_run import HostOption, RootArgument, deployment_folder, run
-from amos_fl.cli.deploy_watch import logs, serve, status
+from amos_fl.cli.deploy_run import HostOption, RootArgument, deployment_folder
 from amos_fl.cli.settings import names
 from amos_fl.errors import AmosError
 from amos_fl.wording import counted
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from amos_fl.deploy.enroll import Enrolled
     from amos_fl.deploy.findings import Finding
 
-deploy_app = typer.Typer(help="Run a federation of separate hospitals: keys, bundles, runs.", no_args_is_help=True)
 
 DeploymentArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the deployment.")]
 SiteArgument = Annotated[str, typer.Argument(metavar="SITE", help="A site of the deployment, e.g. A.")]
@@ -28,7 +26,6 @@ DEMONSTRATION_WARNING = (
 )
 
 
-@deploy_app.command()
 def init(
     root: DeploymentArgument,
     cohort: Annotated[
@@ -124,7 +121,6 @@ def _cohort(text: str | None) -> "Cohort | None":
     return phantom()
 
 
-@deploy_app.command()
 def enroll(
     folder: FolderArgument,
     site: Annotated[str | None, typer.Option(help="The site's name, where its bundle is not there yet.")] = None,
@@ -145,7 +141,6 @@ def enroll(
         typer.echo("until the coordinator has registered it, this site cannot take part")
 
 
-@deploy_app.command()
 def register(
     root: DeploymentArgument,
     site: SiteArgument,
@@ -170,7 +165,6 @@ def _say_fingerprint(done: "Enrolled") -> None:
     typer.echo(f"fingerprint: {spoken_fingerprint(done.public_key)}   ({fingerprint(done.public_key)})")
 
 
-@deploy_app.command()
 def bundle(
     root: DeploymentArgument,
     site: SiteArgument,
@@ -196,7 +190,6 @@ def bundle(
         typer.secho(f"It holds a private key. {DEMONSTRATION_WARNING}", err=True, fg="red")
 
 
-@deploy_app.command()
 def admit(root: RootArgument = None, host: HostOption = None) -> None:
     """At the coordinator: have the running SuperLink know the registered keys, and no others."""
     from amos_fl.deploy.layout import read_deployment
@@ -211,7 +204,6 @@ def admit(root: RootArgument = None, host: HostOption = None) -> None:
         typer.echo(f"removed {counted(done.removed, 'key')} that no site has any more")
 
 
-@deploy_app.command()
 def check(
     folder: FolderArgument,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for each answer.")] = 10.0,
@@ -243,9 +235,3 @@ def _show(findings: list["Finding"]) -> None:
     for finding in findings:
         table.add_row(finding.check, finding.outcome, finding.found, finding.remedy, style=styles[finding.outcome])
     _console().print(table)
-
-
-deploy_app.command()(run)
-deploy_app.command()(status)
-deploy_app.command()(logs)
-deploy_app.command()(serve)

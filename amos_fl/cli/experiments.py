@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 OUT = Path("runs/experiments")
 OutOption = Annotated[Path, typer.Option("--out", help="The folder of all experiments; runs are shared in it.")]
 
-experiments_app = typer.Typer(help="The paper's experiments and ours, each one command.", invoke_without_command=True)
 
-
-@experiments_app.callback()
 def experiments(context: typer.Context, out: OutOption = OUT) -> None:
     """List the experiments: what they are of, what they cost, and what of them is done."""
     if context.invoked_subcommand is not None:
@@ -55,7 +52,6 @@ def _state_in_words(workspace: "Workspace", name: str) -> str:
     return f"partial, {done} of {steps} steps" if state == "partial" else state
 
 
-@experiments_app.command()
 def show(
     name: Annotated[str, typer.Argument(help="An experiment, as listed by: amos-fl experiments.")],
     out: OutOption = OUT,
@@ -142,7 +138,6 @@ def _published_table(published: list[tuple[str, str, float, float]]) -> Any:
     return table
 
 
-@experiments_app.command()
 def run(
     name: Annotated[str | None, typer.Argument(help="An experiment of the list, or the file of your own.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every experiment, one after another.")] = False,
@@ -251,7 +246,6 @@ def _say(preset: "Preset", report: "Report") -> None:
         typer.echo(f"not run for lack of data: {', '.join(waiting)}: {sentence}")
 
 
-@experiments_app.command()
 def results(
     folders: Annotated[
         list[Path] | None, typer.Argument(metavar="[RUNS]...", help="Folders of experiments, or of runs.")

@@ -9,10 +9,7 @@ from amos_fl.cli.progress import Progress
 from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import AmosError
 
-export_app = typer.Typer(help="Write a cohort in the layout of another program.", no_args_is_help=True)
 
-
-@export_app.command()
 def nnunet(
     cohort: Annotated[Path, typer.Argument(help="A cohort.csv, or the folder that holds one (a run's folder, too).")],
     out: Annotated[Path, typer.Argument(help="An empty folder, or nnU-Net's nnUNet_raw.")],
