@@ -1,21 +1,30 @@
 """`amos-fl annotate`: scans labelled as AMOS was, by networks first and by people after them."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from amos_fl.annotate.colours import ITK_SNAP, write_colours
+from amos_fl.annotate.hand_out import TAKES, InHand, hand_out
+from amos_fl.annotate.hand_out import release as give_back
+from amos_fl.annotate.progress import progress_of
+from amos_fl.annotate.project import SETTINGS, Project, create_project, extend_project, open_project
+from amos_fl.annotate.state import project_state
+from amos_fl.annotate.take_in import ImportRequest, Taken, files_of, named_files, take_in
+from amos_fl.cli.annotate_retrain import retrain_round
+from amos_fl.cli.annotate_tables import change_table, show_queue, show_status
+from amos_fl.cli.console import Console
 from amos_fl.cli.options import DeviceOption, SetOption, StoreOption
+from amos_fl.cli.progress import Progress, plain_console
+from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import AmosError
+from amos_fl.metrics.rules import organ_called
 from amos_fl.wording import counted
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from amos_fl.annotate.hand_out import InHand
     from amos_fl.annotate.members import NamedModel
-    from amos_fl.annotate.project import Project
-    from amos_fl.annotate.take_in import Taken
     from amos_fl.runs.model import InferenceSettings
 
 ProjectArgument = Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder of the labelling project.")]
@@ -35,16 +44,9 @@ _ASKED = {
 }
 
 
-def _console() -> "Console":
-    from amos_fl.cli.progress import plain_console
-
-    return plain_console()
-
-
 def _organs(text: str | None, known: dict[int, str]) -> tuple[int, ...] | None:
     if text is None:
         return None
-    from amos_fl.metrics.rules import organ_called
 
     words = [word for word in text.split(",") if word.strip()]
     if not words:
@@ -75,16 +77,13 @@ def start(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the run's.")] = None,
 ) -> None:
     """Pre-label the unlabelled scans, or go on where that was interrupted. Exit code 2 when one could not be done."""
-    from amos_fl.annotate.colours import write_colours
     from amos_fl.annotate.members import read_members, recorded_members
     from amos_fl.annotate.prelabel import begin_round, prelabel_round
-    from amos_fl.annotate.state import project_state
-    from amos_fl.cli.progress import Progress
     from amos_fl.device import device_named
     from amos_fl.runs.model import inference_settings
 
     opened = _opened(project, run, cohort, organs, tolerance_mm)
-    console = _console()
+    console = plain_console()
     with opened.alone("start"):
         members = read_members(run, opened.cohort) if run else None
         if members is None:
@@ -142,11 +141,9 @@ def start(
         raise typer.Exit(2)
 
 
-def _opened(path: Path, run: list[str] | None, cohort: Path | None, organs: str | None, tolerance: float) -> "Project":
+def _opened(path: Path, run: list[str] | None, cohort: Path | None, organs: str | None, tolerance: float) -> Project:
     """The project, made or enlarged where a cohort is given."""
     from amos_fl.annotate.members import read_members
-    from amos_fl.annotate.project import SETTINGS, create_project, extend_project, open_project
-    from amos_fl.cohort.table import read_cohort
 
     if (path / SETTINGS).is_file():
         project = open_project(path)
@@ -175,13 +172,9 @@ def queue(
     role: Annotated[Literal["junior", "senior"], typer.Option("--role", help="Whose queue.")] = "junior",
 ) -> None:
     """The cases that wait, those in the greatest need of correction first, each with its reasons."""
-    from amos_fl.annotate.hand_out import TAKES
-    from amos_fl.annotate.project import open_project
-    from amos_fl.annotate.state import project_state
-    from amos_fl.cli.annotate_tables import show_queue
 
     opened = open_project(project)
-    console = _console()
+    console = plain_console()
     waiting = project_state(opened).queue(TAKES[role])
     if not waiting:
         console.print(f"nothing waits for a {role}; see amos-fl annotate status {project}", soft_wrap=True)
@@ -199,12 +192,10 @@ def next_case(
     case: Annotated[list[str] | None, typer.Option("--case", help="This case instead of the queue's next.")] = None,
 ) -> None:
     """Take the next case of the queue: its working copy, why it needs correction, and how to open it."""
-    from amos_fl.annotate.hand_out import hand_out
-    from amos_fl.annotate.project import open_project
 
     opened = open_project(project)
     handed = hand_out(opened, by, role, count=count, wanted=tuple(case or ()))
-    console = _console()
+    console = plain_console()
     if not handed:
         console.print(f"nothing waits for a {role}; see amos-fl annotate status {project}", soft_wrap=True)
         return
@@ -213,10 +204,7 @@ def next_case(
     console.print(f"when done: amos-fl annotate import {project} --by {by} --role {role}", soft_wrap=True)
 
 
-def _show_in_hand(console: "Console", project: "Project", one: "InHand") -> None:
-    from shlex import quote
-
-    from amos_fl.annotate.colours import ITK_SNAP
+def _show_in_hand(console: Console, project: Project, one: InHand) -> None:
 
     scan, label = quote(str(one.case.image)), quote(str(one.file))
     console.print(f"{one.case.case}: {'yours now' if one.new else 'in your hands already'}", soft_wrap=True)
@@ -235,11 +223,9 @@ def release(
     project: ProjectArgument, case: Annotated[str, typer.Argument(help="The case to give back.")], by: ByOption
 ) -> None:
     """Give a case back to the queue. What was drawn in its working copy stays there."""
-    from amos_fl.annotate.hand_out import release as give_back
-    from amos_fl.annotate.project import open_project
 
     changed = give_back(open_project(project), case, by)
-    console = _console()
+    console = plain_console()
     console.print(f"{case}: waits again")
     if changed is not None:
         console.print(f"note: {changed} holds changes that were never imported; they stay there", soft_wrap=True)
@@ -262,8 +248,6 @@ def import_files(
     ] = False,
 ) -> None:
     """Check, measure and keep what somebody corrected. Exit code 2 when a file was refused."""
-    from amos_fl.annotate.project import open_project
-    from amos_fl.annotate.take_in import ImportRequest, files_of, named_files, take_in
 
     opened = open_project(project)
     question = ImportRequest(by, role, _organs(organs, opened.cohort.organs), allow_empty, relabelled, comment)
@@ -272,7 +256,7 @@ def import_files(
     if case is not None and len(found) + len(brought.refused) != 1:
         raise AmosError(f"--case {case}: names the case of one file; give that file alone")
     named = {file.resolve() for file in files or ()}
-    console = _console()
+    console = plain_console()
     states = {"imported": 0, "known": 0, "untouched": 0, "refused": 0}
     took = (take_in(opened, file, question, named=file.resolve() in named, case=case) for file in found)
     for taken in (*brought.refused, *took):
@@ -290,8 +274,7 @@ def import_files(
         raise typer.Exit(2)
 
 
-def _show_taken(console: "Console", project: "Project", taken: "Taken") -> None:
-    from amos_fl.cli.annotate_tables import change_table
+def _show_taken(console: Console, project: Project, taken: Taken) -> None:
 
     if taken.state == "refused":
         typer.echo(f"amos-fl: {taken.note}", err=True)
@@ -330,7 +313,6 @@ def retrain(
     store: StoreOption = None,
 ) -> None:
     """Train on from the networks of the round, on everything that people have annotated; or go on with that."""
-    from amos_fl.cli.annotate_retrain import retrain_round
 
     flags: dict[str, Any] = {"rounds": rounds, "local_steps": local_steps, "device": device, "arm": arm}
     if learning_rate is not None:
@@ -340,16 +322,12 @@ def retrain(
 
 def status(project: ProjectArgument) -> None:
     """How far the project has come: cases, rounds, organs and people."""
-    from amos_fl.annotate.progress import progress_of
-    from amos_fl.annotate.project import open_project
-    from amos_fl.cli.annotate_tables import show_status
 
-    show_status(_console(), progress_of(open_project(project)))
+    show_status(plain_console(), progress_of(open_project(project)))
 
 
 def report(project: ProjectArgument) -> None:
     """Write report.html, and the numbers in report_data/, into the project."""
-    from amos_fl.annotate.project import open_project
     from amos_fl.report.page import write_annotation_report
 
     typer.echo(write_annotation_report(open_project(project)))

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from rich.table import Table
 
 from amos_fl.api.settings import WHERE, cache_folder, like_run, next_out, refuse_settings
+from amos_fl.cli.console import Console
 from amos_fl.cli.options import (
     AcceptChangesOption,
     ConfigOption,
@@ -32,10 +34,15 @@ from amos_fl.cli.settings import (
 )
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
+from amos_fl.runs.arms import centralized as pooled
+from amos_fl.runs.arms import finetunes_of, locals_of
+from amos_fl.runs.arms import leave_one_out as without_each
 from amos_fl.runs.config import ALONE, RunConfig
-
-if TYPE_CHECKING:
-    from amos_fl.runs.group import Group, PlannedRun
+from amos_fl.runs.create import create_run
+from amos_fl.runs.folder import RunFolder, open_run
+from amos_fl.runs.group import Group, PlannedRun, create_group, read_group
+from amos_fl.runs.record import read_runs
+from amos_fl.runs.summary import number
 
 Layers = list[tuple[str, dict[str, Any]]]
 
@@ -63,8 +70,6 @@ def centralized(
     dry_run: DryRunOption = False,
 ) -> None:
     """Train one network on the pooled cases of all seen sites, at the cost of the federated run beside it."""
-    from amos_fl.runs.arms import centralized as pooled
-    from amos_fl.runs.create import create_run
 
     layers = layers_of(config, flags, assignments)
     store = store or cache_folder() / "store"
@@ -114,7 +119,6 @@ def local(
     accept_changes: AcceptChangesOption = False,
 ) -> None:
     """Train each seen site alone, and score every model on all sites."""
-    from amos_fl.runs.arms import locals_of
 
     layers = layers_of(config, flags, assignments)
     resumed = _resumed(resume, accept_changes, {"--like": like, "--budget": budget, "--out": out})
@@ -134,7 +138,6 @@ def leave_one_out(
     accept_changes: AcceptChangesOption = False,
 ) -> None:
     """For every seen site in turn, federate without it and score the result on it."""
-    from amos_fl.runs.arms import leave_one_out as without_each
 
     layers = layers_of(config, flags, assignments)
     resumed = _resumed(resume, accept_changes, {"--like": like, "--out": out})
@@ -160,8 +163,6 @@ def finetune(
     Beside it stands what the site gains without training: the federation's round that is best on its own
     validation cases, instead of the round chosen for all.
     """
-    from amos_fl.runs.arms import finetunes_of
-    from amos_fl.runs.folder import open_run
 
     layers = layers_of(None, {"device": device}, None)
     if resume is None and run is None:
@@ -169,7 +170,7 @@ def finetune(
     others = {"RUN": run, "--rounds": rounds, "--learning-rate": learning_rate, "--out": out}
     resumed = _resumed(resume, accept_changes, others)
 
-    def members(base: RunConfig, cohort: Cohort) -> "list[PlannedRun]":
+    def members(base: RunConfig, cohort: Cohort) -> list[PlannedRun]:
         assert run is not None
         if not open_run(run).finished:
             raise AmosError(
@@ -183,15 +184,10 @@ def finetune(
     _show_choices(group, store)
 
 
-def _show_choices(group: "Group", store: Path) -> None:
+def _show_choices(group: Group, store: Path) -> None:
     """Every site's own round of the federation beside the one for all and its fine-tuned model, on its test cases."""
-    from rich.table import Table
 
-    from amos_fl.cli.console import Console
     from amos_fl.inference.site_choice import site_choices, write_site_choices
-    from amos_fl.runs.folder import RunFolder
-    from amos_fl.runs.record import read_runs
-    from amos_fl.runs.summary import number
 
     records = {record.folder.path.name: record for record in read_runs([group.path])}
     config = next(iter(records.values())).config
@@ -229,10 +225,9 @@ def _group(
     out: Path | None,
     store: Path | None,
     resumed: tuple[Path | None, bool],
-    members_of: "Callable[[RunConfig, Cohort], list[PlannedRun]]",
-) -> "Group":
+    members_of: Callable[[RunConfig, Cohort], list[PlannedRun]],
+) -> Group:
     """Make a group of runs, or take up an old one, and carry out what is left of it."""
-    from amos_fl.runs.group import create_group, read_group
 
     resume, accept_changes = resumed
     if resume is not None:

@@ -5,7 +5,11 @@ from typing import Annotated, cast, get_args
 
 import typer
 
+from amos_fl.cli.progress import plain_console
+from amos_fl.comparison.comparison import METRICS, Metric
+from amos_fl.comparison.tables import all_tables, rich_table
 from amos_fl.errors import AmosError
+from amos_fl.runs.summary import PHANTOM_NOTE
 
 
 def compare(
@@ -25,10 +29,6 @@ def compare(
 ) -> None:
     """Compare finished runs on the same test cases: federated, centralized, local, fine-tuned, leave-one-out."""
     from amos_fl.api.functions import compare as compared
-    from amos_fl.cli.progress import plain_console
-    from amos_fl.comparison.comparison import METRICS, Metric
-    from amos_fl.comparison.tables import all_tables, rich_table
-    from amos_fl.runs.summary import PHANTOM_NOTE
 
     if unknown := [name for name in metric or [] if name.lower() not in get_args(Metric)]:
         raise AmosError(f"--metric {unknown[0]}: there is no such score; there are {', '.join(METRICS)}")

@@ -1,37 +1,29 @@
 """`amos-fl data`: make a cohort, of an AMOS22 release, a phantom of it or other data, and check one."""
 
 import os
-import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, cast
 
 import typer
+from rich.table import Table
 
-from amos_fl.cli.progress import Progress
+from amos_fl.cli.console import Console
+from amos_fl.cli.progress import Progress, plain_console
+from amos_fl.cohort.amos22 import ImportResult, import_amos22
+from amos_fl.cohort.check import check_cohort
+from amos_fl.cohort.protocols import PROTOCOLS, Protocol
+from amos_fl.cohort.scanners import SCANNERS
 from amos_fl.cohort.table import read_cohort, write_cohort
 from amos_fl.errors import AmosError
+from amos_fl.phantom.montage import montage as draw_montage
+from amos_fl.phantom.release import demo_cases, write_release
 from amos_fl.wording import counted
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from amos_fl.cohort.amos22 import ImportResult
-
 
 _WORKERS = min(4, os.cpu_count() or 1)
 
 
-def _console() -> "Console":
-    from amos_fl.cli.console import Console
-
-    # A pipe or a file has no width; 80 columns would fold every path.
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 120
-    return Console(highlight=False, markup=False, width=width)
-
-
-def _list(console: "Console", title: str, lines: tuple[str, ...]) -> None:
+def _list(console: Console, title: str, lines: tuple[str, ...]) -> None:
     if lines:
         console.print(f"\n{title}")
         for line in lines:
@@ -56,8 +48,6 @@ def amos22(
     ] = None,
 ) -> None:
     """Turn an AMOS22 release, as downloaded, into a cohort."""
-    from amos_fl.cohort.amos22 import import_amos22
-    from amos_fl.cohort.protocols import PROTOCOLS, Protocol
 
     if protocol not in PROTOCOLS:
         raise AmosError(f"--protocol {protocol}: there is no such protocol; there are {', '.join(PROTOCOLS)}")
@@ -67,7 +57,7 @@ def amos22(
     if target.is_dir():
         target = target / "cohort.csv"
     write_cohort(result.cohort, target)
-    console = _console()
+    console = plain_console()
     console.print(f"release: {result.folder}\nmetadata table: {result.metadata or 'none'}\n", soft_wrap=True)
     console.print(_beside_table2(result))
     _list(console, "Differences from Table 2", result.differences or ("none",))
@@ -75,10 +65,7 @@ def amos22(
     console.print(f"\nwrote {target} ({len(result.cohort.cases)} cases)", soft_wrap=True)
 
 
-def _beside_table2(result: "ImportResult") -> "Table":
-    from rich.table import Table
-
-    from amos_fl.cohort.scanners import SCANNERS
+def _beside_table2(result: ImportResult) -> Table:
 
     table = Table(title=f"{len(result.cohort.cases)} cases under protocol {result.protocol}")
     for column in ("site", "scanner", "modality"):
@@ -100,14 +87,11 @@ def check(
     workers: Annotated[int, typer.Option(min=1, help="Processes; each holds one scan in memory.")] = _WORKERS,
 ) -> None:
     """Read every scan and label map of a cohort and say what is wrong. Exit code 2 on errors."""
-    from rich.table import Table
-
-    from amos_fl.cohort.check import check_cohort
 
     found = read_cohort(cohort)
     with Progress() as progress:
         findings = check_cohort(found, workers=workers, on_case=progress.of("checking"))
-    console = _console()
+    console = plain_console()
     if findings:
         table = Table("", "case", "finding")
         for finding in findings:
@@ -135,21 +119,17 @@ def phantom(
     if size not in ("quick", "full"):
         raise AmosError(f"--size {size}: there is no such size; there are quick and full")
     chosen = _phantom_cases(cases)
-    from amos_fl.phantom.release import write_release
 
     with Progress() as progress:
         write_release(out, seed=seed, size=size, cases=chosen, workers=workers, on_case=progress.of("drawing"))
     typer.echo(f"wrote {out}; next: amos-fl data amos22 {out} --protocol paper")
     if montage is not None:
-        from amos_fl.phantom.montage import montage as draw_montage
-
         draw_montage(out, montage)
         typer.echo(f"wrote {montage}")
 
 
 def _phantom_cases(text: str) -> list[int] | None:
     """The ids that `--cases` asks for; None for all."""
-    from amos_fl.phantom.release import demo_cases
 
     if text == "all":
         return None

@@ -5,8 +5,11 @@ from typing import Annotated, cast
 
 import typer
 
+from amos_fl.cli.display import show_results
 from amos_fl.cli.options import AdaptOption, DeviceOption, StoreOption
+from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cohort.table import Split
+from amos_fl.runs.summary import PHANTOM_NOTE
 
 
 def evaluate(
@@ -35,9 +38,6 @@ def evaluate(
 ) -> None:
     """Score a run's chosen weights on the cases of a cohort, by site and by organ."""
     from amos_fl.api.functions import evaluate as scored
-    from amos_fl.cli.display import show_results
-    from amos_fl.cli.progress import Progress, plain_console
-    from amos_fl.runs.summary import PHANTOM_NOTE
 
     with Progress() as progress:
         found = scored(

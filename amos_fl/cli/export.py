@@ -5,7 +5,9 @@ from typing import Annotated, cast, get_args
 
 import typer
 
+from amos_fl.cli.console import Console
 from amos_fl.cli.progress import Progress
+from amos_fl.cohort.nnunet import ModalityChoice, Partial, export_nnunet
 from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import AmosError
 
@@ -28,8 +30,6 @@ def nnunet(
     copy: Annotated[bool, typer.Option("--copy/--link", help="Copy the files, or link to them.")] = False,
 ) -> None:
     """Write a cohort in nnU-Net's raw layout (version 2)."""
-    from amos_fl.cli.console import Console
-    from amos_fl.cohort.nnunet import ModalityChoice, Partial, export_nnunet
 
     if modality not in (None, *get_args(ModalityChoice)):
         raise AmosError(
@@ -48,8 +48,8 @@ def nnunet(
             out,
             dataset_id=dataset_id,
             name=name,
-            modality=cast("ModalityChoice | None", modality),
-            partial=cast("Partial", partial),
+            modality=cast(ModalityChoice | None, modality),
+            partial=cast(Partial, partial),
             copy=copy,
             on_case=progress,
         )

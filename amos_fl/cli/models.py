@@ -3,16 +3,17 @@
 import json
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from amos_fl.cli.options import DeviceOption
+from amos_fl.cli.progress import plain_console
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import DictWriter
-
-if TYPE_CHECKING:
-    from amos_fl.volumes.plan import Triple
+from amos_fl.networks.catalogue import NETWORKS, network_named
+from amos_fl.volumes.plan import Triple
 
 
 def models(
@@ -29,7 +30,6 @@ def models(
 ) -> None:
     """List the networks: parameters and multiply-accumulates beside the paper's, time and memory on this device."""
     from amos_fl.device import device_named
-    from amos_fl.networks.catalogue import NETWORKS, network_named
     from amos_fl.networks.cost import network_cost
     from amos_fl.networks.measure import measure
 
@@ -68,7 +68,7 @@ def models(
         _show(rows, about)
 
 
-def _patch(text: str | None, device: str) -> "Triple":
+def _patch(text: str | None, device: str) -> Triple:
     if text is None:
         return (64, 64, 64) if device == "cpu" else (160, 160, 64)
     try:
@@ -81,9 +81,6 @@ def _patch(text: str | None, device: str) -> "Triple":
 
 
 def _show(rows: list[dict[str, Any]], about: str) -> None:
-    from rich.table import Table
-
-    from amos_fl.cli.progress import plain_console
 
     console = plain_console()
     table = Table(title="parameters, and multiply-accumulates of one 1x128x128x128 input")

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from amos_fl.cli.options import AdaptOption, DeviceOption
+from amos_fl.cli.progress import Progress, plain_console
+from amos_fl.inference.scans import Scan
 from amos_fl.wording import counted
 
 
@@ -35,8 +37,6 @@ def predict(
     """Predict the organs of scans, each on its own grid. Exit code 2 when one could not be predicted."""
     from amos_fl.api.functions import predicting
     from amos_fl.api.model import TrainedModel
-    from amos_fl.cli.progress import Progress, plain_console
-    from amos_fl.inference.scans import Scan
 
     states = {"predicted": 0, "kept": 0, "failed": 0}
     with Progress() as progress:

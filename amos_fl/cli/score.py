@@ -5,18 +5,29 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import typer
 
+from amos_fl.cli.progress import Progress, plain_console
+from amos_fl.cli.score_tables import problem_table, show_scores
+from amos_fl.cohort.metadata import read_metadata
+from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.cohort.scanners import SCANNERS
+from amos_fl.cohort.table import PHANTOM_MARK, Cohort, Split, read_cohort
+from amos_fl.csv_table import write_table
 from amos_fl.errors import AmosError
-
-if TYPE_CHECKING:
-    from amos_fl.cohort.table import Cohort, Split
-    from amos_fl.metrics.pairs import Pairing
-    from amos_fl.metrics.scores import BothEmpty
-    from amos_fl.metrics.summary import ScoreTables
-    from amos_fl.metrics.table import CaseScores
+from amos_fl.files import write_json
+from amos_fl.metrics.folders import Rules, score_pairs
+from amos_fl.metrics.meaning import check_meaning
+from amos_fl.metrics.pairs import Pairing, pair_up
+from amos_fl.metrics.rows import write_scores
+from amos_fl.metrics.rules import organs_asked_for, tolerance_asked_for
+from amos_fl.metrics.scores import BothEmpty
+from amos_fl.metrics.summary import COLUMNS_OF_TABLES, ScoreTables, tables_of
+from amos_fl.metrics.table import CaseScores, scores_to_json
+from amos_fl.runs.summary import PHANTOM_NOTE
+from amos_fl.wording import counted
 
 _WORKERS = min(4, os.cpu_count() or 1)
 
@@ -67,17 +78,6 @@ def score(
     Cases that do not pair, grids that differ, labels that are no organ and files that cannot be read are all named;
     then nothing is scored, and the exit code is 2.
     """
-    from amos_fl.cli.progress import Progress, plain_console
-    from amos_fl.cli.score_tables import problem_table, show_scores
-    from amos_fl.cohort.organs import AMOS_ORGANS
-    from amos_fl.cohort.table import read_cohort
-    from amos_fl.metrics.folders import Rules, score_pairs
-    from amos_fl.metrics.meaning import check_meaning
-    from amos_fl.metrics.pairs import pair_up
-    from amos_fl.metrics.rules import organs_asked_for, tolerance_asked_for
-    from amos_fl.metrics.summary import tables_of
-    from amos_fl.metrics.table import scores_to_json
-    from amos_fl.wording import counted
 
     _check_words(split, modality, both_empty, cohort, hold_out)
     known = read_cohort(cohort) if cohort is not None else None
@@ -89,12 +89,12 @@ def score(
         check_meaning(predictions, possible, whose)
         check_meaning(labels, possible, whose)
     tolerance = tolerance_asked_for(tolerance_mm, possible)
-    rules = Rules(possible, scored, tolerance, cast("BothEmpty", both_empty))
+    rules = Rules(possible, scored, tolerance, cast(BothEmpty, both_empty))
     pairing = pair_up(
         predictions,
         labels,
         known,
-        split=cast("Split | None", split),
+        split=cast(Split | None, split),
         allow_missing=allow_missing,
         allow_extra=allow_extra,
     )
@@ -173,8 +173,6 @@ def _from_metadata(table: Path | None, cases: list[str]) -> tuple[dict[str, str]
     """Sex and modality by case, of the cases that have AMOS's names, as far as the table knows them."""
     if table is None:
         return {}, {}
-    from amos_fl.cohort.metadata import read_metadata
-    from amos_fl.cohort.scanners import SCANNERS
 
     records = read_metadata(table).records
     ids = {case: int(found[1]) for case in cases if (found := re.fullmatch(r"amos_(\d{4})", case))}
@@ -184,17 +182,14 @@ def _from_metadata(table: Path | None, cases: list[str]) -> tuple[dict[str, str]
 
 
 def _notes(
-    pairing: "Pairing",
-    cases: "list[CaseScores]",
+    pairing: Pairing,
+    cases: list[CaseScores],
     sexes: dict[str, str],
     metadata: Path | None,
-    cohort: "Cohort | None",
+    cohort: Cohort | None,
     labels: Path | None,
 ) -> list[str]:
     """What a reader of the scores has to know."""
-    from amos_fl.cohort.table import PHANTOM_MARK
-    from amos_fl.runs.summary import PHANTOM_NOTE
-    from amos_fl.wording import counted
 
     notes = []
     release = [folder / "dataset.json" for folder in (labels, labels.parent)] if labels else []
@@ -224,15 +219,11 @@ def _notes(
 def _write(
     out: Path,
     summary: dict[str, Any],
-    tables: "ScoreTables",
-    cases: "list[CaseScores]",
+    tables: ScoreTables,
+    cases: list[CaseScores],
     organs: dict[int, str],
     sexes: dict[str, str],
 ) -> None:
-    from amos_fl.csv_table import write_table
-    from amos_fl.files import write_json
-    from amos_fl.metrics.rows import write_scores
-    from amos_fl.metrics.summary import COLUMNS_OF_TABLES
 
     write_scores(out / "scores.csv", cases, organs, sexes)
     write_table(out / "by_organ.csv", COLUMNS_OF_TABLES, tables.organs)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from amos_fl.api import settings
 from amos_fl.api.settings import Layer
@@ -10,10 +10,7 @@ from amos_fl.cli.progress import Progress
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import ALONE, RunConfig, parse_assignment, read_yaml
-
-if TYPE_CHECKING:
-    from amos_fl.runs.folder import RunFolder
-
+from amos_fl.runs.folder import RunFolder
 
 Flags = dict[str, Any]
 """What the options of a command say, as nested settings."""
@@ -39,7 +36,7 @@ def resolve_run(layers: list[Layer], *, headers: bool = True) -> tuple[RunConfig
         return settings.resolve_run(layers, progress.of("drawing the phantom:"), headers=headers)
 
 
-def cohort_now(folder: "RunFolder", elsewhere: Cohort | None = None) -> Cohort:
+def cohort_now(folder: RunFolder, elsewhere: Cohort | None = None) -> Cohort:
     """A run's cohort, its scans where they are now, with a bar while the phantom is drawn anew."""
     with Progress() as progress:
         return settings.cohort_now(folder, elsewhere, progress.of("drawing the phantom:"))

@@ -13,6 +13,7 @@ from amos_fl.cli.options import (
 from amos_fl.cli.running import CONTINUES, carry_out, resume_run
 from amos_fl.cli.setting_options import flag_of, takes_settings
 from amos_fl.cli.settings import Flags, layers_of, refuse_beside, refuse_without, resolve_run, with_plan_made
+from amos_fl.runs.create import create_run
 
 
 @takes_settings()
@@ -42,7 +43,6 @@ def simulate(
 
         show_dry_run(with_plan_made(settings, members, store), members, out)
         return
-    from amos_fl.runs.create import create_run
 
     folder = create_run(out or next_out(settings.strategy), settings, members)
     carry_out(folder.path, settings, members, store)
