@@ -16,8 +16,9 @@ from amos_fl.annotate.take_in import ImportRequest, Taken, files_of, named_files
 from amos_fl.cli.annotate_retrain import retrain_round
 from amos_fl.cli.annotate_tables import change_table, show_queue, show_status
 from amos_fl.cli.console import Console
-from amos_fl.cli.options import DeviceOption, SetOption, StoreOption
+from amos_fl.cli.options import DeviceOption, OverlapOption, SetOption, StoreOption, ThreadsOption, WindowsOption
 from amos_fl.cli.progress import Progress, plain_console
+from amos_fl.cli.setting_options import setting
 from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.metrics.rules import organ_called
@@ -70,11 +71,11 @@ def start(
         typer.Option(help="How a network is asked twice, to see where it is unsure; default: windows for one network."),
     ] = None,
     new_round: Annotated[bool, typer.Option("--new-round", help="Begin another round with these networks.")] = False,
-    tolerance_mm: Annotated[float, typer.Option(help="A new project: the tolerance of the NSD.")] = 1.0,
+    tolerance_mm: Annotated[float, setting("evaluation.tolerance_mm")] = 1.0,
     device: DeviceOption = None,
-    overlap: Annotated[float | None, typer.Option(help="Of windows, from 0 to below 1; default: the run's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Windows at a time; default: the run's.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the run's.")] = None,
+    overlap: OverlapOption = None,
+    batch_size: WindowsOption = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Pre-label the unlabelled scans, or go on where that was interrupted. Exit code 2 when one could not be done."""
     from amos_fl.annotate.members import read_members, recorded_members
@@ -172,7 +173,6 @@ def queue(
     role: Annotated[Literal["junior", "senior"], typer.Option("--role", help="Whose queue.")] = "junior",
 ) -> None:
     """The cases that wait, those in the greatest need of correction first, each with its reasons."""
-
     opened = open_project(project)
     console = plain_console()
     waiting = project_state(opened).queue(TAKES[role])
@@ -192,7 +192,6 @@ def next_case(
     case: Annotated[list[str] | None, typer.Option("--case", help="This case instead of the queue's next.")] = None,
 ) -> None:
     """Take the next case of the queue: its working copy, why it needs correction, and how to open it."""
-
     opened = open_project(project)
     handed = hand_out(opened, by, role, count=count, wanted=tuple(case or ()))
     console = plain_console()
@@ -205,7 +204,6 @@ def next_case(
 
 
 def _show_in_hand(console: Console, project: Project, one: InHand) -> None:
-
     scan, label = quote(str(one.case.image)), quote(str(one.file))
     console.print(f"{one.case.case}: {'yours now' if one.new else 'in your hands already'}", soft_wrap=True)
     for reason in one.reasons or ("nothing stands out",):
@@ -223,7 +221,6 @@ def release(
     project: ProjectArgument, case: Annotated[str, typer.Argument(help="The case to give back.")], by: ByOption
 ) -> None:
     """Give a case back to the queue. What was drawn in its working copy stays there."""
-
     changed = give_back(open_project(project), case, by)
     console = plain_console()
     console.print(f"{case}: waits again")
@@ -248,7 +245,6 @@ def import_files(
     ] = False,
 ) -> None:
     """Check, measure and keep what somebody corrected. Exit code 2 when a file was refused."""
-
     opened = open_project(project)
     question = ImportRequest(by, role, _organs(organs, opened.cohort.organs), allow_empty, relabelled, comment)
     brought = named_files(files, {c.case for c in opened.unlabelled}) if files else files_of(opened, by)
@@ -275,7 +271,6 @@ def import_files(
 
 
 def _show_taken(console: Console, project: Project, taken: Taken) -> None:
-
     if taken.state == "refused":
         typer.echo(f"amos-fl: {taken.note}", err=True)
         return
@@ -305,15 +300,14 @@ def retrain(
         typer.Option(help="Per site, or pooled; default: as the network was trained."),
     ] = None,
     reviewed: Annotated[bool, typer.Option("--reviewed", help="Only organs that a senior has reviewed.")] = False,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Default: as the run before.")] = None,
-    local_steps: Annotated[int | None, typer.Option(min=1, help="Default: as the run before.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0, help="Default: as the run before.")] = None,
+    rounds: Annotated[int | None, setting("rounds", "as before")] = None,
+    local_steps: Annotated[int | None, setting("local_steps", "as before")] = None,
+    learning_rate: Annotated[float | None, setting("training.learning_rate", "as before")] = None,
     assignments: SetOption = None,
     device: DeviceOption = None,
     store: StoreOption = None,
 ) -> None:
     """Train on from the networks of the round, on everything that people have annotated; or go on with that."""
-
     flags: dict[str, Any] = {"rounds": rounds, "local_steps": local_steps, "device": device, "arm": arm}
     if learning_rate is not None:
         flags["training"] = {"learning_rate": learning_rate}
@@ -322,7 +316,6 @@ def retrain(
 
 def status(project: ProjectArgument) -> None:
     """How far the project has come: cases, rounds, organs and people."""
-
     show_status(plain_console(), progress_of(open_project(project)))
 
 

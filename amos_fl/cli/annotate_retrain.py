@@ -31,7 +31,6 @@ def retrain_round(
     path: Path, flags: dict[str, Any], assignments: list[str] | None, *, reviewed: bool, store: Path | None
 ) -> None:
     """Begin the trainings of the current round, or go on with them; a finished round says so and does nothing."""
-
     project = open_project(path)
     with project.alone("retrain"):
         state = project_state(project)

@@ -22,7 +22,7 @@ from amos_fl.cli.options import (
     StoreOption,
 )
 from amos_fl.cli.running import CONTINUES, carry_out, carry_out_group, resume_run
-from amos_fl.cli.setting_options import takes_settings
+from amos_fl.cli.setting_options import setting, takes_settings
 from amos_fl.cli.settings import (
     Flags,
     layers_of,
@@ -70,7 +70,6 @@ def centralized(
     dry_run: DryRunOption = False,
 ) -> None:
     """Train one network on the pooled cases of all seen sites, at the cost of the federated run beside it."""
-
     layers = layers_of(config, flags, assignments)
     store = store or cache_folder() / "store"
     refuse_without("--resume", resume, {"--accept-changes": accept_changes})
@@ -119,7 +118,6 @@ def local(
     accept_changes: AcceptChangesOption = False,
 ) -> None:
     """Train each seen site alone, and score every model on all sites."""
-
     layers = layers_of(config, flags, assignments)
     resumed = _resumed(resume, accept_changes, {"--like": like, "--budget": budget, "--out": out})
     refuse_of_one_trainer(layers if resume is None else [])
@@ -138,7 +136,6 @@ def leave_one_out(
     accept_changes: AcceptChangesOption = False,
 ) -> None:
     """For every seen site in turn, federate without it and score the result on it."""
-
     layers = layers_of(config, flags, assignments)
     resumed = _resumed(resume, accept_changes, {"--like": like, "--out": out})
     _group("leave-one-out", like, layers, out, store, resumed, without_each)
@@ -146,12 +143,8 @@ def leave_one_out(
 
 def finetune(
     run: Annotated[Path | None, typer.Argument(help="The federated run whose chosen weights are continued.")] = None,
-    rounds: Annotated[
-        int | None, typer.Option(min=1, help="Rounds at each site; default: a fifth of the federation's.")
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(min=0, help="Its first learning rate; default: a tenth of the federation's.")
-    ] = None,
+    rounds: Annotated[int | None, setting("rounds", "a fifth of the federation's")] = None,
+    learning_rate: Annotated[float | None, setting("training.learning_rate", "a tenth of the federation's")] = None,
     device: DeviceOption = None,
     out: OutOption = None,
     store: StoreOption = None,
@@ -163,7 +156,6 @@ def finetune(
     Beside it stands what the site gains without training: the federation's round that is best on its own
     validation cases, instead of the round chosen for all.
     """
-
     layers = layers_of(None, {"device": device}, None)
     if resume is None and run is None:
         raise AmosError("finetune needs the federated run to continue: amos-fl finetune RUN")
@@ -186,7 +178,6 @@ def finetune(
 
 def _show_choices(group: Group, store: Path) -> None:
     """Every site's own round of the federation beside the one for all and its fine-tuned model, on its test cases."""
-
     from amos_fl.inference.site_choice import site_choices, write_site_choices
 
     records = {record.folder.path.name: record for record in read_runs([group.path])}
@@ -228,7 +219,6 @@ def _group(
     members_of: Callable[[RunConfig, Cohort], list[PlannedRun]],
 ) -> Group:
     """Make a group of runs, or take up an old one, and carry out what is left of it."""
-
     resume, accept_changes = resumed
     if resume is not None:
         refuse_settings(layers, "--resume", "continues runs with their own settings")

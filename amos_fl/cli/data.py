@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -12,7 +12,7 @@ from amos_fl.cli.console import Console
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cohort.amos22 import ImportResult, import_amos22
 from amos_fl.cohort.check import check_cohort
-from amos_fl.cohort.protocols import PROTOCOLS, Protocol
+from amos_fl.cohort.protocols import Protocol
 from amos_fl.cohort.scanners import SCANNERS
 from amos_fl.cohort.table import read_cohort, write_cohort
 from amos_fl.errors import AmosError
@@ -33,7 +33,7 @@ def _list(console: Console, title: str, lines: tuple[str, ...]) -> None:
 def amos22(
     root: Annotated[Path, typer.Argument(help="The folder in which amos22.zip was unpacked.")],
     protocol: Annotated[
-        str,
+        Protocol,
         typer.Option(
             help="public: what has public labels. release: train on imagesTr, score on imagesVa. "
             "paper: Table 2, which needs the test labels."
@@ -48,11 +48,8 @@ def amos22(
     ] = None,
 ) -> None:
     """Turn an AMOS22 release, as downloaded, into a cohort."""
-
-    if protocol not in PROTOCOLS:
-        raise AmosError(f"--protocol {protocol}: there is no such protocol; there are {', '.join(PROTOCOLS)}")
     sites = [site for word in hold_out or () for site in word.replace(",", " ").split()]
-    result = import_amos22(root, protocol=cast(Protocol, protocol), hold_out=sites, metadata=metadata)
+    result = import_amos22(root, protocol=protocol, hold_out=sites, metadata=metadata)
     target = out or root / "cohort.csv"
     if target.is_dir():
         target = target / "cohort.csv"
@@ -66,7 +63,6 @@ def amos22(
 
 
 def _beside_table2(result: ImportResult) -> Table:
-
     table = Table(title=f"{len(result.cohort.cases)} cases under protocol {result.protocol}")
     for column in ("site", "scanner", "modality"):
         table.add_column(column)
@@ -87,7 +83,6 @@ def check(
     workers: Annotated[int, typer.Option(min=1, help="Processes; each holds one scan in memory.")] = _WORKERS,
 ) -> None:
     """Read every scan and label map of a cohort and say what is wrong. Exit code 2 on errors."""
-
     found = read_cohort(cohort)
     with Progress() as progress:
         findings = check_cohort(found, workers=workers, on_case=progress.of("checking"))
@@ -110,14 +105,12 @@ def check(
 def phantom(
     out: Annotated[Path, typer.Argument(help="The folder to write the release to.")],
     seed: Annotated[int, typer.Option(min=0, help="Other seeds give other patients.")] = 0,
-    size: Annotated[str, typer.Option(help="quick (coarse, for CPUs) or full (AMOS's own grids).")] = "quick",
+    size: Annotated[Size, typer.Option(help="quick: coarse, for CPUs; full: AMOS's own grids.")] = "quick",
     cases: Annotated[str, typer.Option(help="demo, all (600), or ids such as 1,2,507.")] = "demo",
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = _WORKERS,
     montage: Annotated[Path | None, typer.Option(help="Also draw the scanners with their labels to this PNG.")] = None,
 ) -> None:
     """Write a synthetic release in AMOS22's layout, with labels for all its cases."""
-    if size not in ("quick", "full"):
-        raise AmosError(f"--size {size}: there is no such size; there are quick and full")
     chosen = _phantom_cases(cases)
 
     with Progress() as progress:
@@ -130,7 +123,6 @@ def phantom(
 
 def _phantom_cases(text: str) -> list[int] | None:
     """The ids that `--cases` asks for; None for all."""
-
     if text == "all":
         return None
     if text == "demo":

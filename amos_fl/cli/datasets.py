@@ -51,7 +51,6 @@ def msd(
     out: CohortOut = None,
 ) -> None:
     """Turn a task of the Medical Segmentation Decathlon into a cohort."""
-
     target = _target(folder, out)
     # Named after the cohort, so that two tasks of one folder do not share what has equal names in both.
     own = "" if target.name == "cohort.csv" else f"{target.stem}_"
@@ -77,7 +76,6 @@ def nnunet(
     out: CohortOut = None,
 ) -> None:
     """Turn a dataset in nnU-Net's raw layout, version 2 or 1, into a cohort."""
-
     dataset = read_nnunet(folder, channel=channel, splits_file=splits_file, fold=fold)
     _finish(dataset, _target(folder, out), label_map, site, table, split, seed, modality)
 
@@ -89,7 +87,6 @@ def relabel(
     suggestion: Annotated[Path | None, typer.Option(help="Write the label map here, as CSV to be corrected.")] = None,
 ) -> None:
     """Give a cohort AMOS's organs and label values; its label maps stay as they are."""
-
     found = read_cohort(cohort)
     chosen = label_map_named(label_map, found.organs)
     _show_label_map(chosen, len(found.organs))
@@ -114,7 +111,6 @@ def join(
     out: Annotated[Path, typer.Option(help="The cohort file to write.")],
 ) -> None:
     """Put the cases of several cohorts into one, such as sites that annotated different organs."""
-
     found = [(str(path), read_cohort(path)) for path in cohorts]
     _write(joined(found), _target(out, out), instead_of=cohorts)
     if same := shared_patients(found):
@@ -140,7 +136,6 @@ def _finish(
     modality: Literal["CT", "MR"] | None,
 ) -> None:
     """Make the dataset's cohort, in AMOS's labels where that is asked for, write it, and say what it is."""
-
     rows = read_table(table) if table is not None else None
     imported = imported_cohort(dataset, site=site, table=rows, split=split, seed=seed, modality=modality)
     cohort = imported.cohort
@@ -159,7 +154,6 @@ def _finish(
 
 
 def _show_label_map(label_map: LabelMap, organs: int) -> None:
-
     typer.echo("the cohort's organs in AMOS's words:")
     for line in label_map_in_words(label_map):
         typer.echo(f"  {line}")
@@ -169,7 +163,6 @@ def _show_label_map(label_map: LabelMap, organs: int) -> None:
 
 def _write(cohort: Cohort, target: Path, *, instead_of: Sequence[Path] = ()) -> None:
     """Write a cohort, not in place of one of `instead_of`; then show it."""
-
     if any(target.resolve() == _target(other, None).resolve() for other in instead_of):
         raise AmosError(f"{target}: is the cohort itself, or one of those given; choose another --out")
     write_cohort(cohort, target)

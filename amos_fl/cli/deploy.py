@@ -101,7 +101,6 @@ def init(
 
 
 def _renew(root: Path, hosts: list[str], days: int) -> None:
-
     deployment = renew_certificate(root, hosts=hosts, days=days)
     ends = read_certificate(root / "superlink/server.crt").not_valid_after_utc
     typer.echo(f"renewed {root / 'superlink/server.crt'}, valid until {ends:%Y-%m-%d}")
@@ -110,12 +109,10 @@ def _renew(root: Path, hosts: list[str], days: int) -> None:
 
 
 def _say_authority(certificate: Path) -> None:
-
     typer.echo(f"authority:   {spoken(certificate_fingerprint(read_certificate(certificate)))}")
 
 
 def _cohort(text: str | None) -> Cohort | None:
-
     if text is None:
         return None
     if text != "phantom":
@@ -130,7 +127,6 @@ def enroll(
     replace: Annotated[bool, typer.Option("--replace", help="Make another key in place of the present one.")] = False,
 ) -> None:
     """At a hospital: make this site's key here, and give out its public half alone."""
-
     done = make(folder, site, replace=replace)
     typer.echo(f"site {done.site}: made its key, which stays in {folder}")
     typer.echo(f"send this file to the coordinator: {done.public_key_file}")
@@ -151,7 +147,6 @@ def register(
     ),
 ) -> None:
     """At the coordinator: keep the public key that a site handed over."""
-
     done = keep(root, site, public_key, replace=replace)
     typer.echo(f"site {done.site}: registered as {done.public_key_file}")
     _say_fingerprint(done)
@@ -160,7 +155,6 @@ def register(
 
 
 def _say_fingerprint(done: Enrolled) -> None:
-
     typer.echo(f"fingerprint: {spoken_fingerprint(done.public_key)}   ({fingerprint(done.public_key)})")
 
 
@@ -172,7 +166,6 @@ def bundle(
     ] = None,
 ) -> None:
     """Pack exactly what one hospital needs, and nothing of the others'."""
-
     out = out or Path(f"{site_folder_name(site)}.zip")
     if out.is_dir():
         out = out / f"{site_folder_name(site)}.zip"
@@ -203,7 +196,6 @@ def check(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for each answer.")] = 10.0,
 ) -> None:
     """At a hospital: try everything this site needs, and say what is wrong. Exit code 2 when something is."""
-
     findings = check_site(folder, ask_registered, read_settings, timeout_s=timeout)
     _show(findings)
     failed = sum(finding.outcome == "wrong" for finding in findings)
@@ -217,7 +209,6 @@ def check(
 
 
 def _show(findings: list[Finding]) -> None:
-
     table = Table("check", "", "what was found", "what to do")
     styles = {"ok": "green", "wrong": "bold red", "not checked": "dim"}
     for finding in findings:

@@ -234,7 +234,6 @@ def _show_end(state: RunState, folder: Path, again: str) -> None:
 
 
 def _write_report(folder: Path, say: Callable[[str], None]) -> None:
-
     write_report(folder, say)
 
 

@@ -40,7 +40,6 @@ def status(
 
 
 def _show(found: "Overview") -> None:
-
     console = plain_console()
     console.print(f"SuperLink at {found.address}: answers, flwr {found.flwr}, amos-fl {found.amos_fl}")
     for warning in found.warnings:

@@ -63,7 +63,6 @@ def show(
     out: OutOption = OUT,
 ) -> None:
     """Say what an experiment asks, needs and costs, its steps and where they are, and what the paper printed."""
-
     preset = read_preset(name)
     console = plain_console(160)
     source = f" ({', '.join(preset.paper)} of the AMOS paper)" if preset.paper else " (ours)"
@@ -84,7 +83,6 @@ def show(
 
 
 def _steps_table(preset: Preset, workspaces: list[Workspace]) -> Any:
-
     table = Table("step", "what", *(workspace.form for workspace in workspaces), title="Steps", title_justify="left")
     for step in preset.steps:
         states = []
@@ -103,7 +101,6 @@ def _steps_table(preset: Preset, workspaces: list[Workspace]) -> Any:
 
 
 def _in_words(preset: Preset, name: str) -> str:
-
     _, step = preset.resolved(name)
     borrowed = preset.steps[name]
     theirs = f", shared with {borrowed.borrow}" if isinstance(borrowed, Borrowed) else ""
@@ -123,7 +120,6 @@ def _in_words(preset: Preset, name: str) -> str:
 
 
 def _published_table(published: list[tuple[str, str, float, float]]) -> Any:
-
     columns = list(dict.fromkeys(column for _, column, _, _ in published))
     table = Table("", *columns, title=f"What the paper printed, DSC / NSD ({MARK})", title_justify="left")
     at = {(row, column): f"{number(dsc, 4)} / {number(nsd, 4)}" for row, column, dsc, nsd in published}
@@ -153,7 +149,6 @@ def run(
     out: OutOption = OUT,
 ) -> None:
     """Carry out an experiment. Run again, it skips what is done and goes on where it stopped."""
-
     if (name is None) != everything:
         raise AmosError("experiments run needs the name of one, or --all; they are listed by: amos-fl experiments")
     if quick and (data or cohort):
@@ -176,7 +171,6 @@ def run(
 
 
 def _quick_given(presets: list[Preset]) -> dict[str, Path]:
-
     needed = dict.fromkeys(name for preset in presets for name in preset.data_sets())
     with Progress() as progress:
         return {name: quick_data(name, cache_folder(), progress.of("drawing the phantom")) for name in needed}
@@ -198,7 +192,6 @@ def _trainer(store: Path, quick: bool) -> Any:
 
 def _run_one(preset: Preset, planner: Planner, workspace: Workspace, callbacks: Callbacks) -> str:
     """One experiment to its end; what kept it from it, in a sentence, or nothing."""
-
     quick = " --quick" if workspace.form == "quick" else ""
     again = f"amos-fl experiments run {preset.name}{quick} --out {workspace.out}"
     typer.echo(f"{preset.name}: {preset.title}")
@@ -233,7 +226,6 @@ def results(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The page to write; default: the terminal.")] = None,
 ) -> None:
     """Write what experiments and runs gave as one page: commit, settings, budget, DSC and NSD by group of scanners."""
-
     where = folders or [OUT]
     command = " ".join(["amos-fl experiments results", *map(str, where), *(["-o", str(out)] if out else [])])
     page = results_page(where, command)

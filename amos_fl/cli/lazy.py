@@ -16,20 +16,15 @@ from typer.core import TyperCommand, TyperGroup
 
 
 @dataclass(frozen=True)
-class Command:
-    """Where a command is, as `module:function`, and its line in the list of commands."""
-
-    where: str
-    help: str
-
-
-@dataclass(frozen=True)
 class Group:
-    """Commands under one name, and the function, as `module:function`, that answers to the name alone, if one does."""
+    """Commands under one name: each its function, as `module:function`, and a line of help; or a group in turn.
+
+    `alone` is the function that answers to the name alone, where one does.
+    """
 
     help: str
-    commands: Mapping[str, "Command | Group"]
-    where: str = ""
+    commands: "Mapping[str, tuple[str, str] | Group]"
+    alone: str = ""
 
 
 def app_of(group: Group, callback: Callable[..., None] | None = None, **settings: Any) -> typer.Typer:
@@ -38,24 +33,19 @@ def app_of(group: Group, callback: Callable[..., None] | None = None, **settings
     class Commands(LazyGroup):
         table = group.commands
 
-    settings = {"no_args_is_help": not group.where, "invoke_without_command": bool(group.where), **settings}
-    return typer.Typer(
-        cls=Commands,
-        help=group.help,
-        callback=callback,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        **settings,
-    )
+    settings |= {"no_args_is_help": not group.alone, "invoke_without_command": bool(group.alone)}
+    settings |= {"add_completion": False, "pretty_exceptions_enable": False}
+    return typer.Typer(cls=Commands, help=group.help, callback=callback, **settings)
 
 
 class LazyGroup(TyperGroup):
     """Its commands are names with a line of help until one of them is called."""
 
-    table: ClassVar[Mapping[str, Command | Group]] = {}
+    table: ClassVar[Mapping[str, tuple[str, str] | Group]] = {}
 
     def __init__(self, **given: Any) -> None:
-        listed = {name: TyperCommand(name, short_help=entry.help) for name, entry in self.table.items()}
+        lines = {name: entry.help if isinstance(entry, Group) else entry[1] for name, entry in self.table.items()}
+        listed = {name: TyperCommand(name, short_help=line) for name, line in lines.items()}
         super().__init__(**{**given, "commands": listed})
 
     def resolve_command(
@@ -63,27 +53,24 @@ class LazyGroup(TyperGroup):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that is called, with its module."""
         name, listed, rest = super().resolve_command(ctx, args)
-        return name, listed and _loaded(name or "", self.table[str(listed.name)]), rest
+        return name, listed and _loaded(str(listed.name), self.table[str(listed.name)]), rest
 
 
-def _loaded(name: str, entry: Command | Group) -> click.Command:
-    function = _attribute(entry.where) if entry.where else None
+def _loaded(name: str, entry: tuple[str, str] | Group) -> click.Command:
     if isinstance(entry, Group):
-        group = typer.main.get_group(app_of(entry, function))
-        group.name = name
-        return group
+        return typer.main.get_group(app_of(entry, _function(entry.alone) if entry.alone else None, name=name))
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name, cls=WholeNames)(function)  # pyright: ignore[reportArgumentType] - a command has a function
+    single.command(name, cls=WholeNames)(_function(entry[0]))
     return typer.main.get_command(single)
 
 
-def _attribute(where: str) -> Any:
+def _function(where: str) -> Callable[..., None]:
     module, _, name = where.partition(":")
-    return getattr(import_module(module), name)
+    return getattr(import_module(f"amos_fl.cli.{module}"), name)
 
 
 class WholeNames(TyperCommand):
-    """A command whose help never cuts an option's name: `--no-...` stands below its counterpart, not beside it."""
+    """A command whose help cuts no option's name: `--no-mirror` stands below `--mirror`, not beside it."""
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         shown = copy(self)

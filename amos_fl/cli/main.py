@@ -14,6 +14,7 @@ from amos_fl import stopping
 from amos_fl.cli.argument_help import keep_argument_help
 from amos_fl.cli.commands import EVERYTHING
 from amos_fl.cli.lazy import app_of
+from amos_fl.cli.usage import in_words
 from amos_fl.errors import AmosError, AmosWarning, Interrupted, is_disk_full
 from amos_fl.escape.terminal import visible
 
@@ -65,7 +66,7 @@ def run(arguments: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except click.UsageError as error:
-        return _say(_in_words(error), error.exit_code)
+        return _say(in_words(error), error.exit_code)
     except AmosError as error:
         return _say(str(error), error.exit_code)
     except (Interrupted, KeyboardInterrupt) as error:
@@ -80,18 +81,6 @@ def run(arguments: list[str] | None = None) -> int:
     finally:
         if "amos_fl.workers" in sys.modules:
             sys.modules["amos_fl.workers"].end_all()
-
-
-def _in_words(error: click.UsageError) -> str:
-    """What is wrong with a command line, in one sentence with its remedy."""
-    name = error.ctx.command_path if error.ctx else "amos-fl"
-    if isinstance(error, click.MissingParameter) and error.param is not None:
-        return f"{name}: needs {error.param.get_error_hint(error.ctx)}; see {name} --help".replace("'", "")
-    if isinstance(error, click.BadParameter) and error.param is not None:
-        hint = error.param.get_error_hint(error.ctx).replace("'", "").partition(" / ")[0]
-        return f"{hint}: {error.message.rstrip('.')}"
-    words = error.format_message().rstrip(".")
-    return f"{words[:1].lower()}{words[1:]}; see {name} --help"
 
 
 def _final_name(error: OSError) -> str:

@@ -13,7 +13,6 @@ from amos_fl.methods.base import Method
 
 def methods(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
     """List the federated methods: what each does, its options, and what it costs beyond FedAvg."""
-
     rows = [_row(name, kind) for name, kind in METHODS.items()]
     if as_json:
         print(json.dumps(rows, indent=2))
@@ -35,7 +34,6 @@ def methods(as_json: Annotated[bool, typer.Option("--json", help="Print it as JS
 
 
 def _row(name: str, kind: type[Method]) -> dict[str, Any]:
-
     what = " ".join((kind.__doc__ or "").split())
     return {
         "method": name,

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from amos_fl.cli.options import DeviceOption
 from amos_fl.cli.progress import plain_console
+from amos_fl.cli.setting_options import setting
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import DictWriter
 from amos_fl.networks.catalogue import NETWORKS, network_named
@@ -23,8 +24,8 @@ def models(
     patch: Annotated[
         str | None, typer.Option(help="Voxels for time and memory; default: 64,64,64, on a GPU 160,160,64.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Patches of a training step.")] = 2,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    batch_size: Annotated[int, setting("training.batch_size", flag="--batch-size")] = 2,
+    threads: Annotated[int, setting("training.threads")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print it as CSV.")] = False,
 ) -> None:
@@ -81,7 +82,6 @@ def _patch(text: str | None, device: str) -> Triple:
 
 
 def _show(rows: list[dict[str, Any]], about: str) -> None:
-
     console = plain_console()
     table = Table(title="parameters, and multiply-accumulates of one 1x128x128x128 input")
     columns = ["", "million parameters", "Table 4", "", "GMAC", "Table 4", ""]

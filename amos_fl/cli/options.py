@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 
-DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or auto.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Decides all randomness of the run.")]
+from amos_fl.cli.setting_options import setting
+
+DeviceOption = Annotated[str | None, setting("device")]
+SeedOption = Annotated[int | None, setting("seed")]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Settings as YAML, like a run folder's config.yaml.")
 ]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Any setting, as key=value; may be given again.")]
-SitesOption = Annotated[str | None, typer.Option("--sites", help="Only these sites, e.g. A,B,C.")]
-HoldOutOption = Annotated[str | None, typer.Option("--hold-out", help="These sites train nothing, e.g. C.")]
+SitesOption = Annotated[str | None, setting("sites")]
+HoldOutOption = Annotated[str | None, setting("hold_out")]
 StoreOption = Annotated[Path | None, typer.Option("--store", help="Where prepared cases are kept; default: the cache.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="The run folder; by default a new one under runs/.")]
 ResumeOption = Annotated[Path | None, typer.Option("--resume", help="Continue what is in this folder.")]
@@ -27,10 +29,7 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolve
 LikeOption = Annotated[
     Path | None, typer.Option("--like", help="Take everything from this federated run: settings, cohort and steps.")
 ]
-AdaptOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--test-time-adaptation/--no-test-time-adaptation",
-        help="Batch normalisation with each scan's own statistics; default: the run's.",
-    ),
-]
+AdaptOption = Annotated[bool | None, setting("evaluation.test_time_adaptation", "the run's")]
+OverlapOption = Annotated[float | None, setting("evaluation.overlap", "the run's")]
+WindowsOption = Annotated[int | None, setting("evaluation.batch_size", "the run's", flag="--batch-size")]
+ThreadsOption = Annotated[int | None, setting("training.threads", "the run's")]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 import typer
 import yaml
@@ -13,7 +13,9 @@ from rich.table import Table
 from amos_fl.api.settings import cache_folder
 from amos_fl.cli.options import HoldOutOption, SitesOption, StoreOption
 from amos_fl.cli.progress import Progress, plain_console
+from amos_fl.cli.setting_options import setting
 from amos_fl.cli.settings import names, phantom
+from amos_fl.cli.usage import either
 from amos_fl.cohort.table import SPLITS, Cohort, Modality, Split, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import write_text
@@ -22,19 +24,15 @@ from amos_fl.planning.fingerprint import SPACING_BINS_PER_MM as BINS
 from amos_fl.planning.histogram import mean_bound
 from amos_fl.planning.measure import fingerprint_of_cases, measured_cases, median_grids
 from amos_fl.planning.planner import memory_gb, plan_from
-from amos_fl.planning.settings import PlanningSettings
+from amos_fl.planning.settings import PlanningSettings, Resolution
 from amos_fl.volumes.plan import Plan, plan_named
 
 
 def plan(
     cohort: Annotated[Path | None, typer.Argument(help="cohort.csv or its folder; none: the phantom.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the plan to this YAML file.")] = None,
-    memory_gb: Annotated[
-        float, typer.Option(min=0.01, help="Memory for training, as nnU-Net reckons it: two patches of its U-Net.")
-    ] = 8.0,
-    resolution: Annotated[
-        Literal["full", "low"], typer.Option(help="low: coarser, so that a patch sees a quarter of a scan.")
-    ] = "full",
+    memory_gb: Annotated[float, setting("planning.memory_gb")] = PlanningSettings().memory_gb,
+    resolution: Annotated[Resolution, setting("planning.resolution")] = PlanningSettings().resolution,
     sites: SitesOption = None,
     hold_out: HoldOutOption = None,
     splits: Annotated[str, typer.Option(help="Whose labelled cases are measured, e.g. train,val as nnU-Net does.")] = (
@@ -50,7 +48,6 @@ def plan(
     store: StoreOption = None,
 ) -> None:
     """Make a plan from the training cases' spacing, shape and CT intensities, in nnU-Net's way."""
-
     found = phantom() if cohort is None else read_cohort(cohort)
     found = found.only(names(sites) or found.sites)
     if held := names(hold_out):
@@ -87,9 +84,8 @@ def plan(
 
 
 def _splits(words: Sequence[str]) -> tuple[Split, ...]:
-
     if unknown := [word for word in words if word not in SPLITS]:
-        raise AmosError(f"--splits {unknown[0]}: there is no such split; there are {', '.join(SPLITS)}")
+        raise AmosError(f"--splits is {unknown[0]!r}: choose {either(SPLITS)}, or several, as in train,val")
     return tuple(cast(Split, word) for word in words)
 
 
@@ -98,7 +94,6 @@ def _triple(values: Sequence[float]) -> str:
 
 
 def _fingerprint_table(fingerprint: Fingerprint, grids: Mapping[Modality, tuple[list[float], list[float]]]) -> Table:
-
     table = Table(title="Fingerprint", title_justify="left")
     for column in ("", *fingerprint.modalities):
         table.add_column(column, justify="left" if not column else "right")
@@ -125,7 +120,6 @@ def _fingerprint_table(fingerprint: Fingerprint, grids: Mapping[Modality, tuple[
 
 
 def _plan_table(plan: Plan, fingerprint: Fingerprint, organ_count: int) -> Table:
-
     known = plan_named("amos-mr" if fingerprint.modalities == ("MR",) else "amos-ct")
     table = Table("", "this plan", f"AMOS's ({known.name})", title="Plan (x, y, z)", title_justify="left")
     for name, of in (
@@ -154,7 +148,6 @@ def _show_sites(
     settings: PlanningSettings,
     cohort: Cohort,
 ) -> None:
-
     table = Table(title="What each site would send", title_justify="left")
     for column in ("site", "cases", "organ voxels told", "withheld", "spacings and lengths told", "withheld"):
         table.add_column(column, justify="left" if column == "site" else "right")
@@ -180,7 +173,6 @@ def _show_sites(
 
 def _show_bounds(console: Console, pooled: Fingerprint, together: Fingerprint) -> None:
     """What withholding did, and what it can have done at most."""
-
     all_of, told_of = pooled.pooled().histograms(), together.pooled().histograms()
     table = Table("", "all", "told", "bounds", title="With counts withheld", title_justify="left")
     asked = [(f"{what} {axis}", 0.5, "median") for what in ("spacing", "extent") for axis in "xyz"]
@@ -200,7 +192,6 @@ def _show_bounds(console: Console, pooled: Fingerprint, together: Fingerprint) -
 
 
 def _write(out: Path, plan: Plan, fingerprint: Fingerprint, settings: PlanningSettings, organs: str) -> None:
-
     counts = " and ".join(f"{fingerprint.group(m).cases} {m}" for m in fingerprint.modalities)
     head = (
         f"# Made by amos-fl plan from {counts} cases with {organs} organs annotated, for {settings.memory_gb:g} GB at "

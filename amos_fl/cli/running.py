@@ -32,7 +32,6 @@ CONTINUES = "continues what is in its folder, and runs it"
 
 def resume_run(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path, accept_changes: bool = False) -> None:
     """Continue a run to its end and show its results; a finished one only shows them."""
-
     layers, elsewhere = apart_from_cohort(layers)
     refuse_settings(layers, "--resume", "continues a run with its own settings")
     folder = open_run(path)
@@ -46,7 +45,6 @@ def apart_from_cohort(
     layers: list[tuple[str, dict[str, Any]]],
 ) -> tuple[list[tuple[str, dict[str, Any]]], Cohort | None]:
     """Settings without the cohort that `--cohort` names, and that cohort: at a resume it says where scans are now."""
-
     named = [layer["cohort"] for source, layer in layers if source == "command line" and "cohort" in layer]
     others = [
         (source, {key: value for key, value in layer.items() if (source, key) != ("command line", "cohort")})
@@ -57,7 +55,6 @@ def apart_from_cohort(
 
 def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path, accept_changes: bool = False) -> None:
     """Run, or continue, the run in a folder; then its tables and its report."""
-
     folder = RunFolder(path)
     console, settings = _run_one(folder, settings, members, store, accept_changes=accept_changes)
     show_results(console, results_of(folder, settings, members))
@@ -76,7 +73,6 @@ def _run_one(
     accept_changes: bool = False,
 ) -> tuple[RichConsole, RunConfig]:
     """One run to its end with live progress; the console, and the settings with the plan that the run made."""
-
     with Display() as display:
         display.line(f"{title}{_in_words(settings, members)}; run folder {folder.path}")
         if folder.synthetic and not title:
@@ -149,7 +145,6 @@ def show_finished(group: Group, failed: Sequence[tuple[str, int]]) -> None:
 
 def _show_atlas(console: Any, members: Cohort) -> None:
     """What position alone would score on the phantom, so that a score there can be judged."""
-
     train = [c for c in members.cases if c.split == "train" and c.modality == "CT"]
     test = [c for c in members.of(split="test") if c.site in members.seen_sites and c.modality == "CT"]
     if train and test:

@@ -26,7 +26,6 @@ def runs(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """List runs: their state, strategy, test DSC on seen and unseen scanners, and size."""
-
     where = folders or [Path("runs")]
     found = list_runs(where)
     if as_json:
@@ -89,7 +88,6 @@ def diff(
 
     Exit code 0: the same settings, cases, rounds and scores. 1: they differ. 2: a run cannot be read.
     """
-
     for path in (first, second):
         if (path / "group.yaml").is_file():
             raise AmosError(f"{path}: is a group of runs; name one of the runs in it")

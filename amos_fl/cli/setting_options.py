@@ -4,18 +4,20 @@
 is the field's name with hyphens, without the section it is in, but for those in `NAMES`.
 """
 
+import functools
 import inspect
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from amos_fl.cli.settings import names
+from amos_fl.cli.settings import Flags, names
+from amos_fl.cli.usage import either, limits, must_be
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig, merge, parse_assignment
 
@@ -44,18 +46,32 @@ GROUPS = {
 }
 """The headings of `--help`, and the settings or sections of settings under each."""
 
+METAVARS: dict[Any, str] = {
+    int: "N",
+    float: "X",
+    Path: "PATH",
+    str: "TEXT",
+    "sites": "A,B",
+    "hold_out": "A,B",
+    "strategy_options": "NAME=VALUE",
+    "plan": "NAME",
+}
+"""What stands for the value of an option in `--help`, by setting or by type."""
+
+BOUNDS = ("ge", "gt", "le", "lt")
 DECIDED_ELSEWHERE = ("arm", "planning.auto")
 """What the command itself and `--plan auto` say."""
 
 
-def leaves(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+@functools.cache
+def leaves(model: type[BaseModel] = RunConfig, prefix: str = "") -> dict[str, FieldInfo]:
     """Every setting that is a value and not a section, by its dotted key."""
+    found: dict[str, FieldInfo] = {}
     for name, field in model.model_fields.items():
         inside = field.annotation
-        if isinstance(inside, type) and issubclass(inside, BaseModel) and name != "plan":
-            yield from leaves(inside, f"{prefix}{name}.")
-        else:
-            yield prefix + name, field
+        is_section = isinstance(inside, type) and issubclass(inside, BaseModel) and name != "plan"
+        found |= leaves(inside, f"{prefix}{name}.") if is_section else {prefix + name: field}
+    return found
 
 
 def flag_of(key: str) -> str:
@@ -72,94 +88,112 @@ def takes_settings(*without: str) -> Callable[[Callable[..., None]], Callable[..
 
     `without` are settings, or sections of them, that the command does not heed.
     """
+    keys = {key.replace(".", "__"): key for key in leaves() if not _is_in(key, (*DECIDED_ELSEWHERE, *without))}
+    made = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(key))
+        for name, key in keys.items()
+    ]
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in inspect.signature(command).parameters.values() if p.name != "flags"]
-        keys = {
-            key.replace(".", "__"): (key, field)
-            for key, field in leaves()
-            if not _is_in(key, (*DECIDED_ELSEWHERE, *without))
-        }
-        made = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(key, field))
-            for name, (key, field) in keys.items()
-        ]
-
+        @functools.wraps(command)
         def run(**given: Any) -> None:
-            flags: dict[str, Any] = {}
-            for name, (key, _) in keys.items():
+            flags: Flags = {}
+            for name, key in keys.items():
                 flags = merge(flags, _nested(key, given.pop(name)))
             command(**given, flags=flags)
 
+        own = [p for p in inspect.signature(command).parameters.values() if p.name != "flags"]
         parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *made]
-        run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess] - typer's source
+        run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue] - typer reads it
         run.__annotations__ = {p.name: p.annotation for p in parameters}
-        run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
         return run
 
     return decorated
 
 
-class _Choice(click.Choice):  # type: ignore[type-arg]
-    """A choice whose error is one plain sentence, as all others are."""
+def setting(key: str, otherwise: str = "", *, flag: str = "", panel: str | None = None) -> Any:
+    """The option of a setting, described by its model; `otherwise` says what counts where it is not given."""
+    field, flag = leaves()[key], flag or flag_of(key)
+    kind = _kind(field)
+    more: dict[str, Any] = {"metavar": METAVARS.get(key) or METAVARS.get(kind, "WORD")}
+    if kind is bool:
+        more["metavar"] = None
+        flag = f"{flag}/--no-{flag.removeprefix('--')}"
+    elif kind in (int, float) or _choices(key):
+        more["click_type"] = _Value(key)
+    return typer.Option(flag, help=_help(key, otherwise), rich_help_panel=panel, show_default=False, **more)
+
+
+def _annotation(key: str) -> Any:
+    kind = _kind(leaves()[key])
+    panel = next(group for group, keys in GROUPS.items() if _is_in(key, keys))
+    plain = list[str] if key == "strategy_options" else kind if kind in (int, float, bool, Path) else str
+    return Annotated[plain | None, setting(key, panel=panel)]
+
+
+class _Value(click.ParamType):
+    """The value of an option as its setting's model takes it; else one plain sentence, as for any other setting."""
+
+    name = "value"
+
+    def __init__(self, key: str) -> None:
+        self.key = key
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value not in self.choices:
-            self.fail(str(value), param, ctx)
-        return value
-
-    def fail(self, message: str, param: click.Parameter | None = None, ctx: click.Context | None = None) -> NoReturn:
-        option = param.opts[0] if param else "value"
-        raise AmosError(f"{option} is {message!r}: choose {' or '.join(map(str, self.choices))}")
+        field, choices = leaves()[self.key], _choices(self.key)
+        try:
+            described: Any = Annotated[(field.annotation, *field.metadata)]  # pyright: ignore[reportInvalidTypeForm]
+            taken = TypeAdapter(described).validate_python(value)
+        except ValidationError:
+            taken = None
+        if taken is None or (choices and taken not in choices):
+            wanted = f"choose {either(choices)}" if choices else must_be(_kind(field), _limits(field))
+            raise AmosError(f"{param.opts[0] if param else self.key} is {value!r}: {wanted}")
+        return taken
 
 
 def _is_in(key: str, keys: Collection[str]) -> bool:
     return any(key == other or key.startswith(f"{other}.") for other in keys)
 
 
-def _option(key: str, field: FieldInfo) -> Any:
-    """The type and the option of a setting, as typer reads them."""
-    inside = next(kind for kind in _members(field.annotation) if kind is not NoneType)
-    flag = flag_of(key)
-    more: dict[str, Any] = {}
-    kind = inside if inside in (int, float, bool, Path) else str
-    if get_origin(inside) is Literal:
-        # A deployment is started by its own command, and is no choice here.
-        more["click_type"] = _Choice([c for c in get_args(inside) if (key, c) != ("engine.name", "deployment")])
-    elif key == "strategy_options":
-        kind, more["metavar"] = list[str], "NAME=VALUE"
-    elif kind is bool:
-        flag = f"{flag}/--no-{flag.removeprefix('--')}"
-    group = next(group for group, keys in GROUPS.items() if _is_in(key, keys))
-    return Annotated[kind | None, typer.Option(flag, help=_help(field), rich_help_panel=group, **more)]
+def _kind(field: FieldInfo) -> Any:
+    """The type of a setting's value, where it has one."""
+    annotation = field.annotation
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else [annotation]
+    return next(kind for kind in kinds if kind is not NoneType)
 
 
-def _members(annotation: Any) -> list[Any]:
-    return list(get_args(annotation)) if get_origin(annotation) in (Union, UnionType) else [annotation]
+def _choices(key: str) -> list[str]:
+    kind = _kind(leaves()[key])
+    # A deployment is started by its own command, and is no choice here.
+    return (
+        [c for c in get_args(kind) if (key, c) != ("engine.name", "deployment")] if get_origin(kind) is Literal else []
+    )
 
 
-def _help(field: FieldInfo) -> str:
-    """The field's description, its bounds and its default."""
-    text = (field.description or "").rstrip(".")
-    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    bounds = [
-        f"{sign} {limit}"
-        for rule in field.metadata
-        for name, sign in signs.items()
-        if (limit := getattr(rule, name, None)) is not None and limit < 2**62
-    ]
-    default = field.get_default()
-    if default is not None and isinstance(default, bool | int | float | str):
-        shown = {True: "yes", False: "no"}[default] if isinstance(default, bool) else default
-        bounds.append(f"default: {f'{shown:.3g}' if isinstance(shown, float) else shown}")
-    return f"{text}. ({', '.join(bounds)})" if bounds else f"{text}."
+def _limits(field: FieldInfo) -> str:
+    return limits(**{name: getattr(rule, name) for rule in field.metadata for name in BOUNDS if hasattr(rule, name)})
+
+
+def _help(key: str, otherwise: str) -> str:
+    """The setting's description, what it may be and its default."""
+    field, choices = leaves()[key], _choices(key)
+    default: Any = otherwise or field.get_default()
+    if isinstance(default, bool):
+        default = "yes" if default else "no"
+    elif isinstance(default, float):
+        default = f"{default:.3g}"
+    facts = [either(choices) if choices else _limits(field)]
+    facts.append(f"default: {default}" if isinstance(default, int | str) else "")
+    said = "; ".join(filter(None, facts))
+    return f"{(field.description or '').rstrip('.')}." + (f" ({said})" if said else "")
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
     """An option's value as nested settings; nothing where it was not given."""
     if key in ("sites", "hold_out"):
         value = names(value)
-    elif key in ("cohort", "start_from") and value is not None:
+    elif isinstance(value, Path):
         value = str(value.resolve())
     elif key == "strategy_options":
         return _strategy_options(value or [])

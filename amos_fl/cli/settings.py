@@ -81,7 +81,6 @@ def refuse_of_one_trainer(layers: list[Layer]) -> None:
     Raises:
         AmosError: naming what to leave out.
     """
-
     for source, layer in layers:
         if source.startswith("--set ") and (given := sorted(set(layer) & set(ALONE))):
             raise AmosError(f"{source}: one trainer alone has no {given[0]} to choose; leave it out")

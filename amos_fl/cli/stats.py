@@ -55,7 +55,6 @@ def stats(
 
 
 def _on_the_terminal(table: SortableTable) -> Table:
-
     shown = Table(title=table.caption, title_justify="left")
     for column in table.columns:
         shown.add_column(column.head, justify="right" if column.number else "left")

@@ -11,6 +11,7 @@ from amos_fl.api.settings import cache_folder, next_out, with_layers
 from amos_fl.cli.console import Console
 from amos_fl.cli.options import AcceptChangesOption, DeviceOption, ResumeOption, StoreOption
 from amos_fl.cli.running import CONTINUES, carry_out_group, say_the_rest, show_finished
+from amos_fl.cli.setting_options import setting
 from amos_fl.cli.settings import layers_of, refuse_beside, refuse_without, resolve_run
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
@@ -29,7 +30,7 @@ def sweep(
     config: Annotated[Path | None, typer.Argument(help="The sweep as YAML: settings, runs, grid, baselines.")] = None,
     parallel: Annotated[int, typer.Option(min=1, help="Runs at the same time, each in a process through Ray.")] = 1,
     gpus_per_run: Annotated[float, typer.Option(min=0, help="With --parallel: share of a GPU for each run.")] = 0.0,
-    ray_address: Annotated[str | None, typer.Option(help="With --parallel: an existing cluster, host:port.")] = None,
+    ray_address: Annotated[str | None, setting("engine.address")] = None,
     device: DeviceOption = None,
     out: Annotated[Path | None, typer.Option(help="The group's folder; by default a new one under runs/.")] = None,
     store: StoreOption = None,
@@ -38,7 +39,6 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their steps; run nothing.")] = False,
 ) -> None:
     """One run for every combination of settings; finished ones are skipped when it is run again."""
-
     if (config is None) == (resume is None):
         raise AmosError("sweep needs either the file of a new sweep, amos-fl sweep SWEEP.yaml, or --resume FOLDER")
     refuse_without("--resume", resume, {"--accept-changes": accept_changes})
@@ -69,7 +69,6 @@ def sweep(
 
 def _members(sweep: Sweep, layers: Layers) -> list[PlannedRun]:
     """The federated runs, then their baselines: once for settings that differ in the strategy alone."""
-
     makers: dict[str, Callable[[RunConfig, Cohort], list[PlannedRun]]] = {
         "centralized": lambda base, cohort: [centralized(base, cohort)],
         "local": locals_of,
@@ -104,7 +103,6 @@ def _same(group: Group, members: list[PlannedRun]) -> Group:
     Raises:
         AmosError: it holds other runs or other settings.
     """
-
     if group.names != tuple(member.name for member in members):
         raise AmosError(f"{group.path}: holds a sweep of other runs; choose another --out")
     for member in members:
