@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
 from amos_fl.cli.progress import plain_console
-from amos_fl.comparison.comparison import METRICS, Metric
+from amos_fl.comparison.comparison import METRICS
 from amos_fl.comparison.tables import all_tables, rich_table
 from amos_fl.runs.summary import PHANTOM_NOTE
 
@@ -20,7 +21,8 @@ def compare(
         str | None, typer.Option(help="Compare with this arm or run; default: a federated one.")
     ] = None,
     metric: Annotated[
-        list[Metric] | None, typer.Option(case_sensitive=False, help="Only this score; default: both.")
+        list[str] | None,
+        typer.Option(click_type=click.Choice(METRICS, case_sensitive=False), help="Only this score; default: both."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and the permutations.")] = 0,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap draws, and permutations of a test.")] = 10_000,

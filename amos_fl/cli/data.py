@@ -18,6 +18,7 @@ from amos_fl.cohort.table import read_cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.phantom.montage import montage as draw_montage
 from amos_fl.phantom.release import demo_cases, write_release
+from amos_fl.phantom.scan import Size
 from amos_fl.wording import counted
 
 _WORKERS = min(4, os.cpu_count() or 1)

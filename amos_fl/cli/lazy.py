@@ -14,6 +14,8 @@ import typer
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
+from amos_fl.cli.usage import value_in_words
+
 
 @dataclass(frozen=True)
 class Group:
@@ -70,18 +72,25 @@ def _function(where: str) -> Callable[..., None]:
 
 
 class WholeNames(TyperCommand):
-    """A command whose help cuts no option's name: `--no-mirror` stands below `--mirror`, not beside it."""
+    """A command whose help cuts no option's name in 80 columns.
+
+    `--no-mirror` stands below `--mirror` and not beside it, and what a value may be stands in the text.
+    """
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         shown = copy(self)
-        shown.params = [_below_one_another(parameter) for parameter in self.params]
+        shown.params = [_narrow(parameter) for parameter in self.params]
         super(WholeNames, shown).format_help(ctx, formatter)
 
 
-def _below_one_another(parameter: click.Parameter) -> click.Parameter:
-    if not parameter.secondary_opts:
+def _narrow(parameter: click.Parameter) -> click.Parameter:
+    if not isinstance(parameter, click.Option):
         return parameter
     shown = copy(parameter)
     shown.opts = [*parameter.opts, *(f"\n{name}" for name in parameter.secondary_opts)]
     shown.secondary_opts = []
+    if found := value_in_words(parameter.type):
+        shown.metavar, said = found
+        shown.type = click.STRING
+        shown.help = f"{parameter.help} ({said})" if said else parameter.help
     return shown

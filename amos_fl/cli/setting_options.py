@@ -6,12 +6,14 @@ is the field's name with hyphens, without the section it is in, but for those in
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
+import click.shell_completion
 import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -142,14 +144,21 @@ class _Value(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         field, choices = leaves()[self.key], _choices(self.key)
         try:
-            described: Any = Annotated[(field.annotation, *field.metadata)]  # pyright: ignore[reportInvalidTypeForm]
+            described: Any = Annotated[(field.annotation, None, *field.metadata)]  # pyright: ignore[reportInvalidTypeForm]
             taken = TypeAdapter(described).validate_python(value)
         except ValidationError:
             taken = None
         if taken is None or (choices and taken not in choices):
             wanted = f"choose {either(choices)}" if choices else must_be(_kind(field), _limits(field))
-            raise AmosError(f"{param.opts[0] if param else self.key} is {value!r}: {wanted}")
+            given = value if re.fullmatch(r"[-+.\de]+", str(value)) else repr(value)
+            raise AmosError(f"{param.opts[0] if param else self.key} is {given}: {wanted}")
         return taken
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        words = [word for word in _choices(self.key) if word.startswith(incomplete)]
+        return [click.shell_completion.CompletionItem(word) for word in words]
 
 
 def _is_in(key: str, keys: Collection[str]) -> bool:

@@ -52,10 +52,22 @@ def must_be(kind: type, bounds: str) -> str:
     return ", ".join([f"must be a {'whole ' * (kind is int)}number", *([bounds] if bounds else [])])
 
 
+def value_in_words(kind: click.ParamType) -> tuple[str, str] | None:
+    """What stands for a value in `--help`, and what it may be; None for kinds that say it themselves."""
+    if isinstance(kind, click.Choice):
+        return "WORD", either(kind.choices)
+    if isinstance(kind, click.types.IntParamType | click.types.FloatParamType):
+        return "N" if isinstance(kind, click.types.IntParamType) else "X", _limits(kind)
+    return None
+
+
+def _limits(kind: click.ParamType) -> str:
+    return limits(ge=getattr(kind, "min", None), le=getattr(kind, "max", None))
+
+
 def _wanted(kind: click.ParamType) -> str:
     if isinstance(kind, click.Choice):
         return f"choose {either(kind.choices)}"
     if isinstance(kind, click.types.IntParamType | click.types.FloatParamType):
-        low, high = getattr(kind, "min", None), getattr(kind, "max", None)
-        return must_be(int if isinstance(kind, click.types.IntParamType) else float, limits(ge=low, le=high))
+        return must_be(int if isinstance(kind, click.types.IntParamType) else float, _limits(kind))
     return ""
