@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from amos_fl.cli.console import Console
+from amos_fl.cli.options import WorkersOption
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cohort.amos22 import ImportResult, import_amos22
 from amos_fl.cohort.check import check_cohort
@@ -81,7 +82,7 @@ def _beside_table2(result: ImportResult) -> Table:
 
 def check(
     cohort: Annotated[Path, typer.Argument(help="A cohort.csv, or the folder that holds one.")],
-    workers: Annotated[int, typer.Option(min=1, help="Processes; each holds one scan in memory.")] = _WORKERS,
+    workers: WorkersOption = _WORKERS,
 ) -> None:
     """Read every scan and label map of a cohort and say what is wrong. Exit code 2 on errors."""
     found = read_cohort(cohort)

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from amos_fl.cli.deploy_run import HostOption, RootArgument, deployment_folder, submitted_as
+from amos_fl.cli.options import JsonOption
 from amos_fl.cli.progress import plain_console
 from amos_fl.errors import AmosError
 from amos_fl.escape.terminal import visible, without_colours
@@ -26,7 +27,7 @@ RunArgument = Annotated[
 
 def status(
     root: RootArgument = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: JsonOption = False,
     host: HostOption = None,
 ) -> None:
     """Say how the SuperLink, the sites and the runs of a deployment are. Exit code 2: the SuperLink does not answer."""

@@ -1,17 +1,17 @@
 """`amos-fl methods`: the federated methods that `--strategy` names."""
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 
+from amos_fl.cli.options import JsonOption
 from amos_fl.cli.progress import plain_console
 from amos_fl.methods import METHODS, options_of
 from amos_fl.methods.base import Method
 
 
-def methods(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
+def methods(as_json: JsonOption = False) -> None:
     """List the federated methods: what each does, its options, and what it costs beyond FedAvg."""
     rows = [_row(name, kind) for name, kind in METHODS.items()]
     if as_json:

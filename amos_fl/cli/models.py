@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from amos_fl.cli.options import DeviceOption
+from amos_fl.cli.options import DeviceOption, JsonOption
 from amos_fl.cli.progress import plain_console
 from amos_fl.cli.setting_options import setting
 from amos_fl.errors import AmosError
@@ -26,7 +26,7 @@ def models(
     ] = None,
     batch_size: Annotated[int, setting("training.batch_size", flag="--batch-size")] = 2,
     threads: Annotated[int, setting("training.threads")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print it as CSV.")] = False,
 ) -> None:
     """List the networks: parameters and multiply-accumulates beside the paper's, time and memory on this device."""

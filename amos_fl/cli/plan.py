@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from amos_fl.api.settings import cache_folder
-from amos_fl.cli.options import HoldOutOption, SitesOption, StoreOption
+from amos_fl.cli.options import HoldOutOption, SitesOption, StoreOption, WorkersOption
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cli.setting_options import setting
 from amos_fl.cli.settings import names, phantom
@@ -44,7 +44,7 @@ def plan(
     withhold: Annotated[
         int, typer.Option(min=1, help="With --by-site: sites tell no bin of fewer cases or voxels than this.")
     ] = 1,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; each holds one scan in memory.")] = 2,
+    workers: WorkersOption = 2,
     store: StoreOption = None,
 ) -> None:
     """Make a plan from the training cases' spacing, shape and CT intensities, in nnU-Net's way."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from amos_fl.cli.options import WorkersOption
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cli.settings import phantom
 from amos_fl.cohort.statistics import groups_of, statistics_of
@@ -22,9 +23,7 @@ def stats(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for tables, figures and the page.")] = Path(
         "stats"
     ),
-    workers: Annotated[int, typer.Option(min=1, help="Processes; each holds one scan in memory.")] = min(
-        4, os.cpu_count() or 1
-    ),
+    workers: WorkersOption = min(4, os.cpu_count() or 1),
 ) -> None:
     """Measure a cohort as the paper measures AMOS: Tables 1, 2, 8 and 9, Figures 3 and 4."""
     from amos_fl.report import cohort_page as page

@@ -14,9 +14,11 @@ def in_words(error: click.UsageError) -> str:
         near = getattr(error, "possibilities", None)
         what = error.message.partition(". ")[0].rstrip(".")
         return f"{what[:1].lower()}{what[1:]}; " + (f"did you mean {near[0]!r}?" if near else f"see {name} --help")
-    option = parameter.opts[0] if parameter.param_type_name == "option" else parameter.make_metavar(error.ctx)
+    option = (
+        max(parameter.opts, key=len) if parameter.param_type_name == "option" else parameter.make_metavar(error.ctx)
+    )
     if isinstance(error, click.MissingParameter):
-        return f"{name} needs {option}; see {name} --help"
+        return f"{name.removeprefix('amos-fl ')} needs {option}; see {name} --help"
     given = re.match(r"(.+?) is not (?:one of|a valid|in the range)", error.message)
     wanted = _wanted(parameter.type)
     return f"{option} is {given[1]}: {wanted}" if given and wanted else f"{option}: {error.message.rstrip('.')}"
