@@ -10,28 +10,16 @@ scored.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
-from amos_fl.runs.config import RunConfig
+from amos_fl.runs.config import ALONE, RunConfig
 from amos_fl.runs.group import PlannedRun
 from amos_fl.runs.work import sites_asked, steps_by_site
 
 PooledBudget = Literal["equal-samples", "equal-steps"]
 LocalBudget = Literal["site", "whole"]
-
-ALONE: dict[str, Any] = {
-    "strategy": "fedavg",
-    "strategy_options": {},
-    "optimizer_state": "keep",
-    "weighting": "cases",
-    "min_sites": None,
-    "local_epochs": None,
-    "site_steps": {},
-    "sites_per_round": None,
-}
-"""Settings of a run with one trainer, where there is nothing to average."""
 
 
 def centralized(base: RunConfig, cohort: Cohort, budget: PooledBudget = "equal-samples") -> PlannedRun:

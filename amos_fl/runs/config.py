@@ -20,6 +20,18 @@ MOST_SHOWN = 60
 """Characters of a wrong value that an error repeats."""
 ArmKind = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
 
+ALONE: dict[str, Any] = {
+    "strategy": "fedavg",
+    "strategy_options": {},
+    "optimizer_state": "keep",
+    "weighting": "cases",
+    "min_sites": None,
+    "local_epochs": None,
+    "site_steps": {},
+    "sites_per_round": None,
+}
+"""Settings of a run with one trainer, where there is nothing to average."""
+
 
 class _Settings(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -66,8 +78,12 @@ class RunConfig(_Settings):
 
     arm: ArmKind = Field(default="federated", description="What the run is in a comparison; set by the commands.")
     cohort: Path | None = Field(default=None, description="cohort.csv or its folder; none: the embedded phantom.")
-    sites: tuple[str, ...] | None = Field(default=None, description="Only these sites take part; none: all.")
-    hold_out: tuple[str, ...] = Field(default=(), description="Sites that train nothing and are scored as unseen.")
+    sites: tuple[str, ...] | None = Field(
+        default=None, description="Only these sites take part, e.g. A,B,C; none: all."
+    )
+    hold_out: tuple[str, ...] = Field(
+        default=(), description="Sites that train nothing and are scored as unseen, e.g. C."
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Decides all randomness of the run.")
     model: str = Field(
         default="small",
@@ -123,7 +139,9 @@ class RunConfig(_Settings):
         "(local), or none, with group normalisation instead (group).",
     )
     start_from: Path | None = Field(
-        default=None, description="A finished run, its model/ folder or a file of weights to begin with; none: fresh."
+        default=None,
+        description="A finished run, its model/ folder or a file of weights to begin with; its model and plan count "
+        "where nothing else is said, and its head is remade where organs differ; none: fresh.",
     )
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="How a site trains.")
     evaluation: EvaluationSettings = Field(
