@@ -221,9 +221,11 @@ def _message(error: ValidationError, source: str) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"{source}: no setting {key!r}; {nearest(key, _keys(RunConfig))}"
+    if not key:  # two settings that do not belong together
+        return f"{source}: {first['msg'].removeprefix('Value error, ')}"
     shown = repr(first["input"]) if not isinstance(first["input"], dict) else "the given mapping"
     shown = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}..."
-    return f"{source}: {key or 'settings'} is {shown}: {first['msg'].removeprefix('Value error, ')}"
+    return f"{source}: {key} is {shown}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -285,7 +287,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
     if not equals:
         raise AmosError(f"--set {text}: must have the form key=value, like training.learning_rate=0.02")
     known = _keys(RunConfig)
-    if key not in known and not key.startswith(("strategy_options.", "plan.")):
+    if key not in known and not key.startswith(("strategy_options.", "site_steps.", "plan.")):
         raise AmosError(f"--set {text}: no setting {key!r}; {nearest(key, known)}")
     try:
         data: Any = parsed_yaml(value, f"--set {text}")
