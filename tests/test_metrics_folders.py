@@ -238,7 +238,7 @@ def test_what_cannot_be_read_or_compared_is_named_with_its_side(tmp_path):
             "fetch it again",
         ),
         ("flat", "prediction", "flat.nii.gz: has the shape 12x10; a scan has three dimensions"),
-        ("label", "label", "label.nii.gz: holds values that are no whole numbers; is it a label map?"),
+        ("label", "label", "label.nii.gz: holds values that are not whole numbers; is it a label map?"),
         (
             "moved",
             "prediction",
@@ -248,7 +248,7 @@ def test_what_cannot_be_read_or_compared_is_named_with_its_side(tmp_path):
         (
             "strange",
             "prediction",
-            "strange.nii.gz: holds the labels 4, 24, which are no organs of this cohort; name them in organs.csv, or "
+            "strange.nii.gz: holds the labels 4, 24, which are not organs of this cohort; name them in organs.csv, or "
             "correct the label map",
         ),
         ("wrong", "prediction", f"wrong.nii.gz: prediction is 12x10x5, label 12x10x6; {remedy}"),

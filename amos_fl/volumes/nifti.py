@@ -87,7 +87,7 @@ def read_label(path: Path | str, organs: Collection[int], label_values: Collecti
     if voxels.dtype.kind == "f":
         whole = np.rint(voxels)
         if not np.isfinite(voxels).all() or np.abs(voxels - whole).max(initial=0) > 1e-3:
-            raise AmosError(f"{name}: holds values that are no whole numbers", "is it a label map?")
+            raise AmosError(f"{name}: holds values that are not whole numbers", "is it a label map?")
         voxels = whole
     low, high = int(voxels.min()), int(voxels.max())
     if label_values:
@@ -112,8 +112,8 @@ def read_label(path: Path | str, organs: Collection[int], label_values: Collecti
 
 
 _NO_ORGAN = (
-    ("is no organ of this cohort", "name it in organs.csv, or correct the label map"),
-    ("are no organs of this cohort", "name them in organs.csv, or correct the label map"),
+    ("is not an organ of this cohort", "name it in organs.csv, or correct the label map"),
+    ("are not organs of this cohort", "name them in organs.csv, or correct the label map"),
 )
 _NOT_LISTED = (
     ("the column label_values of its case does not list", "add it there, or correct the label map"),

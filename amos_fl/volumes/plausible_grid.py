@@ -74,7 +74,7 @@ def check_grid(shape: Sequence[int], affine: np.ndarray, name: str) -> None:
     low, high = SPACING_MM
     if not all(low <= mm <= high for mm in spacing) or max(np.asarray(shape) * spacing) > EXTENT_MM:
         raise AmosError(
-            f"{name}: its header says {_x(shape)} voxels of {_mm(spacing)}, which is no patient", "repair the header"
+            f"{name}: its header says {_x(shape)} voxels of {_mm(spacing)}, which fits no patient", "repair the header"
         )
     if (skew := skew_mm(affine, shape)) > tolerance_mm(spacing):
         raise AmosError(
