@@ -93,7 +93,7 @@ def test_ids_that_the_table_lacks_come_from_the_built_in_list(tmp_path: Path) ->
 def test_an_id_listed_twice_counts_once_when_the_rows_agree(tmp_path: Path) -> None:
     rows = metadata_rows()
     known = read(tmp_path, [*rows, *(row for row in rows if row[0] == "9")])
-    assert any("id 9 stands 2 times" in note for note in known.notes)
+    assert any("id 9 is listed 2 times" in note for note in known.notes)
 
 
 def test_a_missing_birth_date_makes_a_patient_unknown_not_equal(tmp_path: Path) -> None:

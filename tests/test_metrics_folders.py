@@ -243,7 +243,7 @@ def test_what_cannot_be_read_or_compared_is_named_with_its_side(tmp_path):
             "moved",
             "prediction",
             f"moved.nii.gz: prediction lies 30.0 mm away from its label; {remedy}, or give it the affine of the label "
-            "where only its header is wrong",
+            "if only its header is wrong",
         ),
         (
             "strange",

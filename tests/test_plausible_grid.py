@@ -302,7 +302,7 @@ def test_what_follows_a_whole_gzip_stream_is_ignored_with_a_warning(tmp_path):
     path.write_bytes(path.read_bytes() + b"<html>")
     for said in (warnings_about(path), warnings_of_geometry(path)):
         assert said == [
-            "x.nii.gz: holds bytes behind its compressed content that do not belong to it; they are ignored"
+            "x.nii.gz: holds bytes after its compressed content that do not belong to it; they are ignored"
         ]
 
 
@@ -318,7 +318,7 @@ def test_a_few_bytes_behind_the_last_voxel_are_padding(tmp_path, ending):
     content = path.read_bytes() if ending == ".nii" else gzip.decompress(path.read_bytes())
     content += bytes(16)
     path.write_bytes(content if ending == ".nii" else gzip.compress(content))
-    assert warnings_about(path) == [f"x{ending}: holds 16 bytes behind its last voxel, which are taken for padding"]
+    assert warnings_about(path) == [f"x{ending}: holds 16 bytes after its last voxel, which are taken for padding"]
 
 
 def test_a_small_file_that_promises_a_huge_scan_is_refused_before_memory_is_taken(tmp_path):
