@@ -301,9 +301,7 @@ def test_what_follows_a_whole_gzip_stream_is_ignored_with_a_warning(tmp_path):
     path = scan(tmp_path / "x.nii.gz")
     path.write_bytes(path.read_bytes() + b"<html>")
     for said in (warnings_about(path), warnings_of_geometry(path)):
-        assert said == [
-            "x.nii.gz: holds bytes after its compressed content that do not belong to it; they are ignored"
-        ]
+        assert said == ["x.nii.gz: holds bytes after its compressed content that do not belong to it; they are ignored"]
 
 
 def warnings_of_geometry(path: Path) -> list[str]:

@@ -21,7 +21,7 @@ class Prediction:
     """The label map of one scan, on the scan's own grid.
 
     `labels` holds 0 (background) and the keys of `organs`; `affine` (4, 4) takes voxel indices to mm in RAS space.
-    `notes` are sentences that a reader of the map has to know.
+    `notes` are sentences that a reader of the map should know.
     """
 
     scan: Path
@@ -32,7 +32,7 @@ class Prediction:
 
     @property
     def volumes_ml(self) -> dict[str, float]:
-        """The volume of every organ in ml, 0 where it was not found."""
+        """The volume of every organ in ml, 0 if it was not found."""
         voxel_ml = abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
         counts = np.bincount(self.labels.ravel(), minlength=max(self.organs, default=0) + 1)
         return {organ: float(counts[label]) * voxel_ml for label, organ in self.organs.items()}
@@ -41,7 +41,7 @@ class Prediction:
         """Write the label map as NIfTI, so that it overlays its scan; return the path.
 
         Raises:
-            AmosError: the scan is no NIfTI file any more that the map could be laid on.
+            AmosError: the scan's file no longer fits the label map.
         """
         write_label(path, self.labels, self.scan)
         return Path(path)
@@ -49,7 +49,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The network that a run ended with: `amos_fl.open_run(RUN).model`, or `read(FOLDER)` of a copy of its model/."""
+    """A run's final network: `amos_fl.open_run(RUN).model`, or `read(FOLDER)` of a copy of its model/."""
 
     about: Model
 
@@ -74,8 +74,8 @@ class TrainedModel:
     def predict(self, scan: str | Path, modality: str | None = None, *, device: str = "auto", **how: Any) -> Prediction:
         """Predict one scan: a NIfTI file, or a folder with a DICOM series.
 
-        `modality` is CT or MR; a NIfTI file does not say, so it has to be given unless the network knows only one.
-        `how` are the settings of inference: overlap, mirror, test_time_adaptation, batch_size, threads.
+        `modality` is CT or MR; a NIfTI file does not record it, so it is required unless the network knows only one.
+        `how` are inference settings: overlap, mirror, test_time_adaptation, batch_size, threads.
 
         Raises:
             AmosError: a scan that cannot be read or predicted, or no modality.
