@@ -1,9 +1,9 @@
-"""The runs that a federation is compared with, derived from its settings, so that the same work is done for each.
+"""Derive the baselines of a federation from its settings, with equal budgets.
 
 In a federation of K sites that each take S steps in each of R rounds, all sites together see K x R x S batches, and
-R x S steps must wait for one another. The pooled run has the same rounds with K x S steps in each (`equal-samples`) or
-with S (`equal-steps`); a site alone has S steps in each round (`site`) or K x S (`whole`). Nobody resets one trainer's
-momentum between rounds, so these runs keep it: their rounds only mark where they are scored.
+R x S steps are sequential. The pooled run has the same rounds with K x S steps in each (`equal-samples`) or with S
+(`equal-steps`); a site alone has S steps in each round (`site`) or K x S (`whole`). These runs have one trainer, so
+they keep its momentum between rounds: their rounds only mark where they are scored.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ ALONE: dict[str, Any] = {
     "weighting": "cases",
     "min_sites": None,
 }
-"""Settings of a run with one trainer, where there is nothing to average."""
+"""Settings of a run with one trainer, which has nothing to average."""
 
 
 def centralized(base: RunConfig, cohort: Cohort, budget: PooledBudget = "equal-samples") -> PlannedRun:
@@ -36,7 +36,7 @@ def centralized(base: RunConfig, cohort: Cohort, budget: PooledBudget = "equal-s
 
 
 def locals_of(base: RunConfig, cohort: Cohort, budget: LocalBudget = "site") -> list[PlannedRun]:
-    """Each seen site alone; on the way scored on its own validation cases, at its end on all sites."""
+    """Each seen site alone; scored during training on its own validation cases, at the end on all sites."""
     factor = len(cohort.seen_sites) if budget == "whole" else 1
     scoring = base.evaluation.model_copy(update={"unseen": False})
     changes = {**ALONE, "arm": "local", "local_steps": base.local_steps * factor, "evaluation": scoring}
@@ -48,8 +48,8 @@ def finetunes_of(
 ) -> list[PlannedRun]:
     """The weights of a federation continued at each seen site alone.
 
-    By default for a fifth of the federation's rounds, beginning at a tenth of its learning rate: enough to adapt to
-    one scanner, little enough to begin from what the federation has learned.
+    By default for a fifth of the federation's rounds, starting at a tenth of its learning rate: enough to adapt to one
+    scanner, but little enough to keep what the federation has learned.
     """
     rounds = rounds or max(1, round(base.rounds / 5))
     rate = learning_rate or base.training.learning_rate / 10
@@ -68,7 +68,7 @@ def leave_one_out(base: RunConfig, cohort: Cohort) -> list[PlannedRun]:
     """The federation without each seen site in turn, which is then an unseen scanner.
 
     Raises:
-        AmosError: one seen site alone, without which nobody trains.
+        AmosError: only one seen site, without which no site would train.
     """
     if len(cohort.seen_sites) < 2:
         raise AmosError("leave-one-out needs at least two sites that train")
