@@ -1,4 +1,4 @@
-"""What a strategy is: the messages of a round, and the way from updates to the next weights.
+"""The interface of a strategy: the messages of a round, and the step from updates to the next weights.
 
 Our methods (`amos_fl.methods`) are carried out by `MethodStrategy`; Flower's own come in through `flower.py`.
 """
@@ -25,9 +25,9 @@ Replies = Iterable[tuple[str, Message]]
 
 @dataclass(frozen=True)
 class RoundInput:
-    """What a strategy is given in a round.
+    """The input of a strategy in a round.
 
-    `work` is what every site is asked for; `weights` are the sites' agreed weights, by site in sorted order.
+    `work` is the task of every site; `weights` are the sites' agreed weights, by site in sorted order.
     """
 
     work: Work
@@ -45,7 +45,7 @@ class RoundInput:
         return self.work.number
 
     def trained_before(self) -> dict[str, np.ndarray]:
-        """The trained weights that the sites are sent, without a copy."""
+        """The trained weights sent to the sites, without a copy."""
         return {name: array for name, array in views_of(self.arrays).items() if is_trained(name, array)}
 
     def update_in(self, reply: Message, site: str) -> dict[str, np.ndarray]:
@@ -59,7 +59,7 @@ class RoundInput:
 
 
 class Strategy(ABC):
-    """One rule by which a server turns updates into the next weights."""
+    """A rule by which a server turns updates into the next weights."""
 
     @abstractmethod
     def messages(self, given: RoundInput) -> dict[str, Message]:
@@ -67,24 +67,24 @@ class Strategy(ABC):
 
     @abstractmethod
     def aggregate(self, given: RoundInput, replies: Replies, failed: Failed) -> tuple[dict[str, np.ndarray], list[str]]:
-        """The next weights from replies in the order of the sites, and the sites that are in them.
+        """The next weights from replies in site order, and the sites included in them.
 
-        An update that must not be used is left out and its site put into `failed` with the reason.
-        Without a usable update the weights are empty.
+        An unusable update is left out, and its site put into `failed` with the reason. Without a usable update the
+        weights are empty.
         """
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """What the strategy must remember between rounds: arrays, and values that JSON can hold."""
+        """The strategy's state between rounds: arrays, and JSON values."""
         return {}, {}
 
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
         if arrays or values:
             raise AmosError(f"the checkpoint is of another strategy than {type(self).__name__}")
 
 
 class MethodStrategy(Strategy):
-    """A method of ours, whichever: requests to all sites, a mean taken one update at a time, and the method's step."""
+    """Any of our methods: requests to all sites, a mean taken one update at a time, and the method's step."""
 
     def __init__(self, method: Method) -> None:
         self.method = method
@@ -106,7 +106,7 @@ class MethodStrategy(Strategy):
             except BadUpdate as error:
                 failed[site] = AmosError(str(error), code="bad-reply")
                 continue
-            reply.content.array_records[ARRAYS].clear()  # `update` alone keeps the weights, until they are in the sum
+            reply.content.array_records[ARRAYS].clear()  # only `update` keeps the weights, until they are in the sum
             mean.add(site, update)
             used.append(site)
             del reply, update
