@@ -39,7 +39,7 @@ def test_the_hash_of_the_app_is_printed_for_a_sites_settings(tmp_path: Path) -> 
     assert site_command("app-hash").stdout.strip() == sha256_of_shipped_app()
     wrong = site_command("app-hash", tmp_path)
     assert wrong.returncode == 2
-    assert wrong.stderr == f"amos-fl-site: {tmp_path}: holds not a Flower app (there is no pyproject.toml in it)\n"
+    assert wrong.stderr == f"amos-fl-site: {tmp_path}: holds no Flower app (there is no pyproject.toml in it)\n"
 
 
 def test_wrong_settings_are_one_line_and_no_site_starts_with_them(tmp_path: Path, tiny_cohort: Cohort) -> None:
