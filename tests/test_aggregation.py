@@ -187,7 +187,7 @@ def test_a_bad_update_is_left_out_and_its_site_named(bad: dict[str, np.ndarray],
 
 
 def test_a_site_cannot_claim_more_weight_than_was_agreed() -> None:
-    with pytest.raises(BadUpdate, match="claims another weight than 3"):
+    with pytest.raises(BadUpdate, match="claims a weight other than the agreed 3"):
         checked_update(reply(update(0), 1_000_000), form_of(update(0)), 3.0)
 
 
@@ -229,7 +229,7 @@ def test_strategies_that_are_none_are_refused_in_words() -> None:
         ("fedprox", {"nu": 1}, "no option 'nu'; did you mean 'mu'|no option 'nu'"),
         ("fedprox", {"mu": -1}, "must be 0 or more"),
         ("flwr.serverapp.strategy:FedNone", {}, "cannot be imported"),
-        ("pathlib:Path", {}, "no flwr.serverapp.strategy.Strategy"),
+        ("pathlib:Path", {}, "not a flwr.serverapp.strategy.Strategy"),
         ("flwr.serverapp.strategy:FedAdam", {"nothing": 1}, "nothing"),
     ]:
         with pytest.raises(AmosError, match=words):

@@ -109,10 +109,10 @@ def test_a_method_remembers_at_the_server_what_it_says_and_goes_on_from_it_to_th
         assert all(np.array_equal(one[key], other[key]) for key in one)
 
 
-def test_what_was_kept_of_another_network_is_refused() -> None:
+def test_state_of_another_network_is_refused() -> None:
     strategy = make_strategy("fedadam", {})
     strategy.restore({"m/conv.bias": np.zeros(9, np.float32)}, {})
-    with pytest.raises(AmosError, match=r"kept of conv\.bias is of another network"):
+    with pytest.raises(AmosError, match=r"state of conv\.bias belongs to another network"):
         rounds_of(strategy, 1)
 
 
@@ -150,7 +150,7 @@ def test_each_method_trains_to_weights_of_its_own(tmp_path: Path, tiny_cohort: C
 
 @dataclass(frozen=True)
 class HalfWay(Method):
-    """The server goes half of the way to the mean."""
+    """The server goes halfway to the mean."""
 
     def step(self, given: ServerRound, mean: Arrays, memory: Memory) -> Arrays:
         return {name: (given.before[name] + mean[name]) / np.float32(2) for name in mean}

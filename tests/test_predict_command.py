@@ -162,7 +162,7 @@ def test_voxels_that_no_patient_has_are_refused(
 ) -> None:
     path = save(tmp_path / "odd.nii.gz", NOISE, np.diag([1000.0, 1000.0, 1000.0, 1.0]))
     assert run(["predict", str(finished_run), str(path), "-o", str(tmp_path / "out"), "--modality", "CT"]) == 2
-    assert "which is no patient; repair the header" in capsys.readouterr().err
+    assert "which fits no patient; repair the header" in capsys.readouterr().err
 
 
 def test_a_scan_of_few_values_with_negative_ones_is_no_label_map(finished_run: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the commands do, as functions: the same settings, the same folders, the same numbers."""
+"""The commands as functions: the same settings, the same folders, the same numbers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -55,16 +55,14 @@ def simulate(
 
     Args:
         out: the run folder; by default a new one under `runs/`.
-        config: a YAML file of settings; the keywords count above it.
-        init: a run or a file of weights to begin with (the setting `start_from`).
-        store: where prepared cases are kept; by default the user's cache.
-        progress: whether to print a line for every round.
-        listener: called with every event instead.
-        settings: any setting of a run; `cohort=None` is the embedded phantom, which is synthetic.
+        config: a YAML file of settings; the keywords override it. init: a run or a file of weights to start from (the
+        setting `start_from`). store: where prepared cases are kept; by default the user's cache. progress: whether to
+        print a line for every round. listener: called with every event instead. settings: any setting of a run;
+        `cohort=None` is the embedded phantom, which is synthetic.
 
     Raises:
-        AmosError: settings or scans that cannot be used, in one sentence. RunStopped: too few sites answered.
-        Interrupted: Ctrl-C; `open_run(path).resume()` goes on.
+        AmosError: invalid settings or scans, in one sentence. RunStopped: too few sites answered. Interrupted: Ctrl-C;
+        `open_run(path).resume()` continues.
     """
     layers = _layers(config, init, settings)
     resolved, members = resolve_run(layers, _drawing(progress, listener))
@@ -83,13 +81,13 @@ def pooled(
     listener: Listener | None = None,
     **settings: Unpack[Settings],
 ) -> Run:
-    """Train one network on the pooled cases of all seen sites: what a federation is compared with.
+    """Train one network on the pooled cases of all seen sites, the baseline of a federation.
 
-    `like` is the federated run that everything is taken from; else the settings are those of a federation. `budget`
-    says what is equal: the patches seen by all sites together, or the steps that must wait for one another.
+    `like` is the federated run whose settings are used; otherwise give the settings of a federation. `budget` says what
+    is equal: the patches seen by all sites together, or the sequential steps.
 
     Raises:
-        AmosError: as `simulate`, and settings beside `like`.
+        AmosError: as `simulate`, or settings given together with `like`.
     """
     base, members = _base(like, _layers(config, init, settings), _drawing(progress, listener))
     made = arms.centralized(base, members, budget)
@@ -108,12 +106,12 @@ def local(
     listener: Listener | None = None,
     **settings: Unpack[Settings],
 ) -> list[Run]:
-    """Train each seen site alone, and score every model on all sites; one run for each, in one group's folder.
+    """Train each seen site alone, and score every model on all sites; one run per site, in a group's folder.
 
     `budget`: the steps of one `site` of the federation, or of the `whole` of it.
 
     Raises:
-        AmosError: as `simulate`, and settings beside `like`; a run that failed, after the others were carried out.
+        AmosError: as `simulate`, or settings given together with `like`, or a run failed (after the others finished).
     """
     base, members = _base(like, _layers(config, init, settings), _drawing(progress, listener))
     path = Path(out) if out else next_out("local")
@@ -130,7 +128,7 @@ def local(
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of a network on some cohort, and the folder that they are in."""
+    """The scores of a network on a cohort, and their folder."""
 
     path: Path
     evaluation: ModelScores
@@ -152,7 +150,7 @@ class Scored:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the scores has to know, a sentence each."""
+        """Notes needed to read the scores, one sentence each."""
         return list(self.evaluation.notes)
 
     def _repr_html_(self) -> str:
@@ -183,7 +181,7 @@ def evaluate(
     are settings of inference (by default the run's): see `InferenceKeywords`.
 
     Raises:
-        AmosError: no such model, cohort or case; or `out` is there already.
+        AmosError: no such model, cohort or case; or `out` exists already.
     """
     if split not in SPLITS:
         raise AmosError(f"--split {split}: there is no such split; there are {', '.join(SPLITS)}")
@@ -222,7 +220,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Predicting:
-    """Scans about to be predicted: what was found, what a reader has to know before, and the outcomes as they come."""
+    """A prediction in progress: the scans found, notes for the reader, and the outcomes as they arrive."""
 
     scans: tuple[Scan, ...]
     notes: tuple[str, ...]
@@ -237,7 +235,7 @@ def predicting(
     on_window: Callable[[Scan, int, int], None] | None = None,
     **how: Unpack[HowToPredict],
 ) -> Predicting:
-    """As `predict`, scan by scan: each is predicted when its outcome is asked for.
+    """As `predict`, scan by scan: each is predicted when its outcome is requested.
 
     `on_window(scan, done, total)` is called after each batch of windows.
 
@@ -272,10 +270,10 @@ def predicting(
 def predict(
     run: "Run | TrainedModel | Place", scans: "Place | Sequence[Place]", out: Place, **how: Unpack[HowToPredict]
 ) -> list[ScanOutcome]:
-    """Predict the organs of scans into a folder of label maps, each on its own grid.
+    """Predict the organs of scans and write a folder of label maps, each on its scan's own grid.
 
-    One outcome for each scan, in order: `predicted`, `kept` (there already from this scan and these weights), or
-    `failed` with the reason in its notes; a scan that fails does not take the others along. `how`: see `HowToPredict`.
+    Returns one outcome per scan, in order: `predicted`, `kept` (exists already from this scan and these weights), or
+    `failed` with the reason in its notes; a failing scan does not affect the others. `how`: see `HowToPredict`.
 
     Raises:
         AmosError: no model, no scan, or no modality.
@@ -285,7 +283,7 @@ def predict(
 
 @dataclass(frozen=True)
 class Compared:
-    """Runs beside one another: scores with intervals, paired tests, and what came out in words."""
+    """A comparison of runs: scores with intervals, paired tests, and the findings in words."""
 
     path: Path
     comparison: Comparison
@@ -379,7 +377,7 @@ def _of(on_progress: OnProgress | None, verb: str) -> OnCase | None:
 
 
 def _drawing(progress: bool, listener: Listener | None) -> OnCase | None:
-    """The listener of the phantom's drawing; a line in all, because it takes a minute or two and happens once."""
+    """The listener while the phantom is generated; prints a single line, because it takes a minute or two, once."""
     if not progress or listener is not None:
         return None
 

@@ -9,10 +9,10 @@ from amos_fl.runs.inference_settings import InferenceKeywords
 
 
 class Settings(TypedDict, total=False):
-    """Every setting of `amos_fl.runs.config.RunConfig`, which says what each of them means.
+    """Every setting of `amos_fl.runs.config.RunConfig`, where they are described.
 
-    Sections are mappings: `training={"learning_rate": 0.02}`. A key with dots says the same in one word, where it comes
-    from a mapping: `**{"training.learning_rate": 0.02}`.
+    Sections are mappings: `training={"learning_rate": 0.02}`. From a mapping, dotted keys work as well:
+    `**{"training.learning_rate": 0.02}`.
     """
 
     cohort: str | Path | None
@@ -49,8 +49,9 @@ class Settings(TypedDict, total=False):
 class HowToPredict(InferenceKeywords, total=False):
     """How scans are predicted: which they are, what is written, and settings of inference (by default the run's).
 
-    `modality` (CT or MR) is needed for NIfTI, which does not say, unless `cohort` lists the scans; `series` is the
-    number or UID where a folder has several. `probabilities` and `preview` write more files, `overwrite` replaces them.
+    `modality` (CT or MR) is needed for NIfTI, which does not record it, unless `cohort` lists the scans; `series` is
+    the number or UID if a folder has several. `probabilities` and `preview` write more files, `overwrite` replaces
+    them.
     """
 
     modality: str | None
@@ -69,7 +70,7 @@ def settings_of(keywords: Mapping[str, Any]) -> dict[str, Any]:
     {'sites': ['A', 'G'], 'engine': {'name': 'ray'}, 'training': {'learning_rate': 0.02}}
 
     Raises:
-        AmosError: a dotted key that cannot be one.
+        AmosError: an invalid dotted key.
     """
     layer: dict[str, Any] = {}
     for key, value in keywords.items():

@@ -22,7 +22,7 @@ class Prediction:
     """The label map of one scan, on the scan's own grid.
 
     `labels` holds 0 (background) and the keys of `organs`; `affine` (4, 4) takes voxel indices to mm in RAS space.
-    `notes` are sentences that a reader of the map has to know.
+    `notes` are sentences that a reader of the map should know.
     """
 
     scan: Path
@@ -33,7 +33,7 @@ class Prediction:
 
     @property
     def volumes_ml(self) -> dict[str, float]:
-        """The volume of every organ in ml, 0 where it was not found."""
+        """The volume of every organ in ml, 0 if it was not found."""
         voxel_ml = abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
         counts = np.bincount(self.labels.ravel(), minlength=max(self.organs, default=0) + 1)
         return {organ: float(counts[label]) * voxel_ml for label, organ in self.organs.items()}
@@ -42,7 +42,7 @@ class Prediction:
         """Write the label map as NIfTI, so that it overlays its scan; return the path.
 
         Raises:
-            AmosError: the scan is no NIfTI file any more that the map could be laid on.
+            AmosError: the scan's file no longer fits the label map.
         """
         write_label(path, self.labels, self.scan)
         return Path(path)
@@ -50,7 +50,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The network that a run ended with: `amos_fl.open_run(RUN).model`, or `read(FOLDER)` of a copy of its model/."""
+    """A run's final network: `amos_fl.open_run(RUN).model`, or `read(FOLDER)` of a copy of its model/."""
 
     about: Model
 

@@ -1,4 +1,4 @@
-"""The methods of federated learning by name: what a site does in a round, and what the server makes of it."""
+"""The methods of federated learning by name: what a site does in a round, and how the server combines the updates."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a method of federated learning is: a frozen dataclass of its options, with a site half and a server half.
+"""A method of federated learning: a frozen dataclass of its options, with a site half and a server half.
 
 Both halves are functions of what they are given, and know neither Flower nor Ray nor where they run. At a site `pull`
 says what the training adds to its gradients, and `keep` what the site remembers until its next round. At the server
@@ -8,7 +8,7 @@ beside the weights. A method that must see the updates side by side has `combine
 
     @dataclass(frozen=True)
     class HalfWay(Method):
-        "The server goes half of the way to the mean."
+        "The server goes halfway to the mean."
 
         def step(self, given, mean, memory):
             return {name: (given.before[name] + mean[name]) / np.float32(2) for name in mean}
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # with it comes PyTorch, which a list of the methods does wit
     from amos_fl.training.pull import Pull
 
 Arrays = dict[str, np.ndarray]
-"""Trained parameters by name. Running statistics of normalisation layers are pooled, and no method's business."""
+"""Trained parameters by name, without running statistics of normalisation layers, which are pooled by every method."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Work:
 class SiteRound:
     """A round as the site half sees it.
 
-    `sent` is what came beside the weights, by the name in `Method.sends`; `kept` what `keep` gave after the last round
-    in which the site took part, empty before the first.
+    `sent` is what came beside the weights, by the name in `Method.sends`; `kept` what `keep` returned after the site's
+    last round, empty before the first.
     """
 
     work: Work
@@ -71,7 +71,7 @@ class Done:
 
 @dataclass(frozen=True)
 class ServerRound:
-    """A round as the server half sees it. `before` are the weights that the sites were sent, not to be written to.
+    """A round as the server half sees it. `before` are the weights sent to the sites, not to be written to.
 
     `work` is what a site is asked for unless it has work of its own, `done` what each site that is in the weights did.
     `shares` is what these sites count, which adds up to 1, and `share` what they count of all training sites' 1.
@@ -86,26 +86,26 @@ class ServerRound:
 
 @dataclass
 class Memory:
-    """What a method remembers between rounds at the server: arrays, and values that JSON can hold."""
+    """A method's state between rounds at the server: arrays, and JSON values."""
 
     arrays: Arrays = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
 
     def array(self, kind: str, name: str, like: np.ndarray) -> np.ndarray:
-        """What is kept as `kind` beside the parameter `name`, to be changed in place; zeros at first.
+        """The array stored as `kind` for the parameter `name`, to be changed in place; initially zeros.
 
         Raises:
-            AmosError: it is of another network than the parameter `like`.
+            AmosError: it belongs to another network than the parameter `like`.
         """
         kept = self.arrays.setdefault(f"{kind}/{name}", np.zeros_like(like))
         if kept.shape != like.shape or kept.dtype != like.dtype:
-            raise AmosError(f"what the method has kept of {name} is of another network")
+            raise AmosError(f"the method's state of {name} belongs to another network")
         return kept
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to federate. The class's docstring says what it does; `paper` is where it comes from.
+    """A federated method. The class's docstring says what it does; `paper` is its source.
 
     `sends` names what the server sends beside the weights. `site_models` and `server_models` say how many times the
     network's parameters a site and the server remember between rounds. Where `needs_reset`, each round must begin
@@ -128,17 +128,17 @@ class Method:
         """
 
     def pull(self, given: SiteRound) -> "Pull":
-        """What is added to the gradients at a site."""
+        """The terms to add to the gradients at a site."""
         from amos_fl.training.pull import Pull
 
         return Pull()
 
     def keep(self, given: SiteRound, before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> Arrays:
-        """What a site remembers until its next round, from the weights that it was sent and those it has trained."""
+        """The arrays that a site stores until its next round, from the weights it received and those it trained."""
         return {}
 
     def more(self, before: Mapping[str, np.ndarray], memory: Memory) -> dict[str, Arrays]:
-        """What is sent beside the weights, by the names in `sends`."""
+        """The arrays to send beside the weights, by the names in `sends`."""
         return {}
 
     def counts(self, weights: Mapping[str, float], memory: Memory) -> Mapping[str, float]:
@@ -157,12 +157,12 @@ class Method:
         raise NotImplementedError
 
     def step(self, given: ServerRound, mean: Arrays, memory: Memory) -> Arrays:
-        """The next weights, from the mean of the updates; `mean` may be changed and given back."""
+        """The next weights, from the mean of the updates; `mean` may be changed and returned."""
         return mean
 
 
 def check_range(name: str, value: float, low: float, high: float = np.inf) -> None:
-    """Whether a parameter of a method lies in [low, high), in the words of the setting.
+    """Check that a method's option lies in [low, high).
 
     Raises:
         AmosError: it does not.

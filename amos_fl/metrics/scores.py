@@ -1,9 +1,9 @@
-"""Scores per organ: of one case on the scan's own grid, and how cases add up.
+"""Scores per organ of a case on the scan's own grid, and their sums over cases.
 
 The presence rule: an organ that neither the prediction nor the reference has is `absent` and does not count
 (NaN); one that only the reference has is `missed`, one that only the prediction has is `hallucinated`, and
-both score 0. Over cases an organ has the mean of the cases that count, and the mean over organs is the mean
-of these means (AMOS paper, section 3.3). `docs/scores.md` says more.
+both score 0. An organ's mean is over the cases that count, and the mean over organs is the mean of these means
+(AMOS paper, section 3.3). See `docs/scores.md`.
 """
 
 import math
@@ -26,15 +26,14 @@ Outcome = Literal["scored", "missed", "hallucinated", "absent"]
 OUTCOMES: tuple[Outcome, ...] = ("scored", "missed", "hallucinated", "absent")
 BothEmpty = Literal["excluded", "one"]
 UNIT = 2**40
-"""Scores are summed as whole numbers of 1/UNIT, so that no order of cases or sites changes a sum."""
+"""Scores are summed in whole multiples of 1/UNIT, so that the order of cases or sites does not change a sum."""
 
 
 @dataclass(frozen=True)
 class OrganScore:
-    """One organ in one case. `dsc` and `nsd` lie between 0 and 1, or are NaN where the organ does not count.
+    """One organ in one case. `dsc` and `nsd` lie between 0 and 1, or are NaN if the organ does not count.
 
-    `hd95_mm` is NaN where it was not measured, and where prediction or reference lack the organ: there it is
-    undefined.
+    `hd95_mm` is NaN if it was not measured, or is undefined because prediction or reference lacks the organ.
     """
 
     dsc: float
@@ -46,7 +45,7 @@ class OrganScore:
 
     @property
     def volume_error_ml(self) -> float:
-        """The predicted volume less the reference's: positive where too much was drawn."""
+        """The predicted volume minus the reference's: positive if too much was predicted."""
         return self.predicted_ml - self.reference_ml
 
 
@@ -83,7 +82,7 @@ def score_case(
         if labels.dtype.kind not in "iu":
             raise AmosError(f"the {name} holds {labels.dtype} values; a label map holds whole numbers")
     if organs and organs[0] < 1:
-        raise AmosError(f"{organs[0]} is no organ's label value; they are 1 or more, 0 is the background")
+        raise AmosError(f"{organs[0]} is not an organ's label value; they are 1 or more, 0 is the background")
     spacing = checked_spacing(spacing_mm)
     if not isinstance(tolerance_mm, Mapping):
         tolerance_mm = dict.fromkeys(organs, tolerance_mm)
@@ -120,7 +119,7 @@ def _score_organ(
 
 
 def _boxes(labels: np.ndarray, most: int) -> list[tuple[slice, ...] | None]:
-    """The box around each label value from 1 to `most`, None where there is none."""
+    """The box around each label value from 1 to `most`, None if it does not occur."""
     if np.isfortran(labels):  # as nibabel gives them: five times as fast when read in memory order
         return [box and box[::-1] for box in ndimage.find_objects(labels.T, max_label=most)]
     return ndimage.find_objects(labels, max_label=most)
@@ -137,9 +136,9 @@ def _around(boxes: Sequence[tuple[slice, ...] | None]) -> tuple[slice, ...]:
 
 @dataclass
 class OrganSums:
-    """What the cases of one organ add up to. Sums are whole numbers of 1/UNIT.
+    """Sums over the cases of one organ, in whole multiples of 1/UNIT.
 
-    `counted` cases went into the sums of DSC and NSD, `hd95_counted` into that of HD95 (in mm); volumes are in ml.
+    `counted` cases are in the sums of DSC and NSD, `hd95_counted` in that of HD95 (in mm); volumes are in ml.
     """
 
     dsc_sum: int = 0
@@ -154,7 +153,7 @@ class OrganSums:
     reference_ml_sum: int = 0
     predicted_ml_sum: int = 0
     volume_error_sum: int = 0
-    """Of absolute errors; the signed ones are the difference of the volumes."""
+    """The sum of absolute errors; that of the signed ones is the difference of the volumes."""
 
     def add(self, other: "OrganSums") -> None:
         """Add the sums of other cases, in place."""
@@ -189,7 +188,7 @@ class OrganSums:
     def mean(self, total: int, present_only: bool) -> float:
         """The mean of a sum over the cases that count, or over those whose reference has the organ; NaN without any."""
         present = self.scored + self.missed
-        if present_only:  # the hallucinated add 0 to a sum, the absent that count add 1 each
+        if present_only:  # hallucinated organs add 0 to a sum, absent ones that count add 1 each
             absent = self.counted - present - self.hallucinated
             return (total - absent * UNIT) / (present * UNIT) if present else math.nan
         return total / (self.counted * UNIT) if self.counted else math.nan
@@ -197,10 +196,10 @@ class OrganSums:
 
 @dataclass
 class Scores:
-    """What cases add up to: sums and counts per organ, which hold no case. `add` and `merge` change it in place.
+    """Sums and counts per organ over cases, holding no single case. `add` and `merge` change it in place.
 
-    Merging the scores of sites equals adding all their cases, exactly and in any order; each case's score is
-    rounded to 2**-40 (1e-12) for it.
+    Merging the scores of sites equals adding all their cases, exactly and in any order, because each case's score is
+    rounded to 2**-40 (1e-12).
 
     >>> a = Scores.of([{6: OrganScore(0.9, 0.8, "scored", 1500.0, 1450.0)}])
     >>> b = Scores.of([{6: OrganScore(0.0, 0.0, "missed", 1200.0, 0.0)}])
@@ -231,7 +230,7 @@ class Scores:
         return self
 
     def only(self, organs: Collection[int]) -> "Scores":
-        """New scores of some of the organs."""
+        """A copy restricted to some of the organs."""
         return Scores().merge(Scores({o: sums for o, sums in self.organs.items() if o in organs}, self.cases))
 
     def organ_mean(self, metric: MetricName, organ: int) -> float:
@@ -244,19 +243,19 @@ class Scores:
         return _mean(self.organ_mean(metric, organ) for organ in self.organs)
 
     def dsc(self, organ: int, *, present_only: bool = False) -> float:
-        """An organ's mean DSC over its cases; NaN where none counts. See `mean_dsc` for `present_only`."""
+        """An organ's mean DSC over its cases; NaN if none counts. See `mean_dsc` for `present_only`."""
         sums = self.organs.get(organ, OrganSums())
         return sums.mean(sums.dsc_sum, present_only)
 
     def nsd(self, organ: int, *, present_only: bool = False) -> float:
-        """An organ's mean NSD over its cases; NaN where none counts."""
+        """An organ's mean NSD over its cases; NaN if none counts."""
         sums = self.organs.get(organ, OrganSums())
         return sums.mean(sums.nsd_sum, present_only)
 
     def mean_dsc(self, *, present_only: bool = False) -> float:
         """The mean over organs of their mean DSC; NaN without any case that counts.
 
-        With `present_only` over the cases whose reference has the organ: what is hallucinated does not count.
+        With `present_only`, over the cases whose reference has the organ, so hallucinated organs do not count.
         """
         return _mean(self.dsc(organ, present_only=present_only) for organ in self.organs)
 
@@ -273,9 +272,9 @@ class Scores:
         return self.mean("hd95_mm")
 
     def volume_error_ml(self, organ: int, *, absolute: bool = False) -> float:
-        """An organ's mean volume error in ml over the cases in which a map has it; NaN where none has.
+        """An organ's mean volume error in ml over the cases in which a map has it; NaN if none has.
 
-        Signed (predicted less reference, so that errors may cancel), or `absolute`.
+        Signed (predicted minus reference, so errors may cancel), or `absolute`.
         """
         sums = self.organs.get(organ, OrganSums())
         cases = sums.scored + sums.missed + sums.hallucinated
@@ -283,15 +282,15 @@ class Scores:
         return total / (cases * UNIT) if cases else math.nan
 
     def mean_volume_error_ml(self, *, absolute: bool = False) -> float:
-        """The mean over organs of their mean volume error in ml; NaN where no map has an organ."""
+        """The mean over organs of their mean volume error in ml; NaN if no map has an organ."""
         return _mean(self.volume_error_ml(organ, absolute=absolute) for organ in self.organs)
 
     def outcomes(self) -> dict[Outcome, int]:
-        """How many organs of cases were scored, missed, hallucinated and absent."""
+        """The numbers of organs of cases that were scored, missed, hallucinated and absent."""
         return {name: sum(getattr(sums, name) for sums in self.organs.values()) for name in OUTCOMES}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; whole numbers only, so that nothing is rounded on the way."""
+        """The scores as JSON values: whole numbers only, so that nothing is rounded."""
         return {"cases": self.cases, "organs": {str(o): asdict(self.organs[o]) for o in sorted(self.organs)}}
 
     @classmethod
@@ -305,18 +304,18 @@ class Scores:
             organs = {int(organ): OrganSums(**sums) for organ, sums in data["organs"].items()}
             numbers = [data["cases"], *(number for sums in organs.values() for number in asdict(sums).values())]
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise AmosError("the scores are no sums and counts per organ; all sites must run one version") from None
+            raise AmosError("the scores are not sums and counts per organ; all sites must run one version") from None
         if not all(type(number) is int and number >= 0 for number in numbers) or any(
             max(sums.dsc_sum, sums.nsd_sum) > sums.counted * UNIT
             or any(sums.of_metric(metric)[1] > sums.scored for metric in FURTHER)
             for sums in organs.values()
         ):
-            raise AmosError("the scores hold a sum or count that cannot be; all sites must run one version")
+            raise AmosError("the scores hold an impossible sum or count; all sites must run one version")
         return cls(organs, data["cases"])
 
 
 def reported_organs(organs: Mapping[int, str], modality: str) -> tuple[int, ...]:
-    """The organs whose scores are reported: in MR not AMOS's bladder and prostate/uterus.
+    """The organs whose scores are reported: in MR without AMOS's bladder and prostate/uterus.
 
     >>> len(reported_organs(AMOS_ORGANS, "CT")), len(reported_organs(AMOS_ORGANS, "MR"))
     (15, 13)

@@ -20,12 +20,12 @@ SCORE_COLUMNS = (
 MEASURED = (*FURTHER, "volume_error_ml")
 """Further columns; a table without them is read as well."""
 MEN_AND_WOMEN = {"prostate/uterus": {"M": "prostate", "F": "uterus"}}
-"""What an organ's label means in men and in women."""
+"""The organ that a label means in men and in women."""
 
 
 @dataclass(frozen=True)
 class CaseScores:
-    """The scores of one case by label value, and where it comes from. `seen`: its scanner trained.
+    """The scores of one case by label value, with its origin. `seen`: its scanner trained.
 
     For label maps of unknown origin, site and split are empty, and `seen` is False and written empty.
     """
@@ -39,7 +39,7 @@ class CaseScores:
 
 
 def organ_name(organs: Mapping[int, str], organ: int, sex: str = "") -> str:
-    """An organ's name, in a patient of the sex `M` or `F` where that is known.
+    """An organ's name, in a patient of the sex `M` or `F` if known.
 
     >>> [organ_name(AMOS_ORGANS, 15, sex) for sex in ("", "M", "F")]
     ['prostate/uterus', 'prostate', 'uterus']
@@ -49,7 +49,7 @@ def organ_name(organs: Mapping[int, str], organ: int, sex: str = "") -> str:
 
 
 def sums_of(cases: Iterable[CaseScores], organs: Mapping[int, str] = AMOS_ORGANS) -> Scores:
-    """What the cases add up to, each with the organs that are reported in its modality."""
+    """Sums over cases, each with the organs that are reported in its modality."""
     total = Scores()
     for case in cases:
         reported = reported_organs(organs, case.modality)
@@ -80,7 +80,7 @@ def read_scores(path: Path | str) -> list[CaseScores]:
                 cases.setdefault(key, {})[int(row["organ"])] = _score(row)
             except (KeyError, TypeError, ValueError, AttributeError):
                 raise AmosError(
-                    f"{path}, line {reader.line_num}: holds a value that is no score; write it anew"
+                    f"{path}, line {reader.line_num}: holds a value that is not a score; write it again"
                 ) from None
     return [CaseScores(*key, scores) for key, scores in cases.items()]
 
@@ -100,7 +100,7 @@ def _score(row: Mapping[str, str]) -> OrganScore:
 
 
 def scores_to_json(scores: Mapping[int, OrganScore]) -> dict[str, Any]:
-    """A case's scores as JSON values; what does not count is null."""
+    """A case's scores as JSON values; a score that does not count is null."""
 
     def number(value: Any) -> Any:
         return None if isinstance(value, float) and math.isnan(value) else value

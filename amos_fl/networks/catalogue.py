@@ -1,12 +1,12 @@
-"""What a network is to the rest of the program: where it is built, what it is, and the settings that suit it.
+"""The catalogue of networks: the builder, description and recommended settings of each.
 
 Nothing here loads PyTorch, so that settings are resolved, and refused, at once.
 
 The paper trained its six networks alike (nnU-Net's SGD, learning rate and patches), which are the defaults of
 `TrainingSettings`. The small network is for CPUs and short trainings. It and its recipe were chosen on the validation
 cases of the seen sites of phantom 1 and checked on those of phantom 3; the demonstration has as many steps as fit into
-its time, in rounds as short as those cases favoured. It runs on phantom 2, which was scored once, when all of this was
-fixed.
+its time, in the short rounds that did best on those cases. It runs on phantom 2, which was scored once, when all of
+this was fixed.
 """
 
 from collections.abc import Mapping
@@ -91,7 +91,7 @@ NETWORKS: dict[str, Network] = {
         gmac=66.8,
     ),
 }
-"""What `--model` accepts, beside the import path of a builder of one's own."""
+"""The names that `--model` accepts, besides the import path of your own builder."""
 
 DEMONSTRATION: dict[str, Any] = {"rounds": 30, "local_steps": 20, "evaluation": {"every": 5}}
 """Rounds and steps of a run on the embedded phantom: under three minutes of training on two cores."""

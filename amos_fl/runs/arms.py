@@ -1,4 +1,4 @@
-"""The runs that a federation is compared with, derived from its settings, so that the same work is done for each.
+"""Derive the baselines of a federation from its settings, with equal budgets.
 
 In a federation of K sites that each take S steps in each of R rounds, all sites together see K x R x S batches, and
 R x S steps must wait for one another. The pooled run has the same rounds with K x S steps in each (`equal-samples`) or
@@ -46,8 +46,8 @@ def finetunes_of(
 ) -> list[PlannedRun]:
     """The weights of a federation continued at each seen site alone.
 
-    By default for a fifth of the federation's rounds, beginning at a tenth of its learning rate: enough to adapt to
-    one scanner, little enough to begin from what the federation has learned.
+    By default for a fifth of the federation's rounds, starting at a tenth of its learning rate: enough to adapt to one
+    scanner, but little enough to keep what the federation has learned.
     """
     rounds = rounds or max(1, round(base.rounds / 5))
     rate = learning_rate or base.training.learning_rate / 10
@@ -70,7 +70,7 @@ def leave_one_out(base: RunConfig, cohort: Cohort) -> list[PlannedRun]:
     """The federation without each seen site in turn, which is then an unseen scanner.
 
     Raises:
-        AmosError: one seen site alone, without which nobody trains.
+        AmosError: only one seen site, without which no site would train.
     """
     if len(cohort.seen_sites) < 2:
         raise AmosError("leave-one-out needs at least two sites that train")

@@ -17,7 +17,7 @@ from amos_fl.volumes.plan import AUTO, PLANS, Plan, plan_named
 from amos_fl.wording import nearest
 
 MOST_SHOWN = 60
-"""Characters of a wrong value that an error repeats."""
+"""The most characters of a wrong value that an error repeats."""
 ArmKind = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
 
 ALONE: dict[str, Any] = {
@@ -52,7 +52,7 @@ class EvaluationSettings(InferenceSettings):
 
 
 class EngineSettings(_Settings):
-    """What carries the messages between server and sites."""
+    """Settings of the engine, which carries the messages between server and sites."""
 
     name: Literal["inline", "ray", "deployment"] = Field(
         default="inline",
@@ -94,7 +94,7 @@ class RunConfig(_Settings):
         description="coarse, amos-ct, amos-mr, a plan's file, auto (made from the training cases), or spacing, patch, "
         "strides and kernels; by default the model's.",
     )
-    planning: PlanningSettings = Field(default_factory=PlanningSettings, description="What the plan auto plans for.")
+    planning: PlanningSettings = Field(default_factory=PlanningSettings, description="How the plan auto is made.")
     strategy: str = Field(
         default="fedavg", description="A method (amos-fl methods lists them), or module:Class of a Flower strategy."
     )
@@ -157,7 +157,7 @@ class RunConfig(_Settings):
     max_update_norm: float | None = Field(
         default=100.0,
         gt=0,
-        description="Updates further from the weights than so many times their norm are refused; none: no bound.",
+        description="Updates further from the weights than this many times their norm are refused; none: no bound.",
     )
     site_timeout_s: float | None = Field(
         default=None, gt=0, description="Seconds that a site has for one round's training; none: no limit."
@@ -165,7 +165,7 @@ class RunConfig(_Settings):
     engine: EngineSettings = Field(
         default_factory=EngineSettings, description="What carries the messages between server and sites."
     )
-    device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps, or auto: a GPU where there is one.")
+    device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.")
     prepare_workers: int = Field(default=1, ge=1, le=4096, description="Processes that prepare a site's cases.")
     keep_checkpoints: Literal["needed", "all"] = Field(
         default="needed", description="Checkpoints that stay: the last two and the best, or those of all rounds."
@@ -182,7 +182,7 @@ class RunConfig(_Settings):
     def science(self) -> dict[str, Any]:
         """The settings that decide the weights: two runs with the same ones, cohort and start give the same weights."""
         where = {"cohort", "engine", "prepare_workers", "keep_checkpoints", "site_timeout_s", "device", "start_from"}
-        # A plan made from the cases says nothing beyond how it was made, and a given one does not ask how to make one.
+        # A plan made from the cases follows from the planning settings, and a given plan does not need them.
         where.add("plan" if self.planning.auto else "planning")
         return self.model_dump(mode="json", exclude=where)
 
@@ -193,17 +193,17 @@ class RunConfig(_Settings):
 
     @property
     def lacks_plan(self) -> bool:
-        """Whether the plan is to be made before the first round; until then `plan` stands in for it."""
+        """Whether the plan is to be made before the first round; until then `plan` is a placeholder."""
         return self.planning.lacks(self.plan)
 
     @property
     def exchanges_weights(self) -> bool:
-        """Whether weights travel between sites and a server in this run's arm; elsewhere one trainer keeps them."""
+        """Whether this run's arm exchanges weights between sites and a server; otherwise one trainer keeps them."""
         return has_strategy(self.arm)
 
 
 def has_strategy(arm: str | None) -> bool:
-    """Whether a server combines sites' updates in this arm; elsewhere there is one trainer, and nothing to combine."""
+    """Whether a server combines sites' updates in this arm; otherwise there is one trainer, and nothing to combine."""
     return arm in ("federated", "leave-one-out")
 
 
@@ -270,7 +270,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise AmosError(f"{path}: must hold settings as 'key: value' lines")
     if unnamed := [key for key in data if not isinstance(key, str)]:
-        raise AmosError(f"{path}: {unnamed[0]!r} is no name of a setting; write settings as 'key: value' lines")
+        raise AmosError(f"{path}: {unnamed[0]!r} is not the name of a setting; write settings as 'key: value' lines")
     return data
 
 
@@ -297,7 +297,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
         with contextlib.suppress(ValueError):  # YAML reads 1e-3 as text, Python and every user as a number.
             data = float(data)
     if key == "arm":
-        raise AmosError(f"--set {text}: what a run is in a comparison follows from the command; leave it out")
+        raise AmosError(f"--set {text}: a run's role in a comparison follows from the command; leave it out")
     *outer, last = key.split(".")
     nested: dict[str, Any] = {last: data}
     for part in reversed(outer):
@@ -335,7 +335,7 @@ def _plan_of(text: str) -> Plan:
 
 
 def _with_plan(layer: dict[str, Any]) -> dict[str, Any]:
-    """A layer with its plan in full. A plan that is given takes the place of one that was to be made."""
+    """A layer with its plan in full. A given plan replaces one that was still to be made."""
     plan, planning = layer.get("plan"), dict(layer.get("planning") or {})
     if plan == AUTO:
         stand_in = PLANS["coarse"].model_dump()
@@ -351,7 +351,7 @@ def resolve(layers: Iterable[tuple[str, dict[str, Any]]]) -> RunConfig:
     """The run's settings from layers of (source, nested settings), later ones over earlier ones.
 
     A plan may be given by its name, by its file, or as `auto`, to be made from the training sites' fingerprints.
-    Raises AmosError, in words that name the setting, for what is not valid.
+    Raises an AmosError that names the setting if one is invalid.
     """
     merged: dict[str, Any] = {}
     source = "settings"

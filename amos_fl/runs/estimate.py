@@ -1,4 +1,4 @@
-"""What a run will cost, before it starts: steps, bytes, and time and memory measured on a small piece of it."""
+"""Estimate the cost of a run before it starts: steps, bytes, and time and memory measured on a small part of it."""
 
 import time
 from dataclasses import dataclass

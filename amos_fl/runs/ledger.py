@@ -15,8 +15,8 @@ _Count = Annotated[int, Field(ge=0, le=10**15)]
 _Seconds = Annotated[float, Field(ge=0, le=10**10, allow_inf_nan=False)]
 _Text = Annotated[str, Field(max_length=10_000)]
 _Loss = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-"""Of no step it is NaN, which JSON writes as null."""
-# What a newer version has beyond this is kept when a ledger is written anew.
+"""A mean loss; over no steps it is NaN, which JSON writes as null."""
+# Extra fields of a newer version are kept when a ledger is rewritten.
 _CONFIG = ConfigDict(strict=True, extra="allow")
 
 
@@ -66,7 +66,7 @@ def trained_in(entry: LedgerEntry) -> dict[str, SiteRound]:
 
 
 def _of_an_older_version(entry: Any) -> Any:
-    """An entry with what ledgers had not from the beginning."""
+    """An entry completed with fields that older ledgers lack."""
     if not isinstance(entry, dict):
         return entry
     more = {"missing": {}, "loss": None, "seconds": 0.0, "bytes_down": 0, "bytes_up": 0}
@@ -84,7 +84,7 @@ ENTRIES: TypeAdapter[list[LedgerEntry]] = TypeAdapter(
 
 
 def read_ledger(file: Path, remedy: str) -> list[LedgerEntry]:
-    """The rounds in a `ledger.jsonl`, from the first on; none where the file is not there.
+    """The rounds in a `ledger.jsonl`, from the first on; none if there is no file.
 
     Raises:
         AmosError: a line of it is damaged, or a round is missing.
@@ -100,7 +100,7 @@ def read_ledger(file: Path, remedy: str) -> list[LedgerEntry]:
 
 
 def in_sequence(entries: list[LedgerEntry], source: str, remedy: str) -> list[LedgerEntry]:
-    """The entries, whose rounds must follow one another from the first on.
+    """The entries, checked to be consecutive rounds from the first on.
 
     Raises:
         AmosError: they do not.

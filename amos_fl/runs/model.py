@@ -1,4 +1,4 @@
-"""The network that a run ended with, from its run folder or from a copy of its `model/` folder alone."""
+"""Read a run's final network, from its run folder or from just a copy of its `model/` folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +25,10 @@ from amos_fl.weights import load_arrays, read_arrays
 class Model:
     """A trained network and all that is needed to use it.
 
-    `organs` are label values and names in the order of the network's channels. `modalities` are those it was
-    trained on, empty where a folder of an older version doesn't say. `run` is None for a `model/` folder that lies
-    apart from its run. `learned` are the labels of the organs that were learned (None: all), and `learned_note` says
-    how that is known where the folder is of an older version.
+    `organs` are label values and names in the order of the network's channels. `modalities` are those it was trained
+    on, empty if a folder of an older version doesn't say. `run` is None for a `model/` folder apart from its run.
+    `learned` are the labels of the learned organs (None: all), and `learned_note` says how they are known if the folder
+    is of an older version.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class Model:
 
     @property
     def unlearned(self) -> tuple[str, ...]:
-        """The organs that no training case annotated: what the network says of them counts as background."""
+        """The organs that no training case annotated: the network's predictions of them count as background."""
         return () if self.learned is None else names_unlearned(self.organs, self.learned)
 
     @property
@@ -56,7 +56,7 @@ class Model:
 
     @property
     def notes(self) -> list[str]:
-        """What whoever predicts with it has to know of its organs."""
+        """Notes about its organs for anyone who predicts with it."""
         notes = [self.learned_note] if self.learned_note else []
         if self.unlearned:
             notes.append(not_learned_in_words(self.unlearned))
@@ -84,10 +84,10 @@ class Model:
 
 
 def read_model(path: Path) -> Model:
-    """The model in a run folder (`RUN/model/`), or in a `model/` folder copied elsewhere.
+    """Read the model in a run folder (`RUN/model/`), or in a `model/` folder copied elsewhere.
 
     Raises:
-        AmosError: there is none, the run has not come to its end, or a file of it is damaged.
+        AmosError: there is none, the run has not finished, or a file of it is damaged.
     """
     run = RunFolder(path) if (path / "config.yaml").is_file() else None
     folder = path / "model" if run else path
@@ -103,7 +103,7 @@ def read_model(path: Path) -> Model:
         raise AmosError(f"{path}: {what}; give a run folder, or a copy of its model/ with {NETWORK} and {WEIGHTS}")
     try:
         about: dict[str, Any] = {**read_network_file(folder / NETWORK)}
-        known = run is not None and "inference" not in about  # written before network.json said so
+        known = run is not None and "inference" not in about  # written before network.json recorded it
         learned = _learned(about, run)
         return Model(
             folder=folder,

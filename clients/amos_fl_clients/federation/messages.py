@@ -1,7 +1,7 @@
-"""What server and sites say to one another: the names of the records, and what is in them beside weights.
+"""The messages between server and sites: the names of the records, and their content beside weights.
 
-A request carries a `config` record (and weights under `arrays`); a reply carries `metrics`, `site` and,
-after training, `arrays`. `reply_models` says what may be in a reply.
+A request carries a `config` record (and weights under `arrays`); a reply carries `metrics`, `site` and, after training,
+`arrays`. `reply_models` defines what may be in a reply.
 """
 
 import json
@@ -20,21 +20,21 @@ from amos_fl.volumes.plan import Plan
 ARRAYS, CONFIG, METRICS, SITE = "arrays", "config", "metrics", "site"
 DESCRIBE, FINGERPRINT = "query.describe", "query.fingerprint"
 PREPARE = "prepare"
-"""In a request to describe: whether the site prepares its cases now (it does by default), for which it needs a plan."""
+"""In a request to describe: whether the site prepares its cases now (the default), for which it needs a plan."""
 PROXIMAL_MU = "proximal-mu"
-"""In a request to train, by which Flower's own FedProx says its mu."""
+"""In a request to train: the mu of Flower's own FedProx."""
 KEPT_AFTER = "kept-after"
-"""In a request: after which round the site should still have what it keeps; 0: it has not taken part yet."""
+"""In a request: the round whose state the site should still have; 0: it has not taken part yet."""
 RESTARTED = "restarted"
 """In a reply, where the site has lost what it keeps between rounds and trained on without it: a number of `Lost`."""
 FIRST_STEP, TOTAL_STEPS = "first-step", "total-steps"
 """In a request to train: the number of its first step, and how many the site is asked for in all rounds."""
 WEIGHT = "num-examples"
-"""The key by which Flower's own strategies weigh a reply."""
+"""The key by which Flower's own strategies weight a reply."""
 
 
 class Task(BaseModel):
-    """What a run asks of every site, the same for all sites and rounds."""
+    """A run's task for every site, the same for all sites and rounds."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 

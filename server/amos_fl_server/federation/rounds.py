@@ -1,8 +1,7 @@
-"""The round loop: one, for every engine and strategy.
+"""The round loop, the same for every engine and strategy.
 
-Weights out, local training, updates back in the order of the sites, aggregation, a checkpoint; every few
-rounds scores on validation cases and, apart from them, on the unseen sites; at the end the chosen
-weights on every site's test cases.
+Send weights, train locally, collect updates in site order, aggregate, write a checkpoint; every few rounds score
+validation cases and, separately, the unseen sites; at the end score the chosen weights on every site's test cases.
 """
 
 import gc
@@ -53,7 +52,7 @@ from amos_fl_server.federation.training_round import TrainingRound
 
 
 def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
-    """What the run asks of every site."""
+    """The task that the run sends to every site."""
     of_flower = is_flowers(config.strategy)
     return Task(
         run_id=run_id,
@@ -63,7 +62,7 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
         organs=dict(organs),
         training=config.training,
         optimizer_state=config.optimizer_state,
-        # Flower's strategies are the server's alone: their sites do what FedAvg's do.
+        # Flower's strategies have no client side here: their sites train as in FedAvg.
         method="fedavg" if of_flower else config.strategy,
         method_options={} if of_flower else config.strategy_options,
         weighting=config.weighting,
@@ -80,7 +79,7 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
 class Federation:
     """One federated run on one run folder. `server_app` is what an engine runs.
 
-    `sites` answer to their names; `seen_sites` are those whose cases are trained on, here or in a pooled trainer.
+    `sites` are the site names; `seen_sites` are those whose cases are trained on, at the site or in a pooled trainer.
     """
 
     config: RunConfig
@@ -95,9 +94,9 @@ class Federation:
     nodes: dict[str, int] = field(default_factory=dict)
     described: dict[str, Description] = field(default_factory=dict)
     learned: set[int] = field(default_factory=set)
-    """The organs that the weights it began with had learned, or that a site annotates whose updates were averaged."""
+    """The organs that the initial weights had learned, or that a site whose updates were averaged annotates."""
     prepares: bool = True
-    """Whether sites that describe themselves prepare their cases; without a plan they cannot."""
+    """Whether sites prepare their cases when they describe themselves; without a plan they cannot."""
 
     def server_app(self) -> ServerApp:
         app = ServerApp()
@@ -109,7 +108,7 @@ class Federation:
         return app
 
     def run(self, grid: Grid) -> None:
-        """Discover the sites, train what rounds are left, and score the chosen weights.
+        """Discover the sites, train the remaining rounds, and score the chosen weights.
 
         Raises:
             AmosError: no site can train. RunStopped: too few sites sent an update. Interrupted: stopped.
@@ -132,7 +131,7 @@ class Federation:
             self._look_around(grid, task)
             given = self._round_input(grid, task, number, record, form)
             record, entry = self._round(given)
-            # Flower's records refer to themselves: cleared, the old weights go now, and not at the next collection.
+            # Flower's records refer to themselves: clearing them frees the old weights now, not at the next collection.
             given.arrays.clear()
             self._checkpoint(record, entry)
             self._evaluate_when_due(grid, task, number, record)
@@ -168,7 +167,7 @@ class Federation:
     def _make_plan(self, grid: Grid) -> None:
         """Make the run's plan from the fingerprints of its training sites, and write it into the run folder.
 
-        Only who trains is asked for a fingerprint; for that the sites introduce themselves, and prepare nothing yet.
+        Only training sites are asked for a fingerprint; first all sites introduce themselves, preparing nothing yet.
         """
         task = task_for(self.config, self.organs, self.folder.run_id)
         self.prepares = False
@@ -181,7 +180,7 @@ class Federation:
         self._forget()
 
     def _forget(self) -> None:
-        """Whoever is there introduces themselves once more."""
+        """Forget the sites, so that they introduce themselves again."""
         self.nodes.clear()
         self.described.clear()
 
@@ -213,7 +212,7 @@ class Federation:
             stop_where_a_disk_is_full(self.folder, failed)
 
     def _look_around(self, grid: Grid, task: Task) -> None:
-        """Before every exchange with the sites; where sites come and go, this is the place to find out."""
+        """Called before every exchange with the sites; overridden where sites come and go."""
 
     def _training_weights(self, task: Task) -> dict[str, float]:
         """The agreed weight of each training site, in sorted order."""
@@ -224,7 +223,7 @@ class Federation:
         return {site: float(agreed_weight(task, count, steps[site])) for site, count in cases.items()}
 
     def _start(self) -> tuple[int, ArrayRecord]:
-        """The first round to do and the weights to do it with: fresh, or from the last checkpoint."""
+        """The first round to carry out and its weights: fresh, or from the last checkpoint."""
         done = self.folder.rounds_with_checkpoints()
         if not done:
             network, begun = begin(self.folder, self.config, self.organs)
@@ -242,7 +241,7 @@ class Federation:
             damaged = self.folder.checkpoint_folder(checkpoint.round)
             raise AmosError(f"{damaged}: {error}; {remedy_for(damaged)}") from None
         self.ledger = checkpoint.ledger
-        # A run of an older version wrote down nothing: what its sites annotate counts, as far as they are here.
+        # A run of an older version recorded nothing: what its sites annotate counts, as far as they are connected.
         known = recorded_organs(self.folder)
         self.learned |= set(self.organs if known is None and self.folder.about().start_sha256 else known or ())
         self._learn_from(site for entry in self.ledger for site in entry["sites"])
@@ -251,7 +250,7 @@ class Federation:
         return checkpoint.round + 1, record_of_sums(checkpoint.weights)
 
     def _learn_from(self, sites: Iterable[str]) -> None:
-        """Count what the training cases of these sites annotate as learned, and write it down."""
+        """Count the organs that these sites' training cases annotate as learned, and record them."""
         for site in sites:
             if site in self.described:
                 self.learned |= set(self.described[site].annotated_in_training) & set(self.organs)
@@ -272,7 +271,7 @@ class Federation:
         return min(self.config.min_sites or (asked + 1) // 2, asked)
 
     def _round(self, given: RoundInput) -> tuple[ArrayRecord, LedgerEntry]:
-        """One round, from the weights in `given` to the next ones and its line in the ledger."""
+        """Carry out one round, from the weights in `given` to the next ones and its line in the ledger."""
         started = time.perf_counter()
         number, messages = given.number, self.strategy.messages(given)
         for site, message in messages.items():
@@ -323,7 +322,7 @@ class Federation:
         message.content = RecordDict({**message.content, CONFIG: config})
 
     def _checkpoint(self, record: ArrayRecord, entry: LedgerEntry) -> None:
-        """Write the weights, the strategy's memory and the ledger after a round."""
+        """Write a checkpoint: the weights, the strategy's state and the ledger after a round."""
         started = time.perf_counter()
         number = entry["round"]
         entry["weights_sha256"] = hash_of(views_of(record))
@@ -354,7 +353,7 @@ class Federation:
             self.listener(RoundScored(number, *seen_and_unseen_dsc(result)))
 
     def _score_again(self, grid: Grid, task: Task, aside: list[tuple[int, str, str]], before: int) -> None:
-        """Score earlier rounds anew whose evaluations were set aside, as far as their weights are still there."""
+        """Score earlier rounds whose evaluations were set aside again, as far as their weights still exist."""
         kept = self.folder.rounds_with_checkpoints()
         for number, split, sentence in aside:
             gone = split == "val" and number not in kept
@@ -369,7 +368,7 @@ class Federation:
     def evaluate(
         self, grid: Grid, task: Task, number: int, record: ArrayRecord, splits: Mapping[str, str]
     ) -> dict[str, Any]:
-        """Scores of weights on one split of each site: sums and counts, and cases where the sites share them."""
+        """Scores of weights on one split of each site: sums and counts, and cases if the sites share them."""
         self._look_around(grid, task)
         task = task.model_copy(update={"learned": tuple(sorted(self.learned))})
         messages = {}

@@ -1,4 +1,4 @@
-"""One round of training as its replies come in: what each site did, and who is missing and why."""
+"""One round of training as its replies arrive: what each site did, and which are missing and why."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ from amos_fl_server.federation.incoming import arriving
 
 @dataclass
 class TrainingRound:
-    """What was sent to each site, and by site what it `did` or why it is `missing`; complete after all `updates`.
+    """What was sent to each site, and per site what it `did` or why it is `missing`; complete after all `updates`.
 
-    Bytes count where the run exchanges weights.
+    Bytes are counted if the run exchanges weights.
     """
 
     number: int
@@ -35,7 +35,7 @@ class TrainingRound:
     bytes_down: int = 0
 
     def updates(self, replies: Iterable[tuple[str, Message | None]]) -> Iterator[tuple[str, Message]]:
-        """The updates in the order of the sites, each handed on once all before it have come or failed."""
+        """Yield the updates in site order, each once all before it have arrived or failed."""
         return in_order(self._noted(replies), list(self.messages))
 
     def _noted(self, replies: Iterable[tuple[str, Message | None]]) -> Iterator[tuple[str, Message | None]]:
@@ -60,7 +60,7 @@ class TrainingRound:
             self.listener(Said(f"round {self.number}: site {site} {restarted}"))
 
     def let_go_of_messages(self) -> None:
-        """Count what was sent, as it was sent, and free the weights in it."""
+        """Count the bytes sent, as they were sent, and free the weights in the messages."""
         self.bytes_down = sum(map(self._bytes_of, self.messages.values()))
         self.messages.clear()
 
@@ -92,7 +92,7 @@ class TrainingRound:
 
 
 def _fingerprint(reply: Message) -> str | None:
-    """The check value of a site's update; None for one that will be refused."""
+    """The checksum of a site's update; None for one that will be refused."""
     try:
         return fingerprint_of(views_of(reply.content.array_records[ARRAYS]))
     except (KeyError, BadUpdate):

@@ -1,4 +1,4 @@
-"""What a strategy is: the messages of a round, and the way from updates to the next weights.
+"""The interface of a strategy: the messages of a round, and the step from updates to the next weights.
 
 Our methods (`amos_fl.methods`) are carried out by `MethodStrategy`; Flower's own come in through `flower.py`.
 """
@@ -56,7 +56,7 @@ class RoundInput:
         return self.work.number
 
     def trained_before(self) -> dict[str, np.ndarray]:
-        """The trained weights that the sites are sent, without a copy."""
+        """The trained weights sent to the sites, without a copy."""
         return {name: array for name, array in views_of(self.arrays).items() if is_trained(name, array)}
 
     def update_in(self, reply: Message, site: str) -> dict[str, np.ndarray]:
@@ -70,7 +70,7 @@ class RoundInput:
 
 
 class Strategy(ABC):
-    """One rule by which a server turns updates into the next weights."""
+    """A rule by which a server turns updates into the next weights."""
 
     def check_sites(self, sites: Sequence[str]) -> None:  # noqa: B027 - most can do with any
         """Whether the strategy can do with these training sites.
@@ -87,16 +87,16 @@ class Strategy(ABC):
     def aggregate(self, given: RoundInput, replies: Replies, failed: Failed) -> tuple[Arrays, Shares]:
         """The next weights from replies in the order of the sites, and what each site that is in them counts.
 
-        An update that must not be used is left out and its site put into `failed` with the reason.
-        Without a usable update the weights are empty.
+        An unusable update is left out, and its site put into `failed` with the reason. Without a usable update the
+        weights are empty.
         """
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """What the strategy must remember between rounds: arrays, and values that JSON can hold."""
+        """The strategy's state between rounds: arrays, and JSON values."""
         return {}, {}
 
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
         if arrays or values:
             raise AmosError(f"the checkpoint is of another strategy than {type(self).__name__}")
 

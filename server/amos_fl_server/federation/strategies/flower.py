@@ -1,8 +1,8 @@
 """Any Flower strategy, given by its import path, behind our interface.
 
 Flower's strategies sample nodes at random, wait for nodes, return other dtypes and treat the running
-statistics of normalisation layers as weights; here they meet the round's sites in a fixed order and the
-trained weights only, and what they return gets its dtypes back.
+statistics of normalisation layers as weights; here they receive the round's sites in a fixed order and only the trained
+weights, and their results are converted back to the original dtypes.
 """
 
 import inspect
@@ -32,7 +32,7 @@ from amos_fl_server.federation.strategies.memory import memory_of, remember
 
 
 class _SitesOfTheRound:
-    """A grid that shows a strategy the round's nodes only, in the order of their sites."""
+    """A grid that shows a strategy only the round's nodes, in the order of their sites."""
 
     def __init__(self, grid: Grid, node_ids: Iterable[int]) -> None:
         self._grid, self._node_ids = grid, list(node_ids)
@@ -46,7 +46,7 @@ class _SitesOfTheRound:
 
 @contextmanager
 def _seeded(seed: int, purpose: str, number: int) -> Iterator[None]:
-    """Flower's strategies draw from the process's own generators: here a function of the seed and the round alone."""
+    """Seed the process's generators, from which Flower's strategies draw, by the run's seed and the round alone."""
     before, numpy_before = random.getstate(), np.random.get_state()
     random.seed(derived_seed(seed, purpose, number))
     np.random.seed(derived_seed(seed, purpose, number, "numpy") % 2**32)
@@ -71,7 +71,7 @@ class FlowerStrategy(Strategy):
         sites = {node: site for site, node in given.nodes.items()}
         messages = {sites[message.metadata.dst_node_id]: message for message in asked}
         for message in messages.values():
-            # The sites get all arrays, of which the strategy has seen the trained ones.
+            # The sites get all arrays; the strategy has seen only the trained ones.
             sent = next(iter(message.content.array_records.values()), trained)
             config = next(iter(message.content.config_records.values()), given.config)
             whole = ArrayRecord({name: sent.get(name, array) for name, array in given.arrays.items()})
@@ -125,18 +125,18 @@ def load_flower_strategy(path: str, options: Mapping[str, Any]) -> FlowerStrateg
     """The strategy `module:Class` (or `module.Class`) with these options.
 
     Raises:
-        AmosError: no such class, no Flower strategy, options that it does not take, or one that keeps what no
-            checkpoint can hold.
+        AmosError: no such class, not a Flower strategy, options that it does not take, or state that no checkpoint can
+        hold.
     """
     module, _, name = path.replace(":", ".").rpartition(".")
     found = load(f"{module}:{name}", "strategy")
     if not (inspect.isclass(found) and issubclass(found, FlowerBase)):
-        raise AmosError(f"strategy {path}: is no flwr.serverapp.strategy.Strategy of Flower's Message API")
+        raise AmosError(f"strategy {path}: is not a flwr.serverapp.strategy.Strategy of Flower's Message API")
     accepted = inspect.signature(found).parameters
     minimum = {name: 1 for name in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes") if name in accepted}
     try:
         strategy = FlowerStrategy(found(**{**minimum, **options}))
     except (TypeError, ValueError) as error:
         raise AmosError(f"strategy {path}: {error}") from None
-    strategy.state()  # here, and not at the first checkpoint, whoever keeps what cannot be kept is refused
+    strategy.state()  # refuse unsupported state here, not at the first checkpoint
     return strategy
