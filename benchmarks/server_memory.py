@@ -42,7 +42,7 @@ def measured(name: str, number: int) -> tuple[float, float]:
 
     arrays = {name: array.copy() for name, array in arrays_of(network()).items()}
     sites = [f"S{i:02d}" for i in range(number)]
-    grid = InlineGrid(lambda message, context: message, sites)
+    grid = InlineGrid(lambda message, context: message, sites)  # pyright: ignore[reportArgumentType]
     nodes, weights = dict(zip(sites, grid.get_node_ids(), strict=True)), dict.fromkeys(sites, 1.0)
     strategy = make_strategy(name, OPTIONS.get(name, {}))
     size = sum(array.nbytes for array in arrays.values())

@@ -17,7 +17,7 @@ from amos_fl_clients.federation.guard import GuardedApp
 from amos_fl_clients.federation.messages import ARRAYS, CONFIG, DESCRIBE, Task, request_config
 from amos_fl_clients.federation.records import packed
 from amos_fl_clients.federation.settings import SiteSettings, read_settings, write_settings
-from amos_fl_server.federation.rounds import task_for
+from amos_fl_server.federation.requests import task_for
 
 
 def tiny_task(cohort: Cohort, **settings: object) -> Task:

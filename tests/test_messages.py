@@ -7,7 +7,7 @@ from federations import tiny_config
 from amos_fl.runs.config import EvaluationSettings
 from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl_clients.federation.messages import Task
-from amos_fl_server.federation.rounds import task_for
+from amos_fl_server.federation.requests import task_for
 
 ADAPTING = {"overlap": 0.25, "batch_size": 3, "mirror": True, "test_time_adaptation": True}
 

@@ -16,7 +16,6 @@ from flwr.serverapp import Grid, ServerApp
 
 from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError, RunStopped
-from amos_fl.methods.base import Work
 from amos_fl.runs.changes import accepted_before
 from amos_fl.runs.checkpoint import remedy_for
 from amos_fl.runs.config import RunConfig
@@ -26,7 +25,7 @@ from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
 from amos_fl.runs.ledger import LedgerEntry, trained_in
 from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
 from amos_fl.runs.start import begin
-from amos_fl.runs.work import check_sites_named, counts_of, sites_asked, steps_at
+from amos_fl.runs.work import check_sites_named, counts_of, sites_asked
 from amos_fl.weights import arrays_of, hash_of
 from amos_fl_clients.federation.messages import (
     ARRAYS,
@@ -34,7 +33,6 @@ from amos_fl_clients.federation.messages import (
     DESCRIBE,
     KEPT_AFTER,
     Task,
-    agreed_weight,
     config_of,
     request_config,
 )
@@ -46,33 +44,9 @@ from amos_fl_server.federation.exchange import exchange, sentences_of
 from amos_fl_server.federation.full_disk import stop_where_a_disk_is_full
 from amos_fl_server.federation.incoming import arriving, bad_reply
 from amos_fl_server.federation.plan_first import planned
-from amos_fl_server.federation.strategies import is_flowers
+from amos_fl_server.federation.requests import agreed_weights, task_for, works_in
 from amos_fl_server.federation.strategies.base import RoundInput, Strategy
 from amos_fl_server.federation.training_round import TrainingRound
-
-
-def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
-    """The task that the run sends to every site."""
-    of_flower = is_flowers(config.strategy)
-    return Task(
-        run_id=run_id,
-        seed=config.seed,
-        model=config.model,
-        plan=config.plan,
-        organs=dict(organs),
-        training=config.training,
-        optimizer_state=config.optimizer_state,
-        # Flower's strategies have no client side here: their sites train as in FedAvg.
-        method="fedavg" if of_flower else config.strategy,
-        method_options={} if of_flower else config.strategy_options,
-        weighting=config.weighting,
-        local_seconds=config.local_seconds,
-        tolerance_mm=config.evaluation.tolerance_mm,
-        inference=config.evaluation.inference,
-        site_timeout_s=config.site_timeout_s,
-        prepare_workers=config.prepare_workers,
-        norm_statistics=config.norm_statistics,
-    )
 
 
 @dataclass
@@ -140,15 +114,14 @@ class Federation:
     def _round_input(self, grid: Grid, task: Task, number: int, record: ArrayRecord, form: Form) -> RoundInput:
         weights = self._training_weights(task)
         groups = {site: "+".join(self.described[site].modalities) for site in weights}
-        asked = sites_asked(self.config, number, list(weights))
-        works = {site: self._work(task, number, steps_at(self.config, site, self._cases(site))) for site in asked}
-        work = self._work(task, number, max(works[site].steps for site in asked))
+        works = works_in(self.config, number, self.described, sites_asked(self.config, number, list(weights)))
+        work = max(works.values(), key=lambda work: work.steps)
         return RoundInput(
             work=work,
             arrays=record,
             config=request_config(task, **config_of(work)),
-            nodes={site: self.nodes[site] for site in asked},
-            weights={site: weights[site] for site in asked},
+            nodes={site: self.nodes[site] for site in works},
+            weights={site: weights[site] for site in works},
             form=form,
             grid=grid,
             seed=self.config.seed,
@@ -157,12 +130,6 @@ class Federation:
             spool=self.folder.path / "updates",
             max_update_norm=self.config.max_update_norm,
         )
-
-    def _work(self, task: Task, number: int, steps: int) -> Work:
-        return Work(number, (number - 1) * steps, steps, self.config.rounds * steps, task.training)
-
-    def _cases(self, site: str) -> int:
-        return self.described[site].cases["train"]
 
     def _make_plan(self, grid: Grid) -> None:
         """Make the run's plan from the fingerprints of its training sites, and write it into the run folder.
@@ -216,11 +183,7 @@ class Federation:
 
     def _training_weights(self, task: Task) -> dict[str, float]:
         """The agreed weight of each training site, in sorted order."""
-        cases = {site: self._cases(site) for site in sorted(self.described) if self._cases(site)}
-        steps = {site: steps_at(self.config, site, count) for site, count in cases.items()}
-        if not cases:
-            raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
-        return {site: float(agreed_weight(task, count, steps[site])) for site, count in cases.items()}
+        return agreed_weights(self.config, task, self.described)
 
     def _start(self) -> tuple[int, ArrayRecord]:
         """The first round to carry out and its weights: fresh, or from the last checkpoint."""
