@@ -1,4 +1,4 @@
-"""The page of one run: what each part of it shows, and the CSV files beside it."""
+"""The page of one run: the content of each part, and the CSV files beside it."""
 
 import math
 from collections import Counter
@@ -25,7 +25,7 @@ from amos_fl.runs.wording import left_out_in_mr, unlearned_in_words, work_in_wor
 from amos_fl.wording import counted
 
 DATA_FOLDER = "report_data"
-"""Beside the page: its numbers as CSV files."""
+"""The folder beside the page with its numbers as CSV files."""
 KINDS = {
     "federated": "Federated run",
     "centralized": "Centralized run: all training cases pooled",
@@ -34,7 +34,7 @@ KINDS = {
     "leave-one-out": "Leave-one-out run: federated without one site",
 }
 MOST_NAMED = 5
-"""As many cases as a sentence names."""
+"""The most cases that a sentence names."""
 _SCORE_COLUMNS = (
     Column("cases"),
     Column("DSC"),
@@ -66,7 +66,7 @@ def write_data(record: RunRecord, folder: Path) -> dict[str, str]:
 def missing_cases(record: RunRecord) -> list[str]:
     """Labelled test cases without a score, one sentence per site.
 
-    A deployment's server knows their number alone; their sites call them by names of their own, or by none.
+    A deployment's server knows only their number; their sites use pseudonyms for them, or no names.
     """
     results, sentences = record.results, []
     scored = {case.case for case in results.cases}
@@ -86,7 +86,7 @@ def missing_cases(record: RunRecord) -> list[str]:
 
 
 def why_withheld(record: RunRecord) -> str:
-    """Which sites kept the scores of single cases to themselves, and what that means; empty where none did."""
+    """Which sites withheld the scores of single cases, and what that means; empty if none did."""
     sites = sorted({part.site for part in record.results.withheld})
     if not sites:
         return ""
@@ -99,7 +99,7 @@ def why_withheld(record: RunRecord) -> str:
 
 
 def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
-    """Everything that `run.html` shows."""
+    """The context of the template `run.html`."""
     config, results = record.config, record.results
     losses, scores, costs = series.loss_points(record), record.scores_by_round(), series.cost_points(record)
     gaps = series.gap_rows(record)
@@ -335,7 +335,7 @@ def _cost_facts(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def sortable_scores(name: str, caption: str, first: str, rows: Sequence[ScoreRow]) -> SortableTable:
-    """Rows of scores; the group's name is not repeated where the row is named after it."""
+    """Rows of scores; the group's name is not repeated if the row is named after it."""
     body = [
         [
             text(row.name),
