@@ -25,8 +25,8 @@ class Arm:
     """The unit of a comparison: one setting with all its seeds, or several models that answer one question together.
 
     `site` is set if the arm is one of a family of models: the site that a local or fine-tuned model was trained at, or
-    that a leave-one-out run left out. The `main` arms are compared with one another; `view` one of them: every case
-    scored by its own site's model (`at home`), by the mean score of the other sites' models of the other sites' models
+    that a leave-one-out run left out. The `main` arms are compared with one another; `view` says how a family becomes
+    one of them: every case scored by its own site's model (`at home`), by the mean score of the other sites' models
     (`elsewhere`), or by the run that left out its site (`left out`).
     """
 

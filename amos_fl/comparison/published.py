@@ -65,8 +65,8 @@ def published_beside(
 ) -> list[PublishedScore]:
     """The published numbers whose setting is that of a federated or pooled run, each with its scope.
 
-    The setting is the same if the cases are AMOS's own, on the scanners and in the splits of the paper, and the and its
-    plan are the paper's. With `everything` the other numbers follow, without a scope.
+    The setting is the same if the cases are AMOS's own, on the scanners and in the splits of the paper, and the
+    network and its plan are the paper's. With `everything` the other numbers follow, without a scope.
     """
     settings = {
         setting for record in records if record.arm in ("federated", "centralized") and (setting := _setting(record))
@@ -148,7 +148,7 @@ def training_in_the_papers_words(cohort: Cohort) -> str:
     """The paper's name for a training on these cases ("CT", "160CT+40MR"), or "" if it has none.
 
     For MR both Table 2's split and the release's count, although they differ: the paper prints the first, and its
-    authors' authors' code trains on the second.
+    authors' code trains on the second.
     """
     if not is_genuine(cohort):
         return ""

@@ -1,7 +1,7 @@
 """Plan the tasks of a preset: each step with its settings, its cohort, and a folder named by what it computes.
 
 Two presets that train the same network on the same cases with the same settings get the same folder, and so does the
-preset after a kill: that is how runs are shared, skipped and continued.
+same preset after a kill: that is how runs are shared, skipped and continued.
 """
 
 from collections.abc import Callable, Mapping
