@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import json
+import math
 import mmap
 import os
 import re
@@ -79,6 +80,23 @@ def is_statistic(name: str) -> bool:
 def is_trained(name: str, array: np.ndarray) -> bool:
     """Whether an array is a trained weight, not a statistic or a table of integers."""
     return array.dtype.kind == "f" and not is_statistic(name)
+
+
+def relative_distance(arrays: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray]) -> float:
+    """The Euclidean norm of what changed in the trained weights, relative to their norm before (1 at least).
+
+    It is summed in double precision and piece by piece.
+    """
+    moved = norm = 0.0
+    for name, old in before.items():
+        if is_statistic(name):
+            continue
+        for new_block, old_block in blocks(arrays[name], old):
+            change = np.subtract(new_block, old_block, dtype=np.float64)
+            old_block = old_block.astype(np.float64)
+            moved += float(np.dot(change, change))
+            norm += float(np.dot(old_block, old_block))
+    return math.sqrt(moved) / max(math.sqrt(norm), 1.0)
 
 
 def load_arrays(network: "nn.Module", arrays: Mapping[str, np.ndarray]) -> None:

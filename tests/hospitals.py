@@ -84,7 +84,9 @@ class Hospital:
         return self.ask(DESCRIBE)
 
     def train(self, round_number: int = 1, steps: int = 1, more: Mapping[str, ArrayRecord] | None = None) -> Message:
-        return self.ask("train", more=more, round=round_number, steps=steps)
+        first = (round_number - 1) * steps
+        work = {"round": round_number, "steps": steps, "first_step": first, "total_steps": max(6, first + steps)}
+        return self.ask("train", more=more, **work)
 
     def evaluate(self, split: str, round_number: int = 1) -> Message:
         return self.ask("evaluate", round=round_number, split=split)

@@ -101,7 +101,7 @@ def test_a_second_comparison_is_the_same_and_takes_the_place_of_the_first(made: 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--metric", "iou"], "--metric iou: there is no such score; there are dsc, nsd"),
+        (["--metric", "iou"], "--metric is 'iou': choose dsc or nsd"),
         (["--reference", "fedprox"], "--reference fedprox: no such arm; there are fedavg, pooled"),
         (["nowhere"], "nowhere"),
     ],

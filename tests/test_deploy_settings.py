@@ -73,7 +73,7 @@ def test_the_settings_of_a_simulation_run_in_a_deployment_without_its_cohort() -
 
 
 def test_a_deployment_is_no_engine_of_a_simulation(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert run(["simulate", "--engine", "deployment", "--out", str(tmp_path / "run"), "--rounds", "1"]) == 2
+    assert run(["simulate", "--set", "engine.name=deployment", "--out", str(tmp_path / "run"), "--rounds", "1"]) == 2
     assert "is for 'amos-fl deploy run'" in capsys.readouterr().err
 
 

@@ -31,6 +31,8 @@ from amos_fl_server.federation.simulate import simulate
 from amos_fl_server.federation.strategies import make_strategy
 from amos_fl_server.federation.strategies.base import MethodStrategy, RoundInput, Strategy
 
+LIMITS: dict[str, dict[str, Any]] = {"krum": {"bad": 0}, "multi-krum": {"bad": 0}, "norm-bound": {"bound": 1e-4}}
+"""Options with which a method can do with the three sites of the tiny cohort, and does something there."""
 WEIGHTS = {"A": 82.0, "B": 68.0, "C": 50.0, "G": 33.0}
 STATISTICS = {"norm.running_mean": np.zeros(3, np.float32), "norm.running_var": np.ones(3, np.float32)}
 
@@ -41,7 +43,7 @@ STEPS = 5
 
 def round_of(arrays: Arrays, number: int) -> RoundInput:
     work = Work(number, (number - 1) * STEPS, STEPS, 10 * STEPS, TRAINING)
-    return replace(round_input(arrays, WEIGHTS, number), work=work)
+    return replace(round_input(arrays, WEIGHTS, number), work=work, works=dict.fromkeys(WEIGHTS, work))
 
 
 def rounds_of(strategy: Strategy, number: int = 4, start: Arrays | None = None) -> list[Arrays]:
@@ -119,6 +121,7 @@ def test_a_run_of_any_method_that_is_killed_and_resumed_has_the_weights_of_one_t
     tmp_path: Path, tiny_cohort: Cohort, store: Path, name: str
 ) -> None:
     settings: dict[str, Any] = {"strategy": name, "local_steps": 1, "evaluation": {"every": 3}}
+    settings["strategy_options"] = LIMITS.get(name, {})
     whole = federate(tmp_path / "whole", tiny_cohort, store, **settings)
 
     def gone(event: Event) -> None:
@@ -134,12 +137,15 @@ def test_a_run_of_any_method_that_is_killed_and_resumed_has_the_weights_of_one_t
 
 
 def test_each_method_trains_to_weights_of_its_own(tmp_path: Path, tiny_cohort: Cohort, store: Path) -> None:
-    found = {}
+    found: dict[str, list[str]] = {}
     for name in METHODS:
-        made = federate(tmp_path / name, tiny_cohort, store, strategy=name, rounds=2, local_steps=2)
-        found[hashes(made)[-1]] = name
+        options = {"strategy": name, "strategy_options": LIMITS.get(name, {})}
+        made = federate(tmp_path / name, tiny_cohort, store, rounds=2, local_steps=2, **options)
+        found.setdefault(hashes(made)[-1], []).append(name)
         assert all(np.isfinite(array).all() for array in final_weights(made).values())
-    assert len(found) == len(METHODS)
+    # With equal steps there is nothing to correct, and of three sites the median is what is left without the extremes.
+    alike = [names for names in found.values() if len(names) > 1]
+    assert sorted(alike) == [["fedavg", "fednova"], ["median", "trimmed-mean"]]
 
 
 @dataclass(frozen=True)

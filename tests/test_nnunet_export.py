@@ -232,8 +232,8 @@ def test_a_damaged_file_leaves_nothing_behind(tmp_path: Path, tiny_cohort: Cohor
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--modality", "PET"], "--modality PET: there is no such choice; there are CT, MR, joint"),
-        (["--modality", "CT", "--partial", "guess"], "--partial guess: there is no such choice"),
+        (["--modality", "PET"], "--modality is 'PET': choose CT, MR or joint"),
+        (["--modality", "CT", "--partial", "guess"], "--partial is 'guess': choose refuse, leave-out or ignore"),
         (["--modality", "CT", "--dataset-id", "0"], "--dataset-id 0: must lie between 1 and 999"),
         (["--modality", "CT", "--name", "a b"], "--name a b: may hold letters"),
         (["--modality", "CT", "--sites", "Z"], "no site Z in this cohort"),

@@ -23,7 +23,8 @@ from amos_fl.inference.predict import predict_case
 from amos_fl.inference.predict_scans import Wanted, predict_scans
 from amos_fl.inference.scans import find_scans
 from amos_fl.prepared.prepare import prepare_case
-from amos_fl.runs.model import InferenceSettings, read_model
+from amos_fl.runs.inference_settings import RecordedInference
+from amos_fl.runs.model import read_model
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_a_label_map_is_what_the_network_says_on_the_scans_own_grid(
     case = read_cohort(tiny_root).of(site="A", split="test")[0]
     prepared = prepare_case(case, model.plan, tmp_path / "store", tuple(ORGANS))
     torch.set_num_threads(model.inference.threads)
-    expected = predict_case(model.network(), prepared, model.plan, organs=tuple(ORGANS), batch_size=4)
+    expected = predict_case(model.network(), prepared, model.plan, organs=tuple(ORGANS), inference=model.inference)
     np.testing.assert_array_equal(np.asarray(written.dataobj), expected)
     assert expected.any()
     assert sorted(path.name for path in out.iterdir()) == [scan.name, "predict.json"]
@@ -177,9 +178,12 @@ def test_a_scan_of_few_values_with_negative_ones_is_no_label_map(finished_run: P
         (["FOLDER", "SCAN", "--modality", "CT"], "holds neither a run nor a model"),
         (["RUN", "nowhere.nii.gz", "--modality", "CT"], "nowhere.nii.gz: no such file or folder"),
         (["RUN", "FOLDER", "--modality", "CT"], "holds no NIfTI file (.nii.gz, .nii) and no DICOM file"),
-        (["RUN", "SCAN", "--modality", "PET"], "--modality PET: must be CT or MR"),
-        (["RUN", "SCAN", "--modality", "CT", "--overlap", "1"], "--overlap 1.0"),
-        (["RUN", "SCAN", "--modality", "CT", "--batch-size", "0"], "--batch-size 0"),
+        (["RUN", "SCAN", "--modality", "PET"], "--modality is 'PET': choose CT or MR"),
+        (
+            ["RUN", "SCAN", "--modality", "CT", "--overlap", "1"],
+            "--overlap is 1: must be a number, at least 0 and below 1",
+        ),
+        (["RUN", "SCAN", "--modality", "CT", "--batch-size", "0"], "--batch-size is 0: must be a whole number"),
         (["RUN", "SCAN", "--modality", "CT", "--device", "tpu"], "unknown device 'tpu'"),
         (["RUN", "SCAN", "SCAN", "--modality", "CT"], "would have one name"),
     ],
@@ -292,7 +296,7 @@ def test_ctrl_c_leaves_no_unfinished_file(finished_run: Path, scan: Path, tmp_pa
             raise KeyboardInterrupt
 
     model = read_model(finished_run)
-    wanted = Wanted(InferenceSettings(overlap=0.9, batch_size=1), probabilities=True, preview=True)
+    wanted = Wanted(RecordedInference(overlap=0.9, batch_size=1), probabilities=True, preview=True)
     with pytest.raises(KeyboardInterrupt):
         list(predict_scans(model, find_scans([scan], "CT"), tmp_path, wanted, on_window=interrupt))
     assert windows == [(0, windows[0][1]), (1, windows[0][1])]

@@ -164,11 +164,11 @@ def test_scores_of_a_phantom_say_that_they_are(folders, capsys):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--split", "all"], "--split all: there is no such split"),
+        (["--split", "all"], "--split is 'all': choose train, val or test"),
         (["--split", "test"], "--split: needs a --cohort"),
         (["--hold-out", "A"], "--hold-out: needs a --cohort"),
-        (["--modality", "PET"], "--modality PET: there is no such modality; there are CT and MR"),
-        (["--both-empty", "zero"], "--both-empty zero: there is no such rule"),
+        (["--modality", "PET"], "--modality is 'PET': choose CT or MR"),
+        (["--both-empty", "zero"], "--both-empty is 'zero': choose excluded or one"),
         (["--organs", "heart"], "--organs: no organ 'heart'"),
         (["--tolerance-mm", "wide"], "--tolerance-mm wide: is neither a number of mm nor a file"),
         (["--tolerance-mm", "-1"], "tolerance is -1.0 mm"),

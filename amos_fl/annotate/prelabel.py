@@ -20,7 +20,7 @@ from amos_fl.files import sha256_of_file
 from amos_fl.inference.predict_scans import Wanted, predict_scans
 from amos_fl.inference.scans import Scan
 from amos_fl.metrics.scores import reported_organs
-from amos_fl.runs.model import InferenceSettings
+from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.scan_files import sha256_of_scan
 from amos_fl.volumes.nifti import read_label, write_label
 from amos_fl.warned import heard
@@ -79,7 +79,7 @@ def prelabel_round(
     begun: RoundBegun,
     members: Sequence[NamedModel],
     *,
-    inference: Callable[[NamedModel], InferenceSettings],
+    inference: Callable[[NamedModel], RecordedInference],
     device: str = "cpu",
     on_window: OnWindow | None = None,
 ) -> Iterator[Done]:
@@ -167,9 +167,9 @@ def _drawings(
     folder: Path,
     begun: RoundBegun,
     members: Sequence[NamedModel],
-    inference: Callable[[NamedModel], InferenceSettings],
-) -> Iterator[tuple[str, Path, NamedModel, InferenceSettings]]:
-    """The networks and their output folders: every member, then their variants. In a tied vote the first one counts."""
+    inference: Callable[[NamedModel], RecordedInference],
+) -> Iterator[tuple[str, Path, NamedModel, RecordedInference]]:
+    """Who draws into which folder: every member, then their variants. In a tie of the vote the first one counts."""
     for member in members:
         yield member.name, folder / member.name, member, inference(member)
     if begun.variant == "none":
@@ -179,8 +179,8 @@ def _drawings(
         yield name, folder / name, member, _varied(inference(member), begun.variant)
 
 
-def _varied(settings: InferenceSettings, variant: Variant) -> InferenceSettings:
-    """The settings of the second prediction. With half the overlap, windows are shifted and see other context."""
+def _varied(settings: RecordedInference, variant: Variant) -> RecordedInference:
+    """The settings of the second question. Windows that overlap by half as much lie elsewhere and see other context."""
     if variant == "mirror":
         return settings.model_copy(update={"mirror": not settings.mirror})
     return settings.model_copy(update={"overlap": settings.overlap / 2 if settings.overlap > 0 else 0.5})

@@ -16,7 +16,7 @@ from amos_fl.api.tables import cells_table, differences_table, scores_table, sum
 from amos_fl.cohort.label_map import label_map_named
 from amos_fl.cohort.table import SPLITS, Cohort, Split, read_cohort
 from amos_fl.comparison.compare import compare_runs
-from amos_fl.comparison.comparison import METRICS, Comparison, Metric
+from amos_fl.comparison.comparison import Comparison
 from amos_fl.comparison.write import check_out, write_comparison
 from amos_fl.device import device_named
 from amos_fl.errors import AmosError
@@ -25,6 +25,7 @@ from amos_fl.inference.evaluate_model import ModelScores, Question, evaluate_mod
 from amos_fl.inference.predict_scans import ScanOutcome, Wanted, predict_scans
 from amos_fl.inference.scans import Scan, find_scans
 from amos_fl.locks import at_work
+from amos_fl.metrics.catalogue import IN_RUNS, MetricName
 from amos_fl.report.page import write_comparison_report
 from amos_fl.runs import arms
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
@@ -33,7 +34,7 @@ from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import create_group
-from amos_fl.runs.model import InferenceSettings, inference_settings
+from amos_fl.runs.inference_settings import InferenceKeywords, RecordedInference
 from amos_fl.runs.record import read_runs
 
 Place = str | Path
@@ -165,18 +166,19 @@ def evaluate(
     seen: str | Sequence[str] | None = None,
     tolerance_mm: float | None = None,
     label_map: str | None = None,
-    test_time_adaptation: bool | None = None,
     predictions: bool = False,
     out: Place | None = None,
     store: Place | None = None,
     device: str = "auto",
     workers: int = 1,
     on_progress: OnProgress | None = None,
+    **inference: Unpack[InferenceKeywords],
 ) -> Scored:
     """Score a run's chosen weights on the cases of a cohort (by default its own), by site and by organ.
 
     `on_progress(what, done, total)` is called after each case that was prepared and scored. `seen` are the sites whose
-    scanners trained the network, by default the run's; with `predictions` the label maps are also kept.
+    scanners trained the network, by default the run's; with `predictions` the label maps are kept, too. `inference`
+    are settings of inference (by default the run's): see `InferenceKeywords`.
 
     Raises:
         AmosError: no such model, cohort or case; or `out` exists already.
@@ -184,7 +186,7 @@ def evaluate(
     if split not in SPLITS:
         raise AmosError(f"--split {split}: there is no such split; there are {', '.join(SPLITS)}")
     model = _model(run).about
-    model = replace(model, inference=inference_settings(model, test_time_adaptation=test_time_adaptation))
+    model = replace(model, inference=model.inference.changed(inference))
     if cohort is None and model.run is None:
         raise AmosError(f"{model.folder}: this model lies apart from its run, so its cohort is unknown; add --cohort")
     if model.run is not None:  # its settings say how to score, its cases what it was trained on
@@ -247,9 +249,9 @@ def predicting(
         modality = known
     model = _model(run).about
     paths = [Path(scans)] if isinstance(scans, str | Path) else [Path(scan) for scan in scans]
-    inference = {name: how.get(name) for name in InferenceSettings.model_fields}
+    inference = {name: how.get(name) for name in RecordedInference.model_fields}
     wanted = Wanted(
-        inference=inference_settings(model, **inference),
+        inference=model.inference.changed(inference),
         device=device_named(how.get("device", "auto")),
         probabilities=how.get("probabilities", False),
         preview=how.get("preview", False),
@@ -317,7 +319,7 @@ def compare(
     out: Place | None = None,
     *,
     reference: str | None = None,
-    metrics: Sequence[Metric] = METRICS,
+    metrics: Sequence[MetricName] = IN_RUNS,
     seed: int = 0,
     resamples: int = 10_000,
     published: bool = False,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from jaxtyping import UInt8
@@ -12,7 +12,8 @@ from amos_fl.device import device_named
 from amos_fl.errors import AmosError
 from amos_fl.inference.predict_scans import Wanted, predict_scans
 from amos_fl.inference.scans import find_scans
-from amos_fl.runs.model import Model, inference_settings, read_model
+from amos_fl.runs.inference_settings import InferenceKeywords
+from amos_fl.runs.model import Model, read_model
 from amos_fl.volumes.nifti import read_label, write_label
 
 
@@ -71,18 +72,20 @@ class TrainedModel:
         """The `torch.nn.Module` with its weights, in evaluation mode on `device`."""
         return self.about.network(device)
 
-    def predict(self, scan: str | Path, modality: str | None = None, *, device: str = "auto", **how: Any) -> Prediction:
+    def predict(
+        self, scan: str | Path, modality: str | None = None, *, device: str = "auto", **how: Unpack[InferenceKeywords]
+    ) -> Prediction:
         """Predict one scan: a NIfTI file, or a folder with a DICOM series.
 
-        `modality` is CT or MR; a NIfTI file does not record it, so it is required unless the network knows only one.
-        `how` are inference settings: overlap, mirror, test_time_adaptation, batch_size, threads.
+        `modality` is CT or MR; a NIfTI file does not say, so it has to be given unless the network knows only one.
+        `how` are settings of inference, by default the run's: see `InferenceKeywords`.
 
         Raises:
             AmosError: a scan that cannot be read or predicted, or no modality.
         """
         if modality is None and len(self.about.modalities) == 1:
             modality = self.about.modalities[0]
-        wanted = Wanted(inference_settings(self.about, **how), device_named(device))
+        wanted = Wanted(self.about.inference.changed(how), device_named(device))
         found = find_scans([Path(scan)], modality)
         if len(found) != 1:
             raise AmosError(f"{scan}: holds {len(found)} scans; give one, or use amos_fl.predict for a folder")

@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from amos_fl.comparison.comparison import Comparison
+from amos_fl.metrics.catalogue import IN_RUNS
 from amos_fl.metrics.rows import ScoreRow, rows_by_organ
 from amos_fl.runs.results import SUMMED, Results
 
 SCORES = (
-    *("case", "site", "modality", "seen", "split", "organ", "dsc", "nsd", "outcome"),
+    *("case", "site", "modality", "seen", "split", "organ", *IN_RUNS, "outcome"),
     *("reference_ml", "predicted_ml"),
 )
 ROUNDS = ("round", "site", "cases", "steps", "loss", "seconds", "missing")

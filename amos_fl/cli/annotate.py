@@ -1,26 +1,33 @@
 """`amos-fl annotate`: scans labelled as AMOS was, by networks first and by people after them."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from amos_fl.cli.options import DeviceOption, SetOption, StoreOption
+from amos_fl.annotate.colours import ITK_SNAP, write_colours
+from amos_fl.annotate.hand_out import TAKES, InHand, hand_out
+from amos_fl.annotate.hand_out import release as give_back
+from amos_fl.annotate.progress import progress_of
+from amos_fl.annotate.project import SETTINGS, Project, create_project, extend_project, open_project
+from amos_fl.annotate.state import project_state
+from amos_fl.annotate.take_in import ImportRequest, Taken, files_of, named_files, take_in
+from amos_fl.cli.annotate_retrain import retrain_round
+from amos_fl.cli.annotate_tables import change_table, show_queue, show_status
+from amos_fl.cli.console import Console
+from amos_fl.cli.options import DeviceOption, OverlapOption, SetOption, StoreOption, ThreadsOption, WindowsOption
+from amos_fl.cli.progress import Progress, plain_console
+from amos_fl.cli.setting_options import setting
+from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import AmosError
+from amos_fl.metrics.rules import organ_called
 from amos_fl.wording import counted
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from amos_fl.annotate.hand_out import InHand
     from amos_fl.annotate.members import NamedModel
-    from amos_fl.annotate.project import Project
-    from amos_fl.annotate.take_in import Taken
-    from amos_fl.runs.model import InferenceSettings
+    from amos_fl.runs.inference_settings import RecordedInference
 
-annotate_app = typer.Typer(
-    help="Label scans: a network pre-labels, people correct, the next network learns from them.", no_args_is_help=True
-)
 ProjectArgument = Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder of the labelling project.")]
 ByOption = Annotated[str, typer.Option("--by", help="Who: a name or an id, as it stands in the ledger.")]
 RoleOption = Annotated[
@@ -38,16 +45,9 @@ _ASKED = {
 }
 
 
-def _console() -> "Console":
-    from amos_fl.cli.progress import plain_console
-
-    return plain_console()
-
-
 def _organs(text: str | None, known: dict[int, str]) -> tuple[int, ...] | None:
     if text is None:
         return None
-    from amos_fl.metrics.rules import organ_called
 
     words = [word for word in text.split(",") if word.strip()]
     if not words:
@@ -55,7 +55,6 @@ def _organs(text: str | None, known: dict[int, str]) -> tuple[int, ...] | None:
     return tuple(sorted({organ_called(word, known, "--organs") for word in words}))
 
 
-@annotate_app.command()
 def start(
     project: ProjectArgument,
     run: Annotated[
@@ -72,23 +71,19 @@ def start(
         typer.Option(help="How a network is asked twice, to see where it is unsure; default: windows for one network."),
     ] = None,
     new_round: Annotated[bool, typer.Option("--new-round", help="Begin another round with these networks.")] = False,
-    tolerance_mm: Annotated[float, typer.Option(help="A new project: the tolerance of the NSD.")] = 1.0,
+    tolerance_mm: Annotated[float, setting("evaluation.tolerance_mm")] = 1.0,
     device: DeviceOption = None,
-    overlap: Annotated[float | None, typer.Option(help="Of windows, from 0 to below 1; default: the run's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Windows at a time; default: the run's.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the run's.")] = None,
+    overlap: OverlapOption = None,
+    batch_size: WindowsOption = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Pre-label the unlabelled scans, or go on where that was interrupted. Exit code 2 when one could not be done."""
-    from amos_fl.annotate.colours import write_colours
     from amos_fl.annotate.members import read_members, recorded_members
     from amos_fl.annotate.prelabel import begin_round, prelabel_round
-    from amos_fl.annotate.state import project_state
-    from amos_fl.cli.progress import Progress
     from amos_fl.device import device_named
-    from amos_fl.runs.model import inference_settings
 
     opened = _opened(project, run, cohort, organs, tolerance_mm)
-    console = _console()
+    console = plain_console()
     with opened.alone("start"):
         members = read_members(run, opened.cohort) if run else None
         if members is None:
@@ -108,8 +103,8 @@ def start(
         drawn = " and ".join([f"{member.name} (round {member.model.round})" for member in members])
         console.print(f"round {begun.round}: pre-labels by {drawn}" + _ASKED[begun.variant])
 
-        def inference(member: "NamedModel") -> "InferenceSettings":
-            return inference_settings(member.model, overlap=overlap, batch_size=batch_size, threads=threads)
+        def inference(member: "NamedModel") -> "RecordedInference":
+            return member.model.inference.changed({"overlap": overlap, "batch_size": batch_size, "threads": threads})
 
         counts = {"drawn": 0, "kept": 0, "failed": 0}
         with Progress() as progress:
@@ -146,11 +141,9 @@ def start(
         raise typer.Exit(2)
 
 
-def _opened(path: Path, run: list[str] | None, cohort: Path | None, organs: str | None, tolerance: float) -> "Project":
+def _opened(path: Path, run: list[str] | None, cohort: Path | None, organs: str | None, tolerance: float) -> Project:
     """The project, made or enlarged where a cohort is given."""
     from amos_fl.annotate.members import read_members
-    from amos_fl.annotate.project import SETTINGS, create_project, extend_project, open_project
-    from amos_fl.cohort.table import read_cohort
 
     if (path / SETTINGS).is_file():
         project = open_project(path)
@@ -173,20 +166,14 @@ def _opened(path: Path, run: list[str] | None, cohort: Path | None, organs: str 
     return create_project(path, everyone, _organs(organs, everyone.organs) or tuple(everyone.organs), tolerance)
 
 
-@annotate_app.command()
 def queue(
     project: ProjectArgument,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many to show.")] = 20,
     role: Annotated[Literal["junior", "senior"], typer.Option("--role", help="Whose queue.")] = "junior",
 ) -> None:
     """The cases that wait, those in the greatest need of correction first, each with its reasons."""
-    from amos_fl.annotate.hand_out import TAKES
-    from amos_fl.annotate.project import open_project
-    from amos_fl.annotate.state import project_state
-    from amos_fl.cli.annotate_tables import show_queue
-
     opened = open_project(project)
-    console = _console()
+    console = plain_console()
     waiting = project_state(opened).queue(TAKES[role])
     if not waiting:
         console.print(f"nothing waits for a {role}; see amos-fl annotate status {project}", soft_wrap=True)
@@ -196,7 +183,6 @@ def queue(
         console.print(f"and {len(waiting) - count} more; show them with --count {len(waiting)}")
 
 
-@annotate_app.command("next")
 def next_case(
     project: ProjectArgument,
     by: ByOption,
@@ -205,12 +191,9 @@ def next_case(
     case: Annotated[list[str] | None, typer.Option("--case", help="This case instead of the queue's next.")] = None,
 ) -> None:
     """Take the next case of the queue: its working copy, why it needs correction, and how to open it."""
-    from amos_fl.annotate.hand_out import hand_out
-    from amos_fl.annotate.project import open_project
-
     opened = open_project(project)
     handed = hand_out(opened, by, role, count=count, wanted=tuple(case or ()))
-    console = _console()
+    console = plain_console()
     if not handed:
         console.print(f"nothing waits for a {role}; see amos-fl annotate status {project}", soft_wrap=True)
         return
@@ -219,11 +202,7 @@ def next_case(
     console.print(f"when done: amos-fl annotate import {project} --by {by} --role {role}", soft_wrap=True)
 
 
-def _show_in_hand(console: "Console", project: "Project", one: "InHand") -> None:
-    from shlex import quote
-
-    from amos_fl.annotate.colours import ITK_SNAP
-
+def _show_in_hand(console: Console, project: Project, one: InHand) -> None:
     scan, label = quote(str(one.case.image)), quote(str(one.file))
     console.print(f"{one.case.case}: {'yours now' if one.new else 'in your hands already'}", soft_wrap=True)
     for reason in one.reasons or ("nothing stands out",):
@@ -237,22 +216,17 @@ def _show_in_hand(console: "Console", project: "Project", one: "InHand") -> None
     console.print(f"  3D Slicer: open {scan}, then {label} as a segmentation; save it to the same file", soft_wrap=True)
 
 
-@annotate_app.command()
 def release(
     project: ProjectArgument, case: Annotated[str, typer.Argument(help="The case to give back.")], by: ByOption
 ) -> None:
     """Give a case back to the queue. What was drawn in its working copy stays there."""
-    from amos_fl.annotate.hand_out import release as give_back
-    from amos_fl.annotate.project import open_project
-
     changed = give_back(open_project(project), case, by)
-    console = _console()
+    console = plain_console()
     console.print(f"{case}: waits again")
     if changed is not None:
         console.print(f"note: {changed} holds changes that were never imported; they stay there", soft_wrap=True)
 
 
-@annotate_app.command("import")
 def import_files(
     project: ProjectArgument,
     by: ByOption,
@@ -270,9 +244,6 @@ def import_files(
     ] = False,
 ) -> None:
     """Check, measure and keep what somebody corrected. Exit code 2 when a file was refused."""
-    from amos_fl.annotate.project import open_project
-    from amos_fl.annotate.take_in import ImportRequest, files_of, named_files, take_in
-
     opened = open_project(project)
     question = ImportRequest(by, role, _organs(organs, opened.cohort.organs), allow_empty, relabelled, comment)
     brought = named_files(files, {c.case for c in opened.unlabelled}) if files else files_of(opened, by)
@@ -280,7 +251,7 @@ def import_files(
     if case is not None and len(found) + len(brought.refused) != 1:
         raise AmosError(f"--case {case}: names the case of one file; give that file alone")
     named = {file.resolve() for file in files or ()}
-    console = _console()
+    console = plain_console()
     states = {"imported": 0, "known": 0, "untouched": 0, "refused": 0}
     took = (take_in(opened, file, question, named=file.resolve() in named, case=case) for file in found)
     for taken in (*brought.refused, *took):
@@ -298,9 +269,7 @@ def import_files(
         raise typer.Exit(2)
 
 
-def _show_taken(console: "Console", project: "Project", taken: "Taken") -> None:
-    from amos_fl.cli.annotate_tables import change_table
-
+def _show_taken(console: Console, project: Project, taken: Taken) -> None:
     if taken.state == "refused":
         typer.echo(f"amos-fl: {taken.note}", err=True)
         return
@@ -323,7 +292,6 @@ def _show_taken(console: "Console", project: "Project", taken: "Taken") -> None:
         )
 
 
-@annotate_app.command()
 def retrain(
     project: ProjectArgument,
     arm: Annotated[
@@ -331,36 +299,27 @@ def retrain(
         typer.Option(help="Per site, or pooled; default: as the network was trained."),
     ] = None,
     reviewed: Annotated[bool, typer.Option("--reviewed", help="Only organs that a senior has reviewed.")] = False,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Default: as the run before.")] = None,
-    local_steps: Annotated[int | None, typer.Option(min=1, help="Default: as the run before.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0, help="Default: as the run before.")] = None,
+    rounds: Annotated[int | None, setting("rounds", "as before")] = None,
+    local_steps: Annotated[int | None, setting("local_steps", "as before")] = None,
+    learning_rate: Annotated[float | None, setting("training.learning_rate", "as before")] = None,
     assignments: SetOption = None,
     device: DeviceOption = None,
     store: StoreOption = None,
 ) -> None:
     """Train on from the networks of the round, on everything that people have annotated; or go on with that."""
-    from amos_fl.cli.annotate_retrain import retrain_round
-
     flags: dict[str, Any] = {"rounds": rounds, "local_steps": local_steps, "device": device, "arm": arm}
     if learning_rate is not None:
         flags["training"] = {"learning_rate": learning_rate}
     retrain_round(project, flags, assignments, reviewed=reviewed, store=store)
 
 
-@annotate_app.command()
 def status(project: ProjectArgument) -> None:
     """How far the project has come: cases, rounds, organs and people."""
-    from amos_fl.annotate.progress import progress_of
-    from amos_fl.annotate.project import open_project
-    from amos_fl.cli.annotate_tables import show_status
-
-    show_status(_console(), progress_of(open_project(project)))
+    show_status(plain_console(), progress_of(open_project(project)))
 
 
-@annotate_app.command()
 def report(project: ProjectArgument) -> None:
     """Write report.html, and the numbers in report_data/, into the project."""
-    from amos_fl.annotate.project import open_project
     from amos_fl.report.page import write_annotation_report
 
     typer.echo(write_annotation_report(open_project(project)))

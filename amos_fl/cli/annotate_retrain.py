@@ -6,17 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from amos_fl.annotate.enlarge import annotated_organs, enlarge
+from amos_fl.annotate.ledger import RetrainBegun, Retrained
+from amos_fl.annotate.project import Project, open_project
+from amos_fl.annotate.state import ProjectState, project_state
 from amos_fl.api.settings import cache_folder, refuse_settings, with_layers
 from amos_fl.cli.running import carry_out
 from amos_fl.cli.settings import layers_of, resolve_run
 from amos_fl.errors import AmosError
+from amos_fl.files import whole_folder
+from amos_fl.runs.arms import centralized
 from amos_fl.runs.config import RunConfig
+from amos_fl.runs.create import create_run
+from amos_fl.runs.folder import open_run
 from amos_fl.wording import counted
 
 if TYPE_CHECKING:
     from amos_fl.annotate.members import NamedModel
-    from amos_fl.annotate.project import Project
-    from amos_fl.annotate.state import ProjectState
 
 Layers = list[tuple[str, dict[str, Any]]]
 
@@ -25,11 +31,6 @@ def retrain_round(
     path: Path, flags: dict[str, Any], assignments: list[str] | None, *, reviewed: bool, store: Path | None
 ) -> None:
     """Begin the trainings of the current round, or go on with them; a finished round says so and does nothing."""
-    from amos_fl.annotate.ledger import Retrained
-    from amos_fl.annotate.project import open_project
-    from amos_fl.annotate.state import project_state
-    from amos_fl.runs.folder import open_run
-
     project = open_project(path)
     with project.alone("retrain"):
         state = project_state(project)
@@ -57,13 +58,9 @@ def retrain_round(
     typer.echo(f"round {state.round} is retrained; begin the next with: amos-fl annotate start {path}")
 
 
-def _begin(project: "Project", state: "ProjectState", layers: Layers, *, reviewed: bool) -> tuple[Path, ...]:
+def _begin(project: Project, state: ProjectState, layers: Layers, *, reviewed: bool) -> tuple[Path, ...]:
     """Write the enlarged set and the run folders; the ledger names them once they are whole."""
-    from amos_fl.annotate.enlarge import annotated_organs, enlarge
-    from amos_fl.annotate.ledger import RetrainBegun
     from amos_fl.annotate.members import recorded_members
-    from amos_fl.files import whole_folder
-    from amos_fl.runs.create import create_run
 
     begun = state.rounds[-1]
     members = recorded_members(begun.members, project.cohort)
@@ -90,7 +87,6 @@ def _begin(project: "Project", state: "ProjectState", layers: Layers, *, reviewe
 
 def _settings_of(member: "NamedModel", cohort_file: Path, layers: Layers) -> Any:
     """Settings and cohort of a training that begins from a network: those of its run, with what the user changes."""
-    from amos_fl.runs.arms import centralized
     from amos_fl.runs.model import WEIGHTS
 
     model = member.model

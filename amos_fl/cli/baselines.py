@@ -3,35 +3,28 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from rich.table import Table
 
 from amos_fl.api.settings import WHERE, cache_folder, like_run, next_out, refuse_settings
+from amos_fl.cli.console import Console
 from amos_fl.cli.options import (
     AcceptChangesOption,
-    CohortOption,
     ConfigOption,
     DeviceOption,
     DryRunOption,
-    HoldOutOption,
-    InitOption,
     LikeOption,
-    LocalStepsOption,
-    ModelOption,
     OutOption,
-    PlanOption,
     ResumeOption,
-    RoundsOption,
-    SeedOption,
     SetOption,
-    SitesOption,
     StoreOption,
-    StrategyOption,
 )
 from amos_fl.cli.running import CONTINUES, carry_out, carry_out_group, resume_run
+from amos_fl.cli.setting_options import setting, takes_settings
 from amos_fl.cli.settings import (
-    flags_of,
+    Flags,
     layers_of,
     refuse_beside,
     refuse_of_one_trainer,
@@ -41,10 +34,16 @@ from amos_fl.cli.settings import (
 )
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
-from amos_fl.runs.config import RunConfig
-
-if TYPE_CHECKING:
-    from amos_fl.runs.group import Group, PlannedRun
+from amos_fl.runs.arms import centralized as pooled
+from amos_fl.runs.arms import finetunes_of, locals_of
+from amos_fl.runs.arms import leave_one_out as without_each
+from amos_fl.runs.config import ALONE, RunConfig
+from amos_fl.runs.create import create_run
+from amos_fl.runs.folder import RunFolder, open_run
+from amos_fl.runs.group import Group, PlannedRun, create_group, read_group
+from amos_fl.runs.record import read_runs
+from amos_fl.runs.summary import number
+from amos_fl.runs.work import steps_by_site
 
 Layers = list[tuple[str, dict[str, Any]]]
 
@@ -53,7 +52,9 @@ def _base(like: Path | None, layers: Layers) -> tuple[RunConfig, Cohort]:
     return like_run(like, layers) if like is not None else resolve_run(layers)
 
 
+@takes_settings(*ALONE, "engine")
 def centralized(
+    flags: Flags,
     like: LikeOption = None,
     budget: Annotated[
         Literal["equal-samples", "equal-steps"] | None,
@@ -61,18 +62,8 @@ def centralized(
             help="The patches that all sites see together (the default), or the steps that must wait for one another."
         ),
     ] = None,
-    cohort: CohortOption = None,
-    rounds: RoundsOption = None,
-    local_steps: LocalStepsOption = None,
-    model: ModelOption = None,
-    plan: PlanOption = None,
-    device: DeviceOption = None,
-    seed: SeedOption = None,
-    sites: SitesOption = None,
-    hold_out: HoldOutOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
-    init: InitOption = None,
     out: OutOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
@@ -80,10 +71,7 @@ def centralized(
     dry_run: DryRunOption = False,
 ) -> None:
     """Train one network on the pooled cases of all seen sites, at the cost of the federated run beside it."""
-    from amos_fl.runs.arms import centralized as pooled
-    from amos_fl.runs.create import create_run
-
-    layers = layers_of(config, flags_of(locals()), assignments)
+    layers = layers_of(config, flags, assignments)
     store = store or cache_folder() / "store"
     refuse_without("--resume", resume, {"--accept-changes": accept_changes})
     if resume is not None:
@@ -95,7 +83,7 @@ def centralized(
     budget = budget or "equal-samples"
     base, members = _base(like, layers)
     run = pooled(base, members, budget)
-    typer.echo(_budget_in_words(base, run.config, len(members.seen_sites), budget))
+    typer.echo(_budget_in_words(base, run.config, members, budget))
     if dry_run:
         from amos_fl.cli.dry_run import show_dry_run
 
@@ -105,84 +93,61 @@ def centralized(
     carry_out(folder.path, run.config, run.cohort, store)
 
 
-def _budget_in_words(base: RunConfig, pooled: RunConfig, sites: int, budget: str) -> str:
+def _budget_in_words(base: RunConfig, pooled: RunConfig, members: Cohort, budget: str) -> str:
     """The work of the federated and the pooled run beside one another, so that the reader can check the claim."""
-    batch, at_each = base.training.batch_size, base.rounds * base.local_steps
-    steps = pooled.rounds * pooled.local_steps
+    batch, by_site = base.training.batch_size, steps_by_site(base, members)
+    at_each = " or ".join(str(base.rounds * steps) for steps in sorted(set(by_site.values())))
+    asked = "" if base.sites_per_round is None else "where every round asks them all, "
+    whole, steps = base.rounds * sum(by_site.values()), pooled.rounds * pooled.local_steps
     return (
-        f"budget {budget}: the federation takes {at_each} steps at each of {sites} sites, {at_each * sites} in all on "
-        f"{at_each * sites * batch} patches; the pooled run takes {steps} steps and sees {steps * batch}"
+        f"budget {budget}: {asked}the federation takes {at_each} steps at each of {len(by_site)} sites, {whole} in all "
+        f"on {whole * batch} patches; the pooled run takes {steps} steps and sees {steps * batch}"
     )
 
 
+@takes_settings(*ALONE, "engine")
 def local(
+    flags: Flags,
     like: LikeOption = None,
     budget: Annotated[
         Literal["site", "whole"] | None,
         typer.Option(help="The steps of one site of the federation (the default), or of all together."),
     ] = None,
-    cohort: CohortOption = None,
-    rounds: RoundsOption = None,
-    local_steps: LocalStepsOption = None,
-    model: ModelOption = None,
-    plan: PlanOption = None,
-    device: DeviceOption = None,
-    seed: SeedOption = None,
-    sites: SitesOption = None,
-    hold_out: HoldOutOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
-    init: InitOption = None,
     out: OutOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
     accept_changes: AcceptChangesOption = False,
 ) -> None:
     """Train each seen site alone, and score every model on all sites."""
-    from amos_fl.runs.arms import locals_of
-
-    layers = layers_of(config, flags_of(locals()), assignments)
+    layers = layers_of(config, flags, assignments)
     resumed = _resumed(resume, accept_changes, {"--like": like, "--budget": budget, "--out": out})
     refuse_of_one_trainer(layers if resume is None else [])
     _group("local", like, layers, out, store, resumed, lambda base, members: locals_of(base, members, budget or "site"))
 
 
+@takes_settings("engine")
 def leave_one_out(
+    flags: Flags,
     like: LikeOption = None,
-    strategy: StrategyOption = None,
-    cohort: CohortOption = None,
-    rounds: RoundsOption = None,
-    local_steps: LocalStepsOption = None,
-    model: ModelOption = None,
-    plan: PlanOption = None,
-    device: DeviceOption = None,
-    seed: SeedOption = None,
-    sites: SitesOption = None,
-    hold_out: HoldOutOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
-    init: InitOption = None,
     out: OutOption = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
     accept_changes: AcceptChangesOption = False,
 ) -> None:
     """For every seen site in turn, federate without it and score the result on it."""
-    from amos_fl.runs.arms import leave_one_out as without_each
-
-    layers = layers_of(config, flags_of(locals()), assignments)
+    layers = layers_of(config, flags, assignments)
     resumed = _resumed(resume, accept_changes, {"--like": like, "--out": out})
     _group("leave-one-out", like, layers, out, store, resumed, without_each)
 
 
 def finetune(
     run: Annotated[Path | None, typer.Argument(help="The federated run whose chosen weights are continued.")] = None,
-    rounds: Annotated[
-        int | None, typer.Option(min=1, help="Rounds at each site; default: a fifth of the federation's.")
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(min=0, help="Its first learning rate; default: a tenth of the federation's.")
-    ] = None,
+    rounds: Annotated[int | None, setting("rounds", "a fifth of the federation's")] = None,
+    learning_rate: Annotated[float | None, setting("training.learning_rate", "a tenth of the federation's")] = None,
     device: DeviceOption = None,
     out: OutOption = None,
     store: StoreOption = None,
@@ -194,16 +159,13 @@ def finetune(
     Beside it stands what the site gains without training: the federation's round that is best on its own
     validation cases, instead of the round chosen for all.
     """
-    from amos_fl.runs.arms import finetunes_of
-    from amos_fl.runs.folder import open_run
-
     layers = layers_of(None, {"device": device}, None)
     if resume is None and run is None:
         raise AmosError("finetune needs the federated run to continue: amos-fl finetune RUN")
     others = {"RUN": run, "--rounds": rounds, "--learning-rate": learning_rate, "--out": out}
     resumed = _resumed(resume, accept_changes, others)
 
-    def members(base: RunConfig, cohort: Cohort) -> "list[PlannedRun]":
+    def members(base: RunConfig, cohort: Cohort) -> list[PlannedRun]:
         assert run is not None
         if not open_run(run).finished:
             raise AmosError(
@@ -217,15 +179,9 @@ def finetune(
     _show_choices(group, store)
 
 
-def _show_choices(group: "Group", store: Path) -> None:
+def _show_choices(group: Group, store: Path) -> None:
     """Every site's own round of the federation beside the one for all and its fine-tuned model, on its test cases."""
-    from rich.table import Table
-
-    from amos_fl.cli.console import Console
     from amos_fl.inference.site_choice import site_choices, write_site_choices
-    from amos_fl.runs.folder import RunFolder
-    from amos_fl.runs.record import read_runs
-    from amos_fl.runs.summary import number
 
     records = {record.folder.path.name: record for record in read_runs([group.path])}
     config = next(iter(records.values())).config
@@ -263,11 +219,9 @@ def _group(
     out: Path | None,
     store: Path | None,
     resumed: tuple[Path | None, bool],
-    members_of: "Callable[[RunConfig, Cohort], list[PlannedRun]]",
-) -> "Group":
+    members_of: Callable[[RunConfig, Cohort], list[PlannedRun]],
+) -> Group:
     """Make a group of runs, or take up an old one, and carry out what is left of it."""
-    from amos_fl.runs.group import create_group, read_group
-
     resume, accept_changes = resumed
     if resume is not None:
         refuse_settings(layers, "--resume", "continues runs with their own settings")

@@ -1,11 +1,15 @@
 """`amos-fl compare`: runs beside one another, with intervals, tests, the gap in words, and costs."""
 
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated
 
+import click
 import typer
 
-from amos_fl.errors import AmosError
+from amos_fl.cli.progress import plain_console
+from amos_fl.comparison.tables import all_tables, rich_table
+from amos_fl.metrics.catalogue import IN_RUNS
+from amos_fl.runs.summary import PHANTOM_NOTE
 
 
 def compare(
@@ -16,7 +20,10 @@ def compare(
     reference: Annotated[
         str | None, typer.Option(help="Compare with this arm or run; default: a federated one.")
     ] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="dsc or nsd; default: both.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(click_type=click.Choice(IN_RUNS, case_sensitive=False), help="Only this score; default: both."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and the permutations.")] = 0,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap draws, and permutations of a test.")] = 10_000,
     published: Annotated[
@@ -25,19 +32,12 @@ def compare(
 ) -> None:
     """Compare finished runs on the same test cases: federated, centralized, local, fine-tuned, leave-one-out."""
     from amos_fl.api.functions import compare as compared
-    from amos_fl.cli.progress import plain_console
-    from amos_fl.comparison.comparison import METRICS, Metric
-    from amos_fl.comparison.tables import all_tables, rich_table
-    from amos_fl.runs.summary import PHANTOM_NOTE
 
-    if unknown := [name for name in metric or [] if name.lower() not in get_args(Metric)]:
-        raise AmosError(f"--metric {unknown[0]}: there is no such score; there are {', '.join(METRICS)}")
-    wanted = [name.lower() for name in metric or []]
     found = compared(
         runs,
         out,
         reference=reference,
-        metrics=[cast(Metric, name) for name in METRICS if not wanted or name in wanted],
+        metrics=[name for name in IN_RUNS if not metric or name in metric],
         seed=seed,
         resamples=resamples,
         published=published,

@@ -1,58 +1,41 @@
 """`amos-fl data`: make a cohort, of an AMOS22 release, a phantom of it or other data, and check one."""
 
 import os
-import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
+from rich.table import Table
 
-from amos_fl.cli.datasets import join, msd, nnunet, relabel
-from amos_fl.cli.export import export_app
-from amos_fl.cli.progress import Progress
-from amos_fl.cli.stats import stats
+from amos_fl.cli.console import Console
+from amos_fl.cli.options import WorkersOption
+from amos_fl.cli.progress import Progress, plain_console
+from amos_fl.cohort.amos22 import ImportResult, import_amos22
+from amos_fl.cohort.check import check_cohort
+from amos_fl.cohort.protocols import Protocol
+from amos_fl.cohort.scanners import SCANNERS
 from amos_fl.cohort.table import read_cohort, write_cohort
 from amos_fl.errors import AmosError
+from amos_fl.phantom.montage import montage as draw_montage
+from amos_fl.phantom.release import demo_cases, write_release
+from amos_fl.phantom.scan import Size
 from amos_fl.wording import counted
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from amos_fl.cohort.amos22 import ImportResult
-
-data_app = typer.Typer(help="Make a cohort, check one, or write it for another program.", no_args_is_help=True)
-data_app.add_typer(export_app, name="export")
-data_app.command()(msd)
-data_app.command()(nnunet)
-data_app.command()(relabel)
-data_app.command()(join)
-data_app.command()(stats)
 
 _WORKERS = min(4, os.cpu_count() or 1)
 
 
-def _console() -> "Console":
-    from amos_fl.cli.console import Console
-
-    # A pipe or a file has no width; 80 columns would fold every path.
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 120
-    return Console(highlight=False, markup=False, width=width)
-
-
-def _list(console: "Console", title: str, lines: tuple[str, ...]) -> None:
+def _list(console: Console, title: str, lines: tuple[str, ...]) -> None:
     if lines:
         console.print(f"\n{title}")
         for line in lines:
             console.print(f"  - {line}", soft_wrap=True)
 
 
-@data_app.command()
 def amos22(
     root: Annotated[Path, typer.Argument(help="The folder in which amos22.zip was unpacked.")],
     protocol: Annotated[
-        str,
+        Protocol,
         typer.Option(
             help="public: what has public labels. release: train on imagesTr, score on imagesVa. "
             "paper: Table 2, which needs the test labels."
@@ -67,18 +50,13 @@ def amos22(
     ] = None,
 ) -> None:
     """Turn an AMOS22 release, as downloaded, into a cohort."""
-    from amos_fl.cohort.amos22 import import_amos22
-    from amos_fl.cohort.protocols import PROTOCOLS, Protocol
-
-    if protocol not in PROTOCOLS:
-        raise AmosError(f"--protocol {protocol}: there is no such protocol; there are {', '.join(PROTOCOLS)}")
     sites = [site for word in hold_out or () for site in word.replace(",", " ").split()]
-    result = import_amos22(root, protocol=cast(Protocol, protocol), hold_out=sites, metadata=metadata)
+    result = import_amos22(root, protocol=protocol, hold_out=sites, metadata=metadata)
     target = out or root / "cohort.csv"
     if target.is_dir():
         target = target / "cohort.csv"
     write_cohort(result.cohort, target)
-    console = _console()
+    console = plain_console()
     console.print(f"release: {result.folder}\nmetadata table: {result.metadata or 'none'}\n", soft_wrap=True)
     console.print(_beside_table2(result))
     _list(console, "Differences from Table 2", result.differences or ("none",))
@@ -86,11 +64,7 @@ def amos22(
     console.print(f"\nwrote {target} ({len(result.cohort.cases)} cases)", soft_wrap=True)
 
 
-def _beside_table2(result: "ImportResult") -> "Table":
-    from rich.table import Table
-
-    from amos_fl.cohort.scanners import SCANNERS
-
+def _beside_table2(result: ImportResult) -> Table:
     table = Table(title=f"{len(result.cohort.cases)} cases under protocol {result.protocol}")
     for column in ("site", "scanner", "modality"):
         table.add_column(column)
@@ -106,20 +80,15 @@ def _beside_table2(result: "ImportResult") -> "Table":
     return table
 
 
-@data_app.command()
 def check(
     cohort: Annotated[Path, typer.Argument(help="A cohort.csv, or the folder that holds one.")],
-    workers: Annotated[int, typer.Option(min=1, help="Processes; each holds one scan in memory.")] = _WORKERS,
+    workers: WorkersOption = _WORKERS,
 ) -> None:
     """Read every scan and label map of a cohort and say what is wrong. Exit code 2 on errors."""
-    from rich.table import Table
-
-    from amos_fl.cohort.check import check_cohort
-
     found = read_cohort(cohort)
     with Progress() as progress:
         findings = check_cohort(found, workers=workers, on_case=progress.of("checking"))
-    console = _console()
+    console = plain_console()
     if findings:
         table = Table("", "case", "finding")
         for finding in findings:
@@ -135,35 +104,27 @@ def check(
         raise typer.Exit(2)
 
 
-@data_app.command()
 def phantom(
     out: Annotated[Path, typer.Argument(help="The folder to write the release to.")],
     seed: Annotated[int, typer.Option(min=0, help="Other seeds give other patients.")] = 0,
-    size: Annotated[str, typer.Option(help="quick (coarse, for CPUs) or full (AMOS's own grids).")] = "quick",
+    size: Annotated[Size, typer.Option(help="quick: coarse, for CPUs; full: AMOS's own grids.")] = "quick",
     cases: Annotated[str, typer.Option(help="demo, all (600), or ids such as 1,2,507.")] = "demo",
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = _WORKERS,
     montage: Annotated[Path | None, typer.Option(help="Also draw the scanners with their labels to this PNG.")] = None,
 ) -> None:
     """Write a synthetic release in AMOS22's layout, with labels for all its cases."""
-    if size not in ("quick", "full"):
-        raise AmosError(f"--size {size}: there is no such size; there are quick and full")
     chosen = _phantom_cases(cases)
-    from amos_fl.phantom.release import write_release
 
     with Progress() as progress:
         write_release(out, seed=seed, size=size, cases=chosen, workers=workers, on_case=progress.of("drawing"))
     typer.echo(f"wrote {out}; next: amos-fl data amos22 {out} --protocol paper")
     if montage is not None:
-        from amos_fl.phantom.montage import montage as draw_montage
-
         draw_montage(out, montage)
         typer.echo(f"wrote {montage}")
 
 
 def _phantom_cases(text: str) -> list[int] | None:
     """The ids that `--cases` asks for; None for all."""
-    from amos_fl.phantom.release import demo_cases
-
     if text == "all":
         return None
     if text == "demo":

@@ -2,16 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
+from rich.table import Table
 
+from amos_fl.cli.console import Console
+from amos_fl.cli.progress import Progress
+from amos_fl.cohort.dataset import Dataset, imported_cohort, read_table
+from amos_fl.cohort.joining import joined, shared_patients
+from amos_fl.cohort.label_map import LabelMap, label_map_in_words, label_map_named, suggested, to_amos, write_label_map
+from amos_fl.cohort.msd import read_msd
+from amos_fl.cohort.nnunet_raw import read_nnunet
+from amos_fl.cohort.table import SPLITS, Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
-
-if TYPE_CHECKING:
-    from amos_fl.cohort.dataset import Dataset
-    from amos_fl.cohort.label_map import LabelMap
-    from amos_fl.cohort.table import Cohort
+from amos_fl.wording import counted
 
 FolderArgument = Annotated[Path, typer.Argument(help="The folder with dataset.json.")]
 SiteOption = Annotated[str | None, typer.Option(help="Who holds all of it.  [default: the dataset's name]")]
@@ -46,9 +51,6 @@ def msd(
     out: CohortOut = None,
 ) -> None:
     """Turn a task of the Medical Segmentation Decathlon into a cohort."""
-    from amos_fl.cli.progress import Progress
-    from amos_fl.cohort.msd import read_msd
-
     target = _target(folder, out)
     # Named after the cohort, so that two tasks of one folder do not share what has equal names in both.
     own = "" if target.name == "cohort.csv" else f"{target.stem}_"
@@ -74,8 +76,6 @@ def nnunet(
     out: CohortOut = None,
 ) -> None:
     """Turn a dataset in nnU-Net's raw layout, version 2 or 1, into a cohort."""
-    from amos_fl.cohort.nnunet_raw import read_nnunet
-
     dataset = read_nnunet(folder, channel=channel, splits_file=splits_file, fold=fold)
     _finish(dataset, _target(folder, out), label_map, site, table, split, seed, modality)
 
@@ -87,9 +87,6 @@ def relabel(
     suggestion: Annotated[Path | None, typer.Option(help="Write the label map here, as CSV to be corrected.")] = None,
 ) -> None:
     """Give a cohort AMOS's organs and label values; its label maps stay as they are."""
-    from amos_fl.cohort.label_map import label_map_named, to_amos, write_label_map
-    from amos_fl.cohort.table import read_cohort
-
     found = read_cohort(cohort)
     chosen = label_map_named(label_map, found.organs)
     _show_label_map(chosen, len(found.organs))
@@ -114,10 +111,6 @@ def join(
     out: Annotated[Path, typer.Option(help="The cohort file to write.")],
 ) -> None:
     """Put the cases of several cohorts into one, such as sites that annotated different organs."""
-    from amos_fl.cohort.joining import joined, shared_patients
-    from amos_fl.cohort.table import read_cohort
-    from amos_fl.wording import counted
-
     found = [(str(path), read_cohort(path)) for path in cohorts]
     _write(joined(found), _target(out, out), instead_of=cohorts)
     if same := shared_patients(found):
@@ -133,7 +126,7 @@ def _target(folder: Path, out: Path | None) -> Path:
 
 
 def _finish(
-    dataset: "Dataset",
+    dataset: Dataset,
     target: Path,
     label_map: str | None,
     site: str | None,
@@ -143,9 +136,6 @@ def _finish(
     modality: Literal["CT", "MR"] | None,
 ) -> None:
     """Make the dataset's cohort, in AMOS's labels where that is asked for, write it, and say what it is."""
-    from amos_fl.cohort.dataset import imported_cohort, read_table
-    from amos_fl.cohort.label_map import label_map_named, suggested, to_amos
-
     rows = read_table(table) if table is not None else None
     imported = imported_cohort(dataset, site=site, table=rows, split=split, seed=seed, modality=modality)
     cohort = imported.cohort
@@ -163,9 +153,7 @@ def _finish(
     _write(cohort, target)
 
 
-def _show_label_map(label_map: "LabelMap", organs: int) -> None:
-    from amos_fl.cohort.label_map import label_map_in_words
-
+def _show_label_map(label_map: LabelMap, organs: int) -> None:
     typer.echo("the cohort's organs in AMOS's words:")
     for line in label_map_in_words(label_map):
         typer.echo(f"  {line}")
@@ -173,13 +161,8 @@ def _show_label_map(label_map: "LabelMap", organs: int) -> None:
         typer.echo(f"  {organs - len(label_map)} more that the label map does not name = nothing")
 
 
-def _write(cohort: "Cohort", target: Path, *, instead_of: Sequence[Path] = ()) -> None:
+def _write(cohort: Cohort, target: Path, *, instead_of: Sequence[Path] = ()) -> None:
     """Write a cohort, not in place of one of `instead_of`; then show it."""
-    from rich.table import Table
-
-    from amos_fl.cli.console import Console
-    from amos_fl.cohort.table import SPLITS, write_cohort
-
     if any(target.resolve() == _target(other, None).resolve() for other in instead_of):
         raise AmosError(f"{target}: is the cohort itself, or one of those given; choose another --out")
     write_cohort(cohort, target)

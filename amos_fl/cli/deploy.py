@@ -1,22 +1,31 @@
 """`amos-fl deploy`: keys, certificates and folders of a deployment, a check from a site's side, and its runs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.table import Table
 
-from amos_fl.cli.deploy_run import HostOption, RootArgument, deployment_folder, run
-from amos_fl.cli.deploy_watch import logs, serve, status
-from amos_fl.cli.settings import names
+from amos_fl.cli.deploy_run import HostOption, RootArgument, deployment_folder
+from amos_fl.cli.progress import plain_console
+from amos_fl.cli.settings import names, phantom
+from amos_fl.cohort.table import Cohort, read_cohort
+from amos_fl.deploy.bundle import write_bundle
+from amos_fl.deploy.certificates import certificate_fingerprint, read_certificate
+from amos_fl.deploy.check import check_site
+from amos_fl.deploy.create import PORT, create_deployment, renew_certificate
+from amos_fl.deploy.enroll import Enrolled
+from amos_fl.deploy.enroll import enroll as make
+from amos_fl.deploy.enroll import register as keep
+from amos_fl.deploy.findings import Finding
+from amos_fl.deploy.keys import fingerprint, spoken, spoken_fingerprint
+from amos_fl.deploy.layout import AUTHORITY, DEMONSTRATION_KEY, read_deployment, site_folder_name
+from amos_fl.deploy.shipped import SERVER_FILES, SITE_FILES, texts_of
 from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_file
 from amos_fl.wording import counted
-
-if TYPE_CHECKING:
-    from amos_fl.cohort.table import Cohort
-    from amos_fl.deploy.enroll import Enrolled
-    from amos_fl.deploy.findings import Finding
-
-deploy_app = typer.Typer(help="Run a federation of separate hospitals: keys, bundles, runs.", no_args_is_help=True)
+from amos_fl_clients.federation.settings import read_settings
+from amos_fl_clients.operation.registration import ask_registered
 
 DeploymentArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the deployment.")]
 SiteArgument = Annotated[str, typer.Argument(metavar="SITE", help="A site of the deployment, e.g. A.")]
@@ -28,7 +37,6 @@ DEMONSTRATION_WARNING = (
 )
 
 
-@deploy_app.command()
 def init(
     root: DeploymentArgument,
     cohort: Annotated[
@@ -66,8 +74,6 @@ def init(
             raise AmosError(f"--renew-certificates renews the certificate alone; leave out {', '.join(unused)}")
         _renew(root, host or [], days)
         return
-    from amos_fl.deploy.create import PORT, create_deployment
-    from amos_fl.deploy.shipped import SERVER_FILES, texts_of
 
     found = _cohort(cohort)
     wanted = names(sites) or list(found.sites if found else "ABCDEFGH")
@@ -95,9 +101,6 @@ def init(
 
 
 def _renew(root: Path, hosts: list[str], days: int) -> None:
-    from amos_fl.deploy.certificates import read_certificate
-    from amos_fl.deploy.create import renew_certificate
-
     deployment = renew_certificate(root, hosts=hosts, days=days)
     ends = read_certificate(root / "superlink/server.crt").not_valid_after_utc
     typer.echo(f"renewed {root / 'superlink/server.crt'}, valid until {ends:%Y-%m-%d}")
@@ -106,34 +109,24 @@ def _renew(root: Path, hosts: list[str], days: int) -> None:
 
 
 def _say_authority(certificate: Path) -> None:
-    from amos_fl.deploy.certificates import certificate_fingerprint, read_certificate
-    from amos_fl.deploy.keys import spoken
-
     typer.echo(f"authority:   {spoken(certificate_fingerprint(read_certificate(certificate)))}")
 
 
-def _cohort(text: str | None) -> "Cohort | None":
-    from amos_fl.cohort.table import read_cohort
-
+def _cohort(text: str | None) -> Cohort | None:
     if text is None:
         return None
     if text != "phantom":
         return read_cohort(text)
-    from amos_fl.cli.settings import phantom
 
     return phantom()
 
 
-@deploy_app.command()
 def enroll(
     folder: FolderArgument,
     site: Annotated[str | None, typer.Option(help="The site's name, where its bundle is not there yet.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Make another key in place of the present one.")] = False,
 ) -> None:
     """At a hospital: make this site's key here, and give out its public half alone."""
-    from amos_fl.deploy.enroll import enroll as make
-    from amos_fl.deploy.layout import AUTHORITY
-
     done = make(folder, site, replace=replace)
     typer.echo(f"site {done.site}: made its key, which stays in {folder}")
     typer.echo(f"send this file to the coordinator: {done.public_key_file}")
@@ -145,7 +138,6 @@ def enroll(
         typer.echo("until the coordinator has registered it, this site cannot take part")
 
 
-@deploy_app.command()
 def register(
     root: DeploymentArgument,
     site: SiteArgument,
@@ -155,8 +147,6 @@ def register(
     ),
 ) -> None:
     """At the coordinator: keep the public key that a site handed over."""
-    from amos_fl.deploy.enroll import register as keep
-
     done = keep(root, site, public_key, replace=replace)
     typer.echo(f"site {done.site}: registered as {done.public_key_file}")
     _say_fingerprint(done)
@@ -164,13 +154,10 @@ def register(
     typer.echo(f"compare both with the site over the phone; then: amos-fl deploy admit {root}")
 
 
-def _say_fingerprint(done: "Enrolled") -> None:
-    from amos_fl.deploy.keys import fingerprint, spoken_fingerprint
-
+def _say_fingerprint(done: Enrolled) -> None:
     typer.echo(f"fingerprint: {spoken_fingerprint(done.public_key)}   ({fingerprint(done.public_key)})")
 
 
-@deploy_app.command()
 def bundle(
     root: DeploymentArgument,
     site: SiteArgument,
@@ -179,11 +166,6 @@ def bundle(
     ] = None,
 ) -> None:
     """Pack exactly what one hospital needs, and nothing of the others'."""
-    from amos_fl.deploy.bundle import write_bundle
-    from amos_fl.deploy.layout import DEMONSTRATION_KEY, site_folder_name
-    from amos_fl.deploy.shipped import SITE_FILES, texts_of
-    from amos_fl.files import sha256_of_file
-
     out = out or Path(f"{site_folder_name(site)}.zip")
     if out.is_dir():
         out = out / f"{site_folder_name(site)}.zip"
@@ -196,10 +178,8 @@ def bundle(
         typer.secho(f"It holds a private key. {DEMONSTRATION_WARNING}", err=True, fg="red")
 
 
-@deploy_app.command()
 def admit(root: RootArgument = None, host: HostOption = None) -> None:
     """At the coordinator: have the running SuperLink know the registered keys, and no others."""
-    from amos_fl.deploy.layout import read_deployment
     from amos_fl_server.operation.admission import admit_sites
 
     place = deployment_folder(root)
@@ -211,16 +191,11 @@ def admit(root: RootArgument = None, host: HostOption = None) -> None:
         typer.echo(f"removed {counted(done.removed, 'key')} that no site has any more")
 
 
-@deploy_app.command()
 def check(
     folder: FolderArgument,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for each answer.")] = 10.0,
 ) -> None:
     """At a hospital: try everything this site needs, and say what is wrong. Exit code 2 when something is."""
-    from amos_fl.deploy.check import check_site
-    from amos_fl_clients.federation.settings import read_settings
-    from amos_fl_clients.operation.registration import ask_registered
-
     findings = check_site(folder, ask_registered, read_settings, timeout_s=timeout)
     _show(findings)
     failed = sum(finding.outcome == "wrong" for finding in findings)
@@ -233,19 +208,9 @@ def check(
         raise typer.Exit(2)
 
 
-def _show(findings: list["Finding"]) -> None:
-    from rich.table import Table
-
-    from amos_fl.cli.data import _console
-
+def _show(findings: list[Finding]) -> None:
     table = Table("check", "", "what was found", "what to do")
     styles = {"ok": "green", "wrong": "bold red", "not checked": "dim"}
     for finding in findings:
         table.add_row(finding.check, finding.outcome, finding.found, finding.remedy, style=styles[finding.outcome])
-    _console().print(table)
-
-
-deploy_app.command()(run)
-deploy_app.command()(status)
-deploy_app.command()(logs)
-deploy_app.command()(serve)
+    plain_console().print(table)

@@ -9,34 +9,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import yaml
 
+from amos_fl.api.running import write_report
 from amos_fl.api.settings import as_trained, begun_at, next_out, origin_in, recipe_for, refuse_settings
+from amos_fl.cli.console import Console
+from amos_fl.cli.display import Display, show_results
 from amos_fl.cli.options import (
     ConfigOption,
-    HoldOutOption,
-    InitOption,
-    LocalStepsOption,
-    MinSitesOption,
-    ModelOption,
-    OptimizerStateOption,
     OutOption,
-    PlanOption,
-    RoundsOption,
-    SeedOption,
     SetOption,
-    SitesOption,
-    SiteTimeoutOption,
-    StrategyOption,
-    WeightingOption,
 )
-from amos_fl.cli.settings import flags_of, layers_of, refuse_beside
+from amos_fl.cli.setting_options import takes_settings
+from amos_fl.cli.settings import Flags, layers_of, refuse_beside
+from amos_fl.deploy.layout import Deployment, organs_of, read_deployment
 from amos_fl.errors import AmosError
+from amos_fl.files import write_json
+from amos_fl.networks.catalogue import DEMONSTRATION
+from amos_fl.runs.config import RunConfig, merge, resolve
+from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.results import results_of
 from amos_fl.wording import counted
+from amos_fl_server.operation.run_registry import RunState
 
 if TYPE_CHECKING:
-    from amos_fl.deploy.layout import Deployment
-    from amos_fl.runs.config import RunConfig
-    from amos_fl_server.operation.run_registry import RunState
     from amos_fl_server.operation.submitter import SubmittedRun
 
 INTERRUPTED = 130
@@ -56,24 +52,13 @@ HostOption = Annotated[
 ]
 
 
+@takes_settings("cohort", "device", "engine", "prepare_workers")
 def run(
+    flags: Flags,
     root: RootArgument = None,
-    strategy: StrategyOption = None,
-    rounds: RoundsOption = None,
-    local_steps: LocalStepsOption = None,
-    model: ModelOption = None,
-    plan: PlanOption = None,
-    seed: SeedOption = None,
     out: OutOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
-    sites: SitesOption = None,
-    hold_out: HoldOutOption = None,
-    weighting: WeightingOption = None,
-    optimizer_state: OptimizerStateOption = None,
-    min_sites: MinSitesOption = None,
-    site_timeout: SiteTimeoutOption = None,
-    init: InitOption = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for all sites before the first round.")] = 600.0,
     detach: Annotated[bool, typer.Option("--detach", help="Submit, and leave the run to the SuperLink.")] = False,
     resume: Annotated[
@@ -87,13 +72,12 @@ def run(
     Ctrl-C stops the run, pressed again it leaves the run alone. The exit code is the run's: 0 finished, 2 wrong
     settings, 3 too few sites, 130 stopped.
     """
-    layers = layers_of(config, flags_of(locals()), assignments)
+    layers = layers_of(config, flags, assignments)
     if resume is not None:
         refuse_settings(layers, "--resume", "continues a run with its own settings")
         refuse_beside("--resume", "continues the run that it names", {"--out": out, "--dry-run": dry_run})
         _resume(root, host, resume, wait, detach)
         return
-    from amos_fl.deploy.layout import organs_of, read_deployment
 
     place = deployment_folder(root)
     deployment = read_deployment(place)
@@ -103,15 +87,12 @@ def run(
 
         check_start(settings, organs)
     if dry_run:
-        import yaml
-
         typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
         return
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AmosError(f"{out}: is there already; choose another --out, or continue it with --resume {out}")
     with _runs(place, host) as client:
         submitted, folder = _make(client, settings, organs, out)
-        from amos_fl.files import write_json
 
         write_json(folder / MARK, {"run": submitted.name, "deployment": str(place.resolve()), "host": host})
         submitted.submit(wait)
@@ -134,14 +115,12 @@ def deployment_folder(root: Path | None) -> Path:
     return root or Path()
 
 
-def deployed_settings(layers: list[tuple[str, dict[str, Any]]], deployment: "Deployment") -> "RunConfig":
+def deployed_settings(layers: list[tuple[str, dict[str, Any]]], deployment: Deployment) -> RunConfig:
     """The settings of a run over the sites of a deployment; where and on what a site computes is the site's own.
 
     Raises:
         AmosError: a wrong setting, a site that the deployment does not have, or weights to begin with that do not fit.
     """
-    from amos_fl.networks.catalogue import DEMONSTRATION
-    from amos_fl.runs.config import merge, resolve
     from amos_fl_server.federation.strategies import strategy_of
 
     origin = origin_in(layers)
@@ -165,7 +144,7 @@ def _runs(place: Path, host: str | None) -> Iterator[Any]:
         yield client
 
 
-def _make(client: Any, settings: "RunConfig", organs: dict[int, str], out: Path | None) -> tuple["SubmittedRun", Path]:
+def _make(client: Any, settings: RunConfig, organs: dict[int, str], out: Path | None) -> tuple["SubmittedRun", Path]:
     """A new run at the SuperLink, and the folder for it here."""
     from amos_fl_server.operation.submitter import SubmittedRun
 
@@ -217,7 +196,6 @@ def submitted_as(root: Path | None, host: str | None, run: Path) -> tuple[str, P
 
 def _follow(submitted: "SubmittedRun", folder: Path, rounds: int, *, detach: bool, what: str, after: int = 0) -> None:
     """Show a run until it ends, fetch its folder, and leave with its exit code."""
-    from amos_fl.cli.display import Display
     from amos_fl_server.operation.submitter import Following
 
     again = f"amos-fl deploy run --resume {folder}"
@@ -239,7 +217,7 @@ def _follow(submitted: "SubmittedRun", folder: Path, rounds: int, *, detach: boo
     _show_end(state, folder, again)
 
 
-def _show_end(state: "RunState", folder: Path, again: str) -> None:
+def _show_end(state: RunState, folder: Path, again: str) -> None:
     if state.state == "stopped":
         typer.echo(f"stopped after round {state.rounds_done} of {state.rounds}; continue with: {again}")
         raise typer.Exit(INTERRUPTED)
@@ -247,10 +225,6 @@ def _show_end(state: "RunState", folder: Path, again: str) -> None:
         error = AmosError(f"{state.error or 'the run failed'} (to continue: {again})")
         error.exit_code = state.exit_code or 1
         raise error
-    from amos_fl.cli.console import Console
-    from amos_fl.cli.display import show_results
-    from amos_fl.runs.folder import RunFolder
-    from amos_fl.runs.results import results_of
 
     run = RunFolder(folder)
     console = Console(highlight=False)
@@ -260,8 +234,6 @@ def _show_end(state: "RunState", folder: Path, again: str) -> None:
 
 
 def _write_report(folder: Path, say: Callable[[str], None]) -> None:
-    from amos_fl.api.running import write_report
-
     write_report(folder, say)
 
 

@@ -1,14 +1,20 @@
 """`amos-fl deploy status`, `logs` and `serve`: how a deployment stands, what a run says, and runs kept going."""
 
+import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from amos_fl.cli.deploy_run import HostOption, RootArgument, deployment_folder, submitted_as
+from amos_fl.cli.options import JsonOption
+from amos_fl.cli.progress import plain_console
 from amos_fl.errors import AmosError
 from amos_fl.escape.terminal import visible, without_colours
+from amos_fl_server.operation.run_registry import state_in
 
 if TYPE_CHECKING:
     from amos_fl_server.operation.overview import Overview
@@ -21,7 +27,7 @@ RunArgument = Annotated[
 
 def status(
     root: RootArgument = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: JsonOption = False,
     host: HostOption = None,
 ) -> None:
     """Say how the SuperLink, the sites and the runs of a deployment are. Exit code 2: the SuperLink does not answer."""
@@ -29,19 +35,12 @@ def status(
 
     found = overview(deployment_folder(root), host)
     if as_json:
-        import dataclasses
-        import json
-
         typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
         return
     _show(found)
 
 
 def _show(found: "Overview") -> None:
-    from rich.table import Table
-
-    from amos_fl.cli.progress import plain_console
-
     console = plain_console()
     console.print(f"SuperLink at {found.address}: answers, flwr {found.flwr}, amos-fl {found.amos_fl}")
     for warning in found.warnings:
@@ -88,7 +87,6 @@ def logs(
     """Print what happened in a run: rounds, losses, scores, sites that were missing and why."""
     from amos_fl_server.operation.connection import RunsClient, connection_of
     from amos_fl_server.operation.overview import events_of, flower_log
-    from amos_fl_server.operation.run_registry import state_in
 
     name: str | None = None
     if run is None:

@@ -1,24 +1,28 @@
 """`amos-fl evaluate`: a run's chosen weights scored on any cohort."""
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
-from amos_fl.cli.options import AdaptOption, DeviceOption, StoreOption
+from amos_fl.cli.display import show_results
+from amos_fl.cli.options import AdaptOption, DeviceOption, SitesOption, StoreOption
+from amos_fl.cli.progress import Progress, plain_console
+from amos_fl.cli.setting_options import setting
 from amos_fl.cohort.table import Split
+from amos_fl.runs.summary import PHANTOM_NOTE
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A finished run, or a copy of its model/ folder.")],
     cohort: Annotated[Path | None, typer.Option(help="cohort.csv or its folder; default: the run's own.")] = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    sites: Annotated[str | None, typer.Option(help="Only these sites, e.g. D,E,F.")] = None,
+    split: Annotated[Split, typer.Option(help="Whose cases are scored.")] = "test",
+    sites: SitesOption = None,
     seen: Annotated[
         str | None,
         typer.Option(help="Sites whose scanners trained the network, or none; default: the run's, by name."),
     ] = None,
-    tolerance_mm: Annotated[float | None, typer.Option(help="Tolerance of the NSD; default: the run's.")] = None,
+    tolerance_mm: Annotated[float | None, setting("evaluation.tolerance_mm", "the run's")] = None,
     label_map: Annotated[
         str | None,
         typer.Option(
@@ -28,22 +32,19 @@ def evaluate(
     ] = None,
     test_time_adaptation: AdaptOption = None,
     device: DeviceOption = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that prepare cases.")] = 1,
+    workers: Annotated[int, setting("prepare_workers", flag="--workers")] = 1,
     store: StoreOption = None,
     out: Annotated[Path | None, typer.Option(help="A new folder; by default one under runs/.")] = None,
     predictions: Annotated[bool, typer.Option("--predictions", help="Keep the label maps there, too.")] = False,
 ) -> None:
     """Score a run's chosen weights on the cases of a cohort, by site and by organ."""
     from amos_fl.api.functions import evaluate as scored
-    from amos_fl.cli.display import show_results
-    from amos_fl.cli.progress import Progress, plain_console
-    from amos_fl.runs.summary import PHANTOM_NOTE
 
     with Progress() as progress:
         found = scored(
             run,
             cohort,
-            split=cast(Split, split),
+            split=split,
             sites=sites,
             seen=[] if seen == "none" else seen,
             tolerance_mm=tolerance_mm,

@@ -2,26 +2,35 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
+from amos_fl.api.running import write_report
+from amos_fl.api.settings import cache_folder
+from amos_fl.cli.display import Display
 from amos_fl.cli.options import DeviceOption, SeedOption, StoreOption
+from amos_fl.cli.progress import Progress, plain_console
+from amos_fl.cli.settings import resolve_run
+from amos_fl.comparison.published import MARK
 from amos_fl.errors import AmosError, Interrupted
-
-if TYPE_CHECKING:
-    from amos_fl.experiments.carry_out import Callbacks, Report
-    from amos_fl.experiments.planning import Planner
-    from amos_fl.experiments.preset import Preset
-    from amos_fl.experiments.workspace import Workspace
+from amos_fl.experiments.carry_out import Callbacks, Report, carry_out
+from amos_fl.experiments.cost import preset_cost
+from amos_fl.experiments.data import data_sets, parse_given, remembered
+from amos_fl.experiments.outcome import outcome, outcome_in_markdown, pages_in_words, published_of
+from amos_fl.experiments.planning import Planner, refuse_cohort_for
+from amos_fl.experiments.preset import Borrowed, Compare, Evaluate, Family, Preset, Train, preset_names, read_preset
+from amos_fl.experiments.quick_data import quick_data
+from amos_fl.experiments.results_page import results_page
+from amos_fl.experiments.workspace import Workspace
+from amos_fl.files import write_text
+from amos_fl.runs.summary import number
 
 OUT = Path("runs/experiments")
 OutOption = Annotated[Path, typer.Option("--out", help="The folder of all experiments; runs are shared in it.")]
 
-experiments_app = typer.Typer(help="The paper's experiments and ours, each one command.", invoke_without_command=True)
 
-
-@experiments_app.callback()
 def experiments(context: typer.Context, out: OutOption = OUT) -> None:
     """List the experiments: what they are of, what they cost, and what of them is done."""
     if context.invoked_subcommand is not None:
@@ -29,12 +38,6 @@ def experiments(context: typer.Context, out: OutOption = OUT) -> None:
             sub = context.invoked_subcommand
             raise AmosError(f"--out: give it after the subcommand, as in: amos-fl experiments {sub} ... --out {out}")
         return
-    from rich.table import Table
-
-    from amos_fl.cli.runs import wide_console
-    from amos_fl.experiments.cost import preset_cost
-    from amos_fl.experiments.preset import preset_names, read_preset
-    from amos_fl.experiments.workspace import Workspace
 
     table = Table("experiment", "paper", "what")
     for column in ("trainings", "GPU hours", "full", "quick"):
@@ -45,31 +48,23 @@ def experiments(context: typer.Context, out: OutOption = OUT) -> None:
         states = [_state_in_words(Workspace(out, form), name) for form in ("full", "quick")]
         hours = f"{cost.gpu_hours:,.0f}" if cost.trainings else "-"
         table.add_row(name, ", ".join(preset.paper) or "ours", preset.title, str(cost.trainings), hours, *states)
-    console = wide_console()
+    console = plain_console(160)
     console.print(table)
     console.print(f"state of {out}; more: amos-fl experiments show NAME, and: amos-fl experiments run NAME --quick")
 
 
-def _state_in_words(workspace: "Workspace", name: str) -> str:
+def _state_in_words(workspace: Workspace, name: str) -> str:
     state, done, steps = workspace.state(name)
     return f"partial, {done} of {steps} steps" if state == "partial" else state
 
 
-@experiments_app.command()
 def show(
     name: Annotated[str, typer.Argument(help="An experiment, as listed by: amos-fl experiments.")],
     out: OutOption = OUT,
 ) -> None:
     """Say what an experiment asks, needs and costs, its steps and where they are, and what the paper printed."""
-    from amos_fl.cli.runs import wide_console
-    from amos_fl.experiments.cost import preset_cost
-    from amos_fl.experiments.data import data_sets
-    from amos_fl.experiments.outcome import published_of
-    from amos_fl.experiments.preset import read_preset
-    from amos_fl.experiments.workspace import Workspace
-
     preset = read_preset(name)
-    console = wide_console()
+    console = plain_console(160)
     source = f" ({', '.join(preset.paper)} of the AMOS paper)" if preset.paper else " (ours)"
     console.print(f"{preset.title}{source}\n\n{preset.question.strip()}\n", soft_wrap=True)
     if preset.about:
@@ -87,9 +82,7 @@ def show(
         console.print(_published_table(published))
 
 
-def _steps_table(preset: "Preset", workspaces: "list[Workspace]") -> Any:
-    from rich.table import Table
-
+def _steps_table(preset: Preset, workspaces: list[Workspace]) -> Any:
     table = Table("step", "what", *(workspace.form for workspace in workspaces), title="Steps", title_justify="left")
     for step in preset.steps:
         states = []
@@ -107,9 +100,7 @@ def _steps_table(preset: "Preset", workspaces: "list[Workspace]") -> Any:
     return table
 
 
-def _in_words(preset: "Preset", name: str) -> str:
-    from amos_fl.experiments.preset import Borrowed, Compare, Evaluate, Family, Train
-
+def _in_words(preset: Preset, name: str) -> str:
     _, step = preset.resolved(name)
     borrowed = preset.steps[name]
     theirs = f", shared with {borrowed.borrow}" if isinstance(borrowed, Borrowed) else ""
@@ -129,11 +120,6 @@ def _in_words(preset: "Preset", name: str) -> str:
 
 
 def _published_table(published: list[tuple[str, str, float, float]]) -> Any:
-    from rich.table import Table
-
-    from amos_fl.comparison.published import MARK
-    from amos_fl.runs.summary import number
-
     columns = list(dict.fromkeys(column for _, column, _, _ in published))
     table = Table("", *columns, title=f"What the paper printed, DSC / NSD ({MARK})", title_justify="left")
     at = {(row, column): f"{number(dsc, 4)} / {number(nsd, 4)}" for row, column, dsc, nsd in published}
@@ -142,7 +128,6 @@ def _published_table(published: list[tuple[str, str, float, float]]) -> Any:
     return table
 
 
-@experiments_app.command()
 def run(
     name: Annotated[str | None, typer.Argument(help="An experiment of the list, or the file of your own.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every experiment, one after another.")] = False,
@@ -164,14 +149,6 @@ def run(
     out: OutOption = OUT,
 ) -> None:
     """Carry out an experiment. Run again, it skips what is done and goes on where it stopped."""
-    from amos_fl.api.settings import cache_folder
-    from amos_fl.cli.settings import resolve_run
-    from amos_fl.experiments.carry_out import Callbacks
-    from amos_fl.experiments.data import parse_given, remembered
-    from amos_fl.experiments.planning import Planner, refuse_cohort_for
-    from amos_fl.experiments.preset import preset_names, read_preset
-    from amos_fl.experiments.workspace import Workspace
-
     if (name is None) != everything:
         raise AmosError("experiments run needs the name of one, or --all; they are listed by: amos-fl experiments")
     if quick and (data or cohort):
@@ -193,11 +170,7 @@ def run(
         raise AmosError(problems[0] if len(problems) == 1 else f"{len(problems)} experiments lack something; see above")
 
 
-def _quick_given(presets: "list[Preset]") -> dict[str, Path]:
-    from amos_fl.api.settings import cache_folder
-    from amos_fl.cli.progress import Progress
-    from amos_fl.experiments.quick_data import quick_data
-
+def _quick_given(presets: list[Preset]) -> dict[str, Path]:
     needed = dict.fromkeys(name for preset in presets for name in preset.data_sets())
     with Progress() as progress:
         return {name: quick_data(name, cache_folder(), progress.of("drawing the phantom")) for name in needed}
@@ -205,8 +178,6 @@ def _quick_given(presets: "list[Preset]") -> dict[str, Path]:
 
 def _trainer(store: Path, quick: bool) -> Any:
     """What carries a run to its end on this terminal; a quick run gets no report of its own."""
-    from amos_fl.api.running import write_report
-    from amos_fl.cli.display import Display
     from amos_fl_server.federation.simulate import simulate
 
     def train(folder: Any, config: Any, members: Any, title: str) -> None:
@@ -219,11 +190,8 @@ def _trainer(store: Path, quick: bool) -> Any:
     return train
 
 
-def _run_one(preset: "Preset", planner: "Planner", workspace: "Workspace", callbacks: "Callbacks") -> str:
+def _run_one(preset: Preset, planner: Planner, workspace: Workspace, callbacks: Callbacks) -> str:
     """One experiment to its end; what kept it from it, in a sentence, or nothing."""
-    from amos_fl.experiments.carry_out import carry_out
-    from amos_fl.experiments.outcome import outcome, outcome_in_markdown, pages_in_words
-
     quick = " --quick" if workspace.form == "quick" else ""
     again = f"amos-fl experiments run {preset.name}{quick} --out {workspace.out}"
     typer.echo(f"{preset.name}: {preset.title}")
@@ -243,7 +211,7 @@ def _run_one(preset: "Preset", planner: "Planner", workspace: "Workspace", callb
     return ""
 
 
-def _say(preset: "Preset", report: "Report") -> None:
+def _say(preset: Preset, report: Report) -> None:
     now, before = len(report.done_now), len(report.done_before)
     typer.echo(f"{preset.name}: {now} of {len(preset.steps)} steps done now, {before} before")
     for sentence in dict.fromkeys(report.missing.values()):
@@ -251,7 +219,6 @@ def _say(preset: "Preset", report: "Report") -> None:
         typer.echo(f"not run for lack of data: {', '.join(waiting)}: {sentence}")
 
 
-@experiments_app.command()
 def results(
     folders: Annotated[
         list[Path] | None, typer.Argument(metavar="[RUNS]...", help="Folders of experiments, or of runs.")
@@ -259,9 +226,6 @@ def results(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The page to write; default: the terminal.")] = None,
 ) -> None:
     """Write what experiments and runs gave as one page: commit, settings, budget, DSC and NSD by group of scanners."""
-    from amos_fl.experiments.results_page import results_page
-    from amos_fl.files import write_text
-
     where = folders or [OUT]
     command = " ".join(["amos-fl experiments results", *map(str, where), *(["-o", str(out)] if out else [])])
     page = results_page(where, command)

@@ -1,29 +1,28 @@
 """`amos-fl data export`: a cohort in the layout of another program."""
 
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated
 
 import typer
 
+from amos_fl.cli.console import Console
+from amos_fl.cli.options import SitesOption
 from amos_fl.cli.progress import Progress
+from amos_fl.cohort.nnunet import ModalityChoice, Partial, export_nnunet
 from amos_fl.cohort.table import read_cohort
-from amos_fl.errors import AmosError
-
-export_app = typer.Typer(help="Write a cohort in the layout of another program.", no_args_is_help=True)
 
 
-@export_app.command()
 def nnunet(
     cohort: Annotated[Path, typer.Argument(help="A cohort.csv, or the folder that holds one (a run's folder, too).")],
     out: Annotated[Path, typer.Argument(help="An empty folder, or nnU-Net's nnUNet_raw.")],
-    modality: Annotated[str | None, typer.Option(help="CT, MR, or joint; needed where the cohort has both.")] = None,
-    sites: Annotated[str | None, typer.Option(help="Only these sites, such as A,B.")] = None,
+    modality: Annotated[ModalityChoice | None, typer.Option(help="Needed where the cohort has both.")] = None,
+    sites: SitesOption = None,
     hold_out: Annotated[str | None, typer.Option(help="Sites whose test cases alone are exported.")] = None,
     partial: Annotated[
-        str,
+        Partial,
         typer.Option(
-            help="Training cases in which not all organs were looked for: refuse, leave-out, or ignore "
-            "(nnU-Net's ignore label outside their annotated organs)."
+            help="Training cases in which not all organs were looked for; ignore: nnU-Net's ignore label outside "
+            "their annotated organs."
         ),
     ] = "refuse",
     dataset_id: Annotated[int, typer.Option(help="nnU-Net's number of the dataset, 1 to 999.")] = 701,
@@ -31,15 +30,6 @@ def nnunet(
     copy: Annotated[bool, typer.Option("--copy/--link", help="Copy the files, or link to them.")] = False,
 ) -> None:
     """Write a cohort in nnU-Net's raw layout (version 2)."""
-    from amos_fl.cli.console import Console
-    from amos_fl.cohort.nnunet import ModalityChoice, Partial, export_nnunet
-
-    if modality not in (None, *get_args(ModalityChoice)):
-        raise AmosError(
-            f"--modality {modality}: there is no such choice; there are {', '.join(get_args(ModalityChoice))}"
-        )
-    if partial not in get_args(Partial):
-        raise AmosError(f"--partial {partial}: there is no such choice; there are {', '.join(get_args(Partial))}")
     found = read_cohort(cohort)
     if sites:
         found = found.only(sites.replace(",", " ").split())
@@ -51,8 +41,8 @@ def nnunet(
             out,
             dataset_id=dataset_id,
             name=name,
-            modality=cast("ModalityChoice | None", modality),
-            partial=cast("Partial", partial),
+            modality=modality,
+            partial=partial,
             copy=copy,
             on_case=progress,
         )

@@ -7,58 +7,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
 from amos_fl import stopping
-from amos_fl.cli.annotate import annotate_app
 from amos_fl.cli.argument_help import keep_argument_help
-from amos_fl.cli.baselines import centralized, finetune, leave_one_out, local
-from amos_fl.cli.compare import compare
-from amos_fl.cli.data import data_app
-from amos_fl.cli.deploy import deploy_app
-from amos_fl.cli.evaluate import evaluate
-from amos_fl.cli.experiments import experiments_app
-from amos_fl.cli.methods import methods
-from amos_fl.cli.models import models
-from amos_fl.cli.plan import plan
-from amos_fl.cli.predict import predict
-from amos_fl.cli.report import report
-from amos_fl.cli.runs import diff, runs
-from amos_fl.cli.score import score
-from amos_fl.cli.simulate import simulate
-from amos_fl.cli.sweep import sweep
+from amos_fl.cli.commands import EVERYTHING
+from amos_fl.cli.lazy import app_of
+from amos_fl.cli.usage import in_words
 from amos_fl.errors import AmosError, AmosWarning, Interrupted, is_disk_full
 from amos_fl.escape.terminal import visible
-
-keep_argument_help()
-app = typer.Typer(
-    name="amos-fl",
-    help="Federated organ segmentation in abdominal CT and MR, one client per scanner.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.add_typer(data_app, name="data")
-app.add_typer(deploy_app, name="deploy")
-app.add_typer(annotate_app, name="annotate")
-app.add_typer(experiments_app, name="experiments")
-app.command()(simulate)
-app.command()(centralized)
-app.command()(local)
-app.command()(finetune)
-app.command("leave-one-out")(leave_one_out)
-app.command()(sweep)
-app.command()(compare)
-app.command()(plan)
-app.command()(evaluate)
-app.command()(predict)
-app.command()(report)
-app.command()(models)
-app.command()(methods)
-app.command()(runs)
-app.command()(diff)
-app.command()(score)
 
 INTERRUPTED = 130
 _LONGEST = 2000
@@ -71,11 +29,14 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     pass
+
+
+keep_argument_help()
+app = app_of(EVERYTHING, _options, name="amos-fl", context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def main() -> None:
@@ -97,11 +58,15 @@ def run(arguments: list[str] | None = None) -> int:
     """
     stopping.forget()
     try:
-        app(args=arguments, prog_name="amos-fl")
-    except SystemExit as leaving:
-        if leaving.code == INTERRUPTED:  # typer turns a KeyboardInterrupt into this and says nothing
+        left_with = app(args=arguments, prog_name="amos-fl", standalone_mode=False)
+        if left_with == INTERRUPTED:  # typer turns a KeyboardInterrupt into this and says nothing
             return _say(stopping.words(), stopping.exit_code())
-        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        return left_with or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.UsageError as error:
+        return _say(in_words(error), error.exit_code)
     except AmosError as error:
         return _say(str(error), error.exit_code)
     except (Interrupted, KeyboardInterrupt) as error:
@@ -116,7 +81,6 @@ def run(arguments: list[str] | None = None) -> int:
     finally:
         if "amos_fl.workers" in sys.modules:
             sys.modules["amos_fl.workers"].end_all()
-    return 0
 
 
 def _final_name(error: OSError) -> str:

@@ -1,25 +1,22 @@
 """`amos-fl methods`: the federated methods that `--strategy` names."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-import typer
+from rich.table import Table
 
-if TYPE_CHECKING:
-    from amos_fl.methods.base import Method
+from amos_fl.cli.options import JsonOption
+from amos_fl.cli.progress import plain_console
+from amos_fl.methods import METHODS, options_of
+from amos_fl.methods.base import Method
 
 
-def methods(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
+def methods(as_json: JsonOption = False) -> None:
     """List the federated methods: what each does, its options, and what it costs beyond FedAvg."""
-    from amos_fl.methods import METHODS
-
     rows = [_row(name, kind) for name, kind in METHODS.items()]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    from rich.table import Table
-
-    from amos_fl.cli.progress import plain_console
 
     table = Table("method", "what it does", "options", "sent", "at a site", "at the server", "from", show_lines=True)
     for row in rows:
@@ -36,9 +33,7 @@ def methods(as_json: Annotated[bool, typer.Option("--json", help="Print it as JS
     )
 
 
-def _row(name: str, kind: "type[Method]") -> dict[str, Any]:
-    from amos_fl.methods import options_of
-
+def _row(name: str, kind: type[Method]) -> dict[str, Any]:
     what = " ".join((kind.__doc__ or "").split())
     return {
         "method": name,

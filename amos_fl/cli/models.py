@@ -3,16 +3,18 @@
 import json
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
-from amos_fl.cli.options import DeviceOption
+from amos_fl.cli.options import DeviceOption, JsonOption
+from amos_fl.cli.progress import plain_console
+from amos_fl.cli.setting_options import setting
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import DictWriter
-
-if TYPE_CHECKING:
-    from amos_fl.volumes.plan import Triple
+from amos_fl.networks.catalogue import NETWORKS, network_named
+from amos_fl.volumes.plan import Triple
 
 
 def models(
@@ -22,14 +24,13 @@ def models(
     patch: Annotated[
         str | None, typer.Option(help="Voxels for time and memory; default: 64,64,64, on a GPU 160,160,64.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Patches of a training step.")] = 2,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    batch_size: Annotated[int, setting("training.batch_size", flag="--batch-size")] = 2,
+    threads: Annotated[int, setting("training.threads")] = 2,
+    as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print it as CSV.")] = False,
 ) -> None:
     """List the networks: parameters and multiply-accumulates beside the paper's, time and memory on this device."""
     from amos_fl.device import device_named
-    from amos_fl.networks.catalogue import NETWORKS, network_named
     from amos_fl.networks.cost import network_cost
     from amos_fl.networks.measure import measure
 
@@ -68,7 +69,7 @@ def models(
         _show(rows, about)
 
 
-def _patch(text: str | None, device: str) -> "Triple":
+def _patch(text: str | None, device: str) -> Triple:
     if text is None:
         return (64, 64, 64) if device == "cpu" else (160, 160, 64)
     try:
@@ -81,10 +82,6 @@ def _patch(text: str | None, device: str) -> "Triple":
 
 
 def _show(rows: list[dict[str, Any]], about: str) -> None:
-    from rich.table import Table
-
-    from amos_fl.cli.progress import plain_console
-
     console = plain_console()
     table = Table(title="parameters, and multiply-accumulates of one 1x128x128x128 input")
     columns = ["", "million parameters", "Table 4", "", "GMAC", "Table 4", ""]

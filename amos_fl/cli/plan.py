@@ -1,35 +1,38 @@
 """`amos-fl plan`: the fingerprint of a cohort's training cases, and the plan that it gives."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import Annotated, cast
 
 import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
 
-from amos_fl.cli.options import HoldOutOption, SitesOption, StoreOption
+from amos_fl.api.settings import cache_folder
+from amos_fl.cli.options import HoldOutOption, SitesOption, StoreOption, WorkersOption
+from amos_fl.cli.progress import Progress, plain_console
+from amos_fl.cli.setting_options import setting
+from amos_fl.cli.settings import names, phantom
+from amos_fl.cli.usage import either
+from amos_fl.cohort.table import SPLITS, Cohort, Modality, Split, read_cohort
 from amos_fl.errors import AmosError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from rich.console import Console
-    from rich.table import Table
-
-    from amos_fl.cohort.table import Cohort, Modality, Split
-    from amos_fl.planning.fingerprint import Fingerprint
-    from amos_fl.planning.settings import PlanningSettings
-    from amos_fl.volumes.plan import Plan
+from amos_fl.files import write_text
+from amos_fl.planning.fingerprint import HU_RANGE, Fingerprint, merged
+from amos_fl.planning.fingerprint import SPACING_BINS_PER_MM as BINS
+from amos_fl.planning.histogram import mean_bound
+from amos_fl.planning.measure import fingerprint_of_cases, measured_cases, median_grids
+from amos_fl.planning.planner import memory_gb, plan_from
+from amos_fl.planning.settings import PlanningSettings, Resolution
+from amos_fl.volumes.plan import Plan, plan_named
 
 
 def plan(
     cohort: Annotated[Path | None, typer.Argument(help="cohort.csv or its folder; none: the phantom.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the plan to this YAML file.")] = None,
-    memory_gb: Annotated[
-        float, typer.Option(min=0.01, help="Memory for training, as nnU-Net reckons it: two patches of its U-Net.")
-    ] = 8.0,
-    resolution: Annotated[
-        Literal["full", "low"], typer.Option(help="low: coarser, so that a patch sees a quarter of a scan.")
-    ] = "full",
+    memory_gb: Annotated[float, setting("planning.memory_gb")] = PlanningSettings().memory_gb,
+    resolution: Annotated[Resolution, setting("planning.resolution")] = PlanningSettings().resolution,
     sites: SitesOption = None,
     hold_out: HoldOutOption = None,
     splits: Annotated[str, typer.Option(help="Whose labelled cases are measured, e.g. train,val as nnU-Net does.")] = (
@@ -41,19 +44,10 @@ def plan(
     withhold: Annotated[
         int, typer.Option(min=1, help="With --by-site: sites tell no bin of fewer cases or voxels than this.")
     ] = 1,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; each holds one scan in memory.")] = 2,
+    workers: WorkersOption = 2,
     store: StoreOption = None,
 ) -> None:
     """Make a plan from the training cases' spacing, shape and CT intensities, in nnU-Net's way."""
-    from amos_fl.api.settings import cache_folder
-    from amos_fl.cli.progress import Progress, plain_console
-    from amos_fl.cli.settings import names, phantom
-    from amos_fl.cohort.table import read_cohort
-    from amos_fl.planning.fingerprint import merged
-    from amos_fl.planning.measure import fingerprint_of_cases, measured_cases, median_grids
-    from amos_fl.planning.planner import plan_from
-    from amos_fl.planning.settings import PlanningSettings
-
     found = phantom() if cohort is None else read_cohort(cohort)
     found = found.only(names(sites) or found.sites)
     if held := names(hold_out):
@@ -89,25 +83,17 @@ def plan(
         console.print(f"wrote {out}; next: amos-fl simulate --plan {out}", soft_wrap=True)
 
 
-def _splits(words: "Sequence[str]") -> "tuple[Split, ...]":
-    from amos_fl.cohort.table import SPLITS
-
+def _splits(words: Sequence[str]) -> tuple[Split, ...]:
     if unknown := [word for word in words if word not in SPLITS]:
-        raise AmosError(f"--splits {unknown[0]}: there is no such split; there are {', '.join(SPLITS)}")
-    return tuple(cast("Split", word) for word in words)
+        raise AmosError(f"--splits is {unknown[0]!r}: choose {either(SPLITS)}, or several, as in train,val")
+    return tuple(cast(Split, word) for word in words)
 
 
-def _triple(values: "Sequence[float]") -> str:
+def _triple(values: Sequence[float]) -> str:
     return " x ".join(f"{value:g}" for value in values)
 
 
-def _fingerprint_table(
-    fingerprint: "Fingerprint", grids: "Mapping[Modality, tuple[list[float], list[float]]]"
-) -> "Table":
-    from rich.table import Table
-
-    from amos_fl.planning.fingerprint import SPACING_BINS_PER_MM as BINS
-
+def _fingerprint_table(fingerprint: Fingerprint, grids: Mapping[Modality, tuple[list[float], list[float]]]) -> Table:
     table = Table(title="Fingerprint", title_justify="left")
     for column in ("", *fingerprint.modalities):
         table.add_column(column, justify="left" if not column else "right")
@@ -133,12 +119,7 @@ def _fingerprint_table(
     return table
 
 
-def _plan_table(plan: "Plan", fingerprint: "Fingerprint", organ_count: int) -> "Table":
-    from rich.table import Table
-
-    from amos_fl.planning.planner import memory_gb
-    from amos_fl.volumes.plan import plan_named
-
+def _plan_table(plan: Plan, fingerprint: Fingerprint, organ_count: int) -> Table:
     known = plan_named("amos-mr" if fingerprint.modalities == ("MR",) else "amos-ct")
     table = Table("", "this plan", f"AMOS's ({known.name})", title="Plan (x, y, z)", title_justify="left")
     for name, of in (
@@ -160,15 +141,13 @@ def _plan_table(plan: "Plan", fingerprint: "Fingerprint", organ_count: int) -> "
 
 
 def _show_sites(
-    console: "Console",
-    parts: "dict[str, Fingerprint]",
-    pooled: "Fingerprint",
-    together: "Fingerprint",
-    settings: "PlanningSettings",
-    cohort: "Cohort",
+    console: Console,
+    parts: dict[str, Fingerprint],
+    pooled: Fingerprint,
+    together: Fingerprint,
+    settings: PlanningSettings,
+    cohort: Cohort,
 ) -> None:
-    from rich.table import Table
-
     table = Table(title="What each site would send", title_justify="left")
     for column in ("site", "cases", "organ voxels told", "withheld", "spacings and lengths told", "withheld"):
         table.add_column(column, justify="left" if column == "site" else "right")
@@ -192,14 +171,8 @@ def _show_sites(
     _show_bounds(console, pooled, together)
 
 
-def _show_bounds(console: "Console", pooled: "Fingerprint", together: "Fingerprint") -> None:
+def _show_bounds(console: Console, pooled: Fingerprint, together: Fingerprint) -> None:
     """What withholding did, and what it can have done at most."""
-    from rich.table import Table
-
-    from amos_fl.planning.fingerprint import HU_RANGE
-    from amos_fl.planning.fingerprint import SPACING_BINS_PER_MM as BINS
-    from amos_fl.planning.histogram import mean_bound
-
     all_of, told_of = pooled.pooled().histograms(), together.pooled().histograms()
     table = Table("", "all", "told", "bounds", title="With counts withheld", title_justify="left")
     asked = [(f"{what} {axis}", 0.5, "median") for what in ("spacing", "extent") for axis in "xyz"]
@@ -218,11 +191,7 @@ def _show_bounds(console: "Console", pooled: "Fingerprint", together: "Fingerpri
     console.print(table)
 
 
-def _write(out: Path, plan: "Plan", fingerprint: "Fingerprint", settings: "PlanningSettings", organs: str) -> None:
-    import yaml
-
-    from amos_fl.files import write_text
-
+def _write(out: Path, plan: Plan, fingerprint: Fingerprint, settings: PlanningSettings, organs: str) -> None:
     counts = " and ".join(f"{fingerprint.group(m).cases} {m}" for m in fingerprint.modalities)
     head = (
         f"# Made by amos-fl plan from {counts} cases with {organs} organs annotated, for {settings.memory_gb:g} GB at "

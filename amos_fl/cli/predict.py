@@ -5,7 +5,11 @@ from typing import Annotated
 
 import typer
 
-from amos_fl.cli.options import AdaptOption, DeviceOption
+from amos_fl.cli.options import AdaptOption, DeviceOption, OverlapOption, ThreadsOption, WindowsOption
+from amos_fl.cli.progress import Progress, plain_console
+from amos_fl.cli.setting_options import setting
+from amos_fl.cohort.table import Modality
+from amos_fl.inference.scans import Scan
 from amos_fl.wording import counted
 
 
@@ -13,7 +17,9 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A finished run, or a copy of its model/ folder.")],
     scans: Annotated[list[Path], typer.Argument(help="NIfTI files, folders of them, or folders with a DICOM series.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the label maps.")],
-    modality: Annotated[str | None, typer.Option(help="CT or MR; needed for NIfTI, which does not say.")] = None,
+    modality: Annotated[
+        Modality | None, typer.Option(case_sensitive=False, help="Needed for NIfTI, which does not say.")
+    ] = None,
     cohort: Annotated[Path | None, typer.Option(help="A cohort that lists the scans and their modality.")] = None,
     series: Annotated[str | None, typer.Option(help="Number or UID, where a folder has several DICOM series.")] = None,
     probabilities: Annotated[
@@ -24,19 +30,15 @@ def predict(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")] = False,
     device: DeviceOption = None,
-    overlap: Annotated[float | None, typer.Option(help="Of windows, from 0 to below 1; default: the run's.")] = None,
-    mirror: Annotated[
-        bool | None, typer.Option("--mirror/--no-mirror", help="Average eight mirror images; default: the run's.")
-    ] = None,
+    overlap: OverlapOption = None,
+    mirror: Annotated[bool | None, setting("evaluation.mirror", "the run's")] = None,
     test_time_adaptation: AdaptOption = None,
-    batch_size: Annotated[int | None, typer.Option(help="Windows at a time; default: the run's.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the run's.")] = None,
+    batch_size: WindowsOption = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Predict the organs of scans, each on its own grid. Exit code 2 when one could not be predicted."""
     from amos_fl.api.functions import predicting
     from amos_fl.api.model import TrainedModel
-    from amos_fl.cli.progress import Progress, plain_console
-    from amos_fl.inference.scans import Scan
 
     states = {"predicted": 0, "kept": 0, "failed": 0}
     with Progress() as progress:

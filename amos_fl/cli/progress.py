@@ -5,20 +5,20 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from amos_fl.cli.console import Console
 
 PLAIN_EVERY_S = 15.0
 
 
-def plain_console() -> "Console":
-    """A console that prints text as it is, wide enough for tables where it is no terminal."""
-    from amos_fl.cli.console import Console
-
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 120
-    return Console(highlight=False, markup=False, width=width)
+def plain_console(width: int = 120) -> Console:
+    """A console that prints text as it is, `width` columns wide where it is no terminal: 80 would fold every path."""
+    known = sys.stdout.isatty() or os.environ.get("COLUMNS")
+    return Console(highlight=False, markup=False, width=None if known else width)
 
 
 class Progress:
@@ -35,11 +35,6 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-            from rich.progress import Progress as Bars
-
-            from amos_fl.cli.console import Console
-
             columns = TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn()
             self._bar = Bars(*columns, console=Console(stderr=True, markup=False), transient=True)
             self._bar.start()

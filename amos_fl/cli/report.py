@@ -5,17 +5,17 @@ from typing import Annotated
 
 import typer
 
+from amos_fl.comparison.write import MARK_FILE
 from amos_fl.errors import AmosError
+from amos_fl.locks import at_work
+from amos_fl.runs.record import read_runs
 
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of groups of runs.")],
 ) -> None:
     """Write the report of each run anew: report.html and report_data/ in its folder."""
-    from amos_fl.comparison.write import MARK_FILE
-    from amos_fl.locks import at_work
     from amos_fl.report.page import write_run_report
-    from amos_fl.runs.record import read_runs
 
     for path in runs:
         if (path / MARK_FILE).is_file():

@@ -3,32 +3,36 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
+from rich.console import Console as RichConsole
 
+from amos_fl.api import running
+from amos_fl.api.running import carry_out_members, check_all_finished
 from amos_fl.api.settings import refuse_settings, with_layers
+from amos_fl.cli.console import Console
+from amos_fl.cli.display import Display, show_group, show_results
 from amos_fl.cli.settings import cohort_now
-from amos_fl.cohort.table import Cohort
+from amos_fl.cohort.reference import check_headers
+from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.errors import Interrupted
+from amos_fl.phantom.atlas import atlas_dsc
 from amos_fl.runs.config import RunConfig, has_strategy
+from amos_fl.runs.folder import RunFolder, open_run
+from amos_fl.runs.group import Group
+from amos_fl.runs.record import read_run
+from amos_fl.runs.results import results_of
+from amos_fl.runs.summary import PHANTOM_NOTE
+from amos_fl.runs.wording import work_in_words
+from amos_fl.runs.work import steps_in_words
 from amos_fl.wording import counted
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from amos_fl.runs.folder import RunFolder
-    from amos_fl.runs.group import Group
-
 
 CONTINUES = "continues what is in its folder, and runs it"
 
 
 def resume_run(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path, accept_changes: bool = False) -> None:
     """Continue a run to its end and show its results; a finished one only shows them."""
-    from amos_fl.cohort.reference import check_headers
-    from amos_fl.runs.folder import open_run
-
     layers, elsewhere = apart_from_cohort(layers)
     refuse_settings(layers, "--resume", "continues a run with its own settings")
     folder = open_run(path)
@@ -42,8 +46,6 @@ def apart_from_cohort(
     layers: list[tuple[str, dict[str, Any]]],
 ) -> tuple[list[tuple[str, dict[str, Any]]], Cohort | None]:
     """Settings without the cohort that `--cohort` names, and that cohort: at a resume it says where scans are now."""
-    from amos_fl.cohort.table import read_cohort
-
     named = [layer["cohort"] for source, layer in layers if source == "command line" and "cohort" in layer]
     others = [
         (source, {key: value for key, value in layer.items() if (source, key) != ("command line", "cohort")})
@@ -54,10 +56,6 @@ def apart_from_cohort(
 
 def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path, accept_changes: bool = False) -> None:
     """Run, or continue, the run in a folder; then its tables and its report."""
-    from amos_fl.cli.display import show_results
-    from amos_fl.runs.folder import RunFolder
-    from amos_fl.runs.results import results_of
-
     folder = RunFolder(path)
     console, settings = _run_one(folder, settings, members, store, accept_changes=accept_changes)
     show_results(console, results_of(folder, settings, members))
@@ -67,19 +65,15 @@ def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path, acc
 
 
 def _run_one(
-    folder: "RunFolder",
+    folder: RunFolder,
     settings: RunConfig,
     members: Cohort,
     store: Path,
     title: str = "",
     *,
     accept_changes: bool = False,
-) -> "tuple[Console, RunConfig]":
+) -> tuple[RichConsole, RunConfig]:
     """One run to its end with live progress; the console, and the settings with the plan that the run made."""
-    from amos_fl.api import running
-    from amos_fl.cli.display import Display
-    from amos_fl.runs.summary import PHANTOM_NOTE
-
     with Display() as display:
         display.line(f"{title}{_in_words(settings, members)}; run folder {folder.path}")
         if folder.synthetic and not title:
@@ -94,10 +88,8 @@ def _run_one(
 
 def _in_words(settings: RunConfig, members: Cohort) -> str:
     seen, unseen = " ".join(members.seen_sites), " ".join(members.unseen_sites) or "none"
-    steps = f"{counted(settings.rounds, 'round')} of {counted(settings.local_steps, 'step')}"
+    steps = f"{counted(settings.rounds, 'round')} of {steps_in_words(settings)}"
     if not has_strategy(settings.arm):
-        from amos_fl.runs.wording import work_in_words
-
         others = "unseen" if settings.arm == "centralized" else "others"
         return f"{work_in_words(settings, members)}; {others}: {unseen}"
     match settings.arm:
@@ -113,7 +105,7 @@ def _first_page(path: Path) -> Path:
 
 
 def carry_out_group(
-    group: "Group", store: Path, layers: list[tuple[str, dict[str, Any]]], accept_changes: bool = False
+    group: Group, store: Path, layers: list[tuple[str, dict[str, Any]]], accept_changes: bool = False
 ) -> None:
     """Run what is left of a group, one run after another, and show the scores of all of them.
 
@@ -122,9 +114,8 @@ def carry_out_group(
     Raises:
         AmosError: a run failed, with the exit code of the first one.
     """
-    from amos_fl.api.running import carry_out_members
 
-    def one(folder: "RunFolder", title: str) -> None:
+    def one(folder: RunFolder, title: str) -> None:
         settings = with_layers(folder.config(), layers)
         _run_one(folder, settings, cohort_now(folder), store, title, accept_changes=accept_changes)
 
@@ -136,23 +127,17 @@ def carry_out_group(
     show_finished(group, failed)
 
 
-def say_the_rest(group: "Group") -> None:
+def say_the_rest(group: Group) -> None:
     """How to go on with a group that was stopped."""
     typer.echo(f"the rest of the group waits: amos-fl {group.kind} --resume {group.path}")
 
 
-def show_finished(group: "Group", failed: Sequence[tuple[str, int]]) -> None:
+def show_finished(group: Group, failed: Sequence[tuple[str, int]]) -> None:
     """The scores of a group's finished runs.
 
     Raises:
         AmosError: naming the runs that failed (by name and exit code), with the first one's code.
     """
-    from amos_fl.api.running import check_all_finished
-    from amos_fl.cli.console import Console
-    from amos_fl.cli.display import show_group
-    from amos_fl.runs.folder import RunFolder
-    from amos_fl.runs.record import read_run
-
     finished = [read_run(path) for path in group.members if RunFolder(path).finished]
     if finished:
         show_group(Console(highlight=False), finished)
@@ -161,8 +146,6 @@ def show_finished(group: "Group", failed: Sequence[tuple[str, int]]) -> None:
 
 def _show_atlas(console: Any, members: Cohort) -> None:
     """What position alone would score on the phantom, so that a score there can be judged."""
-    from amos_fl.phantom.atlas import atlas_dsc
-
     train = [c for c in members.cases if c.split == "train" and c.modality == "CT"]
     test = [c for c in members.of(split="test") if c.site in members.seen_sites and c.modality == "CT"]
     if train and test:

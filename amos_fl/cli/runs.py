@@ -2,32 +2,21 @@
 
 import dataclasses
 import json
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
+from amos_fl.cli.console import Console
+from amos_fl.cli.progress import plain_console
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import has_strategy
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from amos_fl.runs.difference import Change
-    from amos_fl.runs.listing import ListedGroup, ListedRun
+from amos_fl.runs.difference import Change, compare_folders
+from amos_fl.runs.listing import ListedGroup, ListedRun, list_runs
+from amos_fl.runs.summary import PHANTOM_NOTE
 
 _GROUPS = ("seen CT", "seen MR", "unseen CT", "unseen MR")
-
-
-def wide_console() -> "Console":
-    """A console for tables of paths."""
-    from amos_fl.cli.console import Console
-
-    # A pipe or a file has no width; 80 columns would fold every path.
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 160
-    return Console(highlight=False, markup=False, width=width)
 
 
 def runs(
@@ -37,8 +26,6 @@ def runs(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """List runs: their state, strategy, test DSC on seen and unseen scanners, and size."""
-    from amos_fl.runs.listing import ListedGroup, list_runs
-
     where = folders or [Path("runs")]
     found = list_runs(where)
     if as_json:
@@ -47,9 +34,6 @@ def runs(
     if not found:
         typer.echo(f"no runs in {', '.join(map(str, where))}")
         return
-    from rich.table import Table
-
-    from amos_fl.runs.summary import PHANTOM_NOTE
 
     members = [run for entry in found for run in (entry.runs if isinstance(entry, ListedGroup) else (entry,))]
     groups = [group for group in _GROUPS if any(group in run.dsc for run in members)]
@@ -69,13 +53,13 @@ def runs(
                 _add(table, run, groups, "└ " if number == len(entry.runs) else "├ ")
         else:
             _add(table, entry, groups, "")
-    console = wide_console()
+    console = plain_console(160)
     console.print(table)
     if any(run.synthetic for run in members):
         console.print(f"* phantom. {PHANTOM_NOTE}")
 
 
-def _add(table: Any, run: "ListedRun", groups: list[str], branch: str) -> None:
+def _add(table: Any, run: ListedRun, groups: list[str], branch: str) -> None:
     scores = (f"{run.dsc[group]:.3f}{'*' * bool(run.synthetic)}" if group in run.dsc else "" for group in groups)
     seed = "" if run.seed is None else str(run.seed)
     name = f"{branch}{run.name}{' *' * bool(run.synthetic)}"
@@ -87,7 +71,7 @@ def _megabytes(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.1f}"
 
 
-def _as_json(entry: "ListedRun | ListedGroup") -> dict[str, Any]:
+def _as_json(entry: ListedRun | ListedGroup) -> dict[str, Any]:
     values = {**dataclasses.asdict(entry), "path": str(entry.path), "state_in_words": entry.state_in_words}
     if not has_strategy(getattr(entry, "arm", None)) and "strategy" in values:
         values["strategy"] = None
@@ -104,8 +88,6 @@ def diff(
 
     Exit code 0: the same settings, cases, rounds and scores. 1: they differ. 2: a run cannot be read.
     """
-    from amos_fl.runs.difference import compare_folders
-
     for path in (first, second):
         if (path / "group.yaml").is_file():
             raise AmosError(f"{path}: is a group of runs; name one of the runs in it")
@@ -113,7 +95,7 @@ def diff(
     if as_json:
         typer.echo(json.dumps({"same": found.same, **dataclasses.asdict(found)}, indent=2))
         raise typer.Exit(int(not found.same))
-    console = wide_console()
+    console = plain_console(160)
     _print_changes(console, "settings that differ", found.settings, first, second)
     _print_changes(console, "cases that differ", found.cases, first, second)
     _print_changes(console, "where and how they were run", found.where, first, second)
@@ -133,11 +115,10 @@ def diff(
 
 
 def _print_changes(
-    console: "Console", title: str, changes: "tuple[Change, ...]", first: Path, second: Path, at_most: int = 20
+    console: Console, title: str, changes: tuple[Change, ...], first: Path, second: Path, at_most: int = 20
 ) -> None:
     if not changes:
         return
-    from rich.table import Table
 
     table = Table("", str(first), str(second), title=title, title_justify="left")
     for change in changes[:at_most]:

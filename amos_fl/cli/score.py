@@ -5,18 +5,29 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
+from amos_fl.cli.progress import Progress, plain_console
+from amos_fl.cli.score_tables import problem_table, show_scores
+from amos_fl.cohort.metadata import read_metadata
+from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.cohort.scanners import SCANNERS
+from amos_fl.cohort.table import PHANTOM_MARK, Cohort, Modality, Split, read_cohort
+from amos_fl.csv_table import write_table
 from amos_fl.errors import AmosError
-
-if TYPE_CHECKING:
-    from amos_fl.cohort.table import Cohort, Split
-    from amos_fl.metrics.pairs import Pairing
-    from amos_fl.metrics.scores import BothEmpty
-    from amos_fl.metrics.summary import ScoreTables
-    from amos_fl.metrics.table import CaseScores
+from amos_fl.files import write_json
+from amos_fl.metrics.folders import Rules, score_pairs
+from amos_fl.metrics.meaning import check_meaning
+from amos_fl.metrics.pairs import Pairing, pair_up
+from amos_fl.metrics.rows import write_scores
+from amos_fl.metrics.rules import organs_asked_for, tolerance_asked_for
+from amos_fl.metrics.scores import BothEmpty
+from amos_fl.metrics.summary import COLUMNS_OF_TABLES, ScoreTables, tables_of
+from amos_fl.metrics.table import CaseScores, scores_to_json
+from amos_fl.runs.summary import PHANTOM_NOTE
+from amos_fl.wording import counted
 
 _WORKERS = min(4, os.cpu_count() or 1)
 
@@ -32,13 +43,13 @@ def score(
     cohort: Annotated[
         Path | None, typer.Option(help="A cohort.csv: says of each case its site, modality and annotated organs.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Only the cohort's cases of one split: train, val, test.")] = None,
+    split: Annotated[Split | None, typer.Option(help="Only the cohort's cases of one split.")] = None,
     hold_out: Annotated[
         list[str] | None, typer.Option(help="Sites of the cohort that trained nothing; may be repeated.")
     ] = None,
     modality: Annotated[
-        str | None,
-        typer.Option(help="CT or MR, of all cases, where there is no cohort. AMOS's MR counts 13 organs."),
+        Modality | None,
+        typer.Option(case_sensitive=False, help="Of all cases, where there is no cohort. AMOS's MR counts 13 organs."),
     ] = None,
     metadata: Annotated[
         Path | None, typer.Option(help="AMOS's metadata table: the patients' sex, which tells prostate from uterus.")
@@ -50,7 +61,7 @@ def score(
         str, typer.Option(help="The NSD's tolerance: a number, or a YAML or CSV file with one per organ.")
     ] = "1.0",
     both_empty: Annotated[
-        str, typer.Option(help="An organ that neither map has: excluded, or one (it scores 1, as in FLARE).")
+        BothEmpty, typer.Option(help="An organ that neither map has; one: it scores 1, as in FLARE.")
     ] = "excluded",
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Count all organs of a case without prediction as missed.")
@@ -67,19 +78,7 @@ def score(
     Cases that do not pair, grids that differ, labels that are no organ and files that cannot be read are all named;
     then nothing is scored, and the exit code is 2.
     """
-    from amos_fl.cli.progress import Progress, plain_console
-    from amos_fl.cli.score_tables import problem_table, show_scores
-    from amos_fl.cohort.organs import AMOS_ORGANS
-    from amos_fl.cohort.table import read_cohort
-    from amos_fl.metrics.folders import Rules, score_pairs
-    from amos_fl.metrics.meaning import check_meaning
-    from amos_fl.metrics.pairs import pair_up
-    from amos_fl.metrics.rules import organs_asked_for, tolerance_asked_for
-    from amos_fl.metrics.summary import tables_of
-    from amos_fl.metrics.table import scores_to_json
-    from amos_fl.wording import counted
-
-    _check_words(split, modality, both_empty, cohort, hold_out)
+    _check_words(split, modality, cohort, hold_out)
     known = read_cohort(cohort) if cohort is not None else None
     held_out = [site for word in hold_out or () for site in word.replace(",", " ").split()]
     seen_sites = known.holding_out(held_out).seen_sites if known is not None else ()
@@ -89,19 +88,19 @@ def score(
         check_meaning(predictions, possible, whose)
         check_meaning(labels, possible, whose)
     tolerance = tolerance_asked_for(tolerance_mm, possible)
-    rules = Rules(possible, scored, tolerance, cast("BothEmpty", both_empty))
+    rules = Rules(possible, scored, tolerance, both_empty)
     pairing = pair_up(
         predictions,
         labels,
         known,
-        split=cast("Split | None", split),
+        split=split,
         allow_missing=allow_missing,
         allow_extra=allow_extra,
     )
     names = [pair.case for pair in pairing.pairs]
     sexes, modalities = _from_metadata(metadata, names)
     if known is None and modality is not None:
-        modalities = dict.fromkeys(names, modality.upper())
+        modalities = {name: str(modality) for name in names}
     if pairing.problems:  # the files are still read, so that all that is wrong is said at once
         rules = replace(rules, scored=())
     with Progress() as progress:
@@ -152,15 +151,7 @@ def score(
         typer.echo(f"wrote {out / 'scores.csv'}, by_organ.csv and summary.json")
 
 
-def _check_words(
-    split: str | None, modality: str | None, both_empty: str, cohort: Path | None, hold_out: list[str] | None
-) -> None:
-    if split is not None and split not in ("train", "val", "test"):
-        raise AmosError(f"--split {split}: there is no such split; there are train, val and test")
-    if modality is not None and modality.upper() not in ("CT", "MR"):
-        raise AmosError(f"--modality {modality}: there is no such modality; there are CT and MR")
-    if both_empty not in ("excluded", "one"):
-        raise AmosError(f"--both-empty {both_empty}: there is no such rule; there are excluded and one")
+def _check_words(split: str | None, modality: str | None, cohort: Path | None, hold_out: list[str] | None) -> None:
     if cohort is not None and modality is not None:
         raise AmosError("--modality: the cohort says the modality of each case; leave one of the two away")
     if cohort is None and (split is not None or hold_out):
@@ -173,8 +164,6 @@ def _from_metadata(table: Path | None, cases: list[str]) -> tuple[dict[str, str]
     """Sex and modality by case, of the cases that have AMOS's names, as far as the table knows them."""
     if table is None:
         return {}, {}
-    from amos_fl.cohort.metadata import read_metadata
-    from amos_fl.cohort.scanners import SCANNERS
 
     records = read_metadata(table).records
     ids = {case: int(found[1]) for case in cases if (found := re.fullmatch(r"amos_(\d{4})", case))}
@@ -184,18 +173,14 @@ def _from_metadata(table: Path | None, cases: list[str]) -> tuple[dict[str, str]
 
 
 def _notes(
-    pairing: "Pairing",
-    cases: "list[CaseScores]",
+    pairing: Pairing,
+    cases: list[CaseScores],
     sexes: dict[str, str],
     metadata: Path | None,
-    cohort: "Cohort | None",
+    cohort: Cohort | None,
     labels: Path | None,
 ) -> list[str]:
     """What a reader of the scores has to know."""
-    from amos_fl.cohort.table import PHANTOM_MARK
-    from amos_fl.runs.summary import PHANTOM_NOTE
-    from amos_fl.wording import counted
-
     notes = []
     release = [folder / "dataset.json" for folder in (labels, labels.parent)] if labels else []
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in release if path.is_file()]
@@ -224,16 +209,11 @@ def _notes(
 def _write(
     out: Path,
     summary: dict[str, Any],
-    tables: "ScoreTables",
-    cases: "list[CaseScores]",
+    tables: ScoreTables,
+    cases: list[CaseScores],
     organs: dict[int, str],
     sexes: dict[str, str],
 ) -> None:
-    from amos_fl.csv_table import write_table
-    from amos_fl.files import write_json
-    from amos_fl.metrics.rows import write_scores
-    from amos_fl.metrics.summary import COLUMNS_OF_TABLES
-
     write_scores(out / "scores.csv", cases, organs, sexes)
     write_table(out / "by_organ.csv", COLUMNS_OF_TABLES, tables.organs)
     if tables.sites:

@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from amos_fl.api import settings
 from amos_fl.api.settings import Layer
 from amos_fl.cli.progress import Progress
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
-from amos_fl.runs.config import RunConfig, parse_assignment, read_yaml
+from amos_fl.runs.config import ALONE, RunConfig, parse_assignment, read_yaml
+from amos_fl.runs.folder import RunFolder
 
-if TYPE_CHECKING:
-    from amos_fl.runs.folder import RunFolder
+Flags = dict[str, Any]
+"""What the options of a command say, as nested settings."""
 
 
 def names(text: str | None) -> list[str] | None:
@@ -20,24 +21,7 @@ def names(text: str | None) -> list[str] | None:
     return [name for name in text.replace(",", " ").split() if name] if text else None
 
 
-def flags_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the options of a command that trains say, as settings; `given` are the command's parameters by name.
-
-    Parameters that are no settings, such as --out, are left out.
-    """
-    as_given = ("strategy", "rounds", "local_steps", "model", "plan", "device", "seed")
-    as_given += ("weighting", "optimizer_state", "min_sites")
-    flags = {key: given[key] for key in as_given if key in given}
-    flags |= {key: names(given[key]) for key in ("sites", "hold_out") if key in given}
-    if "site_timeout" in given:
-        flags["site_timeout_s"] = given["site_timeout"]
-    for parameter, key in (("cohort", "cohort"), ("init", "start_from")):
-        if given.get(parameter) is not None:
-            flags[key] = str(given[parameter].resolve())
-    return flags
-
-
-def layers_of(config: Path | None, flags: dict[str, Any], assignments: list[str] | None) -> list[Layer]:
+def layers_of(config: Path | None, flags: Flags, assignments: list[str] | None) -> list[Layer]:
     """Settings in the order in which they count: a file's, the options', then those of `--set`."""
     layers: list[Layer] = []
     if config is not None:
@@ -52,7 +36,7 @@ def resolve_run(layers: list[Layer], *, headers: bool = True) -> tuple[RunConfig
         return settings.resolve_run(layers, progress.of("drawing the phantom:"), headers=headers)
 
 
-def cohort_now(folder: "RunFolder", elsewhere: Cohort | None = None) -> Cohort:
+def cohort_now(folder: RunFolder, elsewhere: Cohort | None = None) -> Cohort:
     """A run's cohort, its scans where they are now, with a bar while the phantom is drawn anew."""
     with Progress() as progress:
         return settings.cohort_now(folder, elsewhere, progress.of("drawing the phantom:"))
@@ -97,8 +81,6 @@ def refuse_of_one_trainer(layers: list[Layer]) -> None:
     Raises:
         AmosError: naming what to leave out.
     """
-    from amos_fl.runs.arms import ALONE
-
     for source, layer in layers:
         if source.startswith("--set ") and (given := sorted(set(layer) & set(ALONE))):
             raise AmosError(f"{source}: one trainer alone has no {given[0]} to choose; leave it out")

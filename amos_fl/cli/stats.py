@@ -2,17 +2,20 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.table import Table
 
+from amos_fl.cli.options import WorkersOption
+from amos_fl.cli.progress import Progress, plain_console
+from amos_fl.cli.settings import phantom
+from amos_fl.cohort.statistics import groups_of, statistics_of
+from amos_fl.cohort.table import read_cohort
+from amos_fl.comparison.paper_statistics import paper_beside
 from amos_fl.errors import AmosError
+from amos_fl.report.sortable import SortableTable
 from amos_fl.wording import counted
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from amos_fl.report.sortable import SortableTable
 
 
 def stats(
@@ -20,16 +23,9 @@ def stats(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for tables, figures and the page.")] = Path(
         "stats"
     ),
-    workers: Annotated[int, typer.Option(min=1, help="Processes; each holds one scan in memory.")] = min(
-        4, os.cpu_count() or 1
-    ),
+    workers: WorkersOption = min(4, os.cpu_count() or 1),
 ) -> None:
     """Measure a cohort as the paper measures AMOS: Tables 1, 2, 8 and 9, Figures 3 and 4."""
-    from amos_fl.cli.progress import Progress, plain_console
-    from amos_fl.cli.settings import phantom
-    from amos_fl.cohort.statistics import groups_of, statistics_of
-    from amos_fl.cohort.table import read_cohort
-    from amos_fl.comparison.paper_statistics import paper_beside
     from amos_fl.report import cohort_page as page
 
     found = phantom() if cohort is None else read_cohort(cohort)
@@ -57,9 +53,7 @@ def stats(
         raise AmosError(f"{left_out}, named above; repair them, or take them out of the cohort, and measure again")
 
 
-def _on_the_terminal(table: "SortableTable") -> "Table":
-    from rich.table import Table
-
+def _on_the_terminal(table: SortableTable) -> Table:
     shown = Table(title=table.caption, title_justify="left")
     for column in table.columns:
         shown.add_column(column.head, justify="right" if column.number else "left")

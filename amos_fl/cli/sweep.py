@@ -2,21 +2,27 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from amos_fl.api.running import write_report
 from amos_fl.api.settings import cache_folder, next_out, with_layers
+from amos_fl.cli.console import Console
 from amos_fl.cli.options import AcceptChangesOption, DeviceOption, ResumeOption, StoreOption
 from amos_fl.cli.running import CONTINUES, carry_out_group, say_the_rest, show_finished
+from amos_fl.cli.setting_options import setting
 from amos_fl.cli.settings import layers_of, refuse_beside, refuse_without, resolve_run
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_json
+from amos_fl.locks import at_work
+from amos_fl.runs.arms import centralized, leave_one_out, locals_of
 from amos_fl.runs.config import RunConfig
-
-if TYPE_CHECKING:
-    from amos_fl.runs.group import Group, PlannedRun
-    from amos_fl.runs.sweep import Sweep
+from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.group import Group, PlannedRun, create_group, is_group, read_group
+from amos_fl.runs.sweep import Sweep, read_sweep
+from amos_fl.runs.work import steps_by_site
 
 Layers = list[tuple[str, dict[str, Any]]]
 
@@ -25,7 +31,7 @@ def sweep(
     config: Annotated[Path | None, typer.Argument(help="The sweep as YAML: settings, runs, grid, baselines.")] = None,
     parallel: Annotated[int, typer.Option(min=1, help="Runs at the same time, each in a process through Ray.")] = 1,
     gpus_per_run: Annotated[float, typer.Option(min=0, help="With --parallel: share of a GPU for each run.")] = 0.0,
-    ray_address: Annotated[str | None, typer.Option(help="With --parallel: an existing cluster, host:port.")] = None,
+    ray_address: Annotated[str | None, setting("engine.address")] = None,
     device: DeviceOption = None,
     out: Annotated[Path | None, typer.Option(help="The group's folder; by default a new one under runs/.")] = None,
     store: StoreOption = None,
@@ -34,10 +40,6 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their steps; run nothing.")] = False,
 ) -> None:
     """One run for every combination of settings; finished ones are skipped when it is run again."""
-    from amos_fl.locks import at_work
-    from amos_fl.runs.group import create_group, is_group, read_group
-    from amos_fl.runs.sweep import read_sweep
-
     if (config is None) == (resume is None):
         raise AmosError("sweep needs either the file of a new sweep, amos-fl sweep SWEEP.yaml, or --resume FOLDER")
     refuse_without("--resume", resume, {"--accept-changes": accept_changes})
@@ -66,12 +68,8 @@ def sweep(
     typer.echo(f"compare them with: amos-fl compare {group.path}")
 
 
-def _members(sweep: "Sweep", layers: Layers) -> list["PlannedRun"]:
+def _members(sweep: Sweep, layers: Layers) -> list[PlannedRun]:
     """The federated runs, then their baselines: once for settings that differ in the strategy alone."""
-    from amos_fl.files import sha256_of_json
-    from amos_fl.runs.arms import centralized, leave_one_out, locals_of
-    from amos_fl.runs.group import PlannedRun
-
     makers: dict[str, Callable[[RunConfig, Cohort], list[PlannedRun]]] = {
         "centralized": lambda base, cohort: [centralized(base, cohort)],
         "local": locals_of,
@@ -91,23 +89,20 @@ def _members(sweep: "Sweep", layers: Layers) -> list["PlannedRun"]:
     return [*found, *baselines.values()]
 
 
-def _list(members: list["PlannedRun"]) -> None:
+def _list(members: list[PlannedRun]) -> None:
     for member in members:
         config = member.config
-        steps = config.rounds * config.local_steps
-        trainers = 1 if config.arm == "centralized" else len(member.cohort.seen_sites)
-        typer.echo(f"{member.name}: {config.arm}, {steps} steps at {trainers} trainers, {steps * trainers} in all")
+        steps = [config.rounds * steps for steps in steps_by_site(config, member.cohort).values()]
+        typer.echo(f"{member.name}: {config.arm}, {max(steps)} steps at {len(steps)} trainers, {sum(steps)} in all")
     typer.echo(f"{len(members)} runs")
 
 
-def _same(group: "Group", members: list["PlannedRun"]) -> "Group":
+def _same(group: Group, members: list[PlannedRun]) -> Group:
     """An old group to go on with, when it is of the same runs.
 
     Raises:
         AmosError: it holds other runs or other settings.
     """
-    from amos_fl.runs.folder import RunFolder
-
     if group.names != tuple(member.name for member in members):
         raise AmosError(f"{group.path}: holds a sweep of other runs; choose another --out")
     for member in members:
@@ -118,12 +113,9 @@ def _same(group: "Group", members: list["PlannedRun"]) -> "Group":
 
 
 def _in_parallel(
-    group: "Group", store: Path, layers: Layers, at_once: int, gpus_per_run: float, address: str | None, accept: bool
+    group: Group, store: Path, layers: Layers, at_once: int, gpus_per_run: float, address: str | None, accept: bool
 ) -> list[tuple[str, int]]:
     """What is left of a group, several runs at a time; the names and exit codes of those that failed."""
-    from amos_fl.api.running import write_report
-    from amos_fl.cli.console import Console
-    from amos_fl.runs.folder import RunFolder
     from amos_fl_server.federation.parallel import RunOutcome, run_in_parallel
 
     console = Console(highlight=False)

@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from amos_fl.comparison.cases import CaseTable
-from amos_fl.comparison.comparison import METRICS, Arm, ArmKind, Metric, View
+from amos_fl.comparison.comparison import Arm, ArmKind, View
 from amos_fl.comparison.statistics import Marks
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
+from amos_fl.metrics.catalogue import IN_RUNS, MetricName
 from amos_fl.metrics.scores import Outcome
 from amos_fl.runs.config import dotted
 from amos_fl.runs.folder import open_run
@@ -51,8 +52,8 @@ class ArmScores:
 
     arm: Arm
     available: Bool[np.ndarray, " case"]
-    marks: dict[Metric, Marks]
-    by_seed: dict[int, dict[Metric, Marks]]
+    marks: dict[MetricName, Marks]
+    by_seed: dict[int, dict[MetricName, Marks]]
     missed: Float[np.ndarray, "case organ"]  # per run
     hallucinated: Float[np.ndarray, "case organ"]
 
@@ -243,11 +244,11 @@ def _of_parts(
     )
 
 
-def _marks(parts: Sequence[_Part], table: CaseTable) -> dict[Metric, Marks]:
+def _marks(parts: Sequence[_Part], table: CaseTable) -> dict[MetricName, Marks]:
     rows = [part.rows for part in parts]
     return {
         metric: Marks.added([table.marks(part.record, metric) for part in parts], rows, table.sizes)
-        for metric in METRICS
+        for metric in IN_RUNS
     }
 
 

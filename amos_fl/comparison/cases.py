@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 
 from amos_fl.cohort.organ_names import difference_in_words, same_organs
 from amos_fl.cohort.table import Modality
-from amos_fl.comparison.comparison import Metric, Scope
+from amos_fl.comparison.comparison import Scope
 from amos_fl.comparison.patients import patients_of, units_of
 from amos_fl.errors import AmosError
+from amos_fl.metrics.catalogue import MetricName
 from amos_fl.metrics.scores import UNIT, OrganScore, OrganSums, Outcome, Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, sums_of
 from amos_fl.runs.record import RunRecord
@@ -60,12 +61,13 @@ class CaseTable:
         return np.array([case.size for case in self.cases]) if any(case.withheld for case in self.cases) else None
 
     def marks(
-        self, record: RunRecord, metric: Metric
+        self, record: RunRecord, metric: MetricName
     ) -> tuple[Float[np.ndarray, "case organ"], Float[np.ndarray, "case organ"]]:
         """The sums of a run's scores per row and organ, and how many scores went into each."""
 
         def of_sums(sums: OrganSums) -> tuple[float, float]:
-            return getattr(sums, f"{metric}_sum") / UNIT, float(sums.counted)
+            total, number = sums.of_metric(metric)
+            return total / UNIT, float(number)
 
         def of_score(organ: OrganScore | None) -> tuple[float, float]:
             score = math.nan if organ is None else getattr(organ, metric)

@@ -9,12 +9,11 @@ from functools import cached_property
 from typing import Literal
 
 from amos_fl.comparison.statistics import Estimate
+from amos_fl.metrics.catalogue import MetricName
 from amos_fl.metrics.rows import ScoreRow
 from amos_fl.runs.config import ArmKind as ArmKind
 from amos_fl.runs.record import RunCost, RunRecord
 
-Metric = Literal["dsc", "nsd"]
-METRICS: tuple[Metric, ...] = ("dsc", "nsd")
 LEAST_SEEDS = 3
 """With fewer seeds of either arm none is called better, because the seed alone may have made the difference."""
 View = Literal["", "at home", "elsewhere", "left out"]
@@ -69,7 +68,7 @@ class MeanScore:
     arm: str
     scope: str
     organ: str
-    metric: Metric
+    metric: MetricName
     estimate: Estimate
     missed: float
     hallucinated: float
@@ -88,7 +87,7 @@ class Difference:
     reference: str
     scope: str
     organ: str
-    metric: Metric
+    metric: MetricName
     estimate: Estimate
     p: float
     p_holm: float
@@ -102,7 +101,7 @@ class Spread:
 
     arm: str
     scope: str
-    metric: Metric
+    metric: MetricName
     seeds: tuple[int, ...]
     values: tuple[float, ...]
     sd: float
@@ -113,7 +112,7 @@ class Worst:
     """An arm's worst site among the seen or the unseen ones, or its worst organ in a group of scanners."""
 
     arm: str
-    metric: Metric
+    metric: MetricName
     what: Literal["site", "organ"]
     among: str  # "seen", "unseen", or a group's scope: "seen CT"
     name: str
@@ -136,7 +135,7 @@ class Gap:
     subtrahend: str  # an arm
     scope: str
     other_scope: str  # the same as `scope`, except for "seen - unseen"
-    metric: Metric
+    metric: MetricName
     estimate: Estimate
     sentence: str
 
@@ -170,7 +169,7 @@ class PublishedScore:
     training: str
     cases: str
     organ: str  # "" is the mean of the organs
-    metric: Metric
+    metric: MetricName
     value: float
     scope: str
 
@@ -179,7 +178,7 @@ class PublishedScore:
 class Comparison:
     """A comparison of runs on the same cases. See the module's docstring."""
 
-    metrics: tuple[Metric, ...]
+    metrics: tuple[MetricName, ...]
     reference: str  # the arm that the others are compared with
     arms: tuple[Arm, ...]  # the main ones first
     scopes: tuple[Scope, ...]  # groups, `sites`, then single sites, seen before unseen
@@ -209,18 +208,18 @@ class Comparison:
     def scopes_of(self, *kinds: str) -> tuple[Scope, ...]:
         return tuple(scope for scope in self.scopes if scope.kind in kinds)
 
-    def cell(self, arm: str, scope: str, metric: Metric, organ: str = "") -> MeanScore | None:
-        """The score of an arm in a scope; None if it has none there (a local model at home, for instance)."""
+    def cell(self, arm: str, scope: str, metric: MetricName, organ: str = "") -> MeanScore | None:
+        """The score of an arm in a scope; None where the arm has none there (a local model's home, for instance)."""
         return self._cells.get((arm, scope, metric, organ))
 
-    def difference(self, arm: str, scope: str, metric: Metric, organ: str = "") -> Difference | None:
-        """An arm minus the reference; None if either has no score."""
+    def difference(self, arm: str, scope: str, metric: MetricName, organ: str = "") -> Difference | None:
+        """An arm minus the reference; None where one of both has no score."""
         return self._differences.get((arm, scope, metric, organ))
 
     @cached_property
-    def _cells(self) -> dict[tuple[str, str, Metric, str], MeanScore]:
+    def _cells(self) -> dict[tuple[str, str, MetricName, str], MeanScore]:
         return {(c.arm, c.scope, c.metric, c.organ): c for c in self.cells}
 
     @cached_property
-    def _differences(self) -> dict[tuple[str, str, Metric, str], Difference]:
+    def _differences(self) -> dict[tuple[str, str, MetricName, str], Difference]:
         return {(d.arm, d.scope, d.metric, d.organ): d for d in self.differences}

@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from amos_fl.comparison.comparison import LEAST_SEEDS, Arm, Gap, Metric, Scope
+from amos_fl.comparison.comparison import LEAST_SEEDS, Arm, Gap, Scope
 from amos_fl.comparison.means import Means, minus
 from amos_fl.comparison.statistics import Estimate
+from amos_fl.metrics.catalogue import MetricName, title_of
 from amos_fl.wording import counted
 
 
@@ -117,8 +118,8 @@ def _seen_minus_unseen(found: Means, arm: Arm) -> list[Gap]:
     return gaps
 
 
-def gap_between(found: Means, a: Arm, a_scope: Scope, b: Arm, b_scope: Scope, metric: Metric) -> Estimate | None:
-    """The mean over organs of one arm minus that of another, with its interval; None if one has no score.
+def gap_between(found: Means, a: Arm, a_scope: Scope, b: Arm, b_scope: Scope, metric: MetricName) -> Estimate | None:
+    """The mean over organs of one arm minus that of another, with its interval; None where one has no score.
 
     In one scope both use the same draws of cases, in two scopes independent ones.
     """
@@ -151,19 +152,19 @@ def where(scope: Scope) -> str:
     return f"site {scope.name}" if scope.kind == "site" else f"{scope.name} scanners"
 
 
-def size(value: float, metric: Metric) -> str:
-    """How much more or less, in words to be followed by "than".
+def size(value: float, metric: MetricName) -> str:
+    """How much more or less, in words that go on with "than".
 
     >>> size(-0.0312, "dsc"), size(0.0001, "nsd")
     ('0.031 DSC lower', 'hardly other (+0.0001 NSD)')
     """
     if abs(value) < 0.0005:
-        return f"hardly other ({value:+.4f} {metric.upper()})"
-    return f"{abs(value):.3f} {metric.upper()} {'higher' if value > 0 else 'lower'}"
+        return f"hardly other ({value:+.4f} {title_of(metric)})"
+    return f"{abs(value):.3f} {title_of(metric)} {'higher' if value > 0 else 'lower'}"
 
 
 def _sentence(
-    kind: str, a: Arm, b: Arm, scope: Scope, metric: Metric, estimate: Estimate, withheld: bool = False
+    kind: str, a: Arm, b: Arm, scope: Scope, metric: MetricName, estimate: Estimate, withheld: bool = False
 ) -> str:
     words, much = _WORDS[kind], size(estimate.value, metric)
     if kind == "seen - unseen":

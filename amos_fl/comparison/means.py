@@ -9,9 +9,10 @@ from jaxtyping import Float
 
 from amos_fl.comparison.arms import ArmScores
 from amos_fl.comparison.cases import CaseTable, rows_of
-from amos_fl.comparison.comparison import MeanScore, Metric, Scope, Spread
+from amos_fl.comparison.comparison import MeanScore, Scope, Spread
 from amos_fl.comparison.patients import of_first_cases
 from amos_fl.comparison.statistics import Estimate, Marks, draws_within, estimates, means, strata_of
+from amos_fl.metrics.catalogue import MetricName
 from amos_fl.randomness import generator
 
 
@@ -57,14 +58,14 @@ class Means:
         table: CaseTable,
         scopes: Sequence[Scope],
         arms: Sequence[ArmScores],
-        metrics: tuple[Metric, ...],
+        metrics: tuple[MetricName, ...],
         seed: int,
         resamples: int,
     ) -> None:
         self.table, self.scopes, self.arms, self.metrics = table, scopes, arms, metrics
         self.seed, self.resamples = seed, resamples
         self.cells: list[MeanScore] = []
-        self._kept: dict[tuple[str, str, Metric], Mean] = {}
+        self._kept: dict[tuple[str, str, MetricName], Mean] = {}
         for scope in scopes:
             if scope.kind != "sites":
                 self._score(scope)
@@ -74,12 +75,12 @@ class Means:
         order = {scope.name: i for i, scope in enumerate(scopes)}
         self.cells.sort(key=lambda cell: order[cell.scope])
 
-    def mean(self, arm: str, scope: str, metric: Metric) -> Mean | None:
-        """An arm in a scope; None if it has no scores there."""
+    def mean(self, arm: str, scope: str, metric: MetricName) -> Mean | None:
+        """An arm in a scope; None where it has no scores there."""
         return self._kept.get((arm, scope, metric))
 
-    def marks(self, arm: ArmScores, scope: Scope, metric: Metric) -> Marks | None:
-        """The scores of an arm on a scope's cases and reported organs; None if it lacks a case."""
+    def marks(self, arm: ArmScores, scope: Scope, metric: MetricName) -> Marks | None:
+        """The scores of an arm on a scope's cases and reported organs; None where it lacks a case."""
         rows = rows_of(self.table, scope)
         if not arm.available[rows].all():
             return None
@@ -147,7 +148,7 @@ class Means:
                         found.append(Spread(arm.arm.name, scope.name, metric, arm.arm.seeds, tuple(values), sd))
         return found
 
-    def _seed_mean(self, arm: ArmScores, seed: int, scope: Scope, metric: Metric) -> float:
+    def _seed_mean(self, arm: ArmScores, seed: int, scope: Scope, metric: MetricName) -> float:
         if scope.kind == "sites":
             sites = [s for s in self.scopes if s.kind == "site" and s.seen == scope.seen]
             values = [value for site in sites if not math.isnan(value := self._seed_mean(arm, seed, site, metric))]

@@ -9,6 +9,7 @@ from amos_fl.comparison.costs import budget_notes
 from amos_fl.comparison.gap import evidence, size, where
 from amos_fl.comparison.patients import patients_in_words, patients_of
 from amos_fl.comparison.statistics import LEAST_CASES
+from amos_fl.metrics.catalogue import title_of
 from amos_fl.runs.record import RunRecord
 
 _COMPARED_SETTINGS = ("model", "plan.", "training.", "evaluation.", "selection", "start_from")
@@ -106,7 +107,7 @@ def findings_of(comparison: Comparison) -> list[str]:
     for worst in comparison.worst:
         if worst.arm == comparison.reference and worst.metric == metric and worst.what == "site":
             found.append(
-                f"The worst {worst.among} site of {worst.arm} is {worst.name}: {worst.value:.3f} {metric.upper()} "
+                f"The worst {worst.among} site of {worst.arm} is {worst.name}: {worst.value:.3f} {title_of(metric)} "
                 f"over {worst.cases} case{'' if worst.cases == 1 else 's'}."
             )
     return found

@@ -16,15 +16,12 @@ from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.scanners import LAST_CT_ID, SCANNERS, id_modality, published_cases
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.comparison.cases import CaseTable, rows_of
-from amos_fl.comparison.comparison import Arm, Metric, PublishedScore, Scope
+from amos_fl.comparison.comparison import Arm, PublishedScore, Scope
+from amos_fl.metrics.catalogue import MetricName
+from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.runs.record import RunRecord
 
 MARK = "published, real AMOS"
-_NETWORKS = {"unet": "UNet", "vnet": "VNet", "cotr": "CoTr", "nnformer": "nnFormer", "unetr": "UNETR"} | {
-    "swin-unetr": "Swin-UNETR",
-    "swinunetr": "Swin-UNETR",
-    "swin_unetr": "Swin-UNETR",
-}
 PAPER_PLANS = {"CT": "amos-ct", "MR": "amos-mr", "CT+MR": "amos-ct"}
 
 
@@ -47,7 +44,7 @@ def published_scores() -> tuple[PublishedScore, ...]:
             training=row["training"],
             cases=row["cases"],
             organ=AMOS_ORGANS[int(row["organ"])] if row["organ"] else "",
-            metric=cast(Metric, row["metric"]),
+            metric=cast(MetricName, row["metric"]),
             value=round(float(row["percent"]) / 100, 6),
             scope="",
         )
@@ -87,9 +84,9 @@ def published_beside(
 
 
 def _setting(record: RunRecord) -> tuple[str, str] | None:
-    """The network and the training cases in the paper's words; None if the paper has no such training."""
-    network = _NETWORKS.get(record.config.model)
-    if record.synthetic or network is None or not is_genuine(record.cohort):
+    """The network and the training cases in the paper's words; None where the paper did not train so."""
+    network = network_in_the_papers_words(record.config.model)
+    if record.synthetic or not network or not is_genuine(record.cohort):
         return None
     training = [case for case in record.cohort.of(split="train", labelled=True) if case.site in record.seen_sites]
     numbers = {_amos_id(case.case) for case in training}
@@ -141,7 +138,7 @@ def _cases_of(table: CaseTable, scope: Scope) -> str:
 
 def network_in_the_papers_words(model: str) -> str:
     """The paper's name of a network, "" for one that it does not have."""
-    return _NETWORKS.get(model, "")
+    return NETWORKS[model].paper if model in NETWORKS else ""
 
 
 def training_in_the_papers_words(cohort: Cohort) -> str:

@@ -23,6 +23,7 @@ from amos_fl.csv_table import write_table
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json, write_text
 from amos_fl.locks import is_empty
+from amos_fl.metrics.catalogue import IN_RUNS
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.record import RunCost
 
@@ -96,8 +97,8 @@ def _csv_files(c: Comparison) -> dict[str, tuple[Sequence[str], Iterable[Any]]]:
     }
     return {
         **{name: (_columns(kind), map(_plain, parts)) for name, (kind, parts) in own.items()},
-        "curves_by_site": (("arm", "run", "round", "share", "site", "seen", "dsc", "nsd"), c.site_curves),
-        "cases": (("arm", "case", "site", "modality", "seen", "organ", "dsc", "nsd"), c.case_rows),
+        "curves_by_site": (("arm", "run", "round", "share", "site", "seen", *IN_RUNS), c.site_curves),
+        "cases": (("arm", "case", "site", "modality", "seen", "organ", *IN_RUNS), c.case_rows),
     }
 
 

@@ -7,9 +7,11 @@ neither GPU idle time nor scoring: sliding windows over AMOS's hundreds of test 
 import math
 from dataclasses import dataclass
 
+from amos_fl.errors import AmosError
 from amos_fl.experiments.outcome import model_of
 from amos_fl.experiments.preset import Family, Preset, Train
 from amos_fl.experiments.shared import shared
+from amos_fl.networks.catalogue import network_named
 from amos_fl.volumes.plan import plan_named
 
 SITES_THAT_TRAIN = 5
@@ -57,10 +59,16 @@ def _batch_size() -> int:
 
 
 def seconds_per_step(model: str, plan: str) -> float:
-    """The seconds of a training step on one GPU: 2 operations x 3 passes x batch x multiply-accumulates / speed."""
-    costs, batch_size = shared("costs"), _batch_size()
+    """The seconds of a training step on one GPU: 2 operations x 3 passes x batch x multiply-accumulates / speed.
+
+    Raises:
+        AmosError: a network whose multiply-accumulates the catalogue does not say.
+    """
+    gmac = network_named(model).gmac
+    if gmac is None:
+        raise AmosError(f"model {model}: its multiply-accumulates are not known, so its GPU hours cannot be estimated")
     voxels = math.prod(plan_named(plan).patch) / 128**3
-    return 6 * batch_size * voxels * costs["gmac_at_128"][model] / (1000 * costs["teraflop_per_second"])
+    return 6 * _batch_size() * voxels * gmac / (1000 * shared("costs")["teraflop_per_second"])
 
 
 def _basis() -> str:

@@ -28,6 +28,7 @@ from amos_fl.metrics.rows import ScoreRow, rows_by, sums_by_case
 from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.summary import PHANTOM_NOTE, number
+from amos_fl.runs.work import steps_by_site
 
 COLUMNS_OF_RESULTS = (
     *("row", "column", "organ", "cases", "dsc", "nsd", "published_dsc", "published_nsd", "synthetic", "steps"),
@@ -108,7 +109,7 @@ def _first_training(preset: Preset, step: str, works: dict[str, Work], workspace
 
 def _cells(result: Result, scored: _Scored, cases: list[CaseScores], first: RunFolder | None) -> Iterable[ResultCell]:
     config = scored.run.config()
-    trainers = 1 if config.arm == "centralized" else len(scored.run.cohort().seen_sites)
+    steps = config.rounds * sum(steps_by_site(config, scored.run.cohort()).values())
     beside = _beside(result.published, scored, cases, first) if result.published else {}
     *organs, mean = rows_by(sums_by_case(cases, scored.organs), scored.organs)
     for row in [mean, *(organs if result.organs else ())]:
@@ -119,7 +120,7 @@ def _cells(result: Result, scored: _Scored, cases: list[CaseScores], first: RunF
             published_dsc=beside.get((row.organ, "dsc"), math.nan),
             published_nsd=beside.get((row.organ, "nsd"), math.nan),
             synthetic=scored.synthetic,
-            steps=config.rounds * config.local_steps * trainers,
+            steps=steps,
         )
 
 

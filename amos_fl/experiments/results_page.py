@@ -21,6 +21,7 @@ from amos_fl.runs.listing import ListedGroup, list_runs
 from amos_fl.runs.record import RunCost
 from amos_fl.runs.stored import Stored, read_stored
 from amos_fl.runs.summary import PHANTOM_NOTE, number
+from amos_fl.runs.work import steps_in_words
 
 QUICK_NOTE = (
     "A few optimizer steps on the phantom show that the experiment runs through and teach a network nothing. The names "
@@ -166,7 +167,7 @@ def _row(path: Path, name: str) -> PageRow:
         name=name,
         trained=f"{arm} on {' '.join(cohort.seen_sites)}, seed {config.seed}",
         network=f"{config.model}, {config.plan.name}",
-        budget=f"{config.rounds} x {config.local_steps} x {trainers}, {cost.patches:,} patches",
+        budget=f"{config.rounds} x {steps_in_words(config)} x {trainers}, {cost.patches:,} patches",
         scores=_scores(path / "scores.csv"),
         seconds=f"{cost.seconds:.0f}",
         commit=folder.about().versions.get("commit", "-"),

@@ -1,9 +1,10 @@
 """A method of federated learning: a frozen dataclass of its options, with a site half and a server half.
 
-Both halves are functions of their arguments, independent of Flower, Ray and where they run. At a site `pull` defines
-what training adds to its gradients, and `keep` what the site stores until its next round. At the server `step`
-computes the next weights from the mean of the updates; its state is in a `Memory`, which is in every checkpoint, and
-`more` is what it sends beside the weights.
+Both halves are functions of what they are given, and know neither Flower nor Ray nor where they run. At a site `pull`
+says what the training adds to its gradients, and `keep` what the site remembers until its next round. At the server
+`counts` says how much each site counts, `admit` looks at each update before it is in the mean, and `step` makes the
+next weights of the mean; what it remembers is in a `Memory`, which is in every checkpoint, and `more` is what it sends
+beside the weights. A method that must see the updates side by side has `combine` in place of the mean.
 
     @dataclass(frozen=True)
     class HalfWay(Method):
@@ -13,7 +14,7 @@ computes the next weights from the mean of the updates; its state is in a `Memor
             return {name: (given.before[name] + mean[name]) / np.float32(2) for name in mean}
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,7 +24,8 @@ from amos_fl.errors import AmosError
 from amos_fl.training.schedule import displacement
 from amos_fl.training.settings import TrainingSettings
 
-if TYPE_CHECKING:  # it imports PyTorch, which a list of the methods does not need
+if TYPE_CHECKING:  # with it comes PyTorch, which a list of the methods does without
+    from amos_fl.methods.updates import Updates
     from amos_fl.training.pull import Pull
 
 Arrays = dict[str, np.ndarray]
@@ -32,7 +34,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Work:
-    """The work of every site in a round: the steps first_step .. first_step + steps - 1 of `total_steps`."""
+    """What a site does in a round: the steps first_step .. first_step + steps - 1 of `total_steps`."""
 
     number: int
     first_step: int
@@ -60,15 +62,26 @@ class SiteRound:
 
 
 @dataclass(frozen=True)
+class Done:
+    """What a site says beside its update: the work that it really did, and its mean training loss (NaN of no step)."""
+
+    work: Work
+    loss: float
+
+
+@dataclass(frozen=True)
 class ServerRound:
     """A round as the server half sees it. `before` are the weights sent to the sites, not to be written to.
 
-    `share` is the weight of the sites whose updates are in the mean, as a fraction of all training sites.
+    `work` is what a site is asked for unless it has work of its own, `done` what each site that is in the weights did.
+    `shares` is what these sites count, which adds up to 1, and `share` what they count of all training sites' 1.
     """
 
     work: Work
     before: Mapping[str, np.ndarray]
     share: float = 1.0
+    shares: Mapping[str, float] = field(default_factory=dict)
+    done: Mapping[str, Done] = field(default_factory=dict)
 
 
 @dataclass
@@ -94,9 +107,10 @@ class Memory:
 class Method:
     """A federated method. The class's docstring says what it does; `paper` is its source.
 
-    `sends` names what the server sends beside the weights. `site_models` and `server_models` are the state kept between
-    rounds by a site and the server, in multiples of the network's parameters. If `needs_reset`, each round must begin
-    without the momentum of the one before, because changes due to older gradients would count as the round's own.
+    `sends` names what the server sends beside the weights. `site_models` and `server_models` say how many times the
+    network's parameters a site and the server remember between rounds. Where `needs_reset`, each round must begin
+    without the momentum of the one before: a change that older gradients have made would be taken for the round's own.
+    `side_by_side` is of a method with `combine`, whose updates lie on disk until all are there.
     """
 
     paper: ClassVar[str] = ""
@@ -104,6 +118,14 @@ class Method:
     site_models: ClassVar[int] = 0
     server_models: ClassVar[int] = 0
     needs_reset: ClassVar[bool] = False
+    side_by_side: ClassVar[bool] = False
+
+    def check_sites(self, sites: Sequence[str]) -> None:
+        """Whether the method can do with these training sites.
+
+        Raises:
+            AmosError: it needs more of them.
+        """
 
     def pull(self, given: SiteRound) -> "Pull":
         """The terms to add to the gradients at a site."""
@@ -118,6 +140,21 @@ class Method:
     def more(self, before: Mapping[str, np.ndarray], memory: Memory) -> dict[str, Arrays]:
         """The arrays to send beside the weights, by the names in `sends`."""
         return {}
+
+    def counts(self, weights: Mapping[str, float], memory: Memory) -> Mapping[str, float]:
+        """What each training site's update counts, relative to the others', by the sites' agreed weights."""
+        return weights
+
+    def admit(self, before: Mapping[str, np.ndarray], update: Arrays, done: Done, work: Work) -> Arrays:
+        """A site's update as it goes into the mean; `update` may be changed and given back.
+
+        `work` is what a site is asked for unless it has work of its own, and `done` what this one did.
+        """
+        return update
+
+    def combine(self, given: ServerRound, updates: "Updates") -> tuple[Arrays, Sequence[str]]:
+        """Weights from the updates, running statistics among them, and the sites that are in them."""
+        raise NotImplementedError
 
     def step(self, given: ServerRound, mean: Arrays, memory: Memory) -> Arrays:
         """The next weights, from the mean of the updates; `mean` may be changed and returned."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.csv_table import write_table
+from amos_fl.metrics.catalogue import METRICS
 from amos_fl.metrics.scores import OUTCOMES, Outcome, Scores, reported_organs
 from amos_fl.metrics.table import MEASURED, SCORE_COLUMNS, CaseScores, organ_name, sums_of
 
@@ -97,9 +98,7 @@ def row_of(scores: Scores, **where: Any) -> ScoreRow:
     """The row of summed scores; `where` gives its identifying fields."""
     return ScoreRow(
         cases=scores.cases,
-        dsc=scores.mean_dsc(),
-        nsd=scores.mean_nsd(),
-        hd95_mm=scores.mean_hd95_mm(),
+        **{metric: scores.mean(metric) for metric in METRICS},
         dsc_present=scores.mean_dsc(present_only=True),
         volume_error_ml=scores.mean_volume_error_ml(),
         absolute_volume_error_ml=scores.mean_volume_error_ml(absolute=True),
@@ -145,9 +144,7 @@ def rows_by_organ(
                 over=c.site,
                 label=label,
                 organ=organ_name(organs, label, (sexes or {}).get(c.case, "")),
-                dsc=score.dsc,
-                nsd=score.nsd,
-                hd95_mm=score.hd95_mm,
+                **{metric: getattr(score, metric) for metric in METRICS},
                 reference_ml=score.reference_ml,
                 predicted_ml=score.predicted_ml,
                 volume_error_ml=score.volume_error_ml,

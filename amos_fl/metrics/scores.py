@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from amos_fl.cohort.organs import AMOS_ORGANS, NOT_REPORTED_IN_MR
 from amos_fl.errors import AmosError
-from amos_fl.metrics.hausdorff import hd95_of_crops
+from amos_fl.metrics.catalogue import FURTHER, METRICS, MetricName, stem_of
 from amos_fl.metrics.overlap import dsc
 from amos_fl.metrics.surface import checked_spacing, checked_tolerance, nsd_of_crops
 from amos_fl.volumes.plan import Spacing
@@ -64,9 +64,11 @@ def score_case(
     Args:
         prediction: label values, in the same axis order as `spacing_mm`.
         reference: label values on the same grid.
-        organs: the label values that were annotated in this case; others are ignored. tolerance_mm: of the NSD, one for
-        all organs or one per organ. both_empty: the score of an organ that neither map has: none (`excluded`), or 1
-        (`one`, as in FLARE). hd95: whether to measure HD95 too; it takes about as long as DSC and NSD together.
+        organs: the label values that were annotated in this case; others are not looked at.
+        tolerance_mm: of the NSD, one for all organs or one per organ.
+        both_empty: what an organ scores that neither map has: nothing (`excluded`), or 1 (`one`, as in FLARE).
+        hd95: whether to measure HD95 too, which takes about as long as DSC and NSD together, and any other metric that
+            runs leave out.
 
     Raises:
         AmosError: maps of different shapes, or an invalid spacing, tolerance or label value.
@@ -108,8 +110,12 @@ def _score_organ(
     if not in_prediction or not in_reference:
         return OrganScore(0.0, 0.0, "missed" if in_reference else "hallucinated", **volumes_ml)
     nsd = nsd_of_crops(predicted, real, spacing, tolerance_mm)
-    hd95_mm = hd95_of_crops(predicted, real, spacing) if hd95 else math.nan
-    return OrganScore(dsc(predicted, real), nsd, "scored", **volumes_ml, hd95_mm=hd95_mm)
+    further: dict[MetricName, float] = {}
+    for name in FURTHER:
+        metric = METRICS[name]
+        if metric.measure is not None and (metric.in_runs or hd95):
+            further[name] = metric.measure(predicted, real, spacing)
+    return OrganScore(dsc(predicted, real), nsd, "scored", **volumes_ml, **further)
 
 
 def _boxes(labels: np.ndarray, most: int) -> list[tuple[slice, ...] | None]:
@@ -157,19 +163,27 @@ class OrganSums:
     @classmethod
     def of(cls, score: OrganScore) -> "OrganSums":
         """The sums of one case."""
-        counts, measured = not math.isnan(score.dsc), not math.isnan(score.hd95_mm)
+        counts, further = not math.isnan(score.dsc), {}
+        for name in FURTHER:
+            value, stem = getattr(score, name), stem_of(name)
+            measured = not math.isnan(value)
+            further |= {f"{stem}_sum": round(value * UNIT) if measured else 0, f"{stem}_counted": int(measured)}
         reference, predicted = round(score.reference_ml * UNIT), round(score.predicted_ml * UNIT)
         return cls(
             dsc_sum=round(score.dsc * UNIT) if counts else 0,
             nsd_sum=round(score.nsd * UNIT) if counts else 0,
             counted=int(counts),
-            hd95_sum=round(score.hd95_mm * UNIT) if measured else 0,
-            hd95_counted=int(measured),
             reference_ml_sum=reference,
             predicted_ml_sum=predicted,
             volume_error_sum=abs(predicted - reference),
+            **further,
             **{score.outcome: 1},
         )
+
+    def of_metric(self, metric: MetricName) -> tuple[int, int]:
+        """The sum of a metric, and of how many cases it is."""
+        stem = stem_of(metric)
+        return getattr(self, f"{stem}_sum"), getattr(self, f"{stem}_counted" if metric in FURTHER else "counted")
 
     def mean(self, total: int, present_only: bool) -> float:
         """The mean of a sum over the cases that count, or over those whose reference has the organ; NaN without any."""
@@ -219,6 +233,15 @@ class Scores:
         """A copy restricted to some of the organs."""
         return Scores().merge(Scores({o: sums for o, sums in self.organs.items() if o in organs}, self.cases))
 
+    def organ_mean(self, metric: MetricName, organ: int) -> float:
+        """An organ's mean of a metric over the cases that count for it; NaN where none does."""
+        total, number = self.organs.get(organ, OrganSums()).of_metric(metric)
+        return total / (number * UNIT) if number else math.nan
+
+    def mean(self, metric: MetricName) -> float:
+        """The mean over organs of their means of a metric; NaN without any case that counts."""
+        return _mean(self.organ_mean(metric, organ) for organ in self.organs)
+
     def dsc(self, organ: int, *, present_only: bool = False) -> float:
         """An organ's mean DSC over its cases; NaN if none counts. See `mean_dsc` for `present_only`."""
         sums = self.organs.get(organ, OrganSums())
@@ -241,13 +264,12 @@ class Scores:
         return _mean(self.nsd(organ, present_only=present_only) for organ in self.organs)
 
     def hd95_mm(self, organ: int) -> float:
-        """An organ's mean HD95 in mm over the cases in which both maps have it; NaN if none was measured."""
-        sums = self.organs.get(organ, OrganSums())
-        return sums.hd95_sum / (sums.hd95_counted * UNIT) if sums.hd95_counted else math.nan
+        """An organ's mean HD95 in mm over the cases in which both maps have it; NaN where none was measured."""
+        return self.organ_mean("hd95_mm", organ)
 
     def mean_hd95_mm(self) -> float:
-        """The mean over organs of their mean HD95 in mm; NaN if none was measured."""
-        return _mean(self.hd95_mm(organ) for organ in self.organs)
+        """The mean over organs of their mean HD95 in mm; NaN where none was measured."""
+        return self.mean("hd95_mm")
 
     def volume_error_ml(self, organ: int, *, absolute: bool = False) -> float:
         """An organ's mean volume error in ml over the cases in which a map has it; NaN if none has.
@@ -284,7 +306,8 @@ class Scores:
         except (KeyError, TypeError, ValueError, AttributeError):
             raise AmosError("the scores are not sums and counts per organ; all sites must run one version") from None
         if not all(type(number) is int and number >= 0 for number in numbers) or any(
-            max(sums.dsc_sum, sums.nsd_sum) > sums.counted * UNIT or sums.hd95_counted > sums.scored
+            max(sums.dsc_sum, sums.nsd_sum) > sums.counted * UNIT
+            or any(sums.of_metric(metric)[1] > sums.scored for metric in FURTHER)
             for sums in organs.values()
         ):
             raise AmosError("the scores hold an impossible sum or count; all sites must run one version")

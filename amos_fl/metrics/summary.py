@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from amos_fl.metrics.catalogue import METRICS
 from amos_fl.metrics.rows import ScoreRow, SiteSums, mean_rows, row_of, rows_by, rows_by_case, sums_by_case
 from amos_fl.metrics.scores import Scores
 from amos_fl.metrics.table import MEN_AND_WOMEN, CaseScores
 
 COLUMNS_OF_TABLES = (
-    *("name", "over", "cases", "dsc", "nsd", "hd95_mm", "dsc_present", "volume_error_ml", "absolute_volume_error_ml"),
+    *("name", "over", "cases", *METRICS, "dsc_present", "volume_error_ml", "absolute_volume_error_ml"),
     *("scored", "missed", "hallucinated", "absent"),
 )
 

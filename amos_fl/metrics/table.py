@@ -9,6 +9,7 @@ from typing import Any, cast
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import rows_as_written
+from amos_fl.metrics.catalogue import FURTHER, METRICS
 from amos_fl.metrics.scores import OUTCOMES, OrganScore, Outcome, Scores, reported_organs
 from amos_fl.strict import csv_rows
 
@@ -16,8 +17,8 @@ SCORE_COLUMNS = (
     *("case", "site", "modality", "seen", "split", "organ", "organ_name"),
     *("dsc", "nsd", "outcome", "reference_ml", "predicted_ml"),
 )
-MEASURED = ("hd95_mm", "volume_error_ml")
-"""Optional columns; a table without them is read as well."""
+MEASURED = (*FURTHER, "volume_error_ml")
+"""Further columns; a table without them is read as well."""
 MEN_AND_WOMEN = {"prostate/uterus": {"M": "prostate", "F": "uterus"}}
 """The organ that a label means in men and in women."""
 
@@ -93,9 +94,9 @@ def organs_of_scores(path: Path | str) -> dict[int, str]:
 def _score(row: Mapping[str, str]) -> OrganScore:
     if row["outcome"] not in OUTCOMES:
         raise ValueError(row["outcome"])
-    dsc, nsd, hd95_mm = (float(row[name]) if row.get(name) else math.nan for name in ("dsc", "nsd", "hd95_mm"))
-    volumes_ml = float(row["reference_ml"]), float(row["predicted_ml"])
-    return OrganScore(dsc, nsd, cast(Outcome, row["outcome"]), *volumes_ml, hd95_mm=hd95_mm)
+    measured = {name: float(row[name]) if row.get(name) else math.nan for name in METRICS}
+    volumes_ml = {name: float(row[name]) for name in ("reference_ml", "predicted_ml")}
+    return OrganScore(outcome=cast(Outcome, row["outcome"]), **measured, **volumes_ml)
 
 
 def scores_to_json(scores: Mapping[int, OrganScore]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from amos_fl.volumes.plan import AUTO, Plan
 
+Resolution = Literal["full", "low"]
+
 
 class PlanningSettings(BaseModel):
     """How a plan is made from a fingerprint."""
@@ -18,7 +20,7 @@ class PlanningSettings(BaseModel):
     memory_gb: Annotated[float, Field(gt=0)] = Field(
         default=8.0, description="GPU memory in GB for a training step of two patches."
     )
-    resolution: Literal["full", "low"] = Field(
+    resolution: Resolution = Field(
         default="full",
         description="The scans' own, or coarser so that a patch sees a quarter of a scan (nnU-Net's low resolution).",
     )

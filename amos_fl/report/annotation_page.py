@@ -132,7 +132,7 @@ def _agreement(progress: ProjectProgress) -> list[dict[str, Any]]:
                 values[rounds.index(row.round), -1] = getattr(row, metric)
         told = " ".join(f"Round {r}: mean {score(v)}." for r, v in zip(rounds, values[:, -1].tolist(), strict=True))
         rows, columns = [f"round {r}" for r in rounds], [*organs, "mean"]
-        svg = grid_of_scores(f"agreement-{metric}", metric.upper(), values, rows, columns, told)
+        svg = grid_of_scores(f"agreement-{metric}", metric, values, rows, columns, told)
         title = f"{metric.upper()} of the pre-labels against the corrections"
         parts.append({"svg": svg, "title": title, "text": "From 0 (dark) to 1 (bright); 0.62 is written .62."})
     return parts

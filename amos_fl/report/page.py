@@ -8,7 +8,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from amos_fl.files import write_text
 from amos_fl.report.palette import LABEL_LINE, PREDICTION_LINE, css_variables
-from amos_fl.report.run_page import DATA_FOLDER, run_context, write_data
+from amos_fl.report.run_figures import DATA_FOLDER, write_data
+from amos_fl.report.run_page import run_context
 from amos_fl.runs.record import RunRecord, read_run
 
 if TYPE_CHECKING:

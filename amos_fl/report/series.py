@@ -10,6 +10,7 @@ from jaxtyping import Float
 from amos_fl.comparison.means import Mean, mean_of, minus
 from amos_fl.comparison.patients import of_first_cases, patients_of, units_of
 from amos_fl.comparison.statistics import Marks, draws_within
+from amos_fl.metrics.catalogue import IN_RUNS
 from amos_fl.metrics.rows import ScoreRow, group_of, rows_by_case, sums_by_case
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.metrics.table import CaseScores
@@ -135,7 +136,7 @@ def gap_rows(record: RunRecord, resamples: int = 2000) -> list[GapRow]:
         if any(part.modality == modality for part in record.results.withheld):
             rows += _gaps_of_sums(by_group["seen", modality], by_group["unseen", modality])
             continue
-        for metric in ("dsc", "nsd"):
+        for metric in IN_RUNS:
             both: list[Mean] = []
             for group in ("seen", "unseen"):
                 members = [c for c in record.results.cases if (group_of(c), c.modality) == (group, modality)]
@@ -176,7 +177,7 @@ def _gaps_of_sums(seen: ScoreRow, unseen: ScoreRow) -> list[GapRow]:
             low=math.nan,
             high=math.nan,
         )
-        for metric in ("dsc", "nsd")
+        for metric in IN_RUNS
     ]
 
 

@@ -35,14 +35,14 @@ def config_as_begun(folder: RunFolder) -> RunConfig:
 
 
 def cohort_as_begun(folder: RunFolder, config: RunConfig) -> Cohort:
-    """The cohort of a run. A deployed run begins without cases: its sites describe theirs later.
+    """The cohort of a run. One begun without cases is deployed: its sites describe theirs later.
 
     Raises:
         AmosError: it cannot be read, or its cases or organs have changed since the run began.
     """
-    cohort = folder.cohort()
-    if config.engine.name != "deployment":
-        _check(folder, changed_since(folder.about(), config, cohort))
+    cohort, about = folder.cohort(), folder.about()
+    if about.cases:
+        _check(folder, changed_since(about, config, cohort))
     return cohort
 
 

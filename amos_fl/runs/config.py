@@ -3,12 +3,14 @@
 import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from amos_fl.errors import AmosError
+from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.planning.settings import PlanningSettings
+from amos_fl.runs.inference_settings import InferenceSettings, RecordedInference
 from amos_fl.safe_yaml import parsed_yaml, read_yaml_file
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import AUTO, PLANS, Plan, plan_named
@@ -18,24 +20,35 @@ MOST_SHOWN = 60
 """The most characters of a wrong value that an error repeats."""
 ArmKind = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
 
+ALONE: dict[str, Any] = {
+    "strategy": "fedavg",
+    "strategy_options": {},
+    "optimizer_state": "keep",
+    "weighting": "cases",
+    "min_sites": None,
+    "local_epochs": None,
+    "site_steps": {},
+    "sites_per_round": None,
+}
+"""Settings of a run with one trainer, where there is nothing to average."""
+
 
 class _Settings(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class EvaluationSettings(_Settings):
+class EvaluationSettings(InferenceSettings):
     """How and when a run's weights are scored."""
 
     every: int = Field(default=5, ge=1, description="Score the validation cases every this many rounds.")
     unseen: bool = Field(default=True, description="Score the unseen sites then, too.")
     tolerance_mm: float = Field(default=1.0, gt=0, description="Tolerance of the NSD, in mm.")
-    overlap: float = Field(default=0.5, ge=0, lt=1, description="Overlap of neighbouring windows; 0.5: half a patch.")
-    batch_size: int = Field(default=4, ge=1, le=4096, description="Windows that go through the network together.")
-    mirror: bool = Field(default=False, description="Average the prediction over all eight mirror images.")
-    test_time_adaptation: bool = Field(
-        default=False, description="Batch normalisation uses the statistics of the scan itself."
-    )
     predictions: bool = Field(default=False, description="Keep the test predictions as NIfTI files in the run folder.")
+
+    @property
+    def inference(self) -> InferenceSettings:
+        """How a network is applied: those of these settings that a site is told, and that go with the model."""
+        return InferenceSettings.model_validate(self.model_dump(include=set(InferenceSettings.model_fields)))
 
 
 class EngineSettings(_Settings):
@@ -65,12 +78,16 @@ class RunConfig(_Settings):
 
     arm: ArmKind = Field(default="federated", description="What the run is in a comparison; set by the commands.")
     cohort: Path | None = Field(default=None, description="cohort.csv or its folder; none: the embedded phantom.")
-    sites: tuple[str, ...] | None = Field(default=None, description="Only these sites take part; none: all.")
-    hold_out: tuple[str, ...] = Field(default=(), description="Sites that do not train and are scored as unseen.")
+    sites: tuple[str, ...] | None = Field(
+        default=None, description="Only these sites take part, e.g. A,B,C; none: all."
+    )
+    hold_out: tuple[str, ...] = Field(
+        default=(), description="Sites that train nothing and are scored as unseen, e.g. C."
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Decides all randomness of the run.")
     model: str = Field(
         default="small",
-        description="Network: small, unet, vnet, cotr, nnformer, unetr, swin-unetr, or module:function of your own.",
+        description=f"Network: {', '.join(sorted(NETWORKS))}, or module:function of your own.",
     )
     plan: Plan = Field(
         default_factory=lambda: plan_named("coarse"),
@@ -87,8 +104,31 @@ class RunConfig(_Settings):
     )
     rounds: int = Field(default=10, ge=1, le=1_000_000, description="Rounds of the federation.")
     local_steps: int = Field(default=50, ge=0, le=1_000_000_000, description="Optimizer steps at each site in a round.")
-    weighting: Literal["cases", "equal", "steps"] = Field(
-        default="cases", description="An update counts by its site's training cases, equally, or by its steps."
+    local_epochs: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="Local work in place of local_steps: an epoch is as many patches as the site has training cases.",
+    )
+    local_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="A site ends its round after so many seconds, short of its steps; such a run cannot be repeated "
+        "to the bit.",
+    )
+    site_steps: dict[str, Annotated[int, Field(ge=0, le=1_000_000_000)]] = Field(
+        default_factory=dict, description="Steps in a round of sites that do other work than the rest, by site."
+    )
+    sites_per_round: float | None = Field(
+        default=None,
+        gt=0,
+        description="Training sites asked in a round, drawn by the seed: a number of them, or a share below 1; none: "
+        "all.",
+    )
+    weighting: Literal["cases", "equal", "steps", "modality"] = Field(
+        default="cases",
+        description="An update counts by its site's training cases, equally, by its steps, or by its cases within its "
+        "modality, CT and MR together alike.",
     )
     optimizer_state: Literal["reset", "keep"] = Field(
         default="reset", description="Momentum starts at zero in each round, or is kept at the site; it is never sent."
@@ -99,7 +139,9 @@ class RunConfig(_Settings):
         "(local), or none, with group normalisation instead (group).",
     )
     start_from: Path | None = Field(
-        default=None, description="A finished run, its model/ folder or a file of weights to start from; none: fresh."
+        default=None,
+        description="A finished run, its model/ folder or a file of weights to begin with; its model and plan count "
+        "where nothing else is said, and its head is remade where organs differ; none: fresh.",
     )
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="How a site trains.")
     evaluation: EvaluationSettings = Field(
@@ -110,7 +152,7 @@ class RunConfig(_Settings):
         description="Weights that the run keeps: of the round that validates best on the seen sites, or of the last.",
     )
     min_sites: int | None = Field(
-        default=None, ge=1, description="Updates below which the run stops; none: half of the training sites."
+        default=None, ge=1, description="Updates below which the run stops; none: half of the sites asked in the round."
     )
     max_update_norm: float | None = Field(
         default=100.0,
@@ -129,12 +171,25 @@ class RunConfig(_Settings):
         default="needed", description="Checkpoints that stay: the last two and the best, or those of all rounds."
     )
 
+    @model_validator(mode="after")
+    def _belongs_together(self) -> "RunConfig":
+        if self.sites_per_round is not None and self.sites_per_round > 1 and self.sites_per_round % 1:
+            raise ValueError(f"sites_per_round {self.sites_per_round:g} is neither a whole number nor a share below 1")
+        if self.weighting == "steps" and self.local_seconds is not None:
+            raise ValueError("weighting steps needs steps that are known beforehand; leave local_seconds out")
+        return self
+
     def science(self) -> dict[str, Any]:
         """The settings that decide the weights: two runs with the same ones, cohort and start give the same weights."""
         where = {"cohort", "engine", "prepare_workers", "keep_checkpoints", "site_timeout_s", "device", "start_from"}
         # A plan made from the cases follows from the planning settings, and a given plan does not need them.
         where.add("plan" if self.planning.auto else "planning")
         return self.model_dump(mode="json", exclude=where)
+
+    @property
+    def recorded_inference(self) -> RecordedInference:
+        """What whoever predicts with the run's network goes by."""
+        return RecordedInference(**self.evaluation.inference.model_dump(), threads=self.training.threads)
 
     @property
     def lacks_plan(self) -> bool:
@@ -166,9 +221,11 @@ def _message(error: ValidationError, source: str) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"{source}: no setting {key!r}; {nearest(key, _keys(RunConfig))}"
+    if not key:  # two settings that do not belong together
+        return f"{source}: {first['msg'].removeprefix('Value error, ')}"
     shown = repr(first["input"]) if not isinstance(first["input"], dict) else "the given mapping"
     shown = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}..."
-    return f"{source}: {key or 'settings'} is {shown}: {first['msg'].removeprefix('Value error, ')}"
+    return f"{source}: {key} is {shown}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -230,7 +287,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
     if not equals:
         raise AmosError(f"--set {text}: must have the form key=value, like training.learning_rate=0.02")
     known = _keys(RunConfig)
-    if key not in known and not key.startswith(("strategy_options.", "plan.")):
+    if key not in known and not key.startswith(("strategy_options.", "site_steps.", "plan.")):
         raise AmosError(f"--set {text}: no setting {key!r}; {nearest(key, known)}")
     try:
         data: Any = parsed_yaml(value, f"--set {text}")

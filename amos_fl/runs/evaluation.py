@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from amos_fl.cohort.table import Modality, Split, plain_name
 from amos_fl.errors import AmosError
 from amos_fl.files import MOST_NAME_BYTES
+from amos_fl.metrics.catalogue import FURTHER, stem_of, title_of
 from amos_fl.metrics.scores import UNIT, OrganScore, Outcome, Scores, reported_organs
 from amos_fl.metrics.table import scores_from_json
 from amos_fl.strict_json import parsed, what_is_wrong
@@ -87,8 +88,10 @@ class SumsOfOrgan(Strict):
         perfect = (self.counted - self.missed - self.hallucinated) * UNIT
         if max(self.dsc_sum, self.nsd_sum) > perfect:
             raise ValueError("a sum of scores is more than its cases allow")
-        if self.hd95_counted > self.scored or (self.hd95_sum and not self.hd95_counted):
-            raise ValueError("HD95 is of more cases than have the organ in both maps")
+        for metric in FURTHER:
+            total, counted = (getattr(self, f"{stem_of(metric)}_{part}") for part in ("sum", "counted"))
+            if counted > self.scored or (total and not counted):
+                raise ValueError(f"{title_of(metric)} is of more cases than have the organ in both maps")
         reference, predicted = self.reference_ml_sum, self.predicted_ml_sum
         if (reference and not self.scored + self.missed) or (predicted and not self.scored + self.hallucinated):
             raise ValueError("a volume is of cases that do not have the organ")
@@ -130,7 +133,8 @@ class ScoreOfOrgan(Strict):
             "hallucinated": scores == (0, 0),
             "absent": scores in ((None, None), (1, 1)),
         }
-        if not allowed[self.outcome] or (self.hd95_mm is not None and self.outcome != "scored"):
+        further = any(getattr(self, metric) is not None for metric in FURTHER)
+        if not allowed[self.outcome] or (further and self.outcome != "scored"):
             raise ValueError("the scores are not those of the outcome")
         has = {
             "scored": (True, True),

@@ -29,12 +29,7 @@ def write_results(folder: RunFolder, config: RunConfig, cohort: Cohort, weights:
         # What `predict` needs, and can warn of, if it has only the model folder.
         "modalities": sorted({case.modality for case in cohort.of(split="train", labelled=True)}),
         "synthetic": folder.synthetic,
-        "inference": {
-            **config.evaluation.model_dump(
-                mode="json", include={"overlap", "mirror", "batch_size", "test_time_adaptation"}
-            ),
-            "threads": config.training.threads,
-        },
+        "inference": config.recorded_inference.model_dump(mode="json"),
     }
     write_json(folder.path / "model" / "network.json", network)
     write_text(folder.path / "model" / "MODEL_CARD.md", model_card(folder, config, cohort, results))

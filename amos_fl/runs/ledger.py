@@ -24,7 +24,8 @@ _CONFIG = ConfigDict(strict=True, extra="allow")
 class SiteRound(TypedDict):
     """What a site did in a round. An older ledger has no fingerprint of its update.
 
-    `restarted` gives the reason if the site lost its state between rounds and began again without it.
+    `restarted` is there where the site has lost what it keeps between rounds and began again without it, and says why.
+    `share` is what its update counts in the weights, of 1, where the strategy says it.
     """
 
     cases: _Count
@@ -35,17 +36,21 @@ class SiteRound(TypedDict):
     bytes_up: _Count
     update_fingerprint: NotRequired[_Text | None]
     restarted: NotRequired[_Text]
+    share: NotRequired[Annotated[float, Field(ge=0, le=1)]]
 
 
 @with_config(_CONFIG)
 class LedgerEntry(TypedDict):
-    """A finished round: the sites that took part, those missing with reasons, and the hash of the weights after it.
+    """A finished round: who is in its weights, who was missing and why, and the hash of the weights after it.
 
-    `changes` are accepted changes of settings, cases and scans before this round.
+    `asked` are all sites that were asked, `unused` those whose update the strategy left out of the weights; an older
+    ledger has neither. `changes` are settings, cases and scans that were changed before this round, on request.
     """
 
     round: Annotated[int, Field(ge=1, le=10**9)]
+    asked: NotRequired[list[_Text]]
     sites: dict[str, SiteRound]
+    unused: NotRequired[dict[str, SiteRound]]
     missing: dict[str, _Text]
     loss: _Loss
     seconds: _Seconds
@@ -53,6 +58,11 @@ class LedgerEntry(TypedDict):
     bytes_up: _Count
     weights_sha256: _Text
     changes: NotRequired[list[_Text]]
+
+
+def trained_in(entry: LedgerEntry) -> dict[str, SiteRound]:
+    """The sites that trained in a round, whether their updates are in its weights or not."""
+    return {**entry["sites"], **entry.get("unused", {})}
 
 
 def _of_an_older_version(entry: Any) -> Any:

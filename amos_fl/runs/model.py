@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from torch import nn
 
 from amos_fl.errors import AmosError
@@ -12,25 +12,13 @@ from amos_fl.files import sha256_of_file
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.as_begun import config_as_begun
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.learned import Learned, channels_unlearned, learned_in, names_unlearned, not_learned_in_words
 from amos_fl.runs.network_file import read_network_file
 from amos_fl.runs.origin import NETWORK, WEIGHTS
 from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.plan import Plan
 from amos_fl.weights import load_arrays, read_arrays
-
-
-class InferenceSettings(BaseModel):
-    """How a run predicted its test cases; the same settings give the same label maps, bit for bit on the same CPU
-    type."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
-
-    overlap: float = Field(default=0.5, ge=0, lt=1)
-    mirror: bool = False
-    test_time_adaptation: bool = False
-    batch_size: int = Field(default=4, ge=1)
-    threads: int = Field(default=2, ge=1)
 
 
 @dataclass(frozen=True)
@@ -50,7 +38,7 @@ class Model:
     round: int
     modalities: tuple[str, ...]
     synthetic: bool
-    inference: InferenceSettings
+    inference: RecordedInference
     run: RunFolder | None
     norm_statistics: NormStatistics = "average"
     learned: tuple[int, ...] | None = None
@@ -125,7 +113,11 @@ def read_model(path: Path) -> Model:
             round=int(about["round"]),
             modalities=tuple(about.get("modalities", ())),
             synthetic=bool(about.get("synthetic", run.synthetic if run else False)),
-            inference=_recorded(run) if run and known else InferenceSettings.model_validate(about.get("inference", {})),
+            inference=(
+                config_as_begun(run).recorded_inference
+                if run and known
+                else RecordedInference.model_validate(about.get("inference", {}))
+            ),
             run=run,
             norm_statistics=about.get("norm_statistics", "average"),
             learned=learned.organs,
@@ -144,29 +136,3 @@ def _learned(about: dict[str, Any], run: RunFolder | None) -> Learned:
             "this model does not say which organs its run learned, being of an older version: all count as learned",
         )
     return learned_in(run, run.cohort())
-
-
-def _recorded(run: RunFolder) -> InferenceSettings:
-    config = config_as_begun(run)
-    return InferenceSettings(
-        overlap=config.evaluation.overlap,
-        mirror=config.evaluation.mirror,
-        test_time_adaptation=config.evaluation.test_time_adaptation,
-        batch_size=config.evaluation.batch_size,
-        threads=config.training.threads,
-    )
-
-
-def inference_settings(model: Model, **given: Any) -> InferenceSettings:
-    """The model's inference settings, overridden by those `given` that are not None.
-
-    Raises:
-        AmosError: an invalid value.
-    """
-    chosen = {name: value for name, value in given.items() if value is not None}
-    try:
-        return InferenceSettings.model_validate({**model.inference.model_dump(), **chosen})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        raise AmosError(f"{option} {first['input']}: {first['msg']}") from None

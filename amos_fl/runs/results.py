@@ -8,6 +8,7 @@ from typing import Any
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.csv_table import write_table
+from amos_fl.metrics.catalogue import IN_RUNS
 from amos_fl.metrics.rows import ScoreRow, SiteSums, mean_rows, organ_rows, rows_by, sums_by_case, write_scores
 from amos_fl.metrics.scores import Scores
 from amos_fl.metrics.table import CaseScores, scores_from_json
@@ -15,7 +16,7 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.selection import Choice, choose_round
 
-SUMMED = ("name", "group", "modality", "cases", "dsc", "nsd", "dsc_present", "missed", "hallucinated")
+SUMMED = ("name", "group", "modality", "cases", *IN_RUNS, "dsc_present", "missed", "hallucinated")
 """The columns of scores_by_site.csv and scores_by_organ.csv."""
 
 

@@ -25,16 +25,16 @@ def number(value: float, digits: int = 3) -> str:
 
 def score_table(rows: "list[ScoreRow]", first: str) -> str:
     """Rows of scores as Markdown."""
-    head = [first, "modality", "scanner", "cases", "DSC", "NSD", "DSC (present)", "missed", "hallucinated"]
+    from amos_fl.metrics.catalogue import IN_RUNS, title_of
+
+    head = [first, "modality", "scanner", "cases", *map(title_of, IN_RUNS), "DSC (present)", "missed", "hallucinated"]
     body = [
         [
             row.name,
             row.modality,
             row.group,
             str(row.cases),
-            number(row.dsc),
-            number(row.nsd),
-            number(row.dsc_present),
+            *(number(getattr(row, metric)) for metric in (*IN_RUNS, "dsc_present")),
             str(row.missed),
             str(row.hallucinated),
         ]

@@ -8,6 +8,7 @@ from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.learned import learned_in, names_unlearned, not_learned_in_words
+from amos_fl.runs.work import steps_in_words
 from amos_fl.wording import counted
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def work_in_words(config: "RunConfig", cohort: "Cohort") -> str:
     if has_strategy(config.arm):
         word = f"leave-one-out (without {', '.join(config.hold_out)}): " if config.arm == "leave-one-out" else ""
         sites = f"{len(seen)} training site{'s' * (len(seen) != 1)} ({names})"
-        each = f"{counted(config.rounds, 'round')} of {counted(config.local_steps, 'step')}"
+        each = f"{counted(config.rounds, 'round')} of {steps_in_words(config)}"
         return f"{word}strategy {config.strategy}, {each} at each of {sites}, {seed}"
     cases = counted(len(cohort.of(split="train", labelled=True)), "training case")
     what = {

@@ -42,7 +42,7 @@ class StepReport:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The result of a site's training. `momentum_buffers`: parameter name to buffer, to continue from."""
+    """What a site's training came to, in the steps that it took. `momentum_buffers` are by parameter, to go on from."""
 
     steps: int
     mean_loss: float
@@ -66,6 +66,7 @@ def train(
     device: str | torch.device = "cpu",
     momentum_buffers: Mapping[str, Tensor] | None = None,
     pull: Pull | None = None,
+    seconds: float | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> TrainingResult:
     """Train `network` in place for the steps numbered first_step .. first_step + steps - 1 of `total_steps`.
@@ -75,7 +76,8 @@ def train(
     so 2n steps equal n steps and n more with the first's `momentum_buffers`, bit for bit on CPU with the same
     `settings.threads`. Without buffers the optimizer starts fresh.
 
-    `pull` is what a federated method adds to the gradients. Mixed precision is used only on CUDA devices.
+    After `seconds` no further step is begun, but there is always a first. `pull` is what a federated method adds to the
+    gradients. Mixed precision is used on CUDA devices alone.
 
     `on_step` is called after every step and may raise to stop the training; `network` then holds the
     weights of the last step.
@@ -137,10 +139,12 @@ def train(
                 scaler.update()
                 if on_step is not None:
                     on_step(StepReport(step, total_steps, losses[-1], rate, time.monotonic() - start))
+                if seconds is not None and time.monotonic() - start >= seconds:
+                    break
         finally:
             network.train(was_training)
     return TrainingResult(
-        steps=steps,
+        steps=len(losses),
         mean_loss=math.fsum(losses) / len(losses) if losses else math.nan,
         last_loss=losses[-1] if losses else math.nan,
         momentum_buffers=_momentum_buffers(network, optimizer),

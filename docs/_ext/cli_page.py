@@ -24,7 +24,7 @@ def sections(command: Any, name: str) -> Iterator[str]:
         log.warning("the command %s has no help", name, type="amos_fl", subtype="cli")
     context = click.Context(command, info_name=name)
     shown = [p for p in command.params if p.name != "help" and not getattr(p, "hidden", False)]
-    children: dict[str, Any] = getattr(command, "commands", {})
+    names = command.list_commands(context) if isinstance(command, click.Group) else []
     if name != "amos-fl":
         yield f"## {name}"
     yield from ("", f"```{{program}} {name}", "```", "", _plain(help_text), "")
@@ -32,8 +32,9 @@ def sections(command: Any, name: str) -> Iterator[str]:
     yield from ("```text", " ".join(usage), "```", "")
     for parameter in shown:
         yield from _parameter(parameter, name, context)
-    for child, inner in children.items():
-        if not inner.hidden:
+    for child in names:
+        _, inner, _ = command.resolve_command(context, [child])
+        if inner is not None and not inner.hidden:
             yield from sections(inner, f"{name} {child}")
 
 

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -255,6 +256,7 @@ def make_client_app(
             device=settings.device,
             momentum_buffers={name: torch.from_numpy(np.array(a)) for name, a in momentum.value.items()},
             pull=method.pull(given) if mu is None else Pull(mu=float(mu)),
+            seconds=task.local_seconds,
             on_step=on_step,
         )
         if keep:
@@ -266,7 +268,8 @@ def make_client_app(
             save_kept(settings.state, task.run_id, STATISTICS, round_number, own)
         if method.site_models:
             before = _trained(views_of(message.content.array_records[ARRAYS]))
-            remembered = method.keep(given, before, _trained(after))
+            done = replace(given, work=replace(work, steps=result.steps))
+            remembered = method.keep(done, before, _trained(after))
             save_kept(settings.state, task.run_id, METHOD, round_number, remembered)
         del after
         restarted = sum(kind for kind, why in lost.items() if why)
@@ -279,7 +282,7 @@ def make_client_app(
             metrics={
                 WEIGHT: agreed_weight(task, len(cases), steps),
                 "cases": len(cases),
-                "steps": steps,
+                "steps": result.steps,
                 "train_loss": result.mean_loss,
                 "seconds": time.perf_counter() - started,
                 **({RESTARTED: restarted} if restarted else {}),
@@ -316,10 +319,7 @@ def make_client_app(
             organs=tuple(task.organs),
             tolerance_mm=task.tolerance_mm,
             device=settings.device,
-            overlap=task.overlap,
-            mirror=task.mirror,
-            test_time_adaptation=task.test_time_adaptation,
-            batch_size=task.inference_batch_size,
+            inference=task.inference,
             check=check_between_windows,
             on_case=lambda done, total: listen(SiteWork(settings.site, "evaluate", round_number, done, total)),
             on_scored=on_scored,

@@ -39,13 +39,15 @@ class BadReply(Exception):  # noqa: N818 - said of a site's reply, and caught th
 class Asked:
     """What is known of the answering site. `described` is its description; None if it has not been asked yet.
 
-    `steps` and `weight` belong to a training request, `split` to an evaluation request.
+    `steps` and `weight` are of a request to train, which may end before its steps where it is `timed`. `split` is of a
+    request to evaluate.
     """
 
     organs: Mapping[int, str]
     site: str | None = None
     described: "Description | None" = None
     steps: int | None = None
+    timed: bool = False
     weight: int | None = None
     split: Split | None = None
 
@@ -219,7 +221,7 @@ class TrainReply(Strict):
         return self
 
     def against(self, asked: Asked) -> str | None:
-        if asked.steps is not None and self.steps != asked.steps:
+        if asked.steps is not None and (self.steps > asked.steps or (self.steps < asked.steps and not asked.timed)):
             return f"it claims {self.steps} steps, and {asked.steps} were asked for"
         if asked.described is not None and self.cases != asked.described.cases["train"]:
             return f"it claims {self.cases} training cases, and described {asked.described.cases['train']}"

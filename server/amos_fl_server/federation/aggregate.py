@@ -1,7 +1,6 @@
 """Aggregate updates: check each one, and take their weighted mean."""
 
 import ctypes
-import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import TypeVar, cast
 import numpy as np
 from flwr.app import ArrayRecord, Message
 
-from amos_fl.weights import COUNT, MEAN, VARIANCE, blocks, is_statistic
+from amos_fl.weights import COUNT, MEAN, VARIANCE, blocks, relative_distance
 from amos_fl_clients.federation.messages import ARRAYS, METRICS, WEIGHT
 from amos_fl_clients.federation.records import BadUpdate, record_of, views_of
 
@@ -76,23 +75,6 @@ def _check_statistic(name: str, array: np.ndarray) -> None:
         raise BadUpdate(f"{name} is negative in its update")
     if kind in (MEAN, VARIANCE) and any(np.abs(block).max() > MOST_STATISTIC for (block,) in blocks(array)):
         raise BadUpdate(f"{name} is beyond {MOST_STATISTIC:g} in its update")
-
-
-def relative_distance(arrays: Arrays, before: Arrays) -> float:
-    """The Euclidean norm of the change of the trained weights, relative to their norm before (at least 1).
-
-    It is summed in double precision, block by block.
-    """
-    moved = norm = 0.0
-    for name, old in before.items():
-        if is_statistic(name):
-            continue
-        for new_block, old_block in blocks(arrays[name], old):
-            change = np.subtract(new_block, old_block, dtype=np.float64)
-            old_block = old_block.astype(np.float64)
-            moved += float(np.dot(change, change))
-            norm += float(np.dot(old_block, old_block))
-    return math.sqrt(moved) / max(math.sqrt(norm), 1.0)
 
 
 def _check_distance(arrays: Arrays, before: Arrays, max_norm: float) -> None:

@@ -16,15 +16,17 @@ from flwr.serverapp import Grid, ServerApp
 
 from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError, RunStopped
+from amos_fl.methods.base import Work
 from amos_fl.runs.changes import accepted_before
 from amos_fl.runs.checkpoint import remedy_for
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
-from amos_fl.runs.ledger import LedgerEntry
+from amos_fl.runs.ledger import LedgerEntry, trained_in
 from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
 from amos_fl.runs.start import begin
+from amos_fl.runs.work import check_sites_named, counts_of, sites_asked, steps_at
 from amos_fl.weights import arrays_of, hash_of
 from amos_fl_clients.federation.messages import (
     ARRAYS,
@@ -33,12 +35,12 @@ from amos_fl_clients.federation.messages import (
     KEPT_AFTER,
     Task,
     agreed_weight,
+    config_of,
     request_config,
-    work_of,
 )
 from amos_fl_clients.federation.records import record_of, views_of
 from amos_fl_clients.federation.reply_models import Asked, DescribeReply, Description, EvaluateReply
-from amos_fl_server.federation.aggregate import form_of, record_of_sums
+from amos_fl_server.federation.aggregate import Form, form_of, record_of_sums
 from amos_fl_server.federation.engines.base import Engine
 from amos_fl_server.federation.exchange import exchange, sentences_of
 from amos_fl_server.federation.full_disk import stop_where_a_disk_is_full
@@ -64,15 +66,12 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
         method="fedavg" if of_flower else config.strategy,
         method_options={} if of_flower else config.strategy_options,
         weighting=config.weighting,
-        total_steps=config.rounds * config.local_steps,
+        local_seconds=config.local_seconds,
         tolerance_mm=config.evaluation.tolerance_mm,
-        overlap=config.evaluation.overlap,
-        mirror=config.evaluation.mirror,
-        inference_batch_size=config.evaluation.batch_size,
+        inference=config.evaluation.inference,
         site_timeout_s=config.site_timeout_s,
         prepare_workers=config.prepare_workers,
         norm_statistics=config.norm_statistics,
-        test_time_adaptation=config.evaluation.test_time_adaptation,
     )
 
 
@@ -118,9 +117,11 @@ class Federation:
             self._make_plan(grid)
         task = task_for(self.config, self.organs, self.folder.run_id)
         self._discover(grid, task)
-        self._training_weights(task)
+        check_sites_named(self.config, list(self._training_weights(task)))
         aside = self.folder.set_poisoned_aside()
         first, record = self._start()
+        if first == 1:
+            self.strategy.check_sites(list(self._training_weights(task)))
         self._say_what_nobody_annotates()
         form = form_of(views_of(record))
         self._score_again(grid, task, aside, before=first - 1)
@@ -128,25 +129,40 @@ class Federation:
             self._evaluate_when_due(grid, task, first - 1, record)
         for number in range(first, self.config.rounds + 1):
             self._look_around(grid, task)
-            weights = self._training_weights(task)
-            config = request_config(task, round=number, steps=self.config.local_steps)
-            given = RoundInput(
-                work=work_of(task, config),
-                arrays=record,
-                config=config,
-                nodes={site: self.nodes[site] for site in weights},
-                weights=weights,
-                form=form,
-                grid=grid,
-                seed=self.config.seed,
-                max_update_norm=self.config.max_update_norm,
-            )
+            given = self._round_input(grid, task, number, record, form)
             record, entry = self._round(given)
             # Flower's records refer to themselves: clearing them frees the old weights now, not at the next collection.
             given.arrays.clear()
             self._checkpoint(record, entry)
             self._evaluate_when_due(grid, task, number, record)
         self._finish(grid, task, record)
+
+    def _round_input(self, grid: Grid, task: Task, number: int, record: ArrayRecord, form: Form) -> RoundInput:
+        weights = self._training_weights(task)
+        groups = {site: "+".join(self.described[site].modalities) for site in weights}
+        asked = sites_asked(self.config, number, list(weights))
+        works = {site: self._work(task, number, steps_at(self.config, site, self._cases(site))) for site in asked}
+        work = self._work(task, number, max(works[site].steps for site in asked))
+        return RoundInput(
+            work=work,
+            arrays=record,
+            config=request_config(task, **config_of(work)),
+            nodes={site: self.nodes[site] for site in asked},
+            weights={site: weights[site] for site in asked},
+            form=form,
+            grid=grid,
+            seed=self.config.seed,
+            all_counts=counts_of(self.config, weights, groups),
+            works=works,
+            spool=self.folder.path / "updates",
+            max_update_norm=self.config.max_update_norm,
+        )
+
+    def _work(self, task: Task, number: int, steps: int) -> Work:
+        return Work(number, (number - 1) * steps, steps, self.config.rounds * steps, task.training)
+
+    def _cases(self, site: str) -> int:
+        return self.described[site].cases["train"]
 
     def _make_plan(self, grid: Grid) -> None:
         """Make the run's plan from the fingerprints of its training sites, and write it into the run folder.
@@ -200,12 +216,11 @@ class Federation:
 
     def _training_weights(self, task: Task) -> dict[str, float]:
         """The agreed weight of each training site, in sorted order."""
-        cases = {site: self.described[site].cases["train"] for site in sorted(self.described)}
-        steps = self.config.local_steps
-        weights = {site: float(agreed_weight(task, count, steps)) for site, count in cases.items() if count}
-        if not weights:
+        cases = {site: self._cases(site) for site in sorted(self.described) if self._cases(site)}
+        steps = {site: steps_at(self.config, site, count) for site, count in cases.items()}
+        if not cases:
             raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
-        return weights
+        return {site: float(agreed_weight(task, count, steps[site])) for site, count in cases.items()}
 
     def _start(self) -> tuple[int, ArrayRecord]:
         """The first round to carry out and its weights: fresh, or from the last checkpoint."""
@@ -251,22 +266,25 @@ class Federation:
                 )
             )
 
-    @property
-    def _min_sites(self) -> int:
-        trainers = sum(d.cases["train"] > 0 for d in self.described.values())
-        return min(self.config.min_sites or (trainers + 1) // 2, trainers)
+    def _min_sites(self, asked: int) -> int:
+        """The updates that a round needs which asks so many sites."""
+        return min(self.config.min_sites or (asked + 1) // 2, asked)
 
     def _round(self, given: RoundInput) -> tuple[ArrayRecord, LedgerEntry]:
         """Carry out one round, from the weights in `given` to the next ones and its line in the ledger."""
         started = time.perf_counter()
         number, messages = given.number, self.strategy.messages(given)
         for site, message in messages.items():
-            self._say_what_is_kept(message, site, number - 1)
+            self._say_what_is_kept(message, site, number - 1, **config_of(given.works[site]))
         self.listener(RoundStarted(number, self.config.rounds, tuple(messages)))
-        steps = given.work.steps
         asked = {
             site: Asked(
-                self.organs, site=site, described=self.described[site], steps=steps, weight=int(given.weights[site])
+                self.organs,
+                site=site,
+                described=self.described[site],
+                steps=given.works[site].steps,
+                timed=self.config.local_seconds is not None,
+                weight=int(given.weights[site]),
             )
             for site in messages
         }
@@ -281,25 +299,26 @@ class Federation:
             on_timeout=self.engine.end_site,
             lost=self.engine.lost,
         )
-        arrays, used = self.strategy.aggregate(given, training.updates(replies), training.missing)
+        arrays, shares = self.strategy.aggregate(given, training.updates(replies), training.missing)
         training.let_go_of_messages()
         for site, reason in sorted(training.missing.items()):
             self.listener(SiteFailed(site, "train", number, str(reason)))
         self._stop_where_a_disk_is_full(training.missing)
-        if len(used) < self._min_sites:
+        came, needed = len(asked) - len(training.missing), self._min_sites(len(asked))
+        if came < needed or not shares:
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(training.missing.items()))
             raise RunStopped(
-                f"round {number}: {len(used)} of {len(asked)} sites sent an update and {self._min_sites} are needed "
+                f"round {number}: {came} of {len(asked)} sites sent an update and {needed} are needed "
                 f"({reasons}); the last checkpoint is of round {number - 1}, continue with --resume {self.folder.path}"
             )
         record = record_of_sums(arrays)
-        return record, training.entry(used, given.weights, time.perf_counter() - started)
+        return record, training.entry(shares, given.weights, time.perf_counter() - started)
 
-    def _say_what_is_kept(self, message: Message, site: str, up_to: int) -> None:
-        """Tell a site after which round it last took part, so that it knows which state it should have."""
-        last = max((entry["round"] for entry in self.ledger[:up_to] if site in entry["sites"]), default=0)
+    def _say_what_is_kept(self, message: Message, site: str, up_to: int, **more: int) -> None:
+        """Tell a site after which round it last took part, so that it knows what it should have kept, and `more`."""
+        last = max((entry["round"] for entry in self.ledger[:up_to] if site in trained_in(entry)), default=0)
         # Messages may share one content; the weights in it are not copied.
-        config = ConfigRecord({**message.content.config_records[CONFIG], KEPT_AFTER: last})
+        config = ConfigRecord({**message.content.config_records[CONFIG], **more, KEPT_AFTER: last})
         message.content = RecordDict({**message.content, CONFIG: config})
 
     def _checkpoint(self, record: ArrayRecord, entry: LedgerEntry) -> None:

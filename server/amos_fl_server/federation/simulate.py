@@ -23,6 +23,7 @@ from amos_fl.runs.finish import write_results
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.moved import note_places
 from amos_fl.runs.tensorboard import with_tensorboard
+from amos_fl.runs.work import check_sites_named
 from amos_fl_clients.federation.settings import SiteSettings, write_settings
 from amos_fl_server.federation.engines import make_engine
 from amos_fl_server.federation.full_disk import stopping_on_a_full_disk
@@ -139,6 +140,9 @@ def _simulate(
     strategy = strategy_of(config)
     if not cohort.seen_sites:
         raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
+    check_sites_named(config, cohort.seen_sites)
+    if not folder.rounds_with_checkpoints():
+        strategy.check_sites(cohort.seen_sites)
     _end_orphans(folder, cohort.sites)
     folder.remove_unfinished()
     sites = lay_out_sites(folder, cohort, config, store)

@@ -1,6 +1,6 @@
 """One round of training as its replies arrive: what each site did, and which are missing and why."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Message
@@ -64,14 +64,23 @@ class TrainingRound:
         self.bytes_down = sum(map(self._bytes_of, self.messages.values()))
         self.messages.clear()
 
-    def entry(self, used: Sequence[str], weights: Mapping[str, float], seconds: float) -> LedgerEntry:
-        """The round's ledger entry, with an empty hash of its weights; `used` are the sites included in them."""
-        total = sum(weights[site] for site in used)
+    def entry(self, shares: Mapping[str, float | None], weights: Mapping[str, float], seconds: float) -> LedgerEntry:
+        """The round's line in the ledger, the hash of its weights left empty.
+
+        `shares` are those of the sites that are in the weights, by site, as far as the strategy says.
+        """
+        total = sum(weights[site] for site in shares)
+        for site, share in shares.items():
+            if share is not None:
+                self.did[site]["share"] = share
+        unused = {site: did for site, did in self.did.items() if site not in shares and site not in self.missing}
         return {
             "round": self.number,
-            "sites": {site: self.did[site] for site in used},
+            "asked": sorted(self.asked),
+            "sites": {site: self.did[site] for site in shares},
+            "unused": unused,
             "missing": sentences_of(self.missing),
-            "loss": sum(self.did[site]["loss"] * weights[site] / total for site in used),
+            "loss": sum(self.did[site]["loss"] * weights[site] / total for site in shares),
             "seconds": seconds,
             "bytes_down": self.bytes_down,
             "bytes_up": sum(site["bytes_up"] for site in self.did.values()),

@@ -15,16 +15,19 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.exception import AppExitException
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import MultiKrum
 from flwr.serverapp.strategy import Strategy as FlowerBase
+from flwr.serverapp.strategy.multikrum import select_multikrum
 
 from amos_fl.errors import AmosError
+from amos_fl.methods.base import Arrays
 from amos_fl.own_code import load
 from amos_fl.randomness import derived_seed
 from amos_fl.weights import is_statistic
 from amos_fl_clients.federation.messages import ARRAYS, CONFIG
 from amos_fl_clients.federation.records import BadUpdate, is_packed, record_of, views_of
 from amos_fl_server.federation.aggregate import WeightedMean
-from amos_fl_server.federation.strategies.base import Failed, Replies, RoundInput, Strategy
+from amos_fl_server.federation.strategies.base import Failed, Replies, RoundInput, Shares, Strategy
 from amos_fl_server.federation.strategies.memory import memory_of, remember
 
 
@@ -75,11 +78,11 @@ class FlowerStrategy(Strategy):
             message.content = RecordDict({ARRAYS: whole, CONFIG: config})
         return {site: messages[site] for site in sorted(messages)}
 
-    def aggregate(self, given: RoundInput, replies: Replies, failed: Failed) -> tuple[dict[str, np.ndarray], list[str]]:
+    def aggregate(self, given: RoundInput, replies: Replies, failed: Failed) -> tuple[Arrays, Shares]:
         statistics = {name: form for name, form in given.form.items() if is_statistic(name)}
-        pooled = WeightedMean(given.weights, statistics)
+        pooled = WeightedMean({site: given.all_counts[site] for site in given.nodes}, statistics)
         kept: list[Message] = []
-        used: list[str] = []
+        used: Shares = {}
         for site, reply in replies:
             try:
                 arrays = given.update_in(reply, site)
@@ -93,16 +96,21 @@ class FlowerStrategy(Strategy):
             for name in statistics:
                 del update[name]
             kept.append(reply)
-            used.append(site)
+            used[site] = None
         if not used:
-            return {}, []
+            return {}, {}
         try:
             with _seeded(given.seed, "strategy aggregates", given.number):
                 record, _ = self.inner.aggregate_train(given.number, kept)
         except AppExitException as error:
             raise AmosError(f"strategy {type(self.inner).__name__}: {error}") from None
         if record is None:
-            return {}, []
+            return {}, {}
+        if isinstance(self.inner, MultiKrum):  # Krum is one
+            by_site = {site: reply.content for site, reply in zip(used, kept, strict=True)}
+            bad, number = self.inner.num_malicious_nodes, self.inner.num_nodes_to_select
+            chosen = select_multikrum(list(by_site.values()), bad, number)
+            used = {site: None for site, content in by_site.items() if any(content is one for one in chosen)}
         found = {**views_of(record), **(pooled.result() if statistics else {})}
         return {n: np.asarray(found[n]).astype(d, copy=False).reshape(s) for n, (d, s) in given.form.items()}, used
 
