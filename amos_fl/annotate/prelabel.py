@@ -169,7 +169,7 @@ def _drawings(
     members: Sequence[NamedModel],
     inference: Callable[[NamedModel], RecordedInference],
 ) -> Iterator[tuple[str, Path, NamedModel, RecordedInference]]:
-    """Who draws into which folder: every member, then their variants. In a tie of the vote the first one counts."""
+    """The networks and their output folders: every member, then their variants. In a tied vote the first one counts."""
     for member in members:
         yield member.name, folder / member.name, member, inference(member)
     if begun.variant == "none":
@@ -180,7 +180,7 @@ def _drawings(
 
 
 def _varied(settings: RecordedInference, variant: Variant) -> RecordedInference:
-    """The settings of the second question. Windows that overlap by half as much lie elsewhere and see other context."""
+    """The settings of the second prediction. With half the overlap, windows are shifted and see other context."""
     if variant == "mirror":
         return settings.model_copy(update={"mirror": not settings.mirror})
     return settings.model_copy(update={"overlap": settings.overlap / 2 if settings.overlap > 0 else 0.5})

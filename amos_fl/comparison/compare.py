@@ -116,7 +116,7 @@ def _differences(found: Means, arms: Sequence[ArmScores], chosen: ArmScores) -> 
 
 
 def _in_scope(found: Means, arm: ArmScores, chosen: ArmScores, scope: Scope, metric: MetricName) -> list[Difference]:
-    """The differences in one scope, not yet corrected: in groups by organ too, of one scanner only the mean."""
+    """The differences in one scope, not yet corrected: in groups also by organ, for one scanner only the mean."""
     a, b = (found.mean(x.arm.name, scope.name, metric) for x in (arm, chosen))
     if a is None or b is None:
         return []
@@ -151,7 +151,7 @@ def _verdict(d: Difference, seeds: Sequence[Sequence[int]], of_seeds: Sequence[S
     if min(map(len, seeds)) < LEAST_SEEDS or d.organ:
         return "higher" if higher else "lower"
     if all(of_seeds) and not (min(of_seeds[0]) > max(of_seeds[1]) or max(of_seeds[0]) < min(of_seeds[1])):
-        return "open"  # the seeds of one arm reach into those of the other
+        return "open"  # the seeds of the two arms overlap
     return "better" if higher == METRICS[d.metric].higher_is_better else "worse"
 
 

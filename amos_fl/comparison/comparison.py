@@ -209,11 +209,11 @@ class Comparison:
         return tuple(scope for scope in self.scopes if scope.kind in kinds)
 
     def cell(self, arm: str, scope: str, metric: MetricName, organ: str = "") -> MeanScore | None:
-        """The score of an arm in a scope; None where the arm has none there (a local model's home, for instance)."""
+        """The score of an arm in a scope; None if it has none there (a local model at home, for instance)."""
         return self._cells.get((arm, scope, metric, organ))
 
     def difference(self, arm: str, scope: str, metric: MetricName, organ: str = "") -> Difference | None:
-        """An arm minus the reference; None where one of both has no score."""
+        """An arm minus the reference; None if either has no score."""
         return self._differences.get((arm, scope, metric, organ))
 
     @cached_property

@@ -119,7 +119,7 @@ def _seen_minus_unseen(found: Means, arm: Arm) -> list[Gap]:
 
 
 def gap_between(found: Means, a: Arm, a_scope: Scope, b: Arm, b_scope: Scope, metric: MetricName) -> Estimate | None:
-    """The mean over organs of one arm minus that of another, with its interval; None where one has no score.
+    """The mean over organs of one arm minus that of another, with its interval; None if one has no score.
 
     In one scope both use the same draws of cases, in two scopes independent ones.
     """
@@ -153,7 +153,7 @@ def where(scope: Scope) -> str:
 
 
 def size(value: float, metric: MetricName) -> str:
-    """How much more or less, in words that go on with "than".
+    """How much more or less, in words to be followed by "than".
 
     >>> size(-0.0312, "dsc"), size(0.0001, "nsd")
     ('0.031 DSC lower', 'hardly other (+0.0001 NSD)')

@@ -76,11 +76,11 @@ class Means:
         self.cells.sort(key=lambda cell: order[cell.scope])
 
     def mean(self, arm: str, scope: str, metric: MetricName) -> Mean | None:
-        """An arm in a scope; None where it has no scores there."""
+        """An arm in a scope; None if it has no scores there."""
         return self._kept.get((arm, scope, metric))
 
     def marks(self, arm: ArmScores, scope: Scope, metric: MetricName) -> Marks | None:
-        """The scores of an arm on a scope's cases and reported organs; None where it lacks a case."""
+        """The scores of an arm on a scope's cases and reported organs; None if it lacks a case."""
         rows = rows_of(self.table, scope)
         if not arm.available[rows].all():
             return None

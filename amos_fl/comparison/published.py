@@ -84,7 +84,7 @@ def published_beside(
 
 
 def _setting(record: RunRecord) -> tuple[str, str] | None:
-    """The network and the training cases in the paper's words; None where the paper did not train so."""
+    """The network and the training cases in the paper's words; None if the paper has no such training."""
     network = network_in_the_papers_words(record.config.model)
     if record.synthetic or not network or not is_genuine(record.cohort):
         return None

@@ -78,7 +78,7 @@ def why_withheld(record: RunRecord) -> str:
 
 
 def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
-    """Everything that `run.html` shows."""
+    """The context of the template `run.html`."""
     results = record.results
     gaps = series.gap_rows(record)
     shown: dict[str, list[PageFigure]] = {section: [] for section in get_args(Section)}
