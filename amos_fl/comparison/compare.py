@@ -42,7 +42,7 @@ def compare_runs(
         reference: the arm (or one of its runs) that the others are compared with; by default a federated one.
         seed: of the bootstrap and of the permutations.
         resamples: draws of the bootstrap, and permutations of a test that is not exact.
-        published: carry the paper's numbers even where no setting of the runs is theirs.
+        published: include the paper's numbers even if no run has their setting.
 
     Raises:
         AmosError: fewer than two arms, no such reference, or runs that scored other cases or with another tolerance.
@@ -116,7 +116,7 @@ def _differences(found: Means, arms: Sequence[ArmScores], chosen: ArmScores) -> 
 
 
 def _in_scope(found: Means, arm: ArmScores, chosen: ArmScores, scope: Scope, metric: MetricName) -> list[Difference]:
-    """The differences in one scope, not yet corrected: in groups by organ too, of one scanner only the mean."""
+    """The differences in one scope, not yet corrected: in groups also by organ, for one scanner only the mean."""
     a, b = (found.mean(x.arm.name, scope.name, metric) for x in (arm, chosen))
     if a is None or b is None:
         return []
@@ -151,12 +151,12 @@ def _verdict(d: Difference, seeds: Sequence[Sequence[int]], of_seeds: Sequence[S
     if min(map(len, seeds)) < LEAST_SEEDS or d.organ:
         return "higher" if higher else "lower"
     if all(of_seeds) and not (min(of_seeds[0]) > max(of_seeds[1]) or max(of_seeds[0]) < min(of_seeds[1])):
-        return "open"  # the seeds of one arm reach into those of the other
+        return "open"  # the seeds of the two arms overlap
     return "better" if higher == METRICS[d.metric].higher_is_better else "worse"
 
 
 def _worst(found: Means, arms: Sequence[ArmScores]) -> list[Worst]:
-    """Each main arm's worst site among the seen and the unseen ones, and its worst organ in each group."""
+    """Each main arm's worst seen and worst unseen site, and its worst organ in each group."""
     cells = [c for c in found.cells if not math.isnan(c.estimate.value)]
     scopes = {scope.name: scope for scope in found.scopes}
     lists: dict[tuple[str, MetricName, str, str], list[MeanScore]] = defaultdict(list)

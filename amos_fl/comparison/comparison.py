@@ -1,8 +1,7 @@
-"""A comparison of runs as data: what the tables, the CSV files, LaTeX and the report are written from.
+"""A comparison of runs as data, the source of the tables, the CSV files, LaTeX and the report.
 
-`compare_runs` (in `amos_fl.comparison.compare`) makes one. Everything in it is sorted and does not depend on the order
-in which the runs were given. Numbers that do not exist are NaN: no case counts, or fewer than six cases for an
-interval.
+`compare_runs` (in `amos_fl.comparison.compare`) makes one. Everything in it is sorted, independent of the order in
+which the runs were given. Missing numbers are NaN: no case counts, or fewer than six cases for an interval.
 """
 
 from dataclasses import dataclass
@@ -16,18 +15,18 @@ from amos_fl.runs.config import ArmKind as ArmKind
 from amos_fl.runs.record import RunCost, RunRecord
 
 LEAST_SEEDS = 3
-"""With fewer seeds of either arm none is called better: the seed alone may have made the difference."""
+"""With fewer seeds of either arm none is called better, because the seed alone may have made the difference."""
 View = Literal["", "at home", "elsewhere", "left out"]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What is compared: one setting with all its seeds, or several models that answer one question together.
+    """The unit of a comparison: one setting with all its seeds, or several models that answer one question together.
 
-    `site` is set where the arm is one of a family of models: the site that a local or fine-tuned model was trained
-    at, or that a leave-one-out run did without. The `main` arms are those that are compared with one another; `view`
-    says how a family becomes one of them: every case scored by its own site's model (`at home`), by the mean score
-    of the other sites' models (`elsewhere`), or by the run that did without its site (`left out`).
+    `site` is set if the arm is one of a family of models: the site that a local or fine-tuned model was trained at, or
+    that a leave-one-out run left out. The `main` arms are compared with one another; `view` says how a family becomes
+    one of them: every case scored by its own site's model (`at home`), by the mean score of the other sites' models
+    (`elsewhere`), or by the run that left out its site (`left out`).
     """
 
     name: str  # unique: "fedavg", "pooled", "local A", "local, at home"
@@ -46,8 +45,8 @@ class Scope:
     """A set of test cases over which a mean is taken.
 
     A `site` (one scanner), a `group` (the seen or the unseen scanners of one modality, their cases pooled), or `sites`
-    (the mean over the seen, or the unseen, sites' own means: every site alike, whatever its number of cases).
-    `seen` says whether the reference arm trained on them.
+    (the mean over the seen, or the unseen, sites' own means, with equal weight whatever their numbers of cases). `seen`
+    says whether the reference arm trained on them.
     """
 
     name: str  # unique: "A", "seen CT", "unseen MR", "seen sites"
@@ -56,12 +55,12 @@ class Scope:
     modality: str  # "CT", "MR", "CT and MR" of a site that sends one sum over both, "" for `sites`
     sites: tuple[str, ...]
     cases: int
-    withheld: bool = False  # whether a site of it keeps the scores of single cases: no interval, no test
+    withheld: bool = False  # whether one of its sites withholds the scores of single cases: no interval, no test
 
 
 @dataclass(frozen=True)
 class MeanScore:
-    """An arm's score in a scope: of one organ, or with organ "" the mean of the organs.
+    """An arm's score in a scope: for one organ, or with organ "" the mean of the organs.
 
     `missed` and `hallucinated` count organs of cases, per run of the arm.
     """
@@ -80,9 +79,8 @@ class Difference:
     """A main arm minus the reference arm on the same cases, its paired p, and p after Holm's correction.
 
     `family` names the tests that are corrected together. `verdict` is one of "better", "worse" (only with three seeds
-    of both arms or more), "higher", "lower" (the same on fewer seeds), "open" (not
-    shown), "too few cases", "no scores per case" (a site keeps them), "not tested" (over sites alike, where the
-    interval must do).
+    of both arms or more), "higher", "lower" (the same on fewer seeds), "open" (not shown), "too few cases", "no scores
+    per case" (a site withholds them), "not tested" (means over sites, which have only an interval).
     """
 
     arm: str
@@ -144,9 +142,9 @@ class Gap:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A run after a round that was scored: what it had cost by then, and its scores on validation cases.
+    """A run after a scored round: its cost so far, and its scores on validation cases.
 
-    DSC is the mean over sites of their means; NaN where there are no such cases. Unseen sites have their test cases.
+    DSC is the mean over sites of their means; NaN if there are no such cases. Unseen sites are scored on test cases.
     """
 
     arm: str
@@ -163,7 +161,7 @@ class CurvePoint:
 class PublishedScore:
     """A number of the AMOS paper (in percent there, from 0 to 1 here): always shown as "published, real AMOS".
 
-    `scope` names the scope of this comparison whose setting is the same one, or is "" where none is.
+    `scope` names the scope of this comparison with the same setting, or is "" if there is none.
     """
 
     source: str  # "Table 7, UNet, CT-Test (ID)"
@@ -178,7 +176,7 @@ class PublishedScore:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs beside one another on the same cases. See the module's docstring."""
+    """A comparison of runs on the same cases. See the module's docstring."""
 
     metrics: tuple[MetricName, ...]
     reference: str  # the arm that the others are compared with
@@ -211,11 +209,11 @@ class Comparison:
         return tuple(scope for scope in self.scopes if scope.kind in kinds)
 
     def cell(self, arm: str, scope: str, metric: MetricName, organ: str = "") -> MeanScore | None:
-        """The score of an arm in a scope; None where the arm has none there (a local model's home, for instance)."""
+        """The score of an arm in a scope; None if it has none there (a local model at home, for instance)."""
         return self._cells.get((arm, scope, metric, organ))
 
     def difference(self, arm: str, scope: str, metric: MetricName, organ: str = "") -> Difference | None:
-        """An arm minus the reference; None where one of both has no score."""
+        """An arm minus the reference; None if either has no score."""
         return self._differences.get((arm, scope, metric, organ))
 
     @cached_property

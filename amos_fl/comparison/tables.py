@@ -1,4 +1,4 @@
-"""The tables of a comparison as text, once for the terminal, Markdown and LaTeX."""
+"""The tables of a comparison as text, for the terminal, Markdown and LaTeX alike."""
 
 import math
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class TextTable:
     """A table of finished text: `names` columns of words, then columns of numbers.
 
-    `key` is the name of its file; `sections` are the numbers of the rows before which a line is drawn. What is not
-    `brief` is left to the files: a terminal is no place for hundreds of rows.
+    `key` is the name of its file; `sections` are the rows before which a line is drawn. Tables that are not `brief` go
+    only into the files, because they have hundreds of rows.
     """
 
     key: str
@@ -36,7 +36,7 @@ class TextTable:
 
 
 def interval(estimate: Estimate | None, *, sign: bool = False) -> str:
-    """A value with its interval, without one where there are too few cases, or a dash.
+    """A value with its interval, or without one if there are too few cases, or a dash.
 
     >>> interval(Estimate(0.8123, 0.79, 0.83, 12)), interval(Estimate(0.0123, math.nan, math.nan, 3), sign=True)
     ('0.812 [0.790, 0.830]', '+0.012')
@@ -57,7 +57,7 @@ def p_value(p: float) -> str:
 
 
 def all_tables(comparison: Comparison) -> list[TextTable]:
-    """Every table that has something to show, in the order in which a reader wants them."""
+    """Every non-empty table, in reading order."""
     tables: list[TextTable] = []
     for metric in comparison.metrics:
         tables.append(_scores(comparison, metric))
@@ -241,7 +241,7 @@ def _costs(c: Comparison) -> TextTable:
 
     def row(arm: Arm) -> tuple[str, ...]:
         cost = arm.cost
-        # One trainer's rounds only mark where it is scored, and nothing of it travels.
+        # One trainer's rounds only mark where it is scored, and it exchanges nothing.
         federated = has_strategy(arm.kind)
         whole = (cost.rounds if federated else "-", cost.steps, cost.sequential_steps, cost.patches)
         megabytes = f"{cost.bytes_down / 1e6:.1f} / {cost.bytes_up / 1e6:.1f}" if federated else "-"
@@ -265,7 +265,7 @@ def _costs(c: Comparison) -> TextTable:
 def _published(c: Comparison) -> TextTable:
     rows = []
     for p in c.published:
-        # Table 10's means are Table 4's; its organs stand in the tables by organ.
+        # Table 10's means are Table 4's; its organs are in the tables by organ.
         if not p.organ and p.metric in c.metrics and not p.source.startswith("Table 10"):
             beside = c.cell(c.reference, p.scope, p.metric) if p.scope else None
             rows.append((p.source, title_of(p.metric), number(p.value, 4), p.scope or "-", _short(beside)))
@@ -279,7 +279,7 @@ def _published(c: Comparison) -> TextTable:
 
 
 def rich_table(table: TextTable) -> "Table":
-    """The table for a terminal, intervals below their values: it must fit into some 100 columns."""
+    """The table for a terminal, with intervals below their values, so that it fits into some 100 columns."""
     from rich.table import Table
 
     made = Table(title=table.title, title_justify="left", title_style="bold", header_style="bold")
@@ -298,7 +298,7 @@ def rich_table(table: TextTable) -> "Table":
 
 
 def markdown_page(comparison: Comparison) -> str:
-    """The comparison as one Markdown page: what went wrong, the answer in words, what to know, the tables."""
+    """The comparison as one Markdown page: problems, findings, notes, tables."""
     parts = ["# Comparison\n"]
     if comparison.synthetic:
         parts.append(f"> {PHANTOM_NOTE}\n")

@@ -1,4 +1,4 @@
-"""A comparison as files: every number as CSV, the tables as Markdown and LaTeX, and the report."""
+"""Write a comparison as files: every number as CSV, and the tables as Markdown and LaTeX."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
@@ -28,7 +28,7 @@ from amos_fl.runs.config import has_strategy
 from amos_fl.runs.record import RunCost
 
 MARK_FILE = "comparison.json"
-"""Its presence says that a folder holds a comparison, which a later one may replace."""
+"""The file whose presence marks a folder as a comparison, which a later one may replace."""
 
 
 def check_out(out: Path) -> None:
@@ -42,7 +42,7 @@ def check_out(out: Path) -> None:
 
 
 def write_comparison(comparison: Comparison, out: Path) -> None:
-    """Write all files of a comparison but its report; those of an earlier one are replaced."""
+    """Write all files of a comparison except its report; those of an earlier one are replaced."""
     check_out(out)
     runs = [
         {
@@ -71,7 +71,7 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
         "notes": comparison.notes,
         "runs": runs,
     }
-    # First, so that a folder that was written in part can be written again.
+    # First, so that a partly written folder can be written again.
     write_json(out / MARK_FILE, about)
     write_text(out / "comparison.md", markdown_page(comparison))
     write_table(out / "runs.csv", list(runs[0]), runs)
@@ -84,7 +84,7 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
 
 
 def _csv_files(c: Comparison) -> dict[str, tuple[Sequence[str], Iterable[Any]]]:
-    """By name the columns and the rows."""
+    """The columns and rows of each CSV file, by name."""
     own: dict[str, tuple[type, Sequence[Any]]] = {
         "arms": (Arm, c.arms),
         "scores": (MeanScore, c.cells),

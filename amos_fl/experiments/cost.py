@@ -1,7 +1,7 @@
-"""What an experiment costs in full: the steps of its trainings times the seconds of one, an estimate.
+"""Estimate the cost of a full experiment: the steps of its trainings times the seconds of one.
 
-The seconds follow from the network's multiply-accumulates, the patch, and a speed (`shared/costs.yaml`). Neither what
-keeps a GPU waiting nor scoring is in them: sliding windows over AMOS's hundreds of test cases take hours more.
+The seconds follow from the network's multiply-accumulates, the patch, and a speed (`shared/costs.yaml`). They include
+neither GPU idle time nor scoring: sliding windows over AMOS's hundreds of test cases take hours more.
 """
 
 import math
@@ -16,12 +16,12 @@ from amos_fl.volumes.plan import plan_named
 
 SITES_THAT_TRAIN = 5
 _OF_THE_FEDERATION = {"local": 1.0, "leave-one-out": SITES_THAT_TRAIN - 1.0, "finetune": 0.2}
-"""The steps of a family in those of its federation: each site its own; all but one site, in turn; a fifth."""
+"""The steps of a family relative to its federation: each site its own; all but one site, in turn; a fifth."""
 
 
 @dataclass(frozen=True)
 class PresetCost:
-    """Trainings, optimizer steps, patches, and GPU hours, an estimate; `basis` says where the hours come from."""
+    """Trainings, optimizer steps, patches, and estimated GPU hours; `basis` says how the hours were estimated."""
 
     trainings: int
     steps: int
@@ -31,7 +31,7 @@ class PresetCost:
 
 
 def preset_cost(preset: Preset) -> PresetCost:
-    """The cost of a preset's own trainings and of those it borrows, as if nothing were shared with other presets."""
+    """The cost of a preset's trainings, including borrowed ones, as if nothing were shared with other presets."""
     trainings, steps, seconds = 0, 0.0, 0.0
     for name in preset.steps:
         owner, step = preset.resolved(name)

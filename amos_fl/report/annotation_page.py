@@ -35,7 +35,7 @@ _MEASURED = (
 
 
 def annotation_context(progress: ProjectProgress, files: dict[str, str]) -> dict[str, Any]:
-    """Everything that `annotation.html` shows."""
+    """The context of the template `annotation.html`."""
     project, state = progress.project, progress.state
     stages = state.stages()
     context: dict[str, Any] = {
@@ -88,7 +88,7 @@ def _key_numbers(progress: ProjectProgress, stages: dict[Stage, int]) -> list[di
 
 
 def _stages_figure(name: str, rounds: Sequence[RoundRow]) -> Markup:
-    """A bar per round: how many cases were in each stage when it ended (the last one: now)."""
+    """A bar per round: the number of cases in each stage when it ended (for the last one: now)."""
     with page_style():
         figure = Figure(figsize=(WIDTH, 1.0 + 0.42 * len(rounds)))
         axes = figure.subplots()

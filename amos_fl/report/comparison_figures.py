@@ -32,7 +32,7 @@ def _with_interval(axes: Axes, estimate: Estimate, at: float, colour: str, marke
 
 
 def _legend(figure: Figure, arms: Sequence[Arm], places: Collection[int] | None = None) -> None:
-    """The arms' marks; only those at `places`, where given."""
+    """The legend of the arms' marks; only those at `places`, if given."""
     shown = [i for i in range(len(arms)) if places is None or i in places]
     handles = [Line2D([], [], color=_style(i)[0], marker=_style(i)[1], markersize=4.6, linewidth=1.4) for i in shown]
     figure.legend(handles, [arms[i].name for i in shown], loc="outside upper left", ncols=4)
@@ -205,12 +205,12 @@ def arm_cost_curves(name: str, arms: Sequence[Arm], curves: Sequence[CurvePoint]
 
 
 def _places(arms: Sequence[Arm]) -> dict[str, int]:
-    """Of each run the place of the first arm that it belongs to."""
+    """For each run the position of the first arm that it belongs to."""
     return {run: i for i, arm in reversed(list(enumerate(arms))) for run in arm.runs}
 
 
 def learning_by_site(name: str, arms: Sequence[Arm], points: Sequence[ScoreRow], scopes: Sequence[Scope]) -> Markup:
-    """A panel per site with the DSC of every arm's runs against the share of their rounds; dashed where unseen."""
+    """A panel per site with the DSC of every arm's runs against the fraction of their rounds; dashed if unseen."""
     places, columns = _places(arms), 4
     names = {site: scope for scope in scopes for site in scope.sites}
     shown = [site for site in names if any(p.site == site and p.run in places for p in points)]

@@ -37,7 +37,7 @@ CASES_TEXT = (
 
 
 def comparison_context(comparison: Comparison) -> dict[str, Any]:
-    """Everything that `comparison.html` shows."""
+    """The context of the template `comparison.html`."""
     metric = comparison.metrics[0]
     groups, means = comparison.scopes_of("group"), comparison.scopes_of("sites")
     examples = list(_examples(comparison))
@@ -186,7 +186,7 @@ def _arms_table(comparison: Comparison) -> SortableTable:
                 text(arm.what),
                 count(len(arm.runs)),
                 count(len(arm.seeds)),
-                # One trainer's rounds only mark where it is scored, and nothing of it travels.
+                # One trainer's rounds only mark where it is scored, and it exchanges nothing.
                 count(cost.rounds) if has_strategy(arm.kind) else Cell("–"),
                 *(count(value) for value in (cost.steps, cost.sequential_steps, cost.patches)),
                 *(_megabytes(v) if has_strategy(arm.kind) else Cell("–") for v in (cost.bytes_down, cost.bytes_up)),
@@ -244,7 +244,7 @@ def _scores_table(comparison: Comparison) -> SortableTable:
 
 
 def _main_table(comparison: Comparison) -> SortableTable:
-    """The main arms by groups of scanners, with the metric that counts most."""
+    """The main arms by groups of scanners, with the main metric."""
     metric = comparison.metrics[0]
     scopes = comparison.scopes_of("sites", "group")
     rows = []
@@ -361,7 +361,7 @@ def _published_table(comparison: Comparison) -> SortableTable | None:
 
 
 def _examples(comparison: Comparison) -> Iterator[dict[str, Any]]:
-    """For each site the reference's best, median and worst case as every main arm has them; only what has pictures."""
+    """For each site the reference's best, median and worst case in every main arm that has pictures of them."""
     metric = comparison.metrics[0]
     for place, scope in enumerate(comparison.scopes_of("site")):
         means = {arm.name: _case_means(comparison, arm.name, scope.name, metric) for arm in comparison.main_arms}
@@ -390,7 +390,7 @@ def _case_means(comparison: Comparison, arm: str, site: str, metric: MetricName)
 
 
 def _model_for(comparison: Comparison, arm: Arm, site: str) -> RunRecord | None:
-    """The run whose pictures of a site stand for an arm; none where many models are averaged."""
+    """The run whose pictures of a site represent an arm; none if many models are averaged."""
     records = [record for record in comparison.records if record.name in arm.runs]
     fits = {
         "at home": lambda record: site in record.seen_sites,

@@ -1,4 +1,4 @@
-"""The figures of a run, drawn with Matplotlib in the page's stand-in colours; each with its words for the blind."""
+"""The figures of a run, drawn with Matplotlib in the page's stand-in colours, each with alternative text."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ from amos_fl.report.series import CostPoint, GapRow, LossPoint
 from amos_fl.report.svg import page_style, to_svg
 
 WIDTH = 8.6
-"""Inches; at 96 pixels each the width of the page's column."""
+"""The width of a figure in inches; at 96 pixels per inch, the width of the page's column."""
 _MARKERS = "osD^vPX*"
 _GROUP = {"seen": (SEEN, "o", "seen scanners"), "unseen": (UNSEEN, "D", "unseen scanners")}
 
@@ -54,7 +54,7 @@ def end_of(metric: MetricName, values: Iterable[float]) -> float:
 
 
 def around(values: Iterable[float], least: float = 0.2, low: float = 0.0, high: float = 1.0) -> tuple[float, float]:
-    """Ends of an axis around values, at least `least` long, within `low` and `high`.
+    """The ends of an axis around values, at least `least` long, within `low` and `high`.
 
     >>> around([0.5, 0.6], least=0.2)
     (0.45, 0.65)
@@ -220,7 +220,7 @@ def _values(
 def _box(axes: Axes, values: Sequence[float], at: float, colour: str, marker: str) -> None:
     spread = (np.arange(len(values)) * 0.618034) % 1 * 0.24 - 0.12 if len(values) > 1 else np.zeros(1)
     axes.plot(values, at + spread, marker, color=colour, markersize=3, alpha=0.6, markeredgewidth=0)
-    if len(values) >= 5:  # below that the cases themselves are the clearest summary
+    if len(values) >= 5:  # with fewer, the cases themselves are the clearest summary
         axes.boxplot(
             [values],
             positions=[at],
@@ -278,7 +278,7 @@ def seen_and_unseen(
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """A difference with its sign, as it is printed.
+    """A difference as printed, with its sign.
 
     >>> signed(0.0421), signed(-0.1), signed(0.0)
     ('+0.042', '−0.100', '0.000')
@@ -290,7 +290,7 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def cost_curves(name: str, points: Sequence[CostPoint]) -> Markup:
-    """DSC against bytes exchanged (steps, where none were) and against rounds."""
+    """DSC against bytes exchanged (or steps, if none were) and against rounds."""
     exchanged = any(point.bytes for point in points)
     spent = [point.bytes / 1e6 if exchanged else point.steps for point in points]
     with page_style():

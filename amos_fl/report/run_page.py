@@ -1,4 +1,4 @@
-"""The page of one run: what each part of it shows, and the CSV files beside it."""
+"""The page of one run: the content of each part, and the CSV files beside it."""
 
 import math
 from collections import Counter
@@ -32,7 +32,7 @@ KINDS = {
     "leave-one-out": "Leave-one-out run: federated without one site",
 }
 MOST_NAMED = 5
-"""As many cases as a sentence names."""
+"""The most cases that a sentence names."""
 _SCORE_COLUMNS = (
     Column("cases"),
     *(Column(title_of(metric)) for metric in IN_RUNS),
@@ -45,7 +45,7 @@ _SCORE_COLUMNS = (
 def missing_cases(record: RunRecord) -> list[str]:
     """Labelled test cases without a score, one sentence per site.
 
-    A deployment's server knows their number alone; their sites call them by names of their own, or by none.
+    A deployment's server knows only their number; their sites use pseudonyms for them, or no names.
     """
     results, sentences = record.results, []
     scored = {case.case for case in results.cases}
@@ -65,7 +65,7 @@ def missing_cases(record: RunRecord) -> list[str]:
 
 
 def why_withheld(record: RunRecord) -> str:
-    """Which sites kept the scores of single cases to themselves, and what that means; empty where none did."""
+    """Which sites withheld the scores of single cases, and what that means; empty if none did."""
     sites = sorted({part.site for part in record.results.withheld})
     if not sites:
         return ""
@@ -78,7 +78,7 @@ def why_withheld(record: RunRecord) -> str:
 
 
 def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
-    """Everything that `run.html` shows."""
+    """The context of the template `run.html`."""
     results = record.results
     gaps = series.gap_rows(record)
     shown: dict[str, list[PageFigure]] = {section: [] for section in get_args(Section)}
@@ -297,7 +297,7 @@ def _cost_facts(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def sortable_scores(name: str, caption: str, first: str, rows: Sequence[ScoreRow]) -> SortableTable:
-    """Rows of scores; the group's name is not repeated where the row is named after it."""
+    """Rows of scores; the group's name is not repeated if the row is named after it."""
     body = [
         [
             text(row.name),

@@ -1,4 +1,4 @@
-"""What the figures of a run show beside its scores, as rows that also become CSV files."""
+"""The data of a run's figures besides its scores, as rows that also become CSV files."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class LossPoint:
 
 @dataclass(frozen=True)
 class CostPoint:
-    """What had been spent after a round, and the mean DSC over seen sites (validation) and over unseen ones."""
+    """The cost so far after a round, and the mean DSC over seen sites (validation) and over unseen ones."""
 
     round: int
     steps: int
@@ -44,7 +44,7 @@ class CostPoint:
 
 @dataclass(frozen=True)
 class RoundTotals:
-    """A round: the mean loss of its sites, what it exchanged, scores where it was scored, and who was missing."""
+    """A round: the mean loss of its sites, bytes exchanged, scores if it was scored, and missing sites."""
 
     round: int
     loss: float
@@ -60,8 +60,8 @@ class RoundTotals:
 class GapRow:
     """Seen minus unseen scanners of one modality, over their test cases; `low` and `high` are a 95 % interval.
 
-    The interval is a bootstrap over cases within sites, as in a comparison; NaN below six cases on either side, and
-    where a site kept the scores of its cases to itself.
+    The interval is a bootstrap over cases within sites, as in a comparison; NaN below six cases on either side, or if a
+    site withheld the scores of its cases.
     """
 
     modality: str
@@ -85,7 +85,7 @@ def loss_points(record: RunRecord) -> list[LossPoint]:
 
 
 def cost_points(record: RunRecord) -> list[CostPoint]:
-    """Scores beside what had been spent, for the rounds that were scored."""
+    """Scores and cost so far, for the rounds that were scored."""
     spent = {"steps": 0, "bytes": 0, "seconds": 0.0}
     points = []
     for entry in record.ledger:
@@ -164,7 +164,7 @@ def gap_rows(record: RunRecord, resamples: int = 2000) -> list[GapRow]:
 
 
 def _gaps_of_sums(seen: ScoreRow, unseen: ScoreRow) -> list[GapRow]:
-    """The gap from sums and counts, as exact as any, but for an interval, which is drawn from scores per case."""
+    """The gap from sums and counts, equally exact, but without an interval, which needs scores per case."""
     return [
         GapRow(
             modality=seen.modality,
@@ -182,7 +182,7 @@ def _gaps_of_sums(seen: ScoreRow, unseen: ScoreRow) -> list[GapRow]:
 
 
 def _matrix(cases: Sequence[CaseScores], organs: Mapping[int, str], metric: str) -> Float[np.ndarray, "case organ"]:
-    """The scores of cases by the cohort's organs; NaN where one is not reported or does not count."""
+    """The scores of cases by the cohort's organs; NaN if one is not reported or does not count."""
     values = np.full((len(cases), len(organs)), np.nan)
     for row, case in enumerate(cases):
         reported = reported_organs(organs, case.modality)
