@@ -178,7 +178,10 @@ def test_a_scan_of_few_values_with_negative_ones_is_no_label_map(finished_run: P
         (["RUN", "nowhere.nii.gz", "--modality", "CT"], "nowhere.nii.gz: no such file or folder"),
         (["RUN", "FOLDER", "--modality", "CT"], "holds no NIfTI file (.nii.gz, .nii) and no DICOM file"),
         (["RUN", "SCAN", "--modality", "PET"], "--modality is 'PET': choose CT or MR"),
-        (["RUN", "SCAN", "--modality", "CT", "--overlap", "1"], "--overlap is 1: must be a number, at least 0 and below 1"),
+        (
+            ["RUN", "SCAN", "--modality", "CT", "--overlap", "1"],
+            "--overlap is 1: must be a number, at least 0 and below 1",
+        ),
         (["RUN", "SCAN", "--modality", "CT", "--batch-size", "0"], "--batch-size is 0: must be a whole number"),
         (["RUN", "SCAN", "--modality", "CT", "--device", "tpu"], "unknown device 'tpu'"),
         (["RUN", "SCAN", "SCAN", "--modality", "CT"], "would have one name"),
