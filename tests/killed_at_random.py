@@ -242,7 +242,7 @@ if __name__ == "__main__":
     given = options.parse_args()
     import torch  # noqa: F401 - once for all the children
 
-    import amos_fl.cli.main  # noqa: F401
+    import amos_fl.cli.simulate  # noqa: F401
     import amos_fl_server.federation.simulate  # noqa: F401
 
     folder = given.place or Path(tempfile.mkdtemp(prefix="killed-"))

@@ -17,6 +17,7 @@ REFUSED = [
     ("simulate", [*RESUME, "--init", "OTHER"], "leave out --init"),
     ("simulate", [*RESUME, "--rounds", "9"], "leave out rounds"),
     ("simulate", [*RESUME, "--set", "seed=9"], "leave out seed"),
+    ("simulate", [*RESUME, "--learning-rate", "0.1"], "leave out training.learning_rate"),
     ("simulate", ["--accept-changes"], "--accept-changes goes with --resume"),
     ("simulate", ["--config", "TINY", "--parallel-sites", "2"], "--parallel-sites goes with --engine ray"),
     ("simulate", ["--config", "TINY", "--gpus-per-site", "0.5"], "--gpus-per-site goes with --engine ray"),

@@ -49,6 +49,8 @@ SETTINGS = {flag_of(key): field for key, field in leaves().items() if key not in
 
 
 def test_every_setting_is_an_option_of_simulate_with_its_description() -> None:
+    names = [name for parameter in COMMANDS["simulate"].params for name in parameter.opts]
+    assert len(names) == len(set(names))
     shown = options(COMMANDS["simulate"])
     assert len(SETTINGS) > 40
     assert {flag: str(shown[flag].help).partition(". (")[0].rstrip(".") for flag in SETTINGS} == {

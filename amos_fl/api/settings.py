@@ -10,7 +10,7 @@ from amos_fl.cohort.table import Cohort, OnCase, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import DEMONSTRATION, network_named
 from amos_fl.own_code import is_path
-from amos_fl.runs.config import RunConfig, merge, resolve
+from amos_fl.runs.config import RunConfig, dotted, merge, resolve
 
 if TYPE_CHECKING:  # it imports NumPy, which --help does not need
     from amos_fl.runs.folder import RunFolder
@@ -201,7 +201,7 @@ def refuse_settings(layers: list[Layer], option: str, does: str) -> None:
     Raises:
         AmosError: naming what to leave out.
     """
-    if given := {key for _, layer in layers for key in layer} - set(WHERE):
+    if given := {key for _, layer in layers for key in dotted(layer) if key.partition(".")[0] not in WHERE}:
         words = sorted("--init" if key == "start_from" else key for key in given)
         raise AmosError(f"{option} {does}; leave out {', '.join(words)}, or start a new run")
 

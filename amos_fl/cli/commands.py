@@ -52,6 +52,7 @@ _EXPERIMENTS = Group(
     {
         "show": ("experiments:show", "Say what an experiment asks, needs and costs, and its steps."),
         "run": ("experiments:run", "Carry out an experiment, or go on where it stopped."),
+        "results": ("experiments:results", "Write what experiments and runs gave as one page."),
     },
     alone="experiments:experiments",
 )

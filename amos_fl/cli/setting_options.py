@@ -37,16 +37,12 @@ NAMES = {
 
 GROUPS = {
     "Sites": ("cohort", "sites", "hold_out", "min_sites", "site_timeout_s"),
-    "Federation": (
-        *("strategy", "strategy_options", "rounds", "local_steps", "local_epochs", "local_seconds", "site_steps"),
-        *("sites_per_round", "weighting", "optimizer_state", "norm_statistics", "selection", "max_update_norm", "seed"),
-    ),
     "Network and plan": ("model", "plan", "planning", "start_from"),
     "Training": ("training",),
     "Evaluation": ("evaluation",),
     "Engine and machine": ("engine", "device", "prepare_workers", "keep_checkpoints"),
 }
-"""The headings of `--help`, and the settings or sections of settings under each; others stand under the last."""
+"""The headings of `--help`, and the settings or sections of settings under each; all others are the federation's."""
 
 BY_NAME = {"strategy_options": "mu=0.01", "site_steps": "A=20"}
 """Settings that hold values by name, of which an option gives one, with an example."""
@@ -132,7 +128,7 @@ def setting(key: str, otherwise: str = "", *, flag: str = "", panel: str | None 
 
 def _annotation(key: str) -> Any:
     kind = _kind(leaves()[key])
-    panel = next((group for group, keys in GROUPS.items() if _is_in(key, keys)), [*GROUPS][-1])
+    panel = next((group for group, keys in GROUPS.items() if _is_in(key, keys)), "Federation")
     plain = list[str] if key in BY_NAME else kind if kind in (int, float, bool, Path) else str
     return Annotated[plain | None, setting(key, panel=panel)]
 

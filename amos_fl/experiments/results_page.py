@@ -167,7 +167,7 @@ def _row(path: Path, name: str) -> PageRow:
         name=name,
         trained=f"{arm} on {' '.join(cohort.seen_sites)}, seed {config.seed}",
         network=f"{config.model}, {config.plan.name}",
-        budget=f"{config.rounds} x {steps_in_words(config)} x {trainers}, {cost.patches:,} patches",
+        budget=f"{config.rounds} x {steps_in_words(config).removesuffix(' steps')} x {trainers}, {cost.patches:,} patches",
         scores=_scores(path / "scores.csv"),
         seconds=f"{cost.seconds:.0f}",
         commit=folder.about().versions.get("commit", "-"),
