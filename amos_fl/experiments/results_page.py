@@ -162,12 +162,13 @@ def _row(path: Path, name: str) -> PageRow:
     cohort = cohort_as_begun(folder, config)
     cost = RunCost.of(folder.ledger(), config)
     trainers = 1 if config.arm == "centralized" else len(cohort.seen_sites)
+    each = steps_in_words(config).removesuffix(" steps")
     arm = config.strategy if config.arm == "federated" else f"{config.arm}"
     return PageRow(
         name=name,
         trained=f"{arm} on {' '.join(cohort.seen_sites)}, seed {config.seed}",
         network=f"{config.model}, {config.plan.name}",
-        budget=f"{config.rounds} x {steps_in_words(config).removesuffix(' steps')} x {trainers}, {cost.patches:,} patches",
+        budget=f"{config.rounds} x {each} x {trainers}, {cost.patches:,} patches",
         scores=_scores(path / "scores.csv"),
         seconds=f"{cost.seconds:.0f}",
         commit=folder.about().versions.get("commit", "-"),
