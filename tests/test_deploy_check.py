@@ -225,7 +225,7 @@ def test_the_bundle_says_the_version_where_the_superlink_does_not(root: Path) ->
 
 
 def test_another_amos_fl_than_the_bundles() -> None:
-    connection = SiteConnection(site="A", host="x", port=1, flwr="1.41.0", amos_fl="9.9.9")
+    connection = SiteConnection(site="A", host="x", port=1, flwr=versions()["flwr"], amos_fl="9.9.9")
     finding = check_version(connection)
     assert finding.outcome == "wrong"
     assert "9.9.9 at the SuperLink" in finding.found

@@ -1,6 +1,7 @@
 """Every part of Flower that is replaced: what the replacement changes, and that the part is as it was known."""
 
 import ast
+import importlib
 import inspect
 import os
 import re
@@ -20,7 +21,7 @@ from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResultStatus
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 
 from amos_fl_clients.flower import clientapp, parts, superexec, superlink, supernode
-from amos_fl_clients.flower.backoff import BELL, Doorbell, asking_again
+from amos_fl_clients.flower.backoff import BELL, FLOWERS_WAIT_S, Doorbell, asking_again
 from amos_fl_clients.flower.parts import Part
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -176,6 +177,13 @@ def test_a_supernode_starts_the_sites_superexec_and_tells_it_of_a_message(tmp_pa
     assert (tmp_path / "superexec").read_text() == "--parent-pid 5"
 
 
+def test_flower_waits_for_a_message_as_long_as_is_known_and_for_what_is_near_less() -> None:
+    """Any other wait of its loop would be taken for one of these, and a site would ask ten times a second."""
+    tree = ast.parse(inspect.getsource(importlib.import_module(parts.SUPERNODE_WAITS.module)))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "time.sleep"]
+    assert sorted({ast.literal_eval(call.args[0]) for call in calls}) == [0.5, FLOWERS_WAIT_S]
+
+
 def test_a_superexec_takes_on_client_apps_alone_in_the_sites_own_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,3 +271,19 @@ def test_a_request_waits_for_the_database_nearly_as_long_as_its_client_for_an_an
     assert busy_timeout_ms("flowers.db") == 5000
     superlink.patient_database()
     assert busy_timeout_ms("ours.db") == 25000
+
+
+def test_flower_heeds_what_it_is_told_by_the_environment() -> None:
+    """Its names are nowhere documented, and one that is no longer read would go unnoticed."""
+    code = (
+        "import os; from amos_fl_clients.flower.programs import say_nothing_to_others; say_nothing_to_others()\n"
+        "from amos_fl_clients.flower.superlink import FASTER; os.environ.update(FASTER)\n"
+        "from flwr.supercore import constant, telemetry\n"
+        "from flwr.supercore.superexec.run_superexec import _get_task_poll_interval\n"
+        "print(telemetry.FLWR_TELEMETRY_ENABLED, os.environ[constant.FLWR_DISABLE_UPDATE_CHECK], "
+        "constant.FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES, constant.FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS, "
+        "_get_task_poll_interval())"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "1", "8", "8", "0.2"]

@@ -145,7 +145,21 @@ def test_the_types_of_public_names_are_known_to_whoever_imports_them(package: st
 def test_no_range_keeps_a_newer_release_out():
     capped = {str(r) for r in declared() if any(s.operator in ("<", "<=", "~=", "==") for s in r.specifier)}
     # Flower's private parts are replaced in places; surface-distance is what scores are compared with.
-    assert capped == {"flwr[simulation]==1.41.*", "surface-distance==0.1"}
+    assert capped == {"flwr[simulation]==1.42.*", "surface-distance==0.1"}
+
+
+def test_what_is_said_of_a_version_of_flower_is_said_of_the_one_that_is_pinned():
+    """The places named are to be read again when Flower moves. Changelog and benchmarks are of the version that was."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    modules = [file for folder in ("amos_fl", "clients", "server") for file in (ROOT / folder).rglob("*.py")]
+    said = [
+        (f"{file.relative_to(ROOT)}: {found[0]}", found[1])
+        for file in (*pages, *modules)
+        for found in re.finditer(r"\bFlower\s+(\d+\.\d+)", file.read_text(encoding="utf-8"))
+    ]
+    pinned = "{0.major}.{0.minor}".format(locked()["flwr"])
+    assert said
+    assert [place for place, version_said in said if version_said != pinned] == []
 
 
 def test_importing_the_package_loads_nothing_heavy():

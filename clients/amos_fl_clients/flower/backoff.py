@@ -15,7 +15,7 @@ import httpx
 BELL = "AMOS_FL_BELL"
 """The environment variable by which a SuperExec is told where its bell is heard."""
 FLOWERS_WAIT_S = 3.0
-"""What Flower 1.41 waits when there was no message; its other waits are for what this machine is about to finish."""
+"""What Flower 1.42 waits when there was no message; its other waits are for what this machine is about to finish."""
 
 
 OVERLOADED_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -27,7 +27,7 @@ def asking_again(
 ) -> Callable[..., Any]:
     """A method of Flower's client that asks again where the SuperLink fails at a request (HTTP 500).
 
-    A SuperLink that is overloaded fails so when its database is locked for too long. Flower 1.41 then lets go of the
+    A SuperLink that is overloaded fails so when its database is locked for too long. Flower 1.42 then lets go of the
     message or of the reply in hand, and its run waits for that for half a day. Each of the requests may be made twice.
     """
 
