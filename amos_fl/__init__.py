@@ -1,7 +1,7 @@
 """Federated learning for organ segmentation in abdominal CT and MR, one site per scanner.
 
-What a script needs, each loaded when it is first used, so that `import amos_fl` costs nothing and
-`amos_fl.read_cohort` does not load torch. `__init__.pyi` lists the names and where each of them is:
+The public names are loaded on first use, so that `import amos_fl` costs almost nothing and `amos_fl.read_cohort` does
+not load torch. `__init__.pyi` lists the names and their modules:
 
 >>> import amos_fl
 >>> amos_fl.plan_named("coarse").patch

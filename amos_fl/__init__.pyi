@@ -24,6 +24,7 @@ from .metrics.surface import nsd as nsd
 from .networks.registry import build_network as build_network
 from .prepared.prepare import prepare_case as prepare_case
 from .prepared.prepare import prepare_cases as prepare_cases
+from .runs.inference_settings import InferenceSettings as InferenceSettings
 from .training.loop import train as train
 from .training.settings import TrainingSettings as TrainingSettings
 from .volumes.plan import Plan as Plan

@@ -1,4 +1,4 @@
-"""CSV files, whole or not at all."""
+"""Write CSV files, whole or not at all."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,9 +11,9 @@ from amos_fl.files import whole_file
 
 
 def write_table(path: Path | str, columns: Sequence[str], rows: Iterable[Any]) -> None:
-    """A CSV file with a header: of each row, a mapping or an object with such attributes, these columns.
+    """Write a CSV file with a header and these columns of each row, a mapping or an object with such attributes.
 
-    What does not exist (None, NaN) is empty, a truth is yes or no, and numbers read back as they were.
+    Missing values (None, NaN) are empty, booleans are yes or no, and numbers read back exactly.
     """
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = Writer(file)

@@ -1,4 +1,4 @@
-"""Which device a network runs on, and what is said when its memory does not suffice."""
+"""Choose the device that a network runs on, and report when its memory is exhausted."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from amos_fl.errors import AmosError
 
 
 def device_named(name: str) -> str:
-    """A device that this machine has; `auto` is a GPU where there is one.
+    """A device of this machine by name; `auto` is a GPU if there is one.
 
     Raises:
         AmosError: no such device.
@@ -28,7 +28,7 @@ def device_named(name: str) -> str:
 
 @contextmanager
 def memory_said(what: str, remedy: str) -> Iterator[None]:
-    """Turn a GPU's lack of memory into one sentence: `what` did not fit, and `remedy` is what to do.
+    """Turn a GPU's out-of-memory error into one sentence: `what` did not fit, and `remedy` is what to do.
 
     Raises:
         AmosError: the device ran out of memory.
@@ -36,6 +36,6 @@ def memory_said(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:
-        # What torch keeps for itself would be missing when the next, smaller case is tried.
+        # Free torch's cached memory, so that it is available for the next, smaller case.
         torch.cuda.empty_cache()
         raise AmosError(f"{what} does not fit into the GPU's memory", remedy, code="out-of-memory") from None

@@ -1,4 +1,4 @@
-"""What goes wrong, said in one plain sentence that names the file, site or setting and the remedy."""
+"""Errors with one plain sentence that names the file, site or setting, what is wrong, and the remedy."""
 
 import errno
 from collections.abc import Sequence
@@ -20,22 +20,22 @@ Code = Literal[
     "timed-out",
     "unknown-label-value",
 ]
-"""What went wrong, for programs: sentences are for people, and may be reworded at any time."""
+"""Error codes for programs: sentences are for people, and may be reworded at any time."""
 
 _NAMED = 5
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether the system refused to write because a disk, a quota or a limit on files is used up."""
+    """Whether a write failed because a disk, a quota or a file size limit is exhausted."""
     return isinstance(error, OSError) and error.errno in _FULL
 
 
 class AmosError(Exception):
     """Bad input or settings: the command line prints the sentence and exits with code 2.
 
-    The sentence is `what` is wrong and, where it is told apart, the `remedy`. Programs that handle one kind of error
-    otherwise than the rest ask for its `code`.
+    The sentence consists of `what` is wrong and, if given separately, the `remedy`. Programs that treat one kind of
+    error specially check its `code`.
 
     >>> error = AmosError("a.nii: may not be read", "check its permissions")
     >>> str(error), error.remedy, error.code
@@ -52,12 +52,12 @@ class AmosError(Exception):
             self.code = code
 
     def of(self, subject: str) -> "AmosError":
-        """The same error, said of `subject`."""
+        """The same error, prefixed with `subject`."""
         return AmosError(f"{subject}: {self.what}", self.remedy, code=self.code)
 
 
 def code_of(error: BaseException) -> Code:
-    """The code of an error of any kind.
+    """The code of any error.
 
     >>> code_of(OSError(errno.ENOSPC, "No space left on device")), code_of(KeyError("a"))
     ('disk-full', 'failed')
@@ -72,13 +72,13 @@ def code_of(error: BaseException) -> Code:
 
 
 class DiskFull(AmosError):  # noqa: N818 - named after what happened
-    """There is no room left where prepared scans are kept; another scan would fare no better."""
+    """The disk of prepared scans is full, so the next scan would fail too."""
 
     code: Code = "disk-full"
 
 
 def all_of(errors: Sequence[AmosError], total: int, noun: str) -> AmosError:
-    """What went wrong with some of `total` things, in one error; one alone is itself.
+    """Combine the errors of some of `total` things into one; a single error stays as it is.
 
     >>> print(all_of([AmosError("a.nii: is empty"), AmosError("b.nii: is truncated")], 9, "case"))
     2 of 9 cases cannot be used: a.nii: is empty; b.nii: is truncated
@@ -91,7 +91,7 @@ def all_of(errors: Sequence[AmosError], total: int, noun: str) -> AmosError:
 
 
 class RunStopped(AmosError):  # noqa: N818 - named after what happened
-    """A run that could not go on (too few sites answered); its last checkpoint stands. Exit code 3."""
+    """A run that could not continue (too few sites answered); its last checkpoint remains. Exit code 3."""
 
     exit_code = 3
 

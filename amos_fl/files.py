@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and their content hashes."""
+"""Write files and folders that appear whole or not at all, and hash their content."""
 
 import hashlib
 import json
@@ -18,16 +18,16 @@ from amos_fl.errors import AmosError, is_disk_full
 from amos_fl.owner import exists, identity, is_alive
 
 MOST_NAME_BYTES = 160
-"""Of a case, a site or a run. A file's name has room for 255, with what outputs and unfinished files add to it."""
+"""Longest name of a case, a site or a run. A file name may have 255, including what outputs and partial files add."""
 
 LONGEST_NAME_BYTES = 255
 
 
 def unfinished_name(path: Path) -> Path:
-    """A hidden name beside `path` that says whose it is, and clear away what processes that are no more left there."""
+    """A hidden name beside `path` that identifies this process; also removes partial files of dead processes there."""
     _clear(path.parent)
     mark = f".{os.getpid()}-{identity()}{uuid.uuid4().hex[:6]}.tmp."
-    # The suffixes stay, because nibabel and others choose the format by them.
+    # The suffixes are kept, because nibabel and others choose the format by them.
     name = path.name
     while len(os.fsencode(mark + name)) > LONGEST_NAME_BYTES:
         name = name[1:]
@@ -36,13 +36,13 @@ def unfinished_name(path: Path) -> Path:
 
 @lru_cache(maxsize=1024)
 def _clear(folder: Path) -> None:
-    """Once per process and folder."""
+    """Remove abandoned files, once per process and folder."""
     with suppress(OSError):
         remove_abandoned(folder.glob(".*.tmp.*"))
 
 
 def check_name(path: Path) -> None:
-    """Refuse a file that could not be written because of the length of its name, before work is put into it.
+    """Refuse a file whose name is too long to be written, before work is put into it.
 
     Raises:
         AmosError: the name is longer than `LONGEST_NAME_BYTES`.
@@ -50,7 +50,7 @@ def check_name(path: Path) -> None:
     too_many = len(os.fsencode(path.name)) - LONGEST_NAME_BYTES
     if too_many > 0:
         raise AmosError(
-            f"{path.name[:40]}...: this name of a file is {too_many} bytes too long to be written; give the scan or "
+            f"{path.name[:40]}...: this file name is {too_many} bytes too long to be written; give the scan or "
             "case a shorter name"
         )
 
@@ -59,8 +59,8 @@ def check_name(path: Path) -> None:
 def whole_file(path: Path | str, *, private: bool = False) -> Iterator[Path]:
     """Yield a path to write to; on success it is renamed to `path`, on an error removed.
 
-    Who may read the file is what the process's umask says, whoever wrote it; a `private` one keeps the mode that it
-    was made with. On a full disk the OSError names `path`.
+    The file's permissions follow the process's umask; a `private` file keeps the mode that it was made with. On a full
+    disk the OSError names `path`.
     """
     path = Path(path)
     with _naming(path):
@@ -77,7 +77,7 @@ def whole_file(path: Path | str, *, private: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """What is written is known here, and not to the system's error for a write into a full disk."""
+    """Add the path to the system's error for a full disk, which does not name it."""
     try:
         yield
     except OSError as error:
@@ -87,7 +87,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _as_the_umask_says(path: Path) -> None:
-    """safetensors, for one, writes through a temporary file of its own, which its owner alone may read."""
+    """Apply the umask, because safetensors, for one, writes through a temporary file that only its owner can read."""
     if path.is_file() and stat.S_IMODE(path.stat().st_mode) == 0o600:
         path.chmod(0o666 & ~_umask())
 
@@ -106,8 +106,8 @@ def _umask() -> int:
 def whole_folder(path: Path | str) -> Iterator[Path]:
     """Yield a new empty folder; on success it is renamed to `path`.
 
-    When another process has made `path` in the meantime, theirs stays and ours is removed: both
-    made it from the same content.
+    If another process has made `path` in the meantime, that one is kept and ours removed: both were made from the same
+    content.
     """
     path = Path(path)
     with _naming(path):
@@ -142,12 +142,12 @@ CERTAINLY_ABANDONED_S = 86400.0
 
 
 def remove_abandoned(paths: Iterable[Path], *, locked: bool = False) -> list[Path]:
-    """Remove those of `paths` that a process began to write and did not live to finish; return them.
+    """Remove those of `paths` that a process left unfinished when it died; return them.
 
-    A name of ours carries the process's id and `identity()`. Where that process was one of this machine and is no
-    more, its file goes at once. Of another machine of a shared disk, or of another container, nothing can be known:
-    an unfinished file also has to be left alone for an hour, and for a day where there is a process of that id here.
-    With `locked`, their folder is locked by the caller: then only those stay whose process is known to live.
+    Our file names carry the process's id and `identity()`. If the process ran on this machine and is dead, its file is
+    removed at once. A process on another machine of a shared disk, or in another container, cannot be checked: then an
+    unfinished file must also be untouched for an hour, or for a day if a process with that id exists here.
+    With `locked`, the caller has locked their folder: then only files of processes known to be alive stay.
     """
     removed = []
     for path in paths:
@@ -170,7 +170,7 @@ def _abandoned(path: Path, pid: int, owner: str, locked: bool) -> bool:
 
 
 def _untouched_s(path: Path) -> float:
-    """Seconds since the last change of a file or of anything in a folder; none where it is gone meanwhile."""
+    """Seconds since the last change of a file or of anything in a folder; none if it has vanished meanwhile."""
     try:
         inside = path.rglob("*") if path.is_dir() else ()
         return time.time() - max(entry.lstat().st_mtime for entry in (path, *inside))

@@ -1,8 +1,8 @@
-"""One process at a time in a folder; who comes second is told who works there.
+"""Let one process at a time work in a folder, and tell a second one which process works there.
 
-The lock is the system's own (`flock`, by filelock), so a process that is dead holds none. Beside it lies who has it. On
-a shared disk it holds as far as the file system shares locks between machines, which NFS does; where it does not, or
-has no locks at all, what the other left beside is all there is to go by.
+The lock is the operating system's (`flock`, by filelock), so a dead process never holds it. A file beside it names the
+holder. On a shared disk it works if the file system shares locks between machines, as NFS does; otherwise, or without
+locks at all, only that file tells of another process.
 """
 
 import errno
@@ -38,10 +38,10 @@ class AtWork(AmosError):  # noqa: N818 - said of the other process
 
 @contextmanager
 def at_work(folder: Path, *, to: str = "", wait_s: float = 0.0) -> Iterator[None]:
-    """Keep other processes from the same work in a folder, which is made if need be.
+    """Keep other processes from doing the same work in a folder, which is made if necessary.
 
-    `to` names the work where a folder knows several that may go on beside one another (`report`). Who holds the lock is
-    waited for `wait_s` seconds.
+    `to` names the work if several kinds may go on in a folder at once (`report`). Waits up to `wait_s` seconds for the
+    lock.
 
     Raises:
         AtWork: another process has it; the sentence says which, where and since when.
@@ -73,9 +73,9 @@ def at_work(folder: Path, *, to: str = "", wait_s: float = 0.0) -> Iterator[None
     finally:
         with suppress(OSError):
             holder.unlink(missing_ok=True)
-            # The last thing done under the lock. Who waits for it finds its file gone, and takes a new one (filelock).
+            # Done last under the lock. A waiting process finds the file gone, and makes a new one (filelock).
             Path(lock.lock_file).unlink(missing_ok=True)
-            if made and is_empty(folder):  # nothing came of it
+            if made and is_empty(folder):  # nothing was written
                 shutil.rmtree(folder)
         lock.release()
 
@@ -123,7 +123,7 @@ def _read(holder: Path) -> dict[str, Any] | None:
 
 
 def _patiently(holder: Path) -> dict[str, Any] | None:
-    """Who has just taken the lock may not have left its name yet."""
+    """Retry reading the holder, which may have taken the lock but not written its name yet."""
     deadline = time.monotonic() + _WRITING_S
     while (found := _read(holder)) is None and time.monotonic() < deadline:
         time.sleep(_LOOK_AGAIN_S)

@@ -1,4 +1,4 @@
-"""Code of one's own by import path, `module:name`: a network, a Flower strategy."""
+"""Load a user's own code by import path, `module:name`: a network, a Flower strategy."""
 
 import importlib
 import sys
@@ -9,7 +9,7 @@ from amos_fl.errors import AmosError
 
 
 def is_path(name: str) -> bool:
-    """Whether a name is an import path and not one of this program's own.
+    """Whether a name is an import path, not a built-in name.
 
     >>> is_path("my_lab.networks:build"), is_path("unet")
     (True, False)
@@ -38,7 +38,7 @@ def load(path: str, what: str) -> Any:
 
 
 def source_file(found: Any) -> Path | None:
-    """The file that an object was defined in; None where that is not known."""
+    """The file that an object was defined in; None if unknown."""
     module = sys.modules.get(getattr(found, "__module__", ""))
     file = getattr(module, "__file__", None)
     return Path(file) if file else None

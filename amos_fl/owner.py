@@ -1,4 +1,4 @@
-"""Which process is which: an id alone is used again, and on another machine it is another process's."""
+"""Identify processes: ids alone are reused, and on another machine they belong to other processes."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ _PROC = Path("/proc")
 
 
 def identity() -> str:
-    """16 hexadecimal digits for this process: 8 for the machine or container that its id counts in, 8 for its start."""
+    """16 hexadecimal digits that identify this process: 8 for its machine or container, 8 for its start time."""
     return _identity(os.getpid())
 
 
@@ -21,7 +21,7 @@ def _identity(pid: int) -> str:  # by id, because a forked child is another proc
 
 
 def is_alive(pid: int, owner: str) -> bool | None:
-    """Whether the process that had this id and this `identity()` still lives; None where that cannot be known here."""
+    """Whether the process with this id and `identity()` is still alive; None if that cannot be known here."""
     place, birth = owner[:8], owner[8:]
     if place != _place() or birth == "0" * 8:
         return None
@@ -29,7 +29,7 @@ def is_alive(pid: int, owner: str) -> bool | None:
 
 
 def exists(pid: int) -> bool:
-    """Whether there is a process of this id here."""
+    """Whether a process with this id exists here."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -50,9 +50,9 @@ def _place() -> str:
 
 
 def _birth(pid: int) -> str | None:
-    """When a process began, with the machine's own start where that is what it counts from; None: not to be known."""
+    """A process's start time, with the machine's boot if it counts from there; None if unknown."""
     if fields := _read(_PROC / str(pid) / "stat").rpartition(")")[2].split():  # after its name, which may hold spaces
-        dead = fields[0] in "ZX"  # and not yet taken note of by its parent
+        dead = fields[0] in "ZX"  # dead, but not yet reaped by its parent
         return "" if dead else _short(_read(_PROC / "sys/kernel/random/boot_id") + fields[19])
     if _PROC.joinpath("self/stat").exists():
         return None

@@ -1,7 +1,7 @@
 """Randomness as a function of (seed, round, site, step) and of nothing else.
 
-No generator lives longer than the thing it is for, so neither the order of the sites, nor the
-process, nor an interruption changes what is drawn.
+No generator outlives its purpose, so neither the order of the sites, nor the process, nor an interruption changes the
+draws.
 """
 
 import hashlib

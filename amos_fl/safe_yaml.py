@@ -1,7 +1,7 @@
-"""YAML that somebody wrote: bounded before it is built, so that no file takes minutes, gigabytes or the stack.
+"""Read untrusted YAML with bounds, so that no file takes minutes, gigabytes or overflows the stack.
 
-Read event by event first (no event holds another), with every alias counted as what it stands for; only a text of
-bounded depth and size becomes values.
+It is first read event by event, which is flat, counting every alias at its full size; only a text of bounded depth and
+size becomes values.
 """
 
 import re
@@ -26,7 +26,7 @@ class _SetTwice(Exception):  # noqa: N818 - said of a key
 
 
 class _Loader(_Fast):
-    """Refuses a mapping with one key twice, of which YAML itself takes the last; merged keys may be overridden."""
+    """A loader that refuses duplicate keys, of which YAML itself takes the last; merged keys may be overridden."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[str, int] = {}
@@ -40,7 +40,7 @@ class _Loader(_Fast):
 
 
 class NotYaml(ValueError):  # noqa: N818 - said of a text
-    """Why a text is no YAML, and on which line, where that is known."""
+    """Why a text is not YAML, and on which line, if known."""
 
     def __init__(self, why: str, line: int | None = None) -> None:
         super().__init__(why)
@@ -52,7 +52,7 @@ def parsed_yaml(text: str, where: Path | str) -> Any:
 
     Raises:
         AmosError: a key that is set twice; the sentence begins with `where`.
-        NotYaml: it is no YAML, or too long, too deep, or too large once its aliases are followed.
+        NotYaml: it is not YAML, or too long, too deep, or too large once its aliases are expanded.
 
     >>> parsed_yaml("a: [1, 2.5, x]", "run.yaml")
     {'a': [1, 2.5, 'x']}
@@ -112,8 +112,7 @@ def read_yaml_file(path: Path) -> Any:
     """The value of a YAML file; None for an empty one.
 
     Raises:
-        OSError: no such file, or it may not be read.
-        AmosError, NotYaml: as `parsed_yaml`, or it is not UTF-8.
+        OSError: no such file, or no permission to read it. AmosError, NotYaml: as `parsed_yaml`, or it is not UTF-8.
     """
     with path.open("rb") as file:
         data = file.read(MOST_BYTES * 4 + 1)

@@ -1,7 +1,7 @@
-"""Files that hold a scan or a label map: what a folder has of them, and what a scan's content is.
+"""List the scans and label maps in a folder, and hash a scan's content.
 
-Every command that reads a folder of scans reads it here, by one rule: what looks meant as a scan and cannot be used is
-named, with what is wrong, and the count of what was taken stands beside the count of what was there.
+Every command that reads a folder of scans uses this module and its one rule: a file that seems to be a scan but cannot
+be used is named with its fault, and the number of scans taken is given beside the number present.
 """
 
 import os
@@ -15,18 +15,18 @@ from amos_fl.escape.terminal import visible
 from amos_fl.files import sha256_of_file, sha256_of_json
 
 SUFFIXES = (".nii.gz", ".nii")
-"""Of files that hold a scan by themselves, in small letters; capitals mean the same."""
+"""Suffixes of single-file scans, in lower case; upper case counts too."""
 _HALVES = {".hdr": ".img", ".img": ".hdr", ".hdr.gz": ".img.gz", ".img.gz": ".hdr.gz"}
 _READ = (*SUFFIXES, *_HALVES)
 _OTHER_FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".mnc", ".gipl")
 _OTHER_PACKING = (".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip", ".nii.gz.gz")
 UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart")
-"""Of files that a program was still writing, put behind the suffix that they were to have."""
+"""Suffixes that programs append to files they are still writing."""
 
 
 @dataclass(frozen=True)
 class Unusable:
-    """A file, or several of one name, that looks meant as a scan and cannot be used, and why."""
+    """A file, or several of one name, that seems to be a scan but cannot be used, and why."""
 
     name: str
     path: Path
@@ -40,7 +40,7 @@ class Unusable:
 
 @dataclass(frozen=True)
 class ScanFolder:
-    """What a folder holds: its scans by name, what cannot be used, the names of all other files and folders."""
+    """A folder's content: its scans by name, unusable files, and the names of all other files and folders."""
 
     path: Path
     scans: dict[str, Path]
@@ -49,23 +49,23 @@ class ScanFolder:
 
     @property
     def there(self) -> int:
-        """How many scans look meant, usable or not."""
+        """The number of scans, usable or not."""
         return len(self.scans) + len(self.unusable)
 
     def counted(self, what: str = "scan") -> str:
-        """How many can be used of how many there are: `3 of 4 scans`."""
+        """The usable scans of all: `3 of 4 scans`."""
         return f"{len(self.scans)} of {self.there} {what}{'' if self.there == 1 else 's'}"
 
 
 def scans_in(folder: Path) -> ScanFolder:
-    """The scans of a folder, sorted by name. Hidden files, and folders in it, are not looked at.
+    """The scans of a folder, sorted by name, without hidden files and subfolders.
 
-    A scan is a `.nii` or `.nii.gz` file, or a pair of `.hdr` and `.img`, of which the header's path stands for both.
-    Links whose target is gone, files that may not be read, halves of pairs, several files of one name, formats of other
-    programs and unfinished downloads are unusable.
+    A scan is a `.nii` or `.nii.gz` file, or a pair of `.hdr` and `.img`, represented by the header's path. Broken
+    links, files without read permission, halves of pairs, several files of one name, formats of other programs and
+    unfinished downloads are unusable.
 
     Raises:
-        AmosError: the folder may not be read.
+        AmosError: no permission to read the folder.
     """
     try:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -101,7 +101,7 @@ def importable(found: ScanFolder, what: str = "scan", at_most: int = 5) -> list[
     """Notes for the import of a folder: how many of its scans can be used, and why the others cannot.
 
     Raises:
-        AmosError: several files of one name, of which only a person can say which one is meant.
+        AmosError: several files of one name, because only a person can say which one is meant.
     """
     if twins := [bad for bad in found.unusable if bad.several]:
         more = f" ({len(twins)} such cases)" if len(twins) > 1 else ""
@@ -123,7 +123,7 @@ def case_of(path: Path) -> str:
 
 
 def parts_of(path: Path) -> tuple[Path, ...]:
-    """All files of a scan: of a `.hdr`/`.img` pair both, the header first, where the other half is there; else one."""
+    """All files of a scan: both of a complete `.hdr`/`.img` pair, the header first; otherwise one."""
     suffix = _suffix(path)
     if suffix.lower() not in _HALVES:
         return (path,)
@@ -137,17 +137,17 @@ def sha256_of_scan(path: Path) -> str:
     """The SHA-256 of a scan's content: of its file, or of both files of a `.hdr`/`.img` pair.
 
     Raises:
-        OSError: a file that is not there or may not be read.
+        OSError: a file that is missing or unreadable.
     """
     hashes = [sha256_of_file(part) for part in parts_of(path)]
     return hashes[0] if len(hashes) == 1 else sha256_of_json(hashes)
 
 
 def check_file(path: Path) -> None:
-    """Whether there is a file with content at `path` that may be read.
+    """Check that `path` is a readable, non-empty file.
 
     Raises:
-        AmosError: naming it, and why there is none.
+        AmosError: naming it, and what is wrong.
     """
     if not path.exists() and not path.is_symlink():
         raise AmosError(
@@ -158,9 +158,9 @@ def check_file(path: Path) -> None:
 
 
 def problem_of(path: Path) -> str | None:
-    """Why a path can be no scan, whatever is in it: no file, a link to nowhere, no permission; None where it may be.
+    """Why a path cannot be a scan, whatever its content: no file, a broken link, no permission; None if it can be.
 
-    It goes on from the file's name: `its link leads to /data/a.nii.gz, which is not there; ...`.
+    The text continues after the file's name: `its link leads to /data/a.nii.gz, which is not there; ...`.
     """
     why = _problem_of_file(path)
     return problem_of_name(path.name) if why is None else "; ".join(why)
@@ -186,7 +186,7 @@ def _problem_of_file(path: Path) -> tuple[str, str] | None:
 
 
 def problem_of_name(name: str) -> str | None:
-    """Why nothing can be written under the name of a file: it is not UTF-8, or holds control characters."""
+    """Why a file's name cannot be used for output: it is not UTF-8, or holds control characters."""
     if any(0xD800 <= ord(ch) <= 0xDFFF for ch in name):
         return "its name is not UTF-8, so that no table can hold it; rename the file"
     if any(ord(ch) < 32 or 127 <= ord(ch) < 160 for ch in name):
@@ -195,7 +195,7 @@ def problem_of_name(name: str) -> str | None:
 
 
 def shown(name: str | Path) -> str:
-    """A file's name as it can be printed and written, whatever bytes it is made of.
+    """A file's name in a form that can be printed and written, whatever its bytes.
 
     >>> shown("caf\\udce9.nii")
     'caf\\\\udce9.nii'
@@ -204,14 +204,14 @@ def shown(name: str | Path) -> str:
 
 
 def _suffix(path: Path) -> str:
-    """The suffix of a scan as it is written; empty where the name is not that of a scan that is read."""
+    """The suffix of a scan's file name as written; empty if it is not one of a format that is read."""
     lower = path.name.lower()
     found = next((s for s in sorted(_READ, key=len, reverse=True) if lower.endswith(s) and lower != s), "")
     return path.name[len(path.name) - len(found) :] if found and not lower.endswith(_OTHER_PACKING) else ""
 
 
 def _meant(path: Path) -> str | None:
-    """The case's name where a file looks meant and has a format that is not read."""
+    """The case's name if a file seems to be a scan in a format that is not read."""
     lower = path.name.lower()
     if lower.endswith(_OTHER_FORMATS + _OTHER_PACKING):
         return path.name.partition(".")[0]

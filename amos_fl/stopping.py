@@ -1,8 +1,8 @@
-"""Being told to stop: Ctrl-C (SIGINT), SIGTERM (a scheduler's, `docker stop`), SIGHUP (a closed terminal): one request.
+"""Handle requests to stop alike: Ctrl-C (SIGINT), SIGTERM (of a scheduler or `docker stop`), SIGHUP (closed terminal).
 
-A command that knows nothing of it gets a KeyboardInterrupt; a run asks its sites to stop between two steps
-(`taking_requests`), and in work that may be left at any moment (`at_once`) stops there. Where SIGHUP or SIGTERM are
-ignored from the beginning, as `nohup` does, they stay ignored.
+By default a command gets a KeyboardInterrupt; a run asks its sites to stop between two steps (`taking_requests`), and
+work that may be interrupted at any moment (`at_once`) stops there. If SIGHUP or SIGTERM are ignored from the beginning,
+as with `nohup`, they stay ignored.
 """
 
 import os
@@ -17,7 +17,7 @@ from types import FrameType
 
 REQUESTS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 SAME_REQUEST_S = 1.0
-"""`timeout` and `docker compose` tell a process twice at once, by its own number and by its group's; that is one."""
+"""`timeout` and `docker compose` signal a process twice at once, directly and through its group; that counts once."""
 _received: list[tuple[int, float]] = []
 _at_once = 0
 _held = 0
@@ -30,7 +30,7 @@ def exit_code() -> int:
 
 
 def words() -> str:
-    """What stopped this process, for its last line."""
+    """The reason why this process stopped, for its last line."""
     told = _received[0][0] if _received else signal.SIGINT
     return "interrupted" if told == signal.SIGINT else f"stopped by {signal.Signals(told).name}"
 
@@ -41,13 +41,13 @@ def requested() -> bool:
 
 
 def forget() -> None:
-    """What stopped earlier work of this process says nothing of the work that begins now."""
+    """Forget earlier requests to stop, before new work begins."""
     _received.clear()
 
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Around work of the main thread that leaves nothing half done wherever it is left: a request ends it there."""
+    """Context for work of the main thread that can be interrupted anywhere: a request ends it at once."""
     global _at_once
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -61,9 +61,9 @@ def at_once() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Around work of the main thread that must not be left in the middle: a request in here is heard at its end.
+    """Context for work of the main thread that must not be interrupted: a request takes effect at its end.
 
-    A signal mask does not do that: another thread takes the signal, and Python has its handler run in the main thread.
+    A signal mask would not do: another thread takes the signal, and Python runs its handler in the main thread.
     """
     global _held
     if threading.current_thread() is not threading.main_thread():
@@ -96,7 +96,7 @@ def may_stop_here() -> bool:
 
 
 def interrupt_on_request() -> None:
-    """From now on every request is a KeyboardInterrupt in the main thread."""
+    """Make every further request a KeyboardInterrupt in the main thread."""
     forget()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
@@ -123,7 +123,7 @@ def taking_requests(on_request: Callable[[int], None]) -> Iterator[None]:
             count += 1
             _hear(partial(on_request, count))
 
-    # A process of Ray's has a SIGTERM of its own, by which Ray ends it.
+    # A Ray process has its own SIGTERM handler, by which Ray ends it.
     ours = [request for request in REQUESTS if request == signal.SIGINT or _heard(request)]
     before = {request: signal.signal(request, on_signal) for request in ours}
     try:
@@ -134,13 +134,13 @@ def taking_requests(on_request: Callable[[int], None]) -> Iterator[None]:
 
 
 def _heard(request: int) -> bool:
-    """Whether nobody else has taken this signal."""
+    """Whether no other code handles this signal."""
     handler = signal.getsignal(request)
     return handler in (signal.SIG_DFL, signal.default_int_handler) or getattr(handler, "__module__", "") == __name__
 
 
 def _is_new(signum: int) -> bool:
-    """Note a request; False for the second half of one that was sent twice."""
+    """Record a request; False for the duplicate of one that was sent twice."""
     now = time.monotonic()
     again = signum != signal.SIGINT and any(now - at < SAME_REQUEST_S for _, at in _received)
     _received.append((signum, now))
@@ -150,7 +150,7 @@ def _is_new(signum: int) -> bool:
 
 
 def _leave_terminal() -> None:
-    """The terminal is gone: every further line would be an error of its own."""
+    """Stop writing to the closed terminal, where every further line would raise an error."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             if stream.isatty():

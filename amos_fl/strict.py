@@ -1,7 +1,7 @@
-"""JSON and CSV that people write, read so that nothing in them counts silently; for YAML `safe_yaml` does it.
+"""Read hand-written JSON and CSV, refusing duplicate names; `safe_yaml` does the same for YAML.
 
-The formats' own readers take the last of two values that stand under one name, without a word: `rounds: 10` at the top
-of a file of settings and `rounds: 1000` further down, or a table with two columns `label`. Here that is an error.
+The standard readers silently take the last of two values with the same name: `rounds: 10` at the top of a settings file
+and `rounds: 1000` further down, or a table with two columns `label`. Here that is an error.
 """
 
 import csv
@@ -17,7 +17,7 @@ _REMEDY = "keep the one that is meant"
 
 
 def load_json(text: str, where: Path | str) -> Any:
-    """What JSON text says.
+    """The value of a JSON text.
 
     Raises:
         AmosError: a key that is set twice; the sentence begins with `where`.
@@ -39,7 +39,7 @@ def columns_of(header: Sequence[str] | None, where: Path | str, *, fold: bool = 
     """The names of a CSV file's columns, stripped and (with `fold`) without capitals.
 
     Raises:
-        AmosError: two columns of one name; the sentence begins with `where`.
+        AmosError: two columns with the same name; the sentence begins with `where`.
     """
     names = [name.strip().casefold() if fold else name.strip() for name in header or ()]
     if twice := _twice(name for name in names if name):
@@ -50,7 +50,7 @@ def columns_of(header: Sequence[str] | None, where: Path | str, *, fold: bool = 
 def csv_rows(file: TextIO, where: Path | str, *, by_program: bool = False) -> "csv.DictReader[str]":
     """A reader of the rows of a CSV file by column (see `columns_of`).
 
-    A file that was written `by_program` is taken as it is: spaces and capitals count.
+    A file written `by_program` is read literally: spaces and capitals count.
 
     Raises:
         AmosError: two columns of one name.

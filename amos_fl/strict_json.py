@@ -1,4 +1,4 @@
-"""JSON that somebody else wrote: bounded before it is parsed, and nothing in it is read in two ways.
+"""Parse untrusted JSON: bounded in size and depth, and without ambiguity.
 
 Python's own parser takes `NaN`, the last of two equal keys, numbers of thousands of digits, and as many brackets as
 its stack has room for.
@@ -21,8 +21,8 @@ def parsed(text: str | bytes, *, most_bytes: int, most_depth: int = MOST_DEPTH) 
     """The value of a JSON text of at most `most_bytes`.
 
     Raises:
-        ValueError: it is longer or deeper, is no JSON, names a key twice, or holds a number that is NaN,
-            infinite or too long. The sentence holds nothing of the text.
+        ValueError: it is too long or too deep, is not JSON, names a key twice, or holds a number that is NaN, infinite
+        or too long. The message quotes nothing from the text.
 
     >>> parsed('{"a": [1, 2.5, null]}', most_bytes=100)
     {'a': [1, 2.5, None]}
@@ -94,9 +94,9 @@ def _deeper_than(value: Any, depth: int) -> bool:
 
 
 def what_is_wrong(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first thing in which data do not fit a model, in words of the model's alone.
+    """The first error of data that do not fit a model, in the model's own words.
 
-    Names and values come from whoever sent the data and are not repeated: a key that is not the model's is a `*`.
+    Names and values come from the sender and are not repeated: a key that is not the model's is shown as `*`.
 
     >>> class Small(BaseModel):
     ...     counts: dict[str, int]

@@ -1,4 +1,4 @@
-"""Sentences that warn: said where something is seen, heard where somebody can be told."""
+"""Emit warnings for the user, and collect them where they can be shown."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,9 +12,10 @@ _said: set[str] = set()
 
 
 def warn(sentence: str) -> None:
-    """Say something that a user should know and that does not stop the work.
+    """Warn the user without stopping the work.
 
-    Inside of `heard` it is collected; otherwise it is an `AmosWarning`, once per process: a scan is read many times.
+    Inside `heard` the sentence is collected; otherwise it is an `AmosWarning`, once per process, because a scan is read
+    many times.
     """
     listener = _listener.get()
     if listener is not None:
@@ -27,7 +28,7 @@ def warn(sentence: str) -> None:
 
 @contextmanager
 def heard() -> Iterator[list[str]]:
-    """Collect the sentences that are said inside, each once, instead of showing them.
+    """Collect the warnings emitted inside, each once, instead of showing them.
 
     >>> with heard() as sentences:
     ...     warn("c0.nii.gz: its header does not say which way the patient lies")

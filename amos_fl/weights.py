@@ -1,8 +1,9 @@
-"""A network's weights as named NumPy arrays: saved, hashed and put back into the network."""
+"""A network's weights as named NumPy arrays: save, hash and load them."""
 
 import ctypes
 import hashlib
 import json
+import math
 import mmap
 import os
 import re
@@ -19,7 +20,7 @@ from safetensors.numpy import save_file
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
 
-if TYPE_CHECKING:  # torch takes seconds to import, and who reads a run folder does not need it
+if TYPE_CHECKING:  # torch takes seconds to import, and reading a run folder does not need it
     from torch import nn
 
 Arrays = dict[str, np.ndarray]
@@ -32,10 +33,10 @@ def arrays_of(network: "nn.Module") -> Arrays:
 
 
 def given_up_by(network: "nn.Module") -> Iterator[tuple[str, np.ndarray]]:
-    """The network's arrays one at a time, the memory of each given back to the system when the next is asked for.
+    """Yield the network's arrays one at a time, releasing the memory of each when the next is requested.
 
-    Use when copying a network that is no longer needed: at no time do network and copy both exist in full. The
-    network's values are lost (on Linux its larger arrays read as zeros) until others are loaded into it.
+    Use when copying a network that is no longer needed: network and copy never both exist in full. The network's values
+    are lost (on Linux its larger arrays read as zeros) until others are loaded into it.
     """
     arrays = arrays_of(network)
     owners = Counter(array.ctypes.data for array in arrays.values())
@@ -58,7 +59,7 @@ def _give_pages_back(array: np.ndarray) -> None:
 
 
 LEAST_GIVEN_BACK = 1 << 20
-"""Smaller arrays keep their memory: together they are little, and each would cost a call."""
+"""Smaller arrays keep their memory: together they take little, and releasing each would cost a call."""
 
 
 BLOCK = 1 << 18
@@ -66,19 +67,36 @@ BLOCK = 1 << 18
 
 
 def blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Views of arrays of equal size piece by piece, so that what is computed of them needs little memory."""
+    """Yield views of equally sized arrays block by block, so that computing with them needs little memory."""
     flat = [array.reshape(-1) for array in arrays]
     return (tuple(array[start : start + BLOCK] for array in flat) for start in range(0, flat[0].size, BLOCK))
 
 
 def is_statistic(name: str) -> bool:
-    """Whether an array is a running statistic of a normalisation layer and not a trained weight."""
+    """Whether an array is a running statistic of a normalisation layer, not a trained weight."""
     return name.rpartition(".")[2] in (MEAN, VARIANCE, COUNT)
 
 
 def is_trained(name: str, array: np.ndarray) -> bool:
-    """Whether an array is a trained weight, and no statistic and no table of whole numbers."""
+    """Whether an array is a trained weight, not a statistic or a table of integers."""
     return array.dtype.kind == "f" and not is_statistic(name)
+
+
+def relative_distance(arrays: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray]) -> float:
+    """The Euclidean norm of what changed in the trained weights, relative to their norm before (1 at least).
+
+    It is summed in double precision and piece by piece.
+    """
+    moved = norm = 0.0
+    for name, old in before.items():
+        if is_statistic(name):
+            continue
+        for new_block, old_block in blocks(arrays[name], old):
+            change = np.subtract(new_block, old_block, dtype=np.float64)
+            old_block = old_block.astype(np.float64)
+            moved += float(np.dot(change, change))
+            norm += float(np.dot(old_block, old_block))
+    return math.sqrt(moved) / max(math.sqrt(norm), 1.0)
 
 
 def load_arrays(network: "nn.Module", arrays: Mapping[str, np.ndarray]) -> None:
@@ -117,10 +135,10 @@ def hash_of(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def fingerprint_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """A check value of weights that differs when their bits do, at a tenth of the time of a hash of all bytes.
+    """A checksum of weights that differs when their bits do, in a tenth of the time of a full hash.
 
-    Every 32 kB are added up as whole numbers of 64 bits, and the sums are hashed with the arrays' names, dtypes and
-    shapes. It finds accidental differences; it does not resist somebody who constructs one.
+    Every 32 kB are summed as 64-bit integers, and the sums are hashed with the arrays' names, dtypes and shapes. It
+    finds accidental differences, but does not resist deliberate ones.
 
     >>> ones, more = {"a": np.ones(3, np.float32)}, {"a": np.array([1, 1, 1.0000001], np.float32)}
     >>> fingerprint_of(ones) == fingerprint_of(dict(ones)), fingerprint_of(ones) == fingerprint_of(more)
@@ -139,14 +157,14 @@ def fingerprint_of(arrays: Mapping[str, np.ndarray]) -> str:
 
 _WORDS = 4096
 ABOUT = "amos-fl"
-"""The one key of a file's metadata, with JSON in it: of several keys safetensors changes the order at every writing."""
+"""The single key of a file's metadata, holding JSON: safetensors would write several keys in random order."""
 
 
 def save_arrays(arrays: Mapping[str, np.ndarray], path: Path, about: Mapping[str, str | int] | None = None) -> None:
-    """Write a safetensors file, whole or not at all, with a check value of its content.
+    """Write a safetensors file, whole or not at all, with a checksum of its content.
 
     Raises:
-        OSError: the disk is full, or may not be written to.
+        OSError: the disk is full, or not writable.
     """
     said = json.dumps({**(about or {}), "fingerprint": fingerprint_of(arrays)}, sort_keys=True)
     with whole_file(path) as beside:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 
 
 def case_name(amos_id: int) -> str:
-    """A case's name as its files carry it.
+    """A case's name as used in file names.
 
     >>> case_name(42)
     'amos_0042'
@@ -34,7 +34,7 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """A hint that names the nearest of `words`, or all of them where none is near.
+    """A hint that names the nearest of `words`, or all of them if none is near.
 
     >>> nearest("fedprx", ["fedavg", "fedprox"])
     "did you mean 'fedprox'?"

@@ -1,8 +1,8 @@
-"""Work spread over processes, results in the order of the work. All processes of the core come from here.
+"""Run work in parallel processes, with results in the order of the work. All processes of the core start here.
 
-Workers end with the process that they work for, whatever ends it. They hear none of the signals that tell a process to
-stop: their parent decides what becomes of one, and tells them. They do not import the main module again, so a plain
-script can call what uses them, without `if __name__ == "__main__"`; their work is found in an importable module.
+Workers end with their parent process, however it ends. They ignore the signals that ask a process to stop: their parent
+handles them and tells the workers. They do not import the main module again, so a plain script needs no
+`if __name__ == "__main__"`; their work must be defined in an importable module.
 """
 
 import ctypes
@@ -29,7 +29,7 @@ from amos_fl.warned import heard, warn
 
 Returned = TypeVar("Returned")
 GRACE_S = 5.0
-"""So long a worker has to remove what it has half written; then it is killed."""
+"""How long a worker has to remove its partial files before it is killed."""
 LOOK_S = 1.0
 _END = signal.SIGUSR1
 _PR_SET_PDEATHSIG = 1
@@ -38,7 +38,7 @@ _hiding = threading.RLock()
 
 
 class WorkerKilled(AmosError):  # noqa: N818 - named after what happened
-    """A process that worked was killed from outside, most likely by the system because memory ran out."""
+    """A worker process was killed from outside, most likely by the system because memory ran out."""
 
 
 def each(
@@ -47,10 +47,10 @@ def each(
     workers: int,
     start: Callable[[], None] | None = None,
 ) -> Iterator[Returned]:
-    """`map(work, *items)` over processes; `start` is called first in each. With one worker, in this process.
+    """`map(work, *items)` over processes; `start` is called first in each. With one worker, it runs in this process.
 
-    An interrupt, and an error in one piece of work, end the processes; they do not finish what they have been handed.
-    What they warn of is said in this process. `work` and what it is given are defined in modules that can be imported.
+    An interrupt, or an error in one piece of work, ends the processes without finishing what they were handed. Their
+    warnings are emitted in this process. `work` and its arguments must be defined in importable modules.
 
     Raises:
         WorkerKilled: a process died.
@@ -63,9 +63,9 @@ def each(
 
 
 def each_tried(work: Callable[..., Returned], *items: Sequence[Any], workers: int) -> Iterator[Returned | AmosError]:
-    """`each`, but a piece of work that raises an AmosError has it for a result, and the others go on.
+    """`each`, but if a piece of work raises an AmosError, that is its result, and the others continue.
 
-    The kinds of AmosError that would meet the next piece of work, too, end it all (DiskFull, WorkerKilled).
+    Errors that would also hit the next piece of work end everything (DiskFull, WorkerKilled).
 
     Raises:
         AmosError, ValueError: as `each`.
@@ -84,7 +84,7 @@ def _tried(work: Callable[..., Returned], *arguments: Any) -> Returned | AmosErr
 
 
 def apart(work: Callable[..., Returned], *arguments: Any) -> Returned:
-    """`work(*arguments)` in a process of its own, even for one piece of work.
+    """Run `work(*arguments)` in a separate process.
 
     Raises:
         WorkerKilled: it died.
@@ -94,16 +94,16 @@ def apart(work: Callable[..., Returned], *arguments: Any) -> Returned:
 
 
 def end_all() -> None:
-    """End every worker of this process; for its last moments, when what they do is of no more use."""
+    """End every worker of this process, just before it ends itself."""
     _end(list(_at_work))
 
 
 @contextmanager
 def main_module_hidden() -> Iterator[None]:
-    """Processes that are spawned meanwhile do not import the main module: a plain script would be run once more there.
+    """Keep processes spawned inside from importing the main module, which would run a plain script again.
 
-    `multiprocessing` names that module to a new process by its `__spec__` or its `__file__`; a script on standard input
-    has a `__file__` that no process can open.
+    `multiprocessing` passes that module to a new process by its `__spec__` or its `__file__`; a script on standard
+    input has a `__file__` that no process can open.
     """
     main = sys.modules["__main__"]
     with _hiding:
@@ -150,7 +150,7 @@ def _in_processes(
             answer: list[Any] = list(futures.pop().result())
             for sentence in answer.pop():
                 warn(sentence)
-            yield answer.pop()  # and nobody holds the result any longer
+            yield answer.pop()  # so that no reference to the result remains
         finished = True
     except BrokenProcessPool:
         raise WorkerKilled(
@@ -159,8 +159,8 @@ def _in_processes(
         ) from None
     finally:
         if not finished:
-            # Before the pool is told: it would finish the cases that it has handed out, minutes after a Ctrl-C. No
-            # future is cancelled from here, because the pool's own thread stumbles over those that are.
+            # Before the pool shuts down: it would finish the cases that it has handed out, minutes after a Ctrl-C. No
+            # future is cancelled here, because the pool's own thread fails on cancelled ones.
             _end(mine)
         pool.shutdown(wait=True, cancel_futures=not finished)
         _at_work.difference_update(mine)
@@ -173,7 +173,7 @@ def _check_importable(work: Callable[..., Any]) -> None:
 
 @contextmanager
 def _requests_masked() -> Iterator[None]:
-    """Processes that are started meanwhile hear no request to stop before they have decided how to take one."""
+    """Mask requests to stop in processes started inside, until they have set up their handlers."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -204,7 +204,7 @@ def _end(processes: "Sequence[BaseProcess] | set[BaseProcess]") -> None:
 
 
 class _Ended(SystemExit):
-    """The parent wants no more of this worker; a SystemExit, so that no handler of errors keeps it."""
+    """Raised when the parent ends this worker; a SystemExit, so that no error handler catches it."""
 
 
 _working = False
@@ -214,13 +214,13 @@ _told = False
 def _on_end(signum: int, frame: object) -> None:
     global _told
     _told = True
-    if not _working:  # nothing is half written, and an import that is broken off would complain
+    if not _working:  # no partial files, and an interrupted import would print an error
         os._exit(1)
     raise _Ended(1)
 
 
 def _do(work: Callable[..., Returned], *arguments: Any) -> tuple[Returned, list[str]]:
-    """What `work` returns, and what it warned of meanwhile."""
+    """Run `work`; returns its result and its warnings."""
     global _working
     _working = True
     try:
@@ -228,7 +228,7 @@ def _do(work: Callable[..., Returned], *arguments: Any) -> tuple[Returned, list[
             result = work(*arguments)
         return result, sentences
     except BaseException:
-        if _told:  # what was half written is removed by now; the pool would hand out the next piece of work
+        if _told:  # partial files are removed by now; the pool would hand out the next piece of work
             os._exit(1)
         raise
     finally:
@@ -256,7 +256,8 @@ def _end_with_parent() -> None:
 
 
 def _watch(parent: int, sentinel: int) -> None:
-    """Wait for the end of the pipe that the parent holds; in case it was inherited, look who is parent, too."""
+    """Wait for the parent's end of a pipe to close; in case another process inherited it, also check the parent's
+    id."""
     while not wait([sentinel], LOOK_S) and os.getppid() == parent:
         pass
     os._exit(1)

@@ -48,7 +48,7 @@ def a_case(folder: Path) -> tuple[Case, PreparedCase]:
 
 def scores(network: torch.nn.Module, case: tuple[Case, PreparedCase], device: str) -> dict[int, float]:
     """The DSC of every organ that the case has."""
-    [result] = evaluate_cases(network, [case], PLAN, organs=ORGANS, tolerance_mm=1.0, device=device, batch_size=4)
+    [result] = evaluate_cases(network, [case], PLAN, organs=ORGANS, tolerance_mm=1.0, device=device)
     return {organ: s.dsc for organ, s in result.scores.items() if s.outcome in ("scored", "missed")}
 
 

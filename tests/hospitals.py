@@ -17,7 +17,7 @@ from amos_fl_clients.federation.guard import GuardedApp
 from amos_fl_clients.federation.messages import ARRAYS, CONFIG, DESCRIBE, Task, request_config
 from amos_fl_clients.federation.records import packed
 from amos_fl_clients.federation.settings import SiteSettings, read_settings, write_settings
-from amos_fl_server.federation.rounds import task_for
+from amos_fl_server.federation.requests import task_for
 
 
 def tiny_task(cohort: Cohort, **settings: object) -> Task:
@@ -84,7 +84,9 @@ class Hospital:
         return self.ask(DESCRIBE)
 
     def train(self, round_number: int = 1, steps: int = 1, more: Mapping[str, ArrayRecord] | None = None) -> Message:
-        return self.ask("train", more=more, round=round_number, steps=steps)
+        first = (round_number - 1) * steps
+        work = {"round": round_number, "steps": steps, "first_step": first, "total_steps": max(6, first + steps)}
+        return self.ask("train", more=more, **work)
 
     def evaluate(self, split: str, round_number: int = 1) -> Message:
         return self.ask("evaluate", round=round_number, split=split)

@@ -38,10 +38,10 @@ DAMAGES = {
     ),
     "unknown label": (
         lambda f: draw(f, np.where(voxels(f) == 1, 7, voxels(f)).astype(np.uint8)),
-        "holds the label 7, which is no organ of this cohort; use the label values 1 to 2 and 0 only",
+        "holds the label 7, which is not an organ of this cohort; use the label values 1 to 2 and 0 only",
     ),
     "truncated": (_cut, "is truncated or damaged; open it in the viewer together with its scan, and save"),
-    "fractional": (_fractional, "holds values that are no whole numbers"),
+    "fractional": (_fractional, "holds values that are not whole numbers"),
     "text": (lambda f: f.write_text("no NIfTI"), "is not a NIfTI file; open it in the viewer"),
     "empty": (lambda f: draw(f, voxels(f) * 0), "nothing is drawn in it"),
 }

@@ -184,7 +184,7 @@ def test_a_sites_own_round_is_scored_with_the_weights_of_that_round(tiny_cohort,
     load_arrays(network, read_arrays(folder.checkpoint_folder(1) / "weights.safetensors"))
     case = tiny_cohort.of(site="A", split="test")[0]
     prepared = prepare_cases([case], folder.config().plan, store, organs)[0]
-    prediction = predict_case(network, prepared, folder.config().plan, organs=organs, batch_size=4)
+    prediction = predict_case(network, prepared, folder.config().plan, organs=organs)
     reference = reference_of(case, organs)
     scores = score_case(prediction, reference.array, reference.spacing_mm, organs)
     assert choice.test_dsc_own == pytest.approx(np.nanmean([score.dsc for score in scores.values()]), abs=1e-9)

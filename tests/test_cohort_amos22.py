@@ -84,7 +84,7 @@ def test_a_patient_of_a_held_out_scanner_who_trains_elsewhere_is_left_out_and_na
     result = import_amos22(folder, protocol="public", hold_out=["C"])
     assert "amos_0202" not in splits(result)
     assert has(result.notes, "left out, because their patients train or validate at another site: amos_0202")
-    assert has(result.differences, "1 are left out, as their patients train or validate elsewhere")
+    assert has(result.differences, "1 are left out, because their patients train or validate elsewhere")
 
 
 @pytest.mark.parametrize("nesting", [".", "amos22", "amos22/amos22", "a/b/c"])
@@ -149,7 +149,7 @@ def test_what_dataset_json_says_otherwise_than_the_folders_is_named(tmp_path: Pa
     assert has(notes, "1 case in another folder than dataset.json says; the folder counts: amos_0008")
     assert has(notes, "imagesTr: 1 of the release's 240 cases absent: amos_0001")
     assert has(notes, "labelsTr: label without image: amos_0001")
-    assert has(notes, "imagesTr: 1 file not named as AMOS's passed over: readme.txt")
+    assert has(notes, "imagesTr: 1 file not named as in AMOS ignored: readme.txt")
     assert has(notes, "dataset.json calls label 1 'heart'; here it is spleen")
     assert not has(notes, "arota")
 

@@ -90,10 +90,10 @@ def test_ids_that_the_table_lacks_come_from_the_built_in_list(tmp_path: Path) ->
     assert known.absent == {3, 4}
 
 
-def test_an_id_that_stands_twice_counts_once_when_the_rows_agree(tmp_path: Path) -> None:
+def test_an_id_listed_twice_counts_once_when_the_rows_agree(tmp_path: Path) -> None:
     rows = metadata_rows()
     known = read(tmp_path, [*rows, *(row for row in rows if row[0] == "9")])
-    assert any("id 9 stands 2 times" in note for note in known.notes)
+    assert any("id 9 is listed 2 times" in note for note in known.notes)
 
 
 def test_a_missing_birth_date_makes_a_patient_unknown_not_equal(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_byte_order_mark_windows_line_ends_padded_ids_and_column_order_do_no_har
 def test_wrong_tables_are_refused_in_one_sentence(tmp_path: Path) -> None:
     rows = metadata_rows()
     conflict = [*rows, ["9", "19000101", "F", "", "Brilliance16", "", "", "center"]]
-    with pytest.raises(AmosError, match=r"id 9 stands on lines 593 and 602 and they differ; correct the table"):
+    with pytest.raises(AmosError, match=r"id 9 is on lines 593 and 602, which differ; correct the table"):
         read(tmp_path, conflict)
     with pytest.raises(AmosError, match="line 2: amos_id is 'nine'; it must be a number"):
         read(tmp_path, [["nine", *rows[0][1:]]])

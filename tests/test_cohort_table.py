@@ -91,7 +91,7 @@ def test_empty_label_and_annotated_mean_no_label_and_all_organs(tmp_path: Path) 
         (HEADER + ROW.replace(",1 2 6", ""), "line 2: has 6 values, the header 7"),
         (HEADER + ROW.replace("1 2 6", "1,2,6"), "line 2: has 9 values, the header 7"),
         (HEADER + ROW.replace("1 2 6", "1;2"), "annotated is '1;2'; it lists label values like '1 2 6'"),
-        (HEADER + ROW.replace("1 2 6", "16"), "annotated names 16, which is no organ"),
+        (HEADER + ROW.replace("1 2 6", "16"), "annotated names 16, which is not an organ"),
         (HEADER + ROW.replace("CT", "PET"), "modality is 'PET'; it must be CT or MR"),
         (HEADER + ROW.replace("train", "training"), "split is 'training'; it must be train, val or test"),
         (HEADER + ROW.replace("north", ""), "the column site is empty"),
@@ -127,7 +127,7 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
         ("label,organ\none,heart\n", "must have the columns label"),
         ("label,organ\n0,heart\n", "labels must lie between 1 and 255"),
         ("label,organ\n1,heart\n1,lung\n", "a label is listed twice"),
-        ("label,organ\n1,heart\n2,heart\n", "organ's name of its own"),
+        ("label,organ\n1,heart\n2,heart\n", "every label needs its own organ name"),
         ("label,organ\n", "labels must lie between 1 and 255"),
     ],
 )

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_runs import ORGANS, compared, constant, everything, made_cohort, made_run, noisy, with_cases
 
-from amos_fl.comparison.comparison import Comparison, Metric
+from amos_fl.comparison.comparison import Comparison
 from amos_fl.comparison.tables import markdown_page
 from amos_fl.errors import AmosError
+from amos_fl.metrics.catalogue import MetricName
 from amos_fl.metrics.scores import OrganScore
 from amos_fl.metrics.table import sums_of
 from amos_fl.runs.folder import RunFolder
@@ -23,7 +24,7 @@ from amos_fl.runs.record import RunCost, RunRecord
 """Resamples where the intervals are not looked at."""
 
 
-def value(comparison: Comparison, arm: str, scope: str, metric: Metric = "dsc", organ: str = "") -> float | None:
+def value(comparison: Comparison, arm: str, scope: str, metric: MetricName = "dsc", organ: str = "") -> float | None:
     cell = comparison.cell(arm, scope, metric, organ)
     return None if cell is None else round(cell.estimate.value, 9)
 

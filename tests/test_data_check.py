@@ -195,7 +195,7 @@ def test_a_label_value_that_is_no_organ_is_an_error(made: Made, value: float) ->
     write(label_of(made.cases[0]), label)
     finding = made.only_finding()
     assert (finding.severity, finding.case) == ("error", "amos_0001")
-    assert "no organ" in finding.message or "no whole numbers" in finding.message
+    assert "no organ" in finding.message or "not whole numbers" in finding.message
 
 
 @pytest.mark.parametrize(("site", "split"), [("B", "train"), ("A", "test"), ("B", "test")])
@@ -292,7 +292,7 @@ def test_a_training_case_without_label_an_empty_label_and_an_unlisted_organ_are_
     write(label_of(made.cases[1]), np.zeros(SHAPE, np.uint8))
     made.cases[2] = replace(made.cases[2], annotated=(6,))
     assert made.check() == [
-        CaseIssue("warning", "amos_0001", "has no label, so it is of no use in train"),
+        CaseIssue("warning", "amos_0001", "has no label, so it cannot be used in train"),
         CaseIssue("warning", "amos_0002", "its label map is empty"),
         CaseIssue("warning", "amos_0003", "spleen: labelled, but 'annotated' does not list it, so it is not used"),
     ]

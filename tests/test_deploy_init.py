@@ -123,7 +123,7 @@ def test_init_refuses_to_overwrite_and_changes_nothing(tmp_path: Path, capsys: p
     capsys.readouterr()
     assert run(["deploy", "init", str(root), "--sites", "A"]) == 2
     assert capsys.readouterr().err == (
-        f"amos-fl: {root}: there is something already; choose another folder, "
+        f"amos-fl: {root}: is not empty; choose another folder, "
         "or give --renew-certificates to renew the certificate of a deployment\n"
     )
     assert {name: (root / name).read_bytes() for name in files_of(root)} == before

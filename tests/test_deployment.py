@@ -182,7 +182,7 @@ def test_of_two_nodes_that_say_they_are_one_site_one_is_left_out_and_the_run_goe
 ) -> None:
     folder = deployed_run(tmp_path / "run", tiny_cohort, rounds=1)
     run_deployed(Hospitals(tmp_path, tiny_cohort, "AGA"), folder, 0, AT_ONCE)
-    assert "two SuperNodes say that they are site A" in (folder.path / "events.jsonl").read_text()
+    assert "two SuperNodes claim to be site A" in (folder.path / "events.jsonl").read_text()
     assert sorted(folder.ledger()[0]["sites"]) == ["A", "G"]
     assert folder.finished
 
@@ -203,7 +203,7 @@ def test_a_site_that_describes_itself_otherwise_within_a_run_is_left_out_and_nam
     grid = Hospitals(tmp_path, tiny_cohort, "ABG", unseen_for_a_while_and_back_with_a_case_less)
     run_deployed(grid, folder, 0, AT_ONCE)
     assert [sorted(entry["missing"]) for entry in folder.ledger()] == [[], [], ["A"]]
-    assert "otherwise than before (train cases 2, not 3)" in folder.ledger()[2]["missing"]["A"]
+    assert "description has changed (train cases 2, not 3)" in folder.ledger()[2]["missing"]["A"]
 
 
 def test_what_a_site_says_otherwise_after_a_stop_is_in_the_ledger(tmp_path: Path, tiny_cohort: Cohort) -> None:
@@ -221,7 +221,7 @@ def test_what_a_site_says_otherwise_after_a_stop_is_in_the_ledger(tmp_path: Path
     run_deployed(Hospitals(tmp_path / "again", fewer, "ABG"), folder, 0, AT_ONCE)
     first, second = folder.ledger()
     assert "changes" not in first
-    assert second["changes"] == ["site A describes itself otherwise than before: train cases 2, not 3"]
+    assert second["changes"] == ["site A has changed its description: train cases 2, not 3"]
     assert second["changes"][0] in (folder.path / "summary.md").read_text()
 
 
@@ -387,12 +387,12 @@ def test_a_hospital_that_says_it_is_another_is_left_out_and_named_while_the_othe
     run_deployed(grid, folder, 0, AT_ONCE)
     (entry,) = folder.ledger()
     assert sorted(entry["sites"]) == ["A", "G"]
-    assert entry["missing"] == {"B": "site B: its SuperNode says that it is site 'A', and is left out"}
-    assert "its SuperNode says that it is site 'A'" in (folder.path / "events.jsonl").read_text()
+    assert entry["missing"] == {"B": "site B: its SuperNode claims to be site 'A', and is left out"}
+    assert "its SuperNode claims to be site 'A'" in (folder.path / "events.jsonl").read_text()
     answers = json.loads((folder.path / "answers.json").read_text())
     assert {site: answer["said"] for site, answer in answers.items()} == {
         "A": "it takes part",
-        "B": "site B: its SuperNode says that it is site 'A', and is left out",
+        "B": "site B: its SuperNode claims to be site 'A', and is left out",
         "G": "it takes part",
     }
 

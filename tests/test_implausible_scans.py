@@ -27,7 +27,7 @@ SITUATIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     "micrometres": (lambda path: rewritten(path, xyzt_units=3), "its header gives the voxel size 8x8x8 in micrometres"),
     "8 m": (
         lambda path: rewritten(path, pixdim=[1, 8000, 8000, 8000, 0, 0, 0, 0], sform_code=0, qform_code=1),
-        "its header says 24x22x20 voxels of 8000x8000x8000 mm, which is no patient",
+        "its header says 24x22x20 voxels of 8000x8000x8000 mm, which fits no patient",
     ),
     "dimensions": (
         lambda path: rewritten(path, dim=[3, 20000, 20000, 20000, 1, 1, 1, 1]),

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import resource
 from pathlib import Path
+from typing import get_type_hints
 
 import nibabel as nib
 import numpy as np
@@ -22,6 +23,7 @@ from amos_fl.inference.predict import predict_case, write_prediction
 from amos_fl.inference.windows import finished_planes, window_starts
 from amos_fl.prepared.prepare import prepare_case
 from amos_fl.prepared.store import PreparedCase, open_prepared, write_prepared
+from amos_fl.runs.inference_settings import InferenceKeywords, InferenceSettings, RecordedInference
 from amos_fl.volumes.nifti import Volume as Grid
 from amos_fl.volumes.nifti import read_geometry, to_canonical
 from amos_fl.volumes.plan import Plan
@@ -119,9 +121,7 @@ def test_planes_in_order_of_z_equal_monais_whole_volume(tmp_path_factory, shape,
         plan.patch,
         4,
         device=torch.device("cpu"),
-        overlap=overlap,
-        mirror=False,
-        batch_size=batch_size,
+        inference=InferenceSettings(overlap=overlap, batch_size=batch_size),
         mixed_precision=False,
         check=None,
     )
@@ -204,7 +204,7 @@ def test_mirroring_averages_all_eight_reflections(tmp_path):
                 axes = [axis for axis, on in zip((2, 3, 4), (i, j, k), strict=True) if on]
                 total += torch.softmax(network(x.flip(axes)), dim=1).flip(axes) / 8
     expected = np.array([0, *ORGANS], np.uint8)[total[0].argmax(0).numpy()]
-    result = predict_case(network, prepared, plan_of(), organs=ORGANS, mirror=True)
+    result = predict_case(network, prepared, plan_of(), organs=ORGANS, inference=InferenceSettings(mirror=True))
     top = total[0].topk(2, dim=0).values
     decided = (top[0] - top[1]).detach().numpy() > 1e-4
     np.testing.assert_array_equal(result[decided], expected[decided])
@@ -213,8 +213,11 @@ def test_mirroring_averages_all_eight_reflections(tmp_path):
 
 def test_windows_in_one_batch_give_what_they_give_alone(tmp_path):
     prepared = stored(tmp_path / "one", np.random.default_rng(0).normal(size=(20, 18, 12)).astype(np.float32))
-    alone = predict_case(convolution(), prepared, plan_of(), organs=ORGANS)
-    np.testing.assert_array_equal(predict_case(convolution(), prepared, plan_of(), organs=ORGANS, batch_size=5), alone)
+    alone, together = (
+        predict_case(convolution(), prepared, plan_of(), organs=ORGANS, inference=InferenceSettings(batch_size=size))
+        for size in (1, 5)
+    )
+    np.testing.assert_array_equal(together, alone)
 
 
 def test_the_network_is_asked_in_eval_mode_and_left_as_it_was(tmp_path):
@@ -235,15 +238,28 @@ def test_a_check_that_raises_stops_between_windows(tmp_path):
             raise SiteTimeout("site A used its time")
 
     with pytest.raises(SiteTimeout):
-        predict_case(convolution(), prepared, plan_of(), organs=ORGANS, check=check)
+        predict_case(
+            convolution(), prepared, plan_of(), organs=ORGANS, inference=InferenceSettings(batch_size=1), check=check
+        )
     assert len(calls) == 3
 
 
 @pytest.mark.parametrize(("setting", "value"), [("overlap", 1.0), ("overlap", -0.1), ("batch_size", 0)])
-def test_a_setting_that_is_none_is_refused(tmp_path, setting, value):
-    prepared = stored(tmp_path / "one", np.zeros((9, 9, 9), np.float32))
-    with pytest.raises(AmosError, match=r"must be at least"):
-        predict_case(convolution(), prepared, plan_of(), organs=ORGANS, **{setting: value})
+def test_a_setting_outside_its_range_is_refused(setting, value):
+    with pytest.raises(AmosError, match=rf"--{setting.replace('_', '-')} {value}: Input should be"):
+        RecordedInference().changed({setting: value})
+
+
+def test_what_is_no_setting_of_inference_is_refused():
+    with pytest.raises(AmosError, match="tolerance_mm: no setting of inference"):
+        RecordedInference().changed({"tolerance_mm": 2.0})
+
+
+def test_the_keywords_of_inference_are_its_settings():
+    fields = RecordedInference.model_fields
+    hints = get_type_hints(InferenceKeywords)
+    assert {name: field.annotation | None for name, field in fields.items()} == hints
+    assert fields.keys() == InferenceSettings.model_fields.keys() | {"threads"}
 
 
 SLICES, CLASSES = 1500, 40

@@ -129,7 +129,7 @@ def test_the_store_tells_label_maps_apart_and_keeps_its_old_keys(tmp_path: Path,
     ("values", "words"),
     [
         ("1=2 1=1", "must name each value of the file once"),
-        ("1=9", "names 9, which is no organ"),
+        ("1=9", "names 9, which is not an organ"),
         ("1:2", "lists values"),
     ],
 )

@@ -12,6 +12,7 @@ from amos_fl.metrics.overlap import dsc
 from amos_fl.networks.registry import build_network
 from amos_fl.phantom.release import write_release
 from amos_fl.prepared.prepare import prepare_case
+from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.training.loop import train
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import plan_named
@@ -38,9 +39,7 @@ def test_the_small_network_learns_spleen_kidneys_and_liver_of_one_case_by_heart(
         plan.patch,
         1 + len(ORGANS),
         device=torch.device("cpu"),
-        overlap=0.5,
-        mirror=False,
-        batch_size=1,
+        inference=InferenceSettings(batch_size=1),
         mixed_precision=False,
         check=None,
     )

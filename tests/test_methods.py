@@ -31,6 +31,8 @@ from amos_fl_server.federation.simulate import simulate
 from amos_fl_server.federation.strategies import make_strategy
 from amos_fl_server.federation.strategies.base import MethodStrategy, RoundInput, Strategy
 
+LIMITS: dict[str, dict[str, Any]] = {"krum": {"bad": 0}, "multi-krum": {"bad": 0}, "norm-bound": {"bound": 1e-4}}
+"""Options with which a method can do with the three sites of the tiny cohort, and does something there."""
 WEIGHTS = {"A": 82.0, "B": 68.0, "C": 50.0, "G": 33.0}
 STATISTICS = {"norm.running_mean": np.zeros(3, np.float32), "norm.running_var": np.ones(3, np.float32)}
 
@@ -41,7 +43,7 @@ STEPS = 5
 
 def round_of(arrays: Arrays, number: int) -> RoundInput:
     work = Work(number, (number - 1) * STEPS, STEPS, 10 * STEPS, TRAINING)
-    return replace(round_input(arrays, WEIGHTS, number), work=work)
+    return replace(round_input(arrays, WEIGHTS, number), work=work, works=dict.fromkeys(WEIGHTS, work))
 
 
 def rounds_of(strategy: Strategy, number: int = 4, start: Arrays | None = None) -> list[Arrays]:
@@ -107,10 +109,10 @@ def test_a_method_remembers_at_the_server_what_it_says_and_goes_on_from_it_to_th
         assert all(np.array_equal(one[key], other[key]) for key in one)
 
 
-def test_what_was_kept_of_another_network_is_refused() -> None:
+def test_state_of_another_network_is_refused() -> None:
     strategy = make_strategy("fedadam", {})
     strategy.restore({"m/conv.bias": np.zeros(9, np.float32)}, {})
-    with pytest.raises(AmosError, match=r"kept of conv\.bias is of another network"):
+    with pytest.raises(AmosError, match=r"state of conv\.bias belongs to another network"):
         rounds_of(strategy, 1)
 
 
@@ -119,6 +121,7 @@ def test_a_run_of_any_method_that_is_killed_and_resumed_has_the_weights_of_one_t
     tmp_path: Path, tiny_cohort: Cohort, store: Path, name: str
 ) -> None:
     settings: dict[str, Any] = {"strategy": name, "local_steps": 1, "evaluation": {"every": 3}}
+    settings["strategy_options"] = LIMITS.get(name, {})
     whole = federate(tmp_path / "whole", tiny_cohort, store, **settings)
 
     def gone(event: Event) -> None:
@@ -134,17 +137,20 @@ def test_a_run_of_any_method_that_is_killed_and_resumed_has_the_weights_of_one_t
 
 
 def test_each_method_trains_to_weights_of_its_own(tmp_path: Path, tiny_cohort: Cohort, store: Path) -> None:
-    found = {}
+    found: dict[str, list[str]] = {}
     for name in METHODS:
-        made = federate(tmp_path / name, tiny_cohort, store, strategy=name, rounds=2, local_steps=2)
-        found[hashes(made)[-1]] = name
+        options = {"strategy": name, "strategy_options": LIMITS.get(name, {})}
+        made = federate(tmp_path / name, tiny_cohort, store, rounds=2, local_steps=2, **options)
+        found.setdefault(hashes(made)[-1], []).append(name)
         assert all(np.isfinite(array).all() for array in final_weights(made).values())
-    assert len(found) == len(METHODS)
+    # With equal steps there is nothing to correct, and of three sites the median is what is left without the extremes.
+    alike = [names for names in found.values() if len(names) > 1]
+    assert sorted(alike) == [["fedavg", "fednova"], ["median", "trimmed-mean"]]
 
 
 @dataclass(frozen=True)
 class HalfWay(Method):
-    """The server goes half of the way to the mean."""
+    """The server goes halfway to the mean."""
 
     def step(self, given: ServerRound, mean: Arrays, memory: Memory) -> Arrays:
         return {name: (given.before[name] + mean[name]) / np.float32(2) for name in mean}

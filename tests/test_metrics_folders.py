@@ -238,17 +238,17 @@ def test_what_cannot_be_read_or_compared_is_named_with_its_side(tmp_path):
             "fetch it again",
         ),
         ("flat", "prediction", "flat.nii.gz: has the shape 12x10; a scan has three dimensions"),
-        ("label", "label", "label.nii.gz: holds values that are no whole numbers; is it a label map?"),
+        ("label", "label", "label.nii.gz: holds values that are not whole numbers; is it a label map?"),
         (
             "moved",
             "prediction",
             f"moved.nii.gz: prediction lies 30.0 mm away from its label; {remedy}, or give it the affine of the label "
-            "where only its header is wrong",
+            "if only its header is wrong",
         ),
         (
             "strange",
             "prediction",
-            "strange.nii.gz: holds the labels 4, 24, which are no organs of this cohort; name them in organs.csv, or "
+            "strange.nii.gz: holds the labels 4, 24, which are not organs of this cohort; name them in organs.csv, or "
             "correct the label map",
         ),
         ("wrong", "prediction", f"wrong.nii.gz: prediction is 12x10x5, label 12x10x6; {remedy}"),

@@ -22,6 +22,12 @@ def counted() -> dict[str, dict]:
     return {row["model"]: row for row in json.loads(out.getvalue())}
 
 
+def test_the_catalogue_says_the_multiply_accumulates_that_are_counted(counted: dict[str, dict]) -> None:
+    assert {name: network.gmac for name, network in NETWORKS.items()} == {
+        name: round(row["macs"] / 1e9, 1) for name, row in counted.items()
+    }
+
+
 def test_parameters_are_those_of_table_4(counted: dict[str, dict]) -> None:
     assert list(counted) == list(NETWORKS)
     for model, tolerance in PARAMETERS.items():

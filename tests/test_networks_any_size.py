@@ -12,6 +12,7 @@ from amos_fl.inference.windows import window_starts
 from amos_fl.networks.anysize import AnySize, SingleValue
 from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.networks.registry import outline
+from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.training.loop import train
 from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.training.settings import TrainingSettings
@@ -66,7 +67,7 @@ def test_a_volume_larger_than_its_window_comes_out_the_same_whether_its_windows_
     patch = (20, 20, 18)
     plan = TINY.model_copy(update={"patch": patch})
     assert all(side > p for side, p in zip(case.shape, patch, strict=True))
-    found = predict_case(network, case, plan, organs=ORGANS, overlap=0.0, batch_size=2)
+    found = predict_case(network, case, plan, organs=ORGANS, inference=InferenceSettings(overlap=0.0, batch_size=2))
 
     more = [(0, -side % factor) for side, factor in zip(patch, network.divisor, strict=True)]
     sums, counts = np.zeros((4, *case.shape)), np.zeros(case.shape)

@@ -19,6 +19,7 @@ from amos_fl.inference.predict import predict_case
 from amos_fl.networks.norms import batch_norms
 from amos_fl.networks.registry import build_network, outline
 from amos_fl.prepared.store import PreparedCase
+from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.runs.model import read_model
 from amos_fl.weights import is_statistic, read_arrays
 from amos_fl_clients.federation.messages import ARRAYS
@@ -191,17 +192,19 @@ def test_adaptation_uses_the_scans_own_statistics_and_puts_the_old_ones_back(cas
 def test_adaptation_is_asked_for_and_helps_where_intensities_have_moved(case: PreparedCase) -> None:
     network = Sees().eval()
     network.norm.running_mean.fill_(100.0)  # as if trained on scans far brighter
-    options = {"organs": ORGANS, "overlap": 0.0}
-    assert not predict_case(network, case, TINY, **options).any()
-    found = predict_case(network, case, TINY, test_time_adaptation=True, **options)
+    plain = InferenceSettings(overlap=0.0)
+    adapting = plain.model_copy(update={"test_time_adaptation": True})
+    assert not predict_case(network, case, TINY, organs=ORGANS, inference=plain).any()
+    found = predict_case(network, case, TINY, organs=ORGANS, inference=adapting)
     assert 0.2 < (found > 0).mean() < 0.8
-    assert not predict_case(network, case, TINY, **options).any()
+    assert not predict_case(network, case, TINY, organs=ORGANS, inference=plain).any()
 
 
 def test_adaptation_leaves_a_network_without_batch_normalisation_alone(case: PreparedCase) -> None:
     network = build_network("small", TINY, len(ORGANS), seed=0)
     plain, adapting = (
-        predict_case(network, case, TINY, organs=ORGANS, test_time_adaptation=wanted) for wanted in (False, True)
+        predict_case(network, case, TINY, organs=ORGANS, inference=InferenceSettings(test_time_adaptation=wanted))
+        for wanted in (False, True)
     )
     assert np.array_equal(plain, adapting)
 
@@ -209,5 +212,11 @@ def test_adaptation_leaves_a_network_without_batch_normalisation_alone(case: Pre
 def test_adaptation_refuses_a_patch_that_leaves_a_layer_one_value(case: PreparedCase) -> None:
     network = build_network("vnet", TINY, len(ORGANS), seed=0)
     with pytest.raises(AmosError, match="leaves one value to a layer"):
-        predict_case(network, replace(case), TINY, organs=ORGANS, batch_size=1, test_time_adaptation=True)
+        predict_case(
+            network,
+            replace(case),
+            TINY,
+            organs=ORGANS,
+            inference=InferenceSettings(batch_size=1, test_time_adaptation=True),
+        )
     assert not any(layer.training for layer in batch_norms(network.eval()))

@@ -155,7 +155,7 @@ def test_a_bad_nnunet_dataset_has_its_sentence(tmp_path: Path, capsys) -> None:
         ({"labels": {"background": 0, "kidney": [1, 2]}}, "'kidney' is a region of several labels"),
         ({"labels": {"background": 0, "ball": 1, "ignore": 2}}, "its label maps ignore voxels (label 2)"),
         ({"labels": {"background": 0, "ball": "one"}}, "the label of 'ball' is 'one'"),
-        ({"labels": {"background": 0, "ball": 1, "box": 1}}, "have one label, 1"),
+        ({"labels": {"background": 0, "ball": 1, "box": 1}}, "have the same label, 1"),
         ({"file_ending": ".nrrd"}, "files end in .nrrd"),
         ({"channel_names": {"0": "CT", "1": "PET"}}, "its scans have 2 channels (0 CT, 1 PET)"),
         ({"channel_names": {"0": "zscore"}}, "which says neither CT nor MR"),

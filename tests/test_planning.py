@@ -192,9 +192,9 @@ def test_a_joint_cohort_has_one_plan_of_all_its_cases_with_the_intensities_of_ct
 
 def test_a_fingerprint_that_tells_too_little_is_no_plan() -> None:
     grid = fingerprint_of_grid("CT", (50, 50, 50), (1.0, 1.0, 1.0), Histogram.of([1, 2, 3]))
-    with pytest.raises(AmosError, match="does not tell the spacing x of any case"):
+    with pytest.raises(AmosError, match="does not contain the spacing x of any case"):
         plan_from(grid.withholding(2), 15)
-    with pytest.raises(AmosError, match="does not tell the intensity of any organ in CT"):
+    with pytest.raises(AmosError, match="does not contain the CT intensity of any organ"):
         plan_from(Fingerprint(CT=grid.CT.model_copy(update={"intensity": Histogram()})), 15)
 
 

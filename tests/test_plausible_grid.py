@@ -117,8 +117,8 @@ def test_another_unit_than_mm_is_refused(tmp_path, code, unit):
         ({"pixdim": [1, 2, 0, 5, 0, 0, 0, 0]}, "a voxel size of 2x0x5 mm"),
         ({"pixdim": [1, 2, np.nan, 5, 0, 0, 0, 0]}, "a voxel size of 2xnanx5 mm"),
         ({"pixdim": [1, 2, np.inf, 5, 0, 0, 0, 0], **NO_PLACE}, "a voxel size of 2xinfx5 mm"),
-        ({"pixdim": [1, 8000, 8000, 8000, 0, 0, 0, 0], **NO_PLACE}, "8000x8000x8000 mm, which is no patient"),
-        ({"pixdim": [1, 0.008, 0.008, 0.008, 0, 0, 0, 0], **NO_PLACE}, "0.008x0.008x0.008 mm, which is no patient"),
+        ({"pixdim": [1, 8000, 8000, 8000, 0, 0, 0, 0], **NO_PLACE}, "8000x8000x8000 mm, which fits no patient"),
+        ({"pixdim": [1, 0.008, 0.008, 0.008, 0, 0, 0, 0], **NO_PLACE}, "0.008x0.008x0.008 mm, which fits no patient"),
         ({"srow_x": [0, 0, 0, 0]}, "states two voxel sizes|no voxel in space"),
         ({"srow_z": [0, 0, np.nan, 0]}, "two voxel sizes|no voxel in space"),
         ({"dim": [3, 12, 0, 8, 1, 1, 1, 1]}, "12x0x8; a scan has three dimensions"),
@@ -301,9 +301,7 @@ def test_what_follows_a_whole_gzip_stream_is_ignored_with_a_warning(tmp_path):
     path = scan(tmp_path / "x.nii.gz")
     path.write_bytes(path.read_bytes() + b"<html>")
     for said in (warnings_about(path), warnings_of_geometry(path)):
-        assert said == [
-            "x.nii.gz: holds bytes behind its compressed content that do not belong to it; they are ignored"
-        ]
+        assert said == ["x.nii.gz: holds bytes after its compressed content that do not belong to it; they are ignored"]
 
 
 def warnings_of_geometry(path: Path) -> list[str]:
@@ -318,7 +316,7 @@ def test_a_few_bytes_behind_the_last_voxel_are_padding(tmp_path, ending):
     content = path.read_bytes() if ending == ".nii" else gzip.decompress(path.read_bytes())
     content += bytes(16)
     path.write_bytes(content if ending == ".nii" else gzip.compress(content))
-    assert warnings_about(path) == [f"x{ending}: holds 16 bytes behind its last voxel, which are taken for padding"]
+    assert warnings_about(path) == [f"x{ending}: holds 16 bytes after its last voxel, which are taken for padding"]
 
 
 def test_a_small_file_that_promises_a_huge_scan_is_refused_before_memory_is_taken(tmp_path):

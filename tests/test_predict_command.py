@@ -23,7 +23,8 @@ from amos_fl.inference.predict import predict_case
 from amos_fl.inference.predict_scans import Wanted, predict_scans
 from amos_fl.inference.scans import find_scans
 from amos_fl.prepared.prepare import prepare_case
-from amos_fl.runs.model import InferenceSettings, read_model
+from amos_fl.runs.inference_settings import RecordedInference
+from amos_fl.runs.model import read_model
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_a_label_map_is_what_the_network_says_on_the_scans_own_grid(
     case = read_cohort(tiny_root).of(site="A", split="test")[0]
     prepared = prepare_case(case, model.plan, tmp_path / "store", tuple(ORGANS))
     torch.set_num_threads(model.inference.threads)
-    expected = predict_case(model.network(), prepared, model.plan, organs=tuple(ORGANS), batch_size=4)
+    expected = predict_case(model.network(), prepared, model.plan, organs=tuple(ORGANS), inference=model.inference)
     np.testing.assert_array_equal(np.asarray(written.dataobj), expected)
     assert expected.any()
     assert sorted(path.name for path in out.iterdir()) == [scan.name, "predict.json"]
@@ -161,7 +162,7 @@ def test_voxels_that_no_patient_has_are_refused(
 ) -> None:
     path = save(tmp_path / "odd.nii.gz", NOISE, np.diag([1000.0, 1000.0, 1000.0, 1.0]))
     assert run(["predict", str(finished_run), str(path), "-o", str(tmp_path / "out"), "--modality", "CT"]) == 2
-    assert "which is no patient; repair the header" in capsys.readouterr().err
+    assert "which fits no patient; repair the header" in capsys.readouterr().err
 
 
 def test_a_scan_of_few_values_with_negative_ones_is_no_label_map(finished_run: Path, tmp_path: Path) -> None:
@@ -295,7 +296,7 @@ def test_ctrl_c_leaves_no_unfinished_file(finished_run: Path, scan: Path, tmp_pa
             raise KeyboardInterrupt
 
     model = read_model(finished_run)
-    wanted = Wanted(InferenceSettings(overlap=0.9, batch_size=1), probabilities=True, preview=True)
+    wanted = Wanted(RecordedInference(overlap=0.9, batch_size=1), probabilities=True, preview=True)
     with pytest.raises(KeyboardInterrupt):
         list(predict_scans(model, find_scans([scan], "CT"), tmp_path, wanted, on_window=interrupt))
     assert windows == [(0, windows[0][1]), (1, windows[0][1])]

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from federations import federate, hashes, resume
@@ -27,6 +28,23 @@ def test_ray_and_inline_give_the_same_weights(tmp_path: Path, tiny_cohort: Cohor
     ray = federate(tmp_path / "ray", tiny_cohort, store, engine=RAY, **settings)
     assert hashes(ray) == hashes(inline)
     assert (ray.path / "scores.csv").read_bytes() == (inline.path / "scores.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        # The one that sends, keeps at the sites and at the server: what an engine could get wrong of a method.
+        {"strategy": "scaffold"},
+        # The updates side by side, of sites that are drawn and do unequal work.
+        {"strategy": "geometric-median", "sites_per_round": 2, "site_steps": {"A": 1}},
+    ],
+)
+def test_ray_carries_out_any_method_as_inline_does(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path, settings: dict[str, Any]
+) -> None:
+    inline = federate(tmp_path / "inline", tiny_cohort, store, **settings)
+    ray = federate(tmp_path / "ray", tiny_cohort, store, engine=RAY, **settings)
+    assert hashes(ray) == hashes(inline)
 
 
 def test_a_site_whose_process_dies_is_named_and_comes_back(tmp_path: Path, tiny_cohort: Cohort, store: Path) -> None:

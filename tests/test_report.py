@@ -22,7 +22,8 @@ from amos_fl.metrics.table import CaseScores
 from amos_fl.report import series
 from amos_fl.report.examples import chosen_examples
 from amos_fl.report.page import render, write_comparison_report, write_run_report
-from amos_fl.report.run_page import DATA_FOLDER, missing_cases, run_context, write_data
+from amos_fl.report.run_figures import DATA_FOLDER, write_data
+from amos_fl.report.run_page import missing_cases, run_context
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE

@@ -1,6 +1,7 @@
 """What a run says of itself: its arm's work and its cohort's organs, and nothing of another arm's or cohort's."""
 
 import json
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,11 +72,7 @@ def test_a_pooled_run_speaks_of_no_strategy_and_no_rounds_at_sites(
     assert "no weights were exchanged" in summary
     assert "MB of weights" not in summary
     assert "One network was trained on the 6 training cases of A, B and G, pooled, in 4 steps." in page
-    facts = dict(
-        run_context(read_run(folder.path), dict.fromkeys(("cases", "rounds", "gap", "learning_losses"), ""))[
-            "cost_facts"
-        ]
-    )
+    facts = dict(run_context(read_run(folder.path), defaultdict(str))["cost_facts"])
     assert facts["Weights"] == "nothing was exchanged"
     assert facts["Optimizer steps"] == "4, by one trainer"
     assert run(["runs", str(tmp_path / "runs")]) == 0

@@ -117,7 +117,7 @@ def test_a_paused_site_refuses_everything_until_it_is_resumed(tmp_path: Path, ti
 
 def test_a_site_that_is_paused_while_it_trains_stops_before_its_next_step(tmp_path: Path, tiny_cohort: Cohort) -> None:
     site = hospital(tmp_path, tiny_cohort)
-    site.task = tiny_task(tiny_cohort, total_steps=50)
+    site.task = tiny_task(tiny_cohort)
     steps: list[int] = []
 
     def pause_at_the_second_step(event: Event) -> None:
@@ -128,7 +128,7 @@ def test_a_site_that_is_paused_while_it_trains_stops_before_its_next_step(tmp_pa
 
     app = make_client_app(lambda _: site.settings, listener_of=lambda _: pause_at_the_second_step)
     with pytest.raises(Refusal, match="it is paused"):
-        site.ask("train", app=app, round=1, steps=50)
+        site.ask("train", app=app, round=1, steps=50, first_step=0, total_steps=50)
     assert steps == [1, 2]
 
 

@@ -54,9 +54,7 @@ def test_the_sum_of_background_and_what_was_not_learned_decides_and_not_the_larg
     shares = np.zeros((*prepared.geometry.shape, 4), np.uint8)
 
     def drawn(*unlearned: int) -> set[int]:
-        result = predict_case(
-            network, prepared, plan, organs=(1, 2, 3), unlearned=unlearned, probabilities=shares, overlap=0.5
-        )
+        result = predict_case(network, prepared, plan, organs=(1, 2, 3), unlearned=unlearned, probabilities=shares)
         return set(np.unique(result).tolist())
 
     assert drawn() == {2}

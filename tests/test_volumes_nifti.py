@@ -125,11 +125,11 @@ def test_an_uncompressed_file_that_ends_early_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("value", "dtype", "says"),
     [
-        (1.5, np.float32, "no whole numbers"),
-        (np.nan, np.float32, "no whole numbers"),
-        (4, np.int16, "label 4, which is no organ"),
-        (-1, np.int16, "label -1, which is no organ"),
-        (300, np.int16, "label 300, which is no organ"),
+        (1.5, np.float32, "not whole numbers"),
+        (np.nan, np.float32, "not whole numbers"),
+        (4, np.int16, "label 4, which is not an organ"),
+        (-1, np.int16, "label -1, which is not an organ"),
+        (300, np.int16, "label 300, which is not an organ"),
     ],
 )
 def test_a_label_value_that_is_no_organ_is_refused(tmp_path, value, dtype, says):

@@ -1,4 +1,4 @@
-"""What people have drawn of a case, put together from its versions."""
+"""Merge people's corrections of a case from its versions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ def read_version(project: Project, case: Case, version: Imported) -> Volume:
     """A version on its scan's grid, checked to be what was imported.
 
     Raises:
-        AmosError: the file is gone or has been changed.
+        AmosError: the file is missing or has been changed.
     """
     path = project.path / version.file
     if not path.is_file() or sha256_of_file(path) != version.sha256:
@@ -54,9 +54,9 @@ def composed(
     versions: int | None = None,
     role: Role | None = None,
 ) -> Labels:
-    """`below` with what people drew laid over it, version by version, so that the last word on each organ holds.
+    """`below` overlaid with people's corrections, version by version, so that the latest one of each organ counts.
 
-    `versions` counts only so many; `role` takes only organs whose last word is of this role.
+    `versions` limits their number; `role` takes only organs whose latest correction is by this role.
 
     Raises:
         AmosError: a version is gone or changed.
@@ -71,10 +71,10 @@ def composed(
 
 
 def check_scan(case: Case, event: PreLabelled) -> None:
-    """Refuse to go on with a pre-label whose scan was replaced by another under its name.
+    """Refuse a pre-label whose scan was replaced by another one of the same name.
 
     Raises:
-        AmosError: the scan is gone, or not the one that was pre-labelled.
+        AmosError: the scan is missing, or not the one that was pre-labelled.
     """
     try:
         same = event.scan_sha256 in ("", sha256_of_scan(case.image))
@@ -88,10 +88,10 @@ def check_scan(case: Case, event: PreLabelled) -> None:
 
 
 def basis(project: Project, case: Case, state: CaseState, round_number: int, versions: int) -> Labels:
-    """What a person begins from: the pre-label of a round, under what people drew before.
+    """A person's starting point: the pre-label of a round, overlaid with earlier corrections.
 
     Raises:
-        AmosError: the scan, the pre-label or a version is gone or was changed.
+        AmosError: the scan, the pre-label or a version is missing or was changed.
     """
     event = state.prelabelled.get(round_number)
     file = project.prelabel(round_number, case.case)
@@ -105,7 +105,7 @@ def basis(project: Project, case: Case, state: CaseState, round_number: int, ver
 
 
 def changed_by_hand(project: Project, file: Path) -> str:
-    """The sentence about a pre-label that is no longer what the networks drew."""
+    """The sentence about a pre-label that was changed after the networks made it."""
     return (
         f"{file.relative_to(project.path)}: was changed after it was drawn, and is left as it is; move it to "
         "work/NAME/ if somebody corrected it there, then 'amos-fl annotate start' draws the pre-label again"

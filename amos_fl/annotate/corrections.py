@@ -1,4 +1,4 @@
-"""A corrected label map as it comes out of a viewer: read, checked against its scan, and measured."""
+"""Read a corrected label map from a viewer, check it against its scan, and measure it."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -16,16 +16,16 @@ from amos_fl.volumes.nifti import Volume, read_image, read_label, reconcile
 SAVE_AGAIN = "open it in the viewer together with its scan, and save the segmentation again as NIfTI"
 
 _SAME, _APART = 0.8, 0.1
-"""DSC above which a label lies where another one was, and below which it does not lie where it was itself."""
+"""DSC above which a label is where another one was, and below which it is not where it was itself."""
 
 
 def read_correction(path: Path, case: Case, organs: Collection[int]) -> Volume:
-    """A correction on its scan's grid, in the scan's orientation.
+    """Read a correction onto its scan's grid, in the scan's orientation.
 
-    Another orientation of the same grid and an affine that differs by rounding are put right; anything else is not.
+    Another orientation of the same grid and an affine that differs by rounding are corrected; anything else is refused.
 
     Raises:
-        AmosError: not a readable label map, values that are no organ's, or not the scan's grid; with the remedy.
+        AmosError: not a readable label map, values that belong to no organ, or another grid; with the remedy.
     """
     scan = read_image(case.image)
     try:
@@ -42,7 +42,7 @@ def read_correction(path: Path, case: Case, organs: Collection[int]) -> Volume:
 
 
 def _ranges(organs: Collection[int]) -> str:
-    """Label values in few words.
+    """Label values in short form.
 
     >>> _ranges([1, 2, 3, 7])
     '1 to 3, 7'
@@ -63,7 +63,7 @@ def changes(
     organs: Collection[int],
     tolerance_mm: float,
 ) -> dict[int, OrganChange]:
-    """What became of each organ between two label maps of one scan: DSC, NSD, and volumes in ml."""
+    """The change of each organ between two label maps of one scan: DSC, NSD, and volumes in ml."""
     voxel_ml = float(np.prod(np.asarray(spacing_mm))) / 1000
     found = {}
     for organ, score in score_case(before, after, spacing_mm, organs, tolerance_mm).items():

@@ -1,4 +1,4 @@
-"""The enlarged set of a round: the cohort with everything that people have annotated, ready for a training."""
+"""Write the enlarged set of a round: the cohort with all annotations so far, ready for training."""
 
 import shutil
 from pathlib import Path
@@ -16,15 +16,15 @@ from amos_fl.volumes.nifti import read_geometry, write_label
 
 
 def annotated_organs(state: CaseState, *, reviewed: bool) -> tuple[int, ...]:
-    """The organs of a case that go into training: all that people annotated, or those that a senior reviewed."""
+    """The organs of a case used in training: all that people annotated, or those that a senior reviewed."""
     return state.annotated("senior" if reviewed else None)
 
 
 def enlarge(project: Project, state: ProjectState, *, reviewed: bool) -> Cohort:
     """Write `labels/` and `cohort.csv` of the current round; return the cohort.
 
-    A corrected case keeps its site and its split, and lists the organs that were annotated; every other organ may lie
-    anywhere in it. Cases that nobody has corrected stay unlabelled.
+    A corrected case keeps its site and split, and lists the organs that were annotated; every other organ may be
+    anywhere in it. Uncorrected cases stay unlabelled.
 
     Raises:
         AmosError: nothing was imported, no corrected case is to be trained on, or a version was changed.
@@ -43,7 +43,7 @@ def enlarge(project: Project, state: ProjectState, *, reviewed: bool) -> Cohort:
             f"{project.path / 'cohort.csv'}: no corrected case has the split train, so nothing new is trained on; "
             "set the split of the cases that shall be"
         )
-    if (folder / "labels").exists():  # of a call that was killed before it could say so in the ledger
+    if (folder / "labels").exists():  # from a call that was killed before it reached the ledger
         shutil.rmtree(folder / "labels")
     role: Role | None = "senior" if reviewed else None
     with whole_folder(folder / "labels") as beside:
@@ -58,7 +58,7 @@ def enlarge(project: Project, state: ProjectState, *, reviewed: bool) -> Cohort:
 
 
 def _corrected(case: Case, folder: Path, organs: tuple[int, ...]) -> Case:
-    """The case with its composed label map, which has the cohort's own label values."""
+    """The case with its merged label map, which has the cohort's own label values."""
     label = folder / "labels" / f"{case.case}.nii.gz"
     return Case(case.case, case.site, case.modality, case.split, case.image, label, organs)
 

@@ -1,4 +1,4 @@
-"""Cases into people's hands: the next ones of the queue as working copies, and back again."""
+"""Hand out the next cases of the queue as working copies, and take cases back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ TAKES: dict[Role, Stage] = {"junior": "waiting", "senior": "for review"}
 
 @dataclass(frozen=True)
 class InHand:
-    """A case and its working copy; `new` unless the person had it in hand before."""
+    """A case in a person's hands with its working copy; `new` unless the person had it before."""
 
     state: CaseState
     case: Case
@@ -29,10 +29,10 @@ class InHand:
 
 
 def checked_name(by: str) -> str:
-    """A person's name as it can stand in file names.
+    """A person's name, checked to be usable in file names.
 
     Raises:
-        AmosError: it cannot.
+        AmosError: it is not.
     """
     if not by or by.startswith(".") or not all(ch.isalnum() or ch in "._-" for ch in by):
         raise AmosError(f"--by {by!r}: a name holds letters, digits, '.', '_' and '-' only")
@@ -40,13 +40,13 @@ def checked_name(by: str) -> str:
 
 
 def hand_out(project: Project, by: str, role: Role, *, count: int = 1, wanted: Sequence[str] = ()) -> list[InHand]:
-    """What this person has in hand, and new cases up to `count` of them: those in the greatest need, or `wanted` ones.
+    """The cases in this person's hands, and new ones up to `count`: those in the greatest need, or the `wanted` ones.
 
-    A junior takes cases that wait, a senior those that another person has corrected. A working copy holds the pre-label
-    under what people drew before. One with changes that were never imported is never replaced.
+    A junior takes waiting cases, a senior those that another person has corrected. A working copy holds the pre-label
+    overlaid with earlier corrections. One with changes that were never imported is never overwritten.
 
     Raises:
-        AmosError: a wanted case is with somebody else, in another stage or unknown; a working copy has changes.
+        AmosError: a wanted case is with someone else, in another stage or unknown; a working copy has changes.
     """
     checked_name(by)
     with project.locked():
@@ -66,7 +66,7 @@ def hand_out(project: Project, by: str, role: Role, *, count: int = 1, wanted: S
 
 
 def _drew(state: CaseState, by: str) -> bool:
-    """Whether the person drew what is to be reviewed."""
+    """Whether the person made the corrections to be reviewed."""
     return any(version.by == by and version.role == "junior" for version in state.owners().values())
 
 
@@ -115,7 +115,7 @@ def _give(project: Project, state: CaseState, by: str, role: Role) -> InHand:
 
 
 def release(project: Project, name: str, by: str) -> Path | None:
-    """Give a case back to the queue. Returns the working copy where it holds changes, which stays as it is.
+    """Give a case back to the queue. Returns the working copy if it holds changes, which are kept.
 
     Raises:
         AmosError: the person doesn't have the case in hand.

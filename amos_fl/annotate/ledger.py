@@ -1,7 +1,7 @@
-"""What happened in a labelling project, one JSON line per event, in the order in which it happened.
+"""The ledger of a labelling project: one JSON line per event, in order.
 
-The ledger is all that the project remembers: who has which case in hand, which versions there are and what each of
-them changed is read from it, and a person can read it too.
+The ledger is the project's only state: who has which case, which versions exist and what each of them changed is read
+from it. It is also readable by people.
 """
 
 import json
@@ -17,11 +17,11 @@ from amos_fl.files import write_text
 
 Role = Literal["junior", "senior"]
 Variant = Literal["none", "windows", "mirror"]
-"""How a network is asked a second time, to see where it is unsure: with other windows, or with mirrored ones."""
+"""How a network predicts a second time, to see where it is unsure: with shifted windows, or with mirrored ones."""
 
 
 def now() -> datetime:
-    """This second, in UTC."""
+    """The current time in UTC, to the second."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
@@ -39,7 +39,7 @@ class MemberRecord(_Record):
 
 
 class Need(_Record):
-    """Why a pre-label is expected to need correction. Each part is a share of the organs, from 0 to 1."""
+    """Why a pre-label is expected to need correction. Each part is a fraction of the organs, from 0 to 1."""
 
     disagreement: float
     implausible: float
@@ -53,10 +53,10 @@ class Need(_Record):
 
 
 class OrganChange(_Record):
-    """What became of one organ: scores of the map before against the map after, and volumes in ml.
+    """The change of one organ: scores of the map before against the map after, and volumes in ml.
 
-    `changed_ml` is the volume of all voxels that were added or taken away. DSC and NSD are None where neither map has
-    the organ.
+    `changed_ml` is the volume of all voxels that were added or removed. DSC and NSD are None if neither map has the
+    organ.
     """
 
     dsc: float | None
@@ -71,7 +71,7 @@ class _Event(_Record):
 
 
 class RoundBegun(_Event):
-    """A round of pre-labels: which networks draw them, and how a single one is asked a second time."""
+    """A round of pre-labels: the networks that make them, and how a single one predicts a second time."""
 
     event: Literal["round begun"] = "round begun"
     round: int
@@ -80,7 +80,7 @@ class RoundBegun(_Event):
 
 
 class PreLabelled(_Event):
-    """A pre-label as it was drawn, and the need of correcting it. Older ledgers lack `scan_sha256`."""
+    """A pre-label as it was made, and its need of correction. Older ledgers lack `scan_sha256`."""
 
     event: Literal["pre-labelled"] = "pre-labelled"
     round: int
@@ -91,7 +91,7 @@ class PreLabelled(_Event):
 
 
 class HandedOut(_Event):
-    """A case in somebody's hands: the working copy as it was written, from the pre-label and earlier versions."""
+    """A case handed to a person: the working copy as written, from the pre-label and earlier versions."""
 
     event: Literal["handed out"] = "handed out"
     round: int
@@ -103,7 +103,7 @@ class HandedOut(_Event):
 
 
 class Released(_Event):
-    """A case given back; whatever was drawn in its working copy stays there."""
+    """A case given back; changes in its working copy stay there."""
 
     event: Literal["given back"] = "given back"
     case: str
@@ -111,10 +111,10 @@ class Released(_Event):
 
 
 class Imported(_Event):
-    """A correction: what a person says about `organs`, kept as a version of the case.
+    """A person's correction of `organs`, kept as a version of the case.
 
-    `change` is measured against what the person began from, `from_prelabel` against the pre-label of `round`.
-    `minutes` lie between hand-out and import (not all of them are work), None without a hand-out.
+    `change` is measured against the person's starting point, `from_prelabel` against the pre-label of `round`.
+    `minutes` are those between hand-out and import (not all of them work), None without a hand-out.
     """
 
     event: Literal["imported"] = "imported"
@@ -135,7 +135,7 @@ class Imported(_Event):
 
 
 class RetrainBegun(_Event):
-    """The enlarged set of a round is written, and trainings from it begin."""
+    """The enlarged set of a round is written, and trainings on it begin."""
 
     event: Literal["retraining begun"] = "retraining begun"
     round: int
@@ -144,7 +144,7 @@ class RetrainBegun(_Event):
 
 
 class Retrained(_Event):
-    """All trainings of a round have come to their end; the next round begins with them."""
+    """All trainings of a round have finished; the next round begins with their networks."""
 
     event: Literal["retrained"] = "retrained"
     round: int
@@ -156,10 +156,10 @@ _EVENT: TypeAdapter[ProjectEvent] = TypeAdapter(Annotated[ProjectEvent, Field(di
 
 
 def read_events(path: Path) -> list[ProjectEvent]:
-    """The events of a ledger in their order.
+    """The events of a ledger, in order.
 
     Raises:
-        AmosError: a line that is no event.
+        AmosError: a line that is not an event.
     """
     if not path.is_file():
         return []
@@ -175,13 +175,13 @@ def read_events(path: Path) -> list[ProjectEvent]:
 
 
 def append_events(path: Path, events: Iterable[ProjectEvent]) -> None:
-    """Add events at the end; the file is replaced whole. Only one process may do so at a time (`Project.locked`)."""
+    """Append events, rewriting the whole file. Only one process may do so at a time (`Project.locked`)."""
     before = path.read_text(encoding="utf-8") if path.is_file() else ""
     lines = [json.dumps(_plain(event), ensure_ascii=False) for event in events]
     write_text(path, before + "".join(line + "\n" for line in lines))
 
 
 def _plain(event: ProjectEvent) -> dict[str, object]:
-    """The event with its name and time first, as one reads it."""
+    """The event with its name and time first, for people to read."""
     values = event.model_dump(mode="json")
     return {"time": values.pop("time"), "event": values.pop("event"), **values}

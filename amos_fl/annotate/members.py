@@ -77,7 +77,7 @@ def recorded_members(records: Sequence[MemberRecord], cohort: Cohort) -> list[Na
     """The networks of a round that was begun.
 
     Raises:
-        AmosError: one is gone, or has other weights now.
+        AmosError: one is missing, or its weights have changed.
     """
     members = []
     for record in records:

@@ -1,8 +1,8 @@
-"""How much correction a pre-label is expected to need: disagreement, implausible volumes, broken pieces.
+"""Estimate how much correction a pre-label needs: disagreement, implausible volumes, broken pieces.
 
-Each is a share of the organs between 0 and 1, so that they can be added: what the networks draw differently (one minus
-their mean pairwise DSC, as in query by committee), what has a volume that no person has or was not drawn at all, and
-what falls apart.
+Each is a fraction of the organs between 0 and 1, so that they can be added: organs that the networks draw differently
+(one minus their mean pairwise DSC, as in query by committee), organs with an implausible volume or missing altogether,
+and organs in several pieces.
 """
 
 import itertools
@@ -18,9 +18,9 @@ from amos_fl.metrics.overlap import dsc
 from amos_fl.wording import counted
 
 _NAMED = 3
-"""As many organs as a reason names."""
+"""The most organs that a reason names."""
 _AGREE = 0.995
-"""Networks whose DSC rounds to 1 agree."""
+"""Networks whose DSC rounds to 1 count as agreeing."""
 
 
 def vote(maps: Sequence[UInt8[np.ndarray, "x y z"]]) -> UInt8[np.ndarray, "x y z"]:
@@ -58,9 +58,9 @@ def need_of(
     organs: Mapping[int, str],
     expected: Sequence[int],
 ) -> Need:
-    """The need of correcting `prelabel`, which was made from the networks' `maps`.
+    """The need of correction of `prelabel`, which was made from the networks' `maps`.
 
-    `expected` are the organs that a scan of this kind shows as a rule.
+    `expected` are the organs that such a scan normally shows.
     """
     reasons: list[str] = []
     apart = disagreement(maps, tuple(organs)) if len(maps) > 1 else {}

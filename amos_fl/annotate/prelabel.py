@@ -1,6 +1,6 @@
-"""A round of pre-labels: every open scan through the networks, combined, judged, and entered in the ledger.
+"""Make a round of pre-labels: predict every open scan, combine, assess the need, and record it in the ledger.
 
-Whatever is finished stays finished: a second call goes on where the first one was killed.
+Finished cases are kept: a second call continues where the first one was killed.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from amos_fl.files import sha256_of_file
 from amos_fl.inference.predict_scans import Wanted, predict_scans
 from amos_fl.inference.scans import Scan
 from amos_fl.metrics.scores import reported_organs
-from amos_fl.runs.model import InferenceSettings
+from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.scan_files import sha256_of_scan
 from amos_fl.volumes.nifti import read_label, write_label
 from amos_fl.warned import heard
@@ -28,7 +28,7 @@ from amos_fl.warned import heard
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a case. `notes` are warnings about one that was `drawn`, or why it `failed`."""
+    """The outcome of a case. `notes` are warnings about one that was `drawn`, or why it `failed`."""
 
     case: str
     state: Literal["drawn", "kept", "failed"]
@@ -43,9 +43,9 @@ OnWindow = Callable[[str, str, int, int], None]
 def begin_round(
     project: Project, members: Sequence[NamedModel], *, variant: Variant | None = None, new: bool = False
 ) -> RoundBegun:
-    """The round that these networks pre-label: the current one where it is theirs, else the next.
+    """The round that these networks pre-label: the current one if it is theirs, otherwise the next.
 
-    By default a single network is asked a second time with its windows elsewhere, and several are asked once.
+    By default a single network predicts a second time with shifted windows, and several predict once each.
 
     Raises:
         AmosError: the current round was begun with other networks and has not been retrained from.
@@ -70,7 +70,7 @@ def begin_round(
 
 
 def open_cases(project: Project, state: ProjectState) -> list[CaseState]:
-    """The cases that the networks shall draw: those not complete, in nobody's hands and not waiting for review."""
+    """The cases to pre-label: those not complete, not in anyone's hands and not waiting for review."""
     return [s for s in state.cases.values() if s.stage in ("not pre-labelled", "waiting", "done") and not s.complete]
 
 
@@ -79,7 +79,7 @@ def prelabel_round(
     begun: RoundBegun,
     members: Sequence[NamedModel],
     *,
-    inference: Callable[[NamedModel], InferenceSettings],
+    inference: Callable[[NamedModel], RecordedInference],
     device: str = "cpu",
     on_window: OnWindow | None = None,
 ) -> Iterator[Done]:
@@ -96,7 +96,7 @@ def prelabel_round(
     yield from refused
     failed: dict[str, str] = {}
     notes: dict[str, tuple[str, ...]] = {}
-    # An organ that a network has not learned is one that it cannot draw.
+    # A network cannot draw an organ that it has not learned.
     can_draw = {
         label for member in members for label, name in member.model.organs.items() if name not in member.model.unlearned
     }
@@ -137,7 +137,7 @@ def prelabel_round(
 def _sorted_out(
     project: Project, begun: RoundBegun, states: Sequence[CaseState], cases: Mapping[str, Case]
 ) -> tuple[list[Done], list[str], list[Done]]:
-    """Cases whose pre-label is there, those to draw, and those whose pre-label somebody has drawn in."""
+    """Cases with a pre-label, cases to pre-label, and cases whose pre-label was changed by hand."""
     kept: list[Done] = []
     wanted: list[str] = []
     refused: list[Done] = []
@@ -167,9 +167,9 @@ def _drawings(
     folder: Path,
     begun: RoundBegun,
     members: Sequence[NamedModel],
-    inference: Callable[[NamedModel], InferenceSettings],
-) -> Iterator[tuple[str, Path, NamedModel, InferenceSettings]]:
-    """Who draws into which folder: every member, then their variants. In a tie of the vote the first one counts."""
+    inference: Callable[[NamedModel], RecordedInference],
+) -> Iterator[tuple[str, Path, NamedModel, RecordedInference]]:
+    """The networks and their output folders: every member, then their variants. In a tied vote the first one counts."""
     for member in members:
         yield member.name, folder / member.name, member, inference(member)
     if begun.variant == "none":
@@ -179,8 +179,8 @@ def _drawings(
         yield name, folder / name, member, _varied(inference(member), begun.variant)
 
 
-def _varied(settings: InferenceSettings, variant: Variant) -> InferenceSettings:
-    """The settings of the second question. Windows that overlap by half as much lie elsewhere and see other context."""
+def _varied(settings: RecordedInference, variant: Variant) -> RecordedInference:
+    """The settings of the second prediction. With half the overlap, windows are shifted and see other context."""
     if variant == "mirror":
         return settings.model_copy(update={"mirror": not settings.mirror})
     return settings.model_copy(update={"overlap": settings.overlap / 2 if settings.overlap > 0 else 0.5})
@@ -189,7 +189,7 @@ def _varied(settings: InferenceSettings, variant: Variant) -> InferenceSettings:
 def _combine(
     project: Project, begun: RoundBegun, case: Case, drawn: Sequence[Path], organs: dict[int, str]
 ) -> PreLabelled:
-    """Write the pre-label of a case from what was drawn of it, with its need over `organs`; enter it in the ledger."""
+    """Write a case's pre-label from its predictions, and record it in the ledger with its need over `organs`."""
     every = project.cohort.organs
     volumes = [read_label(path, every) for path in drawn]
     label = vote([volume.array for volume in volumes])
@@ -198,7 +198,7 @@ def _combine(
     need = need_of(label, [volume.array for volume in volumes], voxel_ml, organs, expected)
     file = project.prelabel(begun.round, case.case)
     with project.locked():
-        if file.exists():  # written by a start that was killed, or changed since: kept where it isn't the same
+        if file.exists():  # written by a start that was killed, or changed since: kept if it is different
             aside = file.with_name(f".{file.name}")
             write_label(aside, label, case.image)
             same = sha256_of_file(aside) == sha256_of_file(file)

@@ -1,4 +1,4 @@
-"""How far a project has come: by round, organ, person and case. `status`, the report and its CSV files show this."""
+"""The progress of a project by round, organ, person and case, for `status`, the report and its CSV files."""
 
 import math
 import statistics
@@ -18,7 +18,7 @@ from amos_fl.runs.record import read_run
 
 @dataclass(frozen=True)
 class RoundRow:
-    """A round: what was pre-labelled and imported, and how far the pre-labels were from what people made of them.
+    """A round: what was pre-labelled and imported, and how far the pre-labels were from the corrections.
 
     `dsc` and `nsd` are means over organs of their means over cases; `stages` counts the cases when the round ended.
     """
@@ -51,7 +51,7 @@ class OrganRow:
 
 @dataclass(frozen=True)
 class PersonRow:
-    """A person in a role: what they changed of what they began from. `minutes` is a median, hand-out to import."""
+    """A person in a role: their changes from the starting point. `minutes` is a median, hand-out to import."""
 
     by: str
     role: Role
@@ -67,7 +67,7 @@ class PersonRow:
 
 @dataclass(frozen=True)
 class CaseRow:
-    """A case as it stands. `need` is that of its latest pre-label."""
+    """A case's present state. `need` is that of its latest pre-label."""
 
     case: str
     site: str
@@ -94,7 +94,7 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class ProjectProgress:
-    """Everything that is shown of a project."""
+    """All data shown about a project."""
 
     project: Project
     state: ProjectState
@@ -124,7 +124,7 @@ def progress_of(project: Project) -> ProjectProgress:
 
 
 def last_of_round(imports: Sequence[Imported], round_number: int) -> dict[str, dict[int, OrganChange]]:
-    """By case and organ: the pre-label of a round against the last correction of the organ in that round."""
+    """Per case and organ: the pre-label of a round against the last correction of the organ in that round."""
     found: dict[str, dict[int, OrganChange]] = {}
     for event in imports:
         if event.round == round_number:
@@ -246,7 +246,7 @@ def _case_rows(project: Project, state: ProjectState) -> list[CaseRow]:
 
 
 def _models(state: ProjectState) -> list[ModelRow]:
-    """One row per round, network and modality, and the networks that the next round would begin with."""
+    """One row per round, network and modality, including the networks of the next round."""
     sources = [
         (begun.round, member.name, member.source, member.round) for begun in state.rounds for member in begun.members
     ]
@@ -258,7 +258,7 @@ def _models(state: ProjectState) -> list[ModelRow]:
             record = read_run(source)
         except (AmosError, OSError):  # a model/ folder apart from its run, or a run that was moved
             continue
-        if chosen not in (-1, record.results.chosen.round):  # a checkpoint, whose test scores nobody measured
+        if chosen not in (-1, record.results.chosen.round):  # a checkpoint, which has no test scores
             continue
         rows += [
             ModelRow(round_number, name, row.modality, row.cases, row.dsc)
@@ -269,7 +269,7 @@ def _models(state: ProjectState) -> list[ModelRow]:
 
 
 def write_progress(progress: ProjectProgress, folder: Path) -> dict[str, str]:
-    """Write everything as CSV files into `folder`; returns their paths beside it by name."""
+    """Write everything as CSV files into `folder`; returns their relative paths by name."""
     tables: dict[str, tuple[type, Sequence[Any]]] = {
         "rounds": (RoundRow, progress.rounds),
         "organs": (OrganRow, progress.organs),
@@ -291,7 +291,7 @@ def write_progress(progress: ProjectProgress, folder: Path) -> dict[str, str]:
 
 
 def _write_changes(progress: ProjectProgress, folder: Path) -> str:
-    """Every organ of every correction: what it was measured against, by whom, and what changed."""
+    """Write every organ of every correction: what it was measured against, by whom, and what changed."""
     organs = progress.project.cohort.organs
     with whole_file(folder / "changes.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = Writer(file)

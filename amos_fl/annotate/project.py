@@ -88,13 +88,13 @@ class Project:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Wait until no other process changes the project, and keep them out; a kill opens the lock."""
+        """Lock the project against changes by other processes, waiting for them; a kill releases the lock."""
         with FileLock(self.path / ".lock"):
             yield
 
     @contextmanager
     def alone(self, what: str) -> Iterator[None]:
-        """Keep a second `what` (a command that takes long) from working here at the same time.
+        """Keep a second `what` (a long-running command) from working here at the same time.
 
         Raises:
             AtWork: one is at work already.
@@ -107,7 +107,7 @@ def open_project(path: Path) -> Project:
     """The project in a folder.
 
     Raises:
-        AmosError: there is none, or its settings or its cohort are damaged.
+        AmosError: there is none, or its settings or cohort are damaged.
     """
     if not (path / SETTINGS).is_file():
         raise AmosError(f"{path}: holds no labelling project; begin one with 'amos-fl annotate start'")
@@ -119,7 +119,7 @@ def open_project(path: Path) -> Project:
 
 
 def create_project(path: Path, cohort: Cohort, organs: Iterable[int], tolerance_mm: float = 1.0) -> Project:
-    """A new project over a cohort, of which it keeps a copy; scans and labels stay where they are.
+    """Create a project with a copy of a cohort; scans and labels stay where they are.
 
     Raises:
         AmosError: the folder is not empty, or every case has a label.
@@ -147,8 +147,8 @@ def extend_project(project: Project, cohort: Cohort) -> tuple[Project, list[str]
     if not same_organs(cohort.organs, project.cohort.organs):
         differ = difference_in_words(cohort.organs, project.cohort.organs, ("there", "in the project"))
         raise AmosError(
-            f"this cohort has other organs than the project{f': {differ}' if differ else ''}; begin a project of its "
-            "own for it, or renumber it with 'amos-fl data relabel'"
+            f"this cohort has other organs than the project{f': {differ}' if differ else ''}; begin a separate "
+            "project for it, or renumber it with 'amos-fl data relabel'"
         )
     known = {case.case: case for case in project.cohort.cases}
     for case in cohort.cases:

@@ -1,4 +1,4 @@
-"""Where every case of a project stands, read from the ledger."""
+"""The state of every case in a project, read from the ledger."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ STAGES: tuple[Stage, ...] = ("not pre-labelled", "waiting", "with a junior", "fo
 
 @dataclass
 class CaseState:
-    """One case: its latest pre-label, who has it in hand, and its versions in their order."""
+    """One case: its latest pre-label, the person who has it, and its versions in order."""
 
     case: str
     wanted: tuple[int, ...]
@@ -37,21 +37,21 @@ class CaseState:
         return self.prelabelled[max(self.prelabelled)] if self.prelabelled else None
 
     def owners(self) -> dict[int, Imported]:
-        """For each organ that was annotated the version that holds: the last one that says something about it."""
+        """For each annotated organ the version that counts: the latest one that covers it."""
         return {organ: version for version in self.versions for organ in version.organs}
 
     def annotated(self, role: Role | None = None) -> tuple[int, ...]:
-        """The organs whose last word is a person's (of this role)."""
+        """The organs whose latest version is by a person (of this role)."""
         return tuple(sorted(o for o, version in self.owners().items() if role in (None, version.role)))
 
     @property
     def complete(self) -> bool:
-        """Whether a senior has had the last word on every organ that is looked for."""
+        """Whether every organ's latest version is by a senior."""
         return set(self.wanted) <= set(self.annotated("senior"))
 
     @property
     def stage(self) -> Stage:
-        """A case that is annotated in part waits again when a later round has pre-labelled it anew."""
+        """The stage of the case; a partly annotated one waits again after a later round has pre-labelled it."""
         if self.in_hand is not None:
             return "with a junior" if self.in_hand.role == "junior" else "with a senior"
         if self.annotated("junior"):
@@ -62,7 +62,7 @@ class CaseState:
         return "waiting" if latest is not None else "not pre-labelled"
 
     def known_hashes(self) -> set[str]:
-        """Hashes of working copies whose content is the program's own, or kept as a version."""
+        """Hashes of working copies that were written by the program or are kept as a version."""
         return {event.sha256 for event in (*self.handed, *self.versions)}
 
 
@@ -85,7 +85,7 @@ class ProjectState:
     def queue(self, *stages: Stage) -> list[CaseState]:
         """The cases in these stages that have a pre-label, those with the greatest need first; ties by name."""
         found = [state for state in self.cases.values() if state.stage in stages and state.latest is not None]
-        # Rounded, so that what is equal to the reader is equal to the sort.
+        # Rounded, so that needs that look equal also sort as equal.
         return sorted(found, key=lambda s: (-round(s.latest.need.score, 6) if s.latest else 0.0, s.case))
 
     def stages(self) -> dict[Stage, int]:
@@ -105,7 +105,7 @@ def project_state(project: Project, events: Sequence[ProjectEvent] | None = None
 def _after(state: ProjectState, events: Iterable[ProjectEvent]) -> ProjectState:
     for event in events:
         if getattr(event, "case", None) not in {None, *state.cases}:
-            continue  # of a case that somebody took out of the project's cohort.csv
+            continue  # of a case that was removed from the project's cohort.csv
         match event:
             case RoundBegun():
                 state.rounds.append(event)

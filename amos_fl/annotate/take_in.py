@@ -1,4 +1,4 @@
-"""Corrections into the project: checked, measured, and kept as versions that nothing ever replaces."""
+"""Import corrections into a project: check and measure them, and keep them as versions that are never overwritten."""
 
 import re
 import shutil
@@ -21,12 +21,12 @@ from amos_fl.volumes.nifti import read_label
 from amos_fl.wording import counted
 
 _SWAPPED = 2
-"""As many organs may change their label at once: two kidneys that were mixed up."""
+"""The number of organs that may swap labels without suspicion, such as two kidneys that were mixed up."""
 
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """Who brings corrections, and what of them counts. `organs` None: those that are to be looked at in the case."""
+    """The person who imports corrections, and what counts. `organs` None: the default organs of the case."""
 
     by: str
     role: Role
@@ -38,7 +38,7 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class Taken:
-    """What became of a file. `note` says why it was `refused` or left as it is."""
+    """The outcome of importing a file. `note` says why it was `refused` or left as it is."""
 
     file: Path
     state: Literal["imported", "known", "untouched", "refused"]
@@ -48,7 +48,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Brought:
-    """What a person brings: the files to import, those that cannot be used with the reason, and what is left aside."""
+    """A person's files: those to import, those that cannot be used with the reason, and those ignored."""
 
     files: tuple[Path, ...]
     refused: tuple[Taken, ...] = ()
@@ -59,7 +59,7 @@ def files_of(project: Project, by: str) -> Brought:
     """A person's working copies, by name.
 
     Raises:
-        AmosError: no working copy is there.
+        AmosError: there is no working copy.
     """
     folder = project.path / "work" / checked_name(by)
     found = scans_in(folder) if folder.is_dir() else ScanFolder(folder, {})
@@ -75,10 +75,10 @@ def _refused(unusable: Sequence[Unusable]) -> tuple[Taken, ...]:
 def take_in(project: Project, file: Path, question: ImportRequest, *, named: bool, case: str | None = None) -> Taken:
     """Import one file. Its case is that of its name, or `case`.
 
-    A file that is still as it was handed out is a correction (nothing was to be corrected) where the user `named` it,
-    and `untouched` where the whole working folder is imported. The same file twice is `known`.
+    A file that is unchanged since it was handed out is a correction (nothing to correct) if the user `named` it, and
+    `untouched` if the whole working folder is imported. The same file twice is `known`.
 
-    Returns `refused` with the reason where it cannot be taken: what a person drew stays where it is.
+    Returns `refused` with the reason if it cannot be imported; the file stays where it is.
     """
     checked_name(question.by)
     try:
@@ -94,10 +94,10 @@ def _take_in(project: Project, file: Path, question: ImportRequest, named: bool,
     if why := problem_of(file):
         raise AmosError(f"{file}: {why}")
     if not file.name.lower().endswith(SUFFIXES):
-        raise AmosError(f"{file.name}: is no NIfTI file by its name; {SAVE_AGAIN} ({' or '.join(SUFFIXES)})")
+        raise AmosError(f"{file.name}: is not named as a NIfTI file; {SAVE_AGAIN} ({' or '.join(SUFFIXES)})")
     sha256 = sha256_of_file(file)
     hand = state.in_hand
-    # Whoever has the case in hand again says something new, even where the file is that of an earlier version.
+    # A person who has the case again makes a new statement, even if the file equals an earlier version.
     for version in state.versions if hand is None or hand.by != question.by else ():
         if (version.sha256, version.by, version.role) == (sha256, question.by, question.role):
             return Taken(file, "known", version, f"is version {version.version} already")
@@ -152,7 +152,7 @@ def _take_in(project: Project, file: Path, question: ImportRequest, named: bool,
 
 
 def _began_from(state: CaseState, question: ImportRequest) -> tuple[int, int]:
-    """The round and the number of versions from which this person began."""
+    """The round and the number of versions of this person's starting point."""
     hand = state.in_hand
     if hand is not None:
         if hand.role != question.role:
@@ -164,10 +164,10 @@ def _began_from(state: CaseState, question: ImportRequest) -> tuple[int, int]:
 
 
 def _organs(project: Project, state: CaseState, question: ImportRequest) -> tuple[int, ...]:
-    """The organs that the person answers for.
+    """The organs that the person vouches for.
 
-    By default for a junior all that are looked for and no senior has reviewed, for a senior those that wait for review,
-    or all where none do.
+    By default for a junior all that no senior has reviewed, for a senior those that are waiting for review, or all if
+    none are.
     """
     owners = state.owners()
     if question.organs is None:
@@ -193,7 +193,7 @@ def _organs(project: Project, state: CaseState, question: ImportRequest) -> tupl
 
 
 def _next_version(project: Project, state: CaseState) -> int:
-    """One more than any version in the ledger or on the disk: a kill between the two leaves a file behind."""
+    """One more than any version in the ledger or on disk, because a kill between the two leaves a file behind."""
     pattern = re.compile(r"_v(\d+)_")
     on_disk = [int(m[1]) for f in project.versions(state.case).glob("*") if (m := pattern.search(f.name))]
     return max([0, *on_disk, *(version.version for version in state.versions)]) + 1
@@ -211,10 +211,10 @@ def _keep(project: Project, file: Path, event: Imported) -> Path:
 
 
 def named_files(paths: Sequence[Path], cases: Collection[str]) -> Brought:
-    """The files to import: those named, and those of folders that are called after a case. The rest is named, too.
+    """The files to import: those named, and files in folders that are named after a case; others are reported.
 
     Raises:
-        AmosError: no such file, or a folder in which no file is called after a case.
+        AmosError: no such file, or a folder without a file named after a case.
     """
     files: list[Path] = []
     refused: list[Taken] = []

@@ -1,4 +1,4 @@
-"""The Python face: what a command does, as a function that returns something to go on with.
+"""The Python interface: each command as a function that returns its results.
 
 `amos_fl.simulate`, `pooled`, `local`, `evaluate`, `predict`, `compare` and `open_run` are this package's.
 """

@@ -1,4 +1,4 @@
-"""What the commands do, as functions: the same settings, the same folders, the same numbers."""
+"""The commands as functions: the same settings, the same folders, the same numbers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from amos_fl.api.tables import cells_table, differences_table, scores_table, sum
 from amos_fl.cohort.label_map import label_map_named
 from amos_fl.cohort.table import SPLITS, Cohort, Split, read_cohort
 from amos_fl.comparison.compare import compare_runs
-from amos_fl.comparison.comparison import METRICS, Comparison, Metric
+from amos_fl.comparison.comparison import Comparison
 from amos_fl.comparison.write import check_out, write_comparison
 from amos_fl.device import device_named
 from amos_fl.errors import AmosError
@@ -25,6 +25,7 @@ from amos_fl.inference.evaluate_model import ModelScores, Question, evaluate_mod
 from amos_fl.inference.predict_scans import ScanOutcome, Wanted, predict_scans
 from amos_fl.inference.scans import Scan, find_scans
 from amos_fl.locks import at_work
+from amos_fl.metrics.catalogue import IN_RUNS, MetricName
 from amos_fl.report.page import write_comparison_report
 from amos_fl.runs import arms
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
@@ -33,7 +34,7 @@ from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import create_group
-from amos_fl.runs.model import InferenceSettings, inference_settings
+from amos_fl.runs.inference_settings import InferenceKeywords, RecordedInference
 from amos_fl.runs.record import read_runs
 
 Place = str | Path
@@ -54,16 +55,14 @@ def simulate(
 
     Args:
         out: the run folder; by default a new one under `runs/`.
-        config: a YAML file of settings; the keywords count above it.
-        init: a run or a file of weights to begin with (the setting `start_from`).
-        store: where prepared cases are kept; by default the user's cache.
-        progress: whether to print a line for every round.
-        listener: called with every event instead.
-        settings: any setting of a run; `cohort=None` is the embedded phantom, which is synthetic.
+        config: a YAML file of settings; the keywords override it. init: a run or a file of weights to start from (the
+        setting `start_from`). store: where prepared cases are kept; by default the user's cache. progress: whether to
+        print a line for every round. listener: called with every event instead. settings: any setting of a run;
+        `cohort=None` is the embedded phantom, which is synthetic.
 
     Raises:
-        AmosError: settings or scans that cannot be used, in one sentence. RunStopped: too few sites answered.
-        Interrupted: Ctrl-C; `open_run(path).resume()` goes on.
+        AmosError: invalid settings or scans, in one sentence. RunStopped: too few sites answered. Interrupted: Ctrl-C;
+        `open_run(path).resume()` continues.
     """
     layers = _layers(config, init, settings)
     resolved, members = resolve_run(layers, _drawing(progress, listener))
@@ -82,13 +81,13 @@ def pooled(
     listener: Listener | None = None,
     **settings: Unpack[Settings],
 ) -> Run:
-    """Train one network on the pooled cases of all seen sites: what a federation is compared with.
+    """Train one network on the pooled cases of all seen sites, the baseline of a federation.
 
-    `like` is the federated run that everything is taken from; else the settings are those of a federation. `budget`
-    says what is equal: the patches seen by all sites together, or the steps that must wait for one another.
+    `like` is the federated run whose settings are used; otherwise give the settings of a federation. `budget` says what
+    is equal: the patches seen by all sites together, or the sequential steps.
 
     Raises:
-        AmosError: as `simulate`, and settings beside `like`.
+        AmosError: as `simulate`, or settings given together with `like`.
     """
     base, members = _base(like, _layers(config, init, settings), _drawing(progress, listener))
     made = arms.centralized(base, members, budget)
@@ -107,12 +106,12 @@ def local(
     listener: Listener | None = None,
     **settings: Unpack[Settings],
 ) -> list[Run]:
-    """Train each seen site alone, and score every model on all sites; one run for each, in one group's folder.
+    """Train each seen site alone, and score every model on all sites; one run per site, in a group's folder.
 
     `budget`: the steps of one `site` of the federation, or of the `whole` of it.
 
     Raises:
-        AmosError: as `simulate`, and settings beside `like`; a run that failed, after the others were carried out.
+        AmosError: as `simulate`, or settings given together with `like`, or a run failed (after the others finished).
     """
     base, members = _base(like, _layers(config, init, settings), _drawing(progress, listener))
     path = Path(out) if out else next_out("local")
@@ -129,7 +128,7 @@ def local(
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of a network on some cohort, and the folder that they are in."""
+    """The scores of a network on a cohort, and their folder."""
 
     path: Path
     evaluation: ModelScores
@@ -151,7 +150,7 @@ class Scored:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the scores has to know, a sentence each."""
+        """Notes needed to read the scores, one sentence each."""
         return list(self.evaluation.notes)
 
     def _repr_html_(self) -> str:
@@ -167,26 +166,27 @@ def evaluate(
     seen: str | Sequence[str] | None = None,
     tolerance_mm: float | None = None,
     label_map: str | None = None,
-    test_time_adaptation: bool | None = None,
     predictions: bool = False,
     out: Place | None = None,
     store: Place | None = None,
     device: str = "auto",
     workers: int = 1,
     on_progress: OnProgress | None = None,
+    **inference: Unpack[InferenceKeywords],
 ) -> Scored:
     """Score a run's chosen weights on the cases of a cohort (by default its own), by site and by organ.
 
     `on_progress(what, done, total)` is called after each case that was prepared and scored. `seen` are the sites whose
-    scanners trained the network, by default the run's; with `predictions` the label maps are kept, too.
+    scanners trained the network, by default the run's; with `predictions` the label maps are kept, too. `inference`
+    are settings of inference (by default the run's): see `InferenceKeywords`.
 
     Raises:
-        AmosError: no such model, cohort or case; or `out` is there already.
+        AmosError: no such model, cohort or case; or `out` exists already.
     """
     if split not in SPLITS:
         raise AmosError(f"--split {split}: there is no such split; there are {', '.join(SPLITS)}")
     model = _model(run).about
-    model = replace(model, inference=inference_settings(model, test_time_adaptation=test_time_adaptation))
+    model = replace(model, inference=model.inference.changed(inference))
     if cohort is None and model.run is None:
         raise AmosError(f"{model.folder}: this model lies apart from its run, so its cohort is unknown; add --cohort")
     if model.run is not None:  # its settings say how to score, its cases what it was trained on
@@ -220,7 +220,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Predicting:
-    """Scans about to be predicted: what was found, what a reader has to know before, and the outcomes as they come."""
+    """A prediction in progress: the scans found, notes for the reader, and the outcomes as they arrive."""
 
     scans: tuple[Scan, ...]
     notes: tuple[str, ...]
@@ -235,7 +235,7 @@ def predicting(
     on_window: Callable[[Scan, int, int], None] | None = None,
     **how: Unpack[HowToPredict],
 ) -> Predicting:
-    """As `predict`, scan by scan: each is predicted when its outcome is asked for.
+    """As `predict`, scan by scan: each is predicted when its outcome is requested.
 
     `on_window(scan, done, total)` is called after each batch of windows.
 
@@ -249,9 +249,9 @@ def predicting(
         modality = known
     model = _model(run).about
     paths = [Path(scans)] if isinstance(scans, str | Path) else [Path(scan) for scan in scans]
-    inference = {name: how.get(name) for name in InferenceSettings.model_fields}
+    inference = {name: how.get(name) for name in RecordedInference.model_fields}
     wanted = Wanted(
-        inference=inference_settings(model, **inference),
+        inference=model.inference.changed(inference),
         device=device_named(how.get("device", "auto")),
         probabilities=how.get("probabilities", False),
         preview=how.get("preview", False),
@@ -270,10 +270,10 @@ def predicting(
 def predict(
     run: "Run | TrainedModel | Place", scans: "Place | Sequence[Place]", out: Place, **how: Unpack[HowToPredict]
 ) -> list[ScanOutcome]:
-    """Predict the organs of scans into a folder of label maps, each on its own grid.
+    """Predict the organs of scans and write a folder of label maps, each on its scan's own grid.
 
-    One outcome for each scan, in order: `predicted`, `kept` (there already from this scan and these weights), or
-    `failed` with the reason in its notes; a scan that fails does not take the others along. `how`: see `HowToPredict`.
+    Returns one outcome per scan, in order: `predicted`, `kept` (exists already from this scan and these weights), or
+    `failed` with the reason in its notes; a failing scan does not affect the others. `how`: see `HowToPredict`.
 
     Raises:
         AmosError: no model, no scan, or no modality.
@@ -283,7 +283,7 @@ def predict(
 
 @dataclass(frozen=True)
 class Compared:
-    """Runs beside one another: scores with intervals, paired tests, and what came out in words."""
+    """A comparison of runs: scores with intervals, paired tests, and the findings in words."""
 
     path: Path
     comparison: Comparison
@@ -319,7 +319,7 @@ def compare(
     out: Place | None = None,
     *,
     reference: str | None = None,
-    metrics: Sequence[Metric] = METRICS,
+    metrics: Sequence[MetricName] = IN_RUNS,
     seed: int = 0,
     resamples: int = 10_000,
     published: bool = False,
@@ -377,7 +377,7 @@ def _of(on_progress: OnProgress | None, verb: str) -> OnCase | None:
 
 
 def _drawing(progress: bool, listener: Listener | None) -> OnCase | None:
-    """The listener of the phantom's drawing; a line in all, because it takes a minute or two and happens once."""
+    """The listener while the phantom is generated; prints a single line, because it takes a minute or two, once."""
     if not progress or listener is not None:
         return None
 

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from amos_fl.runs.config import merge
+from amos_fl.runs.inference_settings import InferenceKeywords
 
 
 class Settings(TypedDict, total=False):
-    """Every setting of `amos_fl.runs.config.RunConfig`, which says what each of them means.
+    """Every setting of `amos_fl.runs.config.RunConfig`, where they are described.
 
-    Sections are mappings: `training={"learning_rate": 0.02}`. A key with dots says the same in one word, where it comes
-    from a mapping: `**{"training.learning_rate": 0.02}`.
+    Sections are mappings: `training={"learning_rate": 0.02}`. From a mapping, dotted keys work as well:
+    `**{"training.learning_rate": 0.02}`.
     """
 
     cohort: str | Path | None
@@ -25,7 +26,11 @@ class Settings(TypedDict, total=False):
     strategy_options: Mapping[str, Any]
     rounds: int
     local_steps: int
-    weighting: Literal["cases", "equal", "steps"]
+    local_epochs: float | None
+    local_seconds: float | None
+    site_steps: Mapping[str, int]
+    sites_per_round: float | None
+    weighting: Literal["cases", "equal", "steps", "modality"]
     optimizer_state: Literal["reset", "keep"]
     norm_statistics: Literal["average", "local", "group"]
     start_from: "str | Path | None"
@@ -41,11 +46,12 @@ class Settings(TypedDict, total=False):
     keep_checkpoints: Literal["needed", "all"]
 
 
-class HowToPredict(TypedDict, total=False):
+class HowToPredict(InferenceKeywords, total=False):
     """How scans are predicted: which they are, what is written, and settings of inference (by default the run's).
 
-    `modality` (CT or MR) is needed for NIfTI, which does not say, unless `cohort` lists the scans; `series` is the
-    number or UID where a folder has several. `probabilities` and `preview` write more files, `overwrite` replaces them.
+    `modality` (CT or MR) is needed for NIfTI, which does not record it, unless `cohort` lists the scans; `series` is
+    the number or UID if a folder has several. `probabilities` and `preview` write more files, `overwrite` replaces
+    them.
     """
 
     modality: str | None
@@ -55,11 +61,6 @@ class HowToPredict(TypedDict, total=False):
     preview: bool
     overwrite: bool
     device: str
-    overlap: float | None
-    mirror: bool | None
-    test_time_adaptation: bool | None
-    batch_size: int | None
-    threads: int | None
 
 
 def settings_of(keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def settings_of(keywords: Mapping[str, Any]) -> dict[str, Any]:
     {'sites': ['A', 'G'], 'engine': {'name': 'ray'}, 'training': {'learning_rate': 0.02}}
 
     Raises:
-        AmosError: a dotted key that cannot be one.
+        AmosError: an invalid dotted key.
     """
     layer: dict[str, Any] = {}
     for key, value in keywords.items():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from jaxtyping import UInt8
@@ -12,7 +12,8 @@ from amos_fl.device import device_named
 from amos_fl.errors import AmosError
 from amos_fl.inference.predict_scans import Wanted, predict_scans
 from amos_fl.inference.scans import find_scans
-from amos_fl.runs.model import Model, inference_settings, read_model
+from amos_fl.runs.inference_settings import InferenceKeywords
+from amos_fl.runs.model import Model, read_model
 from amos_fl.volumes.nifti import read_label, write_label
 
 
@@ -21,7 +22,7 @@ class Prediction:
     """The label map of one scan, on the scan's own grid.
 
     `labels` holds 0 (background) and the keys of `organs`; `affine` (4, 4) takes voxel indices to mm in RAS space.
-    `notes` are sentences that a reader of the map has to know.
+    `notes` are sentences that a reader of the map should know.
     """
 
     scan: Path
@@ -32,7 +33,7 @@ class Prediction:
 
     @property
     def volumes_ml(self) -> dict[str, float]:
-        """The volume of every organ in ml, 0 where it was not found."""
+        """The volume of every organ in ml, 0 if it was not found."""
         voxel_ml = abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
         counts = np.bincount(self.labels.ravel(), minlength=max(self.organs, default=0) + 1)
         return {organ: float(counts[label]) * voxel_ml for label, organ in self.organs.items()}
@@ -41,7 +42,7 @@ class Prediction:
         """Write the label map as NIfTI, so that it overlays its scan; return the path.
 
         Raises:
-            AmosError: the scan is no NIfTI file any more that the map could be laid on.
+            AmosError: the scan's file no longer fits the label map.
         """
         write_label(path, self.labels, self.scan)
         return Path(path)
@@ -49,7 +50,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The network that a run ended with: `amos_fl.open_run(RUN).model`, or `read(FOLDER)` of a copy of its model/."""
+    """A run's final network: `amos_fl.open_run(RUN).model`, or `read(FOLDER)` of a copy of its model/."""
 
     about: Model
 
@@ -71,18 +72,20 @@ class TrainedModel:
         """The `torch.nn.Module` with its weights, in evaluation mode on `device`."""
         return self.about.network(device)
 
-    def predict(self, scan: str | Path, modality: str | None = None, *, device: str = "auto", **how: Any) -> Prediction:
+    def predict(
+        self, scan: str | Path, modality: str | None = None, *, device: str = "auto", **how: Unpack[InferenceKeywords]
+    ) -> Prediction:
         """Predict one scan: a NIfTI file, or a folder with a DICOM series.
 
         `modality` is CT or MR; a NIfTI file does not say, so it has to be given unless the network knows only one.
-        `how` are the settings of inference: overlap, mirror, test_time_adaptation, batch_size, threads.
+        `how` are settings of inference, by default the run's: see `InferenceKeywords`.
 
         Raises:
             AmosError: a scan that cannot be read or predicted, or no modality.
         """
         if modality is None and len(self.about.modalities) == 1:
             modality = self.about.modalities[0]
-        wanted = Wanted(inference_settings(self.about, **how), device_named(device))
+        wanted = Wanted(self.about.inference.changed(how), device_named(device))
         found = find_scans([Path(scan)], modality)
         if len(found) != 1:
             raise AmosError(f"{scan}: holds {len(found)} scans; give one, or use amos_fl.predict for a folder")

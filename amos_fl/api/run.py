@@ -20,7 +20,7 @@ from amos_fl.runs.record import RunRecord, read_run
 
 @dataclass(frozen=True)
 class Run:
-    """A run and the folder that it left. What needs the end of the run raises `AmosError` before it."""
+    """A run and its folder. Results that need a finished run raise `AmosError` before it has finished."""
 
     path: Path
 
@@ -31,24 +31,24 @@ class Run:
 
     @property
     def cohort(self) -> Cohort:
-        """The cases that took part, and who held them."""
+        """The cases that took part, with their sites."""
         return run_folder.open_run(self.path).cohort()
 
     @property
     def finished(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether the run has finished."""
         return run_folder.open_run(self.path).finished
 
     @cached_property
     def record(self) -> RunRecord:
-        """Everything that a report or a comparison reads of a finished run."""
+        """Everything that a report or a comparison needs from a finished run."""
         return read_run(self.path)
 
     @property
     def scores(self) -> pd.DataFrame:
         """One row per test case and organ: DSC, NSD, outcome and volumes in ml, seen and unseen sites alike.
 
-        Cases that a hospital kept to itself are not in it; `site_scores` counts them.
+        Cases that a hospital withheld are not included; `site_scores` counts them.
         """
         return scores_table(self.record.results)
 
@@ -69,17 +69,17 @@ class Run:
 
     @property
     def problems(self) -> list[str]:
-        """What went wrong on the way, a sentence each."""
+        """Problems during the run, one sentence each."""
         return list(self.record.results.problems)
 
     @property
     def model(self) -> TrainedModel:
-        """The network that the run ended with."""
+        """The run's final network."""
         return TrainedModel.read(self.path)
 
     @property
     def report(self) -> Path:
-        """The run's page, one HTML file; it is written where it is not there."""
+        """The run's page, one HTML file, written if it does not exist."""
         page = self.path / PAGE
         return page if page.is_file() else write_run_report(self.path)
 
@@ -92,13 +92,13 @@ class Run:
         progress: bool = True,
         listener: Listener | None = None,
     ) -> "Run":
-        """Carry an interrupted run to its end, with the weights of one that was never interrupted.
+        """Resume an interrupted run, ending with the weights of one that was never interrupted.
 
-        `cohort` says where its scans are now, if they were moved. With `accept_changes` it goes on although its
-        settings, cases or scans are not those it was begun with, and the ledger keeps what changed.
+        `cohort` gives the location of its scans, if they were moved. With `accept_changes` it continues although its
+        settings, cases or scans have changed since it began, and the ledger records the changes.
 
         Raises:
-            AmosError: what changed, or what is not there. AtWork: another process works on the run.
+            AmosError: something has changed or is missing. AtWork: another process works on the run.
         """
         folder = run_folder.open_run(self.path)
         members = cohort_now(folder, read_cohort(cohort) if cohort else None)
@@ -110,7 +110,7 @@ class Run:
         return f"Run({str(self.path)!r})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the scores by site, as far as the run has come."""
+        """The notebook view: the scores by site, or the run's progress."""
         if not self.finished:
             done = self.rounds["round"].max() if len(self.rounds) else 0
             return f"<p><code>{self.path}</code>: round {done} of {self.config.rounds}</p>"
@@ -118,7 +118,7 @@ class Run:
 
 
 def heard_by(progress: bool, listener: Listener | None) -> Listener:
-    """The listener of a run in Python: one's own, or lines on the screen, or none."""
+    """The listener of a run in Python: the caller's, or printed lines, or none."""
     return listener or (printed if progress else silent)
 
 

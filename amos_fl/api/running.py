@@ -1,4 +1,4 @@
-"""A run carried out: rounds, results and report, for the command line and for Python alike."""
+"""Carry out runs, with their results and reports, for the command line and Python alike."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,12 +22,12 @@ def carry_out(
     *,
     accept_changes: bool = False,
 ) -> RunConfig:
-    """Run, or continue, the run in a folder, and write its report; return the settings with the plan that it made.
+    """Start or continue the run in a folder, and write its report; returns the settings with the plan that it made.
 
-    With `accept_changes` it is continued although its settings, cases or scans are not those it was begun with.
+    With `accept_changes` it is continued although its settings, cases or scans have changed since it began.
 
     Raises:
-        AmosError: bad input. RunStopped: too few sites. Interrupted: a stop was asked for.
+        AmosError: bad input. RunStopped: too few sites. Interrupted: a stop was requested.
     """
     from amos_fl_server.federation.simulate import simulate
 
@@ -40,9 +40,10 @@ def carry_out(
 def carry_out_members(
     group: Group, one: Callable[[RunFolder, str], object], say: Callable[[str], None]
 ) -> list[tuple[str, int]]:
-    """What is left of a group, one run after another; the names and exit codes of the runs that failed.
+    """Carry out the remaining runs of a group, one after another; returns the names and exit codes of those that
+    failed.
 
-    `one(folder, title)` carries a run out. A run that fails does not keep the others from theirs.
+    `one(folder, title)` carries out a run. If a run fails, the others continue.
 
     Raises:
         AtWork: another process works on the group.
@@ -64,7 +65,7 @@ def carry_out_members(
 
 
 def check_all_finished(group: Group, failed: Sequence[tuple[str, int]]) -> None:
-    """Whether no run of a group failed.
+    """Check that no run of a group failed.
 
     Raises:
         AmosError: naming the runs that failed (by name and exit code), with the first one's code.
@@ -77,7 +78,7 @@ def check_all_finished(group: Group, failed: Sequence[tuple[str, int]]) -> None:
 
 
 def write_report(path: Path, say: Callable[[str], None]) -> None:
-    """The run's report; a fault in it is said, and does not take a finished run down."""
+    """Write the run's report; an error is reported, but does not fail a finished run."""
     try:
         from amos_fl.report.page import write_run_report
         from amos_fl.runs.record import read_run

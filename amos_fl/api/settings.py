@@ -1,4 +1,4 @@
-"""From what somebody asks for to the settings and the cohort of a run: the same for the command line and for Python."""
+"""Resolve the settings and cohort of a run from a user's request, for the command line and Python alike."""
 
 import os
 from collections.abc import Container
@@ -12,14 +12,14 @@ from amos_fl.networks.catalogue import DEMONSTRATION, network_named
 from amos_fl.own_code import is_path
 from amos_fl.runs.config import RunConfig, dotted, merge, resolve
 
-if TYPE_CHECKING:  # with it comes NumPy, which --help does without
+if TYPE_CHECKING:  # it imports NumPy, which --help does not need
     from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.origin import Origin
 
 Layer = tuple[str, dict[str, Any]]
-"""Some settings, and what an error calls the place where they were given."""
+"""Some settings, and the name of their source in error messages."""
 WHERE = ("engine", "device")
-"""Settings that say where a run is computed and not what; they may change from one resume to the next."""
+"""Settings that say where, not what, a run computes; they may change from one resume to the next."""
 
 
 def cache_folder() -> Path:
@@ -30,7 +30,7 @@ def cache_folder() -> Path:
 
 
 def next_out(strategy: str, runs: Path = Path("runs"), taken: Container[str] = ()) -> Path:
-    """The first folder below runs/ that no other run of this strategy or kind has taken, nor one of these names."""
+    """The first free folder below runs/ for a run of this strategy or kind, other than these names."""
     name = strategy.replace(":", ".").split(".")[-1].lower()
     number = 1
     while (path := runs / f"{name}-{number:03d}").exists() or path.name in taken:
@@ -39,7 +39,7 @@ def next_out(strategy: str, runs: Path = Path("runs"), taken: Container[str] = (
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a folder that holds something.
+    """Refuse a folder that is not empty.
 
     Raises:
         AmosError: it does, or it is a file.
@@ -49,14 +49,14 @@ def check_free(folder: Path) -> None:
 
 
 def with_device(config: RunConfig) -> RunConfig:
-    """The settings with `auto` resolved, and a device that this machine has."""
+    """The settings with `auto` resolved to a device of this machine."""
     from amos_fl.device import device_named
 
     return config.model_copy(update={"device": device_named(config.device)})
 
 
 def taking_part(cohort: Cohort, config: RunConfig) -> Cohort:
-    """The cohort of the sites that the settings name, without what is held out.
+    """The cohort restricted to the sites that the settings name, with sites held out.
 
     Raises:
         AmosError: a site that the cohort does not have, or no case to train on.
@@ -71,7 +71,7 @@ def taking_part(cohort: Cohort, config: RunConfig) -> Cohort:
 
 
 def recipe_for(layers: list[Layer], otherwise: str | None = None) -> tuple[str, Layer]:
-    """The model that the layers ask for (or else `otherwise`), and its recipe as the layer below them.
+    """The model that the layers ask for (or `otherwise`), and its recipe as the layer below them.
 
     Raises:
         AmosError: no such model.
@@ -89,14 +89,14 @@ def recipe_for(layers: list[Layer], otherwise: str | None = None) -> tuple[str, 
 def resolve_run(
     layers: list[Layer], on_case: OnCase | None = None, *, headers: bool = True
 ) -> tuple[RunConfig, Cohort]:
-    """Settings and cohort, with what nobody said filled in from the recipe of the model.
+    """Settings and cohort, with missing settings filled in from the model's recipe.
 
-    `on_case(done, total, case)` is called where the phantom is drawn first. With `headers` those of all scans are
-    looked at; who only plans runs leaves that to them.
+    `on_case(done, total, case)` is called while the phantom is generated. With `headers` those of all scans are
+    checked; when runs are only planned, that is left to them.
 
     Raises:
-        AmosError: settings that cannot be, a cohort that cannot be read or has nothing to train on, or a scan or label
-            map whose header rules it out.
+        AmosError: invalid settings, a cohort that cannot be read or has nothing to train on, or a scan or label map
+        with an implausible header.
     """
     from amos_fl.cohort.reference import check_headers
     from amos_fl_server.federation.strategies import make_strategy, strategy_of
@@ -106,7 +106,7 @@ def resolve_run(
     asked = resolve([recipe, *layers])
     make_strategy(asked.strategy, asked.strategy_options)
     if asked.cohort is None:
-        with_device(asked)  # before the phantom is drawn, which takes minutes
+        with_device(asked)  # before the phantom is generated, which takes minutes
         everyone = phantom(on_case)
         recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
     else:
@@ -138,7 +138,7 @@ def with_plan_made(config: RunConfig, cohort: Cohort, store: Path, on_case: OnCa
 
 
 def origin_in(layers: list[Layer]) -> "Origin | None":
-    """The run or file to begin with, whose model and plan count where no layer says otherwise.
+    """The run or file to start from, whose model and plan are the defaults.
 
     Raises:
         AmosError: there are no such weights.
@@ -150,16 +150,16 @@ def origin_in(layers: list[Layer]) -> "Origin | None":
 
 
 def as_trained(recipe: Layer, origin: "Origin | None") -> Layer:
-    """A recipe with the plan and the kind of normalisation of the network to begin with, where it is of that model."""
+    """A recipe with the plan and normalisation of the network to start from, if it is the same model."""
     if origin is None or origin.model != recipe[1]["model"] or origin.plan is None:
         return recipe
-    # The two others but "group" are the same layers, and differ in what becomes of them.
+    # The settings other than "group" have the same layers, and differ only in how statistics are treated.
     norm = {"norm_statistics": "group"} if origin.norm_statistics == "group" else {}
     return recipe[0], {**recipe[1], "plan": origin.plan.model_dump(), **norm}
 
 
 def begun_at(origin: "Origin | None", settings: RunConfig) -> RunConfig:
-    """The settings with the file to begin with.
+    """The settings with the file to start from.
 
     Raises:
         AmosError: its weights are of another network.
@@ -174,17 +174,18 @@ def begun_at(origin: "Origin | None", settings: RunConfig) -> RunConfig:
 
 
 def phantom(on_case: OnCase | None = None) -> Cohort:
-    """The embedded cohort, made when it is not there yet; `on_case(done, total, case)` is called after each case."""
+    """The embedded cohort, generated if it does not exist yet; `on_case(done, total, case)` is called after each
+    case."""
     from amos_fl.phantom.embedded import embedded_cohort
 
     return embedded_cohort(cache_folder(), on_case=on_case)
 
 
 def cohort_now(folder: "RunFolder", elsewhere: Cohort | None = None, on_case: OnCase | None = None) -> Cohort:
-    """A run's cohort, its scans where they are now; those of the phantom are made anew where they are gone.
+    """A run's cohort with the present locations of its scans; missing phantom scans are generated again.
 
     Raises:
-        AmosError: the scans are not where the run knows them, or `elsewhere` has not the run's cases.
+        AmosError: the scans are not where the run expects them, or `elsewhere` lacks the run's cases.
     """
     from amos_fl.runs.moved import cohort_of
 
@@ -195,7 +196,7 @@ def cohort_now(folder: "RunFolder", elsewhere: Cohort | None = None, on_case: On
 
 
 def refuse_settings(layers: list[Layer], option: str, does: str) -> None:
-    """Refuse settings beside an option that brings its own; only where a run is computed may change.
+    """Refuse settings together with an option that brings its own; only where a run is computed may change.
 
     Raises:
         AmosError: naming what to leave out.
@@ -206,7 +207,7 @@ def refuse_settings(layers: list[Layer], option: str, does: str) -> None:
 
 
 def like_run(path: Path, layers: list[Layer]) -> tuple[RunConfig, Cohort]:
-    """The settings and the cohort of a federated run, to compute another arm from.
+    """The settings and cohort of a federated run, from which to compute another arm.
 
     Raises:
         AmosError: no run there, one of another arm, or settings beside `--like`.
@@ -227,7 +228,7 @@ def like_run(path: Path, layers: list[Layer]) -> tuple[RunConfig, Cohort]:
 
 
 def with_layers(config: RunConfig, layers: list[Layer]) -> RunConfig:
-    """Recorded settings with what the command line changes, on a device that this machine has."""
+    """Recorded settings with the command line's changes, on a device of this machine."""
     recorded = config.model_dump(mode="json")
     for _, layer in layers:
         recorded = merge(recorded, layer)

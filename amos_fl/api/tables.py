@@ -1,4 +1,4 @@
-"""What a run left, as tidy tables: one observation a row, as pandas, plotting libraries and notebooks want them."""
+"""A run's results as tidy data frames: one observation per row."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from amos_fl.comparison.comparison import Comparison
+from amos_fl.metrics.catalogue import IN_RUNS
 from amos_fl.metrics.rows import ScoreRow, rows_by_organ
 from amos_fl.runs.results import SUMMED, Results
 
 SCORES = (
-    *("case", "site", "modality", "seen", "split", "organ", "dsc", "nsd", "outcome"),
+    *("case", "site", "modality", "seen", "split", "organ", *IN_RUNS, "outcome"),
     *("reference_ml", "predicted_ml"),
 )
 ROUNDS = ("round", "site", "cases", "steps", "loss", "seconds", "missing")
@@ -24,7 +25,7 @@ DIFFERENCES = (
 
 
 def scores_table(results: Results) -> pd.DataFrame:
-    """One row per case and organ; `dsc` and `nsd` are NaN where the organ does not count in the case."""
+    """One row per case and organ; `dsc` and `nsd` are NaN if the organ does not count in the case."""
     return _table(rows_by_organ(results.cases, results.organs), SCORES)
 
 
@@ -38,7 +39,7 @@ def _table(rows: Iterable[ScoreRow], columns: Sequence[str]) -> pd.DataFrame:
 
 
 def rounds_table(ledger: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per round and site: what it trained, or under `missing` why it is not in the round's weights."""
+    """One row per round and site: its training, or under `missing` why it is not in the round's weights."""
     rows: list[tuple[Any, ...]] = []
     for entry in ledger:
         for site, told in entry["sites"].items():

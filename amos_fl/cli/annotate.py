@@ -26,7 +26,7 @@ from amos_fl.wording import counted
 
 if TYPE_CHECKING:
     from amos_fl.annotate.members import NamedModel
-    from amos_fl.runs.model import InferenceSettings
+    from amos_fl.runs.inference_settings import RecordedInference
 
 ProjectArgument = Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder of the labelling project.")]
 ByOption = Annotated[str, typer.Option("--by", help="Who: a name or an id, as it stands in the ledger.")]
@@ -81,7 +81,6 @@ def start(
     from amos_fl.annotate.members import read_members, recorded_members
     from amos_fl.annotate.prelabel import begin_round, prelabel_round
     from amos_fl.device import device_named
-    from amos_fl.runs.model import inference_settings
 
     opened = _opened(project, run, cohort, organs, tolerance_mm)
     console = plain_console()
@@ -104,8 +103,8 @@ def start(
         drawn = " and ".join([f"{member.name} (round {member.model.round})" for member in members])
         console.print(f"round {begun.round}: pre-labels by {drawn}" + _ASKED[begun.variant])
 
-        def inference(member: "NamedModel") -> "InferenceSettings":
-            return inference_settings(member.model, overlap=overlap, batch_size=batch_size, threads=threads)
+        def inference(member: "NamedModel") -> "RecordedInference":
+            return member.model.inference.changed({"overlap": overlap, "batch_size": batch_size, "threads": threads})
 
         counts = {"drawn": 0, "kept": 0, "failed": 0}
         with Progress() as progress:

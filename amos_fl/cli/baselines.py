@@ -43,6 +43,7 @@ from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import Group, PlannedRun, create_group, read_group
 from amos_fl.runs.record import read_runs
 from amos_fl.runs.summary import number
+from amos_fl.runs.work import steps_by_site
 
 Layers = list[tuple[str, dict[str, Any]]]
 
@@ -82,7 +83,7 @@ def centralized(
     budget = budget or "equal-samples"
     base, members = _base(like, layers)
     run = pooled(base, members, budget)
-    typer.echo(_budget_in_words(base, run.config, len(members.seen_sites), budget))
+    typer.echo(_budget_in_words(base, run.config, members, budget))
     if dry_run:
         from amos_fl.cli.dry_run import show_dry_run
 
@@ -92,13 +93,15 @@ def centralized(
     carry_out(folder.path, run.config, run.cohort, store)
 
 
-def _budget_in_words(base: RunConfig, pooled: RunConfig, sites: int, budget: str) -> str:
+def _budget_in_words(base: RunConfig, pooled: RunConfig, members: Cohort, budget: str) -> str:
     """The work of the federated and the pooled run beside one another, so that the reader can check the claim."""
-    batch, at_each = base.training.batch_size, base.rounds * base.local_steps
-    steps = pooled.rounds * pooled.local_steps
+    batch, by_site = base.training.batch_size, steps_by_site(base, members)
+    at_each = " or ".join(str(base.rounds * steps) for steps in sorted(set(by_site.values())))
+    asked = "" if base.sites_per_round is None else "where every round asks them all, "
+    whole, steps = base.rounds * sum(by_site.values()), pooled.rounds * pooled.local_steps
     return (
-        f"budget {budget}: the federation takes {at_each} steps at each of {sites} sites, {at_each * sites} in all on "
-        f"{at_each * sites * batch} patches; the pooled run takes {steps} steps and sees {steps * batch}"
+        f"budget {budget}: {asked}the federation takes {at_each} steps at each of {len(by_site)} sites, {whole} in all "
+        f"on {whole * batch} patches; the pooled run takes {steps} steps and sees {steps * batch}"
     )
 
 

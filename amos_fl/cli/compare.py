@@ -7,8 +7,8 @@ import click
 import typer
 
 from amos_fl.cli.progress import plain_console
-from amos_fl.comparison.comparison import METRICS
 from amos_fl.comparison.tables import all_tables, rich_table
+from amos_fl.metrics.catalogue import IN_RUNS
 from amos_fl.runs.summary import PHANTOM_NOTE
 
 
@@ -22,7 +22,7 @@ def compare(
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(click_type=click.Choice(METRICS, case_sensitive=False), help="Only this score; default: both."),
+        typer.Option(click_type=click.Choice(IN_RUNS, case_sensitive=False), help="Only this score; default: both."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and the permutations.")] = 0,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap draws, and permutations of a test.")] = 10_000,
@@ -37,7 +37,7 @@ def compare(
         runs,
         out,
         reference=reference,
-        metrics=[name for name in METRICS if not metric or name in metric],
+        metrics=[name for name in IN_RUNS if not metric or name in metric],
         seed=seed,
         resamples=resamples,
         published=published,

@@ -25,6 +25,7 @@ from amos_fl.runs.record import read_run
 from amos_fl.runs.results import results_of
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.runs.wording import work_in_words
+from amos_fl.runs.work import steps_in_words
 from amos_fl.wording import counted
 
 CONTINUES = "continues what is in its folder, and runs it"
@@ -87,7 +88,7 @@ def _run_one(
 
 def _in_words(settings: RunConfig, members: Cohort) -> str:
     seen, unseen = " ".join(members.seen_sites), " ".join(members.unseen_sites) or "none"
-    steps = f"{counted(settings.rounds, 'round')} of {counted(settings.local_steps, 'step')}"
+    steps = f"{counted(settings.rounds, 'round')} of {steps_in_words(settings)}"
     if not has_strategy(settings.arm):
         others = "unseen" if settings.arm == "centralized" else "others"
         return f"{work_in_words(settings, members)}; {others}: {unseen}"

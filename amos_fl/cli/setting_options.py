@@ -44,6 +44,9 @@ GROUPS = {
 }
 """The headings of `--help`, and the settings or sections of settings under each; all others are the federation's."""
 
+BY_NAME = {"strategy_options": "mu=0.01", "site_steps": "A=20"}
+"""Settings that hold values by name, of which an option gives one, with an example."""
+
 METAVARS: dict[Any, str] = {
     int: "N",
     float: "X",
@@ -52,6 +55,7 @@ METAVARS: dict[Any, str] = {
     "sites": "A,B",
     "hold_out": "A,B",
     "strategy_options": "NAME=VALUE",
+    "site_steps": "SITE=STEPS",
     "plan": "NAME",
 }
 """What stands for the value of an option in `--help`, by setting or by type."""
@@ -125,7 +129,7 @@ def setting(key: str, otherwise: str = "", *, flag: str = "", panel: str | None 
 def _annotation(key: str) -> Any:
     kind = _kind(leaves()[key])
     panel = next((group for group, keys in GROUPS.items() if _is_in(key, keys)), "Federation")
-    plain = list[str] if key == "strategy_options" else kind if kind in (int, float, bool, Path) else str
+    plain = list[str] if key in BY_NAME else kind if kind in (int, float, bool, Path) else str
     return Annotated[plain | None, setting(key, panel=panel)]
 
 
@@ -200,8 +204,8 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
         value = names(value)
     elif isinstance(value, Path):
         value = str(value.resolve())
-    elif key == "strategy_options":
-        return _strategy_options(value or [])
+    elif key in BY_NAME:
+        return _by_name(key, value or [])
     if value is None:
         return {}
     for part in reversed(key.split(".")):
@@ -209,10 +213,10 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def _strategy_options(texts: list[str]) -> dict[str, Any]:
+def _by_name(key: str, texts: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for text in texts:
         if not text.partition("=")[0] or "=" not in text:
-            raise AmosError(f"--strategy-option {text}: must have the form name=value, like mu=0.01")
-        found = merge(found, parse_assignment(f"strategy_options.{text}"))
+            raise AmosError(f"{flag_of(key)} {text}: must have the form name=value, like {BY_NAME[key]}")
+        found = merge(found, parse_assignment(f"{key}.{text}"))
     return found

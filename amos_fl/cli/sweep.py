@@ -22,6 +22,7 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import Group, PlannedRun, create_group, is_group, read_group
 from amos_fl.runs.sweep import Sweep, read_sweep
+from amos_fl.runs.work import steps_by_site
 
 Layers = list[tuple[str, dict[str, Any]]]
 
@@ -91,9 +92,8 @@ def _members(sweep: Sweep, layers: Layers) -> list[PlannedRun]:
 def _list(members: list[PlannedRun]) -> None:
     for member in members:
         config = member.config
-        steps = config.rounds * config.local_steps
-        trainers = 1 if config.arm == "centralized" else len(member.cohort.seen_sites)
-        typer.echo(f"{member.name}: {config.arm}, {steps} steps at {trainers} trainers, {steps * trainers} in all")
+        steps = [config.rounds * steps for steps in steps_by_site(config, member.cohort).values()]
+        typer.echo(f"{member.name}: {config.arm}, {max(steps)} steps at {len(steps)} trainers, {sum(steps)} in all")
     typer.echo(f"{len(members)} runs")
 
 

@@ -20,8 +20,8 @@ from amos_fl.wording import case_name, case_names, counted
 class ImportResult:
     """A cohort made from a release.
 
-    `counts` has the cases per scanner (train, val, test), all eight scanners; `differences` says for each
-    scanner whose counts are not Table 2's why; `notes` is everything else a reader should know.
+    `counts` has the cases per scanner (train, val, test) for all eight scanners; `differences` explains each scanner
+    whose counts differ from Table 2; `notes` is everything else a reader should know.
     """
 
     cohort: Cohort
@@ -38,8 +38,8 @@ def import_amos22(
 ) -> ImportResult:
     """Turn a release into a cohort under one of the three protocols (see `amos_fl.cohort.protocols`).
 
-    Without `metadata` the metadata table is looked for in `root`, down to the release's folder, and beside
-    `root`; where there is none, the built-in list of cases and scanners serves.
+    Without `metadata` the metadata table is looked for in `root`, down to the release's folder, and beside `root`; if
+    there is none, the built-in list of cases and scanners is used.
 
     Raises:
         AmosError: no release there, a damaged `dataset.json` or metadata table, test labels that `paper`
@@ -57,7 +57,7 @@ def import_amos22(
     if absent := known.absent & set(release.cases):
         notes.append(f"not in the metadata table, scanner taken from the built-in list: {case_names(absent)}")
     if not known.knows_patients:
-        notes.append("patients cannot be grouped without their birth dates; only 13 and 138 are known to be one")
+        notes.append("patients cannot be grouped without birth dates; only 13 and 138 are known to be one patient")
     usable, set_aside = _usable(release, known, protocol)
     held = _held_out(hold_out, usable, protocol)
     division = divide_cases(usable, protocol, held)

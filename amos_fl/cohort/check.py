@@ -1,4 +1,4 @@
-"""Every scan and label map of a cohort, read and looked at before anything is trained on them.
+"""Check every scan and label map of a cohort before anything is trained on them.
 
 Errors would stop or spoil a run; warnings are for a person to judge. A genuine AMOS release has
 warnings only.
@@ -47,7 +47,7 @@ class _Examined:
 def check_cohort(
     cohort: Cohort, *, workers: int = 1, on_case: Callable[[int, int, str], None] | None = None
 ) -> list[CaseIssue]:
-    """Read every file of the cohort and say what is wrong with it, errors first, in the cohort's order.
+    """Read every file of the cohort and return its faults, errors first, in the cohort's order.
 
     `on_case(done, total, case)` is called after each case. Each worker holds one case in memory at a time.
 
@@ -70,7 +70,7 @@ def check_cohort(
 
 
 def _examine(case: Case, organs: dict[int, str]) -> _Examined:
-    """All that can be said of one case without the others."""
+    """Findings about one case that do not depend on the others."""
     findings: list[CaseIssue] = []
 
     def note(severity: Severity, message: str) -> None:
@@ -86,14 +86,14 @@ def _examine(case: Case, organs: dict[int, str]) -> _Examined:
         note("error", str(error))
     if case.label is None:
         if case.split != "test":
-            note("warning", f"has no label, so it is of no use in {case.split}")
+            note("warning", f"has no label, so it cannot be used in {case.split}")
     else:
         try:
             with heard() as concerns:
                 found = label_of(case, organs)
             for concern in concerns:
                 note("warning", concern)
-            # A label that lies elsewhere says nothing more about this scan, so it is not looked at.
+            # A label map on another grid says nothing more about this scan, so it is not examined.
             label = found if image is None else reconcile(image, found, case.label.name)
         except AmosError as error:
             note("error", str(error))
@@ -120,7 +120,7 @@ def _examine(case: Case, organs: dict[int, str]) -> _Examined:
 
 
 def _content_hash(volume: Volume) -> str:
-    """The same for the same voxels, whatever the file's type, compression and orientation."""
+    """A hash of the voxels, whatever the file's type, compression and orientation."""
     voxels = to_canonical(volume).array.astype(np.float32) + np.float32(0)  # -0.0 becomes 0.0
     digest = hashlib.sha256(str(voxels.shape).encode())
     digest.update(np.ascontiguousarray(voxels).data)
@@ -131,7 +131,7 @@ def _content_hash(volume: Volume) -> str:
 
 
 def _groups(cases: Iterable[Case], keys: Iterable[str]) -> list[list[Case]]:
-    """The cases that share a key that is not empty, where several do."""
+    """Groups of two or more cases that share a non-empty key."""
     groups: dict[str, list[Case]] = defaultdict(list)
     for case, key in zip(cases, keys, strict=True):
         if key:
@@ -147,7 +147,7 @@ def _same_scans(cases: tuple[Case, ...], examined: list[_Examined]) -> Iterator[
     for first, *others in _groups(cases, (result.image_hash for result in examined)):
         for other in others:
             if (first.site, first.split) == (other.site, other.split):
-                yield CaseIssue("warning", other.case, f"is the same scan as {_where(first)}, which counts double so")
+                yield CaseIssue("warning", other.case, f"is the same scan as {_where(first)}, so it counts twice")
             else:
                 message = f"{_where(other)} is the same scan as {_where(first)}; keep it in one place only"
                 yield CaseIssue("error", other.case, message)
@@ -163,7 +163,7 @@ def _same_labels(cases: tuple[Case, ...], examined: list[_Examined]) -> Iterator
 
 
 def _repeated_patients(cases: tuple[Case, ...]) -> Iterator[CaseIssue]:
-    """Patients with several scans, as far as an AMOS metadata table near the scans tells."""
+    """Patients with several scans, by the column `patient` or an AMOS metadata table near the scans."""
     patients: dict[str, str] = {}
     for group in _groups(cases, (case.patient for case in cases)):
         if len({case.split for case in group}) > 1:
@@ -176,7 +176,7 @@ def _repeated_patients(cases: tuple[Case, ...]) -> Iterator[CaseIssue]:
             table = find_metadata(*(f for f in above if f.is_dir()))
             records = read_metadata(table).records if table else {}
         except AmosError as error:
-            yield CaseIssue("warning", "", f"repeated patients were not looked for: {error}")
+            yield CaseIssue("warning", "", f"repeated patients were not checked: {error}")
             continue
         for case in cases:
             name = re.fullmatch(r"amos_(\d{4})", case.case)

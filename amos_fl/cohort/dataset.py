@@ -1,4 +1,4 @@
-"""What another project's folder holds, and the cohort that it becomes: the common part of all such imports."""
+"""Turn another project's dataset into a cohort: the common part of all such imports."""
 
 import csv
 import re
@@ -21,7 +21,7 @@ _TABLE_COLUMNS = ("case", "site", "patient", "split", "modality")
 
 @dataclass(frozen=True)
 class Found:
-    """One scan of a dataset; `split` where the dataset itself says it."""
+    """One scan of a dataset; `split` if the dataset itself gives it."""
 
     case: str
     image: Path
@@ -31,7 +31,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset as it lies there. `modality` is None where its channel's name does not say CT or MR."""
+    """A dataset as found on disk. `modality` is None if its channel's name does not say CT or MR."""
 
     name: str
     folder: Path
@@ -44,7 +44,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Row:
-    """What a table of the user's says of a case; None where it does not."""
+    """A case's row in the user's table; None for values it does not give."""
 
     site: str | None = None
     patient: str | None = None
@@ -61,7 +61,7 @@ class ImportedCohort:
 
 
 def modality_of(channel: str) -> Modality | None:
-    """CT or MR by the name that a dataset gives to a channel; None where the name does not say it.
+    """CT or MR from a dataset's name for a channel; None if the name does not say it.
 
     >>> modality_of("CT"), modality_of("T2 MRI"), modality_of("CT and MR"), modality_of("zscore")
     ('CT', 'MR', None, None)
@@ -75,7 +75,7 @@ def read_organs_of(labels: Mapping[str, int], where: Path) -> dict[int, str]:
     """Organs by label value from names and values; background is left out.
 
     Raises:
-        AmosError: no organ, two names for one value, or a value outside of 1 to 255.
+        AmosError: no organ, two names for one value, or a value outside 1 to 255.
     """
     organs: dict[int, str] = {}
     for name, value in labels.items():
@@ -84,12 +84,12 @@ def read_organs_of(labels: Mapping[str, int], where: Path) -> dict[int, str]:
         if not 1 <= value <= 255:
             raise AmosError(f"{where}: the label of {name!r} is {value}; a label lies between 1 and 255")
         if value in organs:
-            raise AmosError(f"{where}: {organs[value]!r} and {name!r} have one label, {value}; give each its own")
+            raise AmosError(f"{where}: {organs[value]!r} and {name!r} have the same label, {value}; give each its own")
         organs[value] = name.strip()
     if not organs:
         raise AmosError(f"{where}: names no organ under 'labels'")
     if len(set(organs.values())) < len(organs):
-        raise AmosError(f"{where}: two labels have one name; every label needs an organ's name of its own")
+        raise AmosError(f"{where}: two labels have the same name; every label needs its own organ name")
     return dict(sorted(organs.items()))
 
 
@@ -142,14 +142,14 @@ def imported_cohort(
     seed: int = 0,
     modality: Modality | None = None,
 ) -> ImportedCohort:
-    """The cohort that a dataset becomes.
+    """Make a cohort from a dataset.
 
-    The table says of each case its site, patient, split and modality; without one there is one site, `site` or the
+    The table gives each case's site, patient, split and modality; without one there is one site, `site` or the
     dataset's name. A split is the table's, or the dataset's, or drawn by patient and seed in the shares of `split`
-    (such as `70,10,20`), which are drawn over the dataset's own division of its training cases where they are given.
+    (such as `70,10,20`), which, if given, overrides the dataset's own split of its training cases.
 
     Raises:
-        AmosError: a case that the table lacks, an unknown modality, names that a cohort cannot have.
+        AmosError: a case missing from the table, an unknown modality, or invalid names.
     """
     rows = dict(table or {})
     names = [found.case for found in dataset.cases]
@@ -216,7 +216,7 @@ def _splits(
 
 
 def _torn_patients(cases: Sequence[Case], rows: Mapping[str, Row], splits: Mapping[str, Split]) -> list[str]:
-    """Patients whom a given division has on several sides."""
+    """Notes about patients whose cases are in several splits."""
     sides: dict[str, set[str]] = {}
     for case in cases:
         if case.label is not None and (patient := rows.get(case.case, Row()).patient):

@@ -1,4 +1,4 @@
-"""`dataset.json`, as the Medical Segmentation Decathlon and both versions of nnU-Net write it."""
+"""Read `dataset.json` of the Medical Segmentation Decathlon and of both versions of nnU-Net."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ NAME = "dataset.json"
 
 
 def read_description(folder: Path, what: str) -> dict[str, Any]:
-    """The description of a dataset (`what` it should be: `a task of ...`).
+    """Read the description of a dataset (`what`: the kind expected, such as `a task of ...`).
 
     Raises:
         AmosError: no such folder, no such file in it, or one that cannot be read.
@@ -36,20 +36,20 @@ def numbered_labels(labels: Mapping[str, Any], file: Path) -> dict[str, int]:
     """Names and values of labels written as `"1": "liver"`.
 
     Raises:
-        AmosError: a key that is no number, or a name that is no text.
+        AmosError: a key that is not a number, or a name that is not text.
     """
     found: dict[str, int] = {}
     for value, name in labels.items():
         if not str(value).strip().isdecimal() or not isinstance(name, str) or not name.strip():
             raise AmosError(f'{file}: labels must be written as \'"1": "liver"\', and one is {value!r}: {name!r}')
         if name in found and int(value) != 0:
-            raise AmosError(f"{file}: two labels are called {name!r}; every label needs a name of its own")
+            raise AmosError(f"{file}: two labels are called {name!r}; every label needs its own name")
         found[name] = int(value)
     return found
 
 
 def stated_numbers(about: Mapping[str, Any], taken: Mapping[str, int]) -> list[str]:
-    """Notes where a description states another number of cases (`numTraining`, `numTest`) than was taken."""
+    """Notes if a description's number of cases (`numTraining`, `numTest`) differs from the number taken."""
     notes = []
     for key, number in taken.items():
         said = str(about.get(key))
@@ -68,7 +68,7 @@ def channels_of(channels: Any, file: Path) -> list[str]:
     """The names of a scan's channels in their order, from `{"0": "CT"}`.
 
     Raises:
-        AmosError: they are not written so.
+        AmosError: they are not in this form.
     """
     try:
         ordered = sorted((int(number), str(name)) for number, name in channels.items())
@@ -80,7 +80,7 @@ def channels_of(channels: Any, file: Path) -> list[str]:
 
 
 def chosen_channel(names: list[str], channel: int | None, folder: Path) -> int:
-    """Which channel is used of those that a scan has.
+    """The channel to use, of those that a scan has.
 
     Raises:
         AmosError: several without a choice, or a choice that is not among them.

@@ -1,4 +1,4 @@
-"""Several cohorts as one: sites that annotated different organs in one federation."""
+"""Join several cohorts into one, so that sites that annotated different organs form one federation."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ def shared_patients(cohorts: Sequence[tuple[str, Cohort]]) -> list[str]:
 
 
 def joined(cohorts: Sequence[tuple[str, Cohort]]) -> Cohort:
-    """All cases of cohorts (by name) that know the same organs; sites and patients of one name become one.
+    """Join cohorts (by name) with the same organs; sites and patients of the same name become one.
 
     Organs may be spelled differently; the first cohort's spelling counts.
 
     Raises:
-        AmosError: other organs, or a case that two cohorts have.
+        AmosError: different organs, or a case in two cohorts.
     """
     (first, begin), *rest = cohorts
     owners = {case.case: first for case in begin.cases}
@@ -33,7 +33,7 @@ def joined(cohorts: Sequence[tuple[str, Cohort]]) -> Cohort:
                 "'amos-fl data relabel ... --label-map'"
             )
         if twice := next((case.case for case in cohort.cases if case.case in owners), None):
-            raise AmosError(f"{name}: case {twice} is in {owners[twice]} too; every case needs a name of its own")
+            raise AmosError(f"{name}: case {twice} is in {owners[twice]} too; case names must be unique")
         owners |= {case.case: name for case in cohort.cases}
         cases += cohort.cases
     return Cohort(tuple(cases), begin.organs)

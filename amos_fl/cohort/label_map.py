@@ -1,8 +1,8 @@
-"""Which organs of one cohort equal which of another's: a small file, a suggestion by name, and what follows from it.
+"""Map organs of one cohort to another's, from a small file or a suggestion by name.
 
-A label map relates names. One to one is a renaming; several organs of a cohort for one organ (a liver and its tumour)
-are counted as one; one organ of a cohort for several (kidneys for a left and a right one) is possible where label maps
-are compared, and not where a cohort's labels become others, because nobody said which voxel is which.
+A label map relates names. One to one is a renaming; several organs of a cohort may become one (a liver and its tumour).
+One organ of a cohort may equal several (kidneys for a left and a right one) only when label maps are compared, not when
+a cohort is relabelled, because nothing says which voxel is which.
 """
 
 import csv
@@ -19,17 +19,17 @@ from amos_fl.files import whole_file
 from amos_fl.safe_yaml import NotYaml, parsed_yaml
 
 LabelMap = dict[str, tuple[str, ...]]
-"""For organs of a cohort, by name, the organs that they equal; none for those without a counterpart."""
+"""Each organ of a cohort, by name, with the organs that it equals; none if it has no counterpart."""
 
 LABEL_MAP_COLUMNS = ("organ", "equals")
 SUGGESTED = "amos"
-"""What `--label-map` takes instead of a file: the suggestion by name."""
+"""The value of `--label-map` that asks for the suggestion by name instead of a file."""
 _TUMOURS = {"tumour", "tumor", "cancer", "lesion", "lesions", "cyst"}
 
 
 @dataclass(frozen=True)
 class Match:
-    """Organs that are one: label values of a cohort on the one side (`ours`), of other organs on the other."""
+    """Corresponding label values: those of a cohort (`ours`) and those of the other organs."""
 
     ours: tuple[int, ...]
     theirs: tuple[int, ...]
@@ -38,10 +38,10 @@ class Match:
 def read_label_map(path: Path) -> LabelMap:
     """A label map from a CSV file with the columns `organ` and `equals`, or from YAML lines `organ: equals`.
 
-    `equals` is a name or a label value, a list of them in YAML, or empty. In CSV an organ may stand in several rows.
+    `equals` is a name or a label value, a list of them in YAML, or empty. In CSV an organ may have several rows.
 
     Raises:
-        AmosError: no such file, or one of another form.
+        AmosError: no such file, or one with another format.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -95,7 +95,7 @@ def write_label_map(path: Path, label_map: LabelMap) -> None:
 def suggested(organs: Mapping[int, str], others: Mapping[int, str] = AMOS_ORGANS) -> LabelMap:
     """A label map by name, whatever the spelling.
 
-    A tumour or cyst is counted as the organ it is in, where its name says which or there is only one.
+    A tumour or cyst counts as the organ it is in, if its name says which or there is only one.
 
     >>> suggested({1: "pancreas", 2: "cancer", 3: "Kidney_Left", 4: "portal vein"})
     {'pancreas': ('pancreas',), 'cancer': (), 'Kidney_Left': ('left kidney',), 'portal vein': ()}
@@ -127,7 +127,8 @@ def label_map_named(text: str | Path, organs: Mapping[int, str], others: Mapping
 
 
 def matches(label_map: LabelMap, organs: Mapping[int, str], others: Mapping[int, str], what: str) -> list[Match]:
-    """Which label values of `organs` are which of `others`, in the order of `organs`; what shares an organ is joined.
+    """Match label values of `organs` to those of `others`, in the order of `organs`; matches that share an organ are
+    merged.
 
     Raises:
         AmosError: a name or label value that the cohort, or the other side (`what`), does not have, or no organ in
@@ -167,10 +168,10 @@ def _label(word: str, organs: Mapping[int, str]) -> int | None:
 
 
 def relabelled(cohort: Cohort, values: Mapping[int, int], organs: Mapping[int, str]) -> Cohort:
-    """The cohort with other label values and organs, and its files as they are.
+    """The cohort with other label values and organs; its files are not changed.
 
     `values` has the new label value of each old one; those without one become background. An organ counts as annotated
-    in a case where everything that makes it up was. A case in which nothing is left to look for loses its label map.
+    in a case if all its parts were. A case with no annotated organ left loses its label map.
     """
 
     def of(case: Case) -> Case:
@@ -189,10 +190,10 @@ def relabelled(cohort: Cohort, values: Mapping[int, int], organs: Mapping[int, s
 
 
 def to_amos(cohort: Cohort, label_map: LabelMap) -> Cohort:
-    """The cohort in AMOS's organs and label values, partially annotated where the label map has not all of them.
+    """The cohort with AMOS's organs and label values, partially annotated if the label map lacks some.
 
     Raises:
-        AmosError: as `matches`, and one organ of the cohort that would be several of AMOS's.
+        AmosError: as `matches`, or an organ of the cohort that would become several of AMOS's.
     """
     values: dict[int, int] = {}
     for match in matches(label_map, cohort.organs, AMOS_ORGANS, "AMOS"):

@@ -1,4 +1,4 @@
-"""AMOS's metadata table (`labeled_data_meta_0000_0599.csv`), with its faults named and repaired.
+"""Read AMOS's metadata table (`labeled_data_meta_0000_0599.csv`), reporting and repairing its faults.
 
 The table says for each case the scanner's model, the hospital, and the patient's birth date and sex. Known
 faults: id 500 is listed twice and 600 not at all (the MR row is 600's), one Philips `Achieva` is
@@ -28,7 +28,7 @@ PATTERN = "labeled_data_meta*.csv"
 LAST_ID = 600
 
 _COLUMNS = {"amosid", "manufacturersmodelname", "patientsbirthdate", "patientssex", "site"}
-"""The columns that are read; of the others several may reduce to the same letters."""
+"""The columns that are read; several of the others may reduce to the same letters."""
 _DOMAIN_OF_MODEL = {
     "aquilionone": "A",
     "brilliance16": "B",
@@ -44,7 +44,7 @@ _DOMAIN_OF_MODEL = {
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is known of each case by id, whether patients can be told apart, and what had to be repaired.
+    """The record of each case by id, whether patients can be told apart, and notes on repairs.
 
     `absent` are AMOS's ids that the table lacks; their scanners are those of the built-in list.
     """
@@ -80,7 +80,7 @@ def domain_of_model(model: str) -> str | None:
 
 
 def builtin_metadata() -> Metadata:
-    """What is known without the table: each case's scanner and hospital, and one pair of scans of one patient."""
+    """Metadata without the table: each case's scanner and hospital, and one pair of scans of the same patient."""
     return Metadata({amos_id: case.record for amos_id, case in published_cases().items()}, knows_patients=False)
 
 
@@ -105,8 +105,8 @@ def read_metadata(path: Path | str) -> Metadata:
     """Read the table and repair its known faults; every repair is a note.
 
     Raises:
-        AmosError: no such file, not a CSV file, a missing column, an id that is no number, or an id that
-            is listed twice with different scanners and cannot be told apart.
+        AmosError: no such file, not a CSV file, a missing column, an id that is not a number, or an id that is listed
+        twice with different scanners and cannot be told apart.
     """
     path = Path(path)
     rows, notes = _moved_to_600(_read_rows(path))
@@ -132,7 +132,7 @@ def read_metadata(path: Path | str) -> Metadata:
                 continue
             domain = known.domain
         elif "achieva" in row.model.casefold():
-            notes.append(f"{case_name(amos_id)} was made on an Achieva; Table 2 counts it under H, and so it is here")
+            notes.append(f"{case_name(amos_id)} was made on an Achieva; Table 2 counts it under H, as is done here")
         elif known is not None and known.domain != domain:
             notes.append(
                 f"{case_name(amos_id)}: {path.name} says {domain}, the built-in list {known.domain}; the table counts"
@@ -188,7 +188,7 @@ def _row(path: Path, line: int, values: dict[str, str]) -> _Row:
 
 
 def _moved_to_600(rows: list[_Row]) -> tuple[list[_Row], list[str]]:
-    """Give the MR row that stands under id 500 its own id, 600, when nothing else has it."""
+    """Give the MR row listed under id 500 its own id, 600, if no other row has it."""
     if any(row.amos_id == LAST_ID for row in rows):
         return rows, []
     misplaced = [
@@ -200,7 +200,7 @@ def _moved_to_600(rows: list[_Row]) -> tuple[list[_Row], list[str]]:
         return rows, []
     old = misplaced[0]
     new = replace(old, amos_id=LAST_ID)
-    note = f"id {LAST_CT_ID} stands for an MR scan ({old.model}) and {LAST_ID} is absent: that row is {LAST_ID}'s"
+    note = f"id {LAST_CT_ID} is listed for an MR scan ({old.model}) and {LAST_ID} is absent: that row is {LAST_ID}'s"
     return [new if row is old else row for row in rows], [note]
 
 
@@ -210,5 +210,5 @@ def _one_of(path: Path, rows: list[_Row]) -> tuple[_Row, str]:
     fitting = [r for r in rows if r.domain is not None and SCANNERS[r.domain].modality == id_modality(amos_id)]
     if len({(row.domain, row.patient) for row in fitting}) != 1:
         lines = " and ".join(str(row.line) for row in rows)
-        raise AmosError(f"{path}: id {amos_id} stands on lines {lines} and they differ; correct the table")
-    return fitting[0], f"id {amos_id} stands {len(rows)} times in {path.name}; line {fitting[0].line} counts"
+        raise AmosError(f"{path}: id {amos_id} is on lines {lines}, which differ; correct the table")
+    return fitting[0], f"id {amos_id} is listed {len(rows)} times in {path.name}; line {fitting[0].line} counts"

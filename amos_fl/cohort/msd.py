@@ -1,8 +1,8 @@
-"""A task of the Medical Segmentation Decathlon as a cohort (Antonelli et al. 2022, Nature Communications 13:4128).
+"""Read a task of the Medical Segmentation Decathlon (Antonelli et al. 2022, Nature Communications 13:4128) as a cohort.
 
 Its layout: `dataset.json` names the channels (`modality`), the labels, the training cases as pairs of image and label,
-and the test cases, whose labels are not public. Tasks of several channels (brain tumours, prostate) have scans of four
-dimensions; one channel of them can be chosen, and is then written as scans of three dimensions to a folder of its own.
+and the test cases, whose labels are not public. Tasks with several channels (brain tumours, prostate) have
+four-dimensional scans; one channel can be chosen, and is then written as three-dimensional scans to its own folder.
 """
 
 import re
@@ -39,10 +39,11 @@ def read_msd(
     channel_folder: Path | None = None,
     on_case: Callable[[int, int, str], None] = lambda done, total, case: None,
 ) -> Dataset:
-    """The task in a folder. With a `channel` of several, its scans are written to `channel_folder` (by default in it).
+    """Read the task in a folder. A chosen `channel` is written as scans to `channel_folder` (by default inside the
+    folder).
 
     Raises:
-        AmosError: an invalid description, several channels without a choice, or files that are not there.
+        AmosError: an invalid description, several channels without a choice, or missing files.
     """
     about = read_description(folder, _WHAT)
     file = folder / NAME
@@ -61,7 +62,7 @@ def read_msd(
     notes += _not_listed(folder, cases)
     listed = [found.case for found in cases]
     if twice := sorted({name for name in listed if listed.count(name) > 1}):
-        raise AmosError(f"{file}: lists case {twice[0]} twice; every case needs a name of its own")
+        raise AmosError(f"{file}: lists case {twice[0]} twice; case names must be unique")
     if len(names) > 1:
         target = channel_folder or folder / f"channel_{chosen}"
         whats = {f.case: _made_of(f.image, chosen) for f in cases}
@@ -90,7 +91,7 @@ def _training(folder: Path, entry: Any) -> Found:
 
 
 def _tests(folder: Path, about: dict[str, Any], notes: list[str]) -> list[Path]:
-    """The test images that lie there; a download may lack them all, which a note says."""
+    """The test images found; a download may lack them, which a note reports."""
     listed = about.get("test") or []
     paths = [file_in(folder, entry.get("image", "") if isinstance(entry, dict) else entry) for entry in listed]
     there = [path for path in paths if problem_of(path) is None]
@@ -103,7 +104,7 @@ def _tests(folder: Path, about: dict[str, Any], notes: list[str]) -> list[Path]:
 
 
 def _not_listed(folder: Path, cases: Sequence[Found]) -> list[str]:
-    """What lies in the task's folders and is not among the cases that it lists."""
+    """Notes about files in the task's folders that its description does not list."""
     taken = {path.resolve() for found in cases for path in (found.image, found.label) if path}
     notes = []
     for name in ("imagesTr", "labelsTr", "imagesTs"):
@@ -117,12 +118,12 @@ def _not_listed(folder: Path, cases: Sequence[Found]) -> list[str]:
 
 
 def _made_of(source: Path, channel: int) -> str:
-    """What a file with one channel of a scan is made of, in its header's words: 80 bytes of text are there for that."""
+    """The header text (at most 80 bytes) that says which scan and channel a file was made from."""
     return f"channel {channel} of {sha256_of_scan(source)}"
 
 
 def _refuse_another_source(target: Path, source: Path, made_of: str) -> None:
-    """Refuse to take, or to replace, a file of that name which is not of this content."""
+    """Refuse to use or replace a file of that name that was made from another scan."""
     if not target.exists():
         return
     try:
@@ -131,18 +132,18 @@ def _refuse_another_source(target: Path, source: Path, made_of: str) -> None:
         said = ""
     if said != made_of:
         raise AmosError(
-            f"{target}: is there already, made of another scan than {source} as it is now; choose another --out, or "
-            f"remove {target.parent.parent} where no cohort needs it any more"
+            f"{target}: exists already, made from another scan than the present {source}; choose another --out, or "
+            f"remove {target.parent.parent} if no cohort needs it any more"
         )
 
 
 def write_channel(source: Path, target: Path, channel: int, channels: int, made_of: str) -> None:
-    """Write one channel of a scan (x, y, z, channel) as a scan of three dimensions, with its type and place.
+    """Write one channel of a scan (x, y, z, channel) as a three-dimensional scan, with its type and affine.
 
     Its header says what it is `made_of`.
 
     Raises:
-        AmosError: the scan has other dimensions than its description says, or is damaged.
+        AmosError: the scan's dimensions differ from its description, or it is damaged.
     """
     try:
         file = open_nifti(source, channels=True)

@@ -1,4 +1,4 @@
-"""A cohort in nnU-Net's raw layout (version 2), so that nnU-Net can train on the same cases and be scored beside.
+"""Export a cohort to nnU-Net's raw layout (version 2), so that nnU-Net can train on the same cases for comparison.
 
 The format is nnU-Net's own (`documentation/dataset_format.md`, `ignore_label.md` and `manual_data_splits.md` of
 MIC-DKFZ/nnUNet): `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz`, the same with `Ts`, `dataset.json`, and for
@@ -37,7 +37,7 @@ _DATASET = re.compile(r"Dataset(\d{3})_.+")
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the dataset's folder, its cases by split, and what a user should know of it."""
+    """Result of an export: the dataset's folder, its cases by split, and notes for the user."""
 
     folder: Path
     train: tuple[str, ...]
@@ -48,7 +48,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What an export will hold. `taught` are the organs that at least one training case has annotated."""
+    """The planned content of an export. `taught` are the organs annotated in at least one training case."""
 
     modality: str
     training: tuple[Case, ...]
@@ -85,15 +85,14 @@ def export_nnunet(
     """Write `out/DatasetID_NAME`, whole or not at all; `out` is empty or nnU-Net's folder of raw datasets.
 
     Labelled training and validation cases become nnU-Net's training cases, test cases its test cases. Files are
-    symbolic links unless `copy` is set; what is not `.nii.gz`, lies on another grid than its scan, needs other label
-    values or is a label map that is not stored as whole numbers is written anew. nnU-Net knows no organ that was not
-    looked for, so a training case without an organ that others have annotated is a reason to stop
-    (`partial="refuse"`), left out (`"leave-out"`), or gets nnU-Net's ignore label wherever its annotated organs are
-    not (`"ignore"`).
+    symbolic links unless `copy` is set; a file that is not `.nii.gz`, lies on another grid than its scan, needs other
+    label values or is a label map not stored as whole numbers is rewritten. nnU-Net cannot express that an organ was
+    not looked for, so a training case that lacks an organ annotated in others is refused (`partial="refuse"`), left out
+    (`"leave-out"`), or gets nnU-Net's ignore label outside its annotated organs (`"ignore"`).
 
     Raises:
-        AmosError: a cohort of two modalities without a choice, no training case, partial annotation that is refused,
-            an `out` that holds other things, or the files that are no readable scan or label map, all of them.
+        AmosError: a cohort of two modalities without a choice, no training case, partial annotation that is refused, an
+        `out` that holds other things, or unreadable scans or label maps (all are named).
     """
     plan = _plan(cohort, modality, partial)
     folder = _new_folder(out, dataset_id, name or f"Cohort{plan.modality}")
@@ -107,7 +106,7 @@ def export_nnunet(
                 _write_image(case, beside / f"images{part}" / f"{case.case}_0000{_ENDING}", copy)
                 if case.label is not None:
                     target = beside / f"labels{part}" / f"{case.case}{_ENDING}"
-                    # A test case's labels are for scoring, which knows what was looked for from the cohort.
+                    # A test case's labels are for scoring, which knows from the cohort what was looked for.
                     lookup = _lookup(case, plan) if part == "Tr" else None
                     _write_label(case, case.label, target, cohort.organs, lookup, copy)
             except AmosError as error:
@@ -148,7 +147,7 @@ def _plan(cohort: Cohort, modality: ModalityChoice | None, partial: Partial) -> 
     if lacking and not any(case.split == "train" for case in whole):
         raise AmosError(
             "no training case has all organs annotated that the others have, so nothing would teach nnU-Net what "
-            "background is; export sites with the same organs by themselves, with --sites"
+            "background is; export sites with the same organs separately, with --sites"
         )
     labels = {"background": 0} | _classes(cohort)
     if lacking and partial == "leave-out":
@@ -215,13 +214,13 @@ def _description(plan: _Plan, name: str, *, synthetic: bool) -> dict[str, object
 
 
 def _put(source: Path, target: Path, copy: bool) -> None:
-    """The same bytes: a link, a copy, or compressed."""
+    """Place a file with the same content: as a link, a copy, or compressed."""
     if source.name.lower().endswith(_ENDING):
         if copy:
             shutil.copyfile(source, target)
             return
         try:
-            # The file's own name is kept where it is a link: stores of large files link to names without a suffix.
+            # If the file is a link, its own name is kept: stores of large files link to names without a suffix.
             target.symlink_to(source.parent.resolve() / source.name)
         except OSError as error:
             raise AmosError(f"symbolic links cannot be made there ({error.strerror}); add --copy") from None
@@ -238,9 +237,9 @@ def _is_plain(path: Path) -> bool:
 
 
 def _holds_whole_numbers(path: Path) -> bool:
-    """Whether a label map's values are stored as the whole numbers that they are: no fractions and no scale.
+    """Whether a label map's values are stored as whole numbers, without fractions or a scale.
 
-    What a resampling tool leaves as 0.99995 is 1 to a reader that rounds, and 0 to one that cuts off.
+    A resampling tool's 0.99995 is 1 to a reader that rounds, but 0 to one that truncates.
     """
     stored = open_nifti(path).image.dataobj
     return isinstance(stored, ArrayProxy) and stored.dtype.kind in "iu" and (stored.slope, stored.inter) == (1, 0)
@@ -256,10 +255,10 @@ def _write_image(case: Case, target: Path, copy: bool) -> None:
 
 
 def _lookup(case: Case, plan: _Plan) -> np.ndarray | None:
-    """The exported value of each label value (256,) in a training case; None where all stay as they are.
+    """The exported value of each label value (256,) in a training case; None if all stay as they are.
 
-    Where organs were looked for that this case lacks, everything but its annotated organs is ignored: its
-    background may be one of them.
+    If other cases have organs annotated that this one lacks, everything but its annotated organs is ignored, because
+    its background may hold one of them.
     """
     known = set(case.annotated) & plan.taught
     if known == plan.organs:

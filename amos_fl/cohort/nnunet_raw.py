@@ -1,4 +1,4 @@
-"""A dataset in nnU-Net's raw layout, version 2 or 1, as a cohort; `amos-fl data export nnunet` is the way back.
+"""Read a dataset in nnU-Net's raw layout, version 2 or 1, as a cohort; the inverse of `amos-fl data export nnunet`.
 
 The formats are nnU-Net's own (`documentation/dataset_format.md`, `manual_data_splits.md` and `region_based_training.md`
 of MIC-DKFZ/nnUNet): images are `CASE_0000.nii.gz`, with a number for each channel, their labels `CASE.nii.gz`.
@@ -32,10 +32,10 @@ SPLITS_FILE = "splits_final.json"
 
 
 def read_nnunet(folder: Path, *, channel: int | None = None, splits_file: Path | None = None, fold: int = 0) -> Dataset:
-    """The dataset in a folder. `splits_file` is `splits_final.json` in it unless another is named.
+    """Read the dataset in a folder. `splits_file` is its `splits_final.json` unless another is named.
 
-    Training cases are divided as one `fold` of that file says. Without one they are all for training where test cases
-    have labels of their own (`labelsTs`), and otherwise undivided.
+    Training cases are split by one `fold` of that file. Without one they are all for training if test cases have labels
+    (`labelsTs`), and otherwise without a split.
 
     Raises:
         AmosError: an invalid description, regions, an ignore label, several channels without a choice, files of
@@ -68,7 +68,7 @@ def read_nnunet(folder: Path, *, channel: int | None = None, splits_file: Path |
     splits: dict[str, Split] | None = _splits(folder, splits_file, fold, [case for case, _, _ in training])
     if splits is None and labelled_tests:
         splits = dict.fromkeys((case for case, _, _ in training), "train")
-        notes.append("test cases have labels of their own, so every training case trains; --split 90,10,0 draws val")
+        notes.append("test cases have labels, so every training case trains; --split 90,10,0 draws val")
     found = [Found(case, image, label, splits[case] if splits else None) for case, image, label in training]
     found += [Found(case, image, label, "test") for case, image, label in tests]
     if twice := {case for case, _, _ in training} & {case for case, _, _ in tests}:
@@ -88,8 +88,8 @@ def _labels(about: dict[str, Any], file: Path) -> dict[str, int]:
     labels = about["labels"]
     if regions := [name for name, value in labels.items() if isinstance(value, list)]:
         raise AmosError(
-            f"{file}: {regions[0]!r} is a region of several labels, and an organ here has one; write each label by "
-            'itself under \'labels\', such as "kidney": 1, "tumour": 2, and join them with a label map'
+            f"{file}: {regions[0]!r} is a region of several labels, and an organ here has one; write each label "
+            'separately under \'labels\', such as "kidney": 1, "tumour": 2, and join them with a label map'
         )
     if "channel_names" not in about or all(str(key).isdecimal() for key in labels):
         return numbered_labels(labels, file)
@@ -100,8 +100,8 @@ def _labels(about: dict[str, Any], file: Path) -> dict[str, int]:
         found[name] = int(value)
     if found.get("ignore"):
         raise AmosError(
-            f"{file}: its label maps ignore voxels (label {found['ignore']}), which a cohort cannot say; take those "
-            "cases out, or list what was annotated in each of them in a cohort.csv"
+            f"{file}: its label maps ignore voxels (label {found['ignore']}), which a cohort cannot express; remove "
+            "those cases, or list what was annotated in each of them in a cohort.csv"
         )
     return found
 
@@ -109,9 +109,9 @@ def _labels(about: dict[str, Any], file: Path) -> dict[str, int]:
 def _cases(
     folder: Path, part: str, ending: str, channel: int, about: dict[str, Any], notes: list[str]
 ) -> list[tuple[str, Path, Path | None]]:
-    """Names, images and label maps (where they are) of the cases in `imagesTr` or `imagesTs`, sorted by name.
+    """Names, images and label maps (if any) of the cases in `imagesTr` or `imagesTs`, sorted by name.
 
-    A note names what looks meant and is not taken, beside how many were.
+    A note gives the number taken and names the files that seem to belong but are not taken.
     """
     if part == "Tr" and isinstance(about.get("dataset"), dict):
         return _listed(folder, about["dataset"], channel)
@@ -141,7 +141,7 @@ def _cases(
         )
     if alone := sorted(set(labels.scans) - set(of_case)):
         some = ", ".join(map(shown, alone[:5])) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
-        notes.append(f"labels{part}: label map without an image that can be used: {some}")
+        notes.append(f"labels{part}: label map without a usable image: {some}")
     if part == "Tr" and (bad := [bad for bad in labels.unusable if bad.name in of_case]):
         raise AmosError(f"{labels.path}: {bad[0].sentence}; every training case needs its label map")
     return [(case, image, labels.scans.get(case)) for case, image in sorted(of_case.items())]
@@ -170,10 +170,10 @@ def _listed(folder: Path, listed: dict[str, Any], channel: int) -> list[tuple[st
 
 
 def _splits(folder: Path, splits_file: Path | None, fold: int, cases: list[str]) -> dict[str, Split] | None:
-    """The split of every training case in one fold; None where no file says it.
+    """The split of every training case in one fold; None without a splits file.
 
     Raises:
-        AmosError: no such file or fold, a case that is in neither part, or in both.
+        AmosError: no such file or fold, or a case that is in neither part or in both.
     """
     file = splits_file or folder / SPLITS_FILE
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""Whether two names mean one organ, however a dataset spells them."""
+"""Compare organ names, however a dataset spells them."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -21,7 +21,7 @@ _SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
 
 
 def organ_key(name: str) -> str:
-    """A spelling that names of the same organ share: no capitals, no signs, the side first, British as American.
+    """A canonical spelling of an organ's name: no capitals or punctuation, the side first, British and American alike.
 
     >>> organ_key("Kidney_Left"), organ_key("left kidney"), organ_key("postcava")
     ('left kidney', 'left kidney', 'inferior vena cava')
@@ -34,7 +34,7 @@ def organ_key(name: str) -> str:
 
 @dataclass(frozen=True)
 class OtherMeaning:
-    """A label value that means one organ here and another there; `there` is None where only the number differs."""
+    """A label value that means different organs here and there; `there` is None if only the value differs."""
 
     label: int
     here: str
@@ -42,7 +42,7 @@ class OtherMeaning:
     label_there: int | None
 
     def sentence(self, here: str, there: str) -> str:
-        """What differs between `here` and `there`, which end a clause: "in this cohort", "in the run"."""
+        """The difference in words; `here` and `there` are phrases such as "in this cohort" and "in the run"."""
         if self.there is not None:
             return f"label {self.label} is {self.here[:60]} {here} and {self.there[:60]} {there}"
         return f"{self.here[:60]} is label {self.label} {here} and {self.label_there} {there}"
@@ -51,7 +51,7 @@ class OtherMeaning:
 def other_meanings(
     here: Mapping[int, str], there: Mapping[int, str], used: Collection[int] | None = None
 ) -> list[OtherMeaning]:
-    """The label values of `here` (of `used` alone, where given) that mean other organs `there`.
+    """The label values of `here` (only `used`, if given) that mean other organs `there`.
 
     Names of one organ may be spelled differently, and either side may lack organs of the other.
 
@@ -79,7 +79,7 @@ def difference_in_words(
     words: tuple[str, str],
     used: Collection[int] | None = None,
 ) -> str:
-    """The first label value that means another organ, and how many more do; empty where none does.
+    """The first label value that means another organ, and how many more do; empty if none does.
 
     >>> difference_in_words({1: "heart", 2: "lung"}, {1: "spleen", 2: "liver"}, ("here", "in the run"))
     'label 1 is heart here and spleen in the run (and 1 more label means another organ)'

@@ -1,4 +1,4 @@
-"""What a scan and its label map look like when something is wrong with them: HU, volumes, loose pieces.
+"""Signs that something is wrong with a scan or its label map: HU, volumes, loose pieces.
 
 Nothing here proves a fault, so each function returns sentences for a person to judge.
 """
@@ -27,7 +27,7 @@ PLAUSIBLE_ML: dict[str, tuple[float, float]] = {
     "bladder": (3, 2500),
     "prostate/uterus": (2, 600),
 }
-"""Volumes in ml outside which a person should look: the range over AMOS's 200 training CTs, with room around it."""
+"""Volumes in ml outside which a person should look: the range over AMOS's 200 training CTs plus a margin."""
 
 SPECK_ML = 0.1
 """Pieces below this are counted only: AMOS's own labels hold 8,768 of them."""
@@ -39,14 +39,14 @@ _SAMPLED_VOXELS = 2_000_000
 
 @dataclass(frozen=True)
 class Pieces:
-    """Loose pieces of at least `SPECK_ML` as (organ, count, ml together), and the number of smaller ones."""
+    """Loose pieces of at least `SPECK_ML` as (organ, count, total ml), and the number of smaller ones."""
 
     loose: tuple[tuple[str, int, float], ...]
     specks: int
 
 
 def intensity_concerns(image: np.ndarray, label: np.ndarray | None, modality: Modality) -> list[str]:
-    """What is unlikely about the voxel values of a scan (x, y, z): one value only, or no Hounsfield units in CT.
+    """Concerns about the voxel values of a scan (x, y, z): a single value, or CT values that are not Hounsfield units.
 
     >>> intensity_concerns(np.full((4, 4, 4), 7.0), None, "MR")
     ['all voxels of the scan have one value']
@@ -86,7 +86,7 @@ def volume_concerns(label: np.ndarray, voxel_ml: float, organs: dict[int, str]) 
 
 
 def pieces_of(label: np.ndarray, voxel_ml: float, organs: dict[int, str]) -> Pieces:
-    """The pieces of each organ beside its largest one, in a label map (x, y, z); voxels touch by a corner too."""
+    """The pieces of each organ besides its largest, in a label map (x, y, z); corner contact connects voxels."""
     found = np.nonzero(label)
     if not found[0].size:
         return Pieces((), 0)

@@ -1,13 +1,12 @@
-"""Which AMOS case trains, validates and tests: the three protocols.
+"""The three protocols: which AMOS cases are for training, validation and testing.
 
-`paper`    Table 2 of the paper. It needs the labels of the test images. Scanner, release part and hospital
-           fix every case but the Prisma scans of the People's Hospital: which of them train and which
-           validate is drawn here.
-`release`  train on imagesTr, score on imagesVa. Nothing is selected, so there are no validation cases.
-`public`   what has public labels: A, B, C, G and H train on imagesTr, their imagesVa is divided by patient
+`paper`    Table 2 of the paper. It needs the labels of the test images. Scanner, release part and hospital determine
+every case except the Prisma scans of the People's Hospital: which of them train and which validate is drawn here.
+`release`  train on imagesTr, score on imagesVa. Nothing is selected, so there are no validation cases. `public`   what
+has public labels: A, B, C, G and H train on imagesTr, their imagesVa is divided by patient
            into val and test, and F is an unseen scanner.
 
-What is drawn here is a function of the case ids alone, so it is the same for everybody.
+The draws are a function of the case ids alone, so they are the same for everyone.
 """
 
 from collections import Counter, defaultdict
@@ -31,7 +30,7 @@ _SPLIT_OF_PART: dict[Part, Split] = {"Tr": "train", "Va": "val", "Ts": "test"}
 
 @dataclass(frozen=True)
 class LabelledCase:
-    """A case that can be trained on or scored: where it comes from and the part of the release it lies in."""
+    """A case that can be trained on or scored: its origin and its part of the release."""
 
     record: ScanRecord
     part: Part
@@ -46,13 +45,13 @@ class LabelledCase:
 
     @property
     def patient(self) -> str:
-        """The same for scans of one patient; a case whose patient is not known is a patient of its own."""
+        """An identifier shared by a patient's scans; a case of unknown patient counts as its own patient."""
         return self.record.patient or f"case {self.amos_id}"
 
 
 @dataclass
 class Division:
-    """The split of each case by id, the cases left out, and what a reader must know about it."""
+    """The split of each case by id, the cases left out, and notes for the reader."""
 
     splits: dict[int, Split] = field(default_factory=dict)
     left_out: set[int] = field(default_factory=set)
@@ -62,8 +61,8 @@ class Division:
 def divide_cases(cases: Sequence[LabelledCase], protocol: Protocol, hold_out: Iterable[str] = ()) -> Division:
     """Divide labelled cases by a protocol; the cases of held-out sites all become test cases.
 
-    A patient with several scans never comes to lie on both sides of a division that is made here: such
-    a scan is put where its patient is, or left out of the test cases of an unseen site.
+    No split drawn here separates the scans of one patient: such a scan is put where its patient is, or left out of the
+    test cases of an unseen site.
 
     Raises:
         AmosError: nothing would train.
@@ -84,7 +83,7 @@ def divide_cases(cases: Sequence[LabelledCase], protocol: Protocol, hold_out: It
     patients = {case.amos_id: case.patient for case in cases}
     training = {patients[i] for i, split in division.splits.items() if split == "train"}
     validating = {patients[i] for i, split in division.splits.items() if split == "val"}
-    # What is drawn under `public` can follow the patient to the test side; under `paper` it trains or validates.
+    # Under `public` a drawn case can follow its patient to the test split; under `paper` it trains or validates.
     elsewhere = training | validating | {case.patient for case in free if protocol == "paper"}
     for case in moved:
         if case.patient in elsewhere:
@@ -108,7 +107,7 @@ def divide_cases(cases: Sequence[LabelledCase], protocol: Protocol, hold_out: It
 
 
 def _fixed_split(case: LabelledCase, protocol: Protocol) -> Split | None:
-    """Where the protocol puts a case, or None where it is drawn."""
+    """The split that the protocol fixes for a case, or None if it is drawn."""
     if protocol == "release":
         return "train" if case.part == "Tr" else "test"
     if protocol == "public":
@@ -123,7 +122,7 @@ def _fixed_split(case: LabelledCase, protocol: Protocol) -> Split | None:
 
 
 def _draw_prisma(free: list[LabelledCase], training: set[str], validating: set[str], division: Division) -> None:
-    """Table 2's 33 training and 20 validation cases of the Prisma, in that proportion where some are absent."""
+    """Draw Table 2's 33 training and 20 validation cases of the Prisma, in that proportion if some are absent."""
     if not free:
         return
     train, val, _ = SCANNERS["G"].table2
@@ -137,7 +136,7 @@ def _draw_prisma(free: list[LabelledCase], training: set[str], validating: set[s
         division.splits[case.amos_id] = "val" if case.amos_id in drawn else "train"
     division.notes.append(
         f"ours: which of the {len(free)} Prisma cases of the People's Hospital train ({len(free) - len(drawn)}) and "
-        f"which validate ({len(drawn)}) is in no release; it is drawn here, the same for everybody, by patient"
+        f"which validate ({len(drawn)}) is in no release; it is drawn here, the same for everyone, by patient"
     )
 
 
@@ -148,7 +147,7 @@ def _divide_validation(free: list[LabelledCase], training: set[str], testing: se
     for group in _by_patient(free):
         patient, sites = group[0].patient, {case.site for case in group}
         if patient in training or patient in testing:
-            # A patient who already trains must not be among those who test.
+            # A patient with a training case must not be tested on.
             split: Split = "val" if patient in training else "test"
         elif len(sites) > 1:
             split = "val" if _order(group, "public") % 2 else "test"
@@ -181,10 +180,9 @@ def _order(group: list[LabelledCase], protocol: Protocol) -> int:
 
 
 def _draw(groups: list[list[LabelledCase]], wanted: int, protocol: Protocol) -> set[int]:
-    """Ids of whole groups with `wanted` cases together, or the nearest number below it that groups allow.
+    """Draw whole groups with `wanted` cases in total, or the nearest lower number possible; returns their ids.
 
-    Groups come in an order that depends on their own ids only, so that a case that is absent changes
-    little for the others.
+    The order of groups depends only on their own ids, so that an absent case changes little for the others.
     """
     groups = sorted(groups, key=lambda group: _order(group, protocol))
     # reachable[i] has bit n set when some of groups[i:] hold n cases together.
@@ -204,7 +202,7 @@ def _draw(groups: list[list[LabelledCase]], wanted: int, protocol: Protocol) -> 
 
 
 def _on_both_sides(splits: dict[int, Split], patients: dict[int, str]) -> list[str]:
-    """One note per patient who lies in several splits: only a release or the paper puts anybody there."""
+    """One note per patient in several splits; only a release or the paper causes this."""
     of_patient: dict[str, list[int]] = defaultdict(list)
     for amos_id in splits:
         of_patient[patients[amos_id]].append(amos_id)

@@ -1,4 +1,4 @@
-"""The label map of a case, in the cohort's values: the one place where it is read; and the headers of cases."""
+"""Read a case's label map in the cohort's values, and check the headers of cases."""
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,12 +15,12 @@ from amos_fl.wording import counted
 
 
 def check_headers(cases: Iterable[Case]) -> None:
-    """Whether the header of every scan and label map is a plausible one's, before anything is computed on them.
+    """Check the header of every scan and label map before anything is computed on them.
 
     Warns as `read_geometry` does.
 
     Raises:
-        AmosError: naming the site, the case and the file of the first that is not, and how many more there are.
+        AmosError: naming the site, case and file of the first implausible one, and how many more there are.
     """
     wrong: list[str] = []
     for case in cases:
@@ -34,7 +34,7 @@ def check_headers(cases: Iterable[Case]) -> None:
 
 
 def check_header_of(case: Case) -> None:
-    """Whether the headers of a case's scan and label map are plausible.
+    """Check that the headers of a case's scan and label map are plausible.
 
     Raises:
         AmosError: naming the file that is missing or wrong.
@@ -49,7 +49,7 @@ def _check_header(path: Path) -> None:
     try:
         status = path.stat()
     except OSError:
-        read_geometry(path, header_only=True)  # says what is wrong with it
+        read_geometry(path, header_only=True)  # raises if something is wrong
     else:
         for sentence in _warnings_of(path, status.st_size, status.st_mtime_ns):
             warn(sentence)
@@ -57,7 +57,7 @@ def _check_header(path: Path) -> None:
 
 @lru_cache(maxsize=8192)
 def _warnings_of(path: Path, size: int, changed_ns: int) -> tuple[str, ...]:
-    """What the header of a plausible file warns of; a sweep asks for the same files run by run."""
+    """Warnings about the header of a plausible file; cached, because a sweep asks for the same files in every run."""
     with heard() as sentences:
         read_geometry(path, header_only=True)
     return tuple(sentences)
@@ -67,7 +67,7 @@ def label_of(case: Case, organs: Collection[int]) -> Volume:
     """The label map of a case (uint8) in its file's own orientation; values are 0 or one of `organs`.
 
     Raises:
-        AmosError: it has none, it cannot be read, or it holds a value that is no organ.
+        AmosError: it has none, it cannot be read, or it holds a value that is not an organ's.
     """
     if case.label is None:
         raise AmosError(f"{case.case}: has no label map")
@@ -77,7 +77,7 @@ def label_of(case: Case, organs: Collection[int]) -> Volume:
 
 @contextmanager
 def _told_apart(case: Case, label: Path) -> Iterator[None]:
-    """Sentences about a label map with its folder, where its file has the name of its scan's, as in AMOS."""
+    """Add the folder to messages about a label map whose file is named like its scan's, as in AMOS."""
     folder = f"{label.parent.name}/" if label.name == case.image.name else ""
     try:
         with heard() as sentences:

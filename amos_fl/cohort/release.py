@@ -1,4 +1,4 @@
-"""An AMOS22 release as it lies on disk: its folders, `dataset.json`, and what is odd about them."""
+"""Read an AMOS22 release from disk: its folders and `dataset.json`, with notes on anything odd."""
 
 import re
 from collections import defaultdict
@@ -24,7 +24,7 @@ _RELEASE_SPELLING = {8: "arota", 9: "postcava"}
 
 @dataclass(frozen=True)
 class ReleaseCase:
-    """An image of the release, the part it lies in (imagesTr, imagesVa, imagesTs), and its label if it has one."""
+    """An image of the release, its part (imagesTr, imagesVa, imagesTs), and its label if it has one."""
 
     amos_id: int
     part: Part
@@ -34,7 +34,7 @@ class ReleaseCase:
 
 @dataclass(frozen=True)
 class Release:
-    """The folder that holds imagesTr, its cases by id, and what is odd about it."""
+    """The folder that holds imagesTr, its cases by id, and notes on anything odd."""
 
     folder: Path
     cases: dict[int, ReleaseCase]
@@ -61,7 +61,7 @@ def read_release(root: Path) -> Release:
             better = case if other.label is None and case.label is not None else other
             cases[case.amos_id] = better
             notes.append(
-                f"{case_name(case.amos_id)} lies in images{other.part} and images{part}; images{better.part} counts"
+                f"{case_name(case.amos_id)} is in images{other.part} and images{part}; images{better.part} counts"
             )
     if not cases:
         raise AmosError(f"{folder}: its image folders hold no amos_0001.nii.gz or the like; unpack the release again")
@@ -122,15 +122,15 @@ def _scans(folder: Path, notes: list[str]) -> dict[int, Path]:
             strangers.append(path.name)
     if strangers:
         some = ", ".join(map(shown, sorted(strangers)[:3])) + (" ..." if len(strangers) > 3 else "")
-        notes.append(f"{folder.name}: {counted(len(strangers), 'file')} not named as AMOS's passed over: {some}")
+        notes.append(f"{folder.name}: {counted(len(strangers), 'file')} not named as in AMOS ignored: {some}")
     return scans
 
 
 def _beside_json(path: Path, cases: dict[int, ReleaseCase]) -> list[str]:
-    """What `dataset.json` says otherwise than the folders. Its `modality` says CT for MR too and is not read."""
+    """Notes where `dataset.json` differs from the folders. Its `modality` says CT for MR too and is not read."""
     if not path.is_file():
         return ["no dataset.json: the folders alone say which cases there are"]
-    damaged = f"{path}: is damaged or not AMOS's; fetch it again, or remove it to go by the folders alone"
+    damaged = f"{path}: is damaged or not AMOS's; fetch it again, or remove it to use the folders alone"
     try:
         content = load_json(path.read_text(encoding="utf-8-sig"), path)
         named: dict[int, Part] = {}
@@ -173,7 +173,7 @@ def _named_case(entry: Any) -> tuple[int, Part]:
 
 
 def _beside_published(cases: dict[int, ReleaseCase]) -> list[str]:
-    """What the release as published has otherwise: cases that are absent or lie in another part."""
+    """Notes where it differs from the published release: cases that are absent or in another part."""
     published = published_cases()
     notes: list[str] = []
     for part in ("Tr", "Va"):

@@ -14,7 +14,7 @@ Institution = Literal["center", "people"]
 
 @dataclass(frozen=True)
 class Scanner:
-    """One of AMOS's scanners; `table2` holds its cases that train, validate and test in the paper."""
+    """One of AMOS's scanners; `table2` holds its numbers of training, validation and test cases in the paper."""
 
     domain: str
     model: str
@@ -42,10 +42,10 @@ LAST_CT_ID = 500
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """Where one AMOS case comes from.
+    """The origin of one AMOS case.
 
-    `patient` is the same text for the scans of one patient, empty where the patient is not known. It is
-    for comparing only and never shown: it holds a birth date. `sex` is M or F, empty where it is not known.
+    `patient` is the same text for all scans of a patient, empty if unknown. It is only for comparison and never shown,
+    because it holds a birth date. `sex` is M or F, empty if unknown.
     """
 
     amos_id: int
@@ -57,7 +57,7 @@ class ScanRecord:
 
 @dataclass(frozen=True)
 class PublishedCase:
-    """A row of the built-in list: where the case comes from and in which part of the release it lies."""
+    """A row of the built-in list: the case's origin and its part of the release."""
 
     record: ScanRecord
     release_split: Split
@@ -85,5 +85,5 @@ def published_cases() -> dict[int, PublishedCase]:
 
 
 def id_modality(amos_id: int) -> Modality:
-    """The modality that AMOS's numbering gives an id."""
+    """The modality of an id in AMOS's numbering."""
     return "CT" if amos_id <= LAST_CT_ID else "MR"

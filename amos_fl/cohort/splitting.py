@@ -1,4 +1,4 @@
-"""A division of labelled cases into train, val and test, by site and patient, as a function of the seed alone."""
+"""Split labelled cases into train, val and test, by site and patient, as a function of the seed alone."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ DEFAULT = "70,10,20"
 
 @dataclass(frozen=True)
 class Shares:
-    """How much of the cases goes where, as parts of their sum."""
+    """The relative shares of training, validation and test cases."""
 
     train: float
     val: float
@@ -21,7 +21,7 @@ class Shares:
 
     @classmethod
     def of(cls, text: str) -> "Shares":
-        """Three numbers such as `70,10,20`.
+        """Parse three numbers such as `70,10,20`.
 
         Raises:
             AmosError: not three numbers, a negative one, or none for training.
@@ -37,7 +37,7 @@ class Shares:
 
 @dataclass(frozen=True)
 class CaseToPlace:
-    """A case to be placed: its site, and its patient where that is known (else the case itself)."""
+    """A case to be placed: its site, and its patient if known (otherwise the case itself)."""
 
     case: str
     site: str
@@ -47,9 +47,9 @@ class CaseToPlace:
 def divide(members: Sequence[CaseToPlace], shares: Shares, seed: int) -> dict[str, Split]:
     """The split of every case.
 
-    At each site its patients are put into an order that depends on the seed and their names alone; the first go to
-    test, the next to val, the others to train. A share that is not zero gets at least one patient where the site has
-    three or more, and training always has one. A patient with cases at several sites goes with the first of them.
+    Each site's patients are put in an order that depends only on the seed and their names; the first go to test, the
+    next to val, the others to train. A non-zero share gets at least one patient if the site has three or more, and
+    training always has one. A patient with cases at several sites is placed with the first of them.
 
     >>> cases = [CaseToPlace(f"c{i}", "A", f"c{i}") for i in range(10)]
     >>> sorted(divide(cases, Shares(70, 10, 20), seed=0).values()).count("test")

@@ -1,7 +1,7 @@
-"""A cohort in numbers, as the AMOS paper gives its own (Tables 1, 2, 8 and 9, Figures 3b and 4).
+"""Statistics of a cohort, as the AMOS paper gives its own (Tables 1, 2, 8 and 9, Figures 3b and 4).
 
-Slices, their number and their spacing are those along the body's axis (canonical z), for a coronal stack too.
-Intensities are those of the labelled organs' voxels: HU in CT, each scanner's own unit in MR. Volumes are in ml.
+Slices are counted and spaced along the body's axis (canonical z), even in a coronal stack. Intensities are those of the
+labelled organs' voxels: HU in CT, each scanner's own unit in MR. Volumes are in ml.
 """
 
 import math
@@ -18,7 +18,7 @@ from amos_fl.errors import AmosError
 from amos_fl.volumes.nifti import read_image, reconcile, to_canonical
 
 SIGNIFICANT_DIGITS = 4
-"""MR intensities are counted to so many digits, because their scale may be anything; CT by whole HU."""
+"""MR intensities are counted to this many digits, because their scale is arbitrary; CT by whole HU."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Intensities:
         return int(self.counts.sum())
 
     def quantile(self, share: float) -> float:
-        """The value below which `share` of the voxels lie; NaN where there is none."""
+        """The value below which `share` of the voxels lie; NaN if there are none."""
         if not self.total:
             return math.nan
         rank = math.ceil(share * self.total) or 1
@@ -67,7 +67,7 @@ class CaseStatistics:
 
 
 def statistics_of_case(case: Case, organs: dict[int, str]) -> CaseStatistics:
-    """Read one case. Without a label map it has a grid only.
+    """Measure one case. Without a label map only its grid is measured.
 
     Raises:
         AmosError: the scan or its label map cannot be read.
@@ -98,9 +98,9 @@ def _rounded(values: np.ndarray, modality: str) -> np.ndarray:
 def statistics_of(
     cohort: Cohort, *, workers: int = 1, on_case: OnCase | None = None
 ) -> tuple[list[CaseStatistics], list[AmosError]]:
-    """Every case of a cohort that can be read, and what is wrong with the others.
+    """Statistics of every readable case of a cohort, and the errors of the others.
 
-    `workers` of them are read at a time; `on_case(done, total, case)` is called after each.
+    `workers` cases are read at a time; `on_case(done, total, case)` is called after each.
 
     Raises:
         WorkerKilled: a worker died.
@@ -111,7 +111,7 @@ def statistics_of(
 
 @dataclass(frozen=True)
 class StatisticsGroup:
-    """Cases that are described together: `kind` is cohort, modality, scanner, split or scanner and split."""
+    """Cases described together: `kind` is cohort, modality, scanner, split or scanner and split."""
 
     kind: str
     name: str
@@ -144,7 +144,7 @@ class StatisticsGroup:
         return sum(sum(c.voxels.values()) for c in labelled) / len(labelled) if labelled else math.nan
 
     def intensities(self) -> Intensities:
-        """The organs' intensities of all its cases; nothing where CT and MR are together, which have no common unit."""
+        """The organs' intensities in all its cases; empty if CT and MR are mixed, which have no common unit."""
         if self.modality not in ("CT", "MR"):
             return Intensities(np.zeros(0), np.zeros(0, dtype=np.int64))
         values = np.concatenate([c.intensities.values for c in self.cases])

@@ -1,16 +1,15 @@
-"""`cohort.csv`: which cases exist, who holds them, and what was labelled in them.
+"""Read and write `cohort.csv`: the cases, their sites, and what was labelled in them.
 
 One row per case with the columns `case, site, modality, split, image, label, annotated`. Paths are
 relative to the file. `annotated` lists, separated by spaces, the label values of the organs that were
 looked for in that case; empty means all of the cohort's organs. A case without a label file has an
-empty `label` and can be predicted, not trained on or scored. Organs other than AMOS's are named in an
-optional `organs.csv` beside it (`label,organ`). A further column `label_values` says, for label maps with other
-numbers than the cohort's, what each of their values means (`1=6 2=0`; 0 is background), and a column `patient` whom a
-scan shows, where that is known.
+empty `label` and can be predicted, but not trained on or scored. Organs other than AMOS's are named in an optional
+`organs.csv` beside it (`label,organ`). An optional column `label_values` says, for label maps with other values than
+the cohort's, what each value means (`1=6 2=0`; 0 is background); an optional column `patient` names the patient.
 
-A file written by hand or by a spreadsheet is read as it is meant: a byte order mark, Windows line ends,
-spaces around values, capitals in the header and in `split`, backslashes in paths and empty rows do no
-harm. A row with too few or too many values does, because what is missing would be guessed.
+A file written by hand or by a spreadsheet is read as intended: a byte order mark, Windows line endings, spaces around
+values, capitals in the header and in `split`, backslashes in paths and empty rows do no harm. A row with too few or too
+many values is refused, because the missing value would have to be guessed.
 """
 
 import csv
@@ -29,15 +28,15 @@ from amos_fl.strict import columns_of, csv_rows
 Modality = Literal["CT", "MR"]
 Split = Literal["train", "val", "test"]
 PHANTOM_MARK = "synthetic phantom"
-"""What a phantom release says of itself in its `dataset.json`."""
+"""The mark of a phantom release in its `dataset.json`."""
 COLUMNS = ("case", "site", "modality", "split", "image", "label", "annotated")
 LABEL_VALUES = "label_values"
-"""The optional column: what the values in a case's label map mean in the cohort."""
+"""Optional column: what the values in a case's label map mean in the cohort."""
 PATIENT = "patient"
-"""The optional column: whom a scan shows, so that several scans of a patient are not taken for several patients."""
+"""Optional column: the patient, so that several scans of a patient do not count as several patients."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 OnCase = Callable[[int, int, str], None]
-"""Called with how many cases are done, how many there are, and the name of the one done last."""
+"""Called with the number of cases done, the total, and the name of the last one done."""
 _WRONG_SEPARATORS = {"semicolons": ";", "tabs": "\t"}
 
 
@@ -46,7 +45,7 @@ class Case:
     """One scan with its label map. `annotated` holds the label values looked for in it.
 
     `label_values` are pairs of a value in the file and the cohort's for it (0: background); without any, the file
-    has the cohort's own values. `patient` is whom the scan shows, where that is known; no scan's name, and never sent.
+    has the cohort's own values. `patient` identifies the patient, if known, and is never sent.
     """
 
     case: str
@@ -62,7 +61,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Cohort:
-    """All cases and who holds them. `organs` maps label values to names; label 0 is background."""
+    """All cases with their sites. `organs` maps label values to names; label 0 is background."""
 
     cases: tuple[Case, ...]
     organs: dict[int, str] = field(default_factory=lambda: dict(AMOS_ORGANS))
@@ -93,7 +92,7 @@ class Cohort:
         )
 
     def only(self, sites: Iterable[str]) -> "Cohort":
-        """The cohort of some of its sites.
+        """The cohort restricted to some of its sites.
 
         Raises:
             AmosError: a site that the cohort does not have.
@@ -104,7 +103,7 @@ class Cohort:
         return replace(self, cases=tuple(c for c in self.cases if c.site in wanted))
 
     def holding_out(self, sites: Iterable[str]) -> "Cohort":
-        """The cohort in which `sites` train nothing: their training and validation cases are dropped."""
+        """The cohort with `sites` held out: their training and validation cases are dropped."""
         held = set(sites)
         self.only(held)
         return replace(self, cases=tuple(c for c in self.cases if c.site not in held or c.split == "test"))
@@ -115,7 +114,7 @@ class Cohort:
         return any(PHANTOM_MARK in _text(folder / "dataset.json") for folder in sorted(folders))
 
     def content_hash(self) -> str:
-        """A hash of who holds which case with which organs annotated (not of where the files lie)."""
+        """A hash of the cases, their sites and annotated organs (not of the files' locations)."""
 
         def of(case: Case) -> list[Any]:
             values = [list(map(list, case.label_values))] if case.label_values else []
@@ -147,9 +146,9 @@ def read_organs(organs_file: Path) -> dict[int, str]:
         raise AmosError(f"{organs_file}: must have the columns label (a number) and organ") from None
     organs = dict(rows)
     if len(organs) < len(rows):
-        raise AmosError(f"{organs_file}: a label is listed twice", "every organ needs a label of its own")
+        raise AmosError(f"{organs_file}: a label is listed twice", "every organ needs its own label")
     if len(set(organs.values())) < len(rows) or "" in organs.values():
-        raise AmosError(f"{organs_file}: every label needs an organ's name of its own")
+        raise AmosError(f"{organs_file}: every label needs its own organ name")
     if not organs or min(organs) < 1 or max(organs) > 255:
         raise AmosError(f"{organs_file}: labels must lie between 1 and 255")
     return dict(sorted(organs.items()))
@@ -213,7 +212,7 @@ def _case(path: Path, line: int, value: dict[str, str], organs: dict[int, str]) 
             raise AmosError(f"{where}: the column {column} is empty")
     for column in ("image", "label"):
         if "\0" in value[column]:
-            raise AmosError(f"{where}: the column {column} holds a character that no path can have", "write it anew")
+            raise AmosError(f"{where}: the column {column} holds a character that no path can have", "rewrite it")
     if not plain_name(value["case"]) or not plain_name(value["site"]):
         raise AmosError(
             f"{where}: case and site names may hold letters, digits, '.', '_' and '-' only, up to "
@@ -230,7 +229,7 @@ def _case(path: Path, line: int, value: dict[str, str], organs: dict[int, str]) 
     except ValueError:
         raise AmosError(f"{where}: annotated is {value['annotated']!r}", "it lists label values like '1 2 6'") from None
     if unknown := set(annotated) - set(organs):
-        raise AmosError(f"{where}: annotated names {min(unknown)}, which is no organ of this cohort")
+        raise AmosError(f"{where}: annotated names {min(unknown)}, which is not an organ of this cohort")
     label_values = _label_values(where, value.get(LABEL_VALUES, ""), organs)
     return Case(
         case=value["case"],
@@ -253,12 +252,12 @@ def _label_values(where: str, text: str, organs: dict[int, str]) -> tuple[tuple[
     if len(dict(pairs)) < len(pairs) or any(not 0 < old < 65536 for old, _ in pairs):
         raise AmosError(f"{where}: {LABEL_VALUES} must name each value of the file once, between 1 and 65535")
     if unknown := {new for _, new in pairs} - {0, *organs}:
-        raise AmosError(f"{where}: {LABEL_VALUES} names {min(unknown)}, which is no organ of this cohort")
+        raise AmosError(f"{where}: {LABEL_VALUES} names {min(unknown)}, which is not an organ of this cohort")
     return tuple(sorted(pairs))
 
 
 def plain_name(name: str) -> bool:
-    """Whether `name` is a valid name of a case or a site: of letters, digits, '.', '_' and '-', and not too long."""
+    """Whether `name` is a valid case or site name: letters, digits, '.', '_' and '-', and not too long."""
     plain = all(ch.isalnum() or ch in "._-" for ch in name) and not name.startswith(".")
     return plain and len(name.encode(errors="replace")) <= MOST_NAME_BYTES
 
@@ -270,9 +269,9 @@ def write_organs(organs: Mapping[int, str], path: Path) -> None:
 
 
 def check_organs_beside(path: Path, organs: Mapping[int, str]) -> None:
-    """Refuse to write a cohort of these organs to `path` where that would rename the organs of what lies beside it.
+    """Refuse to write a cohort with these organs to `path` if that would rename the organs of another cohort there.
 
-    All cohorts of a folder share its `organs.csv`, or have AMOS's organs where there is none.
+    All cohorts in a folder share its `organs.csv`, or have AMOS's organs if there is none.
 
     Raises:
         AmosError: another cohort there has other organs.
@@ -297,9 +296,9 @@ def _is_cohort(file: Path) -> bool:
 
 
 def write_cohort(cohort: Cohort, path: Path | str) -> None:
-    """Write `cohort.csv`, with paths relative to it, and `organs.csv` where the organs are not AMOS's.
+    """Write `cohort.csv`, with paths relative to it, and `organs.csv` if the organs are not AMOS's.
 
-    The columns `label_values` and `patient` are written where a case has any.
+    The columns `label_values` and `patient` are written if any case has a value.
 
     Raises:
         AmosError: another cohort in that folder has other organs, which `organs.csv` would give new names.
@@ -309,7 +308,7 @@ def write_cohort(cohort: Cohort, path: Path | str) -> None:
     check_organs_beside(path, cohort.organs)
 
     def relative(file: Path | None) -> str:
-        # The file's own name is kept where it is a link: stores of large files link to names without a suffix.
+        # If the file is a link, its own name is kept: stores of large files link to names without a suffix.
         return "" if file is None else Path(os.path.relpath(file.parent.resolve() / file.name, folder)).as_posix()
 
     if cohort.organs != AMOS_ORGANS or path.with_name("organs.csv").exists():

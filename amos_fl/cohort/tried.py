@@ -1,4 +1,4 @@
-"""Work on the cases of a cohort, of which some may not be as they should."""
+"""Process the cases of a cohort, collecting the errors of faulty ones."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -13,9 +13,9 @@ Result = TypeVar("Result")
 def tried_cases(
     work: Callable[[Case], Result], cases: Sequence[Case], *, workers: int = 1, on_case: OnCase | None = None
 ) -> tuple[list[Result], list[AmosError]]:
-    """What `work` makes of each case, and what is wrong with those with which it cannot be done; both in order.
+    """Apply `work` to each case; returns the results and the errors of cases that failed, both in order.
 
-    `workers` cases are worked on at a time.
+    `workers` cases are processed at a time.
 
     Raises:
         WorkerKilled: a worker died.

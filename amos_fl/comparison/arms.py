@@ -1,7 +1,7 @@
-"""From runs to arms: which runs belong together, and their scores on one table of cases.
+"""Group runs into arms, with their scores on one table of cases.
 
-Runs that differ in their seed alone are one arm. Local, fine-tuned and leave-one-out models are a family: each is an
-arm of its own, and together they make the arms that are compared with the others (see `comparison.Arm`).
+Runs that differ only in their seed are one arm. Local, fine-tuned and leave-one-out models are a family: each is a
+separate arm, and together they make the arms that are compared with the others (see `comparison.Arm`).
 """
 
 import math
@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from amos_fl.comparison.cases import CaseTable
-from amos_fl.comparison.comparison import METRICS, Arm, ArmKind, Metric, View
+from amos_fl.comparison.comparison import Arm, ArmKind, View
 from amos_fl.comparison.statistics import Marks
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
+from amos_fl.metrics.catalogue import IN_RUNS, MetricName
 from amos_fl.metrics.scores import Outcome
 from amos_fl.runs.config import dotted
 from amos_fl.runs.folder import open_run
@@ -47,26 +48,26 @@ _WHAT: dict[tuple[ArmKind, View], str] = {
 
 @dataclass(frozen=True)
 class ArmScores:
-    """An arm with its scores. `available` says which cases it has scores for."""
+    """An arm with its scores. `available` marks the cases for which it has scores."""
 
     arm: Arm
     available: Bool[np.ndarray, " case"]
-    marks: dict[Metric, Marks]
-    by_seed: dict[int, dict[Metric, Marks]]
+    marks: dict[MetricName, Marks]
+    by_seed: dict[int, dict[MetricName, Marks]]
     missed: Float[np.ndarray, "case organ"]  # per run
     hallucinated: Float[np.ndarray, "case organ"]
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A run as it takes part in an arm: for which cases it stands there."""
+    """A run as part of an arm, with the cases for which its scores count."""
 
     record: RunRecord
     rows: Bool[np.ndarray, " case"]
 
 
 def make_arms(records: Sequence[RunRecord], table: CaseTable) -> list[ArmScores]:
-    """All arms that the runs make: the main ones first, in the order in which they are shown."""
+    """All arms made from the runs, the main ones first, in display order."""
     arms: list[ArmScores] = []
     for kind in _KINDS:
         mine = [record for record in records if record.arm == kind]
@@ -78,7 +79,7 @@ def make_arms(records: Sequence[RunRecord], table: CaseTable) -> list[ArmScores]
 
 
 Bundle = list[list[RunRecord]]
-"""The runs of one setting: per seed the runs that belong together (one, or one per site of a family)."""
+"""The runs of one setting: per seed one run, or one per site of a family."""
 
 
 def _by_settings(records: Iterable[RunRecord]) -> list[Bundle]:
@@ -98,7 +99,7 @@ def _bundles(records: Iterable[RunRecord]) -> list[Bundle]:
     times: Counter[tuple[Path, str, tuple[str, ...]]] = Counter()
     for record in sorted(records, key=_order):
         parent = record.folder.path.resolve().parent
-        # What is each site's own within a family: who is held out, and a budget in rounds and steps.
+        # Settings that differ by site within a family: the held-out site, and a budget in rounds and steps.
         science = dotted(record.config.science())
         shared = {k: v for k, v in science.items() if v != {} and k not in ("hold_out", "rounds", "local_steps")}
         setting = sha256_of_json([shared, _begun_from(record)])
@@ -115,7 +116,7 @@ def _bundles(records: Iterable[RunRecord]) -> list[Bundle]:
 
 
 def _begun_from(record: RunRecord) -> str:
-    """What a run began from: the settings (but not the seed) of that run, or its file."""
+    """A run's start: the settings (but not the seed) of the run that it started from, or its file."""
     start = record.config.start_from
     if start is None:
         return ""
@@ -135,14 +136,14 @@ def _word(members: Sequence[RunRecord]) -> str:
 
 
 def _told_apart(names: list[str], bundles: list[Bundle]) -> list[str]:
-    """Names that differ: where two arms would share one, the settings that differ are added."""
+    """Unique names: if two arms would share one, the settings that differ are added."""
     told = list(names)
     for name in {name for name in names if names.count(name) > 1}:
         same = [i for i, other in enumerate(names) if other == name]
         settings = [compared_settings(bundles[i][0][0]) for i in same]
         differ = [
             key
-            # Where a run begins is what a reader looks for first.
+            # A run's start is what a reader looks for first.
             for key in sorted(set().union(*settings) - {"seed", "hold_out"}, key=lambda key: (key != "start_from", key))
             if len({str(setting.get(key)) for setting in settings}) > 1
         ]
@@ -160,7 +161,7 @@ def _told_apart(names: list[str], bundles: list[Bundle]) -> list[str]:
 
 
 def compared_settings(record: RunRecord) -> dict[str, Any]:
-    """A run's settings, nested ones as `training.learning_rate`; fine-tuning is what it is by where it begins."""
+    """A run's settings, nested ones as `training.learning_rate`; a fine-tuning run is defined by its start."""
     settings = {key: value for key, value in dotted(record.config.science()).items() if value != {}}
     if record.arm == "finetune":
         return settings
@@ -169,7 +170,7 @@ def compared_settings(record: RunRecord) -> dict[str, Any]:
 
 
 def _family(kind: ArmKind, name: str, bundle: Bundle, table: CaseTable) -> list[ArmScores]:
-    """The arms of a family: at home and elsewhere, or left out; and each of its models by itself."""
+    """The arms of a family: at home and elsewhere, or left out; and each of its models on its own."""
     sites = np.asarray([case.site for case in table.cases])
     if kind == "leave-one-out":
         return _left_out(name, bundle, table, sites)
@@ -185,7 +186,7 @@ def _family(kind: ArmKind, name: str, bundle: Bundle, table: CaseTable) -> list[
 
 
 def _left_out(name: str, bundle: Bundle, table: CaseTable, sites: np.ndarray) -> list[ArmScores]:
-    """A run did without the sites that it held out and other runs of its family trained on (all, if it is alone)."""
+    """The sites that a run left out: held out here but trained on by other runs of its family (all, if it is alone)."""
     trained = {site for members in bundle for record in members for site in record.seen_sites}
     alone = len({record.seen_sites for members in bundle for record in members}) == 1
 
@@ -220,7 +221,7 @@ def _of_parts(
     for part in parts:
         by_seed[part.record.config.seed].append(part)
     what = _WHAT.get((kind, view)) or (
-        f"a federation without {site}" if kind == "leave-one-out" else f"the model of site {site}, on everybody's cases"
+        f"a federation without {site}" if kind == "leave-one-out" else f"the model of site {site}, on all sites' cases"
     )
     arm = Arm(
         name=name,
@@ -243,11 +244,11 @@ def _of_parts(
     )
 
 
-def _marks(parts: Sequence[_Part], table: CaseTable) -> dict[Metric, Marks]:
+def _marks(parts: Sequence[_Part], table: CaseTable) -> dict[MetricName, Marks]:
     rows = [part.rows for part in parts]
     return {
         metric: Marks.added([table.marks(part.record, metric) for part in parts], rows, table.sizes)
-        for metric in METRICS
+        for metric in IN_RUNS
     }
 
 
@@ -256,7 +257,7 @@ def _count(parts: Sequence[_Part], table: CaseTable, outcome: Outcome) -> Float[
 
 
 def _cost_of_a_seed(seeds: list[list[RunCost]]) -> RunCost:
-    """The mean over seeds; the runs of a seed together, which do not wait for one another."""
+    """The mean cost over seeds, summing the runs of a seed, which are independent of one another."""
     together = [
         RunCost(
             rounds=max(cost.rounds for cost in costs),
@@ -278,9 +279,9 @@ def _cost_of_a_seed(seeds: list[list[RunCost]]) -> RunCost:
 
 
 def with_reference(arms: list[ArmScores], name: str | None) -> tuple[list[ArmScores], ArmScores]:
-    """The arms with the reference first, and the reference: by its name or a run's, or else a federated arm.
+    """The arms with the reference first, and the reference: by its name or a run's, or otherwise a federated arm.
 
-    Of several federated arms it is `fedavg` where there is one, else the first by name; without any, the first arm.
+    Of several federated arms it is `fedavg` if there is one, otherwise the first by name; without any, the first arm.
 
     Raises:
         AmosError: no main arm has that name.

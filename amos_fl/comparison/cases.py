@@ -1,4 +1,4 @@
-"""The test cases that runs are compared on: the same ones, with the same references, in every run."""
+"""The test cases on which runs are compared: the same ones, with the same references, in every run."""
 
 import math
 from collections import Counter
@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 
 from amos_fl.cohort.organ_names import difference_in_words, same_organs
 from amos_fl.cohort.table import Modality
-from amos_fl.comparison.comparison import Metric, Scope
+from amos_fl.comparison.comparison import Scope
 from amos_fl.comparison.patients import patients_of, units_of
 from amos_fl.errors import AmosError
+from amos_fl.metrics.catalogue import MetricName
 from amos_fl.metrics.scores import UNIT, OrganScore, OrganSums, Outcome, Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, sums_of
 from amos_fl.runs.record import RunRecord
@@ -23,7 +24,7 @@ MODALITIES: tuple[Modality, ...] = ("CT", "MR")
 
 @dataclass(frozen=True)
 class TableCase:
-    """A row of the table: a case, or all `size` cases of a site that keeps their scores and sends their sums."""
+    """A row of the table: a case, or all `size` cases of a site that withholds their scores and sends sums."""
 
     case: str
     site: str
@@ -39,14 +40,14 @@ class CaseTable:
     cases: tuple[TableCase, ...]
     organs: dict[int, str]
     patients: Mapping[str, str] = field(default_factory=dict)
-    """The patient of each case, where the cohort names one."""
+    """The patient of each case, if the cohort names one."""
 
     @cached_property
     def labels(self) -> tuple[int, ...]:
         return tuple(sorted(self.organs))
 
     def units(self, rows: Sequence[int]) -> Int[np.ndarray, " case"] | None:
-        """Which of these cases are of one patient (`patients.units_of`)."""
+        """The patient number of each case (`patients.units_of`)."""
         return units_of([self.patients.get(self.cases[row].case, "") for row in rows])
 
     def reported(self, modality: str) -> list[int]:
@@ -56,16 +57,17 @@ class CaseTable:
 
     @cached_property
     def sizes(self) -> Int[np.ndarray, " case"] | None:
-        """How many cases each row stands for; None where it is one each."""
+        """The number of cases in each row; None if it is one each."""
         return np.array([case.size for case in self.cases]) if any(case.withheld for case in self.cases) else None
 
     def marks(
-        self, record: RunRecord, metric: Metric
+        self, record: RunRecord, metric: MetricName
     ) -> tuple[Float[np.ndarray, "case organ"], Float[np.ndarray, "case organ"]]:
         """The sums of a run's scores per row and organ, and how many scores went into each."""
 
         def of_sums(sums: OrganSums) -> tuple[float, float]:
-            return getattr(sums, f"{metric}_sum") / UNIT, float(sums.counted)
+            total, number = sums.of_metric(metric)
+            return total / UNIT, float(number)
 
         def of_score(organ: OrganScore | None) -> tuple[float, float]:
             score = math.nan if organ is None else getattr(organ, metric)
@@ -75,7 +77,7 @@ class CaseTable:
         return both[..., 0], both[..., 1]
 
     def counts(self, record: RunRecord, outcome: Outcome) -> Float[np.ndarray, "case organ"]:
-        """In how many cases of a row an organ had this outcome."""
+        """The number of cases in each row in which an organ had this outcome."""
         return self._values(
             record,
             lambda organ: (float(organ is not None and organ.outcome == outcome),),
@@ -100,7 +102,7 @@ class CaseTable:
 
 
 def sums_at(record: RunRecord, site: str) -> Scores:
-    """What all test cases of a site add up to in a run, whether it shared their scores or not."""
+    """The sums over all test cases of a site in a run, whether it shared their scores or not."""
     total = sums_of([case for case in record.results.cases if case.site == site], record.cohort.organs)
     for part in record.results.withheld:
         if part.site == site:
@@ -109,7 +111,7 @@ def sums_at(record: RunRecord, site: str) -> Scores:
 
 
 def _withheld_sites(records: Sequence[RunRecord]) -> dict[str, str]:
-    """The sites that kept the scores of their cases in any of the runs, with their modalities."""
+    """The sites that withheld the scores of their cases in any of the runs, with their modalities."""
     found: dict[str, set[str]] = {part.site: set() for record in records for part in record.results.withheld}
     for record in records:
         for part in (*record.results.cases, *record.results.withheld):
@@ -147,7 +149,7 @@ def common_cases(records: Sequence[RunRecord]) -> CaseTable:
 
 
 def _most_usual(records: Sequence[RunRecord], withheld: Collection[str]) -> RunRecord:
-    """A run with the cases that most runs have, so that it is the odd one that is named."""
+    """A run with the cases that most runs have, so that an error names the odd one out."""
     of_run = [
         frozenset(
             [
@@ -211,7 +213,7 @@ def _difference(theirs: CaseScores, mine: CaseScores) -> str:
 
 
 def _difference_of_sums(theirs: Scores, mine: Scores, organs: Mapping[int, str]) -> str:
-    """What says that a site which keeps its cases scored others: their number, their organs, the labels' volumes."""
+    """Evidence that a site that withholds its cases scored others: their number, their organs, the labels' volumes."""
     if theirs.cases != mine.cases:
         return f"scored {mine.cases} test cases, and {theirs.cases}"
     if set(theirs.organs) != set(mine.organs):
@@ -233,7 +235,7 @@ def _some(names: Sequence[str], most: int = 5) -> str:
 
 
 def make_scopes(table: CaseTable, seen_sites: Sequence[str]) -> tuple[Scope, ...]:
-    """Groups of seen and unseen scanners by modality, all seen and all unseen sites alike, and the sites.
+    """Groups of seen and unseen scanners by modality, the means over seen and over unseen sites, and the sites.
 
     A site with cases of two modalities gives two scopes, `A CT` and `A MR`, because each has its own organs.
     """

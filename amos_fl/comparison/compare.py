@@ -4,21 +4,13 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from amos_fl.comparison.arms import ArmScores, make_arms, with_reference
 from amos_fl.comparison.cases import CaseTable, common_cases, make_scopes
-from amos_fl.comparison.comparison import (
-    LEAST_SEEDS,
-    METRICS,
-    Comparison,
-    Difference,
-    MeanScore,
-    Metric,
-    Scope,
-    Worst,
-)
+from amos_fl.comparison.comparison import LEAST_SEEDS, Comparison, Difference, MeanScore, Scope, Worst
 from amos_fl.comparison.costs import curves_of, site_curves_of
 from amos_fl.comparison.gap import gaps_of
 from amos_fl.comparison.means import Means
@@ -26,6 +18,7 @@ from amos_fl.comparison.notes import findings_of, notes_of
 from amos_fl.comparison.published import published_beside
 from amos_fl.comparison.statistics import Marks, estimates, holm, paired_p
 from amos_fl.errors import AmosError
+from amos_fl.metrics.catalogue import IN_RUNS, METRICS, MetricName
 from amos_fl.metrics.rows import ScoreRow
 from amos_fl.randomness import generator
 from amos_fl.runs.record import RunRecord
@@ -36,7 +29,7 @@ ALPHA = 0.05
 def compare_runs(
     records: Sequence[RunRecord],
     *,
-    metrics: Sequence[Metric] = METRICS,
+    metrics: Sequence[MetricName] = IN_RUNS,
     reference: str | None = None,
     seed: int = 0,
     resamples: int = 10_000,
@@ -49,7 +42,7 @@ def compare_runs(
         reference: the arm (or one of its runs) that the others are compared with; by default a federated one.
         seed: of the bootstrap and of the permutations.
         resamples: draws of the bootstrap, and permutations of a test that is not exact.
-        published: carry the paper's numbers even where no setting of the runs is theirs.
+        published: include the paper's numbers even if no run has their setting.
 
     Raises:
         AmosError: fewer than two arms, no such reference, or runs that scored other cases or with another tolerance.
@@ -122,8 +115,8 @@ def _differences(found: Means, arms: Sequence[ArmScores], chosen: ArmScores) -> 
     ]
 
 
-def _in_scope(found: Means, arm: ArmScores, chosen: ArmScores, scope: Scope, metric: Metric) -> list[Difference]:
-    """The differences in one scope, not yet corrected: in groups by organ too, of one scanner only the mean."""
+def _in_scope(found: Means, arm: ArmScores, chosen: ArmScores, scope: Scope, metric: MetricName) -> list[Difference]:
+    """The differences in one scope, not yet corrected: in groups also by organ, for one scanner only the mean."""
     a, b = (found.mean(x.arm.name, scope.name, metric) for x in (arm, chosen))
     if a is None or b is None:
         return []
@@ -158,15 +151,15 @@ def _verdict(d: Difference, seeds: Sequence[Sequence[int]], of_seeds: Sequence[S
     if min(map(len, seeds)) < LEAST_SEEDS or d.organ:
         return "higher" if higher else "lower"
     if all(of_seeds) and not (min(of_seeds[0]) > max(of_seeds[1]) or max(of_seeds[0]) < min(of_seeds[1])):
-        return "open"  # the seeds of one arm reach into those of the other
-    return "better" if higher else "worse"
+        return "open"  # the seeds of the two arms overlap
+    return "better" if higher == METRICS[d.metric].higher_is_better else "worse"
 
 
 def _worst(found: Means, arms: Sequence[ArmScores]) -> list[Worst]:
-    """Each main arm's worst site among the seen and the unseen ones, and its worst organ in each group."""
+    """Each main arm's worst seen and worst unseen site, and its worst organ in each group."""
     cells = [c for c in found.cells if not math.isnan(c.estimate.value)]
     scopes = {scope.name: scope for scope in found.scopes}
-    lists: dict[tuple[str, Metric, str, str], list[MeanScore]] = defaultdict(list)
+    lists: dict[tuple[str, MetricName, str, str], list[MeanScore]] = defaultdict(list)
     for cell in cells:
         scope = scopes[cell.scope]
         if scope.kind == "site" and not cell.organ:
@@ -177,7 +170,7 @@ def _worst(found: Means, arms: Sequence[ArmScores]) -> list[Worst]:
     worst = []
     for (arm, metric, what, among), mine in lists.items():
         if arm in main:
-            low = min(mine, key=lambda cell: cell.estimate.value)
+            low = (min if METRICS[metric].higher_is_better else max)(mine, key=lambda cell: cell.estimate.value)
             name = low.scope if what == "site" else low.organ
             kind = "site" if what == "site" else "organ"
             worst.append(Worst(arm, metric, kind, among, name, low.estimate.value, low.estimate.cases))
@@ -187,15 +180,16 @@ def _worst(found: Means, arms: Sequence[ArmScores]) -> list[Worst]:
 def _case_rows(arms: Sequence[ArmScores], table: CaseTable, seen: set[str]) -> list[ScoreRow]:
     rows = []
     for arm in arms:
-        dsc, nsd = (
-            np.divide(m.sums, m.counts, out=np.full_like(m.sums, np.nan), where=m.counts > 0)
-            for m in (arm.marks[metric] for metric in METRICS)
-        )
+        values = {
+            metric: np.divide(m.sums, m.counts, out=np.full_like(m.sums, np.nan), where=m.counts > 0)
+            for metric, m in arm.marks.items()
+        }
         for i, case in enumerate(table.cases):
             if not arm.available[i] or case.withheld:
                 continue
             group = "seen" if case.site in seen else "unseen"
             for j in table.reported(case.modality):
+                measured: dict[str, Any] = {metric: float(of_metric[i, j]) for metric, of_metric in values.items()}
                 rows.append(
                     ScoreRow(
                         arm=arm.arm.name,
@@ -204,8 +198,7 @@ def _case_rows(arms: Sequence[ArmScores], table: CaseTable, seen: set[str]) -> l
                         group=group,
                         modality=case.modality,
                         organ=table.organs[table.labels[j]],
-                        dsc=float(dsc[i, j]),
-                        nsd=float(nsd[i, j]),
+                        **measured,
                     )
                 )
     return rows

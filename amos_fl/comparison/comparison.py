@@ -1,8 +1,7 @@
-"""A comparison of runs as data: what the tables, the CSV files, LaTeX and the report are written from.
+"""A comparison of runs as data, the source of the tables, the CSV files, LaTeX and the report.
 
-`compare_runs` (in `amos_fl.comparison.compare`) makes one. Everything in it is sorted and does not depend on the order
-in which the runs were given. Numbers that do not exist are NaN: no case counts, or fewer than six cases for an
-interval.
+`compare_runs` (in `amos_fl.comparison.compare`) makes one. Everything in it is sorted, independent of the order in
+which the runs were given. Missing numbers are NaN: no case counts, or fewer than six cases for an interval.
 """
 
 from dataclasses import dataclass
@@ -10,25 +9,24 @@ from functools import cached_property
 from typing import Literal
 
 from amos_fl.comparison.statistics import Estimate
+from amos_fl.metrics.catalogue import MetricName
 from amos_fl.metrics.rows import ScoreRow
 from amos_fl.runs.config import ArmKind as ArmKind
 from amos_fl.runs.record import RunCost, RunRecord
 
-Metric = Literal["dsc", "nsd"]
-METRICS: tuple[Metric, ...] = ("dsc", "nsd")
 LEAST_SEEDS = 3
-"""With fewer seeds of either arm none is called better: the seed alone may have made the difference."""
+"""With fewer seeds of either arm none is called better, because the seed alone may have made the difference."""
 View = Literal["", "at home", "elsewhere", "left out"]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What is compared: one setting with all its seeds, or several models that answer one question together.
+    """The unit of a comparison: one setting with all its seeds, or several models that answer one question together.
 
-    `site` is set where the arm is one of a family of models: the site that a local or fine-tuned model was trained
-    at, or that a leave-one-out run did without. The `main` arms are those that are compared with one another; `view`
-    says how a family becomes one of them: every case scored by its own site's model (`at home`), by the mean score
-    of the other sites' models (`elsewhere`), or by the run that did without its site (`left out`).
+    `site` is set if the arm is one of a family of models: the site that a local or fine-tuned model was trained at, or
+    that a leave-one-out run left out. The `main` arms are compared with one another; `view` says how a family becomes
+    one of them: every case scored by its own site's model (`at home`), by the mean score of the other sites' models
+    (`elsewhere`), or by the run that left out its site (`left out`).
     """
 
     name: str  # unique: "fedavg", "pooled", "local A", "local, at home"
@@ -47,8 +45,8 @@ class Scope:
     """A set of test cases over which a mean is taken.
 
     A `site` (one scanner), a `group` (the seen or the unseen scanners of one modality, their cases pooled), or `sites`
-    (the mean over the seen, or the unseen, sites' own means: every site alike, whatever its number of cases).
-    `seen` says whether the reference arm trained on them.
+    (the mean over the seen, or the unseen, sites' own means, with equal weight whatever their numbers of cases). `seen`
+    says whether the reference arm trained on them.
     """
 
     name: str  # unique: "A", "seen CT", "unseen MR", "seen sites"
@@ -57,12 +55,12 @@ class Scope:
     modality: str  # "CT", "MR", "CT and MR" of a site that sends one sum over both, "" for `sites`
     sites: tuple[str, ...]
     cases: int
-    withheld: bool = False  # whether a site of it keeps the scores of single cases: no interval, no test
+    withheld: bool = False  # whether one of its sites withholds the scores of single cases: no interval, no test
 
 
 @dataclass(frozen=True)
 class MeanScore:
-    """An arm's score in a scope: of one organ, or with organ "" the mean of the organs.
+    """An arm's score in a scope: for one organ, or with organ "" the mean of the organs.
 
     `missed` and `hallucinated` count organs of cases, per run of the arm.
     """
@@ -70,7 +68,7 @@ class MeanScore:
     arm: str
     scope: str
     organ: str
-    metric: Metric
+    metric: MetricName
     estimate: Estimate
     missed: float
     hallucinated: float
@@ -81,16 +79,15 @@ class Difference:
     """A main arm minus the reference arm on the same cases, its paired p, and p after Holm's correction.
 
     `family` names the tests that are corrected together. `verdict` is one of "better", "worse" (only with three seeds
-    of both arms or more), "higher", "lower" (the same on fewer seeds), "open" (not
-    shown), "too few cases", "no scores per case" (a site keeps them), "not tested" (over sites alike, where the
-    interval must do).
+    of both arms or more), "higher", "lower" (the same on fewer seeds), "open" (not shown), "too few cases", "no scores
+    per case" (a site withholds them), "not tested" (means over sites, which have only an interval).
     """
 
     arm: str
     reference: str
     scope: str
     organ: str
-    metric: Metric
+    metric: MetricName
     estimate: Estimate
     p: float
     p_holm: float
@@ -104,7 +101,7 @@ class Spread:
 
     arm: str
     scope: str
-    metric: Metric
+    metric: MetricName
     seeds: tuple[int, ...]
     values: tuple[float, ...]
     sd: float
@@ -115,7 +112,7 @@ class Worst:
     """An arm's worst site among the seen or the unseen ones, or its worst organ in a group of scanners."""
 
     arm: str
-    metric: Metric
+    metric: MetricName
     what: Literal["site", "organ"]
     among: str  # "seen", "unseen", or a group's scope: "seen CT"
     name: str
@@ -138,16 +135,16 @@ class Gap:
     subtrahend: str  # an arm
     scope: str
     other_scope: str  # the same as `scope`, except for "seen - unseen"
-    metric: Metric
+    metric: MetricName
     estimate: Estimate
     sentence: str
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A run after a round that was scored: what it had cost by then, and its scores on validation cases.
+    """A run after a scored round: its cost so far, and its scores on validation cases.
 
-    DSC is the mean over sites of their means; NaN where there are no such cases. Unseen sites have their test cases.
+    DSC is the mean over sites of their means; NaN if there are no such cases. Unseen sites are scored on test cases.
     """
 
     arm: str
@@ -164,7 +161,7 @@ class CurvePoint:
 class PublishedScore:
     """A number of the AMOS paper (in percent there, from 0 to 1 here): always shown as "published, real AMOS".
 
-    `scope` names the scope of this comparison whose setting is the same one, or is "" where none is.
+    `scope` names the scope of this comparison with the same setting, or is "" if there is none.
     """
 
     source: str  # "Table 7, UNet, CT-Test (ID)"
@@ -172,16 +169,16 @@ class PublishedScore:
     training: str
     cases: str
     organ: str  # "" is the mean of the organs
-    metric: Metric
+    metric: MetricName
     value: float
     scope: str
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs beside one another on the same cases. See the module's docstring."""
+    """A comparison of runs on the same cases. See the module's docstring."""
 
-    metrics: tuple[Metric, ...]
+    metrics: tuple[MetricName, ...]
     reference: str  # the arm that the others are compared with
     arms: tuple[Arm, ...]  # the main ones first
     scopes: tuple[Scope, ...]  # groups, `sites`, then single sites, seen before unseen
@@ -211,18 +208,18 @@ class Comparison:
     def scopes_of(self, *kinds: str) -> tuple[Scope, ...]:
         return tuple(scope for scope in self.scopes if scope.kind in kinds)
 
-    def cell(self, arm: str, scope: str, metric: Metric, organ: str = "") -> MeanScore | None:
-        """The score of an arm in a scope; None where the arm has none there (a local model's home, for instance)."""
+    def cell(self, arm: str, scope: str, metric: MetricName, organ: str = "") -> MeanScore | None:
+        """The score of an arm in a scope; None if it has none there (a local model at home, for instance)."""
         return self._cells.get((arm, scope, metric, organ))
 
-    def difference(self, arm: str, scope: str, metric: Metric, organ: str = "") -> Difference | None:
-        """An arm minus the reference; None where one of both has no score."""
+    def difference(self, arm: str, scope: str, metric: MetricName, organ: str = "") -> Difference | None:
+        """An arm minus the reference; None if either has no score."""
         return self._differences.get((arm, scope, metric, organ))
 
     @cached_property
-    def _cells(self) -> dict[tuple[str, str, Metric, str], MeanScore]:
+    def _cells(self) -> dict[tuple[str, str, MetricName, str], MeanScore]:
         return {(c.arm, c.scope, c.metric, c.organ): c for c in self.cells}
 
     @cached_property
-    def _differences(self) -> dict[tuple[str, str, Metric, str], Difference]:
+    def _differences(self) -> dict[tuple[str, str, MetricName, str], Difference]:
         return {(d.arm, d.scope, d.metric, d.organ): d for d in self.differences}

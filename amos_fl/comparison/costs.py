@@ -1,4 +1,4 @@
-"""What the arms of a comparison cost: whether their budgets are equal, and scores against rounds and bytes."""
+"""Costs of the arms in a comparison: whether their budgets are equal, and scores against rounds and bytes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ SAME = 0.01
 
 
 def budget_notes(arms: Sequence[Arm], reference: Arm) -> list[str]:
-    """One sentence per other main arm: whether it saw as many patches, or took as many steps in sequence."""
+    """One sentence per other main arm: whether it saw as many patches, or took as many sequential steps."""
     notes: list[str] = []
     for arm in arms:
         if arm.main and arm is not reference and arm.view != "elsewhere":
@@ -63,9 +63,9 @@ def _times(ratio: float) -> str:
 
 
 def curves_of(records: Sequence[RunRecord], arms: Sequence[Arm]) -> list[CurvePoint]:
-    """The rounds of each run whose validation cases were scored, with all that the run had cost by then.
+    """The rounds of each run whose validation cases were scored, with the run's cost so far.
 
-    A round in whose scoring a site was missing is left out, as its mean is over other sites.
+    A round with a site missing from its scoring is left out, because its mean is over other sites.
     """
     points: list[CurvePoint] = []
     arm_of = _arm_of(arms)
@@ -95,7 +95,7 @@ def curves_of(records: Sequence[RunRecord], arms: Sequence[Arm]) -> list[CurvePo
 
 
 def site_curves_of(records: Sequence[RunRecord], arms: Sequence[Arm]) -> list[ScoreRow]:
-    """The scores of each run at every site that was scored on the way."""
+    """The scores of each run at every site that was scored during training."""
     arm_of = _arm_of(arms)
     return [
         replace(row, arm=arm_of.get(record.name, record.name)) for record in records for row in record.scores_by_round()

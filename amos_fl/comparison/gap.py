@@ -4,15 +4,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from amos_fl.comparison.comparison import LEAST_SEEDS, Arm, Gap, Metric, Scope
+from amos_fl.comparison.comparison import LEAST_SEEDS, Arm, Gap, Scope
 from amos_fl.comparison.means import Means, minus
 from amos_fl.comparison.statistics import Estimate
+from amos_fl.metrics.catalogue import MetricName, title_of
 from amos_fl.wording import counted
 
 
 @dataclass(frozen=True)
 class _Words:
-    """What a gap says: of a positive one, of a negative one, and where neither is shown."""
+    """The words for a positive gap, a negative gap, and one that is not shown."""
 
     positive: str
     negative: str
@@ -54,7 +55,7 @@ _WORDS: dict[str, _Words] = {
 
 
 def gaps_of(found: Means, arms: Sequence[Arm], reference: Arm) -> list[Gap]:
-    """All gaps that these arms have, kind by kind, within a kind the reference's first."""
+    """All gaps between these arms, by kind, the reference's first within each."""
     main = [arm for arm in arms if arm.main]
     federated = sorted((arm for arm in main if arm.kind == "federated"), key=lambda arm: arm is not reference)
     gaps: list[Gap] = []
@@ -99,7 +100,7 @@ def _on_the_same_cases(found: Means, kind: str, minuend: Arm, subtrahend: Arm) -
 
 
 def _seen_minus_unseen(found: Means, arm: Arm) -> list[Gap]:
-    """One arm on seen and on unseen scanners of a modality: other patients, so that the draws are independent."""
+    """One arm on seen and on unseen scanners of a modality: different patients, so the draws are independent."""
     gaps = []
     groups = [scope for scope in found.scopes if scope.kind == "group"]
     for seen in groups:
@@ -117,8 +118,8 @@ def _seen_minus_unseen(found: Means, arm: Arm) -> list[Gap]:
     return gaps
 
 
-def gap_between(found: Means, a: Arm, a_scope: Scope, b: Arm, b_scope: Scope, metric: Metric) -> Estimate | None:
-    """The mean over organs of one arm minus that of another, with its interval; None where one has no score.
+def gap_between(found: Means, a: Arm, a_scope: Scope, b: Arm, b_scope: Scope, metric: MetricName) -> Estimate | None:
+    """The mean over organs of one arm minus that of another, with its interval; None if one has no score.
 
     In one scope both use the same draws of cases, in two scopes independent ones.
     """
@@ -129,7 +130,7 @@ def gap_between(found: Means, a: Arm, a_scope: Scope, b: Arm, b_scope: Scope, me
 
 
 def evidence(estimate: Estimate, withheld: bool = False) -> str:
-    """The interval and the number of cases, in brackets; with `withheld` a site keeps the scores of its cases.
+    """The interval and the number of cases, in brackets; with `withheld`, a site withholds the scores of its cases.
 
     >>> evidence(Estimate(0.031, 0.012, 0.05, 27)), evidence(Estimate(0.031, math.nan, math.nan, 4))
     ('(95 % interval 0.012 to 0.050; 27 cases)', '(4 cases, too few for an interval)')
@@ -151,19 +152,19 @@ def where(scope: Scope) -> str:
     return f"site {scope.name}" if scope.kind == "site" else f"{scope.name} scanners"
 
 
-def size(value: float, metric: Metric) -> str:
-    """How much more or less, in words that go on with "than".
+def size(value: float, metric: MetricName) -> str:
+    """How much more or less, in words to be followed by "than".
 
     >>> size(-0.0312, "dsc"), size(0.0001, "nsd")
     ('0.031 DSC lower', 'hardly other (+0.0001 NSD)')
     """
     if abs(value) < 0.0005:
-        return f"hardly other ({value:+.4f} {metric.upper()})"
-    return f"{abs(value):.3f} {metric.upper()} {'higher' if value > 0 else 'lower'}"
+        return f"hardly other ({value:+.4f} {title_of(metric)})"
+    return f"{abs(value):.3f} {title_of(metric)} {'higher' if value > 0 else 'lower'}"
 
 
 def _sentence(
-    kind: str, a: Arm, b: Arm, scope: Scope, metric: Metric, estimate: Estimate, withheld: bool = False
+    kind: str, a: Arm, b: Arm, scope: Scope, metric: MetricName, estimate: Estimate, withheld: bool = False
 ) -> str:
     words, much = _WORDS[kind], size(estimate.value, metric)
     if kind == "seen - unseen":
@@ -181,7 +182,7 @@ def _sentence(
 
 
 def _subject(arm: Arm) -> str:
-    """An arm in a sentence, where its name does not say it."""
+    """The subject of a sentence about an arm, if its name alone is not clear."""
     subjects = {
         "at home": {"local": "the site's own local model", "finetune": "the model trained further at the site"},
         "elsewhere": {"local": "a local model of another site", "finetune": "a model trained further at another site"},

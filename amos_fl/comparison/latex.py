@@ -24,7 +24,7 @@ _SPECIAL = {
     "|": r"\textbar{}",
 }
 MOST_ROWS = 36
-"""More do not fit on a page."""
+"""The most rows that fit on a page."""
 _NUMBER = re.compile(r"(?<![\w.])([+-]?\d+\.\d+)(?![\w.])")
 
 
@@ -38,7 +38,7 @@ def escape(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Escaped, with numbers in mathematics, so that a minus is a minus; a dash for what does not exist.
+    """Escape a cell, with numbers in math mode, so that a minus is a minus; a dash for a missing value.
 
     >>> print(_cell("-0.012 [-0.030, +0.006]"), _cell("-"))
     $-0.012$ [$-0.030$, $+0.006$] --
@@ -49,8 +49,8 @@ def _cell(text: str) -> str:
 def latex_table(table: TextTable, *, synthetic: bool) -> str:
     """One table, to be read with `\\input` by a document that loads booktabs and graphicx.
 
-    It is scaled down where it is wider than the page, and goes on in another one where it is longer. The caption of a
-    phantom's scores says what they are.
+    It is scaled down if it is wider than the page, and continued in another table if it is longer. The caption says if
+    the scores are a phantom's.
     """
     parts = [range(first, min(first + MOST_ROWS, len(table.rows))) for first in range(0, len(table.rows), MOST_ROWS)]
     return "\n".join(_float(table, part, synthetic=synthetic) for part in parts)

@@ -9,28 +9,29 @@ from jaxtyping import Float
 
 from amos_fl.comparison.arms import ArmScores
 from amos_fl.comparison.cases import CaseTable, rows_of
-from amos_fl.comparison.comparison import MeanScore, Metric, Scope, Spread
+from amos_fl.comparison.comparison import MeanScore, Scope, Spread
 from amos_fl.comparison.patients import of_first_cases
 from amos_fl.comparison.statistics import Estimate, Marks, draws_within, estimates, means, strata_of
+from amos_fl.metrics.catalogue import MetricName
 from amos_fl.randomness import generator
 
 
 @dataclass(frozen=True)
 class Mean:
-    """An arm in a scope: per organ, and last the mean of the organs. Some keep the draws of that mean alone."""
+    """An arm in a scope: per organ, and last the mean of the organs. Some keep only the draws of that mean."""
 
     organs: tuple[str, ...]
     values: Float[np.ndarray, " organs+mean"]
     draws: Float[np.ndarray, "draw organs+mean"] | None
     cases: list[int]
     strata: int  # the sites within which cases were drawn
-    patients: list[int]  # as cases, and fewer where several are of one
+    patients: list[int]  # as cases, or fewer if a patient has several
 
 
 def mean_of(
     marks: Marks, organs: tuple[str, ...], strata: Sequence[str], weights: Float[np.ndarray, "draw unit"] | None
 ) -> Mean:
-    """The mean of an arm's scores, with its draws where `weights` are given (`statistics.draws_within`)."""
+    """The mean of an arm's scores, with its draws if `weights` are given (`statistics.draws_within`)."""
     drawn = marks.together()
     draws = None if weights is None else means(drawn, weights)
     cases, patients = marks.cases_per_organ(), drawn.cases_per_organ()
@@ -38,7 +39,7 @@ def mean_of(
 
 
 def minus(one: Mean, other: Mean, fewer: Mean) -> Estimate:
-    """The difference of two means over organs; `fewer` is that of them which limits how well it is known."""
+    """The difference of two means over organs; `fewer` is the one with fewer cases, which limits the precision."""
     draws = None
     if one.draws is not None and other.draws is not None:
         draws = one.draws[:, -1:] - other.draws[:, -1:]
@@ -57,14 +58,14 @@ class Means:
         table: CaseTable,
         scopes: Sequence[Scope],
         arms: Sequence[ArmScores],
-        metrics: tuple[Metric, ...],
+        metrics: tuple[MetricName, ...],
         seed: int,
         resamples: int,
     ) -> None:
         self.table, self.scopes, self.arms, self.metrics = table, scopes, arms, metrics
         self.seed, self.resamples = seed, resamples
         self.cells: list[MeanScore] = []
-        self._kept: dict[tuple[str, str, Metric], Mean] = {}
+        self._kept: dict[tuple[str, str, MetricName], Mean] = {}
         for scope in scopes:
             if scope.kind != "sites":
                 self._score(scope)
@@ -74,12 +75,12 @@ class Means:
         order = {scope.name: i for i, scope in enumerate(scopes)}
         self.cells.sort(key=lambda cell: order[cell.scope])
 
-    def mean(self, arm: str, scope: str, metric: Metric) -> Mean | None:
-        """An arm in a scope; None where it has no scores there."""
+    def mean(self, arm: str, scope: str, metric: MetricName) -> Mean | None:
+        """An arm in a scope; None if it has no scores there."""
         return self._kept.get((arm, scope, metric))
 
-    def marks(self, arm: ArmScores, scope: Scope, metric: Metric) -> Marks | None:
-        """The scores of an arm on a scope's cases and reported organs; None where it lacks a case."""
+    def marks(self, arm: ArmScores, scope: Scope, metric: MetricName) -> Marks | None:
+        """The scores of an arm on a scope's cases and reported organs; None if it lacks a case."""
         rows = rows_of(self.table, scope)
         if not arm.available[rows].all():
             return None
@@ -94,7 +95,7 @@ class Means:
         strata = [f"{self.table.cases[row].site} {self.table.cases[row].modality}" for row in rows]
         strata = of_first_cases(self.table.units(rows), strata)
         # Drawn for small sites too, because the mean over sites takes its draws from theirs.
-        # A bootstrap draws cases, of which a site that sends sums has none to show.
+        # A bootstrap draws cases, and a site that sends sums has none.
         random = generator(self.seed, "bootstrap", scope.name)
         weights = None if scope.withheld else draws_within(strata, self.resamples, random)
         names = (*self.organs(scope), "")
@@ -136,7 +137,7 @@ class Means:
                 self.cells.append(MeanScore(name, scope.name, "", metric, estimate, missed, hallucinated))
 
     def spreads(self) -> list[Spread]:
-        """The means of each seed of the main arms, in groups and over sites alike."""
+        """The means of each seed of the main arms, in groups and over equally weighted sites."""
         found = []
         for arm in self.arms:
             for scope in self.scopes:
@@ -147,7 +148,7 @@ class Means:
                         found.append(Spread(arm.arm.name, scope.name, metric, arm.arm.seeds, tuple(values), sd))
         return found
 
-    def _seed_mean(self, arm: ArmScores, seed: int, scope: Scope, metric: Metric) -> float:
+    def _seed_mean(self, arm: ArmScores, seed: int, scope: Scope, metric: MetricName) -> float:
         if scope.kind == "sites":
             sites = [s for s in self.scopes if s.kind == "site" and s.seen == scope.seen]
             values = [value for site in sites if not math.isnan(value := self._seed_mean(arm, seed, site, metric))]
@@ -157,7 +158,7 @@ class Means:
 
 
 def _mean_of_known(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of arrays of one shape ignoring NaN; NaN where all are."""
+    """The mean of arrays of one shape ignoring NaN; NaN if all are."""
     known = ~np.isnan(parts)
     number = known.sum(axis=0)
     total = np.where(known, parts, 0.0).sum(axis=0)

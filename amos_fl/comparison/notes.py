@@ -1,4 +1,4 @@
-"""What a reader of a comparison must know, and its answer in words."""
+"""Notes for the reader of a comparison, and its findings in words."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -9,6 +9,7 @@ from amos_fl.comparison.costs import budget_notes
 from amos_fl.comparison.gap import evidence, size, where
 from amos_fl.comparison.patients import patients_in_words, patients_of
 from amos_fl.comparison.statistics import LEAST_CASES
+from amos_fl.metrics.catalogue import title_of
 from amos_fl.runs.record import RunRecord
 
 _COMPARED_SETTINGS = ("model", "plan.", "training.", "evaluation.", "selection", "start_from")
@@ -16,7 +17,7 @@ _WITHOUT_EFFECT = {"training.workers", "evaluation.every", "evaluation.unseen", 
 
 
 def notes_of(comparison: Comparison) -> list[str]:
-    """What a reader must know before the numbers: equal budgets or not, seeds, settings that differ."""
+    """Notes for the reader: whether budgets are equal, seeds, and settings that differ."""
     reference = next(arm for arm in comparison.arms if arm.name == comparison.reference)
     notes = budget_notes(comparison.arms, reference)
     notes += _differing_settings(comparison, reference)
@@ -56,7 +57,7 @@ def notes_of(comparison: Comparison) -> list[str]:
 
 
 def withheld_in_words(comparison: Comparison) -> str:
-    """Which sites kept the scores of single cases, and what this comparison lacks of them; empty where none did."""
+    """Which sites withheld the scores of single cases, and what the comparison lacks for it; empty if none did."""
     sites = sorted({scope.sites[0] for scope in comparison.scopes_of("site") if scope.withheld})
     if not sites:
         return ""
@@ -70,7 +71,7 @@ def withheld_in_words(comparison: Comparison) -> str:
 
 
 def _differing_settings(comparison: Comparison, reference: Arm) -> Iterator[str]:
-    """One sentence per arm whose network, plan, training or scoring is not the reference's."""
+    """One sentence per arm whose network, plan, training or scoring differs from the reference's."""
     by_name = {record.name: record for record in comparison.records}
     theirs = _compared(by_name[reference.runs[0]])
     for arm in comparison.main_arms:
@@ -92,7 +93,7 @@ def _compared(record: RunRecord) -> dict[str, str]:
 
 
 def findings_of(comparison: Comparison) -> list[str]:
-    """The answer in words: each part of the gap over sites alike (or else in groups), then what was tested."""
+    """The findings in words: each part of the gap over equally weighted sites (or in groups), then the tests."""
     metric = comparison.metrics[0]
     gaps = [g for g in comparison.gaps if g.metric == metric and comparison.reference in (g.minuend, g.subtrahend)]
     found: list[str] = []
@@ -106,7 +107,7 @@ def findings_of(comparison: Comparison) -> list[str]:
     for worst in comparison.worst:
         if worst.arm == comparison.reference and worst.metric == metric and worst.what == "site":
             found.append(
-                f"The worst {worst.among} site of {worst.arm} is {worst.name}: {worst.value:.3f} {metric.upper()} "
+                f"The worst {worst.among} site of {worst.arm} is {worst.name}: {worst.value:.3f} {title_of(metric)} "
                 f"over {worst.cases} case{'' if worst.cases == 1 else 's'}."
             )
     return found

@@ -1,4 +1,4 @@
-"""What the AMOS paper says of its cohort (Tables 1, 8 and 9), as printed, and when it may stand beside a cohort's own.
+"""The AMOS paper's statistics of its cohort (Tables 1, 8 and 9), as printed, and when to show them beside a cohort's.
 
 Table 8 and 9 head the 0.5 percentile "5%". Table 8's slices of MR, 115 in the median, are CT's; its 535 is Table 9's.
 Ji et al., AMOS: A Large-Scale Abdominal Multi-Organ Benchmark, NeurIPS 2022 (arXiv 2206.08023).
@@ -38,5 +38,5 @@ PAPER_SCANS, PAPER_SLICES, PAPER_VOXELS_PER_SCAN = 600, 74026, 9952e3
 
 
 def paper_beside(cohort: Cohort) -> dict[str, PaperRow]:
-    """The paper's rows by group, where the cohort is AMOS: its cases, scanners and organs, and no phantom."""
+    """The paper's rows by group, if the cohort is AMOS: its cases, scanners and organs, and not a phantom."""
     return PAPER if is_genuine(cohort) and not cohort.synthetic() else {}

@@ -1,4 +1,4 @@
-"""Whose scans the compared cases are: several of one patient are alike, and must not count as several patients."""
+"""Group the compared cases by patient, because several scans of one patient must not count as several patients."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 
 def patients_of(records: Sequence[RunRecord]) -> dict[str, str]:
-    """The patient of each test case, as far as the cohort of any run names one.
+    """The patient of each test case, if the cohort of any run names one.
 
     Raises:
         AmosError: two runs name different patients for one case.
@@ -34,9 +34,9 @@ def patients_of(records: Sequence[RunRecord]) -> dict[str, str]:
 
 
 def units_of(patients: Sequence[str]) -> Int[np.ndarray, " case"] | None:
-    """The number of each case's patient, in the order of their first cases; None where nobody has two cases.
+    """The number of each case's patient, in the order of their first cases; None if no patient has two cases.
 
-    A case whose patient is not named ("") is a patient by itself.
+    A case without a named patient ("") counts as its own patient.
 
     >>> units_of(["p1", "", "p1", "", "p2"]).tolist(), units_of(["p1", "", "p2"])
     ([0, 1, 0, 2, 3], None)
@@ -54,7 +54,7 @@ def of_first_cases(units: Int[np.ndarray, " case"] | None, values: Sequence[_T])
 
 
 def patients_in_words(cases: Sequence[str], patients: Mapping[str, str], least: int) -> str:
-    """What a comparison takes as independent of one another."""
+    """A sentence on what the comparison treats as independent: cases or patients."""
     named = [case for case in cases if case in patients]
     if not named:
         return (

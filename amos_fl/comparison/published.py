@@ -1,6 +1,6 @@
-"""The AMOS paper's numbers (Tables 3 to 7 and 10), and where a comparison's setting is the same one.
+"""The AMOS paper's numbers (Tables 3 to 7 and 10), matched to comparisons with the same setting.
 
-They stand in `published.csv` as printed, in percent, with the paper's own slips: UNet's NSD on CT-Val is 79.87 in
+They are in `published.csv` as printed, in percent, with the paper's own slips: UNet's NSD on CT-Val is 79.87 in
 Tables 4 and 10 and 79.97 in Table 5. Ji et al., AMOS: A Large-Scale Abdominal Multi-Organ Benchmark for Versatile
 Medical Image Segmentation, NeurIPS 2022 (arXiv 2206.08023).
 """
@@ -16,15 +16,12 @@ from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.scanners import LAST_CT_ID, SCANNERS, id_modality, published_cases
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.comparison.cases import CaseTable, rows_of
-from amos_fl.comparison.comparison import Arm, Metric, PublishedScore, Scope
+from amos_fl.comparison.comparison import Arm, PublishedScore, Scope
+from amos_fl.metrics.catalogue import MetricName
+from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.runs.record import RunRecord
 
 MARK = "published, real AMOS"
-_NETWORKS = {"unet": "UNet", "vnet": "VNet", "cotr": "CoTr", "nnformer": "nnFormer", "unetr": "UNETR"} | {
-    "swin-unetr": "Swin-UNETR",
-    "swinunetr": "Swin-UNETR",
-    "swin_unetr": "Swin-UNETR",
-}
 PAPER_PLANS = {"CT": "amos-ct", "MR": "amos-mr", "CT+MR": "amos-ct"}
 
 
@@ -47,7 +44,7 @@ def published_scores() -> tuple[PublishedScore, ...]:
             training=row["training"],
             cases=row["cases"],
             organ=AMOS_ORGANS[int(row["organ"])] if row["organ"] else "",
-            metric=cast(Metric, row["metric"]),
+            metric=cast(MetricName, row["metric"]),
             value=round(float(row["percent"]) / 100, 6),
             scope="",
         )
@@ -63,9 +60,9 @@ def published_beside(
     *,
     everything: bool = False,
 ) -> list[PublishedScore]:
-    """The published numbers whose setting is that of a federated or pooled run, each with the scope that it is of.
+    """The published numbers whose setting is that of a federated or pooled run, each with its scope.
 
-    The setting is the same where the cases are AMOS's own, on the scanners and in the splits of the paper, and the
+    The setting is the same if the cases are AMOS's own, on the scanners and in the splits of the paper, and the
     network and its plan are the paper's. With `everything` the other numbers follow, without a scope.
     """
     settings = {
@@ -87,9 +84,9 @@ def published_beside(
 
 
 def _setting(record: RunRecord) -> tuple[str, str] | None:
-    """The network and the training cases in the paper's words; None where the paper did not train so."""
-    network = _NETWORKS.get(record.config.model)
-    if record.synthetic or network is None or not is_genuine(record.cohort):
+    """The network and the training cases in the paper's words; None if the paper has no such training."""
+    network = network_in_the_papers_words(record.config.model)
+    if record.synthetic or not network or not is_genuine(record.cohort):
         return None
     training = [case for case in record.cohort.of(split="train", labelled=True) if case.site in record.seen_sites]
     numbers = {_amos_id(case.case) for case in training}
@@ -141,14 +138,14 @@ def _cases_of(table: CaseTable, scope: Scope) -> str:
 
 def network_in_the_papers_words(model: str) -> str:
     """The paper's name of a network, "" for one that it does not have."""
-    return _NETWORKS.get(model, "")
+    return NETWORKS[model].paper if model in NETWORKS else ""
 
 
 def training_in_the_papers_words(cohort: Cohort) -> str:
-    """What the paper calls a training on these cases ("CT", "160CT+40MR"), or "" where it did not train so.
+    """The paper's name for a training on these cases ("CT", "160CT+40MR"), or "" if it has none.
 
-    For MR both Table 2's division and the release's count, which differ: the paper prints the first, and its authors'
-    code trains on the second.
+    For MR both Table 2's split and the release's count, although they differ: the paper prints the first, and its
+    authors' code trains on the second.
     """
     if not is_genuine(cohort):
         return ""
@@ -169,7 +166,7 @@ def training_in_the_papers_words(cohort: Cohort) -> str:
 
 
 def are_the_papers_cases(names: Sequence[str], cases: str) -> bool:
-    """Whether AMOS cases of these names are those that the paper calls `cases` ("CT-val", "MR-test-OOD").
+    """Whether AMOS cases with these names are those that the paper calls `cases` ("CT-val", "MR-test-OOD").
 
     >>> are_the_papers_cases(["amos_0008"], "CT-val")
     False

@@ -1,9 +1,9 @@
 """The statistics of a comparison: means over cases and organs, their intervals, a paired test, Holm's correction.
 
-A mean is the project's everywhere (`amos_fl.metrics.scores`): per organ over the cases that count, then over the
-organs. An interval is that of a bootstrap over the cases within each site. A draw takes n - 1 of a
-site's n cases and scales them up, because n draws of n understate the variance by (n - 1) / n, which is half of it
-where a site has two cases (Rao and Wu, JASA 83:231, 1988). Fewer than six cases get no interval and no test.
+Means are defined as everywhere (`amos_fl.metrics.scores`): per organ over the cases that count, then over the organs.
+An interval is that of a bootstrap over the cases within each site. A draw takes n - 1 of a site's n cases and scales
+them up, because n draws from n understate the variance by a factor of (n - 1) / n, a half if a site has two cases (Rao
+and Wu, JASA 83:231, 1988). Fewer than six cases get no interval and no test.
 """
 
 import math
@@ -15,35 +15,35 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 LEAST_CASES = 6
-"""With fewer cases a two-sided exact test cannot reach 0.05 (2 / 2**5), and an interval would only look like one."""
+"""With fewer cases a two-sided exact test cannot reach 0.05 (2 / 2**5), and an interval would be meaningless."""
 LEAST_IN_STRATUM = 3
-"""A draw from two cases is one of them: there is nothing between their scores."""
+"""A draw from two cases is just one of them, with nothing between their scores."""
 TIE = 1e-10
-"""Permuted means nearer than this to the observed one are equal to it: sums of floats round."""
+"""Permuted means closer than this to the observed one count as equal to it, because sums of floats round."""
 
 
 @dataclass(frozen=True)
 class Marks:
-    """One score of one arm: per case and organ the sum over its runs and how much of them counted.
+    """One metric of one arm: per case and organ the sum over its runs and the fraction of them that counted.
 
-    With one run `counts` is 1 where the organ counts in the case and 0 where not, and `sums` the score there. Several
-    runs (seeds, or the models of other sites) add up divided by their number.
+    With one run `counts` is 1 if the organ counts in the case and 0 if not, and `sums` its score. Several runs (seeds,
+    or the models of other sites) are averaged.
     """
 
     sums: Float[np.ndarray, "case organ"]
     counts: Float[np.ndarray, "case organ"]
     sizes: Int[np.ndarray, " case"] | None = None
-    """How many cases each row stands for: more than one where a site sent sums over its cases. None: one each."""
+    """The number of cases in each row: more than one if a site sent sums over its cases. None: one each."""
     units: Int[np.ndarray, " case"] | None = None
-    """The number of the patient whom each case shows, where a patient has several cases (`patients.units_of`)."""
+    """The patient number of each case, if a patient has several cases (`patients.units_of`)."""
 
     @classmethod
     def of(
         cls, runs: Sequence[Float[np.ndarray, "case organ"]], rows: Sequence[Bool[np.ndarray, " case"]] | None = None
     ) -> "Marks":
-        """The marks of runs on the same cases; NaN where an organ does not count.
+        """The marks of runs on the same cases; scores are NaN if an organ does not count.
 
-        `rows` says for each run which cases it stands for, by default all; a case that none stands for counts nowhere.
+        `rows` gives the cases for which each run counts, by default all; a case without a run counts nowhere.
 
         >>> Marks.of([np.array([[0.5, np.nan]]), np.array([[0.7, 0.0]])]).counts
         array([[1. , 0.5]])
@@ -59,7 +59,7 @@ class Marks:
         rows: Sequence[Bool[np.ndarray, " case"]] | None = None,
         sizes: Int[np.ndarray, " case"] | None = None,
     ) -> "Marks":
-        """The marks of runs of which each has sums and counts already."""
+        """The marks of runs that each have sums and counts already."""
         sums, counts = (np.stack([run[part] for run in runs]) for part in (0, 1))  # (run, case, organ)
         used = np.ones(sums.shape[:2], bool) if rows is None else np.stack(rows)
         number = np.maximum(used.sum(axis=0), 1)[:, None]  # (case, 1)
@@ -86,7 +86,7 @@ class Marks:
         return Marks(of_patient @ self.sums, of_patient @ self.counts)
 
     def cases_per_organ(self) -> list[int]:
-        """How many cases count for each organ, in any run; behind them how many count at all."""
+        """The number of cases that count for each organ, in any run; last, the number that count at all."""
         counted = (self.counts > 0).astype(int)
         at_all = counted.any(axis=1).astype(int)
         if self.sizes is not None:
@@ -97,9 +97,9 @@ class Marks:
 
 
 def means(marks: Marks, weights: Float[np.ndarray, "draw case"] | None = None) -> Float[np.ndarray, "draw organs+mean"]:
-    """Per draw the mean of each organ over its cases, and behind them the mean of the organs; NaN where none counts.
+    """Per draw the mean of each organ over its cases, and last the mean of the organs; NaN if none counts.
 
-    `weights` says how often a case is in a draw; without them there is one draw, every case once.
+    `weights` give how often a case is in a draw; without them there is one draw, with every case once.
 
     >>> two_cases = Marks.of([np.array([[0.9, 0.4], [0.7, np.nan]])])
     >>> means(two_cases).round(6).tolist()
@@ -120,10 +120,10 @@ def _with_mean(sums: Float[np.ndarray, "draw organ"], counts: Float[np.ndarray, 
 
 
 def strata_of(sites: Sequence[str]) -> list[list[int]]:
-    """The positions of the cases that are drawn together: those of a site.
+    """The positions of the cases in each stratum of the bootstrap: normally those of a site.
 
-    Two cases show too little of a site's spread, and one nothing at all. Such sites are drawn together, and with the
-    smallest other one where they have not three cases, which can only widen an interval.
+    Two cases show too little of a site's spread, and one nothing at all. Such sites are drawn together, joined by the
+    smallest other site if they have fewer than three cases in all, which can only widen an interval.
 
     >>> strata_of(["A", "A", "A", "B", "C", "A"])
     [[0, 1, 2, 3, 4, 5]]
@@ -143,9 +143,9 @@ def strata_of(sites: Sequence[str]) -> list[list[int]]:
 def draws_within(
     sites: Sequence[str], resamples: int, random: np.random.Generator
 ) -> Float[np.ndarray, "draw case"] | None:
-    """How often each case is in each bootstrap draw, cases being drawn within their site (see `strata_of`).
+    """How often each case is in each bootstrap draw; cases are drawn within their site (see `strata_of`).
 
-    None where there are fewer than three cases.
+    None if there are fewer than three cases.
     """
     if len(sites) < LEAST_IN_STRATUM:
         return None
@@ -158,7 +158,7 @@ def draws_within(
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean or a difference, its 95 % interval (NaN below six cases), and how many cases went into it."""
+    """A mean or a difference, its 95 % interval (NaN below six cases), and its number of cases."""
 
     value: float
     low: float
@@ -182,12 +182,12 @@ def estimates(
     strata: int = 1,
     patients: Sequence[int] | None = None,
 ) -> list[Estimate]:
-    """The observed values with the intervals of their bootstrap draws, each where at least six cases count.
+    """The observed values with the intervals of their bootstrap draws, if at least six cases count.
 
-    Percentiles of few cases are too near to one another, as a normal distribution is narrower than Student's t. They
-    are taken further out by as much, with cases less strata as degrees of freedom (Hesterberg's expanded percentile
-    interval, Am. Stat. 69:371, 2015): 2.5 to 97.5 % of many cases, 0.5 to 99.5 % of six of one site. Where the cohort
-    says so, `patients` are what is counted for that: how many the cases of each number are of.
+    With few cases, percentile intervals are too narrow, as a normal distribution is narrower than Student's t. The
+    percentiles are taken further out accordingly, with cases minus strata as degrees of freedom (Hesterberg's expanded
+    percentile interval, Am. Stat. 69:371, 2015): 2.5 to 97.5 % for many cases, 0.5 to 99.5 % for six of one site. If
+    the cohort names patients, `patients` are counted instead of cases.
     """
     lows, highs = np.full(len(values), np.nan), np.full(len(values), np.nan)
     independent = cases if patients is None else patients
@@ -206,7 +206,7 @@ def _quantiles(draws: Float[np.ndarray, "draw number"], levels: list[float]) -> 
     broken = np.isnan(sorted_apart).any(axis=1)
     limits = np.empty((len(levels), len(sorted_apart)))
     limits[:, ~broken] = np.quantile(sorted_apart[~broken], levels, axis=1)
-    if broken.any():  # draws in which no case has the organ say nothing about it
+    if broken.any():  # draws in which no case has the organ are ignored
         limits[:, broken] = np.nanquantile(sorted_apart[broken], levels, axis=1)
     return limits
 
@@ -215,11 +215,11 @@ def paired_p(a: Marks, b: Marks, permutations: int, random: np.random.Generator)
     """Two-sided p of the paired permutation test, per organ and for the mean of the organs.
 
     Under the null hypothesis it does not matter which arm a case's two scores came from, so both are exchanged, case
-    by case, in every way that there is (up to 2**13 ways, exactly) or in `permutations` random ones, for which the
-    observed one counts too (Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9:39, 2010). It is the test of Fisher
-    and Pitman (Good, Permutation, Parametric and Bootstrap Tests of Hypotheses, 2005). Chosen over Wilcoxon's
-    signed-rank test because it tests the difference that is printed, a mean of organ means, and needs no rule for
-    cases whose scores are equal or 0 in both arms; on signed ranks it is Wilcoxon's exact test. NaN below six cases.
+    by case, in every possible way (up to 2**13 ways, exactly) or in `permutations` random ones, for which the observed
+    one counts too (Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9:39, 2010). It is the test of Fisher and Pitman
+    (Good, Permutation, Parametric and Bootstrap Tests of Hypotheses, 2005). Chosen over Wilcoxon's signed-rank test
+    because it tests the difference that is printed, a mean of organ means, and needs no rule for cases whose scores are
+    equal or 0 in both arms; on signed ranks it is Wilcoxon's exact test. NaN below six cases.
     """
     a, b = a.together(), b.together()  # the scans of a patient are exchanged together
     cases = len(a.sums)
@@ -230,7 +230,7 @@ def paired_p(a: Marks, b: Marks, permutations: int, random: np.random.Generator)
         return np.full(len(observed), np.nan)
     exact = cases <= 13
     if exact:
-        # Exchanging all cases gives the same distance: half of the ways stand for all.
+        # Exchanging all cases gives the same distance, so half of the ways are enough.
         ways = np.arange(2 ** (cases - 1))
         swaps = ((ways[:, None] >> np.arange(cases)[None, :]) & 1).astype(float)  # (way, case)
     else:

@@ -1,14 +1,15 @@
-"""The tables of a comparison as text, once for the terminal, Markdown and LaTeX."""
+"""The tables of a comparison as text, for the terminal, Markdown and LaTeX alike."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from amos_fl.comparison.comparison import Arm, Comparison, Difference, MeanScore, Metric, Scope
+from amos_fl.comparison.comparison import Arm, Comparison, Difference, MeanScore, Scope
 from amos_fl.comparison.published import MARK
 from amos_fl.comparison.statistics import Estimate
 from amos_fl.escape import markdown
+from amos_fl.metrics.catalogue import MetricName, title_of
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.summary import PHANTOM_NOTE, number
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 class TextTable:
     """A table of finished text: `names` columns of words, then columns of numbers.
 
-    `key` is the name of its file; `sections` are the numbers of the rows before which a line is drawn. What is not
-    `brief` is left to the files: a terminal is no place for hundreds of rows.
+    `key` is the name of its file; `sections` are the rows before which a line is drawn. Tables that are not `brief` go
+    only into the files, because they have hundreds of rows.
     """
 
     key: str
@@ -35,7 +36,7 @@ class TextTable:
 
 
 def interval(estimate: Estimate | None, *, sign: bool = False) -> str:
-    """A value with its interval, without one where there are too few cases, or a dash.
+    """A value with its interval, or without one if there are too few cases, or a dash.
 
     >>> interval(Estimate(0.8123, 0.79, 0.83, 12)), interval(Estimate(0.0123, math.nan, math.nan, 3), sign=True)
     ('0.812 [0.790, 0.830]', '+0.012')
@@ -56,7 +57,7 @@ def p_value(p: float) -> str:
 
 
 def all_tables(comparison: Comparison) -> list[TextTable]:
-    """Every table that has something to show, in the order in which a reader wants them."""
+    """Every non-empty table, in reading order."""
     tables: list[TextTable] = []
     for metric in comparison.metrics:
         tables.append(_scores(comparison, metric))
@@ -74,7 +75,7 @@ def _scopes_with_cases(scopes: Sequence[Scope]) -> list[str]:
     return [f"{scope.name} ({scope.cases})" for scope in scopes]
 
 
-def _scores(c: Comparison, metric: Metric) -> TextTable:
+def _scores(c: Comparison, metric: MetricName) -> TextTable:
     scopes = c.scopes_of("group", "sites")
     rows = [
         (arm.name, *(interval(_estimate(c.cell(arm.name, scope.name, metric))) for scope in scopes))
@@ -82,7 +83,7 @@ def _scores(c: Comparison, metric: Metric) -> TextTable:
     ]
     return TextTable(
         f"scores_{metric}",
-        f"{metric.upper()} by arm",
+        f"{title_of(metric)} by arm",
         ("arm", *_scopes_with_cases(scopes)),
         tuple(rows),
         "Mean over cases, then over organs, with its 95 % interval; in brackets the cases. The columns of sites are "
@@ -90,7 +91,7 @@ def _scores(c: Comparison, metric: Metric) -> TextTable:
     )
 
 
-def _tolerance(c: Comparison, metric: Metric) -> str:
+def _tolerance(c: Comparison, metric: MetricName) -> str:
     return f" NSD at {c.tolerance_mm:g} mm." if metric == "nsd" else ""
 
 
@@ -98,7 +99,7 @@ def _estimate(cell: MeanScore | None) -> Estimate | None:
     return cell.estimate if cell else None
 
 
-def _differences(c: Comparison, metric: Metric, kind: str) -> TextTable:
+def _differences(c: Comparison, metric: MetricName, kind: str) -> TextTable:
     scopes = {scope.name for scope in c.scopes if (scope.kind == "site") == (kind == "site")}
     mine = [d for d in c.differences if d.metric == metric and not d.organ and d.scope in scopes]
     order = {scope.name: i for i, scope in enumerate(c.scopes)}
@@ -107,7 +108,8 @@ def _differences(c: Comparison, metric: Metric, kind: str) -> TextTable:
     rows = [(d.arm, d.scope, interval(d.estimate, sign=True), p_value(d.p), p_value(d.p_holm), d.verdict) for d in mine]
     return TextTable(
         f"differences_{kind}s_{metric}",
-        f"{metric.upper()}: each arm minus {c.reference}, on the same cases" + (", by site" if kind == "site" else ""),
+        f"{title_of(metric)}: each arm minus {c.reference}, on the same cases"
+        + (", by site" if kind == "site" else ""),
         ("arm", "cases of", "difference", "p", "p (Holm)", "verdict"),
         tuple(rows),
         "p of the paired permutation test, Holm's correction over "
@@ -124,7 +126,7 @@ def _where_it_changes(values: Sequence[str]) -> tuple[int, ...]:
     return tuple(i for i in range(1, len(values)) if values[i] != values[i - 1])
 
 
-def _gaps(c: Comparison, metric: Metric) -> TextTable:
+def _gaps(c: Comparison, metric: MetricName) -> TextTable:
     kinds = {scope.name: scope.kind for scope in c.scopes}
     mine = [gap for gap in c.gaps if gap.metric == metric and kinds[gap.scope] != "site"]
     rows = []
@@ -135,7 +137,7 @@ def _gaps(c: Comparison, metric: Metric) -> TextTable:
         rows.append((gap.kind, arms, scope, interval(gap.estimate, sign=True), str(gap.estimate.cases)))
     return TextTable(
         f"gaps_{metric}",
-        f"The gap in {metric.upper()}, taken apart",
+        f"The gap in {title_of(metric)}, taken apart",
         ("gap", "arms", "cases of", "difference", "cases"),
         tuple(rows),
         "Seen minus unseen is between different patients, the others are on the same cases.",
@@ -145,7 +147,7 @@ def _gaps(c: Comparison, metric: Metric) -> TextTable:
     )
 
 
-def _sites(c: Comparison, metric: Metric) -> TextTable:
+def _sites(c: Comparison, metric: MetricName) -> TextTable:
     scopes = c.scopes_of("site")
     names = [f"{scope.name} {'' if scope.seen else 'unseen '}{scope.modality} ({scope.cases})" for scope in scopes]
     rows = [
@@ -156,7 +158,7 @@ def _sites(c: Comparison, metric: Metric) -> TextTable:
     main = sum(arm.main for arm in c.arms)
     return TextTable(
         f"sites_{metric}",
-        f"{metric.upper()} by site",
+        f"{title_of(metric)} by site",
         ("arm", *names),
         tuple(rows),
         "In brackets the cases; intervals are in scores.csv." + _tolerance(c, metric),
@@ -168,7 +170,7 @@ def _short(cell: MeanScore | None) -> str:
     return "-" if cell is None else number(cell.estimate.value)
 
 
-def _organs(c: Comparison, metric: Metric, scope: Scope) -> TextTable:
+def _organs(c: Comparison, metric: MetricName, scope: Scope) -> TextTable:
     arms = [arm for arm in c.main_arms if c.cell(arm.name, scope.name, metric)]
     beside = {p.organ: p for p in c.published if p.scope == scope.name and p.metric == metric}
     columns = ["organ", *(arm.name for arm in arms), *([MARK] if beside else [])]
@@ -182,7 +184,7 @@ def _organs(c: Comparison, metric: Metric, scope: Scope) -> TextTable:
             rows.append((organ or "mean of organs", *shown, *printed))
     return TextTable(
         f"organs_{scope.name.replace(' ', '_')}_{metric}",
-        f"{metric.upper()} by organ, {scope.name} ({scope.cases} cases)",
+        f"{title_of(metric)} by organ, {scope.name} ({scope.cases} cases)",
         tuple(columns),
         tuple(rows),
         f"*: differs from {c.reference} (p < 0.05 after Holm's correction over an arm's organs). m: missed, h: "
@@ -201,7 +203,7 @@ def _marked(cell: MeanScore | None, difference: Difference | None) -> str:
     return f"{number(cell.estimate.value)}{star}{marks}"
 
 
-def _worst(c: Comparison, metric: Metric) -> TextTable:
+def _worst(c: Comparison, metric: MetricName) -> TextTable:
     worst = {(w.arm, w.what, w.among): w for w in c.worst if w.metric == metric}
     columns = list(dict.fromkeys(("site", w.among) for w in worst.values() if w.what == "site"))
     columns += [("organ", scope.name) for scope in c.scopes_of("group")]
@@ -210,11 +212,11 @@ def _worst(c: Comparison, metric: Metric) -> TextTable:
         found = [worst.get((arm.name, what, among)) for what, among in columns]
         rows.append((arm.name, *("-" if w is None else f"{w.name} {number(w.value)}" for w in found)))
     heads = [f"{what}, {among}" for what, among in columns]
-    title = f"Worst site and worst organ ({metric.upper()})"
+    title = f"Worst site and worst organ ({title_of(metric)})"
     return TextTable(f"worst_{metric}", title, ("arm", *heads), tuple(rows), brief=metric == c.metrics[0])
 
 
-def _seeds(c: Comparison, metric: Metric) -> TextTable:
+def _seeds(c: Comparison, metric: MetricName) -> TextTable:
     mine = [s for s in c.spreads if s.metric == metric and len(s.values) > 1]
     rows = []
     for s in mine:
@@ -223,7 +225,7 @@ def _seeds(c: Comparison, metric: Metric) -> TextTable:
         rows.append((s.arm, s.scope, f"{low} to {high}", number(s.sd, 4), values))
     return TextTable(
         f"seeds_{metric}",
-        f"{metric.upper()} by seed",
+        f"{title_of(metric)} by seed",
         ("arm", "cases of", "range", "SD", "each seed"),
         tuple(rows),
         "The same settings begun with other seeds.",
@@ -239,7 +241,7 @@ def _costs(c: Comparison) -> TextTable:
 
     def row(arm: Arm) -> tuple[str, ...]:
         cost = arm.cost
-        # One trainer's rounds only mark where it is scored, and nothing of it travels.
+        # One trainer's rounds only mark where it is scored, and it exchanges nothing.
         federated = has_strategy(arm.kind)
         whole = (cost.rounds if federated else "-", cost.steps, cost.sequential_steps, cost.patches)
         megabytes = f"{cost.bytes_down / 1e6:.1f} / {cost.bytes_up / 1e6:.1f}" if federated else "-"
@@ -252,7 +254,7 @@ def _costs(c: Comparison) -> TextTable:
         "What each arm cost",
         (
             *("arm", "rounds", "steps", "in a row", "patches", "MB down/up", "s"),
-            *(f"{metric.upper()} {scope.name}" for scope in groups),
+            *(f"{title_of(metric)} {scope.name}" for scope in groups),
         ),
         tuple(map(row, arms)),
         "Of one seed, all runs of an arm together. Steps in a row must wait for one another. MB of weights to the "
@@ -263,10 +265,10 @@ def _costs(c: Comparison) -> TextTable:
 def _published(c: Comparison) -> TextTable:
     rows = []
     for p in c.published:
-        # Table 10's means are Table 4's; its organs stand in the tables by organ.
+        # Table 10's means are Table 4's; its organs are in the tables by organ.
         if not p.organ and p.metric in c.metrics and not p.source.startswith("Table 10"):
             beside = c.cell(c.reference, p.scope, p.metric) if p.scope else None
-            rows.append((p.source, p.metric.upper(), number(p.value, 4), p.scope or "-", _short(beside)))
+            rows.append((p.source, title_of(p.metric), number(p.value, 4), p.scope or "-", _short(beside)))
     return TextTable(
         "published",
         f"The AMOS paper's numbers ({MARK})",
@@ -277,7 +279,7 @@ def _published(c: Comparison) -> TextTable:
 
 
 def rich_table(table: TextTable) -> "Table":
-    """The table for a terminal, intervals below their values: it must fit into some 100 columns."""
+    """The table for a terminal, with intervals below their values, so that it fits into some 100 columns."""
     from rich.table import Table
 
     made = Table(title=table.title, title_justify="left", title_style="bold", header_style="bold")
@@ -296,7 +298,7 @@ def rich_table(table: TextTable) -> "Table":
 
 
 def markdown_page(comparison: Comparison) -> str:
-    """The comparison as one Markdown page: what went wrong, the answer in words, what to know, the tables."""
+    """The comparison as one Markdown page: problems, findings, notes, tables."""
     parts = ["# Comparison\n"]
     if comparison.synthetic:
         parts.append(f"> {PHANTOM_NOTE}\n")

@@ -1,4 +1,4 @@
-"""A comparison as files: every number as CSV, the tables as Markdown and LaTeX, and the report."""
+"""Write a comparison as files: every number as CSV, and the tables as Markdown and LaTeX."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
@@ -23,11 +23,12 @@ from amos_fl.csv_table import write_table
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json, write_text
 from amos_fl.locks import is_empty
+from amos_fl.metrics.catalogue import IN_RUNS
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.record import RunCost
 
 MARK_FILE = "comparison.json"
-"""Its presence says that a folder holds a comparison, which a later one may replace."""
+"""The file whose presence marks a folder as a comparison, which a later one may replace."""
 
 
 def check_out(out: Path) -> None:
@@ -41,7 +42,7 @@ def check_out(out: Path) -> None:
 
 
 def write_comparison(comparison: Comparison, out: Path) -> None:
-    """Write all files of a comparison but its report; those of an earlier one are replaced."""
+    """Write all files of a comparison except its report; those of an earlier one are replaced."""
     check_out(out)
     runs = [
         {
@@ -70,7 +71,7 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
         "notes": comparison.notes,
         "runs": runs,
     }
-    # First, so that a folder that was written in part can be written again.
+    # First, so that a partly written folder can be written again.
     write_json(out / MARK_FILE, about)
     write_text(out / "comparison.md", markdown_page(comparison))
     write_table(out / "runs.csv", list(runs[0]), runs)
@@ -83,7 +84,7 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
 
 
 def _csv_files(c: Comparison) -> dict[str, tuple[Sequence[str], Iterable[Any]]]:
-    """By name the columns and the rows."""
+    """The columns and rows of each CSV file, by name."""
     own: dict[str, tuple[type, Sequence[Any]]] = {
         "arms": (Arm, c.arms),
         "scores": (MeanScore, c.cells),
@@ -96,8 +97,8 @@ def _csv_files(c: Comparison) -> dict[str, tuple[Sequence[str], Iterable[Any]]]:
     }
     return {
         **{name: (_columns(kind), map(_plain, parts)) for name, (kind, parts) in own.items()},
-        "curves_by_site": (("arm", "run", "round", "share", "site", "seen", "dsc", "nsd"), c.site_curves),
-        "cases": (("arm", "case", "site", "modality", "seen", "organ", "dsc", "nsd"), c.case_rows),
+        "curves_by_site": (("arm", "run", "round", "share", "site", "seen", *IN_RUNS), c.site_curves),
+        "cases": (("arm", "case", "site", "modality", "seen", "organ", *IN_RUNS), c.case_rows),
     }
 
 

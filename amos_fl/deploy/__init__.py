@@ -1,4 +1,4 @@
-"""What a deployment needs before it runs: certificates, keys, folders for its sites, bundles, and checks from a site.
+"""Prepare a deployment: certificates, keys, folders for its sites, bundles, and checks from a site.
 
 Nothing here starts a process or trains; the SuperLink and the SuperNodes read the files that are made here.
 """

@@ -1,4 +1,4 @@
-"""One file with exactly what one hospital needs, and nothing of the others'."""
+"""Pack exactly what one hospital needs into a single file."""
 
 import os
 import time
@@ -25,9 +25,9 @@ from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
 
 FILES = (SITE, ORGANS, AUTHORITY, INSTRUCTIONS)
-"""What every bundle holds. The settings are not in it: unpacking a newer bundle must not undo what a site decided."""
+"""The files of every bundle. Settings are not included: unpacking a newer bundle must not undo a site's decisions."""
 DEMONSTRATION_FILES = (DEMONSTRATION_KEY, PUBLIC_KEY, SETTINGS)
-"""What `enroll` makes at a hospital, and a demonstration brings along."""
+"""The files that `enroll` makes at a hospital, and that a demonstration includes."""
 FOLDERS = ("data", "state", "keys")
 
 
@@ -36,10 +36,10 @@ def write_bundle(
 ) -> tuple[str, ...]:
     """Pack a site's folder, as far as the hospital needs it; return the names in the archive.
 
-    `beside` are further texts, by name: those that are the same for every site, such as its compose file.
+    `beside` are further texts, by name, that are the same for every site, such as its compose file.
 
-    The hospital's own key, scans and state are never packed. A key that was made centrally is, under the name that
-    says what it is for, and then the archive is readable by its owner alone.
+    The hospital's own key, scans and state are never packed. A centrally made key is, under a name that says what it is
+    for, and then the archive is readable by its owner alone.
 
     Raises:
         AmosError: no such site, or `out` exists.

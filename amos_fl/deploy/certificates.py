@@ -1,7 +1,7 @@
 """The deployment's own authority and the certificate of its SuperLink (X.509, RFC 5280).
 
-The authority signs nothing but SuperLinks: sites prove who they are with keys of their own. A new certificate
-under the same authority needs nothing to be changed at the sites.
+The authority signs only SuperLink certificates: sites authenticate with their own keys. A new certificate from the same
+authority requires no change at the sites.
 """
 
 import ipaddress
@@ -28,13 +28,13 @@ from amos_fl.files import write_text
 
 AUTHORITY_DAYS = 3650
 _BACKDATED = timedelta(hours=1)
-"""A certificate is valid a little before it is made, for clocks that are late."""
+"""A certificate is valid from shortly before it is made, for clocks that are slow."""
 _HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
 
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate that signs others, and its key (which no repr shows)."""
+    """A certificate that signs others, and its key (which the repr hides)."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
@@ -89,7 +89,7 @@ def read_authority(folder: Path) -> Authority:
     """The authority in a folder.
 
     Raises:
-        AmosError: it is not there, damaged, or its key belongs to another certificate.
+        AmosError: it is missing or damaged, or its key belongs to another certificate.
     """
     certificate = read_certificate(folder / "ca.crt")
     try:

@@ -1,4 +1,4 @@
-"""Everything that a site needs, tried from the site: its folder, the way to the SuperLink, and its own machine."""
+"""Check everything that a site needs, from the site: its folder, the route to the SuperLink, and its own machine."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +18,10 @@ from amos_fl.deploy.local_checks import (
 from amos_fl.errors import AmosError
 
 AskRegistered = Callable[[Path, SiteConnection], Finding]
-"""Asks the SuperLink whether it knows a site's key; Flower's protocol is the business of the site's package."""
+"""A callback that asks the SuperLink whether it knows a site's key, because the site's package has Flower's
+protocol."""
 ReadSettings = Callable[[Path], SitePlace]
-"""Reads a hospital's settings file; what may stand there is the business of the site's package too."""
+"""A callback that reads a hospital's settings file, whose model is in the site's package."""
 
 
 _CORRECT = "correct it; the page on running a site lists the settings"
@@ -29,7 +30,7 @@ _CORRECT = "correct it; the page on running a site lists the settings"
 def check_site(
     folder: Path, ask_registered: AskRegistered, read_settings: ReadSettings, *, timeout_s: float = 10.0
 ) -> list[Finding]:
-    """Try everything that a site needs and say what is wrong; nothing is changed anywhere.
+    """Check everything that a site needs and report what is wrong, without changing anything.
 
     Raises:
         AmosError: the folder holds no bundle, so that there is nothing to check.

@@ -1,7 +1,7 @@
-"""The route from a site to its SuperLink, step by step: name, port, certificate, clock, answer, version.
+"""Check the route from a site to its SuperLink, step by step: name, port, certificate, clock, answer, version.
 
-Only the standard library is used, because each step has to be told from the others; a client for HTTP reports them as
-one. Where HTTPS_PROXY names a proxy for the SuperLink, the steps go through it, as Flower does.
+Only the standard library is used, because an HTTP client would not distinguish the steps. If HTTPS_PROXY names a proxy
+for the SuperLink, the steps go through it, as Flower does.
 """
 
 import email.utils
@@ -25,7 +25,7 @@ from amos_fl.deploy.layout import AUTHORITY, SiteConnection, address_of, version
 from amos_fl.errors import AmosError
 
 AHEAD_S, BEHIND_S = 5.0, 300.0
-"""How far a site's clock may be ahead of the SuperLink's and behind it; Flower refuses signatures beyond."""
+"""How far a site's clock may be ahead of or behind the SuperLink's; Flower refuses signatures beyond that."""
 SOON_DAYS = 30
 _NAMES = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 _NOT_YET, _EXPIRED = 9, 10
@@ -65,14 +65,14 @@ def route_to(connection: SiteConnection) -> Route:
 
 
 def check_connection(folder: Path, connection: SiteConnection, *, timeout_s: float = 10.0) -> list[Finding]:
-    """Try the route to the SuperLink step by step; what depends on a step that failed is not checked."""
+    """Check the route to the SuperLink step by step; steps that depend on a failed one are skipped."""
     route = route_to(connection)
     findings = [_name(route)]
     if findings[-1].outcome == "ok":
         findings.append(_port(route, timeout_s))
     if findings[-1].outcome == "ok":
         certificate, trusted = _certificate(folder, route, timeout_s)
-        # Read even where the certificate is not trusted: a wrong clock makes a good certificate look expired.
+        # Read even if the certificate is not trusted: a wrong clock makes a good certificate look expired.
         findings += [certificate, _clock(route, timeout_s)]
         if trusted is not None:
             findings += _answers(route, trusted, connection, timeout_s)
@@ -130,7 +130,7 @@ def _port(route: Route, timeout_s: float) -> Finding:
 
 
 def _certificate(folder: Path, route: Route, timeout_s: float) -> tuple[Finding, ssl.SSLContext | None]:
-    """The finding, and where it is good the context to go on with."""
+    """The finding, and if it is good the TLS context for the next steps."""
     file = folder / AUTHORITY
     again = "ask the coordinator for a new bundle, and compare the fingerprint of ca.crt over the phone"
     try:
@@ -183,20 +183,20 @@ def _not_trusted(code: int, route: Route, authority_ends: datetime, again: str) 
     return wrong(
         "certificate",
         "the SuperLink's certificate was not signed by the authority in ca.crt",
-        f"this may be another server, or a firewall that opens TLS; {again}",
+        f"this may be another server, or a firewall that inspects TLS; {again}",
     )
 
 
 def _clock(route: Route, timeout_s: float) -> Finding:
     try:
-        # Nothing secret is sent or believed here: only the time is read, to explain what else went wrong.
+        # Nothing secret is sent or trusted here: only the time is read, to explain other failures.
         blind = ssl._create_unverified_context()
         before = time.time()
         answer, _ = _get(route, blind, "/health", timeout_s)
         here = (before + time.time()) / 2
         said = email.utils.parsedate_to_datetime(answer.headers.get("Date", ""))
     except (OSError, ValueError, http.client.HTTPException):
-        return skipped("clock", "the SuperLink does not say what time it is")
+        return skipped("clock", "the SuperLink does not report its time")
     ahead = here - said.timestamp()
     # The header has whole seconds, rounded down.
     if ahead - 1 > AHEAD_S or ahead < -BEHIND_S:
@@ -224,7 +224,7 @@ def _answers(route: Route, trusted: ssl.SSLContext, connection: SiteConnection, 
         status = 0
     if status != 200:
         found = f"answers {status or 'nothing'} to /health instead of 200"
-        remedy = "ask the coordinator whether the SuperLink is well, and whether a proxy stands before it"
+        remedy = "ask the coordinator whether the SuperLink is healthy, and whether there is a proxy in front of it"
         return [wrong("SuperLink", found, remedy)]
     running = connection.flwr
     said_by = "by the bundle"
@@ -232,7 +232,7 @@ def _answers(route: Route, trusted: ssl.SSLContext, connection: SiteConnection, 
         answer, body = _get(route, trusted, "/openapi.json", timeout_s)
         running, said_by = str(json.loads(body)["info"]["version"]), "as it says"
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        pass  # a proxy may hide it; then the bundle's word counts
+        pass  # a proxy may hide it; then the bundle's version counts
     return [holds("SuperLink", f"{route.address} is well"), _flwr(running, said_by)]
 
 
@@ -252,7 +252,7 @@ class _ProxyRefusal(OSError):  # noqa: N818 - named after what happened
 
 
 def _socket_to(route: Route, timeout_s: float) -> socket.socket:
-    """A connected socket to the SuperLink, through the proxy where there is one.
+    """A connected socket to the SuperLink, through the proxy if there is one.
 
     Raises:
         OSError: it cannot be reached.

@@ -1,4 +1,4 @@
-"""Making a deployment: its authority, the SuperLink's certificate, the submitter's token, and the sites' folders."""
+"""Make a deployment: its authority, the SuperLink's certificate, the submitter's token, and the sites' folders."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -63,16 +63,16 @@ def create_deployment(
 ) -> Deployment:
     """Make the folder of a deployment, whole or not at all.
 
-    The first of `hosts` is where hospitals reach the SuperLink; without one it is reached by its name in a compose
-    file, on this machine alone. With a cohort, each site's cases are copied into its folder. `beside` are further
-    texts, by name, such as the SuperLink's compose file.
+    The first of `hosts` is the SuperLink's address for hospitals; without one it is reached by its name in a compose
+    file, only on this machine. With a cohort, each site's cases are copied into its folder. `beside` are further texts,
+    by name, such as the SuperLink's compose file.
 
     Raises:
-        AmosError: the folder holds something; a name that cannot be one; a site that the cohort does not have.
+        AmosError: the folder is not empty; an invalid name; a site that the cohort does not have.
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise AmosError(
-            f"{root}: there is something already; choose another folder, "
+            f"{root}: is not empty; choose another folder, "
             "or give --renew-certificates to renew the certificate of a deployment"
         )
     hosts = [checked_host(host) for host in hosts]
@@ -98,7 +98,7 @@ def create_deployment(
         shutil.copy(folder / "authority/ca.crt", folder / "superlink" / AUTHORITY)
         _private_folder(folder / "submit")
         write_json(folder / "superlink/submitters.json", {SUBMITTER: write_token(folder / "submit/token")})
-        # Keys belong into no repository, and this folder may well lie in one.
+        # Keys do not belong in a repository, and this folder may be inside one.
         write_text(folder / ".gitignore", "*\n")
         write_deployment(folder, deployment)
         write_organs(cohort.organs if cohort else AMOS_ORGANS, folder / ORGANS)
@@ -137,7 +137,7 @@ def make_site_folder(root: Path, deployment: Deployment, site: str) -> SiteConne
 
 
 def _has_own_key(root: Path, site: str) -> bool:
-    """Whether a site of a demonstration has made its own key meanwhile, here or at a hospital that handed it over."""
+    """Whether a demonstration site has made its own key since, here or at a hospital that sent it."""
     folder, registered = site_folder(root, site), registered_key(root, site)
     if (folder / KEY).exists():
         return True
@@ -150,7 +150,7 @@ def _has_own_key(root: Path, site: str) -> bool:
 
 
 def renew_certificate(root: Path, *, hosts: Sequence[str] = (), days: int = SERVER_DAYS) -> Deployment:
-    """Give the SuperLink a new key and certificate under the same authority; sites notice nothing.
+    """Give the SuperLink a new key and certificate from the same authority; sites are not affected.
 
     Further `hosts` are added to what the certificate covers.
 
@@ -174,7 +174,7 @@ def copy_cases(cohort: Cohort, folder: Path) -> None:
         image = _copied(case.image, folder / "images", case.case)
         label = _copied(case.label, folder / "labels", case.case) if case.label else None
         copied.append(replace(case, image=image, label=label))
-        # What a phantom says of itself goes along, so that its scores are never taken for patients'.
+        # A phantom's mark is copied, so that its scores are never taken for patients'.
         said = case.image.parent.parent / "dataset.json"
         if said.is_file() and not (folder / said.name).exists():
             shutil.copy(said, folder / said.name)

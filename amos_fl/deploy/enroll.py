@@ -1,4 +1,4 @@
-"""A hospital makes its key, and the coordinator keeps the public half of it."""
+"""Make a hospital's key, and register its public half at the coordinator."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from amos_fl.files import write_text
 
 @dataclass(frozen=True)
 class Enrolled:
-    """A site, the file to hand over, and what it says."""
+    """A site, the file to send to the coordinator, and its content."""
 
     site: str
     public_key_file: Path
@@ -35,7 +35,7 @@ def enroll(folder: Path, site: str | None = None, *, replace: bool = False) -> E
     """Make the key of the site in `folder`, before or after its bundle is unpacked there.
 
     Raises:
-        AmosError: there is a key already and `replace` is not asked for; the folder is another site's, or nobody's.
+        AmosError: there is a key already and `replace` is not set; the folder is another site's, or no site's.
     """
     described = (folder / SITE).exists()
     if described:
@@ -64,7 +64,7 @@ def enroll(folder: Path, site: str | None = None, *, replace: bool = False) -> E
 
 
 def register(root: Path, site: str, public_key_file: Path, *, replace: bool = False) -> Enrolled:
-    """Keep the public key that a site handed over.
+    """Register the public key that a site sent.
 
     Raises:
         AmosError: no such site, no public key, another site's key, or the site has another key already.
@@ -87,7 +87,7 @@ def register(root: Path, site: str, public_key_file: Path, *, replace: bool = Fa
 
 
 def registered_keys(root: Path) -> dict[str, Path]:
-    """By site, the public keys that this deployment admits."""
+    """The public keys that this deployment admits, by site."""
     sites = read_deployment(root).sites
     return {site: registered_key(root, site) for site in sites if registered_key(root, site).exists()}
 

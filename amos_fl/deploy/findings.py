@@ -1,4 +1,4 @@
-"""What a check found: whether it holds, and where it does not, what is wrong and what to do."""
+"""The finding of a check: whether it holds, and if not, what is wrong and what to do."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,7 @@
-"""A site's key and the submitters' token: made where they are used, readable by their owner alone.
+"""A site's key and the submitters' token, made where they are used and readable by their owner alone.
 
-A site proves who it is by an elliptic-curve key (NIST P-384) in OpenSSH's format, as Flower's SuperNodes want it;
-the public half is one line of text, as `ssh-keygen` writes it, and so is its fingerprint.
+A site authenticates with an elliptic-curve key (NIST P-384) in OpenSSH's format, as Flower's SuperNodes require; the
+public half is one line of text, and its fingerprint another, both as `ssh-keygen` writes them.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _OTHERS_MAY = 0o077
 
 
 def write_secret(path: Path, data: bytes) -> None:
-    """Write a file that its owner alone may read, whole or not at all; it has mode 0600 from its first byte on."""
+    """Write a file that only its owner can read, whole or not at all; it is created with mode 0600."""
     with whole_file(path, private=True) as beside:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
@@ -133,7 +133,7 @@ def make_key(private: Path, public: Path, comment: str) -> ec.EllipticCurvePubli
 
 
 def write_token(path: Path) -> str:
-    """Make the secret by which runs may be submitted, and return its SHA-256, which the SuperLink keeps."""
+    """Make the secret token for submitting runs, and return its SHA-256, which the SuperLink keeps."""
     token = secrets.token_urlsafe(32)
     write_secret(path, token.encode() + b"\n")
     return token_hash(token)

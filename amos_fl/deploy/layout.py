@@ -38,7 +38,7 @@ DEPLOYMENT, SITE, SETTINGS, AUTHORITY, INSTRUCTIONS = (
     "README.md",
 )
 ORGANS = "organs.csv"
-"""In a deployment's folder, the organs that its runs learn (where there is none, AMOS's); in a site's, the same."""
+"""The file of the organs that a deployment's runs learn (AMOS's if there is none), in its folder and in a site's."""
 KEY, PUBLIC_KEY = "keys/site.key", "keys/site.pub"
 DEMONSTRATION_KEY = "keys/for-the-demonstration-only.key"
 
@@ -47,7 +47,7 @@ _Read = TypeVar("_Read", bound=BaseModel)
 
 
 class Deployment(BaseModel):
-    """Where hospitals reach the SuperLink, the names that its certificate covers, and the sites."""
+    """The SuperLink's address for hospitals, the names that its certificate covers, and the sites."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,7 +60,7 @@ class Deployment(BaseModel):
 
 
 class SiteConnection(BaseModel):
-    """Who a site is, where its SuperLink is, and what runs there."""
+    """A site's name, its SuperLink's address, and the versions there."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
@@ -85,7 +85,7 @@ def checked_sites(sites: list[str]) -> tuple[str, ...]:
     """Site names that can name folders, each once.
 
     Raises:
-        AmosError: a name that cannot, or two that differ in capitals alone.
+        AmosError: a name that cannot, or two that differ only in case.
     """
     for site in sites:
         if not _SITE_NAME.fullmatch(site):
@@ -93,7 +93,7 @@ def checked_sites(sites: list[str]) -> tuple[str, ...]:
     folders = [site_folder_name(site) for site in sites]
     if twice := {folder for folder in folders if folders.count(folder) > 1}:
         same = ", ".join(site for site in sites if site_folder_name(site) in twice)
-        raise AmosError(f"sites {same}: would share one folder; give every site a name of its own")
+        raise AmosError(f"sites {same}: would share one folder; give every site its own name")
     if not sites:
         raise AmosError("a deployment needs a site; give --sites A,B or --cohort")
     return tuple(sites)
@@ -108,7 +108,7 @@ def registered_key(root: Path, site: str) -> Path:
 
 
 def address_of(host: str, port: int) -> str:
-    """A host and a port in one word.
+    """A host and a port as one string.
 
     >>> address_of("superlink", 8000), address_of("::1", 8000)
     ('superlink:8000', '[::1]:8000')
@@ -117,7 +117,7 @@ def address_of(host: str, port: int) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions that both ends of a deployment have to share, of this installation."""
+    """This installation's versions of what both ends of a deployment must share."""
     found = {}
     for name in ("flwr", "amos-fl"):
         try:
@@ -147,7 +147,7 @@ def organs_of(root: Path) -> dict[int, str]:
 
 
 def read_site(folder: Path) -> SiteConnection:
-    """What the coordinator says of the site in a folder.
+    """The coordinator's description of the site in a folder.
 
     Raises:
         AmosError: it holds none, or a wrong setting.

@@ -1,4 +1,4 @@
-"""What a site has to have in place on its own machine: versions, key, settings, scans, GPU and disk."""
+"""Check what a site needs on its own machine: versions, key, settings, scans, GPU and disk."""
 
 import os
 import shutil
@@ -15,14 +15,14 @@ from amos_fl.errors import AmosError
 BYTES_PER_VOXEL = 5
 """A prepared voxel before compression: float32 of the scan and uint8 of its label map."""
 RESERVE_BYTES = 2 * 1024**3
-"""What weights, state and logs need besides."""
+"""Additional bytes needed for weights, state and logs."""
 
 
 _CHECK_DATA = "run 'amos-fl data check' on the data folder"
 
 
 class SitePlace(Protocol):
-    """The part of a site's settings that says where things are."""
+    """The part of a site's settings with the places of its files."""
 
     @property
     def site(self) -> str: ...
@@ -37,7 +37,7 @@ class SitePlace(Protocol):
 
 
 def check_version(connection: SiteConnection) -> Finding:
-    """Whether this is the amos-fl that the coordinator deploys."""
+    """Check that this is the amos-fl version that the coordinator deploys."""
     here = versions()["amos_fl"]
     if here != connection.amos_fl:
         return wrong(
@@ -50,7 +50,7 @@ def check_version(connection: SiteConnection) -> Finding:
 
 
 def check_key(folder: Path, connection: SiteConnection) -> Finding:
-    """Whether the site's key can be used, and whether it is the site's own."""
+    """Check that the site's key can be used, and whether it is the site's own."""
     path = folder / connection.key
     try:
         key = read_private_key(path)
@@ -60,7 +60,7 @@ def check_key(folder: Path, connection: SiteConnection) -> Finding:
     try:
         public = fingerprint(read_public_key(folder / PUBLIC_KEY))
     except AmosError:
-        public = mark  # handed over and removed; nothing needs it here
+        public = mark  # sent and removed; it is not needed here
     if public != mark:
         return wrong(
             "key",
@@ -73,7 +73,7 @@ def check_key(folder: Path, connection: SiteConnection) -> Finding:
 
 
 def check_scans(place: SitePlace) -> tuple[Finding, tuple[Case, ...]]:
-    """Whether the cohort file names scans of this site alone, and all of them can be opened."""
+    """Check that the cohort file names only scans of this site, and that all can be opened."""
     from amos_fl.cohort.reference import check_header_of
 
     where, site = place.cohort.parent, place.site
@@ -117,7 +117,7 @@ def check_scans(place: SitePlace) -> tuple[Finding, tuple[Case, ...]]:
 
 
 def check_organs(folder: Path, place: SitePlace) -> Finding:
-    """Whether the label values of the site's cases mean the organs that the deployment's runs learn."""
+    """Check that the label values of the site's cases mean the organs that the deployment's runs learn."""
     if not (folder / ORGANS).is_file():
         remedy = "ask the coordinator for a new bundle; this one is of a version that did not say"
         return wrong("organs", f"{folder / ORGANS} is not there: what the runs learn is not known here", remedy)
@@ -140,7 +140,7 @@ def check_organs(folder: Path, place: SitePlace) -> Finding:
 
 
 def check_device(place: SitePlace) -> Finding:
-    """Whether the device that the settings ask for is there."""
+    """Check that the device in the settings exists."""
     from amos_fl.device import device_named
 
     try:
@@ -155,7 +155,7 @@ def check_device(place: SitePlace) -> Finding:
 
 
 def check_disk(place: SitePlace, cases: tuple[Case, ...]) -> Finding:
-    """Whether the store's disk has room for the scans as they are prepared; only headers are read."""
+    """Check that the store's disk has room for the prepared scans, from their headers alone."""
     if not cases:
         return skipped("disk", "needs: scans")
     for folder in (place.store, place.state):

@@ -1,4 +1,4 @@
-"""Files that come with an installation and are no modules: in the wheel, or in the checkout beside the package."""
+"""Non-module files that come with an installation: in the wheel, or in the checkout beside the package."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -7,16 +7,16 @@ from pathlib import Path
 from amos_fl.errors import AmosError
 
 SITE_FILES = ("docker-compose.yml", "docker-compose.gpu.yml")
-"""What lies in clients/ for a hospital to run its site with."""
+"""The files in clients/ with which a hospital runs its site."""
 SERVER_FILES = ("docker-compose.yml",)
-"""What lies in server/ for the coordinator to run the SuperLink with."""
+"""The files in server/ with which the coordinator runs the SuperLink."""
 
 
 def shipped(package: str, name: str) -> Path:
-    """A file or folder that comes with a package, which is looked up and not imported.
+    """A file or folder that comes with a package, located without importing it.
 
     Raises:
-        AmosError: it is not there.
+        AmosError: it is missing.
     """
     found = importlib.util.find_spec(package)
     if found is not None and found.origin is not None:

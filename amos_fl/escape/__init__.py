@@ -1,4 +1,4 @@
-"""Text that comes from elsewhere, written so that it stays text where it lands; one module for each kind of place.
+"""Escape foreign text so that it stays text wherever it is written; one module per format.
 
 HTML is escaped by Jinja and ElementTree, LaTeX by `amos_fl.comparison.latex.escape`.
 """

@@ -1,7 +1,7 @@
 """CSV files whose text stays text in a spreadsheet.
 
-There a cell that begins with `=`, `+`, `-` or `@` is a formula. Such a cell gets an apostrophe in front, as OWASP
-recommends (CSV injection). Numbers stay numbers, and what reads a file of ours takes the apostrophe away again.
+A spreadsheet takes a cell that begins with `=`, `+`, `-` or `@` for a formula. Such a cell gets a leading apostrophe,
+as OWASP recommends (CSV injection). Numbers stay numbers, and our own readers remove the apostrophe.
 """
 
 import csv
@@ -34,7 +34,7 @@ def text_of(cell_: str) -> str:
 
 
 class Writer:
-    """`csv.writer`, with cells that are no formulas."""
+    """`csv.writer`, with formulas escaped."""
 
     def __init__(self, file: TextIO, *, lineterminator: str = "\r\n") -> None:
         self._writer = csv.writer(file, lineterminator=lineterminator)
@@ -48,7 +48,7 @@ class Writer:
 
 
 class DictWriter:
-    """`csv.DictWriter`, with cells that are no formulas."""
+    """`csv.DictWriter`, with formulas escaped."""
 
     def __init__(self, file: TextIO, columns: Sequence[str], *, lineterminator: str = "\r\n") -> None:
         self._columns = list(columns)
@@ -66,6 +66,6 @@ class DictWriter:
 
 
 def rows_as_written(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The rows of a `csv.DictReader` over a file of ours, with the text that was written."""
+    """The rows of a `csv.DictReader` over one of our files, unescaped."""
     for row in rows:
         yield {key: text_of(value) if isinstance(value, str) else value for key, value in row.items()}

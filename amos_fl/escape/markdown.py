@@ -1,4 +1,4 @@
-"""Text in Markdown: printed as it is, whatever is in it, also where HTML is let through and addresses become links."""
+"""Escape text for Markdown, so that it is shown literally even if HTML is allowed and addresses become links."""
 
 import re
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from amos_fl.escape.terminal import visible
 
 _SPECIAL = re.compile(r"[\\`|]|[*~](?=\S)|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])")
-"""What would begin or make something: an underscore between letters, a star after a number and a bracket around an
-interval mean nothing to Markdown, and stay as they are."""
+"""Characters with a meaning in Markdown: an underscore between letters, a star after a number and a bracket around an
+interval have none, and stay as they are."""
 _AT_THE_START = re.compile(r"^(\s*)([#>+-]|\d+[.)])(?=\s|$)")
 
 
@@ -48,5 +48,5 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    # A lone dash stands for what does not exist, and begins nothing inside a table.
+    # A lone dash stands for a missing value, and has no meaning inside a table.
     return "| " + " | ".join(cell if cell == "-" else text(cell) for cell in cells) + " |"

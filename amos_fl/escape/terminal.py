@@ -1,4 +1,4 @@
-"""Text for a terminal or a log: no character in it moves the cursor, changes colours or hides another one."""
+"""Escape text for a terminal or a log, so that no character moves the cursor, changes colours or hides another."""
 
 import re
 import unicodedata
@@ -30,12 +30,12 @@ def one_line(text: str, most: int = 500) -> str:
 
 
 def without_colours(text: str) -> str:
-    """The text without the codes of colours that another program has put into it; see `visible` for what else."""
+    """The text without another program's colour codes; `visible` handles the rest."""
     return visible(_COLOURS.sub("", text))
 
 
 def _is_letter(c: str) -> bool:
-    """Whether it shows itself and does nothing else; characters that turn the direction of writing do, for example."""
+    """Whether a character only shows itself, unlike, for example, one that changes the writing direction."""
     return c.isprintable() or unicodedata.category(c) == "Zs"
 
 

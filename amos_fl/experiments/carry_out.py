@@ -1,4 +1,4 @@
-"""Carry out an experiment: what is done is skipped, what was stopped goes on, what lacks data is said."""
+"""Carry out an experiment: skip finished steps, continue interrupted ones, report those that lack data."""
 
 import shutil
 from collections.abc import Callable
@@ -24,9 +24,9 @@ LARGE_BYTES = 10_000_000
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What the command line brings, because the core knows neither Flower nor a terminal.
+    """Callbacks of the command line, because the core depends on neither Flower nor a terminal.
 
-    `train` carries a run folder to its end (title for the progress last), `say` prints a line.
+    `train` carries out the run in a folder (its last argument is a title for the progress), `say` prints a line.
     """
 
     train: Callable[[RunFolder, RunConfig, Cohort, str], None]
@@ -36,7 +36,7 @@ class Callbacks:
 
 @dataclass
 class Report:
-    """What became of an experiment's steps, by name; of what lacks data or failed, the reason."""
+    """The outcome of an experiment's steps, by name, with the reason if a step lacks data or failed."""
 
     done_before: list[str] = field(default_factory=list)
     done_now: list[str] = field(default_factory=list)
@@ -45,10 +45,10 @@ class Report:
 
 
 def carry_out(preset: Preset, tasks: list[StepTask], workspace: Workspace, callbacks: Callbacks) -> Report:
-    """Carry out what is left of an experiment, step by step, and write its tables.
+    """Carry out the remaining steps of an experiment and write its tables.
 
-    A step that fails does not keep others from theirs that do not need it. May raise Interrupted, after which the same
-    call goes on where it stopped.
+    If a step fails, steps that do not need it are still carried out. May raise Interrupted, after which the same call
+    continues where it stopped.
     """
     tasks = with_missing(tasks)
     workspace.write_state(preset.name, {task.step: task.work for task in tasks})
@@ -76,7 +76,7 @@ def carry_out(preset: Preset, tasks: list[StepTask], workspace: Workspace, callb
 
 
 def _let_weights_go(tasks: list[StepTask], workspace: Workspace) -> None:
-    """Remove the weights of large networks after a quick experiment: six networks' are gigabytes of nothing learned."""
+    """Remove the weights of large networks after a quick experiment: gigabytes that have learned nothing."""
     for task in tasks:
         weights = workspace.root / task.work.folder / "model" / "weights.safetensors"
         if task.work.kind == "run" and weights.is_file() and weights.stat().st_size > LARGE_BYTES:
@@ -101,7 +101,7 @@ def _run(task: StepTask, workspace: Workspace, callbacks: Callbacks, title: str)
     path = workspace.root / task.work.folder
     [member] = task.members
     if not (path / "config.yaml").is_file():
-        shutil.rmtree(path, ignore_errors=True)  # what a kill left of a folder that is not yet a run
+        shutil.rmtree(path, ignore_errors=True)  # a folder that a kill left before it became a run
         create_run(path, member.config, member.cohort)
     _train(path, member.config.device, workspace, callbacks, title)
 
@@ -123,11 +123,11 @@ def _group(task: StepTask, workspace: Workspace, callbacks: Callbacks, title: st
 
 
 def _train(path: Path, device: str, workspace: Workspace, callbacks: Callbacks, title: str) -> None:
-    """Carry a run to its end. It goes on with its own settings; only where it is computed may have changed."""
+    """Carry out a run. It continues with its own settings; only where it is computed may have changed."""
     folder = open_run(path)
     callbacks.train(folder, folder.config().model_copy(update={"device": device}), folder.cohort(), title)
     if workspace.form == "quick":
-        # A quick run is continued by nobody, and six networks' checkpoints are gigabytes.
+        # Quick runs are never continued, and six networks' checkpoints are gigabytes.
         shutil.rmtree(path / "checkpoints", ignore_errors=True)
         for state in path.glob("sites/*/state"):
             shutil.rmtree(state, ignore_errors=True)
@@ -148,7 +148,7 @@ def _evaluate(task: StepTask, tasks: list[StepTask], workspace: Workspace, callb
     )
     cases = counted(len(question.cases(task.cohort)), "case")
     callbacks.say(f"{title}: scoring {run.name} on {cases} of {task.definition.data}")
-    # Other data sets spell and divide organs otherwise: KiTS's kidney is two of AMOS's.
+    # Other data sets spell and divide organs differently: KiTS's kidney is two of AMOS's.
     name, theirs = task.definition.needs, task.cohort.organs
     organs = None if name == "amos" else label_map_of(name, theirs, model.organs)
     with whole_folder(workspace.root / task.work.folder) as beside:

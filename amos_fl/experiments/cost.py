@@ -1,25 +1,27 @@
-"""What an experiment costs in full: the steps of its trainings times the seconds of one, an estimate.
+"""Estimate the cost of a full experiment: the steps of its trainings times the seconds of one.
 
-The seconds follow from the network's multiply-accumulates, the patch, and a speed (`shared/costs.yaml`). Neither what
-keeps a GPU waiting nor scoring is in them: sliding windows over AMOS's hundreds of test cases take hours more.
+The seconds follow from the network's multiply-accumulates, the patch, and a speed (`shared/costs.yaml`). They include
+neither GPU idle time nor scoring: sliding windows over AMOS's hundreds of test cases take hours more.
 """
 
 import math
 from dataclasses import dataclass
 
+from amos_fl.errors import AmosError
 from amos_fl.experiments.outcome import model_of
 from amos_fl.experiments.preset import Family, Preset, Train
 from amos_fl.experiments.shared import shared
+from amos_fl.networks.catalogue import network_named
 from amos_fl.volumes.plan import plan_named
 
 SITES_THAT_TRAIN = 5
 _OF_THE_FEDERATION = {"local": 1.0, "leave-one-out": SITES_THAT_TRAIN - 1.0, "finetune": 0.2}
-"""The steps of a family in those of its federation: each site its own; all but one site, in turn; a fifth."""
+"""The steps of a family relative to its federation: each site its own; all but one site, in turn; a fifth."""
 
 
 @dataclass(frozen=True)
 class PresetCost:
-    """Trainings, optimizer steps, patches, and GPU hours, an estimate; `basis` says where the hours come from."""
+    """Trainings, optimizer steps, patches, and estimated GPU hours; `basis` says how the hours were estimated."""
 
     trainings: int
     steps: int
@@ -29,7 +31,7 @@ class PresetCost:
 
 
 def preset_cost(preset: Preset) -> PresetCost:
-    """The cost of a preset's own trainings and of those it borrows, as if nothing were shared with other presets."""
+    """The cost of a preset's trainings, including borrowed ones, as if nothing were shared with other presets."""
     trainings, steps, seconds = 0, 0.0, 0.0
     for name in preset.steps:
         owner, step = preset.resolved(name)
@@ -57,10 +59,16 @@ def _batch_size() -> int:
 
 
 def seconds_per_step(model: str, plan: str) -> float:
-    """The seconds of a training step on one GPU: 2 operations x 3 passes x batch x multiply-accumulates / speed."""
-    costs, batch_size = shared("costs"), _batch_size()
+    """The seconds of a training step on one GPU: 2 operations x 3 passes x batch x multiply-accumulates / speed.
+
+    Raises:
+        AmosError: a network whose multiply-accumulates the catalogue does not say.
+    """
+    gmac = network_named(model).gmac
+    if gmac is None:
+        raise AmosError(f"model {model}: its multiply-accumulates are not known, so its GPU hours cannot be estimated")
     voxels = math.prod(plan_named(plan).patch) / 128**3
-    return 6 * batch_size * voxels * costs["gmac_at_128"][model] / (1000 * costs["teraflop_per_second"])
+    return 6 * _batch_size() * voxels * gmac / (1000 * shared("costs")["teraflop_per_second"])
 
 
 def _basis() -> str:

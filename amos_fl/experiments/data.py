@@ -1,8 +1,8 @@
-"""The data that experiments need: which sets there are, where they lie, and the cohorts that are made of them.
+"""The data that experiments need: the data sets, their locations, and the cohorts made from them.
 
 `shared/data.yaml` lists the sets. AMOS is given as the folder of its release and imported under each protocol that a
-preset asks for; every other set is given as a cohort. A quick experiment takes the phantom for AMOS and, for another
-set, other phantom patients in whom only that set's organs are labelled.
+preset asks for; every other set is given as a cohort. A quick experiment uses the phantom as AMOS and, for another set,
+other phantom patients with only that set's organs labelled.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from amos_fl.wording import counted, nearest
 
 
 class StandIn(BaseModel):
-    """What plays a data set's part in a quick experiment: patients of a phantom scanner, some organs labelled."""
+    """A data set's stand-in in a quick experiment: patients of a phantom scanner, with some organs labelled."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,7 +55,7 @@ def data_sets() -> dict[str, DataSet]:
 
 
 class MissingDataError(AmosError):
-    """A data set is not there; the message says how to get it."""
+    """A data set is missing; the message says how to get it."""
 
 
 def parse_given(texts: list[str]) -> dict[str, Path]:
@@ -78,7 +78,7 @@ def parse_given(texts: list[str]) -> dict[str, Path]:
 
 
 def remembered(file: Path, given: Mapping[str, Path]) -> dict[str, Path]:
-    """The data sets given now and before; those given now are written to `file` for the next time."""
+    """The data sets given now and earlier; those given now are saved to `file` for the next time."""
     before = {name: Path(path) for name, path in (read_yaml(file) if file.is_file() else {}).items()}
     together = {**before, **given}
     if together != before:
@@ -87,9 +87,9 @@ def remembered(file: Path, given: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def data_cohort(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
-    """The cohort of a data set; of AMOS under a protocol, unless a cohort is given in the release's place.
+    """The cohort of a data set; for AMOS under a protocol, unless a cohort is given in place of the release.
 
-    `paper|public` is the first of these for which there are labels.
+    `paper|public` means the first of these with labels.
 
     Raises:
         MissingDataError: it is not given, or has no test labels where the protocol needs them.
@@ -114,13 +114,13 @@ def data_cohort(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
                 return data_cohort(name, others, given)
             raise MissingDataError(
                 f"{name}/{first}: {path} has no labels of the test images, which AMOS does not publish; "
-                "who has them puts them into labelsTs"
+                "if you have them, put them into labelsTs"
             ) from None
         raise
 
 
 def label_map_of(name: str, organs: Mapping[int, str], others: Mapping[int, str]) -> LabelMap:
-    """Which organs of a data set's cohort equal which of a network's: by name, and as `shared/data.yaml` says."""
+    """The label map from a data set's cohort to a network's organs: by name, and from `shared/data.yaml`."""
     known = {organ_key(organ) for organ in others.values()}
     listed = {organ_key(organ): equals for organ, equals in data_sets()[name].label_map.items()}
     told = {
@@ -136,7 +136,7 @@ def _is_release(path: Path) -> bool:
 
 
 def selected(cohort: Cohort, modality: Modality | None, take: Mapping[Modality, int]) -> Cohort:
-    """The labelled cases of one modality, or of both; with `take`, so many training cases of each modality, drawn.
+    """The labelled cases of one modality, or of both; with `take`, that many training cases of each modality, drawn.
 
     The draw is a function of the case names alone: the same on every machine, whatever the seed of the run.
 
@@ -157,7 +157,8 @@ def selected(cohort: Cohort, modality: Modality | None, take: Mapping[Modality, 
 
 
 def write_selection(folder: Path, name: str, cohort: Cohort) -> tuple[Path, Cohort]:
-    """Write a cohort below `folder` under a name that says what is in it, once; return its file and it as read."""
+    """Write a cohort once below `folder`, under a name made from its content; returns its file and the cohort as
+    read."""
     key = sha256_of_json([cohort.content_hash(), sizes_of(cohort), sorted({str(c.image.parent) for c in cohort.cases})])
     file = folder / f"{name}-{key[:8]}" / "cohort.csv"
     if not file.is_file():
@@ -166,7 +167,7 @@ def write_selection(folder: Path, name: str, cohort: Cohort) -> tuple[Path, Coho
 
 
 def sizes_of(cohort: Cohort) -> list[int]:
-    """The size of every scan's file: cohorts of the same names and other scans differ in it."""
+    """The size of every scan's file, in which cohorts with the same names but other scans differ."""
     try:
         return [case.image.stat().st_size for case in cohort.cases]
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The table of an experiment: what its steps scored, and beside it what the paper printed where the data is AMOS.
+"""The table of an experiment: the scores of its steps, beside the paper's numbers if the data is AMOS.
 
-A published number stands beside ours only where the cases that were scored are the paper's (or, in Tables 3 and 6,
-where the network was trained on AMOS first), the network and its plan are, and nothing is synthetic.
+A published number is shown beside ours only if the scored cases are the paper's (or, in Tables 3 and 6, if the network
+was trained on AMOS first), the network and its plan are the paper's, and nothing is synthetic.
 """
 
 import math
@@ -28,6 +28,7 @@ from amos_fl.metrics.rows import ScoreRow, rows_by, sums_by_case
 from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.summary import PHANTOM_NOTE, number
+from amos_fl.runs.work import steps_by_site
 
 COLUMNS_OF_RESULTS = (
     *("row", "column", "organ", "cases", "dsc", "nsd", "published_dsc", "published_nsd", "synthetic", "steps"),
@@ -37,7 +38,7 @@ FEWER_STEPS = "The paper's numbers are of 250,000 steps; where a training here h
 
 @dataclass(frozen=True, kw_only=True)
 class ResultCell(ScoreRow):
-    """A score in an experiment's table, and what the paper has there (NaN where it has nothing)."""
+    """A score in an experiment's table, and the paper's number (NaN if it has none)."""
 
     row: str
     column: str
@@ -49,7 +50,7 @@ class ResultCell(ScoreRow):
 
 @dataclass(frozen=True)
 class _Scored:
-    """A step's scores, and what was trained, on what, to get them."""
+    """A step's scores, and the training behind them."""
 
     cases: list[CaseScores]
     organs: dict[int, str]
@@ -97,7 +98,7 @@ def _scored(preset: Preset, step: str, works: dict[str, Work], workspace: Worksp
 
 
 def _first_training(preset: Preset, step: str, works: dict[str, Work], workspace: Workspace) -> RunFolder | None:
-    """The training that a step's network began with: its own, or the one whose weights it took."""
+    """The first training of a step's network: its own, or the one whose weights it started from."""
     _, definition = preset.resolved(step)
     if isinstance(definition, Evaluate):
         return _first_training(preset, definition.evaluate, works, workspace)
@@ -108,7 +109,7 @@ def _first_training(preset: Preset, step: str, works: dict[str, Work], workspace
 
 def _cells(result: Result, scored: _Scored, cases: list[CaseScores], first: RunFolder | None) -> Iterable[ResultCell]:
     config = scored.run.config()
-    trainers = 1 if config.arm == "centralized" else len(scored.run.cohort().seen_sites)
+    steps = config.rounds * sum(steps_by_site(config, scored.run.cohort()).values())
     beside = _beside(result.published, scored, cases, first) if result.published else {}
     *organs, mean = rows_by(sums_by_case(cases, scored.organs), scored.organs)
     for row in [mean, *(organs if result.organs else ())]:
@@ -119,21 +120,21 @@ def _cells(result: Result, scored: _Scored, cases: list[CaseScores], first: RunF
             published_dsc=beside.get((row.organ, "dsc"), math.nan),
             published_nsd=beside.get((row.organ, "nsd"), math.nan),
             synthetic=scored.synthetic,
-            steps=config.rounds * config.local_steps * trainers,
+            steps=steps,
         )
 
 
 def _beside(
     published: Published, scored: _Scored, cases: list[CaseScores], first: RunFolder | None
 ) -> dict[tuple[str, str], float]:
-    """The paper's numbers by organ and score, where the setting is the paper's; else none."""
+    """The paper's numbers by organ and score, if the setting is the paper's; otherwise none."""
     if scored.synthetic or first is None or first.synthetic:
         return {}
     config = scored.run.config()
     network = network_in_the_papers_words(config.model)
     trained_on = training_in_the_papers_words(first.cohort())
     if published.table in (3, 6):
-        # Other data sets name their cases as they like: what can be known is whether AMOS is in it.
+        # Other data sets name their cases arbitrarily: only AMOS's cases can be recognised.
         fits = bool(trained_on) if published.training == "AMOS" else is_genuine(scored.cohort)
     else:
         names = [case.case for case in cases]
@@ -162,7 +163,7 @@ def write_outcome(preset: Preset, workspace: Workspace) -> list[ResultCell]:
 
 
 def pages_in_words(preset: Preset, workspace: Workspace) -> str:
-    """Where the pages of an experiment without a table are."""
+    """A list of the pages of an experiment without a table."""
     works = workspace.works(preset.name)
     done = {step: works[step] for step in preset.steps if step in works and workspace.done(works[step])}
     lines = [f"- {step}: {workspace.root / work.folder / MARKS[work.kind]}\n" for step, work in done.items()]
@@ -172,7 +173,7 @@ def pages_in_words(preset: Preset, workspace: Workspace) -> str:
 def outcome_in_markdown(cells: list[ResultCell], *, note: bool = True) -> str:
     """The table of an experiment, DSC and NSD in each cell, and one by organ for each column that has organs.
 
-    With `note` it says at its head where scans are synthetic, which a star marks in any case.
+    With `note` it says at the top which scans are synthetic, which a star marks in any case.
     """
     if not cells:
         return "Nothing of this experiment's table has been computed yet.\n"
@@ -218,7 +219,7 @@ def _by_organ(cells: list[ResultCell]) -> str:
 
 
 def published_of(preset: Preset) -> list[tuple[str, str, float, float]]:
-    """What the paper printed for the rows and columns of a preset, whatever was computed: (row, column, DSC, NSD)."""
+    """The paper's numbers for the rows and columns of a preset, whatever was computed: (row, column, DSC, NSD)."""
     found = []
     for result in preset.results:
         if result.published is None:

@@ -1,6 +1,6 @@
-"""From a preset to tasks: each step with its settings, its cohort, and a folder named by what it computes.
+"""Plan the tasks of a preset: each step with its settings, its cohort, and a folder named by what it computes.
 
-Two presets that train the same network on the same cases with the same settings name the same folder, and so does the
+Two presets that train the same network on the same cases with the same settings get the same folder, and so does the
 same preset after a kill: that is how runs are shared, skipped and continued.
 """
 
@@ -32,17 +32,17 @@ class StepTask:
     step: str
     work: Work
     needs: tuple[str, ...] = ()
-    members: tuple[PlannedRun, ...] = ()  # of a run: one
+    members: tuple[PlannedRun, ...] = ()  # one for a single run
     cohort: Cohort | None = None
     definition: Evaluate | Compare | Statistics | None = None
 
 
 @dataclass
 class Planner:
-    """Plans presets in a workspace; cohorts that were made are kept for the next one.
+    """Plan presets in a workspace, keeping the cohorts made for the next one.
 
-    `given` are the data sets by name, `resolve` fills settings in from the recipe of the network, `flags` are settings
-    of the command line, `steps` a budget in place of the presets'.
+    `given` are the data sets by name, `resolve` fills in settings from the network's recipe, `flags` are settings from
+    the command line, `steps` a budget in place of the presets'.
     """
 
     workspace: Workspace
@@ -56,7 +56,7 @@ class Planner:
         """The tasks of a preset, in the order in which they are carried out; nothing but cohorts is written.
 
         Raises:
-            AmosError: settings or data that cannot be used. What is not given is in the task's `work.missing`.
+            AmosError: settings or data that cannot be used. Missing data is in the task's `work.missing`.
         """
         tasks: dict[str, StepTask] = {}
         for name in preset.steps:
@@ -163,7 +163,7 @@ def _ready(tasks: dict[str, StepTask], name: str) -> StepTask:
 
 
 def with_missing(tasks: list[StepTask]) -> list[StepTask]:
-    """The tasks; what compares steps leaves out those that lack data, and lacks it itself with fewer than two."""
+    """The tasks; a comparison leaves out steps that lack data, and counts as lacking it with fewer than two left."""
     lacking = {task.step: task.work.missing for task in tasks if task.work.missing}
     found = []
     for task in tasks:
@@ -178,7 +178,7 @@ def with_missing(tasks: list[StepTask]) -> list[StepTask]:
 
 
 def refuse_cohort_for(preset: Preset) -> None:
-    """`--cohort` takes AMOS's place, which only some presets leave open.
+    """Refuse `--cohort`, which replaces AMOS, for presets that need other data or none.
 
     Raises:
         AmosError: the preset needs another data set, or none.

@@ -1,4 +1,4 @@
-"""A preset: one experiment as data. Its question, its data, its steps, and the table in which the answer stands.
+"""A preset: one experiment as data, with its question, data, steps and results table.
 
 One YAML file each, in the folder `experiments/` of the checkout; the wheel carries them as data.
 
@@ -34,7 +34,7 @@ from amos_fl.runs.config import read_yaml
 from amos_fl.wording import nearest
 
 PresetForm = Literal["full", "quick"]
-"""A preset as it is meant, or on the phantom in a few steps."""
+"""A preset in full, or quick: on the phantom in a few steps."""
 
 
 class _Part(BaseModel):
@@ -42,7 +42,7 @@ class _Part(BaseModel):
 
 
 class Budget(_Part):
-    """The optimizer steps of a training, at all its trainers together, and the rounds in which they are taken."""
+    """The optimizer steps of a training, over all its trainers, and its rounds."""
 
     steps: int = Field(ge=1)
     rounds: int = Field(ge=1)
@@ -57,7 +57,7 @@ class Budget(_Part):
 
 
 class _OnData(_Part):
-    """Which cases a step is about: a data set, AMOS under a protocol (`amos/release`), and of which modality."""
+    """The cases of a step: a data set, AMOS under a protocol (`amos/release`), and the modality."""
 
     data: str
     modality: Modality | None = None
@@ -75,7 +75,7 @@ class _OnData(_Part):
 class Train(_OnData):
     """One training: pooled (`centralized`) or federated.
 
-    `take` draws so many training cases of a modality; `start` names the step from whose weights it begins.
+    `take` draws that many training cases of a modality; `start` names the step from whose weights it starts.
     """
 
     train: Literal["centralized", "federated"]
@@ -94,14 +94,14 @@ class Family(_Part):
 
 
 class Evaluate(_OnData):
-    """The chosen weights of a training, scored on cases that it did not score itself."""
+    """The chosen weights of a training, scored on other cases."""
 
     evaluate: str
     split: Split = "test"
 
 
 class Compare(_Part):
-    """Steps beside one another, as `amos-fl compare`."""
+    """A comparison of steps, as `amos-fl compare`."""
 
     compare: tuple[str, ...]
     reference: str | None = None
@@ -144,7 +144,7 @@ def _kind(value: Any) -> str | None:
 
 
 class Published(_Part):
-    """Where the paper's number stands: in `published.csv`, by its columns; the network is that of the step."""
+    """The place of the paper's number in `published.csv`, by its columns; the network is that of the step."""
 
     table: int
     cases: str
@@ -152,7 +152,7 @@ class Published(_Part):
 
 
 class Result(_Part):
-    """A cell of the preset's table: the mean over the cases of a step, of all, the seen or the unseen scanners."""
+    """A cell of the preset's table: a step's mean over the cases of all, the seen or the unseen scanners."""
 
     row: str
     column: str
@@ -180,7 +180,7 @@ class Preset(_Part):
     results: tuple[Result, ...] = ()
 
     def data_sets(self) -> tuple[str, ...]:
-        """The names of the data sets that its steps need, those of borrowed steps included, in order."""
+        """The names of the data sets that its steps need, including borrowed steps, in order."""
         found: dict[str, None] = {}
         for name in self.steps:
             _, step = self.resolved(name)
@@ -211,7 +211,7 @@ def read_preset(name: str) -> Preset:
     """The preset of that name, or one of your own in a file: `mine/seeds.yaml`.
 
     Raises:
-        AmosError: there is none, or its file is wrong, in words that name the file and the place in it.
+        AmosError: there is none, or its file is invalid; the message names the file and the place in it.
     """
     file = Path(name) if name.endswith(".yaml") else presets_folder() / f"{name}.yaml"
     if not file.is_file():
@@ -243,7 +243,7 @@ def preset_from(file: Path) -> Preset:
 
 
 def _expanded(entries: list[Any], each: dict[str, list[Any]]) -> Iterator[Any]:
-    """Every entry once for each combination of the values of the names that it mentions in braces.
+    """Expand every entry once for each combination of the values of the names in its braces.
 
     >>> list(_expanded(["{a}-{b.x}"], {"a": [1, 2], "b": [{"x": "y"}]}))
     ['1-y', '2-y']
@@ -260,7 +260,7 @@ def _expanded(entries: list[Any], each: dict[str, list[Any]]) -> Iterator[Any]:
 
 
 def _check(file: Path, preset: Preset) -> None:
-    """What the models cannot see: that every step and data set that is named is there, and before it is needed."""
+    """Check what the models cannot: every named step and data set exists, and steps come before they are needed."""
     done: set[str] = set()
     for name, step in preset.steps.items():
         if isinstance(step, Borrowed) and name not in read_preset(step.borrow).steps:

@@ -1,7 +1,7 @@
 """The data of a quick experiment: a phantom release of a few cases, and stand-ins for other data sets.
 
-A stand-in lies in the Decathlon's layout and becomes a cohort as `amos-fl data msd` makes one. Both lie in the user's
-cache, and are made once for each version of the phantom.
+A stand-in has the Decathlon's layout and becomes a cohort as with `amos-fl data msd`. Both are in the user's cache, and
+are made once for each version of the phantom.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from amos_fl.files import sha256_of_file, sha256_of_json, whole_folder, write_js
 from amos_fl.phantom.release import ListedCase, listed_cases, write_release
 
 SEED, OTHER_PATIENTS = 2, 5
-"""The phantom that plays AMOS, and the one whose patients play other data sets'."""
+"""The phantom that stands in for AMOS, and the one whose patients stand in for other data sets."""
 _WANTED = (
     *((site, None, split, number) for site in "ABC" for split, number in (("train", 2), ("val", 1), ("test", 1))),
     *(("D", None, "test", 1), ("E", None, "test", 1)),
@@ -31,7 +31,7 @@ _WANTED = (
 
 
 def quick_cases() -> list[int]:
-    """The ids of the phantom's cases: each scanner has what it needs under both protocols, and no more."""
+    """The ids of the phantom's cases: as many per scanner as both protocols need."""
     chosen: list[int] = []
     for domain, hospital, split, number in _WANTED:
         mine = [c for c in listed_cases().values() if (c.domain, c.split) == (domain, split)]
@@ -40,7 +40,7 @@ def quick_cases() -> list[int]:
 
 
 def quick_data(name: str, cache: Path, on_case: OnCase | None = None) -> Path:
-    """What plays the data set's part, made when it is not there: a release for AMOS, a cohort for any other."""
+    """The stand-in for a data set, made if it does not exist: a release for AMOS, a cohort for any other."""
     sources = [sha256_of_file(file) for file in sorted(Path(amos_fl.phantom.__path__[0]).glob("*.py"))]
     stand_in = data_sets()[name].stand_in
     if stand_in is None:
@@ -64,7 +64,7 @@ def _release(cache: Path, sources: list[str], seed: int, cases: list[int], on_ca
 
 
 def _relabelled(release: Path, folder: Path, cases: list[ListedCase], stand_in: StandIn) -> None:
-    """A task in the Decathlon's layout of the release's cases, whose label maps hold some of the organs; its cohort."""
+    """Make a task in the Decathlon's layout from the release's cases, with some organs labelled; returns its cohort."""
     value_of = {organ: value for value, organ in AMOS_ORGANS.items()}
     table = np.zeros(max(AMOS_ORGANS) + 1, np.uint8)
     organs = dict(enumerate(stand_in.organs, start=1))

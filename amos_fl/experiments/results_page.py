@@ -1,6 +1,6 @@
-"""`docs/results.md`: what runs gave, a row each, with the commit that made it, its settings and its budget.
+"""Write `docs/results.md`: one row per run, with its scores, commit, settings and budget.
 
-Everything in it is read from folders of experiments and of runs, so that the page can be made again at any time.
+Everything is read from folders of experiments and runs, so the page can be regenerated at any time.
 """
 
 import math
@@ -21,6 +21,7 @@ from amos_fl.runs.listing import ListedGroup, list_runs
 from amos_fl.runs.record import RunCost
 from amos_fl.runs.stored import Stored, read_stored
 from amos_fl.runs.summary import PHANTOM_NOTE, number
+from amos_fl.runs.work import steps_in_words
 
 QUICK_NOTE = (
     "A few optimizer steps on the phantom show that the experiment runs through and teach a network nothing. The names "
@@ -31,7 +32,7 @@ HEAD = ["run", "trained", "network, plan", "budget", *SCANNER_GROUPS, "seconds",
 
 
 class _About(Stored):
-    """Of an evaluation, whether its scans or those of the training are a phantom's."""
+    """Whether the scans of an evaluation, or of its training, are a phantom's."""
 
     synthetic: bool
     synthetic_training: bool
@@ -39,7 +40,7 @@ class _About(Stored):
 
 @dataclass(frozen=True)
 class PageRow:
-    """A run, or a run's scores on other cases, as the page shows it."""
+    """A row of the page: a run, or a run's scores on other cases."""
 
     name: str
     trained: str
@@ -59,10 +60,10 @@ class PageRow:
 def results_page(folders: Sequence[Path], command: str) -> str:
     """The page over folders of experiments (OUT of `amos-fl experiments run`), of runs, or runs themselves.
 
-    `command` is what made it, and is printed on it.
+    `command` is the command that made it, which is printed on it.
 
     Raises:
-        AmosError: a folder is not there, or nothing in the folders is finished.
+        AmosError: a folder does not exist, or nothing in the folders is finished.
     """
     sections: list[str] = []
     rows: list[PageRow] = []
@@ -166,7 +167,7 @@ def _row(path: Path, name: str) -> PageRow:
         name=name,
         trained=f"{arm} on {' '.join(cohort.seen_sites)}, seed {config.seed}",
         network=f"{config.model}, {config.plan.name}",
-        budget=f"{config.rounds} x {config.local_steps} x {trainers}, {cost.patches:,} patches",
+        budget=f"{config.rounds} x {steps_in_words(config)} x {trainers}, {cost.patches:,} patches",
         scores=_scores(path / "scores.csv"),
         seconds=f"{cost.seconds:.0f}",
         commit=folder.about().versions.get("commit", "-"),
@@ -175,7 +176,7 @@ def _row(path: Path, name: str) -> PageRow:
 
 
 def _scores(file: Path) -> dict[str, str]:
-    """DSC / NSD by group of scanners; a group without a score is not there."""
+    """DSC / NSD by group of scanners, without groups that have no score."""
     organs = organs_of_scores(file)
     rows = mean_rows(rows_by(sums_by_case(read_scores(file), organs), organs, "group", "modality"))
     return {row.name: f"{number(row.dsc)} / {number(row.nsd)}" for row in rows if not math.isnan(row.dsc)}

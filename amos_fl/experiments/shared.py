@@ -1,4 +1,4 @@
-"""Where the presets lie, and the files that they share."""
+"""Find the presets, and the files that they share."""
 
 from functools import cache
 from pathlib import Path
@@ -10,7 +10,7 @@ _BESIDE = Path(__file__).resolve().parent
 
 
 def presets_folder() -> Path:
-    """Where the presets lie: carried by the wheel beside this file, or in the checkout."""
+    """The folder of the presets: beside this file in the wheel, or in the checkout."""
     inside = _BESIDE / "presets"
     return inside if inside.is_dir() else _BESIDE.parents[1] / "experiments"
 

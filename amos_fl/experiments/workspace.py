@@ -1,4 +1,4 @@
-"""Where experiments leave their work, and what of it is done.
+"""The workspace of experiments: the folders of their work, and what is done.
 
 OUT/full/ and OUT/quick/, each with
   cohorts/    the cases that steps are about            data.yaml   where the data sets lie
@@ -22,12 +22,12 @@ from amos_fl.runs.stored import Stored, read_stored
 Kind = Literal["run", "group", "evaluation", "comparison", "statistics"]
 StepState = Literal["not run", "partial", "done"]
 MARKS: dict[Kind, str] = {"evaluation": "evaluation.json", "comparison": "comparison.json", "statistics": "stats.html"}
-"""The file whose presence says that a folder of this kind is whole."""
+"""The file whose presence marks a folder of this kind as complete."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """A step's folder (relative to the workspace), its kind, its cohort file, and why it cannot be done, if so."""
+    """A step's folder (relative to the workspace), its kind, its cohort file, and the reason if it cannot be done."""
 
     kind: Kind
     folder: str
@@ -77,7 +77,7 @@ class Workspace:
         write_json(self.preset(preset) / "state.json", state)
 
     def works(self, preset: str) -> dict[str, Work]:
-        """The steps of a preset as they were planned when it was last run; none where it never was."""
+        """The steps of a preset as planned when it was last run; none if it never was."""
         file = self.preset(preset) / "state.json"
         if not file.is_file():
             return {}
@@ -86,11 +86,11 @@ class Workspace:
         return {step: Work(**work) for step, work in state.steps.items()}
 
     def done(self, work: Work) -> bool:
-        """Whether what a step leaves is there, whole."""
+        """Whether a step's output exists and is complete."""
         folder = self.root / work.folder
         match work.kind:
             case "run" if self.form == "quick":
-                return (folder / "summary.md").is_file()  # a quick run's weights are let go when nobody needs them
+                return (folder / "summary.md").is_file()  # a quick run's weights are deleted when no longer needed
             case "run":
                 return RunFolder(folder).finished
             case "group":
@@ -99,7 +99,7 @@ class Workspace:
                 return (folder / MARKS[kind]).is_file()
 
     def state(self, preset: str) -> tuple[StepState, int, int]:
-        """Whether a preset is done, and how many of how many steps are."""
+        """Whether a preset is done, and how many of its steps are."""
         works = self.works(preset)
         done = sum(self.done(work) for work in works.values())
         if not works or not done:

@@ -14,6 +14,7 @@ from amos_fl.inference.predict import predict_case, write_prediction
 from amos_fl.metrics.scores import score_case
 from amos_fl.metrics.table import CaseScores
 from amos_fl.prepared.store import PreparedCase
+from amos_fl.runs.inference_settings import DEFAULT, InferenceSettings
 from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan
 
@@ -26,10 +27,7 @@ def evaluate_cases(
     organs: Sequence[int],
     tolerance_mm: float | Mapping[int, float] = 1.0,
     device: torch.device | str = "cpu",
-    overlap: float = 0.5,
-    mirror: bool = False,
-    test_time_adaptation: bool = False,
-    batch_size: int = 1,
+    inference: InferenceSettings = DEFAULT,
     mixed_precision: bool = False,
     check: Callable[[], None] | None = None,
     on_case: Callable[[int, int], None] | None = None,
@@ -60,10 +58,7 @@ def evaluate_cases(
             plan,
             organs=organs,
             device=device,
-            overlap=overlap,
-            mirror=mirror,
-            test_time_adaptation=test_time_adaptation,
-            batch_size=batch_size,
+            inference=inference,
             mixed_precision=mixed_precision,
             check=check,
             unlearned=unlearned,

@@ -10,11 +10,11 @@ from jaxtyping import UInt8
 from torch import nn
 
 from amos_fl.device import memory_said
-from amos_fl.errors import AmosError
 from amos_fl.inference.adapt import adapted
 from amos_fl.inference.restore import restore
 from amos_fl.inference.windows import finished_planes
 from amos_fl.prepared.store import PreparedCase
+from amos_fl.runs.inference_settings import DEFAULT, InferenceSettings
 from amos_fl.volumes.nifti import write_label
 from amos_fl.volumes.plan import Plan
 
@@ -26,10 +26,7 @@ def predict_case(
     *,
     organs: Sequence[int],
     device: torch.device | str = "cpu",
-    overlap: float = 0.5,
-    mirror: bool = False,
-    test_time_adaptation: bool = False,
-    batch_size: int = 1,
+    inference: InferenceSettings = DEFAULT,
     mixed_precision: bool = False,
     check: Callable[[], None] | None = None,
     probabilities: UInt8[np.ndarray, "x y z class"] | None = None,
@@ -40,10 +37,7 @@ def predict_case(
     Args:
         network: on `device`; in eval mode it takes (window, 1, x, y, z) to logits (window, 1 + organs, x, y, z),
             channel i >= 1 being `organs[i - 1]`. It is left in the mode it was in.
-        overlap: of neighbouring windows, as a share of the patch, from 0 to below 1.
-        mirror: average over all eight reflections.
-        test_time_adaptation: batch normalisation uses this scan's own statistics (`adapt.py`).
-        batch_size: windows per forward pass.
+        inference: how the windows overlap, are mirrored and batched; by default as a run has it.
         mixed_precision: half precision, on CUDA devices only.
         check: called before each batch of windows; it may raise to stop.
         probabilities: filled, where given, with the classes' probabilities as `restore` says.
@@ -51,19 +45,16 @@ def predict_case(
             the background's for one class, so they are added to the background before the largest class is taken.
 
     Raises:
-        AmosError: an invalid overlap or batch size, or a case too large for the device's memory.
+        AmosError: a case too large for the device's memory.
     """
-    if not 0 <= overlap < 1:
-        raise AmosError(f"overlap is {overlap}; it must be at least 0 and less than 1")
-    if batch_size < 1:
-        raise AmosError(f"the batch size of inference is {batch_size}; it must be at least 1")
+    batch_size, adapts = inference.batch_size, inference.test_time_adaptation
     training = network.training
     network.eval()
     remedy = "lower the batch size of inference (--batch-size, or evaluation.batch_size of a run), or use --device cpu"
     try:
         with (
             memory_said(f"{prepared.case}: predicting it with {batch_size} windows at a time", remedy),
-            adapted(network, prepared, plan.patch, batch_size, device) if test_time_adaptation else nullcontext(),
+            adapted(network, prepared, plan.patch, batch_size, device) if adapts else nullcontext(),
         ):
             planes = finished_planes(
                 network,
@@ -71,9 +62,7 @@ def predict_case(
                 plan.patch,
                 1 + len(organs),
                 device=torch.device(device),
-                overlap=overlap,
-                mirror=mirror,
-                batch_size=batch_size,
+                inference=inference,
                 mixed_precision=mixed_precision,
                 check=check,
                 unlearned=unlearned,

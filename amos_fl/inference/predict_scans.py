@@ -28,7 +28,8 @@ from amos_fl.inference.windows import window_starts
 from amos_fl.locks import at_work
 from amos_fl.pictures.preview import preview, write_preview
 from amos_fl.prepared.prepare import prepare_case
-from amos_fl.runs.model import InferenceSettings, Model
+from amos_fl.runs.inference_settings import RecordedInference
+from amos_fl.runs.model import Model
 from amos_fl.scan_files import problem_of
 from amos_fl.warned import heard
 
@@ -39,7 +40,7 @@ RECORD = "predict.json"
 class Wanted:
     """What is to be written of each scan beside its label map, and how it is computed."""
 
-    inference: InferenceSettings
+    inference: RecordedInference
     device: str = "cpu"
     probabilities: bool = False
     preview: bool = False
@@ -76,7 +77,7 @@ class _Files:
     @classmethod
     def every(cls, out: Path, name: str) -> "_Files":
         """All files that a scan may have, wanted now or by an earlier run."""
-        return cls.of(out, name, Wanted(InferenceSettings(), probabilities=True, preview=True))
+        return cls.of(out, name, Wanted(RecordedInference(), probabilities=True, preview=True))
 
     def all(self) -> list[Path]:
         return [path for path in (self.label, self.probabilities, self.preview) if path is not None]
@@ -199,10 +200,7 @@ def _predict(
         model.plan,
         organs=tuple(model.organs),
         device=wanted.device,
-        overlap=settings.overlap,
-        mirror=settings.mirror,
-        test_time_adaptation=settings.test_time_adaptation,
-        batch_size=settings.batch_size,
+        inference=settings,
         check=check,
         probabilities=room.canonical if room else None,
         unlearned=model.unlearned_channels,
@@ -232,7 +230,7 @@ class _Record:
         self.path, self.source, self.scans = path, source, scans
 
     @classmethod
-    def read(cls, out: Path, model: Model, settings: InferenceSettings) -> "_Record":
+    def read(cls, out: Path, model: Model, settings: RecordedInference) -> "_Record":
         """The record of `out`; the scans of other weights or settings are no longer known."""
         source = {
             "weights_sha256": model.weights_sha256(),
@@ -241,12 +239,12 @@ class _Record:
             "organs": {str(label): organ for label, organ in model.organs.items()},
             "synthetic_training": model.synthetic,
             **({"not_learned": list(model.unlearned)} if model.unlearned else {}),
-            # The batch size and the threads change roundings at most.
-            "inference": settings.model_dump(include={"overlap", "mirror"})
-            | ({"test_time_adaptation": True} if settings.test_time_adaptation else {}),
+            "inference": settings.decisive,
         }
         try:
             known = json.loads((out / RECORD).read_text(encoding="utf-8"))
+            # A folder of an older version does not name the settings that came later; it was made with their defaults.
+            known["inference"] |= RecordedInference.model_validate(known["inference"]).decisive
             scans = known["scans"] if {**known, "scans": None} == {**source, "scans": None} else {}
         except (OSError, ValueError, KeyError, TypeError):
             scans = {}

@@ -17,6 +17,7 @@ from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch import Tensor, nn
 
 from amos_fl.prepared.store import PreparedCase
+from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.volumes.plan import Triple
 
 # Planes that leave the slab together: as many floats as a cache line holds, which a strided read fetches anyway.
@@ -60,9 +61,7 @@ def finished_planes(
     classes: int,
     *,
     device: torch.device,
-    overlap: float,
-    mirror: bool,
-    batch_size: int,
+    inference: InferenceSettings,
     mixed_precision: bool,
     check: Callable[[], None] | None,
     unlearned: Collection[int] = (),
@@ -80,15 +79,15 @@ def finished_planes(
     weights = compute_importance_map(patch, "gaussian", 0.125, device)
     sums = torch.zeros((classes, x, y, patch[2]), device=device)
     counts = torch.zeros((x, y, patch[2]), device=device)
-    starts = window_starts((x, y, z), patch, overlap)
+    starts = window_starts((x, y, z), patch, inference.overlap)
     following = [*list(starts)[1:], z]
     for (low, corners), upcoming in zip(starts.items(), following, strict=True):
         band = prepared.image_patch((-offset[0], -offset[1], low - offset[2]), (x, y, patch[2]))
-        for group in _grouped(corners, batch_size):
+        for group in _grouped(corners, inference.batch_size):
             if check is not None:
                 check()
             windows = torch.from_numpy(np.stack([band[i : i + patch[0], j : j + patch[1]] for i, j in group]))
-            shares = probabilities(network, windows[:, None].to(device), mirror, mixed_precision)
+            shares = probabilities(network, windows[:, None].to(device), inference.mirror, mixed_precision)
             for (i, j), share in zip(group, shares, strict=True):
                 where = (slice(i, i + patch[0]), slice(j, j + patch[1]))
                 sums[:, *where].addcmul_(share, weights)

@@ -1,4 +1,4 @@
-"""The methods of federated learning by name: what a site does in a round, and what the server makes of it."""
+"""The methods of federated learning by name: what a site does in a round, and how the server combines the updates."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,12 +6,19 @@ from typing import Any
 
 from amos_fl.errors import AmosError
 from amos_fl.methods.adaptive import FedAdagrad, FedAdam, FedYogi
+from amos_fl.methods.agnostic import Agnostic
 from amos_fl.methods.base import Method
 from amos_fl.methods.fedavg import FedAvg
 from amos_fl.methods.fedavgm import FedAvgM
 from amos_fl.methods.feddyn import FedDyn
+from amos_fl.methods.fednova import FedNova
 from amos_fl.methods.fedprox import FedProx
+from amos_fl.methods.geometric_median import GeometricMedian
+from amos_fl.methods.krum import Krum, MultiKrum
+from amos_fl.methods.median import Median
+from amos_fl.methods.norm_bound import NormBound
 from amos_fl.methods.scaffold import Scaffold
+from amos_fl.methods.trimmed_mean import TrimmedMean
 from amos_fl.wording import nearest
 
 METHODS: dict[str, type[Method]] = {
@@ -23,6 +30,14 @@ METHODS: dict[str, type[Method]] = {
     "fedadam": FedAdam,
     "fedyogi": FedYogi,
     "fedadagrad": FedAdagrad,
+    "fednova": FedNova,
+    "agnostic": Agnostic,
+    "norm-bound": NormBound,
+    "median": Median,
+    "trimmed-mean": TrimmedMean,
+    "geometric-median": GeometricMedian,
+    "krum": Krum,
+    "multi-krum": MultiKrum,
 }
 
 

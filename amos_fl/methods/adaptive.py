@@ -1,9 +1,8 @@
 """FedAdam, FedYogi and FedAdagrad: adaptive optimisers at the server (Reddi et al., ICLR 2021, Algorithm 2).
 
-The mean's distance from the round's weights, d = mean - x, takes the place of a gradient:
-m <- beta_1 m + (1 - beta_1) d, then v as the optimiser has it, then x <- x + eta m / (sqrt(v) + tau).
-Everything is computed in single precision by sums, products, quotients and square roots, which every processor rounds
-alike.
+The mean's difference from the round's weights, d = mean - x, serves as the gradient: m <- beta_1 m + (1 - beta_1) d,
+then v as the optimiser has it, then x <- x + eta m / (sqrt(v) + tau). Everything is computed in single precision by
+sums, products, quotients and square roots, which every processor rounds alike.
 """
 
 from abc import abstractmethod
@@ -18,7 +17,7 @@ from amos_fl.weights import blocks
 
 @dataclass(frozen=True)
 class Adaptive(Method):
-    """What the three have in common; `eta` is the server's learning rate, `tau` keeps its steps bounded."""
+    """The common part of the three; `eta` is the server's learning rate, `tau` keeps its steps bounded."""
 
     paper: ClassVar[str] = "Reddi et al., ICLR 2021"
     server_models: ClassVar[int] = 2
@@ -33,7 +32,7 @@ class Adaptive(Method):
 
     @abstractmethod
     def second_moment(self, v: np.ndarray, squared: np.ndarray) -> None:
-        """Bring `v` up to date, in place, with d squared."""
+        """Update `v` in place with d squared."""
 
     def rate(self, number: int) -> float:
         """The learning rate of round `number`."""
@@ -55,7 +54,7 @@ class Adaptive(Method):
 
 @dataclass(frozen=True)
 class FedAdagrad(Adaptive):
-    """Adagrad at the server: v <- v + d^2, so that its steps only become smaller."""
+    """Adagrad at the server: v <- v + d^2, so that its steps only shrink."""
 
     beta_1: float = 0.0
     eta: float = 0.1
@@ -84,7 +83,7 @@ class FedAdam(_Forgetting):
     def rate(self, number: int) -> float:
         """As in Adam (Kingma and Ba, ICLR 2015, section 2), with Flower's counting, which is one round ahead."""
         left_1, left_2 = 1.0, 1.0
-        for _ in range(number + 1):  # products alone, because powers differ between processors
+        for _ in range(number + 1):  # only products, because powers differ between processors
             left_1, left_2 = left_1 * self.beta_1, left_2 * self.beta_2
         return self.eta * float(np.sqrt(1 - left_2)) / (1 - left_1)
 

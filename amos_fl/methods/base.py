@@ -1,19 +1,20 @@
-"""What a method of federated learning is: a frozen dataclass of its options, with a site half and a server half.
+"""A method of federated learning: a frozen dataclass of its options, with a site half and a server half.
 
 Both halves are functions of what they are given, and know neither Flower nor Ray nor where they run. At a site `pull`
 says what the training adds to its gradients, and `keep` what the site remembers until its next round. At the server
-`step` makes the next weights of the mean of the updates; what it remembers is in a `Memory`, which is in every
-checkpoint, and `more` is what it sends beside the weights.
+`counts` says how much each site counts, `admit` looks at each update before it is in the mean, and `step` makes the
+next weights of the mean; what it remembers is in a `Memory`, which is in every checkpoint, and `more` is what it sends
+beside the weights. A method that must see the updates side by side has `combine` in place of the mean.
 
     @dataclass(frozen=True)
     class HalfWay(Method):
-        "The server goes half of the way to the mean."
+        "The server goes halfway to the mean."
 
         def step(self, given, mean, memory):
             return {name: (given.before[name] + mean[name]) / np.float32(2) for name in mean}
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,15 +25,16 @@ from amos_fl.training.schedule import displacement
 from amos_fl.training.settings import TrainingSettings
 
 if TYPE_CHECKING:  # with it comes PyTorch, which a list of the methods does without
+    from amos_fl.methods.updates import Updates
     from amos_fl.training.pull import Pull
 
 Arrays = dict[str, np.ndarray]
-"""Trained parameters by name. Running statistics of normalisation layers are pooled, and no method's business."""
+"""Trained parameters by name, without running statistics of normalisation layers, which are pooled by every method."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What every site is asked for in a round: the steps first_step .. first_step + steps - 1 of `total_steps`."""
+    """What a site does in a round: the steps first_step .. first_step + steps - 1 of `total_steps`."""
 
     number: int
     first_step: int
@@ -50,8 +52,8 @@ class Work:
 class SiteRound:
     """A round as the site half sees it.
 
-    `sent` is what came beside the weights, by the name in `Method.sends`; `kept` what `keep` gave after the last round
-    in which the site took part, empty before the first.
+    `sent` is what came beside the weights, by the name in `Method.sends`; `kept` what `keep` returned after the site's
+    last round, empty before the first.
     """
 
     work: Work
@@ -60,43 +62,55 @@ class SiteRound:
 
 
 @dataclass(frozen=True)
-class ServerRound:
-    """A round as the server half sees it. `before` are the weights that the sites were sent, not to be written to.
+class Done:
+    """What a site says beside its update: the work that it really did, and its mean training loss (NaN of no step)."""
 
-    `share` is what the sites whose updates are in the mean weigh, of all training sites' 1.
+    work: Work
+    loss: float
+
+
+@dataclass(frozen=True)
+class ServerRound:
+    """A round as the server half sees it. `before` are the weights sent to the sites, not to be written to.
+
+    `work` is what a site is asked for unless it has work of its own, `done` what each site that is in the weights did.
+    `shares` is what these sites count, which adds up to 1, and `share` what they count of all training sites' 1.
     """
 
     work: Work
     before: Mapping[str, np.ndarray]
     share: float = 1.0
+    shares: Mapping[str, float] = field(default_factory=dict)
+    done: Mapping[str, Done] = field(default_factory=dict)
 
 
 @dataclass
 class Memory:
-    """What a method remembers between rounds at the server: arrays, and values that JSON can hold."""
+    """A method's state between rounds at the server: arrays, and JSON values."""
 
     arrays: Arrays = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
 
     def array(self, kind: str, name: str, like: np.ndarray) -> np.ndarray:
-        """What is kept as `kind` beside the parameter `name`, to be changed in place; zeros at first.
+        """The array stored as `kind` for the parameter `name`, to be changed in place; initially zeros.
 
         Raises:
-            AmosError: it is of another network than the parameter `like`.
+            AmosError: it belongs to another network than the parameter `like`.
         """
         kept = self.arrays.setdefault(f"{kind}/{name}", np.zeros_like(like))
         if kept.shape != like.shape or kept.dtype != like.dtype:
-            raise AmosError(f"what the method has kept of {name} is of another network")
+            raise AmosError(f"the method's state of {name} belongs to another network")
         return kept
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to federate. The class's docstring says what it does; `paper` is where it comes from.
+    """A federated method. The class's docstring says what it does; `paper` is its source.
 
     `sends` names what the server sends beside the weights. `site_models` and `server_models` say how many times the
     network's parameters a site and the server remember between rounds. Where `needs_reset`, each round must begin
     without the momentum of the one before: a change that older gradients have made would be taken for the round's own.
+    `side_by_side` is of a method with `combine`, whose updates lie on disk until all are there.
     """
 
     paper: ClassVar[str] = ""
@@ -104,28 +118,51 @@ class Method:
     site_models: ClassVar[int] = 0
     server_models: ClassVar[int] = 0
     needs_reset: ClassVar[bool] = False
+    side_by_side: ClassVar[bool] = False
+
+    def check_sites(self, sites: Sequence[str]) -> None:
+        """Whether the method can do with these training sites.
+
+        Raises:
+            AmosError: it needs more of them.
+        """
 
     def pull(self, given: SiteRound) -> "Pull":
-        """What is added to the gradients at a site."""
+        """The terms to add to the gradients at a site."""
         from amos_fl.training.pull import Pull
 
         return Pull()
 
     def keep(self, given: SiteRound, before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> Arrays:
-        """What a site remembers until its next round, from the weights that it was sent and those it has trained."""
+        """The arrays that a site stores until its next round, from the weights it received and those it trained."""
         return {}
 
     def more(self, before: Mapping[str, np.ndarray], memory: Memory) -> dict[str, Arrays]:
-        """What is sent beside the weights, by the names in `sends`."""
+        """The arrays to send beside the weights, by the names in `sends`."""
         return {}
 
+    def counts(self, weights: Mapping[str, float], memory: Memory) -> Mapping[str, float]:
+        """What each training site's update counts, relative to the others', by the sites' agreed weights."""
+        return weights
+
+    def admit(self, before: Mapping[str, np.ndarray], update: Arrays, done: Done, work: Work) -> Arrays:
+        """A site's update as it goes into the mean; `update` may be changed and given back.
+
+        `work` is what a site is asked for unless it has work of its own, and `done` what this one did.
+        """
+        return update
+
+    def combine(self, given: ServerRound, updates: "Updates") -> tuple[Arrays, Sequence[str]]:
+        """Weights from the updates, running statistics among them, and the sites that are in them."""
+        raise NotImplementedError
+
     def step(self, given: ServerRound, mean: Arrays, memory: Memory) -> Arrays:
-        """The next weights, from the mean of the updates; `mean` may be changed and given back."""
+        """The next weights, from the mean of the updates; `mean` may be changed and returned."""
         return mean
 
 
 def check_range(name: str, value: float, low: float, high: float = np.inf) -> None:
-    """Whether a parameter of a method lies in [low, high), in the words of the setting.
+    """Check that a method's option lies in [low, high).
 
     Raises:
         AmosError: it does not.

@@ -13,7 +13,7 @@ from amos_fl.weights import blocks
 class FedAvgM(Method):
     """The server follows the mean's direction with momentum: v <- momentum v + (mean - x), x <- x + learning_rate v.
 
-    Without momentum and with a learning rate of 1 it is FedAvg, to the bit.
+    Without momentum and with a learning rate of 1 it is FedAvg, bit for bit.
     """
 
     paper: ClassVar[str] = "Hsu et al., 2019 (arXiv 1909.06335)"

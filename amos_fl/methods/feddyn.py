@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedDyn(Method):
-    """FedProx with a memory: sites and server remember how far updates moved, so that all sites' optima agree.
+    """FedProx with memory: sites and server remember how far updates moved, so that all sites' optima agree.
 
     A site minimises its loss - <h_i, w> + alpha/2 ||w - x||^2 and sets h_i <- h_i - alpha (y_i - x); the server sets
     h <- h - alpha P (mean - x), where P is the share of the sites that took part, and goes to mean - h / alpha.

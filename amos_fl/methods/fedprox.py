@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedProx(Method):
-    """FedAvg whose sites are held near the round's weights: mu/2 times the squared distance is added to their loss."""
+    """FedAvg with sites kept near the round's weights: mu/2 times the squared distance is added to their loss."""
 
     paper: ClassVar[str] = "Li et al., MLSys 2020"
     mu: float = 0.01

@@ -2,8 +2,8 @@
 
 With option II a site's control variate becomes c_i+ = c_i - c + (x - y_i) / W, where W is how far its steps move the
 parameters against a gradient of 1 (in the paper, whose sites have no momentum, the steps times the rate). So
-c_i+ - c_i does not depend on c_i, and the server knows the mean of it from the mean of the updates alone:
-c+ = c + P ((x - mean) / W - c), where P is the share of the sites that took part.
+c_i+ - c_i does not depend on c_i, and the server can compute its mean from the mean of the updates alone: c+ = c + P
+((x - mean) / W - c), where P is the share of the sites that took part.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ CONTROL = "control"
 
 @dataclass(frozen=True)
 class Scaffold(Method):
-    """Control variates: each site corrects its gradients by how its own differ from those of all sites together."""
+    """Control variates: each site corrects its gradients for their difference from those of all sites together."""
 
     paper: ClassVar[str] = "Karimireddy et al., ICML 2020"
     sends: ClassVar[tuple[str, ...]] = (CONTROL,)

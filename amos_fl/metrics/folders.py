@@ -1,4 +1,4 @@
-"""Scoring pairs of files: the same functions as a run's own scores, one process per core."""
+"""Score pairs of files with the functions of a run's own scores, one process per core."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,8 @@ from amos_fl.workers import each
 
 @dataclass(frozen=True)
 class Rules:
-    """How pairs are scored. `organs` are the label values that may occur, `scored` those that are scored (all)."""
+    """How pairs are scored. `organs` are the label values that may occur, `scored` those that are scored (default:
+    all)."""
 
     organs: Mapping[int, str] = field(default_factory=lambda: dict(AMOS_ORGANS))
     scored: tuple[int, ...] | None = None
@@ -37,9 +38,9 @@ def score_pairs(
     workers: int = 1,
     on_case: Callable[[int, int, str], None] | None = None,
 ) -> tuple[list[CaseScores], list[Problem]]:
-    """The scores of every pair that can be scored, in order, and what is wrong with the others.
+    """The scores of every pair that can be scored, in order, and the problems of the others.
 
-    A pair without a prediction is scored as an empty one. `modalities` by case, for cases that are in no cohort.
+    A missing prediction is scored as an empty one. `modalities` by case, for cases that are in no cohort.
     Each worker holds one case in memory at a time; `on_case(done, total, case)` is called after each.
 
     Raises:
@@ -47,7 +48,7 @@ def score_pairs(
     """
     cases: list[CaseScores] = []
     problems: list[Problem] = []
-    # Each process would spend seconds on importing what computes this.
+    # Otherwise each process would spend seconds on imports to compute this.
     spacings = _spacings(pairs) if workers > 1 and rules.scored != () else set()
     areas = {spacing: surface_areas(spacing) for spacing in spacings}
     results = each(partial(score_pair, rules=rules), pairs, workers=workers, start=partial(know_surface_areas, areas))
@@ -111,6 +112,6 @@ def _spacings(pairs: Sequence[Pair]) -> set[Spacing]:
                 pair.member.image if on_scan and pair.member else pair.label, header_only=True
             )
         except AmosError:
-            continue  # said when the pair is scored
+            continue  # reported when the pair is scored
         found.add(Volume(np.broadcast_to(np.uint8(0), shape), affine).spacing_mm)
     return found

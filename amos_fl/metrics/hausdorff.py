@@ -1,8 +1,8 @@
-"""The Hausdorff distance at 95 % (HD95): how far, in mm, the worst places of a surface lie from the other one.
+"""The Hausdorff distance at 95 % (HD95): how far, in mm, the worst parts of a surface lie from the other one.
 
 The surfaces are those of the NSD (`amos_fl.metrics.surface`) and the definition is that of DeepMind's
 `surface-distance` 0.1, `compute_robust_hausdorff(..., percent=95)`: for each surface the smallest distance within
-which 95 % of its area lies from the other, and the larger of the two. What differs is the work: nearest corners
+which 95 % of its area lies from the other, and the larger of the two. Only the computation differs: nearest corners
 come from a tree of surface corners, not from a distance map of the whole box.
 """
 
@@ -23,7 +23,7 @@ ROUNDING = 1e-6  # of an area's share: where exactly 95 % lie within a distance,
 def hd95(
     prediction: Bool[np.ndarray, "x y z"], reference: Bool[np.ndarray, "x y z"], spacing_mm: Sequence[float]
 ) -> float:
-    """The distance in mm within which 95 % of either surface lies from the other; NaN where a mask is empty.
+    """The distance in mm within which 95 % of either surface lies from the other; NaN if a mask is empty.
 
     Raises:
         AmosError: masks of different shapes, or an invalid spacing.
@@ -66,10 +66,10 @@ def _distances_mm(
     apart = ~other[border]  # elsewhere both surfaces pass through the same corner
     if apart.any():
         corners, others = np.argwhere(border)[apart], np.argwhere(other)
-        # A tree that is built fast: it is asked once.
+        # A tree that is fast to build: it is queried once.
         tree = KDTree(others * np.array(spacing), balanced_tree=False, compact_nodes=False)
         nearest = others[tree.query(corners * np.array(spacing))[1]]
-        # From whole steps, as a distance transform does, so that equal distances are equal numbers.
+        # From integer steps, as in a distance transform, so that equal distances are equal numbers.
         along = (corners - nearest) * np.array(spacing)
         distances[apart] = np.sqrt(along[:, 0] ** 2 + along[:, 1] ** 2 + along[:, 2] ** 2)
     return distances

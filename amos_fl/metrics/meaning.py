@@ -1,4 +1,4 @@
-"""What the label values of a folder of label maps mean, as files beside them say it."""
+"""Find out what the label values of a folder of label maps mean, from files beside them."""
 
 import json
 from pathlib import Path
@@ -13,11 +13,11 @@ OUTPUTS = "predictions"
 
 
 def organs_beside(path: Path) -> tuple[Path, dict[int, str]] | None:
-    """The file that says what the label values of a file or folder of label maps mean, and what it says.
+    """The file that says what the label values of a file or folder of label maps mean, and its organs.
 
     It is an `organs.csv`, the `predict.json` of `amos-fl predict`, or a `dataset.json` as nnU-Net, the Medical
     Segmentation Decathlon and AMOS write it, in the folder itself, or above one like `labelsTr` or `predictions/SITE`.
-    None where there is none, or none that can be read that way.
+    None if there is none, or none in such a form.
 
     Raises:
         AmosError: an `organs.csv` that cannot be read.
@@ -34,7 +34,7 @@ def organs_beside(path: Path) -> tuple[Path, dict[int, str]] | None:
 
 
 def _organs_in(file: Path, key: str) -> dict[int, str]:
-    """The organs in a JSON file, written as `"1": "liver"` or as `"liver": 1`; background is none."""
+    """The organs in a JSON file, written as `"1": "liver"` or as `"liver": 1`, without background."""
     try:
         labels: dict[str, Any] = json.loads(file.read_text(encoding="utf-8-sig"))[key]
         pairs = [(int(k), str(v)) if k.strip().isdecimal() else (int(v), k) for k, v in labels.items()]
@@ -44,7 +44,7 @@ def _organs_in(file: Path, key: str) -> dict[int, str]:
 
 
 def check_meaning(path: Path | None, organs: dict[int, str], whose: str) -> None:
-    """Refuse label maps whose label values are said to mean other organs than `organs`, which are `whose`.
+    """Refuse label maps whose stated label values mean other organs than `organs` (those of `whose`).
 
     Raises:
         AmosError: naming the file, the label value and both organs.

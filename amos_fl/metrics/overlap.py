@@ -1,11 +1,11 @@
-"""The Dice similarity coefficient (DSC): how much of two masks is shared."""
+"""The Dice similarity coefficient (DSC): the overlap of two masks."""
 
 import numpy as np
 from jaxtyping import Bool
 
 
 def dsc(prediction: Bool[np.ndarray, "x y z"], reference: Bool[np.ndarray, "x y z"]) -> float:
-    """Twice the shared voxels over the sum of both masks' voxels (Dice, 1945); NaN where both are empty.
+    """Twice the shared voxels over the sum of both masks' voxels (Dice, 1945); NaN if both are empty.
 
     >>> a, b = np.zeros((2, 4, 4, 4), bool)
     >>> a[0], b[:2] = True, True

@@ -1,6 +1,6 @@
-"""Which prediction belongs to which label map: two folders of NIfTI files paired by the names of their cases.
+"""Pair predictions with label maps: two folders of NIfTI files, matched by the names of their cases.
 
-What does not pair is named, never guessed: a case is a file's name without `.nii` or `.nii.gz`, and only an equal
+Unpaired files are named, never guessed: a case is a file's name without `.nii` or `.nii.gz`, and only an equal
 name is the same case.
 """
 
@@ -18,7 +18,7 @@ Side = Literal["prediction", "label", "case"]
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a case cannot be scored, and which side of it is at fault."""
+    """Why a case cannot be scored, and which side is at fault."""
 
     case: str
     side: Side
@@ -27,9 +27,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class Pair:
-    """One case to score. `prediction` is None where there is none; `member` is its row of a cohort.
+    """One case to score. `prediction` is None if missing; `member` is its row in a cohort.
 
-    `own_grid`: the label map is the cohort's own, and counts on the grid of its scan.
+    `own_grid`: the label map is the cohort's own, and is used on the grid of its scan.
     """
 
     case: str
@@ -41,7 +41,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """The cases to score, what is wrong with others, and the cases that nobody asked for."""
+    """The cases to score, the problems of others, and the extra cases."""
 
     pairs: tuple[Pair, ...]
     problems: tuple[Problem, ...]
@@ -64,11 +64,10 @@ def pair_up(
     """Pair predictions with label maps, sorted by case.
 
     Args:
-        predictions, labels: two folders, or two files; without `labels` the cohort's own label maps count.
-        cohort: says where each case comes from; every label map must be of one of its cases.
-        split: only the cohort's cases of this split.
-        allow_missing: keep cases without a prediction, as pairs that have none.
-        allow_extra: leave aside predictions without a label map, and label maps of no case of the cohort.
+        predictions, labels: two folders, or two files; without `labels` the cohort's own label maps are used. cohort:
+        says where each case comes from; every label map must be of one of its cases. split: only the cohort's cases of
+        this split. allow_missing: keep cases without a prediction, as pairs that have none. allow_extra: ignore
+        predictions without a label map, and label maps of no case in the cohort.
 
     Raises:
         AmosError: no such file or folder, a file beside a folder, a folder without a NIfTI file, or no case at all.
@@ -94,7 +93,7 @@ def pair_up(
         if not wanted:
             raise AmosError(f"none of the label maps is of a case of the cohort{f' in split {split}' if split else ''}")
         problems = [p for p in problems if p.side != "label" or p.case in wanted or p.case in strangers]
-    # What cannot be used has been named; of two files of one case one is still read, to say all at once.
+    # Unusable files have been named; of two files of one case one is still read, to report all problems at once.
     broken = {name for name in {**wanted, **predicted} if name in unread}
     if allow_extra:
         broken -= {name for name in broken if name not in wanted}
@@ -132,11 +131,10 @@ def _why_extra(name: str, members: Mapping[str, Case] | None) -> str:
 def _files(
     where: Path, side: Side, problems: list[Problem], unread: set[str], members: Mapping[str, Case] | None
 ) -> dict[str, Path]:
-    """The scans by case. What looks meant and cannot be used is a problem; files of other kinds are not looked at.
+    """The scans by case. Files that seem to be scans but cannot be used are problems; other files are ignored.
 
-    The cases whose file can be no scan at all are put into `unread`.
-
-    A run keeps its predictions in a folder for each site; these are read where a cohort says whose each case is.
+    Cases whose file cannot be a scan at all are put into `unread`.
+    A run keeps its predictions in a folder per site; these are read if a cohort says which site each case belongs to.
     """
     if where.is_file():
         return {case_of(where): where}
@@ -159,7 +157,7 @@ def _files(
     for folder in inside:
         for bad in folder.unusable:
             problems.append(Problem(shown(bad.name), side, bad.sentence))
-            files[shown(bad.name)] = bad.path  # there, and so not missing as well
+            files[shown(bad.name)] = bad.path  # present, so not reported as missing as well
             if not bad.several:
                 unread.add(shown(bad.name))
         for name, path in folder.scans.items():

@@ -1,4 +1,4 @@
-"""Scores as rows: one record behind every table of scores, on a page, in a CSV file, on a terminal and in Python."""
+"""Scores as rows: the record behind every table of scores, on a page, in a CSV file, on a terminal and in Python."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,24 +8,25 @@ from typing import Any
 
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.csv_table import write_table
+from amos_fl.metrics.catalogue import METRICS
 from amos_fl.metrics.scores import OUTCOMES, Outcome, Scores, reported_organs
 from amos_fl.metrics.table import MEASURED, SCORE_COLUMNS, CaseScores, organ_name, sums_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow:
-    """The scores of one organ, or with organ "" of all of them, over some cases; what was not asked for is empty.
+    """The scores of one organ, or with organ "" of all of them, over some cases; unused fields are empty.
 
-    Means are NaN where no case counts. `over` names the cases: a site, "seen CT", "MR", "all". `group` is "seen" or
-    "unseen", whether their scanners trained. `dsc_present` is over the cases whose reference has the organ, so that
-    what is hallucinated is not in it; `hd95_mm` over those in which both maps have it; the volume errors over those in
-    which either has it, signed and absolute. `scored`, `missed`, `hallucinated` and `absent` count organs of cases.
+    Means are NaN if no case counts. `over` names the cases: a site, "seen CT", "MR", "all". `group` is "seen" or
+    "unseen", whether their scanners trained. `dsc_present` is over the cases whose reference has the organ, without
+    hallucinated ones; `hd95_mm` over those in which both maps have it; the volume errors, signed and absolute, over
+    those in which either has it. `scored`, `missed`, `hallucinated` and `absent` count organs of cases.
     """
 
     arm: str = ""
     run: str = ""
     round: int = 0
-    share: float = math.nan  # of the run's rounds that were done by then
+    share: float = math.nan  # fraction of the run's rounds completed
     case: str = ""
     site: str = ""
     group: str = ""
@@ -39,7 +40,7 @@ class ScoreRow:
     nsd: float = math.nan
     hd95_mm: float = math.nan
     dsc_present: float = math.nan
-    reference_ml: float = math.nan  # of one organ in one case, as is the next
+    reference_ml: float = math.nan  # for one organ in one case, like the next
     predicted_ml: float = math.nan
     volume_error_ml: float = math.nan
     absolute_volume_error_ml: float = math.nan
@@ -50,28 +51,28 @@ class ScoreRow:
 
     @property
     def name(self) -> str:
-        """What the row is of: a case, else an organ, else the cases that it is over."""
+        """The row's subject: a case, otherwise an organ, otherwise the cases that it is over."""
         return self.case or self.organ or self.over
 
     @property
     def seen(self) -> bool | str:
-        """Whether the scanners trained; "" where nobody said where the cases come from."""
+        """Whether the scanners trained; "" if the cases' origin is unknown."""
         return self.group and self.group == "seen"
 
     @property
     def organs(self) -> int:
-        """How many organs of cases either map has."""
+        """The number of organs of cases that either map has."""
         return self.scored + self.missed + self.hallucinated
 
     @property
     def outcome(self) -> Outcome:
-        """Of one organ in one case."""
+        """The outcome of one organ in one case."""
         return next(outcome for outcome in OUTCOMES if getattr(self, outcome))
 
 
 @dataclass(frozen=True)
 class SiteSums:
-    """The scores of a site, or of one of its cases, added up; what a site sends that keeps its cases to itself."""
+    """Summed scores of a site, or of one of its cases; a site that withholds its cases sends these."""
 
     site: str
     seen: bool
@@ -94,12 +95,10 @@ def sums_by_case(cases: Iterable[CaseScores], organs: Mapping[int, str]) -> list
 
 
 def row_of(scores: Scores, **where: Any) -> ScoreRow:
-    """What scores say; `where` is what they are of."""
+    """The row of summed scores; `where` gives its identifying fields."""
     return ScoreRow(
         cases=scores.cases,
-        dsc=scores.mean_dsc(),
-        nsd=scores.mean_nsd(),
-        hd95_mm=scores.mean_hd95_mm(),
+        **{metric: scores.mean(metric) for metric in METRICS},
         dsc_present=scores.mean_dsc(present_only=True),
         volume_error_ml=scores.mean_volume_error_ml(),
         absolute_volume_error_ml=scores.mean_volume_error_ml(absolute=True),
@@ -109,7 +108,7 @@ def row_of(scores: Scores, **where: Any) -> ScoreRow:
 
 
 def rows_by(parts: Iterable[SiteSums], organs: Mapping[int, str], *by: str) -> Iterator[ScoreRow]:
-    """Parts added up `by` group, modality or site, and sorted so, or all together: the organs, then their mean."""
+    """Rows of summed scores `by` group, modality or site, sorted, or all together: the organs, then their mean."""
     found: dict[tuple[str, ...], Scores] = {}
     for part in parts:
         found.setdefault(tuple(getattr(part, key) for key in by), Scores()).merge(part.scores)
@@ -132,7 +131,7 @@ def rows_by_case(parts: Iterable[SiteSums]) -> Iterator[ScoreRow]:
 def rows_by_organ(
     cases: Iterable[CaseScores], organs: Mapping[int, str], sexes: Mapping[str, str] | None = None
 ) -> Iterator[ScoreRow]:
-    """Each organ of each case, as it was scored and in the order given; `sexes` by case tell its name."""
+    """A row per organ and case, in the order given; `sexes` by case determine the organ's name."""
     for c in cases:
         for label, score in c.scores.items():
             outcome: dict[str, Any] = {score.outcome: 1}
@@ -145,9 +144,7 @@ def rows_by_organ(
                 over=c.site,
                 label=label,
                 organ=organ_name(organs, label, (sexes or {}).get(c.case, "")),
-                dsc=score.dsc,
-                nsd=score.nsd,
-                hd95_mm=score.hd95_mm,
+                **{metric: getattr(score, metric) for metric in METRICS},
                 reference_ml=score.reference_ml,
                 predicted_ml=score.predicted_ml,
                 volume_error_ml=score.volume_error_ml,
@@ -157,12 +154,12 @@ def rows_by_organ(
 
 
 def mean_rows(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
-    """Those rows that are means over organs."""
+    """The rows that are means over organs."""
     return [row for row in rows if not row.organ]
 
 
 def organ_rows(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
-    """Those rows that are of single organs."""
+    """The rows of single organs."""
     return [row for row in rows if row.organ]
 
 
@@ -174,8 +171,8 @@ def write_scores(
 ) -> None:
     """Write one row per case and organ, in the order given; a score that does not count is left empty.
 
-    Numbers are written so that they read back as they were. A case without any organ leaves no row. `sexes` by
-    case, `M` or `F`, tell an organ's name.
+    Numbers are written so that they read back exactly. A case without any organ has no row. `sexes` by case, `M` or
+    `F`, determine an organ's name.
     """
     rows = (
         {**vars(row), "seen": row.seen, "outcome": row.outcome, "organ": row.label, "organ_name": row.organ}

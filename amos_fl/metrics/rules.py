@@ -1,4 +1,4 @@
-"""What is scored and within which tolerance, as a user writes it."""
+"""Parse the organs to score and the tolerances, as a user writes them."""
 
 import csv
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ DEFAULT = "default"
 
 
 def organs_asked_for(text: str | None, known: Mapping[int, str]) -> tuple[dict[int, str], tuple[int, ...] | None]:
-    """The organs that label maps may hold and, where only some of them are to be scored, these.
+    """The organs that label maps may hold and, if only some are to be scored, those.
 
     `text` is the path of an `organs.csv` (`label,organ`), which says both, or names or label values of `known`
     organs, separated by commas.
@@ -39,7 +39,7 @@ def organs_asked_for(text: str | None, known: Mapping[int, str]) -> tuple[dict[i
 
 
 def organ_called(word: Any, known: Mapping[int, str], where: str) -> int:
-    """The label value of an organ that is given by its name or its label value.
+    """The label value of an organ given by name or label value.
 
     Raises:
         AmosError: no such organ; the sentence begins with `where`.
@@ -54,8 +54,8 @@ def organ_called(word: Any, known: Mapping[int, str], where: str) -> int:
 def tolerance_asked_for(text: str, organs: Mapping[int, str]) -> float | dict[int, float]:
     """A tolerance in mm for all organs, or one for each.
 
-    `text` is a number, or the path of a YAML file (`organ: mm`) or CSV file (`organ,tolerance_mm`) in which organs
-    stand by name or label value; `default` is that of the organs that do not.
+    `text` is a number, or the path of a YAML file (`organ: mm`) or CSV file (`organ,tolerance_mm`) with organs by name
+    or label value; `default` applies to the others.
 
     Raises:
         AmosError: neither number nor file, an unknown organ, or an organ without a tolerance.

@@ -1,9 +1,9 @@
-"""Scores per organ: of one case on the scan's own grid, and how cases add up.
+"""Scores per organ of a case on the scan's own grid, and their sums over cases.
 
 The presence rule: an organ that neither the prediction nor the reference has is `absent` and does not count
 (NaN); one that only the reference has is `missed`, one that only the prediction has is `hallucinated`, and
-both score 0. Over cases an organ has the mean of the cases that count, and the mean over organs is the mean
-of these means (AMOS paper, section 3.3). `docs/scores.md` says more.
+both score 0. An organ's mean is over the cases that count, and the mean over organs is the mean of these means
+(AMOS paper, section 3.3). See `docs/scores.md`.
 """
 
 import math
@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from amos_fl.cohort.organs import AMOS_ORGANS, NOT_REPORTED_IN_MR
 from amos_fl.errors import AmosError
-from amos_fl.metrics.hausdorff import hd95_of_crops
+from amos_fl.metrics.catalogue import FURTHER, METRICS, MetricName, stem_of
 from amos_fl.metrics.overlap import dsc
 from amos_fl.metrics.surface import checked_spacing, checked_tolerance, nsd_of_crops
 from amos_fl.volumes.plan import Spacing
@@ -26,15 +26,14 @@ Outcome = Literal["scored", "missed", "hallucinated", "absent"]
 OUTCOMES: tuple[Outcome, ...] = ("scored", "missed", "hallucinated", "absent")
 BothEmpty = Literal["excluded", "one"]
 UNIT = 2**40
-"""Scores are summed as whole numbers of 1/UNIT, so that no order of cases or sites changes a sum."""
+"""Scores are summed in whole multiples of 1/UNIT, so that the order of cases or sites does not change a sum."""
 
 
 @dataclass(frozen=True)
 class OrganScore:
-    """One organ in one case. `dsc` and `nsd` lie between 0 and 1, or are NaN where the organ does not count.
+    """One organ in one case. `dsc` and `nsd` lie between 0 and 1, or are NaN if the organ does not count.
 
-    `hd95_mm` is NaN where it was not measured, and where prediction or reference lack the organ: there it is
-    undefined.
+    `hd95_mm` is NaN if it was not measured, or is undefined because prediction or reference lacks the organ.
     """
 
     dsc: float
@@ -46,7 +45,7 @@ class OrganScore:
 
     @property
     def volume_error_ml(self) -> float:
-        """The predicted volume less the reference's: positive where too much was drawn."""
+        """The predicted volume minus the reference's: positive if too much was predicted."""
         return self.predicted_ml - self.reference_ml
 
 
@@ -68,7 +67,8 @@ def score_case(
         organs: the label values that were annotated in this case; others are not looked at.
         tolerance_mm: of the NSD, one for all organs or one per organ.
         both_empty: what an organ scores that neither map has: nothing (`excluded`), or 1 (`one`, as in FLARE).
-        hd95: whether to measure HD95 too; it takes about as long as DSC and NSD together.
+        hd95: whether to measure HD95 too, which takes about as long as DSC and NSD together, and any other metric that
+            runs leave out.
 
     Raises:
         AmosError: maps of different shapes, or an invalid spacing, tolerance or label value.
@@ -82,7 +82,7 @@ def score_case(
         if labels.dtype.kind not in "iu":
             raise AmosError(f"the {name} holds {labels.dtype} values; a label map holds whole numbers")
     if organs and organs[0] < 1:
-        raise AmosError(f"{organs[0]} is no organ's label value; they are 1 or more, 0 is the background")
+        raise AmosError(f"{organs[0]} is not an organ's label value; they are 1 or more, 0 is the background")
     spacing = checked_spacing(spacing_mm)
     if not isinstance(tolerance_mm, Mapping):
         tolerance_mm = dict.fromkeys(organs, tolerance_mm)
@@ -110,12 +110,16 @@ def _score_organ(
     if not in_prediction or not in_reference:
         return OrganScore(0.0, 0.0, "missed" if in_reference else "hallucinated", **volumes_ml)
     nsd = nsd_of_crops(predicted, real, spacing, tolerance_mm)
-    hd95_mm = hd95_of_crops(predicted, real, spacing) if hd95 else math.nan
-    return OrganScore(dsc(predicted, real), nsd, "scored", **volumes_ml, hd95_mm=hd95_mm)
+    further: dict[MetricName, float] = {}
+    for name in FURTHER:
+        metric = METRICS[name]
+        if metric.measure is not None and (metric.in_runs or hd95):
+            further[name] = metric.measure(predicted, real, spacing)
+    return OrganScore(dsc(predicted, real), nsd, "scored", **volumes_ml, **further)
 
 
 def _boxes(labels: np.ndarray, most: int) -> list[tuple[slice, ...] | None]:
-    """The box around each label value from 1 to `most`, None where there is none."""
+    """The box around each label value from 1 to `most`, None if it does not occur."""
     if np.isfortran(labels):  # as nibabel gives them: five times as fast when read in memory order
         return [box and box[::-1] for box in ndimage.find_objects(labels.T, max_label=most)]
     return ndimage.find_objects(labels, max_label=most)
@@ -132,9 +136,9 @@ def _around(boxes: Sequence[tuple[slice, ...] | None]) -> tuple[slice, ...]:
 
 @dataclass
 class OrganSums:
-    """What the cases of one organ add up to. Sums are whole numbers of 1/UNIT.
+    """Sums over the cases of one organ, in whole multiples of 1/UNIT.
 
-    `counted` cases went into the sums of DSC and NSD, `hd95_counted` into that of HD95 (in mm); volumes are in ml.
+    `counted` cases are in the sums of DSC and NSD, `hd95_counted` in that of HD95 (in mm); volumes are in ml.
     """
 
     dsc_sum: int = 0
@@ -149,7 +153,7 @@ class OrganSums:
     reference_ml_sum: int = 0
     predicted_ml_sum: int = 0
     volume_error_sum: int = 0
-    """Of absolute errors; the signed ones are the difference of the volumes."""
+    """The sum of absolute errors; that of the signed ones is the difference of the volumes."""
 
     def add(self, other: "OrganSums") -> None:
         """Add the sums of other cases, in place."""
@@ -159,24 +163,32 @@ class OrganSums:
     @classmethod
     def of(cls, score: OrganScore) -> "OrganSums":
         """The sums of one case."""
-        counts, measured = not math.isnan(score.dsc), not math.isnan(score.hd95_mm)
+        counts, further = not math.isnan(score.dsc), {}
+        for name in FURTHER:
+            value, stem = getattr(score, name), stem_of(name)
+            measured = not math.isnan(value)
+            further |= {f"{stem}_sum": round(value * UNIT) if measured else 0, f"{stem}_counted": int(measured)}
         reference, predicted = round(score.reference_ml * UNIT), round(score.predicted_ml * UNIT)
         return cls(
             dsc_sum=round(score.dsc * UNIT) if counts else 0,
             nsd_sum=round(score.nsd * UNIT) if counts else 0,
             counted=int(counts),
-            hd95_sum=round(score.hd95_mm * UNIT) if measured else 0,
-            hd95_counted=int(measured),
             reference_ml_sum=reference,
             predicted_ml_sum=predicted,
             volume_error_sum=abs(predicted - reference),
+            **further,
             **{score.outcome: 1},
         )
+
+    def of_metric(self, metric: MetricName) -> tuple[int, int]:
+        """The sum of a metric, and of how many cases it is."""
+        stem = stem_of(metric)
+        return getattr(self, f"{stem}_sum"), getattr(self, f"{stem}_counted" if metric in FURTHER else "counted")
 
     def mean(self, total: int, present_only: bool) -> float:
         """The mean of a sum over the cases that count, or over those whose reference has the organ; NaN without any."""
         present = self.scored + self.missed
-        if present_only:  # the hallucinated add 0 to a sum, the absent that count add 1 each
+        if present_only:  # hallucinated organs add 0 to a sum, absent ones that count add 1 each
             absent = self.counted - present - self.hallucinated
             return (total - absent * UNIT) / (present * UNIT) if present else math.nan
         return total / (self.counted * UNIT) if self.counted else math.nan
@@ -184,10 +196,10 @@ class OrganSums:
 
 @dataclass
 class Scores:
-    """What cases add up to: sums and counts per organ, which hold no case. `add` and `merge` change it in place.
+    """Sums and counts per organ over cases, holding no single case. `add` and `merge` change it in place.
 
-    Merging the scores of sites equals adding all their cases, exactly and in any order; each case's score is
-    rounded to 2**-40 (1e-12) for it.
+    Merging the scores of sites equals adding all their cases, exactly and in any order, because each case's score is
+    rounded to 2**-40 (1e-12).
 
     >>> a = Scores.of([{6: OrganScore(0.9, 0.8, "scored", 1500.0, 1450.0)}])
     >>> b = Scores.of([{6: OrganScore(0.0, 0.0, "missed", 1200.0, 0.0)}])
@@ -218,23 +230,32 @@ class Scores:
         return self
 
     def only(self, organs: Collection[int]) -> "Scores":
-        """New scores of some of the organs."""
+        """A copy restricted to some of the organs."""
         return Scores().merge(Scores({o: sums for o, sums in self.organs.items() if o in organs}, self.cases))
 
+    def organ_mean(self, metric: MetricName, organ: int) -> float:
+        """An organ's mean of a metric over the cases that count for it; NaN where none does."""
+        total, number = self.organs.get(organ, OrganSums()).of_metric(metric)
+        return total / (number * UNIT) if number else math.nan
+
+    def mean(self, metric: MetricName) -> float:
+        """The mean over organs of their means of a metric; NaN without any case that counts."""
+        return _mean(self.organ_mean(metric, organ) for organ in self.organs)
+
     def dsc(self, organ: int, *, present_only: bool = False) -> float:
-        """An organ's mean DSC over its cases; NaN where none counts. See `mean_dsc` for `present_only`."""
+        """An organ's mean DSC over its cases; NaN if none counts. See `mean_dsc` for `present_only`."""
         sums = self.organs.get(organ, OrganSums())
         return sums.mean(sums.dsc_sum, present_only)
 
     def nsd(self, organ: int, *, present_only: bool = False) -> float:
-        """An organ's mean NSD over its cases; NaN where none counts."""
+        """An organ's mean NSD over its cases; NaN if none counts."""
         sums = self.organs.get(organ, OrganSums())
         return sums.mean(sums.nsd_sum, present_only)
 
     def mean_dsc(self, *, present_only: bool = False) -> float:
         """The mean over organs of their mean DSC; NaN without any case that counts.
 
-        With `present_only` over the cases whose reference has the organ: what is hallucinated does not count.
+        With `present_only`, over the cases whose reference has the organ, so hallucinated organs do not count.
         """
         return _mean(self.dsc(organ, present_only=present_only) for organ in self.organs)
 
@@ -244,17 +265,16 @@ class Scores:
 
     def hd95_mm(self, organ: int) -> float:
         """An organ's mean HD95 in mm over the cases in which both maps have it; NaN where none was measured."""
-        sums = self.organs.get(organ, OrganSums())
-        return sums.hd95_sum / (sums.hd95_counted * UNIT) if sums.hd95_counted else math.nan
+        return self.organ_mean("hd95_mm", organ)
 
     def mean_hd95_mm(self) -> float:
         """The mean over organs of their mean HD95 in mm; NaN where none was measured."""
-        return _mean(self.hd95_mm(organ) for organ in self.organs)
+        return self.mean("hd95_mm")
 
     def volume_error_ml(self, organ: int, *, absolute: bool = False) -> float:
-        """An organ's mean volume error in ml over the cases in which a map has it; NaN where none has.
+        """An organ's mean volume error in ml over the cases in which a map has it; NaN if none has.
 
-        Signed (predicted less reference, so that errors may cancel), or `absolute`.
+        Signed (predicted minus reference, so errors may cancel), or `absolute`.
         """
         sums = self.organs.get(organ, OrganSums())
         cases = sums.scored + sums.missed + sums.hallucinated
@@ -262,15 +282,15 @@ class Scores:
         return total / (cases * UNIT) if cases else math.nan
 
     def mean_volume_error_ml(self, *, absolute: bool = False) -> float:
-        """The mean over organs of their mean volume error in ml; NaN where no map has an organ."""
+        """The mean over organs of their mean volume error in ml; NaN if no map has an organ."""
         return _mean(self.volume_error_ml(organ, absolute=absolute) for organ in self.organs)
 
     def outcomes(self) -> dict[Outcome, int]:
-        """How many organs of cases were scored, missed, hallucinated and absent."""
+        """The numbers of organs of cases that were scored, missed, hallucinated and absent."""
         return {name: sum(getattr(sums, name) for sums in self.organs.values()) for name in OUTCOMES}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; whole numbers only, so that nothing is rounded on the way."""
+        """The scores as JSON values: whole numbers only, so that nothing is rounded."""
         return {"cases": self.cases, "organs": {str(o): asdict(self.organs[o]) for o in sorted(self.organs)}}
 
     @classmethod
@@ -284,17 +304,18 @@ class Scores:
             organs = {int(organ): OrganSums(**sums) for organ, sums in data["organs"].items()}
             numbers = [data["cases"], *(number for sums in organs.values() for number in asdict(sums).values())]
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise AmosError("the scores are no sums and counts per organ; all sites must run one version") from None
+            raise AmosError("the scores are not sums and counts per organ; all sites must run one version") from None
         if not all(type(number) is int and number >= 0 for number in numbers) or any(
-            max(sums.dsc_sum, sums.nsd_sum) > sums.counted * UNIT or sums.hd95_counted > sums.scored
+            max(sums.dsc_sum, sums.nsd_sum) > sums.counted * UNIT
+            or any(sums.of_metric(metric)[1] > sums.scored for metric in FURTHER)
             for sums in organs.values()
         ):
-            raise AmosError("the scores hold a sum or count that cannot be; all sites must run one version")
+            raise AmosError("the scores hold an impossible sum or count; all sites must run one version")
         return cls(organs, data["cases"])
 
 
 def reported_organs(organs: Mapping[int, str], modality: str) -> tuple[int, ...]:
-    """The organs whose scores are reported: in MR not AMOS's bladder and prostate/uterus.
+    """The organs whose scores are reported: in MR without AMOS's bladder and prostate/uterus.
 
     >>> len(reported_organs(AMOS_ORGANS, "CT")), len(reported_organs(AMOS_ORGANS, "MR"))
     (15, 13)

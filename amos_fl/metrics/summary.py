@@ -5,19 +5,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from amos_fl.metrics.catalogue import METRICS
 from amos_fl.metrics.rows import ScoreRow, SiteSums, mean_rows, row_of, rows_by, rows_by_case, sums_by_case
 from amos_fl.metrics.scores import Scores
 from amos_fl.metrics.table import MEN_AND_WOMEN, CaseScores
 
 COLUMNS_OF_TABLES = (
-    *("name", "over", "cases", "dsc", "nsd", "hd95_mm", "dsc_present", "volume_error_ml", "absolute_volume_error_ml"),
+    *("name", "over", "cases", *METRICS, "dsc_present", "volume_error_ml", "absolute_volume_error_ml"),
     *("scored", "missed", "hallucinated", "absent"),
 )
 
 
 @dataclass(frozen=True)
 class ScoreTables:
-    """All rows of a scoring. `groups` and `sites` are empty where nobody said where the cases come from.
+    """All rows of a scoring. `groups` and `sites` are empty if the cases' origin is unknown.
 
     The cases of an organ are those in which it is reported and was annotated.
     """
@@ -29,7 +30,7 @@ class ScoreTables:
     cases: list[ScoreRow]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; what no case counts for is null."""
+        """The tables as JSON values; a mean without cases is null."""
         listed = {name: list(map(_told, getattr(self, name))) for name in ("groups", "sites", "organs", "cases")}
         return {"overall": _told(self.overall), **listed}
 
@@ -42,9 +43,9 @@ def _told(row: ScoreRow) -> dict[str, Any]:
 def tables_of(
     cases: Sequence[CaseScores], organs: Mapping[int, str], sexes: Mapping[str, str] | None = None
 ) -> ScoreTables:
-    """The tables of some cases. With `sexes` (`M` or `F` by case) prostate and uterus have rows of their own.
+    """The tables of some cases. With `sexes` (`M` or `F` by case) prostate and uterus have separate rows.
 
-    The mean over organs counts them as the one organ that their label is.
+    The mean over organs counts them as one organ, because they share a label.
     """
     parts, known = sums_by_case(cases, organs), any(case.site for case in cases)
     by = ("group", "modality") if known else ("modality",)

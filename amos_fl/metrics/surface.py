@@ -3,9 +3,9 @@
 Nikolov et al., "Clinically applicable segmentation of head and neck anatomy for radiotherapy", 2021
 (arXiv 1809.04430), with the surface elements of DeepMind's `surface-distance` 0.1: one element at every corner
 of the voxel grid whose 2x2x2 neighbours are neither all inside nor all outside, its area that of the
-marching-cubes triangles of this neighbourhood in mm^2. The values are that package's; what differs is the work:
-distances are not computed where it is enough to look whether the other surface passes through one of the few
-grid corners within the tolerance.
+marching-cubes triangles of this neighbourhood in mm^2. The values equal that package's; only the computation differs:
+instead of computing distances, it checks, where possible, whether the other surface passes through one of the few grid
+corners within the tolerance.
 """
 
 import itertools
@@ -31,7 +31,7 @@ def nsd(
 ) -> float:
     """The share of both surfaces' area that lies within `tolerance_mm` of the other surface, between 0 and 1.
 
-    NaN where both masks are empty, 0 where one is.
+    NaN if both masks are empty, 0 if one is.
 
     Raises:
         AmosError: masks of different shapes, or an invalid spacing or tolerance.
@@ -58,10 +58,10 @@ def nsd(
 def nsd_of_crops(
     prediction: Bool[np.ndarray, "x y z"], reference: Bool[np.ndarray, "x y z"], spacing: Spacing, tolerance_mm: float
 ) -> float:
-    """`nsd` of two masks already cropped to their joint box; 0 where one is empty."""
+    """`nsd` of two masks already cropped to their joint box; 0 if one is empty."""
     offsets = _offsets_within(spacing, tolerance_mm)
     margin = (0, 0, 0) if offsets is None else tuple(int(reach) for reach in np.abs(offsets).max(axis=0))
-    order = "F" if np.isfortran(reference) else "C"  # one for both: positions in one array are looked up in the other
+    order = "F" if np.isfortran(reference) else "C"  # the same for both: positions in one are looked up in the other
     codes = [neighbour_codes(mask, margin, order) for mask in (prediction, reference)]
     borders = [border_of(code) for code in codes]
     area = surface_areas(spacing)
@@ -85,10 +85,10 @@ def nsd_of_crops(
 
 
 def checked_spacing(spacing_mm: Sequence[float]) -> Spacing:
-    """Three positive numbers.
+    """A spacing, checked to be three positive numbers.
 
     Raises:
-        AmosError: other than three, or one that is not positive.
+        AmosError: not three numbers, or one that is not positive.
     """
     spacing = tuple(float(s) for s in spacing_mm)
     if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
@@ -97,7 +97,7 @@ def checked_spacing(spacing_mm: Sequence[float]) -> Spacing:
 
 
 def checked_tolerance(tolerance_mm: float) -> float:
-    """A finite number of mm, 0 or more.
+    """A tolerance, checked to be a finite number of mm, 0 or more.
 
     Raises:
         AmosError: any other number.
@@ -108,7 +108,7 @@ def checked_tolerance(tolerance_mm: float) -> float:
 
 
 def joint_box(a: np.ndarray, b: np.ndarray) -> tuple[slice, ...] | None:
-    """The smallest box (x, y, z) that holds both masks, None where both are empty."""
+    """The smallest box (x, y, z) that holds both masks, None if both are empty."""
     box = []
     for axis in range(3):
         others = tuple(i for i in range(3) if i != axis)
@@ -133,12 +133,12 @@ def surface_areas(spacing: Spacing) -> Float[np.ndarray, " 256"]:
 
 
 def know_surface_areas(areas: Mapping[Spacing, Float[np.ndarray, " 256"]]) -> None:
-    """Keep what `surface_areas` gave elsewhere, so that this process need not import MONAI."""
+    """Store a result of `surface_areas` from another process, so that this one need not import MONAI."""
     _known_areas.update(areas)
 
 
 def border_of(codes: UInt8[np.ndarray, "X Y Z"]) -> Bool[np.ndarray, "X Y Z"]:
-    """Where a surface passes: the corners whose neighbours are neither all outside (0) nor all inside (255)."""
+    """The surface: corners whose neighbours are neither all outside (0) nor all inside (255)."""
     return np.add(codes, np.uint8(1)) > 1
 
 
@@ -163,8 +163,8 @@ def neighbour_codes(
 def _offsets_within(spacing: Spacing, tolerance_mm: float) -> np.ndarray | None:
     """The steps (n, 3) between grid corners that are no longer than the tolerance, shortest first.
 
-    None where there are too many of them, or where rounding decides: scipy's distance transform may take either of
-    two equally near corners, and their computed distances may lie on both sides of the tolerance.
+    None if there are too many, or if rounding decides: scipy's distance transform may take either of two equally near
+    corners, and their computed distances may lie on both sides of the tolerance.
     """
     reach = [int(tolerance_mm / s * (1 + 1e-9)) for s in spacing]
     if np.prod([2.0 * r + 1 for r in reach]) > 2 * MOST_OFFSETS:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import rows_as_written
+from amos_fl.metrics.catalogue import FURTHER, METRICS
 from amos_fl.metrics.scores import OUTCOMES, OrganScore, Outcome, Scores, reported_organs
 from amos_fl.strict import csv_rows
 
@@ -16,15 +17,15 @@ SCORE_COLUMNS = (
     *("case", "site", "modality", "seen", "split", "organ", "organ_name"),
     *("dsc", "nsd", "outcome", "reference_ml", "predicted_ml"),
 )
-MEASURED = ("hd95_mm", "volume_error_ml")
+MEASURED = (*FURTHER, "volume_error_ml")
 """Further columns; a table without them is read as well."""
 MEN_AND_WOMEN = {"prostate/uterus": {"M": "prostate", "F": "uterus"}}
-"""What an organ's label means in men and in women."""
+"""The organ that a label means in men and in women."""
 
 
 @dataclass(frozen=True)
 class CaseScores:
-    """The scores of one case by label value, and where it comes from. `seen`: its scanner trained.
+    """The scores of one case by label value, with its origin. `seen`: its scanner trained.
 
     For label maps of unknown origin, site and split are empty, and `seen` is False and written empty.
     """
@@ -38,7 +39,7 @@ class CaseScores:
 
 
 def organ_name(organs: Mapping[int, str], organ: int, sex: str = "") -> str:
-    """An organ's name, in a patient of the sex `M` or `F` where that is known.
+    """An organ's name, in a patient of the sex `M` or `F` if known.
 
     >>> [organ_name(AMOS_ORGANS, 15, sex) for sex in ("", "M", "F")]
     ['prostate/uterus', 'prostate', 'uterus']
@@ -48,7 +49,7 @@ def organ_name(organs: Mapping[int, str], organ: int, sex: str = "") -> str:
 
 
 def sums_of(cases: Iterable[CaseScores], organs: Mapping[int, str] = AMOS_ORGANS) -> Scores:
-    """What the cases add up to, each with the organs that are reported in its modality."""
+    """Sums over cases, each with the organs that are reported in its modality."""
     total = Scores()
     for case in cases:
         reported = reported_organs(organs, case.modality)
@@ -79,7 +80,7 @@ def read_scores(path: Path | str) -> list[CaseScores]:
                 cases.setdefault(key, {})[int(row["organ"])] = _score(row)
             except (KeyError, TypeError, ValueError, AttributeError):
                 raise AmosError(
-                    f"{path}, line {reader.line_num}: holds a value that is no score; write it anew"
+                    f"{path}, line {reader.line_num}: holds a value that is not a score; write it again"
                 ) from None
     return [CaseScores(*key, scores) for key, scores in cases.items()]
 
@@ -93,13 +94,13 @@ def organs_of_scores(path: Path | str) -> dict[int, str]:
 def _score(row: Mapping[str, str]) -> OrganScore:
     if row["outcome"] not in OUTCOMES:
         raise ValueError(row["outcome"])
-    dsc, nsd, hd95_mm = (float(row[name]) if row.get(name) else math.nan for name in ("dsc", "nsd", "hd95_mm"))
-    volumes_ml = float(row["reference_ml"]), float(row["predicted_ml"])
-    return OrganScore(dsc, nsd, cast(Outcome, row["outcome"]), *volumes_ml, hd95_mm=hd95_mm)
+    measured = {name: float(row[name]) if row.get(name) else math.nan for name in METRICS}
+    volumes_ml = {name: float(row[name]) for name in ("reference_ml", "predicted_ml")}
+    return OrganScore(outcome=cast(Outcome, row["outcome"]), **measured, **volumes_ml)
 
 
 def scores_to_json(scores: Mapping[int, OrganScore]) -> dict[str, Any]:
-    """A case's scores as JSON values; what does not count is null."""
+    """A case's scores as JSON values; a score that does not count is null."""
 
     def number(value: Any) -> Any:
         return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""Any patch through any network: what its strides do not divide is padded inside, and the padding taken off again."""
+"""Pass a patch of any size through a network: sizes its strides do not divide are padded inside and cropped again."""
 
 import math
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from amos_fl.volumes.plan import Plan, Triple
 
 
 class SingleValue(AmosError):  # noqa: N818 - named after what is left
-    """A normalisation layer is left with one value of a patch, which has no variance."""
+    """A normalisation layer is left with a single value of a patch, which has no variance."""
 
 
 class AnySize(nn.Module):
-    """A segmentation network for images of every size, whose heads keep their own resolution.
+    """A segmentation network for images of any size, whose heads keep their own resolution.
 
-    A subclass says which sizes its layers take (`divisor`), at which strides its heads lie and what they count
-    (`supervision`), and computes `heads`. In training mode `forward` maps (B, 1, X, Y, Z) to a list of logits
-    (B, classes, ...), the image's resolution first, then coarser ones; in evaluation mode it returns the first alone.
+    A subclass defines the sizes that its layers take (`divisor`), the strides and weights of its heads
+    (`supervision`), and `heads`. In training mode `forward` maps (B, 1, X, Y, Z) to a list of logits
+    (B, classes, ...), the image's resolution first, then coarser ones; in evaluation mode it returns only the first.
 
-    Padding repeats the last planes, at the upper end of each axis, so that no edge is made where none is. A patch that
-    leaves a layer one value, which cannot be normalised, raises `SingleValue`.
+    Padding repeats the last planes, at the upper end of each axis, so that it creates no artificial edge. A patch that
+    leaves a layer a single value, which cannot be normalised, raises `SingleValue`.
     """
 
     divisor: Triple
@@ -61,7 +61,7 @@ def _single_value(x: Tensor, *, by_image: bool) -> SingleValue:
 
 
 def padded(x: Float[Tensor, "batch channel x y z"], divisor: Triple) -> Tensor:
-    """`x` with its last planes repeated up to the next multiples of `divisor`; itself where it has them.
+    """`x` with its last planes repeated up to the next multiples of `divisor`; unchanged if it has them.
 
     >>> import torch
     >>> padded(torch.zeros(1, 1, 24, 30, 16), (16, 16, 8)).shape
@@ -79,7 +79,7 @@ def _cropped(head: Tensor, size: Sequence[int], stride: Triple) -> Tensor:
 
 
 def thin_axis(plan: Plan) -> int:
-    """The axis along which the plan pools last, which is that of thick slices; z where it treats all alike.
+    """The axis along which the plan pools last, that of thick slices; z if it treats all alike.
 
     >>> from amos_fl.volumes.plan import plan_named
     >>> thin_axis(plan_named("amos-ct")), thin_axis(plan_named("coarse"))
@@ -95,7 +95,7 @@ def thin_axis(plan: Plan) -> int:
 
 
 def across(thin: int, along: int, others: int) -> Triple:
-    """A kernel or stride: `along` on the axis `thin`, `others` on the two more.
+    """A kernel or stride: `along` on the axis `thin`, `others` on the other two.
 
     >>> across(2, 1, 4)
     (4, 4, 1)
@@ -105,7 +105,7 @@ def across(thin: int, along: int, others: int) -> Triple:
 
 
 def halvings(levels: int, first: Triple = (1, 1, 1)) -> list[Triple]:
-    """The strides of heads that lie a factor of 2 apart, from `first` on.
+    """The strides of heads a factor of 2 apart, starting at `first`.
 
     >>> halvings(3)
     [(1, 1, 1), (2, 2, 2), (4, 4, 4)]

@@ -1,12 +1,12 @@
-"""What a network is to the rest of the program: where it is built, what it is, and the settings that suit it.
+"""The catalogue of networks: the builder, description and recommended settings of each.
 
 Nothing here loads PyTorch, so that settings are resolved, and refused, at once.
 
 The paper trained its six networks alike (nnU-Net's SGD, learning rate and patches), which are the defaults of
 `TrainingSettings`. The small network is for CPUs and short trainings. It and its recipe were chosen on the validation
 cases of the seen sites of phantom 1 and checked on those of phantom 3; the demonstration has as many steps as fit into
-its time, in rounds as short as those cases favoured. It runs on phantom 2, which was scored once, when all of this was
-fixed.
+its time, in the short rounds that did best on those cases. It runs on phantom 2, which was scored once, when all of
+this was fixed.
 """
 
 from collections.abc import Mapping
@@ -20,33 +20,60 @@ from amos_fl.wording import nearest
 
 @dataclass(frozen=True)
 class Network:
-    """A network by name.
+    """A network by name: all that the program knows of it beside its code.
 
     `builder` is the import path of a function of a plan and the number of organs that returns the module
-    (`amos_fl.networks.registry.build_network` says what it maps to what). `recipe` holds the settings that a run uses
-    where its user says nothing else; a cohort of MR alone takes the plan `amos-mr` in place of `amos-ct`.
+    (`amos_fl.networks.registry.build_network` says what it maps to what); the module itself says which sizes its
+    strides divide and where its heads lie (`amos_fl.networks.anysize.AnySize`), and its layers how they normalise.
+    `recipe` holds the settings that a run uses where its user says nothing else; a cohort of MR alone takes the plan
+    `amos-mr` in place of `amos-ct`. `gmac` are the billion multiply-accumulates of 128x128x128 voxels, as
+    `amos_fl.networks.cost` counts them, from which the cost of an experiment is estimated. `paper` is the AMOS paper's
+    name for it.
     """
 
     builder: str
     description: str
     recipe: Mapping[str, Any] = field(default_factory=lambda: {"plan": "amos-ct"})
+    gmac: float | None = None
+    paper: str = ""
 
 
 NETWORKS: dict[str, Network] = {
-    "unet": Network("amos_fl.networks.unet:paper_unet", "3D U-Net of the AMOS paper (Table 4), as nnU-Net builds it"),
-    "vnet": Network("amos_fl.networks.vnet:vnet", "V-Net: convolutions of 5x5x5, batch normalisation, dropout"),
+    "unet": Network(
+        "amos_fl.networks.unet:paper_unet",
+        "3D U-Net of the AMOS paper (Table 4), as nnU-Net builds it",
+        gmac=678.1,
+        paper="UNet",
+    ),
+    "vnet": Network(
+        "amos_fl.networks.vnet:vnet",
+        "V-Net: convolutions of 5x5x5, batch normalisation, dropout",
+        gmac=849.8,
+        paper="VNet",
+    ),
     "cotr": Network(
-        "amos_fl.networks.cotr:cotr", "CoTr: a residual encoder with deformable attention on its two coarsest levels"
+        "amos_fl.networks.cotr:cotr",
+        "CoTr: a residual encoder with deformable attention on its two coarsest levels",
+        gmac=669.0,
+        paper="CoTr",
     ),
     "nnformer": Network(
         "amos_fl.networks.nnformer:nnformer",
         "nnFormer: attention in shifted windows, and from the decoder to the encoder",
+        gmac=426.5,
+        paper="nnFormer",
     ),
     "unetr": Network(
-        "amos_fl.networks.unetr:unetr", "UNETR: a vision transformer of 16x16x16 tokens with a convolutional decoder"
+        "amos_fl.networks.unetr:unetr",
+        "UNETR: a vision transformer of 16x16x16 tokens with a convolutional decoder",
+        gmac=176.6,
+        paper="UNETR",
     ),
     "swin-unetr": Network(
-        "amos_fl.networks.swin_unetr:swin_unetr", "Swin UNETR: a Swin transformer with a convolutional decoder"
+        "amos_fl.networks.swin_unetr:swin_unetr",
+        "Swin UNETR: a Swin transformer with a convolutional decoder",
+        gmac=771.4,
+        paper="Swin-UNETR",
     ),
     "small": Network(
         "amos_fl.networks.unet:small_unet",
@@ -61,9 +88,10 @@ NETWORKS: dict[str, Network] = {
                 "class_balance": 0.5,
             },
         },
+        gmac=66.8,
     ),
 }
-"""What `--model` accepts, beside the import path of a builder of one's own."""
+"""The names that `--model` accepts, besides the import path of your own builder."""
 
 DEMONSTRATION: dict[str, Any] = {"rounds": 30, "local_steps": 20, "evaluation": {"every": 5}}
 """Rounds and steps of a run on the embedded phantom: under three minutes of training on two cores."""

@@ -1,4 +1,4 @@
-"""What a network costs: multiply-accumulates counted by PyTorch, beside Table 4 of the AMOS paper."""
+"""Count a network's parameters and multiply-accumulates, beside Table 4 of the AMOS paper."""
 
 import csv
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from amos_fl.networks.registry import outline, parameter_count
 from amos_fl.volumes.plan import Plan, Triple, plan_named
 
 TABLE_4_INPUT: Triple = (128, 128, 128)
-"""Voxels of the input, of one channel, for which Table 4 counts."""
+"""Voxels of the one-channel input for which Table 4 counts."""
 
 CORNERS = 8
-"""Voxels of which `grid_sample` adds up a value between them, each with its own weight."""
+"""Voxels from which `grid_sample` interpolates a value, each with its own weight."""
 
 
 @dataclass(frozen=True)
 class PublishedCost:
-    """What Table 4 says of a network. `flops_giga` are multiply-accumulates; `note` says what is known to be wrong."""
+    """Table 4's row of a network. `flops_giga` are multiply-accumulates; `note` names known errors."""
 
     parameters_millions: float
     flops_giga: float
@@ -33,7 +33,7 @@ class PublishedCost:
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """A network's parameters and multiply-accumulates for one input of 1x128x128x128, and what the paper says."""
+    """A network's parameters and multiply-accumulates for one input of 1x128x128x128, with the paper's numbers."""
 
     name: str
     parameters: int
@@ -61,7 +61,7 @@ def plan_for(model: str, patch: Triple) -> Plan:
 
 
 def network_cost(model: str, organ_count: int = 15) -> NetworkCost:
-    """Count one network at Table 4's input; no weights are made.
+    """Count one network at Table 4's input size, without allocating weights.
 
     Raises:
         AmosError: no model of that name.
@@ -74,9 +74,9 @@ def network_cost(model: str, organ_count: int = 15) -> NetworkCost:
 def multiply_accumulates(network: nn.Module, size: Sequence[int]) -> int:
     """The multiply-accumulates of one image (1, 1, *size) through a network on the device `meta`, in training mode.
 
-    Counted are convolutions, linear layers, the products of attention, and the eight products of every value that
-    `grid_sample` interpolates; deep-supervision heads are included. Not counted are normalisation, activations, the
-    softmax, and sums.
+    The count covers convolutions, linear layers, the products of attention, and the eight products of every value that
+    `grid_sample` interpolates, including deep-supervision heads, but not normalisation, activations, the softmax, and
+    sums.
 
     >>> with torch.device("meta"):
     ...     layer = nn.Conv3d(1, 2, 3, padding=1)

@@ -125,7 +125,7 @@ class CoTr(AnySize):
         nn.init.normal_(self.level_embedding)
 
     def _attend(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Volumes (B, C, ...) of two levels, after they have looked at one another."""
+        """Volumes (B, C, ...) of two levels, after attending to one another."""
         sizes = [level.shape[2:] for level in levels]
         shapes: list[Triple] = [(x, y, z) for x, y, z in sizes]
         channels, device = levels[0].shape[1], levels[0].device

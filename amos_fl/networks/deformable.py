@@ -1,8 +1,8 @@
 """Multi-scale deformable attention in 3D (Zhu et al. 2021, arXiv 2010.04159; CoTr: Xie et al. 2021, arXiv 2103.03024).
 
-Every query looks at a few points per level, near its own place, instead of at all tokens. Written from the
-description. Sampling coordinates are in the order in which `grid_sample` reads them, the last axis of the volume
-first; CoTr's published code gives them in the opposite order and so samples at transposed places.
+Every query attends to a few points per level, near its own position, instead of to all tokens. Written from the
+description. Sampling coordinates are in the order in which `grid_sample` reads them, the last axis of the volume first;
+CoTr's published code gives them in the opposite order and so samples at transposed positions.
 """
 
 import math
@@ -34,7 +34,7 @@ class DeformableAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Heads look into directions of their own, point p at a distance of p voxels; all points count alike."""
+        """Each head starts with its own direction, point p at a distance of p voxels; all points have equal weight."""
         angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
         directions = torch.stack([angles.cos(), angles.sin() * angles.cos(), angles.sin() ** 2], dim=1)  # (heads, 3)
         directions = directions / directions.abs().amax(1, keepdim=True)
@@ -57,7 +57,7 @@ class DeformableAttention(nn.Module):
         parts = self.value(value).split([math.prod(shape) for shape in shapes], dim=1)
         offsets = self.offsets(query).view(batch, tokens, self.heads, self.levels, self.points, 3)
         shares = self.weights(query).view(batch, tokens, self.heads, self.levels * self.points).softmax(-1)
-        # Interpolation between voxels in half precision would lose the place within a voxel.
+        # Interpolation in half precision would lose the position within a voxel.
         with _full_precision(query.device):
             centres = token_centres(tuple(shapes), query.device)  # (tokens, 3), last axis of the volume first
             sampled: list[Tensor] = []
@@ -95,7 +95,7 @@ def token_centres(shapes: tuple[Triple, ...], device: torch.device) -> Float[Ten
 
 
 def sine_positions(shape: Triple, channels: int, device: torch.device) -> Float[Tensor, "token channel"]:
-    """A sine encoding of every token's place, a third of the channels for each axis (Vaswani et al. 2017, sec. 3.5).
+    """A sine encoding of every token's position, a third of the channels per axis (Vaswani et al. 2017, sec. 3.5).
 
     Coordinates are those of the voxels' middles from 0 to 2 pi; sines and cosines alternate.
     """

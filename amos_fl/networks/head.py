@@ -1,7 +1,7 @@
-"""Which arrays of a network depend on the number of organs, found by building it for two numbers of them.
+"""Find the arrays of a network that depend on the number of organs, by building it for two such numbers.
 
-No network has to say what its head is: deep-supervision heads, normalisation after a head and running statistics are
-found like the last convolution.
+No network has to declare its head: deep-supervision heads, normalisation after a head and running statistics are found
+like the last convolution.
 """
 
 from torch import nn
@@ -20,7 +20,7 @@ def shapes_of(network: nn.Module) -> Shapes:
 def class_axes(model: str, plan: Plan, organ_count: int) -> dict[str, tuple[int, ...]]:
     """The head: for every array that depends on the organs, its axes that hold background and then the organs.
 
-    An array whose size depends on the organs in another way than by one place for each has no such axis, `()`.
+    An array whose size depends on the organs other than by one entry each has no such axis, `()`.
 
     >>> from amos_fl.volumes.plan import plan_named
     >>> class_axes("small", plan_named("coarse"), 15)["output_block.conv.conv.weight"]

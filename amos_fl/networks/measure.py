@@ -1,6 +1,6 @@
-"""Time and memory of a network on this device: one training step and one inference window, in a process of its own.
+"""Measure a network's time and memory on this device: one training step and one inference window.
 
-A process of its own, because the most memory that a process has held says nothing of what it held before.
+Each runs in a separate process, because a process's peak memory also counts what it held before.
 """
 
 import sys
@@ -23,14 +23,14 @@ from amos_fl.volumes.plan import Triple
 from amos_fl.workers import WorkerKilled, apart
 
 TIMED_STEPS = 2
-"""Each figure is the least of so many; the first brings memory and code into place."""
+"""Each figure is the least of this many trials; the first one warms up memory and code."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds, and the most bytes that the network, its optimizer and its activations held at once.
+    """Seconds, and the peak bytes of the network, its optimizer and its activations.
 
-    Bytes are None where the operating system does not say.
+    Bytes are None if the operating system does not report them.
     """
 
     window_seconds: float
@@ -44,7 +44,8 @@ def measure(
 ) -> Measured:
     """Measure one network: a window of one patch in evaluation, then training steps on `batch_size` patches.
 
-    A step is the network, the loss, the way back, and SGD with momentum; in mixed precision on a GPU, as in training.
+    A step is the forward pass, the loss, the backward pass, and SGD with momentum; in mixed precision on a GPU, as in
+    training.
 
     Raises:
         AmosError: no such model, or it does not fit into the memory.
@@ -53,7 +54,7 @@ def measure(
         return apart(_measured, model, device, patch, batch_size, threads, organ_count)
     except WorkerKilled:
         raise AmosError(
-            f"{model}: its process was ended while it was measured, for lack of memory perhaps; "
+            f"{model}: its process was killed while it was measured, perhaps out of memory; "
             "give a smaller --patch or --batch-size"
         ) from None
 
@@ -116,15 +117,15 @@ def _gpu_memory() -> int:
 
 
 def _forget_peak() -> None:
-    """Let the peak begin at what the process holds now; imports had more (Linux alone can)."""
+    """Reset the peak to the process's present memory, because imports had used more (only on Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_of_process() -> int | None:
-    """The most memory that this process has held, in bytes."""
+    """This process's peak memory, in bytes."""
     status = Path("/proc/self/status")
-    if status.is_file():  # Linux's other figure begins with that of the parent process
+    if status.is_file():  # Linux's other figure starts from that of the parent process
         [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
         return 1024 * int(line.split()[1])
     try:

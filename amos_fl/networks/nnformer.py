@@ -14,7 +14,7 @@ from amos_fl.networks.window_attention import WindowAttention
 from amos_fl.training.supervision import Supervision
 from amos_fl.volumes.plan import Plan, Triple
 
-# Volumes are (B, X, Y, Z, C) here: layer norms and linear layers read the last axis. Convolutions take their turn.
+# Volumes are (B, X, Y, Z, C) here, because layer norms and linear layers read the last axis; convolutions transpose.
 
 
 def _convolved(layer: nn.Module, x: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def _convolved(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 class Convolution(nn.Module):
-    """A 3x3x3 convolution of channels-last tokens, and where asked GELU and layer normalisation after it."""
+    """A 3x3x3 convolution of channels-last tokens, optionally followed by GELU and layer normalisation."""
 
     def __init__(self, inputs: int, outputs: int, stride: Triple | int = 1, *, finished: bool = True) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Convolution(nn.Module):
 class Block(nn.Module):
     """Windowed attention, then two linear layers; each normalised before and added.
 
-    With a `memory` (B, X, Y, Z, C) it is skip attention: `query` looks at it, and what it finds is added to `x`.
+    With a `memory` (B, X, Y, Z, C) it is skip attention: `query` attends to it, and the result is added to `x`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Normalisation layers as a federation needs them: batch statistics replaced, single voxels let through."""
+"""Normalisation layers for a federation: batch normalisation replaced, single voxels passed through."""
 
 import math
 
@@ -9,9 +9,9 @@ GROUPS = 16
 
 
 class LenientInstanceNorm3d(nn.InstanceNorm3d):
-    """Instance normalisation that leaves a single voxel as it is, where PyTorch's refuses it.
+    """Instance normalisation that passes a single voxel through, where PyTorch's raises an error.
 
-    A network that halves its patch five times has one voxel left of 32, of which there is no variance.
+    A network that halves its patch five times has one voxel left of 32, which has no variance.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ class LenientInstanceNorm3d(nn.InstanceNorm3d):
 
 
 def let_single_voxels_through(network: nn.Module) -> None:
-    """Replace every instance normalisation without weights by one that takes a single voxel."""
+    """Replace every instance normalisation without weights by one that accepts a single voxel."""
     for parent in network.modules():
         for name, child in parent.named_children():
             if type(child) is nn.InstanceNorm3d and not child.affine:
@@ -29,8 +29,8 @@ def let_single_voxels_through(network: nn.Module) -> None:
 def with_group_norm(network: nn.Module) -> nn.Module:
     """Replace every batch normalisation by a group normalisation (Wu and He 2018) with as many weights.
 
-    At most `GROUPS` groups, and as many as divide the channels. It keeps no statistics, so that a federation has
-    none to agree on.
+    At most `GROUPS` groups, and as many as divide the channels. It keeps no statistics, so a federation has none to
+    reconcile.
 
     >>> [type(layer).__name__ for layer in with_group_norm(nn.Sequential(nn.BatchNorm3d(24)))]
     ['GroupNorm']

@@ -1,4 +1,4 @@
-"""A network is built from a plan and a seed: one of the catalogue's, or one of the user's own."""
+"""Build a network from a plan and a seed: one from the catalogue, or the user's own."""
 
 import inspect
 from collections.abc import Callable
@@ -31,11 +31,11 @@ def build_network(
     """A network with fresh weights, the same for the same seed; PyTorch's global generator is left as it was.
 
     In training mode it maps an image (B, 1, X, Y, Z) to a list of logits, each (B, 1 + organ_count, ...):
-    the patch's own resolution first, then those of the deep-supervision heads. In evaluation mode it
-    returns the first alone. X, Y and Z may be any; what the network's strides do not divide is padded inside.
+    the patch's own resolution first, then those of the deep-supervision heads. In evaluation mode it returns only the
+    first. X, Y and Z are arbitrary; sizes that the network's strides do not divide are padded inside.
 
-    Weights are drawn as each network's authors draw them, for a U-Net as nnU-Net does (He et al. 2015 for a leaky
-    ReLU of slope 0.01). With `norm_statistics` "group", group normalisation stands in place of batch normalisation.
+    Weights are drawn as each network's authors draw them, for a U-Net as nnU-Net does (He et al. 2015 for a leaky ReLU
+    of slope 0.01). With `norm_statistics` "group", group normalisation replaces batch normalisation.
 
     Raises:
         AmosError: no model of that name, or a plan that it cannot follow.
@@ -48,7 +48,7 @@ def build_network(
 
 
 def outline(model: str, plan: Plan, organ_count: int) -> nn.Module:
-    """The network on PyTorch's device `meta`: layers and shapes without values, at no cost of memory.
+    """The network on PyTorch's device `meta`: layers and shapes without values, using no memory.
 
     Raises:
         AmosError: as `build_network`.
@@ -62,7 +62,7 @@ def parameter_count(network: nn.Module) -> int:
 
 
 def check_own_network(model: str, plan: Plan, organ_count: int) -> None:
-    """Try a network of the user's own before anything is trained: built twice, one step there and back.
+    """Check a user's own network before anything is trained: built twice, one forward and backward pass.
 
     Raises:
         AmosError: its function takes other arguments, it is not a function of the seed, its output has another shape

@@ -20,13 +20,13 @@ class SwinUNETR(AnySize, MonaiSwinUNETR):
 
     def __init__(self, organ_count: int, *, features: int = 48, heads: Sequence[int] = (3, 6, 12, 24)) -> None:
         classes, device = 1 + organ_count, torch.get_default_device()
-        with torch.device("cpu"):  # MONAI reads numbers back from tensors, which a device without values has not
+        with torch.device("cpu"):  # MONAI reads numbers back from tensors, which `meta` does not have
             super().__init__(in_channels=1, out_channels=classes, feature_size=features, num_heads=heads)
             let_single_voxels_through(self)
             widths = [features * factor for factor in (1, 2, 4, 8, 16)]
             self.coarser_heads = nn.ModuleList(nn.Conv3d(width, classes, 3, padding=1) for width in widths)
         for layer in self.modules():
-            if isinstance(layer, WindowAttention):  # a constant, and not a weight for sites to exchange
+            if isinstance(layer, WindowAttention):  # a constant, not a weight for sites to exchange
                 index = layer.get_buffer("relative_position_index")
                 del layer.relative_position_index
                 layer.register_buffer("relative_position_index", index, persistent=False)

@@ -23,10 +23,9 @@ ACTIVATION = ("leakyrelu", {"inplace": True, "negative_slope": 0.01})
 class UNet(AnySize, DynUNet):
     """MONAI's DynUNet whose deep-supervision heads keep their own resolution.
 
-    DynUNet enlarges every head to the patch's size and stacks them, which at 64x160x160 costs half as
-    much memory again; nnU-Net compares each head with a label map of its own resolution instead. It
-    also registers each block under two names, so that a state dict holds every weight twice; here each
-    has one.
+    DynUNet enlarges every head to the patch's size and stacks them, which at 64x160x160 costs half as much memory
+    again; nnU-Net instead compares each head with a label map of its own resolution. DynUNet also registers each block
+    under two names, so that a state dict holds every weight twice; here each has one.
     """
 
     def __init__(self, plan: Plan, organ_count: int, filters: Sequence[int]):
@@ -46,7 +45,7 @@ class UNet(AnySize, DynUNet):
             deep_supervision=True,
             deep_supr_num=stages - 2,
         )
-        # Only DynUNet's own forward needs these: the second names, and the place where it leaves its heads.
+        # Only DynUNet's own forward needs these: the second names, and the list of its heads.
         del self.skip_layers
         del self.heads
         self.divisor = plan.divisor
@@ -75,10 +74,10 @@ SMALL_FILTERS = (16, 32, 64, 128)
 
 
 class SmallUNet(UNet):
-    """A U-Net of few feature maps, cheap where a CPU spends its time: at the patch's own resolution.
+    """A U-Net with few feature maps, made cheap where a CPU spends most time: at the patch's own resolution.
 
-    There it has one convolution on the way down and one on the way up, where the U-Net has two each, and the way
-    down and the way up bring half of `SMALL_FILTERS[0]` channels each to the last one.
+    There the encoder and decoder have one convolution each, where the U-Net has two, and each contributes half of
+    `SMALL_FILTERS[0]` channels to the last one.
     """
 
     def __init__(self, plan: Plan, organ_count: int):

@@ -12,7 +12,7 @@ from amos_fl.training.supervision import Supervision
 from amos_fl.volumes.plan import Plan, Triple
 
 TOKEN = 16
-"""Voxels of a token along each axis."""
+"""A token's size in voxels along each axis."""
 
 
 class UNETR(AnySize, monai_unetr.UNETR):
@@ -42,7 +42,7 @@ class UNETR(AnySize, monai_unetr.UNETR):
         self.grid: Triple = (x, y, z)
         let_single_voxels_through(self)
         for block in self.vit.blocks:
-            block.norm_cross_attn = nn.Identity()  # MONAI makes its weights and never uses them: nothing to exchange
+            block.norm_cross_attn = nn.Identity()  # MONAI makes its weights but never uses them
         self.coarser_heads = nn.ModuleList(nn.Conv3d(features * width, classes, 1) for width in (2, 4, 8))
         self.supervision = Supervision.halving(halvings(4), coarsest=True)
 

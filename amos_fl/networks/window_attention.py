@@ -1,8 +1,8 @@
 """Attention within shifted windows of a volume (Liu et al. 2021, arXiv 2103.14030), for grids of any size.
 
-A grid is padded to whole windows and the padding is masked, so that no token attends to it. A window never is larger
-than the grid. The bias of a pair of tokens depends on the offset between them in all three axes, each offset its own
-row of the table; nnFormer's published code gives one row to many offsets.
+A grid is padded to whole windows and the padding is masked, so that no token attends to it. A window is never larger
+than the grid. The bias of a pair of tokens depends on the offset between them along all three axes, and each offset has
+its own row in the table; nnFormer's published code gives one row to many offsets.
 """
 
 from functools import lru_cache
@@ -55,7 +55,7 @@ class WindowAttention(nn.Module):
         return parted.unflatten(3, (self.heads, -1)).transpose(2, 3)
 
     def _bias(self, grid: Triple, window: Triple, shift: Triple) -> Tensor:
-        """What is added before the softmax: (windows or 1, heads, tokens, tokens)."""
+        """The bias added before the softmax: (windows or 1, heads, tokens, tokens)."""
         index = relative_index(window, self.window, self.bias_table.device)
         bias = self.bias_table[index].permute(2, 0, 1)[None]
         apart = masked_pairs(grid, window, shift, self.bias_table.device)
@@ -92,7 +92,7 @@ def _parted(x: Float[Tensor, "batch x y z channel"], window: Triple, shift: Trip
 
 
 def _joined(windows: Tensor, grid: Triple, window: Triple, shift: Triple) -> Tensor:
-    """What `_parted` took apart, put together again without its padding."""
+    """Reassemble the windows of `_parted`, without padding."""
     (x, y, z), (wx, wy, wz) = _whole(grid, window), window
     joined = windows.view(windows.shape[0], x // wx, y // wy, z // wz, wx, wy, wz, -1).permute(0, 1, 4, 2, 5, 3, 6, 7)
     joined = joined.reshape(windows.shape[0], x, y, z, -1)
@@ -103,7 +103,7 @@ def _joined(windows: Tensor, grid: Triple, window: Triple, shift: Triple) -> Ten
 
 @lru_cache(maxsize=64)
 def relative_index(window: Triple, full: int, device: torch.device) -> Int[Tensor, "token token"]:
-    """The row of a table for windows of `full` tokens, per pair of tokens of a window that may be smaller.
+    """The row in the bias table for windows of `full` tokens, for each pair of tokens in a possibly smaller window.
 
     >>> index = relative_index((2, 1, 2), 2, torch.device("cpu"))
     >>> index.tolist()[0]  # from the first token to each: offsets (0, 0, 0), (0, 0, -1), (-1, 0, 0), (-1, 0, -1)
@@ -121,9 +121,9 @@ def relative_index(window: Triple, full: int, device: torch.device) -> Int[Tenso
 def masked_pairs(
     grid: Triple, window: Triple, shift: Triple, device: torch.device
 ) -> Bool[Tensor, "window token token"] | None:
-    """Per window the pairs of tokens that must not see each other: padding, and what rolling brought together.
+    """Per window the pairs of tokens that must not attend to each other: padding, and tokens joined by rolling.
 
-    None where there are none.
+    None if there are none.
     """
     whole = _whole(grid, window)
     if whole == grid and shift == _NO_SHIFT:

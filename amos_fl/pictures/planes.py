@@ -1,4 +1,4 @@
-"""A scored case as three planes, small enough to keep: what a site leaves for the report of a simulation.
+"""Three planes of a scored case, small enough to keep, which a site saves for a simulation's report.
 
 Planes are chosen where many organs are cut and where prediction and label differ most, resampled to square pixels
 and written as `CASE.npz`, which holds plain arrays only.
@@ -22,7 +22,7 @@ from amos_fl.volumes.nifti import Volume, read_image, to_canonical
 VIEWS = ("axial", "coronal", "sagittal")
 CT_WINDOW_HU = (-135.0, 215.0)
 VIEW_MARGIN_MM = 20.0
-"""How much of the body is shown around the organs."""
+"""The margin shown around the organs."""
 LONGEST_PIXELS = 288
 FINEST_PIXEL_MM = 1.2
 
@@ -45,7 +45,7 @@ class Plane:
 
 
 def window_of(image: np.ndarray, modality: str) -> tuple[float, float]:
-    """What is shown as black and as white: in CT an abdominal window, in MR the 1st and 99th percentile above zero."""
+    """The values shown as black and white: in CT an abdominal window, in MR the 1st and 99th percentile above zero."""
     if modality == "CT":
         return CT_WINDOW_HU
     some = image[:: max(1, image.shape[0] // 64)]
@@ -61,10 +61,10 @@ def grey_levels(image: np.ndarray, window: tuple[float, float]) -> UInt8[np.ndar
 
 
 def best_planes(label: UInt8[np.ndarray, "x y z"], prediction: UInt8[np.ndarray, "x y z"]) -> tuple[int, int, int]:
-    """For each axis the plane that shows most of the organs and of where the two maps differ.
+    """For each axis the plane that shows most organs and most differences between the two maps.
 
-    Each organ counts by the share of its largest cross-section that a plane cuts, the differing voxels by their share
-    of the plane where most differ; both sums weigh the same.
+    Each organ counts by the fraction of its largest cross-section that a plane cuts, the differing voxels by their
+    fraction of the largest number in a plane; both sums have equal weight.
 
     >>> label = np.zeros((4, 4, 4), np.uint8); label[1:3, 1, 2] = 5
     >>> best_planes(label, np.zeros_like(label))
@@ -79,7 +79,7 @@ def best_planes(label: UInt8[np.ndarray, "x y z"], prediction: UInt8[np.ndarray,
         cut = (areas / areas.max(axis=0, initial=1)).sum(axis=1) if areas.size else np.zeros(size)
         differing = wrong.sum(axis=tuple(other for other in range(3) if other != axis))
         worth = cut / max(cut.max(), 1e-9) + differing / max(differing.max(), 1)
-        # The middle one where nothing is to be seen anywhere.
+        # The middle one if there is nothing to see anywhere.
         found.append(int(np.argmax(worth)) if worth.any() else size // 2)
     return found[0], found[1], found[2]
 
@@ -114,7 +114,7 @@ def planes_of(image: Volume, label: np.ndarray, prediction: np.ndarray, modality
 
 
 def _around(organs: np.ndarray, spacing_mm: Sequence[float]) -> tuple[slice, slice, slice]:
-    """The box around all organs and a margin of the body; the whole scan where there are none."""
+    """The box around all organs, with a margin; the whole scan if there are none."""
     marked = organs > 0
     lines = [np.flatnonzero(marked.any(axis=tuple(b for b in range(3) if b != a))) for a in range(3)]
     sides = [slice(at[0], at[-1] + 1) if len(at) else slice(0, n) for at, n in zip(lines, organs.shape, strict=True)]
@@ -174,7 +174,7 @@ def keep_picture(folder: Path, case: Case, prediction: np.ndarray, reference: Vo
         AmosError: the scan cannot be read.
     """
     image = read_image(case.image)
-    # What nobody looked for is neither right nor wrong.
+    # Organs that were not looked for are neither right nor wrong.
     values = np.arange(256, dtype=np.uint8)
     values[~np.isin(values, case.annotated)] = 0
     planes = planes_of(image, reference.array, values[prediction], case.modality)

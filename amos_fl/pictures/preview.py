@@ -1,4 +1,4 @@
-"""A picture of a prediction: three planes through the organs, each plain and with the organs outlined."""
+"""Draw a preview of a prediction: three planes through the organs, each plain and with the organs outlined."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ _GREY = (190, 190, 190)
 
 
 def colours_of(labels: np.ndarray) -> np.ndarray:
-    """RGB (..., 3) of label values; beyond AMOS's fifteen the colours begin anew."""
+    """RGB colours (..., 3) of label values; beyond AMOS's fifteen they repeat."""
     return COLOURS[np.where(labels > 0, (labels.astype(int) - 1) % (len(COLOURS) - 1) + 1, 0)]
 
 

@@ -1,7 +1,7 @@
 """The fingerprint of training cases: histograms of spacing, shape and CT intensity, which add up over sites.
 
-It is all that a plan is made of (nnU-Net calls it the dataset fingerprint, Isensee et al. 2021). Every value is a whole
-number, so that the fingerprints of sites, added up in any order, equal that of their pooled cases bit for bit.
+A plan is computed from it alone (nnU-Net calls it the dataset fingerprint, Isensee et al. 2021). Every value is a whole
+number, so that the fingerprints of sites, added up in any order, equal that of their pooled cases exactly.
 """
 
 import math
@@ -15,10 +15,10 @@ from amos_fl.errors import AmosError
 from amos_fl.planning.histogram import Histogram, added
 
 SPACING_BINS_PER_MM = 100
-"""Spacings are counted in hundredths of a millimetre, as finely as plans name them."""
+"""Spacings are counted in hundredths of a millimetre, the precision of plans."""
 SHAPE_BIN, EXTENT_BIN_MM = 8, 5
-"""Voxels and lengths are counted in steps of these, far finer than a plan depends on them: so that a bin holds several
-of a site's cases, and a site that tells no small counts still has something to tell."""
+"""Voxels and lengths are counted in steps of these, far finer than a plan needs, but wide enough that a bin holds
+several of a site's cases, so that a site that withholds small counts still has something to share."""
 HU_RANGE = (-2048, 4095)
 """CT intensities are counted in whole HU between these; the few beyond are counted at the ends."""
 
@@ -27,7 +27,7 @@ Axes = tuple[Histogram, Histogram, Histogram]
 
 
 class CaseGroup(BaseModel):
-    """The cases of one modality: how many, and of each axis the spacing, the voxels and the length.
+    """The cases of one modality: their number, and per axis the spacing, voxels and length.
 
     `spacing` is in hundredths of a mm, `shape` in voxels of the scan as it was stored, to the nearest 8, `extent_mm`
     to the nearest 5 mm.
@@ -83,7 +83,7 @@ class Fingerprint(BaseModel):
         return _sum_of([self.CT, self.MR])
 
     def withholding(self, below: int) -> "Fingerprint":
-        """What a site sends that tells no bin of fewer than `below` cases or voxels."""
+        """The fingerprint without bins of fewer than `below` cases or voxels, as a site sends it."""
         return Fingerprint(CT=self.CT.withholding(below), MR=self.MR.withholding(below))
 
     @property
@@ -92,7 +92,7 @@ class Fingerprint(BaseModel):
 
 
 def merged(fingerprints: Iterable[Fingerprint]) -> Fingerprint:
-    """The fingerprint of the cases of all of them together; their order does not matter."""
+    """The fingerprint of all their cases together; the order does not matter."""
     fingerprints = list(fingerprints)
     return Fingerprint(CT=_sum_of(f.CT for f in fingerprints), MR=_sum_of(f.MR for f in fingerprints))
 
@@ -106,7 +106,7 @@ def read_fingerprint(data: object, source: str) -> Fingerprint:
     try:
         return Fingerprint.model_validate(data)
     except ValidationError:
-        raise AmosError(f"{source}: what it sent is no fingerprint; use the same version of amos-fl there") from None
+        raise AmosError(f"{source}: what it sent is not a fingerprint; use the same version of amos-fl there") from None
 
 
 def fingerprint_of_grid(

@@ -1,4 +1,4 @@
-"""Counts of whole numbers: they add up over sites without loss, and say how far withheld counts can mislead."""
+"""Histograms of whole numbers: they add up over sites exactly, with bounds on the effect of withheld counts."""
 
 import math
 from bisect import bisect_right
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Histogram(BaseModel):
-    """How often each whole number occurs. `withheld` is the number of values whose bins were not told.
+    """How often each whole number occurs. `withheld` is the number of values whose bins were withheld.
 
     >>> Histogram.of([3, 1, 3]).counts
     {1: 1, 3: 2}
@@ -40,16 +40,16 @@ class Histogram(BaseModel):
 
     @property
     def told(self) -> int:
-        """The number of values in the bins that were told."""
+        """The number of values in the reported bins."""
         return sum(self.counts.values())
 
     @property
     def total(self) -> int:
-        """The number of all values, those withheld included."""
+        """The number of all values, including those withheld."""
         return self.told + self.withheld
 
     def withholding(self, below: int) -> "Histogram":
-        """Without the bins that hold fewer than `below` values; how many values these were is still told.
+        """The histogram without bins of fewer than `below` values; the number of values withheld is kept.
 
         >>> Histogram.of([1, 1, 1, 7]).withholding(2)
         Histogram(counts={1: 3}, withheld=1)
@@ -58,7 +58,7 @@ class Histogram(BaseModel):
         return Histogram(counts=kept, withheld=self.total - sum(kept.values()))
 
     def quantile(self, share: float) -> float:
-        """The value below which `share` of the told values lie, linear between neighbours, as numpy.percentile has it.
+        """The value below which `share` of the reported values lie, interpolated linearly as in `numpy.percentile`.
 
         >>> Histogram.of([10, 20, 40]).quantile(0.75)
         30.0
@@ -71,10 +71,10 @@ class Histogram(BaseModel):
         return low + (high - low) * (position - math.floor(position))
 
     def quantile_bounds(self, share: float) -> tuple[float, float]:
-        """Between which values the quantile of all values lies, wherever the withheld ones are.
+        """Bounds on the quantile of all values, wherever the withheld ones are.
 
-        Of n values with w withheld, the one of rank r lies between the told ones of ranks r - w and r: at most w
-        withheld values can lie before it, and at least none does. Where there is no such rank, nothing bounds it.
+        Of n values with w withheld, the one of rank r lies between the reported ones of ranks r - w and r, because
+        between 0 and w withheld values lie before it. If there is no such rank, that side is unbounded.
 
         >>> Histogram(counts={1: 10, 5: 10}, withheld=2).quantile_bounds(0.5)
         (1.0, 5.0)
@@ -87,7 +87,7 @@ class Histogram(BaseModel):
         )
 
     def mean(self) -> float:
-        """The mean of the told values.
+        """The mean of the reported values.
 
         Raises:
             ValueError: no value was told.
@@ -95,7 +95,7 @@ class Histogram(BaseModel):
         return float(self._mean())
 
     def sd(self) -> float:
-        """The standard deviation of the told values (of the values themselves, not an estimate for more of them).
+        """The standard deviation of the reported values (of the population, not a sample estimate).
 
         Raises:
             ValueError: no value was told.
@@ -104,7 +104,7 @@ class Histogram(BaseModel):
         return math.sqrt(Fraction(squares, self._some()) - self._mean() ** 2)
 
     def _mean(self) -> Fraction:
-        # In whole numbers, so that the order in which sites are added changes not one bit.
+        # In whole numbers, so that the order in which sites are added does not change a single bit.
         return Fraction(sum(value * count for value, count in self.counts.items()), self._some())
 
     def _some(self) -> int:
@@ -113,13 +113,13 @@ class Histogram(BaseModel):
         return self.told
 
     def _of_rank(self, rank: int) -> int:
-        """The told value of a rank, counted from 0 at the smallest."""
+        """The reported value of a rank, counted from 0 at the smallest."""
         self._some()
         return list(self.counts)[bisect_right(list(accumulate(self.counts.values())), rank)]
 
 
 def added(histograms: Iterable[Histogram]) -> Histogram:
-    """The histogram of the values of all of them together.
+    """The histogram of all their values together.
 
     >>> added([Histogram.of([1, 2]), Histogram.of([2])]) == Histogram.of([1, 2, 2])
     True
@@ -134,9 +134,9 @@ def added(histograms: Iterable[Histogram]) -> Histogram:
 
 
 def mean_bound(histogram: Histogram, low: int, high: int) -> float:
-    """How far the mean of all values can lie from that of the told ones, where all lie between `low` and `high`.
+    """How far the mean of all values can be from that of the reported ones, if all lie between `low` and `high`.
 
-    Withheld values are a share w/n of all and lie at most `high - low` from the told ones' mean.
+    Withheld values are a share w/n of all and lie at most `high - low` from the reported ones' mean.
     """
     return (high - low) * histogram.withheld / histogram.total
 
@@ -145,6 +145,6 @@ def variance_bound(histogram: Histogram, low: int, high: int) -> float:
     """The same for the variance: 5/4 (high - low)² w/n.
 
     The variance of a mixture is the mean of the parts' variances, each at most (high - low)²/4, and at most
-    w/n (high - low)² more for the distance of their means.
+    w/n (high - low)² more for the distance between their means.
     """
     return 1.25 * (high - low) ** 2 * histogram.withheld / histogram.total

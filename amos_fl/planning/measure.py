@@ -1,4 +1,4 @@
-"""Fingerprints of a cohort's cases, read from their files once and kept in the store of prepared cases."""
+"""Measure the fingerprints of a cohort's cases, once per file, and keep them in the store of prepared cases."""
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -21,11 +21,11 @@ from amos_fl.stopping import at_once
 from amos_fl.volumes.nifti import orientation_of, read_geometry, read_image, reconcile
 
 KEPT_FORMAT = 2
-"""Of the kept fingerprints; another meaning of a number, or stricter checks of a scan, are another format."""
+"""Version of the stored fingerprints; raised when a number's meaning or the checks of a scan change."""
 
 
 def foreground_intensity(image: np.ndarray, label: np.ndarray, organs: Collection[int]) -> Histogram:
-    """The intensities of a CT (any shape, HU) in the voxels that are labelled as one of `organs`, by whole HU."""
+    """The histogram, by whole HU, of a CT's intensities (any shape) in voxels labelled as one of `organs`."""
     wanted = np.zeros(256, dtype=bool)
     wanted[list(organs)] = True
     low, high = HU_RANGE
@@ -37,7 +37,7 @@ def foreground_intensity(image: np.ndarray, label: np.ndarray, organs: Collectio
 def fingerprint_of_header(case: Case) -> Fingerprint:
     """A case's spacing and shape from the header of its scan alone.
 
-    The shape is the scan's own: nnU-Net's crop, too, takes nothing off a CT, whose air is not zero.
+    The shape is that of the whole scan: nnU-Net's crop, too, removes nothing from a CT, whose air is not zero.
 
     Raises:
         AmosError: the scan cannot be read.
@@ -61,9 +61,9 @@ def _canonical_grid(
 
 
 def median_grids(cases: Sequence[Case]) -> dict[Modality, tuple[list[float], list[float]]]:
-    """For each modality the median voxels and the median length in mm along x, y and z, from the scans' headers.
+    """Per modality the median voxels and median length in mm along x, y and z, from the scans' headers.
 
-    A fingerprint counts both in steps, because sites send it; on scans that lie here there is no need for that.
+    A fingerprint counts both in steps, because sites send it; for local scans that is not needed.
 
     Raises:
         AmosError: a scan that cannot be read.
@@ -81,14 +81,14 @@ def median_grids(cases: Sequence[Case]) -> dict[Modality, tuple[list[float], lis
 
 
 def fingerprint_of_case(case: Case, organs: Collection[int], store: Path | None = None) -> Fingerprint:
-    """A case's fingerprint, of a CT with its intensities; found in `store` where it was measured before.
+    """A case's fingerprint, with intensities for CT; taken from `store` if it was measured before.
 
     Raises:
         AmosError: the scan or its label map cannot be read.
     """
     if case.modality != "CT" or case.label is None:
         return fingerprint_of_header(case)
-    check_header_of(case)  # also of one that was measured before, whose warnings are to be seen again
+    check_header_of(case)  # even if it was measured before, so that its warnings are shown again
     looked_for = sorted(set(case.annotated) & set(organs))
     kept = None
     if store is not None:
@@ -128,7 +128,7 @@ def fingerprint_of_cases(
     """The fingerprint of cases, `workers` of them read at a time; `on_case(done, total, case)` is called after each.
 
     Raises:
-        AmosError: the scans and label maps that cannot be read, after all others were; a worker that died.
+        AmosError: scans or label maps that cannot be read (raised after all others were), or a worker that died.
     """
     work = partial(fingerprint_of_case, organs=tuple(organs), store=store)
     with at_once():
@@ -139,12 +139,12 @@ def fingerprint_of_cases(
 
 
 def measured_cases(cohort: Cohort, splits: Collection[Split] = ("train",)) -> tuple[Case, ...]:
-    """The cases of which a plan is made: those with a label map in `splits`, by default the training cases.
+    """The cases from which a plan is made: those with a label map in `splits`, by default the training cases.
 
     Raises:
         AmosError: there is none.
     """
     cases = tuple(case for case in cohort.cases if case.label is not None and case.split in splits)
     if not cases:
-        raise AmosError(f"no labelled case in {' or '.join(splits)}: there is nothing to make a plan of")
+        raise AmosError(f"no labelled case in {' or '.join(splits)}: there is nothing to make a plan from")
     return cases

@@ -1,7 +1,7 @@
-"""From a fingerprint to a plan, by the rules of nnU-Net's first version (Isensee et al., Nature Methods 2021).
+"""Make a plan from a fingerprint by the rules of nnU-Net's first version (Isensee et al., Nature Methods 2021).
 
-They are those of its planner "v2.1", with which AMOS was planned: target spacing, patch, pooling and kernels. The
-published numbers of AMOS give its two plans back, `amos-ct` and `amos-mr`.
+The rules are those of its planner "v2.1", with which AMOS was planned: target spacing, patch, pooling and kernels.
+AMOS's published numbers yield its two plans, `amos-ct` and `amos-mr`.
 """
 
 from collections.abc import Iterable
@@ -15,25 +15,25 @@ from amos_fl.planning.settings import PlanningSettings
 from amos_fl.volumes.plan import Plan, Triple
 
 ANISOTROPIC = 3.0
-"""An axis is coarse where its spacing is more than so many times the others' and it has so many times fewer voxels."""
+"""An axis is coarse if its spacing is more than this many times the others' and it has this many times fewer voxels."""
 COARSE_AXIS_SHARE = 0.1
-"""Of a coarse axis not the median spacing is taken but the one below which a tenth of the cases lie."""
+"""A coarse axis takes this percentile of the spacings instead of the median."""
 START_VOXELS = 512
-"""Of the cube with which a patch begins, along its coarsest axis."""
+"""Voxels along the coarsest axis of the cube from which a patch is shortened."""
 SMALLEST_MAP = 4
-"""Voxels along an axis that pooling leaves at least."""
+"""The fewest voxels that pooling leaves along an axis."""
 FEATURES, MOST_FEATURES = 32, 320
 CONVOLUTIONS_PER_STAGE = 2
 REFERENCE_GB = 8.0
 REFERENCE_MEASURE = 520_000_000 * 32 / 30
 """The `memory_measure` at which nnU-Net stops; its second version calls it 8 GB, for batches of two patches."""
 SEEN_AT_ONCE = 4
-"""At low resolution a scan holds so many times the voxels of a patch."""
+"""At low resolution a scan holds this many times the voxels of a patch."""
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """Pooling and kernels per stage, the first stage without pooling, and what a patch's sides must be multiples of."""
+    """Pooling and kernels per stage (the first without pooling), and the divisor of a patch's sides."""
 
     strides: tuple[Triple, ...]
     kernels: tuple[Triple, ...]
@@ -48,18 +48,18 @@ def plan_from(
 ) -> Plan:
     """The plan for the cases of a fingerprint.
 
-    Cases of CT and MR together have one plan, made of all of them as of one set of scans: one physical scale. Window,
-    mean and standard deviation are those of CT; without CT they are AMOS's and unused.
+    CT and MR together have one plan, made from all their cases: one physical scale. Window, mean and standard deviation
+    are those of CT; without CT they are AMOS's and unused.
 
     Raises:
-        AmosError: the fingerprint says too little, or no patch fits into the memory.
+        AmosError: the fingerprint lacks values, or no patch fits into the memory.
     """
     settings = settings or PlanningSettings()
     cases = fingerprint.pooled()
     unknown = [name for name, h in cases.histograms().items() if name != "intensity" and not h.counts]
     if unknown:
         raise AmosError(
-            f"the fingerprint does not tell the {unknown[0]} of any case, so no plan can be made; "
+            f"the fingerprint does not contain the {unknown[0]} of any case, so no plan can be made; "
             "let sites share their histograms and withhold fewer counts, or name a plan"
         )
     spacing_mm = target_spacing(cases)
@@ -84,9 +84,9 @@ def plan_from(
 
 
 def target_spacing(cases: CaseGroup) -> tuple[float, float, float]:
-    """The spacing (x, y, z) in mm at which a network shall see these cases: the median of each axis.
+    """The spacing (x, y, z) in mm at which a network should see these cases: the median of each axis.
 
-    An axis of thick slices (see `ANISOTROPIC`) takes the 10th percentile instead, but nothing finer than the others.
+    An axis of thick slices (see `ANISOTROPIC`) takes the 10th percentile instead, but never finer than the others.
     """
     median = [h.quantile(0.5) / SPACING_BINS_PER_MM for h in cases.spacing]
     voxels = [h.quantile(0.5) for h in cases.shape]
@@ -134,7 +134,7 @@ def memory_measure(patch: Triple, pooling: Pooling, organ_count: int) -> float:
 
 
 def memory_gb(plan: Plan, organ_count: int) -> float:
-    """The memory that nnU-Net would reckon for training its U-Net on two patches of a plan."""
+    """nnU-Net's estimate of the memory for training its U-Net on two patches of a plan."""
     pooling = Pooling(plan.strides, plan.kernels, plan.divisor)
     return memory_measure(plan.patch, pooling, organ_count) / REFERENCE_MEASURE * REFERENCE_GB
 
@@ -156,7 +156,7 @@ def patch_for(spacing: np.ndarray, shape: np.ndarray, organ_count: int, gigabyte
     most = REFERENCE_MEASURE * gigabytes / REFERENCE_GB
     while memory_measure(patch, pooling, organ_count) > most:
         axis = int(np.argsort(np.array(patch) / shape, kind="stable")[-1])
-        # Shortened by what the shorter patch has to be a multiple of, which may be less.
+        # Shortened by the shorter patch's divisor, which may be smaller.
         shorter = _shortened(patch, axis, pooling.divisor[axis])
         if min(shorter) < 1:
             raise AmosError(
@@ -191,7 +191,7 @@ def _ct_intensities(fingerprint: Fingerprint) -> dict[str, object]:
         return {}
     intensity = fingerprint.CT.intensity
     if not intensity.counts:
-        raise AmosError("the fingerprint does not tell the intensity of any organ in CT; label one, or name a plan")
+        raise AmosError("the fingerprint does not contain the CT intensity of any organ; label one, or name a plan")
     low, high = (round(intensity.quantile(share), 1) for share in (0.005, 0.995))
     sd = round(intensity.sd(), 2)
     if not low < high or not sd > 0:

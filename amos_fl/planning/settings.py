@@ -1,4 +1,4 @@
-"""What a plan is made for: memory, and whether the network sees the scans as finely as they are."""
+"""Settings for making a plan: memory, and whether the network sees the scans at full resolution."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -22,9 +22,9 @@ class PlanningSettings(BaseModel):
     )
     resolution: Resolution = Field(
         default="full",
-        description="The scans' own, or coarser so that a patch sees a quarter of a scan, as nnU-Net's low resolution.",
+        description="The scans' own, or coarser so that a patch sees a quarter of a scan (nnU-Net's low resolution).",
     )
 
     def lacks(self, plan: Plan) -> bool:
-        """Whether the plan of a run is still to be made; the one it has stands in until then."""
+        """Whether the run's plan is still to be made; its present plan is a placeholder until then."""
         return self.auto and plan.name != AUTO

@@ -1,4 +1,4 @@
-"""Preparing a case once: canonical orientation, crop to the body, resampling, normalisation, and the store.
+"""Prepare cases once: canonical orientation, crop to the body, resampling, normalisation, and the store.
 
 The key of a prepared case is a hash of the content of its files and of every setting it depends on, so a
 changed file or setting makes a new entry and an unchanged one is found at once, by any process.
@@ -36,21 +36,21 @@ from amos_fl.warned import heard, warn
 from amos_fl.workers import each_tried
 
 FOREGROUND_VOXELS = 2000
-"""How many positions per organ the store lists at most."""
+"""The most positions per organ that the store lists."""
 _BYTES_PER_VOXEL = 5
-"""Of a resampled case, at least: float32 of the scan and uint8 of its label map."""
+"""Bytes per voxel of a resampled case, at least: float32 of the scan and uint8 of its label map."""
 _SETTLED_NS = 2_000_000_000
 
 
 def content_hash(path: Path, store: Path) -> str:
-    """The SHA-256 of a scan's content (both files of a pair), remembered in the store by path and state of the files.
+    """The SHA-256 of a scan's content (both files of a pair), cached in the store by path and file state.
 
-    The state is size, inode, and the times of change of content and of inode: the last cannot be set by a program, so
-    that a file under an old name with an old time stamp is known to be another. A file that changed within the last
-    two seconds is not remembered: it might change again within the resolution of its time stamp.
+    The state is size, inode, and the times of change of content and of inode. Programs cannot set the last, so a new
+    file with an old name and time stamp is recognised. A file that changed within the last two seconds is not cached,
+    because it might change again within the resolution of its time stamp.
 
     Raises:
-        AmosError: no such file, or it may not be read.
+        AmosError: no such file, or no permission to read it.
     """
     try:
         stamp = _stamp(path)
@@ -76,7 +76,7 @@ def _hash_file(path: Path, store: Path) -> Path:
 
 
 def _remembered(path: Path, stamp: list[list[int]], store: Path) -> str | None:
-    """The hash of a file in this state; None where it was not seen so, or cannot be read."""
+    """The cached hash of a file in this state; None if there is none or it cannot be read."""
     try:
         known = json.loads(_hash_file(path, store).read_text(encoding="utf-8"))
         return str(known["sha256"]) if known["stamp"] == stamp else None
@@ -85,7 +85,7 @@ def _remembered(path: Path, stamp: list[list[int]], store: Path) -> str | None:
 
 
 def _remembered_hash(path: Path, store: Path) -> str:
-    """As `content_hash`, without reading the file: empty where its hash is not remembered."""
+    """As `content_hash`, without reading the file: empty if its hash is not cached."""
     return _remembered(path, _stamp(path), store) or ""
 
 
@@ -96,7 +96,7 @@ def prepared_key(
     organs: Collection[int],
     hash_of: Callable[[Path, Path], str] = content_hash,
 ) -> str:
-    """The key under which `case` is kept: of its files' content and of all settings it depends on."""
+    """The key under which `case` is stored: a hash of its files' content and of all settings it depends on."""
     return sha256_of_json(
         {
             "format": FORMAT,
@@ -107,19 +107,19 @@ def prepared_key(
             "label": hash_of(case.label, store) if case.label else None,
             "annotated": sorted(set(case.annotated) & set(organs)),
             "preparation": plan.preparation(),
-            # Only where there are any, so that cases prepared before are found.
+            # Only if there are any, so that cases prepared earlier are still found.
             **({"label_values": case.label_values} if case.label_values else {}),
         }
     )
 
 
 def prepare_case(case: Case, plan: Plan, store: Path, organs: Collection[int]) -> PreparedCase:
-    """The prepared case, from the store when it is there already; otherwise it is made and put there.
+    """Return the prepared case from the store, preparing it first if it is not there.
 
     Labels of organs that were not annotated are set to 0. Several processes may prepare the same case.
 
     Raises:
-        AmosError: a file that is missing, unreadable or no scan. DiskFull: no room in the store.
+        AmosError: a file that is missing, unreadable or not a scan. DiskFull: no room in the store.
     """
     store = Path(store)
     try:
@@ -196,7 +196,7 @@ def _prepare(case: Case, plan: Plan, folder: Path, organs: Collection[int]) -> N
 def foreground_positions(label: np.ndarray, case: str) -> dict[int, np.ndarray]:
     """Per organ present in a label map (x, y, z) its voxels' positions (n, 3), int32, in scan order.
 
-    Where there are more than `FOREGROUND_VOXELS`, that many are drawn evenly, the same for the same case.
+    If there are more than `FOREGROUND_VOXELS`, that many are drawn evenly, the same for the same case.
     """
     positions = {}
     for organ, box in enumerate(ndimage.find_objects(label), start=1):
@@ -206,7 +206,7 @@ def foreground_positions(label: np.ndarray, case: str) -> dict[int, np.ndarray]:
         if len(found) > FOREGROUND_VOXELS:
             drawn = generator(0, "foreground", case, organ).choice(len(found), FOREGROUND_VOXELS, replace=False)
             found = found[np.sort(drawn)]
-        # argwhere gives columns; safetensors writes memory as it lies and would mix up the axes.
+        # argwhere returns columns; safetensors writes memory in its order and would mix up the axes.
         positions[organ] = np.ascontiguousarray(found + [side.start for side in box], dtype=np.int32)
     return positions
 
@@ -220,12 +220,12 @@ def prepare_cases(
     workers: int = 1,
     on_case: OnCase | None = None,
 ) -> list[PreparedCase]:
-    """The prepared cases in the order of `cases`, `workers` of them at a time, each in a process of its own.
+    """Prepare cases, `workers` at a time in separate processes; returns them in the order of `cases`.
 
     `on_case(done, total, case)` is called after each.
 
     Raises:
-        AmosError: as `prepare_case`, for every case that fails; the others are prepared first. A worker that died.
+        AmosError: as `prepare_case`, naming every case that fails, after the others are prepared; or a worker died.
     """
     work = partial(prepare_case, plan=plan, store=store, organs=organs)
     prepared: dict[int, PreparedCase] = {}
@@ -247,7 +247,7 @@ def prepare_cases(
                 if on_case:
                     on_case(done, len(cases), cases[number].case)
     except BaseException:
-        remove_leftovers(store)  # of workers that did not end in time to do so
+        remove_leftovers(store)  # of workers that did not clean up in time
         raise
     if failed:
         raise all_of([failed[number] for number in sorted(failed)], len(cases), "case")
@@ -258,17 +258,17 @@ def _is_prepared(case: Case, plan: Plan, store: Path, organs: Collection[int]) -
     try:
         key = prepared_key(case, plan, store, organs, _remembered_hash)
     except OSError:
-        return False  # said when it is prepared
+        return False  # reported when it is prepared
     return (store / key[:2] / key).is_dir()
 
 
 @lru_cache(maxsize=64)
 def _tidy(store: Path) -> None:
-    """Once per process and store."""
+    """Remove leftovers, once per process and store."""
     remove_leftovers(store)
 
 
 def remove_leftovers(store: Path) -> None:
-    """Remove what processes that are no more had begun to write into a store."""
+    """Remove partial files that dead processes left in a store."""
     for folders in ("*", "hashes/*", "fingerprints/*"):
         remove_abandoned(Path(store).glob(f"{folders}/.*.tmp.*"))

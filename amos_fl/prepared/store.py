@@ -1,8 +1,8 @@
-"""The training store: cases prepared once, laid out for the reader.
+"""The training store: cases prepared once, laid out for fast patch reads.
 
 A case is a folder `<first two letters of its key>/<key>` holding `image.b2nd` (float32, normalised),
 `label.b2nd` (uint8), `foreground.safetensors` (voxel positions per organ) and `meta.json`. Both arrays are
-Blosc2 with chunks the size of a patch, cut into small blocks, so that a patch is read without the volume.
+Blosc2 with chunks the size of a patch, cut into small blocks, so that a patch is read without the rest of the volume.
 """
 
 import json
@@ -22,17 +22,16 @@ from amos_fl.weights import save_arrays
 
 GridRegion = tuple[slice, slice, slice]
 FORMAT = 4
-"""Raised whenever a prepared case would come out otherwise than before, so that old ones are not found."""
+"""Raised whenever preparation changes its result, so that old cases are not found."""
 _BLOCK_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The way back to a scan's own grid.
+    """A scan's own grid, to which predictions are restored.
 
-    `shape` and `spacing_mm` are those of the whole scan in canonical voxel order, `crop` the box
-    (low, high per axis) of it that was resampled, and `orientation` its file's voxel order as nibabel's
-    (axis, flip) per axis.
+    `shape` and `spacing_mm` are those of the whole scan in canonical voxel order, `crop` the box (low, high per axis)
+    that was resampled, and `orientation` the file's voxel order as nibabel's (axis, flip) per axis.
     """
 
     shape: Triple
@@ -51,8 +50,8 @@ class Geometry:
 class PreparedCase:
     """A case in the store. It holds no voxels: every read opens the file, so it can be sent to any process.
 
-    `shape` (x, y, z) is that of the prepared arrays; `padding` is the image's value for air outside of them.
-    `warnings` are sentences about its files that a user should know.
+    `shape` (x, y, z) is that of the prepared arrays; `padding` is the image's value for air outside them. `warnings`
+    are sentences about its files for the user.
     """
 
     folder: Path
@@ -67,7 +66,7 @@ class PreparedCase:
     warnings: tuple[str, ...] = ()
 
     def image(self, region: GridRegion | None = None) -> np.ndarray:
-        """float32 voxels of a region (by default all); only the blocks it touches are read.
+        """Read float32 voxels of a region (by default all); only the blocks it touches are read.
 
         Raises:
             AmosError: the store entry is damaged.
@@ -75,7 +74,7 @@ class PreparedCase:
         return self._read("image.b2nd", region)
 
     def label(self, region: GridRegion | None = None) -> np.ndarray:
-        """uint8 labels of a region (by default all); organs that were not annotated are 0.
+        """Read uint8 labels of a region (by default all); organs that were not annotated are 0.
 
         Raises:
             AmosError: the case has no label map, or the store entry is damaged.
@@ -85,11 +84,11 @@ class PreparedCase:
         return self._read("label.b2nd", region)
 
     def image_patch(self, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
-        """float32 image (size) from `start` on; what lies outside the volume is `padding`."""
+        """Read a float32 image patch (size) from `start` on; outside the volume it is `padding`."""
         return self._patch("image.b2nd", start, size, self.padding, np.float32)
 
     def label_patch(self, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
-        """uint8 labels (size) from `start` on; what lies outside the volume is 0.
+        """Read a uint8 label patch (size) from `start` on; outside the volume it is 0.
 
         Raises:
             AmosError: as `label`.
@@ -134,7 +133,7 @@ def _damaged(case: str, folder: Path) -> AmosError:
 
 
 def _block(chunk: Sequence[int], item_bytes: int) -> Triple:
-    """The chunk halved along its longest side until it is small enough to be read for a voxel's sake."""
+    """The chunk halved along its longest side until it is cheap to read for a single voxel."""
     block = list(chunk)
     while np.prod(block) * item_bytes > _BLOCK_BYTES:
         longest = int(np.argmax(block))
@@ -152,7 +151,7 @@ def _write_array(path: Path, array: np.ndarray, patch: Sequence[int]) -> None:
         cparams=blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, nthreads=1),
         dparams=blosc2.DParams(nthreads=1),
     )
-    # Written by Python, not by Blosc2, which doesn't tell a full disk from other failures.
+    # Written by Python, not by Blosc2, which doesn't distinguish a full disk from other failures.
     path.write_bytes(compressed.to_cframe())
 
 
@@ -165,7 +164,7 @@ def write_prepared(
     patch: Sequence[int],
     meta: dict[str, Any],
 ) -> None:
-    """Write a store entry, whole or not at all; one that another process has made meanwhile stays."""
+    """Write a store entry, whole or not at all; an entry made meanwhile by another process is kept."""
     with whole_folder(folder) as beside:
         _write_array(beside / "image.b2nd", image, patch)
         if label is not None:
@@ -176,7 +175,7 @@ def write_prepared(
 
 
 def open_prepared(folder: Path | str) -> PreparedCase:
-    """The prepared case in a folder of the store.
+    """Open the prepared case in a folder of the store.
 
     Raises:
         AmosError: there is none, or it is damaged.

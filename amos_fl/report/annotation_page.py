@@ -35,7 +35,7 @@ _MEASURED = (
 
 
 def annotation_context(progress: ProjectProgress, files: dict[str, str]) -> dict[str, Any]:
-    """Everything that `annotation.html` shows."""
+    """The context of the template `annotation.html`."""
     project, state = progress.project, progress.state
     stages = state.stages()
     context: dict[str, Any] = {
@@ -88,7 +88,7 @@ def _key_numbers(progress: ProjectProgress, stages: dict[Stage, int]) -> list[di
 
 
 def _stages_figure(name: str, rounds: Sequence[RoundRow]) -> Markup:
-    """A bar per round: how many cases were in each stage when it ended (the last one: now)."""
+    """A bar per round: the number of cases in each stage when it ended (for the last one: now)."""
     with page_style():
         figure = Figure(figsize=(WIDTH, 1.0 + 0.42 * len(rounds)))
         axes = figure.subplots()
@@ -132,7 +132,7 @@ def _agreement(progress: ProjectProgress) -> list[dict[str, Any]]:
                 values[rounds.index(row.round), -1] = getattr(row, metric)
         told = " ".join(f"Round {r}: mean {score(v)}." for r, v in zip(rounds, values[:, -1].tolist(), strict=True))
         rows, columns = [f"round {r}" for r in rounds], [*organs, "mean"]
-        svg = grid_of_scores(f"agreement-{metric}", metric.upper(), values, rows, columns, told)
+        svg = grid_of_scores(f"agreement-{metric}", metric, values, rows, columns, told)
         title = f"{metric.upper()} of the pre-labels against the corrections"
         parts.append({"svg": svg, "title": title, "text": "From 0 (dark) to 1 (bright); 0.62 is written .62."})
     return parts

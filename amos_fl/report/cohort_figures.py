@@ -65,7 +65,7 @@ def slices(name: str, cases: Sequence[CaseStatistics]) -> Markup:
         for axes, modality in zip(panels, modalities, strict=True):
             for i, site in enumerate(sites):
                 mine = [c for c in cases if (c.case.site, c.case.modality) == (site, modality)]
-                # Scans of one grid lie on one point; a little to the side, each can be seen.
+                # Scans with the same grid would share a point; shifted slightly, each can be seen.
                 aside = 1 + 0.02 * ((np.arange(len(mine)) * 0.618034) % 1 - 0.5)
                 axes.plot(
                     np.array([c.spacing_mm[2] for c in mine]) * aside,

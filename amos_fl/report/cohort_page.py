@@ -1,4 +1,4 @@
-"""`stats.html`: a cohort on one page, and its numbers and figures as files beside it."""
+"""Write `stats.html`, a cohort on one page, with its numbers and figures as files beside it."""
 
 import math
 import re
@@ -33,7 +33,7 @@ STATISTICS_PAGE = "stats.html"
 def write_cohort_page(cohort: Cohort, cases: Sequence[CaseStatistics], out: Path, left_out: Sequence[str] = ()) -> Path:
     """Write the page, `cases.csv`, `groups.csv`, `volumes.csv` and the figures as SVG into `out`; return the page.
 
-    `left_out` says, for the page, which of the cohort's cases are not among `cases`, and why.
+    `left_out` tells the page which of the cohort's cases are not among `cases`, and why.
     """
     groups, paper = groups_of(cases), paper_beside(cohort)
     out.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def write_cohort_page(cohort: Cohort, cases: Sequence[CaseStatistics], out: Path
 
 
 def standing_alone(svg: Markup) -> str:
-    """A figure of the page as a file of its own, in the colours of light ground."""
+    """A figure of the page as a standalone file, in the colours for a light background."""
     colours = {f"var(--{tint.name})": tint.light for tint in TINTS}
     written = re.sub("|".join(map(re.escape, colours)), lambda found: colours[found[0]], str(svg))
     written = written.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" ', 1)
@@ -129,7 +129,7 @@ def _organ_number(cohort: Cohort, everything: StatisticsGroup) -> dict[str, str]
 
 
 def _annotated(group: StatisticsGroup) -> int:
-    """How many organs a labelled case of the group annotates."""
+    """The number of organs that a labelled case of the group annotates."""
     return len({organ for found in group.labelled for organ in found.case.annotated})
 
 

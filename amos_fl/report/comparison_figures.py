@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from amos_fl.comparison.comparison import Arm, Comparison, CurvePoint, Gap, MeanScore, Metric, Scope
+from amos_fl.comparison.comparison import Arm, Comparison, CurvePoint, Gap, MeanScore, Scope
 from amos_fl.comparison.statistics import Estimate
+from amos_fl.metrics.catalogue import METRICS, MetricName, title_of
 from amos_fl.metrics.rows import ScoreRow
 from amos_fl.report.figures import WIDTH, around, grid_of_scores, panels_of, score, signed, top_of
 from amos_fl.report.palette import INK, MUTED, SERIES
@@ -31,7 +32,7 @@ def _with_interval(axes: Axes, estimate: Estimate, at: float, colour: str, marke
 
 
 def _legend(figure: Figure, arms: Sequence[Arm], places: Collection[int] | None = None) -> None:
-    """The arms' marks; only those at `places`, where given."""
+    """The legend of the arms' marks; only those at `places`, if given."""
     shown = [i for i in range(len(arms)) if places is None or i in places]
     handles = [Line2D([], [], color=_style(i)[0], marker=_style(i)[1], markersize=4.6, linewidth=1.4) for i in shown]
     figure.legend(handles, [arms[i].name for i in shown], loc="outside upper left", ncols=4)
@@ -53,9 +54,9 @@ def arms_by_scope(name: str, comparison: Comparison, scopes: Sequence[Scope]) ->
                     ends += [cell.estimate.value, cell.estimate.low, cell.estimate.high]
                     at = place + 0.7 * ((i + 0.5) / len(arms) - 0.5)
                     _with_interval(axes, cell.estimate, at, *_style(i))
-                    told.append(f"{scope.name}, {arm.name}: {metric.upper()} {_said(cell)}.")
+                    told.append(f"{scope.name}, {arm.name}: {title_of(metric)} {_said(cell)}.")
             _rows(axes, [_named(scope) for scope in scopes])
-            axes.set(title=metric.upper(), xlim=around(ends))
+            axes.set(title=title_of(metric), xlim=around(ends, high=METRICS[metric].high))
         _legend(figure, arms)
         return to_svg(figure, name, "Scores of the arms", " ".join(told))
 
@@ -81,7 +82,7 @@ def _rows(axes: Axes, labels: Sequence[str]) -> None:
         axes.axhline(between - 0.5, color=MUTED, linewidth=0.4, alpha=0.5)
 
 
-def gap_forest(name: str, gaps: Sequence[Gap], metric: Metric) -> Markup:
+def gap_forest(name: str, gaps: Sequence[Gap], metric: MetricName) -> Markup:
     """Every part of the gap as a point with its interval, beside a line at zero."""
     shown = [gap for gap in gaps if gap.metric == metric and not math.isnan(gap.estimate.value)]
     with page_style():
@@ -91,10 +92,11 @@ def gap_forest(name: str, gaps: Sequence[Gap], metric: Metric) -> Markup:
             _with_interval(axes, gap.estimate, place, *_style(kinds.index(gap.kind)))
         _rows(axes, [_parts(gap) for gap in shown])
         ends = [v for gap in shown for v in (gap.estimate.value, gap.estimate.low, gap.estimate.high, 0.0)]
-        axes.set(xlabel=f"difference in {metric.upper()}", xlim=around(ends, least=0.1, low=-1.0))
+        high = METRICS[metric].high
+        axes.set(xlabel=f"difference in {title_of(metric)}", xlim=around(ends, least=0.1, low=-high, high=high))
         axes.axvline(0, color=INK, linewidth=1)
         told = " ".join(f"{_parts(gap)}: {signed(gap.estimate.value)}." for gap in shown)
-        return to_svg(figure, name, f"The gap taken apart, {metric.upper()}", told)
+        return to_svg(figure, name, f"The gap taken apart, {title_of(metric)}", told)
 
 
 def _parts(gap: Gap) -> str:
@@ -103,23 +105,23 @@ def _parts(gap: Gap) -> str:
     return f"{gap.minuend} − {gap.subtrahend}, {gap.scope}"
 
 
-def arms_by_site(name: str, comparison: Comparison, metric: Metric) -> Markup:
+def arms_by_site(name: str, comparison: Comparison, metric: MetricName) -> Markup:
     """All arms by all sites, and the means over the seen and the unseen sites, as coloured cells."""
     scopes = [*comparison.scopes_of("site"), *comparison.scopes_of("sites")]
     apart = len(comparison.scopes_of("sites"))
     values = np.array([[_value(comparison.cell(arm.name, s.name, metric)) for s in scopes] for arm in comparison.arms])
     names = [f"{s.name} {s.modality}{'' if s.seen else ' *'}" if s.kind == "site" else s.name for s in scopes]
     told = _told_rows([arm.name for arm in comparison.arms], [scope.name for scope in scopes], values)
-    return grid_of_scores(name, metric.upper(), values, [a.name for a in comparison.arms], names, told, apart=apart)
+    return grid_of_scores(name, metric, values, [a.name for a in comparison.arms], names, told, apart=apart)
 
 
-def arms_by_organ(name: str, comparison: Comparison, scope: Scope, metric: Metric) -> Markup:
+def arms_by_organ(name: str, comparison: Comparison, scope: Scope, metric: MetricName) -> Markup:
     """The main arms by the organs, and the mean of these, over the cases of a scope."""
     organs = [o for o in comparison.organs.values() if _any(comparison, scope, metric, o)]
     arms = [a for a in comparison.main_arms if not math.isnan(_value(comparison.cell(a.name, scope.name, metric)))]
     values = np.array([[_value(comparison.cell(a.name, scope.name, metric, o)) for o in [*organs, ""]] for a in arms])
     told = _told_rows([arm.name for arm in arms], [*organs, "mean"], values)
-    return grid_of_scores(name, metric.upper(), values, [arm.name for arm in arms], [*organs, "mean"], told)
+    return grid_of_scores(name, metric, values, [arm.name for arm in arms], [*organs, "mean"], told)
 
 
 def _told_rows(rows: Sequence[str], columns: Sequence[str], values: np.ndarray) -> str:
@@ -129,7 +131,7 @@ def _told_rows(rows: Sequence[str], columns: Sequence[str], values: np.ndarray) 
     )
 
 
-def _any(comparison: Comparison, scope: Scope, metric: Metric, organ: str) -> bool:
+def _any(comparison: Comparison, scope: Scope, metric: MetricName, organ: str) -> bool:
     return any(
         not math.isnan(_value(comparison.cell(arm.name, scope.name, metric, organ))) for arm in comparison.main_arms
     )
@@ -139,7 +141,7 @@ def _value(cell: MeanScore | None) -> float:
     return math.nan if cell is None else cell.estimate.value
 
 
-def case_distributions(name: str, comparison: Comparison, scopes: Sequence[Scope], metric: Metric) -> Markup:
+def case_distributions(name: str, comparison: Comparison, scopes: Sequence[Scope], metric: MetricName) -> Markup:
     """Every test case's mean over its organs, by main arm and group of scanners, behind boxes."""
     arms, sums = comparison.main_arms, {}
     for row in comparison.case_rows:
@@ -162,10 +164,10 @@ def case_distributions(name: str, comparison: Comparison, scopes: Sequence[Scope
                     axes.plot(values, [at] * len(values), marker, color=colour, markersize=3.2, alpha=0.6)
                     axes.plot([float(np.median(values))], [at], "|", color=INK, markersize=11, markeredgewidth=2)
         _rows(axes, [scope.name for scope in scopes])
-        axes.set(xlabel=f"{metric.upper()} of a case", xlim=around(means.values()))
+        axes.set(xlabel=f"{title_of(metric)} of a case", xlim=around(means.values(), high=METRICS[metric].high))
         _legend(figure, arms)
         told = f"{len({key[3] for key in means})} test cases in each of {len(arms)} arms."
-        return to_svg(figure, name, f"{metric.upper()} of the test cases by arm", told)
+        return to_svg(figure, name, f"{title_of(metric)} of the test cases by arm", told)
 
 
 def arm_cost_curves(name: str, arms: Sequence[Arm], curves: Sequence[CurvePoint]) -> Markup:
@@ -203,12 +205,12 @@ def arm_cost_curves(name: str, arms: Sequence[Arm], curves: Sequence[CurvePoint]
 
 
 def _places(arms: Sequence[Arm]) -> dict[str, int]:
-    """Of each run the place of the first arm that it belongs to."""
+    """For each run the position of the first arm that it belongs to."""
     return {run: i for i, arm in reversed(list(enumerate(arms))) for run in arm.runs}
 
 
 def learning_by_site(name: str, arms: Sequence[Arm], points: Sequence[ScoreRow], scopes: Sequence[Scope]) -> Markup:
-    """A panel per site with the DSC of every arm's runs against the share of their rounds; dashed where unseen."""
+    """A panel per site with the DSC of every arm's runs against the fraction of their rounds; dashed if unseen."""
     places, columns = _places(arms), 4
     names = {site: scope for scope in scopes for site in scope.sites}
     shown = [site for site in names if any(p.site == site and p.run in places for p in points)]

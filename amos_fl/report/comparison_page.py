@@ -6,10 +6,11 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from amos_fl.comparison.comparison import Arm, Comparison, Metric, Scope
+from amos_fl.comparison.comparison import Arm, Comparison, Scope
 from amos_fl.comparison.notes import withheld_in_words
 from amos_fl.comparison.statistics import Estimate
 from amos_fl.comparison.tables import interval
+from amos_fl.metrics.catalogue import MetricName, title_of
 from amos_fl.report import comparison_figures as figures
 from amos_fl.report.examples import case_planes, chosen_examples, listed
 from amos_fl.report.figures import score, signed
@@ -36,7 +37,7 @@ CASES_TEXT = (
 
 
 def comparison_context(comparison: Comparison) -> dict[str, Any]:
-    """Everything that `comparison.html` shows."""
+    """The context of the template `comparison.html`."""
     metric = comparison.metrics[0]
     groups, means = comparison.scopes_of("group"), comparison.scopes_of("sites")
     examples = list(_examples(comparison))
@@ -69,7 +70,7 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
             *(
                 {
                     "svg": figures.arms_by_site(f"arm-sites-{m}", comparison, m),
-                    "title": f"{m.upper()} of every arm at every site",
+                    "title": f"{title_of(m)} of every arm at every site",
                     "text": "From 0 (dark) to 1 (bright); 0.62 is written .62. A star marks scanners that the "
                     "reference has not seen. A dash: the arm has no score there.",
                 }
@@ -84,7 +85,7 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
         "gap_figures": [
             {
                 "svg": figures.gap_forest(f"gap-{m}", gaps, m),
-                "title": f"The gap in {m.upper()}",
+                "title": f"The gap in {title_of(m)}",
                 "text": "A mark is a difference of two means, a line its 95 % interval; right of zero, the first one "
                 "is higher.",
             }
@@ -95,7 +96,7 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
         "organ_figures": [
             {
                 "svg": figures.arms_by_organ(f"organs-{place}", comparison, scope, metric),
-                "title": f"{metric.upper()} by organ on {scope.name}",
+                "title": f"{title_of(metric)} by organ on {scope.name}",
                 "text": f"Mean over the test cases of {listed(scope.sites)} ({scope.cases}).",
             }
             for place, scope in enumerate(groups)
@@ -103,7 +104,7 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
         "case_figures": [
             {
                 "svg": figures.case_distributions("case-distributions", comparison, groups, metric),
-                "title": f"{metric.upper()} of every test case",
+                "title": f"{title_of(metric)} of every test case",
                 "text": "A mark is a case's mean over its organs, a bar the median of the cases.",
             }
         ]
@@ -151,7 +152,7 @@ def _kind(comparison: Comparison, scope: str) -> str:
     return next(s.kind for s in comparison.scopes if s.name == scope)
 
 
-def _key_numbers(comparison: Comparison, metric: Metric) -> list[dict[str, str]]:
+def _key_numbers(comparison: Comparison, metric: MetricName) -> list[dict[str, str]]:
     scope = next((s for s in comparison.scopes_of("sites", "group") if s.seen), comparison.scopes[0])
     numbers = []
     for arm in comparison.main_arms:
@@ -160,7 +161,7 @@ def _key_numbers(comparison: Comparison, metric: Metric) -> list[dict[str, str]]
             other = [s for s in comparison.scopes_of(scope.kind) if not s.seen]
             unseen = comparison.cell(arm.name, other[0].name, metric) if other else None
             more = f"{score(unseen.estimate.value, 3)} on {other[0].name}" if unseen and other else ""
-            name = f"{metric.upper()}, {scope.name}: {arm.name}"
+            name = f"{title_of(metric)}, {scope.name}: {arm.name}"
             numbers.append({"name": name, "value": score(cell.estimate.value, 3), "more": more})
     return numbers
 
@@ -185,7 +186,7 @@ def _arms_table(comparison: Comparison) -> SortableTable:
                 text(arm.what),
                 count(len(arm.runs)),
                 count(len(arm.seeds)),
-                # One trainer's rounds only mark where it is scored, and nothing of it travels.
+                # One trainer's rounds only mark where it is scored, and it exchanges nothing.
                 count(cost.rounds) if has_strategy(arm.kind) else Cell("–"),
                 *(count(value) for value in (cost.steps, cost.sequential_steps, cost.patches)),
                 *(_megabytes(v) if has_strategy(arm.kind) else Cell("–") for v in (cost.bytes_down, cost.bytes_up)),
@@ -230,7 +231,7 @@ def _scores_table(comparison: Comparison) -> SortableTable:
                         [
                             text(_named(scope)),
                             text(arm.name),
-                            text(metric.upper()),
+                            text(title_of(metric)),
                             count(cell.estimate.cases),
                             *_interval(cell.estimate),
                             number(cell.missed, 1),
@@ -243,7 +244,7 @@ def _scores_table(comparison: Comparison) -> SortableTable:
 
 
 def _main_table(comparison: Comparison) -> SortableTable:
-    """The main arms by groups of scanners, with the metric that counts most."""
+    """The main arms by groups of scanners, with the main metric."""
     metric = comparison.metrics[0]
     scopes = comparison.scopes_of("sites", "group")
     rows = []
@@ -255,7 +256,7 @@ def _main_table(comparison: Comparison) -> SortableTable:
         Column("arm", False),
         *(Column(f"{scope.name} ({scope.cases})", what="in brackets the test cases") for scope in scopes),
     ]
-    return table("main-scores", f"Mean {metric.upper()} with its 95 % interval", columns, rows, "scores.csv")
+    return table("main-scores", f"Mean {title_of(metric)} with its 95 % interval", columns, rows, "scores.csv")
 
 
 def _in_one(estimate: Estimate | None) -> Cell:
@@ -274,7 +275,7 @@ def _differences_table(comparison: Comparison) -> SortableTable:
         [
             text(d.scope),
             text(d.arm),
-            text(d.metric.upper()),
+            text(title_of(d.metric)),
             count(d.estimate.cases),
             *_interval(d.estimate, difference=True),
             number(d.p),
@@ -294,7 +295,7 @@ def _worst_table(comparison: Comparison) -> SortableTable:
     rows = [
         [
             text(w.arm),
-            text(w.metric.upper()),
+            text(title_of(w.metric)),
             text(f"worst {w.what}"),
             text(w.among),
             text(w.name),
@@ -312,7 +313,7 @@ def _spreads_table(comparison: Comparison) -> SortableTable:
         [
             text(s.arm),
             text(s.scope),
-            text(s.metric.upper()),
+            text(title_of(s.metric)),
             text(", ".join(map(str, s.seeds))),
             text(", ".join(score(value, 3) for value in s.values)),
             number(s.sd),
@@ -329,7 +330,7 @@ def _gaps_table(comparison: Comparison) -> SortableTable:
         [
             text(gap.kind),
             text(gap.scope if gap.scope == gap.other_scope else f"{gap.scope} − {gap.other_scope}"),
-            text(gap.metric.upper()),
+            text(title_of(gap.metric)),
             *_interval(gap.estimate, difference=True),
             text(gap.sentence),
         ]
@@ -348,7 +349,7 @@ def _published_table(comparison: Comparison) -> SortableTable | None:
             text(p.training),
             text(p.cases),
             text(p.organ or "mean"),
-            text(p.metric.upper()),
+            text(title_of(p.metric)),
             number(p.value, 4),
             text(p.scope or "none"),
         ]
@@ -360,7 +361,7 @@ def _published_table(comparison: Comparison) -> SortableTable | None:
 
 
 def _examples(comparison: Comparison) -> Iterator[dict[str, Any]]:
-    """For each site the reference's best, median and worst case as every main arm has them; only what has pictures."""
+    """For each site the reference's best, median and worst case in every main arm that has pictures of them."""
     metric = comparison.metrics[0]
     for place, scope in enumerate(comparison.scopes_of("site")):
         means = {arm.name: _case_means(comparison, arm.name, scope.name, metric) for arm in comparison.main_arms}
@@ -373,14 +374,14 @@ def _examples(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 title = f"Case {case} of site {scope.name}, {arm.name}"
                 name = f"case-{place}-{rank.split()[0].lower()}-{number_}"
                 if planes := case_planes(record, scope.name, case, title, name):
-                    said = f"Mean {metric.upper()} of the case: {score(means[arm.name][case], 3)}. Run {record.name}."
+                    said = f"Mean {title_of(metric)} of the case: {score(means[arm.name][case], 3)}. Run {record.name}."
                     cases.append({"arm": arm.name, "text": said, "planes": planes})
             if cases:
                 heading = f"{scope.name}, {scope.modality}, {rank.lower().removesuffix(' case')} case: {case}"
                 yield {"heading": heading, "cases": cases}
 
 
-def _case_means(comparison: Comparison, arm: str, site: str, metric: Metric) -> dict[str, float]:
+def _case_means(comparison: Comparison, arm: str, site: str, metric: MetricName) -> dict[str, float]:
     values: dict[str, list[float]] = {}
     for row in comparison.case_rows:
         if row.arm == arm and row.site == site and not math.isnan(getattr(row, metric)):
@@ -389,7 +390,7 @@ def _case_means(comparison: Comparison, arm: str, site: str, metric: Metric) -> 
 
 
 def _model_for(comparison: Comparison, arm: Arm, site: str) -> RunRecord | None:
-    """The run whose pictures of a site stand for an arm; none where many models are averaged."""
+    """The run whose pictures of a site represent an arm; none if many models are averaged."""
     records = [record for record in comparison.records if record.name in arm.runs]
     fits = {
         "at home": lambda record: site in record.seen_sites,

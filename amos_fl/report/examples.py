@@ -1,4 +1,4 @@
-"""The cases that a page shows: each site's best, median and worst, with the planes that the site kept of them."""
+"""Choose the cases that a page shows: each site's best, median and worst, with the planes that the site kept."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def chosen_examples(means: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Best, median (the better of the middle two) and worst case by their means; fewer where there are fewer.
+    """Best, median (the better of the middle two) and worst case by their means; fewer if there are fewer cases.
 
     >>> chosen_examples({"p1": 0.5, "p2": 0.9, "p3": 0.7})
     [('Best', 'p2'), ('Median', 'p3'), ('Worst', 'p1')]
@@ -36,7 +36,7 @@ def chosen_examples(means: Mapping[str, float]) -> list[tuple[str, str]]:
 
 
 def site_examples(record: RunRecord) -> list[dict[str, Any]]:
-    """For every site its examples as a template shows them; a case without a picture has no planes."""
+    """For every site its examples, for a template; a case without a picture has no planes."""
     rows = case_rows(record)
     scores = {case.case: case for case in record.results.cases}
     organs, sites = record.cohort.organs, []
@@ -66,14 +66,14 @@ def site_examples(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def case_planes(record: RunRecord, site: str, case: str, title: str, name: str) -> list[dict[str, Any]]:
-    """The planes that a run kept of a case, as a template shows them; empty where it kept none."""
+    """The planes that a run kept of a case, for a template; empty if it kept none."""
     try:
         planes = load_planes(record.folder.site(site) / "pictures" / f"{case}.npz")
     except AmosError:
         return []
     return [
         {
-            # Equal heights side by side: each plane is as wide as its own proportions ask for.
+            # Equal heights side by side: each plane's width follows from its proportions.
             "share": f"{plane.grey.shape[1] / plane.grey.shape[0]:.3f}",
             "svg": plane_svg(plane, record.cohort.organs, f"{name}-{plane.view}", f"{title}, {plane.view}"),
         }

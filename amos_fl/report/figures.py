@@ -1,4 +1,4 @@
-"""The figures of a run, drawn with Matplotlib in the page's stand-in colours; each with its words for the blind."""
+"""The figures of a run, drawn with Matplotlib in the page's stand-in colours, each with alternative text."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from amos_fl.metrics.catalogue import IN_RUNS, METRICS, MetricName, title_of
 from amos_fl.metrics.rows import ScoreRow, group_of
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.metrics.table import CaseScores
@@ -21,7 +22,7 @@ from amos_fl.report.series import CostPoint, GapRow, LossPoint
 from amos_fl.report.svg import page_style, to_svg
 
 WIDTH = 8.6
-"""Inches; at 96 pixels each the width of the page's column."""
+"""The width of a figure in inches; at 96 pixels per inch, the width of the page's column."""
 _MARKERS = "osD^vPX*"
 _GROUP = {"seen": (SEEN, "o", "seen scanners"), "unseen": (UNSEEN, "D", "unseen scanners")}
 
@@ -46,13 +47,19 @@ def top_of(values: Iterable[float]) -> float:
     return min(1.0, max((v for v in values if not math.isnan(v)), default=1.0) * 1.15 + 0.02)
 
 
+def end_of(metric: MetricName, values: Iterable[float]) -> float:
+    """The most that a metric can be; of one without an end, the largest of the values."""
+    high = METRICS[metric].high
+    return max((v for v in values if v > 0), default=1.0) if math.isinf(high) else high
+
+
 def around(values: Iterable[float], least: float = 0.2, low: float = 0.0, high: float = 1.0) -> tuple[float, float]:
-    """Ends of an axis around values, at least `least` long, within `low` and `high`.
+    """The ends of an axis around values, at least `least` long, within `low` and `high`.
 
     >>> around([0.5, 0.6], least=0.2)
     (0.45, 0.65)
     """
-    known = [value for value in values if not math.isnan(value)] or [low, high]
+    known = [value for value in values if not math.isnan(value)] or [low, min(high, 1.0)]
     middle, half = (min(known) + max(known)) / 2, max(least, 1.2 * (max(known) - min(known))) / 2
     return round(max(low, middle - half), 3), round(min(high, middle + half), 3)
 
@@ -121,12 +128,12 @@ def heat_map(name: str, scores: Sequence[ScoreRow], organs: Sequence[str], metri
         values[place] = getattr(row, metric)
     labels = [f"{site}  {modality}, {group}" for site, group, modality in rows]
     told = [f"{label}: mean {score(values[i, -1])}." for i, label in enumerate(labels)]
-    return grid_of_scores(name, metric.upper(), values, labels, columns, " ".join(told))
+    return grid_of_scores(name, metric, values, labels, columns, " ".join(told))
 
 
 def grid_of_scores(
     name: str,
-    metric: str,
+    metric: MetricName,
     values: np.ndarray,
     rows: Sequence[str],
     columns: Sequence[str],
@@ -134,7 +141,11 @@ def grid_of_scores(
     *,
     apart: int = 1,
 ) -> Markup:
-    """A table of scores (row, column) as coloured cells with numbers; the last `apart` columns stand apart."""
+    """A table of scores (row, column) as coloured cells with numbers; the last `apart` columns stand apart.
+
+    Bright is 1, or the largest value of a metric that has no end.
+    """
+    high = end_of(metric, values.ravel().tolist())
     starts = np.arange(len(columns), dtype=float)
     starts[len(columns) - apart :] += 0.25
     colours = mpl.colormaps["cividis"]
@@ -146,11 +157,11 @@ def grid_of_scores(
                 if math.isnan(value):
                     axes.text(x + 0.5, i + 0.5, "–", ha="center", va="center", color=MUTED, fontsize=7.5)
                     continue
-                colour = colours(min(max(value, 0.0), 1.0))
+                colour = colours(min(max(value / high, 0.0), 1.0))
                 axes.add_patch(Rectangle((x, i), 1, 1, facecolor=colour, edgecolor=PAPER, linewidth=1))
                 bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.5
                 ink = "#000000" if bright else "#ffffff"
-                text = f"{value:.2f}".removeprefix("0") if value < 0.995 else "1"
+                text = f"{value:.2f}".removeprefix("0") if value < 0.995 else f"{value:.1f}".removesuffix(".0")
                 axes.text(x + 0.5, i + 0.5, text, ha="center", va="center", color=ink, fontsize=7.5)
         axes.set(xlim=(0, starts[-1] + 1), ylim=(len(rows), 0))
         axes.set_xticks(starts + 0.5, columns, rotation=40, ha="left", rotation_mode="anchor")
@@ -159,14 +170,15 @@ def grid_of_scores(
         axes.tick_params(length=0, pad=2)
         axes.grid(False)
         axes.spines[:].set_visible(False)
-        return to_svg(figure, name, f"{metric} as a grid", told)
+        return to_svg(figure, name, f"{title_of(metric)} as a grid", told)
 
 
 def distributions(name: str, cases: Sequence[CaseScores], organs: Mapping[int, str], metric: str) -> Markup:
     """For each modality and organ every test case as a mark behind a box, seen above unseen scanners."""
     modalities = sorted({case.modality for case in cases})
     names = [organ for label, organ in organs.items() if any(label in case.scores for case in cases)]
-    told = []
+    high = end_of(metric, (getattr(score, metric) for case in cases for score in case.scores.values()))
+    ends, told = (-0.03 * high, 1.03 * high), []
     with page_style():
         figure, panels = panels_of(max(1, len(modalities)), 0.9 + 0.40 * len(names), sharey=True)
         used = set()
@@ -187,12 +199,12 @@ def distributions(name: str, cases: Sequence[CaseScores], organs: Mapping[int, s
                         f"{modality}, {group} scanners: medians from {score(worst[1])} ({worst[0]}) to "
                         f"{score(best[1])} ({best[0]})."
                     )
-            axes.set(title=modality, xlim=(-0.03, 1.03), xlabel=metric.upper(), ylim=(len(names) - 0.5, -0.5))
+            axes.set(title=modality, xlim=ends, xlabel=title_of(metric), ylim=(len(names) - 0.5, -0.5))
             axes.set_yticks(range(len(names)), names)
             axes.tick_params(axis="y", length=0)
             axes.grid(False, axis="y")
         _group_legend(figure, [group for group in _GROUP if group in used])
-        return to_svg(figure, name, f"{metric.upper()} of the test cases by organ", " ".join(told))
+        return to_svg(figure, name, f"{title_of(metric)} of the test cases by organ", " ".join(told))
 
 
 def _values(
@@ -208,7 +220,7 @@ def _values(
 def _box(axes: Axes, values: Sequence[float], at: float, colour: str, marker: str) -> None:
     spread = (np.arange(len(values)) * 0.618034) % 1 * 0.24 - 0.12 if len(values) > 1 else np.zeros(1)
     axes.plot(values, at + spread, marker, color=colour, markersize=3, alpha=0.6, markeredgewidth=0)
-    if len(values) >= 5:  # below that the cases themselves are the clearest summary
+    if len(values) >= 5:  # with fewer, the cases themselves are the clearest summary
         axes.boxplot(
             [values],
             positions=[at],
@@ -237,8 +249,8 @@ def seen_and_unseen(
     """
     rows = list(dict.fromkeys((row.modality, row.group) for row in sorted(means, key=lambda row: row.modality)))
     with page_style():
-        figure, panels = panels_of(2, 0.95 + 0.42 * len(rows), sharey=True)
-        for axes, metric in zip(panels, ("dsc", "nsd"), strict=True):
+        figure, panels = panels_of(len(IN_RUNS), 0.95 + 0.42 * len(rows), sharey=True)
+        for axes, metric in zip(panels, IN_RUNS, strict=True):
             for place, (modality, group) in enumerate(rows):
                 colour, marker, _ = _GROUP[group]
                 for site in (row for row in means if (row.modality, row.group) == (modality, group)):
@@ -250,18 +262,23 @@ def seen_and_unseen(
                 mean = groups.get(f"{metric} {group} {modality}", math.nan)
                 axes.plot([mean, mean], [place + 0.08, place + 0.36], color=INK, linewidth=2)
             axes.set(
-                title=metric.upper(), xlim=around(getattr(c, metric) for c in means), ylim=(len(rows) - 0.45, -0.65)
+                title=title_of(metric),
+                xlim=around((getattr(c, metric) for c in means), high=METRICS[metric].high),
+                ylim=(len(rows) - 0.45, -0.65),
             )
             axes.set_yticks(range(len(rows)), [f"{modality}, {group}" for modality, group in rows])
             axes.tick_params(axis="y", length=0)
             axes.grid(False, axis="y")
-        told = [f"{c.site} ({c.modality}, {c.group}): DSC {score(c.dsc)}, NSD {score(c.nsd)}." for c in means]
-        told += [f"Seen minus unseen on {gap.modality}: {gap.metric.upper()} {signed(gap.gap)}." for gap in gaps]
+        told = []
+        for c in means:
+            values = ", ".join(f"{title_of(metric)} {score(getattr(c, metric))}" for metric in IN_RUNS)
+            told.append(f"{c.site} ({c.modality}, {c.group}): {values}.")
+        told += [f"Seen minus unseen on {gap.modality}: {title_of(gap.metric)} {signed(gap.gap)}." for gap in gaps]
         return to_svg(figure, name, "Scores of seen and unseen scanners", " ".join(told))
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """A difference with its sign, as it is printed.
+    """A difference as printed, with its sign.
 
     >>> signed(0.0421), signed(-0.1), signed(0.0)
     ('+0.042', '−0.100', '0.000')
@@ -273,7 +290,7 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def cost_curves(name: str, points: Sequence[CostPoint]) -> Markup:
-    """DSC against bytes exchanged (steps, where none were) and against rounds."""
+    """DSC against bytes exchanged (or steps, if none were) and against rounds."""
     exchanged = any(point.bytes for point in points)
     spent = [point.bytes / 1e6 if exchanged else point.steps for point in points]
     with page_style():

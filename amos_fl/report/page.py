@@ -1,4 +1,4 @@
-"""`report.html`: one page for a run, a comparison or a labelling project, which opens without a network."""
+"""Write `report.html`: one page for a run, a comparison or a labelling project, which opens offline."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -8,7 +8,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from amos_fl.files import write_text
 from amos_fl.report.palette import LABEL_LINE, PREDICTION_LINE, css_variables
-from amos_fl.report.run_page import DATA_FOLDER, run_context, write_data
+from amos_fl.report.run_figures import DATA_FOLDER, write_data
+from amos_fl.report.run_page import run_context
 from amos_fl.runs.record import RunRecord, read_run
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def _environment() -> Environment:
 
 
 def render(template: str, context: dict[str, Any]) -> str:
-    """A page from its template; everything in `context` that is no Markup is escaped."""
+    """Render a page from its template; everything in `context` that is not Markup is escaped."""
     colours = {"light": css_variables("light"), "dark": css_variables("dark")}
     lines = {"label_line": LABEL_LINE, "prediction_line": PREDICTION_LINE}
     return _environment().get_template(template).render(**colours, **lines, **context)
@@ -40,7 +41,7 @@ def write_run_report(run: RunRecord | Path) -> Path:
     """Write `report.html` and `report_data/` in the folder of a finished run; return the page.
 
     Raises:
-        AmosError: the folder holds no run, or one that has not come to its end.
+        AmosError: the folder holds no run, or one that has not finished.
     """
     record = read_run(run) if isinstance(run, Path) else run
     folder = record.folder.path

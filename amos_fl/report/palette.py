@@ -1,4 +1,4 @@
-"""The colours of a report: safe for colour-blind readers, one value on light and one on dark.
+"""The colours of a report: safe for colour-blind readers, with one value for light and one for dark mode.
 
 Figures are drawn in stand-in colours, which `amos_fl.report.svg` turns into CSS variables; the page gives those their
 values. The series are those of Okabe and Ito (2008), darker or lighter where the ground asks for it.
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tint:
-    """A colour of the page: the name of its CSS variable, and its values on light and on dark ground."""
+    """A colour of the page: the name of its CSS variable, and its values on a light and a dark background."""
 
     name: str
     light: str
     dark: str
     stand_in: str
-    """What a figure is drawn in; no figure uses these colours otherwise."""
+    """The stand-in colour in which a figure is drawn; no figure uses it otherwise."""
 
 
 def _tints(*named: tuple[str, str, str]) -> tuple[Tint, ...]:
@@ -40,7 +40,7 @@ INK, MUTED, RULE, PAPER = (tint.stand_in for tint in TINTS[:4])
 SERIES = tuple(tint.stand_in for tint in TINTS[4:])
 SEEN, UNSEEN = SERIES[0], SERIES[1]
 LABEL_LINE, PREDICTION_LINE = "#56b4e9", "#ff9e1b"
-"""On a scan, which is as dark on any page."""
+"""Colours on a scan, which is dark on any page."""
 
 
 def css_variables(scheme: str) -> str:

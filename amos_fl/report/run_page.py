@@ -1,20 +1,19 @@
-"""The page of one run: what each part of it shows, and the CSV files beside it."""
+"""The page of one run: the content of each part, and the CSV files beside it."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from amos_fl.cohort.table import SPLITS
 from amos_fl.comparison.statistics import LEAST_CASES
-from amos_fl.csv_table import write_table
+from amos_fl.metrics.catalogue import IN_RUNS, title_of
 from amos_fl.metrics.rows import ScoreRow
-from amos_fl.metrics.scores import reported_organs
-from amos_fl.report import figures, series
+from amos_fl.report import series
 from amos_fl.report.examples import listed, site_examples
 from amos_fl.report.figures import score, signed
+from amos_fl.report.run_figures import PageFigure, Section, page_figures
 from amos_fl.report.series import GapRow
 from amos_fl.report.slices import legend_line
 from amos_fl.report.sortable import Column, SortableTable, count, number, table, text
@@ -22,10 +21,9 @@ from amos_fl.runs.config import dotted, has_strategy
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.runs.wording import left_out_in_mr, unlearned_in_words, work_in_words
+from amos_fl.runs.work import steps_in_words
 from amos_fl.wording import counted
 
-DATA_FOLDER = "report_data"
-"""Beside the page: its numbers as CSV files."""
 KINDS = {
     "federated": "Federated run",
     "centralized": "Centralized run: all training cases pooled",
@@ -34,39 +32,20 @@ KINDS = {
     "leave-one-out": "Leave-one-out run: federated without one site",
 }
 MOST_NAMED = 5
-"""As many cases as a sentence names."""
+"""The most cases that a sentence names."""
 _SCORE_COLUMNS = (
     Column("cases"),
-    Column("DSC"),
-    Column("NSD"),
+    *(Column(title_of(metric)) for metric in IN_RUNS),
     Column("DSC (present)", what="over the organs that the reference has"),
     Column("missed", what="organs of cases that only the reference has"),
     Column("hallucinated", what="organs of cases that only the prediction has"),
 )
 
 
-def write_data(record: RunRecord, folder: Path) -> dict[str, str]:
-    """Write the numbers of all figures below `folder` and return each file's address on the page."""
-    scores = [{**vars(row), "organ": row.organ or "mean"} for row in record.results.at_sites]
-    where, marks = ("site", "group", "modality"), ("dsc", "nsd", "missed", "hallucinated")
-    written: dict[str, tuple[Iterable[str], Iterable[Any]]] = {
-        "learning_losses": (series.LossPoint.__dataclass_fields__, series.loss_points(record)),
-        "learning_scores": (("round", "site", "seen", "split", "cases", "dsc", "nsd"), record.scores_by_round()),
-        "rounds": (series.RoundTotals.__dataclass_fields__, series.round_totals(record)),
-        "heat_map": ((*where, "organ", "cases", *marks), scores),
-        "cases": (("case", *where, "organs", *marks), series.case_rows(record)),
-        "gap": (series.GapRow.__dataclass_fields__, series.gap_rows(record)),
-        "cost": (series.CostPoint.__dataclass_fields__, series.cost_points(record)),
-    }
-    for name, (columns, rows) in written.items():
-        write_table(folder / f"{name}.csv", tuple(columns), rows)
-    return {name: f"{DATA_FOLDER}/{name}.csv" for name in written}
-
-
 def missing_cases(record: RunRecord) -> list[str]:
     """Labelled test cases without a score, one sentence per site.
 
-    A deployment's server knows their number alone; their sites call them by names of their own, or by none.
+    A deployment's server knows only their number; their sites use pseudonyms for them, or no names.
     """
     results, sentences = record.results, []
     scored = {case.case for case in results.cases}
@@ -86,7 +65,7 @@ def missing_cases(record: RunRecord) -> list[str]:
 
 
 def why_withheld(record: RunRecord) -> str:
-    """Which sites kept the scores of single cases to themselves, and what that means; empty where none did."""
+    """Which sites withheld the scores of single cases, and what that means; empty if none did."""
     sites = sorted({part.site for part in record.results.withheld})
     if not sites:
         return ""
@@ -99,13 +78,13 @@ def why_withheld(record: RunRecord) -> str:
 
 
 def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
-    """Everything that `run.html` shows."""
-    config, results = record.config, record.results
-    losses, scores, costs = series.loss_points(record), record.scores_by_round(), series.cost_points(record)
+    """The context of the template `run.html`."""
+    results = record.results
     gaps = series.gap_rows(record)
-    organs = _reported(record)
+    shown: dict[str, list[PageFigure]] = {section: [] for section in get_args(Section)}
+    for drawn in page_figures(record, files, gaps):
+        shown[drawn.section].append(drawn)
     scored, per_case, withheld = bool(results.by_site), bool(results.cases), why_withheld(record)
-    means = {f"{m} {row.group} {row.modality}": getattr(row, m) for row in results.by_group for m in ("dsc", "nsd")}
     context: dict[str, Any] = {
         "version": version("amos-fl"),
         "title": record.name,
@@ -117,28 +96,19 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
         "lead": lead(record),
         "numbers": _key_numbers(record),
         "contents": _contents(scored),
-        "files": files,
+        "figures": shown,
         "scored": scored,
         "run_facts": _run_facts(record),
         "cohort_table": _cohort_table(record),
         "settings_table": _settings_table(record),
         "versions_table": _versions_table(record),
-        "learning": figures.learning_curves("learning", losses, scores),
-        "learning_text": "Left: the mean loss of each site's steps in a round. Right: the mean DSC of the weights "
-        "after a round, on the validation cases of seen scanners (solid) and the test cases of unseen ones (dashed), "
-        f"which choose nothing. The losses are in {files['learning_losses']}.",
         "rounds_table": _rounds_table(record, files["rounds"]),
         "cost_facts": _cost_facts(record),
-        "cost": figures.cost_curves("cost", costs) if costs else "",
-        "cost_text": "Mean over sites of their mean DSC, against what had been spent by then.",
     }
     if scored:
         examples = site_examples(record)
-        drawn = any(case["planes"] for site in examples for case in site["cases"])
+        pictures = any(case["planes"] for site in examples for case in site["cases"])
         context |= {
-            "tolerance": f"{config.evaluation.tolerance_mm:g}",
-            "heat_dsc": figures.heat_map("heat-dsc", results.at_sites, organs, "dsc"),
-            "heat_nsd": figures.heat_map("heat-nsd", results.at_sites, organs, "nsd"),
             "site_table": sortable_scores("sites", "Test scores by site", "site", results.by_site + results.by_group),
             "organ_table": sortable_scores("by-organ", "Test scores by organ", "organ", results.by_organ),
             "definition": "DSC and NSD are means over cases, then over organs, on the scans' own grids. An organ that "
@@ -147,12 +117,9 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
             + left_out_in_mr(record.cohort.organs, [row.modality for row in results.by_group]),
             "per_case": per_case,
             "withheld": withheld,
-            "box_dsc": figures.distributions("box-dsc", results.cases, record.cohort.organs, "dsc") if per_case else "",
-            "box_nsd": figures.distributions("box-nsd", results.cases, record.cohort.organs, "nsd") if per_case else "",
-            "gap": figures.seen_and_unseen("gap-figure", results.by_site, gaps, means),
             "gap_sentences": gap_sentences(gaps, record),
-            "examples": examples if drawn else [],
-            "cases_text": EXAMPLES_TEXT if drawn else NO_PICTURES,
+            "examples": examples if pictures else [],
+            "cases_text": EXAMPLES_TEXT if pictures else NO_PICTURES,
             "legend_label": legend_line("label"),
             "legend_prediction": legend_line("prediction"),
             "case_table": _case_table(series.case_rows(record), files["cases"]),
@@ -178,15 +145,10 @@ def _contents(scored: bool) -> list[tuple[str, str]]:
     return [*parts, ("cost", "Cost"), *([("cases", "Cases")] if scored else [])]
 
 
-def _reported(record: RunRecord) -> list[str]:
-    labels = {o for part in record.results.parts for o in reported_organs(record.cohort.organs, part.modality)}
-    return [name for label, name in record.cohort.organs.items() if label in labels]
-
-
 def lead(record: RunRecord) -> str:
     """The run and its outcome in a few sentences."""
     config, seen = record.config, record.seen_sites
-    work = f"{counted(config.rounds, 'round')} of {counted(config.local_steps, 'step')}"
+    work = f"{counted(config.rounds, 'round')} of {steps_in_words(config)}"
     steps = counted(config.rounds * config.local_steps, "step")
     cases = counted(len(record.cohort.of(split="train", labelled=True)), "training case")
     what = {
@@ -251,7 +213,7 @@ def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Strategy", f"{config.strategy}{f' ({options})' if options else ''}, updates weighted by {config.weighting}"),
         (
             "Training",
-            f"{counted(config.rounds, 'round')} of {counted(config.local_steps, 'step')} at each site, {patches} a step"
+            f"{counted(config.rounds, 'round')} of {steps_in_words(config)} at each site, {patches} a step"
             if has_strategy(record.arm)
             else f"{work_in_words(config, record.cohort)}; {patches} a step",
         ),
@@ -335,14 +297,14 @@ def _cost_facts(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def sortable_scores(name: str, caption: str, first: str, rows: Sequence[ScoreRow]) -> SortableTable:
-    """Rows of scores; the group's name is not repeated where the row is named after it."""
+    """Rows of scores; the group's name is not repeated if the row is named after it."""
     body = [
         [
             text(row.name),
             text(row.modality),
             text(row.group),
             count(row.cases),
-            *(number(value) for value in (row.dsc, row.nsd, row.dsc_present)),
+            *(number(getattr(row, metric)) for metric in (*IN_RUNS, "dsc_present")),
             count(row.missed),
             count(row.hallucinated),
         ]
@@ -384,13 +346,12 @@ def _case_table(rows: Sequence[ScoreRow], file: str) -> SortableTable:
             text(row.modality),
             text(row.group),
             count(row.organs),
-            number(row.dsc),
-            number(row.nsd),
+            *(number(getattr(row, metric)) for metric in IN_RUNS),
             count(row.missed),
             count(row.hallucinated),
         ]
         for row in rows
     ]
     columns = [Column(name, False) for name in ("case", "site", "modality", "scanner")]
-    columns += [Column("organs"), Column("DSC"), Column("NSD"), Column("missed"), Column("hallucinated")]
+    columns += [Column(head) for head in ("organs", *map(title_of, IN_RUNS), "missed", "hallucinated")]
     return table("all-cases", "Every test case: means over its organs", columns, body, file)

@@ -1,4 +1,4 @@
-"""What the figures of a run show beside its scores, as rows that also become CSV files."""
+"""The data of a run's figures besides its scores, as rows that also become CSV files."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from amos_fl.comparison.means import Mean, mean_of, minus
 from amos_fl.comparison.patients import of_first_cases, patients_of, units_of
 from amos_fl.comparison.statistics import Marks, draws_within
+from amos_fl.metrics.catalogue import IN_RUNS
 from amos_fl.metrics.rows import ScoreRow, group_of, rows_by_case, sums_by_case
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.metrics.table import CaseScores
@@ -31,7 +32,7 @@ class LossPoint:
 
 @dataclass(frozen=True)
 class CostPoint:
-    """What had been spent after a round, and the mean DSC over seen sites (validation) and over unseen ones."""
+    """The cost so far after a round, and the mean DSC over seen sites (validation) and over unseen ones."""
 
     round: int
     steps: int
@@ -43,7 +44,7 @@ class CostPoint:
 
 @dataclass(frozen=True)
 class RoundTotals:
-    """A round: the mean loss of its sites, what it exchanged, scores where it was scored, and who was missing."""
+    """A round: the mean loss of its sites, bytes exchanged, scores if it was scored, and missing sites."""
 
     round: int
     loss: float
@@ -59,8 +60,8 @@ class RoundTotals:
 class GapRow:
     """Seen minus unseen scanners of one modality, over their test cases; `low` and `high` are a 95 % interval.
 
-    The interval is a bootstrap over cases within sites, as in a comparison; NaN below six cases on either side, and
-    where a site kept the scores of its cases to itself.
+    The interval is a bootstrap over cases within sites, as in a comparison; NaN below six cases on either side, or if a
+    site withheld the scores of its cases.
     """
 
     modality: str
@@ -84,7 +85,7 @@ def loss_points(record: RunRecord) -> list[LossPoint]:
 
 
 def cost_points(record: RunRecord) -> list[CostPoint]:
-    """Scores beside what had been spent, for the rounds that were scored."""
+    """Scores and cost so far, for the rounds that were scored."""
     spent = {"steps": 0, "bytes": 0, "seconds": 0.0}
     points = []
     for entry in record.ledger:
@@ -135,7 +136,7 @@ def gap_rows(record: RunRecord, resamples: int = 2000) -> list[GapRow]:
         if any(part.modality == modality for part in record.results.withheld):
             rows += _gaps_of_sums(by_group["seen", modality], by_group["unseen", modality])
             continue
-        for metric in ("dsc", "nsd"):
+        for metric in IN_RUNS:
             both: list[Mean] = []
             for group in ("seen", "unseen"):
                 members = [c for c in record.results.cases if (group_of(c), c.modality) == (group, modality)]
@@ -163,7 +164,7 @@ def gap_rows(record: RunRecord, resamples: int = 2000) -> list[GapRow]:
 
 
 def _gaps_of_sums(seen: ScoreRow, unseen: ScoreRow) -> list[GapRow]:
-    """The gap from sums and counts, as exact as any, but for an interval, which is drawn from scores per case."""
+    """The gap from sums and counts, equally exact, but without an interval, which needs scores per case."""
     return [
         GapRow(
             modality=seen.modality,
@@ -176,12 +177,12 @@ def _gaps_of_sums(seen: ScoreRow, unseen: ScoreRow) -> list[GapRow]:
             low=math.nan,
             high=math.nan,
         )
-        for metric in ("dsc", "nsd")
+        for metric in IN_RUNS
     ]
 
 
 def _matrix(cases: Sequence[CaseScores], organs: Mapping[int, str], metric: str) -> Float[np.ndarray, "case organ"]:
-    """The scores of cases by the cohort's organs; NaN where one is not reported or does not count."""
+    """The scores of cases by the cohort's organs; NaN if one is not reported or does not count."""
     values = np.full((len(cases), len(organs)), np.nan)
     for row, case in enumerate(cases):
         reported = reported_organs(organs, case.modality)

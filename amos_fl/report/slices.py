@@ -16,7 +16,7 @@ JPEG_QUALITY = 82
 
 
 def outline_path(mask: np.ndarray) -> str:
-    """The border of a mask (rows, columns) as an SVG path in half pixels; "" where the mask is empty.
+    """The border of a mask (rows, columns) as an SVG path in half pixels; "" if the mask is empty.
 
     >>> outline_path(np.array([[True]]))
     'M0 1l1 -1l1 1l-1 1l-1 -1z'
@@ -32,7 +32,7 @@ def outline_path(mask: np.ndarray) -> str:
 
 
 def _merged(steps: np.ndarray) -> list[tuple[int, int]]:
-    """Steps of equal direction as one."""
+    """Merge consecutive steps of equal direction."""
     merged: list[tuple[int, int]] = []
     before: tuple[int, int] | None = None
     for x, y in steps.tolist():
@@ -45,7 +45,7 @@ def _merged(steps: np.ndarray) -> list[tuple[int, int]]:
 
 
 def picture(grey: np.ndarray) -> str:
-    """A grey plane as a JPEG in a data address."""
+    """A grey plane as a JPEG in a data URL."""
     written = io.BytesIO()
     Image.fromarray(grey).save(written, format="JPEG", quality=JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode("ascii")

@@ -1,4 +1,4 @@
-"""Tables of the page: what a cell shows, and what it sorts by."""
+"""Sortable tables of the page: what a cell shows, and what it sorts by."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cell:
-    """`text` is shown; `value` is what a number sorts by, None where it is text or does not exist."""
+    """A cell: `text` is shown; `value` is what a number sorts by, None if it is text or missing."""
 
     text: str
     value: float | None = None
@@ -15,7 +15,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head; `number` says how its cells are aligned and sorted, `what` explains the head where it must."""
+    """A column's header; `number` says how its cells are aligned and sorted, `what` explains the header if needed."""
 
     head: str
     number: bool = True
@@ -24,7 +24,7 @@ class Column:
 
 @dataclass(frozen=True)
 class SortableTable:
-    """A table that sorts on a click on a head. `csv` is the file beside the page that holds its numbers."""
+    """A table that sorts on a click on a header. `csv` is the file beside the page that holds its numbers."""
 
     name: str
     caption: str
@@ -34,7 +34,7 @@ class SortableTable:
 
 
 def number(value: float, digits: int = 3) -> Cell:
-    """A number, or a dash where there is none.
+    """A number, or a dash if there is none.
 
     >>> number(0.71284), number(math.nan)
     (Cell(text='0.713', value=0.71284), Cell(text='–', value=None))

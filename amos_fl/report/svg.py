@@ -62,7 +62,7 @@ def page_style() -> Iterator[None]:
 def to_svg(figure: Figure, name: str, title: str, description: str) -> Markup:
     """A figure as an inline SVG element.
 
-    `name` is unique on the page and begins all ids. `title` and `description` are what is read aloud in its place.
+    `name` is unique on the page and the prefix of all ids. Screen readers read `title` and `description` in its place.
     The same figure gives the same text.
     """
     written = io.StringIO()

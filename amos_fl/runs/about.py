@@ -1,4 +1,4 @@
-"""`versions.json`: what a run was begun with, and what of it was changed since, on request."""
+"""Read and write `versions.json`: a run's initial settings, cases and versions, and accepted changes since."""
 
 import platform
 import sys
@@ -18,18 +18,18 @@ _Text = Annotated[str, Field(max_length=10_000)]
 
 
 class Accepted(Stored):
-    """Changes that a run was continued with, and the last round before them."""
+    """Changes with which a run was continued, and the last round before them."""
 
     after_round: Annotated[int, Field(ge=0)]
     what: list[_Text]
 
 
 class AboutRun(Stored):
-    """What a run was begun with.
+    """A run's initial state.
 
     `run_id` is the name under which sites keep their state: a hash of what the run computes and of its cohort.
-    `start_sha256` is of the weights that it begins with, None where they are fresh. `settings`, `cases` and `organs`
-    are those that decide the weights, None in runs of older versions; `plan` is there once the run has made its own.
+    `start_sha256` is that of the initial weights, None if they are fresh. `settings`, `cases` and `organs` are those
+    that decide the weights, None in runs of older versions; `plan` is set once the run has made its own.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
@@ -47,7 +47,7 @@ class AboutRun(Stored):
 
 
 def read_about(folder: Path) -> AboutRun:
-    """What a run was begun with.
+    """Read a run's initial state.
 
     Raises:
         AmosError: its `versions.json` is missing or damaged.

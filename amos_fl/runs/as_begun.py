@@ -1,7 +1,7 @@
-"""Whether the settings, cases and organs in a run's folder are still those that the run was begun with.
+"""Check that the settings, cases and organs in a run's folder are unchanged since the run began.
 
-`versions.json` holds a copy of them. A file of which the end is missing may read like a whole one with other settings
-or fewer cases, and so may one that somebody has edited: nothing is to be scored or compared under its name.
+`versions.json` holds a copy of them. A truncated or edited file may read like a valid one with other settings or fewer
+cases; nothing must be scored or compared under its name.
 """
 
 import json
@@ -15,9 +15,9 @@ from amos_fl.runs.config import RunConfig, dotted
 from amos_fl.runs.folder import RunFolder, places_of
 
 SCANS = "scans.json"
-"""By case a hash of the content of its scan and its label map, as they were when the run began."""
+"""A hash per case of the content of its scan and label map when the run began."""
 THE_SCANS = "the scans"
-"""What is changed where a file of `SCANS` does not fit any more."""
+"""The kind of change reported if the content of a scan no longer matches `SCANS`."""
 _ABSENT = "-"
 _MOST_NAMED = 5
 _COPY = "put it back, from another copy of the run perhaps"
@@ -27,7 +27,7 @@ def config_as_begun(folder: RunFolder) -> RunConfig:
     """The settings of a run.
 
     Raises:
-        AmosError: they cannot be read, or are not those that it was begun with.
+        AmosError: they cannot be read, or have changed since it began.
     """
     config = folder.config()
     _check(folder, changed_since(folder.about(), config, None))
@@ -35,14 +35,14 @@ def config_as_begun(folder: RunFolder) -> RunConfig:
 
 
 def cohort_as_begun(folder: RunFolder, config: RunConfig) -> Cohort:
-    """The cohort of a run. What a deployed one was begun with are no cases: its sites describe theirs later.
+    """The cohort of a run. One begun without cases is deployed: its sites describe theirs later.
 
     Raises:
-        AmosError: it cannot be read, or has not the cases and organs that the run was begun with.
+        AmosError: it cannot be read, or its cases or organs have changed since the run began.
     """
-    cohort = folder.cohort()
-    if config.engine.name != "deployment":
-        _check(folder, changed_since(folder.about(), config, cohort))
+    cohort, about = folder.cohort(), folder.about()
+    if about.cases:
+        _check(folder, changed_since(about, config, cohort))
     return cohort
 
 
@@ -52,7 +52,7 @@ def _check(folder: RunFolder, changed: Mapping[str, Sequence[str]]) -> None:
 
 
 def changed_since(about: AboutRun, config: RunConfig, cohort: Cohort | None) -> dict[str, list[str]]:
-    """By file what differs from what a run was begun with; without a cohort, of the settings alone."""
+    """The changes since a run began, by file; without a cohort, only those of the settings."""
     changed = {"config.yaml": _settings(about, config.science(), config)}
     if cohort is not None and about.cases is not None:
         changed["cohort.csv"] = _differences(about.cases, places_of(cohort))
@@ -62,7 +62,7 @@ def changed_since(about: AboutRun, config: RunConfig, cohort: Cohort | None) -> 
 
 
 def changed_by(folder: RunFolder, changed: Mapping[str, Sequence[str]], remedy: str) -> AmosError:
-    """The error that names the first file that was changed, and what is different in all of them."""
+    """The error that names the first changed file, and the differences in all of them."""
     found = [f"{file}: {change}" for file, changes in changed.items() for change in changes]
     file = next(file for file, changes in changed.items() if changes)
     what = "is not what the run was begun with"
@@ -73,9 +73,9 @@ def changed_by(folder: RunFolder, changed: Mapping[str, Sequence[str]], remedy: 
 
 
 def _settings(about: AboutRun, settings: Mapping[str, Any], config: RunConfig) -> list[str]:
-    if about.settings is None:  # begun by a version that did not note them
+    if about.settings is None:  # begun by a version that did not record them
         return []
-    # What a newer version knows and the run's did not is as it was, as long as it has its default.
+    # Settings that the run's older version did not have count as unchanged while they have their defaults.
     defaults = dotted(RunConfig().science())
     then, now = dotted(about.settings), dotted(settings)
     now = {key: value for key, value in now.items() if key in then or value != defaults.get(key)}

@@ -1,7 +1,7 @@
-"""What was changed in a run between a stop and its resume: settings, cases, organs, and the content of scans.
+"""Detect changes in a run between a stop and its resume: settings, cases, organs, and the content of scans.
 
-A run whose second half is computed otherwise than its first is neither, so it is refused, or carried on on request,
-and then its ledger says what was changed and when.
+Resuming a changed run would mix two experiments, so it is refused, or continued on request, and then its ledger records
+what was changed and when.
 """
 
 from collections.abc import Mapping
@@ -26,12 +26,12 @@ _HASHES: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 def check_unchanged(
     folder: RunFolder, config: RunConfig, cohort: Cohort | None, store: Path | None = None, *, accept: bool = False
 ) -> list[str]:
-    """Compare a run with what it was begun with; the changes, in words, where they are accepted.
+    """Compare a run with its initial state; returns the changes, in words, if they are accepted.
 
     Without a `cohort` (its cases are at the sites) only settings are compared, without a `store` no content.
 
     Raises:
-        AmosError: something was changed, and that is not accepted; it names the file and what is different in it.
+        AmosError: something was changed and not accepted; it names the file and the differences.
     """
     about = folder.about()
     changed = changed_since(about, config, cohort)
@@ -60,13 +60,13 @@ def check_unchanged(
 
 
 def note_changes(folder: RunFolder, about: AboutRun, what: list[str]) -> None:
-    """Have the next round's entry in the ledger say that the run goes on with these changes."""
+    """Record these changes in the next round's ledger entry."""
     accepted = Accepted(after_round=max(folder.rounds_with_checkpoints(), default=0), what=what)
     write_about(folder.path, about.model_copy(update={"accepted": [*about.accepted, accepted]}))
 
 
 def accepted_before(folder: RunFolder, round_number: int) -> list[str]:
-    """The changes with which the run was continued right before this round."""
+    """The accepted changes right before this round."""
     mine = (change.what for change in folder.about().accepted if change.after_round == round_number - 1)
     return [word for what in mine for word in what]
 

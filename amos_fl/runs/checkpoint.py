@@ -1,4 +1,4 @@
-"""A checkpoint: a folder with the weights after a round, what the strategy remembers, and the ledger so far."""
+"""A checkpoint: a folder with the weights after a round, the strategy's state, and the ledger so far."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class _State(Stored):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after a round: weights, what the strategy remembers, and the ledger so far."""
+    """A run after a round: weights, the strategy's state, and the ledger so far."""
 
     round: int
     weights: Arrays
@@ -44,7 +44,7 @@ def save_checkpoint(
     strategy_values: Mapping[str, Any],
     ledger: list[LedgerEntry],
 ) -> None:
-    """Write a checkpoint; one rename makes it appear with all its files."""
+    """Write a checkpoint, which appears complete by a single rename."""
     with whole_folder(folder) as beside:
         save_arrays(weights, beside / WEIGHTS)
         if strategy_arrays:
@@ -59,7 +59,7 @@ def save_checkpoint(
 
 
 def read_checkpoint(folder: Path, round_number: int) -> Checkpoint:
-    """The checkpoint of a round, whose weights are those that its ledger names.
+    """Read the checkpoint of a round, checking that its weights are those named in its ledger.
 
     Raises:
         AmosError: a file of it is missing or damaged.
@@ -77,7 +77,7 @@ def read_checkpoint(folder: Path, round_number: int) -> Checkpoint:
             raise AmosError(f"{source}: names other arrays than {WEIGHTS} beside it holds; {remedy}")
         weights = {name: weights[name] for name in state.order}
     strategy = folder / STRATEGY
-    # An older checkpoint does not say how many there were.
+    # An older checkpoint does not record how many there were.
     wanted = strategy.exists() if state.strategy_arrays is None else state.strategy_arrays > 0
     return Checkpoint(round_number, weights, read_arrays(strategy, remedy) if wanted else {}, state.strategy, ledger)
 
@@ -85,5 +85,5 @@ def read_checkpoint(folder: Path, round_number: int) -> Checkpoint:
 def remedy_for(folder: Path) -> str:
     """What to do about a damaged checkpoint."""
     others = [other for other in folder.parent.glob("round_*") if other != folder]
-    then = "resume, which goes on from the round before" if others else "resume, which begins anew"
+    then = "resume, which goes on from the round before" if others else "resume, which starts again"
     return f"remove the folder {folder} and {then}"

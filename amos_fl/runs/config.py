@@ -3,19 +3,21 @@
 import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from amos_fl.errors import AmosError
+from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.planning.settings import PlanningSettings
+from amos_fl.runs.inference_settings import InferenceSettings, RecordedInference
 from amos_fl.safe_yaml import parsed_yaml, read_yaml_file
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import AUTO, PLANS, Plan, plan_named
 from amos_fl.wording import nearest
 
 MOST_SHOWN = 60
-"""Characters of a wrong value that an error repeats."""
+"""The most characters of a wrong value that an error repeats."""
 ArmKind = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
 
 ALONE: dict[str, Any] = {
@@ -24,6 +26,9 @@ ALONE: dict[str, Any] = {
     "optimizer_state": "keep",
     "weighting": "cases",
     "min_sites": None,
+    "local_epochs": None,
+    "site_steps": {},
+    "sites_per_round": None,
 }
 """Settings of a run with one trainer, where there is nothing to average."""
 
@@ -32,23 +37,22 @@ class _Settings(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class EvaluationSettings(_Settings):
+class EvaluationSettings(InferenceSettings):
     """How and when a run's weights are scored."""
 
     every: int = Field(default=5, ge=1, description="Score the validation cases every this many rounds.")
     unseen: bool = Field(default=True, description="Score the unseen sites then, too.")
     tolerance_mm: float = Field(default=1.0, gt=0, description="Tolerance of the NSD, in mm.")
-    overlap: float = Field(default=0.5, ge=0, lt=1, description="Overlap of neighbouring windows; 0.5: half a patch.")
-    batch_size: int = Field(default=4, ge=1, le=4096, description="Windows that go through the network together.")
-    mirror: bool = Field(default=False, description="Average the prediction over all eight mirror images.")
-    test_time_adaptation: bool = Field(
-        default=False, description="Batch normalisation uses the statistics of the scan itself."
-    )
     predictions: bool = Field(default=False, description="Keep the test predictions as NIfTI files in the run folder.")
+
+    @property
+    def inference(self) -> InferenceSettings:
+        """How a network is applied: those of these settings that a site is told, and that go with the model."""
+        return InferenceSettings.model_validate(self.model_dump(include=set(InferenceSettings.model_fields)))
 
 
 class EngineSettings(_Settings):
-    """What carries the messages between server and sites."""
+    """Settings of the engine, which carries the messages between server and sites."""
 
     name: Literal["inline", "ray", "deployment"] = Field(
         default="inline",
@@ -83,14 +87,14 @@ class RunConfig(_Settings):
     seed: int = Field(default=0, ge=0, lt=2**63, description="Decides all randomness of the run.")
     model: str = Field(
         default="small",
-        description="Network: small, unet, vnet, cotr, nnformer, unetr, swin-unetr, or module:function of your own.",
+        description=f"Network: {', '.join(sorted(NETWORKS))}, or module:function of your own.",
     )
     plan: Plan = Field(
         default_factory=lambda: plan_named("coarse"),
         description="coarse, amos-ct, amos-mr, a plan's file, auto (made from the training cases), or spacing, patch, "
         "strides and kernels; by default the model's.",
     )
-    planning: PlanningSettings = Field(default_factory=PlanningSettings, description="What the plan auto plans for.")
+    planning: PlanningSettings = Field(default_factory=PlanningSettings, description="How the plan auto is made.")
     strategy: str = Field(
         default="fedavg", description="A method (amos-fl methods lists them), or module:Class of a Flower strategy."
     )
@@ -100,8 +104,31 @@ class RunConfig(_Settings):
     )
     rounds: int = Field(default=10, ge=1, le=1_000_000, description="Rounds of the federation.")
     local_steps: int = Field(default=50, ge=0, le=1_000_000_000, description="Optimizer steps at each site in a round.")
-    weighting: Literal["cases", "equal", "steps"] = Field(
-        default="cases", description="An update counts by its site's training cases, equally, or by its steps."
+    local_epochs: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="Local work in place of local_steps: an epoch is as many patches as the site has training cases.",
+    )
+    local_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="A site ends its round after so many seconds, short of its steps; such a run cannot be repeated "
+        "to the bit.",
+    )
+    site_steps: dict[str, Annotated[int, Field(ge=0, le=1_000_000_000)]] = Field(
+        default_factory=dict, description="Steps in a round of sites that do other work than the rest, by site."
+    )
+    sites_per_round: float | None = Field(
+        default=None,
+        gt=0,
+        description="Training sites asked in a round, drawn by the seed: a number of them, or a share below 1; none: "
+        "all.",
+    )
+    weighting: Literal["cases", "equal", "steps", "modality"] = Field(
+        default="cases",
+        description="An update counts by its site's training cases, equally, by its steps, or by its cases within its "
+        "modality, CT and MR together alike.",
     )
     optimizer_state: Literal["reset", "keep"] = Field(
         default="reset", description="Momentum starts at zero in each round, or is kept at the site; it is never sent."
@@ -125,12 +152,12 @@ class RunConfig(_Settings):
         description="Weights that the run keeps: of the round that validates best on the seen sites, or of the last.",
     )
     min_sites: int | None = Field(
-        default=None, ge=1, description="Updates below which the run stops; none: half of the training sites."
+        default=None, ge=1, description="Updates below which the run stops; none: half of the sites asked in the round."
     )
     max_update_norm: float | None = Field(
         default=100.0,
         gt=0,
-        description="Updates further from the weights than so many times their norm are refused; none: no bound.",
+        description="Updates further from the weights than this many times their norm are refused; none: no bound.",
     )
     site_timeout_s: float | None = Field(
         default=None, gt=0, description="Seconds that a site has for one round's training; none: no limit."
@@ -138,32 +165,45 @@ class RunConfig(_Settings):
     engine: EngineSettings = Field(
         default_factory=EngineSettings, description="What carries the messages between server and sites."
     )
-    device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps, or auto: a GPU where there is one.")
+    device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.")
     prepare_workers: int = Field(default=1, ge=1, le=4096, description="Processes that prepare a site's cases.")
     keep_checkpoints: Literal["needed", "all"] = Field(
         default="needed", description="Checkpoints that stay: the last two and the best, or those of all rounds."
     )
 
+    @model_validator(mode="after")
+    def _belongs_together(self) -> "RunConfig":
+        if self.sites_per_round is not None and self.sites_per_round > 1 and self.sites_per_round % 1:
+            raise ValueError(f"sites_per_round {self.sites_per_round:g} is neither a whole number nor a share below 1")
+        if self.weighting == "steps" and self.local_seconds is not None:
+            raise ValueError("weighting steps needs steps that are known beforehand; leave local_seconds out")
+        return self
+
     def science(self) -> dict[str, Any]:
         """The settings that decide the weights: two runs with the same ones, cohort and start give the same weights."""
         where = {"cohort", "engine", "prepare_workers", "keep_checkpoints", "site_timeout_s", "device", "start_from"}
-        # A plan made from the cases says nothing beyond how it was made, and a given one does not ask how to make one.
+        # A plan made from the cases follows from the planning settings, and a given plan does not need them.
         where.add("plan" if self.planning.auto else "planning")
         return self.model_dump(mode="json", exclude=where)
 
     @property
+    def recorded_inference(self) -> RecordedInference:
+        """What whoever predicts with the run's network goes by."""
+        return RecordedInference(**self.evaluation.inference.model_dump(), threads=self.training.threads)
+
+    @property
     def lacks_plan(self) -> bool:
-        """Whether the plan is to be made before the first round; until then `plan` stands in for it."""
+        """Whether the plan is to be made before the first round; until then `plan` is a placeholder."""
         return self.planning.lacks(self.plan)
 
     @property
     def exchanges_weights(self) -> bool:
-        """Whether weights travel between sites and a server in this run's arm; elsewhere one trainer keeps them."""
+        """Whether this run's arm exchanges weights between sites and a server; otherwise one trainer keeps them."""
         return has_strategy(self.arm)
 
 
 def has_strategy(arm: str | None) -> bool:
-    """Whether a server combines sites' updates in this arm; elsewhere there is one trainer, and nothing to combine."""
+    """Whether a server combines sites' updates in this arm; otherwise there is one trainer, and nothing to combine."""
     return arm in ("federated", "leave-one-out")
 
 
@@ -181,9 +221,11 @@ def _message(error: ValidationError, source: str) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"{source}: no setting {key!r}; {nearest(key, _keys(RunConfig))}"
+    if not key:  # two settings that do not belong together
+        return f"{source}: {first['msg'].removeprefix('Value error, ')}"
     shown = repr(first["input"]) if not isinstance(first["input"], dict) else "the given mapping"
     shown = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}..."
-    return f"{source}: {key or 'settings'} is {shown}: {first['msg'].removeprefix('Value error, ')}"
+    return f"{source}: {key} is {shown}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -228,7 +270,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise AmosError(f"{path}: must hold settings as 'key: value' lines")
     if unnamed := [key for key in data if not isinstance(key, str)]:
-        raise AmosError(f"{path}: {unnamed[0]!r} is no name of a setting; write settings as 'key: value' lines")
+        raise AmosError(f"{path}: {unnamed[0]!r} is not the name of a setting; write settings as 'key: value' lines")
     return data
 
 
@@ -245,7 +287,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
     if not equals:
         raise AmosError(f"--set {text}: must have the form key=value, like training.learning_rate=0.02")
     known = _keys(RunConfig)
-    if key not in known and not key.startswith(("strategy_options.", "plan.")):
+    if key not in known and not key.startswith(("strategy_options.", "site_steps.", "plan.")):
         raise AmosError(f"--set {text}: no setting {key!r}; {nearest(key, known)}")
     try:
         data: Any = parsed_yaml(value, f"--set {text}")
@@ -255,7 +297,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
         with contextlib.suppress(ValueError):  # YAML reads 1e-3 as text, Python and every user as a number.
             data = float(data)
     if key == "arm":
-        raise AmosError(f"--set {text}: what a run is in a comparison follows from the command; leave it out")
+        raise AmosError(f"--set {text}: a run's role in a comparison follows from the command; leave it out")
     *outer, last = key.split(".")
     nested: dict[str, Any] = {last: data}
     for part in reversed(outer):
@@ -293,7 +335,7 @@ def _plan_of(text: str) -> Plan:
 
 
 def _with_plan(layer: dict[str, Any]) -> dict[str, Any]:
-    """A layer with its plan in full. A plan that is given takes the place of one that was to be made."""
+    """A layer with its plan in full. A given plan replaces one that was still to be made."""
     plan, planning = layer.get("plan"), dict(layer.get("planning") or {})
     if plan == AUTO:
         stand_in = PLANS["coarse"].model_dump()
@@ -309,7 +351,7 @@ def resolve(layers: Iterable[tuple[str, dict[str, Any]]]) -> RunConfig:
     """The run's settings from layers of (source, nested settings), later ones over earlier ones.
 
     A plan may be given by its name, by its file, or as `auto`, to be made from the training sites' fingerprints.
-    Raises AmosError, in words that name the setting, for what is not valid.
+    Raises an AmosError that names the setting if one is invalid.
     """
     merged: dict[str, Any] = {}
     source = "settings"

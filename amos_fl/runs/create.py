@@ -1,4 +1,4 @@
-"""A new run folder: made whole with its settings, cohort and versions, or not at all."""
+"""Create a run folder with its settings, cohort and versions, whole or not at all."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from amos_fl.runs.folder import RunFolder, places_of
 
 
 def check_free(path: Path) -> None:
-    """Whether a run can be made in a folder.
+    """Check that a run can be created in a folder.
 
     Raises:
         AmosError: it holds a run already, or other files, or cannot be looked into.
@@ -27,7 +27,7 @@ def check_free(path: Path) -> None:
         if path.is_dir():
             remove_abandoned(path.glob(".*.tmp.*"))
             found = {entry.name for entry in path.iterdir() if not entry.name.startswith((LOCK, HOLDERS))}
-            # Killed while it was made, a run has no more than what comes before its settings.
+            # A run that was killed during creation has only the files written before its settings.
             if found and not ("versions.json" in found and found <= {"versions.json", "cohort.csv", "organs.csv"}):
                 raise AmosError(f"{path}: is not empty; choose another --out")
     except OSError as error:
@@ -37,7 +37,7 @@ def check_free(path: Path) -> None:
 def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str | None = None) -> RunFolder:
     """Make a new run folder with its settings, cohort and versions.
 
-    `start_sha256` is of the weights to begin with, where they are known to fit; else `config.start_from` is looked at.
+    `start_sha256` is that of the initial weights, if they are known to fit; otherwise `config.start_from` is checked.
 
     Raises:
         AmosError: the folder holds a run already, or other files.
@@ -53,10 +53,10 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str 
     except OSError as error:
         raise AmosError(f"{path}: cannot make this folder ({error.strerror}); choose another --out") from None
     with at_work(path):
-        check_free(path)  # two may have begun together
+        check_free(path)  # two processes may have begun at once
         try:
             _write_run(RunFolder(path), config, cohort, start)
-        except OSError:  # a full disk, say: what is half a run would be in the way of a whole one
+        except OSError:  # for instance a full disk: a partial run would be in the way of a new one
             for name in ("config.yaml", "cohort.csv", "organs.csv", "versions.json"):
                 (path / name).unlink(missing_ok=True)
             raise

@@ -1,4 +1,4 @@
-"""Where two runs part: the settings and cases that differ, and the first round and site whose numbers do."""
+"""Find where two runs diverge: the settings and cases that differ, and the first round and site whose numbers do."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _OF_A_SITE = {"cases": "training cases", "steps": "steps", "loss": "loss", "upda
 
 @dataclass(frozen=True)
 class Change:
-    """A value that the two runs do not share, as text; `-` where one has none."""
+    """A value in which the two runs differ, as text; `-` if one has none."""
 
     name: str
     first: str
@@ -27,9 +27,9 @@ class Change:
 
 @dataclass(frozen=True)
 class Parting:
-    """The first round in which the ledgers differ, the sites that do in it, and what differs.
+    """The first round in which the ledgers differ, the sites at which they do, and what differs.
 
-    Without sites it is the weights alone: the updates were the same, or the ledgers do not tell.
+    Without sites only the weights differ: the updates were the same, or the ledgers do not record them.
     """
 
     round: int
@@ -40,11 +40,11 @@ class Parting:
 
 @dataclass(frozen=True)
 class RunDifference:
-    """All that two runs do not share.
+    """All differences between two runs.
 
     `settings` and `cases` decide what is computed. `where` says how and on what it was carried out (engine, device,
-    versions): two runs that differ in nothing else should give equal weights on one machine. `rounds` are how many
-    rounds each has finished.
+    versions): two runs that differ only in this should give equal weights on one machine. `rounds` are the numbers of
+    rounds that each has finished.
     """
 
     settings: tuple[Change, ...]
@@ -56,13 +56,13 @@ class RunDifference:
 
     @property
     def same(self) -> bool:
-        """Whether both computed the same and got the same; where and how they were carried out does not matter."""
+        """Whether both had the same task and the same result, wherever and however they were carried out."""
         ended = self.rounds[0] == self.rounds[1] and self.parting is None and self.scores is None
         return ended and not self.settings and not self.cases
 
 
 def compare_folders(first: Path, second: Path) -> RunDifference:
-    """What the runs in two folders do not share. They need not be finished.
+    """Compare the runs in two folders, which need not be finished.
 
     Raises:
         AmosError: a folder holds no run, or one that cannot be read.
@@ -94,7 +94,7 @@ def _text(value: Any) -> str:
 
 
 def _settings(one: RunFolder, other: RunFolder) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
-    """What differs in the settings that decide the weights, and in everything else about how a run was made."""
+    """Differences in the settings that decide the weights, and in everything else about how a run was made."""
     configs, abouts = (config_as_begun(one), config_as_begun(other)), (one.about(), other.about())
     science = [config.science() for config in configs]
     rest = [
@@ -108,7 +108,7 @@ def _settings(one: RunFolder, other: RunFolder) -> tuple[tuple[Change, ...], tup
 
 
 def _cases(one: Cohort, other: Cohort) -> tuple[Change, ...]:
-    """Cases that one run lacks, or that stand elsewhere or have other organs annotated; and organs' names."""
+    """Cases that one run lacks, or that have another site, split or annotated organs; and differing organ names."""
     a, b = (places_of(cohort) for cohort in (one, other))
     organs = [{f"organ {label}": organ for label, organ in cohort.organs.items()} for cohort in (one, other)]
     order = (Change("order of the cases", "one", "another"),) if a == b and list(a) != list(b) else ()
@@ -116,7 +116,7 @@ def _cases(one: Cohort, other: Cohort) -> tuple[Change, ...]:
 
 
 def _parting(first: Sequence[LedgerEntry], second: Sequence[LedgerEntry]) -> Parting | None:
-    """The first round that is not the same in both ledgers, as far as both go."""
+    """The first round that differs between both ledgers, as far as both go."""
     for a, b in zip(first, second, strict=False):
         changes: list[Change] = []
         sites: list[str] = []
@@ -178,6 +178,6 @@ def _scores(one: RunFolder, other: RunFolder) -> str | None:
 
 
 def _evaluation(run: RunFolder, number: int, split: str) -> dict[str, Any]:
-    """What each site answered, without how long it took."""
+    """Each site's answer, without its duration."""
     evaluation = run.read_evaluation(number, split) or {"sites": {}}
     return {site: [result["split"], result["scores"]] for site, result in evaluation["sites"].items()}

@@ -1,4 +1,4 @@
-"""What a run will cost, before it starts: steps, bytes, and time and memory measured on a small piece of it."""
+"""Estimate the cost of a run before it starts: steps, bytes, and time and memory measured on a small part of it."""
 
 import time
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from amos_fl.cohort.table import Cohort
 from amos_fl.networks.registry import build_network, parameter_count
 from amos_fl.runs.config import RunConfig
+from amos_fl.runs.work import steps_by_site
 from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.training.supervision import supervision_of
 
@@ -79,17 +80,18 @@ def estimate(config: RunConfig, cohort: Cohort) -> WorkEstimate:
     weights = 4 * parameters
     sites = ("pooled",) if config.arm == "centralized" else cohort.seen_sites
     exchanged = weights * len(sites) * config.rounds * config.exchanges_weights
-    steps_per_site = config.rounds * config.local_steps
+    steps_by = {site: config.rounds * steps for site, steps in steps_by_site(config, cohort).items()}
+    steps_per_site, all_steps = max(steps_by.values()), sum(steps_by.values())
     parallel = config.engine.parallel_sites or 1 if config.engine.name == "ray" else 1
     return WorkEstimate(
         parameters=parameters,
         training_sites=sites,
         steps_per_site=steps_per_site,
-        steps=steps_per_site * len(sites),
-        patches=steps_per_site * len(sites) * settings.batch_size,
+        steps=all_steps,
+        patches=all_steps * settings.batch_size,
         bytes_down=exchanged,
         bytes_up=exchanged,
         seconds_per_step=seconds * scale,
-        training_seconds=seconds * scale * steps_per_site * len(sites) / parallel,
+        training_seconds=seconds * scale * all_steps / parallel,
         memory_bytes=int(kept * scale) + 6 * weights,  # network, gradient, momentum, global, update, sum
     )

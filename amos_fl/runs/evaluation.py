@@ -1,8 +1,7 @@
-"""What an evaluation says: scores of weights at each site, as sums and counts, and per case where a site shares them.
+"""Models of an evaluation: scores of weights at each site, as sums and counts, and per case if a site shares them.
 
-The models are those of the files in a run's `evaluations/` and of what a site sends. Whatever is read through them
-can be: the counts of an organ are no more than the cases, the sums no more than their counts allow, and where single
-cases are told, they add up to the sums.
+They are used for the files in a run's `evaluations/` and for sites' answers, and reject impossible values: an organ's
+counts are at most the cases, its sums at most what the counts allow, and single cases, if shared, add up to the sums.
 """
 
 import json
@@ -17,15 +16,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from amos_fl.cohort.table import Modality, Split, plain_name
 from amos_fl.errors import AmosError
 from amos_fl.files import MOST_NAME_BYTES
+from amos_fl.metrics.catalogue import FURTHER, stem_of, title_of
 from amos_fl.metrics.scores import UNIT, OrganScore, Outcome, Scores, reported_organs
 from amos_fl.metrics.table import scores_from_json
 from amos_fl.strict_json import parsed, what_is_wrong
 
 MOST_CASES = 25_000
-"""Of a split at one site: the largest public collection of labelled abdominal scans has 20,460 in all."""
+"""The most cases of a split at one site: the largest public collection of labelled abdominal scans has 20,460."""
 MOST_ORGANS = 255
 MOST_ML = 1e6
-"""Of one organ in one case: a scan of a cubic metre."""
+"""The largest volume of one organ in one case: a scan of a cubic metre."""
 MOST_MM = 1e4
 MOST_SECONDS = 1e8
 MOST_REASON = 2000
@@ -59,13 +59,13 @@ _LengthSum = Annotated[int, Field(ge=0, le=int(MOST_CASES * MOST_MM) * UNIT)]
 
 
 class Strict(BaseModel):
-    """Data of somebody else's: nothing is converted, nothing is left over, every number is one."""
+    """Base model for untrusted data: no conversion, no extra keys, no NaN."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SumsOfOrgan(Strict):
-    """What the cases of one organ add up to; the fields are those of `amos_fl.metrics.scores.OrganSums`."""
+    """Sums over the cases of one organ; the fields are those of `amos_fl.metrics.scores.OrganSums`."""
 
     dsc_sum: _ScoreSum
     nsd_sum: _ScoreSum
@@ -88,8 +88,10 @@ class SumsOfOrgan(Strict):
         perfect = (self.counted - self.missed - self.hallucinated) * UNIT
         if max(self.dsc_sum, self.nsd_sum) > perfect:
             raise ValueError("a sum of scores is more than its cases allow")
-        if self.hd95_counted > self.scored or (self.hd95_sum and not self.hd95_counted):
-            raise ValueError("HD95 is of more cases than have the organ in both maps")
+        for metric in FURTHER:
+            total, counted = (getattr(self, f"{stem_of(metric)}_{part}") for part in ("sum", "counted"))
+            if counted > self.scored or (total and not counted):
+                raise ValueError(f"{title_of(metric)} is of more cases than have the organ in both maps")
         reference, predicted = self.reference_ml_sum, self.predicted_ml_sum
         if (reference and not self.scored + self.missed) or (predicted and not self.scored + self.hallucinated):
             raise ValueError("a volume is of cases that do not have the organ")
@@ -99,7 +101,7 @@ class SumsOfOrgan(Strict):
 
 
 class SumsOfSite(Strict):
-    """What a site's cases add up to."""
+    """Sums over a site's cases."""
 
     cases: Count
     organs: Annotated[dict[Organ, SumsOfOrgan], Field(max_length=MOST_ORGANS)]
@@ -131,7 +133,8 @@ class ScoreOfOrgan(Strict):
             "hallucinated": scores == (0, 0),
             "absent": scores in ((None, None), (1, 1)),
         }
-        if not allowed[self.outcome] or (self.hd95_mm is not None and self.outcome != "scored"):
+        further = any(getattr(self, metric) is not None for metric in FURTHER)
+        if not allowed[self.outcome] or (further and self.outcome != "scored"):
             raise ValueError("the scores are not those of the outcome")
         has = {
             "scored": (True, True),
@@ -156,7 +159,7 @@ class ScoresOfCase(Strict):
 
 
 class SiteScores(Strict):
-    """What a site has found out about weights on one split; without `cases` where it keeps them to itself."""
+    """A site's scores of weights on one split; without `cases` if it withholds them."""
 
     modalities: Modalities
     scores: SumsOfSite
@@ -175,7 +178,7 @@ class SiteScores(Strict):
         return self
 
     def adds_up(self, organs: Mapping[int, str]) -> bool:
-        """Whether the single cases, where they are told, have these sums."""
+        """Whether the single cases, if shared, have these sums."""
         if not self.cases:
             return True
         total = Scores()
@@ -189,7 +192,7 @@ class SiteScores(Strict):
 
 
 class SiteEvaluation(SiteScores):
-    """A site's scores in an evaluation: on which split, and whether its cases were trained on."""
+    """A site's scores in an evaluation, with the split and whether its scanner was trained on."""
 
     seen: bool
     split: Split
@@ -197,7 +200,7 @@ class SiteEvaluation(SiteScores):
 
 
 class Evaluation(Strict):
-    """The scores of a round's weights at each site, and the sites that are missing, with why."""
+    """The scores of a round's weights at each site, and the missing sites with the reasons."""
 
     round: Annotated[int, Field(ge=0, le=10**9)]
     sites: dict[Name, SiteEvaluation]
@@ -214,7 +217,7 @@ def read_evaluation_file(file: Path, round_number: int) -> dict[str, Any]:
     """The evaluation in a run's file, as plain data.
 
     Raises:
-        AmosError: it cannot be read, or says what cannot be.
+        AmosError: it cannot be read, or holds impossible values.
     """
     try:
         about = file.stat()
@@ -243,7 +246,7 @@ def _check(file: Path, round_number: int, changed_ns: int, size: int) -> None:
 
 
 def set_aside(file: Path) -> Path:
-    """Rename a file so that nobody reads it again; its new path."""
+    """Rename a file so that it is not read again; returns its new path."""
     number = 0
     aside = file.with_name(file.name + SET_ASIDE)
     while aside.exists():

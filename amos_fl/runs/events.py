@@ -1,4 +1,4 @@
-"""What happens in a run, as small values that a display shows and a log keeps.
+"""Events of a run, as small values for displays and logs.
 
 A listener is any callable that takes an event. Nothing in a run depends on what a listener does.
 """
@@ -40,7 +40,7 @@ class RoundStarted:
 
 @dataclass(frozen=True)
 class SiteFailed:
-    """A site's work of this round is left out, and why."""
+    """A site's work in this round is left out, with the reason."""
 
     site: str
     activity: str
@@ -50,7 +50,7 @@ class SiteFailed:
 
 @dataclass(frozen=True)
 class RoundFinished:
-    """A round whose updates were combined: the mean loss over `sites`, those that sent one, and its seconds."""
+    """A round whose updates were combined: the mean loss over `sites` (those that sent an update), and its seconds."""
 
     round: int
     rounds: int
@@ -61,7 +61,7 @@ class RoundFinished:
 
 @dataclass(frozen=True)
 class RoundScored:
-    """The mean validation DSC over the seen sites and, apart from it, the mean over the unseen ones."""
+    """The mean validation DSC over the seen sites and, separately, the mean DSC over the unseen ones."""
 
     round: int
     seen_dsc: float | None
@@ -115,7 +115,7 @@ _FAILED = {"train": "trained nothing", "evaluate": "was not scored", "fingerprin
 
 
 def in_words(event: Event) -> str | None:
-    """An event in one line, the same on a terminal, in a log and in a notebook; None for a step of a site's work.
+    """An event as one line of text for terminals, logs and notebooks; None for a step of a site's work.
 
     >>> in_words(SiteFailed("B", "train", 2, "its process died"))
     'round 2: site B trained nothing: its process died'
@@ -141,14 +141,14 @@ def silent(event: Event) -> None:
 
 
 def printed(event: Event) -> None:
-    """A listener that prints what a person wants to know, a line each; for scripts and notebooks."""
+    """A listener that prints the main events, one line each; for scripts and notebooks."""
     if (text := in_words(event)) is not None and not isinstance(event, RoundStarted):
         print(text, flush=True)
 
 
 @dataclass(frozen=True)
 class ProgressFile:
-    """A listener for a site in a process of its own: its latest work, in a file that the driver reads."""
+    """A listener for a site in a separate process: it writes the latest work to a file that the driver reads."""
 
     path: Path
     every_s: float = 0.5
@@ -174,16 +174,16 @@ class ProgressFile:
 
 @dataclass(frozen=True)
 class StopFile:
-    """A request to stop that every process of a run sees between two steps."""
+    """A file that asks every process of a run to stop between two steps."""
 
     path: Path
 
     def request(self, of: Iterable[str] = ()) -> None:
-        """Ask for it, `of` these attempts to carry the run out, where attempts have names."""
+        """Request a stop `of` these attempts to carry out the run, if attempts have names."""
         write_text(self.path, " ".join(of))
 
     def is_of(self, attempt: str) -> bool:
-        """Whether that attempt is asked to stop, by its name."""
+        """Whether the attempt of that name is asked to stop."""
         try:
             return attempt in self.path.read_text(encoding="utf-8").split()
         except OSError:

@@ -1,4 +1,4 @@
-"""What a finished run leaves for people: tables of scores, the chosen weights with their card, a summary."""
+"""Write the results of a finished run: tables of scores, the chosen weights with their model card, a summary."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ from amos_fl.weights import save_arrays
 
 
 def write_results(folder: RunFolder, config: RunConfig, cohort: Cohort, weights: Mapping[str, np.ndarray]) -> Results:
-    """Write scores.csv, scores_by_site.csv, scores_by_organ.csv, model/ and summary.md; return what is in them."""
+    """Write scores.csv, scores_by_site.csv, scores_by_organ.csv, model/ and summary.md; return the results."""
     results = results_of(folder, config, cohort)
     write_tables(folder.path, results)
     about = {"model": config.model, "round": results.chosen.round}
@@ -26,15 +26,10 @@ def write_results(folder: RunFolder, config: RunConfig, cohort: Cohort, weights:
     network = {
         **about_network(config.model, config.plan, cohort.organs, config.norm_statistics, learned),
         "round": results.chosen.round,
-        # What `predict` needs where the model folder lies alone, and what it can warn of.
+        # What `predict` needs, and can warn of, if it has only the model folder.
         "modalities": sorted({case.modality for case in cohort.of(split="train", labelled=True)}),
         "synthetic": folder.synthetic,
-        "inference": {
-            **config.evaluation.model_dump(
-                mode="json", include={"overlap", "mirror", "batch_size", "test_time_adaptation"}
-            ),
-            "threads": config.training.threads,
-        },
+        "inference": config.recorded_inference.model_dump(mode="json"),
     }
     write_json(folder.path / "model" / "network.json", network)
     write_text(folder.path / "model" / "MODEL_CARD.md", model_card(folder, config, cohort, results))

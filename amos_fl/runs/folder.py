@@ -1,4 +1,4 @@
-"""The run folder: everything that one run leaves behind, and what it needs to go on.
+"""The run folder: everything that one run writes, and what it needs to resume.
 
 config.yaml           the resolved settings            versions.json   what computed it
 cohort.csv            the cases that took part         ledger.jsonl    one line per finished round
@@ -65,7 +65,7 @@ class RunFolder:
         return self.path / "evaluations" / f"round_{round_number:04d}_{split}.json"
 
     def about(self) -> AboutRun:
-        """What the run was begun with.
+        """The run's initial state.
 
         Raises:
             AmosError: its `versions.json` is missing or damaged.
@@ -84,7 +84,7 @@ class RunFolder:
 
     @property
     def start_sentence(self) -> str | None:
-        """What the run took over from the weights that it began with, in words; None where they were fresh."""
+        """What the run loaded from its initial weights, in words; None if they were fresh."""
         file = self.path / START
         if not file.exists():
             return None
@@ -93,12 +93,12 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has come to its end and written its results."""
+        """Whether the run has finished and written its results."""
         return (self.path / "summary.md").is_file() and (self.path / "model" / "weights.safetensors").is_file()
 
     def config(self) -> RunConfig:
         config = resolve([(str(self.path / "config.yaml"), read_yaml(self.path / "config.yaml"))])
-        if config.start_from is not None:  # relative where the weights were brought along, and move with the folder
+        if config.start_from is not None:  # relative if the weights are in the folder, and move with it
             config = config.model_copy(update={"start_from": self.path.resolve() / config.start_from})
         return config
 
@@ -121,11 +121,11 @@ class RunFolder:
 
     def _ledger_remedy(self) -> str:
         if not self.finished:
-            return "remove it and resume the run, which writes it anew from the last checkpoint"
+            return "remove it and resume the run, which writes it again from the last checkpoint"
         return f"copy it from another copy of the run, or remove {self.path / 'summary.md'} and resume the run"
 
     def plan_sources(self) -> tuple[list[str], dict[str, str]]:
-        """The sites from whose fingerprints the run made its plan, and those that it made it without, and why."""
+        """The sites from whose fingerprints the run made its plan, and those left out, with the reasons."""
         file = self.path / "fingerprint.json"
         if not file.exists():
             return [], {}
@@ -148,7 +148,7 @@ class RunFolder:
         strategy_values: Mapping[str, Any],
         ledger: list[LedgerEntry],
     ) -> None:
-        """Write a checkpoint; one rename makes it appear with all its files."""
+        """Write a checkpoint, which appears complete by a single rename."""
         save_checkpoint(self.checkpoint_folder(round_number), weights, strategy_arrays, strategy_values, ledger)
 
     def read_checkpoint(self, round_number: int) -> Checkpoint:
@@ -165,7 +165,7 @@ class RunFolder:
                 shutil.rmtree(self.checkpoint_folder(round_number), ignore_errors=True)
 
     def remove_unfinished(self) -> None:
-        """Remove what a killed process had begun to write here; for who holds the run's lock."""
+        """Remove partial files of a killed process; call it while holding the run's lock."""
         remove_abandoned(list(self.path.rglob(".*.tmp.*")), locked=True)
 
     def evaluations(self) -> list[tuple[int, str]]:
@@ -178,16 +178,16 @@ class RunFolder:
         write_json(self.evaluation_file(round_number, split), result)
 
     def read_evaluation(self, round_number: int, split: str) -> dict[str, Any] | None:
-        """The scores of a round on a split; None where it was not scored.
+        """The scores of a round on a split; None if it was not scored.
 
         Raises:
-            AmosError: the file is damaged, or says what cannot be.
+            AmosError: the file is damaged, or holds impossible values.
         """
         file = self.evaluation_file(round_number, split)
         return read_evaluation_file(file, round_number) if file.exists() else None
 
     def set_poisoned_aside(self) -> list[tuple[int, str, str]]:
-        """Rename evaluations that cannot be; round and split of each, and a sentence that names the file."""
+        """Rename invalid evaluations; returns each one's round and split, and a sentence that names the file."""
         aside = []
         for round_number, split in self.evaluations():
             try:
@@ -199,7 +199,7 @@ class RunFolder:
 
 
 def places_of(cohort: Cohort) -> dict[str, str]:
-    """By case in words all that decides what becomes of it in a run: where it stands, and what its label map means."""
+    """Per case, in words, all that decides its use in a run: its site and split, and the meaning of its label map."""
     return {case.case: _place(case) for case in cohort.cases}
 
 
@@ -212,7 +212,7 @@ def _place(case: Case) -> str:
 
 
 def stored_organs(run: RunFolder) -> dict[int, str]:
-    """The organs that a run learns, by label value."""
+    """The organs of a run, by label value."""
     beside = run.path / "organs.csv"
     return read_organs(beside) if beside.is_file() else dict(AMOS_ORGANS)
 

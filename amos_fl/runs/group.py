@@ -1,7 +1,7 @@
 """A group of runs that belong together: a folder with a run folder for each, and `group.yaml` that lists them.
 
-`amos-fl local`, `finetune`, `leave-one-out` and `sweep` make one. All its run folders are made at its beginning, so
-that what is left to do can be seen, and done, from the folder alone.
+`amos-fl local`, `finetune`, `leave-one-out` and `sweep` make one. All its run folders are made at the start, so that
+the remaining runs can be listed, and carried out, from the folder alone.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from amos_fl.runs.folder import RunFolder
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run to be: its name within the group, its settings, and the cohort that takes part."""
+    """A planned run: its name within the group, its settings, and its cohort."""
 
     name: str
     config: RunConfig
@@ -53,7 +53,7 @@ def create_group(path: Path, kind: str, members: Sequence[PlannedRun]) -> Group:
     """Make the folders of all runs of a new group.
 
     Raises:
-        AmosError: the folder is not empty, or two runs have one name.
+        AmosError: the folder is not empty, or two runs have the same name.
     """
     if is_group(path):
         raise AmosError(
@@ -63,7 +63,7 @@ def create_group(path: Path, kind: str, members: Sequence[PlannedRun]) -> Group:
         raise AmosError(f"{path}: is not empty; choose another --out")
     names = tuple(member.name for member in members)
     if len(set(names)) < len(names):
-        raise AmosError(f"{path}: two runs of this group would have one name ({', '.join(names)})")
+        raise AmosError(f"{path}: two runs of this group would share a name ({', '.join(names)})")
     with at_work(path):
         if not is_empty(path):
             raise AmosError(f"{path}: another process has begun a group of runs there; choose another --out")
@@ -89,5 +89,7 @@ def read_group(path: Path) -> Group:
         or not names
         or not all((path / str(name) / "config.yaml").is_file() for name in names)
     ):
-        raise AmosError(f"{path / 'group.yaml'}: names a run that is not there; remove its line, or run the group anew")
+        raise AmosError(
+            f"{path / 'group.yaml'}: names a run that is not there; remove its line, or run the group again"
+        )
     return Group(path, str(data.get("kind")), tuple(map(str, names)))

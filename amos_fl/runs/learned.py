@@ -1,7 +1,7 @@
-"""Which organs a run learns: those that a training case annotated, or that the weights it began with had learned.
+"""The organs that a run learns: those that a training case annotated, or that its initial weights had learned.
 
-Every other organ has a channel that no training case has taught: the loss takes it and the background for one class,
-so its probability means nothing by itself and is added to the background's wherever a scan is predicted.
+Every other organ has an untrained channel: the loss treats it and background as one class, so its probability alone
+means nothing and is added to the background's in every prediction.
 """
 
 import json
@@ -18,7 +18,7 @@ LEARNED = "learned.json"
 
 @dataclass(frozen=True)
 class Learned:
-    """The label values of the organs that were learned, and how that is known where the run did not write it down."""
+    """The label values of the learned organs, and how they are known if the run did not record them."""
 
     organs: tuple[int, ...]
     note: str = ""
@@ -30,7 +30,7 @@ def annotated_for_training(cases: Iterable[Case]) -> tuple[int, ...]:
 
 
 def channels_unlearned(organs: Iterable[int], learned: Collection[int] | None) -> tuple[int, ...]:
-    """The channels (1 and up) of organs that were not learned; none where `learned` is None: all were.
+    """The channels (1 and up) of organs that were not learned; none if `learned` is None (all were).
 
     >>> channels_unlearned([1, 2, 6], [1, 6]), channels_unlearned([1, 2], None)
     ((2,), ())
@@ -46,7 +46,7 @@ def names_unlearned(organs: Mapping[int, str], learned: Collection[int]) -> tupl
 
 
 def write_learned(folder: RunFolder, organs: Mapping[int, str], learned: Collection[int]) -> None:
-    """Write down in a run folder which organs were learned up to now."""
+    """Record in a run folder the organs learned so far."""
     about = {
         "learned": sorted(learned),
         "not_learned": {str(organ): name for organ, name in organs.items() if organ not in learned},
@@ -55,7 +55,7 @@ def write_learned(folder: RunFolder, organs: Mapping[int, str], learned: Collect
 
 
 def recorded_organs(folder: RunFolder) -> tuple[int, ...] | None:
-    """What `write_learned` wrote; None where there is nothing.
+    """The organs that `write_learned` recorded; None if there is no record.
 
     Raises:
         AmosError: the file is damaged.
@@ -72,7 +72,7 @@ def recorded_organs(folder: RunFolder) -> tuple[int, ...] | None:
 
 
 def learned_in(folder: RunFolder, cohort: Cohort) -> Learned:
-    """The organs that a run has learned: as it wrote them down, or else as its cohort's training cases say it.
+    """The organs that a run has learned: as recorded, or otherwise from its cohort's training cases.
 
     Raises:
         AmosError: `learned.json` is damaged.

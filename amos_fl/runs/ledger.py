@@ -15,8 +15,8 @@ _Count = Annotated[int, Field(ge=0, le=10**15)]
 _Seconds = Annotated[float, Field(ge=0, le=10**10, allow_inf_nan=False)]
 _Text = Annotated[str, Field(max_length=10_000)]
 _Loss = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-"""Of no step it is NaN, which JSON writes as null."""
-# What a newer version has beyond this is kept when a ledger is written anew.
+"""A mean loss; over no steps it is NaN, which JSON writes as null."""
+# Extra fields of a newer version are kept when a ledger is rewritten.
 _CONFIG = ConfigDict(strict=True, extra="allow")
 
 
@@ -25,6 +25,7 @@ class SiteRound(TypedDict):
     """What a site did in a round. An older ledger has no fingerprint of its update.
 
     `restarted` is there where the site has lost what it keeps between rounds and began again without it, and says why.
+    `share` is what its update counts in the weights, of 1, where the strategy says it.
     """
 
     cases: _Count
@@ -35,17 +36,21 @@ class SiteRound(TypedDict):
     bytes_up: _Count
     update_fingerprint: NotRequired[_Text | None]
     restarted: NotRequired[_Text]
+    share: NotRequired[Annotated[float, Field(ge=0, le=1)]]
 
 
 @with_config(_CONFIG)
 class LedgerEntry(TypedDict):
-    """A finished round: who took part, who was missing and why, and the hash of the weights after it.
+    """A finished round: who is in its weights, who was missing and why, and the hash of the weights after it.
 
-    `changes` are settings, cases and scans that were changed before this round, on request.
+    `asked` are all sites that were asked, `unused` those whose update the strategy left out of the weights; an older
+    ledger has neither. `changes` are settings, cases and scans that were changed before this round, on request.
     """
 
     round: Annotated[int, Field(ge=1, le=10**9)]
+    asked: NotRequired[list[_Text]]
     sites: dict[str, SiteRound]
+    unused: NotRequired[dict[str, SiteRound]]
     missing: dict[str, _Text]
     loss: _Loss
     seconds: _Seconds
@@ -55,8 +60,13 @@ class LedgerEntry(TypedDict):
     changes: NotRequired[list[_Text]]
 
 
+def trained_in(entry: LedgerEntry) -> dict[str, SiteRound]:
+    """The sites that trained in a round, whether their updates are in its weights or not."""
+    return {**entry["sites"], **entry.get("unused", {})}
+
+
 def _of_an_older_version(entry: Any) -> Any:
-    """An entry with what ledgers had not from the beginning."""
+    """An entry completed with fields that older ledgers lack."""
     if not isinstance(entry, dict):
         return entry
     more = {"missing": {}, "loss": None, "seconds": 0.0, "bytes_down": 0, "bytes_up": 0}
@@ -74,7 +84,7 @@ ENTRIES: TypeAdapter[list[LedgerEntry]] = TypeAdapter(
 
 
 def read_ledger(file: Path, remedy: str) -> list[LedgerEntry]:
-    """The rounds in a `ledger.jsonl`, from the first on; none where the file is not there.
+    """The rounds in a `ledger.jsonl`, from the first on; none if there is no file.
 
     Raises:
         AmosError: a line of it is damaged, or a round is missing.
@@ -90,7 +100,7 @@ def read_ledger(file: Path, remedy: str) -> list[LedgerEntry]:
 
 
 def in_sequence(entries: list[LedgerEntry], source: str, remedy: str) -> list[LedgerEntry]:
-    """The entries, whose rounds must follow one another from the first on.
+    """The entries, checked to be consecutive rounds from the first on.
 
     Raises:
         AmosError: they do not.

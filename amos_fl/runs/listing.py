@@ -1,7 +1,7 @@
-"""Runs and groups of runs found in folders, with what their small files say: state, settings, scores and size.
+"""List runs and groups of runs in folders, with state, settings, scores and size from their small files.
 
-Nothing here loads weights, validates settings or fails on a damaged run: a list of a hundred runs takes a second, and
-a run that cannot be read is in it, with the reason.
+Nothing here loads weights, validates settings or fails on a damaged run: listing a hundred runs takes a second, and
+unreadable runs are included, with the reason.
 """
 
 import csv
@@ -28,9 +28,9 @@ _REMAINS = ("versions.json", "ledger.jsonl", "checkpoints")
 class ListedRun:
     """A run as its folder shows it.
 
-    `dsc` and `nsd` are the mean test scores by group (`seen CT`, `unseen MR`); a group without a score is not there.
-    `gaps` counts the rounds in which a site was missing, `size_bytes` all files below the folder. What a damaged
-    folder does not tell is None, and `problem` says what is wrong with it.
+    `dsc` and `nsd` are the mean test scores by group (`seen CT`, `unseen MR`), without groups that have no score.
+    `gaps` counts the rounds in which a site was missing, `size_bytes` the bytes of all files below the folder. Values
+    missing in a damaged folder are None, and `problem` says what is wrong with it.
     """
 
     path: Path
@@ -92,7 +92,7 @@ def list_runs(folders: Sequence[Path]) -> list[ListedRun | ListedGroup]:
     """The runs and groups in (or up to two folders below) `folders`, each once, sorted by name within a folder.
 
     Raises:
-        AmosError: a folder is not there.
+        AmosError: a folder does not exist.
     """
     found: dict[Path, ListedRun | ListedGroup] = {}
     for folder in folders:
@@ -105,12 +105,12 @@ def list_runs(folders: Sequence[Path]) -> list[ListedRun | ListedGroup]:
 
 
 def _search(folder: Path, name: str, deeper: int) -> Iterator[tuple[Path, str]]:
-    """Folders that are a run, a group, or what is left of one."""
+    """Folders that are a run, a group, or the remains of one."""
     if any((folder / file).exists() for file in ("group.yaml", "config.yaml", *_REMAINS)):
         yield folder, name
     elif deeper:
         for child in _children(folder):
-            # The folder that was asked for is known; deeper ones are part of the name.
+            # The requested folder is known; deeper ones are part of the name.
             yield from _search(child, child.name if deeper == _DEEPEST else f"{name}/{child.name}", deeper - 1)
 
 
@@ -168,7 +168,7 @@ def _run(path: Path, name: str) -> ListedRun:
 
 
 def _holds(settings: Any, recorded: Any) -> bool:
-    """Whether settings say all that was recorded of them; a plan may have been made since."""
+    """Whether settings agree with all that was recorded of them; a plan may have been made since."""
     if isinstance(recorded, dict):
         return isinstance(settings, dict) and all(
             key == "plan" or _holds(settings.get(key), value) for key, value in recorded.items()
@@ -181,7 +181,7 @@ def _parsed(text: str | bytes) -> Any:
 
 
 def _state(path: Path, seconds_of_a_round: float, *, begun: bool) -> State:
-    """Whether a run goes on is a guess, from how long ago it left a trace and how long its rounds take."""
+    """The state of a run; whether it is running is guessed from its last write and the length of its rounds."""
     if (path / "summary.md").is_file() and (path / "model" / "weights.safetensors").is_file():
         return "finished"
     traces = [path / "ledger.jsonl", path / "checkpoints", path / "evaluations", path / "sites"]
@@ -203,7 +203,7 @@ def _group_scores(file: Path) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def _size(folder: Path) -> int:
-    """The bytes of all files below a folder; links count as themselves, and what vanishes meanwhile not at all."""
+    """The bytes of all files below a folder; links are not followed, and files that vanish meanwhile are ignored."""
     total = 0
     try:
         with os.scandir(folder) as entries:

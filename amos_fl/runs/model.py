@@ -1,10 +1,10 @@
-"""The network that a run ended with, from its run folder or from a copy of its `model/` folder alone."""
+"""Read a run's final network, from its run folder or from just a copy of its `model/` folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from torch import nn
 
 from amos_fl.errors import AmosError
@@ -12,6 +12,7 @@ from amos_fl.files import sha256_of_file
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.as_begun import config_as_begun
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.learned import Learned, channels_unlearned, learned_in, names_unlearned, not_learned_in_words
 from amos_fl.runs.network_file import read_network_file
 from amos_fl.runs.origin import NETWORK, WEIGHTS
@@ -20,26 +21,14 @@ from amos_fl.volumes.plan import Plan
 from amos_fl.weights import load_arrays, read_arrays
 
 
-class InferenceSettings(BaseModel):
-    """How a run scored its test cases: what gives the same label maps again, on the same CPU type bit for bit."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
-
-    overlap: float = Field(default=0.5, ge=0, lt=1)
-    mirror: bool = False
-    test_time_adaptation: bool = False
-    batch_size: int = Field(default=4, ge=1)
-    threads: int = Field(default=2, ge=1)
-
-
 @dataclass(frozen=True)
 class Model:
     """A trained network and all that is needed to use it.
 
-    `organs` are label values and names in the order of the network's channels. `modalities` are those it was
-    trained on, empty where a folder of an older version doesn't say. `run` is None for a `model/` folder that lies
-    apart from its run. `learned` are the labels of the organs that were learned (None: all), and `learned_note` says
-    how that is known where the folder is of an older version.
+    `organs` are label values and names in the order of the network's channels. `modalities` are those it was trained
+    on, empty if a folder of an older version doesn't say. `run` is None for a `model/` folder apart from its run.
+    `learned` are the labels of the learned organs (None: all), and `learned_note` says how they are known if the folder
+    is of an older version.
     """
 
     folder: Path
@@ -49,7 +38,7 @@ class Model:
     round: int
     modalities: tuple[str, ...]
     synthetic: bool
-    inference: InferenceSettings
+    inference: RecordedInference
     run: RunFolder | None
     norm_statistics: NormStatistics = "average"
     learned: tuple[int, ...] | None = None
@@ -57,7 +46,7 @@ class Model:
 
     @property
     def unlearned(self) -> tuple[str, ...]:
-        """The organs that no training case annotated: what the network says of them counts as background."""
+        """The organs that no training case annotated: the network's predictions of them count as background."""
         return () if self.learned is None else names_unlearned(self.organs, self.learned)
 
     @property
@@ -67,7 +56,7 @@ class Model:
 
     @property
     def notes(self) -> list[str]:
-        """What whoever predicts with it has to know of its organs."""
+        """Notes about its organs for anyone who predicts with it."""
         notes = [self.learned_note] if self.learned_note else []
         if self.unlearned:
             notes.append(not_learned_in_words(self.unlearned))
@@ -95,10 +84,10 @@ class Model:
 
 
 def read_model(path: Path) -> Model:
-    """The model in a run folder (`RUN/model/`), or in a `model/` folder copied elsewhere.
+    """Read the model in a run folder (`RUN/model/`), or in a `model/` folder copied elsewhere.
 
     Raises:
-        AmosError: there is none, the run has not come to its end, or a file of it is damaged.
+        AmosError: there is none, the run has not finished, or a file of it is damaged.
     """
     run = RunFolder(path) if (path / "config.yaml").is_file() else None
     folder = path / "model" if run else path
@@ -114,7 +103,7 @@ def read_model(path: Path) -> Model:
         raise AmosError(f"{path}: {what}; give a run folder, or a copy of its model/ with {NETWORK} and {WEIGHTS}")
     try:
         about: dict[str, Any] = {**read_network_file(folder / NETWORK)}
-        known = run is not None and "inference" not in about  # written before network.json said so
+        known = run is not None and "inference" not in about  # written before network.json recorded it
         learned = _learned(about, run)
         return Model(
             folder=folder,
@@ -124,7 +113,11 @@ def read_model(path: Path) -> Model:
             round=int(about["round"]),
             modalities=tuple(about.get("modalities", ())),
             synthetic=bool(about.get("synthetic", run.synthetic if run else False)),
-            inference=_recorded(run) if run and known else InferenceSettings.model_validate(about.get("inference", {})),
+            inference=(
+                config_as_begun(run).recorded_inference
+                if run and known
+                else RecordedInference.model_validate(about.get("inference", {}))
+            ),
             run=run,
             norm_statistics=about.get("norm_statistics", "average"),
             learned=learned.organs,
@@ -143,29 +136,3 @@ def _learned(about: dict[str, Any], run: RunFolder | None) -> Learned:
             "this model does not say which organs its run learned, being of an older version: all count as learned",
         )
     return learned_in(run, run.cohort())
-
-
-def _recorded(run: RunFolder) -> InferenceSettings:
-    config = config_as_begun(run)
-    return InferenceSettings(
-        overlap=config.evaluation.overlap,
-        mirror=config.evaluation.mirror,
-        test_time_adaptation=config.evaluation.test_time_adaptation,
-        batch_size=config.evaluation.batch_size,
-        threads=config.training.threads,
-    )
-
-
-def inference_settings(model: Model, **given: Any) -> InferenceSettings:
-    """The model's settings with those `given` that are not None.
-
-    Raises:
-        AmosError: an invalid value.
-    """
-    chosen = {name: value for name, value in given.items() if value is not None}
-    try:
-        return InferenceSettings.model_validate({**model.inference.model_dump(), **chosen})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        raise AmosError(f"{option} {first['input']}: {first['msg']}") from None

@@ -1,7 +1,7 @@
-"""Where the scans of a run lie now: as its `cohort.csv` says, where they lay when it began, or in a cohort given now.
+"""Find a run's scans: by its `cohort.csv`, at their place when it began, or in a cohort given now.
 
-`cohort.csv` has their paths relative to the run folder, so they are found when both were moved together, and the
-settings have the cohort's own place, so they are found when the run folder alone was moved.
+`cohort.csv` has paths relative to the run folder, so scans are found if both were moved together; the settings have the
+cohort's original place, so scans are found if only the run folder was moved.
 """
 
 from dataclasses import replace
@@ -12,10 +12,10 @@ from amos_fl.runs.folder import RunFolder
 
 
 def cohort_of(folder: RunFolder, elsewhere: Cohort | None = None) -> Cohort:
-    """A run's cohort with the paths at which its scans lie now, in `elsewhere` where that is given.
+    """A run's cohort with the present paths of its scans, in `elsewhere` if given.
 
     Raises:
-        AmosError: a scan is at none of these places, or `elsewhere` has not the run's cases.
+        AmosError: a scan is in none of these places, or `elsewhere` lacks the run's cases.
     """
     members = folder.cohort()
     if elsewhere is not None:
@@ -29,7 +29,7 @@ def cohort_of(folder: RunFolder, elsewhere: Cohort | None = None) -> Cohort:
         if begun_with is not None and _first_absent(begun_with, {case.case for case in members.cases}) is None:
             return _placed(members, begun_with, str(config.cohort))
     except AmosError:
-        pass  # nothing, or something else, is there by now
+        pass  # nothing, or something else, is there now
     raise AmosError(
         f"{absent}: is not there any more; where run folder or scans were moved, say with --cohort in which cohort "
         "the scans are now"
@@ -37,7 +37,7 @@ def cohort_of(folder: RunFolder, elsewhere: Cohort | None = None) -> Cohort:
 
 
 def note_places(folder: RunFolder, cohort: Cohort) -> None:
-    """Have `cohort.csv` lead to the scans where they are now; for who holds the run's lock."""
+    """Update `cohort.csv` with the present paths of the scans; call it while holding the run's lock."""
     if cohort != folder.cohort():
         write_cohort(cohort, folder.path / "cohort.csv")
 
@@ -51,10 +51,10 @@ def _first_absent(cohort: Cohort, names: set[str] | None = None) -> str | None:
 
 
 def _placed(members: Cohort, elsewhere: Cohort, where: str) -> Cohort:
-    """The run's cases with the files that `elsewhere` has for them; everything else is as the run has it.
+    """The run's cases with their files in `elsewhere`; everything else is unchanged.
 
     Raises:
-        AmosError: a case that is not there, or is another's, of another modality, or numbers its organs otherwise.
+        AmosError: a case that is missing, or has another site, modality or label values.
     """
     there = {case.case: case for case in elsewhere.cases}
     cases: list[Case] = []

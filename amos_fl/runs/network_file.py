@@ -1,4 +1,4 @@
-"""`network.json`: what a file of weights beside it is of, and how its run used it."""
+"""`network.json`: the network of the weights file beside it, and how its run used it."""
 
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
@@ -34,7 +34,7 @@ _NETWORK_FILE: TypeAdapter[NetworkFile] = TypeAdapter(NetworkFile)
 
 
 def read_network_file(file: Path) -> NetworkFile:
-    """What a `network.json` says.
+    """Read a `network.json`.
 
     Raises:
         AmosError: it is missing or damaged.

@@ -1,7 +1,7 @@
-"""Where a run's first weights come from: a file, and what is known of the network that they are of.
+"""The origin of a run's initial weights: a file, and what is known of its network.
 
-A run folder and a copy of its `model/` folder say which network, plan and organs their weights belong to; a file of
-weights by itself does not.
+A run folder and a copy of its `model/` folder record the network, plan and organs of their weights; a bare weights file
+does not.
 """
 
 from collections.abc import Collection, Mapping
@@ -24,12 +24,12 @@ from amos_fl.volumes.plan import Plan
 
 WEIGHTS, NETWORK = "weights.safetensors", "network.json"
 BROUGHT = "start"
-"""In a deployed run's folder: the weights that it begins with, which its submitter brought along."""
+"""In a deployed run's folder: its initial weights, sent by its submitter."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A file of weights; the rest where it is known, `organs` by label in the order of the channels."""
+    """A file of weights; the rest if known, `organs` by label in the order of the channels."""
 
     file: Path
     model: str | None = None
@@ -37,7 +37,7 @@ class Origin:
     organs: dict[int, str] | None = None
     norm_statistics: NormStatistics | None = None
     learned: tuple[int, ...] | None = None
-    """The labels of the organs that its run had learned; None where nothing says so."""
+    """The labels of the organs that its run had learned; None if unknown."""
 
     @property
     def name(self) -> str:
@@ -52,7 +52,7 @@ class Origin:
         return about_network(self.model, self.plan, self.organs, self.norm_statistics, self.learned)
 
     def is_like(self, config: RunConfig, organs: dict[int, str]) -> bool:
-        """Whether its network is known to be the one of a run, down to the order of its organs."""
+        """Whether its network is known to be that of a run, including the order of its organs."""
         plan = config.plan
         return (
             self.organs is not None
@@ -71,7 +71,7 @@ def about_network(
     norm_statistics: NormStatistics | None,
     learned: Collection[int] | None = None,
 ) -> dict[str, Any]:
-    """What `network.json` says of a network, and `origin_of` reads there."""
+    """The content of `network.json` about a network, as `origin_of` reads it."""
     known = {} if learned is None else {"learned": sorted(learned)}
     return {
         "model": model,
@@ -83,10 +83,10 @@ def about_network(
 
 
 def weights_file(path: Path) -> Path:
-    """The file of weights that is meant by a run folder, a `model/` folder or a file.
+    """The weights file of a run folder, a `model/` folder, or the file itself.
 
     Raises:
-        AmosError: there is none, or the run has not come to its end.
+        AmosError: there is none, or the run has not finished.
     """
     if path.is_file():
         return path
@@ -104,7 +104,7 @@ def weights_file(path: Path) -> Path:
 
 
 def origin_of(file: Path) -> Origin:
-    """What the files around a file of weights say of its network: `network.json` beside it, or the run it is in.
+    """The origin of a weights file, from the `network.json` beside it or the run it is in.
 
     Raises:
         AmosError: they are damaged.
@@ -131,7 +131,7 @@ def origin_of(file: Path) -> Origin:
 
 
 def _learned_around(file: Path) -> tuple[int, ...] | None:
-    """The organs that the run learned that a file of weights lies in; None outside of one."""
+    """The organs learned by the run that contains a weights file; None outside a run."""
     for folder in list(file.resolve().parents)[:3]:
         if (folder / "config.yaml").is_file() and (folder / "versions.json").is_file():
             run = RunFolder(folder)
@@ -141,7 +141,7 @@ def _learned_around(file: Path) -> tuple[int, ...] | None:
 
 
 def start_of(config: RunConfig) -> Origin | None:
-    """Where a run's first weights come from; None where they are fresh.
+    """The origin of a run's initial weights; None if they are fresh.
 
     Raises:
         AmosError: no such weights, or those of another network than the run's.

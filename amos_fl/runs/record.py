@@ -1,4 +1,4 @@
-"""Finished runs as a comparison and a report read them: settings, scores, ledger and cost."""
+"""Read finished runs for comparisons and reports: settings, scores, ledger and cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from amos_fl.runs.results import Results, results_of
 
 @dataclass(frozen=True)
 class RunCost:
-    """What a run took. `seconds` are those of its rounds: training, transport and checkpoints, without scoring.
+    """The cost of a run. `seconds` are those of its rounds: training, transport and checkpoints, without scoring.
 
-    `sequential_steps` are the steps that must wait for one another, the largest number at one trainer summed over
-    rounds. Bytes are those of the weights on their way; an arm without exchange has none.
+    `sequential_steps` are the largest number of steps at one trainer, summed over rounds. Bytes are those of exchanged
+    weights; an arm without exchange has none.
     """
 
     rounds: int
@@ -50,7 +50,7 @@ class RunCost:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A finished run. `name` is its folder's, after its group's where it is one of a group: `local-001/A`."""
+    """A finished run. `name` is its folder's, preceded by its group's if it has one: `local-001/A`."""
 
     folder: RunFolder
     name: str
@@ -76,9 +76,9 @@ class RunRecord:
         return self.cohort.unseen_sites
 
     def scores_by_round(self) -> list[ScoreRow]:
-        """Each site after each round that was scored: its validation cases where its scanner trained, else test cases.
+        """Each site's scores after each scored round: on validation cases if its scanner trained, otherwise test cases.
 
-        `share` is that of the run's rounds which were done by then.
+        `share` is the fraction of the run's rounds completed by then.
         """
         rows = []
         for number in (entry["round"] for entry in self.ledger):
@@ -90,7 +90,7 @@ class RunRecord:
         return rows
 
     def settings_key(self) -> str:
-        """Equal for two runs on one cohort that differ in nothing but the seed, and where and how they were run."""
+        """A key that is equal for runs on one cohort that differ only in the seed, and where and how they were run."""
         science = self.config.science()
         del science["seed"]
         return sha256_of_json([science, self.cohort_sha256])[:16]
@@ -100,7 +100,7 @@ def read_run(path: Path, name: str | None = None) -> RunRecord:
     """The finished run in a folder.
 
     Raises:
-        AmosError: the folder holds no run, one that has not come to its end, or not what it was begun with.
+        AmosError: the folder holds no run, or one that has not finished or has been changed since it began.
     """
     folder = open_run(path)
     if not folder.finished:
@@ -124,7 +124,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunRecord]:
     """The finished runs in run folders and groups, in the order given, each once, by names that differ.
 
     Raises:
-        AmosError: a folder holds neither, or a run has not come to its end.
+        AmosError: a folder holds neither, or a run has not finished.
     """
     found: dict[Path, str] = {}
     for path in paths:

@@ -8,6 +8,7 @@ from typing import Any
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.csv_table import write_table
+from amos_fl.metrics.catalogue import IN_RUNS
 from amos_fl.metrics.rows import ScoreRow, SiteSums, mean_rows, organ_rows, rows_by, sums_by_case, write_scores
 from amos_fl.metrics.scores import Scores
 from amos_fl.metrics.table import CaseScores, scores_from_json
@@ -15,24 +16,24 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.selection import Choice, choose_round
 
-SUMMED = ("name", "group", "modality", "cases", "dsc", "nsd", "dsc_present", "missed", "hallucinated")
+SUMMED = ("name", "group", "modality", "cases", *IN_RUNS, "dsc_present", "missed", "hallucinated")
 """The columns of scores_by_site.csv and scores_by_organ.csv."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """The test scores of a run, and what failed on the way; its tables are made of these."""
+    """The test scores of a run, and its failures; its tables are made from these."""
 
     chosen: Choice
     problems: list[str]
     cases: list[CaseScores]
     organs: Mapping[int, str]
     withheld: tuple[SiteSums, ...] = ()
-    """Of the sites that kept the scores of single cases to themselves, which `cases` lacks."""
+    """The sums of sites that withheld the scores of single cases, which `cases` lacks."""
 
     @cached_property
     def parts(self) -> list[SiteSums]:
-        """All that the scores are made of: each case, and each site that told of its cases together."""
+        """The parts of the scores: each case, and the sums of each site that withheld its cases."""
         return [*sums_by_case(self.cases, self.organs), *self.withheld]
 
     @cached_property
@@ -60,7 +61,7 @@ class Results:
 
 
 def withheld_sums(evaluation: dict[str, Any] | None) -> list[SiteSums]:
-    """The sums of those sites of an evaluation that shared no scores of single cases.
+    """The sums of sites in an evaluation that shared no scores of single cases.
 
     A site with both CT and MR sends one sum over both.
     """
@@ -72,7 +73,7 @@ def withheld_sums(evaluation: dict[str, Any] | None) -> list[SiteSums]:
 
 
 def test_cases(evaluation: dict[str, Any] | None) -> list[CaseScores]:
-    """The cases of an evaluation, as far as the sites shared them."""
+    """The cases of an evaluation that the sites shared."""
     return [
         CaseScores(
             case["case"], site, case["modality"], result["seen"], result["split"], scores_from_json(case["scores"])
@@ -83,7 +84,7 @@ def test_cases(evaluation: dict[str, Any] | None) -> list[CaseScores]:
 
 
 def problems_of(folder: RunFolder) -> list[str]:
-    """Failed sites and rounds, and what was changed on the way, one sentence each."""
+    """Failed sites and rounds, and changes during the run, one sentence each."""
     ledger = folder.ledger()
     found = [
         f"before round {entry['round']} the run was changed: {change}"

@@ -1,4 +1,4 @@
-"""Which round's weights a run ends with: chosen on the seen sites' validation cases, never on unseen scanners."""
+"""Choose the round whose weights a run keeps, on the seen sites' validation cases, never on unseen scanners."""
 
 import math
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from amos_fl.runs.folder import RunFolder
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen round, and why in a sentence."""
+    """The chosen round, and the reason in a sentence."""
 
     round: int
     sentence: str
 
 
 def macro_dsc(evaluation: dict[str, Any], *, seen: bool) -> float:
-    """The mean over the seen (or the unseen) sites of their mean DSC; NaN where none has a score."""
+    """The mean over the seen (or the unseen) sites of their mean DSC; NaN if none has a score."""
     sites = evaluation["sites"].values()
     means = [Scores.from_dict(site["scores"]).mean_dsc() for site in sites if site["seen"] == seen]
     means = [mean for mean in means if not math.isnan(mean)]
@@ -27,13 +27,13 @@ def macro_dsc(evaluation: dict[str, Any], *, seen: bool) -> float:
 
 
 def seen_and_unseen_dsc(evaluation: dict[str, Any]) -> tuple[float | None, float | None]:
-    """The macro means of a round's evaluation, None where there is none."""
+    """The macro means of a round's evaluation, None if there is none."""
     seen, unseen = macro_dsc(evaluation, seen=True), macro_dsc(evaluation, seen=False)
     return (None if math.isnan(seen) else seen, None if math.isnan(unseen) else unseen)
 
 
 def choose_round(folder: RunFolder, config: RunConfig, last: int) -> Choice:
-    """The round up to `last` with the highest macro mean over the seen sites' validation DSC, the earliest of equals.
+    """The round up to `last` with the highest macro mean of the seen sites' validation DSC, the earliest in a tie.
 
     A round counts only when no site failed in its evaluation. Without validation scores, or with
     `selection: last`, it is the last round.
@@ -49,9 +49,9 @@ def choose_round(folder: RunFolder, config: RunConfig, last: int) -> Choice:
 
 
 def best_round_of_site(folder: RunFolder, site: str, last: int) -> int | None:
-    """The round up to `last` that is best on one seen site's validation cases, the earliest of equals.
+    """The round up to `last` that is best on one seen site's validation cases, the earliest in a tie.
 
-    None where the site has no validation score; an unseen site chooses nothing.
+    None if the site has no validation score; unseen sites do not choose.
     """
     return _first_best_of_site(_evaluations(folder, last), site)
 
@@ -66,7 +66,7 @@ def _first_best_of_site(evaluations: list[tuple[int, dict[str, Any]]], site: str
 
 
 def rounds_worth_keeping(folder: RunFolder, config: RunConfig, last: int) -> set[int]:
-    """The rounds that somebody may still want: the choice of all sites together, and that of each site."""
+    """The rounds whose checkpoints are kept: the choice of all sites together, and that of each site."""
     evaluations = _evaluations(folder, last)
     sites = {site for _, evaluation in evaluations for site in evaluation["sites"]}
     chosen = {_first_best_of_site(evaluations, site) for site in sites}

@@ -1,4 +1,4 @@
-"""Which commit of amos-fl is running, where it runs from a checkout."""
+"""Find the commit of amos-fl that is running, if it runs from a checkout."""
 
 import subprocess
 from functools import cache
@@ -9,9 +9,9 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 @cache
 def source_commit(root: Path = _ROOT) -> str | None:
-    """The commit of the checkout at `root`, with `-dirty` where files differ from it; None where there is none.
+    """The commit of the checkout at `root`, with `-dirty` if files differ from it; None if there is none.
 
-    Only `root` itself counts: a package that was installed somewhere inside another checkout has no commit.
+    Only `root` itself counts: a package installed inside another checkout has no commit.
     """
     if not (root / ".git").exists():
         return None

@@ -1,7 +1,7 @@
-"""The weights that a run begins with, from another run's: layers that match are taken, the head is remade.
+"""Load a run's initial weights from another run: matching layers are copied, the head is adapted.
 
-The head is what depends on the organs (`amos_fl.networks.head`). Of an organ that both know by name it keeps its
-part, and background keeps its own; the parts of other organs are fresh, a function of the run's seed alone.
+The head is what depends on the organs (`amos_fl.networks.head`). Organs that both know by name, and background, keep
+their weights in it; those of other organs are newly initialised from the run's seed alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,17 +21,17 @@ from amos_fl.runs.origin import Origin, start_of
 from amos_fl.weights import Arrays, arrays_of, hash_of, is_statistic, load_arrays, read_arrays
 
 LEAST_SHARED = 0.5
-"""Below this share of weights that match outside the head, it is another network."""
+"""Below this fraction of matching weights outside the head, it is another network."""
 
 
 @dataclass(frozen=True)
 class Begun:
-    """Report of loading the weights of another run: what was reused, and what was initialised anew.
+    """Report of loading the weights of another run: what was reused, and what was newly initialised.
 
-    `kept` and `fresh_organs` are organs of this run whose part of the head was taken or is fresh, `dropped` those of
-    the other run that have no place here; all three are empty where the head was taken as it is. `fresh` are arrays
-    outside the head that did not fit. Weights are counted in single numbers. `learned` are the labels, in this run, of
-    the organs that come with their part of the head and that the other run had learned.
+    `kept` and `fresh_organs` are organs of this run whose part of the head was loaded or is fresh, `dropped` those of
+    the other run that this run lacks; all three are empty if the head was loaded as it is. `fresh` are arrays outside
+    the head that did not fit. Weights are counted as scalars. `learned` are the labels, in this run, of loaded organs
+    that the other run had learned.
     """
 
     origin: str
@@ -48,7 +48,7 @@ class Begun:
 
     @property
     def sentence(self) -> str:
-        """What was loaded and what was made anew, for a terminal and a summary."""
+        """What was loaded and what is fresh, for a terminal and a summary."""
         parts = [f"begins with the weights of {self.origin}: {self.loaded:,} of {self.weights:,} are taken over"]
         if self.kept or self.fresh_organs or self.dropped:
             parts.append(f"the head keeps background{''.join(f', {organ}' for organ in self.kept)}")
@@ -69,7 +69,7 @@ class Begun:
 
 
 def start_weights(config: RunConfig, organs: Mapping[int, str]) -> tuple[nn.Module, Begun | None]:
-    """The network with which a run begins: fresh, or with the weights of `config.start_from`.
+    """A run's initial network: fresh, or with the weights of `config.start_from`.
 
     Raises:
         AmosError: the weights are missing, damaged, or of another network.
@@ -86,7 +86,7 @@ def start_weights(config: RunConfig, organs: Mapping[int, str]) -> tuple[nn.Modu
 def take_over(
     network: nn.Module, arrays: Arrays, origin: Origin, config: RunConfig, organs: Mapping[int, str]
 ) -> Begun:
-    """Load `arrays` into a fresh network, whose head keeps its own values where organs have no counterpart.
+    """Load `arrays` into a fresh network, whose head keeps its own values for organs without a counterpart.
 
     Raises:
         AmosError: the arrays are of another network.
@@ -129,7 +129,7 @@ def take_over(
     known = list((origin.organs or {}).values())
     labels = list(origin.organs or {})
     taken = {organ: place for organ, place in zip(organs, places[1:], strict=True) if place >= 0}
-    # Of a file without names, or of an older version, everything that is taken over counts as learned.
+    # In a file without names, or of an older version, everything that is loaded counts as learned.
     learned = [o for o, place in taken.items() if origin.learned is None or labels[place - 1] in origin.learned]
     return Begun(
         origin=origin.name,
@@ -154,7 +154,7 @@ def _another(origin: Origin, why: str) -> AmosError:
 
 
 def _organs_in(arrays: Arrays, axes: Mapping[str, Sequence[int]], origin: Origin) -> int:
-    """How many organs the weights are for, as their own shapes say it.
+    """The number of organs of the weights, from their shapes.
 
     Raises:
         AmosError: they disagree among themselves, or with what is known of their run.
@@ -168,9 +168,9 @@ def _organs_in(arrays: Arrays, axes: Mapping[str, Sequence[int]], origin: Origin
 
 
 def _places(origin: Origin, organs: list[str], theirs: int, same_shapes: bool) -> list[int]:
-    """For background and each organ the channel of the weights that it takes over; -1 where it is fresh."""
+    """For background and each organ the channel of the weights to load; -1 if it is fresh."""
     if origin.organs is None:
-        # Without names, a head of the same size is taken for one of the same organs, and any other for unknown ones.
+        # Without names, a head of the same size is assumed to have the same organs, any other to have unknown ones.
         return list(range(theirs + 1)) if same_shapes else [0, *[-1] * len(organs)]
     channels = {organ_key(name): i for i, name in enumerate(origin.organs.values(), start=1)}
     return [0, *(channels.get(organ_key(name), -1) for name in organs)]
@@ -179,7 +179,7 @@ def _places(origin: Origin, organs: list[str], theirs: int, same_shapes: bool) -
 def _joined(
     own: np.ndarray, other: np.ndarray, axes: Sequence[int], places: list[int], theirs: int, origin: Origin
 ) -> tuple[np.ndarray, int]:
-    """A fresh array of the head with the other's values for the organs that both have, and how many values those are.
+    """A fresh array of the head with the other's values for the organs that both have, and the number of those values.
 
     Raises:
         AmosError: the arrays differ in more than the organs.
@@ -199,7 +199,7 @@ def _joined(
 
 
 def check_start(config: RunConfig, organs: Mapping[int, str]) -> str | None:
-    """The SHA-256 of the weights that a run will begin with, once they are known to fit; None where they are fresh.
+    """Check that a run's initial weights fit, and return their SHA-256; None if they are fresh.
 
     Raises:
         AmosError: as `start_weights`.
@@ -207,14 +207,14 @@ def check_start(config: RunConfig, organs: Mapping[int, str]) -> str | None:
     origin = start_of(config)
     if origin is None:
         return None
-    # A plan that is yet to be made is compared when it is there.
+    # A plan that is yet to be made is compared once it exists.
     if not config.lacks_plan and not origin.is_like(config, dict(organs)):
         start_weights(config, organs)
     return sha256_of_file(origin.file)
 
 
 def begin(folder: RunFolder, config: RunConfig, organs: Mapping[int, str]) -> tuple[nn.Module, Begun | None]:
-    """`start_weights` for a run folder, which gets `start.json`: what was taken over and what is fresh.
+    """`start_weights` for a run folder, recording what was loaded and what is fresh in `start.json`.
 
     Raises:
         AmosError: as `start_weights`, or the weights are no longer those that the run was made with.

@@ -1,6 +1,6 @@
-"""The small files of a run, read in one place: each as a typed record, or with one sentence that names the file.
+"""Read the small files of a run as typed records, or raise one sentence that names the file.
 
-What a file of an older version lacks has a default in its record; what a newer one has beyond it is left alone.
+Fields missing in a file of an older version have defaults; extra fields of a newer version are ignored.
 """
 
 import json
@@ -15,7 +15,7 @@ from amos_fl.errors import AmosError
 from amos_fl.strict_json import parsed
 
 MOST_BYTES = 256 << 20
-"""Of a ledger of a million rounds; nothing else comes near."""
+"""The size of a ledger of a million rounds; nothing else comes near it."""
 Value = TypeVar("Value")
 
 
@@ -43,7 +43,7 @@ def read_bytes(file: Path, remedy: str) -> bytes:
 
 
 def read_stored(file: Path, kind: "type[BaseModel] | TypeAdapter[Any]", remedy: str) -> Any:
-    """The record in a JSON file; of a model it is an instance, of another type its value.
+    """The record in a JSON file: an instance of a model, or a value of another type.
 
     Raises:
         AmosError: the file is missing, or damaged: it names the file, what is wrong in it, and the remedy.
@@ -65,7 +65,7 @@ def checked(text: str | bytes, kind: "type[BaseModel] | TypeAdapter[Any]", sourc
 
 
 def fitting(value: Any, kind: "type[BaseModel] | TypeAdapter[Any]", source: str, remedy: str) -> Any:
-    """A JSON value as the record that it has to be.
+    """Validate a JSON value as a record.
 
     Raises:
         AmosError: as `read_stored`.
@@ -79,7 +79,7 @@ def fitting(value: Any, kind: "type[BaseModel] | TypeAdapter[Any]", source: str,
 
 
 def _first(error: ValidationError) -> str:
-    """The first thing that is wrong, by the path to it; keys of a run's own files are its sites and settings."""
+    """The first error, with the path to it; keys of a run's own files are its sites and settings."""
     first: Any = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(part)[:60] for part in first["loc"])
     said = str(first["msg"]).removeprefix("Value error, ")
@@ -87,7 +87,7 @@ def _first(error: ValidationError) -> str:
 
 
 def without_nan(value: Any) -> Any:
-    """A JSON value in which NaN is null, because JSON has no word for it."""
+    """A JSON value with NaN replaced by null, because JSON cannot express it."""
     if isinstance(value, dict):
         return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -101,7 +101,7 @@ def json_line(value: Any) -> str:
 
 
 def or_default(read: Callable[[], Value], default: Value) -> Value:
-    """What `read` gives, or `default` where the record cannot be read and nothing depends on it."""
+    """The result of `read`, or `default` if the record cannot be read and nothing depends on it."""
     try:
         return read()
     except AmosError:

@@ -1,4 +1,4 @@
-"""`summary.md`: a run on one page, what went wrong first."""
+"""Write `summary.md`: a run on one page, problems first."""
 
 import math
 from typing import TYPE_CHECKING
@@ -19,22 +19,22 @@ PHANTOM_NOTE = (
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A score for a table; a dash where there is none."""
+    """A score for a table; a dash if there is none."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def score_table(rows: "list[ScoreRow]", first: str) -> str:
     """Rows of scores as Markdown."""
-    head = [first, "modality", "scanner", "cases", "DSC", "NSD", "DSC (present)", "missed", "hallucinated"]
+    from amos_fl.metrics.catalogue import IN_RUNS, title_of
+
+    head = [first, "modality", "scanner", "cases", *map(title_of, IN_RUNS), "DSC (present)", "missed", "hallucinated"]
     body = [
         [
             row.name,
             row.modality,
             row.group,
             str(row.cases),
-            number(row.dsc),
-            number(row.nsd),
-            number(row.dsc_present),
+            *(number(getattr(row, metric)) for metric in (*IN_RUNS, "dsc_present")),
             str(row.missed),
             str(row.hallucinated),
         ]
@@ -50,7 +50,7 @@ def _where(config: "RunConfig") -> str:
 
 
 def _plan_sources(folder: "RunFolder") -> str:
-    """A line that says of whose scans the run made its plan; nothing where it was given one."""
+    """A line that names the sites from which the run made its plan; empty if the plan was given."""
     sites, left_out = folder.plan_sources()
     if not sites:
         return ""

@@ -1,4 +1,4 @@
-"""A sweep: settings of which some take several values, and the baselines that go with them, from one YAML file.
+"""Read a sweep from a YAML file: settings, some with several values, and baselines.
 
 settings: {rounds: 10, local_steps: 50}        # what all runs have in common, as in --config
 runs:                                          # sets of settings that belong together
@@ -22,7 +22,7 @@ from amos_fl.runs.config import dotted, merge, parse_assignment, read_yaml
 from amos_fl.wording import nearest
 
 MOST_NAME = 100
-"""Characters of a run's name; of a longer one the end gives way to a hash of it."""
+"""Characters of a run's name; the end of a longer one is replaced by a hash."""
 KEYS = ("settings", "runs", "grid", "baselines")
 BASELINES = ("centralized", "local", "leave-one-out")
 Layers = list[tuple[str, dict[str, Any]]]
@@ -30,7 +30,7 @@ Layers = list[tuple[str, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Combination:
-    """One set of settings of a sweep, and what its run is called: the values that tell it from the others."""
+    """One set of settings of a sweep, and its run's name, made of the values that distinguish it."""
 
     name: str
     layers: Layers
@@ -48,7 +48,7 @@ def read_sweep(path: Path) -> Sweep:
     """Read a sweep's file.
 
     Raises:
-        AmosError: no such file, an unknown key, a grid without values, or two runs of the same settings.
+        AmosError: no such file, an unknown key, a grid without values, or two runs with the same settings.
     """
     data = read_yaml(path)
     if unknown := sorted(set(data) - set(KEYS)):

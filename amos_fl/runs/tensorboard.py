@@ -1,4 +1,4 @@
-"""Losses and scores of a run as TensorBoard events, where the `tensorboard` extra is installed."""
+"""Write losses and scores of a run as TensorBoard events, if the `tensorboard` extra is installed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What a run did, in words that hold for its arm and its cohort: for the summary, the report and the model card."""
+"""Describe a run in words that fit its arm and cohort, for the summary, the report and the model card."""
 
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.learned import learned_in, names_unlearned, not_learned_in_words
+from amos_fl.runs.work import steps_in_words
 from amos_fl.wording import counted
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def work_in_words(config: "RunConfig", cohort: "Cohort") -> str:
     if has_strategy(config.arm):
         word = f"leave-one-out (without {', '.join(config.hold_out)}): " if config.arm == "leave-one-out" else ""
         sites = f"{len(seen)} training site{'s' * (len(seen) != 1)} ({names})"
-        each = f"{counted(config.rounds, 'round')} of {counted(config.local_steps, 'step')}"
+        each = f"{counted(config.rounds, 'round')} of {steps_in_words(config)}"
         return f"{word}strategy {config.strategy}, {each} at each of {sites}, {seed}"
     cases = counted(len(cohort.of(split="train", labelled=True)), "training case")
     what = {
@@ -46,7 +47,7 @@ def _one_trainer(config: "RunConfig") -> str:
 
 
 def cost_in_words(config: "RunConfig", seconds: float, bytes_down: int, bytes_up: int) -> str:
-    """What the rounds took, and the weights that travelled."""
+    """The time of the rounds, and the weights exchanged."""
     if not config.exchanges_weights:
         return f"{seconds:.0f} s of training; no weights were exchanged"
     down, up = bytes_down / 1e6, bytes_up / 1e6
@@ -54,7 +55,7 @@ def cost_in_words(config: "RunConfig", seconds: float, bytes_down: int, bytes_up
 
 
 def left_out_in_mr(organs: Mapping[int, str], modalities: Collection[str]) -> str:
-    """A sentence about the organs whose scores are not reported in MR; nothing where there are none, or no MR."""
+    """A sentence about the organs whose scores are not reported in MR; empty if there are none, or no MR."""
     reported = reported_organs(organs, "MR")
     names = [name for organ, name in organs.items() if organ not in reported]
     if not names or not any("MR" in modality for modality in modalities):
@@ -77,7 +78,7 @@ def target_in_words(organs: Mapping[int, str]) -> str:
 
 
 def unlearned_in_words(folder: "RunFolder", cohort: "Cohort") -> list[str]:
-    """Sentences about organs that the run did not learn, and about those of them that its test cases annotate."""
+    """Sentences about organs that the run did not learn, and which of them its test cases annotate."""
     learned = learned_in(folder, cohort).organs
     never = names_unlearned(cohort.organs, learned)
     if not never:

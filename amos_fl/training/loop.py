@@ -1,4 +1,4 @@
-"""Training at a site: so many optimizer steps on patches of its cases.
+"""Train a network at a site for a number of optimizer steps on patches of its cases.
 
 The same function trains a site in a federation and the pooled baseline.
 """
@@ -25,7 +25,8 @@ from amos_fl.training.supervision import supervision_of
 from amos_fl.volumes.plan import Plan
 
 BALANCE_FALL = 0.6
-"""The part of the class balance that is gone at the last step: early it finds small organs, late it blurs edges."""
+"""The fraction of the class balance removed by the last step: early it helps to find small organs, late it blurs
+edges."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class StepReport:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a site's training came to. `momentum_buffers`: parameter name to buffer, to go on from."""
+    """What a site's training came to, in the steps that it took. `momentum_buffers` are by parameter, to go on from."""
 
     steps: int
     mean_loss: float
@@ -65,16 +66,18 @@ def train(
     device: str | torch.device = "cpu",
     momentum_buffers: Mapping[str, Tensor] | None = None,
     pull: Pull | None = None,
+    seconds: float | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> TrainingResult:
     """Train `network` in place for the steps numbered first_step .. first_step + steps - 1 of `total_steps`.
 
     SGD with Nesterov momentum, weight decay, clipped gradients and a polynomial learning rate
-    (nnU-Net's). Patches and dropout are functions of (seed, site, step number), the learning rate one of the step
-    number; so 2n steps equal n and n more with the `momentum_buffers` of the first, bit for bit on CPU
-    with the same `settings.threads`. Without buffers the optimizer starts fresh.
+    (nnU-Net's). Patches and dropout are functions of (seed, site, step number), the learning rate of the step number;
+    so 2n steps equal n steps and n more with the first's `momentum_buffers`, bit for bit on CPU with the same
+    `settings.threads`. Without buffers the optimizer starts fresh.
 
-    `pull` is what a federated method adds to the gradients. Mixed precision is used on CUDA devices alone.
+    After `seconds` no further step is begun, but there is always a first. `pull` is what a federated method adds to the
+    gradients. Mixed precision is used on CUDA devices alone.
 
     `on_step` is called after every step and may raise to stop the training; `network` then holds the
     weights of the last step.
@@ -96,7 +99,7 @@ def train(
     optimizer = _optimizer(network, settings, momentum_buffers)
     pulling = (pull or Pull()).begin(network)
     half = settings.mixed_precision and device.type == "cuda"
-    # A scale that small networks' gradients survive from the first step on: the scaler starts anew at every call.
+    # A scale at which small networks' gradients survive from the first step: the scaler restarts at every call.
     scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=half)
     numbers = range(first_step, first_step + steps)
     supervision = supervision_of(network)
@@ -136,10 +139,12 @@ def train(
                 scaler.update()
                 if on_step is not None:
                     on_step(StepReport(step, total_steps, losses[-1], rate, time.monotonic() - start))
+                if seconds is not None and time.monotonic() - start >= seconds:
+                    break
         finally:
             network.train(was_training)
     return TrainingResult(
-        steps=steps,
+        steps=len(losses),
         mean_loss=math.fsum(losses) / len(losses) if losses else math.nan,
         last_loss=losses[-1] if losses else math.nan,
         momentum_buffers=_momentum_buffers(network, optimizer),
@@ -162,13 +167,13 @@ def _optimizer(network: nn.Module, settings: TrainingSettings, buffers: Mapping[
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
         weight_decay=settings.weight_decay,
-        fused=next(network.parameters()).device.type == "cpu",  # a sixth of the time there, and small steps are short
+        fused=next(network.parameters()).device.type == "cpu",  # saves a sixth of the time there
     )
     for name, parameter in network.named_parameters():
         if buffers is not None and name in buffers:
             if buffers[name].shape != parameter.shape:
                 raise AmosError(f"the kept optimizer state of {name} has another shape than the network; reset it")
-            # A copy, because the optimizer changes it in place and it is the caller's.
+            # A copy, because the optimizer changes it in place and it belongs to the caller.
             optimizer.state[parameter]["momentum_buffer"] = buffers[name].to(parameter, copy=True)
     return optimizer
 

@@ -1,8 +1,8 @@
-"""Dice + cross-entropy where some organs were not annotated, with deep supervision.
+"""Dice and cross-entropy loss with partial annotation and deep supervision.
 
-An organ that nobody looked for in a case may lie anywhere in its background. So in that case's loss,
-background and the organs not annotated are one class, their probabilities summed (the marginal loss of
-Shi et al. 2021, Medical Image Analysis 70:101979), in the Dice and in the cross-entropy term.
+An organ that was not annotated in a case may lie anywhere in its background. So in that case's loss, background and the
+organs not annotated are one class, their probabilities summed (the marginal loss of Shi et al. 2021, Medical Image
+Analysis 70:101979), in the Dice and in the cross-entropy term.
 """
 
 from collections.abc import Sequence
@@ -33,15 +33,15 @@ def dice_cross_entropy(
     annotated in its sample counts as the merged class.
 
     Dice is nnU-Net's: probabilities not squared, background left out, smoothing 1e-5; with `batch_dice`
-    over the samples of the batch as if they were one, else per sample. A batch without an annotated
-    organ has the cross-entropy alone.
+    over the samples of the batch as if they were one, otherwise per sample. A batch without an annotated organ uses the
+    cross-entropy alone.
 
     `class_balance` weighs the cross-entropy of a voxel by the inverse frequency of its class in the batch
-    to this power: 0 is the plain mean over voxels (nnU-Net's), 1 gives every class in the batch the same
-    say. In between, a short training sees small organs before it has learned that nearly all is background.
+    to this power: 0 is the plain mean over voxels (nnU-Net's), 1 gives every class in the batch equal weight. In
+    between, a short training learns small organs before it has learned that nearly everything is background.
     """
     annotated = annotated.clone()
-    annotated[:, 0] = False  # from here on: the channels that stand for themselves
+    annotated[:, 0] = False  # from here on: the channels that are not merged
     precision = torch.promote_types(logits.dtype, torch.float32)
     log_p = F.log_softmax(logits, dim=1, dtype=precision)  # (B, C, X, Y, Z)
     standing = annotated.gather(1, target.flatten(1)).view_as(target)
@@ -81,12 +81,12 @@ def _soft_dice_loss(p: Tensor, target: Tensor, annotated: Tensor, batch_dice: bo
 
 
 class DiceCrossEntropy:
-    """The training loss of a network with deep-supervision heads, or of one without.
+    """The training loss of a network, with or without deep-supervision heads.
 
     Called with the network's output in training mode, (B, C, X, Y, Z) or a list of such from the patch's
-    resolution to coarser ones, with class indices (B, X, Y, Z) and the annotated channels (B, C). The
-    label map is taken to a head's resolution by its nearest voxels. Strides and weights of the heads are those of
-    `supervision`; without it the strides are what divides the patch into the heads, and the weights nnU-Net's.
+    resolution to coarser ones, with class indices (B, X, Y, Z) and the annotated channels (B, C). The label map is
+    downsampled to a head's resolution by nearest neighbour. The heads' strides and weights are those of `supervision`;
+    without it the strides follow from the heads' shapes, and the weights are nnU-Net's.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a federated method adds to the gradients of a site's training, beside the loss."""
+"""The terms that a federated method adds to the gradients of a site's training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 class Pull:
     """Added to each gradient before it is clipped: mu * (w - start) + drift.
 
-    `start` is where the training found w; with it the first term is the gradient of mu/2 * ||w - start||^2, the
-    proximal term of FedProx (Li et al., MLSys 2020, equation 2). `drift` is constant, by parameter name.
+    `start` is w when training began; the first term is then the gradient of mu/2 * ||w - start||^2, the proximal term
+    of FedProx (Li et al., MLSys 2020, equation 2). `drift` is constant, by parameter name.
     """
 
     mu: float = 0.0
     drift: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def begin(self, network: nn.Module) -> "Pulling":
-        """Note where the parameters are now."""
+        """Record the present parameters as the start."""
         parameters = dict(network.named_parameters())
         start = {name: p.detach().clone() for name, p in parameters.items()} if self.mu > 0 else {}
         drift = {name: torch.from_numpy(d).to(parameters[name]) for name, d in self.drift.items()}
@@ -29,7 +29,7 @@ class Pull:
 
 @dataclass(frozen=True)
 class Pulling:
-    """A pull, with where the parameters were when it began."""
+    """A pull with the parameters at its start."""
 
     mu: float
     start: Mapping[str, Tensor]
@@ -37,7 +37,7 @@ class Pulling:
 
     @torch.no_grad()
     def add_to(self, network: nn.Module) -> None:
-        """Add to the gradients that are there."""
+        """Add the pull to the present gradients, in place."""
         for name, parameter in network.named_parameters():
             if parameter.grad is None:
                 continue

@@ -17,7 +17,7 @@ def polynomial_learning_rate(initial: float, step: int, total_steps: int, expone
 
 
 def displacement(settings: TrainingSettings, first_step: int, steps: int, total_steps: int) -> float:
-    """How far the parameters move against a gradient of 1 that stays the same, in steps that begin without momentum.
+    """How far the parameters move against a constant gradient of 1, in steps that begin without momentum.
 
     With Nesterov momentum m and rates r_k the gradient of step j moves them by r_j + sum over k >= j of
     r_k m^(k-j+1); this is the sum over all steps j. Without momentum it is the sum of the rates.

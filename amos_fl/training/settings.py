@@ -7,21 +7,21 @@ from pydantic import BaseModel, ConfigDict, Field
 AugmentationLevel = Literal["none", "light", "paper"]
 
 NormStatistics = Literal["average", "local", "group"]
-"""What becomes of the running statistics of batch normalisation in a federation.
+"""How the running statistics of batch normalisation are treated in a federation.
 
-`average`: the server pools them, a variance with the spread of the means. `local`: every site goes on with its own
-running means, variances and counts, for training and for scoring its own cases (Andreux et al. 2020, SiloBN); what all
-others use is the average. `group`: none are kept, because group normalisation stands in their place.
+`average`: the server pools them, a variance with the spread of the means. `local`: every site keeps its own running
+means, variances and counts, for training and for scoring its own cases (Andreux et al. 2020, SiloBN); everything else
+uses the average. `group`: there are none, because group normalisation replaces batch normalisation.
 """
 
 
 class TrainingSettings(BaseModel):
-    """Batches, optimizer and patches. The defaults are the AMOS paper's (nnU-Net's), augmentation and threads apart.
+    """Batches, optimizer and patches. The defaults are the AMOS paper's (nnU-Net's), except augmentation and threads.
 
-    `threads` is PyTorch's thread number while a site trains. It is fixed and never taken from the
-    machine, because sums in another number of threads round differently. `workers` are processes that
-    draw patches ahead; they change the speed and nothing else. `class_balance` is that of the loss at the
-    first step; it falls with the steps to 0.4 of that. 0 is the paper's plain cross-entropy.
+    `threads` is PyTorch's thread number while a site trains. It is fixed and never taken from the machine, because
+    sums over a different number of threads round differently. `workers` are processes that prefetch patches; they
+    change only the speed. `class_balance` is that of the loss at the first step; it falls to 0.4 of that by the last
+    step. 0 is the paper's plain cross-entropy.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -35,7 +35,7 @@ class TrainingSettings(BaseModel):
     weight_decay: float = Field(default=3e-5, ge=0, description="L2 weight decay of SGD.")
     gradient_clip: float = Field(default=12.0, gt=0, description="Largest norm of a step's gradient.")
     batch_dice: bool = Field(
-        default=True, description="The Dice term is of the whole batch; false: the mean of its patches'."
+        default=True, description="Compute the Dice term over the whole batch; false: the mean over its patches."
     )
     class_balance: float = Field(
         default=0.0,
@@ -54,6 +54,6 @@ class TrainingSettings(BaseModel):
         default=2, ge=1, le=4096, description="CPU threads of a training step; part of bit-reproducibility."
     )
     workers: int = Field(
-        default=0, ge=0, le=4096, description="Processes that prefetch patches; they change the speed alone."
+        default=0, ge=0, le=4096, description="Processes that prefetch patches; they change only the speed."
     )
     mixed_precision: bool = Field(default=True, description="Half precision, on CUDA devices only.")

@@ -1,4 +1,4 @@
-"""Deep supervision: at which resolutions a network is compared with the label map, and what each counts."""
+"""Deep supervision: the resolutions at which a network is compared with the label map, and their weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from amos_fl.volumes.plan import Triple
 
 
 def deep_supervision_weights(heads: int, *, coarsest: bool = False) -> list[float]:
-    """nnU-Net's weights of the heads: 1/2 of the one before each, their sum 1; the coarsest 0 unless `coarsest`.
+    """nnU-Net's weights of the heads: each half of the one before, summing to 1; the coarsest 0 unless `coarsest`.
 
     >>> deep_supervision_weights(3)
     [0.666..., 0.333..., 0.0]
@@ -35,11 +35,11 @@ class Supervision:
 
     @classmethod
     def halving(cls, strides: Sequence[Triple], *, coarsest: bool = False) -> "Supervision":
-        """Each head counts half of the one before; the coarsest nothing, unless `coarsest`."""
+        """Each head has half the weight of the one before; the coarsest has 0, unless `coarsest`."""
         return cls(tuple(strides), tuple(deep_supervision_weights(len(strides), coarsest=coarsest)))
 
 
 def supervision_of(network: object) -> Supervision | None:
-    """What a network of the registry says of its heads; None for any other."""
+    """The supervision of a network from the registry; None for any other."""
     found = getattr(network, "supervision", None)
     return found if isinstance(found, Supervision) else None

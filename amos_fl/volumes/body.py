@@ -1,7 +1,7 @@
-"""Where the patient's body is in a scan: the box outside of which there is only air and table.
+"""Find the patient's body in a scan: the box outside which there is only air and table.
 
-The box is found in the image alone, never from the label, so that a new scan is cropped as a training
-case is. It is generous: where the body is uncertain, nothing is cut.
+The box is found from the image alone, never from the label, so that a new scan is cropped like a training case. It is
+generous: where the body is uncertain, nothing is cut.
 """
 
 import numpy as np
@@ -21,8 +21,8 @@ def body_threshold(image: np.ndarray, modality: str) -> float:
     """The intensity above which a voxel may belong to the body: -500 HU in CT.
 
     In MR, Otsu's threshold (1979) of the logarithm of the intensities: next to a surface coil or with a strong
-    bias field a few voxels are ten times as bright as the organs, and a threshold on the plain intensities
-    would part these from everything else.
+    bias field a few voxels are ten times as bright as the organs, and a threshold on the plain intensities would
+    separate these from everything else.
     """
     if modality == "CT":
         return BODY_HU
@@ -35,7 +35,7 @@ def body_threshold(image: np.ndarray, modality: str) -> float:
 
 
 def _otsu(values: np.ndarray) -> float:
-    """The threshold of the largest variance between the two classes, from a histogram of 256 bins."""
+    """The threshold with the largest variance between the two classes, from a histogram of 256 bins."""
     counts, edges = np.histogram(values, bins=256)
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1]
@@ -49,9 +49,9 @@ def _otsu(values: np.ndarray) -> float:
 def body_box(image: np.ndarray, spacing_mm: Spacing, modality: str) -> Box:
     """The box (low, high per axis) around the body of a canonical scan (x, y, z), with a margin of 15 mm.
 
-    The search runs on a grid of about 4 mm: threshold, in-plane opening that takes the table off the back (CT)
-    or a blur that closes dark organs (MR), and of the loose pieces those of at least a tenth of the largest.
-    The whole scan is returned where that leaves next to nothing.
+    The search runs on a grid of about 4 mm: threshold, in-plane opening that separates the table from the back (CT) or
+    a blur that closes dark organs (MR), then all pieces of at least a tenth of the largest. If almost nothing is left,
+    the whole scan is returned.
     """
     whole: Box = ((0, image.shape[0]), (0, image.shape[1]), (0, image.shape[2]))
     steps = [max(1, int(_SEARCH_MM / s)) for s in spacing_mm]

@@ -1,8 +1,8 @@
-"""NIfTI files in and out, and the canonical orientation between them and everything else.
+"""Read and write NIfTI files, and convert to and from the canonical orientation used everywhere else.
 
 A file keeps its own orientation in `Volume`; `to_canonical` turns it to the voxel order closest to
-RAS, `from_canonical` turns a label map back. An oblique scan stays oblique: its voxels are only
-permuted and flipped, never interpolated, to come into that order.
+RAS, `from_canonical` turns a label map back. An oblique scan stays oblique: its voxels are only permuted and flipped,
+never interpolated.
 """
 
 from collections.abc import Collection
@@ -41,17 +41,17 @@ class Volume:
 
     @property
     def voxel_ml(self) -> float:
-        """The volume of a voxel: the determinant, which holds whatever the angles between the axes."""
+        """The volume of a voxel: the determinant, which is right whatever the angles between the axes."""
         return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
 
 
 def read_geometry(path: Path | str, *, header_only: bool = False) -> tuple[tuple[int, int, int], np.ndarray]:
-    """Shape (x, y, z) and affine (4, 4) from the header; a compressed file is read to its end, to know it whole.
+    """Read shape (x, y, z) and affine (4, 4) from the header; a compressed file is read to its end to check it.
 
-    With `header_only` it is not, which is for what is no more than an estimate.
+    With `header_only` it is not, which is enough for an estimate.
 
     Raises:
-        AmosError: not a readable three-dimensional NIfTI file, damaged, or no plausible scan.
+        AmosError: not a readable three-dimensional NIfTI file, damaged, or not a plausible scan.
     """
     file = open_nifti(path)
     if not header_only:
@@ -61,10 +61,10 @@ def read_geometry(path: Path | str, *, header_only: bool = False) -> tuple[tuple
 
 
 def read_image(path: Path | str) -> Volume:
-    """A scan as float32 in its file's own orientation.
+    """Read a scan as float32 in its file's own orientation.
 
     Raises:
-        AmosError: not NIfTI, truncated, not three-dimensional, no plausible scan (`plausible_grid`, `_voxels`).
+        AmosError: not NIfTI, truncated, not three-dimensional, or not a plausible scan (`plausible_grid`, `_voxels`).
     """
     file = open_nifti(path)
     voxels = file.voxels(np.float32)
@@ -73,13 +73,13 @@ def read_image(path: Path | str) -> Volume:
 
 
 def read_label(path: Path | str, organs: Collection[int], label_values: Collection[tuple[int, int]] = ()) -> Volume:
-    """A label map as uint8 in its file's own orientation; values are 0 or one of `organs`.
+    """Read a label map as uint8 in its file's own orientation; values are 0 or one of `organs`.
 
     With `label_values`, pairs of a value in the file and the organ that it means (0: background), the file's values
-    are exchanged for the organs'; then every value but 0 has to be among them.
+    are replaced by the organs'; then every value but 0 has to be among them.
 
     Raises:
-        AmosError: as `read_image`, and values that are no whole number or no organ.
+        AmosError: as `read_image`, or values that are not whole numbers or not organs.
     """
     file = open_nifti(path)
     name = file.name
@@ -87,7 +87,7 @@ def read_label(path: Path | str, organs: Collection[int], label_values: Collecti
     if voxels.dtype.kind == "f":
         whole = np.rint(voxels)
         if not np.isfinite(voxels).all() or np.abs(voxels - whole).max(initial=0) > 1e-3:
-            raise AmosError(f"{name}: holds values that are no whole numbers", "is it a label map?")
+            raise AmosError(f"{name}: holds values that are not whole numbers", "is it a label map?")
         voxels = whole
     low, high = int(voxels.min()), int(voxels.max())
     if label_values:
@@ -112,8 +112,8 @@ def read_label(path: Path | str, organs: Collection[int], label_values: Collecti
 
 
 _NO_ORGAN = (
-    ("is no organ of this cohort", "name it in organs.csv, or correct the label map"),
-    ("are no organs of this cohort", "name them in organs.csv, or correct the label map"),
+    ("is not an organ of this cohort", "name it in organs.csv, or correct the label map"),
+    ("are not organs of this cohort", "name them in organs.csv, or correct the label map"),
 )
 _NOT_LISTED = (
     ("the column label_values of its case does not list", "add it there, or correct the label map"),
@@ -131,9 +131,8 @@ def _strangers(name: str, labels: set[int], why: tuple[tuple[str, str], tuple[st
 def reconcile(image: Volume, label: Volume, name: str, sides: tuple[str, str] = ("label", "image")) -> Volume:
     """`label` on the grid of `image`, with the image's affine.
 
-    Releases carry label maps whose affine differs slightly from the scan's, or that are stored in another
-    orientation of the same grid; both are put right. `name` is the file that an error names, `sides` what it calls
-    the two.
+    Releases contain label maps whose affine differs slightly from the scan's, or that are stored in another orientation
+    of the same grid; both are corrected. An error names the file `name` and calls the two grids `sides`.
 
     Raises:
         AmosError: another shape, or corners further apart than `plausible_grid.tolerance_mm`.
@@ -151,7 +150,7 @@ def reconcile(image: Volume, label: Volume, name: str, sides: tuple[str, str] = 
     apart = corner_distance_mm(image.affine, turned.affine, image.shape)
     raise AmosError(
         f"{name}: {sides[0]} lies {apart:.1f} mm away from its {sides[1]}",
-        f"they must share a grid: {remedy}, or give it the affine of the {sides[1]} where only its header is wrong",
+        f"they must share a grid: {remedy}, or give it the affine of the {sides[1]} if only its header is wrong",
     )
 
 
@@ -201,7 +200,7 @@ def write_label(path: Path | str, array: np.ndarray, like: Path | str) -> None:
     header.set_data_shape(array.shape)
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
-    # What describes the scan's intensities, or the patient, has no place in a label map.
+    # Header fields about the scan's intensities or the patient do not belong in a label map.
     header.extensions.clear()
     for text in ("descrip", "aux_file", "intent_name", "db_name"):
         if text in header:

@@ -1,8 +1,8 @@
-"""One NIfTI file, opened and found plausible: its header at once, its voxels when they are asked for, all of it sound.
+"""Open a NIfTI file and check it: its header at once, its voxels when they are read.
 
-nibabel does the reading. Around it stand the questions that it leaves open: whether the file can hold what its header
-promises, asked before memory is taken; whether a compressed file is whole to its end, whose sum nobody compares who
-stops at the last voxel; and a sentence that names the file for whatever can be wrong.
+nibabel does the reading. This module adds the checks that it leaves out: whether the file can hold what its header
+promises, before memory is allocated; whether a compressed file is intact to its end, whose checksum goes unchecked if
+reading stops at the last voxel; and an error message that names the file for every fault.
 """
 
 import bz2
@@ -36,7 +36,7 @@ from amos_fl.warned import heard, warn
 _CUT = (EOFError, zlib.error, gzip.BadGzipFile, WrapStructError)
 _UNREADABLE = (*_CUT, ImageFileError, HeaderDataError, OSError, ValueError, ArithmeticError, KeyError, TypeError)
 _DEFLATE_AT_MOST = 1032
-"""By how much deflate can compress (zlib's technical details): a file that promises more than this is damaged."""
+"""The highest compression ratio of deflate (zlib's technical details): a file that promises more is damaged."""
 _COMPRESSED = (".gz", ".bz2", ".zst")
 _CHUNK_BYTES = 1 << 20
 
@@ -60,13 +60,13 @@ class NiftiFile:
 
     @property
     def data_bytes(self) -> int:
-        """Where in the (uncompressed) file the last voxel ends."""
+        """The position in the (uncompressed) file at which the last voxel ends."""
         return int(self._proxy.offset) + math.prod(self.shape) * self._proxy.dtype.itemsize
 
     def voxels(self, dtype: Any = None, channel: int | None = None) -> np.ndarray:
         """All voxels, scaled as the header says; `dtype` float32, or None for the file's own type.
 
-        With a `channel`, that one of a file of four dimensions as it is stored: (x, y, z), not scaled.
+        With a `channel`, that channel of a four-dimensional file as stored: (x, y, z), not scaled.
 
         Raises:
             AmosError: the file is truncated or damaged, or its voxels do not fit into memory.
@@ -91,19 +91,19 @@ class NiftiFile:
 
     def _array(self, proxy: ArrayProxy, dtype: Any, channel: int | None) -> np.ndarray:
         if channel is not None:
-            # Not a slice of the proxy, which reads a part of the file: damage in the rest would go unseen.
+            # Not a slice of the proxy, which reads only a part of the file: damage in the rest would go unnoticed.
             return np.asanyarray(proxy.get_unscaled()).reshape(self.shape)[..., channel]
         return np.asanyarray(proxy, dtype=dtype).reshape(self.shape)
 
     def check_whole(self) -> None:
-        """Read a compressed file to its end, where its length and sum are; once per process and content.
+        """Read a compressed file to its end, where its length and checksum are; once per process and content.
 
         Raises:
             AmosError: it is truncated or damaged.
         """
         path = self._data_path
         if not _is_compressed(path):
-            return  # its size was compared when it was opened
+            return  # its size was checked when it was opened
         try:
             status = path.stat()
             length = _inflated_bytes(path, status.st_size, status.st_mtime_ns, self.name)
@@ -112,7 +112,7 @@ class NiftiFile:
         self.check_rest(length - self.data_bytes)
 
     def check_rest(self, rest: int) -> None:
-        """Whether `rest` bytes behind the last voxel are padding at most; below 0 voxels are missing.
+        """Check that `rest` bytes after the last voxel are no more than padding; below 0 voxels are missing.
 
         Raises:
             AmosError: the file is shorter than its header says, or longer by as much as a plane of voxels.
@@ -128,21 +128,21 @@ class NiftiFile:
             raise AmosError(
                 f"{self.name}: holds {rest:,} bytes more than the {'x'.join(map(str, self.shape))} voxels that its "
                 "header counts",
-                "header and voxels are not of one scan: fetch it again",
+                "header and voxels belong to different scans: fetch it again",
             )
         if rest:
-            warn(f"{self.name}: holds {rest} bytes behind its last voxel, which are taken for padding")
+            warn(f"{self.name}: holds {rest} bytes after its last voxel, which are taken for padding")
 
 
 def open_nifti(path: Path | str, *, channels: bool = False) -> NiftiFile:
-    """The header of a NIfTI file (also NIfTI-2 and pairs of .hdr and .img), checked; the voxels are not read yet.
+    """Open a NIfTI file (also NIfTI-2 and pairs of .hdr and .img) and check its header; voxels are not read yet.
 
-    With `channels` it has four dimensions, and the last counts the channels. Warns where the header leaves open how the
-    patient lies.
+    With `channels` it has four dimensions, the last being the channels. Warns if the header leaves the patient's
+    position open.
 
     Raises:
-        AmosError: no NIfTI file, one that cannot hold what its header promises, another number of dimensions, or a
-            header that is no plausible scan's (`plausible_grid`).
+        AmosError: not a NIfTI file, one that cannot hold what its header promises, a wrong number of dimensions, or an
+        implausible header (`plausible_grid`).
     """
     path = Path(path)
     _check_kind(path)
@@ -171,14 +171,14 @@ def open_nifti(path: Path | str, *, channels: bool = False) -> NiftiFile:
 
 
 def _check_kind(path: Path) -> None:
-    """Whether there is a file that may be read, with what its name promises."""
+    """Check that the file exists, can be read, and is what its name promises."""
     name = path.name
     try:
         path.stat()
     except FileNotFoundError:
         pass
-    except OSError as error:  # a name that no file can have, say
-        raise AmosError(f"{name[:60]}: cannot be looked at ({error.strerror})", "correct the path") from None
+    except OSError as error:  # for instance a name that no file can have
+        raise AmosError(f"{name[:60]}: cannot be accessed ({error.strerror})", "correct the path") from None
     check_file(path)
     try:
         with path.open("rb") as file:
@@ -195,13 +195,13 @@ def _check_kind(path: Path) -> None:
 
 @contextmanager
 def _library_speaks(name: str) -> Iterator[list[str]]:
-    """Collect what nibabel has to say of a file, which otherwise reaches the terminal without the file's name."""
+    """Collect nibabel's messages about a file, which otherwise reach the terminal without the file's name."""
     said: list[str] = []
 
     class Collects(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             text = record.getMessage()
-            if not text.startswith("pixdim") and record.levelno < logging.CRITICAL:  # the voxel size we judge ourselves
+            if not text.startswith("pixdim") and record.levelno < logging.CRITICAL:  # we judge the voxel size ourselves
                 said.append(f"{name}: its header is odd ({text})")
 
     logger, collects = imageglobals.logger, Collects(logging.WARNING)
@@ -238,7 +238,7 @@ def _checked(name: str, image: Nifti1Pair, dimensions: int) -> NiftiFile:
 
 
 def _as_stored(image: Nifti1Pair) -> Any:
-    """The header as it is in the file: nibabel puts right in silence what it takes for a slip."""
+    """The header as it is in the file: nibabel silently corrects what it takes for a slip."""
     holder = image.file_map.get("header") or image.file_map["image"]
     with ImageOpener(str(holder.filename)) as file:
         return type(image.header).from_fileobj(file, check=False)
@@ -260,7 +260,7 @@ def _is_compressed(path: Path) -> bool:
 
 @contextmanager
 def _inflated(path: Path) -> Iterator[IO[bytes]]:
-    if path.suffix.lower() == ".gz":  # Python's own reader, which compares length and sum at the end
+    if path.suffix.lower() == ".gz":  # Python's own reader, which checks length and checksum at the end
         with gzip.open(path) as stream:
             yield cast(IO[bytes], stream)
     elif path.suffix.lower() == ".bz2":
@@ -272,9 +272,9 @@ def _inflated(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _read_to_end(stream: IO[bytes], name: str) -> int:
-    """The number of bytes that are left; the reader compares length and sum on the way."""
+    """Read to the end and return the number of bytes; the reader checks length and checksum on the way."""
     rest = 0
-    # One piece at a time: of a larger read that ends in an error, what it had read before would be lost.
+    # One piece at a time: if a larger read ended in an error, what it had read so far would be lost.
     read = getattr(stream, "read1", stream.read)
     try:
         while piece := read(_CHUNK_BYTES):
@@ -282,8 +282,8 @@ def _read_to_end(stream: IO[bytes], name: str) -> int:
     except gzip.BadGzipFile as error:
         if "Not a gzipped file" not in str(error):
             raise
-        # Everything before was whole, its sum compared: as gzip itself, which warns and goes on.
-        warn(f"{name}: holds bytes behind its compressed content that do not belong to it; they are ignored")
+        # Everything before was intact, its checksum verified: warn and go on, as gzip itself does.
+        warn(f"{name}: holds bytes after its compressed content that do not belong to it; they are ignored")
     return rest
 
 
@@ -294,7 +294,7 @@ def _inflated_bytes(path: Path, size: int, changed_ns: int, name: str) -> int:
 
 
 def _field(error: BaseException) -> str:
-    """Which field of a header an error of nibabel's is about, in few words."""
+    """The header field that an error from nibabel is about, in a few words."""
     text = str(error).strip().splitlines()
     text = text[0] if text else type(error).__name__
     for mark, field in (("w2 should", "qform"), ("intercept", "scl_inter"), ("infinity", "an infinite number")):

@@ -1,4 +1,4 @@
-"""Intensities as the network sees them: CT on one fixed scale, MR relative to its own body."""
+"""Normalise intensities for the network: CT on one fixed scale, MR relative to the patient's own body."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from amos_fl.volumes.plan import Plan
 
 @dataclass(frozen=True)
 class Normalisation:
-    """normalised = (clip(value, low, high) - mean) / sd; `padding` is what air looks like afterwards."""
+    """normalised = (clip(value, low, high) - mean) / sd; `padding` is the normalised value of air."""
 
     low: float | None
     high: float | None
@@ -32,9 +32,9 @@ class Normalisation:
 def normalisation_of(image: np.ndarray, modality: str, plan: Plan, name: str) -> Normalisation:
     """How to normalise one scan (x, y, z), cropped to the body.
 
-    CT: the plan's window, mean and standard deviation in HU, the same for every scan. MR has no unit: the mean
-    and standard deviation of the scan's own voxels above the body threshold. Outside the scan there is air:
-    the lower end of the CT window, the first percentile in MR.
+    CT: the plan's window, mean and standard deviation in HU, the same for every scan. MR has no unit: the mean and
+    standard deviation of the scan's own voxels above the body threshold. Outside the scan is air: the lower end of the
+    CT window, or the first percentile in MR.
 
     Raises:
         AmosError: an MR scan without contrast; it starts with `name`.

@@ -25,7 +25,7 @@ AUTO = "auto"
 
 
 class Plan(BaseModel):
-    """Spacing, patch and pooling of a run; CT's intensity normalisation. The same for all its sites.
+    """Spacing, patch, pooling and CT intensity normalisation of a run, the same for all its sites.
 
     `strides[i]` is the pooling before stage i of the network (the first is 1, 1, 1) and `kernels[i]`
     the convolution kernel of that stage's encoder.
@@ -39,7 +39,7 @@ class Plan(BaseModel):
     strides: _Stages = Field(description="Pooling (x, y, z) before each stage of the network.")
     kernels: _Stages = Field(description="Convolution kernel (x, y, z) of each stage.")
     ct_clip_hu: tuple[float, float] = Field(
-        default=(-991.0, 362.0), description="Lowest and highest CT intensity in HU; what lies beyond is clipped."
+        default=(-991.0, 362.0), description="Lowest and highest CT intensity in HU; values beyond are clipped."
     )
     ct_mean_hu: float = Field(default=50.0, description="Mean of the CT normalisation, in HU.")
     ct_sd_hu: Positive = Field(default=141.0, description="Standard deviation of the CT normalisation, in HU.")
@@ -56,7 +56,7 @@ class Plan(BaseModel):
 
     @property
     def divisor(self) -> Triple:
-        """What a patch's sides must be multiples of: the product of the strides per axis."""
+        """The divisor of a patch's sides: the product of the strides per axis."""
         product = [1, 1, 1]
         for stride in self.strides:
             product = [p * s for p, s in zip(product, stride, strict=True)]

@@ -1,7 +1,7 @@
-"""What a plausible scan is, as far as its grid goes: statements that agree, a patient's size, right angles.
+"""Check that a scan's grid is plausible: a consistent header, a patient's size, right angles.
 
-Whatever reads a scan or a label map asks here before anything is computed on it. What would give wrong volumes or
-distances is an error; what leaves open only how the patient lies is a warning, which says what was taken.
+All code that reads a scan or a label map checks it here first. A fault that would give wrong volumes or distances is an
+error; one that only leaves the patient's position open is a warning, which says what was assumed.
 """
 
 import itertools
@@ -20,16 +20,16 @@ from amos_fl.errors import AmosError
 from amos_fl.warned import warn
 
 MISPLACED_MM = 1.0
-"""How far two descriptions of one grid may place a voxel apart and still mean the same (or half a voxel, if more).
+"""How far apart two descriptions of one grid may place a voxel and still agree (or half a voxel, if more).
 
-It bounds label maps beside their scans, the sform beside the qform and pixdim, and how far the far end of an axis lies
-from where a right angle puts it: headers round, and nothing that is computed on the grid notices so little.
+It applies to label maps against their scans, the sform against the qform and pixdim, and the far end of an axis against
+its place at a right angle: headers are rounded, and so small a difference affects no computation.
 """
 SPACING_MM = (0.02, 50.0)
 EXTENT_MM = 4000.0
-"""The voxels that a scan of a patient may have, and how long it may be along an axis."""
+"""The voxel sizes that a patient's scan may have, and its largest extent along an axis."""
 _SAME_SPACING = 0.01
-"""The share by which two statements of one spacing may differ: headers round to two or three digits."""
+"""The relative difference allowed between two statements of one spacing: headers round to two or three digits."""
 _LEAST_DETERMINANT_MM3 = 1e-9
 _UNITS = {1: "metres", 3: "micrometres"}  # nifti1.h, xyzt_units; 2 are millimetres, 0 is unknown
 
@@ -61,10 +61,10 @@ def skew_mm(affine: np.ndarray, shape: Sequence[int]) -> float:
 
 
 def check_grid(shape: Sequence[int], affine: np.ndarray, name: str) -> None:
-    """Whether a grid (x, y, z) with this affine (4, 4, to mm) can be a scan of a patient.
+    """Check that a grid (x, y, z) with this affine (4, 4, to mm) can be a scan of a patient.
 
     Raises:
-        AmosError: no place in space, a single slice, voxels or an extent of no patient, or axes not at right angles.
+        AmosError: a singular affine, a single slice, implausible voxels or extent, or axes not at right angles.
     """
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < _LEAST_DETERMINANT_MM3:
         raise AmosError(f"{name}: its header places no voxel in space (singular affine)", "repair the header")
@@ -74,7 +74,7 @@ def check_grid(shape: Sequence[int], affine: np.ndarray, name: str) -> None:
     low, high = SPACING_MM
     if not all(low <= mm <= high for mm in spacing) or max(np.asarray(shape) * spacing) > EXTENT_MM:
         raise AmosError(
-            f"{name}: its header says {_x(shape)} voxels of {_mm(spacing)}, which is no patient", "repair the header"
+            f"{name}: its header says {_x(shape)} voxels of {_mm(spacing)}, which fits no patient", "repair the header"
         )
     if (skew := skew_mm(affine, shape)) > tolerance_mm(spacing):
         raise AmosError(
@@ -86,15 +86,15 @@ def check_grid(shape: Sequence[int], affine: np.ndarray, name: str) -> None:
 def check_header(
     header: Nifti1Header, codes: Nifti1Header, affine: np.ndarray, shape: Sequence[int], name: str
 ) -> None:
-    """Whether what a NIfTI header says of the grid (x, y, z) agrees with itself and with `affine`, which was taken.
+    """Check that a NIfTI header's statements about the grid (x, y, z) agree with each other and with the `affine` used.
 
     Args:
-        header: as it is in the file, nothing put right by the reader.
-        codes: the same with codes that NIfTI does not know set to 0.
-        affine: (4, 4) to mm: the sform where there is one, otherwise the qform, otherwise made from the voxel size.
+        header: as it is in the file, not corrected by the reader. codes: the same with codes that NIfTI does not know
+        set to 0. affine: (4, 4) to mm: the sform where there is one, otherwise the qform, otherwise made from the voxel
+        size.
 
     Raises:
-        AmosError: several voxel sizes, an invalid one, another unit than mm, or a grid that `check_grid` refuses.
+        AmosError: several voxel sizes, an invalid one, a unit other than mm, or a grid that `check_grid` refuses.
     """
     stated = np.asarray(header["pixdim"], dtype=np.float64)[1:4]
     if not np.isfinite(stated).all() or (stated == 0).any():
@@ -142,7 +142,7 @@ def _compare_places(sform: np.ndarray, qform: np.ndarray, shape: Sequence[int], 
 
 
 def check_memory(voxels: int, bytes_per_voxel: int, name: str) -> None:
-    """Whether arrays of so many voxels fit into this machine's memory, asked before they are made.
+    """Check that arrays of this many voxels fit into this machine's memory, before they are made.
 
     Raises:
         AmosError: they do not.
@@ -156,7 +156,7 @@ def check_memory(voxels: int, bytes_per_voxel: int, name: str) -> None:
 
 @cache
 def memory_bytes() -> int:
-    """The memory of this machine, or of the container that this process may use, where that is less."""
+    """The memory of this machine, or the limit of this process's container if that is less."""
     found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:

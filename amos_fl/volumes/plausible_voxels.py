@@ -1,15 +1,15 @@
-"""What the voxels of a plausible scan are: finite numbers, not all the same, and more of them than a label map has."""
+"""Check that a scan's voxels are plausible: finite, not all the same, and with more values than a label map."""
 
 import numpy as np
 
 from amos_fl.errors import AmosError
 
 _LABEL_VALUES = 64
-"""A map of whole numbers with no more values than this is taken for a label map: the coarsest scans have more."""
+"""An array of whole numbers with at most this many values is taken for a label map: the coarsest scans have more."""
 
 
 def check_voxels(array: np.ndarray, name: str) -> None:
-    """Whether an array (x, y, z) can be a scan, which it is where nothing is wrong with its values.
+    """Check that the values of an array (x, y, z) can be those of a scan.
 
     Raises:
         AmosError: values that are not finite, a single value, or as few whole numbers as a label map has.
@@ -25,7 +25,7 @@ def check_voxels(array: np.ndarray, name: str) -> None:
 
 
 def _label_like(array: np.ndarray) -> bool:
-    """Whether there are as few values as in a label map; a sample of the voxels settles it for nearly all scans."""
+    """Whether there are as few values as in a label map; for nearly all scans a sample of the voxels decides it."""
     sample = array.ravel(order="K")[:: max(1, array.size // 100_000)]
     if array.min() < 0 or len(np.unique(sample)) > _LABEL_VALUES:
         return False

@@ -1,4 +1,4 @@
-"""Resampling a volume (x, y, z) to another spacing.
+"""Resample a volume (x, y, z) to another spacing.
 
 The grid's extent is kept, not its first voxel's centre: output voxel i of n lies at input coordinate
 (i + 0.5) * (n_in / n) - 0.5, clamped at the edges, as in `scipy.ndimage.zoom(grid_mode=True,
@@ -22,7 +22,7 @@ ANISOTROPIC = 3.0
 """Ratio of the largest to the smallest spacing above which slices are not interpolated with splines."""
 _SLAB = 32
 
-# scipy's stubs lack the sparse arrays' two-dimensional shape, so to the type checker they are anything.
+# scipy's stubs lack the sparse arrays' two-dimensional shape, so the type checker sees them as `Any`.
 Matrix = Any
 
 
@@ -97,7 +97,7 @@ def _along(array: np.ndarray, axis: int, matrix: Matrix) -> np.ndarray:
 
 
 def coarse_axis(spacing_mm: Spacing, target_mm: Spacing) -> int | None:
-    """The axis across thick slices, of the scan or else of the target; None where both are nearly isotropic.
+    """The axis across thick slices, of the scan or else of the target; None if both are nearly isotropic.
 
     >>> coarse_axis((0.7, 0.7, 5.0), (0.7, 0.7, 2.0))
     2
@@ -131,8 +131,8 @@ def resample_image(array: np.ndarray, spacing_mm: Spacing, target_mm: Spacing) -
 def resample_label(array: np.ndarray, spacing_mm: Spacing, target_mm: Spacing) -> np.ndarray:
     """A label map (x, y, z) at `target_mm` as uint8: every voxel takes the label of the largest linear weight.
 
-    That is linear interpolation of each label's mask, background included, and the argmax of them (the lowest
-    label wins a tie). Worked through in slabs of slices, so memory doesn't grow with the number of organs.
+    That is the argmax of the linearly interpolated masks of all labels, background included (the lowest label wins a
+    tie). It works in slabs of slices, so memory doesn't grow with the number of organs.
     """
     x, y, z = array.shape
     shape = (x, y, z)
@@ -150,7 +150,7 @@ def resample_label(array: np.ndarray, spacing_mm: Spacing, target_mm: Spacing) -
 
 
 def _largest(labels: np.ndarray, weights: tuple[Matrix, ...]) -> np.ndarray:
-    """The label of the largest weight; each organ is worked on within the box that it can reach."""
+    """The label with the largest weight; each organ is processed within the box that it can reach."""
     shape = tuple(matrix.shape[0] for matrix in weights)
     best = np.zeros(shape, dtype=np.float32)
     total = np.zeros(shape, dtype=np.float32)

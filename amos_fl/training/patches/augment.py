@@ -1,8 +1,8 @@
 """Augmentation: Table 11 of the AMOS paper (nnU-Net's, without elastic deformation), and a cheaper level.
 
-All that is drawn comes from a generator that the caller seeds per sample. MONAI's random transforms
-are not used, because they hold generators of their own and draw otherwise than nnU-Net does (one sigma
-per axis, gamma not split at 1); its deterministic ones are.
+All draws come from a generator that the caller seeds per sample. MONAI's random transforms are not used, because they
+have their own generators and draw differently from nnU-Net (one sigma per axis, gamma not split at 1); its
+deterministic ones are.
 """
 
 from collections.abc import Callable
@@ -30,13 +30,13 @@ def _split_at_one(low: float, high: float, draw: Draw) -> float:
 
 
 def add_noise(image: Tensor, draw: Draw) -> Tensor:
-    """Gaussian noise. Table 11's "variance" 0 to 0.1 is the standard deviation in nnU-Net's code; so it is here."""
+    """Add Gaussian noise. Table 11's "variance" 0 to 0.1 is the standard deviation in nnU-Net's code, as here."""
     sd = float(draw.uniform(0.0, 0.1))
     return image + sd * torch.from_numpy(draw.standard_normal(image.shape, dtype=np.float32))
 
 
 def blur(image: Tensor, draw: Draw) -> Tensor:
-    """Gaussian blur of sigma 0.5 to 1 voxels, by SciPy, which on a CPU is faster than MONAI's convolutions."""
+    """Blur with a Gaussian of sigma 0.5 to 1 voxels, by SciPy, which on a CPU is faster than MONAI's convolutions."""
     sigma = float(draw.uniform(0.5, 1.0))
     return torch.from_numpy(ndimage.gaussian_filter(image[0].numpy(), sigma, order=0))[None]
 
@@ -46,25 +46,25 @@ def scale_brightness(image: Tensor, draw: Draw) -> Tensor:
 
 
 def scale_contrast(image: Tensor, draw: Draw) -> Tensor:
-    """Distances from the patch's mean times 0.75 to 1.25, clipped to the range they had."""
+    """Scale distances from the patch's mean by 0.75 to 1.25, clipped to their original range."""
     factor = float(draw.uniform(0.75, 1.25))
     return _plain(ScaleIntensityFixedMean(fixed_mean=True, preserve_range=True)(image, factor - 1))
 
 
 def lower_resolution(image: Tensor, draw: Draw) -> Tensor:
-    """Sampled down by 0.5 to 1 to the nearest voxel and up again, linearly (nnU-Net: cubic)."""
+    """Downsample by 0.5 to 1 to the nearest voxel and upsample linearly (nnU-Net: cubic)."""
     zoom = float(draw.uniform(0.5, 1.0))
     coarse = F.interpolate(image[None], size=[max(1, round(side * zoom)) for side in image.shape[1:]], mode="nearest")
     return F.interpolate(coarse, size=image.shape[1:], mode="trilinear", align_corners=False)[0]
 
 
 def change_gamma(image: Tensor, draw: Draw) -> Tensor:
-    """Gamma of 0.7 to 1.5, mean and standard deviation kept."""
+    """Apply a gamma of 0.7 to 1.5, keeping mean and standard deviation."""
     return _plain(AdjustContrast(_split_at_one(0.7, 1.5, draw), retain_stats=True)(image))
 
 
 def change_inverted_gamma(image: Tensor, draw: Draw) -> Tensor:
-    """Gamma of 0.7 to 1.5 on the negative image, mean and standard deviation kept."""
+    """Apply a gamma of 0.7 to 1.5 to the negative image, keeping mean and standard deviation."""
     return _plain(AdjustContrast(_split_at_one(0.7, 1.5, draw), invert_image=True, retain_stats=True)(image))
 
 
@@ -86,8 +86,8 @@ class Recipe:
 
 RECIPES: dict[AugmentationLevel, Recipe] = {
     "none": Recipe(),
-    # For small networks on CPUs: what costs little. Nothing is mirrored, because a network that sees
-    # little of the body tells left from right by what lies where.
+    # For small networks on CPUs: cheap transforms only. Nothing is mirrored, because a network that sees little of the
+    # body tells left from right by position.
     "light": Recipe(
         rotation_probability=0.2,
         rotation_degrees=15.0,
@@ -121,7 +121,7 @@ RECIPES: dict[AugmentationLevel, Recipe] = {
 
 
 def draw_resampling(plan: Plan, level: AugmentationLevel, draw: Draw) -> Resampling | None:
-    """Rotation about each axis and scaling, as drawn; None where neither was."""
+    """Draw a rotation about each axis and a scaling; None if neither was drawn."""
     recipe = RECIPES[level]
     rotates = draw.random() < recipe.rotation_probability
     scales = draw.random() < recipe.scale_probability
@@ -133,7 +133,7 @@ def draw_resampling(plan: Plan, level: AugmentationLevel, draw: Draw) -> Resampl
 
 
 def mirror(image: Tensor, label: Tensor, level: AugmentationLevel, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Image (1, X, Y, Z) and label map (X, Y, Z), each axis mirrored or not, both alike."""
+    """Mirror image (1, X, Y, Z) and label map (X, Y, Z) alike along randomly chosen axes."""
     axes = [axis for axis in range(3) if draw.random() < RECIPES[level].mirror_probability]
     if not axes:
         return image, label
@@ -141,7 +141,7 @@ def mirror(image: Tensor, label: Tensor, level: AugmentationLevel, draw: Draw) -
 
 
 def change_intensities(image: Tensor, level: AugmentationLevel, seed: int) -> Tensor:
-    """The image (1, X, Y, Z) with the level's changes of intensity, each drawn from a generator of its own."""
+    """Apply the level's intensity changes to an image (1, X, Y, Z), each drawn from its own generator."""
     for number, (probability, change) in enumerate(RECIPES[level].intensity):
         draw = generator(seed, number)
         if draw.random() < probability:

@@ -1,4 +1,4 @@
-"""The batches of many steps, drawn ahead by worker processes where the settings ask for them."""
+"""Prefetch the batches of many steps with worker processes, if the settings ask for them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -43,7 +43,7 @@ def draw_batches(
     if settings.workers == 0:
         yield from (dataset[step] for step in steps)
         return
-    # batch_size=None: an item is a whole batch. The generator is there so that the global one is not drawn from.
+    # batch_size=None: an item is a whole batch. A generator is given so that the global one is not used.
     loader = DataLoader(
         dataset,
         batch_size=None,
@@ -51,6 +51,6 @@ def draw_batches(
         num_workers=settings.workers,
         generator=torch.Generator(),
     )
-    with main_module_hidden():  # processes begin here; where they are spawned, they would run a plain script again
+    with main_module_hidden():  # processes start here; spawned ones would run a plain script again
         batches = iter(loader)
     yield from batches

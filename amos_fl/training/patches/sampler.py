@@ -17,7 +17,7 @@ from amos_fl.volumes.plan import Plan
 
 
 class TrainingCase(Protocol):
-    """What the sampler asks of a prepared case."""
+    """The interface that the sampler needs of a prepared case."""
 
     @property
     def case(self) -> str: ...
@@ -53,11 +53,10 @@ def draw_batch(
 ) -> Batch:
     """The batch of one step at one site, augmented as `settings` say.
 
-    Each sample's case is drawn uniformly. The last third of a batch (`settings.foreground_share`) is
-    centred on foreground: an organ drawn uniformly among those annotated and present, then a voxel of
-    it; a batch of one is, with that probability. The other patches lie anywhere in the scan. Where the
-    scan is smaller than the patch, the rest is the case's own padding, and background in the label
-    map. The order of `cases` does not matter.
+    Each sample's case is drawn uniformly. The last third of a batch (`settings.foreground_share`) is centred on
+    foreground: an organ drawn uniformly among those annotated and present, then one of its voxels; a batch of one is
+    centred so with that probability. The other patches lie anywhere in the scan. If the scan is smaller than the patch,
+    the rest is the case's own padding, and background in the label map. The order of `cases` does not matter.
 
     Raises:
         AmosError: no case, or none with a label map.
@@ -66,7 +65,7 @@ def draw_batch(
     if not labelled:
         raise AmosError(f"site {site}: has no labelled case to train on; give it one or leave the site out of training")
     threads = torch.get_num_threads()
-    # In one thread, sums round alike in this process and in a worker, whatever the threads of training.
+    # With one thread, sums round alike in this process and in a worker, whatever the number of training threads.
     torch.set_num_threads(1)
     try:
         samples = [_sample(labelled, plan, settings, organs, seed, site, step, n) for n in range(settings.batch_size)]
@@ -123,7 +122,7 @@ def _foreground_voxel(case: TrainingCase, organs: Sequence[int], drawing: np.ran
 def _patch_origin(
     shape: Sequence[int], patch: Sequence[int], centre: np.ndarray | None, drawing: np.random.Generator
 ) -> tuple[int, int, int]:
-    """The patch's first voxel: inside the scan where it fits, else so that the scan lies in its middle."""
+    """The patch's first voxel: inside the scan if the patch fits, otherwise so that the scan is centred in it."""
     origin = []
     for axis, (size, side) in enumerate(zip(shape, patch, strict=True)):
         spare = size - side
@@ -139,9 +138,9 @@ def _patch_origin(
 def _read(
     case: TrainingCase, origin: Sequence[int], plan: Plan, resampling: Resampling | None
 ) -> tuple[Tensor, Tensor]:
-    """Image (1, X, Y, Z) and label values (X, Y, Z) of a patch; when it is to be resampled, from as much as that needs.
+    """Read image (1, X, Y, Z) and label values (X, Y, Z) of a patch, with the surroundings that resampling needs.
 
-    Reading beyond the patch leaves no empty corners where a rotated patch still lies inside the scan.
+    Reading beyond the patch avoids empty corners if a rotated patch still lies inside the scan.
     """
     if resampling is None:
         image, label = case.image_patch(origin, plan.patch), case.label_patch(origin, plan.patch)
@@ -154,7 +153,7 @@ def _read(
 
 
 def _channel_of_label(organs: Sequence[int], annotated: Sequence[int]) -> np.ndarray:
-    """A table from label values 0..255 to channels; what is not annotated or not of the run becomes 0."""
+    """A table from label values 0..255 to channels; organs not annotated or not in the run become 0."""
     channels = np.zeros(256, np.int64)
     for channel, organ in enumerate(organs, start=1):
         if organ in annotated:

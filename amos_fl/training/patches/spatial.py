@@ -1,4 +1,4 @@
-"""Rotation and scaling of a patch in one resampling, read from just as much of the scan as that needs."""
+"""Rotate and scale a patch in one resampling, reading only as much of the scan as needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ ANISOTROPIC = 3.0
 
 @dataclass(frozen=True)
 class Resampling:
-    """Takes an image and a label map of `source_shape` to a patch of `patch`, both about their centres.
+    """Resample an image and a label map of `source_shape` to a patch of shape `patch`, about their centres.
 
     `matrix` (3, 3) maps an offset from the patch's centre to one from the source's centre, in voxels.
     """
@@ -50,10 +50,9 @@ class Resampling:
 
 
 def resampling(plan: Plan, degrees: Sequence[float], scale: float) -> Resampling:
-    """The resampling that rotates by `degrees` about x, y and z (in mm, not in voxels) and shows `scale` times as much.
+    """The resampling that rotates by `degrees` about x, y and z (in mm, not voxels) and covers `scale` times as much.
 
-    In a patch more than three times longer than thick, only the rotation about its thin axis and the
-    scaling of the other two are done.
+    A patch more than three times longer than thick is only rotated about its thin axis and scaled along the other two.
     """
     thin = int(np.argmin(plan.patch))
     in_plane = max(plan.patch) / plan.patch[thin] > ANISOTROPIC

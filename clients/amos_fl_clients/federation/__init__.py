@@ -1,1 +1,1 @@
-"""A site's part in a federation: what it is asked, what it allows, what it does and what it replies."""
+"""A site's part in a federation: requests, policy, work and replies."""

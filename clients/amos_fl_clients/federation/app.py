@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -74,7 +75,7 @@ def _nothing() -> None:
 
 @lru_cache(maxsize=1)
 def _network(model: str, plan_json: str, organ_count: int, norm_statistics: NormStatistics, device: str) -> nn.Module:
-    """One network per process: every use overwrites all of its weights."""
+    """The network of this process; every use overwrites all its weights."""
     plan = Plan.model_validate_json(plan_json)
     return build_network(model, plan, organ_count, seed=0, norm_statistics=norm_statistics).to(device)
 
@@ -86,7 +87,7 @@ def _network_of(task: Task, device: str) -> nn.Module:
 def _loaded_network(message: Message, task: Task, settings: SiteSettings, *, own_after: int) -> tuple[nn.Module, str]:
     """The network with the weights of a request, and the site's own statistics of round `own_after` or earlier.
 
-    Where those are lost, they are the request's, and the second value says why.
+    If those are lost, the request's are used, and the second value says why.
     """
     network = _network_of(task, settings.device)
     arrays = views_of(message.content.array_records[ARRAYS])
@@ -98,16 +99,16 @@ def _loaded_network(message: Message, task: Task, settings: SiteSettings, *, own
 
 
 def _kept(message: Message, task: Task, settings: SiteSettings, kind: str) -> Kept:
-    """What the site kept of a kind after the last round before the request's in which it took part."""
+    """The site's stored state of a kind from its last round before the request's."""
     up_to, kept_after = int(value_of(message, "round")) - 1, value_of(message, KEPT_AFTER)
     return load_kept(settings.state, task.run_id, kind, up_to, kept_after)
 
 
 def _sent_beside(message: Message, method: Method, site: str) -> dict[str, Arrays]:
-    """What a method sends beside the weights, an array for each trained one.
+    """The arrays that a method sends beside the weights, one per trained array.
 
     Raises:
-        Refusal: it is not in the request, or of another network.
+        Refusal: they are not in the request, or belong to another network.
     """
     records = message.content.array_records
     forms = {name: (array.shape, array.dtype) for name, array in _trained(views_of(records[ARRAYS])).items()}
@@ -123,12 +124,12 @@ def _trained(arrays: Mapping[str, np.ndarray]) -> Arrays:
 
 
 def _form(settings: SiteSettings, task: Task) -> dict[str, ArrayForm]:
-    """The arrays that an update of this task has to consist of."""
+    """The arrays that an update of this task must consist of."""
     return names_and_forms(_network_of(task, settings.device).state_dict())
 
 
 def _own_cohort(settings: SiteSettings, task: Task) -> Cohort:
-    """The site's cohort, whose label values mean what they mean in the run.
+    """The site's cohort, checked to have the same meaning of label values as the run.
 
     Raises:
         AmosError: cases of another site. Refusal: a label value that means another organ.
@@ -163,9 +164,9 @@ def make_client_app(
 ) -> GuardedApp:
     """A site's app.
 
-    `settings_of` finds the settings of the site that a Flower context stands for. `listener_of` gives
-    the listener of the site's progress. `check` is called between steps, windows and cases, and may
-    raise Interrupted. Requests beyond the site's settings are refused, and every one is in its audit log.
+    `settings_of` finds the settings of the site that a Flower context belongs to. `listener_of` gives the listener of
+    the site's progress. `check` is called between steps, windows and cases, and may raise Interrupted. Requests beyond
+    the site's settings are refused, and every request is in its audit log.
     """
     app = GuardedApp(settings_of, _form)
 
@@ -255,6 +256,7 @@ def make_client_app(
             device=settings.device,
             momentum_buffers={name: torch.from_numpy(np.array(a)) for name, a in momentum.value.items()},
             pull=method.pull(given) if mu is None else Pull(mu=float(mu)),
+            seconds=task.local_seconds,
             on_step=on_step,
         )
         if keep:
@@ -266,11 +268,12 @@ def make_client_app(
             save_kept(settings.state, task.run_id, STATISTICS, round_number, own)
         if method.site_models:
             before = _trained(views_of(message.content.array_records[ARRAYS]))
-            remembered = method.keep(given, before, _trained(after))
+            done = replace(given, work=replace(work, steps=result.steps))
+            remembered = method.keep(done, before, _trained(after))
             save_kept(settings.state, task.run_id, METHOD, round_number, remembered)
         del after
         restarted = sum(kind for kind, why in lost.items() if why)
-        # As it was asked: packed from another machine, in Flower's arrays in a simulation.
+        # In the form of the request: packed from another machine, Flower's arrays in a simulation.
         serialise = packed if is_packed(message.content.array_records[ARRAYS]) else record_of
         return reply_with(
             message,
@@ -279,7 +282,7 @@ def make_client_app(
             metrics={
                 WEIGHT: agreed_weight(task, len(cases), steps),
                 "cases": len(cases),
-                "steps": steps,
+                "steps": result.steps,
                 "train_loss": result.mean_loss,
                 "seconds": time.perf_counter() - started,
                 **({RESTARTED: restarted} if restarted else {}),
@@ -296,7 +299,7 @@ def make_client_app(
         round_number = int(value_of(message, "round"))
         cases = _own_cohort(settings, task).of(split=split, labelled=True)
         network, lost = _loaded_network(message, task, settings, own_after=round_number)
-        if lost:  # with the server's statistics it would be another network that is scored
+        if lost:  # with the server's statistics another network would be scored
             raise AmosError(f"site {settings.site}: {lost}")
         torch.set_num_threads(task.training.threads)
 
@@ -316,10 +319,7 @@ def make_client_app(
             organs=tuple(task.organs),
             tolerance_mm=task.tolerance_mm,
             device=settings.device,
-            overlap=task.overlap,
-            mirror=task.mirror,
-            test_time_adaptation=task.test_time_adaptation,
-            batch_size=task.inference_batch_size,
+            inference=task.inference,
             check=check_between_windows,
             on_case=lambda done, total: listen(SiteWork(settings.site, "evaluate", round_number, done, total)),
             on_scored=on_scored,
@@ -346,7 +346,7 @@ def make_client_app(
 
 
 def _leave_address(settings: SiteSettings) -> None:
-    """Where this site's work runs, so that an engine on the same host can end it when it hangs."""
+    """Record where this site's work runs, so that an engine on the same host can end it if it hangs."""
     where = {"pid": os.getpid(), "host": socket.gethostname(), "owner": identity()}
     write_json(settings.state / "process.json", where)
 

@@ -3,7 +3,7 @@
     2026-03-01T09:30:12Z run=42 asked=train round=3 steps=50 answer=sent records=arrays,metrics,site arrays=14 ...
     2026-03-01T09:31:40Z run=42 asked=evaluate split=test answer=refused why="refused by site A: it is paused" ...
 
-It never holds a case's name, a path or a voxel. Lines are only added, and are on the disk before the answer leaves.
+It never holds a case's name, a path or a voxel. Lines are only appended, and are on disk before the answer leaves.
 """
 
 import json
@@ -25,7 +25,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.,:+-]+")
 
 
 class NotRecorded(AmosError):  # noqa: N818 - named after what happened
-    """A request that could not be written into the audit log, and is therefore not answered."""
+    """A request could not be written to the audit log, and is therefore not answered."""
 
 
 def _now() -> datetime:
@@ -33,7 +33,7 @@ def _now() -> datetime:
 
 
 def audit_line(when: datetime, values: Mapping[str, object]) -> str:
-    """One line; what is not plain is quoted as JSON, so that no value can end the line or pose as another.
+    """One log line; values that are not plain are quoted as JSON, so that none can end the line or pose as another.
 
     >>> audit_line(datetime(2026, 3, 1, 9, 30, 12, tzinfo=UTC), {"asked": "train", "why": "no\\nasked=nothing"})
     '2026-03-01T09:30:12Z asked=train why="no\\\\nasked=nothing"'
@@ -46,7 +46,7 @@ def audit_line(when: datetime, values: Mapping[str, object]) -> str:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a log, in one write, and wait until the disk has it."""
+    """Append a line to a log, in one write, and wait until it is on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
     try:
@@ -57,7 +57,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def what_was_asked(message: Message) -> dict[str, object]:
-    """Who asked what: the run, and of the request's values those that say how much and of which split."""
+    """The request for the log: the run, and the values that say how much was asked and on which split."""
     asked: dict[str, object] = {"run": message.metadata.run_id, "asked": message.metadata.message_type}
     config = message.content.config_records.get("config", {}) if message.has_content() else {}
     asked |= {key: config[key] for key in ("round", "steps", "split") if key in config}
@@ -68,7 +68,8 @@ def what_was_asked(message: Message) -> dict[str, object]:
 
 
 def what_is_sent(reply: Message) -> dict[str, object]:
-    """What leaves: the names of the records, how many arrays, and the bytes of arrays, numbers and texts together."""
+    """The reply for the log: the names of the records, the number of arrays, and the bytes of arrays, numbers and
+    texts."""
     records = reply.content
     arrays = [array for record in records.array_records.values() for array in record.values()]
     plain = [record.items() for record in (*records.metric_records.values(), *records.config_records.values())]
@@ -82,7 +83,7 @@ def what_is_sent(reply: Message) -> dict[str, object]:
 
 
 class Audited:
-    """One request to a site from its arrival to the line in the log; its methods raise NotRecorded."""
+    """One request to a site, from its arrival to its line in the log; its methods raise NotRecorded."""
 
     def __init__(self, site: str, state: Path, message: Message, clock: Callable[[], datetime] = _now) -> None:
         self._site = site

@@ -1,4 +1,4 @@
-"""What a site says of its own errors: enough to act on for the server, with every path and name kept at the site."""
+"""Error replies of a site: enough for the server to act on, with every path and name kept at the site."""
 
 import traceback
 from contextlib import suppress
@@ -17,19 +17,19 @@ ERROR_LOG = "errors.log"
 
 
 class SiteFailure(AmosError):  # noqa: N818 - named after what happened
-    """A site's error in words that may travel, with the code of the error."""
+    """A site's error in words that may leave it, with the error's code."""
 
 
 class ReplyWithheld(AmosError):  # noqa: N818 - named after what happened
-    """A reply that holds what no site sends, and was not sent. Its sentence names a record or an array, no value."""
+    """A reply with forbidden content was not sent. The message names a record or an array, but no value."""
 
 
 _TRAVELS_AS_IT_IS = (NotRecorded, Refusal, ReplyWithheld, SiteFailure, SiteTimeout, TrainingDiverged)
-"""Errors whose sentences are made of numbers, splits, and the site's and arrays' names alone."""
+"""Errors whose sentences contain only numbers, splits, and the site's and arrays' names."""
 
 
 def words_that_may_travel(error: BaseException, site: str) -> str:
-    """The sentence that leaves the site for an error of any kind.
+    """The sentence that may leave the site for an error of any kind.
 
     >>> words_that_may_travel(FileNotFoundError(2, "No such file", "/data/jane_doe.nii.gz"), "A")
     "site A: a file of its own is missing or cannot be read (FileNotFoundError); the site's errors.log says more"
@@ -57,7 +57,7 @@ _KINDS: dict[Code, str] = {
 
 
 def error_reply(message: Message, site: str, error: Exception, *, in_full: bool) -> Message:
-    """The answer to a request that failed: the error's code beside the sentence that may travel, or all of it."""
+    """The reply to a failed request: the error's code with the sentence that may leave the site, or the full error."""
     sentence = words_that_may_travel(error, site)
     if in_full:
         sentence = str(error) if isinstance(error, AmosError) else f"{type(error).__name__}: {error}"
@@ -69,5 +69,5 @@ def keep_details(settings: SiteSettings, error: BaseException) -> None:
     """Add an error with its traceback to a log that stays at the site."""
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     text = "".join(traceback.format_exception(error)).rstrip()
-    with suppress(OSError):  # what cannot be kept must not become another error, with a path in it
+    with suppress(OSError):  # a failure to log must not become another error, with a path in it
         append_line(settings.state / ERROR_LOG, f"{when} {text}\n")

@@ -1,6 +1,6 @@
-"""What stands between a site's work and everybody else: its policy before, the check of the reply after, the audit log.
+"""Guard a site's work: its policy before, the check of the reply after, and the audit log.
 
-It surrounds every kind of request at one place, so that no handler can forget it.
+It surrounds every kind of request in one place, so that no handler can forget it.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,10 +27,10 @@ from amos_fl_clients.federation.settings import SiteSettings
 
 
 class GuardedApp(ClientApp):
-    """A ClientApp whose requests are checked against the site's settings and whose replies against the list.
+    """A ClientApp that checks requests against the site's settings, and replies against the list of what may leave.
 
-    `settings_of` gives the settings of the site that a context stands for; `form_of` the names, shapes and dtypes of
-    the arrays that an update of a task consists of.
+    `settings_of` gives the settings of the site that a context belongs to; `form_of` the names, shapes and dtypes of
+    the arrays in an update of a task.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class GuardedApp(ClientApp):
                 raise
             words, code = words_that_may_travel(error, settings.site), code_of(error)
             keep_details(settings, error)
-        # Outside of the handlers, so that the new error carries nothing of the old one.
+        # Outside the handlers, so that the new error carries nothing of the old one.
         raise SiteFailure(words, code=code)
 
 
@@ -93,7 +93,7 @@ def _allowed_task(settings: SiteSettings, message: Message) -> Task:
     """The task of a request that the site's settings allow.
 
     Raises:
-        Refusal: they do not, or it is no request of ours.
+        Refusal: they do not, or it is not one of our requests.
     """
     check_not_paused(settings)
     kind = message.metadata.message_type

@@ -1,7 +1,7 @@
-"""What server and sites say to one another: the names of the records, and what is in them beside weights.
+"""The messages between server and sites: the names of the records, and their content beside weights.
 
-A request carries a `config` record (and weights under `arrays`); a reply carries `metrics`, `site` and,
-after training, `arrays`. `reply_models` says what may be in a reply.
+A request carries a `config` record (and weights under `arrays`); a reply carries `metrics`, `site` and, after training,
+`arrays`. `reply_models` defines what may be in a reply.
 """
 
 import json
@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from amos_fl.methods.base import Work
+from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.runs.learned import channels_unlearned
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import Plan
@@ -19,19 +20,21 @@ from amos_fl.volumes.plan import Plan
 ARRAYS, CONFIG, METRICS, SITE = "arrays", "config", "metrics", "site"
 DESCRIBE, FINGERPRINT = "query.describe", "query.fingerprint"
 PREPARE = "prepare"
-"""In a request to describe: whether the site prepares its cases now (it does by default), for which it needs a plan."""
+"""In a request to describe: whether the site prepares its cases now (the default), for which it needs a plan."""
 PROXIMAL_MU = "proximal-mu"
-"""In a request to train, by which Flower's own FedProx says its mu."""
+"""In a request to train: the mu of Flower's own FedProx."""
 KEPT_AFTER = "kept-after"
-"""In a request: after which round the site should still have what it keeps; 0: it has not taken part yet."""
+"""In a request: the round whose state the site should still have; 0: it has not taken part yet."""
 RESTARTED = "restarted"
 """In a reply, where the site has lost what it keeps between rounds and trained on without it: a number of `Lost`."""
+FIRST_STEP, TOTAL_STEPS = "first-step", "total-steps"
+"""In a request to train: the number of its first step, and how many the site is asked for in all rounds."""
 WEIGHT = "num-examples"
-"""The key by which Flower's own strategies weigh a reply."""
+"""The key by which Flower's own strategies weight a reply."""
 
 
 class Task(BaseModel):
-    """What a run asks of every site, the same for all sites and rounds."""
+    """A run's task for every site, the same for all sites and rounds."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,21 +45,29 @@ class Task(BaseModel):
     organs: dict[int, str]
     training: TrainingSettings
     optimizer_state: Literal["reset", "keep"]
-    weighting: Literal["cases", "equal", "steps"]
+    weighting: Literal["cases", "equal", "steps", "modality"]
     method: str = "fedavg"
     """The method whose site half is carried out; Flower's strategies, which are the server's alone, have FedAvg's."""
     method_options: dict[str, float | int | bool | str] = Field(default_factory=dict)
-    total_steps: int
+    local_seconds: float | None = None
+    """A site ends its training in a round after so many, short of the steps that it is asked for."""
     tolerance_mm: float
-    overlap: float
-    mirror: bool
-    inference_batch_size: int
+    inference: InferenceSettings
     site_timeout_s: float | None = None
     prepare_workers: int = 1
     norm_statistics: NormStatistics = "average"
-    test_time_adaptation: bool = False
     learned: tuple[int, ...] | None = None
     """The organs that were learned up to now; those of other channels are predicted as background. None: all."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_server(cls, data: Any) -> Any:
+        """An older server names each setting of inference by itself."""
+        if not isinstance(data, dict) or "inference" in data:
+            return data
+        names = {"overlap", "mirror", "inference_batch_size", "test_time_adaptation"} & data.keys()
+        inference = {name.removeprefix("inference_"): data[name] for name in names}
+        return {key: value for key, value in data.items() if key not in names} | {"inference": inference}
 
     @property
     def unlearned_channels(self) -> tuple[int, ...]:
@@ -64,8 +75,11 @@ class Task(BaseModel):
 
 
 def agreed_weight(task: Task, cases: int, steps: int) -> int:
-    """What a site's update weighs in a round: known to site and server alike, and 1 where it trains no step."""
-    return {"cases": cases, "steps": max(steps, 1), "equal": 1}[task.weighting]
+    """What a site's update weighs in a round: known to site and server alike, and 1 where it trains no step.
+
+    With the weighting by modality the server shares out what the sites of each modality weigh together.
+    """
+    return {"cases": cases, "modality": cases, "steps": max(steps, 1), "equal": 1}[task.weighting]
 
 
 def request_config(task: Task, **values: str | int | float) -> ConfigRecord:
@@ -77,10 +91,15 @@ def task_of(message: Message) -> Task:
     return Task.model_validate_json(cast(str, message.content.config_records[CONFIG]["task"]))
 
 
+def config_of(work: Work) -> dict[str, int]:
+    """What `work_of` reads in the `config` of a request to train."""
+    return {"round": work.number, "steps": work.steps, FIRST_STEP: work.first_step, TOTAL_STEPS: work.total_steps}
+
+
 def work_of(task: Task, config: ConfigRecord) -> Work:
     """What a request to train asks for, by its `config`."""
-    number, steps = int(cast(int, config["round"])), int(cast(int, config["steps"]))
-    return Work(number, (number - 1) * steps, steps, task.total_steps, task.training)
+    number, steps, first, total = (int(cast(int, config[key])) for key in ("round", "steps", FIRST_STEP, TOTAL_STEPS))
+    return Work(number, first, steps, total, task.training)
 
 
 def value_of(message: Message, key: str, default: Any = None) -> Any:

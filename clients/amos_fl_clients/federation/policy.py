@@ -1,4 +1,4 @@
-"""What a site allows: requests beyond its own settings are refused, in words that name nothing inside the site."""
+"""A site's policy: requests beyond its own settings are refused, in words that reveal nothing inside the site."""
 
 import hashlib
 import hmac
@@ -31,7 +31,7 @@ def pause_file(state: Path) -> Path:
 
 
 def pause(state: Path, why: str = "") -> None:
-    """Refuse every request from now on; work that is under way ends before its next step.
+    """Refuse every request from now on; work in progress ends before its next step.
 
     `why` stays at the site.
     """
@@ -40,7 +40,7 @@ def pause(state: Path, why: str = "") -> None:
 
 
 def resume(state: Path) -> bool:
-    """Take part again; false where the site was not paused."""
+    """Take part again; returns False if the site was not paused."""
     if not is_paused(state):
         return False
     pause_file(state).unlink(missing_ok=True)
@@ -52,21 +52,21 @@ def is_paused(state: Path) -> bool:
 
 
 def check_not_paused(settings: SiteSettings) -> None:
-    """Raise Refusal where the site is paused."""
+    """Raise Refusal if the site is paused."""
     if is_paused(settings.state):
         raise Refusal(settings.site, "it is paused", "paused")
 
 
 def check_run(settings: SiteSettings, run_id: str) -> None:
-    """Raise Refusal for a run's name that could not name a folder: the site keeps its state under it."""
+    """Raise Refusal for a run id that is not a valid folder name, because the site keeps its state under it."""
     if not _RUN_ID.fullmatch(run_id):
         raise Refusal(settings.site, "the run's id may hold letters, digits, '.', '_' and '-' only")
 
 
 def check_training(settings: SiteSettings, round_number: int, steps: int) -> None:
-    """Raise Refusal for rounds and steps that cannot be, and for more steps than the site allows.
+    """Raise Refusal for invalid rounds and steps, and for more steps than the site allows.
 
-    They are not cut short: an update of fewer steps than were asked for would be another experiment.
+    They are not reduced, because an update with fewer steps than requested would be another experiment.
     """
     if round_number < 1 or steps < 0:
         raise Refusal(settings.site, "rounds are counted from 1 and steps from 0")
@@ -89,19 +89,19 @@ def check_method(settings: SiteSettings, method: str, options: Mapping[str, obje
 def check_evaluation(settings: SiteSettings, split: str) -> None:
     """Raise Refusal for an unknown split, or one that the site excludes from evaluation."""
     if split not in SPLITS:
-        raise Refusal(settings.site, f"there is no such split; there are {', '.join(SPLITS)}")
+        raise Refusal(settings.site, f"no such split; choose from {', '.join(SPLITS)}")
     if split in settings.refuse_evaluation_on:
         raise Refusal(settings.site, f"it does not allow evaluation on {split}")
 
 
 def check_histograms(settings: SiteSettings) -> None:
-    """Raise Refusal where no histogram of the scans may leave."""
+    """Raise Refusal if no histogram of the scans may leave."""
     if not settings.share_histograms:
         raise Refusal(settings.site, "it does not share histograms of its scans")
 
 
 def check_organs(settings: SiteSettings, cohort: Cohort, organs: Mapping[int, str]) -> None:
-    """Raise Refusal where a label value that the site's cases annotate means another organ in a run.
+    """Raise Refusal if a label value that the site's cases annotate means another organ in a run.
 
     Names may be spelled differently, and the site may lack organs of the run or have others.
     """
@@ -118,7 +118,7 @@ def shared_name(settings: SiteSettings, case: str) -> str:
     """The name under which a case's scores leave the site: its own, or a pseudonym.
 
     A pseudonym is a hash of the name under a key that stays at the site (HMAC-SHA256, RFC 2104), the same in every
-    run. Without the key nobody can tell whether a name that they guess is meant.
+    run. Without the key a guessed name cannot be verified.
     """
     if settings.share_case_scores == "named":
         return case
@@ -127,9 +127,9 @@ def shared_name(settings: SiteSettings, case: str) -> str:
 
 
 def pseudonym_key(state: Path) -> bytes:
-    """The site's own key for pseudonyms, made at the first use, readable by the site alone.
+    """The site's own key for pseudonyms, made on first use, readable by the site alone.
 
-    It comes from the system's source of secrets: a seed that a run announces would be no secret.
+    It comes from the system's source of secrets, because a run's seed would not be secret.
     """
     path = state / "pseudonym.key"
     state.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Weights in Flower's records: an array of Flower's for each, or all of them packed into one.
+"""Convert weights to Flower's records, with one Flower array for each, or all packed into one.
 
-Flower carries every array as objects of its own, each with requests and transactions at the SuperLink. A network has a
+Flower sends every array as separate objects, each with requests and transactions at the SuperLink. A network has a
 hundred arrays, most of them small, so between machines they travel packed: the values one after another, and a layout
-that says which they are. Packed or not, `views_of` reads them without a copy.
+that describes them. Packed or not, `views_of` reads them without a copy.
 """
 
 import io
@@ -26,22 +26,22 @@ DTYPES = (
 MOST_AXES = 32
 MOST_ON_A_SIDE = 1 << 40
 MOST_LAYOUT_BYTES = 4 << 20
-"""Of a packed record: fifty times what the network with the most arrays needs."""
+"""The longest layout of a packed record: fifty times what the network with the most arrays needs."""
 Layout = Iterable[tuple[str, str, tuple[int, ...]]]
 """Name, dtype and shape of each array, in their order."""
 
 
 class BadUpdate(Exception):  # noqa: N818 - said of a site's reply, and caught there
-    """A reply that must not be aggregated, and why."""
+    """An update must not be aggregated, and why."""
 
 
 def record_of(arrays: Iterable[tuple[str, np.ndarray]]) -> ArrayRecord:
-    """Weights as Flower's serialised arrays (copied), taken one at a time."""
+    """Weights as Flower's serialised arrays (copied), one at a time."""
     return ArrayRecord({name: _serialised(np.asarray(array, order="C")) for name, array in arrays})
 
 
 def _serialised(array: np.ndarray) -> Array:
-    """What `Array(array)` gives, without its second copy of the values on the way."""
+    """The result of `Array(array)`, without its second copy of the values."""
     data = b"".join([_header(array.dtype, array.shape), array.reshape(-1).view(np.uint8).data])
     return Array(dtype=str(array.dtype), shape=array.shape, stype="numpy.ndarray", data=data)
 
@@ -55,12 +55,12 @@ def _header(dtype: np.dtype, shape: tuple[int, ...], *, fortran_order: bool = Fa
 
 
 def layout_bytes(layout: Layout) -> bytes:
-    """A layout as it travels: the one way to write it, so that there is nothing else to be said in it."""
+    """A layout in its only serialised form, so that it cannot carry anything else."""
     return json.dumps([[name, dtype, list(shape)] for name, dtype, shape in layout], separators=(",", ":")).encode()
 
 
 def packed(arrays: Iterable[tuple[str, np.ndarray]]) -> ArrayRecord:
-    """Weights in one array of bytes (copied, one at a time), with their layout in another."""
+    """Pack weights into one array of bytes (copied, one at a time), with their layout in another."""
     blank = _header(np.dtype(np.uint8), (0,))
     values, layout = io.BytesIO(), []
     values.write(blank)
@@ -86,8 +86,8 @@ def is_packed(record: ArrayRecord) -> bool:
 def view_of(array: Array) -> np.ndarray:
     """The values of a serialised array, read-only and without a copy (`Array.numpy` makes one).
 
-    Its bytes must be those that an array of the announced dtype and shape is written as, so that nothing of what
-    another machine sent is interpreted, and nothing but the values is in it.
+    Its bytes must be exactly the serialisation of an array of the stated dtype and shape, so that nothing from another
+    machine is interpreted, and it holds nothing but the values.
 
     Raises:
         BadUpdate: they are not.
@@ -155,7 +155,7 @@ def _parts(values: np.ndarray, layout: Any) -> Iterator[tuple[str, np.ndarray]]:
         if at + size > values.size:
             raise ValueError("they are shorter than their layout says")
         part = values[at : at + size].view(dtype).reshape(shape)
-        yield name, part if part.flags.aligned else part.copy()  # PyTorch takes aligned ones alone
+        yield name, part if part.flags.aligned else part.copy()  # PyTorch accepts only aligned ones
         at += size
     if at != values.size:
         raise ValueError("they are longer than their layout says")

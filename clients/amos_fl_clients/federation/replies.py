@@ -1,8 +1,8 @@
 """The check of a reply right before it leaves: records, keys, values, dtypes and shapes that a site may send.
 
-What may be in a reply at all is in `reply_models`, by which the server checks it once more on arrival. Here is what the
-site's own settings allow of that, and that each text and each array is written in the one way in which it can be.
-Nothing of it is shared with the code that makes replies, so that a mistake there is caught.
+`reply_models` defines what may be in any reply, and the server checks it again on arrival. This module checks what the
+site's own settings allow of that, and that each text and array is written in its one valid form. It shares no code with
+the making of replies, so that a mistake there is caught.
 """
 
 import json
@@ -35,10 +35,9 @@ ArrayForm = tuple[tuple[int, ...], str]
 def check_reply(
     reply: Message, settings: SiteSettings, *, organs: Mapping[int, str], form: Mapping[str, ArrayForm] | None
 ) -> None:
-    """Let a reply pass that holds exactly what its kind of request is answered with.
+    """Check that a reply holds exactly what answers its kind of request.
 
-    `organs` are the task's; `form` are the arrays of the network under training, by name; None where none are to be
-    sent.
+    `organs` are the task's; `form` are the arrays of the trained network, by name; None if none may be sent.
 
     Raises:
         ReplyWithheld: anything else is in it.
@@ -53,7 +52,7 @@ def check_reply(
         raise _withheld(settings, str(error)) from None
     said = reply.content.config_records[SITE]
     for key in numbers_and_texts(model)[1] - {"site"}:
-        # As it is written, too: spaces and other ways to write a letter might say something themselves.
+        # Its form is checked, too: spaces and other ways to write a letter might carry information.
         if json.dumps(json.loads(cast(str, said[key]))) != said[key]:
             raise _withheld(settings, f"{key} is written in another way than it needs")
     if isinstance(found, FingerprintReply):
@@ -71,7 +70,7 @@ def _withheld(settings: SiteSettings, why: str) -> ReplyWithheld:
 
 
 def _check_fingerprint(reply: FingerprintReply, settings: SiteSettings) -> None:
-    """Histograms leave where the settings share them, and no bin with fewer values than they tell."""
+    """Check that the settings share histograms, and that no bin is below the smallest count they allow."""
     if not settings.share_histograms:
         raise _withheld(settings, "it does not share histograms of its scans")
     for group in (reply.fingerprint.CT, reply.fingerprint.MR):
@@ -81,7 +80,7 @@ def _check_fingerprint(reply: FingerprintReply, settings: SiteSettings) -> None:
 
 
 def _check_cases(reply: EvaluateReply, settings: SiteSettings) -> None:
-    """Single cases leave where the settings share them, and under the names that they ask for."""
+    """Check that the settings share single cases, and that these have the names they ask for."""
     if reply.cases and settings.share_case_scores == "none":
         raise _withheld(settings, "it does not share the scores of single cases")
     pseudonym = re.compile(rf"{re.escape(settings.site)}-[0-9a-f]{{12}}")
@@ -91,7 +90,7 @@ def _check_cases(reply: EvaluateReply, settings: SiteSettings) -> None:
 
 def _check_arrays(settings: SiteSettings, arrays: Mapping[str, Any], form: Mapping[str, ArrayForm]) -> None:
     if set(arrays) == {"layout", "values"}:
-        # Packed: the one text that may stand in the layout, and as many bytes as the network's numbers take.
+        # Packed: the only valid layout, and exactly as many bytes as the network's numbers take.
         text = json.dumps([[name, dtype, list(shape)] for name, (shape, dtype) in form.items()], separators=(",", ":"))
         size = sum(prod(shape) * np.dtype(dtype).itemsize for shape, dtype in form.values())
         form = {"layout": ((len(text.encode()),), "uint8"), "values": ((size,), "uint8")}
@@ -102,7 +101,7 @@ def _check_arrays(settings: SiteSettings, arrays: Mapping[str, Any], form: Mappi
     for name, (shape, dtype) in form.items():
         array = arrays[name]
         try:
-            values = view_of(array)  # refuses bytes beyond the values, which might hold anything
+            values = view_of(array)  # refuses extra bytes beyond the values, which might hold anything
         except BadUpdate:
             raise _withheld(settings, f"the array {name} is no plain array of numbers") from None
         if (tuple(values.shape), str(values.dtype)) != (shape, dtype) or array.stype != "numpy.ndarray":
@@ -112,7 +111,7 @@ def _check_arrays(settings: SiteSettings, arrays: Mapping[str, Any], form: Mappi
 
 
 def names_and_forms(state: Mapping[str, Any]) -> dict[str, ArrayForm]:
-    """The form of every array in a network's state, which may lie on a GPU or have given its memory up.
+    """The form of every array in a network's state, which may be on a GPU or have released its memory.
 
     >>> from torch import nn
     >>> names_and_forms(nn.Linear(3, 2).state_dict())

@@ -1,8 +1,8 @@
-"""What a site may answer: one model for each kind of reply, with bounds.
+"""Models of a site's replies, one for each kind, with bounds.
 
-A site checks its reply by them before sending, the server on arrival. Nothing that makes replies is built from them:
-a reply is made of plain values, so that a mistake in the making is caught by the check. What a reply must not hold in
-view of what was asked, and of what the site has said of itself, is in `against`.
+A site checks its reply against them before sending, the server on arrival. Replies are not built from them but from
+plain values, so that the check catches mistakes in making them. `against` compares a reply with the request and with
+the site's description.
 """
 
 from collections.abc import Mapping
@@ -25,27 +25,29 @@ MOST_LOSS = 1e39
 MOST_VOXELS_OF_A_CASE = 1 << 31
 MOST_VALUES = MOST_CASES * MOST_VOXELS_OF_A_CASE
 LEAST_SPACING_MM, MOST_SPACING_MM, MOST_VOXELS, MOST_EXTENT_MM = 0.05, 50, 4096, 4000
-"""Of a scan of the body; planning takes long where they are far beyond."""
+"""Bounds of a scan of the body; planning takes long if values are far beyond."""
 MOST_BYTES = {"description": 1 << 16, "fingerprint": 8 << 20, "scores": 1 << 20, "modalities": 100, "failure": 1 << 14}
-"""Of each text, before it is parsed; that of single cases has room for as many as the site has."""
+"""The longest text, before it is parsed; that of single cases has room for all cases of the site."""
 CASE_BYTES, ORGAN_BYTES = 1200, 300
 
 
 class BadReply(Exception):  # noqa: N818 - said of a site's reply, and caught there
-    """A reply that does not fit, and why, in words of ours alone."""
+    """A reply does not fit, and why, in our own words only."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is known of the site that answers. `described` is what it said of itself; None where nobody has asked yet.
+    """What is known of the answering site. `described` is its description; None if it has not been asked yet.
 
-    `steps` and `weight` are of a request to train, `split` is of one to evaluate.
+    `steps` and `weight` are of a request to train, which may end before its steps where it is `timed`. `split` is of a
+    request to evaluate.
     """
 
     organs: Mapping[int, str]
     site: str | None = None
     described: "Description | None" = None
     steps: int | None = None
+    timed: bool = False
     weight: int | None = None
     split: Split | None = None
 
@@ -61,13 +63,13 @@ Organs = Annotated[list[Annotated[int, Field(ge=1, le=255)]], Field(max_length=2
 REPORTED = 1000
 """The code of Flower's error replies whose reason is a `Failure`; Flower's own codes are smaller."""
 MOST_SENTENCE = 500
-"""Characters of a failure's sentence."""
+"""The most characters of a failure's sentence."""
 
 
 class Failure(Strict):
     """Why a site does not answer a request: a sentence for people, and one of `amos_fl.errors.Code` for the server.
 
-    A code that the server does not know, from a newer site perhaps, is that of a failure in general.
+    A code that the server does not know, perhaps from a newer site, counts as a general failure.
     """
 
     site: Name
@@ -76,7 +78,7 @@ class Failure(Strict):
 
 
 def read_failure(error: Error) -> Failure | None:
-    """What a site says of a failure; None where the error is Flower's own, or does not fit."""
+    """A site's failure from an error reply; None if the error is Flower's own, or does not fit."""
     if error.code != REPORTED:
         return None
     try:
@@ -86,10 +88,10 @@ def read_failure(error: Error) -> Failure | None:
 
 
 class Description(Strict):
-    """What a site says of itself: the numbers of its labelled cases per split, and no more.
+    """A site's description of itself: mainly the numbers of its labelled cases per split.
 
-    `annotated` are the organs that any of these cases annotates, `annotated_in_training` those that its training cases
-    do. `synthetic` says that its scans are a phantom's, so that no score of them is taken for a patient's.
+    `annotated` are the organs annotated in any of these cases, `annotated_in_training` those in its training cases.
+    `synthetic` says that its scans are a phantom's, so that their scores are not taken for patients'.
     """
 
     site: Name
@@ -124,7 +126,7 @@ class DescribeReply(Strict):
 
 
 class WireHistogram(Strict):
-    """A histogram as it travels: keys are texts in JSON."""
+    """A histogram as transmitted: its keys are JSON texts."""
 
     counts: dict[Annotated[str, Field(pattern=r"^-?(0|[1-9][0-9]{0,4})$")], Annotated[int, Field(ge=1, le=MOST_VALUES)]]
     withheld: Annotated[int, Field(ge=0, le=MOST_VALUES)]
@@ -142,7 +144,7 @@ Axes = Annotated[list[WireHistogram], Field(min_length=3, max_length=3)]
 
 
 class WireGroup(Strict):
-    """The cases of one modality, as they travel."""
+    """The cases of one modality, as transmitted."""
 
     cases: Count
     spacing: Axes
@@ -167,7 +169,7 @@ class WireGroup(Strict):
 
 
 class WireFingerprint(Strict):
-    """A fingerprint as it travels."""
+    """A fingerprint as transmitted."""
 
     CT: WireGroup
     MR: WireGroup
@@ -194,18 +196,18 @@ class FingerprintReply(Strict):
 
     @property
     def told(self) -> Fingerprint:
-        """The fingerprint in it."""
+        """The fingerprint in the reply."""
         return Fingerprint.model_validate(self.fingerprint.model_dump())
 
 
 class TrainReply(Strict):
-    """What comes with an update; its arrays are checked apart, against the network's."""
+    """The values sent with an update; its arrays are checked separately, against the network's."""
 
     site: Name
     weight: Annotated[int, Field(alias="num-examples", ge=1, le=MOST_STEPS)]
     cases: Count
     steps: Annotated[int, Field(ge=0, le=MOST_STEPS)]
-    # The mean over no step is NaN.
+    # The mean over no steps is NaN.
     train_loss: Annotated[float, Field(allow_inf_nan=True)]
     seconds: Seconds
     restarted: Annotated[int, Field(ge=1, le=ALL_LOST)] | None = None
@@ -219,7 +221,7 @@ class TrainReply(Strict):
         return self
 
     def against(self, asked: Asked) -> str | None:
-        if asked.steps is not None and self.steps != asked.steps:
+        if asked.steps is not None and (self.steps > asked.steps or (self.steps < asked.steps and not asked.timed)):
             return f"it claims {self.steps} steps, and {asked.steps} were asked for"
         if asked.described is not None and self.cases != asked.described.cases["train"]:
             return f"it claims {self.cases} training cases, and described {asked.described.cases['train']}"
@@ -277,7 +279,7 @@ def read_reply(reply: Message, model: type[OneReply], asked: Asked) -> OneReply:
     """The values in a reply.
 
     Raises:
-        BadReply: it is of another kind, holds what it must not, lacks something, or says what cannot be.
+        BadReply: it is of another kind, has forbidden, missing or impossible values.
     """
     kind = next(kind for kind, of in MODELS.items() if of is model)
     if not reply.has_content() or reply.metadata.message_type != kind:
@@ -304,7 +306,7 @@ def read_reply(reply: Message, model: type[OneReply], asked: Asked) -> OneReply:
 
 
 def claimed_site(reply: Message) -> str | None:
-    """The site that a reply says it is from, whatever else is in it; None where that is no site's name."""
+    """The site that a reply claims to be from, whatever else is in it; None if that is not a valid name."""
     try:
         return _Claim.model_validate({"site": dict(reply.content)[SITE]["site"]}).site  # pyright: ignore
     except (ValidationError, KeyError, TypeError, ValueError):
@@ -316,7 +318,7 @@ class _Claim(Strict):
 
 
 def _expect(found: set[str], expected: set[str], what: str) -> None:
-    if found - expected:  # without its name, which might say something itself
+    if found - expected:  # without its name, which might carry information
         raise BadReply(f"it holds a {what} that is not on the list")
     if expected - found:
         raise BadReply(f"the {what} {min(expected - found)} is not in it")
@@ -338,7 +340,7 @@ def _parsed(key: str, text: Any, asked: Asked) -> Any:
 
 
 def most_bytes(key: str, asked: Asked) -> int:
-    """The longest text that may stand under a key."""
+    """The longest text allowed under a key."""
     if key in MOST_BYTES:
         return MOST_BYTES[key]
     cases = MOST_CASES if asked.cases is None else asked.cases

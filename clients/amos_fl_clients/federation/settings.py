@@ -1,4 +1,4 @@
-"""A site's own settings: where its scans and its state lie, what it computes with, and what it allows."""
+"""A site's own settings: the places of its scans and state, its device, and what it allows."""
 
 import re
 from pathlib import Path
@@ -31,7 +31,7 @@ def _method(name: str) -> str:
 
 
 class SiteSettings(BaseModel):
-    """What one site's app needs to know, and nothing of any other site; what no server can override."""
+    """The settings of one site's app, with nothing about other sites; no server can override them."""
 
     # The texts below the settings are their descriptions, for the documentation and the schema.
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -43,24 +43,24 @@ class SiteSettings(BaseModel):
     store: Path
     """Folder for prepared cases."""
     state: Path
-    """Folder for what the site keeps between rounds, such as momentum."""
+    """Folder for the site's state between rounds, such as momentum."""
     device: str = "cpu"
-    """What the site computes on: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`: a GPU where there is one."""
+    """The device that the site computes on: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`: a GPU if there is one."""
     share_case_scores: Literal["none", "pseudonyms", "named"] = "none"
     """Scores of single cases: not at all, under names that only this site can undo, or under the cases' own names."""
     share_histograms: bool = False
     """Whether histograms of spacing, shape and CT intensity of the training cases may leave, from which a run makes its
     plan."""
     withhold_counts_below: int = Field(default=3, ge=1)
-    """Bins of such a histogram with fewer cases or voxels than this are not told; 1: all are."""
+    """Bins of such a histogram with fewer cases or voxels than this are withheld; 1: none are."""
     share_error_details: bool = False
-    """Whether an error travels in its own words, which may name files and cases. For simulations."""
+    """Whether an error is sent in its own words, which may name files and cases. For simulations."""
     refuse_evaluation_on: tuple[Split, ...] = ()
-    """Splits on which no network is scored; the site may train all the same."""
+    """Splits on which no network is scored; the site may still train."""
     max_steps_per_round: int | None = Field(default=None, ge=0)
-    """A request for more optimizer steps in one round is refused; 0: this site trains nothing."""
+    """A request for more optimizer steps in one round is refused; 0: this site does not train."""
     allowed_methods: tuple[Annotated[str, AfterValidator(_method)], ...] | None = None
-    """The methods (`amos-fl methods`) in which this site trains; none: in all of them."""
+    """The methods (`amos-fl methods`) with which this site trains; none: all of them."""
     allowed_apps: tuple[Annotated[str, AfterValidator(_app)], ...] = (SHIPPED,)
     """The Flower apps that may run here: `shipped`, or the SHA-256 of others."""
     predictions: Path | None = None
@@ -96,7 +96,7 @@ def read_settings(path: Path) -> SiteSettings:
 
 
 def _in_words(error: ValidationError) -> tuple[str, str]:
-    """What is wrong, and the remedy where there is one to name."""
+    """What is wrong, and the remedy if there is one."""
     first: Any = error.errors(include_url=False)[0]
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
@@ -105,6 +105,6 @@ def _in_words(error: ValidationError) -> tuple[str, str]:
 
 
 def _from(folder: Path, settings: SiteSettings) -> dict[str, Path]:
-    """The settings that are relative paths, from `folder`."""
+    """The settings with relative paths resolved against `folder`."""
     values = {name: getattr(settings, name) for name in ("cohort", "store", "state", "predictions", "pictures")}
     return {name: folder / path for name, path in values.items() if path is not None and not path.is_absolute()}

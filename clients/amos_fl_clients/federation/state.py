@@ -1,8 +1,8 @@
-"""What a site remembers between rounds, and never sends: the optimizer's momentum, its own statistics of batch
-normalisation, and what the run's method keeps.
+"""A site's state between rounds, which is never sent: the optimizer's momentum, its own batch normalisation
+statistics, and the state of the run's method.
 
-The server says after which round a site last took part (`kept_after`). What should be there and is not, or is damaged,
-is lost, and that is said: nobody trains on from nothing in silence.
+The server says after which round a site last took part (`kept_after`). State that should exist but is missing or
+damaged counts as lost and is reported: a site never silently restarts from zero.
 """
 
 import shutil
@@ -19,13 +19,13 @@ from amos_fl.weights import Arrays, read_arrays, save_arrays
 
 MOMENTUM, STATISTICS, METHOD = "momentum", "statistics", "method"
 RUNS_KEPT = 4
-"""Runs of which a site keeps its state at least, the present one among them; the last used stays longest."""
+"""The number of runs, including the present one, whose state a site always keeps; the most recently used stay."""
 UNUSED_S = 86400.0
-"""State that was used more recently stays, too: its run may go on beside the present one, however many there are."""
+"""State used more recently than this also stays, because its run may be in progress beside the present one."""
 
 
 class Lost(IntFlag):
-    """What of a site's state is lost; the numbers are those in a reply, and add up."""
+    """The kinds of a site's state that are lost; the numbers are those in a reply, and add up."""
 
     MOMENTUM = 1
     STATISTICS = 2
@@ -33,7 +33,7 @@ class Lost(IntFlag):
 
     @property
     def sentence(self) -> str:
-        """What a ledger says of the site."""
+        """The sentence in a ledger about the site."""
         what = " and ".join(_NAMES[kind] for kind in Lost if kind in self)
         plural = self & (self - 1) or Lost.STATISTICS in self
         return f"began again without its own {what}, which {'were' if plural else 'was'} damaged or not there"
@@ -49,14 +49,14 @@ ALL_LOST = sum(Lost)
 
 @dataclass(frozen=True)
 class Kept:
-    """What a site has kept; where it should be there and cannot be had, `lost` says why, for the site's own log."""
+    """A site's stored arrays; if they should exist but cannot be read, `lost` says why, for the site's own log."""
 
     value: Arrays
     lost: str = ""
 
 
 def _folder(state: Path, run_id: str, kind: str) -> Path:
-    # A folder of its own, because a site's state folder holds other things, and perhaps the store of prepared cases.
+    # A separate folder, because a site's state folder holds other things, and perhaps the store of prepared cases.
     return state / kind / run_id
 
 
@@ -66,7 +66,7 @@ def _rounds(folder: Path) -> dict[int, Path]:
 
 
 def _newest(folder: Path, up_to: int, kept_after: int | None) -> Kept:
-    """What was kept last up to a round, and at least after round `kept_after`; None: the server does not say."""
+    """The latest state up to a round, not older than round `kept_after`; None: the server does not say."""
     earlier = {number: file for number, file in _rounds(folder).items() if number <= up_to}
     newest = max(earlier, default=0)
     if newest < (kept_after or 0):
@@ -80,15 +80,15 @@ def _newest(folder: Path, up_to: int, kept_after: int | None) -> Kept:
 
 
 def load_kept(state: Path, run_id: str, kind: str, up_to: int, kept_after: int | None = None) -> Kept:
-    """What the site kept of this kind after the last round up to `up_to` in which it took part; nothing before."""
+    """Load the site's state of this kind from its last round up to `up_to`; empty before its first."""
     return _newest(_folder(state, run_id, kind), up_to, kept_after)
 
 
 def save_kept(state: Path, run_id: str, kind: str, round_number: int, arrays: Mapping[str, np.ndarray]) -> None:
-    """Keep arrays of a kind after this round, beside those of the round before.
+    """Save arrays of a kind after this round, beside those of the round before.
 
-    Two rounds are kept because the server may ask for the last one again after it was interrupted. Of statistics all
-    are, some kilobytes each: any round may be the one whose weights are chosen and scored.
+    Two rounds are kept because the server may request the last one again after an interruption. Statistics, some
+    kilobytes each, are kept for all rounds, because the weights of any round may be chosen and scored.
     """
     folder = _folder(state, run_id, kind)
     save_arrays(dict(arrays), folder / f"round_{round_number:04d}.safetensors")
@@ -101,7 +101,7 @@ def save_kept(state: Path, run_id: str, kind: str, round_number: int, arrays: Ma
 
 
 def _forget_old_runs(folder: Path) -> None:
-    """Remove what is kept of other runs than that of `folder`, but for the last used."""
+    """Remove the state of runs other than that of `folder`, except the most recently used."""
     others = [other for other in folder.parent.iterdir() if other.is_dir() and other != folder]
     for other in sorted(others, key=_last_used, reverse=True)[RUNS_KEPT - 1 :]:
         if time.time() - _last_used(other) > UNUSED_S:

@@ -1,1 +1,1 @@
-"""How a site of a deployment is run: its command, its processes, and which app may run in them."""
+"""Run a site of a deployment: its command, its processes, and the apps allowed in them."""

@@ -1,8 +1,8 @@
-"""Which Flower apps may run at a site: those whose hash its settings allow, looked at before anything of them is run.
+"""Check that a Flower app may run at a site: its settings must allow the app's hash, before any of it is run.
 
-A Flower app is code that a server sends. The one that belongs to amos-fl is a stub that imports the packages which are
-installed at the site; it is known by the SHA-256 of its archive, which has no compression and no dates in it and is
-therefore the same wherever it is built.
+A Flower app is code that a server sends. The one that belongs to amos-fl is a stub that imports the packages installed
+at the site; it is identified by the SHA-256 of its archive, which has no compression and no dates and is therefore the
+same wherever it is built.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def shipped_app() -> Path:
 
 
 def archive_of(app: Path) -> bytes:
-    """The archive (FAB) that Flower makes of an app's folder.
+    """The archive (FAB) that Flower makes from an app's folder.
 
     Raises:
         AmosError: the folder holds no Flower app.
@@ -37,7 +37,7 @@ def archive_of(app: Path) -> bytes:
     try:
         return build_app(app)
     except ValueError as error:
-        raise AmosError(f"{app}: is no Flower app ({' '.join(str(error).split())})") from None
+        raise AmosError(f"{app}: is not a Flower app ({' '.join(str(error).split())})") from None
 
 
 def sha256_of_app(content: bytes) -> str:
@@ -56,7 +56,7 @@ def sha256_of_shipped_app() -> str:
 
 
 def check_app(settings: SiteSettings, content: bytes) -> None:
-    """Let an app's archive pass that the site's settings allow. The archive is hashed, and not opened.
+    """Check that the site's settings allow an app's archive, which is hashed but not opened.
 
     Raises:
         Refusal: they do not.

@@ -1,4 +1,4 @@
-"""The ClientApp of a deployed site, which the Flower app that travels names."""
+"""The ClientApp of a deployed site, which the transmitted Flower app names."""
 
 from amos_fl.runs.events import Listener, ProgressFile
 from amos_fl_clients.federation.app import make_client_app

@@ -1,4 +1,4 @@
-"""`amos-fl-site`: what the people of a hospital do with their own site."""
+"""`amos-fl-site`: the command with which a hospital runs its own site."""
 
 import sys
 from pathlib import Path
@@ -37,7 +37,7 @@ def _settings(path: Path) -> SiteSettings:
 def pause(
     settings: SettingsArgument, why: Annotated[str, typer.Option(help="A note for yourselves; it stays here.")] = ""
 ) -> None:
-    """Refuse every request from now on. Work that is under way ends before its next step."""
+    """Refuse every request from now on. Work in progress ends before its next step."""
     from amos_fl_clients.federation.policy import pause as pause_site
 
     site = _settings(settings)
@@ -59,7 +59,7 @@ def resume(settings: SettingsArgument) -> None:
 def status(
     settings: SettingsArgument, lines: Annotated[int, typer.Option(min=0, help="Of the audit log.")] = 10
 ) -> None:
-    """What this site allows, whether it is paused, and the last lines of its audit log."""
+    """Show what this site allows, whether it is paused, and the last lines of its audit log."""
     from amos_fl_clients.federation.audit import AUDIT_LOG
     from amos_fl_clients.federation.policy import is_paused
 
@@ -91,9 +91,10 @@ def app_hash(
 
 @app.command(context_settings=_FLOWERS_OWN)
 def supernode(context: typer.Context, settings: SettingsArgument) -> None:
-    """Start this site: `flower-supernode` with its own options after SETTINGS, and with the check of every app.
+    """Start this site: `flower-supernode` with its own options after SETTINGS, and a check of every app.
 
-    From a folder with site.yaml come the SuperLink's address, the authority and the key, where no options say others.
+    In a folder with site.yaml, the SuperLink's address, the authority and the key come from it unless options say
+    otherwise.
     """
     from amos_fl_clients.operation.processes import only_supernode, run_supernode
 
@@ -110,7 +111,7 @@ def supernode(context: typer.Context, settings: SettingsArgument) -> None:
 
 
 def _connection(folder: Path, given: list[str]) -> list[str]:
-    """The options that site.yaml stands for, but those that are given."""
+    """The options that site.yaml provides, except those given."""
     from amos_fl.deploy.layout import AUTHORITY, SITE, address_of, read_site
 
     if not (folder / SITE).is_file():
@@ -126,14 +127,14 @@ def _connection(folder: Path, given: list[str]) -> list[str]:
 
 @app.command(context_settings=_FLOWERS_OWN)
 def superexec(context: typer.Context) -> None:
-    """Start this site's SuperExec apart from its SuperNode: `flower-superexec` with the check of every app."""
+    """Start this site's SuperExec separately from its SuperNode: `flower-superexec` with a check of every app."""
     from amos_fl_clients.operation.processes import run_superexec
 
     run_superexec(context.args)
 
 
 def main() -> None:
-    """Run the command line. 0: done. 2: wrong input or settings, said in one line."""
+    """Run the command line. Exit code 0: done. 2: wrong input or settings, reported in one line."""
     try:
         app(prog_name="amos-fl-site")
     except AmosError as error:

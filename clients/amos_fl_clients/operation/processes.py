@@ -1,9 +1,9 @@
-"""The processes of a site, with the site's own check between the arrival of an app and its first line.
+"""The processes of a site, with the site's own check before any code of an app runs.
 
-A SuperNode starts a SuperExec, and that a new process for every message, which fetches the message and the app,
-unpacks the app, imports it and calls it. Flower has no setting for a check of one's own in that chain, so the same
-programs are started with a few of their parts replaced (`amos_fl_clients.flower`): each is this module, run with the
-name of its role, and the one of a message hashes an app before it is unpacked.
+A SuperNode starts a SuperExec, which starts a new process for every message; that process fetches the message and the
+app, unpacks the app, imports it and calls it. Flower has no setting for a custom check in that chain, so the same
+programs are started with a few parts replaced (`amos_fl_clients.flower`): each is this module, run with the name of its
+role, and the process of a message hashes an app before unpacking it.
 """
 
 import fcntl
@@ -35,28 +35,28 @@ def own_process(role: str, arguments: Sequence[str]) -> list[str]:
 
 
 def run_supernode(arguments: Sequence[str], state: Path | None = None) -> None:
-    """`flower-supernode`, which starts this module's SuperExec; by `state`, it takes over from one that was killed."""
+    """Run `flower-supernode`, which starts this module's SuperExec; with `state`, it takes over from a killed one."""
     supernode.run(arguments, own_process, state)
 
 
 def run_superexec(arguments: Sequence[str]) -> None:
-    """`flower-superexec`, which runs ClientApps alone, each in this module's process."""
+    """Run `flower-superexec` for ClientApps only, each in this module's process."""
     superexec.run(arguments, own_process)
 
 
 def run_clientapp(arguments: Sequence[str]) -> None:
-    """`flwr-clientapp`, which looks at the app before it unpacks it, and at the words of every error."""
+    """Run `flwr-clientapp`, which checks the app before unpacking it, and the words of every error."""
     clientapp.run(arguments, AppCheck)
 
 
 def run_preloaded(arguments: Sequence[str]) -> None:
-    """The process that is forked for each message."""
+    """Run the preloaded process that is forked for each message."""
     fork_for_each_request(run_clientapp, "amos_fl_clients.operation.client_app")
 
 
 @contextmanager
 def only_supernode(site: str, state: Path) -> Iterator[None]:
-    """Hold a lock while this site's SuperNode runs: of two, each would get some of the messages.
+    """Hold a lock while this site's SuperNode runs, because two would each get some of the messages.
 
     Raises:
         AmosError: it runs already, or the site's state may not be written.
@@ -81,7 +81,7 @@ def only_supernode(site: str, state: Path) -> Iterator[None]:
 
 
 def holds_exactly(folder: Path, content: bytes) -> bool:
-    """Whether a folder holds the files of an archive, byte for byte, and no other; compiled ones are others."""
+    """Whether a folder holds exactly the files of an archive, byte for byte, and no others, such as compiled ones."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         sent = {name: archive.read(name) for name in archive.namelist() if not name.startswith(".info/")}
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
@@ -89,7 +89,7 @@ def holds_exactly(folder: Path, content: bytes) -> bool:
 
 
 class AppCheck:
-    """What stands in the way of an app between its arrival and its import, in the process of one message."""
+    """The check of an app between its arrival and its import, in the process of one message."""
 
     def __init__(self, process: Any) -> None:
         self._pull: Callable[[Any], Any] = process.pull_task_input
@@ -129,9 +129,9 @@ class AppCheck:
         return self._installed
 
     def _unpacked(self, content: bytes, **options: Any) -> Path:
-        """The folder of an app with what its archive holds and nothing else.
+        """The folder of an app with exactly the content of its archive.
 
-        Flower takes a folder of the right name as it finds it; somebody may have put something into it.
+        Flower uses an existing folder of the right name as it is, and someone may have put something into it.
         """
         folder = self._install(content, **options)
         if not holds_exactly(folder, content):
@@ -147,7 +147,7 @@ class AppCheck:
         raise SiteFailure(words, code=code_of(error)) from None
 
     def get_load_client_app_fn(self, **options: Any) -> Any:
-        """Flower's loader, for the folder alone into which the checked app was unpacked.
+        """Flower's loader, restricted to the folder into which the checked app was unpacked.
 
         The server names that folder by parts, and could name another one.
         """
@@ -164,7 +164,7 @@ class AppCheck:
         return load_checked
 
     def error(self, code: int, reason: str) -> Any:
-        """An error reply: what was found in the way of the app, or no words at all of an error of other code."""
+        """An error reply: why the app was refused, or no details at all about other errors."""
         if self._failure is not None:
             return self._failure
         if not self._share_details:

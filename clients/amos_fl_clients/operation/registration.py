@@ -1,4 +1,4 @@
-"""Whether a SuperLink knows a site's key, as a finding of `amos-fl deploy check`."""
+"""Check whether a SuperLink knows a site's key, as a finding of `amos-fl deploy check`."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""Where a deployed site's settings lie. Apart from the site's app, because a refusal need not wait for torch.
+"""Find a deployed site's settings. Separate from the site's app, so that a refusal need not import torch.
 
-A SuperNode is started with `--node-config 'site-settings="/path/settings.yaml"'`, so that it is the site that says
-which settings count. In Flower's own simulation there is no such site; its nodes are the sites of the run folder.
+A SuperNode is started with `--node-config 'site-settings="/path/settings.yaml"'`, so that the site decides which
+settings apply. In Flower's own simulation there is no such site; its nodes are the sites of the run folder.
 """
 
 import logging
@@ -20,7 +20,7 @@ def settings_of(context: Context) -> SiteSettings:
     """The settings of the site that this process works for.
 
     Raises:
-        SiteFailure: there are none, or one of them is wrong; the reason stays in the site's own log.
+        SiteFailure: there are none, or one is wrong; the reason stays in the site's own log.
     """
     given = context.node_config.get(SITE_SETTINGS)
     try:
@@ -31,7 +31,7 @@ def settings_of(context: Context) -> SiteSettings:
 
 
 def _simulated(context: Context) -> Path:
-    """The settings of a site of Flower's simulation: those in the run folder, by its number among the sites' names."""
+    """The settings of a site in Flower's simulation: those in the run folder, by its number among the site names."""
     try:
         sites = Path(str(context.run_config["run-folder"])) / "sites"
         names = sorted(folder.name for folder in sites.iterdir())

@@ -1,7 +1,6 @@
-"""Updates into weights: what is checked in an update, and the weighted mean of many."""
+"""Aggregate updates: check each one, and take their weighted mean."""
 
 import ctypes
-import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import TypeVar, cast
 import numpy as np
 from flwr.app import ArrayRecord, Message
 
-from amos_fl.weights import COUNT, MEAN, VARIANCE, blocks, is_statistic
+from amos_fl.weights import COUNT, MEAN, VARIANCE, blocks, relative_distance
 from amos_fl_clients.federation.messages import ARRAYS, METRICS, WEIGHT
 from amos_fl_clients.federation.records import BadUpdate, record_of, views_of
 
@@ -20,11 +19,11 @@ Reply = TypeVar("Reply")
 
 MOST_BATCHES = 1 << 40
 MOST_STATISTIC = 1e10
-"""Of a running mean or variance: the square of the largest activation in half precision, 65504, is 4e9."""
+"""The largest running mean or variance: the square of the largest activation in half precision, 65504, is 4e9."""
 
 
 def form_of(arrays: Arrays) -> Form:
-    """Name, dtype and shape of every array: what an update must look like."""
+    """Name, dtype and shape of every array, which an update must match."""
     return {name: (array.dtype, array.shape) for name, array in arrays.items()}
 
 
@@ -33,19 +32,19 @@ def checked_update(
 ) -> dict[str, np.ndarray]:
     """The arrays of a training reply, without a copy.
 
-    `before` are the weights that the site was sent, and `max_norm` is how far from them an update may lie, relative to
-    their own norm; None: anywhere.
+    `before` are the weights sent to the site, and `max_norm` is the largest distance of an update from them, relative
+    to their own norm; None: no limit.
 
     Raises:
-        BadUpdate: an array is missing, unknown, misshapen, of another dtype or not finite, a running statistic cannot
-            be, the update lies too far away, or the site claims another weight than the one it has.
+        BadUpdate: an array is missing, unknown, misshapen, of another dtype or not finite, a running statistic is
+        impossible, the update is too far away, or the site claims a weight other than the agreed one.
     """
     if ARRAYS not in reply.content.array_records:
         raise BadUpdate("its update holds no weights")
     arrays = views_of(reply.content.array_records[ARRAYS])
     if missing := sorted(form.keys() - arrays.keys()):
         raise BadUpdate(f"its update lacks {len(missing)} arrays, the first is {missing[0]}")
-    if unknown := arrays.keys() - form.keys():  # without their names, which come from elsewhere
+    if unknown := arrays.keys() - form.keys():  # without their names, which are untrusted
         raise BadUpdate(f"its update holds {len(unknown)} arrays that the network does not have")
     for name, (dtype, shape) in form.items():
         array = arrays[name]
@@ -57,42 +56,25 @@ def checked_update(
             raise BadUpdate(f"{name} holds NaN or infinite values in its update")
         _check_statistic(name, array)
     if METRICS not in reply.content.metric_records or reply.content.metric_records[METRICS].get(WEIGHT) != weight:
-        raise BadUpdate(f"its update claims another weight than {weight:g}, which was agreed")
+        raise BadUpdate(f"its update claims a weight other than the agreed {weight:g}")
     if before is not None and max_norm is not None:
         _check_distance(arrays, views_of(before), max_norm)
     return {name: arrays[name] for name in form}
 
 
 def _check_statistic(name: str, array: np.ndarray) -> None:
-    """Running statistics have no distance that says anything, and bounds of their own.
+    """Check a running statistic, for which distance means nothing, against its own bounds.
 
     Raises:
-        BadUpdate: the array is a running statistic that no activations have.
+        BadUpdate: the array is a running statistic that no activations could have.
     """
     kind = name.rpartition(".")[2]
     if kind == COUNT and array.size and not (array.min() >= 0 and array.max() <= MOST_BATCHES):
-        raise BadUpdate(f"{name} counts a number of batches in its update that cannot be")
+        raise BadUpdate(f"{name} counts an impossible number of batches in its update")
     if kind == VARIANCE and array.size and array.min() < 0:
         raise BadUpdate(f"{name} is negative in its update")
     if kind in (MEAN, VARIANCE) and any(np.abs(block).max() > MOST_STATISTIC for (block,) in blocks(array)):
         raise BadUpdate(f"{name} is beyond {MOST_STATISTIC:g} in its update")
-
-
-def relative_distance(arrays: Arrays, before: Arrays) -> float:
-    """The Euclidean norm of what changed in the trained weights, relative to their norm before (1 at least).
-
-    It is summed in double precision and piece by piece.
-    """
-    moved = norm = 0.0
-    for name, old in before.items():
-        if is_statistic(name):
-            continue
-        for new_block, old_block in blocks(arrays[name], old):
-            change = np.subtract(new_block, old_block, dtype=np.float64)
-            old_block = old_block.astype(np.float64)
-            moved += float(np.dot(change, change))
-            norm += float(np.dot(old_block, old_block))
-    return math.sqrt(moved) / max(math.sqrt(norm), 1.0)
 
 
 def _check_distance(arrays: Arrays, before: Arrays, max_norm: float) -> None:
@@ -106,7 +88,7 @@ def _check_distance(arrays: Arrays, before: Arrays, max_norm: float) -> None:
 
 
 def in_order(replies: Iterable[tuple[str, Reply | None]], sites: Iterable[str]) -> Iterator[tuple[str, Reply]]:
-    """The replies by the order of `sites`, each handed on as soon as all before it have come or failed (None)."""
+    """Yield the replies in the order of `sites`, each as soon as all before it have arrived or failed (None)."""
     waiting: dict[str, Reply | None] = {}
     queue = list(sites)
     for site, reply in replies:
@@ -127,10 +109,10 @@ class WeightedMean:
     """The mean of updates by weights known beforehand (McMahan et al. 2017, FedAvg), one update at a time.
 
     The weights are normalised before they multiply and the sums are taken in the order of `add`, in the
-    arrays' own precision, as Flower's FedAvg does: the same updates give the same bits. When an expected
-    site does not come, the sum is scaled to the weights that did. Running variances are pooled: the
-    variance of a mixture includes the spread of its means. Counts take the largest. Running means and variances
-    are summed in double precision, because a small variance is lost beside the square of a large mean.
+    arrays' own precision, as in Flower's FedAvg: the same updates give the same bits. If an expected site's update does
+    not arrive, the sum is rescaled to the weights of those that did. Running variances are pooled: the variance of a
+    mixture includes the spread of its means. Counts take the largest. Running means and variances are summed in double
+    precision, because a small variance would be lost beside the square of a large mean.
     """
 
     weights: Mapping[str, float]
@@ -139,7 +121,7 @@ class WeightedMean:
     _added: float = 0.0
 
     def add(self, site: str, arrays: dict[str, np.ndarray]) -> None:
-        """Add a site's update; `arrays` is emptied on the way, so that its memory is free for the sum."""
+        """Add a site's update; empties `arrays` in the process, so that its memory is free for the sum."""
         share = self.weights[site] / sum(self.weights.values())
         self._added += self.weights[site]
         for name in sorted(arrays, key=lambda name: name.endswith(MEAN)):  # a variance needs its mean
@@ -163,7 +145,7 @@ class WeightedMean:
             self._sums[name] = np.asarray(array * share)
 
     def result(self) -> dict[str, np.ndarray]:
-        """The mean, with the dtypes and shapes of `form`; the sums are given up."""
+        """The mean, with the dtypes and shapes of `form`; the sums are discarded."""
         scale = sum(self.weights.values()) / self._added if self._added else 0.0
         if abs(scale - 1.0) > 1e-12:
             for name, total in self._sums.items():
@@ -180,14 +162,15 @@ class WeightedMean:
 
 
 def _give_back_freed_memory() -> None:
-    """Ask the C library to return what is free: an update's memory lies in pieces that other weights do not fit."""
+    """Ask the C library to release free memory: an update's memory is fragmented, and other weights do not fit into
+    it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
 
 
 def record_of_sums(arrays: dict[str, np.ndarray]) -> ArrayRecord:
-    """Weights as Flower's arrays; `arrays` is emptied on the way, so that both never exist in full."""
+    """Weights as Flower's arrays; empties `arrays` in the process, so that both never exist in full."""
     _give_back_freed_memory()
     record = ArrayRecord()
     for name in list(arrays):

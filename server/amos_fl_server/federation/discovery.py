@@ -1,4 +1,4 @@
-"""A federation whose sites come and go: who is there is found out through the sites' own descriptions."""
+"""A federation whose sites come and go, and are discovered through their own descriptions."""
 
 import contextlib
 import json
@@ -28,33 +28,33 @@ from amos_fl_server.federation.strategies.base import RoundInput
 
 @dataclass
 class DeployedFederation(Federation):
-    """A federation whose sites are found through their own descriptions, before the run and before every exchange.
+    """A federation whose sites are discovered through their descriptions, before the run and before every exchange.
 
-    `sites` are those that are expected; none: those that are connected when the run begins.
+    `sites` are those expected; none: those connected when the run begins.
     """
 
     wait_for_sites_s: float = 600.0
     absent: dict[str, AmosError] = field(default_factory=dict)
-    """Expected sites that have not described themselves, and why."""
+    """Expected sites that have not described themselves, with the reasons."""
     known: dict[int, str] = field(default_factory=dict)
     ask_again_s: float = 30.0
-    """A site that refuses to describe itself, being paused perhaps, is not asked again before this time is over."""
+    """A site that refuses to describe itself, perhaps because it is paused, is not asked again before this time."""
     asked: dict[int, float] = field(default_factory=dict)
     refusals: dict[int, AmosError] = field(default_factory=dict)
     claims: dict[int, str | None] = field(default_factory=dict)
-    """Who each node that answered says that it is; None where that is no name."""
+    """The site that each node claims to be; None if that is not a valid name."""
     first_said: dict[str, Description] = field(default_factory=dict)
-    """How each site described itself first; one that changes within a run would train and be scored as another."""
+    """Each site's first description; if it changed within a run, the site would count as a different one."""
     changed: dict[str, AmosError] = field(default_factory=dict)
-    """Sites that describe themselves otherwise now, with the reason why their work is refused."""
+    """Sites whose description has changed, with the reason why their work is refused."""
     registered: dict[int, str] = field(default_factory=dict)
-    """The site that each node's key was registered for, where nodes have keys."""
+    """The site that each node's key was registered for, if nodes have keys."""
 
     def _discover(self, grid: Grid, task: Task) -> None:
-        """Wait until every expected site has described itself, or until the time for that is over.
+        """Wait until every expected site has described itself, or the time for that is over.
 
         Raises:
-            RunStopped: too few of the expected sites are there.
+            RunStopped: too few of the expected sites are connected.
         """
         deadline = time.monotonic() + self.wait_for_sites_s
         self._look_around(grid, task)
@@ -65,7 +65,7 @@ class DeployedFederation(Federation):
         for site, reason in sorted({**self._left_out(), **self.absent}.items()):
             self.listener(SiteFailed(site, "describe", 0, str(reason)))
         trainers = [site for site, described in self.described.items() if described.cases["train"]]
-        # Which of the absent ones would train is not known: all are counted as if they did.
+        # It is not known which of the absent ones would train: all are counted as if they did.
         needed = self.config.min_sites or (len(trainers) + len(self.absent) + 1) // 2
         if not self.described or len(trainers) < min(needed, len(trainers) + len(self.absent)):
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(self.absent.items()))
@@ -75,7 +75,7 @@ class DeployedFederation(Federation):
             )
 
     def _look_around(self, grid: Grid, task: Task) -> None:
-        """Ask nodes that are new, or were away, who they are; a site that has come back has another node."""
+        """Ask new or returning nodes who they are; a site that has come back has another node."""
         nodes = set(grid.get_node_ids())
         if isinstance(grid, SiteGrid):
             self.registered = grid.registered_names()
@@ -109,10 +109,10 @@ class DeployedFederation(Federation):
         self.seen_sites = tuple(sorted(site for site, d in self.described.items() if d.cases["train"]))
 
     def _asked_of(self, node: str) -> Asked:
-        return Asked(self.organs)  # whose node it is, `_note` looks at
+        return Asked(self.organs)  # `_note` checks whose node it is
 
     def _claims_noted(self, replies: Iterator[tuple[str, Message | None]]) -> Iterator[tuple[str, Message | None]]:
-        """The replies, and on the way who each node that answered says that it is."""
+        """Yield the replies, recording the site that each answering node claims to be."""
         for node, reply in replies:
             self.claims.pop(int(node), None)
             if reply is not None:
@@ -120,16 +120,16 @@ class DeployedFederation(Federation):
             yield node, reply
 
     def _named(self, node: int) -> str | None:
-        """The site of a node that was not taken in: as its key is registered, or as it says itself."""
+        """The site of a node that was not admitted: as its key is registered, or as it claims."""
         return self.registered.get(node) or self.claims.get(node)
 
     def _refuse(self, node: int, site: str | None, why: AmosError) -> None:
-        """Leave a node out, and say so: one hospital must not be able to stop the others."""
+        """Leave a node out, and report it: one hospital must not be able to stop the others."""
         self.refusals[node] = why.of(f"node {node}" if site is None else f"site {site}")
         self.listener(Said(str(self.refusals[node])))
 
     def _left_out(self) -> dict[str, AmosError]:
-        """The sites that answered and were not taken in, with the reason; nobody waits for them."""
+        """The sites that answered but were not admitted, with the reason; the run does not wait for them."""
         named = {node: self._named(node) for node in self.refusals if node in self.claims}
         return {
             site: self.refusals[node]
@@ -139,7 +139,7 @@ class DeployedFederation(Federation):
 
     def _why_absent(self, site: str) -> AmosError:
         for node, why in self.refusals.items():
-            # Where keys are registered, whose node it is counts, and not whose it says that it is.
+            # If keys are registered, the node's registered site counts, not the one it claims.
             claimed = why.site if isinstance(why, SiteMissing) else self.claims.get(node)
             if self.registered.get(node, claimed) == site:
                 return why
@@ -148,7 +148,7 @@ class DeployedFederation(Federation):
         return AmosError(f"it is not connected{perhaps}", code="not-connected")
 
     def _keep_answers(self, asked: list[int]) -> None:
-        """Keep what each site said last, for those who look after the deployment."""
+        """Record each site's last answer, for those who look after the deployment."""
         file = self.folder.path / "answers.json"
         said = _read_json(file)
         for node in asked:
@@ -167,7 +167,7 @@ class DeployedFederation(Federation):
         site = description.site
         own = self.registered.get(node, site)
         if own != site:
-            self._refuse(node, own, AmosError(f"its SuperNode says that it is site {site!r}, and is left out"))
+            self._refuse(node, own, AmosError(f"its SuperNode claims to be site {site!r}, and is left out"))
             return
         if self.sites and site not in self.sites:
             self.listener(Said(f"site {site} is connected and has no part in this run"))
@@ -175,12 +175,12 @@ class DeployedFederation(Federation):
             return
         other = self.nodes.get(site)
         if other is not None and other != node and other in self.known:
-            why = f"two SuperNodes say that they are site {site}, and one of them is left out"
-            self._refuse(node, None, AmosError(why, "give each hospital a site of its own"))
+            why = f"two SuperNodes claim to be site {site}, and one of them is left out"
+            self._refuse(node, None, AmosError(why, "give each hospital its own site"))
             return
         before = self.first_said.get(site)
         if before is not None and before != description:
-            why = f"it describes itself otherwise than before ({_changes(before, description)}) and is left out"
+            why = f"its description has changed ({_changes(before, description)}), so it is left out"
             remedy = "put its cohort back, or stop the run and continue it with the new one"
             self._refuse(node, site, AmosError(why, remedy))
             self.changed[site] = self.refusals[node]
@@ -195,7 +195,7 @@ class DeployedFederation(Federation):
         self.described[site], self.nodes[site], self.known[node] = description, node, site
 
     def _keep_description(self, description: Description) -> None:
-        """Keep what a site says of itself; where it said something else before the run was continued, say so."""
+        """Record a site's description; report it if it has changed since before the run was continued."""
         site = description.site
         if site in self.first_said:
             return
@@ -206,7 +206,7 @@ class DeployedFederation(Federation):
         if site in kept and kept[site] != now:
             with contextlib.suppress(ValidationError):
                 changed = _changes(Description.model_validate(kept[site]), description)
-                sentence = f"site {site} describes itself otherwise than before: {changed}"
+                sentence = f"site {site} has changed its description: {changed}"
                 self.listener(Said(sentence))
                 note_changes(self.folder, self.folder.about(), [sentence])
         write_json(file, {**kept, site: now})
@@ -219,7 +219,7 @@ class DeployedFederation(Federation):
         return record, entry
 
     def cohort(self) -> Cohort:
-        """Who holds how many cases, as the sites say it: cases without names of their own and without files."""
+        """The numbers of cases that the sites report, as a cohort of numbered cases without files."""
         cases = []
         for site, described in sorted(self.described.items()):
             modalities: list[Modality] = ["MR" if name == "MR" else "CT" for name in described.modalities] or ["CT"]
@@ -230,7 +230,7 @@ class DeployedFederation(Federation):
     def _case(self, site: str, split: Split, number: int, modalities: list[Modality]) -> Case:
         name = f"{site}-{split}-{number + 1}"
         elsewhere = self.folder.path.resolve() / "at-the-site" / name
-        # A site does not say which of its cases are of which modality; each modality appears where there are enough.
+        # A site does not say which modality each case has; each modality appears if there are enough cases.
         modality = modalities[number % len(modalities)]
         described = self.described[site]
         annotated = described.annotated_in_training if split == "train" else described.annotated
@@ -239,7 +239,7 @@ class DeployedFederation(Federation):
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    """What is kept for people to look at; nothing where it cannot be read."""
+    """A record kept for people; empty if it cannot be read."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(found, dict):
@@ -248,7 +248,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _changes(before: Description, now: Description) -> str:
-    """In which of its words a description differs from another one.
+    """The differences between two descriptions, in words.
 
     >>> one = Description.model_validate(
     ...     {"site": "A", "modalities": ["CT"], "cases": {"train": 3, "val": 1, "test": 0}, "annotated": [1, 2]}

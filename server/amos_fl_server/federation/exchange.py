@@ -1,4 +1,4 @@
-"""Requests out, replies back, one at a time: with deadlines, a stop request, and failures by name."""
+"""Exchange requests and replies, one at a time, with deadlines, stop requests and failures by site."""
 
 import re
 import time
@@ -15,7 +15,7 @@ from amos_fl_clients.federation.reply_models import read_failure
 
 
 class SiteMissing(AmosError):  # noqa: N818 - said of a site
-    """Why a site's answer is missing. `site` is the site's own claim; None where it makes none."""
+    """Why a site's answer is missing. `site` is the site's own claim; None if it makes none."""
 
     def __init__(self, what: str, *, code: Code = "failed", site: str | None = None) -> None:
         super().__init__(what, code=code)
@@ -28,7 +28,7 @@ def sentences_of(failed: Mapping[str, AmosError]) -> dict[str, str]:
 
 
 def failure_of(error: Error) -> SiteMissing:
-    """A site's error reply as an error; without a code, or with an unknown one, it is a failure in general.
+    """A site's error reply as an error; without a code, or with an unknown one, it is a general failure.
 
     >>> failure_of(Error(1000, '{"site": "B", "code": "paused", "sentence": "refused by site B: it is paused"}')).code
     'paused'
@@ -42,12 +42,12 @@ def failure_of(error: Error) -> SiteMissing:
 
 
 def failure_in_words(reason: str | None) -> tuple[str, bool]:
-    """Flower's error as one plain line without traceback and wrappings, and whether Ray lost the site's process.
+    """Flower's error as one plain line without traceback and wrapping, and whether Ray lost the site's process.
 
     >>> failure_in_words("<class 'ClientAppException'>:<'\\\\nException occurred. Message: disk full'>")
     ('disk full', False)
     """
-    # Of what a site says, no more is looked at than a traceback has, and one line of it is told.
+    # Only as much of a site's text is examined as a traceback has, and one line of it is reported.
     text = str(reason or "it gave no reason")[-MOST_TRACEBACK:].replace("\\n", "\n")
     if "ActorDiedError" in text or "ActorUnavailable" in text or "actor died" in text.lower():
         return "its process died", True
@@ -63,7 +63,7 @@ def failure_in_words(reason: str | None) -> tuple[str, bool]:
 MOST_TRACEBACK = 8000
 """Characters."""
 MOST_TRIES = 30
-"""Most times that a message is sent, one second apart, while no process picks it up: enough to start one."""
+"""Maximum number of attempts, one second apart, for a message that no process has picked up: enough to start one."""
 
 
 def exchange(
@@ -80,9 +80,9 @@ def exchange(
 ) -> Iterator[tuple[str, Message | None]]:
     """Send one message to each site and yield the replies as they come; None for a site that failed.
 
-    Failures go into `failed`. `poll` is called while waiting. After `timeout_s` the sites
-    that have not answered have failed, and `on_timeout` is told each of them. `lost(site, sent_at)` says whether a
-    message that failed was never taken up by a process: then the site has not failed, and it is sent again.
+    Failures go into `failed`. `poll` is called while waiting. Sites that have not answered after `timeout_s` have
+    failed, and `on_timeout` is called for each. `lost(site, sent_at)` says whether a failed message was never picked up
+    by a process: then the site has not failed, and the message is sent again.
 
     Raises:
         Interrupted: a stop was requested.
@@ -98,7 +98,7 @@ def exchange(
         poll()
         stop.check()
         replies = list(grid.pull_messages(list(waiting)))
-        # Sites that an interrupt stopped answer with errors; the request itself says more.
+        # Sites that an interrupt stopped answer with errors; the stop request itself explains more.
         stop.check()
         if not replies:
             if deadline is not None and time.monotonic() > deadline:

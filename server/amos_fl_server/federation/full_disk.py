@@ -1,4 +1,4 @@
-"""A run stops on a full disk as it does with too few sites: in a sentence, at its last checkpoint, to be resumed."""
+"""Stop a run on a full disk as with too few sites: with a sentence, at its last checkpoint, to be resumed."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from amos_fl.runs.folder import RunFolder
 
 @contextmanager
 def stopping_on_a_full_disk(folder: RunFolder) -> Iterator[None]:
-    """Turn the system's error for a full disk into the run's end for now.
+    """Turn the system's error for a full disk into a resumable stop of the run.
 
     Raises:
         RunStopped: the disk is full.
@@ -25,7 +25,7 @@ def stopping_on_a_full_disk(folder: RunFolder) -> Iterator[None]:
 
 
 def stop_where_a_disk_is_full(folder: RunFolder, failed: Mapping[str, AmosError]) -> None:
-    """In a simulation all sites have one disk: a run that went on without those that it fails would be another one.
+    """Stop a simulation if a site's disk is full: all sites share it, and leaving some out would change the run.
 
     Raises:
         RunStopped: a site has failed because its disk is full.
@@ -42,5 +42,5 @@ def _then(folder: RunFolder) -> str:
 
 
 def _final(name: str) -> str:
-    """The file as it will be called; until it is whole it has another name."""
+    """The file's final name; until it is complete it has another one."""
     return str(Path(name).with_name(Path(name).name.rpartition(".tmp.")[2]))

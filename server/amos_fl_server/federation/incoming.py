@@ -1,4 +1,4 @@
-"""Replies as they arrive: read through the model of their kind, and the site of one that does not fit is missing."""
+"""Read replies on arrival through the model of their kind; if one does not fit, its site counts as missing."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -18,7 +18,7 @@ def arriving(
     asked_of: Callable[[str], Asked],
     failed: dict[str, AmosError],
 ) -> Iterator[tuple[str, Message | None, OneReply | None]]:
-    """The replies with what they say; both are None for a site that failed, whose reason is then in `failed`."""
+    """Yield replies with their parsed values; both are None for a failed site, whose reason is then in `failed`."""
     for site, reply in replies:
         found = None
         if reply is not None:

@@ -1,4 +1,4 @@
-"""Several runs at the same time, each in a process of its own, placed by Ray where there is room for it."""
+"""Carry out several runs at the same time, each in a separate process, scheduled by Ray."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run ended: `error` is None, or why it did not come to its end, with the exit code for that."""
+    """How a run ended: `error` is None, or why it did not finish, with the exit code."""
 
     folder: RunFolder
     error: str | None
@@ -27,7 +27,7 @@ class RunOutcome:
 
 
 def _carry_out(path: str, device: str, store: str, accept_changes: bool) -> tuple[str | None, int]:
-    """One run to its end in a worker. Errors travel as words, because Ray would wrap them."""
+    """Carry out one run in a worker. Errors are returned as text, because Ray would wrap them."""
     folder = RunFolder(Path(path))
     try:
         config = folder.config().model_copy(update={"device": device})
@@ -54,9 +54,9 @@ def run_in_parallel(
 ) -> None:
     """Carry out runs, `at_once` of them at a time, on this machine or on the cluster at `address`.
 
-    Each asks Ray for its training's threads as processors, and for `gpus_per_run`. `on_outcome` is told of each run
-    as it ends; while waiting, `on_wait` is told the rounds that the running ones have finished. A KeyboardInterrupt
-    asks every run to stop after its current step, waits for them, and is raised again.
+    Each requests as many CPUs from Ray as its training has threads, and `gpus_per_run`. `on_outcome` is called as each
+    run ends; while waiting, `on_wait` is called with the rounds that the running ones have finished. A
+    KeyboardInterrupt asks every run to stop after its current step, waits for them, and is raised again.
 
     Raises:
         AmosError: Ray does not start.
@@ -76,7 +76,7 @@ def run_in_parallel(
         queue, running, interrupted = list(folders), {}, False
         while queue or running:
             try:
-                # Only what runs is handed to Ray: a task that waits there could not be told from one that runs.
+                # Only as many tasks as can run are handed to Ray: waiting ones could not be told from running ones.
                 while queue and len(running) < at_once and not interrupted:
                     folder = queue.pop(0)
                     where = str(folder.path.resolve()), device, str(store.resolve())

@@ -1,4 +1,4 @@
-"""A plan before the first round: the training sites' fingerprints, asked for, added up, and made into a plan."""
+"""Make a plan before the first round: collect the training sites' fingerprints, add them up, and plan from the sum."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -35,12 +35,12 @@ def planned(
 ) -> RunConfig:
     """The settings with a plan made from the fingerprints of `trainers` (node by site), written into the run folder.
 
-    `described` is what they have said of themselves. Sites that refuse or fail, or whose answer does not fit, are named
-    and left out of the plan; they train all the same. `fingerprint.json` keeps the sum of what was sent, from whom, and
-    who was left out and why.
+    `described` are their descriptions. Sites that refuse or fail, or whose answer does not fit, are named and left out
+    of the plan, but still train. `fingerprint.json` records the sum, the sites included, and those left out with the
+    reasons.
 
     Raises:
-        AmosError: no site has sent a fingerprint, or none of which a plan can be made. Interrupted: stopped.
+        AmosError: no site has sent a fingerprint, or no plan can be made from them. Interrupted: stopped.
     """
     content = RecordDict({CONFIG: request_config(task)})
     messages = {site: Message(content, node, FINGERPRINT) for site, node in sorted(trainers.items())}
@@ -87,12 +87,12 @@ def _say(failed: Mapping[str, AmosError], listener: Listener) -> None:
 def _plan_of_most(
     found: dict[str, Fingerprint], failed: dict[str, AmosError], organs: int, planning: PlanningSettings
 ) -> tuple[Fingerprint, Plan]:
-    """The sum of the fingerprints and the plan of it, without one site where no plan can be made with it.
+    """The sum of the fingerprints and its plan, without one site if no plan can be made with it.
 
-    A site that is left out goes from `found` to `failed`: one hospital's numbers must not be the end of all planning.
+    A site that is left out moves from `found` to `failed`: one hospital's numbers must not prevent all planning.
 
     Raises:
-        AmosError: no plan can be made of all of them, nor of all but one.
+        AmosError: no plan can be made from all of them, nor from all but one.
     """
     sites = sorted(found)
     together = merged(found[site] for site in sites)

@@ -1,8 +1,7 @@
-"""The round loop: one, for every engine and strategy.
+"""The round loop, the same for every engine and strategy.
 
-Weights out, local training, updates back in the order of the sites, aggregation, a checkpoint; every few
-rounds scores on validation cases and, apart from them, on the unseen sites; at the end the chosen
-weights on every site's test cases.
+Send weights, train locally, collect updates in site order, aggregate, write a checkpoint; every few rounds score
+validation cases and, separately, the unseen sites; at the end score the chosen weights on every site's test cases.
 """
 
 import gc
@@ -23,9 +22,10 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
-from amos_fl.runs.ledger import LedgerEntry
+from amos_fl.runs.ledger import LedgerEntry, trained_in
 from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
 from amos_fl.runs.start import begin
+from amos_fl.runs.work import check_sites_named, counts_of, sites_asked
 from amos_fl.weights import arrays_of, hash_of
 from amos_fl_clients.federation.messages import (
     ARRAYS,
@@ -33,55 +33,27 @@ from amos_fl_clients.federation.messages import (
     DESCRIBE,
     KEPT_AFTER,
     Task,
-    agreed_weight,
+    config_of,
     request_config,
-    work_of,
 )
 from amos_fl_clients.federation.records import record_of, views_of
 from amos_fl_clients.federation.reply_models import Asked, DescribeReply, Description, EvaluateReply
-from amos_fl_server.federation.aggregate import form_of, record_of_sums
+from amos_fl_server.federation.aggregate import Form, form_of, record_of_sums
 from amos_fl_server.federation.engines.base import Engine
 from amos_fl_server.federation.exchange import exchange, sentences_of
 from amos_fl_server.federation.full_disk import stop_where_a_disk_is_full
 from amos_fl_server.federation.incoming import arriving, bad_reply
 from amos_fl_server.federation.plan_first import planned
-from amos_fl_server.federation.strategies import is_flowers
+from amos_fl_server.federation.requests import agreed_weights, task_for, works_in
 from amos_fl_server.federation.strategies.base import RoundInput, Strategy
 from amos_fl_server.federation.training_round import TrainingRound
-
-
-def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
-    """What the run asks of every site."""
-    of_flower = is_flowers(config.strategy)
-    return Task(
-        run_id=run_id,
-        seed=config.seed,
-        model=config.model,
-        plan=config.plan,
-        organs=dict(organs),
-        training=config.training,
-        optimizer_state=config.optimizer_state,
-        # Flower's strategies are the server's alone: their sites do what FedAvg's do.
-        method="fedavg" if of_flower else config.strategy,
-        method_options={} if of_flower else config.strategy_options,
-        weighting=config.weighting,
-        total_steps=config.rounds * config.local_steps,
-        tolerance_mm=config.evaluation.tolerance_mm,
-        overlap=config.evaluation.overlap,
-        mirror=config.evaluation.mirror,
-        inference_batch_size=config.evaluation.batch_size,
-        site_timeout_s=config.site_timeout_s,
-        prepare_workers=config.prepare_workers,
-        norm_statistics=config.norm_statistics,
-        test_time_adaptation=config.evaluation.test_time_adaptation,
-    )
 
 
 @dataclass
 class Federation:
     """One federated run on one run folder. `server_app` is what an engine runs.
 
-    `sites` answer to their names; `seen_sites` are those whose cases are trained on, here or in a pooled trainer.
+    `sites` are the site names; `seen_sites` are those whose cases are trained on, at the site or in a pooled trainer.
     """
 
     config: RunConfig
@@ -96,9 +68,9 @@ class Federation:
     nodes: dict[str, int] = field(default_factory=dict)
     described: dict[str, Description] = field(default_factory=dict)
     learned: set[int] = field(default_factory=set)
-    """The organs that the weights it began with had learned, or that a site annotates whose updates were averaged."""
+    """The organs that the initial weights had learned, or that a site whose updates were averaged annotates."""
     prepares: bool = True
-    """Whether sites that describe themselves prepare their cases; without a plan they cannot."""
+    """Whether sites prepare their cases when they describe themselves; without a plan they cannot."""
 
     def server_app(self) -> ServerApp:
         app = ServerApp()
@@ -110,7 +82,7 @@ class Federation:
         return app
 
     def run(self, grid: Grid) -> None:
-        """Discover the sites, train what rounds are left, and score the chosen weights.
+        """Discover the sites, train the remaining rounds, and score the chosen weights.
 
         Raises:
             AmosError: no site can train. RunStopped: too few sites sent an update. Interrupted: stopped.
@@ -119,9 +91,11 @@ class Federation:
             self._make_plan(grid)
         task = task_for(self.config, self.organs, self.folder.run_id)
         self._discover(grid, task)
-        self._training_weights(task)
+        check_sites_named(self.config, list(self._training_weights(task)))
         aside = self.folder.set_poisoned_aside()
         first, record = self._start()
+        if first == 1:
+            self.strategy.check_sites(list(self._training_weights(task)))
         self._say_what_nobody_annotates()
         form = form_of(views_of(record))
         self._score_again(grid, task, aside, before=first - 1)
@@ -129,30 +103,38 @@ class Federation:
             self._evaluate_when_due(grid, task, first - 1, record)
         for number in range(first, self.config.rounds + 1):
             self._look_around(grid, task)
-            weights = self._training_weights(task)
-            config = request_config(task, round=number, steps=self.config.local_steps)
-            given = RoundInput(
-                work=work_of(task, config),
-                arrays=record,
-                config=config,
-                nodes={site: self.nodes[site] for site in weights},
-                weights=weights,
-                form=form,
-                grid=grid,
-                seed=self.config.seed,
-                max_update_norm=self.config.max_update_norm,
-            )
+            given = self._round_input(grid, task, number, record, form)
             record, entry = self._round(given)
-            # Flower's records refer to themselves: cleared, the old weights go now, and not at the next collection.
+            # Flower's records refer to themselves: clearing them frees the old weights now, not at the next collection.
             given.arrays.clear()
             self._checkpoint(record, entry)
             self._evaluate_when_due(grid, task, number, record)
         self._finish(grid, task, record)
 
+    def _round_input(self, grid: Grid, task: Task, number: int, record: ArrayRecord, form: Form) -> RoundInput:
+        weights = self._training_weights(task)
+        groups = {site: "+".join(self.described[site].modalities) for site in weights}
+        works = works_in(self.config, number, self.described, sites_asked(self.config, number, list(weights)))
+        work = max(works.values(), key=lambda work: work.steps)
+        return RoundInput(
+            work=work,
+            arrays=record,
+            config=request_config(task, **config_of(work)),
+            nodes={site: self.nodes[site] for site in works},
+            weights={site: weights[site] for site in works},
+            form=form,
+            grid=grid,
+            seed=self.config.seed,
+            all_counts=counts_of(self.config, weights, groups),
+            works=works,
+            spool=self.folder.path / "updates",
+            max_update_norm=self.config.max_update_norm,
+        )
+
     def _make_plan(self, grid: Grid) -> None:
         """Make the run's plan from the fingerprints of its training sites, and write it into the run folder.
 
-        Only who trains is asked for a fingerprint; for that the sites introduce themselves, and prepare nothing yet.
+        Only training sites are asked for a fingerprint; first all sites introduce themselves, preparing nothing yet.
         """
         task = task_for(self.config, self.organs, self.folder.run_id)
         self.prepares = False
@@ -165,7 +147,7 @@ class Federation:
         self._forget()
 
     def _forget(self) -> None:
-        """Whoever is there introduces themselves once more."""
+        """Forget the sites, so that they introduce themselves again."""
         self.nodes.clear()
         self.described.clear()
 
@@ -197,19 +179,14 @@ class Federation:
             stop_where_a_disk_is_full(self.folder, failed)
 
     def _look_around(self, grid: Grid, task: Task) -> None:
-        """Before every exchange with the sites; where sites come and go, this is the place to find out."""
+        """Called before every exchange with the sites; overridden where sites come and go."""
 
     def _training_weights(self, task: Task) -> dict[str, float]:
         """The agreed weight of each training site, in sorted order."""
-        cases = {site: self.described[site].cases["train"] for site in sorted(self.described)}
-        steps = self.config.local_steps
-        weights = {site: float(agreed_weight(task, count, steps)) for site, count in cases.items() if count}
-        if not weights:
-            raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
-        return weights
+        return agreed_weights(self.config, task, self.described)
 
     def _start(self) -> tuple[int, ArrayRecord]:
-        """The first round to do and the weights to do it with: fresh, or from the last checkpoint."""
+        """The first round to carry out and its weights: fresh, or from the last checkpoint."""
         done = self.folder.rounds_with_checkpoints()
         if not done:
             network, begun = begin(self.folder, self.config, self.organs)
@@ -227,7 +204,7 @@ class Federation:
             damaged = self.folder.checkpoint_folder(checkpoint.round)
             raise AmosError(f"{damaged}: {error}; {remedy_for(damaged)}") from None
         self.ledger = checkpoint.ledger
-        # A run of an older version wrote down nothing: what its sites annotate counts, as far as they are here.
+        # A run of an older version recorded nothing: what its sites annotate counts, as far as they are connected.
         known = recorded_organs(self.folder)
         self.learned |= set(self.organs if known is None and self.folder.about().start_sha256 else known or ())
         self._learn_from(site for entry in self.ledger for site in entry["sites"])
@@ -236,7 +213,7 @@ class Federation:
         return checkpoint.round + 1, record_of_sums(checkpoint.weights)
 
     def _learn_from(self, sites: Iterable[str]) -> None:
-        """Count what the training cases of these sites annotate as learned, and write it down."""
+        """Count the organs that these sites' training cases annotate as learned, and record them."""
         for site in sites:
             if site in self.described:
                 self.learned |= set(self.described[site].annotated_in_training) & set(self.organs)
@@ -252,22 +229,25 @@ class Federation:
                 )
             )
 
-    @property
-    def _min_sites(self) -> int:
-        trainers = sum(d.cases["train"] > 0 for d in self.described.values())
-        return min(self.config.min_sites or (trainers + 1) // 2, trainers)
+    def _min_sites(self, asked: int) -> int:
+        """The updates that a round needs which asks so many sites."""
+        return min(self.config.min_sites or (asked + 1) // 2, asked)
 
     def _round(self, given: RoundInput) -> tuple[ArrayRecord, LedgerEntry]:
-        """One round, from the weights in `given` to the next ones and its line in the ledger."""
+        """Carry out one round, from the weights in `given` to the next ones and its line in the ledger."""
         started = time.perf_counter()
         number, messages = given.number, self.strategy.messages(given)
         for site, message in messages.items():
-            self._say_what_is_kept(message, site, number - 1)
+            self._say_what_is_kept(message, site, number - 1, **config_of(given.works[site]))
         self.listener(RoundStarted(number, self.config.rounds, tuple(messages)))
-        steps = given.work.steps
         asked = {
             site: Asked(
-                self.organs, site=site, described=self.described[site], steps=steps, weight=int(given.weights[site])
+                self.organs,
+                site=site,
+                described=self.described[site],
+                steps=given.works[site].steps,
+                timed=self.config.local_seconds is not None,
+                weight=int(given.weights[site]),
             )
             for site in messages
         }
@@ -282,29 +262,30 @@ class Federation:
             on_timeout=self.engine.end_site,
             lost=self.engine.lost,
         )
-        arrays, used = self.strategy.aggregate(given, training.updates(replies), training.missing)
+        arrays, shares = self.strategy.aggregate(given, training.updates(replies), training.missing)
         training.let_go_of_messages()
         for site, reason in sorted(training.missing.items()):
             self.listener(SiteFailed(site, "train", number, str(reason)))
         self._stop_where_a_disk_is_full(training.missing)
-        if len(used) < self._min_sites:
+        came, needed = len(asked) - len(training.missing), self._min_sites(len(asked))
+        if came < needed or not shares:
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(training.missing.items()))
             raise RunStopped(
-                f"round {number}: {len(used)} of {len(asked)} sites sent an update and {self._min_sites} are needed "
+                f"round {number}: {came} of {len(asked)} sites sent an update and {needed} are needed "
                 f"({reasons}); the last checkpoint is of round {number - 1}, continue with --resume {self.folder.path}"
             )
         record = record_of_sums(arrays)
-        return record, training.entry(used, given.weights, time.perf_counter() - started)
+        return record, training.entry(shares, given.weights, time.perf_counter() - started)
 
-    def _say_what_is_kept(self, message: Message, site: str, up_to: int) -> None:
-        """Tell a site after which round it last took part, so that it knows what it should have kept."""
-        last = max((entry["round"] for entry in self.ledger[:up_to] if site in entry["sites"]), default=0)
+    def _say_what_is_kept(self, message: Message, site: str, up_to: int, **more: int) -> None:
+        """Tell a site after which round it last took part, so that it knows what it should have kept, and `more`."""
+        last = max((entry["round"] for entry in self.ledger[:up_to] if site in trained_in(entry)), default=0)
         # Messages may share one content; the weights in it are not copied.
-        config = ConfigRecord({**message.content.config_records[CONFIG], KEPT_AFTER: last})
+        config = ConfigRecord({**message.content.config_records[CONFIG], **more, KEPT_AFTER: last})
         message.content = RecordDict({**message.content, CONFIG: config})
 
     def _checkpoint(self, record: ArrayRecord, entry: LedgerEntry) -> None:
-        """Write the weights, the strategy's memory and the ledger after a round."""
+        """Write a checkpoint: the weights, the strategy's state and the ledger after a round."""
         started = time.perf_counter()
         number = entry["round"]
         entry["weights_sha256"] = hash_of(views_of(record))
@@ -335,7 +316,7 @@ class Federation:
             self.listener(RoundScored(number, *seen_and_unseen_dsc(result)))
 
     def _score_again(self, grid: Grid, task: Task, aside: list[tuple[int, str, str]], before: int) -> None:
-        """Score earlier rounds anew whose evaluations were set aside, as far as their weights are still there."""
+        """Score earlier rounds whose evaluations were set aside again, as far as their weights still exist."""
         kept = self.folder.rounds_with_checkpoints()
         for number, split, sentence in aside:
             gone = split == "val" and number not in kept
@@ -350,7 +331,7 @@ class Federation:
     def evaluate(
         self, grid: Grid, task: Task, number: int, record: ArrayRecord, splits: Mapping[str, str]
     ) -> dict[str, Any]:
-        """Scores of weights on one split of each site: sums and counts, and cases where the sites share them."""
+        """Scores of weights on one split of each site: sums and counts, and cases if the sites share them."""
         self._look_around(grid, task)
         task = task.model_copy(update={"learned": tuple(sorted(self.learned))})
         messages = {}

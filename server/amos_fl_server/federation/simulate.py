@@ -1,4 +1,4 @@
-"""A simulation from settings to a finished run folder: sites laid out, engine run, results written."""
+"""Simulate a federation, from settings to a finished run folder: lay out sites, run the engine, write results."""
 
 import json
 import os
@@ -23,6 +23,7 @@ from amos_fl.runs.finish import write_results
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.moved import note_places
 from amos_fl.runs.tensorboard import with_tensorboard
+from amos_fl.runs.work import check_sites_named
 from amos_fl_clients.federation.settings import SiteSettings, write_settings
 from amos_fl_server.federation.engines import make_engine
 from amos_fl_server.federation.full_disk import stopping_on_a_full_disk
@@ -30,18 +31,18 @@ from amos_fl_server.federation.rounds import Federation
 from amos_fl_server.federation.strategies import strategy_of
 
 ORPHANS_S = 10.0
-"""So long the processes of sites have to end with the run that they work for."""
+"""How long the processes of sites have to end after their run has ended."""
 POOLED = "pooled"
 """The one trainer of a centralized run."""
 
 
 def lay_out_sites(folder: RunFolder, cohort: Cohort, config: RunConfig, store: Path) -> tuple[str, ...]:
-    """Give each site a folder with its own rows of the cohort and its settings, and nothing of the others'.
+    """Give each site a folder with its settings and its own rows of the cohort, and no others.
 
-    In a centralized run one more trainer, `pooled`, has the training cases of all sites; they only evaluate.
+    In a centralized run an additional trainer, `pooled`, has the training cases of all sites, which only evaluate.
 
     Raises:
-        AmosError: a centralized run of a cohort that has a site called `pooled`.
+        AmosError: a centralized run on a cohort with a site called `pooled`.
     """
     members = {site: cohort.of(site=site) for site in cohort.sites}
     if config.arm == "centralized":
@@ -80,7 +81,7 @@ def _stopping_on_request(folder: RunFolder, listener: Listener) -> Iterator[None
         if count > 1:
             os._exit(stopping.exit_code())
         folder.stop_file.request()
-        with suppress(OSError):  # a terminal that is gone
+        with suppress(OSError):  # a closed terminal
             listener(Said("stopping after this step; press Ctrl-C again to stop at once"))
         if stopping.may_stop_here():
             folder.stop_file.check()
@@ -93,7 +94,7 @@ def _stopping_on_request(folder: RunFolder, listener: Listener) -> Iterator[None
 
 
 def _end_orphans(folder: RunFolder, sites: tuple[str, ...]) -> None:
-    """See to it that no process of a site outlives the run that it worked for, which this process has taken over."""
+    """End site processes left over from an earlier process of this run, which this one has taken over."""
     for site in sites:
         with suppress(OSError, ValueError, KeyError, TypeError):
             where = json.loads((folder.site(site) / "state" / "process.json").read_text(encoding="utf-8"))
@@ -114,9 +115,9 @@ def simulate(
     *,
     accept_changes: bool = False,
 ) -> None:
-    """Run, or continue, a federation in `folder`, and write its results.
+    """Start or continue a federation in `folder`, and write its results.
 
-    With `accept_changes` it is continued although its settings, cases or scans are not those it was begun with.
+    With `accept_changes` it is continued although its settings, cases or scans have changed since it began.
 
     Raises:
         AmosError: bad input. AtWork: another process works on this run. RunStopped: too few sites, or the disk is full.
@@ -139,6 +140,9 @@ def _simulate(
     strategy = strategy_of(config)
     if not cohort.seen_sites:
         raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
+    check_sites_named(config, cohort.seen_sites)
+    if not folder.rounds_with_checkpoints():
+        strategy.check_sites(cohort.seen_sites)
     _end_orphans(folder, cohort.sites)
     folder.remove_unfinished()
     sites = lay_out_sites(folder, cohort, config, store)
@@ -147,7 +151,7 @@ def _simulate(
         with with_tensorboard(folder.path / "tensorboard", listener) as listen, _stopping_on_request(folder, listen):
             federation = Federation(config, folder, strategy, engine, listen, cohort.organs, sites, cohort.seen_sites)
             engine.run(federation.server_app(), folder, sites, listen)
-    finally:  # sites in processes of their own, which were ended, may have left something
+    finally:  # site processes that were killed may have left partial files
         _end_orphans(folder, sites)
         folder.remove_unfinished()
         remove_leftovers(store)

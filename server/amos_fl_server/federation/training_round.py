@@ -1,6 +1,6 @@
-"""One round of training as its replies come in: what each site did, and who is missing and why."""
+"""One round of training as its replies arrive: what each site did, and which are missing and why."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Message
@@ -20,9 +20,9 @@ from amos_fl_server.federation.incoming import arriving
 
 @dataclass
 class TrainingRound:
-    """What was sent to each site, and by site what it `did` or why it is `missing`; complete after all `updates`.
+    """What was sent to each site, and per site what it `did` or why it is `missing`; complete after all `updates`.
 
-    Bytes count where the run exchanges weights.
+    Bytes are counted if the run exchanges weights.
     """
 
     number: int
@@ -35,7 +35,7 @@ class TrainingRound:
     bytes_down: int = 0
 
     def updates(self, replies: Iterable[tuple[str, Message | None]]) -> Iterator[tuple[str, Message]]:
-        """The updates in the order of the sites, each handed on once all before it have come or failed."""
+        """Yield the updates in site order, each once all before it have arrived or failed."""
         return in_order(self._noted(replies), list(self.messages))
 
     def _noted(self, replies: Iterable[tuple[str, Message | None]]) -> Iterator[tuple[str, Message | None]]:
@@ -60,18 +60,27 @@ class TrainingRound:
             self.listener(Said(f"round {self.number}: site {site} {restarted}"))
 
     def let_go_of_messages(self) -> None:
-        """Count what was sent, as it was sent, and free the weights in it."""
+        """Count the bytes sent, as they were sent, and free the weights in the messages."""
         self.bytes_down = sum(map(self._bytes_of, self.messages.values()))
         self.messages.clear()
 
-    def entry(self, used: Sequence[str], weights: Mapping[str, float], seconds: float) -> LedgerEntry:
-        """The round's line in the ledger, the hash of its weights left empty; `used` are the sites that are in them."""
-        total = sum(weights[site] for site in used)
+    def entry(self, shares: Mapping[str, float | None], weights: Mapping[str, float], seconds: float) -> LedgerEntry:
+        """The round's line in the ledger, the hash of its weights left empty.
+
+        `shares` are those of the sites that are in the weights, by site, as far as the strategy says.
+        """
+        total = sum(weights[site] for site in shares)
+        for site, share in shares.items():
+            if share is not None:
+                self.did[site]["share"] = share
+        unused = {site: did for site, did in self.did.items() if site not in shares and site not in self.missing}
         return {
             "round": self.number,
-            "sites": {site: self.did[site] for site in used},
+            "asked": sorted(self.asked),
+            "sites": {site: self.did[site] for site in shares},
+            "unused": unused,
             "missing": sentences_of(self.missing),
-            "loss": sum(self.did[site]["loss"] * weights[site] / total for site in used),
+            "loss": sum(self.did[site]["loss"] * weights[site] / total for site in shares),
             "seconds": seconds,
             "bytes_down": self.bytes_down,
             "bytes_up": sum(site["bytes_up"] for site in self.did.values()),
@@ -83,7 +92,7 @@ class TrainingRound:
 
 
 def _fingerprint(reply: Message) -> str | None:
-    """The check value of a site's update; None for one that will be refused."""
+    """The checksum of a site's update; None for one that will be refused."""
     try:
         return fingerprint_of(views_of(reply.content.array_records[ARRAYS]))
     except (KeyError, BadUpdate):

@@ -1,4 +1,4 @@
-"""Bringing a SuperLink's list of SuperNodes in line with the keys that the coordinator registered."""
+"""Synchronise a SuperLink's list of SuperNodes with the keys that the coordinator registered."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,9 @@ class Admission:
 
 
 def admit_sites(root: Path, *, host: str | None = None) -> Admission:
-    """Register every site's present key at the running SuperLink, and remove keys that are no site's any more.
+    """Register every site's present key at the running SuperLink, and remove keys that no longer belong to a site.
 
-    A SuperNode whose key is removed is turned away with its next request. `host` is the name by which the SuperLink is
+    A SuperNode whose key is removed is rejected at its next request. `host` is the name by which the SuperLink is
     reached from here; by default that for hospitals.
 
     Raises:

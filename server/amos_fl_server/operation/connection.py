@@ -1,4 +1,4 @@
-"""How a submitter reaches the SuperLink of a deployment: Flower's requests and ours, with one token, over TLS."""
+"""Connect a submitter to the SuperLink of a deployment: Flower's requests and ours, with one token, over TLS."""
 
 import json
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ from amos_fl_server.operation.runs_api import PREFIX
 
 
 class NoAnswer(AmosError):  # noqa: N818 - said of a SuperLink
-    """A SuperLink that cannot be reached now; it may be started in a moment."""
+    """The SuperLink cannot be reached now; it may come back."""
 
 
 class NotThere(AmosError):  # noqa: N818 - said of what was asked for
-    """What a SuperLink does not have: a run, a file of a run, or all of our requests."""
+    """The SuperLink lacks a run, a file of a run, or support for our requests."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Where a SuperLink is, what its certificate is signed by, and the submitter's token with the file it is from."""
+    """A SuperLink's address and authority, and the submitter's token with its file."""
 
     address: str
     authority: Path
@@ -39,7 +39,7 @@ def connection_of(root: Path, host: str | None = None) -> Connection:
     `host` is the name by which the SuperLink is reached from here; by default that for hospitals.
 
     Raises:
-        AmosError: no deployment there, or no token that may be read.
+        AmosError: no deployment there, or no readable token.
     """
     deployment = read_deployment(root)
     return Connection(
@@ -136,11 +136,11 @@ class RunsClient:
         return self._ask("GET", path, params=query).content
 
     def post(self, path: str, content: str = "{}") -> Any:
-        """What is answered to a JSON text."""
+        """Post a JSON text and return the answer."""
         return self._ask("POST", path, content=content, headers={"Content-Type": "application/json"}).json()
 
     def send(self, path: str, source: Path) -> None:
-        """Hand in a file, piece by piece."""
+        """Upload a file, piece by piece."""
         with source.open("rb") as file:
             self._ask("PUT", path, content=file)
 

@@ -1,4 +1,4 @@
-"""How a deployment stands: the SuperLink, the sites as it knows them and as they answered last, and the runs."""
+"""The state of a deployment: the SuperLink, the sites with their last answers, and the runs."""
 
 import json
 import time
@@ -21,11 +21,11 @@ from amos_fl_server.operation.submitter import with_flowers_word
 
 @dataclass(frozen=True)
 class SiteState:
-    """How a site stands.
+    """The state of a site.
 
-    `state` is `online`, `offline`, `paused` (online, and it refuses everything), `not admitted` (its key is registered
-    here, and the SuperLink does not know it), or `unregistered` (it has sent no key). `since` is when that began, where
-    it is known; `said` is what the site answered when a run asked last.
+    `state` is `online`, `offline`, `paused` (online, but refusing everything), `not admitted` (its key is registered
+    here, but the SuperLink does not know it), or `unregistered` (it has sent no key). `since` is when that began, if
+    known; `said` is the site's answer when a run last asked.
     """
 
     site: str
@@ -36,7 +36,7 @@ class SiteState:
 
 @dataclass(frozen=True)
 class Overview:
-    """How all of a deployment stands; `warnings` are sentences."""
+    """The state of a whole deployment; `warnings` are sentences."""
 
     address: str
     flwr: str
@@ -47,11 +47,11 @@ class Overview:
 
 
 Answer = tuple[float, str, str]
-"""When a site answered, in what words, and the code of the error where it was one."""
+"""When a site answered, its words, and the error code if it was an error."""
 
 
 def overview(root: Path, host: str | None = None) -> Overview:
-    """How the deployment in a folder stands.
+    """The state of the deployment in a folder.
 
     Raises:
         AmosError: no deployment there; the SuperLink does not answer, is not trusted, or refuses the token.
@@ -78,7 +78,7 @@ def overview(root: Path, host: str | None = None) -> Overview:
 
 
 def _answers(client: RunsClient, runs: list[RunState]) -> dict[str, Answer]:
-    """What each site said when a run asked it last."""
+    """Each site's answer when a run last asked it."""
     found: dict[str, Answer] = {}
     for run in runs[:20]:
         with suppress(AmosError, ValueError, KeyError, TypeError):
@@ -110,7 +110,7 @@ def _seconds(text: str) -> float | None:
 
 
 def events_of(client: RunsClient, name: str, *, follow: bool, pause_s: float = 1.0) -> Iterator[tuple[float, str]]:
-    """What happened in a run, time and words; with `follow`, until it has ended.
+    """Yield the events of a run, time and words; with `follow`, until it has ended.
 
     Raises:
         AmosError: no such run.
@@ -137,7 +137,7 @@ def events_of(client: RunsClient, name: str, *, follow: bool, pause_s: float = 1
 
 
 def flower_log(connection: Connection, state: RunState, *, follow: bool) -> Iterator[str]:
-    """What Flower logged of the run's last server process.
+    """Flower's log of the run's last server process.
 
     Raises:
         AmosError: the run was never submitted.

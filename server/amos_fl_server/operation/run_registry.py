@@ -1,9 +1,9 @@
-"""The run folders that lie beside a SuperLink: which there are, how each stands, and who carries it out.
+"""The run folders at a SuperLink: the runs, their states, and the processes that carry them out.
 
-A run's name is that of its folder. Beside what every run folder holds there are `submissions.json` (the numbers under
-which Flower was given the run, and how many rounds were finished then), `begun.json` (the one whose ServerApp began),
-`outcome.json` (how it ended, where it came to an end), `.lock`, which a ServerApp holds as long as its process lives,
-and `declined` (submissions whose ServerApp found it held: two who look after a run may have brought it up at once).
+A run's name is that of its folder. In addition to a run folder's usual files there are `submissions.json` (Flower's run
+ids for its submissions, and the rounds finished at each), `begun.json` (the submission whose ServerApp began),
+`outcome.json` (how it ended, if it did), `.lock`, which a ServerApp holds as long as its process lives, and `declined`
+(submissions whose ServerApp found the run locked, because two followers may have restarted it at once).
 """
 
 import os
@@ -32,24 +32,24 @@ RUNS = "AMOS_FL_RUNS"
 DECLINED = "declined"
 INTERRUPTED = 130
 MOST_TRIES = 3
-"""How often a run is submitted without completing a round in between."""
+"""The most submissions of a run without completing a round in between."""
 WAIT_FOR_SITES_S = 600.0
 LOOK_S = 1.0
-"""For so long a ServerApp tries to get a run's lock: who looks whether it is held holds it for a moment."""
+"""How long a ServerApp tries to get a run's lock, because checking the lock also holds it for a moment."""
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
 class NoSuchRun(AmosError):  # noqa: N818 - said of what was asked for
-    """A run that is not at this SuperLink, or a file that is not in it, or no longer."""
+    """A run that is not at this SuperLink, or a file that is not, or no longer, in it."""
 
 
 @dataclass(frozen=True)
 class RunState:
-    """How a run stands.
+    """The state of a run.
 
-    `state` is `created` (no ServerApp was asked for), `waiting` (none has begun yet), `running`, `finished`, `stopped`
-    (by request), `failed` (with `exit_code` and `error`), or `died` (its ServerApp is gone and left no outcome). One
-    that died too often in a row is not brought up again: it has failed, and is `given_up`.
+    `state` is `created` (no ServerApp was requested), `waiting` (none has begun yet), `running`, `finished`, `stopped`
+    (by request), `failed` (with `exit_code` and `error`), or `died` (its ServerApp is gone and left no outcome). A run
+    that died too often in a row is not restarted: it has failed, and is `given_up`.
     """
 
     name: str
@@ -62,9 +62,9 @@ class RunState:
     error: str | None = None
     wait_s: float = WAIT_FOR_SITES_S
     tries: int = 0
-    """How often in a row it was submitted without completing a round in between."""
+    """The number of submissions in a row without completing a round."""
     changed: float = 0.0
-    """When something was last written into its folder, in seconds since the epoch."""
+    """When its folder was last written to, in seconds since the epoch."""
     given_up: bool = False
 
     @property
@@ -76,7 +76,7 @@ _STATE = TypeAdapter(RunState)
 
 
 def state_in(answer: object) -> RunState:
-    """The state of a run in a SuperLink's answer; what another version says beside it is passed over.
+    """The state of a run in a SuperLink's answer; extra fields of another version are ignored.
 
     Raises:
         AmosError: the answer says something else.
@@ -90,7 +90,7 @@ def state_in(answer: object) -> RunState:
 
 
 def unless_given_up(state: RunState) -> RunState:
-    """A run's state; failed, where it died as often in a row as it is tried."""
+    """A run's state; `failed` if it has died the maximum number of times in a row."""
     if state.state != "died" or state.tries < MOST_TRIES:
         return state
     error = (
@@ -101,7 +101,7 @@ def unless_given_up(state: RunState) -> RunState:
 
 
 def run_name(name: str) -> str:
-    """A name that can name a run's folder.
+    """A valid name for a run's folder.
 
     Raises:
         AmosError: it cannot.
@@ -114,16 +114,16 @@ def run_name(name: str) -> str:
 
 
 def prepare_run(path: Path, config: RunConfig, organs: Mapping[int, str], start_sha256: str | None = None) -> RunFolder:
-    """The folder of a run whose sites are elsewhere: with settings and organs, and as yet without any case.
+    """Make the folder of a run with remote sites: with settings and organs, but no cases yet.
 
-    `start_sha256` is of the weights in `config.start_from`, which its submitter has found to fit.
+    `start_sha256` is that of the weights in `config.start_from`, which the submitter has checked.
 
     Raises:
         AmosError: the folder holds a run already, or other files.
     """
     folder = create_run(path, config, Cohort((), dict(organs)), start_sha256)
-    # Sites keep their state by the run's id. Two runs of the same settings may be under way at once, and one may be
-    # made anew under the name of another that was removed.
+    # Sites keep their state by the run's id. Two runs with the same settings may be in progress at once, and one may be
+    # created under the name of another that was removed.
     about = folder.about()
     run_id = sha256_of_json([about.run_id, path.name, path.stat().st_ctime_ns])[:16]
     write_about(path, about.model_copy(update={"run_id": run_id}))
@@ -131,7 +131,7 @@ def prepare_run(path: Path, config: RunConfig, organs: Mapping[int, str], start_
 
 
 def folder_of(name: str) -> Path:
-    """Where a ServerApp finds a run: a path as it is, a name among the SuperLink's runs.
+    """The folder of a run: a path as it is, or a name among the SuperLink's runs.
 
     Raises:
         AmosError: a name, and no folder of runs.
@@ -146,7 +146,7 @@ def folder_of(name: str) -> Path:
 
 @contextmanager
 def carried_out(folder: RunFolder, flower_run: int | None = None) -> Iterator[None]:
-    """Hold a run's lock while its ServerApp works; the system lets go of it with the process, however that ends.
+    """Hold a run's lock while its ServerApp works; the system releases it with the process, however that ends.
 
     `flower_run` is the submission that the ServerApp was started for.
 
@@ -191,7 +191,7 @@ _OUTCOME: TypeAdapter[_Outcome] = TypeAdapter(_Outcome)
 
 
 def _json(path: Path, kind: TypeAdapter[Any], default: Any) -> Any:
-    """What a file beside the run says; `default` where it is not there.
+    """The record in a file of the run; `default` if there is no file.
 
     Raises:
         AmosError: it is damaged.
@@ -200,20 +200,20 @@ def _json(path: Path, kind: TypeAdapter[Any], default: Any) -> Any:
 
 
 def note_begin(folder: RunFolder, flower_run: int) -> None:
-    """Say that a ServerApp has begun; what an earlier one said about its end holds no longer."""
+    """Record that a ServerApp has begun, which invalidates an earlier one's outcome."""
     (folder.path / "outcome.json").unlink(missing_ok=True)
     write_json(folder.path / "begun.json", {"flower_run": flower_run})
 
 
 def note_submission(folder: RunFolder, flower_run: int, wait_s: float) -> None:
-    """Say under which number Flower was given the run, and how long it may wait for its sites."""
+    """Record Flower's id for a submission, and how long it may wait for its sites."""
     submissions = _json(folder.path / "submissions.json", _SUBMISSIONS, [])
     submissions.append({"flower_run": flower_run, "wait_s": wait_s, "rounds_done": _rounds_done(folder)})
     write_json(folder.path / "submissions.json", submissions)
 
 
 def _submissions(folder: RunFolder) -> list[dict[str, Any]]:
-    """The submissions that count: without those whose ServerApp left the run to another."""
+    """The valid submissions, without those whose ServerApp left the run to another."""
     file = folder.path / DECLINED
     declined = set(file.read_text(encoding="ascii").split()) if file.is_file() else set()
     found = _json(folder.path / "submissions.json", _SUBMISSIONS, [])
@@ -221,7 +221,7 @@ def _submissions(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def submissions_of(folder: RunFolder) -> list[str]:
-    """The numbers under which Flower was given a run, without those whose ServerApp left it to another."""
+    """Flower's ids for a run's submissions, without those whose ServerApp left it to another."""
     return [str(submission["flower_run"]) for submission in _submissions(folder)]
 
 
@@ -230,7 +230,7 @@ def _rounds_done(folder: RunFolder) -> int:
 
 
 def state_of(folder: RunFolder) -> RunState:
-    """How a run stands now.
+    """The present state of a run.
 
     Raises:
         AmosError: its settings cannot be read.
@@ -250,7 +250,7 @@ def state_of(folder: RunFolder) -> RunState:
     elif submitted != begun:
         state, outcome = "waiting", None
     elif outcome is None and folder.stop_file.requested:
-        # It died on the way to its end. A ServerApp that begins removes the request, so it is of this one's time.
+        # It died while stopping. A ServerApp that begins removes the request, so it belongs to this one.
         state, outcome = "stopped", {"exit_code": INTERRUPTED, "error": "stopped by request"}
     elif outcome is None:
         state = "died"
@@ -274,7 +274,7 @@ def state_of(folder: RunFolder) -> RunState:
 
 
 def _is_of_another(path: Path) -> bool:
-    """Whether a run was not made for this SuperLink: a simulation, say, lists its cases from the beginning."""
+    """Whether a run was not made for this SuperLink: a simulation, for instance, lists its cases from the start."""
     if any((path / name).is_file() for name in ("submissions.json", "begun.json")):
         return False
     cohort = path / "cohort.csv"
@@ -300,7 +300,7 @@ class ServedRuns:
         raise NoSuchRun(f"run {name}: is not at this SuperLink; 'amos-fl deploy status' lists those that are")
 
     def states(self) -> list[RunState]:
-        """How each run stands, the one that was changed last first; what is no run of a deployment is left out."""
+        """The state of each run of the deployment, most recently changed first."""
         found = []
         for path in self.root.iterdir() if self.root.is_dir() else ():
             if _NAME.fullmatch(path.name) and (path / "config.yaml").is_file() and not _is_of_another(path):
@@ -311,7 +311,7 @@ class ServedRuns:
         return sorted(found, key=lambda run: run.changed, reverse=True)
 
     def files(self, folder: RunFolder) -> list[dict[str, Any]]:
-        """The files of a run that its submitter gets: path from the folder on, bytes, and time of the last change."""
+        """The files of a run that its submitter gets: relative path, bytes, and time of the last change."""
         found = []
         for path in sorted(folder.path.rglob("*")):
             name = path.relative_to(folder.path)
@@ -337,4 +337,4 @@ class ServedRuns:
 
 
 _OWN = {"stop", DECLINED, "begun.json", "submissions.json", "outcome.json"}
-"""What says how a run is carried out here, and nothing to its submitter."""
+"""Files about how a run is carried out here, which its submitter does not get."""

@@ -1,7 +1,7 @@
-"""What a SuperLink of amos-fl answers beside Flower's own requests, at the same port: runs made, followed and fetched.
+"""The SuperLink's API for runs, on the same port as Flower's own requests: make, follow and fetch runs.
 
-Flower takes a run in and streams its log, and no more. The settings of a run, what happens in it and the folder that
-it leaves go this way, under `/amos-fl/`, with the same submitter's token.
+Flower only accepts a run and streams its log. A run's settings, events and folder are transferred here, under
+`/amos-fl/`, with the same submitter's token.
 """
 
 import hashlib
@@ -47,14 +47,14 @@ log = logging.getLogger("flwr").log
 PREFIX = "/amos-fl"
 MOST_EVENT_BYTES = 1_000_000
 MOST_WORDS_BYTES = 4_000_000
-"""The longest JSON text that a request may bring."""
+"""The longest JSON text that a request may contain."""
 MOST_WEIGHTS_BYTES = 8 << 30
 MOST_WAIT_S = 1e7
 STARTS = ".starts"
-"""Beside the runs: weights that a submitter has sent, until the run that begins with them is made."""
+"""The folder, beside the runs, of weights that a submitter has sent, until the run that starts from them is made."""
 START_KEPT_S = 86400.0
 _making = Lock()
-"""Of two requests for one name, the second is told that it is taken."""
+"""A lock, so that of two requests for one name the second is told that it is taken."""
 
 Submitter = Callable[[str], str | None]
 
@@ -71,7 +71,7 @@ OrganName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Start(BaseModel):
-    """The weights that a run begins with: their hash, the name of the run they are from, and their `network.json`."""
+    """A run's initial weights: their hash, the name of the run they are from, and their `network.json`."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -81,7 +81,7 @@ class Start(BaseModel):
 
 
 class NewRun(BaseModel):
-    """What makes a run: its settings, the organs that it is to learn, by label, and weights that were sent before."""
+    """The request to make a run: its settings, its organs by label, and weights that were sent before."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -91,14 +91,14 @@ class NewRun(BaseModel):
 
 
 class Submission(BaseModel):
-    """Under which number Flower was given a run, and how long it may wait for its sites."""
+    """Flower's id for a run, and how long it may wait for its sites."""
 
     flower_run: int = Field(ge=0, lt=1 << 64)
     wait_s: float = Field(ge=0, le=MOST_WAIT_S, allow_inf_nan=False)
 
 
 class RunsApi:
-    """Answers requests below `PREFIX` and hands on all others. `submitter` gives the name that a token belongs to."""
+    """Answer requests below `PREFIX` and pass on all others. `submitter` gives the name that a token belongs to."""
 
     def __init__(self, app: ASGIApp, runs: Path, submitter: Submitter) -> None:
         self._others = app
@@ -151,7 +151,7 @@ def _app(runs: ServedRuns) -> Starlette:
 
     def stopped(request: Request) -> Response:
         folder = runs.folder(request.path_params["name"])
-        # Whoever looks after a run may have submitted it twice at once, and one of the two takes it on.
+        # Two followers may have submitted a run at once; one of the submissions carries it out.
         folder.stop_file.request(submissions_of(folder))
         return JSONResponse({})
 
@@ -195,7 +195,7 @@ def _app(runs: ServedRuns) -> Starlette:
 
 
 async def _words(request: Request) -> bytes:
-    """The text of a request, if it is not too long.
+    """The text of a request, checked not to be too long.
 
     Raises:
         AmosError: it is.
@@ -209,7 +209,7 @@ async def _words(request: Request) -> bytes:
 
 
 async def _bring(runs: ServedRuns, sha256: str, request: Request) -> None:
-    """Keep the weights that a request brings, for a run that is made in a moment.
+    """Store the weights in a request, for a run that is about to be made.
 
     Raises:
         AmosError: they are not those of that hash, or there is no room for them.
@@ -242,7 +242,7 @@ def _forget_old(starts: Path) -> None:
 
 
 def _make(runs: ServedRuns, name: str, body: bytes) -> Response:
-    """Make a new run's folder; it is there with all its files, or not at all."""
+    """Make a new run's folder, whole or not at all."""
     path = runs.root / run_name(name)
     try:
         new = NewRun.model_validate(parsed(body, most_bytes=MOST_WORDS_BYTES))
@@ -270,7 +270,7 @@ def _make(runs: ServedRuns, name: str, body: bytes) -> Response:
 
 
 def _take(starts: Path, start: Start, file: Path) -> None:
-    """Have weights that were sent in a run's folder, with what is known of their network; other runs may begin so, too.
+    """Link weights that were sent into a run's folder, with their `network.json`; other runs may use them, too.
 
     Raises:
         AmosError: they were not sent, or too long ago.

@@ -1,9 +1,9 @@
 """The ServerApp of a deployed SuperLink: the same federation as in a simulation, with sites that come and go.
 
 The run folder is made beforehand (`prepare_run`) and named by `run-folder` in the run config, by its path or as one of
-the SuperLink's runs. While the run goes on, `events.jsonl` in it says what happens, line by line; at the end
-`outcome.json` says how it ended, because Flower's own commands do not: `{"exit_code": 0, "error": null}`. A process
-that is ended from outside leaves none, and the run may be begun again.
+the SuperLink's runs. During the run `events.jsonl` in it records events, line by line; at the end `outcome.json`
+records how it ended, because Flower's own commands do not: `{"exit_code": 0, "error": null}`. A process that is killed
+leaves none, and the run may be started again.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ FAULT = 1
 
 @dataclass(frozen=True)
 class EventLog:
-    """A listener that adds every event to a file, and what a person wants to know to Flower's own log."""
+    """A listener that appends every event to a file, and the main ones to Flower's own log."""
 
     path: Path
 
@@ -50,7 +50,7 @@ class EventLog:
 
 
 def _described_in(folder: RunFolder, federation: DeployedFederation) -> Cohort:
-    """The cohort of the run folder, or, where it has none, one of what the sites have described."""
+    """The cohort of the run folder, or, if it has none, one made from the sites' descriptions."""
     with contextlib.suppress(AmosError):
         return folder.cohort()
     cohort = federation.cohort()
@@ -69,7 +69,7 @@ def run_deployed(
     *,
     ask_again_s: float = 30.0,
 ) -> None:
-    """Carry a run out, or on, against the sites of a grid, and write its results.
+    """Start or continue a run with the sites of a grid, and write its results.
 
     Raises:
         AmosError: bad settings. RunStopped: too few sites. Interrupted: a stop was requested.
@@ -103,7 +103,7 @@ def _run_deployed(
 
 
 def _organs_and_sites(folder: RunFolder, config: RunConfig) -> tuple[Mapping[int, str], tuple[str, ...]]:
-    """The organs to be learned, and the sites that are expected: of the settings, or of the run folder's cohort."""
+    """The organs to be learned, and the expected sites: from the settings, or from the run folder's cohort."""
     from amos_fl.cohort.organs import AMOS_ORGANS
     from amos_fl.cohort.table import read_organs
 
@@ -120,13 +120,13 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """What a SuperLink runs."""
+    """The entry point of the ServerApp at a SuperLink."""
     named = str(context.run_config.get(RUN_FOLDER) or "")
     if not named:
         raise AmosError(f"say which run this is: flwr run ... --run-config '{RUN_FOLDER}=\"/runs/name\"'")
     folder = open_run(folder_of(named))
     with carried_out(folder, context.run_id):
-        if not folder.stop_file.is_of(str(context.run_id)):  # else it was asked to stop before it had begun
+        if not folder.stop_file.is_of(str(context.run_id)):  # otherwise it was asked to stop before it began
             folder.stop_file.clear()
         note_begin(folder, context.run_id)
         outcome = None
@@ -139,7 +139,7 @@ def main(grid: Grid, context: Context) -> None:
             outcome = (INTERRUPTED, str(stopped))
             raise
         except httpx.HTTPError:
-            raise  # the SuperLink is gone, or knows this process no longer; that is no end of the run
+            raise  # the SuperLink is gone, or no longer knows this process; the run has not ended
         except Exception:
             outcome = (FAULT, "the program failed; the SuperLink's log says why")
             raise
@@ -147,5 +147,5 @@ def main(grid: Grid, context: Context) -> None:
             outcome = (0, None)
         finally:
             if outcome is not None:
-                with contextlib.suppress(OSError):  # on a full disk, which the error has said
+                with contextlib.suppress(OSError):  # on a full disk, which the error has reported
                     write_json(folder.path / "outcome.json", {"exit_code": outcome[0], "error": outcome[1]})

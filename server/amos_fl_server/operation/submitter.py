@@ -1,4 +1,4 @@
-"""A submitted run seen from its submitter: handed in, followed, fetched, brought up again after its process died."""
+"""A run from its submitter's side: submit, follow and fetch it, and restart it after its process died."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from amos_fl_server.operation.server_app import RUN_FOLDER, WAIT_S
 
 SMALL_BYTES = 1_000_000
 NOT_SUBMITTED_S = 60.0
-"""After this time a run that was made and not submitted is taken to be left by its maker."""
+"""After this time a run that was made but not submitted counts as abandoned."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class SubmittedRun:
     name: str
 
     def make(self, config: RunConfig, organs: dict[int, str]) -> None:
-        """Have its folder made; the weights in `config.start_from`, which fit the run, are sent along.
+        """Make its folder at the SuperLink; the weights in `config.start_from`, which fit the run, are sent along.
 
         Raises:
             AmosError: there is one already, or the SuperLink's version does not know the settings.
@@ -51,7 +51,7 @@ class SubmittedRun:
         self.client.post(f"/runs/{self.name}", json.dumps(body))
 
     def submit(self, wait_s: float = WAIT_FOR_SITES_S) -> int:
-        """Ask for a ServerApp that carries the run out, or on; return Flower's number for it."""
+        """Request a ServerApp that starts or continues the run; returns Flower's id for it."""
         content = archive_of(shipped_app())
         with control_of(self.connection) as control:
             run_id = control.start_run(sha256_of_app(content), content, {RUN_FOLDER: self.name, WAIT_S: wait_s})
@@ -62,18 +62,18 @@ class SubmittedRun:
         return run_id
 
     def state(self) -> RunState:
-        """How it stands, with what Flower knows of a run that none of our processes has taken up."""
+        """Its state, including what Flower knows of a run that none of our processes has picked up."""
         return with_flowers_word(self.connection, state_in(self.client.get(f"/runs/{self.name}")))
 
     def stop(self) -> None:
-        """Ask it to stop; sites end the step that they are at, and their work on this round is lost."""
+        """Ask it to stop; sites finish their current step, and their work on this round is lost."""
         self.client.post(f"/runs/{self.name}/stop")
         state = state_in(self.client.get(f"/runs/{self.name}"))
         if state.state == "waiting" and state.flower_run is not None:
             self._stop_at_flower(state.flower_run)
 
     def go_on(self, state: RunState, wait_s: float) -> None:
-        """Have a run that nobody carries out carried on from its last whole round."""
+        """Restart a run that no process carries out from its last complete round."""
         self.submit(wait_s)
         # Now, or its sites would go on with messages that nobody waits for; and not before, or whoever follows the run
         # would meanwhile be told by Flower that it was stopped by request.
@@ -86,7 +86,7 @@ class SubmittedRun:
 
 
 def with_flowers_word(connection: Connection, state: RunState) -> RunState:
-    """A run's state, where only Flower knows whether anybody will still take it up, or who stopped it.
+    """A run's state, completed by Flower's knowledge of whether it will still be picked up, or was stopped.
 
     Raises:
         NoAnswer: the SuperLink does not answer now, which says nothing about the run.
@@ -113,9 +113,9 @@ def with_flowers_word(connection: Connection, state: RunState) -> RunState:
 
 @dataclass
 class Following:
-    """Hands a run's events to a listener, as they come, and its files to a folder here.
+    """Pass a run's events to a listener as they arrive, and its files to a local folder.
 
-    `folder` is None where the SuperLink's own folder of the run is in reach. `say` gets sentences for the user.
+    `folder` is None if the SuperLink's own folder of the run is accessible. `say` gets sentences for the user.
     """
 
     run: SubmittedRun
@@ -127,10 +127,10 @@ class Following:
     ask_flower_s: float = 5.0
 
     def to_the_end(self, asked_to_stop: Callable[[], bool] = lambda: False) -> RunState:
-        """Follow until the run has ended; bring it up when its process dies.
+        """Follow until the run has ended; restart it if its process dies.
 
         Raises:
-            AmosError: it cannot be brought up, or the SuperLink refuses an answer.
+            AmosError: it cannot be restarted, or the SuperLink refuses an answer.
         """
         silent, stopping, asked_flower = False, False, 0.0
         while True:
@@ -163,7 +163,7 @@ class Following:
             time.sleep(self.pause_s)
 
     def new_events(self) -> None:
-        """Hand on what has happened since the last time."""
+        """Pass on the events since the last time."""
         while content := self.run.client.read(f"/runs/{self.run.name}/events", after=self.after):
             whole = content[: content.rfind(b"\n") + 1]
             if not whole:
@@ -176,7 +176,7 @@ class Following:
                         self.fetch(at_most_bytes=SMALL_BYTES)
 
     def fetch(self, at_most_bytes: int | None = None) -> None:
-        """Bring the folder here up to date; larger files are left for later."""
+        """Update the local folder; larger files are left for later."""
         if self.folder is None:
             return
         listed = self.run.client.get(f"/runs/{self.run.name}/files")
@@ -201,7 +201,7 @@ class Following:
                 old.unlink()
         for old in (self.folder / "checkpoints").glob("*"):
             with suppress(OSError):
-                old.rmdir()  # of a checkpoint that is kept no longer
+                old.rmdir()  # of a checkpoint that is no longer kept
 
 
 def _is_same(path: Path, file: dict[str, Any]) -> bool:
@@ -213,7 +213,7 @@ def _is_same(path: Path, file: dict[str, Any]) -> bool:
 
 
 def keep_runs_going(connection: Connection, say: Callable[[str], None], given_up: set[tuple[str, int]]) -> None:
-    """Bring every run up whose process died; what was tried too often is said once, and noted in `given_up`.
+    """Restart every run whose process died; runs tried too often are reported once, and added to `given_up`.
 
     Raises:
         AmosError: the SuperLink does not answer.

@@ -1,11 +1,11 @@
-"""`amos-fl-superlink`: Flower's SuperLink, in which runs are submitted by those who hold a submitter's token.
+"""`amos-fl-superlink`: Flower's SuperLink, to which only holders of a submitter's token can submit runs.
 
-Flower's open SuperLink 1.41 lets everybody who reaches its one port submit runs, register SuperNodes and take the work
-of its ServerApps: its account authentication comes with another distribution, and what is left accepts every request
-(`flwr.superlink.auth_plugin.NoOpControlAuthnPlugin`). A key per hospital means little where anybody may register one.
-So the plugin that Flower calls at that place is given here, and what only the SuperLink's own processes ask is answered
-only to them. All options are those of `flower-superlink`; by default SuperNode authentication is on and runtime
-installs are off.
+Flower's open SuperLink 1.41 lets anyone who reaches its one port submit runs, register SuperNodes and take the work of
+its ServerApps: its account authentication is part of another distribution, and the open one accepts every request
+(`flwr.superlink.auth_plugin.NoOpControlAuthnPlugin`). A key per hospital means little if anyone can register one. So
+this module supplies the plugin that Flower calls there, and reserves the SuperLink's internal requests for its own
+processes. All options are those of `flower-superlink`; by default SuperNode authentication is on and runtime installs
+are off.
 """
 
 import hmac
@@ -30,14 +30,13 @@ from amos_fl_server.operation.run_registry import RUNS
 from amos_fl_server.operation.runs_api import PREFIX, RunsApi
 
 SUBMITTERS = "AMOS_FL_SUBMITTERS"
-"""The environment variable that names submitters.json: by name, the SHA-256 of a submitter's token."""
+"""The environment variable with the path of submitters.json, which maps names to the SHA-256 of submitters' tokens."""
 PUBLIC_PATHS = ("/v1/fleet/", "/v1/control/", f"{PREFIX}/", "/health", "/openapi.json")
-"""What is answered to other machines. The fleet's calls are signed by SuperNodes; those of control and ours carry a
-token."""
+"""Paths open to other machines. The fleet's calls are signed by SuperNodes; those of control and ours carry a token."""
 
 
 class SubmitterTokens(TokenPlugin):
-    """Lets a request of the Control API pass when it carries a token whose hash is known."""
+    """Accept a request of the Control API if it carries a token with a known hash."""
 
     def __init__(self, submitters: Path) -> None:
         self._submitters = submitters
@@ -45,11 +44,12 @@ class SubmitterTokens(TokenPlugin):
 
     @property
     def folder(self) -> Path:
-        """Where the file with the hashes lies."""
+        """The folder of the file with the hashes."""
         return self._submitters.parent
 
     def _known(self) -> dict[str, str]:
-        """Read anew for each request, so that a submitter is added or removed without a restart."""
+        """The known hashes, read again for each request, so that submitters can be added or removed without a
+        restart."""
         try:
             known = json.loads(self._submitters.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -70,7 +70,7 @@ def _is_hash(value: object) -> bool:
 
 
 class OwnProcessesOnly:
-    """Answers other machines on the public paths alone; the rest is for the SuperLink's own processes."""
+    """Answer other machines only on the public paths; the rest is for the SuperLink's own processes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -92,9 +92,9 @@ def _from_here(scope: Scope) -> bool:
 
 
 def with_defaults(arguments: Sequence[str]) -> list[str]:
-    """The arguments with what a deployment always wants.
+    """The arguments with a deployment's defaults.
 
-    Without TLS, which takes `--insecure`, Flower authenticates no SuperNode.
+    Without TLS, which needs `--insecure`, Flower does not authenticate SuperNodes.
 
     >>> with_defaults(["--port", "8000"])
     ['--port', '8000', '--disable-runtime-dependency-installation', '--enable-supernode-auth']
@@ -108,21 +108,21 @@ def with_defaults(arguments: Sequence[str]) -> list[str]:
 
 
 def _says_something(record: logging.LogRecord) -> bool:
-    """Whether a line on a request is worth keeping: those who follow a run ask every second how it is."""
+    """Whether a request's log line is worth keeping: followers of a run ask for its state every second."""
     return not (f'"GET {PREFIX}/' in record.getMessage() and record.getMessage().endswith(" 200"))
 
 
 def set_environment(runs: Path) -> None:
-    """What this process, and the ServerApps that it starts, find in the environment."""
+    """Set the environment of this process and the ServerApps that it starts."""
     os.environ[RUNS] = str(runs)
     for name, value in FASTER.items():
         os.environ.setdefault(name, value)
-    # With it uvicorn believes other machines what they say of their address, and one could say that it is this one.
+    # With it uvicorn would trust other machines' claims about their address, and one could claim to be this one.
     os.environ.pop("FORWARDED_ALLOW_IPS", None)
 
 
 def main() -> None:
-    """Run `flower-superlink` with this process's arguments, submitters and own processes told from others."""
+    """Run `flower-superlink` with this process's arguments, checking submitters and own processes."""
     if SUBMITTERS not in os.environ:
         raise SystemExit(f"{SUBMITTERS}: name the file submitters.json of the deployment in this variable")
     try:

@@ -1,4 +1,4 @@
-"""Engines: what carries the messages between the server and the sites of a simulation."""
+"""Engines, which carry the messages between the server and the sites of a simulation."""
 
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig

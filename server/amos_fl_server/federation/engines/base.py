@@ -1,4 +1,4 @@
-"""What an engine is: it carries messages between one ServerApp and the apps of the sites."""
+"""The interface of an engine, which carries messages between one ServerApp and the apps of the sites."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Engine(Protocol):
     """Runs a ServerApp against the simulated sites of a run folder."""
 
     def run(self, server: ServerApp, folder: RunFolder, sites: Sequence[str], listener: Listener) -> None:
-        """Return when the ServerApp has ended; what it raises is raised."""
+        """Run until the ServerApp has ended; its exceptions are raised here."""
         ...
 
     def phase_timeout_s(self, site_timeout_s: float | None, sites: int) -> float | None:
@@ -30,11 +30,11 @@ class Engine(Protocol):
         ...
 
     def end_site(self, site: str) -> None:
-        """Called when a site has overrun its time and still runs."""
+        """Called when a site has exceeded its time and is still running."""
         ...
 
     def lost(self, site: str, sent_at: float) -> bool:
-        """Whether a message that failed, sent at this time since the epoch, was never taken up by the site."""
+        """Whether a failed message, sent at this time since the epoch, was never picked up by the site."""
         ...
 
 

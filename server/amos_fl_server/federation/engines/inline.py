@@ -1,4 +1,4 @@
-"""The inline engine: the sites' apps one after another in this process, through Flower's own interfaces.
+"""The inline engine: runs the sites' apps one after another in this process, through Flower's own interfaces.
 
 No start-up, a debugger works, and one GPU is used fully. A message is carried out when its reply is
 pulled, so that no more than one update exists at a time.
@@ -61,7 +61,7 @@ class InlineGrid(OwnGrid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Carry out the first message that waits among these, and return its reply."""
+        """Carry out the first waiting message of these, and return its reply."""
         wanted = set(message_ids)
         for message_id in list(self._waiting):
             if message_id in wanted:
@@ -101,7 +101,7 @@ class InlineEngine:
         server(InlineGrid(app, sites), context)
 
     def phase_timeout_s(self, site_timeout_s: float | None, sites: int) -> float | None:
-        return None  # the sites look at their time between steps
+        return None  # the sites check their time between steps
 
     def poll(self) -> None:
         pass

@@ -1,8 +1,7 @@
 """The ray engine: Flower's simulation on Ray, for parallel sites, several GPUs, or a cluster.
 
-Its quirks stay here: the ServerApp runs in a thread while Ray has the main one; nodes appear after the
-ServerApp has started; an actor that died is not replaced unless restarts are asked for; and a hung site
-would keep the run from ending.
+Its quirks are handled here: the ServerApp runs in a thread while Ray has the main one; nodes appear after the ServerApp
+has started; a dead actor is not replaced unless restarts are requested; and a hung site would keep the run from ending.
 """
 
 import contextlib
@@ -71,7 +70,7 @@ class RayEngine:
             try:
                 server(grid, context)
             except BaseException as error:
-                # Kept here: Flower would wrap some of them, and its log would print a traceback.
+                # Caught here: Flower would wrap some of them, and its log would print a traceback.
                 raised.append(error)
 
         logging.getLogger("flwr").setLevel(logging.CRITICAL)
@@ -80,7 +79,7 @@ class RayEngine:
             with running_ray(runtime_env={"env_vars": {"PYTHONPATH": _search_path()}}, **self._init_args()):
                 run_simulation(wrapped, _client_app(folder, sites), num_supernodes=len(sites), backend_config=config)
         except Exception as error:
-            folder.stop_file.request()  # the ServerApp's thread would wait for nodes for ever
+            folder.stop_file.request()  # the ServerApp's thread would wait for nodes forever
             if not raised:
                 raise AmosError(f"the ray engine did not start: {error.__cause__ or error}") from error
         if raised:
@@ -109,11 +108,11 @@ class RayEngine:
         if site_timeout_s is None:
             return None
         waves = -(-sites // (self.settings.parallel_sites or self._fitting()))
-        # The sites look at their time themselves; this catches one that hangs.
+        # The sites check their time themselves; this catches one that hangs.
         return waves * site_timeout_s + 5.0
 
     def poll(self) -> None:
-        """Show what the sites have written of their progress."""
+        """Show the progress that the sites have written."""
         if self._folder is None:
             return
         for site in self._sites:
@@ -132,7 +131,7 @@ class RayEngine:
                 os.kill(int(where["pid"]), signal.SIGKILL)
 
     def lost(self, site: str, sent_at: float) -> bool:
-        """Whether the site has not begun since: a process that died fails the next site's message, too."""
+        """Whether the site has not begun since then: a dead process makes the next site's message fail, too."""
         try:
             return self._folder is not None and _address_file(self._folder, site).stat().st_mtime < sent_at
         except OSError:
@@ -140,7 +139,7 @@ class RayEngine:
 
 
 def _search_path() -> str:
-    """Where Ray's processes find what this one finds; Flower says the same where it begins Ray itself."""
+    """The import path for Ray's processes, the same as this one's, as Flower sets it when it starts Ray itself."""
     return os.pathsep.join([*filter(None, sys.path), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 

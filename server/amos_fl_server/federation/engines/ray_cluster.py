@@ -1,8 +1,8 @@
-"""Ray begun and ended around some work, in a thread of its own and with this process's own way to take a SIGTERM.
+"""Run Ray around some work, in a separate thread and with this process's own SIGTERM handler.
 
-Ray takes SIGTERM for itself: its Python half leaves with `sys.exit`, and its C++ half prints a crash. And its processes
-end with the thread that started them, which therefore stays until Ray is shut down. What is left of them then, or when
-this process is killed, is ended by a process of our own (`ray_watch`).
+Ray installs its own SIGTERM handler: its Python half exits with `sys.exit`, and its C++ half prints a crash. And its
+processes end with the thread that started them, which therefore stays until Ray is shut down. Processes left over then,
+or when this process is killed, are ended by a process of our own (`ray_watch`).
 """
 
 import os
@@ -26,7 +26,7 @@ LOOK_S = 0.05
 
 @contextmanager
 def running_ray(**arguments: Any) -> Iterator[None]:
-    """Ray, begun as `ray.init(**arguments)` begins it; what that raises is raised."""
+    """A context in which Ray runs, started by `ray.init(**arguments)`, whose exceptions are raised."""
     begun, over = threading.Event(), threading.Event()
     failed: list[BaseException] = []
 
@@ -47,7 +47,7 @@ def running_ray(**arguments: Any) -> Iterator[None]:
     thread.start()
     try:
         waiting = True
-        while waiting:  # and not only at the end: Ray's beginning takes seconds
+        while waiting:  # and not only at the end: starting Ray takes seconds
             waiting = not begun.wait(LOOK_S)
             for request, handler in ours.items():
                 signal.signal(request, handler)

@@ -1,8 +1,8 @@
-"""A process beside Ray's, which ends them all when the one that began them is through with Ray, or is no more.
+"""A watchdog process that ends all of Ray's processes when their driver is done with Ray or has died.
 
-Where that one was killed, Ray's own agents outlive it by more than half a minute: they try to report it to processes
-that are dead as well. Run as a program, with nothing but the standard library. It finds processes in Linux's /proc, and
-on other systems none.
+If the driver was killed, Ray's own agents outlive it by more than half a minute: they try to report it to processes
+that are dead as well. Runs as a program, using only the standard library. It finds processes in Linux's /proc, and none
+on other systems.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 
 LOOK_S = 1.0
 QUIET_S = 0.5
-"""No process has been found for so long: none is at its beginning, either."""
+"""If no process has been found for this long, none is starting up, either."""
 GIVEN_UP_S = 20.0
 _PROC = Path("/proc")
 
@@ -29,12 +29,12 @@ def begin_watch() -> "subprocess.Popen[bytes]":
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        start_new_session=True,  # what is sent to a terminal's or a job's processes is not for this one
+        start_new_session=True,  # so that signals to a terminal's or a job's processes do not reach this one
     )
 
 
 def end_watch(watch: "subprocess.Popen[bytes]") -> None:
-    """Have the session's processes ended, and wait for it."""
+    """End the session's processes, and wait for it."""
     assert watch.stdin is not None
     watch.stdin.close()
     watch.wait()
@@ -53,7 +53,7 @@ def processes_of(driver: int) -> list[int]:
             try:
                 words = [os.fsdecode((entry / "cmdline").read_bytes())]
                 words += [os.readlink(file) for file in (entry / "fd").iterdir()]
-            except OSError:  # another user's, or gone by now
+            except OSError:  # another user's, or gone
                 continue
             if any(map(session.search, words)):
                 found.append(int(entry.name))
@@ -75,7 +75,7 @@ def _end_session(driver: int) -> None:
 def _watch(driver: int) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    # The pipe ends with the driver; in case something has inherited it, look who is parent, too.
+    # The pipe closes with the driver; in case another process has inherited it, also check the parent's id.
     while os.getppid() == driver and not select.select([sys.stdin], [], [], LOOK_S)[0]:
         pass
     _end_session(driver)

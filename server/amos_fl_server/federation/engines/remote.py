@@ -1,4 +1,4 @@
-"""The engine of a deployment: Flower's SuperLink carries the messages, and the hospitals' processes are their own."""
+"""The engine of a deployment: Flower's SuperLink carries the messages, and hospitals run their own processes."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from amos_fl_clients.federation.records import is_packed, packed, views_of
 from amos_fl_clients.flower.grids import OwnGrid, Run, answers, nodes_of
 
 UNREACHABLE = 1
-"""Our code for a message that Flower did not take; Flower's own codes say nothing that the words do not."""
+"""Our code for a message that Flower did not accept; Flower's own codes add nothing to its words."""
 
 
 def _packed(record: ArrayRecord) -> ArrayRecord:
@@ -23,11 +23,11 @@ def _packed(record: ArrayRecord) -> ArrayRecord:
 
 @dataclass
 class RemoteEngine:
-    """What a deployment differs in from a simulation: sites look after themselves, and messages take their time."""
+    """The engine of a deployment, in which sites look after themselves and messages take time."""
 
     poll_s: float = 0.2
     grace_s: float = 120.0
-    """Beside the time for its training, a site has this for the start of a process and for the transport."""
+    """Time that a site has, besides its training time, for starting a process and for transport."""
 
     def run(self, server: ServerApp, folder: RunFolder, sites: Sequence[str], listener: Listener) -> None:
         raise AmosError("a deployment is started by Flower; use 'flwr run'")
@@ -39,18 +39,17 @@ class RemoteEngine:
         time.sleep(self.poll_s)
 
     def end_site(self, site: str) -> None:
-        """A hospital's process is not the server's to end."""
+        """Do nothing, because the server cannot end a hospital's process."""
 
     def lost(self, site: str, sent_at: float) -> bool:
-        return False  # Flower's SuperNode keeps a message until a process has taken it up
+        return False  # Flower's SuperNode keeps a message until a process has picked it up
 
 
 class SiteGrid(OwnGrid):
-    """Flower's grid, and an error reply for each message that it does not take.
+    """Flower's grid, with an error reply for each message that it does not accept.
 
-    A SuperNode that was killed and started again knows nothing of the message that it had, and Flower waits for the
-    answer for as long as a message may live, half a day. Such a node's message is sent again; the reply is that to the
-    first one.
+    A SuperNode that was killed and restarted has lost its message, and Flower waits for the answer for a message's
+    lifetime, half a day. Such a message is sent again; its reply counts as the reply to the first one.
     """
 
     def __init__(self, grid: Grid, look_again_s: float = 2.0) -> None:
@@ -59,9 +58,9 @@ class SiteGrid(OwnGrid):
         self._look_again_s = look_again_s
         self._looked = 0.0
         self._sent: dict[str, tuple[Message, str | None]] = {}
-        """Messages without a reply, and when their node had been activated last as they were sent."""
+        """Messages without a reply, and when their node was last activated before they were sent."""
         self._again: dict[str, str] = {}
-        """By the id of a message that was sent again, that of the first one."""
+        """The id of the first message, by the id of the one sent again."""
 
     def set_run(self, run: Run) -> None:
         self._grid.set_run(run)
@@ -114,7 +113,7 @@ class SiteGrid(OwnGrid):
             return lost
         self._send_again(wanted)
         known = set(wanted)
-        # What is not asked for any more was given up; its weights need not stay.
+        # Messages no longer requested were given up; their weights need not be kept.
         self._sent = {name: sent for name, sent in self._sent.items() if name in known}
         self._again = {again: first for again, first in self._again.items() if first in known}
         names = wanted + [again for again, first in self._again.items() if first in known]
@@ -128,11 +127,11 @@ class SiteGrid(OwnGrid):
         return replies
 
     def _activated(self) -> dict[int, str]:
-        """When each connected node was activated last, as the SuperLink writes it."""
+        """When each connected node was last activated, as the SuperLink records it."""
         return {node.node_id: node.last_activated_at for node in nodes_of(self._grid)}
 
     def _send_again(self, message_ids: list[str]) -> None:
-        """Send messages again whose nodes have been activated since."""
+        """Resend messages whose nodes have been activated since."""
         if time.monotonic() - self._looked < self._look_again_s:
             return
         self._looked = time.monotonic()

@@ -26,14 +26,14 @@ def strategy_of(config: RunConfig) -> Strategy:
     """The strategy that a run's settings name.
 
     Raises:
-        AmosError: as `make_strategy`, or other settings that it cannot work with.
+        AmosError: as `make_strategy`, or incompatible settings.
     """
     strategy = make_strategy(config.strategy, config.strategy_options)
     needs_reset = isinstance(strategy, MethodStrategy) and strategy.method.needs_reset
     if needs_reset and config.optimizer_state != "reset":
         raise AmosError(
-            f"strategy {config.strategy} needs --optimizer-state reset: with kept momentum a site's weights move by "
-            "gradients of earlier rounds, too, and it would take them for this round's"
+            f"strategy {config.strategy} needs --optimizer-state reset: with kept momentum, gradients of earlier "
+            "rounds also move a site's weights, and it would count them as this round's"
         )
     return strategy
 

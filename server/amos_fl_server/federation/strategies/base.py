@@ -1,33 +1,41 @@
-"""What a strategy is: the messages of a round, and the way from updates to the next weights.
+"""The interface of a strategy: the messages of a round, and the step from updates to the next weights.
 
 Our methods (`amos_fl.methods`) are carried out by `MethodStrategy`; Flower's own come in through `flower.py`.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from amos_fl.errors import AmosError
-from amos_fl.methods.base import Memory, Method, ServerRound, Work
+from amos_fl.methods.base import Arrays, Done, Memory, Method, ServerRound, Work
+from amos_fl.methods.updates import Updates
 from amos_fl.weights import is_trained
-from amos_fl_clients.federation.messages import ARRAYS, CONFIG
+from amos_fl_clients.federation.messages import ARRAYS, CONFIG, METRICS
 from amos_fl_clients.federation.records import BadUpdate, record_of, views_of
 from amos_fl_server.federation.aggregate import Form, WeightedMean, checked_update
 
 Failed = dict[str, AmosError]
 Replies = Iterable[tuple[str, Message]]
+Accepted = Iterable[tuple[str, Arrays, Done]]
+Shares = dict[str, float | None]
+"""By site what its update counts, of 1; None where a strategy does not say."""
 
 
 @dataclass(frozen=True)
 class RoundInput:
-    """What a strategy is given in a round.
+    """What a strategy is given in a round, of the sites that are asked, by site in sorted order.
 
-    `work` is what every site is asked for; `weights` are the sites' agreed weights, by site in sorted order.
+    `work` is what a site is asked for unless it has work of its own, and `works` what each is. `weights` are the agreed
+    weights that their replies must name; `counts` is what their updates count, and `all_counts` that of all training
+    sites, asked or not. Updates that must lie side by side do so in `spool`.
     """
 
     work: Work
@@ -38,6 +46,9 @@ class RoundInput:
     form: Form
     grid: Grid
     seed: int
+    all_counts: Mapping[str, float]
+    works: Mapping[str, Work]
+    spool: Path
     max_update_norm: float | None = None
 
     @property
@@ -45,7 +56,7 @@ class RoundInput:
         return self.work.number
 
     def trained_before(self) -> dict[str, np.ndarray]:
-        """The trained weights that the sites are sent, without a copy."""
+        """The trained weights sent to the sites, without a copy."""
         return {name: array for name, array in views_of(self.arrays).items() if is_trained(name, array)}
 
     def update_in(self, reply: Message, site: str) -> dict[str, np.ndarray]:
@@ -59,36 +70,46 @@ class RoundInput:
 
 
 class Strategy(ABC):
-    """One rule by which a server turns updates into the next weights."""
+    """A rule by which a server turns updates into the next weights."""
+
+    def check_sites(self, sites: Sequence[str]) -> None:  # noqa: B027 - most can do with any
+        """Whether the strategy can do with these training sites.
+
+        Raises:
+            AmosError: it needs more of them.
+        """
 
     @abstractmethod
     def messages(self, given: RoundInput) -> dict[str, Message]:
         """A training request for each site that takes part in this round."""
 
     @abstractmethod
-    def aggregate(self, given: RoundInput, replies: Replies, failed: Failed) -> tuple[dict[str, np.ndarray], list[str]]:
-        """The next weights from replies in the order of the sites, and the sites that are in them.
+    def aggregate(self, given: RoundInput, replies: Replies, failed: Failed) -> tuple[Arrays, Shares]:
+        """The next weights from replies in the order of the sites, and what each site that is in them counts.
 
-        An update that must not be used is left out and its site put into `failed` with the reason.
-        Without a usable update the weights are empty.
+        An unusable update is left out, and its site put into `failed` with the reason. Without a usable update the
+        weights are empty.
         """
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """What the strategy must remember between rounds: arrays, and values that JSON can hold."""
+        """The strategy's state between rounds: arrays, and JSON values."""
         return {}, {}
 
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
         if arrays or values:
             raise AmosError(f"the checkpoint is of another strategy than {type(self).__name__}")
 
 
 class MethodStrategy(Strategy):
-    """A method of ours, whichever: requests to all sites, a mean taken one update at a time, and the method's step."""
+    """A method of ours, whichever: requests to the sites, a mean taken one update at a time, and the method's step."""
 
     def __init__(self, method: Method) -> None:
         self.method = method
         self.memory = Memory()
+
+    def check_sites(self, sites: Sequence[str]) -> None:
+        self.method.check_sites(sites)
 
     def messages(self, given: RoundInput) -> dict[str, Message]:
         records: dict[str, Any] = {ARRAYS: given.arrays, CONFIG: given.config}
@@ -98,30 +119,63 @@ class MethodStrategy(Strategy):
         content = RecordDict(records)
         return {site: Message(content, node, MessageType.TRAIN) for site, node in given.nodes.items()}
 
-    def aggregate(self, given: RoundInput, replies: Replies, failed: Failed) -> tuple[dict[str, np.ndarray], list[str]]:
-        mean, used = WeightedMean(given.weights, given.form), []
+    def aggregate(self, given: RoundInput, replies: Replies, failed: Failed) -> tuple[Arrays, Shares]:
+        accepted = self._accepted(given, replies, failed)
+        take = self._side_by_side if self.method.side_by_side else self._mean
+        arrays, round_ = take(given, accepted)
+        if not round_.shares:
+            return {}, {}
+        trained = {name: arrays[name] for name in round_.before}
+        return {**arrays, **self.method.step(round_, trained, self.memory)}, dict(round_.shares)
+
+    def _accepted(self, given: RoundInput, replies: Replies, failed: Failed) -> Iterator[tuple[str, Arrays, Done]]:
         for site, reply in replies:
             try:
                 update = given.update_in(reply, site)
             except BadUpdate as error:
                 failed[site] = AmosError(str(error), code="bad-reply")
                 continue
-            reply.content.array_records[ARRAYS].clear()  # `update` alone keeps the weights, until they are in the sum
+            done = _done_in(reply, given.works[site])
+            reply.content.array_records[ARRAYS].clear()  # `update` alone keeps the weights, until they are taken
+            del reply
+            yield site, update, done
+
+    def _mean(self, given: RoundInput, accepted: Accepted) -> tuple[Arrays, ServerRound]:
+        before, counts = given.trained_before(), self.method.counts(given.all_counts, self.memory)
+        mean, done = WeightedMean({site: counts[site] for site in given.nodes}, given.form), dict[str, Done]()
+        for site, update, done[site] in accepted:
+            trained = {name: update[name] for name in before}
+            update |= self.method.admit(before, trained, done[site], given.work)
+            trained.clear()  # so that `update` alone keeps the weights
             mean.add(site, update)
-            used.append(site)
-            del reply, update
-        if not used:
-            return {}, used
-        arrays, before = mean.result(), given.trained_before()
-        trained = {name: arrays[name] for name in before}
-        share = sum(given.weights[site] for site in used) / sum(given.weights.values())
-        round_ = ServerRound(given.work, before, share)
-        return {**arrays, **self.method.step(round_, trained, self.memory)}, used
+        if not done:
+            return {}, ServerRound(given.work, before)
+        total = sum(counts[site] for site in done)
+        shares = {site: counts[site] / total for site in done}
+        return mean.result(), ServerRound(given.work, before, total / sum(counts.values()), shares, done)
+
+    def _side_by_side(self, given: RoundInput, accepted: Accepted) -> tuple[Arrays, ServerRound]:
+        before, done, arrays, used = given.trained_before(), dict[str, Done](), Arrays(), list[str]()
+        with Updates(given.spool, given.form) as updates:
+            for site, update, done[site] in accepted:
+                updates.add(site, update)
+            alike = ServerRound(given.work, before, len(done) / len(given.all_counts), {}, done)
+            if done:
+                arrays, used = self.method.combine(alike, updates)
+        shares, did = {site: 1 / len(used) for site in used}, {site: done[site] for site in used}
+        return arrays, replace(alike, share=len(used) / len(given.all_counts), shares=shares, done=did)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return self.memory.arrays, self.memory.values
 
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        if (arrays or values) and not self.method.server_models:
+        if arrays and not self.method.server_models:
             raise AmosError(f"the checkpoint is of another strategy than {type(self.method).__name__}")
         self.memory = Memory({name: np.array(array) for name, array in arrays.items()}, dict(values))
+
+
+def _done_in(reply: Message, work: Work) -> Done:
+    """What a site says that it did, of what it was asked for."""
+    said = reply.content.metric_records[METRICS]
+    steps, loss = int(cast(int, said.get("steps", work.steps))), float(cast(float, said.get("train_loss", math.nan)))
+    return Done(replace(work, steps=steps), loss)

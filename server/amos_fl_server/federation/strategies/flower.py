@@ -1,8 +1,8 @@
 """Any Flower strategy, given by its import path, behind our interface.
 
 Flower's strategies sample nodes at random, wait for nodes, return other dtypes and treat the running
-statistics of normalisation layers as weights; here they meet the round's sites in a fixed order and the
-trained weights only, and what they return gets its dtypes back.
+statistics of normalisation layers as weights; here they receive the round's sites in a fixed order and only the trained
+weights, and their results are converted back to the original dtypes.
 """
 
 import inspect
@@ -15,21 +15,24 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.exception import AppExitException
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import MultiKrum
 from flwr.serverapp.strategy import Strategy as FlowerBase
+from flwr.serverapp.strategy.multikrum import select_multikrum
 
 from amos_fl.errors import AmosError
+from amos_fl.methods.base import Arrays
 from amos_fl.own_code import load
 from amos_fl.randomness import derived_seed
 from amos_fl.weights import is_statistic
 from amos_fl_clients.federation.messages import ARRAYS, CONFIG
 from amos_fl_clients.federation.records import BadUpdate, is_packed, record_of, views_of
 from amos_fl_server.federation.aggregate import WeightedMean
-from amos_fl_server.federation.strategies.base import Failed, Replies, RoundInput, Strategy
+from amos_fl_server.federation.strategies.base import Failed, Replies, RoundInput, Shares, Strategy
 from amos_fl_server.federation.strategies.memory import memory_of, remember
 
 
 class _SitesOfTheRound:
-    """A grid that shows a strategy the round's nodes only, in the order of their sites."""
+    """A grid that shows a strategy only the round's nodes, in the order of their sites."""
 
     def __init__(self, grid: Grid, node_ids: Iterable[int]) -> None:
         self._grid, self._node_ids = grid, list(node_ids)
@@ -43,7 +46,7 @@ class _SitesOfTheRound:
 
 @contextmanager
 def _seeded(seed: int, purpose: str, number: int) -> Iterator[None]:
-    """Flower's strategies draw from the process's own generators: here a function of the seed and the round alone."""
+    """Seed the process's generators, from which Flower's strategies draw, by the run's seed and the round alone."""
     before, numpy_before = random.getstate(), np.random.get_state()
     random.seed(derived_seed(seed, purpose, number))
     np.random.seed(derived_seed(seed, purpose, number, "numpy") % 2**32)
@@ -68,18 +71,18 @@ class FlowerStrategy(Strategy):
         sites = {node: site for site, node in given.nodes.items()}
         messages = {sites[message.metadata.dst_node_id]: message for message in asked}
         for message in messages.values():
-            # The sites get all arrays, of which the strategy has seen the trained ones.
+            # The sites get all arrays; the strategy has seen only the trained ones.
             sent = next(iter(message.content.array_records.values()), trained)
             config = next(iter(message.content.config_records.values()), given.config)
             whole = ArrayRecord({name: sent.get(name, array) for name, array in given.arrays.items()})
             message.content = RecordDict({ARRAYS: whole, CONFIG: config})
         return {site: messages[site] for site in sorted(messages)}
 
-    def aggregate(self, given: RoundInput, replies: Replies, failed: Failed) -> tuple[dict[str, np.ndarray], list[str]]:
+    def aggregate(self, given: RoundInput, replies: Replies, failed: Failed) -> tuple[Arrays, Shares]:
         statistics = {name: form for name, form in given.form.items() if is_statistic(name)}
-        pooled = WeightedMean(given.weights, statistics)
+        pooled = WeightedMean({site: given.all_counts[site] for site in given.nodes}, statistics)
         kept: list[Message] = []
-        used: list[str] = []
+        used: Shares = {}
         for site, reply in replies:
             try:
                 arrays = given.update_in(reply, site)
@@ -93,16 +96,21 @@ class FlowerStrategy(Strategy):
             for name in statistics:
                 del update[name]
             kept.append(reply)
-            used.append(site)
+            used[site] = None
         if not used:
-            return {}, []
+            return {}, {}
         try:
             with _seeded(given.seed, "strategy aggregates", given.number):
                 record, _ = self.inner.aggregate_train(given.number, kept)
         except AppExitException as error:
             raise AmosError(f"strategy {type(self.inner).__name__}: {error}") from None
         if record is None:
-            return {}, []
+            return {}, {}
+        if isinstance(self.inner, MultiKrum):  # Krum is one
+            by_site = {site: reply.content for site, reply in zip(used, kept, strict=True)}
+            bad, number = self.inner.num_malicious_nodes, self.inner.num_nodes_to_select
+            chosen = select_multikrum(list(by_site.values()), bad, number)
+            used = {site: None for site, content in by_site.items() if any(content is one for one in chosen)}
         found = {**views_of(record), **(pooled.result() if statistics else {})}
         return {n: np.asarray(found[n]).astype(d, copy=False).reshape(s) for n, (d, s) in given.form.items()}, used
 
@@ -117,18 +125,18 @@ def load_flower_strategy(path: str, options: Mapping[str, Any]) -> FlowerStrateg
     """The strategy `module:Class` (or `module.Class`) with these options.
 
     Raises:
-        AmosError: no such class, no Flower strategy, options that it does not take, or one that keeps what no
-            checkpoint can hold.
+        AmosError: no such class, not a Flower strategy, options that it does not take, or state that no checkpoint can
+        hold.
     """
     module, _, name = path.replace(":", ".").rpartition(".")
     found = load(f"{module}:{name}", "strategy")
     if not (inspect.isclass(found) and issubclass(found, FlowerBase)):
-        raise AmosError(f"strategy {path}: is no flwr.serverapp.strategy.Strategy of Flower's Message API")
+        raise AmosError(f"strategy {path}: is not a flwr.serverapp.strategy.Strategy of Flower's Message API")
     accepted = inspect.signature(found).parameters
     minimum = {name: 1 for name in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes") if name in accepted}
     try:
         strategy = FlowerStrategy(found(**{**minimum, **options}))
     except (TypeError, ValueError) as error:
         raise AmosError(f"strategy {path}: {error}") from None
-    strategy.state()  # here, and not at the first checkpoint, whoever keeps what cannot be kept is refused
+    strategy.state()  # refuse unsupported state here, not at the first checkpoint
     return strategy

@@ -1,8 +1,7 @@
-"""What a Flower strategy remembers between rounds, as arrays and JSON values, and back to the bit.
+"""Save a Flower strategy's state between rounds as arrays and JSON values, and restore it exactly.
 
-Its attributes may be of any depth: lists, tuples and dictionaries of arrays, numbers and texts, Flower's records, and
-strategies that it wraps. What a checkpoint cannot hold is refused by name, because a run that forgot it would go on
-otherwise than it was begun.
+Its attributes may be nested: lists, tuples and dictionaries of arrays, numbers and texts, Flower's records, and wrapped
+strategies. Anything that a checkpoint cannot hold is refused by name, because without it a resumed run would differ.
 """
 
 import base64
@@ -24,23 +23,23 @@ _MOST_DEPTH = 8
 
 
 class CannotBeKept(AmosError):  # noqa: N818 - said of what was asked for
-    """A value of a strategy that no checkpoint can hold."""
+    """A strategy has a value that no checkpoint can hold."""
 
 
 def memory_of(strategy: FlowerBase) -> tuple[dict[str, np.ndarray], dict[str, Tree]]:
-    """The attributes of a strategy: arrays by path, and by attribute a tree that says what they belong to.
+    """The attributes of a strategy: arrays by path, and per attribute a tree of their structure.
 
-    Functions are left out: a strategy has them from its class and its options.
+    Functions are left out: they come from its class and options.
 
     Raises:
-        CannotBeKept: an attribute holds something else than arrays, numbers, texts, records and containers of them.
+        CannotBeKept: an attribute holds anything other than arrays, numbers, texts, records and containers of them.
     """
     arrays: dict[str, np.ndarray] = {}
     return arrays, _fields(strategy, "", arrays, 0)
 
 
 def remember(strategy: FlowerBase, arrays: Mapping[str, np.ndarray], trees: Mapping[str, Tree]) -> None:
-    """Give a strategy what `memory_of` gave.
+    """Restore a strategy's attributes from the result of `memory_of`.
 
     Raises:
         AmosError: the two do not belong together, as in a damaged checkpoint or in one of another strategy.
@@ -74,7 +73,7 @@ def _kept(value: Any, path: str, arrays: dict[str, np.ndarray], depth: int, owne
         case ArrayRecord():
             parts = views_of(value)
             arrays.update({f"{path}/{name}": array for name, array in parts.items()})
-            # Pairs, here and below: what is written as a JSON object comes back in the order of its names.
+            # Pairs, here and below: a JSON object would come back in the order of its keys.
             return {"kind": "record", "pairs": [[name, f"{path}/{name}"] for name in parts]}
         case ConfigRecord() | MetricRecord():
             kind = "config" if isinstance(value, ConfigRecord) else "metrics"

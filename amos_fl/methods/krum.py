@@ -1,0 +1,62 @@
+"""Krum and Multi-Krum (Blanchard et al., NeurIPS 2017, section 4)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from amos_fl.errors import AmosError
+from amos_fl.methods.base import Arrays, Method, ServerRound, check_range
+from amos_fl.methods.updates import Updates
+
+
+@dataclass(frozen=True)
+class Krum(Method):
+    """The update of one site: of that whose nearest others, all but `bad` + 2 sites, lie nearest to it."""
+
+    paper: ClassVar[str] = "Blanchard et al., NeurIPS 2017"
+    side_by_side: ClassVar[bool] = True
+    bad: int = 1
+
+    def __post_init__(self) -> None:
+        check_range("bad", self.bad, 0)
+
+    def check_sites(self, sites: Sequence[str]) -> None:
+        if len(sites) < 2 * self.bad + 3:
+            raise AmosError(
+                f"Krum withstands {self.bad} of the sites where {2 * self.bad + 3} train, and {len(sites)} do; "
+                "lower strategy_options.bad, or take the strategy median"
+            )
+
+    def combine(self, given: ServerRound, updates: Updates) -> tuple[Arrays, Sequence[str]]:
+        chosen = [updates.sites[i] for i in nearest_to_others(updates.squared_distances(), int(self.bad))]
+        return updates.of_site(chosen[0]), chosen[:1]
+
+
+@dataclass(frozen=True)
+class MultiKrum(Krum):
+    """The mean of the updates that Krum would choose first, of all sites but `bad`; they count alike."""
+
+    def combine(self, given: ServerRound, updates: Updates) -> tuple[Arrays, Sequence[str]]:
+        order = nearest_to_others(updates.squared_distances(), int(self.bad))
+        rows = sorted(order[: max(len(order) - int(self.bad), 1)])
+        share = 1 / len(rows)
+
+        def mean(stack: np.ndarray) -> np.ndarray:
+            first, *others = stack[rows]
+            total = first * share
+            for row in others:
+                total += row * share
+            return total
+
+        return updates.each_number(mean), [updates.sites[i] for i in rows]
+
+
+def nearest_to_others(squared: np.ndarray, bad: int) -> list[int]:
+    """The points by the sum of their squared distances to their nearest others, the least first."""
+    number = len(squared)
+    near = max(number - bad - 2, 1)
+    scores = [math.fsum(sorted(np.delete(row, i))[:near]) for i, row in enumerate(squared)]
+    return sorted(range(number), key=lambda i: (scores[i], i))

@@ -1,0 +1,42 @@
+"""A bound on how far one site moves the weights (Sun et al., arXiv 1911.07963, section 3)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from amos_fl.methods.base import Arrays, Done, Method, Work, check_range
+from amos_fl.weights import blocks, relative_distance
+
+
+@dataclass(frozen=True)
+class NormBound(Method):
+    """FedAvg of updates that are shortened to `bound` times the norm of the round's weights where they go further.
+
+    `max_update_norm` refuses an update that lies too far away; this one takes its direction. An infinite bound (.inf)
+    is FedAvg, to the bit.
+    """
+
+    paper: ClassVar[str] = "Sun et al., 2019 (arXiv 1911.07963)"
+    bound: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.bound > 0:
+            check_range("bound", self.bound, 0)
+            check_range("bound", -1, 0)
+
+    def admit(self, before: Mapping[str, np.ndarray], update: Arrays, done: Done, work: Work) -> Arrays:
+        if math.isinf(self.bound):
+            return update
+        distance = relative_distance(update, before)
+        if distance <= self.bound:
+            return update
+        factor = np.float32(self.bound / distance)
+        shortened: Arrays = {}
+        for name, array in update.items():
+            shortened[name] = after = np.empty_like(array)
+            for out, new, old in blocks(after.reshape(-1), array, before[name]):
+                out[...] = old + factor * (new - old)
+        return shortened

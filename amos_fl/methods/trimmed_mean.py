@@ -1,0 +1,50 @@
+"""The mean of the updates without the extremes, number by number (Yin et al., ICML 2018, Algorithm 1, option II)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from amos_fl.errors import AmosError
+from amos_fl.methods.base import Arrays, Method, ServerRound, check_range
+from amos_fl.methods.updates import Updates
+
+
+@dataclass(frozen=True)
+class TrimmedMean(Method):
+    """Of each weight the `bad` largest and the `bad` smallest values are left out; the others count alike.
+
+    With fewer sites in a round than 2 bad + 1, as many are left out on either side as leave one. With bad 0 it is
+    FedAvg with equal weights, to the bit.
+    """
+
+    paper: ClassVar[str] = "Yin et al., ICML 2018"
+    side_by_side: ClassVar[bool] = True
+    bad: int = 1
+
+    def __post_init__(self) -> None:
+        check_range("bad", self.bad, 0)
+
+    def check_sites(self, sites: Sequence[str]) -> None:
+        if len(sites) < 2 * self.bad + 1:
+            raise AmosError(
+                f"strategy trimmed-mean leaves out {self.bad} of the sites on either side, for which "
+                f"{2 * self.bad + 1} must train, and {len(sites)} do; lower strategy_options.bad"
+            )
+
+    def combine(self, given: ServerRound, updates: Updates) -> tuple[Arrays, Sequence[str]]:
+        number = len(updates.sites)
+        cut = min(int(self.bad), (number - 1) // 2)
+
+        def trimmed(stack: np.ndarray) -> np.ndarray:
+            share = 1 / (number - 2 * cut)
+            if cut:
+                stack.sort(axis=0)
+            first, *others = stack[cut : number - cut]
+            total = first * share
+            for row in others:
+                total += row * share
+            return total
+
+        return updates.each_number(trimmed), updates.sites
