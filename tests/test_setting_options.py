@@ -96,7 +96,7 @@ def test_no_name_of_an_option_is_cut_in_80_columns(name: str) -> None:
 
 def test_a_value_that_is_none_of_the_settings_is_one_plain_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     for option, value, wanted in (
-        ("--weighting", "'x'", "choose cases, equal or steps"),
+        ("--selection", "'x'", "choose best or last"),
         ("--optimizer-state", "'x'", "choose reset or keep"),
         ("--engine", "'deployment'", "choose inline or ray"),
         ("--momentum", "1", "must be a number, at least 0 and below 1"),
