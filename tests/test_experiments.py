@@ -344,7 +344,7 @@ def test_the_page_of_results_has_a_row_for_every_run_with_its_commit_and_budget(
     assert run(["experiments", "results", str(tmp_path / "runs")]) == 0
     page = capsys.readouterr().out
     one, two = (next(line for line in page.splitlines() if line.startswith(f"| {name}")) for name in ("one", "two"))
-    assert "| 7 x 11 steps x 1, 22 patches | 0.800 / 0.720 |" in one
+    assert "| 7 x 11 x 1, 22 patches | 0.800 / 0.720 |" in one
     assert one.endswith("| 2 | 1234abcd |")
     assert "| two* |" in two
     assert "0.800 / 0.720*" in two
