@@ -215,7 +215,7 @@ def test_a_case_in_two_folders_counts_once_with_its_label(tmp_path: Path) -> Non
     (folder / "imagesTs" / "amos_0008.nii.gz").write_bytes(b"as released")
     result = import_amos22(folder, protocol="public")
     assert sum(case.case == "amos_0008" for case in result.cohort.cases) == 1
-    assert has(result.notes, "amos_0008 lies in imagesVa and imagesTs; imagesVa counts")
+    assert has(result.notes, "amos_0008 is in imagesVa and imagesTs; imagesVa counts")
 
 
 def test_cases_that_amos_does_not_have_are_left_out_and_named(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_a_label_value_that_is_no_organ_is_an_error(made: Made, value: float) ->
     write(label_of(made.cases[0]), label)
     finding = made.only_finding()
     assert (finding.severity, finding.case) == ("error", "amos_0001")
-    assert "no organ" in finding.message or "not whole numbers" in finding.message
+    assert "is not an organ" in finding.message or "not whole numbers" in finding.message
 
 
 @pytest.mark.parametrize(("site", "split"), [("B", "train"), ("A", "test"), ("B", "test")])

@@ -117,6 +117,7 @@ class Method:
     sends: ClassVar[tuple[str, ...]] = ()
     site_models: ClassVar[int] = 0
     server_models: ClassVar[int] = 0
+    server_values: ClassVar[bool] = False
     needs_reset: ClassVar[bool] = False
     side_by_side: ClassVar[bool] = False
 

@@ -55,9 +55,9 @@ def sites_asked(config: "RunConfig", number: int, trainers: Sequence[str]) -> li
     """The training sites that a round asks, sorted: all, or as many as are to be drawn, by the seed and the round.
 
     >>> from amos_fl.runs.config import resolve
-    >>> config = resolve([("here", {"sites_per_round": 0.5})])
+    >>> config = resolve([("here", {"seed": 3, "sites_per_round": 0.5})])
     >>> [sites_asked(config, number, ["A", "B", "C", "G"]) for number in (1, 2)]
-    [['A', 'C'], ['A', 'G']]
+    [['C', 'G'], ['B', 'G']]
     """
     wanted = config.sites_per_round
     if wanted is None:
