@@ -1,11 +1,11 @@
 """`amos-fl-superlink`: Flower's SuperLink, to which only holders of a submitter's token can submit runs.
 
-Flower's open SuperLink 1.42 lets anyone who reaches its one port submit runs, register SuperNodes and take the work of
-its ServerApps: its account authentication is part of another distribution, and the open one accepts every request
-(`flwr.superlink.auth_plugin.NoOpControlAuthnPlugin`). A key per hospital means little if anyone can register one. So
-this module supplies the plugin that Flower calls there, and reserves the SuperLink's internal requests for its own
-processes. All options are those of `flower-superlink`; by default SuperNode authentication is on and runtime installs
-are off.
+The open SuperLink of Flower 1.42 lets anyone who reaches its one port submit runs, register SuperNodes and take the
+work of its ServerApps: its account authentication is part of another distribution, and the open one accepts every
+request (`flwr.superlink.auth_plugin.NoOpControlAuthnPlugin`). A key per hospital means little if anyone can register
+one. So this module supplies the plugin that Flower calls there, and reserves the SuperLink's internal requests for its
+own processes. All options are those of `flower-superlink`; by default SuperNode authentication is on and runtime
+installs are off.
 """
 
 import hmac
