@@ -1,5 +1,6 @@
 """Tiny federations for tests: one function that runs or continues one, and how to read its weights."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from amos_fl.cohort.table import Cohort
 from amos_fl.runs.config import RunConfig, merge, resolve
 from amos_fl.runs.create import create_run
-from amos_fl.runs.events import Listener, silent
+from amos_fl.runs.events import Event, Listener, RoundFinished, silent
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.weights import read_arrays
 from amos_fl_server.federation.simulate import simulate
@@ -39,6 +40,21 @@ def federate(out: Path, cohort: Cohort, store: Path, listener: Listener = silent
     config = tiny_config(cohort=str(cohort.cases[0].image.parents[1]), **settings)
     folder = create_run(out, config, cohort)
     simulate(folder, config, folder.cohort(), store, listener)
+    return folder
+
+
+def killed_after(out: Path, number: int, cohort: Cohort, store: Path, **settings: Any) -> RunFolder:
+    """A run that came to its end after so many rounds, as if it had been killed there."""
+
+    def gone(event: Event) -> None:
+        if isinstance(event, RoundFinished) and event.round == number:
+            raise ConnectionError
+
+    config = tiny_config(cohort=str(cohort.cases[0].image.parents[1]), **settings)
+    folder = create_run(out, config, cohort)
+    with suppress(ConnectionError):
+        simulate(folder, config, folder.cohort(), store, gone)
+    assert len(hashes(folder)) == number
     return folder
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from federations import federate, final_weights, hashes, resume, tiny_config
+from federations import federate, final_weights, hashes, killed_after, resume
 from hospitals import Hospital, tiny_task, write_hospital
 from test_aggregation import SITES, reply, round_input, update
 
@@ -20,14 +20,12 @@ from amos_fl.methods import METHODS, method_named, options_of
 from amos_fl.methods.base import Arrays, Memory, Method, ServerRound, SiteRound, Work
 from amos_fl.methods.scaffold import CONTROL, Scaffold
 from amos_fl.networks.registry import build_network
-from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Event, RoundFinished
 from amos_fl.training.schedule import polynomial_learning_rate
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.weights import arrays_of, is_trained, read_arrays
 from amos_fl_clients.federation.policy import Refusal
 from amos_fl_clients.federation.records import record_of, views_of
-from amos_fl_server.federation.simulate import simulate
 from amos_fl_server.federation.strategies import make_strategy
 from amos_fl_server.federation.strategies.base import MethodStrategy, RoundInput, Strategy
 
@@ -123,16 +121,7 @@ def test_a_run_of_any_method_that_is_killed_and_resumed_has_the_weights_of_one_t
     settings: dict[str, Any] = {"strategy": name, "local_steps": 1, "evaluation": {"every": 3}}
     settings["strategy_options"] = LIMITS.get(name, {})
     whole = federate(tmp_path / "whole", tiny_cohort, store, **settings)
-
-    def gone(event: Event) -> None:
-        if isinstance(event, RoundFinished) and event.round == 2:
-            raise ConnectionError
-
-    config = tiny_config(cohort=str(tiny_cohort.cases[0].image.parents[1]), **settings)
-    folder = create_run(tmp_path / "killed", config, tiny_cohort)
-    with pytest.raises(ConnectionError):
-        simulate(folder, config, folder.cohort(), store, gone)
-    assert len(hashes(folder)) == 2
+    folder = killed_after(tmp_path / "killed", 2, tiny_cohort, store, **settings)
     assert hashes(resume(folder.path, store)) == hashes(whole)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federations import federate, final_weights, hashes, resume, tiny_config
+from federations import federate, final_weights, hashes, killed_after, resume
 from test_methods import TRAINING
 
 from amos_fl.cohort.table import Cohort
@@ -17,10 +17,7 @@ from amos_fl.methods.base import Done, Memory, ServerRound, Work
 from amos_fl.methods.fednova import FedNova
 from amos_fl.runs.arms import centralized, locals_of
 from amos_fl.runs.config import resolve
-from amos_fl.runs.create import create_run
-from amos_fl.runs.events import Event, RoundFinished
 from amos_fl.runs.work import sites_asked, steps_by_site
-from amos_fl_server.federation.simulate import simulate
 
 
 def steps_of(folder: Any) -> list[dict[str, int]]:
@@ -93,15 +90,7 @@ def test_a_round_asks_some_sites_drawn_by_the_seed_and_goes_on_so_after_a_stop(
     for entry in whole.ledger():
         assert sum(about.get("share", 0) for about in entry["sites"].values()) == pytest.approx(1)
         assert not entry["missing"]
-
-    def gone(event: Event) -> None:
-        if isinstance(event, RoundFinished) and event.round == 2:
-            raise ConnectionError
-
-    config = tiny_config(cohort=str(tiny_cohort.cases[0].image.parents[1]), **settings)
-    folder = create_run(tmp_path / "killed", config, tiny_cohort)
-    with pytest.raises(ConnectionError):
-        simulate(folder, config, folder.cohort(), store, gone)
+    folder = killed_after(tmp_path / "killed", 2, tiny_cohort, store, **settings)
     assert hashes(resume(folder.path, store)) == hashes(whole)
 
 

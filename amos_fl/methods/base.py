@@ -23,6 +23,7 @@ import numpy as np
 from amos_fl.errors import AmosError
 from amos_fl.training.schedule import displacement
 from amos_fl.training.settings import TrainingSettings
+from amos_fl.weights import blocks
 
 if TYPE_CHECKING:  # with it comes PyTorch, which a list of the methods does without
     from amos_fl.methods.updates import Updates
@@ -171,3 +172,13 @@ def check_range(name: str, value: float, low: float, high: float = np.inf) -> No
     if not low <= value < high:
         bound = f"{low:g} or more" if high == np.inf else f"{low:g} or more and less than {high:g}"
         raise AmosError(f"strategy_options.{name} is {value}; it must be {bound}")
+
+
+def part_of_the_way(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], part: float) -> Arrays:
+    """The weights at `part` of the way from `before` to `after`; beyond `after` where it is above 1."""
+    factor, found = np.float32(part), Arrays()
+    for name, array in after.items():
+        found[name] = np.empty_like(array)
+        for out, new, old in blocks(found[name], array, before[name]):
+            out[...] = old + factor * (new - old)
+    return found

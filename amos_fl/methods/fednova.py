@@ -11,8 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from amos_fl.methods.base import Arrays, Done, Memory, Method, ServerRound, Work
-from amos_fl.weights import blocks
+from amos_fl.methods.base import Arrays, Done, Memory, Method, ServerRound, Work, part_of_the_way
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,4 @@ class FedNova(Method):
 
 def _moved(before: Mapping[str, np.ndarray], after: Arrays, to: float, of: float) -> Arrays:
     """`after` at to / of times its distance from `before`."""
-    if to == of or not of:
-        return after
-    factor, found = np.float32(to / of), dict[str, np.ndarray]()
-    for name, array in after.items():
-        found[name] = np.empty_like(array)
-        for out, new, old in blocks(found[name], array, before[name]):
-            out[...] = old + factor * (new - old)
-    return found
+    return after if to == of or not of else part_of_the_way(before, after, to / of)

@@ -9,7 +9,7 @@ import numpy as np
 
 from amos_fl.errors import AmosError
 from amos_fl.methods.base import Arrays, Method, ServerRound, check_range
-from amos_fl.methods.updates import Updates
+from amos_fl.methods.updates import Updates, mean_of_rows
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,7 @@ class MultiKrum(Krum):
     def combine(self, given: ServerRound, updates: Updates) -> tuple[Arrays, Sequence[str]]:
         order = nearest_to_others(updates.squared_distances(), int(self.bad))
         rows = sorted(order[: max(len(order) - int(self.bad), 1)])
-        share = 1 / len(rows)
-
-        def mean(stack: np.ndarray) -> np.ndarray:
-            first, *others = stack[rows]
-            total = first * share
-            for row in others:
-                total += row * share
-            return total
-
-        return updates.each_number(mean), [updates.sites[i] for i in rows]
+        return updates.each_number(lambda stack: mean_of_rows(stack[rows])), [updates.sites[i] for i in rows]
 
 
 def nearest_to_others(squared: np.ndarray, bad: int) -> list[int]:

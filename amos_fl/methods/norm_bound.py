@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from amos_fl.methods.base import Arrays, Done, Method, Work, check_range
-from amos_fl.weights import blocks, relative_distance
+from amos_fl.methods.base import Arrays, Done, Method, Work, check_range, part_of_the_way
+from amos_fl.weights import relative_distance
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,4 @@ class NormBound(Method):
         distance = relative_distance(update, before)
         if distance <= self.bound:
             return update
-        factor = np.float32(self.bound / distance)
-        shortened: Arrays = {}
-        for name, array in update.items():
-            shortened[name] = after = np.empty_like(array)
-            for out, new, old in blocks(after.reshape(-1), array, before[name]):
-                out[...] = old + factor * (new - old)
-        return shortened
+        return part_of_the_way(before, update, self.bound / distance)

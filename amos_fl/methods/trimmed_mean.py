@@ -8,7 +8,7 @@ import numpy as np
 
 from amos_fl.errors import AmosError
 from amos_fl.methods.base import Arrays, Method, ServerRound, check_range
-from amos_fl.methods.updates import Updates
+from amos_fl.methods.updates import Updates, mean_of_rows
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,8 @@ class TrimmedMean(Method):
         cut = min(int(self.bad), (number - 1) // 2)
 
         def trimmed(stack: np.ndarray) -> np.ndarray:
-            share = 1 / (number - 2 * cut)
             if cut:
                 stack.sort(axis=0)
-            first, *others = stack[cut : number - cut]
-            total = first * share
-            for row in others:
-                total += row * share
-            return total
+            return mean_of_rows(stack[cut : number - cut])
 
         return updates.each_number(trimmed), updates.sites

@@ -89,3 +89,13 @@ class Updates:
 
     def _file(self, site: str) -> Path:
         return self.folder / f"{site}.update"
+
+
+def mean_of_rows(rows: np.ndarray) -> np.ndarray:
+    """The mean of (rows, numbers), summed in their order as FedAvg sums updates of equal weight."""
+    share = 1 / len(rows)
+    first, *others = rows
+    total = first * share
+    for row in others:
+        total += row * share
+    return total
