@@ -287,3 +287,13 @@ def test_flower_heeds_what_it_is_told_by_the_environment() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0", "1", "8", "8", "0.2"]
+
+
+def test_a_superlink_outside_of_a_container_reports_nothing_to_others_either() -> None:
+    code = (
+        "import os, amos_fl_server.operation.superlink; from flwr.supercore import telemetry\n"
+        "print(telemetry.FLWR_TELEMETRY_ENABLED, os.environ['FLWR_DISABLE_UPDATE_CHECK'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "1"]

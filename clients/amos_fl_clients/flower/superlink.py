@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 from logging import INFO, WARNING
 from typing import Any
 
+from amos_fl_clients.flower.programs import run_program, say_nothing_to_others
+
+say_nothing_to_others()  # before Flower is imported
+
+# ruff: noqa: E402
 from flwr.common.constant import ACCESS_TOKEN_KEY, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.supercore.auth.typing import AccountAuthCredentials, AccountAuthLoginDetails, AccountInfo
 from flwr.superlink.auth_plugin import ControlAuthnPlugin
 
 from amos_fl_clients.flower import parts
-from amos_fl_clients.flower.programs import run_program
 
 FASTER = {
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",  # seconds from a submission to its ServerApp, instead of 1
