@@ -1,6 +1,7 @@
 """`amos-fl methods`: the federated methods that `--strategy` names."""
 
 import json
+import re
 from typing import Any
 
 from rich.table import Table
@@ -34,7 +35,7 @@ def methods(as_json: JsonOption = False) -> None:
 
 
 def _row(name: str, kind: type[Method]) -> dict[str, Any]:
-    what = " ".join((kind.__doc__ or "").split())
+    what = re.split(r"(?<=[.]) ", " ".join((kind.__doc__ or "").split()))[0]
     return {
         "method": name,
         "what": what,
