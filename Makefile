@@ -12,8 +12,9 @@ PYTHON ?=
 PIP_ARGS ?=
 # Further arguments for pytest, for example PYTEST_ARGS='-k phantom -x'.
 PYTEST_ARGS ?=
-# Two files of tests at a time; those marked slow have processes of their own that wait for one another.
-QUICK := -m "not slow" -n 2 --dist loadfile
+# Two files of tests at a time; those marked slow have processes of their own, and wait more than they compute.
+TWO := -n 2 --dist loadfile
+QUICK := -m "not slow" $(TWO)
 # Arguments of the run that `make wheel-test` carries out on both engines with the installed wheel; empty: none.
 WHEEL_RUN ?= --rounds 1 --local-steps 2 --sites A,G --set training.threads=1
 
@@ -47,7 +48,7 @@ test: $(RUN_READY) ## The tests, without those marked slow
 .PHONY: check
 check: lint ## What CI runs: ruff, import-linter, pyright, the doctests and every test
 	$(BIN)/python -m pytest $(QUICK) $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m slow $(TWO) $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(DEV_READY) ## ruff, the contracts of imports and pyright
