@@ -16,7 +16,7 @@ SCORES = (
     *("case", "site", "modality", "seen", "split", "organ", *IN_RUNS, "outcome"),
     *("reference_ml", "predicted_ml"),
 )
-ROUNDS = ("round", "site", "cases", "steps", "loss", "seconds", "missing")
+ROUNDS = ("round", "site", "cases", "steps", "loss", "seconds", "share", "missing")
 CELLS = ("arm", "scope", "organ", "metric", "value", "low", "high", "cases", "missed", "hallucinated")
 DIFFERENCES = (
     *("arm", "reference", "scope", "organ", "metric", "value", "low", "high", "cases"),
@@ -39,13 +39,17 @@ def _table(rows: Iterable[ScoreRow], columns: Sequence[str]) -> pd.DataFrame:
 
 
 def rounds_table(ledger: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per round and site: its training, or under `missing` why it is not in the round's weights."""
+    """One row per round and site: its training, or under `missing` why there is none.
+
+    `share` is what its update counts in the round's weights, of 1; NaN where nobody says.
+    """
     rows: list[tuple[Any, ...]] = []
     for entry in ledger:
         for site, told in entry["sites"].items():
-            rows.append((entry["round"], site, told["cases"], told["steps"], told["loss"], told["seconds"], ""))
+            did = (told["cases"], told["steps"], told["loss"], told["seconds"], told.get("share", math.nan))
+            rows.append((entry["round"], site, *did, ""))
         for site, reason in entry["missing"].items():
-            rows.append((entry["round"], site, 0, 0, math.nan, math.nan, reason))
+            rows.append((entry["round"], site, 0, 0, math.nan, math.nan, 0.0, reason))
     rows.sort(key=lambda row: (row[0], row[1]))
     return pd.DataFrame(rows, columns=list(ROUNDS))
 

@@ -13,7 +13,9 @@ from amos_fl.runs.folder import RunFolder, open_run, places_of
 from amos_fl.runs.ledger import LedgerEntry
 
 ABSENT = "-"
-_OF_A_SITE = {"cases": "training cases", "steps": "steps", "loss": "loss", "update_fingerprint": "update"}
+_OF_A_SITE = {"cases": "training cases", "steps": "steps", "loss": "loss"}
+_LATER = {"update_fingerprint": "update", "share": "share in the weights"}
+"""What a ledger of an older version does not say."""
 
 
 @dataclass(frozen=True)
@@ -117,17 +119,19 @@ def _cases(one: Cohort, other: Cohort) -> tuple[Change, ...]:
 
 def _parting(first: Sequence[LedgerEntry], second: Sequence[LedgerEntry]) -> Parting | None:
     """The first round that differs between both ledgers, as far as both go."""
+    names = _OF_A_SITE | _LATER
     for a, b in zip(first, second, strict=False):
         changes: list[Change] = []
         sites: list[str] = []
         for site in sorted({*a["sites"], *b["sites"], *a["missing"], *b["missing"]}):
             mine = [_taken_part(entry, site) for entry in (a, b)]
-            # A ledger of an older version has no fingerprints.
             shared = [key for key in ("taken part", *_OF_A_SITE) if key in mine[0] or key in mine[1]]
-            if not all("update_fingerprint" in values for values in mine):
-                shared = [key for key in shared if key != "update_fingerprint"]
+            shared += [key for key in _LATER if key in mine[0] and key in mine[1]]
             found = [
-                Change(f"{site}: {_OF_A_SITE.get(key, key)}", *(_text(values.get(key, ABSENT)) for values in mine))
+                Change(
+                    f"{site}: {(_OF_A_SITE | _LATER).get(key, key)}",
+                    *(_text(values.get(key, ABSENT)) for values in mine),
+                )
                 for key in shared
                 if mine[0].get(key) != mine[1].get(key)
             ]

@@ -25,7 +25,7 @@ class SiteRound(TypedDict):
     """What a site did in a round. An older ledger has no fingerprint of its update.
 
     `restarted` is there where the site has lost what it keeps between rounds and began again without it, and says why.
-    `share` is what its update counts in the weights, of 1, where the strategy says it.
+    `share` is what its update counts in the weights, of 1: 0 where it was left out; not there where nobody says.
     """
 
     cases: _Count
@@ -41,16 +41,16 @@ class SiteRound(TypedDict):
 
 @with_config(_CONFIG)
 class LedgerEntry(TypedDict):
-    """A finished round: who is in its weights, who was missing and why, and the hash of the weights after it.
+    """A finished round: who trained, who was missing and why, and the hash of the weights after it.
 
-    `asked` are all sites that were asked, `unused` those whose update the strategy left out of the weights; an older
-    ledger has neither. `changes` are settings, cases and scans that were changed before this round, on request.
+    `asked` are all sites that were asked (not in an older ledger), `sites` those that answered; a strategy may have
+    left some of them out of the weights, with a share of 0. `changes` are settings, cases and scans that were changed
+    before this round, on request.
     """
 
     round: Annotated[int, Field(ge=1, le=10**9)]
     asked: NotRequired[list[_Text]]
     sites: dict[str, SiteRound]
-    unused: NotRequired[dict[str, SiteRound]]
     missing: dict[str, _Text]
     loss: _Loss
     seconds: _Seconds
@@ -60,9 +60,9 @@ class LedgerEntry(TypedDict):
     changes: NotRequired[list[_Text]]
 
 
-def trained_in(entry: LedgerEntry) -> dict[str, SiteRound]:
-    """The sites that trained in a round, whether their updates are in its weights or not."""
-    return {**entry["sites"], **entry.get("unused", {})}
+def sites_in_weights(entry: LedgerEntry) -> list[str]:
+    """The sites whose updates are in a round's weights."""
+    return [site for site, about in entry["sites"].items() if about.get("share") != 0]
 
 
 def _of_an_older_version(entry: Any) -> Any:

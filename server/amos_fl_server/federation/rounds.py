@@ -22,7 +22,7 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
-from amos_fl.runs.ledger import LedgerEntry, trained_in
+from amos_fl.runs.ledger import LedgerEntry, sites_in_weights
 from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
 from amos_fl.runs.start import begin
 from amos_fl.runs.work import check_sites_named, counts_of, sites_asked
@@ -207,7 +207,7 @@ class Federation:
         # A run of an older version recorded nothing: what its sites annotate counts, as far as they are connected.
         known = recorded_organs(self.folder)
         self.learned |= set(self.organs if known is None and self.folder.about().start_sha256 else known or ())
-        self._learn_from(site for entry in self.ledger for site in entry["sites"])
+        self._learn_from(site for entry in self.ledger for site in sites_in_weights(entry))
         self.folder.write_ledger(self.ledger)
         self.listener(Said(f"continuing after round {checkpoint.round} of {self.config.rounds}"))
         return checkpoint.round + 1, record_of_sums(checkpoint.weights)
@@ -279,7 +279,7 @@ class Federation:
 
     def _say_what_is_kept(self, message: Message, site: str, up_to: int, **more: int) -> None:
         """Tell a site after which round it last took part, so that it knows what it should have kept, and `more`."""
-        last = max((entry["round"] for entry in self.ledger[:up_to] if site in trained_in(entry)), default=0)
+        last = max((entry["round"] for entry in self.ledger[:up_to] if site in entry["sites"]), default=0)
         # Messages may share one content; the weights in it are not copied.
         config = ConfigRecord({**message.content.config_records[CONFIG], **more, KEPT_AFTER: last})
         message.content = RecordDict({**message.content, CONFIG: config})
@@ -289,7 +289,7 @@ class Federation:
         started = time.perf_counter()
         number = entry["round"]
         entry["weights_sha256"] = hash_of(views_of(record))
-        self._learn_from(entry["sites"])
+        self._learn_from(sites_in_weights(entry))
         entry["seconds"] = round(entry["seconds"] + time.perf_counter() - started, 3)
         if changes := accepted_before(self.folder, number):
             entry["changes"] = changes
@@ -301,7 +301,7 @@ class Federation:
             kept = rounds_worth_keeping(self.folder, self.config, number)
             self.folder.prune_checkpoints({number - 1, number, *kept})
         seconds = entry["seconds"] + time.perf_counter() - started
-        self.listener(RoundFinished(number, self.config.rounds, entry["loss"], seconds, tuple(entry["sites"])))
+        self.listener(RoundFinished(number, self.config.rounds, entry["loss"], seconds, tuple(sites_in_weights(entry))))
 
     def _evaluate_when_due(self, grid: Grid, task: Task, number: int, record: ArrayRecord) -> None:
         due = number % self.config.evaluation.every == 0 or number == self.config.rounds

@@ -67,18 +67,17 @@ class TrainingRound:
     def entry(self, shares: Mapping[str, float | None], weights: Mapping[str, float], seconds: float) -> LedgerEntry:
         """The round's line in the ledger, the hash of its weights left empty.
 
-        `shares` are those of the sites that are in the weights, by site, as far as the strategy says.
+        `shares` are those of the sites that are in the weights, as far as the strategy says; the others' are 0.
         """
         total = sum(weights[site] for site in shares)
-        for site, share in shares.items():
-            if share is not None:
-                self.did[site]["share"] = share
-        unused = {site: did for site, did in self.did.items() if site not in shares and site not in self.missing}
+        sites = {site: self.did[site] for site in sorted(self.did) if site not in self.missing}
+        for site, did in sites.items():
+            if (share := shares.get(site, 0.0)) is not None:
+                did["share"] = share
         return {
             "round": self.number,
             "asked": sorted(self.asked),
-            "sites": {site: self.did[site] for site in shares},
-            "unused": unused,
+            "sites": sites,
             "missing": sentences_of(self.missing),
             "loss": sum(self.did[site]["loss"] * weights[site] / total for site in shares),
             "seconds": seconds,
