@@ -190,7 +190,8 @@ def evaluate(
     if cohort is None and model.run is None:
         raise AmosError(f"{model.folder}: this model lies apart from its run, so its cohort is unknown; add --cohort")
     if model.run is not None:  # its settings say how to score, its cases what it was trained on
-        cohort_as_begun(model.run, config_as_begun(model.run))
+        config_as_begun(model.run)
+        cohort_as_begun(model.run)
     source = model.folder if model.run is None else model.run.path
     file = Path(cohort) if cohort is not None else source / "cohort.csv"
     members = read_cohort(file) if cohort is not None or model.run is None else cohort_now(model.run)

@@ -221,7 +221,7 @@ def like_run(path: Path, layers: list[Layer]) -> tuple[RunConfig, Cohort]:
     settings = with_layers(config_as_begun(folder), layers)
     if settings.arm != "federated":
         raise AmosError(f"{path}: is a {settings.arm} run; give the federated run that it belongs to")
-    cohort_as_begun(folder, settings)
+    cohort_as_begun(folder)
     members = cohort_now(folder)
     check_headers(members.cases)
     return settings, members

@@ -159,7 +159,7 @@ def _runs(folder: Path) -> Iterator[PageRow]:
 def _row(path: Path, name: str) -> PageRow:
     folder = RunFolder(path)
     config = config_as_begun(folder)
-    cohort = cohort_as_begun(folder, config)
+    cohort = cohort_as_begun(folder)
     cost = RunCost.of(folder.ledger(), config)
     trainers = 1 if config.arm == "centralized" else len(cohort.seen_sites)
     each = steps_in_words(config).removesuffix(" steps")

@@ -30,11 +30,11 @@ def config_as_begun(folder: RunFolder) -> RunConfig:
         AmosError: they cannot be read, or have changed since it began.
     """
     config = folder.config()
-    _check(folder, changed_since(folder.about(), config, None))
+    _check(folder, changed_settings(folder.about(), config))
     return config
 
 
-def cohort_as_begun(folder: RunFolder, config: RunConfig) -> Cohort:
+def cohort_as_begun(folder: RunFolder) -> Cohort:
     """The cohort of a run. One begun without cases is deployed: its sites describe theirs later.
 
     Raises:
@@ -42,7 +42,7 @@ def cohort_as_begun(folder: RunFolder, config: RunConfig) -> Cohort:
     """
     cohort, about = folder.cohort(), folder.about()
     if about.cases:
-        _check(folder, changed_since(about, config, cohort))
+        _check(folder, changed_cases(about, cohort))
     return cohort
 
 
@@ -51,10 +51,15 @@ def _check(folder: RunFolder, changed: Mapping[str, Sequence[str]]) -> None:
         raise changed_by(folder, changed, _COPY)
 
 
-def changed_since(about: AboutRun, config: RunConfig, cohort: Cohort | None) -> dict[str, list[str]]:
-    """The changes since a run began, by file; without a cohort, only those of the settings."""
-    changed = {"config.yaml": _settings(about, config.science(), config)}
-    if cohort is not None and about.cases is not None:
+def changed_settings(about: AboutRun, config: RunConfig) -> dict[str, list[str]]:
+    """The changes of a run's settings since it began, by file."""
+    return {"config.yaml": _settings(about, config.science(), config)}
+
+
+def changed_cases(about: AboutRun, cohort: Cohort) -> dict[str, list[str]]:
+    """The changes of a run's cases and organs since it began, by file."""
+    changed: dict[str, list[str]] = {}
+    if about.cases is not None:
         changed["cohort.csv"] = _differences(about.cases, places_of(cohort))
         if about.organs is not None:
             changed["organs.csv"] = _differences(about.organs, organs_by_label(cohort))

@@ -14,7 +14,7 @@ from amos_fl.cohort.table import Case, Cohort
 from amos_fl.files import sha256_of_json, write_json
 from amos_fl.prepared.prepare import content_hash
 from amos_fl.runs.about import AboutRun, Accepted, write_about
-from amos_fl.runs.as_begun import SCANS, THE_SCANS, changed_by, changed_since, organs_by_label
+from amos_fl.runs.as_begun import SCANS, THE_SCANS, changed_by, changed_cases, changed_settings, organs_by_label
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, places_of
 from amos_fl.runs.stored import read_stored
@@ -34,7 +34,7 @@ def check_unchanged(
         AmosError: something was changed and not accepted; it names the file and the differences.
     """
     about = folder.about()
-    changed = changed_since(about, config, cohort)
+    changed = changed_settings(about, config) | ({} if cohort is None else changed_cases(about, cohort))
     scans: dict[str, str] | None = None
     if cohort is not None and store is not None:
         scans = _contents(cohort, store)

@@ -74,7 +74,7 @@ def compare_folders(first: Path, second: Path) -> RunDifference:
     ledgers = one.ledger(), other.ledger()
     return RunDifference(
         settings=settings,
-        cases=_cases(*(cohort_as_begun(run, config_as_begun(run)) for run in (one, other))),
+        cases=_cases(cohort_as_begun(one), cohort_as_begun(other)),
         where=where,
         rounds=(len(ledgers[0]), len(ledgers[1])),
         parting=_parting(*ledgers),
@@ -129,7 +129,7 @@ def _parting(first: Sequence[LedgerEntry], second: Sequence[LedgerEntry]) -> Par
             shared += [key for key in _LATER if key in mine[0] and key in mine[1]]
             found = [
                 Change(
-                    f"{site}: {(_OF_A_SITE | _LATER).get(key, key)}",
+                    f"{site}: {names.get(key, key)}",
                     *(_text(values.get(key, ABSENT)) for values in mine),
                 )
                 for key in shared

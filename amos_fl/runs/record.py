@@ -106,7 +106,7 @@ def read_run(path: Path, name: str | None = None) -> RunRecord:
     if not folder.finished:
         raise AmosError(f"{path}: this run has not come to its end; continue it with: amos-fl simulate --resume {path}")
     config, ledger, about = config_as_begun(folder), folder.ledger(), folder.about()
-    cohort = cohort_as_begun(folder, config)
+    cohort = cohort_as_begun(folder)
     return RunRecord(
         folder=folder,
         name=name or path.resolve().name,
