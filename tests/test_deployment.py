@@ -1,69 +1,28 @@
 """The server of a deployment: sites that come late, leave, are held out, or say that they are somebody else."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import write_tiny_cohort
-from federations import federate, hashes, tiny_config
+from deployments import AT_ONCE, Hospitals, deployed_run
+from federations import federate, hashes
 from flwr.app import ArrayRecord, Context, Message, RecordDict
-from flwr.clientapp import ClientApp
 from flwr.proto.node_pb2 import NodeInfo
-from hospitals import write_hospital
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, Interrupted, RunStopped
-from amos_fl.runs.folder import RunFolder, open_run
-from amos_fl_clients.federation.app import make_client_app
+from amos_fl.runs.folder import open_run
 from amos_fl_clients.federation.messages import ARRAYS
 from amos_fl_clients.federation.policy import pause, resume
 from amos_fl_clients.federation.records import record_of, views_of
 from amos_fl_clients.federation.settings import read_settings
 from amos_fl_server.federation.engines.inline import InlineGrid
-from amos_fl_server.federation.engines.remote import RemoteEngine, SiteGrid
-from amos_fl_server.operation.run_registry import prepare_run
+from amos_fl_server.federation.engines.remote import SiteGrid
 from amos_fl_server.operation.server_app import app, run_deployed
-
-AT_ONCE = RemoteEngine(poll_s=0.0)
-
-
-class Hospitals(InlineGrid):
-    """A grid over hospitals' own folders, of which `there` says, before every exchange, which are connected."""
-
-    def __init__(
-        self,
-        root: Path,
-        cohort: Cohort,
-        sites: str,
-        there: Callable[[], Iterable[str]] | None = None,
-        **settings: object,
-    ) -> None:
-        members = sorted({case.site for case in cohort.cases})
-        self.settings = [
-            write_hospital(
-                root / f"{number}-{site}", cohort.only([site]) if site in members else cohort, site, **settings
-            )
-            for number, site in enumerate(sites)
-        ]
-        super().__init__(self._app(), sites)
-        self._names = list(sites)
-        self._there = there
-
-    def _app(self) -> ClientApp:
-        return make_client_app(
-            lambda context: read_settings(self.settings[int(str(context.node_config["partition-id"]))])
-        )
-
-    def get_node_ids(self) -> list[int]:
-        there = self._names if self._there is None else set(self._there())
-        return [node for node, site in zip(super().get_node_ids(), self._names, strict=True) if site in there]
-
-
-def deployed_run(path: Path, cohort: Cohort, **settings: object) -> RunFolder:
-    return prepare_run(path, tiny_config(**settings), cohort.organs)
 
 
 def test_a_deployed_run_has_the_weights_and_the_folder_of_a_simulation(

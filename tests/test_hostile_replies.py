@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from conftest import write_tiny_cohort
+from deployments import AT_ONCE, Hospitals, deployed_run
 from federations import hashes
 from flwr.app import Context, Error, Message, RecordDict
 from hostile_replies import HOSTILE, MARK, Tamper
-from test_deployment import AT_ONCE, Hospitals, deployed_run
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.runs.evaluation import Evaluation

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ORGANS
+from deployments import AT_ONCE, Hospitals, deployed_run
 from federations import hashes
 from hospitals import Hospital, hospital, write_hospital
-from test_deployment import AT_ONCE, Hospitals, deployed_run
 
 from amos_fl.annotate.project import create_project, extend_project
 from amos_fl.cli.main import run

@@ -1,6 +1,4 @@
-"""What a run asks of a site goes over the wire and comes back, from an older server, too."""
-
-import json
+"""What a run asks of a site goes over the wire and comes back."""
 
 from federations import tiny_config
 
@@ -23,12 +21,3 @@ def test_a_site_is_told_every_setting_of_inference_as_the_run_has_it():
     assert received == asked()
     assert received.inference == InferenceSettings(**ADAPTING)
     assert received.inference.model_dump().keys() == ADAPTING.keys()
-
-
-def test_a_request_that_names_each_setting_of_inference_by_itself_is_understood():
-    flat = json.loads(asked().model_dump_json())
-    del flat["inference"]
-    flat |= {"overlap": 0.25, "mirror": True, "inference_batch_size": 3, "test_time_adaptation": True}
-    assert Task.model_validate_json(json.dumps(flat)) == asked()
-    del flat["test_time_adaptation"]  # which came later
-    assert not Task.model_validate_json(json.dumps(flat)).inference.test_time_adaptation

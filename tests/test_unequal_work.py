@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deployments import AT_ONCE, Hospitals, deployed_run
 from federations import federate, final_weights, hashes, killed_after, resume
 from test_methods import TRAINING
 
@@ -18,6 +19,7 @@ from amos_fl.methods.fednova import FedNova
 from amos_fl.runs.arms import centralized, locals_of
 from amos_fl.runs.config import resolve
 from amos_fl.runs.work import sites_asked, steps_by_site
+from amos_fl_server.operation.server_app import run_deployed
 
 
 def steps_of(folder: Any) -> list[dict[str, int]]:
@@ -161,3 +163,33 @@ def test_a_reply_of_other_steps_than_asked_is_refused_unless_the_site_is_timed()
     assert "it claims 4 steps" in str(reply.against(Asked({}, steps=5)))
     assert reply.against(Asked({}, steps=5, timed=True)) is None
     assert "it claims 4 steps" in str(reply.against(Asked({}, steps=3, timed=True)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strategy": "scaffold"},
+        {"strategy": "median", "sites_per_round": 2, "site_steps": {"A": 1}},
+    ],
+)
+def test_a_deployed_run_of_a_method_has_the_weights_of_a_simulation(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path, settings: dict[str, Any]
+) -> None:
+    folder = deployed_run(tmp_path / "run", tiny_cohort, **settings)
+    run_deployed(Hospitals(tmp_path, tiny_cohort, "GBA"), folder, 5, AT_ONCE)
+    assert hashes(folder) == hashes(federate(tmp_path / "simulated", tiny_cohort, store, **settings))
+
+
+def test_a_site_that_is_away_at_the_start_may_have_steps_of_its_own_and_counts_for_what_a_method_needs(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    settings: dict[str, Any] = {"sites": ("A", "B", "G"), "min_sites": 2, "rounds": 1}
+    settings |= {"site_steps": {"G": 1}, "strategy": "trimmed-mean"}
+    folder = deployed_run(tmp_path / "run", tiny_cohort, **settings)
+    run_deployed(Hospitals(tmp_path, tiny_cohort, "AB"), folder, 0, AT_ONCE)
+    (entry,) = folder.ledger()
+    assert list(entry["sites"]) == ["A", "B"]
+    assert list(entry["missing"]) == ["G"]
+    wrong = deployed_run(tmp_path / "wrong", tiny_cohort, **{**settings, "site_steps": {"Z": 1}})
+    with pytest.raises(AmosError, match=r"site_steps names 'Z', which does not train in this run; A, B, G do"):
+        run_deployed(Hospitals(tmp_path / "others", tiny_cohort, "AB"), wrong, 0, AT_ONCE)

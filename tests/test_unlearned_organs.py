@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_tiny_cohort
+from deployments import AT_ONCE, Hospitals, deployed_run
 from federations import federate, final_weights, hashes, resume
-from test_deployment import AT_ONCE, Hospitals, deployed_run
 from test_inference import plan_of, stored
 from torch import nn
 

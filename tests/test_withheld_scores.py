@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from deployments import AT_ONCE, Hospitals, deployed_run
 from made_runs import made_run, noisy
-from test_deployment import AT_ONCE, Hospitals, deployed_run
 
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort

@@ -21,7 +21,7 @@ class Agnostic(Method):
     """
 
     paper: ClassVar[str] = "Mohri et al., ICML 2019"
-    server_values: ClassVar[bool] = True
+    keeps_values: ClassVar[bool] = True
     rate: float = 0.1
 
     def __post_init__(self) -> None:

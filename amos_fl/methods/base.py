@@ -111,16 +111,19 @@ class Method:
     `sends` names what the server sends beside the weights. `site_models` and `server_models` say how many times the
     network's parameters a site and the server remember between rounds. Where `needs_reset`, each round must begin
     without the momentum of the one before: a change that older gradients have made would be taken for the round's own.
-    `side_by_side` is of a method with `combine`, whose updates lie on disk until all are there.
     """
 
     paper: ClassVar[str] = ""
     sends: ClassVar[tuple[str, ...]] = ()
     site_models: ClassVar[int] = 0
     server_models: ClassVar[int] = 0
-    server_values: ClassVar[bool] = False
+    keeps_values: ClassVar[bool] = False
     needs_reset: ClassVar[bool] = False
-    side_by_side: ClassVar[bool] = False
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether the method has a `combine`, so that updates lie on disk until all are there."""
+        return type(self).combine is not Method.combine
 
     def check_sites(self, sites: Sequence[str]) -> None:
         """Whether the method can do with these training sites.

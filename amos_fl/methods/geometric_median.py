@@ -8,8 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from amos_fl.methods.base import Arrays, Method, ServerRound, check_range
-from amos_fl.methods.updates import Updates
-from amos_fl.weights import is_statistic
+from amos_fl.methods.updates import Updates, median, weighted_sum
 
 SMALLEST_DISTANCE = 1e-6
 """Relative to the median distance between two updates: nearer than that an update does not count for more."""
@@ -24,26 +23,14 @@ class GeometricMedian(Method):
     """
 
     paper: ClassVar[str] = "Pillutla et al., IEEE Transactions on Signal Processing 2022"
-    side_by_side: ClassVar[bool] = True
     iterations: int = 10
 
     def __post_init__(self) -> None:
         check_range("iterations", self.iterations, 1)
 
     def combine(self, given: ServerRound, updates: Updates) -> tuple[Arrays, Sequence[str]]:
-        shares = weiszfeld(updates.squared_distances(), int(self.iterations))
-        found: Arrays = {}
-        for name, (dtype, shape) in updates.form.items():
-            whole = np.empty(math.prod(shape), dtype)
-            for piece, stack in updates.blocks(name):
-                if dtype.kind != "f":
-                    whole[piece] = stack.max(axis=0)
-                elif is_statistic(name):
-                    whole[piece] = np.median(stack, axis=0)
-                else:
-                    whole[piece] = sum(row * share for row, share in zip(stack, shares.tolist(), strict=True))
-            found[name] = whole.reshape(shape)
-        return found, updates.sites
+        shares = weiszfeld(updates.squared_distances(), int(self.iterations)).tolist()
+        return updates.each_number(lambda stack: weighted_sum(stack, shares), median), updates.sites
 
 
 def weiszfeld(squared: np.ndarray, iterations: int) -> np.ndarray:

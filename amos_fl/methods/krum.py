@@ -17,7 +17,6 @@ class Krum(Method):
     """The update of one site: of that whose nearest others, all but `bad` + 2 sites, lie nearest to it."""
 
     paper: ClassVar[str] = "Blanchard et al., NeurIPS 2017"
-    side_by_side: ClassVar[bool] = True
     bad: int = 1
 
     def __post_init__(self) -> None:

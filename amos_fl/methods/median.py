@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from amos_fl.methods.base import Arrays, Method, ServerRound
-from amos_fl.methods.updates import Updates
+from amos_fl.methods.updates import Updates, median
 
 
 @dataclass(frozen=True)
@@ -15,7 +13,6 @@ class Median(Method):
     """Each weight is the median of the sites' weights, all sites alike: it holds while fewer than half of them lie."""
 
     paper: ClassVar[str] = "Yin et al., ICML 2018"
-    side_by_side: ClassVar[bool] = True
 
     def combine(self, given: ServerRound, updates: Updates) -> tuple[Arrays, Sequence[str]]:
-        return updates.each_number(lambda stack: np.median(stack, axis=0)), updates.sites
+        return updates.each_number(median), updates.sites

@@ -20,7 +20,6 @@ class TrimmedMean(Method):
     """
 
     paper: ClassVar[str] = "Yin et al., ICML 2018"
-    side_by_side: ClassVar[bool] = True
     bad: int = 1
 
     def __post_init__(self) -> None:

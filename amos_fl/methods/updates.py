@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,9 @@ from amos_fl.weights import BLOCK, is_statistic
 
 _ALIGNED = 64
 """Each array begins at a multiple of so many bytes in its file."""
+
+Combined = Callable[[np.ndarray], np.ndarray]
+"""From (sites, numbers) to one value for each number."""
 
 
 class Updates:
@@ -57,13 +60,17 @@ class Updates:
         """One site's update in memory."""
         return {name: self._read(site, name, slice(None)).reshape(shape) for name, (_, shape) in self.form.items()}
 
-    def each_number(self, combined: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
-        """All arrays, number by number what `combined` makes of (sites, numbers); of whole numbers the largest."""
+    def each_number(self, combined: Combined, statistics: Combined | None = None) -> dict[str, np.ndarray]:
+        """All arrays, number by number what `combined` makes of (sites, numbers); of whole numbers the largest.
+
+        `statistics` does that for running statistics, where they want something else.
+        """
         found = {}
         for name, (dtype, shape) in self.form.items():
+            make = statistics if statistics is not None and is_statistic(name) else combined
             whole = np.empty(math.prod(shape), dtype)
             for piece, stack in self.blocks(name):
-                whole[piece] = combined(stack) if dtype.kind == "f" else stack.max(axis=0)
+                whole[piece] = make(stack) if dtype.kind == "f" else stack.max(axis=0)
             found[name] = whole.reshape(shape)
         return found
 
@@ -91,11 +98,20 @@ class Updates:
         return self.folder / f"{site}.update"
 
 
-def mean_of_rows(rows: np.ndarray) -> np.ndarray:
-    """The mean of (rows, numbers), summed in their order as FedAvg sums updates of equal weight."""
-    share = 1 / len(rows)
-    first, *others = rows
-    total = first * share
-    for row in others:
+def median(stack: np.ndarray) -> np.ndarray:
+    """The median of (sites, numbers), for each number."""
+    return np.median(stack, axis=0)
+
+
+def weighted_sum(stack: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """The sum of (sites, numbers) by the sites' shares, in their order, as FedAvg sums updates."""
+    first, *others = zip(stack, shares, strict=True)
+    total = first[0] * first[1]
+    for row, share in others:
         total += row * share
     return total
+
+
+def mean_of_rows(rows: np.ndarray) -> np.ndarray:
+    """The mean of (rows, numbers), all alike."""
+    return weighted_sum(rows, [1 / len(rows)] * len(rows))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from amos_fl.methods.base import Work
 from amos_fl.runs.inference_settings import InferenceSettings
@@ -58,16 +58,6 @@ class Task(BaseModel):
     norm_statistics: NormStatistics = "average"
     learned: tuple[int, ...] | None = None
     """The organs that were learned up to now; those of other channels are predicted as background. None: all."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_an_older_server(cls, data: Any) -> Any:
-        """An older server names each setting of inference by itself."""
-        if not isinstance(data, dict) or "inference" in data:
-            return data
-        names = {"overlap", "mirror", "inference_batch_size", "test_time_adaptation"} & data.keys()
-        inference = {name.removeprefix("inference_"): data[name] for name in names}
-        return {key: value for key, value in data.items() if key not in names} | {"inference": inference}
 
     @property
     def unlearned_channels(self) -> tuple[int, ...]:

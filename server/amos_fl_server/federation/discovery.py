@@ -17,6 +17,7 @@ from amos_fl.errors import AmosError, RunStopped
 from amos_fl.files import write_json
 from amos_fl.runs.changes import note_changes
 from amos_fl.runs.events import Said, SiteFailed
+from amos_fl.runs.work import check_sites_named
 from amos_fl_clients.federation.messages import CONFIG, DESCRIBE, Task, request_config
 from amos_fl_clients.federation.reply_models import Asked, DescribeReply, Description, claimed_site
 from amos_fl_server.federation.engines.remote import SiteGrid
@@ -73,6 +74,10 @@ class DeployedFederation(Federation):
                 f"{len(trainers)} training sites are connected and {max(needed, 1)} are needed"
                 f"{f' ({reasons})' if reasons else ''}; start the sites, then continue with --resume {self.folder.path}"
             )
+        if not self.folder.rounds_with_checkpoints():  # later, a site that is away must not end a run
+            may_train = [*trainers, *self.absent]
+            check_sites_named(self.config, may_train)
+            self.strategy.check_sites(may_train)
 
     def _look_around(self, grid: Grid, task: Task) -> None:
         """Ask new or returning nodes who they are; a site that has come back has another node."""

@@ -25,7 +25,7 @@ from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
 from amos_fl.runs.ledger import LedgerEntry, sites_in_weights
 from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
 from amos_fl.runs.start import begin
-from amos_fl.runs.work import check_sites_named, counts_of, sites_asked
+from amos_fl.runs.work import counts_of, sites_asked
 from amos_fl.weights import arrays_of, hash_of
 from amos_fl_clients.federation.messages import (
     ARRAYS,
@@ -91,11 +91,8 @@ class Federation:
             self._make_plan(grid)
         task = task_for(self.config, self.organs, self.folder.run_id)
         self._discover(grid, task)
-        check_sites_named(self.config, list(self._training_weights(task)))
         aside = self.folder.set_poisoned_aside()
         first, record = self._start()
-        if first == 1:
-            self.strategy.check_sites(list(self._training_weights(task)))
         self._say_what_nobody_annotates()
         form = form_of(views_of(record))
         self._score_again(grid, task, aside, before=first - 1)

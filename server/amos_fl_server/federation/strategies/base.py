@@ -169,7 +169,7 @@ class MethodStrategy(Strategy):
         return self.memory.arrays, self.memory.values
 
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        if (arrays and not self.method.server_models) or (values and not self.method.server_values):
+        if (arrays and not self.method.server_models) or (values and not self.method.keeps_values):
             raise AmosError(f"the checkpoint is of another strategy than {type(self.method).__name__}")
         self.memory = Memory({name: np.array(array) for name, array in arrays.items()}, dict(values))
 
