@@ -256,8 +256,7 @@ def _end_with_parent() -> None:
 
 
 def _watch(parent: int, sentinel: int) -> None:
-    """Wait for the parent's end of a pipe to close; in case another process inherited it, also check the parent's
-    id."""
+    """Wait for the parent's end of a pipe to close; another process may have inherited it, so check the parent too."""
     while not wait([sentinel], LOOK_S) and os.getppid() == parent:
         pass
     os._exit(1)

@@ -74,7 +74,6 @@ def measured(name: str, number: int) -> tuple[float, float]:
             work = Work(round_number, round_number - 1, 1, 10, TrainingSettings())
             config = ConfigRecord({"round": round_number})
             given = RoundInput(
-                work,
                 record_of(arrays.items()),
                 config,
                 nodes,

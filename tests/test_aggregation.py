@@ -53,7 +53,6 @@ def round_input(arrays: dict[str, np.ndarray], weights: dict[str, float], number
     nodes = dict(zip(weights, grid.get_node_ids(), strict=True))
     config, work = ConfigRecord({"round": number}), Work(number, 2 * (number - 1), 2, 20, TrainingSettings())
     return RoundInput(
-        work,
         record_of(arrays.items()),
         config,
         nodes,

@@ -41,7 +41,7 @@ STEPS = 5
 
 def round_of(arrays: Arrays, number: int) -> RoundInput:
     work = Work(number, (number - 1) * STEPS, STEPS, 10 * STEPS, TRAINING)
-    return replace(round_input(arrays, WEIGHTS, number), work=work, works=dict.fromkeys(WEIGHTS, work))
+    return replace(round_input(arrays, WEIGHTS, number), works=dict.fromkeys(WEIGHTS, work))
 
 
 def rounds_of(strategy: Strategy, number: int = 4, start: Arrays | None = None) -> list[Arrays]:

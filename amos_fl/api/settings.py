@@ -174,8 +174,7 @@ def begun_at(origin: "Origin | None", settings: RunConfig) -> RunConfig:
 
 
 def phantom(on_case: OnCase | None = None) -> Cohort:
-    """The embedded cohort, generated if it does not exist yet; `on_case(done, total, case)` is called after each
-    case."""
+    """The embedded cohort, generated if it does not exist yet; `on_case(done, total, case)` follows each case."""
     from amos_fl.phantom.embedded import embedded_cohort
 
     return embedded_cohort(cache_folder(), on_case=on_case)

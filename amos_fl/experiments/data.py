@@ -157,8 +157,7 @@ def selected(cohort: Cohort, modality: Modality | None, take: Mapping[Modality, 
 
 
 def write_selection(folder: Path, name: str, cohort: Cohort) -> tuple[Path, Cohort]:
-    """Write a cohort once below `folder`, under a name made from its content; returns its file and the cohort as
-    read."""
+    """Write a cohort once below `folder`, named by its content; returns its file and the cohort as read."""
     key = sha256_of_json([cohort.content_hash(), sizes_of(cohort), sorted({str(c.image.parent) for c in cohort.cases})])
     file = folder / f"{name}-{key[:8]}" / "cohort.csv"
     if not file.is_file():

@@ -74,7 +74,7 @@ class Done:
 class ServerRound:
     """A round as the server half sees it. `before` are the weights sent to the sites, not to be written to.
 
-    `work` is what a site is asked for unless it has work of its own, `done` what each site that is in the weights did.
+    `work` is the most that a site is asked for, `done` what each site that is in the weights did.
     `shares` is what these sites count, which adds up to 1, and `share` what they count of all training sites' 1.
     """
 
@@ -153,7 +153,7 @@ class Method:
     def admit(self, before: Mapping[str, np.ndarray], update: Arrays, done: Done, work: Work) -> Arrays:
         """A site's update as it goes into the mean; `update` may be changed and given back.
 
-        `work` is what a site is asked for unless it has work of its own, and `done` what this one did.
+        `work` is the most that a site is asked for, and `done` what this one did.
         """
         return update
 

@@ -20,8 +20,7 @@ from amos_fl.workers import each
 
 @dataclass(frozen=True)
 class Rules:
-    """How pairs are scored. `organs` are the label values that may occur, `scored` those that are scored (default:
-    all)."""
+    """How pairs are scored. `organs` are the label values that may occur, `scored` those scored (default: all)."""
 
     organs: Mapping[int, str] = field(default_factory=lambda: dict(AMOS_ORGANS))
     scored: tuple[int, ...] | None = None

@@ -68,8 +68,7 @@ def what_was_asked(message: Message) -> dict[str, object]:
 
 
 def what_is_sent(reply: Message) -> dict[str, object]:
-    """The reply for the log: the names of the records, the number of arrays, and the bytes of arrays, numbers and
-    texts."""
+    """The reply for the log: names of records, number of arrays, and bytes of arrays, numbers and texts."""
     records = reply.content
     arrays = [array for record in records.array_records.values() for array in record.values()]
     plain = [record.items() for record in (*records.metric_records.values(), *records.config_records.values())]

@@ -162,8 +162,7 @@ class WeightedMean:
 
 
 def _give_back_freed_memory() -> None:
-    """Ask the C library to release free memory: an update's memory is fragmented, and other weights do not fit into
-    it."""
+    """Ask the C library to release free memory: an update's is fragmented, and other weights do not fit into it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)

@@ -112,11 +112,9 @@ class Federation:
         weights = self._training_weights(task)
         groups = {site: "+".join(self.described[site].modalities) for site in weights}
         works = works_in(self.config, number, self.described, sites_asked(self.config, number, list(weights)))
-        work = max(works.values(), key=lambda work: work.steps)
         return RoundInput(
-            work=work,
             arrays=record,
-            config=request_config(task, **config_of(work)),
+            config=request_config(task, round=number),
             nodes={site: self.nodes[site] for site in works},
             weights={site: weights[site] for site in works},
             form=form,

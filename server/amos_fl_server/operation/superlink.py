@@ -48,8 +48,7 @@ class SubmitterTokens(TokenPlugin):
         return self._submitters.parent
 
     def _known(self) -> dict[str, str]:
-        """The known hashes, read again for each request, so that submitters can be added or removed without a
-        restart."""
+        """The known hashes, read again for each request: submitters come and go without a restart."""
         try:
             known = json.loads(self._submitters.read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -33,12 +33,10 @@ Shares = dict[str, float | None]
 class RoundInput:
     """What a strategy is given in a round, of the sites that are asked, by site in sorted order.
 
-    `work` is what a site is asked for unless it has work of its own, and `works` what each is. `weights` are the agreed
-    weights that their replies must name; `counts` is what their updates count, and `all_counts` that of all training
-    sites, asked or not. Updates that must lie side by side do so in `spool`.
+    `works` is what each is asked for, and `weights` are the agreed weights that their replies must name. `all_counts`
+    is what updates count, of all training sites, asked or not. Updates that must lie side by side do so in `spool`.
     """
 
-    work: Work
     arrays: ArrayRecord
     config: ConfigRecord
     nodes: Mapping[str, int]
@@ -50,6 +48,11 @@ class RoundInput:
     works: Mapping[str, Work]
     spool: Path
     max_update_norm: float | None = None
+
+    @property
+    def work(self) -> Work:
+        """The most that a site is asked for."""
+        return max(self.works.values(), key=lambda work: work.steps)
 
     @property
     def number(self) -> int:
