@@ -146,9 +146,7 @@ def run(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps of each training, instead of the experiment's.")
     ] = None,
-    parallel: Annotated[
-        int, typer.Option(min=1, help="Trainings at the same time, each in a process through Ray.")
-    ] = 1,
+    parallel: Annotated[int, typer.Option(min=1, help="Runs at the same time, each in a process through Ray.")] = 1,
     device: DeviceOption = None,
     seed: SeedOption = None,
     store: StoreOption = None,
@@ -261,14 +259,8 @@ def results(
 ) -> None:
     """Write what experiments and runs gave as one page: commit, settings, budget, DSC and NSD by group of scanners."""
     where = folders or [OUT]
-    command = " ".join(
-        [
-            "amos-fl experiments results",
-            *map(str, where),
-            *(["--quick"] if quick else []),
-            *(["-o", str(out)] if out else []),
-        ]
-    )
+    told = [*map(str, where), *(["--quick"] if quick else []), *(["-o", str(out)] if out else [])]
+    command = " ".join(["amos-fl experiments results", *told])
     page = results_page(where, command, "quick" if quick else "full")
     if out is None:
         typer.echo(page)

@@ -110,9 +110,8 @@ def _train_together(tasks: list[StepTask], workspace: Workspace, train: Callable
             continue
         if any(member.config.start_from is not None for member in task.members):
             continue
-        left = (
-            _group_folder(task, workspace).unfinished if task.work.kind == "group" else [_run_folder(task, workspace)]
-        )
+        alone = task.work.kind == "run"
+        left = [_run_folder(task, workspace)] if alone else _group_folder(task, workspace).unfinished
         folders |= {folder.path: folder for folder in left}
     if folders:
         train(list(folders.values()), next(task for task in tasks if task.members).members[0].config.device)

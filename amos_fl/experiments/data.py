@@ -110,11 +110,8 @@ def data_cohort(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
     path = given[name]
     if about.kind == "msd" and (path / "dataset.json").is_file():
         return _by_table(path, presets_folder() / "shared" / about.table)
-    if (
-        about.kind in ("cohort", "msd")
-        or path.suffix == ".csv"
-        or ((path / "cohort.csv").is_file() and not _is_release(path))
-    ):
+    is_cohort = about.kind in ("cohort", "msd") or path.suffix == ".csv"
+    if is_cohort or ((path / "cohort.csv").is_file() and not _is_release(path)):
         return read_cohort(path)
     first, _, others = protocol.partition("|")
     try:
