@@ -43,6 +43,8 @@ def _scores(c: Comparison, metric: MetricName) -> TextTable:
     among = list(dict.fromkeys(place for _, place in worst))
     rows = []
     for arm in c.main_arms:
+        if not any(c.cell(arm.name, scope.name, metric) for scope in groups):
+            continue
         cells = []
         for scope in groups:
             cell, sd = c.cell(arm.name, scope.name, metric), spreads.get((arm.name, scope.name))

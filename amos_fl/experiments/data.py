@@ -108,7 +108,7 @@ def data_cohort(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
             else f"{name} ({about.title}) is not given; {about.make}"
         )
     path = given[name]
-    if about.kind == "msd" and (path / "dataset.json").is_file():
+    if about.kind == "msd" and path.is_dir() and not (path / "cohort.csv").is_file():
         return _by_table(path, presets_folder() / "shared" / about.table)
     is_cohort = about.kind in ("cohort", "msd") or path.suffix == ".csv"
     if is_cohort or ((path / "cohort.csv").is_file() and not _is_release(path)):
