@@ -6,6 +6,7 @@ Everything else about them is in the comparison's own page (`amos_fl.comparison.
 import math
 
 from amos_fl.comparison.comparison import Arm, Comparison, Difference
+from amos_fl.comparison.notes import powerless_in_words
 from amos_fl.comparison.tables import TextTable, interval, p_value
 from amos_fl.escape import markdown
 from amos_fl.metrics.catalogue import MetricName, title_of
@@ -78,7 +79,8 @@ def _differences(c: Comparison, metric: MetricName) -> TextTable:
         tuple(rows),
         "On the same cases, with the 95 % interval and p of the paired permutation test after Holm's correction over "
         "this table. A difference is called better or worse where p is below 0.05, both arms have three seeds, and "
-        "all seeds of one lie above all of the other; higher or lower where p alone says so.",
+        "all seeds of one lie above all of the other; higher or lower where p alone says so."
+        + (f" {few}" if (few := powerless_in_words(c)) else ""),
     )
 
 
