@@ -12,13 +12,16 @@ experiment, as in runs/experiments/full/hippocampus/others/nnunet, the page of r
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from amos_fl.cohort.nnunet import export_nnunet
+from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.experiments.others import AboutOther
 from amos_fl.files import write_json
@@ -46,7 +49,57 @@ class YardstickTrainer(nnUNetTrainer):
         self.num_iterations_per_epoch = int(os.environ["YARDSTICK_STEPS"]) // self.num_epochs
         self.num_val_iterations_per_epoch = 1
         self.save_every = 10**6
+
+    def perform_actual_validation(self, save_probabilities=False):
+        """Left out: the test cases alone are scored."""
 '''
+
+
+@dataclass(frozen=True)
+class NnUNet:
+    """nnU-Net's commands, with its folders below `work`, trained for `steps` optimizer steps."""
+
+    programs: Path
+    work: Path
+    steps: int
+
+    @classmethod
+    def found(cls, programs: Path | None, work: Path, steps: int) -> "NnUNet":
+        train = shutil.which("nnUNetv2_train", path=str(programs) if programs else None)
+        if train is None:
+            where = programs or "the PATH"
+            sys.exit(f"nnUNetv2_train is not in {where}; install nnU-Net into an environment of its own (see --help)")
+        (work / "trainer").mkdir(parents=True)
+        (work / "trainer" / "yardstick.py").write_text(TRAINER)
+        return cls(Path(train).parent, work, steps)
+
+    @property
+    def version(self) -> str:
+        ask = "from importlib.metadata import version; print(version('nnunetv2'))"
+        return subprocess.run(
+            [self.programs / "python", "-c", ask], env=self._environment, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    def run(self, command: str, *arguments: str) -> float:
+        """Run one of its commands; the seconds that it took."""
+        started = time.perf_counter()
+        done = subprocess.run([self.programs / f"nnUNetv2_{command}", *arguments], env=self._environment, check=False)
+        if done.returncode:
+            sys.exit(f"nnUNetv2_{command} failed with exit code {done.returncode}; see above")
+        return time.perf_counter() - started
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        ours = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}  # it may have another Python
+        return {
+            **ours,
+            **{f"nnUNet_{part}": str(self.work / part) for part in ("raw", "preprocessed", "results")},
+            **dict.fromkeys(("nnUNet_n_proc_DA", "nnUNet_def_n_proc"), "2"),
+            "nnUNet_extTrainer": str(self.work / "trainer"),
+            "nnUNet_compile": "0",
+            "YARDSTICK_STEPS": str(self.steps),
+            "YARDSTICK_EPOCHS": str(max(n for n in range(1, EPOCHS + 1) if self.steps % n == 0)),
+        }
 
 
 def main() -> None:
@@ -61,72 +114,48 @@ def main() -> None:
     folder = open_run(given.run)
     config, cohort = folder.config(), folder.cohort()
     steps = given.steps or config.rounds * sum(steps_by_site(config, cohort).values())
-    epochs = max(n for n in range(1, EPOCHS + 1) if steps % n == 0)
     with tempfile.TemporaryDirectory(prefix="nnunet-") as place:
-        work = Path(place)
-        exported = export_nnunet(cohort, work / "raw", dataset_id=DATASET, name="Cohort")
-        labels = json.loads((exported.folder / "dataset.json").read_text())["labels"]
-        if {organ: value for organ, value in labels.items() if value} != {o: v for v, o in cohort.organs.items()}:
-            raise AmosError(f"{given.run}: nnU-Net needs label values 1, 2, 3 and so on; see: amos-fl data relabel")
-        (work / "trainer").mkdir()
-        (work / "trainer" / "yardstick.py").write_text(TRAINER)
-        environment = {
-            **os.environ,
-            **{f"nnUNet_{part}": str(work / part) for part in ("raw", "preprocessed", "results")},
-            "nnUNet_extTrainer": str(work / "trainer"),
-            "nnUNet_compile": "0",
-            "YARDSTICK_STEPS": str(steps),
-            "YARDSTICK_EPOCHS": str(epochs),
-            "OMP_NUM_THREADS": str(config.training.threads),
-        }
-        environment.pop("PYTHONPATH", None)  # of this program, and nnU-Net may have another Python
-
-        def nnunet(command: str, *arguments: str) -> float:
-            """Run one of nnU-Net's commands; the seconds that it took."""
-            program = str(given.nnunet / f"nnUNetv2_{command}") if given.nnunet else f"nnUNetv2_{command}"
-            started = time.perf_counter()
-            try:
-                subprocess.run([program, *arguments], env=environment, check=True)
-            except FileNotFoundError:
-                sys.exit(
-                    f"{program}: not there; install nnU-Net into an environment: pip install nnunetv2 (see --help)"
-                )
-            except subprocess.CalledProcessError as error:
-                sys.exit(f"{program} failed with exit code {error.returncode}; see above")
-            return time.perf_counter() - started
-
-        nnunet("plan_and_preprocess", "-d", str(DATASET), "-c", "3d_fullres", "-np", "2", "-npfp", "2")
-        plans = work / "preprocessed" / exported.folder.name / "nnUNetPlans.json"
-        about = json.loads(plans.read_text())
-        if given.batch_size:
-            about["configurations"]["3d_fullres"]["batch_size"] = given.batch_size
-            plans.write_text(json.dumps(about))
-        batch = about["configurations"]["3d_fullres"]["batch_size"]
-        which = ("-tr", "YardstickTrainer", "-device", given.device)
-        seconds = nnunet("train", str(DATASET), "3d_fullres", "0", *which)
-        source, found = str(exported.folder / "imagesTs"), work / "predictions"
-        nnunet("predict", "-i", source, "-o", str(found), "-d", str(DATASET), "-c", "3d_fullres", "-f", "0", *which)
-        pairs = pair_up(found, None, cohort, split="test").pairs
+        nnunet = NnUNet.found(given.nnunet, Path(place), steps)
+        batch, seconds, predictions = _trained(nnunet, cohort, given)
         rules = Rules(organs=cohort.organs, tolerance_mm=config.evaluation.tolerance_mm)
+        pairs = pair_up(predictions, None, cohort, split="test").pairs
         cases, problems = score_pairs(pairs, rules, seen_sites=cohort.seen_sites)
     if problems:
         sys.exit(f"{problems[0].case}: {problems[0].message}")
     write_scores(given.out / "scores.csv", cases, cohort.organs)
-    told = " ".join(["python benchmarks/nnunet_yardstick.py RUN --out OUT", *_options(given)])
-    version = about.get("nnunet_version", "2")
-    name = f"nnU-Net {version}, 3d_fullres, batches of {batch}"
-    row = AboutOther(name=name, command=told, steps=steps, patches=steps * batch, seconds=seconds)
+    options = [f"--{key.replace('_', '-')} {vars(given)[key]}" for key in ("steps", "batch_size") if vars(given)[key]]
+    row = AboutOther(
+        name=f"nnU-Net {nnunet.version}, 3d_fullres, batches of {batch}, {given.device}",
+        command=" ".join(["python benchmarks/nnunet_yardstick.py RUN --out FOLDER", *options]),
+        steps=steps,
+        patches=steps * batch,
+        seconds=seconds,
+    )
     write_json(given.out / "about.json", row.model_dump())
     for mean in mean_rows(rows_by(sums_by_case(cases, cohort.organs), cohort.organs, "group", "modality")):
         print(f"{row.name}: {mean.over} ({mean.cases} cases): DSC {number(mean.dsc)}, NSD {number(mean.nsd)}")
-    print(f"{steps} steps, {steps * batch} patches, {seconds:.0f} s with validation; in {given.out}")
+    print(f"{row.steps} steps, {row.patches} patches, {row.seconds:.0f} s of training; in {given.out}")
 
 
-def _options(given: argparse.Namespace) -> list[str]:
-    return [f"--{key.replace('_', '-')} {value}" for key, value in vars(given).items() if value and key in _TOLD]
+def _trained(nnunet: NnUNet, cohort: Cohort, given: argparse.Namespace) -> tuple[int, float, Path]:
+    """Train on a cohort's cases and predict its test cases: patches in a step, seconds of training, predictions."""
+    exported = export_nnunet(cohort, nnunet.work / "raw", dataset_id=DATASET, name="Cohort")
+    labels = json.loads((exported.folder / "dataset.json").read_text())["labels"]
+    if {organ: value for organ, value in labels.items() if value} != {o: v for v, o in cohort.organs.items()}:
+        raise AmosError(f"{given.run}: nnU-Net needs label values 1, 2, 3 and so on; see: amos-fl data relabel")
+    nnunet.run("plan_and_preprocess", "-d", str(DATASET), "-c", "3d_fullres", "-np", "2", "-npfp", "2")
+    plans = nnunet.work / "preprocessed" / exported.folder.name / "nnUNetPlans.json"
+    about = json.loads(plans.read_text())
+    settings = about["configurations"]["3d_fullres"]
+    settings["batch_size"] = given.batch_size or settings["batch_size"]
+    plans.write_text(json.dumps(about))
+    which = ("-tr", "YardstickTrainer", "-device", given.device)
+    seconds = nnunet.run("train", str(DATASET), "3d_fullres", "0", *which)
+    found = nnunet.work / "predictions"
+    where = ("-i", str(exported.folder / "imagesTs"), "-o", str(found), "-d", str(DATASET))
+    nnunet.run("predict", *where, "-c", "3d_fullres", "-f", "0", "-npp", "1", "-nps", "1", *which)
+    return settings["batch_size"], seconds, found
 
-
-_TOLD = ("steps", "batch_size", "device")
 
 if __name__ == "__main__":
     try:

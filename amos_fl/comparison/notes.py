@@ -67,8 +67,8 @@ def powerless_in_words(comparison: Comparison) -> str:
     if not few:
         return ""
     return (
-        f"{' and '.join(few)} cannot show any arm to differ, however large the difference: no p of so few cases stays "
-        f"below {ALPHA:g} after the correction for {len(tested)} tests. Look at the intervals there."
+        f"Too few cases to show that any arm differs: {', '.join(few)}. Not even the smallest p that they can give "
+        f"stays below {ALPHA:g} after the correction for {len(tested)} tests, so their intervals alone count."
     )
 
 
