@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from fake_amos import write_release
-from made_runs import amos, constant, made_run
+from made_runs import amos, constant, made_cohort, made_run
 
 from amos_fl.api.settings import resolve_run
 from amos_fl.cli.main import run
@@ -20,7 +20,9 @@ from amos_fl.cohort.dataset import read_table
 from amos_fl.cohort.label_map import matches
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
+from amos_fl.comparison.compare import compare_runs
 from amos_fl.comparison.published import published_scores
+from amos_fl.comparison.write import write_comparison
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.experiments.carry_out import Callbacks, carry_out
 from amos_fl.experiments.cost import preset_cost
@@ -33,6 +35,8 @@ from amos_fl.experiments.shared import presets_folder
 from amos_fl.experiments.workspace import Work, Workspace
 from amos_fl.files import write_text
 from amos_fl.methods import METHODS
+from amos_fl.metrics.rows import write_scores
+from amos_fl.metrics.table import read_scores
 from amos_fl.phantom.scan import PhantomScan
 from amos_fl.runs.create import create_run
 from amos_fl.runs.events import silent
@@ -377,9 +381,11 @@ def test_a_preset_runs_through_on_the_phantom_in_its_quick_form(
 # Results
 
 
-def made_folder(path: Path, cohort: Cohort, *, synthetic: bool = False, commit: str = "abc", **settings: Any) -> Path:
-    """A finished run's folder, made of numbers: whatever it trained scores 0.8."""
-    record = made_run("made", constant(0.8), cohort=cohort, **settings)
+def made_folder(
+    path: Path, cohort: Cohort, *, score: float = 0.8, synthetic: bool = False, commit: str = "abc", **settings: Any
+) -> Path:
+    """A finished run's folder, made of numbers: whatever it trained has the same score."""
+    record = made_run("made", constant(score), cohort=cohort, **settings)
     folder = create_run(path, record.config, record.cohort)
     about = json.loads((path / "versions.json").read_text())
     about |= {"synthetic": synthetic, "versions": {**about["versions"], "commit": commit}}
@@ -449,6 +455,44 @@ def test_the_page_of_results_has_a_row_for_every_run_with_its_commit_and_budget(
     shutil.rmtree(tmp_path / "runs")
     assert run(["experiments", "results", str(tmp_path)]) == 2
     assert "no finished run in there" in capsys.readouterr().err
+
+
+def made_methods(out: Path, cohort: Cohort) -> Workspace:
+    """A workspace in which two methods of the experiment `hippocampus` are done in two seeds, and compared."""
+    workspace, works, records = Workspace(out, "full"), {}, []
+    for method, score in (("fedavg", 0.8), ("median", 0.7)):
+        for seed in (0, 1):
+            folder, settings = f"runs/{method}-{seed}", {"strategy": method, "seed": seed}
+            made_folder(workspace.root / folder, cohort, score=score + seed / 10, commit="1234abcd", **settings)
+            works[f"{method}-{seed}"] = Work("run", folder)
+            scores = constant(score + seed / 10)
+            records.append(made_run(f"{method}-{seed}", scores, cohort=cohort, **settings))
+    write_comparison(compare_runs(records, resamples=100), workspace.root / "hippocampus" / "comparison")
+    works["comparison"] = Work("comparison", "hippocampus/comparison")
+    workspace.write_state("hippocampus", works)
+    return workspace
+
+
+def test_the_page_shows_runs_of_several_seeds_by_their_arms_and_says_how_they_were_made(
+    tmp_path: Path, capsys: Any
+) -> None:
+    sites: dict[str, Any] = {"A": ("MR", True, 6), "D": ("MR", False, 7)}
+    workspace = made_methods(tmp_path, made_cohort(sites, {1: "anterior", 2: "posterior"}))
+    other = workspace.preset("hippocampus") / "others" / "one"
+    cases = read_scores(workspace.runs / "fedavg-0" / "scores.csv")
+    write_scores(other / "scores.csv", cases, {1: "anterior", 2: "posterior"})
+    about = {"name": "another net", "command": "python another.py", "steps": 400, "patches": 800, "seconds": 70.0}
+    write_text(other / "about.json", json.dumps(about))
+    assert run(["experiments", "results", str(tmp_path)]) == 0
+    page = capsys.readouterr().out
+    assert "| fedavg | 0.850 [0.850, 0.850] ± 0.071 |" in page
+    assert "| median | -0.100 [-0.100, -0.100], p " in page
+    assert "| another net | 0.800 [0.800, 0.800] | 0.800 [0.800, 0.800] | 0.720 " in page
+    assert "`amos-fl experiments run hippocampus --data hippocampus=FOLDER`: 4 trainings" in page
+    assert "begun by commit 1234abcd" in page
+    assert "| run |" not in page, "no row for each of the many runs"
+    assert "CT" not in page
+    assert "synthetic" not in page
 
 
 # The wheel
