@@ -21,6 +21,7 @@ from amos_fl.methods import method_named
 from amos_fl.methods.base import Method, SiteRound
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, scores_to_json
+from amos_fl.networks.parts import Parts, parts_of
 from amos_fl.networks.registry import build_network
 from amos_fl.owner import identity
 from amos_fl.pictures.planes import keep_picture
@@ -28,8 +29,10 @@ from amos_fl.planning.measure import fingerprint_of_cases
 from amos_fl.prepared.prepare import prepare_cases
 from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.events import Listener, SiteWork, silent
+from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.learned import annotated_for_training
-from amos_fl.training.loop import StepReport, train
+from amos_fl.runs.origin import about_network, personal_model, write_model
+from amos_fl.training.loop import StepReport, TrainingResult, train
 from amos_fl.training.pull import Pull
 from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.nifti import Volume
@@ -39,11 +42,14 @@ from amos_fl_clients.federation.error_replies import keep_details
 from amos_fl_clients.federation.guard import GuardedApp
 from amos_fl_clients.federation.messages import (
     ARRAYS,
+    BEST_ROUND,
     CONFIG,
     KEPT_AFTER,
+    MODEL,
     PREPARE,
     PROXIMAL_MU,
     RESTARTED,
+    SHARED,
     WEIGHT,
     Task,
     agreed_weight,
@@ -59,7 +65,8 @@ from amos_fl_clients.federation.settings import SiteSettings
 from amos_fl_clients.federation.state import (
     METHOD,
     MOMENTUM,
-    STATISTICS,
+    PERSONAL,
+    PRIVATE,
     Kept,
     Lost,
     load_kept,
@@ -84,18 +91,64 @@ def _network_of(task: Task, device: str) -> nn.Module:
     return _network(task.model, task.plan.model_dump_json(), len(task.organs), task.norm_statistics, device)
 
 
-def _loaded_network(message: Message, task: Task, settings: SiteSettings, *, own_after: int) -> tuple[nn.Module, str]:
-    """The network with the weights of a request, and the site's own statistics of round `own_after` or earlier.
+def _loaded_network(
+    message: Message, task: Task, settings: SiteSettings, *, own_after: int, own_names: frozenset[str]
+) -> tuple[nn.Module, str]:
+    """The network with the weights of a request, those of `own_names` as the site had them in round `own_after`.
 
-    If those are lost, the request's are used, and the second value says why.
+    Or in its last round before. If they are lost, the request's are used, and the second value says why.
     """
-    network = _network_of(task, settings.device)
+    network, own = _network_of(task, settings.device), Kept({})
+    if own_names:
+        own = load_kept(settings.state, task.run_id, PRIVATE, own_after, value_of(message, KEPT_AFTER))
     arrays = views_of(message.content.array_records[ARRAYS])
-    own = Kept({})
-    if task.norm_statistics == "local" and any(map(is_statistic, arrays)):
-        own = load_kept(settings.state, task.run_id, STATISTICS, own_after, value_of(message, KEPT_AFTER))
-    load_arrays(network, {**arrays, **own.value})
+    load_arrays(network, {**arrays, **{name: own.value[name] for name in own_names & own.value.keys()}})
     return network, own.lost
+
+
+def _second_network(message: Message, task: Task, settings: SiteSettings) -> tuple[nn.Module, str]:
+    """The site's own network after the request's round; the request's weights before the site's first."""
+    after = int(value_of(message, "round"))
+    own = load_kept(settings.state, task.run_id, PERSONAL, after, value_of(message, KEPT_AFTER))
+    network = _network_of(task, settings.device)
+    load_arrays(network, _weights_in(own) or views_of(message.content.array_records[ARRAYS]))
+    return network, own.lost
+
+
+def _weights_in(own_model: Kept) -> Arrays:
+    """The weights of a second model, which is kept together with its momentum."""
+    return {name.removeprefix(_WEIGHTS): a for name, a in own_model.value.items() if name.startswith(_WEIGHTS)}
+
+
+def _momentum_in(own_model: Kept) -> Arrays:
+    return {name.removeprefix(_MOMENTUM): a for name, a in own_model.value.items() if name.startswith(_MOMENTUM)}
+
+
+_WEIGHTS, _MOMENTUM = "weights/", "momentum/"
+
+
+def _own_names(task: Task, *, personal: bool) -> frozenset[str]:
+    """The arrays of which a site uses its own in training and in its personal model, or in scoring the shared one."""
+    method, own = _method_of(task), frozenset[str]()
+    if task.norm_statistics == "local":
+        own |= frozenset(filter(is_statistic, _parts(task).everything))
+    if personal and method.has_private:
+        own |= method.private(_parts(task))
+    return own
+
+
+def _method_of(task: Task) -> Method:
+    return method_named(task.method, task.method_options)
+
+
+def _withheld(task: Task) -> frozenset[str]:
+    """The arrays that no site of this task sends."""
+    method = _method_of(task)
+    return method.withheld(_parts(task)) if method.has_private else frozenset()
+
+
+def _parts(task: Task) -> Parts:
+    return parts_of(task.model, task.plan, len(task.organs), task.norm_statistics)
 
 
 def _kept(message: Message, task: Task, settings: SiteSettings, kind: str) -> Kept:
@@ -125,7 +178,8 @@ def _trained(arrays: Mapping[str, np.ndarray]) -> Arrays:
 
 def _form(settings: SiteSettings, task: Task) -> dict[str, ArrayForm]:
     """The arrays that an update of this task must consist of."""
-    return names_and_forms(_network_of(task, settings.device).state_dict())
+    forms, withheld = names_and_forms(_network_of(task, settings.device).state_dict()), _withheld(task)
+    return {name: form for name, form in forms.items() if name not in withheld}
 
 
 def _own_cohort(settings: SiteSettings, task: Task) -> Cohort:
@@ -222,50 +276,63 @@ def make_client_app(
         work = work_of(task, message.content.config_records[CONFIG])
         round_number, steps = work.number, work.steps
         cases = _own_cohort(settings, task).of(split="train", labelled=True)
-        network, statistics_lost = _loaded_network(message, task, settings, own_after=round_number - 1)
-        method = method_named(task.method, task.method_options)
+        method, own_names = _method_of(task), _own_names(task, personal=True)
+        network, private_lost = _loaded_network(
+            message, task, settings, own_after=round_number - 1, own_names=own_names
+        )
         keep = task.optimizer_state == "keep"
         momentum = _kept(message, task, settings, MOMENTUM) if keep else Kept({})
         own_memory = _kept(message, task, settings, METHOD) if method.site_models else Kept({})
-        lost = {Lost.MOMENTUM: momentum.lost, Lost.STATISTICS: statistics_lost, Lost.METHOD: own_memory.lost}
+        own_model = _kept(message, task, settings, PERSONAL) if method.second_model else Kept({})
+        lost = {
+            Lost.MOMENTUM: momentum.lost,
+            Lost.PRIVATE: private_lost,
+            Lost.METHOD: own_memory.lost,
+            Lost.PERSONAL: own_model.lost,
+        }
         for why in filter(None, lost.values()):
             keep_details(settings, AmosError(why))
         given = SiteRound(work, _sent_beside(message, method, settings.site), own_memory.value)
         mu = value_of(message, PROXIMAL_MU)  # of Flower's own FedProx
 
-        def on_step(report: StepReport) -> None:
-            check()
-            check_not_paused(settings)
-            if task.site_timeout_s is not None and time.perf_counter() - started > task.site_timeout_s:
-                raise SiteTimeout(f"it was stopped after {task.site_timeout_s:g} s, at step {report.step + 1}")
-            done = report.step - work.first_step + 1
-            listen(SiteWork(settings.site, "train", round_number, done, steps, report.loss))
+        prepared = _prepare(settings, task, cases) if steps else []
 
-        check()
-        result = train(
-            network,
-            _prepare(settings, task, cases) if steps else [],
-            task.plan,
-            task.training,
-            organs=tuple(task.organs),
-            seed=task.seed,
-            site=settings.site,
-            steps=steps,
-            first_step=work.first_step,
-            total_steps=work.total_steps,
-            device=settings.device,
-            momentum_buffers={name: torch.from_numpy(np.array(a)) for name, a in momentum.value.items()},
-            pull=method.pull(given) if mu is None else Pull(mu=float(mu)),
-            seconds=task.local_seconds,
-            on_step=on_step,
-        )
+        def trained(activity: str, steps: int, momentum: Arrays, pull: Pull, seconds: float | None) -> TrainingResult:
+            def on_step(report: StepReport) -> None:
+                check()
+                check_not_paused(settings)
+                if task.site_timeout_s is not None and time.perf_counter() - started > task.site_timeout_s:
+                    raise SiteTimeout(f"it was stopped after {task.site_timeout_s:g} s, at step {report.step + 1}")
+                done = report.step - work.first_step + 1
+                listen(SiteWork(settings.site, activity, round_number, done, steps, report.loss))
+
+            check()
+            return train(
+                network,
+                prepared,
+                task.plan,
+                task.training,
+                organs=tuple(task.organs),
+                seed=task.seed,
+                site=settings.site,
+                steps=steps,
+                first_step=work.first_step,
+                total_steps=work.total_steps,
+                device=settings.device,
+                momentum_buffers={name: torch.from_numpy(np.array(a)) for name, a in momentum.items()},
+                pull=pull,
+                seconds=seconds,
+                on_step=on_step,
+            )
+
+        pull = method.pull(given) if mu is None else Pull(mu=float(mu))
+        result = trained("train", steps, momentum.value, pull, task.local_seconds)
         if keep:
-            buffers = {name: buffer.cpu().numpy() for name, buffer in result.momentum_buffers.items()}
-            save_kept(settings.state, task.run_id, MOMENTUM, round_number, buffers)
+            save_kept(settings.state, task.run_id, MOMENTUM, round_number, _arrays(result.momentum_buffers))
         after = arrays_of(network)
-        own = {name: array for name, array in after.items() if is_statistic(name)}
-        if own and task.norm_statistics == "local":
-            save_kept(settings.state, task.run_id, STATISTICS, round_number, own)
+        if own_names:
+            own = {name: array for name, array in after.items() if name in own_names}
+            save_kept(settings.state, task.run_id, PRIVATE, round_number, own)
         if method.site_models:
             before = _trained(views_of(message.content.array_records[ARRAYS]))
             done = replace(given, work=replace(work, steps=result.steps))
@@ -274,11 +341,22 @@ def make_client_app(
         del after
         restarted = sum(kind for kind, why in lost.items() if why)
         # In the form of the request: packed from another machine, Flower's arrays in a simulation.
-        serialise = packed if is_packed(message.content.array_records[ARRAYS]) else record_of
+        serialise, withheld = packed if is_packed(message.content.array_records[ARRAYS]) else record_of, _withheld(task)
+        update = serialise((name, array) for name, array in given_up_by(network) if name not in withheld)
+        if method.second_model:  # in the same network, whose shared weights are in the reply by now
+            received = views_of(message.content.array_records[ARRAYS])
+            load_arrays(network, _weights_in(own_model) or received)
+            pull = method.personal_pull(_trained(received))
+            second = trained("personalise", result.steps, _momentum_in(own_model), pull, None)
+            own = {_WEIGHTS + name: array for name, array in arrays_of(network).items()}
+            if keep:
+                own |= {_MOMENTUM + name: array for name, array in _arrays(second.momentum_buffers).items()}
+            best_round = int(value_of(message, BEST_ROUND, 0))
+            save_kept(settings.state, task.run_id, PERSONAL, round_number, own, best_round=best_round)
         return reply_with(
             message,
             settings.site,
-            arrays=serialise(given_up_by(network)),
+            arrays=update,
             metrics={
                 WEIGHT: agreed_weight(task, len(cases), steps),
                 "cases": len(cases),
@@ -298,9 +376,17 @@ def make_client_app(
         split: Split = value_of(message, "split")
         round_number = int(value_of(message, "round"))
         cases = _own_cohort(settings, task).of(split=split, labelled=True)
-        network, lost = _loaded_network(message, task, settings, own_after=round_number)
-        if lost:  # with the server's statistics another network would be scored
+        personal = value_of(message, MODEL, SHARED) == PERSONAL
+        if personal and _method_of(task).second_model:
+            network, lost = _second_network(message, task, settings)
+        else:
+            own_names = _own_names(task, personal=personal)
+            network, lost = _loaded_network(message, task, settings, own_after=round_number, own_names=own_names)
+        if lost:  # with the server's arrays another network would be scored
             raise AmosError(f"site {settings.site}: {lost}")
+        if personal and split == "test":  # the site's final model, which stays here
+            _keep_model(settings, task, round_number, network)
+        beside = split == "test" and not personal
         torch.set_num_threads(task.training.threads)
 
         def check_between_windows() -> None:
@@ -308,7 +394,7 @@ def make_client_app(
             check_not_paused(settings)
 
         def on_scored(case: Case, prediction: np.ndarray, reference: Volume) -> None:
-            if settings.pictures is not None and split == "test":
+            if settings.pictures is not None and beside:
                 with suppress(AmosError, OSError):  # a score counts without its picture
                     keep_picture(settings.pictures, case, prediction, reference)
 
@@ -323,10 +409,10 @@ def make_client_app(
             check=check_between_windows,
             on_case=lambda done, total: listen(SiteWork(settings.site, "evaluate", round_number, done, total)),
             on_scored=on_scored,
-            save_to=settings.predictions if split == "test" else None,
+            save_to=settings.predictions if beside else None,
             unlearned=task.unlearned_channels,
         )
-        if settings.predictions is not None and split == "test":
+        if settings.predictions is not None and beside:
             write_organs(task.organs, settings.predictions / "organs.csv")
         scores = Scores()
         for result in results:
@@ -343,6 +429,24 @@ def make_client_app(
         )
 
     return app
+
+
+def _keep_model(settings: SiteSettings, task: Task, round_number: int, network: nn.Module) -> None:
+    """Write the site's personal network as a model folder at the site, from which `amos-fl predict` reads it."""
+    cohort = _own_cohort(settings, task)
+    write_model(
+        personal_model(settings.state, task.run_id),
+        arrays_of(network),
+        round=round_number,
+        network=about_network(task.model, task.plan, task.organs, task.norm_statistics, task.learned),
+        modalities={case.modality for case in cohort.of(split="train", labelled=True)},
+        synthetic=cohort.synthetic(),
+        inference=RecordedInference(**task.inference.model_dump(), threads=task.training.threads),
+    )
+
+
+def _arrays(tensors: Mapping[str, torch.Tensor]) -> Arrays:
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
 
 
 def _leave_address(settings: SiteSettings) -> None:

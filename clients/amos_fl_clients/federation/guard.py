@@ -12,13 +12,14 @@ from pydantic import ValidationError
 from amos_fl.errors import Interrupted, code_of
 from amos_fl_clients.federation.audit import Audited
 from amos_fl_clients.federation.error_replies import SiteFailure, error_reply, keep_details, words_that_may_travel
-from amos_fl_clients.federation.messages import DESCRIBE, FINGERPRINT, Task, task_of, value_of
+from amos_fl_clients.federation.messages import DESCRIBE, FINGERPRINT, MODEL, SHARED, Task, task_of, value_of
 from amos_fl_clients.federation.policy import (
     Refusal,
     check_evaluation,
     check_histograms,
     check_method,
     check_not_paused,
+    check_personal,
     check_run,
     check_training,
 )
@@ -108,6 +109,8 @@ def _allowed_task(settings: SiteSettings, message: Message) -> Task:
             check_histograms(settings)
         elif kind == "evaluate":
             check_evaluation(settings, str(value_of(message, "split")))
+            if value_of(message, MODEL, SHARED) != SHARED:
+                check_personal(settings, task.method, task.method_options)
     except (KeyError, TypeError, ValueError, ValidationError):
         raise Refusal(settings.site, "the request is not of its version of amos-fl") from None
     check_run(settings, task.run_id)

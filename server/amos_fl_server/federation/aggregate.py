@@ -58,7 +58,8 @@ def checked_update(
     if METRICS not in reply.content.metric_records or reply.content.metric_records[METRICS].get(WEIGHT) != weight:
         raise BadUpdate(f"its update claims a weight other than the agreed {weight:g}")
     if before is not None and max_norm is not None:
-        _check_distance(arrays, views_of(before), max_norm)
+        sent = views_of(before)
+        _check_distance(arrays, {name: sent[name] for name in form}, max_norm)
     return {name: arrays[name] for name in form}
 
 

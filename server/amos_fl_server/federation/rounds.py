@@ -16,22 +16,31 @@ from flwr.serverapp import Grid, ServerApp
 
 from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError, RunStopped
+from amos_fl.networks.parts import parts_of
 from amos_fl.runs.changes import accepted_before
 from amos_fl.runs.checkpoint import remedy_for
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
-from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.folder import PERSONAL, RunFolder
 from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
 from amos_fl.runs.ledger import LedgerEntry, sites_in_weights
-from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
+from amos_fl.runs.selection import (
+    best_round_of_site,
+    choose_round,
+    personal_round_of_site,
+    rounds_worth_keeping,
+    seen_and_unseen_dsc,
+)
 from amos_fl.runs.start import begin
 from amos_fl.runs.work import counts_of, sites_asked
 from amos_fl.weights import arrays_of, hash_of
 from amos_fl_clients.federation.messages import (
     ARRAYS,
+    BEST_ROUND,
     CONFIG,
     DESCRIBE,
     KEPT_AFTER,
+    MODEL,
     Task,
     config_of,
     request_config,
@@ -109,7 +118,7 @@ class Federation:
         self._finish(grid, task, record)
 
     def _round_input(self, grid: Grid, task: Task, number: int, record: ArrayRecord, form: Form) -> RoundInput:
-        weights = self._training_weights(task)
+        weights, withheld = self._training_weights(task), self._withheld(task)
         groups = {site: "+".join(self.described[site].modalities) for site in weights}
         works = works_in(self.config, number, self.described, sites_asked(self.config, number, list(weights)))
         return RoundInput(
@@ -117,7 +126,7 @@ class Federation:
             config=request_config(task, round=number),
             nodes={site: self.nodes[site] for site in works},
             weights={site: weights[site] for site in works},
-            form=form,
+            form={name: of for name, of in form.items() if name not in withheld},
             grid=grid,
             seed=self.config.seed,
             all_counts=counts_of(self.config, weights, groups),
@@ -125,6 +134,12 @@ class Federation:
             spool=self.folder.path / "updates",
             max_update_norm=self.config.max_update_norm,
         )
+
+    def _withheld(self, task: Task) -> frozenset[str]:
+        """The arrays that no site sends."""
+        if not self.strategy.has_private:
+            return frozenset()
+        return self.strategy.withheld(parts_of(task.model, task.plan, len(task.organs), task.norm_statistics))
 
     def _make_plan(self, grid: Grid) -> None:
         """Make the run's plan from the fingerprints of its training sites, and write it into the run folder.
@@ -233,7 +248,10 @@ class Federation:
         started = time.perf_counter()
         number, messages = given.number, self.strategy.messages(given)
         for site, message in messages.items():
-            self._say_what_is_kept(message, site, number - 1, **config_of(given.works[site]))
+            more = config_of(given.works[site])
+            if self.strategy.personal:
+                more[BEST_ROUND] = best_round_of_site(self.folder, site, number - 1, personal=True) or 0
+            self._say_what_is_kept(message, site, number - 1, **more)
         self.listener(RoundStarted(number, self.config.rounds, tuple(messages)))
         asked = {
             site: Asked(
@@ -269,6 +287,8 @@ class Federation:
                 f"round {number}: {came} of {len(asked)} sites sent an update and {needed} are needed "
                 f"({reasons}); the last checkpoint is of round {number - 1}, continue with --resume {self.folder.path}"
             )
+        if withheld := set(given.form) ^ set(before := views_of(given.arrays)):
+            arrays = {name: before[name] if name in withheld else arrays[name] for name in before}
         record = record_of_sums(arrays)
         return record, training.entry(shares, given.weights, time.perf_counter() - started)
 
@@ -300,23 +320,46 @@ class Federation:
 
     def _evaluate_when_due(self, grid: Grid, task: Task, number: int, record: ArrayRecord) -> None:
         due = number % self.config.evaluation.every == 0 or number == self.config.rounds
-        if not due or self.folder.read_evaluation(number, "val") is not None:
+        if not due:
             return
         seen = {s: "val" for s, d in self.described.items() if s in self.seen_sites and d.cases["val"]}
         unseen = {s: "test" for s, d in self.described.items() if self._is_unseen(s) and d.cases["test"]}
         asked = {**seen, **(unseen if self.config.evaluation.unseen else {})}
-        if asked:
-            result = self.evaluate(grid, task, number, record, asked)
-            self.folder.write_evaluation(number, "val", result)
-            self.listener(RoundScored(number, *seen_and_unseen_dsc(result)))
+        new, result = self._scored(grid, task, number, record, asked, "val")
+        at_home = None
+        if self.strategy.personal:
+            of_personal, own = self._scored(grid, task, number, record, seen, PERSONAL["val"], personal=True)
+            new, at_home = new or of_personal, seen_and_unseen_dsc(own)[0] if own else None
+        if new and result is not None:
+            self.listener(RoundScored(number, *seen_and_unseen_dsc(result), at_home))
+
+    def _scored(
+        self,
+        grid: Grid,
+        task: Task,
+        number: int,
+        record: ArrayRecord,
+        asked: Mapping[str, str],
+        kind: str,
+        *,
+        personal: bool = False,
+    ) -> tuple[bool, dict[str, Any] | None]:
+        """Whether these scores are new, and the scores; None where nobody is asked."""
+        found = self.folder.read_evaluation(number, kind)
+        if found is not None or not asked:
+            return False, found
+        found = self.evaluate(grid, task, number, record, asked, personal=personal)
+        self.folder.write_evaluation(number, kind, found)
+        return True, found
 
     def _score_again(self, grid: Grid, task: Task, aside: list[tuple[int, str, str]], before: int) -> None:
         """Score earlier rounds whose evaluations were set aside again, as far as their weights still exist."""
         kept = self.folder.rounds_with_checkpoints()
         for number, split, sentence in aside:
-            gone = split == "val" and number not in kept
+            due = split in ("val", PERSONAL["val"])
+            gone = due and number not in kept
             self.listener(Said(f"{sentence}; the weights of round {number} are gone" if gone else sentence))
-            if split == "val" and number in kept and number < before:
+            if due and number in kept and number < before:
                 record = record_of_sums(self.folder.read_checkpoint(number).weights)
                 self._evaluate_when_due(grid, task, number, record)
 
@@ -324,14 +367,25 @@ class Federation:
         return site not in self.seen_sites and not self.described[site].cases["train"]
 
     def evaluate(
-        self, grid: Grid, task: Task, number: int, record: ArrayRecord, splits: Mapping[str, str]
+        self,
+        grid: Grid,
+        task: Task,
+        number: int,
+        record: ArrayRecord,
+        splits: Mapping[str, str],
+        *,
+        personal: bool = False,
     ) -> dict[str, Any]:
-        """Scores of weights on one split of each site: sums and counts, and cases if the sites share them."""
+        """Scores of weights on one split of each site: sums and counts, and cases if the sites share them.
+
+        Or, where `personal`, of each site's own model of that round.
+        """
         self._look_around(grid, task)
         task = task.model_copy(update={"learned": tuple(sorted(self.learned))})
         messages = {}
         for site in sorted(splits):
-            config = request_config(task, round=number, split=splits[site])
+            model = {MODEL: "personal"} if personal else {}
+            config = request_config(task, round=number, split=splits[site], **model)
             content = RecordDict({ARRAYS: record, CONFIG: config})
             messages[site] = Message(content, self.nodes[site], MessageType.EVALUATE)
             self._say_what_is_kept(messages[site], site, number)
@@ -369,4 +423,17 @@ class Federation:
         tested = {site: "test" for site, description in self.described.items() if description.cases["test"]}
         if tested and self.folder.read_evaluation(chosen.round, "test") is None:
             self.folder.write_evaluation(chosen.round, "test", self.evaluate(grid, task, chosen.round, record, tested))
+        if self.strategy.personal:
+            self._score_personal_models(grid, task)
         self.chosen_weights: dict[str, np.ndarray] = views_of(record)
+
+    def _score_personal_models(self, grid: Grid, task: Task) -> None:
+        """Have each training site keep its own model, of the round that it chose, and score it on its test cases."""
+        by_round: dict[int, list[str]] = {}
+        for site in self._training_weights(task):
+            chosen = personal_round_of_site(self.folder, self.config, site)
+            by_round.setdefault(chosen, []).append(site)
+        for number, sites in sorted(by_round.items()):
+            if self.folder.read_evaluation(number, PERSONAL["test"]) is None:
+                record = record_of_sums(self.folder.read_checkpoint(number).weights)
+                self._scored(grid, task, number, record, dict.fromkeys(sites, "test"), PERSONAL["test"], personal=True)
