@@ -134,7 +134,7 @@ def test_each_method_trains_to_weights_of_its_own(tmp_path: Path, tiny_cohort: C
         assert all(np.isfinite(array).all() for array in final_weights(made).values())
     # With equal steps there is nothing to correct, and of three sites the median is what is left without the extremes.
     alike = [names for names in found.values() if len(names) > 1]
-    assert sorted(alike) == [["fedavg", "fednova"], ["median", "trimmed-mean"]]
+    assert sorted(alike) == [["fedavg", "fednova", "ditto"], ["median", "trimmed-mean"]]
 
 
 @dataclass(frozen=True)
