@@ -18,8 +18,8 @@ from amos_fl.methods.geometric_median import GeometricMedian
 from amos_fl.methods.krum import Krum, MultiKrum
 from amos_fl.methods.median import Median
 from amos_fl.methods.norm_bound import NormBound
-from amos_fl.methods.scaffold import Scaffold
 from amos_fl.methods.own import check_kind, made
+from amos_fl.methods.scaffold import Scaffold
 from amos_fl.methods.trimmed_mean import TrimmedMean
 from amos_fl.own_code import is_path, load
 from amos_fl.wording import nearest

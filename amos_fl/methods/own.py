@@ -74,7 +74,9 @@ def try_out(path: str, method: Method) -> None:
     """
     first, second = (_rounds(path, method) for _ in range(2))
     if first != second:
-        raise AmosError(f"strategy {path}: gives other weights the second time; it must depend on what it is given alone")
+        raise AmosError(
+            f"strategy {path}: gives other weights the second time; it must depend on what it is given alone"
+        )
 
 
 def _rounds(path: str, method: Method) -> tuple[str, str]:

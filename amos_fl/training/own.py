@@ -5,7 +5,7 @@ channel numbers (X, Y, Z) in int64, 0 for background, and a NumPy generator from
 both in the same shapes and dtypes. It is applied after the named augmentation.
 
 A loss is a function `loss(logits, target, annotated)`, or a class whose instances are: of logits (B, C, X, Y, Z) in
-float32, channel numbers (B, X, Y, Z) in int64, and whether each channel's organ was looked for in each sample (B, C). It
+float32, channel numbers (B, X, Y, Z) in int64, and whether each channel's organ was annotated in each sample (B, C). It
 returns a scalar. It is called for each deep-supervision head, with the label map at the head's resolution.
 """
 
@@ -62,8 +62,8 @@ def check_transforms(path: str, plan: Plan, organ_count: int) -> None:
     """Apply a user's own augmentation to small patches, each twice with the same draws.
 
     Raises:
-        AmosError: it fails, returns other shapes, numbers that are not finite or channels that are not there, or differs
-            between the two times.
+        AmosError: it fails, returns other shapes, numbers that are not finite or channels that are not there, or
+            differs between the two times.
     """
     size = small_patch(plan)
     for trial in range(TRIALS):

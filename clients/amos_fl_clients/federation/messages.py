@@ -65,7 +65,9 @@ class Task(BaseModel):
     @property
     def own_code(self) -> tuple[str, ...]:
         """The import paths of code that is not amos-fl's and that a site would run."""
-        return tuple(filter(is_path, (self.method, self.model, self.training.transforms or "", self.training.loss or "")))
+        return tuple(
+            filter(is_path, (self.method, self.model, self.training.transforms or "", self.training.loss or ""))
+        )
 
     @property
     def unlearned_channels(self) -> tuple[int, ...]:

@@ -96,22 +96,19 @@ def check_modules(settings: SiteSettings, paths: Iterable[str], wanted: Mapping[
     for module in sorted({module_of(path) for path in paths}):
         asked, here = wanted.get(module, "unknown"), sha256_of_module(module)
         if allowed is not None and module not in allowed:
-            raise Refusal(
-                settings.site,
-                f"it does not run the module {module}; where the hospital agrees, it installs its file and lists it under "
-                f"allowed_modules with the SHA-256 {asked}",
+            why = (
+                f"it does not run the module {module}; where the hospital agrees, it installs that file and lists it "
+                f"under allowed_modules with its SHA-256, {asked}"
             )
-        if here is None:
-            raise Refusal(settings.site, f"the module {module} is not installed there")
-        if allowed is not None and allowed[module] != here:
-            raise Refusal(
-                settings.site, f"its file of {module} is not the one that it allows (SHA-256 {here}, not {allowed[module]})"
-            )
-        if asked != here:
-            raise Refusal(
-                settings.site,
-                f"its file of {module} is not the run's (SHA-256 {here}, not {asked}); use the same file on both sides",
-            )
+        elif here is None:
+            why = f"the module {module} is not installed there"
+        elif allowed is not None and allowed[module] != here:
+            why = f"its file of the module {module} has the SHA-256 {here}, and it allows {allowed[module]}"
+        elif asked != here:
+            why = f"its file of the module {module} has the SHA-256 {here}, and the run's {asked}; use the same file"
+        else:
+            continue
+        raise Refusal(settings.site, why)
 
 
 def check_evaluation(settings: SiteSettings, split: str) -> None:
