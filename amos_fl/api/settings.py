@@ -219,7 +219,7 @@ def like_run(path: Path, layers: list[Layer]) -> tuple[RunConfig, Cohort]:
     if settings.arm != "federated":
         raise AmosError(f"{path}: is a {settings.arm} run; give the federated run that it belongs to")
     cohort_as_begun(folder)
-    check_same_modules(folder.about(), settings)
+    check_same_modules(folder.about())
     members = cohort_now(folder)
     check_headers(members.cases)
     return settings, members

@@ -35,7 +35,7 @@ def check_unchanged(
         AmosError: something was changed and not accepted; it names the file and the differences.
     """
     about = folder.about()
-    changed = changed_settings(about, config) | changed_modules(about, config)
+    changed = changed_settings(about, config) | changed_modules(about)
     changed |= {} if cohort is None else changed_cases(about, cohort)
     scans: dict[str, str] | None = None
     if cohort is not None and store is not None:

@@ -22,7 +22,7 @@ def own_modules(config: RunConfig) -> dict[str, str]:
     return modules_of(own_paths(config))
 
 
-def changed_modules(about: AboutRun, config: RunConfig) -> dict[str, list[str]]:
+def changed_modules(about: AboutRun) -> dict[str, list[str]]:
     """The changes of a run's own code since it began, by module."""
     if about.modules is None:  # begun by a version that did not record them, or without any
         return {}
@@ -55,11 +55,11 @@ def check_own_code(config: RunConfig, organ_count: int) -> None:
         check_loss(config.training.loss, config.plan, organ_count)
 
 
-def check_same_modules(about: AboutRun, config: RunConfig) -> None:
-    """Check that a run's own code is still what the run was begun with.
+def check_same_modules(about: AboutRun) -> None:
+    """Check that a run's own code is still what it was begun with, where another run is to be like it.
 
     Raises:
         AmosError: it is not; it names the module.
     """
-    for module, changes in changed_modules(about, config).items():
-        raise AmosError(f"{module}: is not what the run was begun with ({changes[0]})", "put it back")
+    for module, changes in changed_modules(about).items():
+        raise AmosError(f"{module}: is not what the run was begun with ({changes[0]})", "put it back, or start a new run")
