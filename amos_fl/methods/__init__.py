@@ -1,6 +1,7 @@
 """The methods of federated learning by name: what a site does in a round, and how the server combines the updates."""
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,9 +19,11 @@ from amos_fl.methods.geometric_median import GeometricMedian
 from amos_fl.methods.krum import Krum, MultiKrum
 from amos_fl.methods.median import Median
 from amos_fl.methods.norm_bound import NormBound
+from amos_fl.methods.own import check_kind, made
 from amos_fl.methods.private import FedBN, FedPer
 from amos_fl.methods.scaffold import Scaffold
 from amos_fl.methods.trimmed_mean import TrimmedMean
+from amos_fl.own_code import is_path, load
 from amos_fl.wording import nearest
 
 METHODS: dict[str, type[Method]] = {
@@ -46,23 +49,40 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def method_named(name: str, options: Mapping[str, Any]) -> Method:
-    """The method of that name with these options.
+def kind_of(name: str) -> type[Method] | None:
+    """The method of that name, or the one at that import path; None: neither, but perhaps a strategy of Flower's.
 
     Raises:
-        AmosError: no such method, or an option that it does not have or that is out of range.
+        AmosError: an import path with nothing there.
     """
-    if name not in METHODS:
-        raise AmosError(f"no strategy {name!r}; {nearest(name, METHODS)} (a Flower strategy is given as module:Class)")
-    kind = METHODS[name]
+    if not is_path(name):
+        return METHODS.get(name)
+    found = load(name, "strategy")
+    return found if inspect.isclass(found) and issubclass(found, Method) else None
+
+
+def method_named(name: str, options: Mapping[str, Any]) -> Method:
+    """The method of that name, or the one at that import path, with these options.
+
+    Raises:
+        AmosError: no such method, one that is not written as methods are, or an option that it does not have or that is
+        out of range.
+    """
+    kind = kind_of(name)
+    if kind is None:
+        if is_path(name):
+            raise AmosError(f"strategy {name}: is not a method; a method is an amos_fl.methods.base.Method")
+        raise AmosError(f"no strategy {name!r}; {nearest(name, METHODS)} (one of your own is given as module:Class)")
+    if is_path(name):
+        check_kind(name, kind)
     known = options_of(kind)
     if unknown := sorted(set(options) - set(known)):
         raise AmosError(f"strategy {name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
     for option, value in options.items():
         if isinstance(value, str) or isinstance(value, bool) != isinstance(known[option], bool):
-            kind_of = "true or false" if isinstance(known[option], bool) else "a number"
-            raise AmosError(f"strategy_options.{option} is {value!r}; it must be {kind_of}")
-    return kind(**options)
+            words = "true or false" if isinstance(known[option], bool) else "a number"
+            raise AmosError(f"strategy_options.{option} is {value!r}; it must be {words}")
+    return made(name, kind, options)
 
 
 def options_of(kind: type[Method]) -> dict[str, float | bool]:

@@ -18,6 +18,7 @@ from amos_fl_clients.federation.policy import (
     check_evaluation,
     check_histograms,
     check_method,
+    check_modules,
     check_not_paused,
     check_personal,
     check_run,
@@ -102,6 +103,8 @@ def _allowed_task(settings: SiteSettings, message: Message) -> Task:
         raise Refusal(settings.site, "it answers to describe, fingerprint, train and evaluate only")
     try:
         task = task_of(message)
+        if kind in ("train", "evaluate"):
+            check_modules(settings, task.own_code, task.modules)
         if kind == "train":
             check_training(settings, int(value_of(message, "round")), int(value_of(message, "steps")))
             check_method(settings, task.method, task.method_options)

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from pydantic import BaseModel, ConfigDict, Field
 
 from amos_fl.methods.base import Work
+from amos_fl.own_code import is_path
 from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.runs.learned import channels_unlearned
 from amos_fl.training.settings import NormStatistics, TrainingSettings
@@ -53,6 +54,8 @@ class Task(BaseModel):
     method: str = "fedavg"
     """The method whose site half is carried out; Flower's strategies, which are the server's alone, have FedAvg's."""
     method_options: dict[str, float | int | bool | str] = Field(default_factory=dict)
+    modules: dict[str, str] = Field(default_factory=dict)
+    """The modules of the run's own code, each with the SHA-256 of the file that the server has of it."""
     local_seconds: float | None = None
     """A site ends its training in a round after so many, short of the steps that it is asked for."""
     tolerance_mm: float
@@ -62,6 +65,13 @@ class Task(BaseModel):
     norm_statistics: NormStatistics = "average"
     learned: tuple[int, ...] | None = None
     """The organs that were learned up to now; those of other channels are predicted as background. None: all."""
+
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        """The import paths of code that is not amos-fl's and that a site would run."""
+        return tuple(
+            filter(is_path, (self.method, self.model, self.training.transforms or "", self.training.loss or ""))
+        )
 
     @property
     def unlearned_channels(self) -> tuple[int, ...]:

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from amos_fl.errors import AmosError
-from amos_fl.methods import method_named
+from amos_fl.methods import kind_of, method_named
 from amos_fl.networks.parts import parts_of
+from amos_fl.own_code import is_path
 from amos_fl.runs.config import RunConfig
 from amos_fl_server.federation.strategies.base import MethodStrategy, Strategy
 
 
 def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
-    """The strategy that carries out the method of that name, or the Flower strategy at that import path.
+    """The strategy that carries out the method of that name or import path, or the Flower strategy at that path.
 
     Raises:
         AmosError: no such method or strategy, or an option that it does not have.
@@ -42,5 +43,9 @@ def strategy_of(config: RunConfig) -> Strategy:
 
 
 def is_flowers(name: str) -> bool:
-    """Whether a strategy's name is an import path."""
-    return ":" in name or "." in name
+    """Whether a strategy's name is the import path of something other than a method of ours.
+
+    Raises:
+        AmosError: there is nothing at that path.
+    """
+    return is_path(name) and kind_of(name) is None

@@ -136,6 +136,8 @@ class MethodStrategy(Strategy):
 
     def check_network(self, model: str, parts: Parts) -> None:
         name, private = type(self.method).__name__, self.method.private(parts)
+        if not isinstance(private, set | frozenset):
+            raise AmosError(f"strategy {name}: its private must return a frozenset of names")
         if not private:
             raise AmosError(
                 f"strategy {name} leaves a part of the network at each site that the network {model} does not have",
