@@ -59,6 +59,7 @@ from amos_fl_clients.federation.settings import SiteSettings
 from amos_fl_clients.federation.state import (
     METHOD,
     MOMENTUM,
+    RESIDUAL,
     STATISTICS,
     Kept,
     Lost,
@@ -125,7 +126,7 @@ def _trained(arrays: Mapping[str, np.ndarray]) -> Arrays:
 
 def _form(settings: SiteSettings, task: Task) -> dict[str, ArrayForm]:
     """The arrays that an update of this task must consist of."""
-    return names_and_forms(_network_of(task, settings.device).state_dict())
+    return task.codec.form(names_and_forms(_network_of(task, settings.device).state_dict()))
 
 
 def _own_cohort(settings: SiteSettings, task: Task) -> Cohort:
@@ -227,7 +228,14 @@ def make_client_app(
         keep = task.optimizer_state == "keep"
         momentum = _kept(message, task, settings, MOMENTUM) if keep else Kept({})
         own_memory = _kept(message, task, settings, METHOD) if method.site_models else Kept({})
-        lost = {Lost.MOMENTUM: momentum.lost, Lost.STATISTICS: statistics_lost, Lost.METHOD: own_memory.lost}
+        encodes = task.update_codec != "none"
+        residual = _kept(message, task, settings, RESIDUAL) if encodes else Kept({})
+        lost = {
+            Lost.MOMENTUM: momentum.lost,
+            Lost.STATISTICS: statistics_lost,
+            Lost.METHOD: own_memory.lost,
+            Lost.RESIDUAL: residual.lost,
+        }
         for why in filter(None, lost.values()):
             keep_details(settings, AmosError(why))
         given = SiteRound(work, _sent_beside(message, method, settings.site), own_memory.value)
@@ -266,10 +274,17 @@ def make_client_app(
         own = {name: array for name, array in after.items() if is_statistic(name)}
         if own and task.norm_statistics == "local":
             save_kept(settings.state, task.run_id, STATISTICS, round_number, own)
+        received, encoded = views_of(message.content.array_records[ARRAYS]), Arrays()
+        if encodes:
+            try:
+                encoded, left_out = task.codec.encode(received, after, residual.value)
+            except AmosError as error:
+                raise error.of(f"site {settings.site}") from None
+            save_kept(settings.state, task.run_id, RESIDUAL, round_number, left_out)
+            after = task.codec.decode(received, encoded)  # what the server goes on with
         if method.site_models:
-            before = _trained(views_of(message.content.array_records[ARRAYS]))
             done = replace(given, work=replace(work, steps=result.steps))
-            remembered = method.keep(done, before, _trained(after))
+            remembered = method.keep(done, _trained(received), _trained(after))
             save_kept(settings.state, task.run_id, METHOD, round_number, remembered)
         del after
         restarted = sum(kind for kind, why in lost.items() if why)
@@ -278,7 +293,7 @@ def make_client_app(
         return reply_with(
             message,
             settings.site,
-            arrays=serialise(given_up_by(network)),
+            arrays=serialise(encoded.items() if encodes else given_up_by(network)),
             metrics={
                 WEIGHT: agreed_weight(task, len(cases), steps),
                 "cases": len(cases),

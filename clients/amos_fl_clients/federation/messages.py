@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, cast
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from pydantic import BaseModel, ConfigDict, Field
 
+from amos_fl.codecs import Codec, CodecName
 from amos_fl.methods.base import Work
 from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.runs.learned import channels_unlearned
@@ -49,6 +50,8 @@ class Task(BaseModel):
     method: str = "fedavg"
     """The method whose site half is carried out; Flower's strategies, which are the server's alone, have FedAvg's."""
     method_options: dict[str, float | int | bool | str] = Field(default_factory=dict)
+    update_codec: CodecName = "none"
+    top_k_share: float = Field(default=0.1, gt=0, le=1)
     local_seconds: float | None = None
     """A site ends its training in a round after so many, short of the steps that it is asked for."""
     tolerance_mm: float
@@ -58,6 +61,10 @@ class Task(BaseModel):
     norm_statistics: NormStatistics = "average"
     learned: tuple[int, ...] | None = None
     """The organs that were learned up to now; those of other channels are predicted as background. None: all."""
+
+    @property
+    def codec(self) -> Codec:
+        return Codec(self.update_codec, self.top_k_share)
 
     @property
     def unlearned_channels(self) -> tuple[int, ...]:

@@ -246,7 +246,8 @@ class Federation:
             )
             for site in messages
         }
-        training = TrainingRound(number, messages, asked, self.config.exchanges_weights, self.listener)
+        exchanges, codec = self.config.exchanges_weights, self.config.codec
+        training = TrainingRound(number, messages, asked, exchanges, self.listener, codec)
         replies = exchange(
             given.grid,
             messages,
