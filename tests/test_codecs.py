@@ -6,6 +6,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from conftest import write_tiny_cohort
+from deployments import AT_ONCE, Hospitals, deployed_run
 from federations import TINY, distance, federate, final_weights, hashes, killed_after, resume
 from hospitals import Hospital, tiny_task, write_hospital
 from hypothesis import given
@@ -26,6 +27,7 @@ from amos_fl_clients.federation.messages import ARRAYS
 from amos_fl_clients.federation.records import BadUpdate, packed, record_of, views_of
 from amos_fl_clients.federation.replies import check_reply
 from amos_fl_server.federation.aggregate import decode_update
+from amos_fl_server.operation.server_app import run_deployed
 
 CODECS = {
     "fp16": Codec("fp16"),
@@ -184,7 +186,7 @@ BAD: dict[str, tuple[Codec, dict[str, Any], str]] = {
     "in full": (Codec("int8"), {"conv.bias": np.zeros(4, np.float32)}, "conv.bias is float32 in its update, and must"),
     "no steps": (Codec("int8"), {SCALES: None}, "lacks 1 arrays, the first is update/scales"),
     "NaN for a step": (Codec("int8"), {SCALES: np.full(3, np.nan, np.float32)}, "scales holds NaN or infinite"),
-    "a negative step": (Codec("int8"), {SCALES: np.full(3, -1, np.float32)}, "a step of its encoded update is negative"),
+    "a negative step": (Codec("int8"), {SCALES: np.full(3, -1, np.float32)}, "step of its encoded update is negative"),
     "a step more": (Codec("int8"), {SCALES: np.ones(4, np.float32)}, "update/scales is (4,) in its update, and must"),
     "infinite halves": (Codec("fp16"), {"conv.bias": np.full(4, np.inf, np.float16)}, "conv.bias holds NaN or"),
     "other halves": (Codec("fp16"), {"conv.bias": np.zeros(5, np.float16)}, "conv.bias is (5,) in its update"),
@@ -245,6 +247,19 @@ def test_a_run_with_encoded_updates_is_near_the_one_without_in_fewer_bytes_and_g
         assert part == pytest.approx({"fp16": 0.5, "int8": 0.25, "top-k": 0.131}[name], abs=0.06)
     folder = killed_after(tmp_path / "killed", 2, tiny_cohort, store, **SETTINGS[name])
     assert hashes(resume(folder.path, store)) == hashes(whole)
+
+
+def test_a_deployed_run_whose_updates_travel_packed_has_the_weights_of_a_simulation(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    settings = {**SETTINGS["int8"], "rounds": 2, "local_steps": 1, "evaluation": {"every": 2, "unseen": False}}
+    deployed = deployed_run(tmp_path / "run", tiny_cohort, **settings)
+    run_deployed(Hospitals(tmp_path, tiny_cohort, "GDAB"), deployed, 5, AT_ONCE)
+    simulated = federate(tmp_path / "simulated", tiny_cohort, store, **settings)
+    assert hashes(deployed) == hashes(simulated)
+    up = [[entry["sites"][site]["bytes_up"] for site in "ABG"] for entry in deployed.ledger()]
+    assert up == [[up[0][0]] * 3] * 2
+    assert up[0][0] < 0.27 * deployed.ledger()[0]["sites"]["A"]["bytes_down"]
 
 
 def test_top_k_of_everything_gives_the_weights_of_a_run_without_encoding(
