@@ -279,6 +279,7 @@ TRAIN: dict[str, Tamper] = {
             "a truth value": True,
         }.items()
     },
+    "a loss that its method has nobody report": put(METRICS, "val_loss_before", 0.5),
     "a claimed weight": put(METRICS, "num-examples", 10**6),
     "claimed steps": put(METRICS, "steps", 10**6),
     "claimed cases": put(METRICS, "cases", 7),

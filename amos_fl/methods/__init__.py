@@ -10,6 +10,7 @@ from amos_fl.methods.agnostic import Agnostic
 from amos_fl.methods.base import Method
 from amos_fl.methods.fedavg import FedAvg
 from amos_fl.methods.fedavgm import FedAvgM
+from amos_fl.methods.feddg_ga import FedDgGa
 from amos_fl.methods.feddyn import FedDyn
 from amos_fl.methods.fednova import FedNova
 from amos_fl.methods.fedprox import FedProx
@@ -32,6 +33,7 @@ METHODS: dict[str, type[Method]] = {
     "fedadagrad": FedAdagrad,
     "fednova": FedNova,
     "agnostic": Agnostic,
+    "feddg-ga": FedDgGa,
     "norm-bound": NormBound,
     "median": Median,
     "trimmed-mean": TrimmedMean,

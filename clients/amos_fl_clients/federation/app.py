@@ -18,7 +18,7 @@ from amos_fl.errors import AmosError, SiteTimeout
 from amos_fl.files import write_json
 from amos_fl.inference.evaluate import evaluate_cases
 from amos_fl.methods import method_named
-from amos_fl.methods.base import Method, SiteRound
+from amos_fl.methods.base import VAL_AFTER, VAL_BEFORE, Method, SiteRound
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, scores_to_json
 from amos_fl.networks.registry import build_network
@@ -32,6 +32,7 @@ from amos_fl.runs.learned import annotated_for_training
 from amos_fl.training.loop import StepReport, train
 from amos_fl.training.pull import Pull
 from amos_fl.training.settings import NormStatistics
+from amos_fl.training.validation import validation_loss
 from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan
 from amos_fl.weights import Arrays, arrays_of, given_up_by, is_statistic, is_trained, load_arrays
@@ -222,7 +223,8 @@ def make_client_app(
         started = time.perf_counter()
         work = work_of(task, message.content.config_records[CONFIG])
         round_number, steps = work.number, work.steps
-        cases = _own_cohort(settings, task).of(split="train", labelled=True)
+        cohort = _own_cohort(settings, task)
+        cases = cohort.of(split="train", labelled=True)
         network, statistics_lost = _loaded_network(message, task, settings, own_after=round_number - 1)
         method = method_named(task.method, task.method_options)
         keep = task.optimizer_state == "keep"
@@ -249,6 +251,30 @@ def make_client_app(
             done = report.step - work.first_step + 1
             listen(SiteWork(settings.site, "train", round_number, done, steps, report.loss))
 
+        def check_between_batches() -> None:
+            check()
+            check_not_paused(settings)
+
+        reporting = method.reports and "val" not in settings.refuse_evaluation_on
+        validation = _prepare(settings, task, cohort.of(split="val", labelled=True)) if reporting else []
+
+        def reported(name: str) -> dict[str, float]:
+            if not validation or name not in method.reports:
+                return {}
+            loss = validation_loss(
+                network,
+                validation,
+                task.plan,
+                task.training,
+                organs=tuple(task.organs),
+                seed=task.seed,
+                site=settings.site,
+                device=settings.device,
+                check=check_between_batches,
+            )
+            return {name: loss}
+
+        reports = reported(VAL_BEFORE)
         check()
         result = train(
             network,
@@ -267,6 +293,7 @@ def make_client_app(
             seconds=task.local_seconds,
             on_step=on_step,
         )
+        reports |= reported(VAL_AFTER)
         if keep:
             buffers = {name: buffer.cpu().numpy() for name, buffer in result.momentum_buffers.items()}
             save_kept(settings.state, task.run_id, MOMENTUM, round_number, buffers)
@@ -301,6 +328,7 @@ def make_client_app(
                 "train_loss": result.mean_loss,
                 "seconds": time.perf_counter() - started,
                 **({RESTARTED: restarted} if restarted else {}),
+                **reports,
             },
         )
 

@@ -243,6 +243,7 @@ class Federation:
                 steps=given.works[site].steps,
                 timed=self.config.local_seconds is not None,
                 weight=int(given.weights[site]),
+                reports=self.strategy.reports,
             )
             for site in messages
         }
