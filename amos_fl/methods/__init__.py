@@ -12,6 +12,7 @@ from amos_fl.methods.base import Method
 from amos_fl.methods.ditto import Ditto
 from amos_fl.methods.fedavg import FedAvg
 from amos_fl.methods.fedavgm import FedAvgM
+from amos_fl.methods.feddg_ga import FedDgGa
 from amos_fl.methods.feddyn import FedDyn
 from amos_fl.methods.fednova import FedNova
 from amos_fl.methods.fedprox import FedProx
@@ -37,6 +38,7 @@ METHODS: dict[str, type[Method]] = {
     "fedadagrad": FedAdagrad,
     "fednova": FedNova,
     "agnostic": Agnostic,
+    "feddg-ga": FedDgGa,
     "fedbn": FedBN,
     "fedper": FedPer,
     "ditto": Ditto,

@@ -65,12 +65,21 @@ class SiteRound:
     kept: Arrays = field(default_factory=dict)
 
 
+VAL_BEFORE, VAL_AFTER = "val_loss_before", "val_loss_after"
+"""What a site can report: its loss on fixed patches of its validation cases before and after it trains."""
+
+
 @dataclass(frozen=True)
 class Done:
-    """What a site says beside its update: the work that it really did, and its mean training loss (NaN of no step)."""
+    """What a site says beside its update: the work that it really did, and its mean training loss (NaN of no step).
+
+    `reports` are the numbers in `Method.reports`; empty from a site that has no validation cases, or keeps to itself
+    how they fare.
+    """
 
     work: Work
     loss: float
+    reports: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,8 @@ class Memory:
 class Method:
     """A federated method. The class's docstring says what it does; `paper` is its source.
 
-    `sends` names what the server sends beside the weights. `site_models` and `server_models` say how many times the
+    `sends` names what the server sends beside the weights, `reports` what a site tells beside its update (`VAL_BEFORE`,
+    `VAL_AFTER`). `site_models` and `server_models` say how many times the
     network's parameters a site and the server remember between rounds. Where `needs_reset`, each round must begin
     without the momentum of the one before: a change that older gradients have made would be taken for the round's own.
     With a `second_model` each site trains, after the shared network, one of its own for as many steps.
@@ -119,6 +129,7 @@ class Method:
 
     paper: ClassVar[str] = ""
     sends: ClassVar[tuple[str, ...]] = ()
+    reports: ClassVar[tuple[str, ...]] = ()
     site_models: ClassVar[int] = 0
     server_models: ClassVar[int] = 0
     keeps_values: ClassVar[bool] = False

@@ -10,6 +10,7 @@ from flwr.clientapp import ClientApp
 from pydantic import ValidationError
 
 from amos_fl.errors import Interrupted, code_of
+from amos_fl.methods import method_named
 from amos_fl_clients.federation.audit import Audited
 from amos_fl_clients.federation.error_replies import SiteFailure, error_reply, keep_details, words_that_may_travel
 from amos_fl_clients.federation.messages import DESCRIBE, FINGERPRINT, MODEL, SHARED, Task, task_of, value_of
@@ -69,8 +70,10 @@ class GuardedApp(ClientApp):
             try:
                 task = _allowed_task(settings, message)
                 reply = super().__call__(message, context)
-                form = self._form_of(settings, task) if message.metadata.message_type == "train" else None
-                check_reply(reply, settings, organs=task.organs, form=form)
+                trains = message.metadata.message_type == "train"
+                form = self._form_of(settings, task) if trains else None
+                reports = method_named(task.method, task.method_options).reports if trains else ()
+                check_reply(reply, settings, organs=task.organs, form=form, reports=reports)
             except Refusal as refusal:
                 audited.refused(str(refusal))
                 raise

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, cast
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from pydantic import BaseModel, ConfigDict, Field
 
+from amos_fl.codecs import Codec, CodecName
 from amos_fl.methods.base import Work
 from amos_fl.own_code import is_path
 from amos_fl.runs.inference_settings import InferenceSettings
@@ -56,6 +57,8 @@ class Task(BaseModel):
     method_options: dict[str, float | int | bool | str] = Field(default_factory=dict)
     modules: dict[str, str] = Field(default_factory=dict)
     """The modules of the run's own code, each with the SHA-256 of the file that the server has of it."""
+    update_codec: CodecName = "none"
+    top_k_share: float = Field(default=0.1, gt=0, le=1)
     local_seconds: float | None = None
     """A site ends its training in a round after so many, short of the steps that it is asked for."""
     tolerance_mm: float
@@ -72,6 +75,10 @@ class Task(BaseModel):
         return tuple(
             filter(is_path, (self.method, self.model, self.training.transforms or "", self.training.loss or ""))
         )
+
+    @property
+    def codec(self) -> Codec:
+        return Codec(self.update_codec, self.top_k_share)
 
     @property
     def unlearned_channels(self) -> tuple[int, ...]:

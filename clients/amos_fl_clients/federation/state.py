@@ -1,5 +1,5 @@
 """A site's state between rounds, which is never sent: the optimizer's momentum, its own batch normalisation
-statistics, and the state of the run's method.
+statistics, the state of the run's method, and what the encoding of its updates has left out.
 
 The server says after which round a site last took part (`kept_after`). State that should exist but is missing or
 damaged counts as lost and is reported: a site never silently restarts from zero.
@@ -17,7 +17,7 @@ import numpy as np
 from amos_fl.errors import AmosError
 from amos_fl.weights import Arrays, read_arrays, save_arrays
 
-MOMENTUM, PRIVATE, METHOD, PERSONAL = "momentum", "private", "method", "personal"
+MOMENTUM, PRIVATE, METHOD, PERSONAL, RESIDUAL = "momentum", "private", "method", "personal", "residual"
 RUNS_KEPT = 4
 """The number of runs, including the present one, whose state a site always keeps; the most recently used stay."""
 UNUSED_S = 86400.0
@@ -31,6 +31,7 @@ class Lost(IntFlag):
     PRIVATE = 2
     METHOD = 4
     PERSONAL = 8
+    RESIDUAL = 16
 
     @property
     def sentence(self) -> str:
@@ -45,6 +46,7 @@ _NAMES = {
     Lost.PRIVATE: "private arrays",
     Lost.METHOD: "memory of the method",
     Lost.PERSONAL: "second model",
+    Lost.RESIDUAL: "residual of earlier updates",
 }
 ALL_LOST = sum(Lost)
 

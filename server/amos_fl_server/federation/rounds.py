@@ -181,10 +181,12 @@ class Federation(Scoring):
                 steps=given.works[site].steps,
                 timed=self.config.local_seconds is not None,
                 weight=int(given.weights[site]),
+                reports=self.strategy.reports,
             )
             for site in messages
         }
-        training = TrainingRound(number, messages, asked, self.config.exchanges_weights, self.listener)
+        exchanges, codec = self.config.exchanges_weights, self.config.codec
+        training = TrainingRound(number, messages, asked, exchanges, self.listener, given.form, codec)
         replies = exchange(
             given.grid,
             messages,

@@ -94,6 +94,11 @@ class Strategy(ABC):
             AmosError: it keeps arrays at the sites that the network does not have.
         """
 
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """What sites report beside their updates."""
+        return ()
+
     def check_sites(self, sites: Sequence[str]) -> None:  # noqa: B027 - most can do with any
         """Whether the strategy can do with these training sites.
 
@@ -148,6 +153,10 @@ class MethodStrategy(Strategy):
                 f"strategy {name} leaves {unknown[0]!r} at each site, and the network {model} has no such array"
             )
 
+    @property
+    def reports(self) -> tuple[str, ...]:
+        return self.method.reports
+
     def check_sites(self, sites: Sequence[str]) -> None:
         self.method.check_sites(sites)
 
@@ -175,7 +184,7 @@ class MethodStrategy(Strategy):
             except BadUpdate as error:
                 failed[site] = AmosError(str(error), code="bad-reply")
                 continue
-            done = _done_in(reply, given.works[site])
+            done = _done_in(reply, given.works[site], self.method.reports)
             reply.content.array_records[ARRAYS].clear()  # `update` alone keeps the weights, until they are taken
             del reply
             yield site, update, done
@@ -214,8 +223,9 @@ class MethodStrategy(Strategy):
         self.memory = Memory({name: np.array(array) for name, array in arrays.items()}, dict(values))
 
 
-def _done_in(reply: Message, work: Work) -> Done:
+def _done_in(reply: Message, work: Work, reports: Sequence[str]) -> Done:
     """What a site says that it did, of what it was asked for."""
     said = reply.content.metric_records[METRICS]
     steps, loss = int(cast(int, said.get("steps", work.steps))), float(cast(float, said.get("train_loss", math.nan)))
-    return Done(replace(work, steps=steps), loss)
+    told = {name: float(cast(float, said[name])) for name in reports if name in said}
+    return Done(replace(work, steps=steps), loss, told)
