@@ -17,7 +17,13 @@ from amos_fl.runs.record import RunRecord
 from amos_fl.runs.results import Results
 from amos_fl.runs.summary import number
 
-VERBS = {"measure": "measuring", "prepare": "preparing", "train": "training", "evaluate": "scoring"}
+VERBS = {
+    "measure": "measuring",
+    "prepare": "preparing",
+    "train": "training",
+    "personalise": "training the own model of",
+    "evaluate": "scoring",
+}
 PLAIN_EVERY_S = 15.0
 
 

@@ -16,6 +16,7 @@ from amos_fl.device import memory_said
 from amos_fl.errors import AmosError, TrainingDiverged
 from amos_fl.randomness import derived_seed
 from amos_fl.training.loss import DiceCrossEntropy
+from amos_fl.training.own import loss_at
 from amos_fl.training.patches.prefetch import draw_batches
 from amos_fl.training.patches.sampler import TrainingCase
 from amos_fl.training.pull import Pull
@@ -102,10 +103,10 @@ def train(
     # A scale at which small networks' gradients survive from the first step: the scaler restarts at every call.
     scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=half)
     numbers = range(first_step, first_step + steps)
-    supervision = supervision_of(network)
+    supervision, own = supervision_of(network), None if settings.loss is None else loss_at(settings.loss)
     remedy = "lower training.batch_size or the plan's patch, or use --device cpu"
     with (
-        _threads(settings.threads),
+        thread_number(settings.threads),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         memory_said(f"site {site}: training with batches of {settings.batch_size}", remedy),
     ):
@@ -124,7 +125,7 @@ def train(
                     outputs = network(batch.image.to(device))
                 balance = settings.class_balance * (1 - BALANCE_FALL * step / total_steps)
                 loss_of = DiceCrossEntropy(
-                    batch_dice=settings.batch_dice, class_balance=balance, supervision=supervision
+                    batch_dice=settings.batch_dice, class_balance=balance, supervision=supervision, own=own
                 )
                 loss = loss_of(outputs, batch.label.to(device), batch.annotated.to(device))
                 losses.append(loss.item())
@@ -184,7 +185,7 @@ def _momentum_buffers(network: nn.Module, optimizer: torch.optim.SGD) -> dict[st
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def thread_number(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
