@@ -6,8 +6,8 @@
 Five sites of the embedded phantom (synthetic) train the small network; every run has the same seeds, patches and steps,
 and only the encoding of the updates differs. Bytes are those of the ledger, a site's update of one round. DSC is the
 mean over the organs on the test cases of the sites that train, and of the scanners that do not, averaged over the
-seeds; beside it the difference from updates in full on the same cases, with its 95 % interval (`amos-fl compare`). Runs
-that are in FOLDER already are not carried out again.
+seeds; beside it the difference from updates in full on the same cases, with its 95 % interval (`amos-fl compare`). What
+is in FOLDER already is not carried out again.
 """
 
 import argparse
@@ -17,7 +17,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import amos_fl
+from amos_fl.comparison.compare import compare_runs
+from amos_fl.comparison.statistics import Estimate
+from amos_fl.runs.record import read_runs
 
 CODECS = {
     "none": ["--update-codec", "none"],
@@ -27,7 +29,7 @@ CODECS = {
     "top-k, 1 %": ["--update-codec", "top-k", "--top-k-share", "0.01"],
 }
 AT_ONCE = 2
-SCOPES = ("seen", "unseen")
+SCOPES = ("seen sites", "unseen sites")
 
 
 def carried_out(out: Path, codec: str, seed: int, rounds: int, steps: int) -> Path:
@@ -35,7 +37,8 @@ def carried_out(out: Path, codec: str, seed: int, rounds: int, steps: int) -> Pa
     if not (out / "scores.csv").is_file():
         options = ["--rounds", rounds, "--local-steps", steps, "--evaluate-every", rounds, "--seed", seed]
         options += ["--model", "small", "--threads", 1, "--device", "cpu", "--no-unseen", "--selection", "last"]
-        command = [sys.executable, "-m", "amos_fl.cli.main", "simulate", "--out", out, *options, *CODECS[codec]]
+        asked = ["--resume", out] if out.exists() else ["--out", out, *options, *CODECS[codec]]
+        command = [sys.executable, "-m", "amos_fl.cli.main", "simulate", *asked]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{codec}, seed {seed}: {done.stderr or done.stdout}")
@@ -60,9 +63,24 @@ def main() -> None:
         for run in runs:
             print(f"{time.perf_counter() - started:4.0f} s  {run.result()}", file=sys.stderr, flush=True)
 
-    compared = amos_fl.compare(list(wanted.values()), asked.folder / f"comparison-{time.time():.0f}")
-    print(compared.comparison.arms)
-    print(compared.differences.to_string())
+    records = read_runs(list(wanted.values()))
+    of_run = {run: arm for arm in compare_runs(records, metrics=("dsc",), resamples=100).arms for run in arm.runs}
+    by_codec = {codec: of_run[wanted[codec, asked.seeds[0]].name] for codec in CODECS}
+    compared = compare_runs(records, metrics=("dsc",), reference=by_codec["none"].name)
+    print("| updates | kB of an update | DSC, seen sites | difference | DSC, unseen | difference |")
+    print("|---|---|---|---|---|---|")
+    for codec, arm in by_codec.items():
+        exchanges = sum(len(entry["sites"]) for entry in records[0].ledger) * len(asked.seeds)
+        row = [codec, f"{arm.cost.bytes_up / exchanges / 1000:,.0f}"]
+        for scope in SCOPES:
+            score, apart = compared.cell(arm.name, scope, "dsc"), compared.difference(arm.name, scope, "dsc")
+            assert score is not None
+            row += [f"{score.estimate.value:.3f}", "-" if apart is None else in_words(apart.estimate)]
+        print(f"| {' | '.join(row)} |")
+
+
+def in_words(apart: Estimate) -> str:
+    return f"{apart.value:+.4f} ({apart.low:+.4f} to {apart.high:+.4f})"
 
 
 if __name__ == "__main__":

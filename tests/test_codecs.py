@@ -160,6 +160,14 @@ def test_top_k_sends_the_largest_changes_and_of_equal_ones_the_first(
         assert change not in sent or residual[key].flat[i] == 0
 
 
+def test_of_equal_changes_the_first_are_sent_in_the_order_of_the_arrays_names() -> None:
+    before = {"b": np.zeros(3, np.float32), "a": np.zeros(3, np.float32)}
+    after = {"b": np.array([1, -2, 2], np.float32), "a": np.array([1, 2, -1], np.float32)}
+    codec = Codec("top-k", 0.65)
+    encoded, _ = codec.encode(before, after, {})
+    assert {key: a.tolist() for key, a in codec.decode(before, encoded).items()} == {"b": [0, -2, 2], "a": [1, 2, 0]}
+
+
 def test_places_are_sent_in_the_smaller_of_two_ways() -> None:
     form = {"a": ((1000,), "float32")}
     assert Codec("top-k", 0.01).form(form)[PLACES] == ((10,), "int32")

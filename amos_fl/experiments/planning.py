@@ -118,13 +118,8 @@ class Planner:
         own = filter(None, [own_modules(config)])
         key = sha256_of_json([config.science(), members.content_hash(), sizes_of(members), begun_from, *own])[:8]
         word = "pooled" if pooled else config.strategy.replace(":", ".").rpartition(".")[2].lower()
-        parts = [
-            word,
-            config.model.rpartition(":")[2],
-            step.needs,
-            *([step.modality.lower()] if step.modality else []),
-            key,
-        ]
+        network = config.model.rpartition(":")[2]
+        parts = [word, network, step.needs, *([step.modality.lower()] if step.modality else []), key]
         folder = f"runs/{'-'.join(parts)}"
         needs = (step.start,) if step.start else ()
         member = PlannedRun(Path(folder).name, config, members)

@@ -195,6 +195,8 @@ class RunConfig(_Settings):
         where = {"cohort", "engine", "prepare_workers", "keep_checkpoints", "site_timeout_s", "device", "start_from"}
         # A plan made from the cases follows from the planning settings, and a given plan does not need them.
         where.add("plan" if self.planning.auto else "planning")
+        if self.update_codec != "top-k":
+            where.add("top_k_share")
         return self.model_dump(mode="json", exclude=where)
 
     @property

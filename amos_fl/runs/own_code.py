@@ -62,6 +62,5 @@ def check_same_modules(about: AboutRun) -> None:
         AmosError: it is not; it names the module.
     """
     for module, changes in changed_modules(about).items():
-        raise AmosError(
-            f"{module}: is not what the run was begun with ({changes[0]})", "put it back, or start a new run"
-        )
+        what = f"{module}: is not what the run was begun with ({changes[0]})"
+        raise AmosError(what, "put it back, or start a new run")
