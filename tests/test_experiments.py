@@ -390,7 +390,7 @@ def made_folder(
     about = json.loads((path / "versions.json").read_text())
     about |= {"synthetic": synthetic, "versions": {**about["versions"], "commit": commit}}
     (path / "versions.json").write_text(json.dumps(about))
-    nothing = {"bytes_up": 0, "bytes_down": 0, "seconds": 2.0}
+    nothing: Any = {"bytes_up": 0, "bytes_down": 0, "seconds": 2.0}
     site: SiteRound = {"cases": 1, "steps": record.config.local_steps, "loss": 1.0, **nothing}
     trained = dict.fromkeys(record.cohort.seen_sites, site)
     folder.write_ledger([{"round": 1, "sites": trained, "loss": 1.0, "missing": {}, "weights_sha256": "", **nothing}])
