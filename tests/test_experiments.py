@@ -360,7 +360,7 @@ def test_a_preset_runs_through_on_the_phantom_in_its_quick_form(
 ) -> None:
     monkeypatch.setenv("AMOS_FL_CACHE", str(cache))
     out = str(tmp_path / "out")
-    assert run(["experiments", "run", "modalities", "--quick", "--out", out]) == 0
+    assert run(["experiments", "run", "modalities", "--quick", "--parallel", "2", "--out", out]) == 0
     printed = capsys.readouterr().out
     assert "10 of 10 steps done now" in printed
     assert "The scans of this run are synthetic" in printed
