@@ -387,3 +387,12 @@ def test_only_one_score_is_compared_where_one_is_asked_for() -> None:
     found = compared(everything()[:2], metrics=("nsd",))
     assert {cell.metric for cell in found.cells} == {"nsd"}
     assert all("NSD" in sentence for sentence in found.findings if "scores" in sentence)
+
+
+def test_an_arm_is_named_by_the_settings_in_which_it_differs_from_most() -> None:
+    changes: list[dict[str, Any]] = [{}, {"optimizer_state": "keep"}, {"update_codec": "int8"}, {"weighting": "equal"}]
+    runs = [made_run(f"run-{i}", constant(0.8), **change) for i, change in enumerate(changes)]
+    names = {"fedavg", "fedavg optimizer_state=keep", "fedavg update_codec=int8", "fedavg weighting=equal"}
+    assert {arm.name for arm in compared(runs).main_arms} == names
+    two = {arm.name for arm in compared(runs[:2]).main_arms}
+    assert two == {"fedavg optimizer_state=reset", "fedavg optimizer_state=keep"}, "of two neither is the usual one"

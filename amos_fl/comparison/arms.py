@@ -138,7 +138,7 @@ def _word(members: Sequence[RunRecord]) -> str:
 
 
 def _told_apart(names: list[str], bundles: list[Bundle]) -> list[str]:
-    """Unique names: if two arms would share one, the settings that differ are added."""
+    """Unique names: if two arms would share one, the settings that differ are added, where they are not the usual."""
     told = list(names)
     for name in {name for name in names if names.count(name) > 1}:
         same = [i for i, other in enumerate(names) if other == name]
@@ -149,17 +149,28 @@ def _told_apart(names: list[str], bundles: list[Bundle]) -> list[str]:
             for key in sorted(set().union(*settings) - {"seed", "hold_out"}, key=lambda key: (key != "start_from", key))
             if len({str(setting.get(key)) for setting in settings}) > 1
         ]
+        usual = {key: _usual([str(setting.get(key)) for setting in settings]) for key in differ}
         for i, setting in zip(same, settings, strict=True):
             shown = [
                 f"from {setting[key]}" if key == "start_from" else f"{key.rpartition('.')[2]}={setting[key]}"
-                for key in differ[:2]
-                if key in setting
+                for key in differ
+                if key in setting and str(setting[key]) != usual[key]
             ]
-            told[i] = " ".join([name, *shown])
+            told[i] = " ".join([name, *shown[:2]])
         for i in same:
             if told.count(told[i]) > 1:
                 told[i] = f"{name} ({bundles[i][0][0].name.partition('/')[0]})"
     return told
+
+
+def _usual(values: list[str]) -> str | None:
+    """The value that more arms have than any other, and so need not say.
+
+    >>> _usual(["keep", "keep", "reset"]), _usual(["0.01", "0.1"])
+    ('keep', None)
+    """
+    [(value, times), *others] = Counter(values).most_common()
+    return value if times > max((number for _, number in others), default=0) else None
 
 
 def compared_settings(record: RunRecord) -> dict[str, Any]:
