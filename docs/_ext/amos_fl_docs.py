@@ -31,7 +31,6 @@ GENERATED: dict[str, Callable[[], Iterator[str]]] = {
 MARK = re.compile(r"<!-- generated: ([a-z ]+) -->")
 OUTSIDE = {"../benchmarks/README.md": "benchmarks.md", "../CONTRIBUTING.md": "contributing.md"}
 """Pages that lie elsewhere in the repository and are shown here, too."""
-NO_PAGE_OF_ITS_OWN = "---\norphan: true\nnosearch: true\n---\n"
 WITHOUT_DOCSTRING = {"__version__"}
 NEEDS_DOCSTRING = {"class", "exception", "function"}
 MEMBERS = (FunctionType, classmethod, staticmethod, property, cached_property)
@@ -42,8 +41,7 @@ def write_generated(app: Sphinx, docname: str, source: list[str]) -> None:
     text = MARK.sub(lambda found: "\n".join(GENERATED[found[1]]()), source[0])
     for path, page in OUTSIDE.items():
         text = text.replace(f"]({path}", f"]({page}")
-    # An example of what a command writes: reached from the page about experiments, and nowhere else.
-    source[0] = NO_PAGE_OF_ITS_OWN + text if docname == "results" else text
+    source[0] = text
 
 
 def lead_included_links(app: Sphinx, path: Path, parent: str, source: list[str]) -> None:
