@@ -1,5 +1,6 @@
 """Encoded updates: what an encoding leaves out comes later, what it sends is small, and what is none is refused."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -225,6 +226,23 @@ def test_what_is_no_encoded_update_is_refused_in_words(what: str, serialise: Any
     with pytest.raises(BadUpdate) as refused:
         decode_update(asked, codec, before)
     assert words in str(refused.value)
+
+
+@given(st.sampled_from([Codec("fp16"), Codec("int8"), FEW, MANY]), st.integers(0, 2**32), st.sampled_from([1, 7, 99]))
+def test_whatever_the_bits_of_an_encoded_update_are_it_gives_weights_or_is_refused(
+    codec: Codec, seed: int, spread: int
+) -> None:
+    random = np.random.default_rng(seed)
+    sent = {}
+    for name, (shape, dtype) in codec.form(forms(larger(0))).items():
+        data = random.integers(0, 256, max(1, int(np.prod(shape))) * np.dtype(dtype).itemsize, np.uint8)
+        data[random.integers(0, 100, data.size) >= spread] = 0
+        sent[name] = data.view(dtype)[: int(np.prod(shape))].reshape(shape)
+    asked = reply(larger(0), 1)
+    asked.content[ARRAYS] = record_of(sent.items())
+    with suppress(BadUpdate):
+        decode_update(asked, codec, record_of(larger(0).items()))
+        assert forms(views_of(asked.content.array_records[ARRAYS])) == forms(larger(0))
 
 
 # --- in a federation ----------------------------------------------------------------------------

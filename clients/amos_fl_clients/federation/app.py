@@ -308,8 +308,9 @@ def make_client_app(
             except AmosError as error:
                 raise error.of(f"site {settings.site}") from None
             save_kept(settings.state, task.run_id, RESIDUAL, round_number, left_out)
-            after = task.codec.decode(received, encoded)  # what the server goes on with
         if method.site_models:
+            if encodes:  # what the server goes on with
+                after = task.codec.decode(received, encoded)
             done = replace(given, work=replace(work, steps=result.steps))
             remembered = method.keep(done, _trained(received), _trained(after))
             save_kept(settings.state, task.run_id, METHOD, round_number, remembered)
