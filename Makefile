@@ -16,7 +16,7 @@ PYTEST_ARGS ?=
 TWO := -n 2 --dist loadfile
 QUICK := -m "not slow" $(TWO)
 # Arguments of the run that `make wheel-test` carries out on both engines with the installed wheel; empty: none.
-WHEEL_RUN ?= --rounds 1 --local-steps 2 --sites A,G --set training.threads=1
+WHEEL_RUN ?= --rounds 3 --local-steps 2 --sites A,G --set training.threads=1
 
 BIN := $(VENV)/bin
 # Each arm of the demonstration, in a folder of its own; a second time it continues or shows what is there.

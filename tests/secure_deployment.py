@@ -21,6 +21,9 @@ from amos_fl_server.operation.connection import RunsClient, connection_of
 from amos_fl_server.operation.run_registry import RunState
 from amos_fl_server.operation.submitter import SubmittedRun
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
+"""Installed at the SuperLink and at the sites, as modules of a researcher's own."""
+
 
 @dataclass
 class SecureDeployment(Deployment):
@@ -37,6 +40,7 @@ class SecureDeployment(Deployment):
             "AMOS_FL_HEARTBEAT_S": "15",
             "AMOS_FL_SUBMITTERS": str(self.root / "superlink/submitters.json"),
             "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": os.pathsep.join([str(EXAMPLES), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         return {**super().environment(name), **own}
 

@@ -27,7 +27,7 @@ from amos_fl_clients.federation.error_replies import ReplyWithheld
 from amos_fl_clients.federation.messages import ARRAYS
 from amos_fl_clients.federation.records import BadUpdate, packed, record_of, views_of
 from amos_fl_clients.federation.replies import check_reply
-from amos_fl_server.federation.aggregate import decode_update
+from amos_fl_server.federation.aggregate import decode_update, form_of
 from amos_fl_server.operation.server_app import run_deployed
 
 CODECS = {
@@ -219,12 +219,12 @@ def test_what_is_no_encoded_update_is_refused_in_words(what: str, serialise: Any
     encoded, _ = codec.encode(larger(0), larger(1), {})
     asked, before = reply(larger(0), 1), record_of(larger(0).items())
     asked.content[ARRAYS] = serialise(encoded.items())
-    decode_update(asked, codec, before)
+    decode_update(asked, form_of(larger(0)), codec, before)
     assert forms(views_of(asked.content.array_records[ARRAYS])) == forms(larger(0))
     damaged = {key: a for key, a in {**encoded, **damage}.items() if a is not None}
     asked.content[ARRAYS] = serialise(damaged.items())
     with pytest.raises(BadUpdate) as refused:
-        decode_update(asked, codec, before)
+        decode_update(asked, form_of(larger(0)), codec, before)
     assert words in str(refused.value)
 
 

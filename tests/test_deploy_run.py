@@ -1,5 +1,6 @@
 """`amos-fl deploy run` on separate processes over TLS: the simulation's weights, kills, restarts, resumption."""
 
+import hashlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import yaml
 from conftest import write_tiny_cohort
 from federations import TINY, federate, hashes
 from flower_deployment import wait_until as wait_for
-from secure_deployment import SecureDeployment, secure_deployment
+from secure_deployment import EXAMPLES, SecureDeployment, secure_deployment
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.deploy.layout import site_folder
@@ -177,6 +178,28 @@ def test_a_run_that_begins_with_another_ones_weights_ends_with_those_of_the_simu
     assert hashes(begun) == simulated(tmp_path, cohort, store, rounds=1, seed=1, start_from=start)
     assert hashes(begun) != hashes(parent)
     assert begun.config().start_from == tmp_path.resolve() / "begun/start/parent/model/weights.safetensors"
+
+
+@pytest.mark.slow
+def test_a_method_of_ones_own_runs_where_hospitals_allow_its_file_and_ends_with_the_weights_of_the_simulation(
+    deployed: tuple[SecureDeployment, Cohort], tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, cohort = deployed
+    own = {"rounds": 2, "strategy": "my_lab.methods:FedCM", "optimizer_state": "reset", "evaluation": {"every": 2}}
+    digest = hashlib.sha256((EXAMPLES / "my_lab/methods.py").read_bytes()).hexdigest()
+    files = [site_folder(running.root, site) / "settings.yaml" for site in SITES]
+    before = [file.read_text() for file in files]
+    for file, text in zip(files, before, strict=True):
+        file.write_text(f"{text}\nallowed_modules: {{my_lab.methods: {digest}}}\n")
+    try:
+        done = running.deploy("run", "--config", str(settings(tmp_path, **own)), "--out", str(tmp_path / "own"))
+    finally:
+        for file, text in zip(files, before, strict=True):
+            file.write_text(text)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"sites must allow, under allowed_modules:  my_lab.methods: {digest}" in done.stdout
+    monkeypatch.syspath_prepend(EXAMPLES)
+    assert hashes(RunFolder(tmp_path / "own")) == simulated(tmp_path, cohort, store, **own)
 
 
 @pytest.mark.slow

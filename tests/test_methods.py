@@ -135,7 +135,7 @@ def test_each_method_trains_to_weights_of_its_own(tmp_path: Path, tiny_cohort: C
     # With equal steps there is nothing to correct, and of three sites the median is what is left without the extremes.
     # FedDG-GA knows its first gaps after the second round.
     alike = [names for names in found.values() if len(names) > 1]
-    assert sorted(alike) == [["fedavg", "fednova", "feddg-ga"], ["median", "trimmed-mean"]]
+    assert sorted(alike) == [["fedavg", "fednova", "feddg-ga", "ditto"], ["median", "trimmed-mean"]]
 
 
 @dataclass(frozen=True)
@@ -194,16 +194,6 @@ def test_the_list_of_methods_has_each_with_its_options(capsys: pytest.CaptureFix
     assert run(["methods"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in METHODS)
-
-
-def test_the_method_that_the_documentation_writes_is_one() -> None:
-    page = (Path(__file__).parents[1] / "docs/methods.md").read_text(encoding="utf-8")
-    code = page.partition("```python\n")[2].partition("```")[0]
-    names: dict[str, Any] = {"__name__": "an_own_method"}
-    exec(code, names)
-    [damped] = rounds_of(MethodStrategy(names["Damped"](part=0.5)), 1)
-    [half] = rounds_of(MethodStrategy(HalfWay()), 1)
-    assert_equal([damped], [half], rtol=1e-6)
 
 
 # --- control variates ---------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """The networks: their sizes, their outputs and their weights as a function of the seed."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import NETWORKS
@@ -60,6 +62,26 @@ def test_the_small_network_has_half_the_unets_convolutions_at_the_patchs_resolut
             network(torch.zeros(1, 1, *COARSE.patch))
         counts[model] = len(at_full)
     assert counts == {"unet": 4, "small": 2}
+
+
+def test_the_page_of_networks_says_how_they_normalise_what_they_divide_and_where_they_are_supervised():
+    page = (Path(__file__).parents[1] / "docs" / "networks.md").read_text(encoding="utf-8")
+    table = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| `")]
+    rows = {name.strip(" `"): cells for name, *cells in table if name.strip(" `") in NETWORKS}
+    assert list(rows) == list(NETWORKS)
+    kinds = {"instance": nn.InstanceNorm3d, "batch": nn.BatchNorm3d, "layer": nn.LayerNorm}
+    for model, (_, _, norms, multiples, heads) in rows.items():
+        network = outline(model, plan_named("amos-ct"), 15)
+        found = {kind for kind, of in kinds.items() if any(isinstance(layer, of) for layer in network.modules())}
+        assert set(re.findall(r"\w+", norms)) == found, model
+        if "plan" in multiples:
+            assert network.divisor == plan_named("amos-ct").divisor, model
+            assert network.divisor != outline(model, COARSE, 15).divisor, model
+        else:
+            sides = [int(side) for side in multiples.split(",")]
+            assert network.divisor == tuple(sides if len(sides) == 3 else sides * 3), model
+        if re.match(r" 1,", heads):
+            assert len(heads.split(",")) == sum(weight > 0 for weight in network.supervision.weights), model
 
 
 def test_an_outline_counts_what_is_built():

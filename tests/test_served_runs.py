@@ -225,6 +225,24 @@ def test_a_submission_that_is_none_is_refused_and_the_run_stays_as_it_is(client:
         assert client.get("/amos-fl/runs/one/events", params={"after": after}).status_code == 400
 
 
+def test_a_superlink_whose_file_of_a_module_is_another_than_the_submitters_makes_no_run(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "served_nets.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    body = {"config": tiny_config(model="served_nets:build").model_dump(mode="json"), "organs": ORGANS}
+    here = hashlib.sha256(b"").hexdigest()
+    for modules in ({}, {"served_nets": "0" * 64}):
+        answer = client.post("/amos-fl/runs/one", json={**body, "modules": modules})
+        assert answer.status_code == 400
+        assert f"module served_nets: the SuperLink's file is another (SHA-256 {here}); use the same" in answer.text
+    assert client.post("/amos-fl/runs/one", json={**body, "modules": {"served_nets": here}}).status_code == 201
+    body["config"]["model"] = "nowhere_to_be_found:build"
+    answer = client.post("/amos-fl/runs/two", json=body)
+    assert answer.status_code == 400
+    assert "there is no file of a module nowhere_to_be_found; install it" in answer.text
+
+
 def test_settings_that_this_version_does_not_know_are_refused_in_words(client: TestClient) -> None:
     body = {"config": {**tiny_config().model_dump(mode="json"), "of_tomorrow": 1}, "organs": ORGANS}
     answer = client.post("/amos-fl/runs/one", json=body)

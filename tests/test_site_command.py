@@ -1,5 +1,6 @@
 """`amos-fl-site`, as the people of a hospital type it."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -40,6 +41,29 @@ def test_the_hash_of_the_app_is_printed_for_a_sites_settings(tmp_path: Path) -> 
     wrong = site_command("app-hash", tmp_path)
     assert wrong.returncode == 2
     assert wrong.stderr == f"amos-fl-site: {tmp_path}: holds no Flower app (there is no pyproject.toml in it)\n"
+
+
+def test_the_hash_of_a_researchers_module_is_printed_as_a_line_of_a_sites_settings_and_the_module_not_run(
+    tmp_path: Path, tiny_cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "their_lab").mkdir()
+    (tmp_path / "their_lab" / "__init__.py").write_text("raise SystemExit(9)")
+    (tmp_path / "their_lab" / "nets.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    printed = site_command("module-hash", "their_lab.nets")
+    digest = hashlib.sha256(b"raise SystemExit(9)").hexdigest()
+    assert (printed.returncode, printed.stdout) == (0, f"their_lab.nets: {digest}\n")
+    missing = site_command("module-hash", "their_lab.other")
+    assert missing.returncode == 2
+    assert missing.stderr.startswith("amos-fl-site: their_lab.other: there is no file of this module; install it")
+    site = hospital(tmp_path, tiny_cohort)
+    assert "own code allowed:    none" in site_command("status", site.settings_file).stdout
+    site.settings_file.write_text(
+        f"{site.settings_file.read_text()}".replace(
+            '"allowed_modules": {}', f'"allowed_modules": {{"their_lab.nets": "{digest}"}}'
+        )
+    )
+    assert "own code allowed:    their_lab.nets" in site_command("status", site.settings_file).stdout
 
 
 def test_wrong_settings_are_one_line_and_no_site_starts_with_them(tmp_path: Path, tiny_cohort: Cohort) -> None:

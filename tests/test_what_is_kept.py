@@ -32,21 +32,29 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "FedAvg": {"fraction_train": 0.67},
     **{name: {} for name in ("Bulyan", "FedMedian", "Krum", "MultiKrum")},
 }
-NOT_OF_NETWORKS = {
-    "Strategy": "the base class",
-    "FedXgbBagging": "of trees",
-    "FedXgbCyclic": "of trees",
-    **{f"DifferentialPrivacy{kind}": "wraps another strategy, which no option can name" for kind in (
-        *("ClientSideAdaptiveClipping", "ClientSideFixedClipping"),
-        *("ServerSideAdaptiveClipping", "ServerSideFixedClipping"),
-    )},
-}  # fmt: skip
+REFUSED = {
+    "Strategy": "Can't instantiate abstract class Strategy",
+    **{f"FedXgb{kind}": "it combines decision trees, not the weights of a network" for kind in ("Bagging", "Cyclic")},
+    **{
+        f"DifferentialPrivacy{side}Side{clipping}Clipping": "its noise would be drawn from the run's seed, .* "
+        "there is no differential privacy here. --strategy norm-bound bounds how far one site's update moves"
+        for side in ("Client", "Server")
+        for clipping in ("Adaptive", "Fixed")
+    },
+}
 
 
-def test_every_strategy_of_flower_is_tried_or_left_out_for_a_reason() -> None:
-    kinds = {name: kind for name in dir(flowers) if isinstance(kind := getattr(flowers, name), type)}
+def test_every_strategy_of_flower_is_tried_or_refused() -> None:
+    kinds = {name: kind for name in flowers.__all__ if isinstance(kind := getattr(flowers, name), type)}
     there = {name for name, kind in kinds.items() if issubclass(kind, flowers.Strategy)}
-    assert there == {*OPTIONS, *NOT_OF_NETWORKS}
+    assert there == {*OPTIONS, *REFUSED}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_strategy_of_flower_that_would_not_do_what_it_is_for_is_refused_with_the_reason(name: str) -> None:
+    path = f"flwr.serverapp.strategy:{name}"
+    with pytest.raises(AmosError, match=f"^strategy {path}: {REFUSED[name]}"):
+        make_strategy(path, {})
 
 
 def taken_back(run: RunFolder, to_round: int) -> None:
@@ -208,7 +216,7 @@ def test_a_network_is_not_scored_with_other_statistics_than_the_sites_own(
     settings = {"rounds": 2, "local_steps": 1, "model": "vnet", "norm_statistics": "local", "evaluation": {"every": 2}}
     run = federate(tmp_path / "run", tiny_cohort, store, **settings)
     shutil.rmtree(run.path / "evaluations")
-    for kept in (run.site("A") / "state" / "statistics").glob("*/*"):
+    for kept in (run.site("A") / "state" / "private").glob("*/*"):
         kept.unlink()
     resume(run.path, store)
     evaluation = run.read_evaluation(2, "test")

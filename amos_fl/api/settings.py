@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from amos_fl.cohort.table import Cohort, OnCase, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import DEMONSTRATION, network_named
-from amos_fl.own_code import is_path
 from amos_fl.runs.config import RunConfig, dotted, merge, resolve
+from amos_fl.runs.own_code import check_own_code, check_same_modules
 
 if TYPE_CHECKING:  # it imports NumPy, which --help does not need
     from amos_fl.runs.folder import RunFolder
@@ -76,12 +76,13 @@ def recipe_for(layers: list[Layer], otherwise: str | None = None) -> tuple[str, 
     Raises:
         AmosError: no such model.
     """
-    from amos_fl.methods import METHODS  # with it comes NumPy
+    from amos_fl.methods import kind_of  # with it comes NumPy
 
     model = next((str(layer["model"]) for _, layer in reversed(layers) if "model" in layer), otherwise or "small")
     recipe: dict[str, Any] = {**network_named(model).recipe, "model": model}
     method = next((str(layer["strategy"]) for _, layer in reversed(layers) if "strategy" in layer), "")
-    if method in METHODS and METHODS[method].needs_reset:
+    kind = kind_of(method)
+    if kind is not None and kind.needs_reset:
         recipe["optimizer_state"] = "reset"
     return model, (f"recipe of {model}", recipe)
 
@@ -115,10 +116,7 @@ def resolve_run(
             recipe = (recipe[0], {**recipe[1], "plan": "amos-mr"})
     settings = with_device(begun_at(origin, resolve([as_trained(recipe, origin), *layers])))
     strategy_of(settings)
-    if is_path(model):
-        from amos_fl.networks.registry import check_own_network  # loads PyTorch
-
-        check_own_network(model, settings.plan, len(everyone.organs))
+    check_own_code(settings, len(everyone.organs))
     members = taking_part(everyone, settings)
     if headers:
         check_headers(members.cases)
@@ -221,6 +219,7 @@ def like_run(path: Path, layers: list[Layer]) -> tuple[RunConfig, Cohort]:
     if settings.arm != "federated":
         raise AmosError(f"{path}: is a {settings.arm} run; give the federated run that it belongs to")
     cohort_as_begun(folder)
+    check_same_modules(folder.about())
     members = cohort_now(folder)
     check_headers(members.cases)
     return settings, members

@@ -28,6 +28,7 @@ from amos_fl.files import write_json
 from amos_fl.networks.catalogue import DEMONSTRATION
 from amos_fl.runs.config import RunConfig, merge, resolve
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.own_code import check_own_code, own_modules
 from amos_fl.runs.results import results_of
 from amos_fl.wording import counted
 from amos_fl_server.operation.run_registry import RunState
@@ -82,6 +83,7 @@ def run(
     place = deployment_folder(root)
     deployment = read_deployment(place)
     settings, organs = deployed_settings(layers, deployment), organs_of(place)
+    check_own_code(settings, len(organs))
     if settings.start_from is not None:
         from amos_fl.runs.start import check_start
 
@@ -91,6 +93,8 @@ def run(
         return
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AmosError(f"{out}: is there already; choose another --out, or continue it with --resume {out}")
+    for module, digest in own_modules(settings).items():
+        typer.echo(f"sites must allow, under allowed_modules:  {module}: {digest}")
     with _runs(place, host) as client:
         submitted, folder = _make(client, settings, organs, out)
 

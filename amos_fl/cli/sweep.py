@@ -21,6 +21,7 @@ from amos_fl.runs.arms import centralized, leave_one_out, locals_of
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import Group, PlannedRun, create_group, is_group, read_group
+from amos_fl.runs.own_code import check_same_modules
 from amos_fl.runs.sweep import Sweep, read_sweep
 from amos_fl.runs.work import steps_by_site
 
@@ -106,9 +107,11 @@ def _same(group: Group, members: list[PlannedRun]) -> Group:
     if group.names != tuple(member.name for member in members):
         raise AmosError(f"{group.path}: holds a sweep of other runs; choose another --out")
     for member in members:
-        was = RunFolder(group.path / member.name).config()
+        folder = RunFolder(group.path / member.name)
+        was = folder.config()
         if was.science() != member.config.science() or was.start_from != member.config.start_from:
-            raise AmosError(f"{group.path / member.name}: was begun with other settings; choose another --out")
+            raise AmosError(f"{folder.path}: was begun with other settings; choose another --out")
+        check_same_modules(folder.about())
     return group
 
 

@@ -92,6 +92,7 @@ def create_deployment(
         write_authority(folder / "authority", authority)
         _private_folder(folder / "superlink")
         (folder / "superlink/state").mkdir()
+        (folder / "superlink/modules").mkdir()
         (folder / "registered").mkdir()
         (folder / "runs").mkdir()
         write_server_certificate(folder / "superlink", authority, deployment.names, days=days)

@@ -2,7 +2,7 @@
 
 DIR/deployment.yaml         where the SuperLink is reached, and the sites
 DIR/authority/              ca.key (0600), ca.crt: signs the SuperLink's certificate, and is needed for nothing else
-DIR/superlink/              server.key (0600), server.crt, ca.crt, submitters.json, state/: what the SuperLink mounts
+DIR/superlink/              server.key (0600), server.crt, ca.crt, submitters.json, state/, modules/: mounted by it
 DIR/submit/token            (0600) by which runs may be submitted
 DIR/registered/site-a.pub   the public key that site A handed over
 DIR/sites/site-a/           the folder of a site, as the site gets it:
@@ -258,6 +258,12 @@ withhold_counts_below: 3
 # What else this site may refuse; take the # away:
 # refuse_evaluation_on: [test]     # splits on which no network is scored
 # max_steps_per_round: 500         # a request for more training in one round is refused
+# allowed_methods: [fedavg]        # 'amos-fl methods' lists them
+
+# A researcher's own module runs here only if it is listed with the SHA-256 of its file, as
+# 'amos-fl-site module-hash my_lab.nets' prints it; read the file first, and put it into modules/ beside this one.
+# allowed_modules:
+#   my_lab.nets: 9f370da529c5...
 """,
     )
 

@@ -19,6 +19,7 @@ from amos_fl.files import sha256_of_json
 from amos_fl.runs.arms import centralized, finetunes_of, leave_one_out, locals_of
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.group import PlannedRun
+from amos_fl.runs.own_code import own_modules
 
 Layers = list[tuple[str, dict[str, Any]]]
 Resolve = Callable[[Layers], tuple[RunConfig, Cohort]]
@@ -94,7 +95,8 @@ class Planner:
     def _training(self, preset: Preset, owner: Preset, name: str, step: Train, tasks: dict[str, StepTask]) -> StepTask:
         quick = self.workspace.form == "quick"
         file, cohort = self._cohort(step.data, step.modality, step.quick_take if quick else step.take)
-        layers: Layers = [("shared/paper.yaml", shared("paper")), (owner.name, owner.settings), (name, step.settings)]
+        layers: Layers = [("shared/paper.yaml", shared("paper"))] if owner.recipe == "paper" else []
+        layers += [(owner.name, owner.settings), (name, step.settings)]
         budget = step.budget or owner.budget
         assert budget is not None, "the preset was checked"
         if quick:
@@ -113,9 +115,11 @@ class Planner:
         if start is not None:
             weights = self.workspace.root / start.work.folder / "model" / "weights.safetensors"
             config = config.model_copy(update={"start_from": weights.resolve()})
-        key = sha256_of_json([config.science(), members.content_hash(), sizes_of(members), begun_from])[:8]
+        own = filter(None, [own_modules(config)])
+        key = sha256_of_json([config.science(), members.content_hash(), sizes_of(members), begun_from, *own])[:8]
         word = "pooled" if pooled else config.strategy.replace(":", ".").rpartition(".")[2].lower()
-        parts = [word, config.model, step.needs, *([step.modality.lower()] if step.modality else []), key]
+        network = config.model.rpartition(":")[2]
+        parts = [word, network, step.needs, *([step.modality.lower()] if step.modality else []), key]
         folder = f"runs/{'-'.join(parts)}"
         needs = (step.start,) if step.start else ()
         member = PlannedRun(Path(folder).name, config, members)

@@ -13,6 +13,7 @@ from amos_fl.networks.norms import with_group_norm
 from amos_fl.own_code import is_path, load
 from amos_fl.randomness import derived_seed
 from amos_fl.training.loss import DiceCrossEntropy
+from amos_fl.training.own import small_patch
 from amos_fl.training.settings import NormStatistics
 from amos_fl.training.supervision import supervision_of
 from amos_fl.volumes.plan import Plan
@@ -83,7 +84,7 @@ def check_own_network(model: str, plan: Plan, organ_count: int) -> None:
             raise AmosError(
                 f"model {model}: {name} differs between two networks of one seed; draw weights with PyTorch alone"
             )
-    size = [min(side, 4 * step) for side, step in zip(plan.patch, plan.divisor, strict=True)]
+    size = small_patch(plan)
     image = torch.zeros(1, 1, *size)
     with torch.random.fork_rng(devices=[]):
         try:

@@ -28,7 +28,8 @@ class AboutRun(Stored):
     """A run's initial state.
 
     `run_id` is the name under which sites keep their state: a hash of what the run computes and of its cohort.
-    `start_sha256` is that of the initial weights, None if they are fresh. `settings`, `cases` and `organs` are those
+    `start_sha256` is that of the initial weights, None if they are fresh. `modules` are those of the user's own code,
+    each with the SHA-256 of its file, None if there is none. `settings`, `cases` and `organs` are those
     that decide the weights, None in runs of older versions; `plan` is set once the run has made its own.
     """
 
@@ -40,6 +41,7 @@ class AboutRun(Stored):
     versions: dict[str, _Text]
     start_sha256: _Text | None = None
     settings: dict[str, Any] | None = None
+    modules: dict[str, _Text] | None = None
     plan: dict[str, Any] | None = None
     cases: dict[str, _Text] | None = None
     organs: dict[str, _Text] | None = None

@@ -73,8 +73,9 @@ def changed_by(folder: RunFolder, changed: Mapping[str, Sequence[str]], remedy: 
     what = "is not what the run was begun with"
     if file == THE_SCANS:
         file, what = SCANS, "does not fit the scans any more"
+    where = file if file.startswith("module ") else folder.path / file
     more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
-    return AmosError(f"{folder.path / file}: {what} ({'; '.join(found[:_MOST_NAMED])}{more})", remedy)
+    return AmosError(f"{where}: {what} ({'; '.join(found[:_MOST_NAMED])}{more})", remedy)
 
 
 def _settings(about: AboutRun, settings: Mapping[str, Any], config: RunConfig) -> list[str]:

@@ -17,6 +17,7 @@ from amos_fl.runs.about import AboutRun, Accepted, write_about
 from amos_fl.runs.as_begun import SCANS, THE_SCANS, changed_by, changed_cases, changed_settings, organs_by_label
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, places_of
+from amos_fl.runs.own_code import changed_modules, own_modules
 from amos_fl.runs.stored import read_stored
 
 ACCEPT = "--accept-changes"
@@ -34,7 +35,8 @@ def check_unchanged(
         AmosError: something was changed and not accepted; it names the file and the differences.
     """
     about = folder.about()
-    changed = changed_settings(about, config) | ({} if cohort is None else changed_cases(about, cohort))
+    changed = changed_settings(about, config) | changed_modules(about)
+    changed |= {} if cohort is None else changed_cases(about, cohort)
     scans: dict[str, str] | None = None
     if cohort is not None and store is not None:
         scans = _contents(cohort, store)
@@ -44,7 +46,7 @@ def check_unchanged(
         request = f", or go on with {ACCEPT}, which notes it in the ledger" if cohort is not None else ""
         raise changed_by(folder, changed, f"put it back, or start a new run{request}")
     if found:
-        update: dict[str, Any] = {"settings": config.science()}
+        update: dict[str, Any] = {"settings": config.science(), "modules": own_modules(config) or None}
         if about.plan is not None:
             update["plan"] = config.plan.model_dump(mode="json")
         if cohort is not None:

@@ -9,6 +9,7 @@ from amos_fl.locks import HOLDERS, LOCK, at_work
 from amos_fl.runs.about import AboutRun, versions, write_about
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, places_of
+from amos_fl.runs.own_code import own_modules
 
 
 def check_free(path: Path) -> None:
@@ -65,7 +66,8 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str 
 
 def _write_run(folder: RunFolder, config: RunConfig, cohort: Cohort, start: str | None) -> None:
     path = folder.path
-    run_id = sha256_of_json([config.science(), cohort.content_hash(), start])[:16]
+    modules = own_modules(config)
+    run_id = sha256_of_json([config.science(), cohort.content_hash(), start, *filter(None, [modules])])[:16]
     about = AboutRun(
         run_id=run_id,
         start_sha256=start,
@@ -73,6 +75,7 @@ def _write_run(folder: RunFolder, config: RunConfig, cohort: Cohort, start: str 
         synthetic=cohort.synthetic(),
         versions=versions(),
         settings=config.science(),
+        modules=modules or None,
         cases=places_of(cohort),
         organs={str(label): name for label, name in cohort.organs.items()},
     )

@@ -105,6 +105,7 @@ def _settings(one: RunFolder, other: RunFolder) -> tuple[tuple[Change, ...], tup
     ]
     for chosen, about in zip(science, abouts, strict=True):
         chosen["start_from (SHA-256)"] = about.start_sha256
+        chosen["module (SHA-256)"] = about.modules or ABSENT
     versions = [{"version": about.versions} for about in abouts]
     return _changes(*science), _changes(*rest) + _changes(*versions)
 

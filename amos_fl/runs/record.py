@@ -93,7 +93,7 @@ class RunRecord:
         """A key that is equal for runs on one cohort that differ only in the seed, and where and how they were run."""
         science = self.config.science()
         del science["seed"]
-        return sha256_of_json([science, self.cohort_sha256])[:16]
+        return sha256_of_json([science, self.cohort_sha256, *filter(None, [self.folder.about().modules])])[:16]
 
 
 def read_run(path: Path, name: str | None = None) -> RunRecord:

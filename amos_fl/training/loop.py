@@ -16,6 +16,7 @@ from amos_fl.device import memory_said
 from amos_fl.errors import AmosError, TrainingDiverged
 from amos_fl.randomness import derived_seed
 from amos_fl.training.loss import DiceCrossEntropy
+from amos_fl.training.own import loss_at
 from amos_fl.training.patches.prefetch import draw_batches
 from amos_fl.training.patches.sampler import TrainingCase
 from amos_fl.training.pull import Pull
@@ -102,7 +103,7 @@ def train(
     # A scale at which small networks' gradients survive from the first step: the scaler restarts at every call.
     scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=half)
     numbers = range(first_step, first_step + steps)
-    supervision = supervision_of(network)
+    supervision, own = supervision_of(network), None if settings.loss is None else loss_at(settings.loss)
     remedy = "lower training.batch_size or the plan's patch, or use --device cpu"
     with (
         thread_number(settings.threads),
@@ -124,7 +125,7 @@ def train(
                     outputs = network(batch.image.to(device))
                 balance = settings.class_balance * (1 - BALANCE_FALL * step / total_steps)
                 loss_of = DiceCrossEntropy(
-                    batch_dice=settings.batch_dice, class_balance=balance, supervision=supervision
+                    batch_dice=settings.batch_dice, class_balance=balance, supervision=supervision, own=own
                 )
                 loss = loss_of(outputs, batch.label.to(device), batch.annotated.to(device))
                 losses.append(loss.item())

@@ -5,7 +5,8 @@ organs not annotated are one class, their probabilities summed (the marginal los
 Analysis 70:101979), in the Dice and in the cross-entropy term.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
@@ -16,6 +17,8 @@ from amos_fl.training.supervision import Supervision, deep_supervision_weights
 from amos_fl.volumes.plan import Triple
 
 SMOOTH = 1e-5
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From logits (B, C, X, Y, Z), channel numbers (B, X, Y, Z) and the annotated channels (B, C) to a scalar."""
 
 
 def dice_cross_entropy(
@@ -86,13 +89,20 @@ class DiceCrossEntropy:
     Called with the network's output in training mode, (B, C, X, Y, Z) or a list of such from the patch's
     resolution to coarser ones, with class indices (B, X, Y, Z) and the annotated channels (B, C). The label map is
     downsampled to a head's resolution by nearest neighbour. The heads' strides and weights are those of `supervision`;
-    without it the strides follow from the heads' shapes, and the weights are nnU-Net's.
+    without it the strides follow from the heads' shapes, and the weights are nnU-Net's. A loss of one's own, `own`,
+    takes the place of Dice and cross-entropy at every head, whose logits it gets in float32.
     """
 
     def __init__(
-        self, *, batch_dice: bool = True, class_balance: float = 0.0, supervision: Supervision | None = None
+        self,
+        *,
+        batch_dice: bool = True,
+        class_balance: float = 0.0,
+        supervision: Supervision | None = None,
+        own: Loss | None = None,
     ) -> None:
-        self.batch_dice, self.class_balance, self.supervision = batch_dice, class_balance, supervision
+        self.own, self.supervision = own, supervision
+        self.of_head: Loss = own or partial(dice_cross_entropy, batch_dice=batch_dice, class_balance=class_balance)
 
     def __call__(self, logits: Tensor | Sequence[Tensor], target: Tensor, annotated: Tensor) -> Tensor:
         heads = [logits] if isinstance(logits, Tensor) else list(logits)
@@ -101,8 +111,7 @@ class DiceCrossEntropy:
         for weight, stride, head in zip(supervision.weights, supervision.strides, heads, strict=True):
             if weight > 0:
                 own = _downsampled(target, stride)
-                options = {"batch_dice": self.batch_dice, "class_balance": self.class_balance}
-                loss = loss + weight * dice_cross_entropy(head, own, annotated, **options)
+                loss = loss + weight * self.of_head(head if self.own is None else head.float(), own, annotated)
         return loss
 
 

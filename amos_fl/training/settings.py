@@ -44,8 +44,14 @@ class TrainingSettings(BaseModel):
         description="Power of the inverse class frequency that weighs the cross-entropy at the first step, falling to "
         "0.4 of it; 0: plain cross-entropy.",
     )
+    loss: str | None = Field(
+        default=None, description="Your own loss, as module:Class or module:function; none: Dice and cross-entropy."
+    )
     augmentation: AugmentationLevel = Field(
         default="light", description="Augmentation of patches: none, a few cheap transforms, or the paper's."
+    )
+    transforms: str | None = Field(
+        default=None, description="Your own augmentation after that, as module:function; none: none."
     )
     foreground_share: float = Field(
         default=1 / 3, ge=0, le=1, description="Share of a batch's patches that are centred on an organ."

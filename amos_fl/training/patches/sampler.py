@@ -11,6 +11,7 @@ from torch import Tensor
 
 from amos_fl.errors import AmosError
 from amos_fl.randomness import derived_seed, generator
+from amos_fl.training.own import transformed
 from amos_fl.training.patches.augment import Resampling, change_intensities, draw_resampling, mirror
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import Plan
@@ -99,6 +100,9 @@ def _sample(
     label = torch.from_numpy(_channel_of_label(organs, case.annotated))[label.long()]
     image, label = mirror(image, label, settings.augmentation, augmenting)
     image = change_intensities(image, settings.augmentation, derived_seed(seed, "intensity", site, step, number))
+    if settings.transforms is not None:
+        drawing = generator(seed, "transforms", site, step, number)
+        image, label = transformed(settings.transforms, image, label, drawing)
     return image, label, torch.tensor(annotated)
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from amos_fl.codecs import Codec, CodecName
 from amos_fl.methods.base import Work
+from amos_fl.own_code import is_path
 from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.runs.learned import channels_unlearned
 from amos_fl.training.settings import NormStatistics, TrainingSettings
@@ -26,6 +27,10 @@ PROXIMAL_MU = "proximal-mu"
 """In a request to train: the mu of Flower's own FedProx."""
 KEPT_AFTER = "kept-after"
 """In a request: the round whose state the site should still have; 0: it has not taken part yet."""
+BEST_ROUND = "best-round"
+"""In a request to train: the round whose personal model did best at the site up to now; 0: none was scored."""
+MODEL, SHARED = "model", "shared"
+"""In a request to evaluate: which model is scored, `shared`, the default, or `personal`, the site's own."""
 RESTARTED = "restarted"
 """In a reply, where the site has lost what it keeps between rounds and trained on without it: a number of `Lost`."""
 FIRST_STEP, TOTAL_STEPS = "first-step", "total-steps"
@@ -50,6 +55,8 @@ class Task(BaseModel):
     method: str = "fedavg"
     """The method whose site half is carried out; Flower's strategies, which are the server's alone, have FedAvg's."""
     method_options: dict[str, float | int | bool | str] = Field(default_factory=dict)
+    modules: dict[str, str] = Field(default_factory=dict)
+    """The modules of the run's own code, each with the SHA-256 of the file that the server has of it."""
     update_codec: CodecName = "none"
     top_k_share: float = Field(default=0.1, gt=0, le=1)
     local_seconds: float | None = None
@@ -61,6 +68,13 @@ class Task(BaseModel):
     norm_statistics: NormStatistics = "average"
     learned: tuple[int, ...] | None = None
     """The organs that were learned up to now; those of other channels are predicted as background. None: all."""
+
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        """The import paths of code that is not amos-fl's and that a site would run."""
+        return tuple(
+            filter(is_path, (self.method, self.model, self.training.transforms or "", self.training.loss or ""))
+        )
 
     @property
     def codec(self) -> Codec:

@@ -5,7 +5,7 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from amos_fl.cohort.organ_names import difference_in_words
@@ -13,6 +13,7 @@ from amos_fl.cohort.table import SPLITS, Cohort
 from amos_fl.errors import AmosError, Code
 from amos_fl.files import unfinished_name
 from amos_fl.methods import method_named
+from amos_fl.own_code import module_of, sha256_of_module
 from amos_fl_clients.federation.settings import SiteSettings
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
@@ -86,12 +87,43 @@ def check_method(settings: SiteSettings, method: str, options: Mapping[str, obje
         raise Refusal(settings.site, f"it does not train in {method}; it allows {', '.join(allowed) or 'no method'}")
 
 
+def check_modules(settings: SiteSettings, paths: Iterable[str], wanted: Mapping[str, str]) -> None:
+    """Raise Refusal for own code of a run that the site does not allow, or whose file is another than the server's.
+
+    Nothing of a module is run before it is known to be allowed.
+    """
+    allowed = settings.allowed_modules
+    for module in sorted({module_of(path) for path in paths}):
+        asked, here = wanted.get(module, "unknown"), sha256_of_module(module)
+        if allowed is not None and module not in allowed:
+            why = (
+                f"it does not run the module {module}; where the hospital agrees, it installs that file and lists it "
+                f"under allowed_modules with its SHA-256, {asked}"
+            )
+        elif here is None:
+            why = f"the module {module} is not installed there"
+        elif allowed is not None and allowed[module] != here:
+            why = f"its file of the module {module} has the SHA-256 {here}, and it allows {allowed[module]}"
+        elif asked != here:
+            why = f"its file of the module {module} has the SHA-256 {here}, and the run's {asked}; use the same file"
+        else:
+            continue
+        raise Refusal(settings.site, why)
+
+
 def check_evaluation(settings: SiteSettings, split: str) -> None:
     """Raise Refusal for an unknown split, or one that the site excludes from evaluation."""
     if split not in SPLITS:
         raise Refusal(settings.site, f"no such split; choose from {', '.join(SPLITS)}")
     if split in settings.refuse_evaluation_on:
         raise Refusal(settings.site, f"it does not allow evaluation on {split}")
+
+
+def check_personal(settings: SiteSettings, method: str, options: Mapping[str, object]) -> None:
+    """Raise Refusal where the site's own model is asked for, and a method of the run makes none."""
+    check_method(settings, method, options)
+    if not method_named(method, options).personal:
+        raise Refusal(settings.site, f"{method} leaves it no model of its own to be scored")
 
 
 def check_histograms(settings: SiteSettings) -> None:

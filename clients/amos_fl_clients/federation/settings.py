@@ -10,6 +10,7 @@ from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl.methods import METHODS
+from amos_fl.own_code import is_path
 from amos_fl.safe_yaml import read_yaml_file
 from amos_fl.wording import nearest
 
@@ -24,8 +25,15 @@ def _app(name: str) -> str:
     return name
 
 
+def _sha256(digits: str) -> str:
+    digits = digits.strip().lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise ValueError("must be the SHA-256 of the module's file, 64 hexadecimal digits ('amos-fl-site module-hash')")
+    return digits
+
+
 def _method(name: str) -> str:
-    if name not in METHODS:
+    if name not in METHODS and not is_path(name):
         raise ValueError(f"there is no method {name!r}; {nearest(name, METHODS)}")
     return name
 
@@ -61,6 +69,9 @@ class SiteSettings(BaseModel):
     """A request for more optimizer steps in one round is refused; 0: this site does not train."""
     allowed_methods: tuple[Annotated[str, AfterValidator(_method)], ...] | None = None
     """The methods (`amos-fl methods`) with which this site trains; none: all of them."""
+    allowed_modules: dict[str, Annotated[str, AfterValidator(_sha256)]] | None = Field(default_factory=dict)
+    """Modules of a researcher's own code (methods, networks, augmentation, losses) that may run here, each with the
+    SHA-256 of its file; null: any, for simulations."""
     allowed_apps: tuple[Annotated[str, AfterValidator(_app)], ...] = (SHIPPED,)
     """The Flower apps that may run here: `shipped`, or the SHA-256 of others."""
     predictions: Path | None = None

@@ -67,6 +67,8 @@ def status(
     typer.echo(f"site {site.site} {'is PAUSED' if is_paused(site.state) else 'takes part'}")
     typer.echo(f"steps a round:       {'any' if site.max_steps_per_round is None else site.max_steps_per_round}")
     typer.echo(f"methods allowed:     {'any' if site.allowed_methods is None else ', '.join(site.allowed_methods)}")
+    modules = "any" if site.allowed_modules is None else ", ".join(site.allowed_modules) or "none"
+    typer.echo(f"own code allowed:    {modules}")
     typer.echo(f"evaluation refused:  {', '.join(site.refuse_evaluation_on) or 'on no split'}")
     typer.echo(f"scores per case:     {site.share_case_scores}")
     shares = f"yes, without counts below {site.withhold_counts_below}" if site.share_histograms else "no"
@@ -87,6 +89,17 @@ def app_hash(
     from amos_fl_clients.operation.allowed_apps import archive_of, sha256_of_app, shipped_app
 
     typer.echo(sha256_of_app(archive_of(folder or shipped_app())))
+
+
+@app.command("module-hash")
+def module_hash(module: Annotated[str, typer.Argument(help="A module installed here, like my_lab.methods.")]) -> None:
+    """Print the line by which a site's allowed_modules allow a researcher's module; nothing of it is run."""
+    from amos_fl.own_code import sha256_of_module
+
+    digest = sha256_of_module(module)
+    if digest is None:
+        raise AmosError(f"{module}: there is no file of this module; install it, or run this in its folder")
+    typer.echo(f"{module}: {digest}")
 
 
 @app.command(context_settings=_FLOWERS_OWN)

@@ -47,19 +47,23 @@ def checked_update(
     if METRICS not in reply.content.metric_records or reply.content.metric_records[METRICS].get(WEIGHT) != weight:
         raise BadUpdate(f"its update claims a weight other than the agreed {weight:g}")
     if before is not None and max_norm is not None:
-        _check_distance(arrays, views_of(before), max_norm)
+        sent = views_of(before)
+        _check_distance(arrays, {name: sent[name] for name in form}, max_norm)
     return arrays
 
 
-def decode_update(reply: Message, codec: Codec, before: ArrayRecord) -> None:
+def decode_update(reply: Message, form: Form, codec: Codec, before: ArrayRecord) -> None:
     """Replace the encoded update in a training reply by the weights that it makes of those `before`.
+
+    `form` are the arrays of the update once it is decoded.
 
     Raises:
         BadUpdate: it is not the encoding of an update of this network.
     """
     if codec.name == "none":
         return
-    old = views_of(before)
+    sent_down = views_of(before)
+    old = {name: sent_down[name] for name in sent_down if name in form}
     sent = codec.form({name: (array.shape, str(array.dtype)) for name, array in old.items()})
     arrays = _arrays_in(reply, {name: (np.dtype(dtype), shape) for name, (shape, dtype) in sent.items()})
     try:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from amos_fl.errors import AmosError
 from amos_fl.methods.base import Work
 from amos_fl.runs.config import RunConfig
+from amos_fl.runs.own_code import own_modules
 from amos_fl.runs.work import steps_at
 from amos_fl_clients.federation.messages import Task, agreed_weight
 from amos_fl_clients.federation.reply_models import Description
@@ -25,6 +26,7 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
         # Flower's strategies have no client side here: their sites train as in FedAvg.
         method="fedavg" if of_flower else config.strategy,
         method_options={} if of_flower else config.strategy_options,
+        modules=own_modules(config),
         weighting=config.weighting,
         update_codec=config.update_codec,
         top_k_share=config.top_k_share,

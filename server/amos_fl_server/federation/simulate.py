@@ -64,6 +64,7 @@ def lay_out_sites(folder: RunFolder, cohort: Cohort, config: RunConfig, store: P
             share_histograms=True,
             withhold_counts_below=1,
             share_error_details=True,
+            allowed_modules=None,
             predictions=folder.path.resolve() / "predictions" / site if config.evaluation.predictions else None,
             pictures=own / "pictures",
         )

@@ -14,7 +14,7 @@ from amos_fl_clients.federation.messages import ARRAYS, size_in_bytes
 from amos_fl_clients.federation.records import BadUpdate, views_of
 from amos_fl_clients.federation.reply_models import Asked, TrainReply
 from amos_fl_clients.federation.state import Lost
-from amos_fl_server.federation.aggregate import decode_update, in_order
+from amos_fl_server.federation.aggregate import Form, decode_update, in_order
 from amos_fl_server.federation.exchange import sentences_of
 from amos_fl_server.federation.incoming import arriving
 
@@ -23,8 +23,8 @@ from amos_fl_server.federation.incoming import arriving
 class TrainingRound:
     """What was sent to each site, and per site what it `did` or why it is `missing`; complete after all `updates`.
 
-    Bytes are counted if the run exchanges weights, as they travel; updates that the sites encode with `codec` are
-    decoded as they arrive.
+    Bytes are counted if the run exchanges weights, as they travel; updates of this form that the sites encode with
+    `codec` are decoded as they arrive.
     """
 
     number: int
@@ -32,6 +32,7 @@ class TrainingRound:
     asked: Mapping[str, Asked]
     exchanges_weights: bool
     listener: Listener
+    form: Form
     codec: Codec
     did: dict[str, SiteRound] = field(default_factory=dict)
     missing: dict[str, AmosError] = field(default_factory=dict)
@@ -46,7 +47,7 @@ class TrainingRound:
             if reply is not None and said is not None:
                 bytes_up = self._bytes_of(reply)
                 try:
-                    decode_update(reply, self.codec, self.messages[site].content.array_records[ARRAYS])
+                    decode_update(reply, self.form, self.codec, self.messages[site].content.array_records[ARRAYS])
                 except BadUpdate as error:
                     self.missing[site] = AmosError(str(error), code="bad-reply")
                 self._note(site, reply, said, bytes_up)

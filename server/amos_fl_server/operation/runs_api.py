@@ -32,6 +32,7 @@ from amos_fl.escape.terminal import one_line
 from amos_fl.files import whole_file, whole_folder, write_json
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.origin import BROUGHT, NETWORK, WEIGHTS
+from amos_fl.runs.own_code import own_modules
 from amos_fl.strict_json import parsed
 from amos_fl_server.operation.run_registry import (
     NoSuchRun,
@@ -88,6 +89,8 @@ class NewRun(BaseModel):
     config: RunConfig
     organs: Annotated[dict[Label, OrganName], Field(min_length=1, max_length=255), AfterValidator(_named_once)]
     start: Start | None = None
+    modules: dict[str, str] = Field(default_factory=dict)
+    """The modules of the run's own code, each with the SHA-256 of its file at the submitter."""
 
 
 class Submission(BaseModel):
@@ -254,6 +257,9 @@ def _make(runs: ServedRuns, name: str, body: bytes) -> Response:
         return _said(f"the SuperLink cannot read these settings: {error}", 400)
     if new.config.start_from is not None:
         raise AmosError("start_from: weights are sent along with a run, not named by a path; run the same version")
+    for module, digest in own_modules(new.config).items():
+        if new.modules.get(module) != digest:
+            raise AmosError(f"module {module}: the SuperLink's file is another (SHA-256 {digest}); use the same file")
     _forget_old(runs.root / STARTS)
     with _making:
         if path.exists():

@@ -15,6 +15,7 @@ from amos_fl.files import sha256_of_file, whole_file
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, event_of
 from amos_fl.runs.origin import origin_of
+from amos_fl.runs.own_code import own_modules
 from amos_fl_clients.operation.allowed_apps import archive_of, sha256_of_app, shipped_app
 from amos_fl_server.operation.connection import Connection, NoAnswer, NotThere, RunsClient, control_of
 from amos_fl_server.operation.run_registry import INTERRUPTED, WAIT_FOR_SITES_S, RunState, state_in, unless_given_up
@@ -40,6 +41,7 @@ class SubmittedRun:
             AmosError: there is one already, or the SuperLink's version does not know the settings.
         """
         body: dict[str, Any] = {"config": config.model_dump(mode="json") | {"start_from": None}, "organs": organs}
+        body["modules"] = own_modules(config)
         if config.start_from is not None:
             origin = origin_of(config.start_from)
             body["start"] = {

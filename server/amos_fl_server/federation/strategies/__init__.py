@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from amos_fl.errors import AmosError
-from amos_fl.methods import method_named
+from amos_fl.methods import kind_of, method_named
+from amos_fl.networks.parts import parts_of
+from amos_fl.own_code import is_path
 from amos_fl.runs.config import RunConfig
 from amos_fl_server.federation.strategies.base import MethodStrategy, Strategy
 
 
 def make_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
-    """The strategy that carries out the method of that name, or the Flower strategy at that import path.
+    """The strategy that carries out the method of that name or import path, or the Flower strategy at that path.
 
     Raises:
         AmosError: no such method or strategy, or an option that it does not have.
@@ -35,9 +37,15 @@ def strategy_of(config: RunConfig) -> Strategy:
             f"strategy {config.strategy} needs --optimizer-state reset: with kept momentum, gradients of earlier "
             "rounds also move a site's weights, and it would count them as this round's"
         )
+    if strategy.has_private:
+        strategy.check_network(config.model, parts_of(config.model, config.plan, 1, config.norm_statistics))
     return strategy
 
 
 def is_flowers(name: str) -> bool:
-    """Whether a strategy's name is an import path."""
-    return ":" in name or "." in name
+    """Whether a strategy's name is the import path of something other than a method of ours.
+
+    Raises:
+        AmosError: there is nothing at that path.
+    """
+    return is_path(name) and kind_of(name) is None

@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from amos_fl.errors import AmosError
 from amos_fl.methods.base import Arrays, Done, Memory, Method, ServerRound, Work
 from amos_fl.methods.updates import Updates
+from amos_fl.networks.parts import Parts
 from amos_fl.weights import is_trained
 from amos_fl_clients.federation.messages import ARRAYS, CONFIG, METRICS
 from amos_fl_clients.federation.records import BadUpdate, record_of, views_of
@@ -60,7 +61,8 @@ class RoundInput:
 
     def trained_before(self) -> dict[str, np.ndarray]:
         """The trained weights sent to the sites, without a copy."""
-        return {name: array for name, array in views_of(self.arrays).items() if is_trained(name, array)}
+        arrays = views_of(self.arrays)
+        return {name: arrays[name] for name in arrays if name in self.form and is_trained(name, arrays[name])}
 
     def update_in(self, reply: Message, site: str) -> dict[str, np.ndarray]:
         """The arrays of a site's update, without a copy.
@@ -73,7 +75,24 @@ class RoundInput:
 
 
 class Strategy(ABC):
-    """A rule by which a server turns updates into the next weights."""
+    """A rule by which a server turns updates into the next weights.
+
+    A `personal` one leaves each site a model of its own; where it `has_private` arrays, no site sends the `withheld`.
+    """
+
+    personal = False
+    has_private = False
+
+    def withheld(self, parts: Parts) -> frozenset[str]:
+        """The arrays that no site sends."""
+        return frozenset()
+
+    def check_network(self, model: str, parts: Parts) -> None:  # noqa: B027 - most can do with any
+        """Whether the strategy can do with this network.
+
+        Raises:
+            AmosError: it keeps arrays at the sites that the network does not have.
+        """
 
     @property
     def reports(self) -> tuple[str, ...]:
@@ -115,6 +134,24 @@ class MethodStrategy(Strategy):
     def __init__(self, method: Method) -> None:
         self.method = method
         self.memory = Memory()
+        self.personal, self.has_private = method.personal, method.has_private
+
+    def withheld(self, parts: Parts) -> frozenset[str]:
+        return self.method.withheld(parts)
+
+    def check_network(self, model: str, parts: Parts) -> None:
+        name, private = type(self.method).__name__, self.method.private(parts)
+        if not isinstance(private, set | frozenset):
+            raise AmosError(f"strategy {name}: its private must return a frozenset of names")
+        if not private:
+            raise AmosError(
+                f"strategy {name} leaves a part of the network at each site that the network {model} does not have",
+                "choose another --model or --strategy",
+            )
+        if unknown := sorted((private | self.withheld(parts)) - parts.everything):
+            raise AmosError(
+                f"strategy {name} leaves {unknown[0]!r} at each site, and the network {model} has no such array"
+            )
 
     @property
     def reports(self) -> tuple[str, ...]:

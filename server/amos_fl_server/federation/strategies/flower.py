@@ -15,7 +15,15 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.exception import AppExitException
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import MultiKrum
+from flwr.serverapp.strategy import (
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+    FedXgbBagging,
+    FedXgbCyclic,
+    MultiKrum,
+)
 from flwr.serverapp.strategy import Strategy as FlowerBase
 from flwr.serverapp.strategy.multikrum import select_multikrum
 
@@ -29,6 +37,18 @@ from amos_fl_clients.federation.records import BadUpdate, is_packed, record_of, 
 from amos_fl_server.federation.aggregate import WeightedMean
 from amos_fl_server.federation.strategies.base import Failed, Replies, RoundInput, Shares, Strategy
 from amos_fl_server.federation.strategies.memory import memory_of, remember
+
+_REFUSED: dict[tuple[type[FlowerBase], ...], str] = {
+    (
+        DifferentialPrivacyClientSideAdaptiveClipping,
+        DifferentialPrivacyClientSideFixedClipping,
+        DifferentialPrivacyServerSideAdaptiveClipping,
+        DifferentialPrivacyServerSideFixedClipping,
+    ): "its noise would be drawn from the run's seed, which every site is told, and would protect nobody; there is no "
+    "differential privacy here. --strategy norm-bound bounds how far one site's update moves the weights",
+    (FedXgbBagging, FedXgbCyclic): "it combines decision trees, not the weights of a network; choose another",
+}
+"""Strategies of Flower's that would run here and not do what they are for."""
 
 
 class _SitesOfTheRound:
@@ -128,10 +148,15 @@ def load_flower_strategy(path: str, options: Mapping[str, Any]) -> FlowerStrateg
         AmosError: no such class, not a Flower strategy, options that it does not take, or state that no checkpoint can
         hold.
     """
-    module, _, name = path.replace(":", ".").rpartition(".")
-    found = load(f"{module}:{name}", "strategy")
+    found = load(path, "strategy")
     if not (inspect.isclass(found) and issubclass(found, FlowerBase)):
-        raise AmosError(f"strategy {path}: is not a flwr.serverapp.strategy.Strategy of Flower's Message API")
+        raise AmosError(
+            f"strategy {path}: is neither a method (an amos_fl.methods.base.Method) nor a strategy of Flower's (a "
+            "flwr.serverapp.strategy.Strategy)"
+        )
+    for kinds, why in _REFUSED.items():
+        if issubclass(found, kinds):
+            raise AmosError(f"strategy {path}: {why}")
     accepted = inspect.signature(found).parameters
     minimum = {name: 1 for name in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes") if name in accepted}
     try:
