@@ -241,7 +241,7 @@ def test_whatever_the_bits_of_an_encoded_update_are_it_gives_weights_or_is_refus
     asked = reply(larger(0), 1)
     asked.content[ARRAYS] = record_of(sent.items())
     with suppress(BadUpdate):
-        decode_update(asked, codec, record_of(larger(0).items()))
+        decode_update(asked, form_of(larger(0)), codec, record_of(larger(0).items()))
         assert forms(views_of(asked.content.array_records[ARRAYS])) == forms(larger(0))
 
 
@@ -309,6 +309,15 @@ def test_a_flower_strategy_and_a_method_that_sees_updates_side_by_side_get_them_
         for key, name in named.items()
     }
     assert hashes(found["ours"]) == hashes(found["theirs"]) == hashes(found["apart"])
+
+
+def test_what_a_site_keeps_to_itself_is_no_part_of_its_encoded_update(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    settings: dict[str, Any] = {"strategy": "fedper", "local_steps": 1, "evaluation": {"every": 3, "unseen": False}}
+    full = federate(tmp_path / "full", tiny_cohort, store, **settings)
+    everything = federate(tmp_path / "all", tiny_cohort, store, **settings, update_codec="top-k", top_k_share=1)
+    assert hashes(everything) == hashes(full)
 
 
 def test_scaffolds_controls_still_add_up_because_a_site_keeps_what_the_server_has_decoded(
