@@ -110,6 +110,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="optimizer steps; by default those of the run's sites together")
     parser.add_argument("--batch-size", type=int, help="patches in a step; by default as nnU-Net plans")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "mps"))
+    if len(sys.argv) == 1:  # as `make bench` calls it, which has no run to measure
+        parser.print_help()
+        return
     given = parser.parse_args()
     folder = open_run(given.run)
     config, cohort = folder.config(), folder.cohort()

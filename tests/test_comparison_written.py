@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_runs import SITES, compared, constant, everything, made_cohort, made_run, noisy
@@ -116,13 +117,14 @@ def test_tables_have_a_row_for_every_arm_and_fit_a_terminal(whole: Comparison) -
 
 
 def test_the_overview_has_one_row_for_each_arm_with_interval_spread_test_worst_site_and_costs() -> None:
+    arms: list[tuple[str, float, dict[str, Any]]] = [
+        ("fedavg", 0.6, {}),
+        ("median", 0.5, {"strategy": "median"}),
+        ("pooled", 0.7, {"arm": "centralized"}),
+    ]
     runs = [
         made_run(f"{arm}-{seed}", constant(score + seed / 100), seed=seed, synthetic=True, **settings)
-        for arm, score, settings in (
-            ("fedavg", 0.6, {}),
-            ("median", 0.5, {"strategy": "median"}),
-            ("pooled", 0.7, {"arm": "centralized"}),
-        )
+        for arm, score, settings in arms
         for seed in range(3)
     ]
     comparison = compared(runs)

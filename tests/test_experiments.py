@@ -41,7 +41,6 @@ from amos_fl.phantom.scan import PhantomScan
 from amos_fl.runs.create import create_run
 from amos_fl.runs.events import silent
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.ledger import SiteRound
 from amos_fl.runs.results import write_tables
 from amos_fl.weights import save_arrays
 from amos_fl_server.federation.simulate import simulate
@@ -361,7 +360,7 @@ def test_a_preset_runs_through_on_the_phantom_in_its_quick_form(
 ) -> None:
     monkeypatch.setenv("AMOS_FL_CACHE", str(cache))
     out = str(tmp_path / "out")
-    assert run(["experiments", "run", "modalities", "--quick", "--out", out]) == 0
+    assert run(["experiments", "run", "modalities", "--quick", "--parallel", "2", "--out", out]) == 0
     printed = capsys.readouterr().out
     assert "10 of 10 steps done now" in printed
     assert "The scans of this run are synthetic" in printed
@@ -390,10 +389,11 @@ def made_folder(
     about = json.loads((path / "versions.json").read_text())
     about |= {"synthetic": synthetic, "versions": {**about["versions"], "commit": commit}}
     (path / "versions.json").write_text(json.dumps(about))
-    nothing = {"bytes_up": 0, "bytes_down": 0, "seconds": 2.0}
-    site: SiteRound = {"cases": 1, "steps": record.config.local_steps, "loss": 1.0, **nothing}
+    nothing: Any = {"bytes_up": 0, "bytes_down": 0, "seconds": 2.0}
+    site: Any = {"cases": 1, "steps": record.config.local_steps, "loss": 1.0, **nothing}
     trained = dict.fromkeys(record.cohort.seen_sites, site)
-    folder.write_ledger([{"round": 1, "sites": trained, "loss": 1.0, "missing": {}, "weights_sha256": "", **nothing}])
+    entry: Any = {"round": 1, "sites": trained, "loss": 1.0, "missing": {}, "weights_sha256": "", **nothing}
+    folder.write_ledger([entry])
     write_tables(path, record.results)
     save_arrays({"a": np.zeros(1, np.float32)}, path / "model" / "weights.safetensors")
     write_text(path / "summary.md", "made")

@@ -7,7 +7,7 @@ import math
 
 from amos_fl.comparison.comparison import Arm, Comparison, Difference
 from amos_fl.comparison.notes import powerless_in_words
-from amos_fl.comparison.tables import TextTable, interval, p_value
+from amos_fl.comparison.tables import TextTable, arms_that_cost, interval, p_value
 from amos_fl.escape import markdown
 from amos_fl.metrics.catalogue import MetricName, title_of
 from amos_fl.runs.config import has_strategy
@@ -101,7 +101,7 @@ def _costs(c: Comparison) -> TextTable:
         "overview_costs",
         "What one seed costs",
         ("arm", "seeds", "rounds", "steps", "patches", "MB down / up", "seconds"),
-        tuple(row(arm) for arm in c.main_arms if arm.view != "elsewhere"),
+        tuple(map(row, arms_that_cost(c))),
         "Steps and patches of all trainers together; weights to the sites (down) and back (up); seconds of the rounds, "
         "one site after another.",
     )
