@@ -1,5 +1,6 @@
 """Encoded updates: what an encoding leaves out comes later, what it sends is small, and what is none is refused."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -227,6 +228,23 @@ def test_what_is_no_encoded_update_is_refused_in_words(what: str, serialise: Any
     assert words in str(refused.value)
 
 
+@given(st.sampled_from([Codec("fp16"), Codec("int8"), FEW, MANY]), st.integers(0, 2**32), st.sampled_from([1, 7, 99]))
+def test_whatever_the_bits_of_an_encoded_update_are_it_gives_weights_or_is_refused(
+    codec: Codec, seed: int, spread: int
+) -> None:
+    random = np.random.default_rng(seed)
+    sent = {}
+    for name, (shape, dtype) in codec.form(forms(larger(0))).items():
+        data = random.integers(0, 256, max(1, int(np.prod(shape))) * np.dtype(dtype).itemsize, np.uint8)
+        data[random.integers(0, 100, data.size) >= spread] = 0
+        sent[name] = data.view(dtype)[: int(np.prod(shape))].reshape(shape)
+    asked = reply(larger(0), 1)
+    asked.content[ARRAYS] = record_of(sent.items())
+    with suppress(BadUpdate):
+        decode_update(asked, form_of(larger(0)), codec, record_of(larger(0).items()))
+        assert forms(views_of(asked.content.array_records[ARRAYS])) == forms(larger(0))
+
+
 # --- in a federation ----------------------------------------------------------------------------
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -291,6 +309,15 @@ def test_a_flower_strategy_and_a_method_that_sees_updates_side_by_side_get_them_
         for key, name in named.items()
     }
     assert hashes(found["ours"]) == hashes(found["theirs"]) == hashes(found["apart"])
+
+
+def test_what_a_site_keeps_to_itself_is_no_part_of_its_encoded_update(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    settings: dict[str, Any] = {"strategy": "fedper", "local_steps": 1, "evaluation": {"every": 3, "unseen": False}}
+    full = federate(tmp_path / "full", tiny_cohort, store, **settings)
+    everything = federate(tmp_path / "all", tiny_cohort, store, **settings, update_codec="top-k", top_k_share=1)
+    assert hashes(everything) == hashes(full)
 
 
 def test_scaffolds_controls_still_add_up_because_a_site_keeps_what_the_server_has_decoded(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -46,6 +47,7 @@ from amos_fl.weights import save_arrays
 from amos_fl_server.federation.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
 TABLES = {f"Table {number}" for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)} | {"Figure 3", "Figure 4"}
 SMALL: dict[str, Any] = {
     "title": "Two arms",
@@ -146,6 +148,30 @@ def test_two_presets_that_say_the_same_training_share_it(tmp_path: Path) -> None
     assert member.config.local_steps * member.config.rounds * len(member.cohort.seen_sites) == pytest.approx(
         250_000, 0.02
     )
+
+
+def test_a_training_with_code_of_ones_own_is_another_once_the_code_has_changed(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (EXAMPLES / "my_lab/aug.py").read_text()
+    (tmp_path / "tried_aug.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(EXAMPLES)
+    own = {"strategy": "my_lab.methods:FedCM", "training": {"transforms": "tried_aug:transforms"}}
+    own |= {"model": "my_lab.nets:build", "plan": "coarse"}
+    steps = {"fedcm": {"train": "federated", "data": "amos/paper", "modality": "MR"}}
+    preset = preset_from(preset_file(tmp_path, settings=own, steps=steps, results=[]))
+    workspace = Workspace(tmp_path / "out", "quick")
+    first, same = (planned(preset, workspace, quick(cache))["fedcm"] for _ in range(2))
+    assert first.work.folder == same.work.folder
+    assert first.work.folder.startswith("runs/fedcm-build-amos-")
+    carry_out(preset, [first], workspace, callbacks(cache / "store"))
+    about = RunFolder(workspace.root / first.work.folder).about()
+    assert about.modules is not None
+    assert sorted(about.modules) == ["my_lab.methods", "my_lab.nets", "tried_aug"]
+    (tmp_path / "tried_aug.py").write_text(f"{code}\n# changed\n")
+    del sys.modules["tried_aug"]
+    assert planned(preset, workspace, quick(cache))["fedcm"].work.folder != first.work.folder
 
 
 @pytest.mark.parametrize(

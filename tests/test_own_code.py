@@ -111,13 +111,19 @@ def transforms(image, label, draw):
 def loss(logits, target, annotated):
     return dice_cross_entropy(logits, target, annotated)
 
+def turned(image, label, draw):
+    return image.flip(1), label.flip(0)
+
+def halved(logits, target, annotated):
+    return loss(logits, target, annotated) / 2
+
 @dataclass(frozen=True)
 class Plain(Method):
     "FedAvg."
 """
 
 
-def test_what_does_the_same_as_the_programs_own_gives_its_weights(
+def test_what_does_the_same_as_the_programs_own_gives_its_weights_and_what_does_not_others(
     written: Callable[[str], str], tmp_path: Path, tiny_cohort: Cohort, store: Path
 ) -> None:
     name, settings = written(SAME), {"rounds": 1, "local_steps": 2, "training": {"augmentation": "paper"}}
@@ -127,6 +133,10 @@ def test_what_does_the_same_as_the_programs_own_gives_its_weights(
     assert hashes(ours) == hashes(plain)
     weights = final_weights(plain)
     assert all(np.array_equal(weights[key], array) for key, array in final_weights(ours).items())
+    for key, function in (("transforms", "turned"), ("loss", "halved")):
+        training = {**settings["training"], key: f"{name}:{function}"}
+        other = federate(tmp_path / function, tiny_cohort, store, **{**settings, "training": training})
+        assert hashes(other) != hashes(plain)
 
 
 DRAWS = """
@@ -286,7 +296,7 @@ def new_channel(image, label, draw): return image, label + 1
 def fails(image, label, draw): return image.no_such, label
 def by_torch(image, label, draw): return image + torch.rand(1), label
 def by_numpy(image, label, draw): return image + float(np.random.rand()), label
-def now_and_then(image, label, draw): return image + (random.random() if draw.random() < 0.3 else 0), label
+def now_and_then(image, label, draw): return image + (random.random() if draw.random() > 0.8 else 0), label
 number = 3
 """
 

@@ -2,7 +2,7 @@
 
 DIR/deployment.yaml         where the SuperLink is reached, and the sites
 DIR/authority/              ca.key (0600), ca.crt: signs the SuperLink's certificate, and is needed for nothing else
-DIR/superlink/              server.key (0600), server.crt, ca.crt, submitters.json, state/, modules/: mounted by it
+DIR/superlink/              server.key (0600), server.crt, ca.crt, submitters.json, state/, modules/: what it mounts
 DIR/submit/token            (0600) by which runs may be submitted
 DIR/registered/site-a.pub   the public key that site A handed over
 DIR/sites/site-a/           the folder of a site, as the site gets it:

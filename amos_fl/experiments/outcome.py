@@ -181,7 +181,7 @@ def pages_in_words(preset: Preset, workspace: Workspace) -> str:
     """A list of the pages of an experiment without a table."""
     works = workspace.works(preset.name)
     done = {step: works[step] for step in preset.steps if step in works and workspace.done(works[step])}
-    lines = [f"- {step}: {workspace.root / work.folder / MARKS[work.kind]}\n" for step, work in done.items()]
+    lines = [f"- {step}: {workspace.root / work.folder / MARKS.get(work.kind, '')}\n" for step, work in done.items()]
     return "".join(lines) or "No page of this experiment has been made yet.\n"
 
 

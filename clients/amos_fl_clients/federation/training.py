@@ -223,8 +223,9 @@ class RoundAtSite:
             except AmosError as error:
                 raise error.of(f"site {self.settings.site}") from None
             self._save(RESIDUAL, left_out)
-            after = codec.decode(before, encoded)  # what the server goes on with
         if self.method.site_models:
+            if encoded is not None:  # what the server goes on with
+                after = codec.decode(before, encoded)
             self._save(METHOD, self.method.keep(given, _trained(before), _trained(after)))
         del after
         # In the form of the request: packed from another machine, Flower's arrays in a simulation.
