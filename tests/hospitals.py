@@ -88,8 +88,8 @@ class Hospital:
         work = {"round": round_number, "steps": steps, "first_step": first, "total_steps": max(6, first + steps)}
         return self.ask("train", more=more, **work)
 
-    def evaluate(self, split: str, round_number: int = 1) -> Message:
-        return self.ask("evaluate", round=round_number, split=split)
+    def evaluate(self, split: str, round_number: int = 1, **more: str) -> Message:
+        return self.ask("evaluate", round=round_number, split=split, **more)
 
 
 def hospital(folder: Path, cohort: Cohort, site: str = "A", **settings: object) -> Hospital:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 
+from amos_fl.codecs import PLACES, SCALES
+from amos_fl.codecs import VALUES as CHANGED
 from amos_fl.metrics.scores import UNIT
 from amos_fl_clients.federation.messages import ARRAYS, DESCRIBE, FINGERPRINT, METRICS, SITE
 from amos_fl_clients.federation.records import LAYOUT, VALUES, packed, record_of, views_of
@@ -277,6 +279,7 @@ TRAIN: dict[str, Tamper] = {
             "a truth value": True,
         }.items()
     },
+    "a loss that its method has nobody report": put(METRICS, "val_loss_before", 0.5),
     "a claimed weight": put(METRICS, "num-examples", 10**6),
     "claimed steps": put(METRICS, "steps", 10**6),
     "claimed cases": put(METRICS, "cases", 7),
@@ -451,6 +454,23 @@ FINGERPRINTS: dict[str, Tamper] = {
     "axes that are a text": changed("fingerprint", lambda d: d["CT"].update(shape=HTML)),
     "intensities of MR": changed("fingerprint", lambda d: d["MR"]["intensity"]["counts"].update({"7": 9})),
 }
+
+
+def places(change: Callable[[np.ndarray], object]) -> Tamper:
+    return weights(lambda a: change(a[PLACES]))
+
+
+ENCODED: dict[tuple[str, str], Tamper] = {
+    ("fp16", "all changes of the largest half"): weights(lambda a: [array.fill(65504) for array in a.values()]),
+    ("int8", "steps of NaN"): weights(lambda a: a[SCALES].fill(np.nan)),
+    ("int8", "steps of 1e38"): weights(lambda a: a[SCALES].fill(1e38)),
+    ("int8", "steps of another name"): weights(lambda a: a.update({MARK: a.pop(SCALES)})),
+    ("top-k", "a place twice"): places(lambda at: at.__setitem__(1, at[0])),
+    ("top-k", "a place that is far beyond"): places(lambda at: at.__setitem__(-1, 2**31 - 1)),
+    ("top-k", "values of NaN"): weights(lambda a: a[CHANGED].fill(np.nan)),
+    ("top-k", "values of 1e30"): weights(lambda a: a[CHANGED].fill(1e30)),
+}
+"""Encoded updates, by the run's codec."""
 
 HOSTILE: dict[tuple[str, str], Tamper] = {
     **{(DESCRIBE, name): tamper for name, tamper in DESCRIPTIONS.items()},

@@ -5,12 +5,14 @@ import math
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-from made_runs import SITES, compared, everything, made_cohort, made_run, noisy
+from made_runs import SITES, compared, constant, everything, made_cohort, made_run, noisy
 
 from amos_fl.comparison.comparison import Comparison
 from amos_fl.comparison.latex import latex_document, latex_table
+from amos_fl.comparison.overview import overview_page
 from amos_fl.comparison.tables import TextTable, all_tables, markdown_page, rich_table
 from amos_fl.comparison.write import write_comparison
 from amos_fl.errors import AmosError
@@ -112,3 +114,40 @@ def test_tables_have_a_row_for_every_arm_and_fit_a_terminal(whole: Comparison) -
     for arm in whole.arms:
         assert arm.name.split(",")[0] in printed
     assert "…" not in printed
+
+
+def test_the_overview_has_one_row_for_each_arm_with_interval_spread_test_worst_site_and_costs() -> None:
+    arms: list[tuple[str, float, dict[str, Any]]] = [
+        ("fedavg", 0.6, {}),
+        ("median", 0.5, {"strategy": "median"}),
+        ("pooled", 0.7, {"arm": "centralized"}),
+    ]
+    runs = [
+        made_run(f"{arm}-{seed}", constant(score + seed / 100), seed=seed, synthetic=True, **settings)
+        for arm, score, settings in arms
+        for seed in range(3)
+    ]
+    comparison = compared(runs)
+    page = overview_page(comparison)
+    assert page.startswith(f"> {PHANTOM_NOTE}")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    dsc, nsd, minus, cost = ([row for row in rows if row[0].rstrip("*") == "median"][i] for i in range(4))
+    head = next(row for row in rows if row[0] == "arm")
+    assert head[1:] == [
+        "seen CT (14)",
+        "seen MR (6)",
+        "unseen CT (7)",
+        "unseen MR (6)",
+        "worst seen site",
+        "worst unseen site",
+    ]
+    # The means of the seeds are 0.50, 0.51 and 0.52: their mean is 0.51 and their standard deviation 0.01.
+    assert dsc[:2] == ["median*", "0.510 [0.510, 0.510] ± 0.010"]
+    assert nsd[1].startswith("0.459 [")
+    assert dsc[5:] == ["B 0.510", "D 0.510"]
+    assert minus[1].startswith("-0.100 [-0.100, -0.100], p ")
+    assert minus[1].endswith("worse")
+    assert cost[1:] == ["0, 1, 2", "1", "30", "60", "0.0 / 0.0", "1"]
+    # Two arms in four groups are eight tests, and the least p of seven cases is 1/64.
+    assert "any arm differs: seen MR (6 cases), unseen CT (7 cases), unseen MR (6 cases)." in page
+    assert any("Too few cases to show that any arm differs" in note for note in comparison.notes)

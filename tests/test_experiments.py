@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,29 +13,35 @@ import numpy as np
 import pytest
 import yaml
 from fake_amos import write_release
-from made_runs import amos, constant, made_run
+from made_runs import amos, constant, made_cohort, made_run
 
 from amos_fl.api.settings import resolve_run
 from amos_fl.cli.main import run
+from amos_fl.cohort.dataset import read_table
 from amos_fl.cohort.label_map import matches
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
+from amos_fl.comparison.compare import compare_runs
 from amos_fl.comparison.published import published_scores
+from amos_fl.comparison.write import write_comparison
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.experiments.carry_out import Callbacks, carry_out
 from amos_fl.experiments.cost import preset_cost
-from amos_fl.experiments.data import MissingDataError, data_cohort, label_map_of, selected
+from amos_fl.experiments.data import MissingDataError, data_cohort, label_map_of, parse_given, selected
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown, published_of
 from amos_fl.experiments.planning import Planner, StepTask
 from amos_fl.experiments.preset import Preset, Train, preset_from, preset_names, read_preset
-from amos_fl.experiments.quick_data import quick_data
+from amos_fl.experiments.quick_data import phantom_data, quick_data
 from amos_fl.experiments.shared import presets_folder
 from amos_fl.experiments.workspace import Work, Workspace
 from amos_fl.files import write_text
+from amos_fl.methods import METHODS
+from amos_fl.metrics.rows import write_scores
+from amos_fl.metrics.table import read_scores
+from amos_fl.phantom.scan import PhantomScan
 from amos_fl.runs.create import create_run
 from amos_fl.runs.events import silent
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.ledger import SiteRound
 from amos_fl.runs.results import write_tables
 from amos_fl.weights import save_arrays
 from amos_fl_server.federation.simulate import simulate
@@ -69,6 +76,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def tiny_scan(*about: Any) -> PhantomScan:
+    """In place of a drawn scan, where only the cases count."""
+    return PhantomScan(np.zeros((2, 2, 2), np.int16), np.zeros((2, 2, 2), np.uint8), np.eye(4), "made")
+
+
 def preset_file(folder: Path, **changes: Any) -> Path:
     file = folder / "small.yaml"
     file.write_text(yaml.safe_dump({**SMALL, **changes}, sort_keys=False))
@@ -92,7 +104,7 @@ def test_every_preset_is_valid_and_says_what_it_asks_needs_and_costs(name: str) 
     assert preset.question.strip().endswith("?") or not preset.results
     assert preset.data_sets()
     trainings = [step for step in map(preset.resolved, preset.steps) if isinstance(step[1], Train)]
-    assert bool(trainings) == (preset_cost(preset).gpu_hours > 0)
+    assert bool(trainings) == (preset_cost(preset).gpu_hours > 0 or bool(preset.takes))
     asked = sum(result.published is not None for result in preset.results)
     known = [dsc for _, _, dsc, _ in published_of(preset) if dsc == dsc]
     assert len(known) == asked, "a result names a number that published.csv does not have"
@@ -179,7 +191,72 @@ def test_a_mistake_in_a_preset_is_named_with_its_file_and_place(tmp_path: Path, 
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(("name", "trained"), [("methods", set(METHODS)), ("hippocampus", {"fedavg", "fedprox"})])
+def test_the_tables_of_methods_have_every_method_in_three_seeds_beside_pooled_and_local(
+    name: str, trained: set[str], cache: Path, tmp_path: Path
+) -> None:
+    preset = read_preset(name)
+    given = {each: quick_data(each, cache) for each in preset.data_sets()}
+    tasks = planned(preset, Workspace(tmp_path, "quick"), given)
+    runs = [member.config for task in tasks.values() for member in task.members]
+    federated = {(run.strategy, run.seed, run.optimizer_state) for run in runs if run.arm == "federated"}
+    assert {(method, seed) for method in trained for seed in (0, 1, 2)} <= {(m, s) for m, s, _ in federated}
+    assert {("fedavg", seed, state) for seed in (0, 1, 2) for state in ("keep", "reset")} <= federated
+    assert {(run.arm, run.seed) for run in runs} >= {
+        (arm, seed) for arm in ("centralized", "local") for seed in (0, 1, 2)
+    }
+    assert {run.training.learning_rate for run in runs} == {0.25}, "the small network's own recipe, not the paper's"
+    assert set(tasks["comparison"].needs) == set(preset.steps) - {"comparison"}
+
+
 # Data
+
+
+def test_a_task_of_the_decathlon_becomes_the_federation_that_its_table_says(tmp_path: Path) -> None:
+    task, table = tmp_path / "Task04_Hippocampus", presets_folder() / "shared" / "hippocampus.csv"
+    for part in ("imagesTr", "labelsTr"):
+        (task / part).mkdir(parents=True)
+    names = [*read_table(table), "hippocampus_in_no_table"]
+    for file in (task / part / f"{name}.nii.gz" for name in names for part in ("imagesTr", "labelsTr")):
+        file.write_bytes(b"not read")
+    pairs = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names]
+    about = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "Anterior", "2": "Posterior"}}
+    (task / "dataset.json").write_text(json.dumps({"name": "Hippocampus", **about, "training": pairs, "test": []}))
+    given = parse_given([f"hippocampus={task}"])
+    cohort = data_cohort("hippocampus", "", given)
+    assert cohort.organs == {1: "Anterior", 2: "Posterior"}
+    assert {site: len(cohort.of(site=site)) for site in cohort.sites} == {
+        "east": 32,
+        "gray8": 43,
+        "hugeunits": 23,
+        "north": 85,
+        "west": 16,
+    }
+    assert cohort.unseen_sites == ("hugeunits",)
+    patients = {split: {case.patient for case in cohort.of(split=split)} for split in ("train", "val", "test")}
+    assert not patients["train"] & patients["test"]
+    (task / "dataset.json").write_text(json.dumps({"name": "Hippocampus", **about, "training": pairs[1:], "test": []}))
+    with pytest.raises(AmosError, match="the table names case hippocampus_001, which is not in"):
+        data_cohort("hippocampus", "", given)
+    with pytest.raises(MissingDataError, match="unpack it, and add --data hippocampus=FOLDER"):
+        data_cohort("hippocampus", "", {})
+
+
+def test_the_phantom_of_experiments_has_test_cases_enough_for_an_interval_at_every_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amos_fl.phantom.release.make_scan", tiny_scan)
+    cohort = data_cohort("phantom", "paper", {"phantom": phantom_data(tmp_path)})
+    tests = {site: len(cohort.of(site=site, split="test")) for site in cohort.sites}
+    assert tests == {"A": 8, "B": 8, "C": 8, "D": 8, "E": 8, "F": 14, "G": 11, "H": 0}
+    assert {site: len(cohort.of(site=site, split="train")) for site in cohort.seen_sites} == {
+        "A": 7,
+        "B": 7,
+        "C": 7,
+        "G": 6,
+        "H": 7,
+    }
+    assert cohort.synthetic()
 
 
 def test_training_cases_are_drawn_the_same_in_any_order_and_never_more_than_there_are() -> None:
@@ -267,6 +344,27 @@ def test_an_experiment_that_was_stopped_goes_on_and_does_nothing_twice(tmp_path:
     assert (report.done_before, report.done_now) == ([*preset.steps], [])
 
 
+def test_runs_that_do_not_need_another_are_carried_out_together(tmp_path: Path, cache: Path) -> None:
+    steps = {name: SMALL["steps"][name] for name in ("pooled", "fedavg", "tuned")}
+    preset = preset_from(preset_file(tmp_path, steps=steps, quick_budget={"steps": 2, "rounds": 1}))
+    workspace = Workspace(tmp_path / "out", "quick")
+    together: list[str] = []
+
+    def train_together(folders: list[RunFolder], device: str) -> None:
+        together.extend(folder.path.name for folder in folders)
+        for folder in folders[:1]:  # of the others one would say that they failed
+            simulate(folder, folder.config(), folder.cohort(), cache / "store", silent)
+
+    tasks = list(planned(preset, workspace, quick(cache)).values())
+    with_both = replace(callbacks(cache / "store"), train_together=train_together)
+    report = carry_out(preset, tasks, workspace, with_both)
+    folders = {task.step: Path(task.work.folder).name for task in tasks}
+    assert together == [folders["pooled"], folders["fedavg"]], "tuned begins with pooled's weights"
+    assert (report.done_before, report.done_now, report.failed) == ([], list(preset.steps), {})
+    report = carry_out(preset, tasks, workspace, with_both)
+    assert (report.done_before, len(together)) == (list(preset.steps), 2)
+
+
 def test_a_step_that_fails_keeps_only_those_from_theirs_that_need_it(tmp_path: Path, cache: Path) -> None:
     preset = preset_from(preset_file(tmp_path))
     workspace = Workspace(tmp_path / "out", "quick")
@@ -288,7 +386,7 @@ def test_a_preset_runs_through_on_the_phantom_in_its_quick_form(
 ) -> None:
     monkeypatch.setenv("AMOS_FL_CACHE", str(cache))
     out = str(tmp_path / "out")
-    assert run(["experiments", "run", "modalities", "--quick", "--out", out]) == 0
+    assert run(["experiments", "run", "modalities", "--quick", "--parallel", "2", "--out", out]) == 0
     printed = capsys.readouterr().out
     assert "10 of 10 steps done now" in printed
     assert "The scans of this run are synthetic" in printed
@@ -299,7 +397,8 @@ def test_a_preset_runs_through_on_the_phantom_in_its_quick_form(
     assert run(["experiments", "show", "modalities", "--out", out]) == 0
     assert "done: " in capsys.readouterr().out
     page = tmp_path / "results.md"
-    assert run(["experiments", "results", out, "-o", str(page)]) == 0
+    assert run(["experiments", "results", out]) == 2, "a quick form's scores are no results"
+    assert run(["experiments", "results", out, "--quick", "-o", str(page)]) == 0
     assert "| centralized-160-40* | centralized on " in page.read_text()
     assert "teach a network nothing" in page.read_text()
 
@@ -307,17 +406,20 @@ def test_a_preset_runs_through_on_the_phantom_in_its_quick_form(
 # Results
 
 
-def made_folder(path: Path, cohort: Cohort, *, synthetic: bool = False, commit: str = "abc", **settings: Any) -> Path:
-    """A finished run's folder, made of numbers: whatever it trained scores 0.8."""
-    record = made_run("made", constant(0.8), cohort=cohort, **settings)
+def made_folder(
+    path: Path, cohort: Cohort, *, score: float = 0.8, synthetic: bool = False, commit: str = "abc", **settings: Any
+) -> Path:
+    """A finished run's folder, made of numbers: whatever it trained has the same score."""
+    record = made_run("made", constant(score), cohort=cohort, **settings)
     folder = create_run(path, record.config, record.cohort)
     about = json.loads((path / "versions.json").read_text())
     about |= {"synthetic": synthetic, "versions": {**about["versions"], "commit": commit}}
     (path / "versions.json").write_text(json.dumps(about))
-    nothing = {"bytes_up": 0, "bytes_down": 0, "seconds": 2.0}
-    site: SiteRound = {"cases": 1, "steps": record.config.local_steps, "loss": 1.0, **nothing}
+    nothing: Any = {"bytes_up": 0, "bytes_down": 0, "seconds": 2.0}
+    site: Any = {"cases": 1, "steps": record.config.local_steps, "loss": 1.0, **nothing}
     trained = dict.fromkeys(record.cohort.seen_sites, site)
-    folder.write_ledger([{"round": 1, "sites": trained, "loss": 1.0, "missing": {}, "weights_sha256": "", **nothing}])
+    entry: Any = {"round": 1, "sites": trained, "loss": 1.0, "missing": {}, "weights_sha256": "", **nothing}
+    folder.write_ledger([entry])
     write_tables(path, record.results)
     save_arrays({"a": np.zeros(1, np.float32)}, path / "model" / "weights.safetensors")
     write_text(path / "summary.md", "made")
@@ -379,6 +481,44 @@ def test_the_page_of_results_has_a_row_for_every_run_with_its_commit_and_budget(
     shutil.rmtree(tmp_path / "runs")
     assert run(["experiments", "results", str(tmp_path)]) == 2
     assert "no finished run in there" in capsys.readouterr().err
+
+
+def made_methods(out: Path, cohort: Cohort) -> Workspace:
+    """A workspace in which two methods of the experiment `hippocampus` are done in two seeds, and compared."""
+    workspace, works, records = Workspace(out, "full"), {}, []
+    for method, score in (("fedavg", 0.8), ("median", 0.7)):
+        for seed in (0, 1):
+            folder, settings = f"runs/{method}-{seed}", {"strategy": method, "seed": seed}
+            made_folder(workspace.root / folder, cohort, score=score + seed / 10, commit="1234abcd", **settings)
+            works[f"{method}-{seed}"] = Work("run", folder)
+            scores = constant(score + seed / 10)
+            records.append(made_run(f"{method}-{seed}", scores, cohort=cohort, **settings))
+    write_comparison(compare_runs(records, resamples=100), workspace.root / "hippocampus" / "comparison")
+    works["comparison"] = Work("comparison", "hippocampus/comparison")
+    workspace.write_state("hippocampus", works)
+    return workspace
+
+
+def test_the_page_shows_runs_of_several_seeds_by_their_arms_and_says_how_they_were_made(
+    tmp_path: Path, capsys: Any
+) -> None:
+    sites: dict[str, Any] = {"A": ("MR", True, 6), "D": ("MR", False, 7)}
+    workspace = made_methods(tmp_path, made_cohort(sites, {1: "anterior", 2: "posterior"}))
+    other = workspace.preset("hippocampus") / "others" / "one"
+    cases = read_scores(workspace.runs / "fedavg-0" / "scores.csv")
+    write_scores(other / "scores.csv", cases, {1: "anterior", 2: "posterior"})
+    about = {"name": "another net", "command": "python another.py", "steps": 400, "patches": 800, "seconds": 70.0}
+    write_text(other / "about.json", json.dumps(about))
+    assert run(["experiments", "results", str(tmp_path)]) == 0
+    page = capsys.readouterr().out
+    assert "| fedavg | 0.850 [0.850, 0.850] ± 0.071 |" in page
+    assert "| median | -0.100 [-0.100, -0.100], p " in page
+    assert "| another net | 0.800 [0.800, 0.800] | 0.800 [0.800, 0.800] | 0.720 " in page
+    assert "`amos-fl experiments run hippocampus --data hippocampus=FOLDER`: 4 trainings" in page
+    assert "begun by commit 1234abcd" in page
+    assert "| run |" not in page, "no row for each of the many runs"
+    assert "CT" not in page
+    assert "synthetic" not in page
 
 
 # The wheel

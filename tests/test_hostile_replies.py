@@ -13,14 +13,14 @@ from conftest import write_tiny_cohort
 from deployments import AT_ONCE, Hospitals, deployed_run
 from federations import hashes
 from flwr.app import Context, Error, Message, RecordDict
-from hostile_replies import HOSTILE, MARK, Tamper
+from hostile_replies import ENCODED, HOSTILE, MARK, Tamper
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.runs.evaluation import Evaluation
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.record import read_run
 from amos_fl.weights import hash_of
-from amos_fl_clients.federation.messages import ARRAYS, CONFIG, DESCRIBE, FINGERPRINT
+from amos_fl_clients.federation.messages import ARRAYS, CONFIG, DESCRIBE, FINGERPRINT, task_of
 from amos_fl_clients.federation.records import views_of
 from amos_fl_server.operation.server_app import run_deployed
 
@@ -43,6 +43,7 @@ class Remembering:
             message.metadata.message_type,
             *(config.get(name) for name in ("round", "steps", "split", "prepare")),
             None if arrays is None else hash_of(views_of(arrays)),
+            task_of(message).codec,
         )
         if key not in self._known:
             self._known[key] = self._app(message, context).content
@@ -101,23 +102,24 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneHostile]:
     gc.unfreeze()
 
 
-def carried_out(path: Path, grid: OneHostile, kind: str, tamper: Tamper | None) -> RunFolder:
+def carried_out(path: Path, grid: OneHostile, kind: str, tamper: Tamper | None, codec: str = "none") -> RunFolder:
     """A run to its end with one site that is hostile, or that fails where there is no `tamper`."""
+    encoded = {"update_codec": codec, "top_k_share": 0.01}
     planned = {"plan": "auto", "planning": {"memory_gb": 0.1}} if kind == FINGERPRINT else {}
-    folder = deployed_run(path, grid.cohort, **SETTINGS, **planned)  # pyright: ignore[reportAttributeAccessIssue]
+    folder = deployed_run(path, grid.cohort, **SETTINGS, **planned, **encoded)  # pyright: ignore[reportAttributeAccessIssue]
     run_deployed(grid.be(kind, tamper), folder, 0, AT_ONCE, ask_again_s=1000)
     return folder
 
 
 @pytest.fixture(scope="module")
-def without(hospitals: OneHostile, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunFolder]:
-    """The run in which the site fails, for each kind of request."""
+def without(hospitals: OneHostile, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunFolder]:
+    """The run in which the site fails, for each kind of request and codec."""
     root, known = tmp_path_factory.mktemp("without"), {}
 
-    def run(kind: str) -> RunFolder:
-        if kind not in known:
-            known[kind] = carried_out(root / kind, hospitals, kind, None)
-        return known[kind]
+    def run(kind: str, codec: str = "none") -> RunFolder:
+        if (kind, codec) not in known:
+            known[kind, codec] = carried_out(root / f"{kind}-{codec}", hospitals, kind, None, codec)
+        return known[kind, codec]
 
     return run
 
@@ -183,6 +185,21 @@ def test_a_hostile_reply_makes_its_site_missing_by_name_and_changes_nothing_else
         Evaluation.model_validate(json.loads(file.read_text()))
     assert HOSTILE_SITE in (folder.path / "summary.md").read_text()
     read_run(open_run(folder.path).path)
+
+
+@pytest.mark.parametrize(("codec", "what"), ENCODED, ids=[f"{codec}: {what}" for codec, what in ENCODED])
+def test_a_hostile_encoded_update_makes_its_site_missing_by_name_and_changes_nothing_else(
+    tmp_path: Path, hospitals: OneHostile, without: Callable[..., RunFolder], codec: str, what: str
+) -> None:
+    expected = without("train", codec)
+    folder = carried_out(tmp_path / "run", hospitals, "train", ENCODED[codec, what], codec)
+    assert folder.finished
+    [reason] = reasons(folder, "train")
+    assert "update" in reason
+    assert reason.isprintable()
+    assert hashes(folder) == hashes(expected)
+    assert of_others(folder) == of_others(expected)
+    assert all(MARK.encode() not in content for _, content in texts(folder.path))
 
 
 def test_there_are_at_least_eighty_of_them() -> None:

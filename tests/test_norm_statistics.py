@@ -24,7 +24,7 @@ from amos_fl.runs.model import read_model
 from amos_fl.weights import is_statistic, read_arrays
 from amos_fl_clients.federation.messages import ARRAYS
 from amos_fl_clients.federation.records import views_of
-from amos_fl_clients.federation.state import STATISTICS, load_kept, save_kept
+from amos_fl_clients.federation.state import PRIVATE, load_kept, save_kept
 
 VNET = {
     "model": "vnet",
@@ -65,13 +65,13 @@ def test_by_default_a_federation_averages_and_its_model_has_the_pooled_statistic
     statistics = statistics_of(final_weights(averaged))
     assert statistics
     assert all(np.isfinite(array).all() for array in statistics.values())
-    assert not list(averaged.path.glob("sites/*/state/statistics"))
+    assert not list(averaged.path.glob("sites/*/state/private"))
 
 
 def test_sites_that_keep_theirs_go_on_with_them_and_the_server_has_the_average(averaged, kept_locally) -> None:
     run = kept_locally
     states = {name: run.path / "sites" / name / "state" for name in ("A", "G")}
-    of_site = {name: load_kept(state, run.run_id, STATISTICS, 1).value for name, state in states.items()}
+    of_site = {name: load_kept(state, run.run_id, PRIVATE, 1).value for name, state in states.items()}
     first = {name: list(arrays) for name, arrays in of_site.items()}
     assert first["A"] == first["G"] == list(statistics_of(final_weights(run)))
     mean = next(name for name in of_site["A"] if name.endswith("running_mean"))
@@ -85,7 +85,7 @@ def test_sites_that_keep_theirs_go_on_with_them_and_the_server_has_the_average(a
     # The second does not, and an unseen site has nothing of its own.
     assert hashes(run)[0] == hashes(averaged)[0]
     assert hashes(run)[1] != hashes(averaged)[1]
-    assert not list((run.path / "sites" / "D").glob("state/statistics"))
+    assert not list((run.path / "sites" / "D").glob("state/private"))
 
 
 def test_a_run_with_local_statistics_goes_on_as_if_it_had_not_been_interrupted(
@@ -114,8 +114,8 @@ def test_a_site_scores_its_cases_with_its_own_statistics_of_that_round(tmp_path:
     odd = {
         n: a + 3 if n.endswith("running_mean") else a * 50 if n.endswith("var") else a for n, a in statistics.items()
     }
-    save_kept(own.settings.state, own.task.run_id, STATISTICS, 2, odd)
-    save_kept(default.settings.state, own.task.run_id, STATISTICS, 2, odd)
+    save_kept(own.settings.state, own.task.run_id, PRIVATE, 2, odd)
+    save_kept(default.settings.state, own.task.run_id, PRIVATE, 2, odd)
     assert scores(own, 1) == fresh  # those are of a later round
     assert scores(own, 2) != fresh
     assert scores(default, 2) == fresh
@@ -124,7 +124,7 @@ def test_a_site_scores_its_cases_with_its_own_statistics_of_that_round(tmp_path:
 def test_what_a_site_keeps_is_what_its_update_holds_and_no_weight(tmp_path: Path, tiny_cohort: Cohort) -> None:
     own = site(tmp_path, tiny_cohort, "A", "local")
     sent = views_of(own.train(1, steps=1).content.array_records[ARRAYS])
-    kept = load_kept(own.settings.state, own.task.run_id, STATISTICS, 1).value
+    kept = load_kept(own.settings.state, own.task.run_id, PRIVATE, 1).value
     endings = {name.rpartition(".")[2] for name in kept}
     assert endings == {"running_mean", "running_var", "num_batches_tracked"}
     assert kept.keys() == statistics_of(sent).keys()

@@ -1,7 +1,10 @@
 """`amos-fl data msd` and `data nnunet`: other projects' folders become cohorts, or a plain sentence."""
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,12 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nibabel.nifti1 import Nifti1Image
 from other_datasets import with_channels, with_description, write_msd, write_nnunet
+from rich.console import Console
 
+from amos_fl.cli.display import rows_table
 from amos_fl.cli.main import run
 from amos_fl.cohort.nnunet import export_nnunet
+from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.reference import label_of
 from amos_fl.cohort.splitting import CaseToPlace, Shares, divide
-from amos_fl.cohort.table import Cohort, read_cohort
+from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
+from amos_fl.metrics.rows import ScoreRow
 
 
 def refused(command: str, folder: Path, words: str, capsys: pytest.CaptureFixture[str], *more: str) -> None:
@@ -42,6 +49,36 @@ def test_a_decathlon_task_becomes_a_cohort_that_passes_its_check(
     assert "imagesTr/case_0.nii.gz,labelsTr/case_0.nii.gz,1 2" in (folder / "cohort.csv").read_text()
     assert run(["data", "check", str(folder)]) == 0
     assert "0 errors" in capsys.readouterr().out
+
+
+def test_the_plan_of_other_organs_than_amoss_stands_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_msd(tmp_path / "Task77_Tiny")
+    assert run(["data", "msd", str(folder)]) == 0
+    capsys.readouterr()
+    shown = {}
+    for name, organs in (("tiny", None), ("amos", AMOS_ORGANS)):
+        cohort = read_cohort(folder)
+        write_cohort(replace(cohort, organs=organs or cohort.organs), tmp_path / name / "cohort.csv")
+        assert run(["plan", str(tmp_path / name), "--store", str(tmp_path / "store")]) == 0
+        shown[name] = capsys.readouterr().out
+    assert "this plan" in shown["tiny"]
+    assert "AMOS" not in shown["tiny"]
+    assert "AMOS's (amos-ct)" in shown["amos"]
+
+
+def test_long_names_of_sites_break_in_a_narrow_terminal_and_no_number_does() -> None:
+    numbers: dict[str, Any] = {"cases": 16, "dsc": 0.875, "nsd": 0.962, "dsc_present": 0.871, "modality": "MR"}
+    rows = [ScoreRow(site=site, over=site, group="unseen", **numbers) for site in ("University-Hospital-North", "B")]
+    text = io.StringIO()
+    Console(file=text, width=80).print(rows_table("Scores", "site", rows))
+    assert [text.getvalue().count(value) for value in ("0.875", "0.962", "0.871", "cases", "modality")] == [
+        2,
+        2,
+        2,
+        1,
+        1,
+    ]
+    assert "…" not in text.getvalue()
 
 
 def test_a_table_gives_sites_patients_splits_and_modalities(tmp_path: Path, capsys) -> None:

@@ -244,7 +244,7 @@ FROZEN = "@dataclass(frozen=True)"
         ("    def pull(self, given): return 0.5", r"its pull must return an amos_fl\.training\.pull\.Pull"),
         (
             "    def pull(self, given): return Pull(drift={'w': np.zeros(3)})",
-            "its pull drifts 'w', which is no parameter",
+            "its pull has 'w', which is no parameter",
         ),
         ("    def counts(self, weights, memory): return {}", "its counts fails .KeyError: 'site 00'"),
         (

@@ -70,6 +70,7 @@ TAMPERED: dict[str, tuple[str, Tamper]] = {
     "another number": ("train", _put("metrics", "age", 72)),
     "a list for a number": ("train", _put("metrics", "cases", [1, 2, 3])),
     "a float for a count": ("train", _put("metrics", "cases", 19470101.5)),
+    "a loss that its method has nobody report": ("train", _put("metrics", "val_loss_after", 0.5)),
     "another text": ("train", _put("site", "patient", "x")),
     "another site": ("train", _put("site", "site", "B")),
     "another array": ("train", _arrays(lambda a: a.update(voxels=np.zeros(3, np.float32)))),

@@ -216,7 +216,7 @@ def test_a_network_is_not_scored_with_other_statistics_than_the_sites_own(
     settings = {"rounds": 2, "local_steps": 1, "model": "vnet", "norm_statistics": "local", "evaluation": {"every": 2}}
     run = federate(tmp_path / "run", tiny_cohort, store, **settings)
     shutil.rmtree(run.path / "evaluations")
-    for kept in (run.site("A") / "state" / "statistics").glob("*/*"):
+    for kept in (run.site("A") / "state" / "private").glob("*/*"):
         kept.unlink()
     resume(run.path, store)
     evaluation = run.read_evaluation(2, "test")

@@ -31,6 +31,8 @@ class Settings(TypedDict, total=False):
     site_steps: Mapping[str, int]
     sites_per_round: float | None
     weighting: Literal["cases", "equal", "steps", "modality"]
+    update_codec: Literal["none", "fp16", "int8", "top-k"]
+    top_k_share: float
     optimizer_state: Literal["reset", "keep"]
     norm_statistics: Literal["average", "local", "group"]
     start_from: "str | Path | None"

@@ -55,13 +55,13 @@ class TrainedModel:
     about: Model
 
     @classmethod
-    def read(cls, path: str | Path) -> "TrainedModel":
-        """The model in a run folder, or in a copy of its `model/`.
+    def read(cls, path: str | Path, site: str | None = None) -> "TrainedModel":
+        """The model in a run folder, or in a copy of its `model/`; with `site`, that site's own of a personal method.
 
         Raises:
             AmosError: there is none, or it is damaged.
         """
-        return cls(read_model(Path(path)))
+        return cls(read_model(Path(path), site))
 
     @property
     def organs(self) -> dict[int, str]:

@@ -58,6 +58,12 @@ class Run:
         return sums_table(self.record.results.by_site + self.record.results.by_group)
 
     @property
+    def personal_scores(self) -> pd.DataFrame:
+        """One row per training site: its own model on its own test cases; empty if the method leaves sites none."""
+        personal = self.record.results.personal
+        return sums_table(personal.by_site if personal else ())
+
+    @property
     def organ_scores(self) -> pd.DataFrame:
         """One row per organ and group."""
         return sums_table(self.record.results.by_organ)
@@ -76,6 +82,14 @@ class Run:
     def model(self) -> TrainedModel:
         """The run's final network."""
         return TrainedModel.read(self.path)
+
+    def personal_model(self, site: str) -> TrainedModel:
+        """The network that a personal method (FedBN, FedPer, Ditto) left a site, of a simulated run.
+
+        Raises:
+            AmosError: the run has none of that site.
+        """
+        return TrainedModel.read(self.path, site)
 
     @property
     def report(self) -> Path:

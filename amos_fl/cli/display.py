@@ -17,7 +17,13 @@ from amos_fl.runs.record import RunRecord
 from amos_fl.runs.results import Results
 from amos_fl.runs.summary import number
 
-VERBS = {"measure": "measuring", "prepare": "preparing", "train": "training", "evaluate": "scoring"}
+VERBS = {
+    "measure": "measuring",
+    "prepare": "preparing",
+    "train": "training",
+    "personalise": "training the own model of",
+    "evaluate": "scoring",
+}
 PLAIN_EVERY_S = 15.0
 
 
@@ -108,8 +114,8 @@ class Display:
 def rows_table(title: str, first: str, rows: list[ScoreRow]) -> Table:
     """A table of scores for the terminal, seen and unseen scanners apart."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
-    for name in (first, "modality"):
-        table.add_column(name, no_wrap=True)
+    table.add_column(first, overflow="fold")  # where a terminal is narrow, long names break and no number does
+    table.add_column("modality", no_wrap=True)
     for name in ("cases", "DSC", "NSD", "present", "missed", "halluc."):
         table.add_column(name, justify="right", no_wrap=True)
     before = rows[0].group if rows else ""

@@ -18,14 +18,16 @@ from amos_fl.errors import AmosError, Interrupted
 from amos_fl.experiments.carry_out import Callbacks, Report, carry_out
 from amos_fl.experiments.cost import preset_cost
 from amos_fl.experiments.data import data_sets, parse_given, remembered
-from amos_fl.experiments.outcome import outcome, outcome_in_markdown, pages_in_words, published_of
+from amos_fl.experiments.outcome import outcome, outcome_in_words, published_of
 from amos_fl.experiments.planning import Planner, refuse_cohort_for
 from amos_fl.experiments.preset import Borrowed, Compare, Evaluate, Family, Preset, Train, preset_names, read_preset
-from amos_fl.experiments.quick_data import quick_data
+from amos_fl.experiments.quick_data import phantom_data, quick_data
 from amos_fl.experiments.results_page import results_page
 from amos_fl.experiments.workspace import Workspace
 from amos_fl.files import write_text
+from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.summary import number
+from amos_fl.wording import counted
 
 OUT = Path("runs/experiments")
 OutOption = Annotated[Path, typer.Option("--out", help="The folder of all experiments; runs are shared in it.")]
@@ -40,14 +42,14 @@ def experiments(context: typer.Context, out: OutOption = OUT) -> None:
         return
 
     table = Table("experiment", "paper", "what")
-    for column in ("trainings", "GPU hours", "full", "quick"):
+    for column in ("trainings", "takes", "full", "quick"):
         table.add_column(column, justify="right")
     for name in preset_names():
         preset = read_preset(name)
         cost = preset_cost(preset)
         states = [_state_in_words(Workspace(out, form), name) for form in ("full", "quick")]
-        hours = f"{cost.gpu_hours:,.0f}" if cost.trainings else "-"
-        table.add_row(name, ", ".join(preset.paper) or "ours", preset.title, str(cost.trainings), hours, *states)
+        takes = preset.takes or (f"{cost.gpu_hours:,.0f} GPU hours" if cost.trainings else "-")
+        table.add_row(name, ", ".join(preset.paper) or "ours", preset.title, str(cost.trainings), takes, *states)
     console = plain_console(160)
     console.print(table)
     console.print(f"state of {out}; more: amos-fl experiments show NAME, and: amos-fl experiments run NAME --quick")
@@ -76,7 +78,8 @@ def show(
         budget = f", {preset.budget.steps:,} steps in {preset.budget.rounds:,} rounds each" if preset.budget else ""
         in_all = f"{cost.steps:,} steps on {cost.patches:,} patches in all"
         console.print(f"budget: {cost.trainings} trainings{budget}, {in_all}", soft_wrap=True)
-        console.print(f"expected cost: {cost.gpu_hours:,.0f} GPU hours without scoring; {cost.basis}", soft_wrap=True)
+        estimate = f"{cost.gpu_hours:,.0f} GPU hours without scoring; {cost.basis}"
+        console.print(f"expected cost: {preset.takes or estimate}", soft_wrap=True)
     console.print(_steps_table(preset, [Workspace(out, "full"), Workspace(out, "quick")]))
     if published := published_of(preset):
         console.print(_published_table(published))
@@ -143,6 +146,7 @@ def run(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps of each training, instead of the experiment's.")
     ] = None,
+    parallel: Annotated[int, typer.Option(min=1, help="Runs at the same time, each in a process through Ray.")] = 1,
     device: DeviceOption = None,
     seed: SeedOption = None,
     store: StoreOption = None,
@@ -156,15 +160,18 @@ def run(
     presets = [read_preset(each) for each in (preset_names() if name is None else (name,))]
     workspace = Workspace(out, "quick" if quick else "full")
     given = _quick_given(presets) if quick else remembered(workspace.data_file, parse_given(data or []))
+    if not quick and any("phantom" in preset.data_sets() for preset in presets) and "phantom" not in given:
+        with Progress() as progress:
+            given["phantom"] = phantom_data(cache_folder(), progress.of("drawing the phantom"))
     if cohort is not None:
         for preset in presets:
             refuse_cohort_for(preset)
         given["amos"] = cohort.resolve()  # not remembered: the next experiment means AMOS when it says so
     flags = {key: value for key, value in {"device": device, "seed": seed}.items() if value is not None}
     planner = Planner(workspace, given, partial(resolve_run, headers=False), flags, steps)
-    callbacks = Callbacks(
-        _trainer(store or cache_folder() / "store", quick), typer.echo, store or cache_folder() / "store"
-    )
+    store = store or cache_folder() / "store"
+    together = None if parallel == 1 else _together(store, quick, parallel)
+    callbacks = Callbacks(_trainer(store, quick), typer.echo, store, together)
     problems = [problem for preset in presets if (problem := _run_one(preset, planner, workspace, callbacks))]
     if problems:
         raise AmosError(problems[0] if len(problems) == 1 else f"{len(problems)} experiments lack something; see above")
@@ -190,6 +197,30 @@ def _trainer(store: Path, quick: bool) -> Any:
     return train
 
 
+def _together(store: Path, quick: bool, at_once: int) -> Any:
+    """What carries out several runs at a time, each in a process of its own."""
+    from amos_fl_server.federation.parallel import RunOutcome, run_in_parallel
+
+    def train(folders: list[RunFolder], device: str) -> None:
+        ended = 0
+
+        def on_outcome(outcome: RunOutcome) -> None:
+            nonlocal ended
+            ended += 1
+            name = "/".join(outcome.folder.path.parts[-2:])
+            typer.echo(f"{ended}/{len(folders)} {name}: {outcome.error or 'finished'}")
+            if outcome.error is None and not quick:
+                write_report(outcome.folder.path, typer.echo)
+
+        typer.echo(f"{counted(len(folders), 'run')} to train, {at_once} at a time")
+        try:
+            run_in_parallel(folders, store, at_once=at_once, device=device, on_outcome=on_outcome)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped") from None
+
+    return train
+
+
 def _run_one(preset: Preset, planner: Planner, workspace: Workspace, callbacks: Callbacks) -> str:
     """One experiment to its end; what kept it from it, in a sentence, or nothing."""
     quick = " --quick" if workspace.form == "quick" else ""
@@ -203,8 +234,8 @@ def _run_one(preset: Preset, planner: Planner, workspace: Workspace, callbacks: 
     _say(preset, report)
     if report.missing and not (report.done_now or report.done_before or report.failed):
         return f"{preset.name}: {next(iter(report.missing.values()))}"
-    table = outcome_in_markdown([cell for cell in outcome(preset, workspace) if not cell.organ])
-    typer.echo(table if preset.results else pages_in_words(preset, workspace))
+    cells = [cell for cell in outcome(preset, workspace) if not cell.organ]
+    typer.echo(outcome_in_words(preset, workspace, cells))
     typer.echo(f"everything is in {workspace.preset(preset.name)}; begin with results.md")
     if report.failed:
         return f"{preset.name}: {', '.join(report.failed)} did not finish; see above, then: {again}"
@@ -223,12 +254,14 @@ def results(
     folders: Annotated[
         list[Path] | None, typer.Argument(metavar="[RUNS]...", help="Folders of experiments, or of runs.")
     ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Of the experiments' quick form, which is no result.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The page to write; default: the terminal.")] = None,
 ) -> None:
     """Write what experiments and runs gave as one page: commit, settings, budget, DSC and NSD by group of scanners."""
     where = folders or [OUT]
-    command = " ".join(["amos-fl experiments results", *map(str, where), *(["-o", str(out)] if out else [])])
-    page = results_page(where, command)
+    told = [*map(str, where), *(["--quick"] if quick else []), *(["-o", str(out)] if out else [])]
+    command = " ".join(["amos-fl experiments results", *told])
+    page = results_page(where, command, "quick" if quick else "full")
     if out is None:
         typer.echo(page)
     else:

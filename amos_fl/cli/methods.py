@@ -21,7 +21,7 @@ def methods(as_json: JsonOption = False) -> None:
 
     table = Table("method", "what it does", "options", "sent", "at a site", "at the server", "from", show_lines=True)
     for row in rows:
-        options = "\n".join(f"{name}={value:g}" for name, value in row["options"].items()) or "-"
+        options = "\n".join(f"{name}={_shown(value)}" for name, value in row["options"].items()) or "-"
         models = [str(row[key] or "-") for key in ("sent_models", "site_models", "server_models")]
         table.add_row(row["method"], row["what"], options, *models, row["paper"])
     console = plain_console()
@@ -34,6 +34,10 @@ def methods(as_json: JsonOption = False) -> None:
     )
 
 
+def _shown(value: float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
+
+
 def _row(name: str, kind: type[Method]) -> dict[str, Any]:
     what = re.split(r"(?<=[.]) ", " ".join((kind.__doc__ or "").split()))[0]
     return {
@@ -41,7 +45,7 @@ def _row(name: str, kind: type[Method]) -> dict[str, Any]:
         "what": what,
         "options": options_of(kind),
         "sent_models": len(kind.sends),
-        "site_models": kind.site_models,
+        "site_models": kind.site_models + kind.second_model,
         "server_models": kind.server_models,
         "paper": kind.paper,
     }

@@ -1,7 +1,7 @@
 """`amos-fl plan`: the fingerprint of a cohort's training cases, and the plan that it gives."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -16,6 +16,8 @@ from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cli.setting_options import setting
 from amos_fl.cli.settings import names, phantom
 from amos_fl.cli.usage import either
+from amos_fl.cohort.organ_names import same_organs
+from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import SPLITS, Cohort, Modality, Split, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import write_text
@@ -75,7 +77,7 @@ def plan(
         together = merged(parts.values())
         _show_sites(console, parts, pooled, together, settings, found)
         made = plan_from(together, len(found.organs), settings)
-    console.print(_plan_table(made, pooled, len(found.organs)))
+    console.print(_plan_table(made, pooled, found.organs))
     if found.synthetic():
         console.print("The scans are a phantom's: the plan fits them, and patients' scans as far as they are alike.")
     if out is not None:
@@ -119,24 +121,28 @@ def _fingerprint_table(fingerprint: Fingerprint, grids: Mapping[Modality, tuple[
     return table
 
 
-def _plan_table(plan: Plan, fingerprint: Fingerprint, organ_count: int) -> Table:
-    known = plan_named("amos-mr" if fingerprint.modalities == ("MR",) else "amos-ct")
-    table = Table("", "this plan", f"AMOS's ({known.name})", title="Plan (x, y, z)", title_justify="left")
-    for name, of in (
+def _plan_table(plan: Plan, fingerprint: Fingerprint, organs: Mapping[int, str]) -> Table:
+    """The plan; for a cohort with AMOS's organs beside the paper's, whose patches are z first."""
+    table = Table("", "this plan", title="Plan (x, y, z)", title_justify="left")
+    plans = [plan]
+    if same_organs(organs, AMOS_ORGANS):
+        plans.append(plan_named("amos-mr" if fingerprint.modalities == ("MR",) else "amos-ct"))
+        table.add_column(f"AMOS's ({plans[-1].name})")
+    rows: list[tuple[str, Callable[[Plan], str]]] = [
         ("spacing, mm", lambda p: _triple(p.spacing_mm)),
         ("patch, voxels", lambda p: _triple(p.patch)),
-        ("patch, z first as in the paper", lambda p: "x".join(map(str, reversed(p.patch)))),
+        ("patch, z first", lambda p: "x".join(map(str, reversed(p.patch)))),
         ("pooling", lambda p: " ".join("".join(map(str, stride)) for stride in p.strides[1:])),
         ("kernels", lambda p: " ".join("".join(map(str, kernel)) for kernel in p.kernels)),
-        ("memory by nnU-Net's reckoning", lambda p: f"{memory_gb(p, organ_count):.2f} GB"),
-    ):
-        table.add_row(name, of(plan), of(known))
+        ("memory by nnU-Net's reckoning", lambda p: f"{memory_gb(p, len(organs)):.2f} GB"),
+    ]
     if fingerprint.CT.cases:
-        for name, of in (
+        rows += [
             ("CT window, HU", lambda p: f"{p.ct_clip_hu[0]:g} to {p.ct_clip_hu[1]:g}"),
             ("CT mean and sd, HU", lambda p: f"{p.ct_mean_hu:g} ± {p.ct_sd_hu:g}"),
-        ):
-            table.add_row(name, of(plan), of(known))
+        ]
+    for name, of in rows:
+        table.add_row(name, *map(of, plans))
     return table
 
 

@@ -17,6 +17,9 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A finished run, or a copy of its model/ folder.")],
     scans: Annotated[list[Path], typer.Argument(help="NIfTI files, folders of them, or folders with a DICOM series.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the label maps.")],
+    site: Annotated[
+        str | None, typer.Option(help="The model that a personal method (fedbn, fedper, ditto) left this site.")
+    ] = None,
     modality: Annotated[
         Modality | None, typer.Option(case_sensitive=False, help="Needed for NIfTI, which does not say.")
     ] = None,
@@ -47,7 +50,7 @@ def predict(
             number = sum(states.values()) + 1
             progress.show(f"predicting {scan.name} ({number}/{len(begun.scans)})", done, total)
 
-        trained = TrainedModel.read(run)
+        trained = TrainedModel.read(run, site)
         begun = predicting(
             trained,
             scans,

@@ -7,7 +7,7 @@ separate arm, and together they make the arms that are compared with the others 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ _WORDS: dict[ArmKind, str] = {
 _WHAT: dict[tuple[ArmKind, View], str] = {
     ("federated", ""): "one model, trained by all sites together",
     ("centralized", ""): "one model, trained on all sites' scans pooled in one place",
+    ("federated", "at home"): "each site's own model of the federation, on that site's test cases",
     ("local", "at home"): "each site's own model, on that site's test cases",
     ("local", "elsewhere"): "the other sites' own models, their scores averaged",
     ("finetune", "at home"): "the federated model trained further at each site, on that site's test cases",
@@ -75,6 +76,7 @@ def make_arms(records: Sequence[RunRecord], table: CaseTable) -> list[ArmScores]
         names = _told_apart([_word(bundle[0]) for bundle in bundles], bundles)
         for name, seeds in zip(names, bundles, strict=True):
             arms += _family(kind, name, seeds, table) if kind in FAMILIES else [_arm(kind, "", name, seeds, table)]
+            arms += _personal(name, seeds, table)
     return sorted(arms, key=lambda a: (not a.arm.main, _KINDS.index(a.arm.kind), a.arm.view, a.arm.site, a.arm.name))
 
 
@@ -199,6 +201,17 @@ def _left_out(name: str, bundle: Bundle, table: CaseTable, sites: np.ndarray) ->
         seeds = [[record for record in members if site in without(record)] for members in bundle]
         arms.append(_arm("leave-one-out", "", f"without {site}", [s for s in seeds if s], table, site=site))
     return arms
+
+
+def _personal(name: str, bundle: Bundle, table: CaseTable) -> list[ArmScores]:
+    """The arm of the sites' own models, each at home, of runs whose method leaves them such."""
+    parts, sites = [], np.asarray([case.site for case in table.cases])
+    for record in (record for members in bundle for record in members):
+        if (own := record.results.personal) is None:
+            return []
+        scored = {part.site for part in own.parts}
+        parts.append([_Part(replace(record, results=own), np.isin(sites, sorted(scored)))])
+    return [_of_parts("federated", "at home", "", f"{name}, at home", True, parts, table)] if parts else []
 
 
 def _arm(kind: ArmKind, view: View, name: str, bundle: Bundle, table: CaseTable, *, site: str = "") -> ArmScores:

@@ -97,7 +97,8 @@ class CaseTable:
                 sums = sums_at(record, row.site).organs
                 values.append([of_sums(sums.get(label, OrganSums())) for label in self.labels])
             else:
-                values.append([of_score(of_case[row.case].get(label)) for label in self.labels])
+                scores = of_case.get(row.case, {})  # a site's own model has none of other sites' cases
+                values.append([of_score(scores.get(label)) for label in self.labels])
         return np.array(values, dtype=float)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from amos_fl.comparison.arms import ArmScores, make_arms, with_reference
 from amos_fl.comparison.cases import CaseTable, common_cases, make_scopes
-from amos_fl.comparison.comparison import LEAST_SEEDS, Comparison, Difference, MeanScore, Scope, Worst
+from amos_fl.comparison.comparison import ALPHA, LEAST_SEEDS, Comparison, Difference, MeanScore, Scope, Worst
 from amos_fl.comparison.costs import curves_of, site_curves_of
 from amos_fl.comparison.gap import gaps_of
 from amos_fl.comparison.means import Means
@@ -22,8 +22,6 @@ from amos_fl.metrics.catalogue import IN_RUNS, METRICS, MetricName
 from amos_fl.metrics.rows import ScoreRow
 from amos_fl.randomness import generator
 from amos_fl.runs.record import RunRecord
-
-ALPHA = 0.05
 
 
 def compare_runs(

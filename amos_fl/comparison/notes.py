@@ -1,14 +1,15 @@
 """Notes for the reader of a comparison, and its findings in words."""
 
+import math
 from collections.abc import Iterator
 from itertools import groupby
 
 from amos_fl.comparison.arms import compared_settings
-from amos_fl.comparison.comparison import LEAST_SEEDS, Arm, Comparison, Difference, Gap
+from amos_fl.comparison.comparison import ALPHA, LEAST_SEEDS, Arm, Comparison, Difference, Gap
 from amos_fl.comparison.costs import budget_notes
 from amos_fl.comparison.gap import evidence, size, where
 from amos_fl.comparison.patients import patients_in_words, patients_of
-from amos_fl.comparison.statistics import LEAST_CASES
+from amos_fl.comparison.statistics import LEAST_CASES, least_p
 from amos_fl.metrics.catalogue import title_of
 from amos_fl.runs.record import RunRecord
 
@@ -39,8 +40,7 @@ def notes_of(comparison: Comparison) -> list[str]:
             sorted({row.case for row in comparison.case_rows}), patients_of(comparison.records), LEAST_CASES
         )
     )
-    if sentence := withheld_in_words(comparison):
-        notes.append(sentence)
+    notes += [sentence for sentence in (powerless_in_words(comparison), withheld_in_words(comparison)) if sentence]
     if any(row.scope for row in comparison.published):
         notes.append(
             "Numbers marked 'published, real AMOS' are the AMOS paper's, of a network trained on the pooled scans for "
@@ -54,6 +54,22 @@ def notes_of(comparison: Comparison) -> list[str]:
     elif comparison.published:
         notes.append("Numbers marked 'published, real AMOS' were measured on other cases or in another setting.")
     return notes
+
+
+def powerless_in_words(comparison: Comparison) -> str:
+    """Which groups have too few cases for any difference to pass the correction; empty if none has."""
+    metric, few = comparison.metrics[0], []
+    tested = [d for d in comparison.differences if d.family == f"groups, {metric}" and not math.isnan(d.p)]
+    for scope in comparison.scopes_of("group"):
+        cases = [d.estimate.cases for d in tested if d.scope == scope.name]
+        if cases and len(tested) * least_p(min(cases), comparison.resamples) >= ALPHA:
+            few.append(f"{scope.name} ({min(cases)} cases)")
+    if not few:
+        return ""
+    return (
+        f"Too few cases to show that any arm differs: {', '.join(few)}. Not even the smallest p that they can give "
+        f"stays below {ALPHA:g} after the correction for {len(tested)} tests, so their intervals alone count."
+    )
 
 
 def withheld_in_words(comparison: Comparison) -> str:

@@ -18,6 +18,8 @@ LEAST_CASES = 6
 """With fewer cases a two-sided exact test cannot reach 0.05 (2 / 2**5), and an interval would be meaningless."""
 LEAST_IN_STRATUM = 3
 """A draw from two cases is just one of them, with nothing between their scores."""
+EXACT_CASES = 13
+"""Up to so many cases a permutation test takes all ways of exchanging scores."""
 TIE = 1e-10
 """Permuted means closer than this to the observed one count as equal to it, because sums of floats round."""
 
@@ -228,7 +230,7 @@ def paired_p(a: Marks, b: Marks, permutations: int, random: np.random.Generator)
     enough = (counting >= LEAST_CASES) & ~np.isnan(observed)
     if not enough.any():
         return np.full(len(observed), np.nan)
-    exact = cases <= 13
+    exact = cases <= EXACT_CASES
     if exact:
         # Exchanging all cases gives the same distance, so half of the ways are enough.
         ways = np.arange(2 ** (cases - 1))
@@ -241,6 +243,15 @@ def paired_p(a: Marks, b: Marks, permutations: int, random: np.random.Generator)
     as_far: Bool[np.ndarray, "way number"] = np.abs(left - right) >= observed[None, :] - TIE
     p = as_far.mean(axis=0) if exact else (as_far.sum(axis=0) + 1) / (permutations + 1)
     return np.where(enough, p, np.nan)
+
+
+def least_p(cases: int, permutations: int) -> float:
+    """The smallest p that `paired_p` can give.
+
+    >>> least_p(6, 10_000), least_p(20, 9_999)
+    (0.03125, 0.0001)
+    """
+    return 2.0 ** (1 - cases) if cases <= EXACT_CASES else 1 / (permutations + 1)
 
 
 def holm(p: Sequence[float]) -> list[float]:

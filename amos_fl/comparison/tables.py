@@ -235,6 +235,11 @@ def _seeds(c: Comparison, metric: MetricName) -> TextTable:
     )
 
 
+def arms_that_cost(c: Comparison) -> list[Arm]:
+    """The main arms, each training once: other views of the same runs are left out."""
+    return [arm for arm in c.main_arms if not (arm.view == "elsewhere" or (arm.view and arm.kind == "federated"))]
+
+
 def _costs(c: Comparison) -> TextTable:
     groups = c.scopes_of("group")
     metric = c.metrics[0]
@@ -248,7 +253,6 @@ def _costs(c: Comparison) -> TextTable:
         scores = (_short(c.cell(arm.name, scope.name, metric)) for scope in groups)
         return (arm.name.removesuffix(", at home"), *map(str, whole), megabytes, f"{cost.seconds:.0f}", *scores)
 
-    arms = [arm for arm in c.main_arms if arm.view != "elsewhere"]
     return TextTable(
         "costs",
         "What each arm cost",
@@ -256,7 +260,7 @@ def _costs(c: Comparison) -> TextTable:
             *("arm", "rounds", "steps", "in a row", "patches", "MB down/up", "s"),
             *(f"{title_of(metric)} {scope.name}" for scope in groups),
         ),
-        tuple(map(row, arms)),
+        tuple(map(row, arms_that_cost(c))),
         "Of one seed, all runs of an arm together. Steps in a row must wait for one another. MB of weights to the "
         "sites (down) and back (up). Seconds of the rounds without scoring, one site after another on one device.",
     )

@@ -17,6 +17,7 @@ from amos_fl.comparison.comparison import (
     Worst,
 )
 from amos_fl.comparison.latex import latex_document, latex_table
+from amos_fl.comparison.overview import overview_page
 from amos_fl.comparison.statistics import Estimate
 from amos_fl.comparison.tables import all_tables, markdown_page
 from amos_fl.csv_table import write_table
@@ -74,6 +75,7 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
     # First, so that a partly written folder can be written again.
     write_json(out / MARK_FILE, about)
     write_text(out / "comparison.md", markdown_page(comparison))
+    write_text(out / "overview.md", overview_page(comparison))
     write_table(out / "runs.csv", list(runs[0]), runs)
     for name, (columns, rows) in _csv_files(comparison).items():
         write_table(out / f"{name}.csv", columns, rows)

@@ -16,7 +16,7 @@ from amos_fl.files import whole_folder
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import create_run
 from amos_fl.runs.folder import RunFolder, open_run
-from amos_fl.runs.group import create_group, is_group, read_group
+from amos_fl.runs.group import Group, create_group, is_group, read_group
 from amos_fl.wording import counted
 
 LARGE_BYTES = 10_000_000
@@ -27,11 +27,13 @@ class Callbacks:
     """Callbacks of the command line, because the core depends on neither Flower nor a terminal.
 
     `train` carries out the run in a folder (its last argument is a title for the progress), `say` prints a line.
+    `train_together`, if there is one, carries out several runs at the same time, on a device.
     """
 
     train: Callable[[RunFolder, RunConfig, Cohort, str], None]
     say: Callable[[str], None]
     store: Path
+    train_together: Callable[[list[RunFolder], str], None] | None = None
 
 
 @dataclass
@@ -53,6 +55,9 @@ def carry_out(preset: Preset, tasks: list[StepTask], workspace: Workspace, callb
     tasks = with_missing(tasks)
     workspace.write_state(preset.name, {task.step: task.work for task in tasks})
     report = Report()
+    before = {task.step for task in tasks if not task.work.missing and workspace.done(task.work)}
+    if callbacks.train_together is not None:
+        _train_together(tasks, workspace, callbacks.train_together)
     for number, task in enumerate(tasks, start=1):
         title = f"{preset.name} {number}/{len(tasks)}, {task.step}"
         lacking = [step for step in task.needs if step in report.failed or step in report.missing]
@@ -61,7 +66,7 @@ def carry_out(preset: Preset, tasks: list[StepTask], workspace: Workspace, callb
         elif lacking and not (isinstance(task.definition, Compare) and len(task.needs) - len(lacking) > 1):
             report.failed[task.step] = f"needs {lacking[0]}, which is not there"
         elif workspace.done(task.work) and not (isinstance(task.definition, Compare) and report.done_now):
-            report.done_before.append(task.step)
+            (report.done_before if task.step in before else report.done_now).append(task.step)
         else:
             try:
                 _do(task, tasks, workspace, callbacks, title)
@@ -97,22 +102,47 @@ def _do(task: StepTask, tasks: list[StepTask], workspace: Workspace, callbacks: 
             _statistics(task, workspace, callbacks, title)
 
 
-def _run(task: StepTask, workspace: Workspace, callbacks: Callbacks, title: str) -> None:
+def _train_together(tasks: list[StepTask], workspace: Workspace, train: Callable[[list[RunFolder], str], None]) -> None:
+    """Carry out at the same time what does not begin with another's weights; what fails is tried again in its turn."""
+    folders: dict[Path, RunFolder] = {}
+    for task in tasks:
+        if task.work.missing or task.work.kind not in ("run", "group") or workspace.done(task.work):
+            continue
+        if any(member.config.start_from is not None for member in task.members):
+            continue
+        alone = task.work.kind == "run"
+        left = [_run_folder(task, workspace)] if alone else _group_folder(task, workspace).unfinished
+        folders |= {folder.path: folder for folder in left}
+    if folders:
+        train(list(folders.values()), next(task for task in tasks if task.members).members[0].config.device)
+    for path in folders:
+        _tidy(path, workspace)
+
+
+def _run_folder(task: StepTask, workspace: Workspace) -> RunFolder:
     path = workspace.root / task.work.folder
     [member] = task.members
     if not (path / "config.yaml").is_file():
         shutil.rmtree(path, ignore_errors=True)  # a folder that a kill left before it became a run
         create_run(path, member.config, member.cohort)
-    _train(path, member.config.device, workspace, callbacks, title)
+    return RunFolder(path)
 
 
-def _group(task: StepTask, workspace: Workspace, callbacks: Callbacks, title: str) -> None:
+def _group_folder(task: StepTask, workspace: Workspace) -> Group:
     path = workspace.root / task.work.folder
     if not is_group(path):
         shutil.rmtree(path, ignore_errors=True)
         create_group(path, path.name.partition("-of-")[0], task.members)
+    return read_group(path)
+
+
+def _run(task: StepTask, workspace: Workspace, callbacks: Callbacks, title: str) -> None:
+    _train(_run_folder(task, workspace).path, task.members[0].config.device, workspace, callbacks, title)
+
+
+def _group(task: StepTask, workspace: Workspace, callbacks: Callbacks, title: str) -> None:
     failed: list[str] = []
-    for folder in read_group(path).unfinished:
+    for folder in _group_folder(task, workspace).unfinished:
         try:
             _train(folder.path, task.members[0].config.device, workspace, callbacks, f"{title}, {folder.path.name}")
         except AmosError as error:
@@ -126,6 +156,10 @@ def _train(path: Path, device: str, workspace: Workspace, callbacks: Callbacks, 
     """Carry out a run. It continues with its own settings; only where it is computed may have changed."""
     folder = open_run(path)
     callbacks.train(folder, folder.config().model_copy(update={"device": device}), folder.cohort(), title)
+    _tidy(path, workspace)
+
+
+def _tidy(path: Path, workspace: Workspace) -> None:
     if workspace.form == "quick":
         # Quick runs are never continued, and six networks' checkpoints are gigabytes.
         shutil.rmtree(path / "checkpoints", ignore_errors=True)

@@ -8,15 +8,17 @@ import math
 from dataclasses import dataclass
 
 from amos_fl.errors import AmosError
+from amos_fl.experiments.data import data_sets
 from amos_fl.experiments.outcome import model_of
 from amos_fl.experiments.preset import Family, Preset, Train
 from amos_fl.experiments.shared import shared
 from amos_fl.networks.catalogue import network_named
 from amos_fl.volumes.plan import plan_named
 
-SITES_THAT_TRAIN = 5
-_OF_THE_FEDERATION = {"local": 1.0, "leave-one-out": SITES_THAT_TRAIN - 1.0, "finetune": 0.2}
-"""The steps of a family relative to its federation: each site its own; all but one site, in turn; a fifth."""
+
+def _of_the_federation(family: str, sites: int) -> float:
+    """The steps of a family relative to its federation: each site its own; all but one site, in turn; a fifth."""
+    return {"local": 1.0, "leave-one-out": sites - 1.0, "finetune": 0.2}[family]
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,10 @@ def preset_cost(preset: Preset) -> PresetCost:
         owner, step = preset.resolved(name)
         share = 1.0
         if isinstance(step, Family):
-            share = _OF_THE_FEDERATION[step.family]
             base = owner.resolved(step.of)[1]
-            trainings += SITES_THAT_TRAIN
+            sites = data_sets()[base.needs].training_sites
+            share = _of_the_federation(step.family, sites)
+            trainings += sites
         elif isinstance(step, Train):
             base = step
             trainings += 1
@@ -47,9 +50,11 @@ def preset_cost(preset: Preset) -> PresetCost:
             continue
         budget = base.budget or owner.budget
         assert budget is not None, "the preset was checked"
+        steps += share * budget.steps
+        if owner.takes:  # it was measured
+            continue
         model = model_of(owner, step.of if isinstance(step, Family) else name)
         plan = str(base.settings.get("plan", owner.settings.get("plan", "amos-ct")))
-        steps += share * budget.steps
         seconds += share * budget.steps * seconds_per_step(model, plan)
     return PresetCost(trainings, round(steps), round(steps) * _batch_size(), seconds / 3600, _basis())
 

@@ -157,9 +157,24 @@ def write_outcome(preset: Preset, workspace: Workspace) -> list[ResultCell]:
     cells = outcome(preset, workspace)
     folder = workspace.preset(preset.name)
     write_table(folder / "results.csv", COLUMNS_OF_RESULTS, cells)
-    text = outcome_in_markdown(cells) if preset.results else pages_in_words(preset, workspace)
+    text = outcome_in_words(preset, workspace, cells)
     write_text(folder / "results.md", f"# {preset.title}\n\n{preset.question.strip()}\n\n{text}")
     return cells
+
+
+def outcome_in_words(preset: Preset, workspace: Workspace, cells: list[ResultCell]) -> str:
+    """What an experiment gave: its table, its comparisons at a glance, or the pages of one that has neither."""
+    parts = [outcome_in_markdown(cells)] if preset.results else []
+    parts += overviews(preset, workspace)
+    return "\n".join(parts) or pages_in_words(preset, workspace)
+
+
+def overviews(preset: Preset, workspace: Workspace) -> list[str]:
+    """The tables at a glance of those of its comparisons that are done."""
+    works = workspace.works(preset.name)
+    done = [works[step] for step in preset.steps if step in works and works[step].kind == "comparison"]
+    files = [workspace.root / work.folder / "overview.md" for work in done if workspace.done(work)]
+    return [file.read_text(encoding="utf-8") for file in files if file.is_file()]
 
 
 def pages_in_words(preset: Preset, workspace: Workspace) -> str:

@@ -95,7 +95,8 @@ class Planner:
     def _training(self, preset: Preset, owner: Preset, name: str, step: Train, tasks: dict[str, StepTask]) -> StepTask:
         quick = self.workspace.form == "quick"
         file, cohort = self._cohort(step.data, step.modality, step.quick_take if quick else step.take)
-        layers: Layers = [("shared/paper.yaml", shared("paper")), (owner.name, owner.settings), (name, step.settings)]
+        layers: Layers = [("shared/paper.yaml", shared("paper"))] if owner.recipe == "paper" else []
+        layers += [(owner.name, owner.settings), (name, step.settings)]
         budget = step.budget or owner.budget
         assert budget is not None, "the preset was checked"
         if quick:

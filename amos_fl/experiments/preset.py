@@ -6,9 +6,10 @@ title: Six networks on CT and MR
 paper: [Table 4, Table 10]           # empty: an experiment of ours
 question: Which network ...?
 budget: {steps: 250000, rounds: 1000}   # of each training: optimizer steps at all trainers together
-settings: {...}                      # of all trainings, over those of `shared/paper.yaml`
-each: {network: [unet, vnet]}        # steps and results that name {network} are made once for each; of mappings,
-                                     # {network.key} stands for a value
+recipe: paper                        # that of `shared/paper.yaml`; or the network's own: network
+settings: {...}                      # of all trainings, over those of the recipe
+each: {network: [unet, vnet]}        # steps, results and what is compared that name {network} are made once for each;
+                                     # of mappings, {network.key} stands for a value
 steps:                               # in the order in which they are carried out
   "{network}-ct": {train: centralized, data: amos/release, modality: CT, settings: {model: "{network}"}}
   "{network}-test": {evaluate: "{network}-ct", data: amos/paper, modality: CT}
@@ -172,7 +173,9 @@ class Preset(_Part):
     paper: tuple[str, ...] = ()
     question: str
     about: str = ""
+    takes: str = Field(default="", description="how long it takes on what, where that was measured")
     budget: Budget | None = None
+    recipe: Literal["paper", "network"] = "paper"
     settings: dict[str, Any] = {}
     quick_settings: dict[str, Any] = {}
     quick_budget: Budget | None = None
@@ -229,7 +232,8 @@ def preset_from(file: Path) -> Preset:
     data = read_yaml(file)
     each = data.pop("each", None) or {}
     try:
-        data["steps"] = dict(_expanded(list((data.get("steps") or {}).items()), each))
+        steps = [(name, _with_all_compared(step, each)) for name, step in (data.get("steps") or {}).items()]
+        data["steps"] = dict(_expanded(steps, each))
         data["results"] = list(_expanded(data.get("results") or [], each))
         preset = Preset.model_validate({"name": file.stem, **data})
     except ValidationError as error:
@@ -242,11 +246,22 @@ def preset_from(file: Path) -> Preset:
     return preset
 
 
+def _with_all_compared(step: Any, each: dict[str, list[Any]]) -> Any:
+    """A comparison stays one step, with each of its names expanded; any other step as it is."""
+    if not (isinstance(step, dict) and isinstance(step.get("compare"), list)):
+        return step
+    return {**step, "compare": list(_expanded(step["compare"], each))}
+
+
 def _expanded(entries: list[Any], each: dict[str, list[Any]]) -> Iterator[Any]:
     """Expand every entry once for each combination of the values of the names in its braces.
 
+    A value that is only such a name keeps its type.
+
     >>> list(_expanded(["{a}-{b.x}"], {"a": [1, 2], "b": [{"x": "y"}]}))
     ['1-y', '2-y']
+    >>> list(_expanded([["seed-{a}", {"seed": "{a}"}]], {"a": [1, 2]}))
+    [['seed-1', {'seed': 1}], ['seed-2', {'seed': 2}]]
     """
     for entry in entries:
         text = json.dumps(entry)
@@ -255,7 +270,8 @@ def _expanded(entries: list[Any], each: dict[str, list[Any]]) -> Iterator[Any]:
             filled = text
             for name, value in zip(named, values, strict=True):
                 for key, part in value.items() if isinstance(value, dict) else [("", value)]:
-                    filled = filled.replace(f"{{{name}.{key}}}" if key else f"{{{name}}}", str(part))
+                    braces = f"{{{name}.{key}}}" if key else f"{{{name}}}"
+                    filled = filled.replace(f'"{braces}"', json.dumps(part)).replace(braces, str(part))
             yield json.loads(filled)
 
 

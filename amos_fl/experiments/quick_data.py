@@ -1,9 +1,10 @@
-"""The data of a quick experiment: a phantom release of a few cases, and stand-ins for other data sets.
+"""The phantom in experiments: one that is a data set of its own, and what stands in for others in their quick form.
 
-A stand-in has the Decathlon's layout and becomes a cohort as with `amos-fl data msd`. Both are in the user's cache, and
-are made once for each version of the phantom.
+A stand-in has the Decathlon's layout and becomes a cohort as with `amos-fl data msd`. All are in the user's cache,
+and are made once for each version of the phantom.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,44 +20,60 @@ from amos_fl.experiments.data import StandIn, data_sets
 from amos_fl.files import sha256_of_file, sha256_of_json, whole_folder, write_json
 from amos_fl.phantom.release import ListedCase, listed_cases, write_release
 
-SEED, OTHER_PATIENTS = 2, 5
-"""The phantom that stands in for AMOS, and the one whose patients stand in for other data sets."""
-_WANTED = (
+SEED, OTHER_PATIENTS, FULL_SEED = 2, 5, 4
+"""The phantom that stands in for AMOS, the one whose patients stand in for other data sets, and the data set's own."""
+Wanted = tuple[str, str | None, str | None, int]
+"""Scanner, hospital and part of the release (none: any), and how many of these cases."""
+_QUICK: tuple[Wanted, ...] = (
     *((site, None, split, number) for site in "ABC" for split, number in (("train", 2), ("val", 1), ("test", 1))),
     *(("D", None, "test", 1), ("E", None, "test", 1)),
     # F trains under `release` and is unseen under `paper`; G's cases of the Central Hospital test under `paper`.
     *(("F", None, "train", 1), ("F", None, "test", 1), ("G", "people", "train", 2), ("G", "people", "val", 1)),
     *(("G", "center", "test", 1), ("H", None, "train", 1), ("H", None, "val", 1)),
 )
+_FULL: tuple[Wanted, ...] = (
+    # As many training cases as in the demonstration, and test cases enough for intervals and tests.
+    *((site, None, split, number) for site in "ABC" for split, number in (("train", 7), ("val", 2), ("test", 8))),
+    *(("D", None, "test", 8), ("E", None, "test", 8), ("F", "center", None, 14)),
+    *(("G", "people", None, 9), ("G", "center", None, 11), ("H", None, None, 7)),
+)
 
 
-def quick_cases() -> list[int]:
-    """The ids of the phantom's cases: as many per scanner as both protocols need."""
+def chosen_cases(wanted: Iterable[Wanted]) -> list[int]:
+    """The ids of the phantom's cases, as many per scanner, hospital and part as wanted."""
     chosen: list[int] = []
-    for domain, hospital, split, number in _WANTED:
-        mine = [c for c in listed_cases().values() if (c.domain, c.split) == (domain, split)]
+    for domain, hospital, split, number in wanted:
+        mine = [c for c in listed_cases().values() if c.domain == domain and split in (None, c.split)]
         chosen += [c.amos_id for c in mine if hospital in (None, c.site)][:number]
     return sorted(chosen)
 
 
+def phantom_data(cache: Path, on_case: OnCase | None = None) -> Path:
+    """The release that is the data set `phantom` in full: 108 cases, 65 of which test under the protocol `paper`."""
+    return _release(cache, FULL_SEED, chosen_cases(_FULL), on_case)
+
+
 def quick_data(name: str, cache: Path, on_case: OnCase | None = None) -> Path:
     """The stand-in for a data set, made if it does not exist: a release for AMOS, a cohort for any other."""
-    sources = [sha256_of_file(file) for file in sorted(Path(amos_fl.phantom.__path__[0]).glob("*.py"))]
-    stand_in = data_sets()[name].stand_in
+    stand_in, quick_cases = data_sets()[name].stand_in, chosen_cases(_QUICK)
     if stand_in is None:
-        return _release(cache, sources, SEED, quick_cases(), on_case)
-    cases = [c for c in listed_cases().values() if c.domain == stand_in.scanner and c.amos_id in quick_cases()]
-    key = sha256_of_json([sources, OTHER_PATIENTS, stand_in.model_dump(), sha256_of_file(__file__)])[:12]
+        return _release(cache, SEED, quick_cases, on_case)
+    cases = [c for c in listed_cases().values() if c.domain == stand_in.scanner and c.amos_id in quick_cases]
+    key = sha256_of_json([_sources(), OTHER_PATIENTS, stand_in.model_dump(), sha256_of_file(__file__)])[:12]
     folder = cache / f"phantom-{name}-{key}"
     if not folder.is_dir():
-        release = _release(cache, sources, OTHER_PATIENTS, [c.amos_id for c in cases], on_case)
+        release = _release(cache, OTHER_PATIENTS, [c.amos_id for c in cases], on_case)
         with whole_folder(folder) as beside:
             _relabelled(release, beside, cases, stand_in)
     return folder
 
 
-def _release(cache: Path, sources: list[str], seed: int, cases: list[int], on_case: OnCase | None) -> Path:
-    root = cache / f"phantom-quick-{sha256_of_json([sources, seed, cases])[:12]}"
+def _sources() -> list[str]:
+    return [sha256_of_file(file) for file in sorted(Path(amos_fl.phantom.__path__[0]).glob("*.py"))]
+
+
+def _release(cache: Path, seed: int, cases: list[int], on_case: OnCase | None) -> Path:
+    root = cache / f"phantom-quick-{sha256_of_json([_sources(), seed, cases])[:12]}"
     if not root.is_dir():
         with whole_folder(root) as beside:
             write_release(beside, seed=seed, size="quick", cases=cases, on_case=on_case)

@@ -1,6 +1,7 @@
-"""Write `docs/results.md`: one row per run, with its scores, commit, settings and budget.
+"""Write `docs/results.md`: experiments' tables, and the runs behind them with scores, commit, settings and budget.
 
-Everything is read from folders of experiments and runs, so the page can be regenerated at any time.
+Runs of several seeds are shown by the comparison of their arms, others in a row each. Everything is read from folders
+of experiments and runs, so the page can be regenerated at any time.
 """
 
 import math
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from amos_fl.errors import AmosError
 from amos_fl.escape import markdown
-from amos_fl.experiments.outcome import outcome, outcome_in_markdown
+from amos_fl.experiments.others import others_page
+from amos_fl.experiments.outcome import outcome, outcome_in_markdown, overviews
 from amos_fl.experiments.preset import Evaluate, Preset, PresetForm, preset_names, read_preset
 from amos_fl.experiments.workspace import Work, Workspace
 from amos_fl.metrics.rows import mean_rows, rows_by, sums_by_case
@@ -27,8 +29,13 @@ QUICK_NOTE = (
     "A few optimizer steps on the phantom show that the experiment runs through and teach a network nothing. The names "
     "of data sets and numbers of cases are those of the full form."
 )
+ROWS_NOTE = (
+    "A row of a table of runs is a run on its own test cases, or (on other cases) its weights scored again: mean DSC / "
+    "NSD over the scanners that it trained on (seen) and those that it did not (unseen). Budget: rounds x steps x "
+    "trainers, and the patches that they see together. Seconds are those of the rounds. The commit is that of the "
+    "program that began the run.\n"
+)
 SCANNER_GROUPS = ("seen CT", "seen MR", "unseen CT", "unseen MR")
-HEAD = ["run", "trained", "network, plan", "budget", *SCANNER_GROUPS, "seconds", "commit"]
 
 
 class _About(Stored):
@@ -44,6 +51,7 @@ class PageRow:
 
     name: str
     trained: str
+    seed: int
     network: str
     budget: str
     scores: dict[str, str]
@@ -51,16 +59,17 @@ class PageRow:
     commit: str
     synthetic: bool
 
-    def cells(self) -> list[str]:
+    def cells(self, groups: Sequence[str]) -> list[str]:
         mark = "*" if self.synthetic else ""
-        shown = [f"{self.scores[group]}{mark}" if group in self.scores else "-" for group in SCANNER_GROUPS]
-        return [f"{self.name}{mark}", self.trained, self.network, self.budget, *shown, self.seconds, self.commit]
+        shown = [f"{self.scores[group]}{mark}" if group in self.scores else "-" for group in groups]
+        trained = f"{self.trained}, seed {self.seed}"
+        return [f"{self.name}{mark}", trained, self.network, self.budget, *shown, self.seconds, self.commit]
 
 
-def results_page(folders: Sequence[Path], command: str) -> str:
+def results_page(folders: Sequence[Path], command: str, form: PresetForm = "full") -> str:
     """The page over folders of experiments (OUT of `amos-fl experiments run`), of runs, or runs themselves.
 
-    `command` is the command that made it, which is printed on it.
+    `command` is the command that made it, which is printed on it; `form` is that of the experiments.
 
     Raises:
         AmosError: a folder does not exist, or nothing in the folders is finished.
@@ -70,7 +79,7 @@ def results_page(folders: Sequence[Path], command: str) -> str:
     for folder in folders:
         if not folder.is_dir():
             raise AmosError(f"{folder}: no such folder; give folders of experiments or of runs")
-        found, mine = _experiments(folder)
+        found, mine = _experiments(Workspace(folder, form))
         if not found:
             mine = list(_runs(folder))
             found = [f"## {markdown.text(folder.resolve().name)}\n", _table(mine)] if mine else []
@@ -82,46 +91,59 @@ def results_page(folders: Sequence[Path], command: str) -> str:
     parts = ["# Results\n", f"Written by `{command}` from run folders; do not edit it by hand.\n"]
     if any(row.synthetic for row in rows):
         parts.append(f"> \\* synthetic. {PHANTOM_NOTE}\n")
-    parts.append(
-        "A row is a run on its own test cases, or (on other cases) its weights scored again: mean DSC / NSD over the "
-        "scanners that it trained on (seen) and those that it did not (unseen). Budget: rounds x steps x trainers, and "
-        "the patches that they see together. Seconds are those of the rounds. The commit is that of the program that "
-        "began the run.\n"
-    )
-    return "\n".join([*parts, *sections])
+    if any("| run |" in section for section in sections):
+        parts.append(ROWS_NOTE)
+    return "\n".join([*parts, *filter(None, sections)])
 
 
-def _experiments(out: Path) -> tuple[list[str], list[PageRow]]:
-    """Sections for the presets that left something in `out`, in the order of the presets."""
+def _experiments(workspace: Workspace) -> tuple[list[str], list[PageRow]]:
+    """Sections for the presets that left something in a workspace, in the order of the presets."""
     sections: list[str] = []
     rows: list[PageRow] = []
-    forms: tuple[PresetForm, ...] = ("full", "quick")
-    for form in forms:
-        workspace = Workspace(out, form)
-        for name in preset_names():
-            works = workspace.works(name)
-            preset = read_preset(name)
-            ordered = {step: works[step] for step in preset.steps if step in works}
-            mine = [row for step, work in ordered.items() for row in _rows_of(workspace, preset, step, works)]
-            missing = list(dict.fromkeys(work.missing for work in works.values() if work.missing))
-            pages = [step for step, work in ordered.items() if work.kind == "statistics" and workspace.done(work)]
-            if not (mine or missing or pages):
-                continue
-            source = f" ({', '.join(preset.paper)} of the paper)" if preset.paper else ""
-            sections.append(f"## {preset.title}{', quick form' if form == 'quick' else ''}\n")
-            sections.append(f"`{name}`{source}. {preset.question.strip()}\n")
-            if form == "quick" and mine:
-                sections.append(f"{QUICK_NOTE}\n")
-            if cells := outcome(preset, workspace):
-                sections.append(outcome_in_markdown([cell for cell in cells if not cell.organ], note=False))
-            if mine:
-                sections.append(_table(mine))
+    for name in preset_names():
+        works, preset = workspace.works(name), read_preset(name)
+        ordered = {step: works[step] for step in preset.steps if step in works}
+        mine = [row for step in ordered for row in _rows_of(workspace, preset, step, works)]
+        missing = list(dict.fromkeys(work.missing for work in works.values() if work.missing))
+        pages = [step for step, work in ordered.items() if work.kind == "statistics" and workspace.done(work)]
+        if mine or missing or pages:
+            sections += _section(workspace, preset, mine)
             if pages:
                 where = f"Pages with tables and figures: {', '.join(pages)} (below `{workspace.runs}`)."
                 sections.append(f"{where}\n")
             sections += [f"Not there: {markdown.text(sentence)}.\n" for sentence in missing]
-            rows += mine
+        rows += mine
     return sections, rows
+
+
+def _section(workspace: Workspace, preset: Preset, rows: Sequence[PageRow]) -> list[str]:
+    quick = workspace.form == "quick"
+    source = f" ({', '.join(preset.paper)} of the paper)" if preset.paper else ""
+    parts = [
+        f"## {preset.title}{', quick form' if quick else ''}\n",
+        f"`{preset.name}`{source}. {preset.question.strip()}\n",
+        *([f"{preset.about.strip()}\n"] if preset.about and not quick else []),
+        *([f"{QUICK_NOTE}\n"] if quick and rows else []),
+    ]
+    if cells := outcome(preset, workspace):
+        parts.append(outcome_in_markdown([cell for cell in cells if not cell.organ], note=False))
+    compared = overviews(preset, workspace)
+    parts += [*compared, others_page(workspace.preset(preset.name))]
+    if compared and len({row.seed for row in rows}) > 1:
+        parts.append(_how(preset, rows))
+    elif rows:
+        parts.append(_table(rows))
+    return parts
+
+
+def _how(preset: Preset, rows: Sequence[PageRow]) -> str:
+    """How the runs of arms were made, where they have no rows of their own."""
+    networks, commits = (", ".join(sorted({getattr(row, of) for row in rows})) for of in ("network", "commit"))
+    given = "".join(f" --data {name}=FOLDER" for name in preset.data_sets() if name != "phantom")
+    return (
+        f"Made by `amos-fl experiments run {preset.name}{given}`: {len(rows)} trainings of the network {networks}, "
+        f"begun by commit {commits}.\n"
+    )
 
 
 def _rows_of(workspace: Workspace, preset: Preset, step: str, works: dict[str, Work]) -> Iterator[PageRow]:
@@ -166,7 +188,8 @@ def _row(path: Path, name: str) -> PageRow:
     arm = config.strategy if config.arm == "federated" else f"{config.arm}"
     return PageRow(
         name=name,
-        trained=f"{arm} on {' '.join(cohort.seen_sites)}, seed {config.seed}",
+        trained=f"{arm} on {' '.join(cohort.seen_sites)}",
+        seed=config.seed,
         network=f"{config.model}, {config.plan.name}",
         budget=f"{config.rounds} x {each} x {trainers}, {cost.patches:,} patches",
         scores=_scores(path / "scores.csv"),
@@ -184,4 +207,6 @@ def _scores(file: Path) -> dict[str, str]:
 
 
 def _table(rows: Sequence[PageRow]) -> str:
-    return markdown.table(HEAD, [row.cells() for row in rows]) + "\n"
+    groups = [group for group in SCANNER_GROUPS if any(group in row.scores for row in rows)]
+    head = ["run", "trained", "network, plan", "budget", *groups, "seconds", "commit"]
+    return markdown.table(head, [row.cells(groups) for row in rows]) + "\n"

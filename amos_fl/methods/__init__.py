@@ -9,8 +9,10 @@ from amos_fl.errors import AmosError
 from amos_fl.methods.adaptive import FedAdagrad, FedAdam, FedYogi
 from amos_fl.methods.agnostic import Agnostic
 from amos_fl.methods.base import Method
+from amos_fl.methods.ditto import Ditto
 from amos_fl.methods.fedavg import FedAvg
 from amos_fl.methods.fedavgm import FedAvgM
+from amos_fl.methods.feddg_ga import FedDgGa
 from amos_fl.methods.feddyn import FedDyn
 from amos_fl.methods.fednova import FedNova
 from amos_fl.methods.fedprox import FedProx
@@ -19,6 +21,7 @@ from amos_fl.methods.krum import Krum, MultiKrum
 from amos_fl.methods.median import Median
 from amos_fl.methods.norm_bound import NormBound
 from amos_fl.methods.own import check_kind, made
+from amos_fl.methods.private import FedBN, FedPer
 from amos_fl.methods.scaffold import Scaffold
 from amos_fl.methods.trimmed_mean import TrimmedMean
 from amos_fl.own_code import is_path, load
@@ -35,6 +38,10 @@ METHODS: dict[str, type[Method]] = {
     "fedadagrad": FedAdagrad,
     "fednova": FedNova,
     "agnostic": Agnostic,
+    "feddg-ga": FedDgGa,
+    "fedbn": FedBN,
+    "fedper": FedPer,
+    "ditto": Ditto,
     "norm-bound": NormBound,
     "median": Median,
     "trimmed-mean": TrimmedMean,
@@ -74,11 +81,12 @@ def method_named(name: str, options: Mapping[str, Any]) -> Method:
     if unknown := sorted(set(options) - set(known)):
         raise AmosError(f"strategy {name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
     for option, value in options.items():
-        if isinstance(value, bool | str):
-            raise AmosError(f"strategy_options.{option} is {value!r}; it must be a number")
+        if isinstance(value, str) or isinstance(value, bool) != isinstance(known[option], bool):
+            words = "true or false" if isinstance(known[option], bool) else "a number"
+            raise AmosError(f"strategy_options.{option} is {value!r}; it must be {words}")
     return made(name, kind, options)
 
 
-def options_of(kind: type[Method]) -> dict[str, float]:
+def options_of(kind: type[Method]) -> dict[str, float | bool]:
     """The options of a method, with their defaults."""
     return {field.name: field.default for field in dataclasses.fields(kind)}  # pyright: ignore[reportReturnType]

@@ -4,7 +4,9 @@ Both halves are functions of what they are given, and know neither Flower nor Ra
 says what the training adds to its gradients, and `keep` what the site remembers until its next round. At the server
 `counts` says how much each site counts, `admit` looks at each update before it is in the mean, and `step` makes the
 next weights of the mean; what it remembers is in a `Memory`, which is in every checkpoint, and `more` is what it sends
-beside the weights. A method that must see the updates side by side has `combine` in place of the mean.
+beside the weights. A method that must see the updates side by side has `combine` in place of the mean. A method is
+personal whose sites end with models of their own: `private` names the arrays that each keeps for itself, and where
+there is a `second_model`, each site trains a whole network of its own beside the shared one, with `personal_pull`.
 
     @dataclass(frozen=True)
     class HalfWay(Method):
@@ -27,6 +29,7 @@ from amos_fl.weights import blocks
 
 if TYPE_CHECKING:  # with it comes PyTorch, which a list of the methods does without
     from amos_fl.methods.updates import Updates
+    from amos_fl.networks.parts import Parts
     from amos_fl.training.pull import Pull
 
 Arrays = dict[str, np.ndarray]
@@ -62,12 +65,21 @@ class SiteRound:
     kept: Arrays = field(default_factory=dict)
 
 
+VAL_BEFORE, VAL_AFTER = "val_loss_before", "val_loss_after"
+"""What a site can report: its loss on fixed patches of its validation cases before and after it trains."""
+
+
 @dataclass(frozen=True)
 class Done:
-    """What a site says beside its update: the work that it really did, and its mean training loss (NaN of no step)."""
+    """What a site says beside its update: the work that it really did, and its mean training loss (NaN of no step).
+
+    `reports` are the numbers in `Method.reports`; empty from a site that has no validation cases, or keeps to itself
+    how they fare.
+    """
 
     work: Work
     loss: float
+    reports: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,17 +120,31 @@ class Memory:
 class Method:
     """A federated method. The class's docstring says what it does; `paper` is its source.
 
-    `sends` names what the server sends beside the weights. `site_models` and `server_models` say how many times the
+    `sends` names what the server sends beside the weights, `reports` what a site tells beside its update (`VAL_BEFORE`,
+    `VAL_AFTER`). `site_models` and `server_models` say how many times the
     network's parameters a site and the server remember between rounds. Where `needs_reset`, each round must begin
     without the momentum of the one before: a change that older gradients have made would be taken for the round's own.
+    With a `second_model` each site trains, after the shared network, one of its own for as many steps.
     """
 
     paper: ClassVar[str] = ""
     sends: ClassVar[tuple[str, ...]] = ()
+    reports: ClassVar[tuple[str, ...]] = ()
     site_models: ClassVar[int] = 0
     server_models: ClassVar[int] = 0
     keeps_values: ClassVar[bool] = False
     needs_reset: ClassVar[bool] = False
+    second_model: ClassVar[bool] = False
+
+    @property
+    def has_private(self) -> bool:
+        """Whether the method has a `private`, so that each site keeps arrays of its own."""
+        return type(self).private is not Method.private
+
+    @property
+    def personal(self) -> bool:
+        """Whether sites end with models of their own, which are scored at home beside the shared one."""
+        return self.second_model or self.has_private
 
     @property
     def side_by_side(self) -> bool:
@@ -132,8 +158,22 @@ class Method:
             AmosError: it needs more of them.
         """
 
+    def private(self, parts: "Parts") -> frozenset[str]:
+        """The arrays that each site trains and keeps for itself; the shared ones of these names do not reach them."""
+        return frozenset()
+
+    def withheld(self, parts: "Parts") -> frozenset[str]:
+        """The arrays that no site sends; the shared network keeps its initial ones."""
+        return frozenset()
+
     def pull(self, given: SiteRound) -> "Pull":
         """The terms to add to the gradients at a site."""
+        from amos_fl.training.pull import Pull
+
+        return Pull()
+
+    def personal_pull(self, received: Mapping[str, np.ndarray]) -> "Pull":
+        """The terms to add to the gradients of a site's second model, by the trained weights that it received."""
         from amos_fl.training.pull import Pull
 
         return Pull()

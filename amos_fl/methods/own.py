@@ -35,8 +35,10 @@ def check_kind(path: str, kind: type[Method]) -> None:
     if "__dataclass_params__" not in vars(kind) or not kind.__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
         raise AmosError(f"strategy {path}: must be a frozen dataclass; put @dataclass(frozen=True) above its class")
     for field in dataclasses.fields(kind):
-        if isinstance(field.default, bool) or not isinstance(field.default, int | float):
-            raise AmosError(f"strategy {path}: its option {field.name} must have a number as its default")
+        if not isinstance(field.default, int | float):  # bool is one of int
+            raise AmosError(
+                f"strategy {path}: its option {field.name} must have a number, true or false as its default"
+            )
     for name, of_ours in vars(Method).items():
         written = inspect.getattr_static(kind, name)
         if name.startswith("_") or not inspect.isfunction(of_ours) or written is of_ours:
@@ -97,6 +99,8 @@ def _rounds(path: str, method: Method) -> tuple[str, str]:
             given = SiteRound(work, {name: _locked(more[name]) for name in method.sends}, _locked(kept[site]))
             with _said(path, "pull"):
                 _check_pull(path, method.pull(given), before)
+            with _said(path, "personal_pull"):
+                _check_pull(path, method.personal_pull(before), before)
             after = {name: before[name] + change for name, change in _drawn("update", number, site).items()}
             with _said(path, "keep"):
                 kept[site] = method.keep(given, before, _locked(after))
@@ -175,9 +179,11 @@ def _check_pull(path: str, pull: "Pull", before: Arrays) -> None:
 
     if not isinstance(pull, Pull):
         raise AmosError(f"strategy {path}: its pull must return an amos_fl.training.pull.Pull")
-    for name, drift in pull.drift.items():
-        if name not in before or getattr(drift, "shape", None) != before[name].shape:
-            raise AmosError(f"strategy {path}: its pull drifts {name!r}, which is no parameter of that name and shape")
+    for name, array in (*pull.drift.items(), *(pull.anchor or {}).items()):
+        if name not in before or getattr(array, "shape", None) != before[name].shape:
+            raise AmosError(f"strategy {path}: its pull has {name!r}, which is no parameter of that name and shape")
+    if pull.mu > 0 and pull.anchor is not None and (missing := sorted(before.keys() - pull.anchor.keys())):
+        raise AmosError(f"strategy {path}: its pull has an anchor without {missing[0]!r}")
 
 
 def _check_form(path: str, where: str, found: object, like: Arrays) -> None:

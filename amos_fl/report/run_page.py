@@ -110,6 +110,7 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
         pictures = any(case["planes"] for site in examples for case in site["cases"])
         context |= {
             "site_table": sortable_scores("sites", "Test scores by site", "site", results.by_site + results.by_group),
+            "personal_table": personal_table(record),
             "organ_table": sortable_scores("by-organ", "Test scores by organ", "organ", results.by_organ),
             "definition": "DSC and NSD are means over cases, then over organs, on the scans' own grids. An organ that "
             "only one of prediction and reference has scores 0 and is counted as missed or hallucinated; DSC (present) "
@@ -296,7 +297,18 @@ def _cost_facts(record: RunRecord) -> list[tuple[str, str]]:
     ]
 
 
-def sortable_scores(name: str, caption: str, first: str, rows: Sequence[ScoreRow]) -> SortableTable:
+def personal_table(record: RunRecord) -> SortableTable | None:
+    """The scores of the sites' own models at home; None if the run's method leaves them none."""
+    if record.results.personal is None:
+        return None
+    caption = "Each site's own model, on its own test cases"
+    file = "scores_by_site_personal.csv"
+    return sortable_scores("personal", caption, "site", record.results.personal.by_site, file)
+
+
+def sortable_scores(
+    name: str, caption: str, first: str, rows: Sequence[ScoreRow], file: str | None = None
+) -> SortableTable:
     """Rows of scores; the group's name is not repeated if the row is named after it."""
     body = [
         [
@@ -311,7 +323,7 @@ def sortable_scores(name: str, caption: str, first: str, rows: Sequence[ScoreRow
         for row in rows
     ]
     columns = [Column(first, False), Column("modality", False), Column("scanner", False), *_SCORE_COLUMNS]
-    file = "scores_by_organ.csv" if first == "organ" else "scores_by_site.csv"
+    file = file or ("scores_by_organ.csv" if first == "organ" else "scores_by_site.csv")
     return table(name, caption, columns, body, file)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from amos_fl.codecs import Codec, CodecName
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.planning.settings import PlanningSettings
@@ -29,6 +30,8 @@ ALONE: dict[str, Any] = {
     "local_epochs": None,
     "site_steps": {},
     "sites_per_round": None,
+    "update_codec": "none",
+    "top_k_share": 0.1,
 }
 """Settings of a run with one trainer, where there is nothing to average."""
 
@@ -130,6 +133,14 @@ class RunConfig(_Settings):
         description="An update counts by its site's training cases, equally, by its steps, or by its cases within its "
         "modality, CT and MR together alike.",
     )
+    update_codec: CodecName = Field(
+        default="none",
+        description="How sites send their updates: in full, in half precision, in 8 bits, or only the largest changes; "
+        "what is left out is added to the site's next update.",
+    )
+    top_k_share: float = Field(
+        default=0.1, gt=0, le=1, description="Share of an update's numbers that the codec top-k sends."
+    )
     optimizer_state: Literal["reset", "keep"] = Field(
         default="reset", description="Momentum starts at zero in each round, or is kept at the site; it is never sent."
     )
@@ -184,6 +195,8 @@ class RunConfig(_Settings):
         where = {"cohort", "engine", "prepare_workers", "keep_checkpoints", "site_timeout_s", "device", "start_from"}
         # A plan made from the cases follows from the planning settings, and a given plan does not need them.
         where.add("plan" if self.planning.auto else "planning")
+        if self.update_codec != "top-k":
+            where.add("top_k_share")
         return self.model_dump(mode="json", exclude=where)
 
     @property
@@ -195,6 +208,11 @@ class RunConfig(_Settings):
     def lacks_plan(self) -> bool:
         """Whether the plan is to be made before the first round; until then `plan` is a placeholder."""
         return self.planning.lacks(self.plan)
+
+    @property
+    def codec(self) -> Codec:
+        """How sites encode their updates."""
+        return Codec(self.update_codec, self.top_k_share)
 
     @property
     def exchanges_weights(self) -> bool:

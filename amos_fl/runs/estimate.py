@@ -79,7 +79,8 @@ def estimate(config: RunConfig, cohort: Cohort) -> WorkEstimate:
     parameters = parameter_count(network)
     weights = 4 * parameters
     sites = ("pooled",) if config.arm == "centralized" else cohort.seen_sites
-    exchanged = weights * len(sites) * config.rounds * config.exchanges_weights
+    form = {name: (tuple(parameter.shape), "float32") for name, parameter in network.named_parameters()}
+    exchanges = len(sites) * config.rounds * config.exchanges_weights
     steps_by = {site: config.rounds * steps for site, steps in steps_by_site(config, cohort).items()}
     steps_per_site, all_steps = max(steps_by.values()), sum(steps_by.values())
     parallel = config.engine.parallel_sites or 1 if config.engine.name == "ray" else 1
@@ -89,8 +90,8 @@ def estimate(config: RunConfig, cohort: Cohort) -> WorkEstimate:
         steps_per_site=steps_per_site,
         steps=all_steps,
         patches=all_steps * settings.batch_size,
-        bytes_down=exchanged,
-        bytes_up=exchanged,
+        bytes_down=weights * exchanges,
+        bytes_up=config.codec.size(form) * exchanges,
         seconds_per_step=seconds * scale,
         training_seconds=seconds * scale * all_steps / parallel,
         memory_bytes=int(kept * scale) + 6 * weights,  # network, gradient, momentum, global, update, sum

@@ -17,8 +17,8 @@ from amos_fl.files import write_text
 class SiteWork:
     """A site has done `done` of `total` pieces of one activity of one round.
 
-    `activity` is `measure` (cases, for the plan), `prepare` (cases), `train` (optimizer steps; `loss` is that of the
-    step) or `evaluate` (cases).
+    `activity` is `measure` (cases, for the plan), `prepare` (cases), `train` and, of a site's second model,
+    `personalise` (optimizer steps; `loss` is that of the step) or `evaluate` (cases).
     """
 
     site: str
@@ -61,11 +61,18 @@ class RoundFinished:
 
 @dataclass(frozen=True)
 class RoundScored:
-    """The mean validation DSC over the seen sites and, separately, the mean DSC over the unseen ones."""
+    """The mean validation DSC over the seen sites and, separately, the mean DSC over the unseen ones.
+
+    `personal_dsc` is the mean over the seen sites of their own models', if they have such.
+    """
 
     round: int
     seen_dsc: float | None
     unseen_dsc: float | None
+    personal_dsc: float | None = None
+
+    def by_name(self) -> dict[str, float | None]:
+        return {"seen": self.seen_dsc, "unseen": self.unseen_dsc, "personal": self.personal_dsc}
 
 
 @dataclass(frozen=True)
@@ -125,8 +132,8 @@ def in_words(event: Event) -> str | None:
             return f"round {number}/{rounds} begins at {' '.join(sites)}"
         case RoundFinished(number, rounds, loss, seconds, sites):
             return f"round {number}/{rounds}: loss {loss:.3f} from {' '.join(sites)} in {seconds:.1f} s"
-        case RoundScored(number, seen, unseen):
-            scores = [f"{name} DSC {dsc:.3f}" for name, dsc in (("seen", seen), ("unseen", unseen)) if dsc is not None]
+        case RoundScored(number):
+            scores = [f"{name} DSC {dsc:.3f}" for name, dsc in event.by_name().items() if dsc is not None]
             return f"round {number}: {', '.join(scores) or 'nothing to score'}"
         case SiteFailed(site, activity, number, reason):
             return f"round {number}: site {site} {_FAILED.get(activity, 'failed')}: {reason}"

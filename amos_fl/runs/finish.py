@@ -5,33 +5,30 @@ from collections.abc import Mapping
 import numpy as np
 
 from amos_fl.cohort.table import Cohort
-from amos_fl.files import write_json, write_text
+from amos_fl.files import write_text
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.learned import learned_in
 from amos_fl.runs.model_card import model_card
-from amos_fl.runs.origin import about_network
+from amos_fl.runs.origin import about_network, write_model
 from amos_fl.runs.results import Results, results_of, write_tables
 from amos_fl.runs.summary import summary
-from amos_fl.weights import save_arrays
 
 
 def write_results(folder: RunFolder, config: RunConfig, cohort: Cohort, weights: Mapping[str, np.ndarray]) -> Results:
     """Write scores.csv, scores_by_site.csv, scores_by_organ.csv, model/ and summary.md; return the results."""
     results = results_of(folder, config, cohort)
     write_tables(folder.path, results)
-    about = {"model": config.model, "round": results.chosen.round}
-    save_arrays(weights, folder.path / "model" / "weights.safetensors", about)
     learned = learned_in(folder, cohort).organs
-    network = {
-        **about_network(config.model, config.plan, cohort.organs, config.norm_statistics, learned),
-        "round": results.chosen.round,
-        # What `predict` needs, and can warn of, if it has only the model folder.
-        "modalities": sorted({case.modality for case in cohort.of(split="train", labelled=True)}),
-        "synthetic": folder.synthetic,
-        "inference": config.recorded_inference.model_dump(mode="json"),
-    }
-    write_json(folder.path / "model" / "network.json", network)
+    write_model(
+        folder.path / "model",
+        weights,
+        round=results.chosen.round,
+        network=about_network(config.model, config.plan, cohort.organs, config.norm_statistics, learned),
+        modalities={case.modality for case in cohort.of(split="train", labelled=True)},
+        synthetic=folder.synthetic,
+        inference=config.recorded_inference,
+    )
     write_text(folder.path / "model" / "MODEL_CARD.md", model_card(folder, config, cohort, results))
     write_text(folder.path / "summary.md", summary(folder, config, cohort, results))
     return results

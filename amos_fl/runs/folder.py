@@ -34,6 +34,8 @@ from amos_fl.runs.ledger import LedgerEntry, ledger_text, read_ledger
 from amos_fl.runs.stored import Stored, read_stored
 
 START, LEDGER = "start.json", "ledger.jsonl"
+PERSONAL = {split: f"{split}-personal" for split in ("val", "test")}
+"""The evaluations of sites' own models: each site is scored with its own, on its own cases alone."""
 
 
 class _Started(Stored):
@@ -170,7 +172,7 @@ class RunFolder:
 
     def evaluations(self) -> list[tuple[int, str]]:
         """The rounds and splits that were scored, sorted."""
-        pattern = re.compile(r"round_(\d+)_(train|val|test)\.json")
+        pattern = re.compile(r"round_(\d+)_(train|val|test|val-personal|test-personal)\.json")
         found = (pattern.fullmatch(file.name) for file in (self.path / "evaluations").glob("round_*.json"))
         return sorted((int(match[1]), match[2]) for match in found if match)
 

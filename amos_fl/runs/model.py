@@ -15,7 +15,7 @@ from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.learned import Learned, channels_unlearned, learned_in, names_unlearned, not_learned_in_words
 from amos_fl.runs.network_file import read_network_file
-from amos_fl.runs.origin import NETWORK, WEIGHTS
+from amos_fl.runs.origin import NETWORK, WEIGHTS, personal_model
 from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.plan import Plan
 from amos_fl.weights import load_arrays, read_arrays
@@ -83,8 +83,10 @@ class Model:
         return sha256_of_file(self.folder / WEIGHTS)
 
 
-def read_model(path: Path) -> Model:
+def read_model(path: Path, site: str | None = None) -> Model:
     """Read the model in a run folder (`RUN/model/`), or in a `model/` folder copied elsewhere.
+
+    With `site`, the model that a personal method left that site, of a simulated run.
 
     Raises:
         AmosError: there is none, the run has not finished, or a file of it is damaged.
@@ -101,6 +103,8 @@ def read_model(path: Path) -> Model:
             raise AmosError(f"{path}: this run has not come to its end; continue it with 'amos-fl simulate --resume'")
         what = "holds neither a run nor a model" if path.is_dir() else "no such folder"
         raise AmosError(f"{path}: {what}; give a run folder, or a copy of its model/ with {NETWORK} and {WEIGHTS}")
+    if site is not None:
+        folder = _of_site(path, run, site)
     try:
         about: dict[str, Any] = {**read_network_file(folder / NETWORK)}
         known = run is not None and "inference" not in about  # written before network.json recorded it
@@ -125,6 +129,24 @@ def read_model(path: Path) -> Model:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
         raise AmosError(f"{folder / NETWORK}: is damaged; copy it again from its run") from None
+
+
+def _of_site(path: Path, run: RunFolder | None, site: str) -> Path:
+    """The folder of a site's own model.
+
+    Raises:
+        AmosError: there is none.
+    """
+    if run is None:
+        raise AmosError(f"{path}: is one model, not a run whose sites have their own; leave out the site {site}")
+    folders = {each: personal_model(run.site(each) / "state", run.run_id) for each in run.cohort().sites}
+    have = [each for each, folder in folders.items() if (folder / NETWORK).is_file()]
+    if site in have:
+        return folders[site]
+    there_are = f"there are {', '.join(have)}" if have else f"{run.config().strategy} leaves models at no site"
+    if not have and run.config().engine.name == "deployment":
+        there_are = "those of a deployed run stay at the hospitals, below models/ in the folder of a site's state"
+    raise AmosError(f"{path}: holds no model of site {site}'s own; {there_are}")
 
 
 def _learned(about: dict[str, Any], run: RunFolder | None) -> Learned:

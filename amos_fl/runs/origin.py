@@ -10,17 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from amos_fl.cohort.organ_names import organ_key
 from amos_fl.errors import AmosError
+from amos_fl.files import write_json
 from amos_fl.runs.as_begun import config_as_begun
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, stored_organs
+from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.learned import learned_in
 from amos_fl.runs.network_file import read_network_file
 from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.plan import Plan
+from amos_fl.weights import save_arrays
 
 WEIGHTS, NETWORK = "weights.safetensors", "network.json"
 BROUGHT = "start"
@@ -62,6 +66,36 @@ class Origin:
             and (self.plan.strides, self.plan.kernels, self.plan.patch) == (plan.strides, plan.kernels, plan.patch)
             and [*map(organ_key, self.organs.values())] == [*map(organ_key, organs.values())]
         )
+
+
+def write_model(
+    folder: Path,
+    weights: Mapping[str, np.ndarray],
+    *,
+    round: int,
+    network: Mapping[str, Any],
+    modalities: Collection[str],
+    synthetic: bool,
+    inference: RecordedInference,
+) -> None:
+    """Write a model folder: the weights of a round, and all that is needed to predict with nothing but the folder.
+
+    `network` is what `about_network` returns, `modalities` those of the training cases.
+    """
+    save_arrays(weights, folder / WEIGHTS, {"model": network["model"], "round": round})
+    about = {
+        **network,
+        "round": round,
+        "modalities": sorted(modalities),
+        "synthetic": synthetic,
+        "inference": inference.model_dump(mode="json"),
+    }
+    write_json(folder / NETWORK, about)
+
+
+def personal_model(state: Path, run_id: str) -> Path:
+    """The model folder of a site's personal network, in the site's folder for its state."""
+    return state / "models" / run_id
 
 
 def about_network(

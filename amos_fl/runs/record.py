@@ -50,7 +50,10 @@ class RunCost:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A finished run. `name` is its folder's, preceded by its group's if it has one: `local-001/A`."""
+    """A finished run. `name` is its folder's, preceded by its group's if it has one: `local-001/A`.
+
+    `modules` are the files of the user's own code by import path, with their hashes; None if it has none.
+    """
 
     folder: RunFolder
     name: str
@@ -61,6 +64,7 @@ class RunRecord:
     results: Results
     ledger: list[LedgerEntry]
     cost: RunCost
+    modules: dict[str, str] | None = None
 
     @property
     def arm(self) -> ArmKind:
@@ -93,7 +97,7 @@ class RunRecord:
         """A key that is equal for runs on one cohort that differ only in the seed, and where and how they were run."""
         science = self.config.science()
         del science["seed"]
-        return sha256_of_json([science, self.cohort_sha256, *filter(None, [self.folder.about().modules])])[:16]
+        return sha256_of_json([science, self.cohort_sha256, *filter(None, [self.modules])])[:16]
 
 
 def read_run(path: Path, name: str | None = None) -> RunRecord:
@@ -117,6 +121,7 @@ def read_run(path: Path, name: str | None = None) -> RunRecord:
         results=results_of(folder, config, cohort),
         ledger=ledger,
         cost=RunCost.of(ledger, config),
+        modules=about.modules,
     )
 
 

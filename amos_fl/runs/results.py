@@ -13,8 +13,8 @@ from amos_fl.metrics.rows import ScoreRow, SiteSums, mean_rows, organ_rows, rows
 from amos_fl.metrics.scores import Scores
 from amos_fl.metrics.table import CaseScores, scores_from_json
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.selection import Choice, choose_round
+from amos_fl.runs.folder import PERSONAL, RunFolder
+from amos_fl.runs.selection import Choice, choose_round, personal_round_of_site
 
 SUMMED = ("name", "group", "modality", "cases", *IN_RUNS, "dsc_present", "missed", "hallucinated")
 """The columns of scores_by_site.csv and scores_by_organ.csv."""
@@ -30,6 +30,8 @@ class Results:
     organs: Mapping[int, str]
     withheld: tuple[SiteSums, ...] = ()
     """The sums of sites that withheld the scores of single cases, which `cases` lacks."""
+    personal: "Results | None" = None
+    """The scores of the sites' own models, each on its own test cases; None where the method leaves them none."""
 
     @cached_property
     def parts(self) -> list[SiteSums]:
@@ -113,11 +115,31 @@ def results_of(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results:
     chosen = choose_round(folder, config, config.rounds)
     evaluation = folder.read_evaluation(chosen.round, "test")
     cases, withheld = test_cases(evaluation), tuple(withheld_sums(evaluation))
-    return Results(chosen, problems_of(folder), cases, cohort.organs, withheld)
+    personal = _personal(folder, config, cohort)
+    return Results(chosen, problems_of(folder), cases, cohort.organs, withheld, personal)
+
+
+def _personal(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results | None:
+    """The test scores of each site's own model, of the round that the site chose."""
+    rounds = [number for number, kind in folder.evaluations() if kind == PERSONAL["test"]]
+    found = {
+        site: scores
+        for number in rounds
+        for site, scores in (folder.read_evaluation(number, PERSONAL["test"]) or {"sites": {}})["sites"].items()
+        if personal_round_of_site(folder, config, site) == number
+    }
+    if not found:
+        return None
+    evaluation = {"sites": {site: found[site] for site in sorted(found)}}
+    chosen = Choice(max(rounds), "each site's own model, of the round that is best on its own validation cases")
+    return Results(chosen, [], test_cases(evaluation), cohort.organs, tuple(withheld_sums(evaluation)))
 
 
 def write_tables(folder: Path, results: Results) -> None:
-    """Write scores.csv, scores_by_site.csv and scores_by_organ.csv."""
+    """Write scores.csv, scores_by_site.csv and scores_by_organ.csv, and the first two of the sites' own models."""
     write_scores(folder / "scores.csv", results.cases, results.organs)
     write_table(folder / "scores_by_site.csv", SUMMED, results.by_site + results.by_group)
     write_table(folder / "scores_by_organ.csv", SUMMED, results.by_organ)
+    if results.personal is not None:
+        write_scores(folder / "scores_personal.csv", results.personal.cases, results.organs)
+        write_table(folder / "scores_by_site_personal.csv", SUMMED, results.personal.by_site)

@@ -7,7 +7,7 @@ from typing import Any
 
 from amos_fl.metrics.scores import Scores
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.folder import PERSONAL, RunFolder
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,19 @@ def choose_round(folder: RunFolder, config: RunConfig, last: int) -> Choice:
     return Choice(number, f"weights of round {number}, {why}")
 
 
-def best_round_of_site(folder: RunFolder, site: str, last: int) -> int | None:
+def best_round_of_site(folder: RunFolder, site: str, last: int, *, personal: bool = False) -> int | None:
     """The round up to `last` that is best on one seen site's validation cases, the earliest in a tie.
 
-    None if the site has no validation score; unseen sites do not choose.
+    With `personal`, of the site's own models in place of the shared one. None if the site has no validation score;
+    unseen sites do not choose.
     """
-    return _first_best_of_site(_evaluations(folder, last), site)
+    return _first_best_of_site(_evaluations(folder, last, PERSONAL["val"] if personal else "val"), site)
+
+
+def personal_round_of_site(folder: RunFolder, config: RunConfig, site: str) -> int:
+    """The round whose personal model a site keeps: its own best, or the last one if the settings say so."""
+    best = None if config.selection == "last" else best_round_of_site(folder, site, config.rounds, personal=True)
+    return config.rounds if best is None else best
 
 
 def _first_best_of_site(evaluations: list[tuple[int, dict[str, Any]]], site: str) -> int | None:
@@ -70,11 +77,13 @@ def rounds_worth_keeping(folder: RunFolder, config: RunConfig, last: int) -> set
     evaluations = _evaluations(folder, last)
     sites = {site for _, evaluation in evaluations for site in evaluation["sites"]}
     chosen = {_first_best_of_site(evaluations, site) for site in sites}
+    own = _evaluations(folder, last, PERSONAL["val"])
+    chosen |= {_first_best_of_site(own, site) for site in sites} if own else set()
     return {number for number in chosen if number is not None} | {choose_round(folder, config, last).round}
 
 
-def _evaluations(folder: RunFolder, last: int) -> list[tuple[int, dict[str, Any]]]:
-    found = ((number, folder.read_evaluation(number, "val")) for number in range(1, last + 1))
+def _evaluations(folder: RunFolder, last: int, kind: str = "val") -> list[tuple[int, dict[str, Any]]]:
+    found = ((number, folder.read_evaluation(number, kind)) for number in range(1, last + 1))
     return [(number, evaluation) for number, evaluation in found if evaluation is not None]
 
 

@@ -86,6 +86,9 @@ def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results:
     if results.by_site:
         parts += ["## Test scores by site\n", score_table(results.by_site, "site") + "\n"]
         parts += ["Seen and unseen scanners:\n", score_table(results.by_group, "group") + "\n"]
+        if results.personal is not None:
+            parts += ["## Each site's own model, on its own test cases\n"]
+            parts += [score_table(results.personal.by_site, "site") + "\n"]
         parts += ["## Test scores by organ\n", score_table(results.by_organ, "organ") + "\n"]
         parts.append(
             f"DSC and NSD (tolerance {config.evaluation.tolerance_mm:g} mm) are means over cases, then over organs, "

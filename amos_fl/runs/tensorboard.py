@@ -25,7 +25,7 @@ def with_tensorboard(folder: Path, listener: Listener) -> Iterator[Listener]:
                 writer.add_scalar("loss/mean", event.mean_loss, event.round)
                 writer.flush()
             case RoundScored():
-                for name, dsc in (("seen", event.seen_dsc), ("unseen", event.unseen_dsc)):
+                for name, dsc in event.by_name().items():
                     if dsc is not None:
                         writer.add_scalar(f"DSC/{name}", dsc, event.round)
                 writer.flush()

@@ -106,7 +106,7 @@ def train(
     supervision, own = supervision_of(network), None if settings.loss is None else loss_at(settings.loss)
     remedy = "lower training.batch_size or the plan's patch, or use --device cpu"
     with (
-        _threads(settings.threads),
+        thread_number(settings.threads),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         memory_said(f"site {site}: training with batches of {settings.batch_size}", remedy),
     ):
@@ -185,7 +185,7 @@ def _momentum_buffers(network: nn.Module, optimizer: torch.optim.SGD) -> dict[st
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def thread_number(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -3,157 +3,54 @@
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 import torch
 from flwr.app import Context, Message
 from torch import nn
 
-from amos_fl.cohort.table import Case, Cohort, Split, read_cohort, write_organs
-from amos_fl.errors import AmosError, SiteTimeout
+from amos_fl.cohort.table import Case, Split, write_organs
+from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl.inference.evaluate import evaluate_cases
-from amos_fl.methods import method_named
-from amos_fl.methods.base import Method, SiteRound
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, scores_to_json
-from amos_fl.networks.registry import build_network
 from amos_fl.owner import identity
 from amos_fl.pictures.planes import keep_picture
 from amos_fl.planning.measure import fingerprint_of_cases
-from amos_fl.prepared.prepare import prepare_cases
-from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.events import Listener, SiteWork, silent
+from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.learned import annotated_for_training
-from amos_fl.training.loop import StepReport, train
-from amos_fl.training.pull import Pull
-from amos_fl.training.settings import NormStatistics
+from amos_fl.runs.origin import about_network, personal_model, write_model
 from amos_fl.volumes.nifti import Volume
-from amos_fl.volumes.plan import Plan
-from amos_fl.weights import Arrays, arrays_of, given_up_by, is_statistic, is_trained, load_arrays
-from amos_fl_clients.federation.error_replies import keep_details
+from amos_fl.weights import arrays_of
+from amos_fl_clients.federation.cases import own_cohort, prepared
 from amos_fl_clients.federation.guard import GuardedApp
 from amos_fl_clients.federation.messages import (
-    ARRAYS,
-    CONFIG,
-    KEPT_AFTER,
+    MODEL,
     PREPARE,
-    PROXIMAL_MU,
-    RESTARTED,
+    SHARED,
     WEIGHT,
     Task,
-    agreed_weight,
     reply_with,
     task_of,
     value_of,
-    work_of,
 )
-from amos_fl_clients.federation.policy import Refusal, check_not_paused, check_organs, shared_name
-from amos_fl_clients.federation.records import is_packed, packed, record_of, views_of
-from amos_fl_clients.federation.replies import ArrayForm, names_and_forms
+from amos_fl_clients.federation.network import form_of_update, method_of, own_names, second_network, shared_network
+from amos_fl_clients.federation.policy import check_not_paused, shared_name
 from amos_fl_clients.federation.settings import SiteSettings
 from amos_fl_clients.federation.state import (
-    METHOD,
-    MOMENTUM,
-    STATISTICS,
-    Kept,
-    Lost,
-    load_kept,
-    save_kept,
+    PERSONAL,
 )
+from amos_fl_clients.federation.training import RoundAtSite
 
 Check = Callable[[], None]
 
 
 def _nothing() -> None:
     pass
-
-
-@lru_cache(maxsize=1)
-def _network(model: str, plan_json: str, organ_count: int, norm_statistics: NormStatistics, device: str) -> nn.Module:
-    """The network of this process; every use overwrites all its weights."""
-    plan = Plan.model_validate_json(plan_json)
-    return build_network(model, plan, organ_count, seed=0, norm_statistics=norm_statistics).to(device)
-
-
-def _network_of(task: Task, device: str) -> nn.Module:
-    return _network(task.model, task.plan.model_dump_json(), len(task.organs), task.norm_statistics, device)
-
-
-def _loaded_network(message: Message, task: Task, settings: SiteSettings, *, own_after: int) -> tuple[nn.Module, str]:
-    """The network with the weights of a request, and the site's own statistics of round `own_after` or earlier.
-
-    If those are lost, the request's are used, and the second value says why.
-    """
-    network = _network_of(task, settings.device)
-    arrays = views_of(message.content.array_records[ARRAYS])
-    own = Kept({})
-    if task.norm_statistics == "local" and any(map(is_statistic, arrays)):
-        own = load_kept(settings.state, task.run_id, STATISTICS, own_after, value_of(message, KEPT_AFTER))
-    load_arrays(network, {**arrays, **own.value})
-    return network, own.lost
-
-
-def _kept(message: Message, task: Task, settings: SiteSettings, kind: str) -> Kept:
-    """The site's stored state of a kind from its last round before the request's."""
-    up_to, kept_after = int(value_of(message, "round")) - 1, value_of(message, KEPT_AFTER)
-    return load_kept(settings.state, task.run_id, kind, up_to, kept_after)
-
-
-def _sent_beside(message: Message, method: Method, site: str) -> dict[str, Arrays]:
-    """The arrays that a method sends beside the weights, one per trained array.
-
-    Raises:
-        Refusal: they are not in the request, or belong to another network.
-    """
-    records = message.content.array_records
-    forms = {name: (array.shape, array.dtype) for name, array in _trained(views_of(records[ARRAYS])).items()}
-    sent = {name: views_of(records[name]) for name in method.sends if name in records}
-    for name in method.sends:
-        if {key: (array.shape, array.dtype) for key, array in sent.get(name, {}).items()} != forms:
-            raise Refusal(site, f"the request lacks {name!r}, which this run's method sends, or has another network's")
-    return sent
-
-
-def _trained(arrays: Mapping[str, np.ndarray]) -> Arrays:
-    return {name: array for name, array in arrays.items() if is_trained(name, array)}
-
-
-def _form(settings: SiteSettings, task: Task) -> dict[str, ArrayForm]:
-    """The arrays that an update of this task must consist of."""
-    return names_and_forms(_network_of(task, settings.device).state_dict())
-
-
-def _own_cohort(settings: SiteSettings, task: Task) -> Cohort:
-    """The site's cohort, checked to have the same meaning of label values as the run.
-
-    Raises:
-        AmosError: cases of another site. Refusal: a label value that means another organ.
-    """
-    cohort = read_cohort(settings.cohort)
-    if cohort.sites != (settings.site,):
-        raise AmosError(f"site {settings.site}: its cohort holds cases of {', '.join(cohort.sites)}")
-    check_organs(settings, cohort, task.organs)
-    return cohort
-
-
-def _prepare(
-    settings: SiteSettings,
-    task: Task,
-    cases: tuple[Case, ...],
-    on_case: Callable[[int, int, str], None] | None = None,
-) -> list[PreparedCase]:
-    organs = tuple(task.organs)
-    try:
-        return prepare_cases(cases, task.plan, settings.store, organs, workers=task.prepare_workers, on_case=on_case)
-    except AmosError as error:
-        if type(error) is not AmosError:
-            raise
-        raise error.of(f"site {settings.site}") from error
 
 
 def make_client_app(
@@ -168,14 +65,14 @@ def make_client_app(
     the site's progress. `check` is called between steps, windows and cases, and may raise Interrupted. Requests beyond
     the site's settings are refused, and every request is in its audit log.
     """
-    app = GuardedApp(settings_of, _form)
+    app = GuardedApp(settings_of, form_of_update)
 
     @app.query("describe")
     def describe(message: Message, context: Context) -> Message:
         settings, task = settings_of(context), task_of(message)
         listen = listener_of(settings)
         _leave_address(settings)
-        cohort = _own_cohort(settings, task)
+        cohort = own_cohort(settings, task)
         labelled = tuple(case for case in cohort.cases if case.label is not None)
 
         def on_case(done: int, total: int, case: str) -> None:
@@ -184,7 +81,7 @@ def make_client_app(
             listen(SiteWork(settings.site, "prepare", 0, done, total))
 
         if value_of(message, PREPARE, True):
-            _prepare(settings, task, labelled, on_case)
+            prepared(settings, task, labelled, on_case)
         description = {
             "site": settings.site,
             "modalities": sorted({case.modality for case in labelled}),
@@ -200,7 +97,7 @@ def make_client_app(
         settings, task = settings_of(context), task_of(message)
         listen = listener_of(settings)
         _leave_address(settings)
-        cases = _own_cohort(settings, task).of(split="train", labelled=True)
+        cases = own_cohort(settings, task).of(split="train", labelled=True)
 
         def on_case(done: int, total: int, case: str) -> None:
             check()
@@ -215,79 +112,14 @@ def make_client_app(
 
     @app.train()
     def train_site(message: Message, context: Context) -> Message:
-        settings, task = settings_of(context), task_of(message)
-        listen = listener_of(settings)
+        settings = settings_of(context)
         _leave_address(settings)
-        started = time.perf_counter()
-        work = work_of(task, message.content.config_records[CONFIG])
-        round_number, steps = work.number, work.steps
-        cases = _own_cohort(settings, task).of(split="train", labelled=True)
-        network, statistics_lost = _loaded_network(message, task, settings, own_after=round_number - 1)
-        method = method_named(task.method, task.method_options)
-        keep = task.optimizer_state == "keep"
-        momentum = _kept(message, task, settings, MOMENTUM) if keep else Kept({})
-        own_memory = _kept(message, task, settings, METHOD) if method.site_models else Kept({})
-        lost = {Lost.MOMENTUM: momentum.lost, Lost.STATISTICS: statistics_lost, Lost.METHOD: own_memory.lost}
-        for why in filter(None, lost.values()):
-            keep_details(settings, AmosError(why))
-        given = SiteRound(work, _sent_beside(message, method, settings.site), own_memory.value)
-        mu = value_of(message, PROXIMAL_MU)  # of Flower's own FedProx
 
-        def on_step(report: StepReport) -> None:
+        def check_between_steps() -> None:
             check()
             check_not_paused(settings)
-            if task.site_timeout_s is not None and time.perf_counter() - started > task.site_timeout_s:
-                raise SiteTimeout(f"it was stopped after {task.site_timeout_s:g} s, at step {report.step + 1}")
-            done = report.step - work.first_step + 1
-            listen(SiteWork(settings.site, "train", round_number, done, steps, report.loss))
 
-        check()
-        result = train(
-            network,
-            _prepare(settings, task, cases) if steps else [],
-            task.plan,
-            task.training,
-            organs=tuple(task.organs),
-            seed=task.seed,
-            site=settings.site,
-            steps=steps,
-            first_step=work.first_step,
-            total_steps=work.total_steps,
-            device=settings.device,
-            momentum_buffers={name: torch.from_numpy(np.array(a)) for name, a in momentum.value.items()},
-            pull=method.pull(given) if mu is None else Pull(mu=float(mu)),
-            seconds=task.local_seconds,
-            on_step=on_step,
-        )
-        if keep:
-            buffers = {name: buffer.cpu().numpy() for name, buffer in result.momentum_buffers.items()}
-            save_kept(settings.state, task.run_id, MOMENTUM, round_number, buffers)
-        after = arrays_of(network)
-        own = {name: array for name, array in after.items() if is_statistic(name)}
-        if own and task.norm_statistics == "local":
-            save_kept(settings.state, task.run_id, STATISTICS, round_number, own)
-        if method.site_models:
-            before = _trained(views_of(message.content.array_records[ARRAYS]))
-            done = replace(given, work=replace(work, steps=result.steps))
-            remembered = method.keep(done, before, _trained(after))
-            save_kept(settings.state, task.run_id, METHOD, round_number, remembered)
-        del after
-        restarted = sum(kind for kind, why in lost.items() if why)
-        # In the form of the request: packed from another machine, Flower's arrays in a simulation.
-        serialise = packed if is_packed(message.content.array_records[ARRAYS]) else record_of
-        return reply_with(
-            message,
-            settings.site,
-            arrays=serialise(given_up_by(network)),
-            metrics={
-                WEIGHT: agreed_weight(task, len(cases), steps),
-                "cases": len(cases),
-                "steps": result.steps,
-                "train_loss": result.mean_loss,
-                "seconds": time.perf_counter() - started,
-                **({RESTARTED: restarted} if restarted else {}),
-            },
-        )
+        return RoundAtSite(message, settings, listener_of(settings), check_between_steps).reply()
 
     @app.evaluate()
     def evaluate_site(message: Message, context: Context) -> Message:
@@ -297,10 +129,18 @@ def make_client_app(
         started = time.perf_counter()
         split: Split = value_of(message, "split")
         round_number = int(value_of(message, "round"))
-        cases = _own_cohort(settings, task).of(split=split, labelled=True)
-        network, lost = _loaded_network(message, task, settings, own_after=round_number)
-        if lost:  # with the server's statistics another network would be scored
+        cases = own_cohort(settings, task).of(split=split, labelled=True)
+        personal = value_of(message, MODEL, SHARED) == PERSONAL
+        if personal and method_of(task).second_model:
+            network, lost = second_network(message, task, settings)
+        else:
+            names = own_names(task, personal=personal)
+            network, lost = shared_network(message, task, settings, own_after=round_number, own_names=names)
+        if lost:  # with the server's arrays another network would be scored
             raise AmosError(f"site {settings.site}: {lost}")
+        if personal and split == "test":  # the site's final model, which stays here
+            _keep_model(settings, task, round_number, network)
+        beside = split == "test" and not personal
         torch.set_num_threads(task.training.threads)
 
         def check_between_windows() -> None:
@@ -308,13 +148,13 @@ def make_client_app(
             check_not_paused(settings)
 
         def on_scored(case: Case, prediction: np.ndarray, reference: Volume) -> None:
-            if settings.pictures is not None and split == "test":
+            if settings.pictures is not None and beside:
                 with suppress(AmosError, OSError):  # a score counts without its picture
                     keep_picture(settings.pictures, case, prediction, reference)
 
         results = evaluate_cases(
             network,
-            list(zip(cases, _prepare(settings, task, cases), strict=True)),
+            list(zip(cases, prepared(settings, task, cases), strict=True)),
             task.plan,
             organs=tuple(task.organs),
             tolerance_mm=task.tolerance_mm,
@@ -323,10 +163,10 @@ def make_client_app(
             check=check_between_windows,
             on_case=lambda done, total: listen(SiteWork(settings.site, "evaluate", round_number, done, total)),
             on_scored=on_scored,
-            save_to=settings.predictions if split == "test" else None,
+            save_to=settings.predictions if beside else None,
             unlearned=task.unlearned_channels,
         )
-        if settings.predictions is not None and split == "test":
+        if settings.predictions is not None and beside:
             write_organs(task.organs, settings.predictions / "organs.csv")
         scores = Scores()
         for result in results:
@@ -343,6 +183,20 @@ def make_client_app(
         )
 
     return app
+
+
+def _keep_model(settings: SiteSettings, task: Task, round_number: int, network: nn.Module) -> None:
+    """Write the site's personal network as a model folder at the site, from which `amos-fl predict` reads it."""
+    cohort = own_cohort(settings, task)
+    write_model(
+        personal_model(settings.state, task.run_id),
+        arrays_of(network),
+        round=round_number,
+        network=about_network(task.model, task.plan, task.organs, task.norm_statistics, task.learned),
+        modalities={case.modality for case in cohort.of(split="train", labelled=True)},
+        synthetic=cohort.synthetic(),
+        inference=RecordedInference(**task.inference.model_dump(), threads=task.training.threads),
+    )
 
 
 def _leave_address(settings: SiteSettings) -> None:

@@ -60,7 +60,7 @@ def what_was_asked(message: Message) -> dict[str, object]:
     """The request for the log: the run, and the values that say how much was asked and on which split."""
     asked: dict[str, object] = {"run": message.metadata.run_id, "asked": message.metadata.message_type}
     config = message.content.config_records.get("config", {}) if message.has_content() else {}
-    asked |= {key: config[key] for key in ("round", "steps", "split") if key in config}
+    asked |= {key: config[key] for key in ("round", "steps", "split", "model") if key in config}
     if message.metadata.message_type == "train":
         with suppress(KeyError, TypeError, ValueError):  # a request that is about to be refused
             asked["method"] = json.loads(str(config["task"]))["method"]

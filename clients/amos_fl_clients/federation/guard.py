@@ -10,9 +10,10 @@ from flwr.clientapp import ClientApp
 from pydantic import ValidationError
 
 from amos_fl.errors import Interrupted, code_of
+from amos_fl.methods import method_named
 from amos_fl_clients.federation.audit import Audited
 from amos_fl_clients.federation.error_replies import SiteFailure, error_reply, keep_details, words_that_may_travel
-from amos_fl_clients.federation.messages import DESCRIBE, FINGERPRINT, Task, task_of, value_of
+from amos_fl_clients.federation.messages import DESCRIBE, FINGERPRINT, MODEL, SHARED, Task, task_of, value_of
 from amos_fl_clients.federation.policy import (
     Refusal,
     check_evaluation,
@@ -20,6 +21,7 @@ from amos_fl_clients.federation.policy import (
     check_method,
     check_modules,
     check_not_paused,
+    check_personal,
     check_run,
     check_training,
 )
@@ -68,8 +70,10 @@ class GuardedApp(ClientApp):
             try:
                 task = _allowed_task(settings, message)
                 reply = super().__call__(message, context)
-                form = self._form_of(settings, task) if message.metadata.message_type == "train" else None
-                check_reply(reply, settings, organs=task.organs, form=form)
+                trains = message.metadata.message_type == "train"
+                form = self._form_of(settings, task) if trains else None
+                reports = method_named(task.method, task.method_options).reports if trains else ()
+                check_reply(reply, settings, organs=task.organs, form=form, reports=reports)
             except Refusal as refusal:
                 audited.refused(str(refusal))
                 raise
@@ -111,6 +115,8 @@ def _allowed_task(settings: SiteSettings, message: Message) -> Task:
             check_histograms(settings)
         elif kind == "evaluate":
             check_evaluation(settings, str(value_of(message, "split")))
+            if value_of(message, MODEL, SHARED) != SHARED:
+                check_personal(settings, task.method, task.method_options)
     except (KeyError, TypeError, ValueError, ValidationError):
         raise Refusal(settings.site, "the request is not of its version of amos-fl") from None
     check_run(settings, task.run_id)

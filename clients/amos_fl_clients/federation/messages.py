@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, cast
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from pydantic import BaseModel, ConfigDict, Field
 
+from amos_fl.codecs import Codec, CodecName
 from amos_fl.methods.base import Work
 from amos_fl.own_code import is_path
 from amos_fl.runs.inference_settings import InferenceSettings
@@ -26,6 +27,10 @@ PROXIMAL_MU = "proximal-mu"
 """In a request to train: the mu of Flower's own FedProx."""
 KEPT_AFTER = "kept-after"
 """In a request: the round whose state the site should still have; 0: it has not taken part yet."""
+BEST_ROUND = "best-round"
+"""In a request to train: the round whose personal model did best at the site up to now; 0: none was scored."""
+MODEL, SHARED = "model", "shared"
+"""In a request to evaluate: which model is scored, `shared`, the default, or `personal`, the site's own."""
 RESTARTED = "restarted"
 """In a reply, where the site has lost what it keeps between rounds and trained on without it: a number of `Lost`."""
 FIRST_STEP, TOTAL_STEPS = "first-step", "total-steps"
@@ -52,6 +57,8 @@ class Task(BaseModel):
     method_options: dict[str, float | int | bool | str] = Field(default_factory=dict)
     modules: dict[str, str] = Field(default_factory=dict)
     """The modules of the run's own code, each with the SHA-256 of the file that the server has of it."""
+    update_codec: CodecName = "none"
+    top_k_share: float = Field(default=0.1, gt=0, le=1)
     local_seconds: float | None = None
     """A site ends its training in a round after so many, short of the steps that it is asked for."""
     tolerance_mm: float
@@ -68,6 +75,10 @@ class Task(BaseModel):
         return tuple(
             filter(is_path, (self.method, self.model, self.training.transforms or "", self.training.loss or ""))
         )
+
+    @property
+    def codec(self) -> Codec:
+        return Codec(self.update_codec, self.top_k_share)
 
     @property
     def unlearned_channels(self) -> tuple[int, ...]:

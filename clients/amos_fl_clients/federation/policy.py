@@ -119,6 +119,13 @@ def check_evaluation(settings: SiteSettings, split: str) -> None:
         raise Refusal(settings.site, f"it does not allow evaluation on {split}")
 
 
+def check_personal(settings: SiteSettings, method: str, options: Mapping[str, object]) -> None:
+    """Raise Refusal where the site's own model is asked for, and a method of the run makes none."""
+    check_method(settings, method, options)
+    if not method_named(method, options).personal:
+        raise Refusal(settings.site, f"{method} leaves it no model of its own to be scored")
+
+
 def check_histograms(settings: SiteSettings) -> None:
     """Raise Refusal if no histogram of the scans may leave."""
     if not settings.share_histograms:

@@ -33,11 +33,17 @@ ArrayForm = tuple[tuple[int, ...], str]
 
 
 def check_reply(
-    reply: Message, settings: SiteSettings, *, organs: Mapping[int, str], form: Mapping[str, ArrayForm] | None
+    reply: Message,
+    settings: SiteSettings,
+    *,
+    organs: Mapping[int, str],
+    form: Mapping[str, ArrayForm] | None,
+    reports: tuple[str, ...] = (),
 ) -> None:
     """Check that a reply holds exactly what answers its kind of request.
 
-    `organs` are the task's; `form` are the arrays of the trained network, by name; None if none may be sent.
+    `organs` are the task's; `form` are the arrays of an update, by name; None if none may be sent. `reports` are what
+    the task's method has sites report.
 
     Raises:
         ReplyWithheld: anything else is in it.
@@ -47,7 +53,7 @@ def check_reply(
         raise ReplyWithheld(f"site {settings.site}: a reply of an unknown kind was withheld")
     model = MODELS[kind]
     try:
-        found: Any = read_reply(reply, cast(Any, model), Asked(organs, site=settings.site))
+        found: Any = read_reply(reply, cast(Any, model), Asked(organs, site=settings.site, reports=reports))
     except BadReply as error:
         raise _withheld(settings, str(error)) from None
     said = reply.content.config_records[SITE]

@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, Error, Message, MetricRecord
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from amos_fl.cohort.table import Split
+from amos_fl.methods.base import VAL_AFTER, VAL_BEFORE
 from amos_fl.planning.fingerprint import EXTENT_BIN_MM, HU_RANGE, SHAPE_BIN, SPACING_BINS_PER_MM, Fingerprint
 from amos_fl.runs.evaluation import MOST_CASES, Count, Modalities, Name, Seconds, SiteScores, Strict, each_once
 from amos_fl.strict_json import parsed, what_is_wrong
@@ -39,8 +40,8 @@ class BadReply(Exception):  # noqa: N818 - said of a site's reply, and caught th
 class Asked:
     """What is known of the answering site. `described` is its description; None if it has not been asked yet.
 
-    `steps` and `weight` are of a request to train, which may end before its steps where it is `timed`. `split` is of a
-    request to evaluate.
+    `steps` and `weight` are of a request to train, which may end before its steps where it is `timed`; `reports` are
+    what its method has sites report. `split` is of a request to evaluate.
     """
 
     organs: Mapping[int, str]
@@ -49,6 +50,7 @@ class Asked:
     steps: int | None = None
     timed: bool = False
     weight: int | None = None
+    reports: tuple[str, ...] = ()
     split: Split | None = None
 
     @property
@@ -200,6 +202,9 @@ class FingerprintReply(Strict):
         return Fingerprint.model_validate(self.fingerprint.model_dump())
 
 
+ValidationLoss = Annotated[float, Field(ge=-MOST_LOSS, le=MOST_LOSS)]
+
+
 class TrainReply(Strict):
     """The values sent with an update; its arrays are checked separately, against the network's."""
 
@@ -211,6 +216,13 @@ class TrainReply(Strict):
     train_loss: Annotated[float, Field(allow_inf_nan=True)]
     seconds: Seconds
     restarted: Annotated[int, Field(ge=1, le=ALL_LOST)] | None = None
+    val_loss_before: ValidationLoss | None = None
+    val_loss_after: ValidationLoss | None = None
+
+    @property
+    def reports(self) -> dict[str, float]:
+        """What it reports for the run's method."""
+        return self.model_dump(include={VAL_BEFORE, VAL_AFTER}, exclude_none=True)
 
     @model_validator(mode="after")
     def _can_be(self) -> "TrainReply":
@@ -227,6 +239,10 @@ class TrainReply(Strict):
             return f"it claims {self.cases} training cases, and described {asked.described.cases['train']}"
         if asked.weight is not None and self.weight != asked.weight:
             return f"its update claims a weight of {self.weight}, and {asked.weight} was agreed"
+        if self.reports and set(self.reports) != set(asked.reports):
+            return "it reports other numbers than the run's method asks for"
+        if self.reports and asked.described is not None and not asked.described.cases["val"]:
+            return "it reports losses on validation cases, and described none"
         return None
 
 
@@ -260,7 +276,8 @@ MODELS: dict[str, type[Reply]] = {
     "train": TrainReply,
     "evaluate": EvaluateReply,
 }
-NUMBERS = {"num-examples", "cases", "steps", "train_loss", "seconds", RESTARTED}
+OPTIONAL = {RESTARTED, VAL_BEFORE, VAL_AFTER}
+NUMBERS = {"num-examples", "cases", "steps", "train_loss", "seconds", *OPTIONAL}
 """The keys of `metrics`, except the `cases` of an evaluation, which are a text."""
 
 
@@ -326,7 +343,7 @@ def _expect(found: set[str], expected: set[str], what: str) -> None:
 
 def _values(record: Mapping[str, Any], expected: set[str], what: str) -> dict[str, Any]:
     found = dict(record)
-    _expect(set(found) | (expected & {RESTARTED}), expected, what)
+    _expect(set(found) | (expected & OPTIONAL), expected, what)
     return found
 
 

@@ -1,5 +1,5 @@
 """A site's state between rounds, which is never sent: the optimizer's momentum, its own batch normalisation
-statistics, and the state of the run's method.
+statistics, the state of the run's method, and what the encoding of its updates has left out.
 
 The server says after which round a site last took part (`kept_after`). State that should exist but is missing or
 damaged counts as lost and is reported: a site never silently restarts from zero.
@@ -17,7 +17,7 @@ import numpy as np
 from amos_fl.errors import AmosError
 from amos_fl.weights import Arrays, read_arrays, save_arrays
 
-MOMENTUM, STATISTICS, METHOD = "momentum", "statistics", "method"
+MOMENTUM, PRIVATE, METHOD, PERSONAL, RESIDUAL = "momentum", "private", "method", "personal", "residual"
 RUNS_KEPT = 4
 """The number of runs, including the present one, whose state a site always keeps; the most recently used stay."""
 UNUSED_S = 86400.0
@@ -28,21 +28,25 @@ class Lost(IntFlag):
     """The kinds of a site's state that are lost; the numbers are those in a reply, and add up."""
 
     MOMENTUM = 1
-    STATISTICS = 2
+    PRIVATE = 2
     METHOD = 4
+    PERSONAL = 8
+    RESIDUAL = 16
 
     @property
     def sentence(self) -> str:
         """The sentence in a ledger about the site."""
         what = " and ".join(_NAMES[kind] for kind in Lost if kind in self)
-        plural = self & (self - 1) or Lost.STATISTICS in self
+        plural = self & (self - 1) or Lost.PRIVATE in self
         return f"began again without its own {what}, which {'were' if plural else 'was'} damaged or not there"
 
 
 _NAMES = {
     Lost.MOMENTUM: "momentum",
-    Lost.STATISTICS: "normalisation statistics",
+    Lost.PRIVATE: "private arrays",
     Lost.METHOD: "memory of the method",
+    Lost.PERSONAL: "second model",
+    Lost.RESIDUAL: "residual of earlier updates",
 }
 ALL_LOST = sum(Lost)
 
@@ -84,16 +88,26 @@ def load_kept(state: Path, run_id: str, kind: str, up_to: int, kept_after: int |
     return _newest(_folder(state, run_id, kind), up_to, kept_after)
 
 
-def save_kept(state: Path, run_id: str, kind: str, round_number: int, arrays: Mapping[str, np.ndarray]) -> None:
-    """Save arrays of a kind after this round, beside those of the round before.
+def save_kept(
+    state: Path,
+    run_id: str,
+    kind: str,
+    round_number: int,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    best_round: int | None = None,
+) -> None:
+    """Save arrays of a kind after this round, beside those of the round before, and those that `best_round` had.
 
-    Two rounds are kept because the server may request the last one again after an interruption. Statistics, some
-    kilobytes each, are kept for all rounds, because the weights of any round may be chosen and scored.
+    Two rounds are kept because the server may request the last one again after an interruption. Private arrays, which
+    are few, are kept for all rounds, because the weights of any round may be chosen and scored.
     """
     folder = _folder(state, run_id, kind)
     save_arrays(dict(arrays), folder / f"round_{round_number:04d}.safetensors")
-    if kind != STATISTICS:
-        kept = sorted(number for number in _rounds(folder) if number <= round_number)[-2:]
+    if kind != PRIVATE:
+        numbers = sorted(_rounds(folder))
+        best = [number for number in numbers if number <= (best_round or 0)][-1:]
+        kept = [*best, *[number for number in numbers if number <= round_number][-2:]]
         for number, file in _rounds(folder).items():
             if number not in kept:
                 file.unlink(missing_ok=True)

@@ -9,6 +9,8 @@ from typing import TypeVar, cast
 import numpy as np
 from flwr.app import ArrayRecord, Message
 
+from amos_fl.codecs import Codec
+from amos_fl.errors import AmosError
 from amos_fl.weights import COUNT, MEAN, VARIANCE, blocks, relative_distance
 from amos_fl_clients.federation.messages import ARRAYS, METRICS, WEIGHT
 from amos_fl_clients.federation.records import BadUpdate, record_of, views_of
@@ -39,6 +41,45 @@ def checked_update(
         BadUpdate: an array is missing, unknown, misshapen, of another dtype or not finite, a running statistic is
         impossible, the update is too far away, or the site claims a weight other than the agreed one.
     """
+    arrays = _arrays_in(reply, form)
+    for name, array in arrays.items():
+        _check_statistic(name, array)
+    if METRICS not in reply.content.metric_records or reply.content.metric_records[METRICS].get(WEIGHT) != weight:
+        raise BadUpdate(f"its update claims a weight other than the agreed {weight:g}")
+    if before is not None and max_norm is not None:
+        sent = views_of(before)
+        _check_distance(arrays, {name: sent[name] for name in form}, max_norm)
+    return arrays
+
+
+def decode_update(reply: Message, form: Form, codec: Codec, before: ArrayRecord) -> None:
+    """Replace the encoded update in a training reply by the weights that it makes of those `before`.
+
+    `form` are the arrays of the update once it is decoded.
+
+    Raises:
+        BadUpdate: it is not the encoding of an update of this network.
+    """
+    if codec.name == "none":
+        return
+    sent_down = views_of(before)
+    old = {name: sent_down[name] for name in sent_down if name in form}
+    sent = codec.form({name: (array.shape, str(array.dtype)) for name, array in old.items()})
+    arrays = _arrays_in(reply, {name: (np.dtype(dtype), shape) for name, (shape, dtype) in sent.items()})
+    try:
+        decoded = codec.decode(old, arrays)
+    except AmosError as error:
+        raise BadUpdate(str(error)) from None
+    del arrays
+    reply.content[ARRAYS] = record_of(decoded.items())
+
+
+def _arrays_in(reply: Message, form: Form) -> dict[str, np.ndarray]:
+    """The arrays of a training reply, without a copy.
+
+    Raises:
+        BadUpdate: one is missing, unknown, misshapen, of another dtype or not finite.
+    """
     if ARRAYS not in reply.content.array_records:
         raise BadUpdate("its update holds no weights")
     arrays = views_of(reply.content.array_records[ARRAYS])
@@ -54,11 +95,6 @@ def checked_update(
             raise BadUpdate(f"{name} is {array.dtype} in its update, and must be {dtype}")
         if dtype.kind == "f" and not all(np.isfinite(block).all() for (block,) in blocks(array)):
             raise BadUpdate(f"{name} holds NaN or infinite values in its update")
-        _check_statistic(name, array)
-    if METRICS not in reply.content.metric_records or reply.content.metric_records[METRICS].get(WEIGHT) != weight:
-        raise BadUpdate(f"its update claims a weight other than the agreed {weight:g}")
-    if before is not None and max_norm is not None:
-        _check_distance(arrays, views_of(before), max_norm)
     return {name: arrays[name] for name in form}
 
 

@@ -28,6 +28,8 @@ def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
         method_options={} if of_flower else config.strategy_options,
         modules=own_modules(config),
         weighting=config.weighting,
+        update_codec=config.update_codec,
+        top_k_share=config.top_k_share,
         local_seconds=config.local_seconds,
         tolerance_mm=config.evaluation.tolerance_mm,
         inference=config.evaluation.inference,

@@ -6,71 +6,45 @@ validation cases and, separately, the unseen sites; at the end score the chosen 
 
 import gc
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
-from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError, RunStopped
 from amos_fl.runs.changes import accepted_before
 from amos_fl.runs.checkpoint import remedy_for
-from amos_fl.runs.config import RunConfig
-from amos_fl.runs.events import Listener, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed
-from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.events import RoundFinished, RoundStarted, Said, SiteFailed
 from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
 from amos_fl.runs.ledger import LedgerEntry, sites_in_weights
-from amos_fl.runs.selection import choose_round, rounds_worth_keeping, seen_and_unseen_dsc
+from amos_fl.runs.selection import (
+    best_round_of_site,
+    rounds_worth_keeping,
+)
 from amos_fl.runs.start import begin
 from amos_fl.runs.work import counts_of, sites_asked
 from amos_fl.weights import arrays_of, hash_of
 from amos_fl_clients.federation.messages import (
-    ARRAYS,
-    CONFIG,
-    DESCRIBE,
-    KEPT_AFTER,
+    BEST_ROUND,
     Task,
     config_of,
     request_config,
 )
 from amos_fl_clients.federation.records import record_of, views_of
-from amos_fl_clients.federation.reply_models import Asked, DescribeReply, Description, EvaluateReply
+from amos_fl_clients.federation.reply_models import Asked
 from amos_fl_server.federation.aggregate import Form, form_of, record_of_sums
-from amos_fl_server.federation.engines.base import Engine
-from amos_fl_server.federation.exchange import exchange, sentences_of
-from amos_fl_server.federation.full_disk import stop_where_a_disk_is_full
-from amos_fl_server.federation.incoming import arriving, bad_reply
+from amos_fl_server.federation.exchange import exchange
 from amos_fl_server.federation.plan_first import planned
-from amos_fl_server.federation.requests import agreed_weights, task_for, works_in
-from amos_fl_server.federation.strategies.base import RoundInput, Strategy
+from amos_fl_server.federation.requests import task_for, works_in
+from amos_fl_server.federation.scoring import Scoring
+from amos_fl_server.federation.strategies.base import RoundInput
 from amos_fl_server.federation.training_round import TrainingRound
 
 
 @dataclass
-class Federation:
-    """One federated run on one run folder. `server_app` is what an engine runs.
-
-    `sites` are the site names; `seen_sites` are those whose cases are trained on, at the site or in a pooled trainer.
-    """
-
-    config: RunConfig
-    folder: RunFolder
-    strategy: Strategy
-    engine: Engine
-    listener: Listener
-    organs: Mapping[int, str]
-    sites: tuple[str, ...]
-    seen_sites: tuple[str, ...]
-    ledger: list[LedgerEntry] = field(default_factory=list)
-    nodes: dict[str, int] = field(default_factory=dict)
-    described: dict[str, Description] = field(default_factory=dict)
-    learned: set[int] = field(default_factory=set)
-    """The organs that the initial weights had learned, or that a site whose updates were averaged annotates."""
-    prepares: bool = True
-    """Whether sites prepare their cases when they describe themselves; without a plan they cannot."""
+class Federation(Scoring):
+    """One federated run on one run folder. `server_app` is what an engine runs."""
 
     def server_app(self) -> ServerApp:
         app = ServerApp()
@@ -109,7 +83,7 @@ class Federation:
         self._finish(grid, task, record)
 
     def _round_input(self, grid: Grid, task: Task, number: int, record: ArrayRecord, form: Form) -> RoundInput:
-        weights = self._training_weights(task)
+        weights, withheld = self._training_weights(task), self._withheld(task)
         groups = {site: "+".join(self.described[site].modalities) for site in weights}
         works = works_in(self.config, number, self.described, sites_asked(self.config, number, list(weights)))
         return RoundInput(
@@ -117,7 +91,7 @@ class Federation:
             config=request_config(task, round=number),
             nodes={site: self.nodes[site] for site in works},
             weights={site: weights[site] for site in works},
-            form=form,
+            form={name: of for name, of in form.items() if name not in withheld},
             grid=grid,
             seed=self.config.seed,
             all_counts=counts_of(self.config, weights, groups),
@@ -140,45 +114,6 @@ class Federation:
             self.config, self.folder, task, trainers, self.described, grid, self.engine, self.listener
         )
         self._forget()
-
-    def _forget(self) -> None:
-        """Forget the sites, so that they introduce themselves again."""
-        self.nodes.clear()
-        self.described.clear()
-
-    def _discover(self, grid: Grid, task: Task) -> None:
-        """Ask every node which site it is; nothing depends on the nodes' ids or on the order of the answers."""
-        node_ids = list(grid.get_node_ids())
-        while len(node_ids) < len(self.sites):  # a simulation's nodes appear after its server has started
-            self.folder.stop_file.check()
-            time.sleep(0.05)
-            node_ids = list(grid.get_node_ids())
-        content = RecordDict({CONFIG: request_config(task, prepare=self.prepares)})
-        messages = {str(node): Message(content, node, DESCRIBE) for node in node_ids}
-        failed: dict[str, AmosError] = {}
-        replies = exchange(grid, messages, failed, stop=self.folder.stop_file, poll=self.engine.poll)
-        for node, _, said in arriving(replies, DescribeReply, lambda _: Asked(self.organs), failed):
-            if said is not None:
-                site = said.site
-                if site not in self.sites or site in self.described:
-                    failed[node] = bad_reply(f"it is from site {site}, which this run does not expect there")
-                    continue
-                self.described[site], self.nodes[site] = said.description, int(node)
-        self._stop_where_a_disk_is_full(failed)
-        if failed:
-            node, why = next(iter(failed.items()))
-            raise why.of(f"node {node}") if why.code == "bad-reply" else why
-
-    def _stop_where_a_disk_is_full(self, failed: Mapping[str, AmosError]) -> None:
-        if self.config.engine.name != "deployment":
-            stop_where_a_disk_is_full(self.folder, failed)
-
-    def _look_around(self, grid: Grid, task: Task) -> None:
-        """Called before every exchange with the sites; overridden where sites come and go."""
-
-    def _training_weights(self, task: Task) -> dict[str, float]:
-        """The agreed weight of each training site, in sorted order."""
-        return agreed_weights(self.config, task, self.described)
 
     def _start(self) -> tuple[int, ArrayRecord]:
         """The first round to carry out and its weights: fresh, or from the last checkpoint."""
@@ -233,7 +168,10 @@ class Federation:
         started = time.perf_counter()
         number, messages = given.number, self.strategy.messages(given)
         for site, message in messages.items():
-            self._say_what_is_kept(message, site, number - 1, **config_of(given.works[site]))
+            more = config_of(given.works[site])
+            if self.strategy.personal:
+                more[BEST_ROUND] = best_round_of_site(self.folder, site, number - 1, personal=True) or 0
+            self._say_what_is_kept(message, site, number - 1, **more)
         self.listener(RoundStarted(number, self.config.rounds, tuple(messages)))
         asked = {
             site: Asked(
@@ -243,10 +181,12 @@ class Federation:
                 steps=given.works[site].steps,
                 timed=self.config.local_seconds is not None,
                 weight=int(given.weights[site]),
+                reports=self.strategy.reports,
             )
             for site in messages
         }
-        training = TrainingRound(number, messages, asked, self.config.exchanges_weights, self.listener)
+        exchanges, codec = self.config.exchanges_weights, self.config.codec
+        training = TrainingRound(number, messages, asked, exchanges, self.listener, given.form, codec)
         replies = exchange(
             given.grid,
             messages,
@@ -269,15 +209,10 @@ class Federation:
                 f"round {number}: {came} of {len(asked)} sites sent an update and {needed} are needed "
                 f"({reasons}); the last checkpoint is of round {number - 1}, continue with --resume {self.folder.path}"
             )
+        if withheld := set(given.form) ^ set(before := views_of(given.arrays)):
+            arrays = {name: before[name] if name in withheld else arrays[name] for name in before}
         record = record_of_sums(arrays)
         return record, training.entry(shares, given.weights, time.perf_counter() - started)
-
-    def _say_what_is_kept(self, message: Message, site: str, up_to: int, **more: int) -> None:
-        """Tell a site after which round it last took part, so that it knows what it should have kept, and `more`."""
-        last = max((entry["round"] for entry in self.ledger[:up_to] if site in entry["sites"]), default=0)
-        # Messages may share one content; the weights in it are not copied.
-        config = ConfigRecord({**message.content.config_records[CONFIG], **more, KEPT_AFTER: last})
-        message.content = RecordDict({**message.content, CONFIG: config})
 
     def _checkpoint(self, record: ArrayRecord, entry: LedgerEntry) -> None:
         """Write a checkpoint: the weights, the strategy's state and the ledger after a round."""
@@ -297,76 +232,3 @@ class Federation:
             self.folder.prune_checkpoints({number - 1, number, *kept})
         seconds = entry["seconds"] + time.perf_counter() - started
         self.listener(RoundFinished(number, self.config.rounds, entry["loss"], seconds, tuple(sites_in_weights(entry))))
-
-    def _evaluate_when_due(self, grid: Grid, task: Task, number: int, record: ArrayRecord) -> None:
-        due = number % self.config.evaluation.every == 0 or number == self.config.rounds
-        if not due or self.folder.read_evaluation(number, "val") is not None:
-            return
-        seen = {s: "val" for s, d in self.described.items() if s in self.seen_sites and d.cases["val"]}
-        unseen = {s: "test" for s, d in self.described.items() if self._is_unseen(s) and d.cases["test"]}
-        asked = {**seen, **(unseen if self.config.evaluation.unseen else {})}
-        if asked:
-            result = self.evaluate(grid, task, number, record, asked)
-            self.folder.write_evaluation(number, "val", result)
-            self.listener(RoundScored(number, *seen_and_unseen_dsc(result)))
-
-    def _score_again(self, grid: Grid, task: Task, aside: list[tuple[int, str, str]], before: int) -> None:
-        """Score earlier rounds whose evaluations were set aside again, as far as their weights still exist."""
-        kept = self.folder.rounds_with_checkpoints()
-        for number, split, sentence in aside:
-            gone = split == "val" and number not in kept
-            self.listener(Said(f"{sentence}; the weights of round {number} are gone" if gone else sentence))
-            if split == "val" and number in kept and number < before:
-                record = record_of_sums(self.folder.read_checkpoint(number).weights)
-                self._evaluate_when_due(grid, task, number, record)
-
-    def _is_unseen(self, site: str) -> bool:
-        return site not in self.seen_sites and not self.described[site].cases["train"]
-
-    def evaluate(
-        self, grid: Grid, task: Task, number: int, record: ArrayRecord, splits: Mapping[str, str]
-    ) -> dict[str, Any]:
-        """Scores of weights on one split of each site: sums and counts, and cases if the sites share them."""
-        self._look_around(grid, task)
-        task = task.model_copy(update={"learned": tuple(sorted(self.learned))})
-        messages = {}
-        for site in sorted(splits):
-            config = request_config(task, round=number, split=splits[site])
-            content = RecordDict({ARRAYS: record, CONFIG: config})
-            messages[site] = Message(content, self.nodes[site], MessageType.EVALUATE)
-            self._say_what_is_kept(messages[site], site, number)
-        failed: dict[str, AmosError] = {}
-        sites: dict[str, Any] = {}
-        engine, stop = self.engine, self.folder.stop_file
-
-        def asked_of(site: str) -> Asked:
-            return Asked(self.organs, site=site, described=self.described[site], split=cast(Split, splits[site]))
-
-        replies = exchange(grid, messages, failed, stop=stop, poll=engine.poll, lost=engine.lost)
-        for site, _, said in arriving(replies, EvaluateReply, asked_of, failed):
-            if said is not None:
-                sites[site] = {
-                    "seen": not self._is_unseen(site),
-                    "split": splits[site],
-                    **said.model_dump(include={"modalities", "scores", "cases"}),
-                    "seconds": round(float(said.seconds), 3),
-                }
-        for site, reason in sorted(failed.items()):
-            self.listener(SiteFailed(site, "evaluate", number, str(reason)))
-        self._stop_where_a_disk_is_full(failed)
-        return {
-            "round": number,
-            "sites": {site: sites[site] for site in sorted(sites)},
-            "missing": sentences_of(failed),
-        }
-
-    def _finish(self, grid: Grid, task: Task, record: ArrayRecord) -> None:
-        """Score the chosen weights on every site's test cases, and keep them under model/."""
-        chosen = choose_round(self.folder, self.config, self.config.rounds)
-        if chosen.round != self.config.rounds:
-            record = record_of_sums(self.folder.read_checkpoint(chosen.round).weights)
-        self.listener(Said(chosen.sentence))
-        tested = {site: "test" for site, description in self.described.items() if description.cases["test"]}
-        if tested and self.folder.read_evaluation(chosen.round, "test") is None:
-            self.folder.write_evaluation(chosen.round, "test", self.evaluate(grid, task, chosen.round, record, tested))
-        self.chosen_weights: dict[str, np.ndarray] = views_of(record)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from flwr.app import Message
 
+from amos_fl.codecs import Codec
 from amos_fl.errors import AmosError
 from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.ledger import LedgerEntry, SiteRound
@@ -13,7 +14,7 @@ from amos_fl_clients.federation.messages import ARRAYS, size_in_bytes
 from amos_fl_clients.federation.records import BadUpdate, views_of
 from amos_fl_clients.federation.reply_models import Asked, TrainReply
 from amos_fl_clients.federation.state import Lost
-from amos_fl_server.federation.aggregate import in_order
+from amos_fl_server.federation.aggregate import Form, decode_update, in_order
 from amos_fl_server.federation.exchange import sentences_of
 from amos_fl_server.federation.incoming import arriving
 
@@ -22,7 +23,8 @@ from amos_fl_server.federation.incoming import arriving
 class TrainingRound:
     """What was sent to each site, and per site what it `did` or why it is `missing`; complete after all `updates`.
 
-    Bytes are counted if the run exchanges weights.
+    Bytes are counted if the run exchanges weights, as they travel; updates of this form that the sites encode with
+    `codec` are decoded as they arrive.
     """
 
     number: int
@@ -30,6 +32,8 @@ class TrainingRound:
     asked: Mapping[str, Asked]
     exchanges_weights: bool
     listener: Listener
+    form: Form
+    codec: Codec
     did: dict[str, SiteRound] = field(default_factory=dict)
     missing: dict[str, AmosError] = field(default_factory=dict)
     bytes_down: int = 0
@@ -41,18 +45,23 @@ class TrainingRound:
     def _noted(self, replies: Iterable[tuple[str, Message | None]]) -> Iterator[tuple[str, Message | None]]:
         for site, reply, said in arriving(replies, TrainReply, self.asked.__getitem__, self.missing):
             if reply is not None and said is not None:
-                self._note(site, reply, said)
-            yield site, reply
+                bytes_up = self._bytes_of(reply)
+                try:
+                    decode_update(reply, self.form, self.codec, self.messages[site].content.array_records[ARRAYS])
+                except BadUpdate as error:
+                    self.missing[site] = AmosError(str(error), code="bad-reply")
+                self._note(site, reply, said, bytes_up)
+            yield site, None if site in self.missing else reply
             del reply  # and with it its weights
 
-    def _note(self, site: str, reply: Message, said: TrainReply) -> None:
+    def _note(self, site: str, reply: Message, said: TrainReply, bytes_up: int) -> None:
         self.did[site] = {
             "cases": said.cases,
             "steps": said.steps,
             "loss": float(said.train_loss),
             "seconds": round(float(said.seconds), 3),
             "bytes_down": self._bytes_of(self.messages[site]),
-            "bytes_up": self._bytes_of(reply),
+            "bytes_up": bytes_up,
             "update_fingerprint": _fingerprint(reply),
         }
         if said.restarted is not None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from amos_fl.errors import AmosError
 from amos_fl.methods import kind_of, method_named
+from amos_fl.networks.parts import parts_of
 from amos_fl.own_code import is_path
 from amos_fl.runs.config import RunConfig
 from amos_fl_server.federation.strategies.base import MethodStrategy, Strategy
@@ -36,6 +37,8 @@ def strategy_of(config: RunConfig) -> Strategy:
             f"strategy {config.strategy} needs --optimizer-state reset: with kept momentum, gradients of earlier "
             "rounds also move a site's weights, and it would count them as this round's"
         )
+    if strategy.has_private:
+        strategy.check_network(config.model, parts_of(config.model, config.plan, 1, config.norm_statistics))
     return strategy
 
 

@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from amos_fl.errors import AmosError
 from amos_fl.methods.base import Arrays, Done, Memory, Method, ServerRound, Work
 from amos_fl.methods.updates import Updates
+from amos_fl.networks.parts import Parts
 from amos_fl.weights import is_trained
 from amos_fl_clients.federation.messages import ARRAYS, CONFIG, METRICS
 from amos_fl_clients.federation.records import BadUpdate, record_of, views_of
@@ -60,7 +61,8 @@ class RoundInput:
 
     def trained_before(self) -> dict[str, np.ndarray]:
         """The trained weights sent to the sites, without a copy."""
-        return {name: array for name, array in views_of(self.arrays).items() if is_trained(name, array)}
+        arrays = views_of(self.arrays)
+        return {name: arrays[name] for name in arrays if name in self.form and is_trained(name, arrays[name])}
 
     def update_in(self, reply: Message, site: str) -> dict[str, np.ndarray]:
         """The arrays of a site's update, without a copy.
@@ -73,7 +75,29 @@ class RoundInput:
 
 
 class Strategy(ABC):
-    """A rule by which a server turns updates into the next weights."""
+    """A rule by which a server turns updates into the next weights.
+
+    A `personal` one leaves each site a model of its own; where it `has_private` arrays, no site sends the `withheld`.
+    """
+
+    personal = False
+    has_private = False
+
+    def withheld(self, parts: Parts) -> frozenset[str]:
+        """The arrays that no site sends."""
+        return frozenset()
+
+    def check_network(self, model: str, parts: Parts) -> None:  # noqa: B027 - most can do with any
+        """Whether the strategy can do with this network.
+
+        Raises:
+            AmosError: it keeps arrays at the sites that the network does not have.
+        """
+
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """What sites report beside their updates."""
+        return ()
 
     def check_sites(self, sites: Sequence[str]) -> None:  # noqa: B027 - most can do with any
         """Whether the strategy can do with these training sites.
@@ -110,6 +134,28 @@ class MethodStrategy(Strategy):
     def __init__(self, method: Method) -> None:
         self.method = method
         self.memory = Memory()
+        self.personal, self.has_private = method.personal, method.has_private
+
+    def withheld(self, parts: Parts) -> frozenset[str]:
+        return self.method.withheld(parts)
+
+    def check_network(self, model: str, parts: Parts) -> None:
+        name, private = type(self.method).__name__, self.method.private(parts)
+        if not isinstance(private, set | frozenset):
+            raise AmosError(f"strategy {name}: its private must return a frozenset of names")
+        if not private:
+            raise AmosError(
+                f"strategy {name} leaves a part of the network at each site that the network {model} does not have",
+                "choose another --model or --strategy",
+            )
+        if unknown := sorted((private | self.withheld(parts)) - parts.everything):
+            raise AmosError(
+                f"strategy {name} leaves {unknown[0]!r} at each site, and the network {model} has no such array"
+            )
+
+    @property
+    def reports(self) -> tuple[str, ...]:
+        return self.method.reports
 
     def check_sites(self, sites: Sequence[str]) -> None:
         self.method.check_sites(sites)
@@ -138,7 +184,7 @@ class MethodStrategy(Strategy):
             except BadUpdate as error:
                 failed[site] = AmosError(str(error), code="bad-reply")
                 continue
-            done = _done_in(reply, given.works[site])
+            done = _done_in(reply, given.works[site], self.method.reports)
             reply.content.array_records[ARRAYS].clear()  # `update` alone keeps the weights, until they are taken
             del reply
             yield site, update, done
@@ -177,8 +223,9 @@ class MethodStrategy(Strategy):
         self.memory = Memory({name: np.array(array) for name, array in arrays.items()}, dict(values))
 
 
-def _done_in(reply: Message, work: Work) -> Done:
+def _done_in(reply: Message, work: Work, reports: Sequence[str]) -> Done:
     """What a site says that it did, of what it was asked for."""
     said = reply.content.metric_records[METRICS]
     steps, loss = int(cast(int, said.get("steps", work.steps))), float(cast(float, said.get("train_loss", math.nan)))
-    return Done(replace(work, steps=steps), loss)
+    told = {name: float(cast(float, said[name])) for name in reports if name in said}
+    return Done(replace(work, steps=steps), loss, told)

@@ -1,0 +1,67 @@
+"""What other programs score on an experiment's test cases, put beside its arms.
+
+PRESET/others/NAME/ holds a `scores.csv` as every run writes one, and `about.json`; `benchmarks/nnunet_yardstick.py`
+makes one. Intervals are those of a comparison, over the same cases in the same order.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from amos_fl.comparison.means import mean_of
+from amos_fl.comparison.statistics import Marks, draws_within, estimates
+from amos_fl.comparison.tables import interval
+from amos_fl.escape import markdown
+from amos_fl.metrics.catalogue import IN_RUNS, MetricName, title_of
+from amos_fl.metrics.scores import reported_organs
+from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores
+from amos_fl.randomness import generator
+from amos_fl.runs.stored import Stored, read_stored
+
+RESAMPLES = 10_000
+
+
+class AboutOther(Stored):
+    """What a program is, how it was run, and what that took; `steps` are optimizer steps, `patches` what they saw."""
+
+    name: str
+    command: str
+    steps: int
+    patches: int
+    seconds: float
+
+
+def others_page(preset_folder: Path) -> str:
+    """The scores of other programs in Markdown; empty if there are none."""
+    folders = sorted(path.parent for path in preset_folder.glob("others/*/about.json"))
+    if not folders:
+        return ""
+    scored = {folder: read_scores(folder / "scores.csv") for folder in folders}
+    groups = sorted({_group(case) for cases in scored.values() for case in cases})
+    scores = [(group, metric) for metric in IN_RUNS for group in groups]
+    rows, how = [], []
+    for folder, cases in scored.items():
+        about: AboutOther = read_stored(folder / "about.json", AboutOther, f"remove {folder} and make it again")
+        found = [_in_group(folder, [c for c in cases if _group(c) == group], group, metric) for group, metric in scores]
+        rows.append([about.name, *found, str(about.steps), str(about.patches), f"{about.seconds:.0f}"])
+        how.append(f"{about.name}: {markdown.code(about.command)}.")
+    heads = [f"{title_of(metric)} {group}" for group, metric in scores]
+    table = markdown.table(["another program", *heads, "steps", "patches", "seconds"], rows)
+    return f"On the same test cases, as a yardstick:\n\n{table}\n\n{' '.join(how)}\n"
+
+
+def _group(case: CaseScores) -> str:
+    return f"{'seen' if case.seen else 'unseen'} {case.modality}"
+
+
+def _in_group(folder: Path, cases: list[CaseScores], group: str, metric: MetricName) -> str:
+    """The mean of a group with its interval, as a comparison gives them."""
+    if not cases:
+        return "-"
+    cases = sorted(cases, key=lambda case: (case.site, case.case))
+    organs = reported_organs(organs_of_scores(folder / "scores.csv"), cases[0].modality)
+    values = [[getattr(c.scores[o], metric) if o in c.scores else np.nan for o in organs] for c in cases]
+    strata = [f"{case.site} {case.modality}" for case in cases]
+    weights = draws_within(strata, RESAMPLES, generator(0, "bootstrap", group))
+    mean = mean_of(Marks.of([np.array(values)]), tuple(map(str, organs)), strata, weights)
+    return interval(estimates(mean.values, mean.draws, mean.cases, mean.strata, mean.patients)[-1])
