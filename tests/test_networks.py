@@ -185,6 +185,28 @@ def by_chance(plan, organ_count):
     nn.init.constant_(network[0].bias, random.random())
     return network
 
+class Made(nn.Module):
+    def __init__(self, organ_count, change):
+        super().__init__()
+        self.used, self.change = nn.Conv3d(1, 1 + organ_count, 1), change
+    def forward(self, x):
+        return self.change(self, self.used(x))
+
+def nan(plan, organ_count):
+    return Made(organ_count, lambda network, x: x * float("nan"))
+
+def draws(plan, organ_count):
+    return Made(organ_count, lambda network, x: x + random.random())
+
+def draws_in_training(plan, organ_count):
+    return Made(organ_count, lambda network, x: x + random.random() if network.training else x)
+
+def dropout(plan, organ_count):
+    return nn.Sequential(nn.Conv3d(1, 4, 1), nn.Dropout3d(), nn.Conv3d(4, 1 + organ_count, 1))
+
+def broken(plan, organ_count):
+    return {}["width"]
+
 number = 3
 """
 
@@ -197,7 +219,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_network_of_ones_own_is_built_by_its_import_path(own: str):
-    check_own_network(f"{own}:build", COARSE, 2)
+    for name in ("build", "dropout"):
+        check_own_network(f"{own}:{name}", COARSE, 2)
     one, other = (state(build_network(f"{own}:build", COARSE, 2, seed=seed)) for seed in (0, 0))
     assert equal(one, other)
 
@@ -212,6 +235,10 @@ def test_a_network_of_ones_own_is_built_by_its_import_path(own: str):
         ("halved", r"gives \(1, 3, 12, .* it must give logits of \(1, 3, 24"),
         ("two_channels", "fails on an image of"),
         ("idle", r"the loss does not reach idle\.weight"),
+        ("nan", "gives logits that are not finite"),
+        ("draws", "gives other logits the second time"),
+        ("draws_in_training", "gives other logits the second time"),
+        ("broken", "fails on the plan coarse .'width'"),
         ("by_chance", r"0\.bias differs between two networks of one seed"),
     ],
 )

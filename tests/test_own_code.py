@@ -26,8 +26,8 @@ from synthetic_cases import boxes_case
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
-from amos_fl.methods import method_named
-from amos_fl.methods.own import try_out
+from amos_fl.methods import METHODS, method_named
+from amos_fl.methods.own import check_kind, try_out
 from amos_fl.own_code import sha256_of_module
 from amos_fl.runs.difference import compare_folders
 from amos_fl.runs.folder import RunFolder
@@ -205,9 +205,12 @@ FROZEN = "@dataclass(frozen=True)"
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ("    x: str = 'a'", "its option x must have a number as its default"),
-        ("    x: bool = True", "its option x must have a number as its default"),
-        ("    x: float", "its option x must have a number as its default"),
+        ("    x: str = 'a'", "its option x must have a number, true or false as its default"),
+        ("    x: float", "its option x must have a number, true or false as its default"),
+        (
+            "    reports: ClassVar = ('dice',)",
+            "no site reports 'dice'; it can report val_loss_before and val_loss_after",
+        ),
         ("    def step(self, given, mean): return mean", r"its step must take \(self, given, mean, memory\)"),
         ("    def pull(self): ...", r"its pull must take \(self, given\)"),
         ("    sends: ClassVar = ('c',)", "sends c, and has no 'more' that makes it"),
@@ -263,6 +266,12 @@ def test_a_method_that_a_round_cannot_be_made_of_is_refused_before_anything_is_t
     path = f"{written(METHOD.format(decorator=FROZEN, body=body))}:Mine"
     with pytest.raises(AmosError, match=rf"^strategy {path}: {why}"):
         try_out(path, method_named(path, {}))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_programs_own_methods_are_written_as_ones_own_must_be(name: str) -> None:
+    check_kind(name, METHODS[name])
+    try_out(name, method_named(name, {}))
 
 
 @pytest.mark.parametrize("decorator", ["", "@dataclass"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amos_fl.errors import AmosError
-from amos_fl.methods.base import Arrays, Done, Memory, Method, ServerRound, SiteRound, Work
+from amos_fl.methods.base import VAL_AFTER, VAL_BEFORE, Arrays, Done, Memory, Method, ServerRound, SiteRound, Work
 from amos_fl.randomness import generator
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.weights import hash_of
@@ -50,6 +50,8 @@ def check_kind(path: str, kind: type[Method]) -> None:
             raise AmosError(f"strategy {path}: its {name} must take ({', '.join(takes)})") from None
     if kind.sends and kind.more is Method.more:
         raise AmosError(f"strategy {path}: sends {', '.join(kind.sends)}, and has no 'more' that makes it")
+    if unknown := sorted(set(kind.reports) - {VAL_BEFORE, VAL_AFTER}):
+        raise AmosError(f"strategy {path}: no site reports {unknown[0]!r}; it can report {VAL_BEFORE} and {VAL_AFTER}")
     if kind.keep is not Method.keep and not kind.site_models:
         raise AmosError(
             f"strategy {path}: has a 'keep', and site_models is 0, so that a site would keep nothing; say how many "
@@ -101,6 +103,8 @@ def _rounds(path: str, method: Method) -> tuple[str, str]:
                 _check_pull(path, method.pull(given), before)
             with _said(path, "personal_pull"):
                 _check_pull(path, method.personal_pull(before), before)
+            with _said(path, "personal_pull"):
+                _check_pull(path, method.personal_pull(before), before)
             after = {name: before[name] + change for name, change in _drawn("update", number, site).items()}
             with _said(path, "keep"):
                 kept[site] = method.keep(given, before, _locked(after))
@@ -129,7 +133,8 @@ def _server(
     weights: Mapping[str, float],
     memory: Memory,
 ) -> Arrays:
-    done = {site: Done(work, 1.0 + number) for number, site in enumerate(updates)}
+    names = method.reports
+    done = {site: Done(work, 1.0 + n, dict.fromkeys(names, 1.0 + n)) for n, site in enumerate(updates)}
     if method.side_by_side:
         from amos_fl.methods.updates import Updates
 

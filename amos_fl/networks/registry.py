@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -11,7 +12,7 @@ from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import network_named
 from amos_fl.networks.norms import with_group_norm
 from amos_fl.own_code import is_path, load
-from amos_fl.randomness import derived_seed
+from amos_fl.randomness import derived_seed, generator
 from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.training.own import small_patch
 from amos_fl.training.settings import NormStatistics
@@ -62,12 +63,16 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+def _words(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def check_own_network(model: str, plan: Plan, organ_count: int) -> None:
-    """Check a user's own network before anything is trained: built twice, one forward and backward pass.
+    """Check a user's own network before anything is trained: built twice, forward twice, and one backward pass.
 
     Raises:
-        AmosError: its function takes other arguments, it is not a function of the seed, its output has another shape
-            than the patch, or a parameter gets no gradient.
+        AmosError: its function takes other arguments or fails, it is not a function of the seed, its output has another
+            shape than the patch, is not finite or differs a second time, or a parameter gets no gradient.
     """
     if not is_path(model):
         return
@@ -76,7 +81,12 @@ def check_own_network(model: str, plan: Plan, organ_count: int) -> None:
         inspect.signature(builder).bind(plan, organ_count)
     except TypeError as error:
         raise AmosError(f"model {model}: must take a plan and the number of organs ({error})") from None
-    network, again = (build_network(model, plan, organ_count, seed=0) for _ in range(2))
+    try:
+        network, again = (build_network(model, plan, organ_count, seed=0) for _ in range(2))
+    except AmosError:
+        raise
+    except Exception as error:
+        raise AmosError(f"model {model}: fails on the plan {plan.name} ({_words(error)})") from None
     if not isinstance(network, nn.Module):
         raise AmosError(f"model {model}: returned {type(network).__name__}; it must return a torch.nn.Module")
     for (name, one), other in zip(network.state_dict().items(), again.state_dict().values(), strict=True):
@@ -85,21 +95,30 @@ def check_own_network(model: str, plan: Plan, organ_count: int) -> None:
                 f"model {model}: {name} differs between two networks of one seed; draw weights with PyTorch alone"
             )
     size = small_patch(plan)
-    image = torch.zeros(1, 1, *size)
+    image = torch.from_numpy(generator(0, "own network").standard_normal((1, 1, *size), np.float32))
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.no_grad():
-                logits = network.eval()(image)
+                logits, second = network.eval()(image), network(image)
+            trained = []
+            for _ in range(2):  # with dropout, too, of which the seed decides
+                torch.manual_seed(0)
+                trained.append(again.train()(image))
             outputs = network.train()(image)
-        except (RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:
             raise AmosError(
-                f"model {model}: fails on an image of {tuple(image.shape)} ({str(error).splitlines()[0]}); it must "
+                f"model {model}: fails on an image of {tuple(image.shape)} ({_words(error)}); it must "
                 f"take any whose sides are multiples of the plan's {plan.divisor}"
             ) from None
         wanted = (1, 1 + organ_count, *size)
         if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != wanted:
             found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
             raise AmosError(f"model {model}: gives {found} in evaluation mode; it must give logits of {wanted}")
+        if not torch.isfinite(logits).all():
+            raise AmosError(f"model {model}: gives logits that are not finite")
+        first = [one if isinstance(one, torch.Tensor) else one[0] for one in trained]
+        if not (torch.equal(logits, second) and torch.equal(*first)):
+            raise AmosError(f"model {model}: gives other logits the second time; draw from PyTorch alone, in training")
         label = torch.zeros(1, *size, dtype=torch.long)
         annotated = torch.ones(1, 1 + organ_count, dtype=torch.bool)
         DiceCrossEntropy(supervision=supervision_of(network))(outputs, label, annotated).backward()
