@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import yaml
@@ -17,7 +18,6 @@ from made_runs import amos, constant, made_cohort, made_run
 
 from amos_fl.api.settings import resolve_run
 from amos_fl.cli.main import run
-from amos_fl.cohort.dataset import read_table
 from amos_fl.cohort.label_map import matches
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
@@ -212,32 +212,24 @@ def test_the_tables_of_methods_have_every_method_in_three_seeds_beside_pooled_an
 # Data
 
 
-def test_a_task_of_the_decathlon_becomes_the_federation_that_its_table_says(tmp_path: Path) -> None:
-    task, table = tmp_path / "Task04_Hippocampus", presets_folder() / "shared" / "hippocampus.csv"
+def test_the_hippocampus_is_divided_by_the_units_of_its_intensities(tmp_path: Path) -> None:
+    task, largest = tmp_path / "Task04_Hippocampus", {1: 200, 2: 255, 3: 900, 4: 4000, 299: 900, 301: 900, 364: 900}
     for part in ("imagesTr", "labelsTr"):
         (task / part).mkdir(parents=True)
-    names = [*read_table(table), "hippocampus_in_no_table"]
-    for file in (task / part / f"{name}.nii.gz" for name in names for part in ("imagesTr", "labelsTr")):
-        file.write_bytes(b"not read")
-    pairs = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names]
+    for number, value in {**largest, 5: 2e5, 6: 1e6}.items():
+        voxels = np.zeros((4, 4, 4), np.float32)
+        voxels[1, 2, 3] = value
+        for part, array in (("imagesTr", voxels), ("labelsTr", (voxels > 0).astype(np.uint8))):
+            nib.save(nib.Nifti1Image(array, np.eye(4)), task / part / f"hippocampus_{number:03d}.nii.gz")  # pyright: ignore
+    names = sorted(path.name for path in (task / "imagesTr").iterdir())
+    pairs = [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names]
     about = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "Anterior", "2": "Posterior"}}
     (task / "dataset.json").write_text(json.dumps({"name": "Hippocampus", **about, "training": pairs, "test": []}))
-    given = parse_given([f"hippocampus={task}"])
-    cohort = data_cohort("hippocampus", "", given)
-    assert cohort.organs == {1: "Anterior", 2: "Posterior"}
-    assert {site: len(cohort.of(site=site)) for site in cohort.sites} == {
-        "east": 32,
-        "gray8": 43,
-        "hugeunits": 23,
-        "north": 85,
-        "west": 16,
-    }
-    assert cohort.unseen_sites == ("hugeunits",)
-    patients = {split: {case.patient for case in cohort.of(split=split)} for split in ("train", "val", "test")}
-    assert not patients["train"] & patients["test"]
-    (task / "dataset.json").write_text(json.dumps({"name": "Hippocampus", **about, "training": pairs[1:], "test": []}))
-    with pytest.raises(AmosError, match="the table names case hippocampus_001, which is not in"):
-        data_cohort("hippocampus", "", given)
+    cohort = data_cohort("hippocampus", "", parse_given([f"hippocampus={task}"]))
+    numbers = {site: [int(case.case[-3:]) for case in cohort.of(site=site)] for site in cohort.sites}
+    assert numbers == {"east": [301], "gray8": [1, 2], "hugeunits": [5, 6], "north": [3, 4, 299], "west": [364]}
+    assert {case.split for case in cohort.of(site="hugeunits")} == {"test"}
+    assert {case.patient for case in cohort.of(site="gray8")} == {"p001"}
     with pytest.raises(MissingDataError, match="unpack it, and add --data hippocampus=FOLDER"):
         data_cohort("hippocampus", "", {})
 

@@ -172,14 +172,15 @@ def test_whatever_a_key_is_called_it_does_not_leave_and_neither_does_its_name(
 
 def test_the_apps_own_replies_go_through_the_check(closed: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler that says too much is stopped by the app itself."""
-    from amos_fl_clients.federation import app as site_app
+    from amos_fl_clients.federation import app, messages, training
 
-    honest = site_app.reply_with
+    honest = messages.reply_with
 
     def talkative(message: Message, site: str, **records: object) -> Message:
         return honest(message, site, **records, patient="Jane Doe")  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(site_app, "reply_with", talkative)
+    for module in (app, training):
+        monkeypatch.setattr(module, "reply_with", talkative)
     for kind in ("query.describe", "train", "evaluate"):
         with pytest.raises(SiteFailure, match="withheld: it holds a text that is not on the list"):
             answer(closed, kind)

@@ -146,7 +146,7 @@ def run(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps of each training, instead of the experiment's.")
     ] = None,
-    parallel: Annotated[int, typer.Option(min=1, help="Runs at the same time, each in a process through Ray.")] = 1,
+    parallel: RunsAtOnceOption = 1,
     device: DeviceOption = None,
     seed: SeedOption = None,
     store: StoreOption = None,

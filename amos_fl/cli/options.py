@@ -35,3 +35,4 @@ AdaptOption = Annotated[bool | None, setting("evaluation.test_time_adaptation", 
 OverlapOption = Annotated[float | None, setting("evaluation.overlap", "the run's")]
 WindowsOption = Annotated[int | None, setting("evaluation.batch_size", "the run's", flag="--batch-size")]
 ThreadsOption = Annotated[int | None, setting("training.threads", "the run's")]
+RunsAtOnceOption = Annotated[int, typer.Option(min=1, help="Runs at the same time, each in a process through Ray.")]

@@ -30,7 +30,7 @@ Layers = list[tuple[str, dict[str, Any]]]
 
 def sweep(
     config: Annotated[Path | None, typer.Argument(help="The sweep as YAML: settings, runs, grid, baselines.")] = None,
-    parallel: Annotated[int, typer.Option(min=1, help="Runs at the same time, each in a process through Ray.")] = 1,
+    parallel: RunsAtOnceOption = 1,
     gpus_per_run: Annotated[float, typer.Option(min=0, help="With --parallel: share of a GPU for each run.")] = 0.0,
     ray_address: Annotated[str | None, setting("engine.address")] = None,
     device: DeviceOption = None,

@@ -1,9 +1,9 @@
 """The data that experiments need: the data sets, their locations, and the cohorts made from them.
 
 `shared/data.yaml` lists the sets. AMOS is given as the folder of its release and imported under each protocol that a
-preset asks for; the phantom is drawn; a task of the Decathlon with a table of its sites in `shared/` is given as its
-folder; every other set is given as a cohort. A quick experiment uses the phantom as AMOS and, for another set, other
-phantom patients with only that set's organs labelled.
+preset asks for; the phantom is drawn; the Decathlon's hippocampus is given as its task's folder; every other set is
+given as a cohort. A quick experiment uses the phantom as AMOS and, for another set, other phantom patients with only
+that set's organs labelled.
 """
 
 from collections.abc import Mapping
@@ -16,14 +16,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from amos_fl.cohort.amos22 import import_amos22
-from amos_fl.cohort.dataset import imported_cohort, read_table
+from amos_fl.cohort.dataset import imported_cohort
 from amos_fl.cohort.label_map import LabelMap, suggested
 from amos_fl.cohort.msd import read_msd
 from amos_fl.cohort.organ_names import organ_key
 from amos_fl.cohort.protocols import Protocol
 from amos_fl.cohort.table import Cohort, Modality, read_cohort, write_cohort
 from amos_fl.errors import AmosError
-from amos_fl.experiments.shared import presets_folder, shared
+from amos_fl.experiments.hippocampus import sites_of
+from amos_fl.experiments.shared import shared
 from amos_fl.files import sha256_of_json, write_text
 from amos_fl.randomness import generator
 from amos_fl.runs.config import read_yaml
@@ -47,7 +48,6 @@ class DataSet(BaseModel):
     title: str
     kind: Literal["amos22", "phantom", "msd", "cohort"] = "cohort"
     make: str
-    table: str = Field(default="", description="of an `msd`: the file in `shared/` with its cases, sites and patients")
     training_sites: int = 5
     label_map: dict[str, tuple[str, ...]] = Field(default={}, description="organs that no name tells to equal others")
     stand_in: StandIn | None = None
@@ -109,7 +109,8 @@ def data_cohort(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
         )
     path = given[name]
     if about.kind == "msd" and path.is_dir() and not (path / "cohort.csv").is_file():
-        return _by_table(path, presets_folder() / "shared" / about.table)
+        dataset = read_msd(path)
+        return imported_cohort(dataset, table=sites_of(dataset)).cohort
     is_cohort = about.kind in ("cohort", "msd") or path.suffix == ".csv"
     if is_cohort or ((path / "cohort.csv").is_file() and not _is_release(path)):
         return read_cohort(path)
@@ -125,17 +126,6 @@ def data_cohort(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
                 "if you have them, put them into labelsTs"
             ) from None
         raise
-
-
-def _by_table(task: Path, table: Path) -> Cohort:
-    """The cases of a task that the table names, at its sites.
-
-    Raises:
-        AmosError: the task cannot be read, or lacks a case of the table.
-    """
-    rows, dataset = read_table(table), read_msd(task)
-    cases = tuple(case for case in dataset.cases if case.case in rows)
-    return imported_cohort(replace(dataset, cases=cases), table=rows).cohort
 
 
 def label_map_of(name: str, organs: Mapping[int, str], others: Mapping[int, str]) -> LabelMap:

@@ -72,6 +72,7 @@ class RoundScored:
     personal_dsc: float | None = None
 
     def by_name(self) -> dict[str, float | None]:
+        """The scores by what they are of; None where there is none."""
         return {"seen": self.seen_dsc, "unseen": self.unseen_dsc, "personal": self.personal_dsc}
 
 
