@@ -10,7 +10,7 @@ from rich.table import Table
 from amos_fl.api.running import write_report
 from amos_fl.api.settings import cache_folder
 from amos_fl.cli.display import Display
-from amos_fl.cli.options import DeviceOption, SeedOption, StoreOption
+from amos_fl.cli.options import DeviceOption, RunsAtOnceOption, SeedOption, StoreOption
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cli.settings import resolve_run
 from amos_fl.comparison.published import MARK
