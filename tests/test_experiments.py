@@ -217,9 +217,8 @@ def test_the_hippocampus_is_divided_by_the_units_of_its_intensities(tmp_path: Pa
     for part in ("imagesTr", "labelsTr"):
         (task / part).mkdir(parents=True)
     for number, value in {**largest, 5: 2e5, 6: 1e6}.items():
-        voxels = np.zeros((4, 4, 4), np.float32)
-        voxels[1, 2, 3] = value
-        for part, array in (("imagesTr", voxels), ("labelsTr", (voxels > 0).astype(np.uint8))):
+        voxels = np.linspace(0.5, value, 64, dtype=np.float32).reshape(4, 4, 4)
+        for part, array in (("imagesTr", voxels), ("labelsTr", (voxels > 100).astype(np.uint8))):
             nib.save(nib.Nifti1Image(array, np.eye(4)), task / part / f"hippocampus_{number:03d}.nii.gz")  # pyright: ignore
     names = sorted(path.name for path in (task / "imagesTr").iterdir())
     pairs = [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names]
