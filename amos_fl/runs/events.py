@@ -72,6 +72,7 @@ class RoundScored:
     personal_dsc: float | None = None
 
     def by_name(self) -> dict[str, float | None]:
+        """The means by what they are of: the seen sites, the unseen ones, the personal models at home."""
         return {"seen": self.seen_dsc, "unseen": self.unseen_dsc, "personal": self.personal_dsc}
 
 
