@@ -72,11 +72,7 @@ class RoundScored:
     personal_dsc: float | None = None
 
     def by_name(self) -> dict[str, float | None]:
-<<<<<<< HEAD
-        """The scores by what they are of; None where there is none."""
-=======
         """The means by what they are of: the seen sites, the unseen ones, the personal models at home."""
->>>>>>> h-table
         return {"seen": self.seen_dsc, "unseen": self.unseen_dsc, "personal": self.personal_dsc}
 
 
