@@ -21,7 +21,7 @@ VERBS = {
     "measure": "measuring",
     "prepare": "preparing",
     "train": "training",
-    "personalise": "training the own model of",
+    "personalise": "personalising",
     "evaluate": "scoring",
 }
 PLAIN_EVERY_S = 15.0
@@ -158,6 +158,8 @@ def show_results(console: Console, results: Results) -> None:
         return
     console.print(rows_table("Test scores by site", "site", results.by_site))
     console.print(rows_table("Seen and unseen scanners", "group", results.by_group))
+    if results.personal is not None:
+        console.print(rows_table("Each site's own model, on its own test cases", "site", results.personal.by_site))
     console.print(organ_table(results.by_organ))
     console.print("present: DSC over the organs that the reference has; what is hallucinated is only counted")
 
