@@ -11,7 +11,9 @@ import pytest
 from hospitals import hospital, write_hospital
 
 from amos_fl.cohort.table import Cohort
+from amos_fl.errors import AmosError
 from amos_fl_clients.federation.policy import Refusal
+from amos_fl_clients.federation.settings import read_settings
 from amos_fl_clients.operation.allowed_apps import sha256_of_shipped_app
 
 
@@ -74,6 +76,13 @@ def test_wrong_settings_are_one_line_and_no_site_starts_with_them(tmp_path: Path
     wrong = site_command("supernode", path, "--insecure")
     assert wrong.returncode == 2
     assert "no setting 'share_all'" in wrong.stderr
+
+
+def test_a_folder_that_no_system_can_have_is_named_with_its_setting(tmp_path: Path) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text(f"site: A\ncohort: c\nstore: s\nstate: {'n' * 300}\n")
+    with pytest.raises(AmosError, match="state: cannot be a file or folder here"):
+        read_settings(file)
 
 
 def test_a_site_says_itself_which_settings_count(tmp_path: Path, tiny_cohort: Cohort) -> None:

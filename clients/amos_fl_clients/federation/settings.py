@@ -103,7 +103,16 @@ def read_settings(path: Path) -> SiteSettings:
     except ValidationError as error:
         what, remedy = _in_words(error)
         raise AmosError(f"{path}: {what}", remedy) from None
-    return settings.model_copy(update=_from(path.parent, settings))
+    settings = settings.model_copy(update=_from(path.parent, settings))
+    for name in _PATHS:
+        try:
+            (getattr(settings, name) or path).exists()
+        except OSError as error:  # a name that is too long for any file, say
+            raise AmosError(f"{path}: {name}: cannot be a file or folder here ({error.strerror})") from None
+    return settings
+
+
+_PATHS = ("cohort", "store", "state", "predictions", "pictures")
 
 
 def _in_words(error: ValidationError) -> tuple[str, str]:
@@ -117,5 +126,5 @@ def _in_words(error: ValidationError) -> tuple[str, str]:
 
 def _from(folder: Path, settings: SiteSettings) -> dict[str, Path]:
     """The settings with relative paths resolved against `folder`."""
-    values = {name: getattr(settings, name) for name in ("cohort", "store", "state", "predictions", "pictures")}
+    values = {name: getattr(settings, name) for name in _PATHS}
     return {name: folder / path for name, path in values.items() if path is not None and not path.is_absolute()}
