@@ -31,6 +31,7 @@ from amos_fl.methods.own import check_kind, try_out
 from amos_fl.own_code import sha256_of_module
 from amos_fl.runs.difference import compare_folders
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.model import read_model
 from amos_fl.runs.record import read_run
 from amos_fl.training.own import check_loss, check_transforms
 from amos_fl.training.patches.prefetch import draw_batches
@@ -444,6 +445,23 @@ def test_two_runs_whose_code_differs_are_two_settings(
     assert one.run_id != other.run_id
     assert read_run(one.path).settings_key() != read_run(other.path).settings_key()
     assert [change.name for change in compare_folders(one.path, other.path).settings] == [f"module (SHA-256).{name}"]
+
+
+def test_a_model_draws_nothing_with_another_file_than_its_network_was_trained_with(
+    written: Callable[[str], str], tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    build = "from amos_fl.networks.unet import small_unet as build\n"
+    name = written(build)
+    run_folder = federate(tmp_path / "run", tiny_cohort, store, model=f"{name}:build", rounds=1, local_steps=0)
+    read_model(run_folder.path).network()
+    (tmp_path / "code" / f"{name}.py").write_text(f"{build}# a thought\n")
+    del sys.modules[name]
+    copied = shutil.copytree(run_folder.path / "model", tmp_path / "copied")
+    for where in (run_folder.path, copied):
+        with pytest.raises(
+            AmosError, match=f"the file of {name}, which builds its network, is not"
+        ):
+            read_model(where).network()
 
 
 # What a hospital allows

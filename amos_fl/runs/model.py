@@ -1,6 +1,7 @@
 """Read a run's final network, from its run folder or from just a copy of its `model/` folder."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file
 from amos_fl.networks.registry import build_network
+from amos_fl.own_code import sha256_of_module
 from amos_fl.runs.as_begun import config_as_begun
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.inference_settings import RecordedInference
@@ -43,6 +45,8 @@ class Model:
     norm_statistics: NormStatistics = "average"
     learned: tuple[int, ...] | None = None
     learned_note: str = ""
+    modules: Mapping[str, str] = field(default_factory=dict)
+    """The module of a network of the user's own, with the SHA-256 of its file when it was trained."""
 
     @property
     def unlearned(self) -> tuple[str, ...]:
@@ -66,8 +70,13 @@ class Model:
         """The network with its weights, in evaluation mode on `device`.
 
         Raises:
-            AmosError: the weights are missing, damaged, or of another network.
+            AmosError: the weights are missing, damaged, or of another network, or the file of the user's own network
+            has changed.
         """
+        for module, trained in self.modules.items():
+            if sha256_of_module(module) != trained:
+                what = f"{self.folder}: the file of {module}, which builds its network, is not what it was trained with"
+                raise AmosError(what, "put that file back")
         network = build_network(
             self.architecture, self.plan, len(self.organs), seed=0, norm_statistics=self.norm_statistics
         )
@@ -126,6 +135,7 @@ def read_model(path: Path, site: str | None = None) -> Model:
             norm_statistics=about.get("norm_statistics", "average"),
             learned=learned.organs,
             learned_note=learned.note,
+            modules=about.get("modules", {}),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
         raise AmosError(f"{folder / NETWORK}: is damaged; copy it again from its run") from None

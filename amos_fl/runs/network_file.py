@@ -17,7 +17,8 @@ _Name = Annotated[str, Field(min_length=1, max_length=1000)]
 class NetworkFile(TypedDict):
     """The plan and the settings of inference are checked by their own models where they are read.
 
-    Files of older versions end after `organs`; those that travel with weights to a SuperLink have no `round`.
+    `modules` are those of a network of the user's own, with the SHA-256 of each one's file. Files of older versions end
+    after `organs`; those that travel with weights to a SuperLink have no `round`.
     """
 
     model: _Name
@@ -28,6 +29,7 @@ class NetworkFile(TypedDict):
     modalities: NotRequired[list[_Name]]
     synthetic: NotRequired[bool]
     inference: NotRequired[dict[str, Any]]
+    modules: NotRequired[dict[_Name, _Name]]
 
 
 _NETWORK_FILE: TypeAdapter[NetworkFile] = TypeAdapter(NetworkFile)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from amos_fl.cohort.organ_names import organ_key
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
+from amos_fl.own_code import modules_of
 from amos_fl.runs.as_begun import config_as_begun
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, stored_organs
@@ -83,8 +84,10 @@ def write_model(
     `network` is what `about_network` returns, `modalities` those of the training cases.
     """
     save_arrays(weights, folder / WEIGHTS, {"model": network["model"], "round": round})
+    own = modules_of([network["model"]])
     about = {
         **network,
+        **({"modules": own} if own else {}),
         "round": round,
         "modalities": sorted(modalities),
         "synthetic": synthetic,
