@@ -458,9 +458,7 @@ def test_a_model_draws_nothing_with_another_file_than_its_network_was_trained_wi
     del sys.modules[name]
     copied = shutil.copytree(run_folder.path / "model", tmp_path / "copied")
     for where in (run_folder.path, copied):
-        with pytest.raises(
-            AmosError, match=f"the file of {name}, which builds its network, is not"
-        ):
+        with pytest.raises(AmosError, match=f"the file of {name}, which builds its network, is not"):
             read_model(where).network()
 
 

@@ -13,6 +13,7 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.errors import Interrupted
 from amos_fl.runs.events import Event, SiteFailed, SiteWork
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.record import read_run
 
 pytestmark = pytest.mark.slow  # Ray takes about ten seconds to start
 RAY = {"name": "ray", "cpus_per_site": 1, "parallel_sites": 2}
@@ -39,6 +40,8 @@ def test_ray_and_inline_give_the_same_weights(tmp_path: Path, tiny_cohort: Cohor
         {"strategy": "geometric-median", "sites_per_round": 2, "site_steps": {"A": 1}, "update_codec": "top-k"},
         # What sites report beside their updates.
         pytest.param({"strategy": "feddg-ga", "local_steps": 1}, marks=pytest.mark.slow),
+        # A second model at each site, scored there.
+        pytest.param({"strategy": "ditto", "local_steps": 1}, marks=pytest.mark.slow),
     ],
 )
 def test_ray_carries_out_any_method_as_inline_does(
@@ -47,6 +50,9 @@ def test_ray_carries_out_any_method_as_inline_does(
     inline = federate(tmp_path / "inline", tiny_cohort, store, **settings)
     ray = federate(tmp_path / "ray", tiny_cohort, store, engine=RAY, **settings)
     assert hashes(ray) == hashes(inline)
+    personal = [read_run(run.path).results.personal for run in (inline, ray)]
+    assert bool(personal[0]) == (settings["strategy"] == "ditto")
+    assert (personal[0] and personal[0].by_site) == (personal[1] and personal[1].by_site)
 
 
 def test_a_site_whose_process_dies_is_named_and_comes_back(tmp_path: Path, tiny_cohort: Cohort, store: Path) -> None:

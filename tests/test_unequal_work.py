@@ -18,6 +18,7 @@ from amos_fl.methods.base import Done, Memory, ServerRound, Work
 from amos_fl.methods.fednova import FedNova
 from amos_fl.runs.arms import centralized, locals_of
 from amos_fl.runs.config import resolve
+from amos_fl.runs.folder import PERSONAL, RunFolder
 from amos_fl.runs.work import sites_asked, steps_by_site
 from amos_fl_server.operation.server_app import run_deployed
 
@@ -170,6 +171,7 @@ def test_a_reply_of_other_steps_than_asked_is_refused_unless_the_site_is_timed()
     [
         {"strategy": "scaffold"},
         {"strategy": "median", "sites_per_round": 2, "site_steps": {"A": 1}},
+        {"strategy": "fedbn", "strategy_options": {"send_private": False}},
     ],
 )
 def test_a_deployed_run_of_a_method_has_the_weights_of_a_simulation(
@@ -177,7 +179,18 @@ def test_a_deployed_run_of_a_method_has_the_weights_of_a_simulation(
 ) -> None:
     folder = deployed_run(tmp_path / "run", tiny_cohort, **settings)
     run_deployed(Hospitals(tmp_path, tiny_cohort, "GBA"), folder, 5, AT_ONCE)
-    assert hashes(folder) == hashes(federate(tmp_path / "simulated", tiny_cohort, store, **settings))
+    simulated = federate(tmp_path / "simulated", tiny_cohort, store, **settings)
+    assert hashes(folder) == hashes(simulated)
+    own = [(number, kind) for number, kind in folder.evaluations() if kind in PERSONAL.values()]
+    assert bool(own) == (settings["strategy"] == "fedbn")
+    for number, kind in own:
+        assert scores_in(folder, number, kind) == scores_in(simulated, number, kind)
+
+
+def scores_in(folder: RunFolder, number: int, kind: str) -> dict[str, Any]:
+    found = folder.read_evaluation(number, kind)
+    assert found is not None
+    return {site: about["scores"] for site, about in found["sites"].items() if site in ("A", "B", "G")}
 
 
 def test_a_site_that_is_away_at_the_start_may_have_steps_of_its_own_and_counts_for_what_a_method_needs(
