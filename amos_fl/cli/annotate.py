@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,17 +16,14 @@ from amos_fl.annotate.take_in import ImportRequest, Taken, files_of, named_files
 from amos_fl.cli.annotate_retrain import retrain_round
 from amos_fl.cli.annotate_tables import change_table, show_queue, show_status
 from amos_fl.cli.console import Console
-from amos_fl.cli.options import DeviceOption, OverlapOption, SetOption, StoreOption, ThreadsOption, WindowsOption
+from amos_fl.cli.options import DeviceOption, SetOption, StoreOption
 from amos_fl.cli.progress import Progress, plain_console
-from amos_fl.cli.setting_options import setting
+from amos_fl.cli.setting_options import setting, takes_inference
 from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.metrics.rules import organ_called
+from amos_fl.runs.inference_settings import InferenceKeywords
 from amos_fl.wording import counted
-
-if TYPE_CHECKING:
-    from amos_fl.annotate.members import NamedModel
-    from amos_fl.runs.inference_settings import RecordedInference
 
 ProjectArgument = Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder of the labelling project.")]
 ByOption = Annotated[str, typer.Option("--by", help="Who: a name or an id, as it stands in the ledger.")]
@@ -55,6 +52,7 @@ def _organs(text: str | None, known: dict[int, str]) -> tuple[int, ...] | None:
     return tuple(sorted({organ_called(word, known, "--organs") for word in words}))
 
 
+@takes_inference("mirror")  # of which the variant decides
 def start(
     project: ProjectArgument,
     run: Annotated[
@@ -73,9 +71,8 @@ def start(
     new_round: Annotated[bool, typer.Option("--new-round", help="Begin another round with these networks.")] = False,
     tolerance_mm: Annotated[float, setting("evaluation.tolerance_mm")] = 1.0,
     device: DeviceOption = None,
-    overlap: OverlapOption = None,
-    batch_size: WindowsOption = None,
-    threads: ThreadsOption = None,
+    *,
+    inference: InferenceKeywords,
 ) -> None:
     """Pre-label the unlabelled scans, or go on where that was interrupted. Exit code 2 when one could not be done."""
     from amos_fl.annotate.members import read_members, recorded_members
@@ -103,16 +100,13 @@ def start(
         drawn = " and ".join([f"{member.name} (round {member.model.round})" for member in members])
         console.print(f"round {begun.round}: pre-labels by {drawn}" + _ASKED[begun.variant])
 
-        def inference(member: "NamedModel") -> "RecordedInference":
-            return member.model.inference.changed({"overlap": overlap, "batch_size": batch_size, "threads": threads})
-
         counts = {"drawn": 0, "kept": 0, "failed": 0}
         with Progress() as progress:
             for done in prelabel_round(
                 opened,
                 begun,
                 members,
-                inference=inference,
+                inference=lambda member: member.model.inference.changed(inference),
                 device=device_named(device or "auto"),
                 on_window=lambda member, case, number, total: progress.show(f"{member}: {case}", number, total),
             ):

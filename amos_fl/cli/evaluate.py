@@ -6,13 +6,15 @@ from typing import Annotated
 import typer
 
 from amos_fl.cli.display import show_results
-from amos_fl.cli.options import AdaptOption, DeviceOption, SitesOption, StoreOption
+from amos_fl.cli.options import DeviceOption, SitesOption, StoreOption
 from amos_fl.cli.progress import Progress, plain_console
-from amos_fl.cli.setting_options import setting
+from amos_fl.cli.setting_options import setting, takes_inference
 from amos_fl.cohort.table import Split
+from amos_fl.runs.inference_settings import InferenceKeywords
 from amos_fl.runs.summary import PHANTOM_NOTE
 
 
+@takes_inference()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A finished run, or a copy of its model/ folder.")],
     cohort: Annotated[Path | None, typer.Option(help="cohort.csv or its folder; default: the run's own.")] = None,
@@ -30,12 +32,13 @@ def evaluate(
             "or 'amos' for a suggestion by name; default: those of one name."
         ),
     ] = None,
-    test_time_adaptation: AdaptOption = None,
     device: DeviceOption = None,
     workers: Annotated[int, setting("prepare_workers", flag="--workers")] = 1,
     store: StoreOption = None,
     out: Annotated[Path | None, typer.Option(help="A new folder; by default one under runs/.")] = None,
     predictions: Annotated[bool, typer.Option("--predictions", help="Keep the label maps there, too.")] = False,
+    *,
+    inference: InferenceKeywords,
 ) -> None:
     """Score a run's chosen weights on the cases of a cohort, by site and by organ."""
     from amos_fl.api.functions import evaluate as scored
@@ -49,13 +52,13 @@ def evaluate(
             seen=[] if seen == "none" else seen,
             tolerance_mm=tolerance_mm,
             label_map=label_map,
-            test_time_adaptation=test_time_adaptation,
             predictions=predictions,
             out=out,
             store=store,
             device=device or "auto",
             workers=workers,
             on_progress=progress.show,
+            **inference,
         )
     console, evaluation = plain_console(), found.evaluation
     if evaluation.synthetic:

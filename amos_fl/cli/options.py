@@ -31,8 +31,4 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolve
 LikeOption = Annotated[
     Path | None, typer.Option("--like", help="Take everything from this federated run: settings, cohort and steps.")
 ]
-AdaptOption = Annotated[bool | None, setting("evaluation.test_time_adaptation", "the run's")]
-OverlapOption = Annotated[float | None, setting("evaluation.overlap", "the run's")]
-WindowsOption = Annotated[int | None, setting("evaluation.batch_size", "the run's", flag="--batch-size")]
-ThreadsOption = Annotated[int | None, setting("training.threads", "the run's")]
 RunsAtOnceOption = Annotated[int, typer.Option(min=1, help="Runs at the same time, each in a process through Ray.")]

@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 
-from amos_fl.cli.options import AdaptOption, DeviceOption, OverlapOption, ThreadsOption, WindowsOption
+from amos_fl.cli.options import DeviceOption
 from amos_fl.cli.progress import Progress, plain_console
-from amos_fl.cli.setting_options import setting
+from amos_fl.cli.setting_options import takes_inference
 from amos_fl.cohort.table import Modality
 from amos_fl.inference.scans import Scan
+from amos_fl.runs.inference_settings import InferenceKeywords
 from amos_fl.wording import counted
 
 
+@takes_inference()
 def predict(
     run: Annotated[Path, typer.Argument(help="A finished run, or a copy of its model/ folder.")],
     scans: Annotated[list[Path], typer.Argument(help="NIfTI files, folders of them, or folders with a DICOM series.")],
@@ -33,11 +35,8 @@ def predict(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")] = False,
     device: DeviceOption = None,
-    overlap: OverlapOption = None,
-    mirror: Annotated[bool | None, setting("evaluation.mirror", "the run's")] = None,
-    test_time_adaptation: AdaptOption = None,
-    batch_size: WindowsOption = None,
-    threads: ThreadsOption = None,
+    *,
+    inference: InferenceKeywords,
 ) -> None:
     """Predict the organs of scans, each on its own grid. Exit code 2 when one could not be predicted."""
     from amos_fl.api.functions import predicting
@@ -62,12 +61,8 @@ def predict(
             preview=preview,
             overwrite=overwrite,
             device=device or "auto",
-            overlap=overlap,
-            mirror=mirror,
-            test_time_adaptation=test_time_adaptation,
-            batch_size=batch_size,
-            threads=threads,
             on_window=on_window,
+            **inference,
         )
         console, model = plain_console(), trained.about
         if model.synthetic:

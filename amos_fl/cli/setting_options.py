@@ -22,6 +22,7 @@ from amos_fl.cli.settings import Flags, names
 from amos_fl.cli.usage import either, limits, must_be
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig, merge, parse_assignment
+from amos_fl.runs.inference_settings import RecordedInference
 
 NAMES = {
     "start_from": "--init",
@@ -91,20 +92,44 @@ def takes_settings(*without: str) -> Callable[[Callable[..., None]], Callable[..
     `without` are settings, or sections of them, that the command does not heed.
     """
     keys = {key.replace(".", "__"): key for key in leaves() if not _is_in(key, (*DECIDED_ELSEWHERE, *without))}
+
+    def nested(given: dict[str, Any]) -> Flags:
+        flags: Flags = {}
+        for name, key in keys.items():
+            flags = merge(flags, _nested(key, given[name]))
+        return flags
+
+    return _takes({name: _annotation(key) for name, key in keys.items()}, "flags", nested)
+
+
+def takes_inference(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for every setting of inference, by default a run's; it gets them as `inference`."""
+    fields = {name: field for name, field in RecordedInference.model_fields.items() if name not in without}
+    options = {}
+    for name, field in fields.items():
+        key = f"evaluation.{name}" if f"evaluation.{name}" in leaves() else f"training.{name}"
+        options[name] = Annotated[
+            field.annotation | None, setting(key, "the run's", flag=f"--{name.replace('_', '-')}")
+        ]
+    return _takes(options, "inference", lambda given: given)
+
+
+def _takes(
+    options: dict[str, Any], into: str, value: Callable[[dict[str, Any]], Any]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command these options, by parameter; it gets `value` of what was given as its parameter `into`."""
     made = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(key))
-        for name, key in keys.items()
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in options.items()
     ]
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def run(**given: Any) -> None:
-            flags: Flags = {}
-            for name, key in keys.items():
-                flags = merge(flags, _nested(key, given.pop(name)))
-            command(**given, flags=flags)
+            taken = value({name: given.pop(name) for name in options})
+            command(**given, **{into: taken})
 
-        own = [p for p in inspect.signature(command).parameters.values() if p.name != "flags"]
+        own = [p for p in inspect.signature(command).parameters.values() if p.name != into]
         parameters = [*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own), *made]
         run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue] - typer reads it
         run.__annotations__ = {p.name: p.annotation for p in parameters}
