@@ -34,9 +34,6 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
 		printf '  make %-16s %s\n' "$$target" "$$what"; done
 
-.PHONY: install
-install: $(DEV_READY) ## Set up the environment with all that the other targets need
-
 .PHONY: demo
 demo: $(RUN_READY) ## A federation, its pooled and its local counterparts, and what they say (2 cores, minutes)
 	$(call once,simulate,federated,--strategy fedavg)
