@@ -86,7 +86,7 @@ def test_a_site_that_hangs_is_given_up_after_its_time(tmp_path: Path, tiny_cohor
         if isinstance(event, SiteWork) and (event.site, event.activity, event.round) == ("B", "train", 1):
             os.kill(site_process(run, "B"), signal.SIGSTOP)
 
-    settings = {"rounds": 1, "local_steps": 60, "site_timeout_s": 8.0, "evaluation": {"every": 9}}
+    settings = {"rounds": 1, "local_steps": 60, "site_timeout_s": 15.0, "evaluation": {"every": 9}}
     folder = federate(run, tiny_cohort, store, stop_b, engine=RAY, **settings)
     assert [(event.site, event.round) for event in failed] == [("B", 1)]
     assert "did not answer within" in failed[0].reason
