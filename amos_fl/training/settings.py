@@ -51,7 +51,8 @@ class TrainingSettings(BaseModel):
         default="light", description="Augmentation of patches: none, a few cheap transforms, or the paper's."
     )
     transforms: str | None = Field(
-        default=None, description="Your own augmentation after that, as module:function; none: none."
+        default=None,
+        description="Your own augmentation, applied after the named one, as module:function; none: no further one.",
     )
     foreground_share: float = Field(
         default=1 / 3, ge=0, le=1, description="Share of a batch's patches that are centred on an organ."
