@@ -103,6 +103,8 @@ def test_a_runs_shares_are_those_of_losses_that_its_checkpoints_have(
         about: dict[str, Any] = {"organs": organs, "seed": config.seed, "site": site}
         loss = validation_loss(network, cases, config.plan, config.training, **about)
         assert loss == validation_loss(network, cases, config.plan, config.training, **about)
+        augmented = config.training.model_copy(update={"augmentation": "paper", "transforms": "no.such:augmentation"})
+        assert loss == validation_loss(network, cases, config.plan, augmented, **about)
         gaps[site] = loss - run.read_checkpoint(1).strategy_values["losses"][site]
     better = max(gaps, key=lambda site: gaps[site])
     step = 0.2 * (1 - 1 / 3)

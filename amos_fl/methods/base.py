@@ -121,9 +121,9 @@ class Method:
     """A federated method. The class's docstring says what it does; `paper` is its source.
 
     `sends` names what the server sends beside the weights, `reports` what a site tells beside its update (`VAL_BEFORE`,
-    `VAL_AFTER`). `site_models` and `server_models` say how many times the
-    network's parameters a site and the server remember between rounds. Where `needs_reset`, each round must begin
-    without the momentum of the one before: a change that older gradients have made would be taken for the round's own.
+    `VAL_AFTER`). `site_models` and `server_models` say how many times the network's parameters a site and the server
+    remember between rounds. Where `needs_reset`, each round must begin without the momentum of the one before: a change
+    that older gradients have made would be taken for the round's own.
     With a `second_model` each site trains, after the shared network, one of its own for as many steps.
     """
 

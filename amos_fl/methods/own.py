@@ -103,8 +103,6 @@ def _rounds(path: str, method: Method) -> tuple[str, str]:
                 _check_pull(path, method.pull(given), before)
             with _said(path, "personal_pull"):
                 _check_pull(path, method.personal_pull(before), before)
-            with _said(path, "personal_pull"):
-                _check_pull(path, method.personal_pull(before), before)
             after = {name: before[name] + change for name, change in _drawn("update", number, site).items()}
             with _said(path, "keep"):
                 kept[site] = method.keep(given, before, _locked(after))

@@ -31,14 +31,14 @@ def validation_loss(
 ) -> float:
     """The mean loss of `network` over as many batches as there are cases, at least four; nothing is changed.
 
-    Patches are functions of (seed, site) alone, the same in every round, and not augmented. The loss is the training's
-    without class balance and deep supervision. `check` is called before every batch and may raise.
+    Patches are functions of (seed, site) alone, the same in every round, and not augmented. The loss is Dice and
+    cross-entropy without class balance and deep supervision, whatever the training's. `check` is called before every batch and may raise.
 
     Raises:
         AmosError: no labelled case.
     """
     device = torch.device(device)
-    plain = settings.model_copy(update={"augmentation": "none", "workers": 0})
+    plain = settings.model_copy(update={"augmentation": "none", "transforms": None, "workers": 0})
     batches = range(max(len(cases), LEAST_BATCHES))
     half = settings.mixed_precision and device.type == "cuda"
     network.to(device)
