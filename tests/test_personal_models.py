@@ -18,14 +18,13 @@ from amos_fl.errors import AmosError
 from amos_fl.inference.evaluate_model import Question, evaluate_model
 from amos_fl.methods.private import PrivateParts
 from amos_fl.networks.parts import Parts, parts_of
-from amos_fl.runs.folder import PERSONAL, RunFolder
+from amos_fl.runs.folder import OWN, RunFolder
 from amos_fl.runs.model import read_model
 from amos_fl.runs.record import read_run
 from amos_fl.volumes.plan import plan_named
 from amos_fl.weights import read_arrays
 from amos_fl_clients.federation.policy import Refusal
-from amos_fl_clients.federation.state import PERSONAL as SECOND
-from amos_fl_clients.federation.state import PRIVATE, load_kept, save_kept
+from amos_fl_clients.federation.state import PRIVATE, SECOND_MODEL, load_kept, save_kept
 
 SITES = ("A", "D", "G")
 LEARNING: dict[str, Any] = {
@@ -96,7 +95,7 @@ def kept(run: RunFolder, site: str, kind: str, number: int) -> Arrays:
 
 
 def second_model(run: RunFolder, site: str, number: int) -> Arrays:
-    stored = kept(run, site, SECOND, number)
+    stored = kept(run, site, SECOND_MODEL, number)
     return {name.removeprefix("weights/"): array for name, array in stored.items() if name.startswith("weights/")}
 
 
@@ -221,10 +220,10 @@ def test_the_personal_models_are_an_arm_of_their_own_in_a_comparison(fedavg: Run
 def test_a_site_keeps_its_second_model_of_the_round_that_did_best(tmp_path: Path) -> None:
     for number in range(1, 8):
         best = 3 if number > 3 else 0
-        save_kept(tmp_path, "run", SECOND, number, {"w": np.full(1, number, np.float32)}, best_round=best)
-    values = {n: load_kept(tmp_path, "run", SECOND, n).value for n in (3, 6, 7)}
+        save_kept(tmp_path, "run", SECOND_MODEL, number, {"w": np.full(1, number, np.float32)}, best_round=best)
+    values = {n: load_kept(tmp_path, "run", SECOND_MODEL, n).value for n in (3, 6, 7)}
     assert {n: float(arrays["w"][0]) for n, arrays in values.items()} == {3: 3.0, 6: 6.0, 7: 7.0}
-    assert len(list((tmp_path / SECOND / "run").iterdir())) == 3
+    assert len(list((tmp_path / SECOND_MODEL / "run").iterdir())) == 3
 
 
 @pytest.mark.parametrize("strategy", ["fedbn", "ditto"])
@@ -242,7 +241,7 @@ def test_a_killed_run_goes_on_to_the_same_personal_models(
         )
         assert_equal(one, other)
     for number, kind in whole.evaluations():
-        if kind in PERSONAL.values():
+        if kind in OWN.values():
             assert site_scores(run, number, kind) == site_scores(whole, number, kind)
 
 
@@ -255,7 +254,7 @@ def site_scores(run: RunFolder, number: int, kind: str) -> dict[str, Any]:
 def test_a_site_that_lost_its_own_arrays_says_so_by_name(tmp_path: Path, cohort: Cohort, store: Path) -> None:
     killed_after(tmp_path / "run", 2, cohort, store, strategy="ditto", **LEARNING)
     state = RunFolder(tmp_path / "run").site("A") / "state"
-    for file in (state / SECOND).rglob("*.safetensors"):
+    for file in (state / SECOND_MODEL).rglob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:-5])
     run = resume(tmp_path / "run", store)
     assert "second model" in run.ledger()[-1]["sites"]["A"]["restarted"]
@@ -282,6 +281,8 @@ def test_a_site_without_a_model_of_its_own_refuses_to_have_it_scored(tmp_path: P
     hospital = Hospital(write_hospital(tmp_path, cohort, "A"), tiny_task(cohort))
     with pytest.raises(Refusal, match="fedavg leaves it no model of its own"):
         hospital.evaluate("val", model="personal")
+    with pytest.raises(Refusal, match="no such model"):
+        hospital.evaluate("val", model="best")
     hospital = replace(hospital, task=hospital.task.model_copy(update={"method": "ditto"}))
     assert hospital.evaluate("val", model="personal") is not None
 

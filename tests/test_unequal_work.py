@@ -18,7 +18,7 @@ from amos_fl.methods.base import Done, Memory, ServerRound, Work
 from amos_fl.methods.fednova import FedNova
 from amos_fl.runs.arms import centralized, locals_of
 from amos_fl.runs.config import resolve
-from amos_fl.runs.folder import PERSONAL, RunFolder
+from amos_fl.runs.folder import OWN, RunFolder
 from amos_fl.runs.work import sites_asked, steps_by_site
 from amos_fl_server.operation.server_app import run_deployed
 
@@ -181,7 +181,7 @@ def test_a_deployed_run_of_a_method_has_the_weights_of_a_simulation(
     run_deployed(Hospitals(tmp_path, tiny_cohort, "GBA"), folder, 5, AT_ONCE)
     simulated = federate(tmp_path / "simulated", tiny_cohort, store, **settings)
     assert hashes(folder) == hashes(simulated)
-    own = [(number, kind) for number, kind in folder.evaluations() if kind in PERSONAL.values()]
+    own = [(number, kind) for number, kind in folder.evaluations() if kind in OWN.values()]
     assert bool(own) == (settings["strategy"] == "fedbn")
     for number, kind in own:
         assert scores_in(folder, number, kind) == scores_in(simulated, number, kind)

@@ -34,7 +34,7 @@ from amos_fl.runs.ledger import LedgerEntry, ledger_text, read_ledger
 from amos_fl.runs.stored import Stored, read_stored
 
 START, LEDGER = "start.json", "ledger.jsonl"
-PERSONAL = {split: f"{split}-personal" for split in ("val", "test")}
+OWN = {split: f"{split}-personal" for split in ("val", "test")}
 """The evaluations of sites' own models: each site is scored with its own, on its own cases alone."""
 
 

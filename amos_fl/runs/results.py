@@ -13,7 +13,7 @@ from amos_fl.metrics.rows import ScoreRow, SiteSums, mean_rows, organ_rows, rows
 from amos_fl.metrics.scores import Scores
 from amos_fl.metrics.table import CaseScores, scores_from_json
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.folder import PERSONAL, RunFolder
+from amos_fl.runs.folder import OWN, RunFolder
 from amos_fl.runs.selection import Choice, choose_round, personal_round_of_site
 
 SUMMED = ("name", "group", "modality", "cases", *IN_RUNS, "dsc_present", "missed", "hallucinated")
@@ -121,11 +121,11 @@ def results_of(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results:
 
 def _personal(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results | None:
     """The test scores of each site's own model, of the round that the site chose."""
-    rounds = [number for number, kind in folder.evaluations() if kind == PERSONAL["test"]]
+    rounds = [number for number, kind in folder.evaluations() if kind == OWN["test"]]
     found = {
         site: scores
         for number in rounds
-        for site, scores in (folder.read_evaluation(number, PERSONAL["test"]) or {"sites": {}})["sites"].items()
+        for site, scores in (folder.read_evaluation(number, OWN["test"]) or {"sites": {}})["sites"].items()
         if personal_round_of_site(folder, config, site) == number
     }
     if not found:

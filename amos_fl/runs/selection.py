@@ -7,7 +7,7 @@ from typing import Any
 
 from amos_fl.metrics.scores import Scores
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.folder import PERSONAL, RunFolder
+from amos_fl.runs.folder import OWN, RunFolder
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def best_round_of_site(folder: RunFolder, site: str, last: int, *, personal: boo
     With `personal`, of the site's own models in place of the shared one. None if the site has no validation score;
     unseen sites do not choose.
     """
-    return _first_best_of_site(_evaluations(folder, last, PERSONAL["val"] if personal else "val"), site)
+    return _first_best_of_site(_evaluations(folder, last, OWN["val"] if personal else "val"), site)
 
 
 def personal_round_of_site(folder: RunFolder, config: RunConfig, site: str) -> int:
@@ -77,7 +77,7 @@ def rounds_worth_keeping(folder: RunFolder, config: RunConfig, last: int) -> set
     evaluations = _evaluations(folder, last)
     sites = {site for _, evaluation in evaluations for site in evaluation["sites"]}
     chosen = {_first_best_of_site(evaluations, site) for site in sites}
-    own = _evaluations(folder, last, PERSONAL["val"])
+    own = _evaluations(folder, last, OWN["val"])
     chosen |= {_first_best_of_site(own, site) for site in sites} if own else set()
     return {number for number in chosen if number is not None} | {choose_round(folder, config, last).round}
 

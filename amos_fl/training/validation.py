@@ -32,7 +32,8 @@ def validation_loss(
     """The mean loss of `network` over as many batches as there are cases, at least four; nothing is changed.
 
     Patches are functions of (seed, site) alone, the same in every round, and not augmented. The loss is Dice and
-    cross-entropy without class balance and deep supervision, whatever the training's. `check` is called before every batch and may raise.
+    cross-entropy without class balance and deep supervision, whatever the training's. `check` is called before every
+    batch and may raise.
 
     Raises:
         AmosError: no labelled case.

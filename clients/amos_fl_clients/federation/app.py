@@ -11,7 +11,7 @@ import torch
 from flwr.app import Context, Message
 from torch import nn
 
-from amos_fl.cohort.table import Case, Split, write_organs
+from amos_fl.cohort.table import Case, Cohort, Split, write_organs
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl.inference.evaluate import evaluate_cases
@@ -30,6 +30,7 @@ from amos_fl_clients.federation.cases import own_cohort, prepared
 from amos_fl_clients.federation.guard import GuardedApp
 from amos_fl_clients.federation.messages import (
     MODEL,
+    PERSONAL,
     PREPARE,
     SHARED,
     WEIGHT,
@@ -41,9 +42,6 @@ from amos_fl_clients.federation.messages import (
 from amos_fl_clients.federation.network import form_of_update, method_of, own_names, second_network, shared_network
 from amos_fl_clients.federation.policy import check_not_paused, shared_name
 from amos_fl_clients.federation.settings import SiteSettings
-from amos_fl_clients.federation.state import (
-    PERSONAL,
-)
 from amos_fl_clients.federation.training import RoundAtSite
 
 Check = Callable[[], None]
@@ -129,7 +127,8 @@ def make_client_app(
         started = time.perf_counter()
         split: Split = value_of(message, "split")
         round_number = int(value_of(message, "round"))
-        cases = own_cohort(settings, task).of(split=split, labelled=True)
+        cohort = own_cohort(settings, task)
+        cases = cohort.of(split=split, labelled=True)
         personal = value_of(message, MODEL, SHARED) == PERSONAL
         if personal and method_of(task).second_model:
             network, lost = second_network(message, task, settings)
@@ -139,7 +138,7 @@ def make_client_app(
         if lost:  # with the server's arrays another network would be scored
             raise AmosError(f"site {settings.site}: {lost}")
         if personal and split == "test":  # the site's final model, which stays here
-            _keep_model(settings, task, round_number, network)
+            _keep_model(settings, task, cohort, round_number, network)
         beside = split == "test" and not personal
         torch.set_num_threads(task.training.threads)
 
@@ -185,9 +184,8 @@ def make_client_app(
     return app
 
 
-def _keep_model(settings: SiteSettings, task: Task, round_number: int, network: nn.Module) -> None:
+def _keep_model(settings: SiteSettings, task: Task, cohort: Cohort, round_number: int, network: nn.Module) -> None:
     """Write the site's personal network as a model folder at the site, from which `amos-fl predict` reads it."""
-    cohort = own_cohort(settings, task)
     write_model(
         personal_model(settings.state, task.run_id),
         arrays_of(network),

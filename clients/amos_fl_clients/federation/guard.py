@@ -115,8 +115,8 @@ def _allowed_task(settings: SiteSettings, message: Message) -> Task:
             check_histograms(settings)
         elif kind == "evaluate":
             check_evaluation(settings, str(value_of(message, "split")))
-            if value_of(message, MODEL, SHARED) != SHARED:
-                check_personal(settings, task.method, task.method_options)
+            if (model := str(value_of(message, MODEL, SHARED))) != SHARED:
+                check_personal(settings, model, task.method, task.method_options)
     except (KeyError, TypeError, ValueError, ValidationError):
         raise Refusal(settings.site, "the request is not of its version of amos-fl") from None
     check_run(settings, task.run_id)

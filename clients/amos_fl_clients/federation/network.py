@@ -18,7 +18,7 @@ from amos_fl_clients.federation.messages import ARRAYS, KEPT_AFTER, Task, value_
 from amos_fl_clients.federation.records import views_of
 from amos_fl_clients.federation.replies import ArrayForm, names_and_forms
 from amos_fl_clients.federation.settings import SiteSettings
-from amos_fl_clients.federation.state import PERSONAL, PRIVATE, Kept, load_kept
+from amos_fl_clients.federation.state import PRIVATE, SECOND_MODEL, Kept, load_kept
 
 _WEIGHTS, _MOMENTUM = "weights/", "momentum/"
 """Before the names in what is kept of a second model."""
@@ -60,16 +60,16 @@ def second_network(message: Message, task: Task, settings: SiteSettings) -> tupl
     The second value says why it is lost, if it is.
     """
     after = int(value_of(message, "round"))
-    own = load_kept(settings.state, task.run_id, PERSONAL, after, value_of(message, KEPT_AFTER))
+    own = load_kept(settings.state, task.run_id, SECOND_MODEL, after, value_of(message, KEPT_AFTER))
     network = _network_of(task, settings.device)
-    load_arrays(network, second_model(own)[0] or views_of(message.content.array_records[ARRAYS]))
+    load_arrays(network, second_model(own.value)[0] or views_of(message.content.array_records[ARRAYS]))
     return network, own.lost
 
 
-def second_model(own: Kept) -> tuple[Arrays, Arrays]:
-    """The weights and the momentum of a second model."""
+def second_model(kept: Mapping[str, np.ndarray]) -> tuple[Arrays, Arrays]:
+    """The weights and the momentum in what is kept of a second model."""
     weights, momentum = Arrays(), Arrays()
-    for name, array in own.value.items():
+    for name, array in kept.items():
         (weights if name.startswith(_WEIGHTS) else momentum)[name.partition("/")[2]] = array
     return weights, momentum
 

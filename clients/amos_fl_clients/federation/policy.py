@@ -14,6 +14,7 @@ from amos_fl.errors import AmosError, Code
 from amos_fl.files import unfinished_name
 from amos_fl.methods import method_named
 from amos_fl.own_code import module_of, sha256_of_module
+from amos_fl_clients.federation.messages import PERSONAL, SHARED
 from amos_fl_clients.federation.settings import SiteSettings
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
@@ -119,8 +120,10 @@ def check_evaluation(settings: SiteSettings, split: str) -> None:
         raise Refusal(settings.site, f"it does not allow evaluation on {split}")
 
 
-def check_personal(settings: SiteSettings, method: str, options: Mapping[str, object]) -> None:
-    """Raise Refusal where the site's own model is asked for, and a method of the run makes none."""
+def check_personal(settings: SiteSettings, model: str, method: str, options: Mapping[str, object]) -> None:
+    """Raise Refusal where another than the shared model is asked for that the run's method does not leave the site."""
+    if model != PERSONAL:
+        raise Refusal(settings.site, f"no such model; choose from {SHARED}, {PERSONAL}")
     check_method(settings, method, options)
     if not method_named(method, options).personal:
         raise Refusal(settings.site, f"{method} leaves it no model of its own to be scored")

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 from flwr.app import Message
 
+from amos_fl.codecs import ArrayForm
 from amos_fl_clients.federation.error_replies import ReplyWithheld
 from amos_fl_clients.federation.messages import ARRAYS, SITE
 from amos_fl_clients.federation.records import BadUpdate, view_of
@@ -27,9 +28,6 @@ from amos_fl_clients.federation.reply_models import (
     read_reply,
 )
 from amos_fl_clients.federation.settings import SiteSettings
-
-ArrayForm = tuple[tuple[int, ...], str]
-"""An array's shape and the name of its dtype."""
 
 
 def check_reply(

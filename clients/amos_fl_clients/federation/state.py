@@ -17,7 +17,7 @@ import numpy as np
 from amos_fl.errors import AmosError
 from amos_fl.weights import Arrays, read_arrays, save_arrays
 
-MOMENTUM, PRIVATE, METHOD, PERSONAL, RESIDUAL = "momentum", "private", "method", "personal", "residual"
+MOMENTUM, PRIVATE, METHOD, RESIDUAL, SECOND_MODEL = "momentum", "private", "method", "residual", "second_model"
 RUNS_KEPT = 4
 """The number of runs, including the present one, whose state a site always keeps; the most recently used stay."""
 UNUSED_S = 86400.0
@@ -30,7 +30,7 @@ class Lost(IntFlag):
     MOMENTUM = 1
     PRIVATE = 2
     METHOD = 4
-    PERSONAL = 8
+    SECOND_MODEL = 8
     RESIDUAL = 16
 
     @property
@@ -45,7 +45,7 @@ _NAMES = {
     Lost.MOMENTUM: "momentum",
     Lost.PRIVATE: "private arrays",
     Lost.METHOD: "memory of the method",
-    Lost.PERSONAL: "second model",
+    Lost.SECOND_MODEL: "second model",
     Lost.RESIDUAL: "residual of earlier updates",
 }
 ALL_LOST = sum(Lost)

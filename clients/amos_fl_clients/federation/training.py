@@ -49,10 +49,9 @@ from amos_fl_clients.federation.settings import SiteSettings
 from amos_fl_clients.federation.state import (
     METHOD,
     MOMENTUM,
-    PERSONAL,
     PRIVATE,
     RESIDUAL,
-    Kept,
+    SECOND_MODEL,
     Lost,
     load_kept,
     save_kept,
@@ -92,7 +91,8 @@ class RoundAtSite:
         momentum = self._kept(Lost.MOMENTUM, MOMENTUM) if keeps else {}
         residual = self._kept(Lost.RESIDUAL, RESIDUAL) if task.update_codec != "none" else {}
         memory = self._kept(Lost.METHOD, METHOD) if method.site_models else {}
-        weights, own_momentum = second_model(Kept(self._kept(Lost.PERSONAL, PERSONAL) if method.second_model else {}))
+        own_model = self._kept(Lost.SECOND_MODEL, SECOND_MODEL) if method.second_model else {}
+        weights, own_momentum = second_model(own_model)
         for why in filter(None, self.lost.values()):
             keep_details(settings, AmosError(why))
         given = SiteRound(self.work, self._sent_beside(), memory)
@@ -116,7 +116,7 @@ class RoundAtSite:
             pull = method.personal_pull(_trained(self.received))
             second = self._train("personalise", network, patches, result.steps, own_momentum, pull, None)
             buffers = _arrays(second.momentum_buffers) if keeps else {}
-            self._save(PERSONAL, as_second_model(arrays_of(network), buffers))
+            self._save(SECOND_MODEL, as_second_model(arrays_of(network), buffers))
         restarted = sum(kind for kind, why in self.lost.items() if why)
         metrics: dict[str, Any] = {
             WEIGHT: agreed_weight(task, len(cases), self.work.steps),
@@ -137,7 +137,7 @@ class RoundAtSite:
         return kept.value
 
     def _save(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        best_round = int(value_of(self.message, BEST_ROUND, 0)) if name == PERSONAL else None
+        best_round = int(value_of(self.message, BEST_ROUND, 0)) if name == SECOND_MODEL else None
         save_kept(self.settings.state, self.task.run_id, name, self.work.number, arrays, best_round=best_round)
 
     def _sent_beside(self) -> dict[str, Arrays]:

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError
 from amos_fl.runs.events import RoundScored, Said, SiteFailed
-from amos_fl.runs.folder import PERSONAL
+from amos_fl.runs.folder import OWN
 from amos_fl.runs.selection import (
     choose_round,
     personal_round_of_site,
@@ -21,6 +21,7 @@ from amos_fl_clients.federation.messages import (
     ARRAYS,
     CONFIG,
     MODEL,
+    PERSONAL,
     Task,
     request_config,
 )
@@ -46,7 +47,7 @@ class Scoring(Connected):
         new, result = self._scored(grid, task, number, record, asked, "val")
         at_home = None
         if self.strategy.personal:
-            of_personal, own = self._scored(grid, task, number, record, seen, PERSONAL["val"], personal=True)
+            of_personal, own = self._scored(grid, task, number, record, seen, OWN["val"], personal=True)
             new, at_home = new or of_personal, seen_and_unseen_dsc(own)[0] if own else None
         if new and result is not None:
             self.listener(RoundScored(number, *seen_and_unseen_dsc(result), at_home))
@@ -74,7 +75,7 @@ class Scoring(Connected):
         """Score earlier rounds whose evaluations were set aside again, as far as their weights still exist."""
         kept = self.folder.rounds_with_checkpoints()
         for number, split, sentence in aside:
-            due = split in ("val", PERSONAL["val"])
+            due = split in ("val", OWN["val"])
             gone = due and number not in kept
             self.listener(Said(f"{sentence}; the weights of round {number} are gone" if gone else sentence))
             if due and number in kept and number < before:
@@ -99,7 +100,7 @@ class Scoring(Connected):
         task = task.model_copy(update={"learned": tuple(sorted(self.learned))})
         messages = {}
         for site in sorted(splits):
-            model = {MODEL: "personal"} if personal else {}
+            model = {MODEL: PERSONAL} if personal else {}
             config = request_config(task, round=number, split=splits[site], **model)
             content = RecordDict({ARRAYS: record, CONFIG: config})
             messages[site] = Message(content, self.nodes[site], MessageType.EVALUATE)
@@ -149,8 +150,8 @@ class Scoring(Connected):
             chosen = personal_round_of_site(self.folder, self.config, site)
             by_round.setdefault(chosen, []).append(site)
         for number, sites in sorted(by_round.items()):
-            found = self.folder.read_evaluation(number, PERSONAL["test"]) or {"sites": {}, "missing": {}}
+            found = self.folder.read_evaluation(number, OWN["test"]) or {"sites": {}, "missing": {}}
             if not set(sites) <= {*found["sites"], *found["missing"]}:
                 record = record_of_sums(self.folder.read_checkpoint(number).weights)
                 found = self.evaluate(grid, task, number, record, dict.fromkeys(sites, "test"), personal=True)
-                self.folder.write_evaluation(number, PERSONAL["test"], found)
+                self.folder.write_evaluation(number, OWN["test"], found)
