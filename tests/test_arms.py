@@ -21,7 +21,7 @@ from amos_fl.runs.events import SiteWork
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import PlannedRun, create_group, read_group
 from amos_fl.runs.record import read_run, read_runs
-from amos_fl.runs.selection import best_round_of_site, rounds_worth_keeping
+from amos_fl.runs.selection import best_rounds, rounds_worth_keeping
 from amos_fl.training.loop import train
 from amos_fl.weights import arrays_of, load_arrays, read_arrays
 from amos_fl_server.federation.simulate import simulate
@@ -173,9 +173,9 @@ def test_a_sites_own_round_is_scored_with_the_weights_of_that_round(tiny_cohort,
     for organ in evaluation["sites"]["A"]["scores"]["organs"].values():
         organ["dsc_sum"] = organ["counted"] * UNIT
     folder.write_evaluation(1, "val", evaluation)
-    assert best_round_of_site(folder, "A", 3) == 1
+    assert best_rounds(folder, 3)["A"] == 1
     assert 1 in rounds_worth_keeping(folder, folder.config(), 3)
-    assert best_round_of_site(folder, "D", 3) is None  # an unseen scanner chooses nothing
+    assert "D" not in best_rounds(folder, 3)  # an unseen scanner chooses nothing
     choice = next(choice for choice in site_choices(folder, store) if choice.site == "A")
     assert (choice.round_for_all, choice.own_round) == (3, 1)
 

@@ -15,7 +15,7 @@ from amos_fl.inference.evaluate_model import Question, evaluate_model
 from amos_fl.metrics.scores import Scores
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.model import read_model
-from amos_fl.runs.selection import best_round_of_site, choose_round
+from amos_fl.runs.selection import best_rounds, choose_round
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ def site_choices(
         AmosError: a round's weights are no longer there.
     """
     config, cohort = folder.config(), folder.cohort()
-    chosen = choose_round(folder, config, config.rounds).round
+    chosen, best = choose_round(folder, config, config.rounds).round, best_rounds(folder, config.rounds)
     found = []
     for site in cohort.seen_sites:
         on_site(site)
         val, test = (_dsc(folder.read_evaluation(chosen, split), site) for split in ("val", "test"))
-        own = best_round_of_site(folder, site, config.rounds)
+        own = best.get(site)
         if own is None:
             found.append(SiteChoice(site, chosen, val, test, None, math.nan, math.nan))
             continue

@@ -14,7 +14,7 @@ from amos_fl.metrics.scores import Scores
 from amos_fl.metrics.table import CaseScores, scores_from_json
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import OWN, RunFolder
-from amos_fl.runs.selection import Choice, choose_round, personal_round_of_site
+from amos_fl.runs.selection import Choice, choose_round, own_rounds
 
 SUMMED = ("name", "group", "modality", "cases", *IN_RUNS, "dsc_present", "missed", "hallucinated")
 """The columns of scores_by_site.csv and scores_by_organ.csv."""
@@ -122,11 +122,14 @@ def results_of(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results:
 def _personal(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results | None:
     """The test scores of each site's own model, of the round that the site chose."""
     rounds = [number for number, kind in folder.evaluations() if kind == OWN["test"]]
+    if not rounds:
+        return None
+    chosen_rounds = own_rounds(folder, config)
     found = {
         site: scores
         for number in rounds
         for site, scores in (folder.read_evaluation(number, OWN["test"]) or {"sites": {}})["sites"].items()
-        if personal_round_of_site(folder, config, site) == number
+        if chosen_rounds.get(site, config.rounds) == number
     }
     if not found:
         return None

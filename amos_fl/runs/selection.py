@@ -48,42 +48,35 @@ def choose_round(folder: RunFolder, config: RunConfig, last: int) -> Choice:
     return Choice(number, f"weights of round {number}, {why}")
 
 
-def best_round_of_site(folder: RunFolder, site: str, last: int, *, personal: bool = False) -> int | None:
-    """The round up to `last` that is best on one seen site's validation cases, the earliest in a tie.
+def best_rounds(folder: RunFolder, last: int, kind: str = "val") -> dict[str, int]:
+    """By seen site the round up to `last` that is best on its validation cases, the earliest in a tie.
 
-    With `personal`, of the site's own models in place of the shared one. None if the site has no validation score;
-    unseen sites do not choose.
+    `kind` is that of the evaluations: of the shared model, or `OWN["val"]` of the sites' own. A site without a
+    validation score is not in it; unseen sites do not choose.
     """
-    return _first_best_of_site(_evaluations(folder, last, OWN["val"] if personal else "val"), site)
+    scores: dict[str, dict[int, float]] = {}
+    for number, evaluation in _evaluations(folder, last, kind):
+        for site, found in evaluation["sites"].items():
+            if found["seen"]:
+                scores.setdefault(site, {})[number] = Scores.from_dict(found["scores"]).mean_dsc()
+    best = {site: _first_best(of_site) for site, of_site in scores.items()}
+    return {site: number for site, number in best.items() if number is not None}
 
 
-def personal_round_of_site(folder: RunFolder, config: RunConfig, site: str) -> int:
-    """The round whose personal model a site keeps: its own best, or the last one if the settings say so."""
-    best = None if config.selection == "last" else best_round_of_site(folder, site, config.rounds, personal=True)
-    return config.rounds if best is None else best
-
-
-def _first_best_of_site(evaluations: list[tuple[int, dict[str, Any]]], site: str) -> int | None:
-    scores = {}
-    for number, evaluation in evaluations:
-        found = evaluation["sites"].get(site)
-        if found is not None and found["seen"]:
-            scores[number] = Scores.from_dict(found["scores"]).mean_dsc()
-    return _first_best(scores)
+def own_rounds(folder: RunFolder, config: RunConfig) -> dict[str, int]:
+    """By site the round of its own model that it keeps: its best; those not named, the last one."""
+    return {} if config.selection == "last" else best_rounds(folder, config.rounds, OWN["val"])
 
 
 def rounds_worth_keeping(folder: RunFolder, config: RunConfig, last: int) -> set[int]:
     """The rounds whose checkpoints are kept: the choice of all sites together, and that of each site."""
-    evaluations = _evaluations(folder, last)
-    sites = {site for _, evaluation in evaluations for site in evaluation["sites"]}
-    chosen = {_first_best_of_site(evaluations, site) for site in sites}
-    own = _evaluations(folder, last, OWN["val"])
-    chosen |= {_first_best_of_site(own, site) for site in sites} if own else set()
-    return {number for number in chosen if number is not None} | {choose_round(folder, config, last).round}
+    of_sites = {number for kind in ("val", OWN["val"]) for number in best_rounds(folder, last, kind).values()}
+    return of_sites | {choose_round(folder, config, last).round}
 
 
 def _evaluations(folder: RunFolder, last: int, kind: str = "val") -> list[tuple[int, dict[str, Any]]]:
-    found = ((number, folder.read_evaluation(number, kind)) for number in range(1, last + 1))
+    rounds = [number for number, of in folder.evaluations() if of == kind and number <= last]
+    found = ((number, folder.read_evaluation(number, kind)) for number in rounds)
     return [(number, evaluation) for number, evaluation in found if evaluation is not None]
 
 

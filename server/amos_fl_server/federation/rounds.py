@@ -16,10 +16,11 @@ from amos_fl.errors import AmosError, RunStopped
 from amos_fl.runs.changes import accepted_before
 from amos_fl.runs.checkpoint import remedy_for
 from amos_fl.runs.events import RoundFinished, RoundStarted, Said, SiteFailed
+from amos_fl.runs.folder import OWN
 from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
 from amos_fl.runs.ledger import LedgerEntry, sites_in_weights
 from amos_fl.runs.selection import (
-    best_round_of_site,
+    best_rounds,
     rounds_worth_keeping,
 )
 from amos_fl.runs.start import begin
@@ -167,10 +168,9 @@ class Federation(Scoring):
         """Carry out one round, from the weights in `given` to the next ones and its line in the ledger."""
         started = time.perf_counter()
         number, messages = given.number, self.strategy.messages(given)
+        best = best_rounds(self.folder, number - 1, OWN["val"]) if self.strategy.personal else {}
         for site, message in messages.items():
-            more = config_of(given.works[site])
-            if self.strategy.personal:
-                more[BEST_ROUND] = best_round_of_site(self.folder, site, number - 1, personal=True) or 0
+            more = {**config_of(given.works[site]), BEST_ROUND: best.get(site, 0)}
             self._say_what_is_kept(message, site, number - 1, **more)
         self.listener(RoundStarted(number, self.config.rounds, tuple(messages)))
         asked = {

@@ -14,7 +14,7 @@ from amos_fl.runs.events import RoundScored, Said, SiteFailed
 from amos_fl.runs.folder import OWN
 from amos_fl.runs.selection import (
     choose_round,
-    personal_round_of_site,
+    own_rounds,
     seen_and_unseen_dsc,
 )
 from amos_fl_clients.federation.messages import (
@@ -145,10 +145,9 @@ class Scoring(Connected):
 
     def _score_personal_models(self, grid: Grid, task: Task) -> None:
         """Have each training site keep its own model, of the round that it chose, and score it on its test cases."""
-        by_round: dict[int, list[str]] = {}
+        chosen, by_round = own_rounds(self.folder, self.config), dict[int, list[str]]()
         for site in self._training_weights(task):
-            chosen = personal_round_of_site(self.folder, self.config, site)
-            by_round.setdefault(chosen, []).append(site)
+            by_round.setdefault(chosen.get(site, self.config.rounds), []).append(site)
         for number, sites in sorted(by_round.items()):
             found = self.folder.read_evaluation(number, OWN["test"]) or {"sites": {}, "missing": {}}
             if not set(sites) <= {*found["sites"], *found["missing"]}:
