@@ -18,6 +18,7 @@ from amos_fl.errors import AmosError
 from amos_fl.inference.evaluate_model import Question, evaluate_model
 from amos_fl.methods.private import PrivateParts
 from amos_fl.networks.parts import Parts, parts_of
+from amos_fl.runs.estimate import estimate
 from amos_fl.runs.folder import OWN, RunFolder
 from amos_fl.runs.model import read_model
 from amos_fl.runs.record import read_run
@@ -133,6 +134,17 @@ def test_dittos_shared_weights_are_fedavgs_and_without_a_pull_its_second_model_i
     assert hashes(ditto) == hashes(fedavg)
     for site, run in alone.items():
         assert_equal(second_model(ditto, site, 3), final_weights(run))
+
+
+def test_the_steps_of_second_models_are_in_the_ledger_and_in_what_a_run_costs(
+    ditto: RunFolder, fedavg: RunFolder, cohort: Cohort
+) -> None:
+    assert all(did["second_steps"] == 3 for entry in ditto.ledger() for did in entry["sites"].values())  # pyright: ignore
+    costs = [read_run(run.path).cost for run in (ditto, fedavg)]
+    assert [cost.steps for cost in costs] == [2 * 18, 18]
+    assert costs[0].bytes_up == costs[1].bytes_up
+    planned = [estimate(run.config(), cohort) for run in (ditto, fedavg)]
+    assert [work.steps for work in planned] == [2 * 18, 18]
 
 
 def test_a_stronger_pull_holds_dittos_second_model_nearer_to_the_shared_one(

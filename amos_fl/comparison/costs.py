@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from amos_fl.comparison.comparison import Arm, CurvePoint
 from amos_fl.metrics.rows import ScoreRow
+from amos_fl.runs.ledger import steps_taken
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.selection import macro_dsc
 
@@ -73,7 +74,7 @@ def curves_of(records: Sequence[RunRecord], arms: Sequence[Arm]) -> list[CurvePo
         patches = transferred = 0
         seconds = 0.0
         for entry in record.ledger:
-            patches += sum(site["steps"] for site in entry["sites"].values()) * record.config.training.batch_size
+            patches += sum(steps_taken(site) for site in entry["sites"].values()) * record.config.training.batch_size
             transferred += entry["bytes_down"] + entry["bytes_up"]
             seconds += entry["seconds"]
             evaluation = record.folder.read_evaluation(entry["round"], "val")

@@ -15,6 +15,7 @@ from amos_fl.metrics.rows import ScoreRow, group_of, rows_by_case, sums_by_case
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.metrics.table import CaseScores
 from amos_fl.randomness import generator
+from amos_fl.runs.ledger import steps_taken
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.selection import macro_dsc
 
@@ -89,7 +90,7 @@ def cost_points(record: RunRecord) -> list[CostPoint]:
     spent = {"steps": 0, "bytes": 0, "seconds": 0.0}
     points = []
     for entry in record.ledger:
-        spent["steps"] += sum(site["steps"] for site in entry["sites"].values())
+        spent["steps"] += sum(steps_taken(site) for site in entry["sites"].values())
         spent["bytes"] += entry["bytes_down"] + entry["bytes_up"]
         spent["seconds"] += entry["seconds"]
         if (evaluation := record.folder.read_evaluation(entry["round"], "val")) is not None:

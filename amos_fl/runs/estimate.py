@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from amos_fl.cohort.table import Cohort
+from amos_fl.methods import kind_of
 from amos_fl.networks.registry import build_network, parameter_count
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.work import steps_by_site
@@ -83,16 +84,18 @@ def estimate(config: RunConfig, cohort: Cohort) -> WorkEstimate:
     exchanges = len(sites) * config.rounds * config.exchanges_weights
     steps_by = {site: config.rounds * steps for site, steps in steps_by_site(config, cohort).items()}
     steps_per_site, all_steps = max(steps_by.values()), sum(steps_by.values())
+    method = kind_of(config.strategy)
+    trained = all_steps * (2 if method is not None and method.second_model else 1)
     parallel = config.engine.parallel_sites or 1 if config.engine.name == "ray" else 1
     return WorkEstimate(
         parameters=parameters,
         training_sites=sites,
         steps_per_site=steps_per_site,
-        steps=all_steps,
-        patches=all_steps * settings.batch_size,
+        steps=trained,
+        patches=trained * settings.batch_size,
         bytes_down=weights * exchanges,
         bytes_up=config.codec.size(form) * exchanges,
         seconds_per_step=seconds * scale,
-        training_seconds=seconds * scale * all_steps / parallel,
+        training_seconds=seconds * scale * trained / parallel,
         memory_bytes=int(kept * scale) + 6 * weights,  # network, gradient, momentum, global, update, sum
     )

@@ -26,10 +26,12 @@ class SiteRound(TypedDict):
 
     `restarted` is there where the site has lost what it keeps between rounds and began again without it, and says why.
     `share` is what its update counts in the weights, of 1: 0 where it was left out; not there where nobody says.
+    `second_steps` are those of its second model, where the method leaves it one.
     """
 
     cases: _Count
     steps: _Count
+    second_steps: NotRequired[_Count]
     loss: _Loss
     seconds: _Seconds
     bytes_down: _Count
@@ -37,6 +39,11 @@ class SiteRound(TypedDict):
     update_fingerprint: NotRequired[_Text | None]
     restarted: NotRequired[_Text]
     share: NotRequired[Annotated[float, Field(ge=0, le=1)]]
+
+
+def steps_taken(did: SiteRound) -> int:
+    """The optimizer steps that a site took in a round, those of a second model among them."""
+    return did["steps"] + did.get("second_steps", 0)
 
 
 @with_config(_CONFIG)

@@ -13,7 +13,7 @@ from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
 from amos_fl.runs.config import ArmKind, RunConfig
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import is_group, read_group
-from amos_fl.runs.ledger import LedgerEntry
+from amos_fl.runs.ledger import LedgerEntry, steps_taken
 from amos_fl.runs.results import Results, results_of
 
 
@@ -36,7 +36,7 @@ class RunCost:
     @classmethod
     def of(cls, ledger: Sequence[LedgerEntry], config: RunConfig) -> "RunCost":
         """The cost of the rounds in a ledger."""
-        steps = [[site["steps"] for site in entry["sites"].values()] for entry in ledger]
+        steps = [[steps_taken(site) for site in entry["sites"].values()] for entry in ledger]
         return cls(
             rounds=len(ledger),
             steps=sum(map(sum, steps)),

@@ -212,7 +212,11 @@ class Federation(Scoring):
         if withheld := set(given.form) ^ set(before := views_of(given.arrays)):
             arrays = {name: before[name] if name in withheld else arrays[name] for name in before}
         record = record_of_sums(arrays)
-        return record, training.entry(shares, given.weights, time.perf_counter() - started)
+        entry = training.entry(shares, given.weights, time.perf_counter() - started)
+        if self.strategy.second_model:
+            for did in entry["sites"].values():
+                did["second_steps"] = did["steps"]
+        return record, entry
 
     def _checkpoint(self, record: ArrayRecord, entry: LedgerEntry) -> None:
         """Write a checkpoint: the weights, the strategy's state and the ledger after a round."""

@@ -81,6 +81,7 @@ class Strategy(ABC):
     """
 
     personal = False
+    second_model = False
     has_private = False
 
     def withheld(self, parts: Parts) -> frozenset[str]:
@@ -134,7 +135,8 @@ class MethodStrategy(Strategy):
     def __init__(self, method: Method) -> None:
         self.method = method
         self.memory = Memory()
-        self.personal, self.has_private = method.personal, method.has_private
+        self.personal, self.second_model = method.personal, method.second_model
+        self.has_private = method.has_private
 
     def withheld(self, parts: Parts) -> frozenset[str]:
         return self.method.withheld(parts)
