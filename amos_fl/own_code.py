@@ -9,6 +9,7 @@ from typing import Any
 
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file
+from amos_fl.wording import first_line
 
 _hashes: dict[str, tuple[ModuleType, str]] = {}
 """The modules that were loaded in this process, and the SHA-256 that the file of each had then."""
@@ -51,7 +52,7 @@ def load(path: str, what: str) -> Any:
         return getattr(found, name)
     except Exception as error:  # whatever a module raises while it is imported
         kind = "" if isinstance(error, (ImportError, AttributeError, ValueError)) else f"{type(error).__name__}: "
-        why = f"{kind}{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        why = f"{kind}{first_line(error)}"
         raise AmosError(
             f"{what} {path}: cannot be imported ({why}); give module:name of an installed package or of a file here"
         ) from None

@@ -44,3 +44,12 @@ def nearest(word: str, words: Iterable[str]) -> str:
     inside = [other for other in words if section and other.startswith(f"{section}.")]
     close = difflib.get_close_matches(word, inside or words, n=1, cutoff=0.75 if inside else 0.6)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(inside or words)}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its kind, if it says nothing.
+
+    >>> first_line(ValueError("too\\nlong")), first_line(KeyError())
+    ('too', 'KeyError')
+    """
+    return next(iter(str(error).splitlines()), type(error).__name__)

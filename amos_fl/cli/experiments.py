@@ -12,6 +12,7 @@ from amos_fl.api.settings import cache_folder
 from amos_fl.cli.display import Display
 from amos_fl.cli.options import DeviceOption, RunsAtOnceOption, SeedOption, StoreOption
 from amos_fl.cli.progress import Progress, plain_console
+from amos_fl.cli.running import carry_out_at_once
 from amos_fl.cli.settings import resolve_run
 from amos_fl.comparison.published import MARK
 from amos_fl.errors import AmosError, Interrupted
@@ -199,22 +200,18 @@ def _trainer(store: Path, quick: bool) -> Any:
 
 def _together(store: Path, quick: bool, at_once: int) -> Any:
     """What carries out several runs at a time, each in a process of its own."""
-    from amos_fl_server.federation.parallel import RunOutcome, run_in_parallel
 
     def train(folders: list[RunFolder], device: str) -> None:
-        ended = 0
-
-        def on_outcome(outcome: RunOutcome) -> None:
-            nonlocal ended
-            ended += 1
-            name = "/".join(outcome.folder.path.parts[-2:])
-            typer.echo(f"{ended}/{len(folders)} {name}: {outcome.error or 'finished'}")
-            if outcome.error is None and not quick:
-                write_report(outcome.folder.path, typer.echo)
-
         typer.echo(f"{counted(len(folders), 'run')} to train, {at_once} at a time")
         try:
-            run_in_parallel(folders, store, at_once=at_once, device=device, on_outcome=on_outcome)
+            carry_out_at_once(
+                folders,
+                store,
+                name_of=lambda folder: "/".join(folder.path.parts[-2:]),
+                report=not quick,
+                at_once=at_once,
+                device=device,
+            )
         except KeyboardInterrupt:
             raise Interrupted("stopped") from None
 

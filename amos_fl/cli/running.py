@@ -1,15 +1,15 @@
 """A run, or a group of runs, carried out on the terminal: progress, tables, report, and how to go on after Ctrl-C."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console as RichConsole
 
 from amos_fl.api import running
-from amos_fl.api.running import carry_out_members, check_all_finished
+from amos_fl.api.running import carry_out_members, check_all_finished, write_report
 from amos_fl.api.settings import refuse_settings, with_layers
 from amos_fl.cli.console import Console
 from amos_fl.cli.display import Display, show_group, show_results
@@ -27,6 +27,9 @@ from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.runs.wording import work_in_words
 from amos_fl.runs.work import steps_in_words
 from amos_fl.wording import counted
+
+if TYPE_CHECKING:  # with it come Flower and Ray
+    from amos_fl_server.federation.parallel import RunOutcome
 
 CONTINUES = "continues what is in its folder, and runs it"
 
@@ -125,6 +128,36 @@ def carry_out_group(
         say_the_rest(group)
         raise
     show_finished(group, failed)
+
+
+def carry_out_at_once(
+    folders: list[RunFolder], store: Path, *, name_of: Callable[[RunFolder], str], report: bool = True, **how: Any
+) -> list["RunOutcome"]:
+    """Carry out runs several at a time, with a line and, if wanted, a report as each ends; those that failed.
+
+    `how` are arguments of `run_in_parallel`.
+    """
+    from amos_fl_server.federation.parallel import run_in_parallel
+
+    failed: list[RunOutcome] = []
+    ended = 0
+
+    def on_outcome(outcome: RunOutcome) -> None:
+        nonlocal ended
+        ended += 1
+        if outcome.error is not None:
+            failed.append(outcome)
+        elif report:
+            write_report(outcome.folder.path, typer.echo)
+        typer.echo(f"{ended}/{len(folders)} {name_of(outcome.folder)}: {outcome.error or 'finished'}")
+
+    with Console(highlight=False).status("running") as status:
+
+        def on_wait(rounds: dict[RunFolder, int]) -> None:
+            status.update(", ".join(f"{name_of(folder)}: round {number}" for folder, number in rounds.items()))
+
+        run_in_parallel(folders, store, on_outcome=on_outcome, on_wait=on_wait, **how)
+    return failed
 
 
 def say_the_rest(group: Group) -> None:

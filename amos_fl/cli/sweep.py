@@ -6,11 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from amos_fl.api.running import write_report
 from amos_fl.api.settings import cache_folder, next_out, with_layers
-from amos_fl.cli.console import Console
 from amos_fl.cli.options import AcceptChangesOption, DeviceOption, ResumeOption, RunsAtOnceOption, StoreOption
-from amos_fl.cli.running import CONTINUES, carry_out_group, say_the_rest, show_finished
+from amos_fl.cli.running import CONTINUES, carry_out_at_once, carry_out_group, say_the_rest, show_finished
 from amos_fl.cli.setting_options import setting
 from amos_fl.cli.settings import layers_of, refuse_beside, refuse_without, resolve_run
 from amos_fl.cohort.table import Cohort
@@ -119,45 +117,22 @@ def _in_parallel(
     group: Group, store: Path, layers: Layers, at_once: int, gpus_per_run: float, address: str | None, accept: bool
 ) -> list[tuple[str, int]]:
     """What is left of a group, several runs at a time; the names and exit codes of those that failed."""
-    from amos_fl_server.federation.parallel import RunOutcome, run_in_parallel
-
-    console = Console(highlight=False)
     left = group.unfinished
     typer.echo(f"{len(group.names) - len(left)} of {len(group.names)} runs are finished; {at_once} at a time")
-    failed: list[RunOutcome] = []
-    done = 0
-
-    def on_outcome(outcome: RunOutcome) -> None:
-        nonlocal done
-        done += 1
-        name = outcome.folder.path.name
-        if outcome.error is None:
-            write_report(outcome.folder.path, typer.echo)
-            typer.echo(f"{done}/{len(left)} {name}: finished")
-        else:
-            failed.append(outcome)
-            typer.echo(f"{done}/{len(left)} {name}: {outcome.error}")
-
-    with console.status("running") as status:
-
-        def on_wait(rounds: dict[RunFolder, int]) -> None:
-            status.update(", ".join(f"{folder.path.name}: round {number}" for folder, number in rounds.items()))
-
-        try:
-            if left:
-                device = with_layers(left[0].config(), layers).device
-                run_in_parallel(
-                    left,
-                    store,
-                    at_once=at_once,
-                    device=device,
-                    gpus_per_run=gpus_per_run,
-                    address=address,
-                    accept_changes=accept,
-                    on_outcome=on_outcome,
-                    on_wait=on_wait,
-                )
-        except KeyboardInterrupt:
-            say_the_rest(group)
-            raise typer.Exit(130) from None
+    if not left:
+        return []
+    try:
+        failed = carry_out_at_once(
+            left,
+            store,
+            name_of=lambda folder: folder.path.name,
+            at_once=at_once,
+            device=with_layers(left[0].config(), layers).device,
+            gpus_per_run=gpus_per_run,
+            address=address,
+            accept_changes=accept,
+        )
+    except KeyboardInterrupt:
+        say_the_rest(group)
+        raise typer.Exit(130) from None
     return [(outcome.folder.path.name, outcome.exit_code) for outcome in failed]

@@ -163,7 +163,7 @@ class Method:
         return frozenset()
 
     def withheld(self, parts: "Parts") -> frozenset[str]:
-        """The arrays that no site sends; the shared network keeps its initial ones."""
+        """The arrays that no site sends, of whatever it keeps; the shared network keeps its initial ones."""
         return frozenset()
 
     def pull(self, given: SiteRound) -> "Pull":

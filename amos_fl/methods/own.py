@@ -16,6 +16,7 @@ from amos_fl.methods.base import VAL_AFTER, VAL_BEFORE, Arrays, Done, Memory, Me
 from amos_fl.randomness import generator
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.weights import hash_of
+from amos_fl.wording import first_line
 
 if TYPE_CHECKING:  # with it comes PyTorch, which a list of the methods does without
     from amos_fl.training.pull import Pull
@@ -213,5 +214,6 @@ def _said(path: str, function: str) -> Iterator[None]:
     except AmosError:
         raise
     except Exception as error:
-        why = str(error).splitlines()[0] if str(error) else "no words"
-        raise AmosError(f"strategy {path}: its {function} fails ({type(error).__name__}: {why})") from None
+        raise AmosError(
+            f"strategy {path}: its {function} fails ({type(error).__name__}: {first_line(error)})"
+        ) from None

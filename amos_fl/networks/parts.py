@@ -1,7 +1,7 @@
 """The arrays of a network by their purpose, which a method needs that leaves some of them at the sites."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import nn
@@ -18,43 +18,53 @@ NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 @dataclass(frozen=True)
 class Parts:
-    """The names of a network's arrays.
+    """The names of a network's arrays, found from its layers and shapes when they are first asked for."""
 
-    `norms` are the weights, biases and running statistics of its normalisation layers, of any kind. `head` are the
-    arrays whose size depends on the number of organs. `everything` are all of them.
-    """
+    model: str
+    plan_json: str
+    organ_count: int
+    norm_statistics: NormStatistics = "average"
 
-    everything: frozenset[str]
-    norms: frozenset[str]
-    head: frozenset[str]
+    @cached_property
+    def _outline(self) -> nn.Module:
+        network = outline(self.model, self._plan, self.organ_count)
+        with torch.device("meta"):
+            return with_group_norm(network) if self.norm_statistics == "group" else network
+
+    @property
+    def _plan(self) -> Plan:
+        return Plan.model_validate_json(self.plan_json)
+
+    @cached_property
+    def everything(self) -> frozenset[str]:
+        """All arrays: weights and running statistics."""
+        return frozenset(self._outline.state_dict())
+
+    @cached_property
+    def norms(self) -> frozenset[str]:
+        """The weights, biases and running statistics of normalisation layers, of any kind."""
+        names = (
+            f"{layer}.{name}" if layer else name
+            for layer, module in self._outline.named_modules()
+            if isinstance(module, NORMS)
+            for name in module.state_dict()
+        )
+        return frozenset(names) & self.everything
+
+    @cached_property
+    def head(self) -> frozenset[str]:
+        """The arrays whose size depends on the number of organs."""
+        return frozenset(class_axes(self.model, self._plan, self.organ_count)) & self.everything
 
 
 def parts_of(model: str, plan: Plan, organ_count: int, norm_statistics: NormStatistics = "average") -> Parts:
-    """The parts of a network, found from its layers and shapes without building its weights.
+    """The parts of a network; no model of that name, or a plan that it cannot follow, is an error where they are used.
 
     >>> from amos_fl.volumes.plan import plan_named
     >>> len(parts_of("small", plan_named("coarse"), 15).norms)
     24
-
-    Raises:
-        AmosError: no model of that name, or a plan that it cannot follow.
     """
     return _parts(model, plan.model_dump_json(), organ_count, norm_statistics)
 
 
-@lru_cache(maxsize=4)
-def _parts(model: str, plan_json: str, organ_count: int, norm_statistics: NormStatistics) -> Parts:
-    plan = Plan.model_validate_json(plan_json)
-    network = outline(model, plan, organ_count)
-    if norm_statistics == "group":
-        with torch.device("meta"):
-            network = with_group_norm(network)
-    state = network.state_dict()
-    norms = {
-        f"{layer}.{name}" if layer else name
-        for layer, module in network.named_modules()
-        if isinstance(module, NORMS)
-        for name in module.state_dict()
-    }
-    head = class_axes(model, plan, organ_count).keys() & state.keys()
-    return Parts(frozenset(state), frozenset(norms & state.keys()), frozenset(head))
+_parts = lru_cache(maxsize=4)(Parts)

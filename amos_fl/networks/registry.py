@@ -18,6 +18,7 @@ from amos_fl.training.own import small_patch
 from amos_fl.training.settings import NormStatistics
 from amos_fl.training.supervision import supervision_of
 from amos_fl.volumes.plan import Plan
+from amos_fl.wording import first_line
 
 
 def _builder(model: str) -> Callable[[Plan, int], nn.Module]:
@@ -63,10 +64,6 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _words(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
 def check_own_network(model: str, plan: Plan, organ_count: int) -> None:
     """Check a user's own network before anything is trained: built twice, forward twice, and one backward pass.
 
@@ -86,7 +83,7 @@ def check_own_network(model: str, plan: Plan, organ_count: int) -> None:
     except AmosError:
         raise
     except Exception as error:
-        raise AmosError(f"model {model}: fails on the plan {plan.name} ({_words(error)})") from None
+        raise AmosError(f"model {model}: fails on the plan {plan.name} ({first_line(error)})") from None
     if not isinstance(network, nn.Module):
         raise AmosError(f"model {model}: returned {type(network).__name__}; it must return a torch.nn.Module")
     for (name, one), other in zip(network.state_dict().items(), again.state_dict().values(), strict=True):
@@ -107,7 +104,7 @@ def check_own_network(model: str, plan: Plan, organ_count: int) -> None:
             outputs = network.train()(image)
         except Exception as error:
             raise AmosError(
-                f"model {model}: fails on an image of {tuple(image.shape)} ({_words(error)}); it must "
+                f"model {model}: fails on an image of {tuple(image.shape)} ({first_line(error)}); it must "
                 f"take any whose sides are multiples of the plan's {plan.divisor}"
             ) from None
         wanted = (1, 1 + organ_count, *size)

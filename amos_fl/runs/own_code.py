@@ -4,13 +4,12 @@ from amos_fl.errors import AmosError
 from amos_fl.own_code import is_path, modules_of, sha256_of_module
 from amos_fl.runs.about import AboutRun
 from amos_fl.runs.config import RunConfig
+from amos_fl.training.settings import TrainingSettings
 
 
-def own_paths(config: RunConfig) -> tuple[str, ...]:
-    """The import paths that a run's settings name."""
-    training = config.training
-    named = (config.strategy, config.model, training.transforms or "", training.loss or "")
-    return tuple(filter(is_path, named))
+def own_paths(strategy: str, model: str, training: TrainingSettings) -> tuple[str, ...]:
+    """The import paths among what a run's settings name."""
+    return tuple(filter(is_path, (strategy, model, training.transforms or "", training.loss or "")))
 
 
 def own_modules(config: RunConfig) -> dict[str, str]:
@@ -19,7 +18,7 @@ def own_modules(config: RunConfig) -> dict[str, str]:
     Raises:
         AmosError: a module has no file.
     """
-    return modules_of(own_paths(config))
+    return modules_of(own_paths(config.strategy, config.model, config.training))
 
 
 def changed_modules(about: AboutRun) -> dict[str, list[str]]:
@@ -39,7 +38,7 @@ def check_own_code(config: RunConfig, organ_count: int) -> None:
     Raises:
         AmosError: it cannot be imported, or cannot be trained with; it names the setting and the remedy.
     """
-    if not own_paths(config):
+    if not own_paths(config.strategy, config.model, config.training):
         return
     from amos_fl.methods import kind_of, method_named  # with these come NumPy and PyTorch
     from amos_fl.methods.own import try_out

@@ -22,6 +22,7 @@ from amos_fl.own_code import load
 from amos_fl.randomness import generator
 from amos_fl.training.loss import Loss
 from amos_fl.volumes.plan import Plan
+from amos_fl.wording import first_line
 
 Transforms = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
 TRANSFORMS, LOSS = "training.transforms", "training.loss"
@@ -148,7 +149,7 @@ def _tried(setting: str, path: str, function: Callable[..., Any], *arguments: An
 
 
 def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
+    return f"{type(error).__name__}: {first_line(error)}" if str(error) else type(error).__name__
 
 
 def _form(value: object) -> str:

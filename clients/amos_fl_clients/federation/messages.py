@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from amos_fl.codecs import Codec, CodecName
 from amos_fl.methods.base import Work
-from amos_fl.own_code import is_path
 from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.runs.learned import channels_unlearned
+from amos_fl.runs.own_code import own_paths
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import Plan
 
@@ -72,9 +72,7 @@ class Task(BaseModel):
     @property
     def own_code(self) -> tuple[str, ...]:
         """The import paths of code that is not amos-fl's and that a site would run."""
-        return tuple(
-            filter(is_path, (self.method, self.model, self.training.transforms or "", self.training.loss or ""))
-        )
+        return own_paths(self.method, self.model, self.training)
 
     @property
     def codec(self) -> Codec:

@@ -84,18 +84,14 @@ def as_second_model(weights: Mapping[str, np.ndarray], momentum: Mapping[str, np
 
 def own_names(task: Task, *, personal: bool) -> frozenset[str]:
     """The arrays of which a site uses its own in training and in its personal model, or in scoring the shared one."""
-    method, own = method_of(task), frozenset[str]()
-    if task.norm_statistics == "local":
-        own |= frozenset(filter(is_statistic, _parts(task).everything))
-    if personal and method.has_private:
-        own |= method.private(_parts(task))
-    return own
+    parts = _parts(task)
+    local = frozenset(filter(is_statistic, parts.everything)) if task.norm_statistics == "local" else frozenset()
+    return local | method_of(task).private(parts) if personal else local
 
 
 def withheld(task: Task) -> frozenset[str]:
     """The arrays that no site of this task sends."""
-    method = method_of(task)
-    return method.withheld(_parts(task)) if method.has_private else frozenset()
+    return method_of(task).withheld(_parts(task))
 
 
 def form_of_update(settings: SiteSettings, task: Task) -> dict[str, ArrayForm]:

@@ -54,8 +54,6 @@ class Connected:
 
     def _withheld(self, task: Task) -> frozenset[str]:
         """The arrays that no site sends."""
-        if not self.strategy.has_private:
-            return frozenset()
         return self.strategy.withheld(parts_of(task.model, task.plan, len(task.organs), task.norm_statistics))
 
     def _forget(self) -> None:

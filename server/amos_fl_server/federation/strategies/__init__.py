@@ -37,8 +37,7 @@ def strategy_of(config: RunConfig) -> Strategy:
             f"strategy {config.strategy} needs --optimizer-state reset: with kept momentum, gradients of earlier "
             "rounds also move a site's weights, and it would count them as this round's"
         )
-    if strategy.has_private:
-        strategy.check_network(config.model, parts_of(config.model, config.plan, 1, config.norm_statistics))
+    strategy.check_network(config.model, parts_of(config.model, config.plan, 1, config.norm_statistics))
     return strategy
 
 

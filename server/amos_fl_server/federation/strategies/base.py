@@ -77,12 +77,12 @@ class RoundInput:
 class Strategy(ABC):
     """A rule by which a server turns updates into the next weights.
 
-    A `personal` one leaves each site a model of its own; where it `has_private` arrays, no site sends the `withheld`.
+    A `personal` one leaves each site a model of its own, where it has a `second_model` a whole one that is trained for
+    itself.
     """
 
     personal = False
     second_model = False
-    has_private = False
 
     def withheld(self, parts: Parts) -> frozenset[str]:
         """The arrays that no site sends."""
@@ -136,12 +136,13 @@ class MethodStrategy(Strategy):
         self.method = method
         self.memory = Memory()
         self.personal, self.second_model = method.personal, method.second_model
-        self.has_private = method.has_private
 
     def withheld(self, parts: Parts) -> frozenset[str]:
         return self.method.withheld(parts)
 
     def check_network(self, model: str, parts: Parts) -> None:
+        if not self.method.has_private:
+            return
         name, private = type(self.method).__name__, self.method.private(parts)
         if not isinstance(private, set | frozenset):
             raise AmosError(f"strategy {name}: its private must return a frozenset of names")
