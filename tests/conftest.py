@@ -1,11 +1,14 @@
 """Small cohorts made on the spot: boxes and balls in noise, as NIfTI files."""
 
+import importlib
+import itertools
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,3 +161,27 @@ def desk(begun: Path, tiny_root: Path) -> "Desk":
     number = sum(1 for _ in begun.parent.iterdir())
     shutil.copytree(begun, begun.parent / f"copy-{number}")
     return Desk(begun.parent / f"copy-{number}", tiny_root)
+
+
+_own_modules = itertools.count()
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples are on the import path."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Write a module; its name, which no other test uses."""
+    (tmp_path / "code").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "code")
+
+    def write(text: str) -> str:
+        name = f"own_{next(_own_modules)}"
+        (tmp_path / "code" / f"{name}.py").write_text(text)
+        importlib.invalidate_caches()
+        return name
+
+    return write

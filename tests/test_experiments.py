@@ -1,7 +1,6 @@
 """Presets: what they must say, how they become tasks, what of them is done again, and when the paper stands beside."""
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,16 +13,14 @@ import numpy as np
 import pytest
 import yaml
 from fake_amos import write_release
-from made_runs import amos, constant, made_cohort, made_run
+from made_runs import amos
 
 from amos_fl.api.settings import resolve_run
 from amos_fl.cli.main import run
 from amos_fl.cohort.label_map import matches
 from amos_fl.cohort.organs import AMOS_ORGANS
-from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
-from amos_fl.comparison.compare import compare_runs
+from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.comparison.published import published_scores
-from amos_fl.comparison.write import write_comparison
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.experiments.carry_out import Callbacks, carry_out
 from amos_fl.experiments.cost import preset_cost
@@ -33,17 +30,12 @@ from amos_fl.experiments.planning import Planner, StepTask
 from amos_fl.experiments.preset import Preset, Train, preset_from, preset_names, read_preset
 from amos_fl.experiments.quick_data import phantom_data, quick_data
 from amos_fl.experiments.shared import presets_folder
-from amos_fl.experiments.workspace import Work, Workspace
+from amos_fl.experiments.workspace import Workspace
 from amos_fl.files import write_text
 from amos_fl.methods import METHODS
-from amos_fl.metrics.rows import write_scores
-from amos_fl.metrics.table import read_scores
 from amos_fl.phantom.scan import PhantomScan
-from amos_fl.runs.create import create_run
 from amos_fl.runs.events import silent
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.results import write_tables
-from amos_fl.weights import save_arrays
 from amos_fl_server.federation.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
@@ -392,124 +384,6 @@ def test_a_preset_runs_through_on_the_phantom_in_its_quick_form(
     assert run(["experiments", "results", out, "--quick", "-o", str(page)]) == 0
     assert "| centralized-160-40* | centralized on " in page.read_text()
     assert "teach a network nothing" in page.read_text()
-
-
-# Results
-
-
-def made_folder(
-    path: Path, cohort: Cohort, *, score: float = 0.8, synthetic: bool = False, commit: str = "abc", **settings: Any
-) -> Path:
-    """A finished run's folder, made of numbers: whatever it trained has the same score."""
-    record = made_run("made", constant(score), cohort=cohort, **settings)
-    folder = create_run(path, record.config, record.cohort)
-    about = json.loads((path / "versions.json").read_text())
-    about |= {"synthetic": synthetic, "versions": {**about["versions"], "commit": commit}}
-    (path / "versions.json").write_text(json.dumps(about))
-    nothing: Any = {"bytes_up": 0, "bytes_down": 0, "seconds": 2.0}
-    site: Any = {"cases": 1, "steps": record.config.local_steps, "loss": 1.0, **nothing}
-    trained = dict.fromkeys(record.cohort.seen_sites, site)
-    entry: Any = {"round": 1, "sites": trained, "loss": 1.0, "missing": {}, "weights_sha256": "", **nothing}
-    folder.write_ledger([entry])
-    write_tables(path, record.results)
-    save_arrays({"a": np.zeros(1, np.float32)}, path / "model" / "weights.safetensors")
-    write_text(path / "summary.md", "made")
-    return path
-
-
-def made_networks(out: Path, cohort: Cohort, **settings: Any) -> Workspace:
-    """A workspace in which one training of the experiment `networks` is done."""
-    workspace = Workspace(out, "full")
-    write_cohort(cohort, workspace.cohorts / "made" / "cohort.csv")
-    given = {"model": "unet", "plan": "amos-ct", "arm": "centralized", **settings}
-    made_folder(workspace.runs / "made", cohort, **given)
-    workspace.write_state("networks", {"unet-ct": Work("run", "runs/made", "cohorts/made/cohort.csv")})
-    return workspace
-
-
-def test_the_papers_number_stands_beside_ours_where_the_data_is_amos(tmp_path: Path) -> None:
-    workspace = made_networks(tmp_path, amos({"train": "train", "val": "test"}))
-    cells = {cell.organ: cell for cell in outcome(read_preset("networks"), workspace)}
-    assert (cells[""].dsc, cells[""].published_dsc, cells[""].published_nsd) == (pytest.approx(0.8), 0.8887, 0.7987)
-    assert cells["spleen"].published_dsc == 0.9631
-    text = outcome_in_markdown(list(cells.values()))
-    assert "(0.8887 / 0.7987)" in text
-    assert "published, real AMOS" in text
-
-
-@pytest.mark.parametrize("different", ["synthetic", "network", "plan", "a case", "training"])
-def test_it_does_not_where_anything_is_another(tmp_path: Path, different: str) -> None:
-    cohort = amos({"train": "train", "val": "test"})
-    settings: dict[str, dict[str, Any]] = {
-        "synthetic": {"synthetic": True},
-        "network": {"model": "small"},
-        "plan": {"plan": "coarse"},
-    }
-    if different in ("a case", "training"):
-        split = "test" if different == "a case" else "train"
-        left_out = next(case for case in cohort.cases if case.split == split)
-        cohort = Cohort(tuple(case for case in cohort.cases if case is not left_out), cohort.organs)
-    workspace = made_networks(tmp_path, cohort, **settings.get(different, {}))
-    cells = outcome(read_preset("networks"), workspace)
-    assert cells
-    assert not any(cell.published_dsc == cell.published_dsc for cell in cells)
-    assert "0.8887" not in outcome_in_markdown(cells)
-
-
-def test_the_page_of_results_has_a_row_for_every_run_with_its_commit_and_budget(tmp_path: Path, capsys: Any) -> None:
-    cohort = amos({"train": "train", "val": "test"}, {1, 2, 5, 8, 13})
-    made_folder(tmp_path / "runs" / "one", cohort, rounds=7, local_steps=11, commit="1234abcd")
-    made_folder(tmp_path / "runs" / "two", cohort, synthetic=True, commit="dirty")
-    assert run(["experiments", "results", str(tmp_path / "runs")]) == 0
-    page = capsys.readouterr().out
-    one, two = (next(line for line in page.splitlines() if line.startswith(f"| {name}")) for name in ("one", "two"))
-    assert "| 7 x 11 x 1, 22 patches | 0.800 / 0.720 |" in one
-    assert one.endswith("| 2 | 1234abcd |")
-    assert "| two* |" in two
-    assert "0.800 / 0.720*" in two
-    assert "synthetic" in page
-    assert run(["experiments", "results", str(tmp_path)]) == 0
-    shutil.rmtree(tmp_path / "runs")
-    assert run(["experiments", "results", str(tmp_path)]) == 2
-    assert "no finished run in there" in capsys.readouterr().err
-
-
-def made_methods(out: Path, cohort: Cohort) -> Workspace:
-    """A workspace in which two methods of the experiment `hippocampus` are done in two seeds, and compared."""
-    workspace, works, records = Workspace(out, "full"), {}, []
-    for method, score in (("fedavg", 0.8), ("median", 0.7)):
-        for seed in (0, 1):
-            folder, settings = f"runs/{method}-{seed}", {"strategy": method, "seed": seed}
-            made_folder(workspace.root / folder, cohort, score=score + seed / 10, commit="1234abcd", **settings)
-            works[f"{method}-{seed}"] = Work("run", folder)
-            scores = constant(score + seed / 10)
-            records.append(made_run(f"{method}-{seed}", scores, cohort=cohort, **settings))
-    write_comparison(compare_runs(records, resamples=100), workspace.root / "hippocampus" / "comparison")
-    works["comparison"] = Work("comparison", "hippocampus/comparison")
-    workspace.write_state("hippocampus", works)
-    return workspace
-
-
-def test_the_page_shows_runs_of_several_seeds_by_their_arms_and_says_how_they_were_made(
-    tmp_path: Path, capsys: Any
-) -> None:
-    sites: dict[str, Any] = {"A": ("MR", True, 6), "D": ("MR", False, 7)}
-    workspace = made_methods(tmp_path, made_cohort(sites, {1: "anterior", 2: "posterior"}))
-    other = workspace.preset("hippocampus") / "others" / "one"
-    cases = read_scores(workspace.runs / "fedavg-0" / "scores.csv")
-    write_scores(other / "scores.csv", cases, {1: "anterior", 2: "posterior"})
-    about = {"name": "another net", "command": "python another.py", "steps": 400, "patches": 800, "seconds": 70.0}
-    write_text(other / "about.json", json.dumps(about))
-    assert run(["experiments", "results", str(tmp_path)]) == 0
-    page = capsys.readouterr().out
-    assert "| fedavg | 0.850 [0.850, 0.850] ± 0.071 |" in page
-    assert "| median | -0.100 [-0.100, -0.100], p " in page
-    assert "| another net | 0.800 [0.800, 0.800] | 0.800 [0.800, 0.800] | 0.720 " in page
-    assert "`amos-fl experiments run hippocampus --data hippocampus=FOLDER`: 4 trainings" in page
-    assert "begun by commit 1234abcd" in page
-    assert "| run |" not in page, "no row for each of the many runs"
-    assert "CT" not in page
-    assert "synthetic" not in page
 
 
 # The wheel
