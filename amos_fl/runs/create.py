@@ -10,6 +10,7 @@ from amos_fl.runs.about import AboutRun, versions, write_about
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, places_of
 from amos_fl.runs.own_code import own_modules
+from amos_fl.runs.work import check_sites
 
 
 def check_free(path: Path) -> None:
@@ -41,9 +42,11 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str 
     `start_sha256` is that of the initial weights, if they are known to fit; otherwise `config.start_from` is checked.
 
     Raises:
-        AmosError: the folder holds a run already, or other files.
+        AmosError: the folder holds a run already, or other files, or the run cannot begin with the cohort's sites.
     """
     check_free(path)
+    if cohort.cases:  # a deployment learns of them later
+        check_sites(config, cohort.seen_sites)
     start = start_sha256
     if start is None and config.start_from is not None:
         from amos_fl.runs.start import check_start  # needs torch, which nothing else here does

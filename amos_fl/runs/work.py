@@ -85,6 +85,20 @@ def counts_of(config: "RunConfig", weights: Mapping[str, float], groups: Mapping
     return {site: weight / totals[groups[site]] for site, weight in weights.items()}
 
 
+def check_sites(config: "RunConfig", trainers: Sequence[str]) -> None:
+    """Whether a run can begin with these training sites.
+
+    Raises:
+        AmosError: its settings name a site that does not train, or its method needs more sites.
+    """
+    check_sites_named(config, trainers)
+    if config.exchanges_weights:
+        from amos_fl.methods import kind_of, method_named  # with these comes NumPy
+
+        if kind_of(config.strategy) is not None:  # Flower's strategies can do with any
+            method_named(config.strategy, config.strategy_options).check_sites(trainers)
+
+
 def check_sites_named(config: "RunConfig", trainers: Sequence[str]) -> None:
     """Whether the sites that have steps of their own train in the run.
 

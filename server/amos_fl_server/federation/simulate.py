@@ -142,8 +142,6 @@ def _simulate(
     if not cohort.seen_sites:
         raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
     check_sites_named(config, cohort.seen_sites)
-    if not folder.rounds_with_checkpoints():
-        strategy.check_sites(cohort.seen_sites)
     _end_orphans(folder, cohort.sites)
     folder.remove_unfinished()
     sites = lay_out_sites(folder, cohort, config, store)
