@@ -142,7 +142,7 @@ def carry_out_at_once(
     failed: list[RunOutcome] = []
     ended = 0
 
-    def on_outcome(outcome: RunOutcome) -> None:
+    def on_outcome(outcome: "RunOutcome") -> None:
         nonlocal ended
         ended += 1
         if outcome.error is not None:
