@@ -10,14 +10,16 @@ from synthetic_cases import ORGANS, TINY, boxes_case
 from amos_fl.errors import AmosError
 from amos_fl.randomness import generator
 from amos_fl.training.patches import augment
-from amos_fl.training.patches.augment import RECIPES, change_intensities, draw_resampling, mirror
 from amos_fl.training.patches.prefetch import draw_batches
+from amos_fl.training.patches.recipes import RECIPES, change_intensities, draw_resampling, mirror
 from amos_fl.training.patches.sampler import draw_batch
 from amos_fl.training.patches.spatial import resampling
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import plan_named
 
 PLAIN = TrainingSettings(augmentation="none")
+LEVELS = pytest.mark.parametrize("level", ["paper", "robust"])
+NO_LABEL = torch.zeros(0, dtype=torch.int64)
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +98,9 @@ def test_organs_are_drawn_uniformly_however_large_they_are(tmp_path):
     assert counts.min() > 240 / 3 * 0.65
 
 
-def test_a_patch_does_not_depend_on_other_calls_their_order_or_the_global_generators(case, other):
-    settings = TrainingSettings(augmentation="paper")
+@LEVELS
+def test_a_patch_does_not_depend_on_other_calls_their_order_or_the_global_generators(case, other, level):
+    settings = TrainingSettings(augmentation=level)
     alone = [batch_of([case, other], settings, step=step) for step in range(4)]
     np.random.seed(5)
     torch.manual_seed(5)
@@ -111,8 +114,9 @@ def test_seed_site_and_step_each_change_the_patch(case, change):
     assert not torch.equal(batch_of([case]).image, batch_of([case], **change).image)
 
 
-def test_a_sample_does_not_depend_on_the_threads_of_training(case):
-    settings = TrainingSettings(augmentation="paper")
+@LEVELS
+def test_a_sample_does_not_depend_on_the_threads_of_training(case, level):
+    settings = TrainingSettings(augmentation=level)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -125,9 +129,10 @@ def test_a_sample_does_not_depend_on_the_threads_of_training(case):
     assert same(one, two)
 
 
-def test_worker_processes_draw_the_same_batches(case, other):
+@LEVELS
+def test_worker_processes_draw_the_same_batches(case, other, level):
     def batches(workers):
-        settings = TrainingSettings(augmentation="paper", workers=workers)
+        settings = TrainingSettings(augmentation=level, workers=workers)
         return list(draw_batches([case, other], TINY, settings, ORGANS, seed=3, site="A", steps=range(5, 11)))
 
     torch.manual_seed(0)
@@ -232,7 +237,7 @@ def test_levels_differ_in_what_they_may_do():
     draws = [draw_resampling(TINY, "none", generator(0, n)) for n in range(50)]
     assert draws == [None] * 50
     patch = torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert all(torch.equal(change_intensities(patch, "none", n), patch) for n in range(20))
+    assert all(torch.equal(change_intensities(patch, NO_LABEL, "MR", "none", n), patch) for n in range(20))
     label = torch.arange(512).reshape(8, 8, 8)
     mirrored = [mirror(patch, label, "light", generator(0, n))[1] for n in range(50)]
     assert all(torch.equal(m, label) for m in mirrored)
@@ -255,7 +260,7 @@ def ramp():
 
 def test_gamma_keeps_mean_and_standard_deviation_and_order():
     for change in (augment.change_gamma, augment.change_inverted_gamma):
-        changed = change(ramp(), generator(0, change.__name__))
+        changed = change(ramp(), NO_LABEL, generator(0, change.__name__))
         assert type(changed) is torch.Tensor
         assert changed.mean().item() == pytest.approx(ramp().mean().item(), abs=1e-4)
         assert changed.std().item() == pytest.approx(ramp().std().item(), rel=1e-4)
@@ -265,10 +270,10 @@ def test_gamma_keeps_mean_and_standard_deviation_and_order():
 
 def test_contrast_keeps_the_range_and_brightness_scales():
     for n in range(8):
-        contrast = augment.scale_contrast(ramp(), generator(0, n))
+        contrast = augment.scale_contrast(ramp(), NO_LABEL, generator(0, n))
         assert contrast.min() >= -3
         assert contrast.max() <= 2
-        ratio = augment.scale_brightness(ramp(), generator(0, n)) / ramp()
+        ratio = augment.scale_brightness(ramp(), NO_LABEL, generator(0, n)) / ramp()
         assert 0.75 <= ratio.min() <= ratio.max() <= 1.25
         assert torch.allclose(ratio, ratio.flatten()[0])
 
@@ -276,7 +281,7 @@ def test_contrast_keeps_the_range_and_brightness_scales():
 def test_blur_and_low_resolution_smooth_and_noise_does_not():
     noise = torch.randn(1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
     for n in range(5):
-        assert augment.blur(noise, generator(0, n)).std() < 0.9 * noise.std()
-        assert augment.lower_resolution(noise, generator(0, n)).std() < noise.std()
-        added = augment.add_noise(noise, generator(0, n)) - noise
+        assert augment.blur(noise, NO_LABEL, generator(0, n)).std() < 0.9 * noise.std()
+        assert augment.lower_resolution(noise, NO_LABEL, generator(0, n)).std() < noise.std()
+        added = augment.add_noise(noise, NO_LABEL, generator(0, n)) - noise
         assert added.std() <= 0.105

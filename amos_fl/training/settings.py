@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-AugmentationLevel = Literal["none", "light", "paper"]
+AugmentationLevel = Literal["none", "light", "paper", "robust"]
 
 NormStatistics = Literal["average", "local", "group"]
 """How the running statistics of batch normalisation are treated in a federation.
@@ -48,7 +48,9 @@ class TrainingSettings(BaseModel):
         default=None, description="Your own loss, as module:Class or module:function; none: Dice and cross-entropy."
     )
     augmentation: AugmentationLevel = Field(
-        default="light", description="Augmentation of patches: none, a few cheap transforms, or the paper's."
+        default="light",
+        description="Augmentation of patches: none, a few cheap transforms (light), the paper's, or one that reaches "
+        "scanners nobody trained on (robust).",
     )
     transforms: str | None = Field(
         default=None,

@@ -12,7 +12,8 @@ from torch import Tensor
 from amos_fl.errors import AmosError
 from amos_fl.randomness import derived_seed, generator
 from amos_fl.training.own import transformed
-from amos_fl.training.patches.augment import Resampling, change_intensities, draw_resampling, mirror
+from amos_fl.training.patches.recipes import change_intensities, draw_resampling, mirror
+from amos_fl.training.patches.spatial import Resampling
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import Plan
 
@@ -22,6 +23,8 @@ class TrainingCase(Protocol):
 
     @property
     def case(self) -> str: ...
+    @property
+    def modality(self) -> str: ...
     @property
     def annotated(self) -> tuple[int, ...]: ...
     @property
@@ -99,7 +102,8 @@ def _sample(
     image, label = _read(case, origin, plan, resampling)
     label = torch.from_numpy(_channel_of_label(organs, case.annotated))[label.long()]
     image, label = mirror(image, label, settings.augmentation, augmenting)
-    image = change_intensities(image, settings.augmentation, derived_seed(seed, "intensity", site, step, number))
+    intensities = derived_seed(seed, "intensity", site, step, number)
+    image = change_intensities(image, label, case.modality, settings.augmentation, intensities)
     if settings.transforms is not None:
         drawing = generator(seed, "transforms", site, step, number)
         image, label = transformed(settings.transforms, image, label, drawing)

@@ -1,0 +1,139 @@
+"""The levels of augmentation: what each draws for a sample, with which probability.
+
+All draws come from generators that are seeded per sample.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from amos_fl.randomness import generator
+from amos_fl.training.patches import augment, robust
+from amos_fl.training.patches.augment import Draw, split_at_one
+from amos_fl.training.patches.spatial import Resampling, resampling
+from amos_fl.training.settings import AugmentationLevel
+from amos_fl.volumes.plan import Plan
+
+Change = Callable[[Tensor, Tensor, Draw], Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Probability of each augmentation of a patch, per sample, in the order in which they are applied.
+
+    `mr_intensity` takes the place of `intensity` in patches of MR scans, whose values have no unit; a value of CT is a
+    density.
+    """
+
+    rotation_probability: float = 0.0
+    rotation_degrees: float = 0.0
+    scale_probability: float = 0.0
+    scale_range: tuple[float, float] = (1.0, 1.0)
+    mirror_probability: float = 0.0
+    intensity: tuple[tuple[float, Change], ...] = ()
+    mr_intensity: tuple[tuple[float, Change], ...] | None = None
+
+
+RECIPES: dict[AugmentationLevel, Recipe] = {
+    "none": Recipe(),
+    # For small networks on CPUs: cheap transforms only. Nothing is mirrored, because a network that sees little of the
+    # body tells left from right by position.
+    "light": Recipe(
+        rotation_probability=0.2,
+        rotation_degrees=15.0,
+        scale_probability=0.2,
+        scale_range=(0.85, 1.2),
+        intensity=(
+            (0.1, augment.add_noise),
+            (0.15, augment.scale_brightness),
+            (0.15, augment.scale_contrast),
+            (0.15, augment.change_gamma),
+        ),
+    ),
+    # Table 11. Blur and low resolution are drawn per sample and again per channel (0.5): with one channel, half.
+    "paper": Recipe(
+        rotation_probability=0.2,
+        rotation_degrees=30.0,
+        scale_probability=0.2,
+        scale_range=(0.7, 1.4),
+        mirror_probability=0.5,
+        intensity=(
+            (0.1, augment.add_noise),
+            (0.2 * 0.5, augment.blur),
+            (0.15, augment.scale_brightness),
+            (0.15, augment.scale_contrast),
+            (0.25 * 0.5, augment.lower_resolution),
+            (0.1, augment.change_inverted_gamma),
+            (0.3, augment.change_gamma),
+        ),
+    ),
+    # For scanners that nobody trained on. Nothing is mirrored, for the same reason as above: where intensities tell
+    # little, position must tell more.
+    "robust": Recipe(
+        rotation_probability=0.2,
+        rotation_degrees=30.0,
+        scale_probability=0.2,
+        scale_range=(0.7, 1.4),
+        intensity=(
+            (0.1, robust.contrast_by_class),
+            (0.2, robust.random_convolutions),
+            (0.1, robust.clip_brightest),
+            (0.15, robust.widen_contrast),
+            (0.15, robust.change_gamma_locally),
+            (0.15, augment.scale_brightness),
+            (0.2, augment.change_gamma),
+            (0.1, augment.blur),
+            (0.15, robust.lower_resolution_further),
+            (0.1, augment.add_noise),
+        ),
+        mr_intensity=(
+            (0.3, robust.contrast_by_class),
+            (0.5, robust.random_convolutions),
+            (0.2, robust.negative),
+            (0.3, robust.smooth_field),
+            (0.2, robust.clip_brightest),
+            (0.3, robust.widen_contrast),
+            (0.2, robust.change_gamma_locally),
+            (0.15, augment.scale_brightness),
+            (0.3, augment.change_gamma),
+            (0.1, augment.blur),
+            (0.25, robust.lower_resolution_further),
+            (0.1, augment.add_noise),
+        ),
+    ),
+}
+
+
+def draw_resampling(plan: Plan, level: AugmentationLevel, draw: Draw) -> Resampling | None:
+    """Draw a rotation about each axis and a scaling; None if neither was drawn."""
+    recipe = RECIPES[level]
+    rotates = draw.random() < recipe.rotation_probability
+    scales = draw.random() < recipe.scale_probability
+    degrees = draw.uniform(-recipe.rotation_degrees, recipe.rotation_degrees, size=3).tolist()
+    scale = split_at_one(*recipe.scale_range, draw)
+    if not rotates and not scales:
+        return None
+    return resampling(plan, degrees if rotates else (0.0, 0.0, 0.0), scale if scales else 1.0)
+
+
+def mirror(image: Tensor, label: Tensor, level: AugmentationLevel, draw: Draw) -> tuple[Tensor, Tensor]:
+    """Mirror image (1, X, Y, Z) and label map (X, Y, Z) alike along randomly chosen axes."""
+    axes = [axis for axis in range(3) if draw.random() < RECIPES[level].mirror_probability]
+    if not axes:
+        return image, label
+    return image.flip([axis + 1 for axis in axes]), label.flip(axes)
+
+
+def change_intensities(image: Tensor, label: Tensor, modality: str, level: AugmentationLevel, seed: int) -> Tensor:
+    """Apply the level's intensity changes to an image (1, X, Y, Z), each drawn from its own generator.
+
+    `label` holds its channel numbers (X, Y, Z); `modality` is CT or MR.
+    """
+    recipe = RECIPES[level]
+    changes = recipe.intensity if modality == "CT" or recipe.mr_intensity is None else recipe.mr_intensity
+    for number, (probability, change) in enumerate(changes):
+        draw = generator(seed, number)
+        if draw.random() < probability:
+            image = change(image, label, draw)
+    return image.contiguous()
