@@ -16,11 +16,12 @@ from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.inference.adapt import adapted
 from amos_fl.inference.predict import predict_case
-from amos_fl.networks.norms import batch_norms
+from amos_fl.networks.norms import batch_norms, norm_weights, with_group_norm
 from amos_fl.networks.registry import build_network, outline
 from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.runs.model import read_model
+from amos_fl.training.patches.recipes import change_intensities
 from amos_fl.weights import is_statistic, read_arrays
 from amos_fl_clients.federation.messages import ARRAYS
 from amos_fl_clients.federation.records import views_of
@@ -200,13 +201,55 @@ def test_adaptation_is_asked_for_and_helps_where_intensities_have_moved(case: Pr
     assert not predict_case(network, case, TINY, organs=ORGANS, inference=plain).any()
 
 
-def test_adaptation_leaves_a_network_without_batch_normalisation_alone(case: PreparedCase) -> None:
-    network = build_network("small", TINY, len(ORGANS), seed=0)
-    plain, adapting = (
-        predict_case(network, case, TINY, organs=ORGANS, inference=InferenceSettings(test_time_adaptation=wanted))
-        for wanted in (False, True)
-    )
-    assert np.array_equal(plain, adapting)
+@pytest.mark.parametrize("norm", ["instance", "group", "layer"])
+def test_without_batch_normalisation_scales_and_shifts_are_fitted_and_put_back(case: PreparedCase, norm: str) -> None:
+    made = {"instance": "small", "group": "vnet", "layer": "unetr"}[norm]
+    network = build_network(made, TINY, len(ORGANS), seed=0).eval()
+    network = with_group_norm(network) if norm == "group" else network
+    network.requires_grad_(made != "small")  # whatever it was, it is afterwards
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    norms = {id(weight) for weight in norm_weights(network)}
+    names = {name for name, weight in network.named_parameters() if id(weight) in norms}
+    results = []
+    for _ in range(2):
+        with adapted(network, case, TINY.patch, batch_size=2):
+            moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+            results.append({name: value.clone() for name, value in network.state_dict().items()})
+        assert moved
+        assert moved <= names
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+        assert {weight.requires_grad for weight in network.parameters()} == {made != "small"}
+    assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
+
+
+def test_the_fit_lets_a_network_say_the_same_of_copies_with_other_intensities(
+    case: PreparedCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = build_network("small", TINY, len(ORGANS), seed=0).eval()
+    windows = torch.from_numpy(case.image()[None, None, :16, :16, :16])
+    no_label = torch.zeros(16, 16, 16, dtype=torch.int64)
+
+    def disagreement() -> float:
+        """Of copies that were not used to fit."""
+        with torch.inference_mode():
+            copies = [change_intensities(windows[0], no_label, "CT", "robust", seed)[None] for seed in range(40)]
+            probabilities = [network(copy).softmax(1)[:, 1:] for copy in copies]
+            first, *others = probabilities
+            return float(np.mean([(first - other).abs().mean() for other in others]))
+
+    before = disagreement()
+    monkeypatch.setattr("amos_fl.inference.adapt.STEPS", 30)
+    monkeypatch.setattr("amos_fl.inference.adapt.LEARNING_RATE", 0.02)
+    with adapted(network, case, TINY.patch, batch_size=2):
+        assert disagreement() < 0.9 * before
+    assert disagreement() == before
+
+
+def test_a_network_with_nothing_to_adapt_is_refused(case: PreparedCase) -> None:
+    network = nn.Conv3d(1, 1 + len(ORGANS), 1)
+    adapting = InferenceSettings(test_time_adaptation=True)
+    with pytest.raises(AmosError, match=r"no normalisation layer .*turn evaluation.test_time_adaptation off"):
+        predict_case(network, case, TINY, organs=ORGANS, inference=adapting)
 
 
 def test_adaptation_refuses_a_patch_that_leaves_a_layer_one_value(case: PreparedCase) -> None:

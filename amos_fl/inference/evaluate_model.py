@@ -200,7 +200,7 @@ def notes_on(model: Model, cohort: Cohort, question: Question, common: Common) -
     seen, unseen = (" ".join(group) or "none" for group in parted)
     notes = [f"scanners that count as seen: {seen}; unseen: {unseen}"]
     if model.inference.test_time_adaptation:
-        notes.append("test-time adaptation: batch normalisation used each scan's own statistics")
+        notes.append("test-time adaptation: the network's normalisation was fitted to each scan, without its labels")
     notes += model.notes
     drawn = {value for i, value in enumerate(common.channels, start=1) if i not in model.unlearned_channels}
     names = {case.case for case in cases}

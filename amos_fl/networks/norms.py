@@ -3,9 +3,10 @@
 import math
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm  # the class that all batch norms share has no public name
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase  # what all batch norms share, and they with instance norms
 
 GROUPS = 16
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 class LenientInstanceNorm3d(nn.InstanceNorm3d):
@@ -46,3 +47,9 @@ def with_group_norm(network: nn.Module) -> nn.Module:
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:
     """The layers that keep running statistics."""
     return [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+
+
+def norm_weights(network: nn.Module) -> list[nn.Parameter]:
+    """The scales and shifts of all normalisation layers, each once."""
+    found = {id(p): p for layer in network.modules() if isinstance(layer, NORMS) for p in layer.parameters()}
+    return list(found.values())

@@ -5,15 +5,12 @@ from functools import cached_property, lru_cache
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase  # batch and instance norms; the class they share has no public name
 
 from amos_fl.networks.head import class_axes
-from amos_fl.networks.norms import with_group_norm
+from amos_fl.networks.norms import NORMS, with_group_norm
 from amos_fl.networks.registry import outline
 from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.plan import Plan
-
-NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ class InferenceSettings(BaseModel):
     batch_size: int = Field(default=4, ge=1, le=4096, description="Windows that go through the network together.")
     mirror: bool = Field(default=False, description="Average the prediction over all eight mirror images.")
     test_time_adaptation: bool = Field(
-        default=False, description="Batch normalisation uses the statistics of the scan itself."
+        default=False,
+        description="Adapt the network to each scan: batch normalisation takes the scan's statistics; in a network "
+        "without, the scales and shifts of other normalisation take a few steps.",
     )
 
 
