@@ -157,3 +157,23 @@ def test_mr_comes_out_the_same_whatever_its_scale(scale, shift):
 def test_an_mr_scan_without_contrast_is_refused():
     with pytest.raises(AmosError, match=r"^x\.nii\.gz: every voxel has the same value"):
         normalisation_of(np.full((5, 5, 5), 7.0, np.float32), "MR", plan_named("amos-mr"), "x.nii.gz")
+
+
+def test_a_few_bright_voxels_do_not_set_the_scale_of_an_mr_scan_where_the_plan_has_a_percentile():
+    plan = plan_named("amos-mr").model_copy(update={"mr_percentile": 99.0})
+    image = np.zeros((20, 20, 20), np.float32)
+    image[2:-2, 2:-2, 2:-2] = np.random.default_rng(0).normal(100, 10, (16, 16, 16))
+    bright = image.copy()
+    bright[3, 3, :3] = 10_000
+    body = np.sort(image[image > 0])
+    low, high = np.percentile(body, [1, 99])
+    normalised = normalisation_of(image, "MR", plan, "x").apply(image)
+    expected = (np.minimum(image, high) - body.clip(low, high).mean()) / body.clip(low, high).std()
+    np.testing.assert_allclose(normalised, expected, atol=1e-4)
+    inside = (image > 0) & (bright < 1000)
+    moved = np.abs(normalisation_of(bright, "MR", plan, "x").apply(bright) - normalised)[inside].max()
+    without = plan.model_copy(update={"mr_percentile": None})
+    unclipped = (normalisation_of(i, "MR", without, "x").apply(i)[inside] for i in (image, bright))
+    assert np.abs(np.subtract(*unclipped)).max() > 1 > 20 * moved
+    ct = normalisation_of(image, "CT", plan, "x")
+    assert (ct.low, ct.high) == plan.ct_clip_hu

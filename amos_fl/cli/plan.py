@@ -35,6 +35,7 @@ def plan(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the plan to this YAML file.")] = None,
     memory_gb: Annotated[float, setting("planning.memory_gb")] = PlanningSettings().memory_gb,
     resolution: Annotated[Resolution, setting("planning.resolution")] = PlanningSettings().resolution,
+    mr_percentile: Annotated[float | None, setting("planning.mr_percentile")] = None,
     sites: SitesOption = None,
     hold_out: HoldOutOption = None,
     splits: Annotated[str, typer.Option(help="Whose labelled cases are measured, e.g. train,val as nnU-Net does.")] = (
@@ -60,7 +61,7 @@ def plan(
         pooled = fingerprint_of_cases(
             cases, found.organs, store=where, workers=workers, on_case=progress.of("measuring")
         )
-    settings = PlanningSettings(memory_gb=memory_gb, resolution=resolution)
+    settings = PlanningSettings(memory_gb=memory_gb, resolution=resolution, mr_percentile=mr_percentile)
     made = plan_from(pooled, len(found.organs), settings)
     console = plain_console()
     console.print(_fingerprint_table(pooled, median_grids(cases)))

@@ -79,6 +79,7 @@ def plan_from(
             "strides": tuple(_turned(stride, back) for stride in pooling.strides),
             "kernels": tuple(_turned(kernel, back) for kernel in pooling.kernels),
             **_ct_intensities(fingerprint),
+            "mr_percentile": settings.mr_percentile,
         }
     )
 

@@ -379,4 +379,7 @@ def resolve(layers: Iterable[tuple[str, dict[str, Any]]]) -> RunConfig:
             RunConfig.model_validate(merged)
         except ValidationError as error:
             raise AmosError(_message(error, source)) from None
-    return RunConfig.model_validate(merged)
+    config = RunConfig.model_validate(merged)
+    if (percentile := config.planning.mr_percentile) is None or config.lacks_plan:
+        return config
+    return config.model_copy(update={"plan": config.plan.model_copy(update={"mr_percentile": percentile})})

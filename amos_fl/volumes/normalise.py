@@ -33,8 +33,10 @@ def normalisation_of(image: np.ndarray, modality: str, plan: Plan, name: str) ->
     """How to normalise one scan (x, y, z), cropped to the body.
 
     CT: the plan's window, mean and standard deviation in HU, the same for every scan. MR has no unit: the mean and
-    standard deviation of the scan's own voxels above the body threshold. Outside the scan is air: the lower end of the
-    CT window, or the first percentile in MR.
+    standard deviation of the scan's own voxels above the body threshold. If the plan has a percentile, brighter voxels
+    are clipped to it, and mean and standard deviation are taken between it and its opposite: a few bright voxels beside
+    a coil otherwise set the scale of all others. Outside the scan is air: the lower end of the CT window, or the first
+    percentile in MR.
 
     Raises:
         AmosError: an MR scan without contrast; it starts with `name`.
@@ -43,7 +45,12 @@ def normalisation_of(image: np.ndarray, modality: str, plan: Plan, name: str) ->
         low, high = plan.ct_clip_hu
         return Normalisation(low, high, plan.ct_mean_hu, plan.ct_sd_hu, (low - plan.ct_mean_hu) / plan.ct_sd_hu)
     body = image[image > body_threshold(image, modality)].astype(np.float64)
+    high = None
+    if plan.mr_percentile is not None and body.size:
+        # Air stays darker than the darkest of the body.
+        low, high = (float(value) for value in np.percentile(body, (100 - plan.mr_percentile, plan.mr_percentile)))
+        body = body.clip(low, high)
     mean, sd = (float(body.mean()), float(body.std())) if body.size else (0.0, 0.0)
     if not sd > 1e-6 * max(1.0, abs(mean)):
         raise AmosError(f"{name}: every voxel has the same value", "leave out this scan")
-    return Normalisation(None, None, mean, sd, (float(np.percentile(image[::2, ::2], 1.0)) - mean) / sd)
+    return Normalisation(None, high, mean, sd, (float(np.percentile(image[::2, ::2], 1.0)) - mean) / sd)

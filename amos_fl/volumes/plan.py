@@ -43,6 +43,13 @@ class Plan(BaseModel):
     )
     ct_mean_hu: float = Field(default=50.0, description="Mean of the CT normalisation, in HU.")
     ct_sd_hu: Positive = Field(default=141.0, description="Standard deviation of the CT normalisation, in HU.")
+    mr_percentile: float | None = Field(
+        default=None,
+        gt=50,
+        lt=100,
+        description="Percentile of the voxels inside the body, such as 99.5, to which an MR scan is clipped; mean and "
+        "standard deviation are taken between it and its opposite (0.5). none: all voxels count.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Plan":
@@ -64,7 +71,10 @@ class Plan(BaseModel):
 
     def preparation(self) -> dict[str, object]:
         """The part of the plan on which a prepared case depends (the key of the training store)."""
-        return self.model_dump(mode="json", include={"spacing_mm", "patch", "ct_clip_hu", "ct_mean_hu", "ct_sd_hu"})
+        names = {"spacing_mm", "patch", "ct_clip_hu", "ct_mean_hu", "ct_sd_hu"}
+        if self.mr_percentile is not None:  # so that cases prepared earlier are still found
+            names.add("mr_percentile")
+        return self.model_dump(mode="json", include=names)
 
 
 def _isotropic(stages: int) -> dict[str, Any]:
