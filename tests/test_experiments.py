@@ -229,7 +229,7 @@ def test_the_phantom_of_experiments_has_test_cases_enough_for_an_interval_at_eve
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("amos_fl.phantom.release.make_scan", tiny_scan)
-    cohort = data_cohort("phantom", "paper", {"phantom": phantom_data(tmp_path)})
+    cohort = data_cohort("phantom", "paper", {"phantom": phantom_data("phantom", tmp_path)})
     tests = {site: len(cohort.of(site=site, split="test")) for site in cohort.sites}
     assert tests == {"A": 8, "B": 8, "C": 8, "D": 8, "E": 8, "F": 14, "G": 11, "H": 0}
     assert {site: len(cohort.of(site=site, split="train")) for site in cohort.seen_sites} == {

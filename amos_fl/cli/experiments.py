@@ -22,7 +22,7 @@ from amos_fl.experiments.data import data_sets, parse_given, remembered
 from amos_fl.experiments.outcome import outcome, outcome_in_words, published_of
 from amos_fl.experiments.planning import Planner, refuse_cohort_for
 from amos_fl.experiments.preset import Borrowed, Compare, Evaluate, Family, Preset, Train, preset_names, read_preset
-from amos_fl.experiments.quick_data import phantom_data, quick_data
+from amos_fl.experiments.quick_data import PHANTOMS, phantom_data, quick_data
 from amos_fl.experiments.results_page import results_page
 from amos_fl.experiments.workspace import Workspace
 from amos_fl.files import write_text
@@ -161,9 +161,8 @@ def run(
     presets = [read_preset(each) for each in (preset_names() if name is None else (name,))]
     workspace = Workspace(out, "quick" if quick else "full")
     given = _quick_given(presets) if quick else remembered(workspace.data_file, parse_given(data or []))
-    if not quick and any("phantom" in preset.data_sets() for preset in presets) and "phantom" not in given:
-        with Progress() as progress:
-            given["phantom"] = phantom_data(cache_folder(), progress.of("drawing the phantom"))
+    if not quick:
+        given |= _phantoms_of(presets, given)
     if cohort is not None:
         for preset in presets:
             refuse_cohort_for(preset)
@@ -176,6 +175,16 @@ def run(
     problems = [problem for preset in presets if (problem := _run_one(preset, planner, workspace, callbacks))]
     if problems:
         raise AmosError(problems[0] if len(problems) == 1 else f"{len(problems)} experiments lack something; see above")
+
+
+def _phantoms_of(presets: list[Preset], given: dict[str, Path]) -> dict[str, Path]:
+    wanted = {name for preset in presets for name in preset.data_sets()} - set(given)
+    with Progress() as progress:
+        return {
+            name: phantom_data(name, cache_folder(), progress.of("drawing the phantom"))
+            for name in PHANTOMS
+            if name in wanted
+        }
 
 
 def _quick_given(presets: list[Preset]) -> dict[str, Path]:
@@ -252,13 +261,19 @@ def results(
         list[Path] | None, typer.Argument(metavar="[RUNS]...", help="Folders of experiments, or of runs.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Of the experiments' quick form, which is no result.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page to write; default: the terminal.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="NAME", help="Of this experiment alone.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The page to write, pictures beside it in a folder; default: the terminal."),
+    ] = None,
 ) -> None:
     """Write what experiments and runs gave as one page: commit, settings, budget, DSC and NSD by group of scanners."""
     where = folders or [OUT]
-    told = [*map(str, where), *(["--quick"] if quick else []), *(["-o", str(out)] if out else [])]
-    command = " ".join(["amos-fl experiments results", *told])
-    page = results_page(where, command, "quick" if quick else "full")
+    told = [*map(str, where), *(["--quick"] if quick else []), *(["--only", only] if only else [])]
+    command = " ".join(["amos-fl experiments results", *told, *(["-o", str(out)] if out else [])])
+    names = preset_names() if only is None else (read_preset(only).name,)
+    pictures = None if out is None else out.parent / out.stem
+    page = results_page(where, command, "quick" if quick else "full", names=names, pictures=pictures)
     if out is None:
         typer.echo(page)
     else:

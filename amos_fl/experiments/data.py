@@ -6,7 +6,7 @@ given as a cohort. A quick experiment uses the phantom as AMOS and, for another 
 that set's organs labelled.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -91,8 +91,10 @@ def remembered(file: Path, given: Mapping[str, Path]) -> dict[str, Path]:
     return together
 
 
-def data_cohort(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
+def data_cohort(name: str, protocol: str, given: Mapping[str, Path], hold_out: Sequence[str] = ()) -> Cohort:
     """The cohort of a data set; for AMOS under a protocol, unless a cohort is given in place of the release.
+
+    Of sites held out a release's cases all test; of another cohort's, its test cases alone are left.
 
     `paper|public` means the first of these with labels.
 
@@ -110,17 +112,17 @@ def data_cohort(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
     path = given[name]
     if about.kind == "msd" and path.is_dir() and not (path / "cohort.csv").is_file():
         dataset = read_msd(path)
-        return imported_cohort(dataset, table=sites_of(dataset)).cohort
+        return imported_cohort(dataset, table=sites_of(dataset)).cohort.holding_out(hold_out)
     is_cohort = about.kind in ("cohort", "msd") or path.suffix == ".csv"
     if is_cohort or ((path / "cohort.csv").is_file() and not _is_release(path)):
-        return read_cohort(path)
+        return read_cohort(path).holding_out(hold_out)
     first, _, others = protocol.partition("|")
     try:
-        return import_amos22(path, protocol=cast(Protocol, first or "public")).cohort
+        return import_amos22(path, protocol=cast(Protocol, first or "public"), hold_out=hold_out).cohort
     except AmosError as error:
         if error.code == "no-test-labels":
             if others:
-                return data_cohort(name, others, given)
+                return data_cohort(name, others, given, hold_out)
             raise MissingDataError(
                 f"{name}/{first}: {path} has no labels of the test images, which AMOS does not publish; "
                 "if you have them, put them into labelsTs"

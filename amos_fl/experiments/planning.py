@@ -12,7 +12,7 @@ from typing import Any
 from amos_fl.cohort.table import Cohort, Modality
 from amos_fl.errors import AmosError
 from amos_fl.experiments.data import MissingDataError, data_cohort, selected, sizes_of, write_selection
-from amos_fl.experiments.preset import Budget, Compare, Evaluate, Family, Preset, Statistics, Train
+from amos_fl.experiments.preset import Budget, Compare, Evaluate, Family, OnData, Preset, Statistics, Train
 from amos_fl.experiments.shared import shared
 from amos_fl.experiments.workspace import Work, Workspace
 from amos_fl.files import sha256_of_json
@@ -77,7 +77,7 @@ class Planner:
                 return self._family(preset, name, step, _ready(tasks, of))
             case Evaluate(evaluate=of):
                 run = _ready(tasks, of)
-                file, cohort = self._cohort(step.data, step.modality, {})
+                file, cohort = self._cohort(step, {})
                 key = sha256_of_json([cohort.content_hash(), sizes_of(cohort), step.split])[:8]
                 folder = f"runs/evaluate-{Path(run.work.folder).name}-on-{step.needs}-{key}"
                 work = Work("evaluation", folder, self._relative(file))
@@ -86,7 +86,7 @@ class Planner:
                 work = Work("comparison", f"{preset.name}/{name}")
                 return StepTask(preset.name, name, work, compared, definition=step)
             case Statistics():
-                file, cohort = self._cohort(step.data, step.modality, {})
+                file, cohort = self._cohort(step, {})
                 key = sha256_of_json([cohort.content_hash(), sizes_of(cohort)])[:8]
                 work = Work("statistics", f"runs/statistics-{step.needs}-{key}", self._relative(file))
                 return StepTask(preset.name, name, work, cohort=cohort, definition=step)
@@ -94,7 +94,7 @@ class Planner:
 
     def _training(self, preset: Preset, owner: Preset, name: str, step: Train, tasks: dict[str, StepTask]) -> StepTask:
         quick = self.workspace.form == "quick"
-        file, cohort = self._cohort(step.data, step.modality, step.quick_take if quick else step.take)
+        file, cohort = self._cohort(step, step.quick_take if quick else step.take)
         layers: Layers = [("shared/paper.yaml", shared("paper"))] if owner.recipe == "paper" else []
         layers += [(owner.name, owner.settings), (name, step.settings)]
         budget = step.budget or owner.budget
@@ -138,15 +138,16 @@ class Planner:
         work = Work("group", folder, base.work.cohort)
         return StepTask(preset.name, name, work, (step.of,), tuple(members), cohort=cohort)
 
-    def _cohort(self, data: str, modality: Modality | None, take: Mapping[Modality, int]) -> tuple[Path, Cohort]:
+    def _cohort(self, on: OnData, take: Mapping[Modality, int]) -> tuple[Path, Cohort]:
         """A selection of a data set as a cohort file of the workspace, made once."""
-        drawn = [f"{number}{of}" for of, number in sorted(take.items())]
-        name = "-".join(
-            [data.replace("/", "-").replace("|", "-or-"), *([modality.lower()] if modality else []), *drawn]
-        )
+        parts = [on.data.replace("/", "-").replace("|", "-or-"), *([on.modality.lower()] if on.modality else [])]
+        parts += [f"{number}{of}" for of, number in sorted(take.items())]
+        parts += [f"without-{'-'.join(on.hold_out)}"] if on.hold_out else []
+        parts += [f"of-{'-'.join(on.sites)}"] if on.sites else []
+        name = "-".join(parts)
         if name not in self._cohorts:
-            set_, _, protocol = data.partition("/")
-            cohort = selected(data_cohort(set_, protocol, self.given), modality, take)
+            cohort = data_cohort(on.needs, on.protocol, self.given, on.hold_out)
+            cohort = selected(cohort.only(on.sites) if on.sites else cohort, on.modality, take)
             self._cohorts[name] = write_selection(self.workspace.cohorts.resolve(), name, cohort)
         return self._cohorts[name]
 

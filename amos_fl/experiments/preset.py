@@ -57,11 +57,17 @@ class Budget(_Part):
         return max(1, round(self.steps / (self.rounds * trainers)))
 
 
-class _OnData(_Part):
-    """The cases of a step: a data set, AMOS under a protocol (`amos/release`), and the modality."""
+class OnData(_Part):
+    """The cases of a step: a data set, AMOS under a protocol (`amos/release`), and the modality.
+
+    `hold_out` names sites that train nothing, all of whose cases are test cases; of `sites`, if there are any, no other
+    is there.
+    """
 
     data: str
     modality: Modality | None = None
+    hold_out: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
 
     @property
     def needs(self) -> str:
@@ -73,7 +79,7 @@ class _OnData(_Part):
         return self.data.partition("/")[2]
 
 
-class Train(_OnData):
+class Train(OnData):
     """One training: pooled (`centralized`) or federated.
 
     `take` draws that many training cases of a modality; `start` names the step from whose weights it starts.
@@ -94,7 +100,7 @@ class Family(_Part):
     of: str
 
 
-class Evaluate(_OnData):
+class Evaluate(OnData):
     """The chosen weights of a training, scored on other cases."""
 
     evaluate: str
@@ -108,7 +114,7 @@ class Compare(_Part):
     reference: str | None = None
 
 
-class Statistics(_OnData):
+class Statistics(OnData):
     """Tables and figures of a cohort, as `amos-fl data stats`."""
 
     statistics: Literal["cohort"] = "cohort"
@@ -142,6 +148,18 @@ Step = Annotated[
 def _kind(value: Any) -> str | None:
     keys = value if isinstance(value, dict) else type(value).model_fields
     return next((kind for kind in _KINDS if kind in keys), None)
+
+
+class Pictures(_Part):
+    """Slices of `cases` test cases of a site, each with what the networks of several steps see there, by their title.
+
+    The cases are those whose DSC under the first step is nearest to the quartiles of the site's cases.
+    """
+
+    site: str
+    title: str
+    steps: dict[str, str] = Field(min_length=1)
+    cases: int = Field(default=1, ge=1, le=3)
 
 
 class Published(_Part):
@@ -181,6 +199,7 @@ class Preset(_Part):
     quick_budget: Budget | None = None
     steps: dict[str, Step]
     results: tuple[Result, ...] = ()
+    pictures: tuple[Pictures, ...] = ()
 
     def data_sets(self) -> tuple[str, ...]:
         """The names of the data sets that its steps need, including borrowed steps, in order."""
@@ -301,6 +320,9 @@ def _check(file: Path, preset: Preset) -> None:
         for named in (result.step, result.shared_with):
             if named is not None and named not in preset.steps:
                 raise AmosError(f"{file}: results: no step {named!r}; {nearest(named, preset.steps)}")
+    for shown in preset.pictures:
+        if unknown := [step for step in shown.steps.values() if step not in preset.steps]:
+            raise AmosError(f"{file}: pictures: no step {unknown[0]!r}; {nearest(unknown[0], preset.steps)}")
     for name in preset.data_sets():
         if name not in data_sets():
             raise AmosError(f"{file}: no data set {name!r} in shared/data.yaml; {nearest(name, data_sets())}")

@@ -20,8 +20,8 @@ from amos_fl.experiments.data import StandIn, data_sets
 from amos_fl.files import sha256_of_file, sha256_of_json, whole_folder, write_json
 from amos_fl.phantom.release import ListedCase, listed_cases, write_release
 
-SEED, OTHER_PATIENTS, FULL_SEED = 2, 5, 4
-"""The phantom that stands in for AMOS, the one whose patients stand in for other data sets, and the data set's own."""
+SEED, OTHER_PATIENTS = 2, 5
+"""The phantom that stands in for AMOS, and the one whose patients stand in for other data sets."""
 Wanted = tuple[str, str | None, str | None, int]
 """Scanner, hospital and part of the release (none: any), and how many of these cases."""
 _QUICK: tuple[Wanted, ...] = (
@@ -39,6 +39,15 @@ _FULL: tuple[Wanted, ...] = (
 )
 
 
+_SCANNERS: tuple[Wanted, ...] = (
+    # Whichever scanner is held out has test cases enough for an interval: F all that it has, H as many as train.
+    *((site, None, split, number) for site in "ABC" for split, number in (("train", 7), ("val", 2), ("test", 6))),
+    *(("F", None, None, 29), ("G", "people", None, 9), ("G", "center", None, 11), ("H", None, None, 10)),
+)
+PHANTOMS: dict[str, tuple[int, tuple[Wanted, ...]]] = {"phantom": (4, _FULL), "phantom-scanners": (6, _SCANNERS)}
+"""The data sets that are phantoms: their seeds and their cases."""
+
+
 def chosen_cases(wanted: Iterable[Wanted]) -> list[int]:
     """The ids of the phantom's cases, as many per scanner, hospital and part as wanted."""
     chosen: list[int] = []
@@ -48,9 +57,10 @@ def chosen_cases(wanted: Iterable[Wanted]) -> list[int]:
     return sorted(chosen)
 
 
-def phantom_data(cache: Path, on_case: OnCase | None = None) -> Path:
-    """The release that is the data set `phantom` in full: 108 cases, 65 of which test under the protocol `paper`."""
-    return _release(cache, FULL_SEED, chosen_cases(_FULL), on_case)
+def phantom_data(name: str, cache: Path, on_case: OnCase | None = None) -> Path:
+    """The release that is a data set of `PHANTOMS` in full."""
+    seed, wanted = PHANTOMS[name]
+    return _release(cache, seed, chosen_cases(wanted), on_case)
 
 
 def quick_data(name: str, cache: Path, on_case: OnCase | None = None) -> Path:

@@ -13,7 +13,9 @@ from amos_fl.errors import AmosError
 from amos_fl.escape import markdown
 from amos_fl.experiments.others import others_page
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown, overviews
+from amos_fl.experiments.pictures import write_pictures
 from amos_fl.experiments.preset import Evaluate, Preset, PresetForm, preset_names, read_preset
+from amos_fl.experiments.quick_data import PHANTOMS
 from amos_fl.experiments.workspace import Work, Workspace
 from amos_fl.metrics.rows import mean_rows, rows_by, sums_by_case
 from amos_fl.metrics.table import organs_of_scores, read_scores
@@ -66,10 +68,19 @@ class PageRow:
         return [f"{self.name}{mark}", trained, self.network, self.budget, *shown, self.seconds, self.commit]
 
 
-def results_page(folders: Sequence[Path], command: str, form: PresetForm = "full") -> str:
+def results_page(
+    folders: Sequence[Path],
+    command: str,
+    form: PresetForm = "full",
+    *,
+    names: Sequence[str] | None = None,
+    pictures: Path | None = None,
+) -> str:
     """The page over folders of experiments (OUT of `amos-fl experiments run`), of runs, or runs themselves.
 
-    `command` is the command that made it, which is printed on it; `form` is that of the experiments.
+    `command` is the command that made it, which is printed on it; `form` is that of the experiments, and `names` are
+    those shown (None: all). Experiments' pictures are written into the folder `pictures` beside the page, if there is
+    one.
 
     Raises:
         AmosError: a folder does not exist, or nothing in the folders is finished.
@@ -79,7 +90,7 @@ def results_page(folders: Sequence[Path], command: str, form: PresetForm = "full
     for folder in folders:
         if not folder.is_dir():
             raise AmosError(f"{folder}: no such folder; give folders of experiments or of runs")
-        found, mine = _experiments(Workspace(folder, form))
+        found, mine = _experiments(Workspace(folder, form), preset_names() if names is None else names, pictures)
         if not found:
             mine = list(_runs(folder))
             found = [f"## {markdown.text(folder.resolve().name)}\n", _table(mine)] if mine else []
@@ -96,11 +107,11 @@ def results_page(folders: Sequence[Path], command: str, form: PresetForm = "full
     return "\n".join([*parts, *filter(None, sections)])
 
 
-def _experiments(workspace: Workspace) -> tuple[list[str], list[PageRow]]:
-    """Sections for the presets that left something in a workspace, in the order of the presets."""
+def _experiments(workspace: Workspace, names: Sequence[str], pictures: Path | None) -> tuple[list[str], list[PageRow]]:
+    """Sections for those of these presets that left something in a workspace, in their order."""
     sections: list[str] = []
     rows: list[PageRow] = []
-    for name in preset_names():
+    for name in names:
         works, preset = workspace.works(name), read_preset(name)
         ordered = {step: works[step] for step in preset.steps if step in works}
         mine = [row for step in ordered for row in _rows_of(workspace, preset, step, works)]
@@ -108,6 +119,7 @@ def _experiments(workspace: Workspace) -> tuple[list[str], list[PageRow]]:
         pages = [step for step, work in ordered.items() if work.kind == "statistics" and workspace.done(work)]
         if mine or missing or pages:
             sections += _section(workspace, preset, mine)
+            sections += [] if pictures is None else write_pictures(preset, workspace, pictures)
             if pages:
                 where = f"Pages with tables and figures: {', '.join(pages)} (below `{workspace.runs}`)."
                 sections.append(f"{where}\n")
@@ -139,7 +151,7 @@ def _section(workspace: Workspace, preset: Preset, rows: Sequence[PageRow]) -> l
 def _how(preset: Preset, rows: Sequence[PageRow]) -> str:
     """How the runs of arms were made, where they have no rows of their own."""
     networks, commits = (", ".join(sorted({getattr(row, of) for row in rows})) for of in ("network", "commit"))
-    given = "".join(f" --data {name}=FOLDER" for name in preset.data_sets() if name != "phantom")
+    given = "".join(f" --data {name}=FOLDER" for name in preset.data_sets() if name not in PHANTOMS)
     return (
         f"Made by `amos-fl experiments run {preset.name}{given}`: {len(rows)} trainings of the network {networks}, "
         f"begun by commit {commits}.\n"

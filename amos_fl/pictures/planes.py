@@ -84,13 +84,19 @@ def best_planes(label: UInt8[np.ndarray, "x y z"], prediction: UInt8[np.ndarray,
     return found[0], found[1], found[2]
 
 
-def planes_of(image: Volume, label: np.ndarray, prediction: np.ndarray, modality: str) -> list[Plane]:
-    """The axial, coronal and sagittal plane of a case; `label` and `prediction` are (x, y, z) on the image's grid."""
+def planes_of(
+    image: Volume, label: np.ndarray, prediction: np.ndarray, modality: str, *, chosen_by: np.ndarray | None = None
+) -> list[Plane]:
+    """The axial, coronal and sagittal plane of a case; `label` and `prediction` are (x, y, z) on the image's grid.
+
+    With `chosen_by`, a label map too, the planes and the part shown are those of its organs, whatever the prediction.
+    """
     scan = to_canonical(image)
     maps = [to_canonical(Volume(array, image.affine)).array for array in (label, prediction)]
-    box = _around(np.maximum(maps[0], maps[1]), scan.spacing_mm)
+    decisive = maps if chosen_by is None else [to_canonical(Volume(chosen_by, image.affine)).array] * 2
+    box = _around(np.maximum(*decisive), scan.spacing_mm)
     inside = maps[0][box], maps[1][box]
-    at = best_planes(*inside)
+    at = best_planes(decisive[0][box], decisive[1][box])
     window = window_of(scan.array, modality)
     extent_mm = max(n * mm for n, mm in zip(inside[0].shape, scan.spacing_mm, strict=True))
     pixel_mm = max(FINEST_PIXEL_MM, min(scan.spacing_mm), extent_mm / LONGEST_PIXELS)
