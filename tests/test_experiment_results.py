@@ -2,18 +2,22 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from made_runs import amos, constant, made_cohort, made_run
+from PIL import Image
 
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.comparison.compare import compare_runs
 from amos_fl.comparison.write import write_comparison
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown
+from amos_fl.experiments.pictures import GAP, TEXT, write_pictures
 from amos_fl.experiments.preset import read_preset
 from amos_fl.experiments.workspace import Work, Workspace
 from amos_fl.files import write_text
@@ -137,3 +141,62 @@ def test_the_page_shows_runs_of_several_seeds_by_their_arms_and_says_how_they_we
     assert "| run |" not in page, "no row for each of the many runs"
     assert "CT" not in page
     assert "synthetic" not in page
+
+
+def test_pictures_show_the_same_slice_of_the_cases_at_the_quartiles_under_every_step(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "title: Mine\nquestion: Which?\nrecipe: network\nbudget: {steps: 4, rounds: 1}\n"
+        "steps:\n  one: {train: federated, data: amos}\n  two: {train: federated, data: amos}\n"
+        "pictures:\n  - {site: F, title: F is new., cases: 2, steps: {first: one, second: two}}\n"
+    )
+    preset, workspace = read_preset(str(tmp_path / "mine.yaml")), Workspace(tmp_path / "out", "full")
+    cohort = with_scans(made_cohort({"A": ("MR", True, 1), "F": ("MR", False, 5)}), tmp_path / "scans")
+    scores = {f"f_test_{number}": 0.9 - number / 10 for number in range(5)}
+    works = {}
+    for step in ("one", "two"):
+        record = made_run(step, lambda case, site, organ: scores.get(case, 0.5), cohort=cohort)
+        folder = create_run(workspace.runs / step, record.config, record.cohort)
+        write_tables(folder.path, record.results)
+        write_text(folder.path / "summary.md", "made")
+        save_arrays({"a": np.zeros(1, np.float32)}, folder.path / "model" / "weights.safetensors")
+        works[step] = Work("run", f"runs/{step}")
+    workspace.write_state("mine", works)
+    page = tmp_path / "docs"
+    assert write_pictures(preset, workspace, page / "mine") == []  # no run kept its predictions
+    for step, moved in (("one", 0), ("two", 3)):
+        for case in cohort.of(site="F"):
+            label = nib.load(case.label).get_fdata().astype(np.uint8)  # pyright: ignore
+            found = nib.Nifti1Image(np.roll(label, moved, axis=0), np.eye(4))
+            file = workspace.runs / step / "predictions" / "F" / f"{case.case}.nii.gz"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(found, file)  # pyright: ignore
+    shown = write_pictures(preset, workspace, page / "mine")
+    files = ["1-F-f_test_3.png", "1-F-f_test_1.png"]
+    assert [line.rpartition("/")[2].rstrip(")\n") for line in shown[:2]] == files
+    assert "the scan, the reference, first, second" in shown[-1]
+    for file in files:
+        picture = np.asarray(Image.open(page / "mine" / file).convert("RGB")).astype(int)
+        wide = (picture.shape[1] - 3 * GAP) // 4
+        scan, reference, first, second = (picture[TEXT:, n * (wide + GAP) : n * (wide + GAP) + wide] for n in range(4))
+        coloured = [np.ptp(tile, axis=2) > 0 for tile in (scan, reference, first, second)]
+        assert not coloured[0].any()
+        assert coloured[1].any()
+        assert np.array_equal(reference, first)
+        assert not np.array_equal(reference, second)
+        neither = ~(coloured[1] | coloured[3])
+        assert np.array_equal(scan[neither], second[neither])
+
+
+def with_scans(cohort: Cohort, folder: Path) -> Cohort:
+    """The cohort with small scans of its own, in each an organ on another slice."""
+    cases = []
+    for number, case in enumerate(cohort.cases):
+        label = np.zeros((24, 20, 12), np.uint8)
+        label[6:14, 5:12, 3 + number % 6] = case.annotated[0]
+        image = np.random.default_rng(number).integers(1, 200, label.shape).astype(np.int16)
+        files = [folder / what / f"{case.case}.nii.gz" for what in ("images", "labels")]
+        for file, array in zip(files, (image, label), strict=True):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.eye(4)), file)  # pyright: ignore
+        cases.append(replace(case, image=files[0], label=files[1]))
+    return Cohort(tuple(cases), cohort.organs)

@@ -20,7 +20,7 @@ from amos_fl.metrics.table import organs_of_scores, read_scores
 from amos_fl.pictures.planes import Plane, planes_of
 from amos_fl.pictures.preview import outlined, write_preview
 from amos_fl.runs.folder import RunFolder
-from amos_fl.volumes.nifti import read_image, reconcile
+from amos_fl.volumes.nifti import read_image, read_label, reconcile
 
 QUARTILES = {1: (0.5,), 2: (0.25, 0.75), 3: (0.25, 0.5, 0.75)}
 HEIGHT, GAP, TEXT = 220, 6, 18
@@ -70,7 +70,10 @@ def _row(case: Case, predictions: Mapping[str, Path]) -> Image.Image:
     image = read_image(case.image)
     assert case.label is not None, "a test case that was scored has a reference"
     reference = reconcile(image, label_of(case, case.annotated), case.label.name).array
-    maps = {"reference": reference, **{title: read_image(file).array for title, file in predictions.items()}}
+    maps = {
+        "reference": reference,
+        **{t: reconcile(image, read_label(f, range(256)), f.name).array for t, f in predictions.items()},
+    }
     values = np.arange(256, dtype=np.uint8)
     values[~np.isin(values, case.annotated)] = 0
     planes = {
