@@ -5,7 +5,8 @@ network has to find it by its shape and place, on scanners, too, that nobody tra
 every tissue; here some organs are labelled and the rest of the body is one background, so that is divided by the real
 image's own intensities. The label map is at the site anyway: nothing more is sent.
 
-Everything is a function of image, label map and draw. The normalised image is what the network sees (`volumes.normalise`).
+Everything is a function of image, label map and draw. Images are normalised, as the network sees them
+(`volumes.normalise`).
 """
 
 import numpy as np
@@ -35,18 +36,21 @@ _ROUNDS = 8  # of k-means, after which centres hardly move
 def synthetic_image(image: Tensor, label: Tensor, modality: str, padding: float, plan: Plan, draw: Draw) -> Tensor:
     """A synthetic image (1, X, Y, Z) for the channels `label` (X, Y, Z; 0 background) of the normalised `image`.
 
-    Each organ, and each of three to seven clusters of the background, gets a mean and a spread; the spread is that of
-    the real image within it, scaled anew and as often reversed. The scan is then blurred, along one axis more than along
-    the others (partial volume, thick slices), and, if it is MR, multiplied by a smooth field; noise is added.
+    Each organ, and each of three to seven clusters of the background, gets a brightness and a spread; the spread is
+    what the real image shows within it, scaled anew and as often reversed. The result is blurred (partial volume), half
+    the time along one axis more than along the others (thick slices), multiplied by a smooth field if it is MR, and
+    noise is added.
 
-    CT is painted on its fixed scale, on which organs have mean 0 and standard deviation 1: brightnesses are drawn evenly
-    around them, and the result keeps the plan's window. In MR they are signals from nothing to 1, most of them dark or
-    most of them bright, and air has none; the body then gets about the mean and standard deviation that it has in the
-    real patch. `padding` is the normalised value of air outside the case's scan.
+    CT is painted on its fixed scale, on which organs have mean 0 and standard deviation 1: brightnesses are drawn
+    evenly around them, air stays, and the result keeps the plan's window. In MR they are signals from nothing to 1,
+    most of them dark or most of them bright, and air has none; the body then gets about the mean and standard deviation
+    that it has in the real patch. `padding` is the normalised value of air outside the case's scan.
     """
     real, channels = image[0].numpy(), label.numpy()
     ct = modality == "CT"
-    smooth = ndimage.uniform_filter(real, 3, mode="nearest")  # so that noise does not decide to which cluster it belongs
+    smooth = ndimage.uniform_filter(
+        real, 3, mode="nearest"
+    )  # so that noise does not decide to which cluster it belongs
     if ct:
         air = real <= max(padding, (AIR_HU - plan.ct_mean_hu) / plan.ct_sd_hu)
     else:
@@ -75,7 +79,7 @@ def synthetic_image(image: Tensor, label: Tensor, modality: str, padding: float,
         return torch.from_numpy(painted)[None]
     painted *= _field(painted.shape, draw)
     (mean, sd), (real_mean, real_sd) = (_mean_and_sd(array[~air]) for array in (painted, real))
-    sd = max(sd, mean / FURTHEST_AIR)
+    sd = max(sd, mean / FURTHEST_AIR, 1e-6)
     painted += np.float32(sd) * noise
     np.abs(painted, out=painted)  # a magnitude
     gain = real_sd * np.exp(draw.uniform(-0.3, 0.3)) / sd
