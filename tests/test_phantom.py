@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from nibabel.affines import voxel_sizes
 
+from amos_fl.cohort.amos22 import import_amos22
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
-from amos_fl.phantom import organs, release
+from amos_fl.phantom import organs, release, tissues
 from amos_fl.phantom.anatomy import Patient, draw_patient
 from amos_fl.phantom.atlas import atlas_dsc
 from amos_fl.phantom.montage import montage
 from amos_fl.phantom.pose import Slab
-from amos_fl.phantom.release import FOLDERS, demo_cases, listed_cases, person_of, write_release
+from amos_fl.phantom.release import FOLDERS, demo_cases, header_of, listed_cases, person_of, write_release
 from amos_fl.phantom.scan import make_scan
 from amos_fl.phantom.scanners import PHANTOM_SCANNERS
-from amos_fl.phantom.tissues import Tissue, hu_of_tissues
+from amos_fl.phantom.tissues import RANDOM, Tissue, hu_of_tissues, signal_of_tissues
 from amos_fl.randomness import generator
 
 ONE_OF_EACH = {"A": 4, "B": 7, "C": 203, "D": 209, "E": 236, "F": 503, "G": 506, "H": 553}
@@ -260,6 +261,71 @@ def test_the_same_seed_writes_the_same_bytes_with_any_number_of_workers(tmp_path
     assert all(first[name] != other[name] for name in first if name.endswith(".nii.gz"))
 
 
+@pytest.fixture(scope="module")
+def random_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("random") / "amos22"
+    write_release(out, contrast="random", cases=[203, 506, 553])
+    return out
+
+
+def test_random_contrast_keeps_patients_names_and_tables_and_says_that_it_is_a_phantoms(random_release, small_release):
+    dataset = json.loads((random_release / "dataset.json").read_text())
+    assert dataset["description"] == "synthetic phantom of random contrast in the layout of AMOS22"
+    with (random_release / release.TABLE_NAME).open() as drawn, (small_release / release.TABLE_NAME).open() as usual:
+        assert set(drawn.read().splitlines()) <= set(usual.read().splitlines())
+    cohort = import_amos22(random_release, protocol="paper").cohort
+    assert [(case.case, case.site, case.modality) for case in cohort.cases] == [
+        ("amos_0203", "C", "CT"),
+        ("amos_0506", "G", "MR"),
+        ("amos_0553", "H", "MR"),
+    ]
+    assert cohort.synthetic()
+    for case in cohort.cases:
+        image, label = nib.load(case.image), nib.load(case.label)
+        usual = nib.load(small_release / case.label.relative_to(random_release))
+        ml = [
+            np.bincount(np.asarray(n.dataobj).ravel(), minlength=16) * np.prod(voxel_sizes(n.affine)) / 1000
+            for n in (label, usual)
+        ]
+        assert ml[0][6] == pytest.approx(ml[1][6], rel=0.15)
+        assert (voxel_sizes(image.affine) > voxel_sizes(usual.affine)).all()  # another resolution
+        listed = listed_cases()[int(case.case[5:])]
+        shape, affine = header_of(0, "quick", listed, "random")
+        assert image.shape == shape
+        np.testing.assert_allclose(image.affine, affine, atol=1e-3)
+
+
+def test_random_contrast_is_the_same_with_any_number_of_workers(random_release, tmp_path):
+    write_release(tmp_path / "two", contrast="random", cases=[553, 203, 506], workers=2)
+    assert files_of(tmp_path / "two") == files_of(random_release)
+
+
+def test_random_contrast_reaches_the_order_of_tissues_of_a_sequence_that_usual_draws_never_show():
+    organs = [tissue for tissue in range(Tissue.SPLEEN, Tissue.PROSTATE) if tissue != Tissue.GAS]
+    t2 = np.array([tissues._SIGNAL[Tissue(tissue)][1] for tissue in organs])
+
+    def agreement(brightness: np.ndarray) -> float:
+        return float(np.corrcoef(brightness[organs], t2)[0, 1])
+
+    draws = [generator(0, "reach", n) for n in range(400)]
+    random = np.array([agreement(signal_of_tissues(RANDOM, draw)) for draw in draws])
+    hu = np.array([agreement(hu_of_tissues(RANDOM, draw)) for draw in draws])
+    usual = np.array([agreement(signal_of_tissues("t1-fat-sat", draw)) for draw in draws])
+    assert usual.max() < 0.5
+    for drawn in (random, hu):
+        assert np.mean(drawn > 0.5) > 0.01
+        assert np.mean(drawn > 0) == pytest.approx(0.5, abs=0.08)
+
+
+def test_ct_of_random_contrast_keeps_air_and_lung_and_the_scale_of_organs():
+    drawn = np.array([hu_of_tissues(RANDOM, generator(1, "scale", n)) for n in range(200)])
+    assert drawn[:, Tissue.AIR].max() < -990
+    assert drawn[:, Tissue.LUNG].max() < -700
+    soft = drawn[:, [Tissue.LIVER, Tissue.SPLEEN, Tissue.FAT, Tissue.MUSCLE]]
+    assert soft.mean() == pytest.approx(50, abs=15)
+    assert soft.std() == pytest.approx(141, abs=10)
+
+
 def test_the_demo_cohort_has_all_scanners_and_is_small():
     listed = listed_cases()
     chosen = [listed[case] for case in demo_cases()]
@@ -275,6 +341,8 @@ def test_wrong_wishes_are_refused_in_a_sentence(tmp_path):
         write_release(tmp_path / "a", cases=[601])
     with pytest.raises(AmosError, match="no case to write"):
         write_release(tmp_path / "a", cases=[])
+    with pytest.raises(AmosError, match="contrast is scanners or random"):
+        write_release(tmp_path / "a", cases=[553], contrast="loud")  # pyright: ignore[reportArgumentType] - on purpose
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "something.txt").write_text("mine")
     with pytest.raises(AmosError, match="not an empty folder"):

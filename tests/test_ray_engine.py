@@ -24,7 +24,8 @@ def site_process(run: Path, site: str) -> int:
 
 
 def test_ray_and_inline_give_the_same_weights(tmp_path: Path, tiny_cohort: Cohort, store: Path) -> None:
-    settings = {"optimizer_state": "keep", "strategy": "fedprox", "strategy_options": {"mu": 0.1}}
+    fedprox = {"optimizer_state": "keep", "strategy": "fedprox", "strategy_options": {"mu": 0.1}}
+    settings = {**fedprox, "training": {"synthetic_share": 0.5}}
     inline = federate(tmp_path / "inline", tiny_cohort, store, **settings)
     ray = federate(tmp_path / "ray", tiny_cohort, store, engine=RAY, **settings)
     assert hashes(ray) == hashes(inline)

@@ -19,7 +19,7 @@ from amos_fl.cohort.table import read_cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.phantom.montage import montage as draw_montage
 from amos_fl.phantom.release import demo_cases, write_release
-from amos_fl.phantom.scan import Size
+from amos_fl.phantom.scan import Contrast, Size
 from amos_fl.wording import counted
 
 _WORKERS = min(4, os.cpu_count() or 1)
@@ -108,6 +108,13 @@ def phantom(
     out: Annotated[Path, typer.Argument(help="The folder to write the release to.")],
     seed: Annotated[int, typer.Option(min=0, help="Other seeds give other patients.")] = 0,
     size: Annotated[Size, typer.Option(help="quick: coarse, for CPUs; full: AMOS's own grids.")] = "quick",
+    contrast: Annotated[
+        Contrast,
+        typer.Option(
+            help="scanners: as on AMOS's eight. random: brightness, field, resolution and noise of no scanner, for a "
+            "run that others start from (--init)."
+        ),
+    ] = "scanners",
     cases: Annotated[str, typer.Option(help="demo, all (600), or ids such as 1,2,507.")] = "demo",
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = _WORKERS,
     montage: Annotated[Path | None, typer.Option(help="Also draw the scanners with their labels to this PNG.")] = None,
@@ -116,7 +123,9 @@ def phantom(
     chosen = _phantom_cases(cases)
 
     with Progress() as progress:
-        write_release(out, seed=seed, size=size, cases=chosen, workers=workers, on_case=progress.of("drawing"))
+        write_release(
+            out, seed=seed, size=size, contrast=contrast, cases=chosen, workers=workers, on_case=progress.of("drawing")
+        )
     typer.echo(f"wrote {out}; next: amos-fl data amos22 {out} --protocol paper")
     if montage is not None:
         draw_montage(out, montage)

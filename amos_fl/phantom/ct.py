@@ -27,7 +27,7 @@ class CtScan:
         if not coarse and thickness < 2:
             self.noise_hu *= float(np.sqrt(2 / thickness))
         self.correlation_px = 0.45 if coarse else scanner.kernel_px
-        self.blur_px = 0.35 if coarse else 0.7
+        self.blur_px = (0.35 if coarse else 0.7) * scanner.blur
         self.sharpening = scanner.sharpening
 
     def form(self, ideal: np.ndarray, start: int, random: np.random.Generator) -> np.ndarray:

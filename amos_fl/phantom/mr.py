@@ -4,11 +4,11 @@ import numpy as np
 from scipy import ndimage
 
 from amos_fl.phantom.scanners import PhantomScanner
-from amos_fl.phantom.tissues import Tissue, signal_of_tissues
+from amos_fl.phantom.tissues import RANDOM, Tissue, signal_of_tissues
 
 
 class MrScan:
-    """One MR scan's image formation. `brightness` is the signal of every tissue, liver or spleen near 1."""
+    """One MR scan's image formation. `brightness` is the signal of every tissue."""
 
     def __init__(
         self,
@@ -22,13 +22,15 @@ class MrScan:
     ):
         self.brightness = signal_of_tissues(kind, random)
         reference = float(self.brightness[Tissue.SPLEEN if kind.startswith("t2") else Tissue.LIVER])
+        if kind == RANDOM:  # in which any one tissue may be dark
+            reference = float(self.brightness.mean())
         self.noise = reference / float(random.uniform(*scanner.noise))
         rare, factor = scanner.rare_scale
         self.scale = scanner.scale[0] * float(np.exp(scanner.scale[1] * random.normal()))
         if random.random() < rare:
             self.scale *= factor
         self.dtype = scanner.dtype
-        self.blur_px = 0.35 if coarse else 0.5
+        self.blur_px = (0.35 if coarse else 0.5) * scanner.blur
         self.shape = shape
         strength = float(random.uniform(*scanner.bias))
         # The coil's field: a few half waves across the volume.

@@ -21,7 +21,7 @@ from amos_fl.cohort.table import PHANTOM_MARK, OnCase
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import Writer
 from amos_fl.files import whole_file, write_json, write_text
-from amos_fl.phantom.scan import Size, make_scan, scan_grid
+from amos_fl.phantom.scan import Contrast, Size, make_scan, scan_grid
 from amos_fl.phantom.scanners import ACHIEVA, PHANTOM_SCANNERS
 from amos_fl.randomness import generator
 from amos_fl.workers import each
@@ -119,9 +119,11 @@ def person_of(seed: int, case: ListedCase) -> Person:
     return Person(born, sex, None if case.amos_id == 539 else age, acquired)
 
 
-def header_of(seed: int, size: Size, case: ListedCase) -> tuple[tuple[int, int, int], np.ndarray]:
+def header_of(
+    seed: int, size: Size, case: ListedCase, contrast: Contrast = "scanners"
+) -> tuple[tuple[int, int, int], np.ndarray]:
     """Shape (x, y, z) and affine (4, 4) of a case's scan in the release, without drawing it."""
-    return scan_grid(seed, case.amos_id, case.patient, person_of(seed, case).sex, case.domain, size)
+    return scan_grid(seed, case.amos_id, case.patient, person_of(seed, case).sex, case.domain, size, contrast)
 
 
 def write_release(
@@ -129,6 +131,7 @@ def write_release(
     *,
     seed: int = 0,
     size: Size = "quick",
+    contrast: Contrast = "scanners",
     cases: Sequence[int] | None = None,
     workers: int = 1,
     on_case: OnCase | None = None,
@@ -136,7 +139,7 @@ def write_release(
     """Write a phantom AMOS22 release into the folder `out`.
 
     `cases` are AMOS ids (default: all 600); `on_case(done, total, name)` is called after each. The files are a
-    function of seed, size and case alone.
+    function of seed, size, contrast and case alone.
 
     Raises:
         AmosError: an id that AMOS does not have, or `out` holds something already.
@@ -150,24 +153,26 @@ def write_release(
         raise AmosError(f"{out}: no case to write; name at least one of AMOS's ids 1 to 600")
     if size not in ("quick", "full"):
         raise AmosError(f"size {size!r}: a phantom is written at size quick or full")
+    if contrast not in ("scanners", "random"):
+        raise AmosError(f"contrast {contrast!r}: a phantom's contrast is scanners or random")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise AmosError(f"{out}: is not an empty folder; name a new one for the phantom")
     chosen = [listed[case] for case in wanted]
     for split in FOLDERS.values():
         for kind in ("images", "labels"):
             (out / f"{kind}{split}").mkdir(parents=True, exist_ok=True)
-    write = partial(_write_case, out, seed, size)
+    write = partial(_write_case, out, seed, size, contrast)
     for done, name in enumerate(each(write, chosen, workers=min(workers, os.cpu_count() or 1)), start=1):
         if on_case is not None:
             on_case(done, len(chosen), name)
     _write_table(out / TABLE_NAME, [(case, person_of(seed, case)) for case in chosen])
     # Last, so that a release that was interrupted has none and is refused as no release.
-    write_json(out / "dataset.json", _dataset(chosen))
+    write_json(out / "dataset.json", _dataset(chosen, contrast))
 
 
-def _write_case(out: Path, seed: int, size: Size, case: ListedCase) -> str:
+def _write_case(out: Path, seed: int, size: Size, contrast: Contrast, case: ListedCase) -> str:
     sex = person_of(seed, case).sex
-    scan = make_scan(seed, case.amos_id, case.patient, sex, case.domain, size)
+    scan = make_scan(seed, case.amos_id, case.patient, sex, case.domain, size, contrast)
     split = FOLDERS[case.split]
     label_affine = scan.affine
     random = generator(seed, "phantom", "header", case.amos_id)
@@ -205,7 +210,7 @@ def _write_table(path: Path, rows: list[tuple[ListedCase, Person]]) -> None:
     write_text(path, text.getvalue())
 
 
-def _dataset(chosen: list[ListedCase]) -> dict[str, object]:
+def _dataset(chosen: list[ListedCase], contrast: Contrast) -> dict[str, object]:
     def pairs(split: str) -> list[dict[str, str]]:
         folder = FOLDERS[split]
         return [
@@ -217,7 +222,7 @@ def _dataset(chosen: list[ListedCase]) -> dict[str, object]:
     names = {0: "background", **AMOS_ORGANS, 8: "arota", 9: "postcava"}  # spelled as in AMOS's own file
     return {
         "name": "AMOS",
-        "description": f"{PHANTOM_MARK} in the layout of AMOS22",
+        "description": f"{PHANTOM_MARK}{' of random contrast' if contrast == 'random' else ''} in the layout of AMOS22",
         "author": "",
         "reference": "",
         "licence": "Apache-2.0",

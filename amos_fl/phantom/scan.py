@@ -7,11 +7,14 @@ import numpy as np
 
 from amos_fl.phantom import ct, mr
 from amos_fl.phantom.anatomy import Patient, draw_patient
+from amos_fl.phantom.random_contrast import random_scanner
 from amos_fl.phantom.scanners import PHANTOM_SCANNERS, Grid, PhantomScanner
 from amos_fl.phantom.shapes import turned
 from amos_fl.randomness import generator
 
 Size = Literal["quick", "full"]
+Contrast = Literal["scanners", "random"]
+"""How tissues look: as on AMOS's scanners, or with brightness, field, resolution and noise of no scanner."""
 SLAB_VOXELS = 800_000  # at once, so that the work stays in the processor's cache
 OFF_CENTRE = 0.27
 """Of a voxel, along diagonals: where quick scans look besides the centre, as their voxels hold several tissues."""
@@ -27,9 +30,11 @@ class PhantomScan:
     kind: str
 
 
-def make_scan(seed: int, case: int, patient: int, sex: str, domain: str, size: Size) -> PhantomScan:
+def make_scan(
+    seed: int, case: int, patient: int, sex: str, domain: str, size: Size, contrast: Contrast = "scanners"
+) -> PhantomScan:
     """The scan that AMOS case `case` is on the scanner `domain`; a function of its arguments only."""
-    scanner = PHANTOM_SCANNERS[domain]
+    scanner = _scanner(seed, case, domain, contrast)
     person = draw_patient(seed, patient, sex)
     random = generator(seed, "phantom", "scan", case)
     kind, affine, shape = _kind_and_grid(person, scanner, size, random)
@@ -55,12 +60,18 @@ def make_scan(seed: int, case: int, patient: int, sex: str, domain: str, size: S
 
 
 def scan_grid(
-    seed: int, case: int, patient: int, sex: str, domain: str, size: Size
+    seed: int, case: int, patient: int, sex: str, domain: str, size: Size, contrast: Contrast = "scanners"
 ) -> tuple[tuple[int, int, int], np.ndarray]:
     """Shape (x, y, z) and affine (4, 4) of what `make_scan` gives for the same arguments, without its voxels."""
     random = generator(seed, "phantom", "scan", case)
-    _, affine, (z, y, x) = _kind_and_grid(draw_patient(seed, patient, sex), PHANTOM_SCANNERS[domain], size, random)
+    scanner = _scanner(seed, case, domain, contrast)
+    _, affine, (z, y, x) = _kind_and_grid(draw_patient(seed, patient, sex), scanner, size, random)
     return (x, y, z), affine
+
+
+def _scanner(seed: int, case: int, domain: str, contrast: Contrast) -> PhantomScanner:
+    scanner = PHANTOM_SCANNERS[domain]
+    return scanner if contrast == "scanners" else random_scanner(scanner, generator(seed, "phantom", "contrast", case))
 
 
 def _kind_and_grid(

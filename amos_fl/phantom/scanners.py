@@ -56,6 +56,7 @@ class PhantomScanner:
     scale: tuple[float, float] = (1.0, 0.0)  # MR: median and log-normal spread of the signal unit's scale
     rare_scale: tuple[float, float] = (0.0, 1.0)  # MR: the share of scans on another scale, and its factor
     bias: tuple[float, float] = (0.0, 0.0)  # MR: range of the bias field's strength
+    blur: float = 1.0  # of the image, as a multiple of the usual one
     dtype: str = "int16"
 
 

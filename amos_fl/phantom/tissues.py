@@ -124,15 +124,26 @@ _SIGNAL: dict[Tissue, tuple[float, float]] = {
     Tissue.SKIN: (0.8, 0.5),
 }
 
+_EMPTY = [Tissue.AIR, Tissue.LUNG, Tissue.CORTICAL, Tissue.TABLE, Tissue.GAS]
+"""What hardly any MR sequence draws a signal from, and CT shows far beyond the soft tissues."""
+
 PHASES = ("unenhanced", "arterial", "portal")
 SEQUENCES = ("t1-fat-sat", "t2-fat-sat", "in-phase", "opposed-phase")
+RANDOM = "random"
+"""In place of a phase or a sequence: every tissue as bright as drawn, alike for none of them."""
 
 
 def hu_of_tissues(phase: str, random: np.random.Generator) -> np.ndarray:
     """HU of every tissue of one patient in one contrast phase, indexed by tissue; float32.
 
-    A contrast phase is caught a little early or late: its enhancement varies by +-15 %.
+    A contrast phase is caught a little early or late: its enhancement varies by +-15 %. In a `RANDOM` one soft tissues
+    are drawn evenly, with the mean of 50 HU and the standard deviation of 141 HU that AMOS's organs have together: so a
+    plan made from such scans has about the scale of one made from AMOS.
     """
+    if phase == RANDOM:
+        drawn = random.uniform(50 - 141 * np.sqrt(3), 50 + 141 * np.sqrt(3), len(Tissue)).astype(np.float32)
+        drawn[_EMPTY] = hu_of_tissues("unenhanced", random)[_EMPTY]
+        return drawn
     column = PHASES.index(phase)
     hu = np.zeros(len(Tissue), np.float32)
     enhancement = float(np.clip(random.normal(1.0, 0.12), 0.7, 1.3))
@@ -145,7 +156,15 @@ def hu_of_tissues(phase: str, random: np.random.Generator) -> np.ndarray:
 
 
 def signal_of_tissues(sequence: str, random: np.random.Generator) -> np.ndarray:
-    """MR signal of every tissue of one patient in one sequence, indexed by tissue; float32, liver or spleen near 1."""
+    """MR signal of every tissue of one patient in one sequence, indexed by tissue; float32, liver or spleen near 1.
+
+    In a `RANDOM` sequence signals lie between 0 and 1: evenly, most of them dark and a few bright as in T2-weighted
+    scans, or the reverse.
+    """
+    if sequence == RANDOM:
+        drawn = random.random(len(Tissue)) ** np.exp(random.uniform(np.log(0.5), np.log(3)))
+        drawn[_EMPTY] = [_SIGNAL[tissue][1] for tissue in _EMPTY]
+        return drawn.astype(np.float32)
     column = 1 if sequence.startswith("t2") else 0
     signal = np.array([_SIGNAL[tissue][column] for tissue in Tissue], np.float32)
     signal *= np.exp(random.normal(0, 0.08, len(signal))).astype(np.float32)

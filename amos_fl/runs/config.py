@@ -197,7 +197,10 @@ class RunConfig(_Settings):
         where.add("plan" if self.planning.auto else "planning")
         if self.update_codec != "top-k":
             where.add("top_k_share")
-        return self.model_dump(mode="json", exclude=where)
+        unused: dict[str, Any] = dict.fromkeys(where, True)
+        if self.training.synthetic_share == 0:
+            unused["training"] = {"synthetic_share"}
+        return self.model_dump(mode="json", exclude=unused)
 
     @property
     def recorded_inference(self) -> RecordedInference:

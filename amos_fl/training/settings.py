@@ -52,6 +52,13 @@ class TrainingSettings(BaseModel):
         description="Augmentation of patches: none, a few cheap transforms (light), the paper's, or one that reaches "
         "scanners nobody trained on (robust).",
     )
+    synthetic_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the patches whose image is painted anew on the site's own label map, each organ with a "
+        "random brightness, before the augmentation changes it; 0: none.",
+    )
     transforms: str | None = Field(
         default=None,
         description="Your own augmentation, applied after the named one, as module:function; none: no further one.",

@@ -39,7 +39,9 @@ def validation_loss(
         AmosError: no labelled case.
     """
     device = torch.device(device)
-    plain = settings.model_copy(update={"augmentation": "none", "transforms": None, "workers": 0})
+    plain = settings.model_copy(
+        update={"augmentation": "none", "synthetic_share": 0.0, "transforms": None, "workers": 0}
+    )
     batches = range(max(len(cases), LEAST_BATCHES))
     half = settings.mixed_precision and device.type == "cuda"
     network.to(device)

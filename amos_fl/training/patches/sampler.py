@@ -14,6 +14,7 @@ from amos_fl.randomness import derived_seed, generator
 from amos_fl.training.own import transformed
 from amos_fl.training.patches.recipes import change_intensities, draw_resampling, mirror
 from amos_fl.training.patches.spatial import Resampling
+from amos_fl.training.patches.synthetic import synthetic_image
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.volumes.plan import Plan
 
@@ -25,6 +26,8 @@ class TrainingCase(Protocol):
     def case(self) -> str: ...
     @property
     def modality(self) -> str: ...
+    @property
+    def padding(self) -> float: ...
     @property
     def annotated(self) -> tuple[int, ...]: ...
     @property
@@ -60,7 +63,8 @@ def draw_batch(
     Each sample's case is drawn uniformly. The last third of a batch (`settings.foreground_share`) is centred on
     foreground: an organ drawn uniformly among those annotated and present, then one of its voxels; a batch of one is
     centred so with that probability. The other patches lie anywhere in the scan. If the scan is smaller than the patch,
-    the rest is the case's own padding, and background in the label map. The order of `cases` does not matter.
+    the rest is the case's own padding, and background in the label map. The share `settings.synthetic_share` of the
+    images is painted on the label map, before the intensity changes. The order of `cases` does not matter.
 
     Raises:
         AmosError: no case, or none with a label map.
@@ -102,6 +106,10 @@ def _sample(
     image, label = _read(case, origin, plan, resampling)
     label = torch.from_numpy(_channel_of_label(organs, case.annotated))[label.long()]
     image, label = mirror(image, label, settings.augmentation, augmenting)
+    if settings.synthetic_share > 0:
+        drawing = generator(seed, "synthetic", site, step, number)
+        if drawing.random() < settings.synthetic_share:
+            image = synthetic_image(image, label, case.modality, case.padding, plan, drawing)
     intensities = derived_seed(seed, "intensity", site, step, number)
     image = change_intensities(image, label, case.modality, settings.augmentation, intensities)
     if settings.transforms is not None:
