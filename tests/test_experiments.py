@@ -242,6 +242,29 @@ def test_the_phantom_of_experiments_has_test_cases_enough_for_an_interval_at_eve
     assert cohort.synthetic()
 
 
+def test_a_scanner_that_is_held_out_tests_with_all_its_cases_and_the_others_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amos_fl.phantom.release.make_scan", tiny_scan)
+    given = {"phantom-scanners": phantom_data("phantom-scanners", tmp_path)}
+    trains = {"A": 7, "B": 7, "C": 7, "G": 6, "H": 7}
+    for held, tests in (("F", 29), ("G", 20), ("H", 7), ("C", 15)):
+        cohort = data_cohort("phantom-scanners", "paper", given, (held,))
+        training = {site: len(cohort.of(site=site, split="train")) for site in cohort.seen_sites}
+        assert training == {site: number for site, number in trains.items() if site != held}
+        assert len(cohort.of(site=held)) == len(cohort.of(site=held, split="test")) == tests
+    preset = read_preset("unseen-scanners")
+    planner = Planner(Workspace(tmp_path / "out", "full"), given, partial(resolve_run, headers=False))
+    tasks = {task.step: task for task in planner.plan(preset)}
+    without_g = tasks["robust-federated-without-G-1"].members[0]
+    assert (without_g.cohort.unseen_sites, without_g.config.seed) == (("G",), 1)
+    assert (without_g.config.rounds, without_g.config.local_steps) == (20, 25)
+    assert without_g.config.training.augmentation == "robust"
+    assert tasks["light-chaos-0"].work.missing
+    folders = [task.work.folder for task in tasks.values() if task.work.folder]
+    assert len(set(folders)) == len(folders)
+
+
 def test_training_cases_are_drawn_the_same_in_any_order_and_never_more_than_there_are() -> None:
     cohort = amos({"train": "train", "val": "test"})
     drawn = selected(cohort, None, {"CT": 20})
