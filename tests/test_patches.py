@@ -11,7 +11,7 @@ from amos_fl.errors import AmosError
 from amos_fl.randomness import generator
 from amos_fl.training.patches import augment
 from amos_fl.training.patches.prefetch import draw_batches
-from amos_fl.training.patches.recipes import RECIPES, change_intensities, draw_resampling, mirror
+from amos_fl.training.patches.recipes import RECIPES, change_batch, change_intensities, draw_resampling, mirror
 from amos_fl.training.patches.sampler import draw_batch
 from amos_fl.training.patches.spatial import resampling
 from amos_fl.training.settings import TrainingSettings
@@ -140,6 +140,18 @@ def test_worker_processes_draw_the_same_batches(case, other, level):
     drawn = batches(2)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(same(a, b) for a, b in zip(batches(0), drawn, strict=True))
+
+
+@LEVELS
+def test_changes_applied_to_the_batch_later_are_those_of_the_sampler(case, other, level):
+    settings = TrainingSettings(augmentation=level, batch_size=3)
+    for step in range(4):
+        batch = batch_of([case, other], settings, step=step)
+        later = draw_batch([case, other], TINY, settings, ORGANS, seed=0, site="A", step=step, changes_later=True)
+        assert batch.changes == ()
+        assert torch.equal(batch.label, later.label)
+        assert torch.equal(batch.image, change_batch(later.image, later.label, later.changes, level))
+        assert not torch.equal(batch.image, later.image)
 
 
 def test_a_scan_smaller_than_the_patch_lies_in_its_middle(tmp_path):

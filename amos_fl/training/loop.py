@@ -18,6 +18,7 @@ from amos_fl.randomness import derived_seed
 from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.training.own import loss_at
 from amos_fl.training.patches.prefetch import draw_batches
+from amos_fl.training.patches.recipes import change_batch
 from amos_fl.training.patches.sampler import TrainingCase
 from amos_fl.training.pull import Pull
 from amos_fl.training.schedule import polynomial_learning_rate
@@ -112,7 +113,11 @@ def train(
     ):
         network.train()
         try:
-            batches = draw_batches(cases, plan, settings, organs, seed=seed, site=site, steps=numbers)
+            # Where there is a GPU, it has the time for the convolutions of `robust`, and the processor has not.
+            later = device.type == "cuda" and settings.augmentation == "robust" and settings.transforms is None
+            batches = draw_batches(
+                cases, plan, settings, organs, seed=seed, site=site, steps=numbers, changes_later=later
+            )
             for step, batch in zip(numbers, batches, strict=True):
                 rate = polynomial_learning_rate(
                     settings.learning_rate, step, total_steps, settings.learning_rate_exponent
@@ -121,13 +126,16 @@ def train(
                     group["lr"] = rate
                 optimizer.zero_grad(set_to_none=True)
                 torch.manual_seed(derived_seed(seed, "dropout", site, step))
+                image, label = batch.image.to(device), batch.label.to(device)
+                if batch.changes:
+                    image = change_batch(image, label, batch.changes, settings.augmentation)
                 with torch.autocast(device.type, dtype=torch.float16, enabled=half):
-                    outputs = network(batch.image.to(device))
+                    outputs = network(image)
                 balance = settings.class_balance * (1 - BALANCE_FALL * step / total_steps)
                 loss_of = DiceCrossEntropy(
                     batch_dice=settings.batch_dice, class_balance=balance, supervision=supervision, own=own
                 )
-                loss = loss_of(outputs, batch.label.to(device), batch.annotated.to(device))
+                loss = loss_of(outputs, label, batch.annotated.to(device))
                 losses.append(loss.item())
                 _refuse_unless_finite("loss", losses[-1], site, step)
                 scaler.scale(loss).backward()

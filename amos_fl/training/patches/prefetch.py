@@ -20,12 +20,22 @@ class _Steps(Dataset[Batch]):
         organs: Sequence[int],
         seed: int,
         site: str,
+        changes_later: bool,
     ):
         self.cases, self.plan, self.settings, self.organs = cases, plan, settings, organs
-        self.seed, self.site = seed, site
+        self.seed, self.site, self.changes_later = seed, site, changes_later
 
     def __getitem__(self, step: int) -> Batch:
-        return draw_batch(self.cases, self.plan, self.settings, self.organs, seed=self.seed, site=self.site, step=step)
+        return draw_batch(
+            self.cases,
+            self.plan,
+            self.settings,
+            self.organs,
+            seed=self.seed,
+            site=self.site,
+            step=step,
+            changes_later=self.changes_later,
+        )
 
 
 def draw_batches(
@@ -37,9 +47,10 @@ def draw_batches(
     seed: int,
     site: str,
     steps: range,
+    changes_later: bool = False,
 ) -> Iterator[Batch]:
-    """Yield the batch of each of `steps`, the same with `settings.workers` processes as with none."""
-    dataset = _Steps(cases, plan, settings, organs, seed, site)
+    """Yield the batch of each of `steps`, as `draw_batch`; the same with `settings.workers` processes as with none."""
+    dataset = _Steps(cases, plan, settings, organs, seed, site, changes_later)
     if settings.workers == 0:
         yield from (dataset[step] for step in steps)
         return

@@ -3,9 +3,11 @@
 All draws come from generators that are seeded per sample.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from amos_fl.randomness import generator
@@ -15,7 +17,15 @@ from amos_fl.training.patches.spatial import Resampling, resampling
 from amos_fl.training.settings import AugmentationLevel
 from amos_fl.volumes.plan import Plan
 
-Change = Callable[[Tensor, Tensor, Draw], Tensor]
+Function = Callable[[Tensor, Tensor, Draw], Tensor]
+"""Of the image (1, X, Y, Z), the channel numbers (X, Y, Z) and a generator."""
+
+
+class Change(NamedTuple):
+    """What the intensity changes of a sample depend on, besides the sample and the level."""
+
+    modality: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -31,8 +41,8 @@ class Recipe:
     scale_probability: float = 0.0
     scale_range: tuple[float, float] = (1.0, 1.0)
     mirror_probability: float = 0.0
-    intensity: tuple[tuple[float, Change], ...] = ()
-    mr_intensity: tuple[tuple[float, Change], ...] | None = None
+    intensity: tuple[tuple[float, Function], ...] = ()
+    mr_intensity: tuple[tuple[float, Function], ...] | None = None
 
 
 RECIPES: dict[AugmentationLevel, Recipe] = {
@@ -137,3 +147,9 @@ def change_intensities(image: Tensor, label: Tensor, modality: str, level: Augme
         if draw.random() < probability:
             image = change(image, label, draw)
     return image.contiguous()
+
+
+def change_batch(image: Tensor, label: Tensor, changes: Sequence[Change], level: AugmentationLevel) -> Tensor:
+    """Apply to each image of a batch (sample, 1, X, Y, Z) its change, where the batch is: on a GPU."""
+    samples = zip(image, label, changes, strict=True)
+    return torch.stack([change_intensities(x, y, change.modality, level, change.seed) for x, y, change in samples])

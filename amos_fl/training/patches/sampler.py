@@ -12,7 +12,7 @@ from torch import Tensor
 from amos_fl.errors import AmosError
 from amos_fl.randomness import derived_seed, generator
 from amos_fl.training.own import transformed
-from amos_fl.training.patches.recipes import change_intensities, draw_resampling, mirror
+from amos_fl.training.patches.recipes import Change, change_intensities, draw_resampling, mirror
 from amos_fl.training.patches.spatial import Resampling
 from amos_fl.training.patches.synthetic import synthetic_image
 from amos_fl.training.settings import TrainingSettings
@@ -46,6 +46,8 @@ class Batch:
     image: Float[Tensor, "sample 1 x y z"]
     label: Int[Tensor, "sample x y z"]
     annotated: Bool[Tensor, "sample channel"]
+    changes: tuple[Change, ...] = ()
+    """The intensity changes that are still to be applied to each sample; none: they have been."""
 
 
 def draw_batch(
@@ -57,8 +59,12 @@ def draw_batch(
     seed: int,
     site: str,
     step: int,
+    changes_later: bool = False,
 ) -> Batch:
     """The batch of one step at one site, augmented as `settings` say.
+
+    With `changes_later` the intensity changes are left to `recipes.change_batch`, which applies them where the batch
+    is then. A user's own augmentation comes after them, so it must be none.
 
     Each sample's case is drawn uniformly. The last third of a batch (`settings.foreground_share`) is centred on
     foreground: an organ drawn uniformly among those annotated and present, then one of its voxels; a batch of one is
@@ -76,11 +82,13 @@ def draw_batch(
     # With one thread, sums round alike in this process and in a worker, whatever the number of training threads.
     torch.set_num_threads(1)
     try:
-        samples = [_sample(labelled, plan, settings, organs, seed, site, step, n) for n in range(settings.batch_size)]
+        numbers = range(settings.batch_size)
+        samples = [_sample(labelled, plan, settings, organs, seed, site, step, n, changes_later) for n in numbers]
     finally:
         torch.set_num_threads(threads)
-    images, labels, annotated = zip(*samples, strict=True)
-    return Batch(torch.stack(images), torch.stack(labels), torch.stack(annotated))
+    images, labels, annotated, changes = zip(*samples, strict=True)
+    later = changes if changes_later else ()
+    return Batch(torch.stack(images), torch.stack(labels), torch.stack(annotated), later)
 
 
 def _sample(
@@ -92,8 +100,9 @@ def _sample(
     site: str,
     step: int,
     number: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One sample: image (1, X, Y, Z), label (X, Y, Z) int64, annotated channels (1 + organs,)."""
+    changes_later: bool,
+) -> tuple[Tensor, Tensor, Tensor, Change]:
+    """One sample: image (1, X, Y, Z), label (X, Y, Z) int64, annotated channels (1 + organs,), and its change."""
     drawing = generator(seed, "patch", site, step, number)
     case = cases[int(drawing.integers(len(cases)))]
     annotated = [True, *(organ in case.annotated for organ in organs)]
@@ -110,12 +119,13 @@ def _sample(
         drawing = generator(seed, "synthetic", site, step, number)
         if drawing.random() < settings.synthetic_share:
             image = synthetic_image(image, label, case.modality, case.padding, plan, drawing)
-    intensities = derived_seed(seed, "intensity", site, step, number)
-    image = change_intensities(image, label, case.modality, settings.augmentation, intensities)
+    change = Change(case.modality, derived_seed(seed, "intensity", site, step, number))
+    if not changes_later:
+        image = change_intensities(image, label, change.modality, settings.augmentation, change.seed)
     if settings.transforms is not None:
         drawing = generator(seed, "transforms", site, step, number)
         image, label = transformed(settings.transforms, image, label, drawing)
-    return image, label, torch.tensor(annotated)
+    return image, label, torch.tensor(annotated), change
 
 
 def _on_foreground(number: int, settings: TrainingSettings, drawing: np.random.Generator) -> bool:
