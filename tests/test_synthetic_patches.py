@@ -75,7 +75,7 @@ def test_other_sequences_orders_of_tissues_are_reached_that_no_change_of_the_pap
 def test_what_nobody_labelled_is_not_painted_as_one_flat_background() -> None:
     fat_and_muscle = np.array([plate_means(image)[-2:] for image in painted("MR", 60)])
     apart = np.abs(fat_and_muscle[:, 0] - fat_and_muscle[:, 1])
-    assert np.mean(apart > 0.3) > 0.5
+    assert np.mean(apart > 0.6) > 0.5
     # Either is the brighter one in many draws.
     assert 0.2 < np.mean(fat_and_muscle[:, 0] > fat_and_muscle[:, 1]) < 0.8
 
