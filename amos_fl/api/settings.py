@@ -103,7 +103,7 @@ def resolve_run(
     from amos_fl_server.federation.strategies import make_strategy, strategy_of
 
     origin = origin_in(layers)
-    model, recipe = recipe_for(layers, origin.model if origin else None)
+    _, recipe = recipe_for(layers, origin.model if origin else None)
     asked = resolve([recipe, *layers])
     make_strategy(asked.strategy, asked.strategy_options)
     if asked.cohort is None:
@@ -112,7 +112,7 @@ def resolve_run(
         recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
     else:
         everyone = read_cohort(asked.cohort)
-        if model != "small" and all(case.modality == "MR" for case in everyone.cases):
+        if recipe[1]["plan"] == "amos-ct" and all(case.modality == "MR" for case in everyone.cases):
             recipe = (recipe[0], {**recipe[1], "plan": "amos-mr"})
     settings = with_device(begun_at(origin, resolve([as_trained(recipe, origin), *layers])))
     strategy_of(settings)

@@ -1,4 +1,4 @@
-"""`amos-fl models`: what each network costs, beside the AMOS paper's Table 4."""
+"""`amos-fl models`: what each network costs, beside what is published of it."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def models(
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print it as CSV.")] = False,
 ) -> None:
-    """List the networks: parameters and multiply-accumulates beside the paper's, time and memory on this device."""
+    """List the networks: parameters and multiply-accumulates beside the published, time and memory on this device."""
     from amos_fl.device import device_named
     from amos_fl.networks.cost import network_cost
     from amos_fl.networks.measure import measure
@@ -84,7 +84,7 @@ def _patch(text: str | None, device: str) -> Triple:
 def _show(rows: list[dict[str, Any]], about: str) -> None:
     console = plain_console()
     table = Table(title="parameters, and multiply-accumulates of one 1x128x128x128 input")
-    columns = ["", "million parameters", "Table 4", "", "GMAC", "Table 4", ""]
+    columns = ["", "million parameters", "published", "", "GMAC", "published", ""]
     for column in columns + (["window s", "window GiB", "step s", "step GiB"] if about else []):
         table.add_column(column, justify="right" if column else "left")
     for row in rows:
@@ -106,8 +106,9 @@ def _show(rows: list[dict[str, Any]], about: str) -> None:
         if row.get("failed"):
             console.print(row["failed"], soft_wrap=True)
     console.print(
-        "Table 4: Ji et al., AMOS, NeurIPS 2022; its FLOPs are multiply-accumulates. Counted are convolutions, linear "
-        "layers, attention and interpolation, deep-supervision heads included.",
+        "Published, where nothing else is said, by Table 4 of Ji et al., AMOS, NeurIPS 2022; its FLOPs are "
+        "multiply-accumulates. Counted are convolutions, linear layers, attention and interpolation, deep-supervision "
+        "heads included.",
         soft_wrap=True,
     )
     if about:
