@@ -70,7 +70,7 @@ def scans_in(folder: Path) -> ScanFolder:
     try:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise AmosError(f"{shown(folder)}: may not be read ({error.strerror})", "check its permissions") from None
+        raise AmosError(f"{shown(folder)}: cannot be read ({error.strerror})", "check its permissions") from None
     by_name: dict[str, list[Path]] = defaultdict(list)
     unusable: list[Unusable] = []
     others: list[str] = []
@@ -181,7 +181,7 @@ def _problem_of_file(path: Path) -> tuple[str, str] | None:
     if not path.is_file():
         return "is no regular file", _FETCH
     if not os.access(path, os.R_OK):
-        return "may not be read", "check its permissions"
+        return "cannot be read", "check its permissions"
     return None if path.stat().st_size else ("is an empty file", "fetch it again")
 
 

@@ -48,7 +48,7 @@ def test_every_scan_without_a_label_gets_a_pre_label_on_its_own_grid(desk: Desk,
 def test_a_second_start_changes_nothing(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     before = all_bytes(desk.path)
     assert desk.start() == 0
-    assert "0 pre-labelled, 3 there already" in capsys.readouterr().out
+    assert "0 pre-labelled, 3 already there" in capsys.readouterr().out
     assert all_bytes(desk.path) == before
 
 
@@ -187,7 +187,7 @@ def test_the_queue_begins_with_the_greatest_need_and_ties_go_by_name(
     assert desk.do("next", "--by", "ben", "--role", "junior", "-n", "2") == 0
     assert f"{OPEN[0]}: yours now" in capsys.readouterr().out
     assert desk.do("next", "--by", "anna", "--role", "junior") == 0
-    assert f"{OPEN[1]}: in your hands already" in capsys.readouterr().out
+    assert f"{OPEN[1]}: already in your hands" in capsys.readouterr().out
     assert desk.do("next", "--by", "anna", "--role", "junior", "--case", OPEN[0]) == 2
     assert "is with ben since" in said(capsys)
 
@@ -289,7 +289,7 @@ def test_a_retraining_that_was_interrupted_is_continued(
         shutil.rmtree(run / leftover)
     (run / "summary.md").unlink()
     assert desk.do("retrain", *options) == 2
-    assert "goes on with its own settings; leave out local_steps, rounds" in said(capsys)
+    assert "continues with its own settings; leave out local_steps, rounds" in said(capsys)
     assert desk.do("status") == 0
     assert "the retraining of round 1 is not finished" in capsys.readouterr().out
     assert desk.do("retrain", "--store", str(store)) == 0
@@ -335,10 +335,10 @@ def test_status_and_report_show_rounds_organs_and_people(desk: Desk, capsys: pyt
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["start", "{tmp}/new"], "begin one with --cohort COHORT and --run RUN"),
+        (["start", "{tmp}/new"], "start one with --cohort COHORT and --run RUN"),
         (["start", "{tmp}/new", "--cohort", "{tiny}", "--run", "{run}"], "every case of the cohort has a label map"),
         (["start", "{tmp}/new", "--cohort", "{open}", "--run", "{tmp}/none"], "no such folder"),
-        (["start", "{project}", "--organs", "1"], "this project looks for ball, box"),
+        (["start", "{project}", "--organs", "1"], "this project is about ball, box"),
         (["queue", "{tmp}"], "holds no labelling project"),
         (["next", "{project}", "--by", "a/b", "--role", "junior"], "a name holds letters, digits"),
         (

@@ -151,6 +151,6 @@ def test_an_unfinished_run_and_a_taken_folder_are_refused(
     assert "half/model/network.json: is missing; copy it from" in capsys.readouterr().err
     (tmp_path / "half/summary.md").unlink()
     assert run(["evaluate", str(tmp_path / "half")]) == 2
-    assert "has not come to its end" in capsys.readouterr().err
+    assert "has not finished" in capsys.readouterr().err
     assert run(["evaluate", str(finished_run), "--out", str(tmp_path / "half")]) == 2
-    assert "is there already; choose another --out" in capsys.readouterr().err
+    assert "already exists; choose another --out" in capsys.readouterr().err

@@ -214,7 +214,7 @@ def test_evaluation_over_a_label_map_gives_the_scores_that_the_same_organs_had(
     for (case, organ), row in new.items():
         assert {k: row[k] for k in ("dsc", "nsd")} == {k: old[case, names[organ]][k] for k in ("dsc", "nsd")}
     notes = json.loads((tmp_path / "out/evaluation.json").read_text())["notes"]
-    assert "the cohort's organs in the network's, by the label map: crate = box, globe = ball" in notes
+    assert "the cohort's organs as the network's, by the label map: crate = box, globe = ball" in notes
     assert "not scored, because only the cohort labels it: cone" in notes
 
 

@@ -135,7 +135,7 @@ def test_one_bad_dicom_series_leaves_the_others_and_the_exit_code_says_so(
     slices = array.shape[2]
     assert f"amos-fl: empty, DICOM series 3: 1 of {slices} files cannot be used (IM0000: is empty)" in told.err
     assert f"amos-fl: cut, DICOM series 3: 1 of {slices} files cannot be used (IM0001: is cut off: " in told.err
-    assert f"amos-fl: warning: whole, DICOM series 3: {slices} slices are here, and its headers speak of" in told.err
+    assert f"amos-fl: warning: whole, DICOM series 3: {slices} slices are here, but its headers mention" in told.err
     assert "3 scans: 1 predicted, 2 failed" in told.out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predict.json", "whole.nii.gz"]
 

@@ -68,7 +68,7 @@ def test_what_looks_meant_is_taken_or_named_with_what_is_wrong(mixed: Path) -> N
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     save(tmp_path / "a.nii.gz").chmod(0)
-    assert scans_in(tmp_path).unusable[0].sentence == "a.nii.gz: may not be read; check its permissions"
+    assert scans_in(tmp_path).unusable[0].sentence == "a.nii.gz: cannot be read; check its permissions"
 
 
 def test_names_that_no_table_can_hold_are_named_readably(tmp_path: Path) -> None:

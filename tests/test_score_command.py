@@ -90,7 +90,7 @@ def test_the_metadata_table_tells_men_from_women_and_ct_from_mr(folders, capsys)
         "prostate": (1, 1.0),
         "uterus": (1, 0.667),
     }
-    assert summary["notes"] == ["the patient's sex is known of 3 of 3 cases"]
+    assert summary["notes"] == ["the patient's sex is known for 3 of 3 cases"]
     assert "19500101" not in json.dumps(summary)
 
 

@@ -1,4 +1,4 @@
-"""`amos-fl runs` and `amos-fl diff`: what runs there are, and where two of them part."""
+"""`amos-fl runs` and `amos-fl diff`: the list of runs, and where two of them differ."""
 
 import dataclasses
 import json
@@ -84,7 +84,7 @@ def diff(
     second: Annotated[Path, typer.Argument(metavar="RUN", help="Another.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,
 ) -> None:
-    """Name the first round and site at which two runs part, and the settings, cases and versions that differ.
+    """Find the first round and site at which two runs differ, and the settings, cases and versions that do.
 
     Exit code 0: the same settings, cases, rounds and scores. 1: they differ. 2: a run cannot be read.
     """

@@ -1,7 +1,7 @@
 """The data that experiments need: the data sets, their locations, and the cohorts made from them.
 
 `shared/data.yaml` lists the sets. AMOS is given as the folder of its release and imported under each protocol that a
-preset asks for; the phantom is drawn; the Decathlon's hippocampus is given as its task's folder; every other set is
+preset asks for; the phantom is generated; the Decathlon's hippocampus is given as its task's folder; every other set is
 given as a cohort. A quick experiment uses the phantom as AMOS and, for another set, other phantom patients with only
 that set's organs labelled.
 """
@@ -92,7 +92,7 @@ def remembered(file: Path, given: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def data_cohort(name: str, protocol: str, given: Mapping[str, Path]) -> Cohort:
-    """The cohort of a data set; for AMOS under a protocol, unless a cohort is given in place of the release.
+    """The cohort of a data set; for AMOS under a protocol, unless a cohort is given instead of the release.
 
     `paper|public` means the first of these with labels.
 
@@ -145,12 +145,12 @@ def _is_release(path: Path) -> bool:
 
 
 def selected(cohort: Cohort, modality: Modality | None, take: Mapping[Modality, int]) -> Cohort:
-    """The labelled cases of one modality, or of both; with `take`, that many training cases of each modality, drawn.
+    """The labelled cases of one modality, or of both; with `take`, that many training cases of each, drawn.
 
     The draw is a function of the case names alone: the same on every machine, whatever the seed of the run.
 
     Raises:
-        AmosError: there are fewer, or no case is left.
+        AmosError: there are too few, or no case is left.
     """
     cases = [c for c in cohort.cases if c.label is not None and modality in (None, c.modality)]
     for of, wanted in sorted(take.items()):
@@ -175,7 +175,7 @@ def write_selection(folder: Path, name: str, cohort: Cohort) -> tuple[Path, Coho
 
 
 def sizes_of(cohort: Cohort) -> list[int]:
-    """The size of every scan's file, in which cohorts with the same names but other scans differ."""
+    """The size of every scan's file, which tells cohorts with the same names but other scans apart."""
     try:
         return [case.image.stat().st_size for case in cohort.cases]
     except OSError as error:

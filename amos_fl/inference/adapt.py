@@ -1,7 +1,7 @@
-"""Test-time adaptation: batch normalisation with the statistics of the very scan that is predicted.
+"""Test-time adaptation: batch normalisation with the statistics of the scan being predicted.
 
-Schneider et al. 2020 (arXiv 2006.16971). It reads nothing but the scan. It is another way of predicting, which
-has to be asked for: scores with it and without it are not of the same method.
+Schneider et al. 2020 (arXiv 2006.16971). It reads nothing but the scan. It is a different way of predicting, which
+has to be asked for: scores with and without it are those of two methods.
 """
 
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ from amos_fl.volumes.plan import Triple
 def adapted(
     network: nn.Module, prepared: PreparedCase, patch: Triple, batch_size: int, device: torch.device | str = "cpu"
 ) -> Iterator[None]:
-    """Within this context batch normalisation uses the statistics of the case; afterwards those from before.
+    """Within this context, batch normalisation uses the statistics of the case; afterwards its previous ones again.
 
-    Every layer's mean and variance are those of its input over windows that cover the case once, each batch of windows
-    weighed by its number, the variance including the spread of the batches' means. A network without batch
+    Every layer's mean and variance are those of its input over windows that cover the case once; each batch counts by
+    its number of windows, and the variance includes the spread of the batches' means. A network without batch
     normalisation is left as it is.
 
     Raises:
-        AmosError: a layer of which a batch holds a single value.
+        AmosError: a batch has a single value for a layer.
     """
     layers = batch_norms(network)
     if not layers:
@@ -43,8 +43,8 @@ def adapted(
             found = _statistics(network, layers, prepared, patch, batch_size, torch.device(device))
         except (SingleValue, ValueError) as error:  # PyTorch's: "Expected more than 1 value per channel when training"
             raise AmosError(
-                f"{prepared.case}: a patch of {'x'.join(map(str, patch))} leaves one value to a layer, and no "
-                "variance; turn evaluation.test_time_adaptation off, or give the plan a larger patch"
+                f"{prepared.case}: a patch of {'x'.join(map(str, patch))} leaves a layer a single value, "
+                "which has no variance; turn evaluation.test_time_adaptation off, or give the plan a larger patch"
             ) from error
         for layer, (mean, variance) in zip(layers, found, strict=True):
             layer.eval()
@@ -71,7 +71,7 @@ def _statistics(
     sums = [[torch.zeros_like(layer.get_buffer("running_mean"), dtype=torch.float64) for _ in "12"] for layer in layers]
     for layer in layers:
         layer.train()
-        layer.momentum = 1.0  # the running statistics then are those of the last batch
+        layer.momentum = 1.0  # so that the running statistics are those of the last batch
     number = 0
     for windows in _windows(prepared, patch, batch_size):
         network(windows.to(device))
@@ -84,7 +84,7 @@ def _statistics(
 
 
 def _windows(prepared: PreparedCase, patch: Triple, batch_size: int) -> Iterator[Tensor]:
-    """Batches (window, 1, x, y, z) that cover the case with as little overlap as may be."""
+    """Batches (window, 1, x, y, z) that cover the case with as little overlap as possible."""
     x, y, z = (max(side, p) for side, p in zip(prepared.shape, patch, strict=True))
     offset = [(whole - side) // 2 for whole, side in zip((x, y, z), prepared.shape, strict=True)]
     starts = [

@@ -1,4 +1,4 @@
-"""Cases through a network, scored against their own label files on their own grids."""
+"""Predict cases and score them against their own label files on their own grids."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -46,12 +46,12 @@ def evaluate_cases(
     whose scanners trained the network.
 
     Raises:
-        AmosError: a case without a label map, or a file that cannot be read.
+        AmosError: a case without a label map, or an unreadable file.
     """
     results = []
     for number, (case, prepared) in enumerate(pairs, start=1):
         if case.label is None:
-            raise AmosError(f"{case.case}: has no label map; it can be predicted, not scored")
+            raise AmosError(f"{case.case}: has no label map; it can be predicted but not scored")
         prediction = predict_case(
             network,
             prepared,

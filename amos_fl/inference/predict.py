@@ -1,4 +1,4 @@
-"""One case through a network, and the prediction as a file that overlays its scan."""
+"""Predict one case, and write the prediction as a file that overlays its scan."""
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
@@ -37,12 +37,12 @@ def predict_case(
     Args:
         network: on `device`; in eval mode it takes (window, 1, x, y, z) to logits (window, 1 + organs, x, y, z),
             channel i >= 1 being `organs[i - 1]`. It is left in the mode it was in.
-        inference: how the windows overlap, are mirrored and batched; by default as a run has it.
+        inference: how the windows overlap, are mirrored and batched; by default as in a run.
         mixed_precision: half precision, on CUDA devices only.
         check: called before each batch of windows; it may raise to stop.
-        probabilities: filled, where given, with the classes' probabilities as `restore` says.
-        unlearned: channels (1 and up) of organs that no training case annotated. The loss took their probabilities and
-            the background's for one class, so they are added to the background before the largest class is taken.
+        probabilities: if given, filled with the classes' probabilities as described in `restore`.
+        unlearned: channels (1 and up) of organs that no training case annotated. The loss treated them and the background
+            as one class, so their probabilities are added to the background's before the largest class is taken.
 
     Raises:
         AmosError: a case too large for the device's memory.

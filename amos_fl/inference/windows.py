@@ -1,10 +1,10 @@
 """Sliding-window inference in memory that does not grow with the number of slices.
 
-Windows the size of the patch overlap by half and are blended with Gaussian weights of an eighth of the
-patch (Isensee et al. 2021). They are taken in the order of z, and only a slab as thick as one window is
-held: planes that no later window touches are divided by their weights and handed on. The result is that
-of MONAI's `sliding_window_inference` on class probabilities, which needs the whole volume times the
-classes at once; that is why this is our own.
+Windows the size of the patch overlap by half and are blended with Gaussian weights, whose sigma is an eighth of the
+patch (Isensee et al. 2021). They are taken in the order of z, and only a slab as thick as one window is held: planes
+that no later window touches are divided by their weights and passed on. The result equals that of MONAI's
+`sliding_window_inference` on class probabilities, which needs the whole volume times the classes at once; that is why
+this is our own.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.volumes.plan import Triple
 
-# Planes that leave the slab together: as many floats as a cache line holds, which a strided read fetches anyway.
+# Planes that leave the slab together: as many as a cache line holds floats, which a strided read fetches anyway.
 _PLANES = 16
 _MIRRORS = [axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count)]
 
@@ -68,7 +68,7 @@ def finished_planes(
 ) -> Iterator[Float[Tensor, "class x y"]]:
     """The class probabilities of a prepared case, plane by plane along z, on `device`.
 
-    Volumes smaller than the patch are padded evenly on both sides with air, and the padding is taken off. The
+    Volumes smaller than the patch are padded evenly on both sides with air, and the padding is removed again. The
     probabilities of `unlearned` channels are added to the background's and become 0.
     Memory: one slab of (class, x, y, patch z).
     """
@@ -109,7 +109,7 @@ def finished_planes(
 
 
 def _shift(slab: Float[Tensor, "class x y z"], by: int) -> None:
-    """Move a slab on by some planes, class by class: all at once would need a second slab."""
+    """Shift a slab by some planes, class by class: all at once would need a second slab."""
     kept = slab.shape[3] - by
     for one in slab:
         one[..., :kept] = one[..., by:].clone()
