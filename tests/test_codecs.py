@@ -206,9 +206,9 @@ BAD: dict[str, tuple[Codec, dict[str, Any], str]] = {
     "places in full": (FEW, {PLACES: np.array([1, 3, 4])}, "update/places is int64 in its update"),
     "a value more": (FEW, {VALUES: np.zeros(4, np.float32)}, "update/values is (4,) in its update"),
     "a value of NaN": (FEW, {VALUES: np.full(3, np.nan, np.float32)}, "update/values holds NaN"),
-    "bits of all": (MANY, {PLACES: np.full(51, 255, np.uint8)}, "another number of weights than it has"),
-    "a bit less": (MANY, {PLACES: np.packbits(np.arange(405) < 121)}, "another number of weights than it has"),
-    "bits beyond": (MANY, {PLACES: np.packbits(np.arange(408) >= 408 - 122)}, "another number of weights than it has"),
+    "bits of all": (MANY, {PLACES: np.full(51, 255, np.uint8)}, "does not have one value for each weight"),
+    "a bit less": (MANY, {PLACES: np.packbits(np.arange(405) < 121)}, "does not have one value for each weight"),
+    "bits beyond": (MANY, {PLACES: np.packbits(np.arange(408) >= 408 - 122)}, "does not have one value for each weight"),
 }  # fmt: skip
 
 

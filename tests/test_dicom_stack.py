@@ -113,7 +113,7 @@ def test_a_slice_moved_to_the_side_is_refused_and_named(tmp_path: Path) -> None:
     ("orientation", "words"),
     [
         ([1, 0, 0, 0.02, 0.9998, 0], "rows and columns are not at right angles, by"),
-        ([1, 0, 0, 0, 0, 0], "are not two directions of length 1"),
+        ([1, 0, 0, 0, 0, 0], "is not two directions of length 1"),
         ([1, 0, 0, 1, 0, 0], "rows and columns are not at right angles, by"),
     ],
 )
@@ -128,7 +128,7 @@ def test_directions_that_are_no_right_angle_are_refused(tmp_path: Path, orientat
     ("tag", "words"),
     [
         ("ImagePositionPatient", "do not say where its slices lie"),
-        ("ImageOrientationPatient", "do not say which way its slices are turned"),
+        ("ImageOrientationPatient", "do not say how its slices are oriented"),
         ("PixelSpacing", "do not say how large its pixels are in the patient"),
     ],
 )

@@ -57,7 +57,7 @@ def test_the_hash_of_a_researchers_module_is_printed_as_a_line_of_a_sites_settin
     assert (printed.returncode, printed.stdout) == (0, f"their_lab.nets: {digest}\n")
     missing = site_command("module-hash", "their_lab.other")
     assert missing.returncode == 2
-    assert missing.stderr.startswith("amos-fl-site: their_lab.other: there is no file of this module; install it")
+    assert missing.stderr.startswith("amos-fl-site: their_lab.other: no file found for this module; install it")
     site = hospital(tmp_path, tiny_cohort)
     assert "own code allowed:    none" in site_command("status", site.settings_file).stdout
     site.settings_file.write_text(

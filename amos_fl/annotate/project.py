@@ -4,7 +4,7 @@ project.json                     what is asked of every case
 cohort.csv                       all cases, labelled and not (organs.csv where the organs are not AMOS's)
 ledger.jsonl                     what happened, one line per event
 rounds/round_01/prelabels/       what the networks drew, one NIfTI per case; members/ what each of them drew
-rounds/round_01/labels/          the corrected label maps as they went into training; cohort.csv; runs/ the training runs
+rounds/round_01/labels/          the corrected label maps as they were trained on; cohort.csv; runs/ the training runs
 work/NAME/                       the working copies of one person; theirs alone
 versions/CASE/                   every correction that was imported, never changed again
 """

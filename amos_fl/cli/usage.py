@@ -35,7 +35,7 @@ def either(words: Iterable[object]) -> str:
 
 
 def limits(**bounds: float | None) -> str:
-    """The bounds of a number: `ge` and `le` inclusive, `gt` and `lt` exclusive; bounds that no user reaches are left out.
+    """The bounds of a number in words; bounds that no user reaches are left out.
 
     >>> limits(ge=0, lt=1), limits(gt=0), limits(ge=0, lt=2**63)
     ('at least 0 and below 1', 'above 0', 'at least 0')

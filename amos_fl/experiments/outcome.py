@@ -33,9 +33,7 @@ from amos_fl.runs.work import steps_by_site
 COLUMNS_OF_RESULTS = (
     *("row", "column", "organ", "cases", "dsc", "nsd", "published_dsc", "published_nsd", "synthetic", "steps"),
 )
-FEWER_STEPS = (
-    "The paper trained for 250,000 steps; where a run here had fewer, that is the first reason for a difference."
-)
+FEWER_STEPS = "The paper trained for 250,000 steps; where a run here had fewer, that explains most of a gap."
 
 
 @dataclass(frozen=True, kw_only=True)

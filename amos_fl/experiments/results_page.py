@@ -30,7 +30,7 @@ QUICK_NOTE = (
     "of data sets and numbers of cases are those of the full form."
 )
 ROWS_NOTE = (
-    "A row of a table of runs is a run on its own test cases, or (on other cases) a new scoring of its weights: mean DSC / "
+    "A row of a table of runs is a run on its own test cases, or (on other cases) its weights scored anew: mean DSC / "
     "NSD over the scanners that it trained on (seen) and those that it did not (unseen). Budget: rounds x steps x "
     "trainers, and the patches that they see together. Seconds are those of the rounds. The commit is that of the "
     "program that began the run.\n"

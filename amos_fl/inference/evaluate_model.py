@@ -59,7 +59,7 @@ class Question:
         question = cls(split, named, frozenset(seen) & set(named), tolerance_mm)
         if not question.cases(cohort):
             raise AmosError(
-                f"none of the sites {', '.join(named)} has a labelled {split} case; there is nothing to score"
+                f"none of the sites {', '.join(named)} has a labelled {split} case, so there is none to score"
             )
         return question
 
@@ -190,9 +190,7 @@ def evaluate_model(
     organs = dict(common.cohort.organs)
     notes = notes_on(model, cohort, question, common)
     if len(question.cases(cohort)) > len(cases):
-        notes.append(
-            f"{counted(len(question.cases(cohort)) - len(cases), 'case')} without a common organ were left out"
-        )
+        notes.append(f"{counted(len(question.cases(cohort)) - len(cases), 'case')} without a common organ left out")
     return ModelScores(question, Results(chosen, [], scored, organs), notes, cohort.synthetic())
 
 
@@ -233,9 +231,7 @@ def notes_on(model: Model, cohort: Cohort, question: Question, common: Common) -
         notes.append(f"{counted(repeated, 'case')} of these {len(cases)} trained this network; they measure memory")
     new = sorted({case.modality for case in cases} - set(model.modalities)) if model.modalities else []
     if new:
-        notes.append(
-            f"the network was trained on {' and '.join(model.modalities)} only, but is scored on {new[0]}, too"
-        )
+        notes.append(f"the network was trained on {' and '.join(model.modalities)} only but scored on {new[0]}, too")
     return notes
 
 

@@ -41,7 +41,7 @@ def predict_case(
         mixed_precision: half precision, on CUDA devices only.
         check: called before each batch of windows; it may raise to stop.
         probabilities: if given, filled with the classes' probabilities as described in `restore`.
-        unlearned: channels (1 and up) of organs that no training case annotated. The loss treated them and the background
+        unlearned: channels (1 and up) of organs that no training case annotated. The loss treated them and background
             as one class, so their probabilities are added to the background's before the largest class is taken.
 
     Raises:

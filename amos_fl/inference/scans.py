@@ -30,7 +30,7 @@ class Scan:
     problem: str = ""
 
     def content_hash(self) -> str:
-        """SHA-256 of the file, of both halves of a pair, or of all files of a series, whatever their order and names."""
+        """SHA-256 of the file, of both halves of a pair, or of all files of a series in any order, under any names."""
         if self.series is None:
             return sha256_of_scan(self.path)
         return sha256_of_json(sorted(sha256_of_file(path) for path in self.series.files))
