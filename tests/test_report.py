@@ -347,7 +347,7 @@ def test_a_run_without_unseen_scanners_says_that_nothing_is_known_of_them(pages:
     seen = [case for case in pages.run.results.cases if case.seen]
     cohort = pages.run.cohort.only(pages.run.seen_sites)
     record = replace(pages.run, cohort=cohort, results=replace(pages.run.results, cases=seen))
-    assert "nothing says how the network does on an unseen one" in page_of(record, tmp_path)
+    assert "it is unknown how the network does on an unseen one" in page_of(record, tmp_path)
 
 
 def test_two_strategies_can_be_compared_without_any_baseline(pages: Pages, tmp_path: Path) -> None:

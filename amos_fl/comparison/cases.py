@@ -97,7 +97,7 @@ class CaseTable:
                 sums = sums_at(record, row.site).organs
                 values.append([of_sums(sums.get(label, OrganSums())) for label in self.labels])
             else:
-                scores = of_case.get(row.case, {})  # a site's own model has none of other sites' cases
+                scores = of_case.get(row.case, {})  # a site's own model has no scores on other sites' cases
                 values.append([of_score(scores.get(label)) for label in self.labels])
         return np.array(values, dtype=float)
 

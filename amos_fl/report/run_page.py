@@ -114,7 +114,7 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
             "organ_table": sortable_scores("by-organ", "Test scores by organ", "organ", results.by_organ),
             "definition": "DSC and NSD are means over cases, then over organs, on the scans' own grids. An organ that "
             "only one of prediction and reference has scores 0 and is counted as missed or hallucinated; DSC (present) "
-            "leaves the hallucinated out. "
+            "leaves out hallucinated organs. "
             + left_out_in_mr(record.cohort.organs, [row.modality for row in results.by_group]),
             "per_case": per_case,
             "withheld": withheld,
@@ -242,7 +242,7 @@ def _cohort_table(record: RunRecord) -> SortableTable:
         rows.append([text(site), text(", ".join(sorted({c.modality for c in cases}))), text(role), *per_split])
     columns = [Column("site", False), Column("modality", False), Column("role", False)]
     columns += [Column(name) for name in ("training cases", "validation cases", "test cases")]
-    return table("cohort", "Who holds what", columns, rows, "cohort.csv")
+    return table("cohort", "Cases by site", columns, rows, "cohort.csv")
 
 
 def _settings_table(record: RunRecord) -> SortableTable:
@@ -255,7 +255,7 @@ def _settings_table(record: RunRecord) -> SortableTable:
 
 def _versions_table(record: RunRecord) -> SortableTable:
     rows = [[text(name), text(value)] for name, value in record.folder.about().versions.items()]
-    return table("versions", "What computed it", [Column("package", False), Column("version", False)], rows)
+    return table("versions", "Software and machine", [Column("package", False), Column("version", False)], rows)
 
 
 def _rounds_table(record: RunRecord, file: str) -> SortableTable:
@@ -344,7 +344,7 @@ def gap_sentences(gaps: Sequence[GapRow], record: RunRecord) -> list[str]:
             f"{signed(gap.gap)} ({interval}). The patients differ, too, not only the scanners."
         )
     if not found and not record.unseen_sites:
-        found.append("No scanner was left out of training, so nothing says how the network does on an unseen one.")
+        found.append("No scanner was left out of training, so it is unknown how the network does on an unseen one.")
     elif not found:
         found.append("No modality has test cases of both seen and unseen scanners.")
     return found
