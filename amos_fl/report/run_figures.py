@@ -59,7 +59,7 @@ def page_figures(record: RunRecord, files: Mapping[str, str], gaps: Sequence[ser
         figures.learning_curves("learning", losses, scores),
         "Learning curves",
         "Left: the mean loss of each site's steps in a round. Right: the mean DSC of the weights after a round, on the "
-        "validation cases of seen scanners (solid) and the test cases of unseen ones (dashed; they influence no choice). "
+        "validation cases of seen scanners (solid) and the test cases of unseen ones (dashed; they choose nothing). "
         f"The losses are in {files['learning_losses']}.",
         files["learning_scores"],
     )
