@@ -45,7 +45,7 @@ def test_the_hash_of_the_app_is_printed_for_a_sites_settings(tmp_path: Path) -> 
     assert wrong.stderr == f"amos-fl-site: {tmp_path}: holds no Flower app (there is no pyproject.toml in it)\n"
 
 
-def test_the_hash_of_a_researchers_module_is_printed_as_a_line_of_a_sites_settings_and_the_module_not_run(
+def test_module_hash_prints_a_line_of_a_sites_settings_and_does_not_run_the_module(
     tmp_path: Path, tiny_cohort: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "their_lab").mkdir()
