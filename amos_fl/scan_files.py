@@ -97,7 +97,7 @@ def scans_in(folder: Path) -> ScanFolder:
     return ScanFolder(folder, scans, tuple(sorted(unusable, key=lambda u: u.name)), tuple(others))
 
 
-def importable(found: ScanFolder, what: str = "scan", at_most: int = 5) -> list[str]:
+def importable(found: ScanFolder) -> list[str]:
     """Notes for the import of a folder: how many of its scans can be used, and why the others cannot.
 
     Raises:
@@ -108,9 +108,9 @@ def importable(found: ScanFolder, what: str = "scan", at_most: int = 5) -> list[
         raise AmosError(f"{found.path}: {twins[0].why}{more}")
     if not found.unusable:
         return []
-    listed = "; ".join(bad.sentence for bad in found.unusable[:at_most])
-    more = f"; and {len(found.unusable) - at_most} more" if len(found.unusable) > at_most else ""
-    return [f"{found.path.name}: only {found.counted(what)} can be used. Left out: {listed}{more}"]
+    listed = "; ".join(bad.sentence for bad in found.unusable[:5])
+    more = f"; and {len(found.unusable) - 5} more" if len(found.unusable) > 5 else ""
+    return [f"{found.path.name}: only {found.counted('scan')} can be used. Left out: {listed}{more}"]
 
 
 def case_of(path: Path) -> str:

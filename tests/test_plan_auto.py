@@ -17,7 +17,7 @@ from amos_fl.cohort.amos22 import import_amos22
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.phantom.release import write_release
-from amos_fl.planning.fingerprint import Fingerprint, read_fingerprint
+from amos_fl.planning.fingerprint import Fingerprint
 from amos_fl.planning.measure import fingerprint_of_cases, measured_cases
 from amos_fl.planning.planner import plan_from
 from amos_fl.planning.settings import PlanningSettings
@@ -133,7 +133,7 @@ def test_a_hospital_shares_no_histogram_unless_it_says_so(tmp_path: Path, tiny_c
     with pytest.raises(Refusal, match=r"^refused by site A: it does not share histograms of its scans$"):
         hospital(tmp_path / "a", tiny_cohort).ask(FINGERPRINT)
     site = hospital(tmp_path / "b", tiny_cohort, share_histograms=True)
-    found = read_fingerprint(json_of(site.ask(FINGERPRINT), "fingerprint"), "site A")
+    found = Fingerprint.model_validate(json_of(site.ask(FINGERPRINT), "fingerprint"))
     assert found == pooled(tiny_cohort.only(["A"])).withholding(3)
     assert found.withheld
     assert "asked=query.fingerprint answer=sent records=metrics,site" in site.audit[-1]

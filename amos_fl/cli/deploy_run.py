@@ -20,6 +20,7 @@ from amos_fl.cli.options import (
     OutOption,
     SetOption,
 )
+from amos_fl.cli.running import first_page
 from amos_fl.cli.setting_options import takes_settings
 from amos_fl.cli.settings import Flags, layers_of, refuse_beside
 from amos_fl.deploy.layout import Deployment, organs_of, read_deployment
@@ -233,8 +234,7 @@ def _show_end(state: RunState, folder: Path, again: str) -> None:
     run = RunFolder(folder)
     console = Console(highlight=False)
     show_results(console, results_of(run, run.config(), run.cohort()))
-    first = folder / "report.html" if (folder / "report.html").is_file() else folder / "summary.md"
-    console.print(f"everything is in {folder}; begin with {first}", markup=False)
+    console.print(f"everything is in {folder}; begin with {first_page(folder)}", markup=False)
 
 
 @contextmanager

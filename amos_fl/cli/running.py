@@ -64,7 +64,7 @@ def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path, acc
     show_results(console, results_of(folder, settings, members))
     if folder.synthetic and settings.arm == "federated":
         _show_atlas(console, members)
-    console.print(f"everything is in {path}; begin with {_first_page(path)}", markup=False)
+    console.print(f"everything is in {path}; begin with {first_page(path)}", markup=False)
 
 
 def _run_one(
@@ -103,7 +103,7 @@ def _in_words(settings: RunConfig, members: Cohort) -> str:
             return f"{settings.strategy}: {steps} at {seen}; unseen: {unseen}"
 
 
-def _first_page(path: Path) -> Path:
+def first_page(path: Path) -> Path:
     return path / "report.html" if (path / "report.html").is_file() else path / "summary.md"
 
 

@@ -12,6 +12,7 @@ from amos_fl.comparison.patients import patients_in_words, patients_of
 from amos_fl.comparison.statistics import LEAST_CASES, least_p
 from amos_fl.metrics.catalogue import title_of
 from amos_fl.runs.record import RunRecord
+from amos_fl.wording import listed
 
 _COMPARED_SETTINGS = ("model", "plan.", "training.", "evaluation.", "selection", "start_from")
 _WITHOUT_EFFECT = {"training.workers", "evaluation.every", "evaluation.unseen", "evaluation.predictions"}
@@ -77,9 +78,8 @@ def withheld_in_words(comparison: Comparison) -> str:
     sites = sorted({scope.sites[0] for scope in comparison.scopes_of("site") if scope.withheld})
     if not sites:
         return ""
-    names = sites[0] if len(sites) == 1 else f"{', '.join(sites[:-1])} and {sites[-1]}"
     return (
-        f"For {names} only sums and counts are known, because the scores of single cases stayed there "
+        f"For {listed(sites)} only sums and counts are known, because the scores of single cases stayed there "
         "(share_case_scores: none, in one of the runs at least). Means, counts and differences are as exact as with "
         "them. These sites, and the groups that they belong to, have no intervals, tests and distributions. That all "
         "runs scored the same cases there is known from their number and from the volumes of their labels."

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,7 +28,7 @@ from amos_fl.experiments.shared import shared
 from amos_fl.files import sha256_of_json, write_text
 from amos_fl.randomness import generator
 from amos_fl.runs.config import read_yaml
-from amos_fl.wording import counted, nearest
+from amos_fl.wording import nearest
 
 
 class StandIn(BaseModel):
@@ -180,12 +180,3 @@ def sizes_of(cohort: Cohort) -> list[int]:
         return [case.image.stat().st_size for case in cohort.cases]
     except OSError as error:
         raise AmosError(f"{error.filename}: no such scan; check the cohort with: amos-fl data check") from None
-
-
-def cohort_in_words(cohort: Cohort) -> str:
-    """How many cases train and test: `6 CT and 4 MR cases train, 8 test`."""
-    train: dict[str, Any] = {}
-    for case in cohort.of(split="train"):
-        train[case.modality] = train.get(case.modality, 0) + 1
-    parts = " and ".join(f"{number} {modality}" for modality, number in sorted(train.items())) or "no"
-    return f"{parts} cases train, {counted(len(cohort.of(split='test')), 'case')} test"

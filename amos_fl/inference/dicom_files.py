@@ -10,7 +10,7 @@ from pathlib import Path
 
 from amos_fl.escape.terminal import one_line
 from amos_fl.scan_files import UNFINISHED
-from amos_fl.wording import counted
+from amos_fl.wording import counted, listed
 
 _MARK = b"DICM"
 _PREAMBLE_BYTES = 128
@@ -119,7 +119,7 @@ def _why_not_dicom(path: Path) -> str:
     return "is not a DICOM file, or damaged at its start" if start.strip(b"\0") else "holds nothing but zeros"
 
 
-def described(unusable: Iterable[tuple[Path, str]], at_most: int = 4) -> str:
+def described(unusable: Iterable[tuple[Path, str]]) -> str:
     """What is wrong with which files, each fault once: the first names, and a count of the rest.
 
     >>> described([(Path("IM13"), "is empty"), (Path("IM14"), "is empty"), (Path("IM2"), "is cut off")])
@@ -128,19 +128,12 @@ def described(unusable: Iterable[tuple[Path, str]], at_most: int = 4) -> str:
     faults: dict[str, list[str]] = {}
     for path, why in unusable:
         faults.setdefault(why, []).append(path.name)
-    return "; ".join(f"{names_of(names, at_most)}: {why}" for why, names in faults.items())
+    return "; ".join(f"{names_of(names)}: {why}" for why, names in faults.items())
 
 
-def names_of(names: Sequence[str], at_most: int = 4) -> str:
-    """The first names, and a count of the rest.
-
-    >>> names_of(["a", "b", "c"]), names_of(["a", "b", "c"], 2)
-    ('a, b and c', 'a, b and 1 more')
-    """
-    names = [one_line(name, 80) for name in names]
-    if len(names) > at_most:
-        return f"{', '.join(names[:at_most])} and {len(names) - at_most} more"
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def names_of(names: Sequence[str]) -> str:
+    """The first names of files, and a count of the rest."""
+    return listed([one_line(name, 80) for name in names], 4)
 
 
 def unusable_files(unusable: Sequence[tuple[Path, str]], usable: int) -> str:

@@ -28,7 +28,6 @@ def evaluate_cases(
     tolerance_mm: float | Mapping[int, float] = 1.0,
     device: torch.device | str = "cpu",
     inference: InferenceSettings = DEFAULT,
-    mixed_precision: bool = False,
     check: Callable[[], None] | None = None,
     on_case: Callable[[int, int], None] | None = None,
     on_scored: Callable[[Case, np.ndarray, Volume], None] | None = None,
@@ -59,7 +58,6 @@ def evaluate_cases(
             organs=organs,
             device=device,
             inference=inference,
-            mixed_precision=mixed_precision,
             check=check,
             unlearned=unlearned,
         )

@@ -27,7 +27,6 @@ def predict_case(
     organs: Sequence[int],
     device: torch.device | str = "cpu",
     inference: InferenceSettings = DEFAULT,
-    mixed_precision: bool = False,
     check: Callable[[], None] | None = None,
     probabilities: UInt8[np.ndarray, "x y z class"] | None = None,
     unlearned: Collection[int] = (),
@@ -38,7 +37,6 @@ def predict_case(
         network: on `device`; in eval mode it takes (window, 1, x, y, z) to logits (window, 1 + organs, x, y, z),
             channel i >= 1 being `organs[i - 1]`. It is left in the mode it was in.
         inference: how the windows overlap, are mirrored and batched; by default as in a run.
-        mixed_precision: half precision, on CUDA devices only.
         check: called before each batch of windows; it may raise to stop.
         probabilities: if given, filled with the classes' probabilities as described in `restore`.
         unlearned: channels (1 and up) of organs that no training case annotated. The loss treated them and background
@@ -63,7 +61,6 @@ def predict_case(
                 1 + len(organs),
                 device=torch.device(device),
                 inference=inference,
-                mixed_precision=mixed_precision,
                 check=check,
                 unlearned=unlearned,
             )

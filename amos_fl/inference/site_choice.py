@@ -5,7 +5,6 @@ score on the site's test cases is computed with the weights that the run has kep
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -34,9 +33,7 @@ class SiteChoice:
     test_dsc_own: float
 
 
-def site_choices(
-    folder: RunFolder, store: Path, *, device: str = "cpu", on_site: Callable[[str], None] = lambda site: None
-) -> list[SiteChoice]:
+def site_choices(folder: RunFolder, store: Path, *, device: str = "cpu") -> list[SiteChoice]:
     """The choices of every seen site of a finished federation, in sorted order.
 
     Raises:
@@ -46,7 +43,6 @@ def site_choices(
     chosen, best = choose_round(folder, config, config.rounds).round, best_rounds(folder, config.rounds)
     found = []
     for site in cohort.seen_sites:
-        on_site(site)
         val, test = (_dsc(folder.read_evaluation(chosen, split), site) for split in ("val", "test"))
         own = best.get(site)
         if own is None:

@@ -39,13 +39,12 @@ def window_starts(shape: Triple, patch: Triple, overlap: float) -> dict[int, lis
 
 
 def probabilities(
-    network: nn.Module, windows: Float[Tensor, "window 1 x y z"], mirror: bool, mixed_precision: bool
+    network: nn.Module, windows: Float[Tensor, "window 1 x y z"], mirror: bool
 ) -> Float[Tensor, "window class x y z"]:
     """Softmax of the network's output in float32; with `mirror`, its mean over all eight reflections."""
     total: Tensor | None = None
     for axes in _MIRRORS if mirror else [()]:
-        with torch.autocast("cuda", enabled=mixed_precision and windows.device.type == "cuda"):
-            logits = network(windows.flip(axes) if axes else windows)
+        logits = network(windows.flip(axes) if axes else windows)
         share = torch.softmax(logits.float(), dim=1)
         share = share.flip(axes) if axes else share
         total = share if total is None else total.add_(share)
@@ -62,7 +61,6 @@ def finished_planes(
     *,
     device: torch.device,
     inference: InferenceSettings,
-    mixed_precision: bool,
     check: Callable[[], None] | None,
     unlearned: Collection[int] = (),
 ) -> Iterator[Float[Tensor, "class x y"]]:
@@ -87,7 +85,7 @@ def finished_planes(
             if check is not None:
                 check()
             windows = torch.from_numpy(np.stack([band[i : i + patch[0], j : j + patch[1]] for i, j in group]))
-            shares = probabilities(network, windows[:, None].to(device), inference.mirror, mixed_precision)
+            shares = probabilities(network, windows[:, None].to(device), inference.mirror)
             for (i, j), share in zip(group, shares, strict=True):
                 where = (slice(i, i + patch[0]), slice(j, j + patch[1]))
                 sums[:, *where].addcmul_(share, weights)

@@ -12,7 +12,7 @@ from amos_fl.comparison.statistics import Estimate
 from amos_fl.comparison.tables import interval
 from amos_fl.metrics.catalogue import MetricName, title_of
 from amos_fl.report import comparison_figures as figures
-from amos_fl.report.examples import case_planes, chosen_examples, listed
+from amos_fl.report.examples import case_planes, chosen_examples
 from amos_fl.report.figures import score, signed
 from amos_fl.report.run_page import duration
 from amos_fl.report.slices import legend_line
@@ -20,6 +20,7 @@ from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, 
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
+from amos_fl.wording import listed
 
 FILES = {
     "cells": "scores.csv",

@@ -11,7 +11,7 @@ from amos_fl.comparison.statistics import LEAST_CASES
 from amos_fl.metrics.catalogue import IN_RUNS, title_of
 from amos_fl.metrics.rows import ScoreRow
 from amos_fl.report import series
-from amos_fl.report.examples import listed, site_examples
+from amos_fl.report.examples import site_examples
 from amos_fl.report.figures import score, signed
 from amos_fl.report.run_figures import PageFigure, Section, page_figures
 from amos_fl.report.series import GapRow
@@ -22,7 +22,7 @@ from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.runs.wording import left_out_in_mr, unlearned_in_words, work_in_words
 from amos_fl.runs.work import steps_in_words
-from amos_fl.wording import counted
+from amos_fl.wording import counted, listed
 
 KINDS = {
     "federated": "Federated run",
@@ -59,8 +59,7 @@ def missing_cases(record: RunRecord) -> list[str]:
                 without = counted(len(cases) - numbers[site], "test case")
                 sentences.append(f"no test scores of {without} of {len(cases)} at site {site}")
         elif missing:
-            more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
-            sentences.append(f"no test scores of {', '.join(missing[:MOST_NAMED])}{more} at site {site}")
+            sentences.append(f"no test scores of {listed(missing, MOST_NAMED)} at site {site}")
     return sentences
 
 
