@@ -206,7 +206,7 @@ def test_by_site_the_sum_is_compared_with_the_pooled_cases_and_withholding_is_bo
     assert run([*command, "--by-site", "--withhold", "2", "--splits", "train,val,test"]) == 0
     shown = capsys.readouterr().out
     assert "With counts withheld" in shown
-    assert "told ±" in shown
+    assert "sent ±" in shown
 
 
 @pytest.mark.parametrize(
