@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from federations import tiny_config
-from nibabel.nifti1 import Nifti1Image
+from labelling import voxels
 from other_datasets import write_msd
 
 from amos_fl.cli.main import run
@@ -23,10 +23,6 @@ from amos_fl.prepared.prepare import prepare_case, prepared_key
 
 KIDNEYS: LabelMap = {"ball": ("right kidney",), "box": ("liver",)}
 PLAN = tiny_config().plan
-
-
-def voxels(path: Path) -> np.ndarray:
-    return np.asarray(Nifti1Image.from_filename(path).dataobj)
 
 
 def test_organs_are_suggested_by_name_in_any_spelling() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from federations import federate, hashes, resume
-from hospitals import hospital
+from hospitals import hospital, json_of
 from test_site_policy import federate_with
 
 from amos_fl.api.settings import resolve_run
@@ -25,7 +25,7 @@ from amos_fl.runs.config import resolve
 from amos_fl.runs.events import Event, RoundFinished, Said, SiteWork
 from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.error_replies import ReplyWithheld
-from amos_fl_clients.federation.messages import FINGERPRINT, json_of
+from amos_fl_clients.federation.messages import FINGERPRINT
 from amos_fl_clients.federation.policy import Refusal
 from amos_fl_clients.federation.replies import check_reply
 

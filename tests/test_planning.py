@@ -76,9 +76,7 @@ def test_what_sites_withhold_moves_nothing_beyond_the_stated_bounds(
     if told.counts:
         assert low <= told.quantile(share) <= high
         assert abs(told.mean() - np.mean(values)) <= mean_bound(told, -2000, 2000) + 1e-9
-        assert (
-            abs(told.sd() ** 2 - np.var(values)) <= 1.25 * 4000**2 * told.withheld / told.total + 1e-6
-        )
+        assert abs(told.sd() ** 2 - np.var(values)) <= 1.25 * 4000**2 * told.withheld / told.total + 1e-6
 
 
 def test_nothing_withheld_leaves_bounds_of_no_width() -> None:

@@ -16,7 +16,6 @@ from amos_fl.cli.settings import layers_of, resolve_run
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder
 from amos_fl.runs.arms import centralized
-from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import create_run
 from amos_fl.runs.folder import open_run
 from amos_fl.wording import counted
@@ -106,8 +105,4 @@ def _settings_of(member: "NamedModel", cohort_file: Path, layers: Layers) -> Any
     if asked == "centralized" and was == "federated":
         pooled = centralized(settings, cohort)
         return pooled.config, pooled.cohort
-    return _with_arm(settings, asked), cohort
-
-
-def _with_arm(settings: RunConfig, arm: str) -> RunConfig:
-    return settings.model_copy(update={"arm": arm})
+    return settings.model_copy(update={"arm": asked}), cohort
