@@ -264,7 +264,7 @@ def test_retraining_goes_on_from_the_weights_and_the_next_round_uses_the_new_run
     assert {site: entry["cases"] for site, entry in ledger["sites"].items()} == {"A": 3, "B": 1, "G": 2}
     capsys.readouterr()
     assert desk.do("retrain", *options) == 0
-    assert "round 1 is retrained already" in capsys.readouterr().out
+    assert "round 1 is already retrained" in capsys.readouterr().out
 
     assert desk.start() == 0
     assert "round 2: pre-labels by round-01" in capsys.readouterr().out
@@ -347,7 +347,7 @@ def test_status_and_report_show_rounds_organs_and_people(desk: Desk, capsys: pyt
         ),
         (["next", "{project}", "--by", "a", "--role", "junior", "--case", "nobody"], "no such case in"),
         (["import", "{project}", "--by", "a", "--role", "junior"], "holds no NIfTI file"),
-        (["import", "{project}", "{tmp}", "--by", "a", "--role", "junior"], "called after a case"),
+        (["import", "{project}", "{tmp}", "--by", "a", "--role", "junior"], "named after a case"),
         (
             ["import", "{project}", "{tiny}/labels/a_test_8.nii.gz", "--by", "a", "--role", "junior"],
             "has a label map in",
@@ -403,5 +403,5 @@ def test_a_case_that_was_taken_out_of_the_project_is_left_out(desk: Desk, capsys
 def test_a_ledger_line_that_is_no_event_is_named(desk: Desk) -> None:
     with desk.project.ledger.open("a") as file:
         file.write("{}\n")
-    with pytest.raises(AmosError, match=r"ledger.jsonl, line \d+: is no event"):
+    with pytest.raises(AmosError, match=r"ledger.jsonl, line \d+: is not an event"):
         desk.project.events()

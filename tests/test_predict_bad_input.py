@@ -101,7 +101,7 @@ def test_a_scan_of_few_values_with_negative_ones_is_no_label_map(finished_run: P
         ),
         (["RUN", "SCAN", "--modality", "CT", "--batch-size", "0"], "--batch-size is 0: must be a whole number"),
         (["RUN", "SCAN", "--modality", "CT", "--device", "tpu"], "unknown device 'tpu'"),
-        (["RUN", "SCAN", "SCAN", "--modality", "CT"], "would have one name"),
+        (["RUN", "SCAN", "SCAN", "--modality", "CT"], "would have the same name"),
     ],
 )
 def test_wrong_input_is_one_plain_sentence_and_exit_code_2(

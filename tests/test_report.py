@@ -329,7 +329,7 @@ def test_a_damaged_picture_is_left_out(pages: Pages, tmp_path: Path) -> None:
 def test_a_run_folder_that_is_not_finished_has_no_report(pages: Pages, tmp_path: Path) -> None:
     for name in ("config.yaml", "versions.json", "cohort.csv"):
         (tmp_path / name).write_bytes((pages.run.folder.path / name).read_bytes())
-    with pytest.raises(AmosError, match="not come to its end"):
+    with pytest.raises(AmosError, match="has not finished"):
         write_run_report(tmp_path)
 
 
