@@ -189,7 +189,7 @@ def test_the_queue_begins_with_the_greatest_need_and_ties_go_by_name(
     assert desk.do("next", "--by", "anna", "--role", "junior") == 0
     assert f"{OPEN[1]}: already in your hands" in capsys.readouterr().out
     assert desk.do("next", "--by", "anna", "--role", "junior", "--case", OPEN[0]) == 2
-    assert "is with ben since" in said(capsys)
+    assert "ben has had it since" in said(capsys)
 
 
 # --- what a person drew ---------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def test_every_import_is_a_version_of_its_own(desk: Desk, capsys: pytest.Capture
     assert (desk.project.versions(OPEN[0]) / f"{OPEN[0]}_v03_junior_anna.nii.gz").read_bytes() == b"left by a kill"
     capsys.readouterr()
     assert desk.bring("anna", str(file)) == 0
-    assert "is version 4 already" in capsys.readouterr().out
+    assert "is already version 4" in capsys.readouterr().out
     assert len(desk.imports()) == 3
 
 

@@ -38,7 +38,7 @@ def check_values(files: Sequence[DicomFile], modality: str) -> list[str]:
         AmosError: they cannot; the sentence lacks the name of the series.
     """
     if any(file.colours for file in files):
-        raise AmosError("is a colour image; a scan has one number per voxel")
+        raise AmosError("holds colours; a scan has one number per voxel")
     frames = [frame for file in files for frame in file.frames]
     tables = [file.path.name for file in files if file.has_lut]
     if tables and any(frame.rescale for file in files if file.has_lut for frame in file.frames):
