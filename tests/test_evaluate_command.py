@@ -126,7 +126,7 @@ def test_a_cohort_without_a_common_organ_is_refused(
         (["--split", "tset"], "--split is 'tset': choose train, val or test"),
         (["--sites", "Z"], "no site Z in this cohort; it has A, B, D, G"),
         (["--seen", "Y"], "no site Y in this cohort"),
-        (["--sites", "B"], "no site of B has a labelled test case"),
+        (["--sites", "B"], "no labelled test case at B"),
         (["--tolerance-mm", "0"], "--tolerance-mm is 0: must be a number, above 0"),
         (["--cohort", "nowhere"], "no such cohort file"),
         (["--device", "tpu"], "unknown device 'tpu'"),

@@ -56,7 +56,7 @@ def test_tables_and_files_say_the_same(folders, capsys):
         liver = next(row for row in csv.DictReader(file) if row["name"] == "liver")
     assert float(liver["dsc"]) == pytest.approx(8 / 9)
     assert "0.889" in shown
-    assert "the modality of 3 cases is not known" in shown
+    assert "the modality of 3 cases is unknown" in shown
 
 
 def test_a_second_run_replaces_the_first(folders, capsys):

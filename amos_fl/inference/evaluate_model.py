@@ -59,7 +59,7 @@ class Question:
         question = cls(split, named, frozenset(seen) & set(named), tolerance_mm)
         if not question.cases(cohort):
             raise AmosError(
-                f"none of the sites {', '.join(named)} has a labelled {split} case, so there is none to score"
+                f"no labelled {split} case at {', '.join(named)}; there is nothing to score"
             )
         return question
 
