@@ -58,9 +58,7 @@ class Question:
             raise AmosError(f"--tolerance-mm {tolerance_mm:g}: must be more than 0 mm")
         question = cls(split, named, frozenset(seen) & set(named), tolerance_mm)
         if not question.cases(cohort):
-            raise AmosError(
-                f"no labelled {split} case at {', '.join(named)}; there is nothing to score"
-            )
+            raise AmosError(f"no labelled {split} case at {', '.join(named)}; there is nothing to score")
         return question
 
     def cases(self, cohort: Cohort) -> list[Case]:
