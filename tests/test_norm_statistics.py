@@ -255,7 +255,7 @@ def test_a_network_with_nothing_to_adapt_is_refused(case: PreparedCase) -> None:
 
 def test_adaptation_refuses_a_patch_that_leaves_a_layer_one_value(case: PreparedCase) -> None:
     network = build_network("vnet", TINY, len(ORGANS), seed=0)
-    with pytest.raises(AmosError, match="leaves one value to a layer"):
+    with pytest.raises(AmosError, match="leaves a layer a single value"):
         predict_case(
             network,
             replace(case),

@@ -184,7 +184,7 @@ def evaluate(
         AmosError: no such model, cohort or case; or `out` exists already.
     """
     if split not in SPLITS:
-        raise AmosError(f"--split {split}: there is no such split; there are {', '.join(SPLITS)}")
+        raise AmosError(f"--split {split}: unknown split; choose from {', '.join(SPLITS)}")
     model = _model(run).about
     model = replace(model, inference=model.inference.changed(inference))
     if cohort is None and model.run is None:
@@ -201,7 +201,7 @@ def evaluate(
     )
     folder = Path(out) if out else next_out("evaluate")
     check_free(folder)
-    # The lock lies beside the folder, because that appears as a whole.
+    # The lock is beside the folder, because the folder itself appears only when it is complete.
     with at_work(folder.parent, to=folder.name), whole_folder(folder) as beside:
         evaluation = evaluate_model(
             model,

@@ -22,7 +22,7 @@ def models(
     timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure time and memory, too.")] = True,
     device: DeviceOption = None,
     patch: Annotated[
-        str | None, typer.Option(help="Voxels for time and memory; default: 64,64,64, on a GPU 160,160,64.")
+        str | None, typer.Option(help="Patch in voxels for time and memory; default: 64,64,64, on a GPU 160,160,64.")
     ] = None,
     batch_size: Annotated[int, setting("training.batch_size", flag="--batch-size")] = 2,
     threads: Annotated[int, setting("training.threads")] = 2,
@@ -113,7 +113,8 @@ def _show(rows: list[dict[str, Any]], about: str) -> None:
     )
     if about:
         console.print(
-            f"Time and memory: {about} (a window has one patch); memory above the bare program's.", soft_wrap=True
+            f"Time and memory: {about} (a window has one patch); memory in addition to the bare program's.",
+            soft_wrap=True,
         )
 
 

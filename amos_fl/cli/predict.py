@@ -1,4 +1,4 @@
-"""`amos-fl predict`: label maps of scans that nobody labelled."""
+"""`amos-fl predict`: predicts label maps of unlabelled scans."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,10 +20,10 @@ def predict(
     scans: Annotated[list[Path], typer.Argument(help="NIfTI files, folders of them, or folders with a DICOM series.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the label maps.")],
     site: Annotated[
-        str | None, typer.Option(help="The model that a personal method (fedbn, fedper, ditto) left this site.")
+        str | None, typer.Option(help="Use this site's own model, of a personal method (fedbn, fedper, ditto).")
     ] = None,
     modality: Annotated[
-        Modality | None, typer.Option(case_sensitive=False, help="Needed for NIfTI, which does not say.")
+        Modality | None, typer.Option(case_sensitive=False, help="Needed for NIfTI files, which do not say.")
     ] = None,
     cohort: Annotated[Path | None, typer.Option(help="A cohort that lists the scans and their modality.")] = None,
     series: Annotated[str | None, typer.Option(help="Number or UID, where a folder has several DICOM series.")] = None,
@@ -33,12 +33,12 @@ def predict(
     preview: Annotated[
         bool, typer.Option("--preview", help="Also NAME_preview.png, three planes with the organs outlined.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     device: DeviceOption = None,
     *,
     inference: InferenceKeywords,
 ) -> None:
-    """Predict the organs of scans, each on its own grid. Exit code 2 when one could not be predicted."""
+    """Predict the organs of scans, each on its own grid. Exit code 2 if a scan failed."""
     from amos_fl.api.functions import predicting
     from amos_fl.api.model import TrainedModel
 
@@ -78,7 +78,7 @@ def predict(
                 typer.echo(f"amos-fl: warning: {note}", err=True)
             can_draw = len(model.organs) - len(model.unlearned)
             what = f"{outcome.organs} of {can_draw} organs found in {outcome.seconds:.1f} s"
-            kept = "there already from this scan and these weights, kept"
+            kept = "already there from this scan and these weights, kept"
             console.print(f"{outcome.scan.name}: {kept if outcome.state == 'kept' else what}", soft_wrap=True)
     parts = [f"{number} {state}" for state, number in states.items() if number or state == "predicted"]
     console.print(f"{counted(len(begun.scans), 'scan')}: {', '.join(parts)}; label maps are in {out}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""One case through a network, and the prediction as a file that overlays its scan."""
+"""Predict one case, and write the prediction as a file that overlays its scan."""
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
@@ -27,7 +27,6 @@ def predict_case(
     organs: Sequence[int],
     device: torch.device | str = "cpu",
     inference: InferenceSettings = DEFAULT,
-    mixed_precision: bool = False,
     check: Callable[[], None] | None = None,
     probabilities: UInt8[np.ndarray, "x y z class"] | None = None,
     unlearned: Collection[int] = (),
@@ -37,12 +36,11 @@ def predict_case(
     Args:
         network: on `device`; in eval mode it takes (window, 1, x, y, z) to logits (window, 1 + organs, x, y, z),
             channel i >= 1 being `organs[i - 1]`. It is left in the mode it was in.
-        inference: how the windows overlap, are mirrored and batched; by default as a run has it.
-        mixed_precision: half precision, on CUDA devices only.
+        inference: how the windows overlap, are mirrored and batched; by default as in a run.
         check: called before each batch of windows; it may raise to stop.
-        probabilities: filled, where given, with the classes' probabilities as `restore` says.
-        unlearned: channels (1 and up) of organs that no training case annotated. The loss took their probabilities and
-            the background's for one class, so they are added to the background before the largest class is taken.
+        probabilities: if given, filled with the classes' probabilities as described in `restore`.
+        unlearned: channels (1 and up) of organs that no training case annotated. The loss treated them and background
+            as one class, so their probabilities are added to the background's before the largest class is taken.
 
     Raises:
         AmosError: a case too large for the device's memory.
@@ -63,7 +61,6 @@ def predict_case(
                 1 + len(organs),
                 device=torch.device(device),
                 inference=inference,
-                mixed_precision=mixed_precision,
                 check=check,
                 unlearned=unlearned,
             )

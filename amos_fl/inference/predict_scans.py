@@ -1,7 +1,7 @@
-"""Scans through a trained network, one after another, into a folder of label maps.
+"""Predict scans, one after another, into a folder of label maps.
 
-The folder remembers in `predict.json` which weights, settings and scans its files came from, so that a second run
-does what is missing and never passes one network's label map off as another's.
+The folder records in `predict.json` which weights, settings and scans its files came from, so that a second run does
+what is missing and never passes one network's label map off as another's.
 """
 
 import itertools
@@ -38,7 +38,7 @@ RECORD = "predict.json"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be written of each scan beside its label map, and how it is computed."""
+    """What to write for each scan besides its label map, and how to compute it."""
 
     inference: RecordedInference
     device: str = "cpu"
@@ -49,7 +49,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class ScanOutcome:
-    """What became of a scan. `notes` are sentences about a `predicted` one, or why it `failed`."""
+    """The outcome of a scan. `notes` are sentences about a `predicted` one, or why it `failed`."""
 
     scan: Scan
     state: Literal["predicted", "kept", "failed"]
@@ -76,7 +76,7 @@ class _Files:
 
     @classmethod
     def every(cls, out: Path, name: str) -> "_Files":
-        """All files that a scan may have, wanted now or by an earlier run."""
+        """All files that a scan may have, written now or by an earlier run."""
         return cls.of(out, name, Wanted(RecordedInference(), probabilities=True, preview=True))
 
     def all(self) -> list[Path]:
@@ -91,14 +91,14 @@ def predict_scans(
     *,
     on_window: Callable[[Scan, int, int], None] | None = None,
 ) -> Iterator[ScanOutcome]:
-    """Predict each scan into `out`; a scan that cannot be predicted is an outcome, and the others go on.
+    """Predict each scan into `out`; a scan that cannot be predicted is an outcome, and the others continue.
 
     `<name>.nii.gz` is the label map on the scan's own grid, `<name>_probabilities.nii.gz` and `<name>_preview.png`
-    are written where they are wanted. What is there already from the same scan, weights and settings is kept.
+    are written if wanted. Existing files from the same scan, weights and settings are kept.
     `on_window(scan, done, total)` is called before each batch of windows and may raise; nothing unfinished is left.
 
     Raises:
-        AmosError: `out` is no folder, or the model's weights are damaged.
+        AmosError: `out` is not a folder, or the model's weights are damaged.
     """
     if out.exists() and not out.is_dir():
         raise AmosError(f"{out}: is a file; give a folder with -o")
@@ -129,7 +129,7 @@ def predict_scans(
                 for file in files.all() if same else _Files.every(out, scan.name).all():
                     file.unlink(missing_ok=True)
                 record.add(scan, content)
-                with heard():  # of the scan's header, which is opened again
+                with heard():  # the scan's header, which is read again
                     drawn.write(files)
                 notes = tuple(dict.fromkeys([*notes, *drawn.notes]))
                 yield ScanOutcome(scan, "predicted", notes, drawn.organs, time.monotonic() - started)
@@ -138,7 +138,7 @@ def predict_scans(
             except PermissionError as error:
                 if error.filename is None or Path(error.filename).is_relative_to(out):
                     raise
-                yield ScanOutcome(scan, "failed", (f"{scan.path.name}: may not be read; check its permissions",))
+                yield ScanOutcome(scan, "failed", (f"{scan.path.name}: cannot be read; check its permissions",))
             finally:
                 for leftover in scratch.iterdir():
                     shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -180,7 +180,7 @@ def _predict(
     volume, notes = read_scan(path, scan.path.name, scan.modality)
     notes = [*scan.notes(), *notes]
     shown = volume if files.preview is not None else None
-    del volume  # as large as the scan, and only a preview needs it again
+    del volume  # as large as the scan, and only a preview needs it later
     case = Case(scan.name, "predict", scan.modality, "test", path, None, ())
     prepared = prepare_case(case, model.plan, scratch / "store", ())
     settings, patch = wanted.inference, model.plan.patch
@@ -218,7 +218,7 @@ def _refuse_to_replace(scan: Scan, files: _Files, overwrite: bool) -> None:
             raise AmosError(f"{scan.path.name}: its label map would replace the scan itself; give another folder")
         if file.exists() and not overwrite:
             raise AmosError(
-                f"{file.name}: is there already, from another scan, other weights or other settings; "
+                f"{file.name}: already exists, from another scan, other weights or other settings; "
                 "add --overwrite, or give another folder"
             )
 
@@ -231,7 +231,7 @@ class _Record:
 
     @classmethod
     def read(cls, out: Path, model: Model, settings: RecordedInference) -> "_Record":
-        """The record of `out`; the scans of other weights or settings are no longer known."""
+        """The record of `out`; scans of other weights or settings are dropped."""
         source = {
             "weights_sha256": model.weights_sha256(),
             "model": model.architecture,
@@ -243,7 +243,7 @@ class _Record:
         }
         try:
             known = json.loads((out / RECORD).read_text(encoding="utf-8"))
-            # A folder of an older version does not name the settings that came later; it was made with their defaults.
+            # A folder of an older version lacks settings that were added later; it was made with their defaults.
             known["inference"] |= RecordedInference.model_validate(known["inference"]).decisive
             scans = known["scans"] if {**known, "scans": None} == {**source, "scans": None} else {}
         except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""From class probabilities on the network's grid back to a label map on the scan's own grid."""
+"""Turn class probabilities on the network's grid into a label map on the scan's own grid."""
 
 from collections.abc import Iterable, Sequence
 
@@ -24,16 +24,16 @@ def restore(
 
     Probabilities are interpolated linearly along z and bilinearly in the plane, with the voxel-extent
     convention of `amos_fl.volumes.resample`, and the argmax is taken on the scan's grid; class i >= 1 is
-    `organs[i - 1]`. Outside the crop there is background. Only two planes are held at a time.
+    `organs[i - 1]`. Everything outside the crop is background. Only two planes are held at a time.
 
     Args:
         planes: as many as `shape[2]`, each (1 + organs, shape[0], shape[1]).
         shape: of the prepared case, (x, y, z).
-        probabilities: filled, where given, with the probabilities that the argmax is taken of, in steps of 1/255; on
-            the same grid as the result, but in canonical voxel order. Outside the crop it is all background.
+        probabilities: if given, filled with the probabilities of which the argmax is taken, in steps of 1/255, on the
+            same grid as the result but in canonical voxel order. Everything outside the crop is background.
     """
     values = np.array([0, *organs], dtype=np.uint8)
-    # Slices contiguous: they are written one by one, and it is how NIfTI stores them.
+    # Slices are contiguous: they are written one by one, and NIfTI stores them so.
     whole = np.zeros(geometry.shape, dtype=np.uint8, order="F")
     (x_low, x_high), (y_low, y_high), (z_low, _) = geometry.crop
     size = geometry.crop_shape

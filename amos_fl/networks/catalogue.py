@@ -21,15 +21,15 @@ from amos_fl.wording import nearest
 
 @dataclass(frozen=True)
 class Network:
-    """A network by name: all that the program knows of it beside its code.
+    """A network by name: all that the program knows about it besides its code.
 
-    `builder` is the import path of a function of a plan and the number of organs that returns the module
+    `builder` is the import path of its class, or of a function, that takes a plan and the number of organs
     (`amos_fl.networks.registry.build_network` says what it maps to what); the module itself says which sizes its
-    strides divide and where its heads lie (`amos_fl.networks.anysize.AnySize`), and its layers how they normalise.
-    `recipe` holds the settings that a run uses where its user says nothing else; a cohort of MR alone takes the plan
-    `amos-mr` in place of `amos-ct`. `gmac` are the billion multiply-accumulates of 128x128x128 voxels under the
-    recipe's plan (`amos-ct` for one that is planned on each cohort), as `amos_fl.networks.cost` counts them, from which
-    the cost of an experiment is estimated. `paper` is the AMOS paper's name for it.
+    strides divide and where its heads are (`amos_fl.networks.anysize.AnySize`), and its layers how they normalise.
+    `recipe` holds the settings that a run uses by default; a cohort of MR alone uses the plan `amos-mr` instead of
+    `amos-ct`. `gmac` are the billion multiply-accumulates of 128x128x128 voxels under the recipe's plan (`amos-ct` for
+    one that is planned on each cohort), as `amos_fl.networks.cost` counts them, from which the cost of an experiment is
+    estimated. `paper` is the AMOS paper's name for it.
     """
 
     builder: str
@@ -53,19 +53,19 @@ NETWORKS: dict[str, Network] = {
         paper="VNet",
     ),
     "cotr": Network(
-        "amos_fl.networks.cotr:cotr",
+        "amos_fl.networks.cotr:CoTr",
         "CoTr: a residual encoder with deformable attention on its two coarsest levels",
         gmac=669.0,
         paper="CoTr",
     ),
     "nnformer": Network(
-        "amos_fl.networks.nnformer:nnformer",
+        "amos_fl.networks.nnformer:NnFormer",
         "nnFormer: attention in shifted windows, and from the decoder to the encoder",
         gmac=426.5,
         paper="nnFormer",
     ),
     "unetr": Network(
-        "amos_fl.networks.unetr:unetr",
+        "amos_fl.networks.unetr:UNETR",
         "UNETR: a vision transformer of 16x16x16 tokens with a convolutional decoder",
         gmac=176.6,
         paper="UNETR",
@@ -98,7 +98,7 @@ NETWORKS: dict[str, Network] = {
         gmac=866.7,
     ),
     "small": Network(
-        "amos_fl.networks.unet:small_unet",
+        "amos_fl.networks.unet:SmallUNet",
         "a U-Net of few feature maps, and fewest at the patch's resolution, for CPUs",
         {
             "plan": "coarse",

@@ -99,11 +99,6 @@ def _convolution(inputs: int, outputs: int, kernel: Triple) -> nn.Module:
     )
 
 
-def small_unet(plan: Plan, organ_count: int) -> nn.Module:
-    """The network for CPUs: 1.37 million parameters with 15 organs under the plan `coarse`."""
-    return SmallUNet(plan, organ_count)
-
-
 def per_stage(filters: Sequence[int], plan: Plan) -> list[int]:
     return [filters[min(stage, len(filters) - 1)] for stage in range(len(plan.strides))]
 

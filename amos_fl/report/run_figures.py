@@ -1,4 +1,4 @@
-"""The figures of a run's page: which stand in which section, and the CSV files with their numbers."""
+"""The figures of a run's page: which belong to which section, and the CSV files with their numbers."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Section = Literal["learning", "scores", "organs", "gap", "cost"]
 class PageFigure:
     """A figure in a section of the page, in words, with the file of its numbers.
 
-    With `folded` it is behind a line of these words.
+    With `folded` it is folded behind a line with these words.
     """
 
     section: Section
@@ -59,7 +59,7 @@ def page_figures(record: RunRecord, files: Mapping[str, str], gaps: Sequence[ser
         figures.learning_curves("learning", losses, scores),
         "Learning curves",
         "Left: the mean loss of each site's steps in a round. Right: the mean DSC of the weights after a round, on the "
-        "validation cases of seen scanners (solid) and the test cases of unseen ones (dashed), which choose nothing. "
+        "validation cases of seen scanners (solid) and the test cases of unseen ones (dashed; they choose nothing). "
         f"The losses are in {files['learning_losses']}.",
         files["learning_scores"],
     )
