@@ -11,7 +11,7 @@ from torch import nn
 
 from amos_fl.device import memory_said
 from amos_fl.inference.adapt import adapted
-from amos_fl.inference.restore import restore
+from amos_fl.inference.restore import Certainty, restore
 from amos_fl.inference.windows import finished_planes
 from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.inference_settings import DEFAULT, InferenceSettings
@@ -31,6 +31,7 @@ def predict_case(
     check: Callable[[], None] | None = None,
     probabilities: UInt8[np.ndarray, "x y z class"] | None = None,
     unlearned: Collection[int] = (),
+    certainty: Certainty | None = None,
 ) -> UInt8[np.ndarray, "x y z"]:
     """The label map of a case on its scan's own grid and in its file's orientation.
 
@@ -43,6 +44,7 @@ def predict_case(
         probabilities: filled, where given, with the classes' probabilities as `restore` says.
         unlearned: channels (1 and up) of organs that no training case annotated. The loss took their probabilities and
             the background's for one class, so they are added to the background before the largest class is taken.
+        certainty: filled, where given, with sums of the classes' probabilities (for 1 + organs classes).
 
     Raises:
         AmosError: a case too large for the device's memory.
@@ -68,7 +70,7 @@ def predict_case(
                 unlearned=unlearned,
             )
             with torch.inference_mode():
-                return restore(planes, prepared.shape, prepared.geometry, organs, probabilities)
+                return restore(planes, prepared.shape, prepared.geometry, organs, probabilities, certainty)
     finally:
         network.train(training)
 

@@ -1,10 +1,11 @@
 """From class probabilities on the network's grid back to a label map on the scan's own grid."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -13,12 +14,41 @@ from amos_fl.volumes.nifti import from_canonical
 from amos_fl.volumes.plan import Triple
 
 
+@dataclass
+class Certainty:
+    """Sums over a scan's voxels by class: the voxels that it won, its probability in them, and in all voxels."""
+
+    voxels: Float[np.ndarray, " class"]
+    won: Float[np.ndarray, " class"]
+    everywhere: Float[np.ndarray, " class"]
+
+    @classmethod
+    def of(cls, classes: int) -> "Certainty":
+        return cls(*np.zeros((3, classes)))
+
+    def add(self, shares: Float[np.ndarray, "class x y"], classes: Integer[np.ndarray, "x y"]) -> None:
+        """Add a plane: its probabilities, and the class that won in each voxel."""
+        winner, number = classes.ravel(), len(self.voxels)
+        self.voxels += np.bincount(winner, minlength=number)
+        self.won += np.bincount(winner, weights=shares.max(axis=0).ravel(), minlength=number)
+        self.everywhere += shares.reshape(number, -1).sum(axis=1, dtype=np.float64)
+
+    def expected_dsc(self) -> Float[np.ndarray, " class"]:
+        """By class the DSC that is to be expected if the probabilities are right; NaN where it won no voxel.
+
+        Twice the expected overlap over the expected sum of both volumes.
+        """
+        with np.errstate(invalid="ignore"):
+            return np.where(self.voxels > 0, 2 * self.won / (self.voxels + self.everywhere), np.nan)
+
+
 def restore(
     planes: Iterable[Float[Tensor, "class x y"]],
     shape: Triple,
     geometry: Geometry,
     organs: Sequence[int],
     probabilities: UInt8[np.ndarray, "x y z class"] | None = None,
+    certainty: Certainty | None = None,
 ) -> UInt8[np.ndarray, "x y z"]:
     """The label map on the scan's own grid and in its file's orientation, from planes along z.
 
@@ -31,6 +61,7 @@ def restore(
         shape: of the prepared case, (x, y, z).
         probabilities: filled, where given, with the probabilities that the argmax is taken of, in steps of 1/255; on
             the same grid as the result, but in canonical voxel order. Outside the crop it is all background.
+        certainty: where given, the probabilities are added to it.
     """
     values = np.array([0, *organs], dtype=np.uint8)
     # Slices contiguous: they are written one by one, and it is how NIfTI stores them.
@@ -54,6 +85,8 @@ def restore(
             mixed = interpolate(mixed[None], size=size[:2], mode="bilinear", align_corners=False)[0]
         classes = mixed.max(dim=0).indices.cpu().numpy()  # three times as fast as argmax on a CPU
         whole[x_low:x_high, y_low:y_high, z_low + plane] = values[classes]
+        if certainty is not None:
+            certainty.add(mixed.cpu().numpy(), classes)
         if probabilities is not None:
             steps = (mixed * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
             probabilities[x_low:x_high, y_low:y_high, z_low + plane] = steps
