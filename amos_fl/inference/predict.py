@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from amos_fl.inference.restore import Certainty, restore
 from amos_fl.inference.windows import finished_planes
 from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.inference_settings import DEFAULT, InferenceSettings
+from amos_fl.runs.model import Model
 from amos_fl.volumes.nifti import write_label
 from amos_fl.volumes.plan import Plan
 
@@ -73,6 +75,27 @@ def predict_case(
                 return restore(planes, prepared.shape, prepared.geometry, organs, probabilities, certainty)
     finally:
         network.train(training)
+
+
+def drawing(
+    model: Model,
+    network: nn.Module,
+    *,
+    inference: InferenceSettings,
+    device: torch.device | str = "cpu",
+    check: Callable[[], None] | None = None,
+) -> "partial[UInt8[np.ndarray, 'x y z']]":
+    """`predict_case` with a model and its network; what is left to give is the case."""
+    return partial(
+        predict_case,
+        network,
+        plan=model.plan,
+        organs=tuple(model.organs),
+        device=device,
+        inference=inference,
+        check=check,
+        unlearned=model.unlearned_channels,
+    )
 
 
 def write_prediction(prediction: UInt8[np.ndarray, "x y z"], like: Path | str, out: Path | str) -> None:

@@ -33,6 +33,11 @@ class Certainty:
         self.won += np.bincount(winner, weights=shares.max(axis=0).ravel(), minlength=number)
         self.everywhere += shares.reshape(number, -1).sum(axis=1, dtype=np.float64)
 
+    def confidence(self) -> Float[np.ndarray, " class"]:
+        """By class its mean probability in the voxels that it won; NaN where it won none."""
+        with np.errstate(invalid="ignore"):
+            return self.won / self.voxels
+
     def expected_dsc(self) -> Float[np.ndarray, " class"]:
         """By class the DSC that is to be expected if the probabilities are right; NaN where it won no voxel.
 

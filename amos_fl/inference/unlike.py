@@ -6,32 +6,35 @@ cumulative distributions (Wasserstein-1, Rubner et al. 2000), in standard deviat
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float
 
 from amos_fl.cohort.table import Modality
 from amos_fl.planning.histogram import Histogram, added
 from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.training_scans import LEAST_CASES, Ranges, ScansOfModality, TrainingScans
-from amos_fl.wording import counted
 
 BINS_PER_SD, ENDS_SD = 10, 8
 """Normalised intensities are counted in tenths between -8 and 8; the few beyond are counted at the ends."""
+_END, _PLANES = BINS_PER_SD * ENDS_SD, 32
 _CASE = 1_000_000
 """Every case counts the same: its voxels as parts of a million."""
 STEPS_PER_OCTAVE = 2
 """Ranges are rounded outwards to powers of 2**(1/2): 0.5, 0.71, 1, 1.41 mm."""
-BEYOND = 1.5
-"""A spacing or extent is unlike when it is so many times beyond its range; a distance, beyond the furthest."""
+LENGTHS_BEYOND, DISTANCE_BEYOND = 2.0, 1.5
+"""A spacing or extent is unlike when it is so many times beyond its range, intensities beyond the furthest distance."""
 
 
 def intensities(prepared: PreparedCase) -> Histogram:
     """The histogram of a case's normalised intensities in steps of 0.1, of a million voxels."""
-    steps = np.clip(np.rint(prepared.image() * BINS_PER_SD), -BINS_PER_SD * ENDS_SD, BINS_PER_SD * ENDS_SD)
-    counts = np.bincount(steps.astype(np.int64).ravel() + BINS_PER_SD * ENDS_SD)
-    parts = np.rint(counts * (_CASE / counts.sum())).astype(np.int64)
-    return Histogram(counts={int(step) - BINS_PER_SD * ENDS_SD: int(parts[step]) for step in np.flatnonzero(parts)})
+    counts = np.zeros(2 * _END + 1, np.int64)
+    for low in range(0, prepared.shape[2], _PLANES):
+        slab = prepared.image((slice(None), slice(None), slice(low, low + _PLANES)))
+        steps = np.clip(np.rint(slab * BINS_PER_SD), -_END, _END).astype(np.int64) + _END
+        counts += np.bincount(steps.ravel(), minlength=len(counts))
+    parts = (counts * _CASE + counts.sum() // 2) // counts.sum()
+    return Histogram(counts={int(step) - _END: int(parts[step]) for step in np.flatnonzero(parts)})
 
 
 def distance(one: Histogram, other: Histogram) -> float:
@@ -42,7 +45,7 @@ def distance(one: Histogram, other: Histogram) -> float:
     """
     steps = sorted({*one.counts, *other.counts})
     below_one = below_other = area = 0.0
-    for step, following in zip(steps, steps[1:], strict=False):
+    for step, following in pairwise(steps):
         below_one += one.counts.get(step, 0) / one.told
         below_other += other.counts.get(step, 0) / other.told
         area += abs(below_one - below_other) * (following - step)
@@ -63,15 +66,47 @@ def _summed(members: Sequence[tuple[PreparedCase, Histogram]]) -> ScansOfModalit
     if len(members) < LEAST_CASES:
         return ScansOfModality(cases=len(members))
     histograms = [histogram for _, histogram in members]
+    together = added(histograms)
     return ScansOfModality(
         cases=len(members),
         spacing_mm=_ranges([case.geometry.spacing_mm for case, _ in members]),
         extent_mm=_ranges([_extent_mm(case) for case, _ in members]),
-        intensities=added(histograms),
-        furthest=max(
-            distance(own, added(histograms[:number] + histograms[number + 1 :])) for number, own in enumerate(histograms)
-        ),
+        intensities=together,
+        furthest=max(distance(own, _without(together, own)) for own in histograms),
     )
+
+
+def _without(together: Histogram, own: Histogram) -> Histogram:
+    counts = {step: count - own.counts.get(step, 0) for step, count in together.counts.items()}
+    return Histogram(counts={step: count for step, count in counts.items() if count})
+
+
+def unlike(prepared: PreparedCase, scans: TrainingScans) -> str:
+    """In what a scan is unlike the training scans, and how far, in words; empty if in nothing."""
+    known = scans.modalities.get("CT" if prepared.modality == "CT" else "MR")
+    if known is None:
+        return f"its modality ({prepared.modality}, and they are {' and '.join(scans.modalities)})"
+    found = []
+    if known.spacing_mm and _is_beyond(prepared.geometry.spacing_mm, known.spacing_mm):
+        found.append(f"its voxels ({_shown(prepared.geometry.spacing_mm, known.spacing_mm)})")
+    if known.extent_mm and _is_beyond(_extent_mm(prepared), known.extent_mm):
+        found.append(f"its extent ({_shown(_extent_mm(prepared), known.extent_mm)})")
+    if known.furthest is not None:
+        away = distance(intensities(prepared), known.intensities)
+        if away > DISTANCE_BEYOND * known.furthest:
+            found.append(f"its intensities ({away:.2f} away, and theirs at most {known.furthest:.2f})")
+    return " and ".join([", ".join(found[:-1]), found[-1]] if found[1:] else found)
+
+
+def _is_beyond(values: Sequence[float], ranges: Ranges) -> bool:
+    return any(
+        not low / LENGTHS_BEYOND <= mm <= high * LENGTHS_BEYOND for mm, (low, high) in zip(values, ranges, strict=True)
+    )
+
+
+def _shown(values: Sequence[float], ranges: Ranges) -> str:
+    own, lows, highs = ("x".join(f"{mm:.3g}" for mm in three) for three in (values, *zip(*ranges, strict=True)))
+    return f"{own} mm, and theirs {lows} to {highs} mm"
 
 
 def _extent_mm(prepared: PreparedCase) -> tuple[float, float, float]:
