@@ -256,6 +256,7 @@ def predicting(
         device=device_named(how.get("device", "auto")),
         probabilities=how.get("probabilities", False),
         preview=how.get("preview", False),
+        expected_dsc=how.get("expected_dsc", False),
         overwrite=how.get("overwrite", False),
     )
     notes: list[str] = []

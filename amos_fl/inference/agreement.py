@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -10,24 +9,12 @@ from scipy import stats
 
 from amos_fl.randomness import generator
 from amos_fl.runs.calibration import FAILURE, FALSE_ALARMS, Agreement, Interval
+from amos_fl.runs.expected import Expected
 
 LEAST_CASES = 6
 """With fewer cases a correlation has no interval."""
 RESAMPLES = 2000
 Numbers = Float[np.ndarray, " number"]
-
-
-@dataclass(frozen=True)
-class Expected:
-    """One organ that was found in a case: its expected DSC, and the true one."""
-
-    case: str
-    site: str
-    modality: str
-    seen: bool
-    organ: int
-    expected_dsc: float
-    dsc: float
 
 
 def pearson(one: Numbers, other: Numbers) -> float:

@@ -8,15 +8,16 @@ import numpy as np
 import torch
 
 from amos_fl.cohort.reference import reference_of
-from amos_fl.cohort.table import Case
+from amos_fl.cohort.table import Case, Modality
 from amos_fl.errors import AmosError
-from amos_fl.inference.agreement import Expected, agreement, flag_below
+from amos_fl.inference.agreement import agreement, flag_below
 from amos_fl.inference.features import AGREEMENT, CONFIDENCE, dsc_by_value, judged
 from amos_fl.inference.fit import fitted
 from amos_fl.inference.predict import drawing
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.prepared.prepare import prepare_cases
-from amos_fl.runs.calibration import Calibration, Line, Measured
+from amos_fl.runs.calibration import Calibration, Line
+from amos_fl.runs.expected import Expected, Measured
 from amos_fl.runs.model import Model
 
 DEFAULT_COPIES = 2
@@ -30,7 +31,7 @@ class Known:
 
     case: str
     site: str
-    modality: str
+    modality: Modality
     organ: int
     features: Mapping[str, float]
     dsc: float
@@ -119,28 +120,39 @@ def _line(names: Sequence[str], known: Sequence[Known]) -> Line:
 def expected_of(line: Line, known: Sequence[Known], seen: Collection[str] = ()) -> list[Expected]:
     """The expected and the true DSC of each organ; `seen` are the sites whose scanners trained."""
     return [
-        Expected(one.case, one.site, one.modality, one.site in seen, one.organ, line.at(one.features), one.dsc)
+        Expected(
+            case=one.case,
+            site=one.site,
+            modality=one.modality,
+            seen=one.site in seen,
+            organ=one.organ,
+            expected_dsc=line.at(one.features),
+            dsc=one.dsc,
+        )
         for one in known
     ]
 
 
-def measured(
-    calibrated: Calibration, observed: Observed, seen: Collection[str], calibration_sha256: str
-) -> tuple[Measured, list[Expected]]:
-    """How well a calibration does on test cases, by group and for all seen and all unseen scanners; and each organ."""
+def measured(calibrated: Calibration, observed: Observed, seen: Collection[str], calibration_sha256: str) -> Measured:
+    """How well a calibration does on test cases: all seen and all unseen scanners, and each by modality."""
     found = expected_of(calibrated.expected_dsc, observed.organs, seen)
     groups: dict[str, list[Expected]] = {}
-    missed: dict[str, int] = {}
     for one in sorted(found, key=lambda one: (not one.seen, one.modality)):
-        group = "seen" if one.seen else "unseen"
-        for name in (group, f"{group} {one.modality}"):
+        for name in _groups(one.seen, one.modality):
             groups.setdefault(name, []).append(one)
-    for (site, modality), number in observed.missed.items():
-        group = "seen" if site in seen else "unseen"
-        for name in (group, f"{group} {modality}"):
+    missed: dict[str, int] = {}
+    for (site, modality), number in sorted(observed.missed.items()):
+        for name in _groups(site in seen, modality):
             missed[name] = missed.get(name, 0) + number
     return Measured(
         calibration_sha256=calibration_sha256,
+        flag_below=calibrated.flag_below,
         groups={name: agreement(members, calibrated.flag_below) for name, members in groups.items()},
-        missed=dict(sorted(missed.items())),
-    ), found
+        missed=missed,
+        organs=found,
+    )
+
+
+def _groups(seen: bool, modality: str) -> tuple[str, str]:
+    group = "seen" if seen else "unseen"
+    return group, f"{group} {modality}"

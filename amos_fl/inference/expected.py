@@ -10,13 +10,8 @@ from jaxtyping import UInt8
 from amos_fl.errors import AmosError
 from amos_fl.inference.features import Draw, judged
 from amos_fl.prepared.store import PreparedCase
-from amos_fl.runs.calibration import (
-    Calibration,
-    OrganExpected,
-    ScanExpected,
-    calibration_sha256,
-    read_calibration,
-)
+from amos_fl.runs.calibration import Calibration, calibration_sha256, read_calibration
+from amos_fl.runs.expected import OrganExpected, ScanExpected
 from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.model import Model
 from amos_fl.runs.stored import or_default, read_stored

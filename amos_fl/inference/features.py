@@ -1,9 +1,10 @@
 """What can be known of a prediction without a label: how sure the network is, and whether it draws the same again.
 
-Measured on the phantom (docs/expected.md), confidence and agreement say nearly all; the volume, place and pieces of
-an organ, compared with the training label maps, and the scan's histogram added nothing to them and are left out.
+Measured on the phantom (docs/expected.md), confidence and agreement say nearly all of it. An organ's volume and place
+compared with the training label maps, its pieces, and the distance of the scan's histogram added nothing to them.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +17,7 @@ from amos_fl.inference.restore import Certainty
 from amos_fl.prepared.store import PreparedCase
 from amos_fl.volumes.plan import Plan
 
-AGREEMENT, CONFIDENCE, OVERLAP = "agreement", "confidence", "overlap"
+AGREEMENT, CONFIDENCE = "agreement", "confidence"
 _VALUES = 256
 """Of a label map's uint8."""
 
@@ -51,21 +52,16 @@ def judged(
 ) -> Judged:
     """Predict a case and its altered copies; `organs` are the label values of the network's channels.
 
-    `agreement` is the mean DSC of an organ with the same organ of each copy, `confidence` the mean probability of the
-    organ in its voxels, `overlap` the DSC that the probabilities themselves predict. Without copies, no agreement.
-    `probabilities` are filled as `predict_case` says.
+    `confidence` is the mean probability of an organ in its voxels, `agreement` the mean DSC of the organ with the same
+    organ of each copy, if there are copies. `probabilities` are filled as `predict_case` says.
     """
     certainty = Certainty.of(1 + len(organs))
     label = draw(prepared, certainty=certainty, probabilities=probabilities)
-    shares, overlaps = certainty.confidence(), certainty.expected_dsc()
-    features: dict[int, dict[str, float]] = {
-        organ: {CONFIDENCE: float(shares[channel]), OVERLAP: float(overlaps[channel])}
-        for channel, organ in enumerate(organs, start=1)
-        if certainty.voxels[channel]
-    }
+    found = certainty.means()
+    features = {organ: {CONFIDENCE: found[i]} for i, organ in enumerate(organs, start=1) if i in found}
     drawn = [dsc_by_value(label, draw(copy_of(prepared, name, plan.spacing_mm))) for name in copies]
     for organ, known in features.items() if drawn else ():
-        known[AGREEMENT] = sum(of_copy[organ] for of_copy in drawn) / len(drawn)
+        known[AGREEMENT] = math.fsum(of_copy[organ] for of_copy in drawn) / len(drawn)
     return Judged(label, features)
 
 

@@ -30,7 +30,7 @@ from amos_fl.inference.windows import window_starts
 from amos_fl.locks import at_work
 from amos_fl.pictures.preview import preview, write_preview
 from amos_fl.prepared.prepare import prepare_case
-from amos_fl.runs.calibration import ScanExpected
+from amos_fl.runs.expected import ScanExpected
 from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.model import Model
 from amos_fl.runs.training_scans import TrainingScans, read_training_scans
@@ -48,7 +48,7 @@ class Wanted:
     device: str = "cpu"
     probabilities: bool = False
     preview: bool = False
-    expected: bool = False
+    expected_dsc: bool = False
     overwrite: bool = False
 
 
@@ -82,13 +82,13 @@ class _Files:
             label=out / f"{name}.nii.gz",
             probabilities=out / f"{name}_probabilities.nii.gz" if wanted.probabilities else None,
             preview=out / f"{name}_preview.png" if wanted.preview else None,
-            expected=out / f"{name}_expected.json" if wanted.expected else None,
+            expected=out / f"{name}_expected.json" if wanted.expected_dsc else None,
         )
 
     @classmethod
     def every(cls, out: Path, name: str) -> "_Files":
         """All files that a scan may have, wanted now or by an earlier run."""
-        return cls.of(out, name, Wanted(RecordedInference(), probabilities=True, preview=True, expected=True))
+        return cls.of(out, name, Wanted(RecordedInference(), probabilities=True, preview=True, expected_dsc=True))
 
     def all(self) -> list[Path]:
         return [path for path in (self.label, self.probabilities, self.preview, self.expected) if path is not None]
@@ -112,7 +112,7 @@ def predict_scans(
     Raises:
         AmosError: `out` is no folder, the model's weights are damaged, or it has no calibration for the expected DSC.
     """
-    expecting = Expecting.of(model, wanted.inference) if wanted.expected else None
+    expecting = Expecting.of(model, wanted.inference) if wanted.expected_dsc else None
     trained_on = read_training_scans(model.folder)
     if out.exists() and not out.is_dir():
         raise AmosError(f"{out}: is a file; give a folder with -o")
@@ -136,7 +136,7 @@ def predict_scans(
                 same = record.has(scan, content)
                 if same and not wanted.overwrite and all(file.is_file() for file in files.all()):
                     expected = expecting.kept(files.expected) if expecting and files.expected else None
-                    if (expected is not None) == wanted.expected:
+                    if (expected is not None) == wanted.expected_dsc:
                         yield ScanOutcome(scan, "kept", expected=expected)
                         continue
                 _refuse_to_replace(scan, files, wanted.overwrite or same)

@@ -1,7 +1,6 @@
 """`model/calibration.json`: the DSC to be expected of a prediction whose label nobody has, and how well it was hit.
 
-A calibration is learned on validation cases of seen sites alone, and holds no case. `measured.json` beside it says how
-well the same calibration did on the run's test cases, seen and unseen, which chose nothing.
+A calibration is learned on validation cases of seen sites alone, and holds no case.
 """
 
 import math
@@ -19,14 +18,14 @@ from amos_fl.runs.stored import Stored, read_stored
 if TYPE_CHECKING:
     from amos_fl.runs.model import Model
 
-CALIBRATION, MEASURED = "calibration.json", "measured.json"
+CALIBRATION = "calibration.json"
 FAILURE = 0.5
 """A DSC below it is a failure."""
 FALSE_ALARMS = 0.1
 """The share of organs that did not fail and are flagged all the same, on the validation cases."""
-_Share = Annotated[float, Field(ge=0, le=1)]
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Text = Annotated[str, Field(min_length=1, max_length=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Text = Annotated[str, Field(min_length=1, max_length=100)]
 Organs = Annotated[int, Field(ge=0, le=10**7)]
 
 
@@ -36,6 +35,15 @@ class Interval(Stored):
     value: float
     low: float | None = None
     high: float | None = None
+
+    def in_words(self) -> str:
+        """The number, and its interval in brackets.
+
+        >>> Interval(value=0.8749, low=0.85, high=0.9).in_words()
+        '0.87 [0.85, 0.90]'
+        """
+        interval = "" if self.low is None or self.high is None else f" [{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.value:.2f}{interval}"
 
 
 class Agreement(Stored):
@@ -62,7 +70,7 @@ class Line(Stored):
     """`intercept` plus each feature times its weight, between 0 and 1."""
 
     intercept: float
-    weights: Annotated[dict[_Text, Annotated[float, Field(ge=0)]], Field(min_length=1, max_length=20)]
+    weights: Annotated[dict[Text, Annotated[float, Field(ge=0)]], Field(min_length=1, max_length=20)]
 
     def at(self, features: Mapping[str, float]) -> float:
         """Its value for these features."""
@@ -79,65 +87,18 @@ class Calibration(Stored):
     """
 
     version: Literal[1] = 1
-    weights_sha256: _Sha256
+    weights_sha256: Sha256
     inference: dict[str, Any]
-    copies: Annotated[list[_Text], Field(max_length=20)]
+    copies: Annotated[list[Text], Field(max_length=20)]
     expected_dsc: Line
-    flag_below: _Share
+    flag_below: Share
     sites: list[Name]
     validation: Agreement
 
 
-class Measured(Stored):
-    """How well a calibration did on test cases: by group (`seen CT`, `unseen MR`; `seen` and `unseen` together).
-
-    `missed` are organs that a case has and its prediction lacks: of them nothing is expected, and they count nowhere.
-    """
-
-    version: Literal[1] = 1
-    calibration_sha256: _Sha256
-    groups: dict[_Text, Agreement]
-    missed: dict[_Text, Organs]
-
-
-class OrganExpected(Stored):
-    """An organ that a prediction found: its volume, the DSC to expect, and whether that is low enough to be flagged."""
-
-    organ: _Text
-    volume_ml: Annotated[float, Field(ge=0)]
-    expected_dsc: _Share
-    flagged: bool
-
-
-class ScanExpected(Stored):
-    """What to expect of a scan's label map; by label value the organs that were found."""
-
-    version: Literal[1] = 1
-    calibration_sha256: _Sha256
-    flag_below: _Share
-    organs: dict[_Text, OrganExpected]
-
-    @property
-    def mean(self) -> float:
-        """The mean expected DSC of the organs that were found; NaN without any."""
-        values = [organ.expected_dsc for organ in self.organs.values()]
-        return math.fsum(values) / len(values) if values else math.nan
-
-    def in_words(self) -> str:
-        """The mean, and the organs that are flagged."""
-        if not self.organs:
-            return "no organ found, so no DSC to expect"
-        low = sorted((one.expected_dsc, one.organ) for one in self.organs.values() if one.flagged)
-        named = ", ".join(f"{organ} {value:.2f}" for value, organ in low)
-        return f"expected DSC {self.mean:.2f}" + (
-            f"; below {self.flag_below:.2f}, to be checked: {named}" if low else ""
-        )
-
-
 def write_calibration(model: Path, calibration: Calibration) -> None:
-    """Write it into a model folder; what was measured of an earlier one goes."""
+    """Write it into a model folder."""
     write_json(model / CALIBRATION, calibration.model_dump(mode="json", exclude_none=True))
-    (model / MEASURED).unlink(missing_ok=True)
 
 
 def read_calibration(model: "Model") -> Calibration:
