@@ -64,8 +64,8 @@ def calibrate(
 
     It is written into the model's folder, for `predict`. By default the validation cases are the run's own;
     those of `cohort` are used in their place, but none of a site that the run knows as unseen. `copies` is the number
-    of altered copies of each scan that are predicted, too. With `measure`, the run's test cases say how well it does, on
-    seen and unseen scanners. `on_progress(what, done, total)` is called after each case.
+    of altered copies of each scan that are predicted, too. With `measure`, the run's test cases say how well it does,
+    on seen and unseen scanners. `on_progress(what, done, total)` is called after each case.
 
     Raises:
         AmosError: no such model, too few validation cases, or scans that are not here.

@@ -10,7 +10,7 @@ from rich.table import Table
 from amos_fl.cli.options import DeviceOption, StoreOption
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cli.setting_options import setting
-from amos_fl.runs.calibration import Agreement
+from amos_fl.runs.calibration import AGREEMENT_COLUMNS, Agreement
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.wording import counted
 
@@ -64,10 +64,8 @@ def _table(groups: Mapping[str, Agreement]) -> Table:
     """Correlations with their intervals, error, and the shares flagged, one row per group of cases."""
     table = Table(title="Expected and true DSC of organs", title_justify="left", title_style="bold")
     table.add_column("cases of", overflow="fold")
-    for name in ("cases", "organs", "Pearson", "Spearman", "error", "failures flagged", "false alarms"):
-        table.add_column(name, justify="right", no_wrap=name != "failures flagged")
+    for name in AGREEMENT_COLUMNS:
+        table.add_column(name, justify="right")
     for name, one in groups.items():
-        flagged = f"{one.failures_flagged}/{one.failures}", f"{one.sound_flagged}/{one.sound}"
-        correlations = (each.in_words() if each else "-" for each in (one.pearson, one.spearman))
-        table.add_row(name, str(one.cases), str(one.organs), *correlations, f"{one.error:.3f}", *flagged)
+        table.add_row(name, *one.cells())
     return table

@@ -26,6 +26,7 @@ FALSE_ALARMS = 0.1
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(min_length=1, max_length=100)]
+AGREEMENT_COLUMNS = ("cases", "organs", "Pearson", "Spearman", "error", "failures flagged", "others flagged")
 Organs = Annotated[int, Field(ge=0, le=10**7)]
 
 
@@ -64,6 +65,12 @@ class Agreement(Stored):
     failures_flagged: Organs
     sound: Organs
     sound_flagged: Organs
+
+    def cells(self) -> list[str]:
+        """A row of a table under `AGREEMENT_COLUMNS`."""
+        correlations = (each.in_words() if each else "-" for each in (self.pearson, self.spearman))
+        failures, sound = f"{self.failures_flagged} of {self.failures}", f"{self.sound_flagged} of {self.sound}"
+        return [str(self.cases), str(self.organs), *correlations, f"{self.error:.3f}", failures, sound]
 
 
 class Line(Stored):
