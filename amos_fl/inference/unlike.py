@@ -20,8 +20,8 @@ BINS_PER_SD, ENDS_SD = 10, 8
 _END, _PLANES = BINS_PER_SD * ENDS_SD, 32
 _CASE = 1_000_000
 """Every case counts the same: its voxels as parts of a million."""
-STEPS_PER_OCTAVE = 2
-"""Ranges are rounded outwards to powers of 2**(1/2): 0.5, 0.71, 1, 1.41 mm."""
+STEPS_PER_OCTAVE, _ROUNDED = 2, 20
+"""Ranges are rounded outwards to powers of 2**(1/2): 0.5, 0.71, 1, 1.41 mm; the furthest distance to 0.05."""
 LENGTHS_BEYOND, DISTANCE_BEYOND = 2.0, 1.5
 """A spacing or extent is unlike when it is so many times beyond its range, intensities beyond the furthest distance."""
 
@@ -72,7 +72,7 @@ def _summed(members: Sequence[tuple[PreparedCase, Histogram]]) -> ScansOfModalit
         spacing_mm=_ranges([case.geometry.spacing_mm for case, _ in members]),
         extent_mm=_ranges([_extent_mm(case) for case, _ in members]),
         intensities=together,
-        furthest=max(distance(own, _without(together, own)) for own in histograms),
+        furthest=math.ceil(_ROUNDED * max(distance(own, _without(together, own)) for own in histograms)) / _ROUNDED,
     )
 
 

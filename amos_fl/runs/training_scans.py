@@ -5,9 +5,9 @@ histogram of normalised intensities. It holds no scan's own value: a modality wi
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from amos_fl.cohort.table import Modality
 from amos_fl.files import write_json
@@ -27,8 +27,11 @@ class ScansOfModality(Stored):
     """The training scans of a modality; without ranges and intensities where they were fewer than `LEAST_CASES`.
 
     `intensities` is the mean over cases of their histograms, `furthest` the largest distance of a training case's from
-    that of the others (`amos_fl.inference.unlike`).
+    that of the others (`amos_fl.inference.unlike`), rounded upwards.
     """
+
+    # Not strict: JSON has no tuples, and keys that are texts.
+    model_config: ClassVar[ConfigDict] = ConfigDict(strict=False)
 
     cases: Annotated[int, Field(ge=1)]
     spacing_mm: Ranges | None = None
@@ -46,6 +49,8 @@ class ScansOfModality(Stored):
 
 class TrainingScans(Stored):
     """The training scans of a network, by modality."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(strict=False)
 
     version: Literal[1] = 1
     modalities: Annotated[dict[Modality, ScansOfModality], Field(min_length=1)]
