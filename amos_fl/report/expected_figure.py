@@ -20,7 +20,7 @@ def expected_against_true(name: str, found: Measured) -> Markup:
     """
     groups = [(group, colour) for group, colour in _PANELS if group in found.groups]
     with page_style():
-        figure, panels = panels_of(len(groups), 4.3, sharey=True)
+        figure, panels = panels_of(len(groups), 4.9, sharey=True)
         for axes, (group, colour) in zip(panels, groups, strict=True):
             for modality, marker in _MARKERS.items():
                 rows = [one for one in found.organs if (one.seen, one.modality) == (group == "seen", modality)]
@@ -35,7 +35,7 @@ def expected_against_true(name: str, found: Measured) -> Markup:
             correlation = found.groups[group].pearson
             told = f", r = {correlation.in_words()}" if correlation else ""
             axes.set(title=f"{group} scanners{told}", xlabel="expected DSC", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-            axes.set_aspect("equal")
+            axes.set_box_aspect(1)
             axes.legend(loc="upper left")
         if groups:
             panels[0].set_ylabel("true DSC")
