@@ -155,10 +155,13 @@ def test_a_calibration_learned_from_another_cohorts_cases_is_the_sites_own(
         (["calibrate", "RUN", "--copies", "5"], "--copies 5: must be at least 0 and at most 4"),
         (["calibrate", "MODEL"], "this model lies apart from its run, so its cohort is unknown; add --cohort"),
         (["calibrate", "MODEL", "--measure"], "--measure: is of a run's folder"),
-        (["predict", "PLAIN", "SCAN", "-o", "OUT", "--modality", "CT", "--expected-dsc"], "run: amos-fl calibrate"),
+        (
+            ["predict", "PLAIN", "SCAN", "-o", "OUT", "--modality", "CT", "--expected-dsc"],
+            "learn it with: amos-fl calibrate",
+        ),
         (
             ["predict", "RUN", "SCAN", "-o", "OUT", "--modality", "CT", "--expected-dsc", "--mirror"],
-            "learned with False",
+            "was learned with mirror False",
         ),
         (["predict", "OTHER", "SCAN", "-o", "OUT", "--modality", "CT", "--expected-dsc"], "is of other weights"),
         (["predict", "DAMAGED", "SCAN", "-o", "OUT", "--modality", "CT", "--expected-dsc"], "cannot be read"),

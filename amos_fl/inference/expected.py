@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from amos_fl.errors import AmosError
-from amos_fl.inference.features import Draw, judged
+from amos_fl.inference.copies import COPIES
+from amos_fl.inference.features import AGREEMENT, CONFIDENCE, Draw, judged
 from amos_fl.prepared.store import PreparedCase
-from amos_fl.runs.calibration import Calibration, calibration_sha256, read_calibration
+from amos_fl.runs.calibration import CALIBRATION, Calibration, calibration_sha256, read_calibration
 from amos_fl.runs.expected import OrganExpected, ScanExpected
 from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.model import Model
@@ -34,11 +35,15 @@ class Expecting:
         Raises:
             AmosError: it has none, or one of other weights or settings.
         """
-        found = read_calibration(model)
+        found, file = read_calibration(model), model.folder / CALIBRATION
+        if unknown := {*found.copies, *found.expected_dsc.weights} - {*COPIES, AGREEMENT, CONFIDENCE}:
+            raise AmosError(f"{file}: is of a newer version of amos-fl ({sorted(unknown)[0]} is not known here)")
+        if AGREEMENT in found.expected_dsc.weights and not found.copies:
+            raise AmosError(f"{file}: cannot be read (agreement without copies); make it again with amos-fl calibrate")
         for name, value in inference.decisive.items():
             if (learned := found.inference.get(name, value)) != value:
                 raise AmosError(
-                    f"{name} is {value}: what DSC to expect was learned with {learned}",
+                    f"{file}: was learned with {name} {learned}, not {value}",
                     f"leave out --{name.replace('_', '-')}, or the expected DSC",
                 )
         return cls(found, calibration_sha256(model), model.plan, model.organs)

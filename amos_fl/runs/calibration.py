@@ -118,8 +118,8 @@ def read_calibration(model: "Model") -> Calibration:
     run = model.folder if model.run is None else model.run.path
     if not file.exists():
         raise AmosError(
-            f"{run}: what DSC to expect of its predictions has not been learned yet",
-            f"run: amos-fl calibrate {run}{'' if model.run else ' --cohort COHORT'}",
+            f"{file}: is not there, so nobody knows what DSC to expect",
+            f"learn it with: amos-fl calibrate {run}{'' if model.run else ' --cohort COHORT'}",
         )
     found: Calibration = read_stored(file, Calibration, f"make it again with: amos-fl calibrate {run}")
     if found.weights_sha256 != model.weights_sha256():
