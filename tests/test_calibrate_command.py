@@ -62,6 +62,21 @@ def test_it_is_learned_without_a_file_of_an_unseen_or_a_test_case_and_to_the_sam
     assert not list(copied.rglob("expected.json"))
 
 
+def test_validation_cases_of_a_site_that_the_run_knows_as_unseen_teach_nothing(
+    copied: Path, calibrated: Path, store: Path
+) -> None:
+    cohort = read_cohort(copied)
+    unseen = replace(
+        cohort.of(site="D")[0], case="d_val_7", split="val", image=Path("gone.nii.gz"), label=Path("gone2")
+    )
+    write_cohort(replace(cohort, cases=(*cohort.cases, unseen)), copied.parent / "scans/cohort.csv")
+    found = amos_fl.calibrate(copied, copied.parent / "scans", store=store, device="cpu")
+    assert found.calibration.sites == ["A", "G"]
+    same = ("expected_dsc", "flag_below", "validation")
+    told = json.loads((calibrated / "model/calibration.json").read_text())
+    assert found.calibration.model_dump(mode="json", exclude_none=True, include={*same}) == {k: told[k] for k in same}
+
+
 def test_what_was_measured_are_the_runs_own_test_scores(calibrated: Path) -> None:
     found = read_measured(open_run(calibrated))
     assert found
