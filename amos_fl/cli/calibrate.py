@@ -48,10 +48,11 @@ def calibrate(
     if found.synthetic:
         console.print(PHANTOM_NOTE, soft_wrap=True)
     groups = {
-        "validation cases, each left out": learned.validation,
+        "validation": learned.validation,
         **(found.measured.groups if found.measured else {}),
     }
     console.print(_table(groups))
+    console.print("validation: each of these cases was left out in turn", soft_wrap=True)
     what = f"organs of {counted(learned.validation.cases, 'validation case')} of {', '.join(learned.sites)}"
     console.print(f"learned on {what}; flagged: an expected DSC below {learned.flag_below:.2f}", soft_wrap=True)
     if found.measured and any(found.measured.missed.values()):
@@ -63,9 +64,9 @@ def calibrate(
 def _table(groups: Mapping[str, Agreement]) -> Table:
     """Correlations with their intervals, error, and the shares flagged, one row per group of cases."""
     table = Table(title="Expected and true DSC of organs", title_justify="left", title_style="bold")
-    table.add_column("cases of", overflow="fold")
+    table.add_column("cases of", no_wrap=True)
     for name in AGREEMENT_COLUMNS:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap="flagged" not in name)
     for name, one in groups.items():
         table.add_row(name, *one.cells())
     return table

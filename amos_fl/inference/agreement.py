@@ -13,7 +13,7 @@ from amos_fl.runs.expected import Expected
 
 LEAST_CASES = 6
 """With fewer cases a correlation has no interval."""
-RESAMPLES = 2000
+RESAMPLES = 1000
 Numbers = Float[np.ndarray, " number"]
 
 
