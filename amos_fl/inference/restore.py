@@ -23,6 +23,7 @@ class Certainty:
 
     @classmethod
     def of(cls, classes: int) -> "Certainty":
+        """Sums over no voxels yet."""
         return cls(*np.zeros((2, classes)))
 
     def add(self, winner: Integer[np.ndarray, "x y"], share: Float[np.ndarray, "x y"]) -> None:
