@@ -36,6 +36,7 @@ from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import create_group
 from amos_fl.runs.inference_settings import InferenceKeywords, RecordedInference
 from amos_fl.runs.record import read_runs
+from amos_fl.runs.training_scans import TRAINING_SCANS
 
 Place = str | Path
 OnProgress = Callable[[str, int, int], None]
@@ -256,13 +257,16 @@ def predicting(
         device=device_named(how.get("device", "auto")),
         probabilities=how.get("probabilities", False),
         preview=how.get("preview", False),
+        expected_dsc=how.get("expected_dsc", False),
         overwrite=how.get("overwrite", False),
     )
     notes: list[str] = []
     cohort = read_cohort(listed) if listed else None
     found = find_scans(paths, modality, cohort=cohort, series=how.get("series"), on_note=notes.append)
     usable = [scan for scan in found if not scan.problem]
-    if untrained := sorted({scan.modality for scan in usable} - set(model.modalities)) if model.modalities else []:
+    told = (model.folder / TRAINING_SCANS).exists()  # then each such scan is said to be unlike them
+    new = {scan.modality for scan in usable} - set(model.modalities) if model.modalities and not told else set()
+    if untrained := sorted(new):
         notes.append(f"this network was trained on {' and '.join(model.modalities)} only, not on {untrained[0]}")
     notes += model.notes
     return Predicting(tuple(found), tuple(notes), predict_scans(model, found, Path(out), wanted, on_window=on_window))

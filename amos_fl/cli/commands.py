@@ -68,6 +68,7 @@ EVERYTHING = Group(
         "compare": ("compare:compare", "Compare finished runs on the same test cases."),
         "plan": ("plan:plan", "Make a plan from the training cases, in nnU-Net's way."),
         "evaluate": ("evaluate:evaluate", "Score a run's chosen weights on the cases of a cohort."),
+        "calibrate": ("calibrate:calibrate", "Learn what DSC to expect of predictions without a label."),
         "predict": ("predict:predict", "Predict the organs of scans, each on its own grid."),
         "report": ("report:report", "Rewrite the report of each run."),
         "models": ("models:models", "List the networks and what they cost."),

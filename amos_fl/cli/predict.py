@@ -33,6 +33,9 @@ def predict(
     preview: Annotated[
         bool, typer.Option("--preview", help="Also NAME_preview.png, three planes with the organs outlined.")
     ] = False,
+    expected_dsc: Annotated[
+        bool, typer.Option("--expected-dsc", help="Also NAME_expected.json, the DSC to expect of each organ.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     device: DeviceOption = None,
     *,
@@ -59,6 +62,7 @@ def predict(
             series=series,
             probabilities=probabilities,
             preview=preview,
+            expected_dsc=expected_dsc,
             overwrite=overwrite,
             device=device or "auto",
             on_window=on_window,
@@ -79,7 +83,9 @@ def predict(
             can_draw = len(model.organs) - len(model.unlearned)
             what = f"{outcome.organs} of {can_draw} organs found in {outcome.seconds:.1f} s"
             kept = "already there from this scan and these weights, kept"
-            console.print(f"{outcome.scan.name}: {kept if outcome.state == 'kept' else what}", soft_wrap=True)
+            expected = f"; {outcome.expected.in_words()}" if outcome.expected else ""
+            said = kept if outcome.state == "kept" else what
+            console.print(f"{outcome.scan.name}: {said}{expected}", soft_wrap=True)
     parts = [f"{number} {state}" for state, number in states.items() if number or state == "predicted"]
     console.print(f"{counted(len(begun.scans), 'scan')}: {', '.join(parts)}; label maps are in {out}", soft_wrap=True)
     if states["failed"]:

@@ -21,15 +21,19 @@ from torch import nn
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
 from amos_fl.files import check_name, remove_abandoned, scratch_folder, write_json
-from amos_fl.inference.predict import predict_case, write_prediction
+from amos_fl.inference.expected import Expecting
+from amos_fl.inference.predict import drawing, write_prediction
 from amos_fl.inference.probability_map import ProbabilityMap
 from amos_fl.inference.scans import Scan, read_scan
+from amos_fl.inference.unlike import unlike
 from amos_fl.inference.windows import window_starts
 from amos_fl.locks import at_work
 from amos_fl.pictures.preview import preview, write_preview
 from amos_fl.prepared.prepare import prepare_case
+from amos_fl.runs.expected import ScanExpected
 from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.model import Model
+from amos_fl.runs.training_scans import TrainingScans, read_training_scans
 from amos_fl.scan_files import problem_of
 from amos_fl.warned import heard
 
@@ -44,18 +48,23 @@ class Wanted:
     device: str = "cpu"
     probabilities: bool = False
     preview: bool = False
+    expected_dsc: bool = False
     overwrite: bool = False
 
 
 @dataclass(frozen=True)
 class ScanOutcome:
-    """The outcome of a scan. `notes` are sentences about a `predicted` one, or why it `failed`."""
+    """The outcome of a scan. `notes` are sentences about a `predicted` one, or why it `failed`.
+
+    `expected` are the DSC to expect, if they were asked for.
+    """
 
     scan: Scan
     state: Literal["predicted", "kept", "failed"]
     notes: tuple[str, ...] = ()
     organs: int = 0
     seconds: float = 0.0
+    expected: ScanExpected | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ class _Files:
     label: Path
     probabilities: Path | None
     preview: Path | None
+    expected: Path | None
 
     @classmethod
     def of(cls, out: Path, name: str, wanted: Wanted) -> "_Files":
@@ -72,15 +82,16 @@ class _Files:
             label=out / f"{name}.nii.gz",
             probabilities=out / f"{name}_probabilities.nii.gz" if wanted.probabilities else None,
             preview=out / f"{name}_preview.png" if wanted.preview else None,
+            expected=out / f"{name}_expected.json" if wanted.expected_dsc else None,
         )
 
     @classmethod
     def every(cls, out: Path, name: str) -> "_Files":
         """All files that a scan may have, written now or by an earlier run."""
-        return cls.of(out, name, Wanted(RecordedInference(), probabilities=True, preview=True))
+        return cls.of(out, name, Wanted(RecordedInference(), probabilities=True, preview=True, expected_dsc=True))
 
     def all(self) -> list[Path]:
-        return [path for path in (self.label, self.probabilities, self.preview) if path is not None]
+        return [path for path in (self.label, self.probabilities, self.preview, self.expected) if path is not None]
 
 
 def predict_scans(
@@ -93,13 +104,15 @@ def predict_scans(
 ) -> Iterator[ScanOutcome]:
     """Predict each scan into `out`; a scan that cannot be predicted is an outcome, and the others continue.
 
-    `<name>.nii.gz` is the label map on the scan's own grid, `<name>_probabilities.nii.gz` and `<name>_preview.png`
-    are written if wanted. Existing files from the same scan, weights and settings are kept.
+    `<name>.nii.gz` is the label map on the scan's own grid; `<name>_probabilities.nii.gz`, `<name>_preview.png` and
+    `<name>_expected.json` are written if wanted. Existing files from the same scan, weights and settings are kept.
     `on_window(scan, done, total)` is called before each batch of windows and may raise; nothing unfinished is left.
 
     Raises:
-        AmosError: `out` is not a folder, or the model's weights are damaged.
+        AmosError: `out` is not a folder, the model's weights are damaged, or it has no calibration and one is needed.
     """
+    expecting = Expecting.of(model, wanted.inference) if wanted.expected_dsc else None
+    trained_on = read_training_scans(model.folder)
     if out.exists() and not out.is_dir():
         raise AmosError(f"{out}: is a file; give a folder with -o")
     network = model.network(wanted.device)
@@ -121,18 +134,20 @@ def predict_scans(
                 content = scan.content_hash()
                 same = record.has(scan, content)
                 if same and not wanted.overwrite and all(file.is_file() for file in files.all()):
-                    yield ScanOutcome(scan, "kept")
-                    continue
+                    expected = expecting.kept(files.expected) if expecting and files.expected else None
+                    if (expected is not None) == wanted.expected_dsc:
+                        yield ScanOutcome(scan, "kept", expected=expected)
+                        continue
                 _refuse_to_replace(scan, files, wanted.overwrite or same)
                 with heard() as notes:
-                    drawn = _predict(model, network, scan, files, wanted, scratch, on_window)
+                    drawn = _predict(model, network, scan, files, wanted, expecting, trained_on, scratch, on_window)
                 for file in files.all() if same else _Files.every(out, scan.name).all():
                     file.unlink(missing_ok=True)
                 record.add(scan, content)
                 with heard():  # the scan's header, which is read again
                     drawn.write(files)
                 notes = tuple(dict.fromkeys([*notes, *drawn.notes]))
-                yield ScanOutcome(scan, "predicted", notes, drawn.organs, time.monotonic() - started)
+                yield ScanOutcome(scan, "predicted", notes, drawn.organs, time.monotonic() - started, drawn.expected)
             except AmosError as error:
                 yield ScanOutcome(scan, "failed", (str(error),))
             except PermissionError as error:
@@ -152,6 +167,7 @@ class _Drawn:
     label: np.ndarray
     probabilities: ProbabilityMap | None
     picture: Image | None
+    expected: ScanExpected | None
     notes: list[str]
 
     @property
@@ -164,6 +180,8 @@ class _Drawn:
             self.probabilities.write(files.probabilities)
         if self.picture is not None and files.preview is not None:
             write_preview(files.preview, self.picture)
+        if self.expected is not None and files.expected is not None:
+            write_json(files.expected, self.expected.model_dump(mode="json"))
         write_prediction(self.label, self.path, files.label)
 
 
@@ -173,6 +191,8 @@ def _predict(
     scan: Scan,
     files: _Files,
     wanted: Wanted,
+    expecting: Expecting | None,
+    trained_on: TrainingScans | None,
     scratch: Path,
     on_window: Callable[[Scan, int, int], None] | None,
 ) -> _Drawn:
@@ -183,33 +203,32 @@ def _predict(
     del volume  # as large as the scan, and only a preview needs it later
     case = Case(scan.name, "predict", scan.modality, "test", path, None, ())
     prepared = prepare_case(case, model.plan, scratch / "store", ())
+    if trained_on is not None and (why := unlike(prepared, trained_on)):
+        notes.append(f"{scan.path.name}: is unlike the scans that this network was trained on in {why}")
     settings, patch = wanted.inference, model.plan.patch
     x, y, z = (max(n, p) for n, p in zip(prepared.shape, patch, strict=True))
     starts = window_starts((x, y, z), patch, settings.overlap)
-    total = sum(-(-len(corners) // settings.batch_size) for corners in starts.values())
+    passes = 1 + len(expecting.copies if expecting else ())  # a copy of another scale has a few windows more or less
+    total = passes * sum(-(-len(corners) // settings.batch_size) for corners in starts.values())
     done = itertools.count()
 
     def check() -> None:
         if on_window is not None:
-            on_window(scan, next(done), total)
+            on_window(scan, min(next(done), total - 1), total)
 
     room = ProbabilityMap(path, 1 + len(model.organs), scratch) if files.probabilities else None
-    label = predict_case(
-        network,
-        prepared,
-        model.plan,
-        organs=tuple(model.organs),
-        device=wanted.device,
-        inference=settings,
-        check=check,
-        probabilities=room.canonical if room else None,
-        unlearned=model.unlearned_channels,
-    )
+    draw = drawing(model, network, inference=settings, device=wanted.device, check=check)
+    shares = room.canonical if room else None
+    expected = None
+    if expecting is None:
+        label = draw(prepared, probabilities=shares)
+    else:
+        label, expected = expecting.predict(draw, prepared, shares)
     picture = None
     if shown is not None:
         where = "trained on a synthetic phantom; " if model.synthetic else ""
         picture = preview(shown, label, scan.modality, model.organs, scan.name, f"{where}not for diagnosis")
-    return _Drawn(path, label, room, picture, notes)
+    return _Drawn(path, label, room, picture, expected, notes)
 
 
 def _refuse_to_replace(scan: Scan, files: _Files, overwrite: bool) -> None:

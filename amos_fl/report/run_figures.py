@@ -10,12 +10,13 @@ from markupsafe import Markup
 from amos_fl.csv_table import write_table
 from amos_fl.metrics.catalogue import IN_RUNS, METRICS, title_of
 from amos_fl.metrics.scores import reported_organs
-from amos_fl.report import figures, series
+from amos_fl.report import expected_figure, figures, series
+from amos_fl.runs.expected import read_measured
 from amos_fl.runs.record import RunRecord
 
 DATA_FOLDER = "report_data"
 """Beside the page: its numbers as CSV files."""
-Section = Literal["learning", "scores", "organs", "gap", "cost"]
+Section = Literal["learning", "scores", "organs", "gap", "expected", "cost"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ def write_data(record: RunRecord, folder: Path) -> dict[str, str]:
         "gap": (series.GapRow.__dataclass_fields__, series.gap_rows(record)),
         "cost": (series.CostPoint.__dataclass_fields__, series.cost_points(record)),
     }
+    if found := read_measured(record.folder):
+        named = [{**one.model_dump(), "organ": record.cohort.organs.get(one.organ, one.organ)} for one in found.organs]
+        written["expected"] = (expected_figure.COLUMNS, named)
     for name, (columns, rows) in written.items():
         write_table(folder / f"{name}.csv", tuple(columns), rows)
     return {name: f"{DATA_FOLDER}/{name}.csv" for name in written}
@@ -65,6 +69,15 @@ def page_figures(record: RunRecord, files: Mapping[str, str], gaps: Sequence[ser
     )
     if record.results.by_site:
         yield from _of_scores(record, files, gaps)
+    if found := read_measured(record.folder):
+        yield PageFigure(
+            "expected",
+            expected_figure.expected_against_true("expected-figure", found),
+            "Expected and true DSC",
+            "A mark is an organ that was found in a test case: to the right the DSC that was expected of it without "
+            f"its label, upwards the true one. {expected_figure.told_of(found)}",
+            files["expected"],
+        )
     if costs:
         yield PageFigure(
             "cost",

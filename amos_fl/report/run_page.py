@@ -94,7 +94,7 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
         "all_well": "Nothing went wrong: every site took part in every round, and every test case was scored.",
         "lead": lead(record),
         "numbers": _key_numbers(record),
-        "contents": _contents(scored),
+        "contents": _contents(scored, expected=bool(shown["expected"])),
         "figures": shown,
         "scored": scored,
         "run_facts": _run_facts(record),
@@ -138,10 +138,12 @@ NO_PICTURES = (
 )
 
 
-def _contents(scored: bool) -> list[tuple[str, str]]:
+def _contents(scored: bool, *, expected: bool) -> list[tuple[str, str]]:
     parts = [("run", "What was run"), ("learning", "Learning curves")]
     if scored:
         parts += [("scores", "Scores by site and organ"), ("organs", "Distributions"), ("gap", "Seen and unseen")]
+    if expected:
+        parts.append(("expected", "Expected DSC"))
     return [*parts, ("cost", "Cost"), *([("cases", "Cases")] if scored else [])]
 
 
