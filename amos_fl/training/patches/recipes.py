@@ -78,8 +78,8 @@ RECIPES: dict[AugmentationLevel, Recipe] = {
             (0.3, augment.change_gamma),
         ),
     ),
-    # For scanners that nobody trained on: `light`, and in MR what reaches another sequence. Nothing is mirrored, as above:
-    # where intensities tell little, position must tell more. A value of CT is a density, the same on every scanner.
+    # For scanners that nobody trained on: `light`, and in MR what reaches another sequence. Nothing is mirrored here
+    # either: where intensities tell little, position must tell more. A CT value is a density, alike on every scanner.
     "robust": Recipe(
         rotation_probability=0.2,
         rotation_degrees=15.0,
