@@ -87,6 +87,6 @@ def unlearned_in_words(folder: "RunFolder", cohort: "Cohort") -> list[str]:
     asked = {organ for case in cohort.of(split="test", labelled=True) for organ in case.annotated}
     if empty := [name for organ, name in cohort.organs.items() if organ in asked and organ not in learned]:
         found.append(
-            f"annotated in test cases and not learned, so that the prediction counts as empty: {', '.join(empty)}"
+            f"annotated in test cases but not learned, so the prediction counts as empty: {', '.join(empty)}"
         )
     return found
