@@ -86,7 +86,5 @@ def unlearned_in_words(folder: "RunFolder", cohort: "Cohort") -> list[str]:
     found = [not_learned_in_words(never)]
     asked = {organ for case in cohort.of(split="test", labelled=True) for organ in case.annotated}
     if empty := [name for organ, name in cohort.organs.items() if organ in asked and organ not in learned]:
-        found.append(
-            f"annotated in test cases but not learned, so the prediction counts as empty: {', '.join(empty)}"
-        )
+        found.append(f"annotated in test cases but not learned, so the prediction counts as empty: {', '.join(empty)}")
     return found

@@ -4,7 +4,7 @@ All draws come from generators that are seeded per sample.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -45,22 +45,24 @@ class Recipe:
     mr_intensity: tuple[tuple[float, Function], ...] | None = None
 
 
+# For small networks on CPUs: cheap transforms only. Nothing is mirrored, because a network that sees little of the
+# body tells left from right by position.
+_LIGHT = Recipe(
+    rotation_probability=0.2,
+    rotation_degrees=15.0,
+    scale_probability=0.2,
+    scale_range=(0.85, 1.2),
+    intensity=(
+        (0.1, augment.add_noise),
+        (0.15, augment.scale_brightness),
+        (0.15, augment.scale_contrast),
+        (0.15, augment.change_gamma),
+    ),
+)
+
 RECIPES: dict[AugmentationLevel, Recipe] = {
     "none": Recipe(),
-    # For small networks on CPUs: cheap transforms only. Nothing is mirrored, because a network that sees little of the
-    # body tells left from right by position.
-    "light": Recipe(
-        rotation_probability=0.2,
-        rotation_degrees=15.0,
-        scale_probability=0.2,
-        scale_range=(0.85, 1.2),
-        intensity=(
-            (0.1, augment.add_noise),
-            (0.15, augment.scale_brightness),
-            (0.15, augment.scale_contrast),
-            (0.15, augment.change_gamma),
-        ),
-    ),
+    "light": _LIGHT,
     # Table 11. Blur and low resolution are drawn per sample and again per channel (0.5): with one channel, half.
     "paper": Recipe(
         rotation_probability=0.2,
@@ -80,17 +82,8 @@ RECIPES: dict[AugmentationLevel, Recipe] = {
     ),
     # For scanners that nobody trained on: `light`, and in MR what reaches another sequence. Nothing is mirrored here
     # either: where intensities tell little, position must tell more. A CT value is a density, alike on every scanner.
-    "robust": Recipe(
-        rotation_probability=0.2,
-        rotation_degrees=15.0,
-        scale_probability=0.2,
-        scale_range=(0.85, 1.2),
-        intensity=(
-            (0.1, augment.add_noise),
-            (0.15, augment.scale_brightness),
-            (0.15, augment.scale_contrast),
-            (0.15, augment.change_gamma),
-        ),
+    "robust": replace(
+        _LIGHT,
         mr_intensity=(
             (0.15, robust.contrast_by_class),
             (0.3, robust.random_convolutions),
