@@ -8,7 +8,7 @@ invert the volume instead, nobody would notice.
 
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,11 +18,11 @@ from nibabel.nifti1 import Nifti1Image
 
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, whole_file
-from amos_fl.inference.dicom_directory import listed_instances
-from amos_fl.inference.dicom_files import names_of, sorted_out, unusable_files
-from amos_fl.inference.dicom_header import DicomFile, pydicom_or_sentence, read_header
-from amos_fl.inference.dicom_stack import Stack, stack_of
-from amos_fl.inference.dicom_values import check_values, voxels_of
+from amos_fl.dicom.directory import listed_instances
+from amos_fl.dicom.files import names_of, sorted_out, unusable_files
+from amos_fl.dicom.header import DicomFile, pydicom_or_sentence, read_header
+from amos_fl.dicom.stack import Stack, stack_of
+from amos_fl.dicom.values import check_values, voxels_of
 from amos_fl.wording import counted
 
 _LEAST_SLICES = 4
@@ -45,6 +45,9 @@ class Series:
     slices: int
     size: tuple[int, int] = (0, 0)
     patients: frozenset[str] = frozenset()
+    study_uid: str = ""
+    frame_of_reference: str = ""
+    instance_uids: frozenset[str] = frozenset()
     localizer: bool = False
     stack: Stack | None = None
     problem: str | None = None
@@ -69,11 +72,13 @@ class Series:
         return f"number {self.number or '-'}{described} ({what}, UID {self.uid}{wrong})"
 
 
-def series_in(files: Sequence[Path]) -> list[Series]:
+def series_in(files: Sequence[Path], *, on_stray: Callable[[Path, str], None] | None = None) -> list[Series]:
     """The series among files, by number and UID.
 
     Files that are no DICOM are left out, and so is a DICOMDIR. But those that look as if they were meant to be slices
-    and cannot be used make the series unusable that they may belong to, which are those of their folder.
+    and cannot be used make the series unusable that they may belong to, which are those of their folder. With
+    `on_stray`, for an export of many series, that is so only where the folder holds no other series; of the other such
+    files it is told, with what is wrong with them.
 
     Raises:
         AmosError: the extra `dicom` is not installed, or no file says to what series it belongs.
@@ -91,6 +96,8 @@ def series_in(files: Sequence[Path]) -> list[Series]:
             directories.append(path) if header is None else headers.append(header)
     if unusable and not headers:
         raise AmosError(f"{_folder_of(files)}: {unusable_files(list(unusable.items()), 0)}")
+    if on_stray is not None:
+        unusable = _with_one_owner(unusable, headers, on_stray)
     listed = listed_instances(directories)
     by_uid: dict[tuple[str, str, bool], list[DicomFile]] = {}
     for header in headers:
@@ -102,6 +109,21 @@ def series_in(files: Sequence[Path]) -> list[Series]:
         stray = {path: why for path, why in unusable.items() if path.parent in own or path.parent not in folders}
         series.append(_series(members, stray, listed.get(uid, {}) if is_image and modality in ("CT", "MR") else {}))
     return sorted(series, key=lambda s: (not s.number.isdigit(), int(s.number) if s.number.isdigit() else 0, s.uid))
+
+
+def _with_one_owner(
+    unusable: Mapping[Path, str], headers: Sequence[DicomFile], on_stray: Callable[[Path, str], None]
+) -> dict[Path, str]:
+    """Those files that can only be slices of one series, because no other has images in their folder."""
+    scans: dict[Path, set[str]] = {}
+    for header in headers:
+        if header.is_image:
+            scans.setdefault(header.path.parent, set()).add(header.series_uid)
+    owned = {path: why for path, why in unusable.items() if len(scans.get(path.parent, ())) == 1}
+    for path, why in unusable.items():
+        if path not in owned:
+            on_stray(path, why)
+    return owned
 
 
 def _folder_of(files: Sequence[Path]) -> str:
@@ -119,6 +141,9 @@ def _series(members: Sequence[DicomFile], unusable: dict[Path, str], listed: dic
         files=tuple(header.path for header in members),
         slices=sum(header.slices for header in images),
         patients=frozenset(header.patient for header in members if header.patient),
+        study_uid=first.study_uid,
+        frame_of_reference=next((header.frame_of_reference for header in members if header.frame_of_reference), ""),
+        instance_uids=frozenset(header.instance_uid for header in members if header.instance_uid),
         localizer=bool(images) and all(header.is_localizer for header in images),
     )
     if not images or not (series.volume or unusable or any(header.fault for header in images)):
