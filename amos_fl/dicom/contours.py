@@ -1,9 +1,9 @@
 """Closed contours as a mask, as the standard has them (DICOM PS3.3, C.8.8.6.3).
 
 A voxel belongs to a structure where its centre does. Contours of one slice are combined by exclusive or, whether they
-are called CLOSEDPLANAR_XOR or lie in one another as CLOSED_PLANAR; a keyhole is one contour that crosses itself
-nowhere and covers its channel by nothing. Both are the even-odd rule, as 3D Slicer and plastimatch fill contours. Points
-on a contour are part of the structure, which matters for programs that draw contours through the centres of voxels.
+are called CLOSEDPLANAR_XOR or lie in one another as CLOSED_PLANAR; a keyhole's channel goes to and fro on one line.
+Both are the even-odd rule, by which 3D Slicer and plastimatch fill contours, too. Points on a contour are part of the
+structure, which matters where contours were drawn through the centres of voxels.
 """
 
 from collections.abc import Sequence

@@ -191,7 +191,7 @@ class _Grid:
         reach_mm = (stated[0] or (float(apart.min()) if len(apart) else places[0].slice_thickness_mm or 1.0)) / 2
         # The places of the frames as slices of the series, and whether each corner is where the series has it.
         last = np.array([[c, r, 0, 1] for c in (0, size[1] - 1) for r in (0, size[0] - 1)], dtype=float)
-        corners = np.array([last + [0, 0, height, 0] for height in heights_mm])  # (frame, corner, 4)
+        corners = np.array([last + np.array([0, 0, height, 0]) for height in heights_mm])  # (frame, corner, 4)
         there = corners @ np.linalg.inv(to_frames).T
         where = np.rint(there[:, 0, 2]).astype(int)
         expected = np.broadcast_to(last, there.shape)[..., :2]
@@ -199,7 +199,7 @@ class _Grid:
         return cls(shape, size == shape[1:] and float(off.max()) < _SAME_PIXELS, where, heights_mm, to_frames, reach_mm)
 
     def brought(self, own: Sequence[int], members: np.ndarray) -> np.ndarray:
-        """The mask (slice, row, column) of a segment, of whose frames `own` these are the masks (frame, row, column)."""
+        """The mask (slice, row, column) of a segment, from the masks (frame, row, column) of its frames `own`."""
         mask = np.zeros(self.shape, dtype=bool)
         if self.same:
             for place, member in zip(self.where[own], members, strict=True):

@@ -16,13 +16,13 @@ import nibabel
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
-from amos_fl.errors import AmosError
-from amos_fl.files import sha256_of_file, whole_file
 from amos_fl.dicom.directory import listed_instances
 from amos_fl.dicom.files import names_of, sorted_out, unusable_files
 from amos_fl.dicom.header import DicomFile, pydicom_or_sentence, read_header
 from amos_fl.dicom.stack import Stack, stack_of
 from amos_fl.dicom.values import check_values, voxels_of
+from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_file, whole_file
 from amos_fl.wording import counted
 
 _LEAST_SLICES = 4

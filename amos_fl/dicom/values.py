@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from amos_fl.errors import AmosError
-from amos_fl.escape.terminal import one_line
 from amos_fl.dicom.files import names_of
 from amos_fl.dicom.header import DicomFile, DicomFrame, pydicom_or_sentence, without_bare_warnings
+from amos_fl.errors import AmosError
+from amos_fl.escape.terminal import one_line
 
 _UNSAID = ("", "HU")
 _DOUBTFUL = ("US", "HU_MOD")
