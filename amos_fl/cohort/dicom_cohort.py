@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from amos_fl.cohort.dataset import Dataset, Found, ImportedCohort, Row, imported_cohort
-from amos_fl.cohort.dicom_export import Export, LabelledSeries, LeftOut
+from amos_fl.cohort.dicom_export import Export, LabelledSeries, LeftOut, series_name
 from amos_fl.cohort.dicom_organs import StructureNames
 from amos_fl.cohort.table import Modality, OnCase
 from amos_fl.dicom.labels import grid_of
@@ -69,9 +69,7 @@ def write_cases(
         AmosError: `private` lies in `out`, or there is no key in it that can be used.
     """
     if private.resolve().is_relative_to(out.resolve()):
-        raise AmosError(
-            f"{private}: lies in the cohort, and holds what leads back to patients", "choose a folder beside it"
-        )
+        raise AmosError(f"{private}: is in the cohort, and leads back to patients", "choose a folder beside it")
     private.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = secret_key(private / "pseudonym.key")
     written: list[Written] = []
@@ -91,9 +89,7 @@ def write_cases(
             written.append(Written(case, patient, source, image, label, annotated))
             notes += [f"{case}: {sentence}" for sentence in (*series.notes, *said)]
         except AmosError as error:
-            left_out.append(
-                LeftOut(f"{series.modality} series {series.number or '-'}", export.where(series), str(error))
-            )
+            left_out.append(LeftOut(series_name(series), export.where(series), str(error)))
         on_case(done, len(export.cases), case)
     _write_private(private / "cases.csv", _CASES, [_row_of(one, export) for one in written])
     rows = [[one.what, one.where, one.why] for one in left_out]
@@ -216,10 +212,8 @@ def _row_of(one: Written, export: Export) -> Sequence[str]:
 def _write_private(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table that its owner alone may read."""
     with whole_file(path, private=True) as beside:
-        file = os.fdopen(
-            os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", newline="", encoding="utf-8"
-        )
-        with file:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as file:
             writer = Writer(file)
             writer.writerow(columns)
             writer.writerows(rows)

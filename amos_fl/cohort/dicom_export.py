@@ -90,7 +90,7 @@ def read_export(folder: Path, choice: Choice) -> Export:
     found = series_in(files_below(folder), on_stray=lambda path, why: out.add("file", [path], f"{why}"))
     if not found:
         raise AmosError(f"{shown(folder)}: holds no DICOM file", "give the folder that the archive was exported to")
-    labels = [label for series in found for label in _labels_in(series, choice, out)]
+    labels = sorted((label for series in found for label in _labels_in(series, choice, out)), key=lambda x: x.path)
     usable, scans = _chosen(found, choice, out)
     by_series: dict[str, list[Label]] = defaultdict(list)
     notes = []

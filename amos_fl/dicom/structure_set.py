@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -63,8 +63,35 @@ def read_structure_set(path: Path) -> Label:
         )
 
 
+class _ToItsEnd:
+    """A file that knows whether it ended where something was still expected: pydicom then goes on with what it has."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.cut_off = False
+        self._at_end = False
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        if len(content) < size:
+            # At the end of a whole file there is one attempt to read the next element, and it finds nothing.
+            self.cut_off = self.cut_off or bool(content) or self._at_end
+            self._at_end = True
+        return content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 def _read(path: Path) -> Any:
-    return pydicom_or_sentence().dcmread(path)
+    pydicom = pydicom_or_sentence()
+    with path.open("rb") as opened:
+        file = _ToItsEnd(opened)
+        try:
+            return pydicom.dcmread(file)
+        finally:
+            if file.cut_off:
+                raise AmosError("is cut off; fetch it again") from None
 
 
 def _images(item: Any) -> set[str]:
