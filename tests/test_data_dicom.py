@@ -107,28 +107,27 @@ def test_filling_is_the_even_odd_rule_at_the_centres_of_pixels(polygons: list[li
     if found is not None:
         rows, columns = found.mask.shape
         mask[found.row : found.row + rows, found.column : found.column + columns] = found.mask
-    distinct = {contour.tobytes(): contour for contour in contours}.values()
-    for row, column in np.ndindex(size):
-        if min(distance(contour, column, row) for contour in distinct) > 0.05:
-            crossed = sum(crossings(contour, column, row) for contour in distinct)
-            assert mask[row, column] == crossed % 2, (row, column)
+    distinct = list({contour.tobytes(): contour for contour in contours}.values())
+    centres = np.stack(np.meshgrid(np.arange(size[1]), np.arange(size[0])), -1).astype(float)
+    clear = np.min([distances(contour, centres) for contour in distinct], axis=0) > 0.05
+    crossed = np.sum([crossings(contour, centres) for contour in distinct], axis=0)
+    np.testing.assert_array_equal(mask[clear], crossed[clear] % 2 == 1)
 
 
-def crossings(polygon: np.ndarray, x: float, y: float) -> int:
-    """How often the ray from a point to the right crosses a polygon."""
-    count = 0
-    for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-        if (y0 > y) != (y1 > y) and x < x0 + (y - y0) / (y1 - y0) * (x1 - x0):
-            count += 1
-    return count
+def crossings(polygon: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """How often the rays from points (..., 2) to the right cross a polygon."""
+    x, y = at[..., 0, None], at[..., 1, None]
+    (x0, y0), (x1, y1) = polygon.T, np.roll(polygon, -1, axis=0).T
+    climbs = np.where(y1 == y0, 1, y1 - y0)
+    return (((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) / climbs * (x1 - x0))).sum(-1)
 
 
-def distance(polygon: np.ndarray, x: float, y: float) -> float:
-    at, ends = np.array([x, y]), np.roll(polygon, -1, axis=0)
-    along = ends - polygon
+def distances(polygon: np.ndarray, at: np.ndarray) -> np.ndarray:
+    along = np.roll(polygon, -1, axis=0) - polygon
     lengths = (along**2).sum(1)
-    share = np.clip(((at - polygon) * along).sum(1) / np.where(lengths > 0, lengths, 1), 0, 1)
-    return float(np.linalg.norm(polygon + share[:, None] * along - at, axis=1).min())
+    to = at[..., None, :] - polygon
+    share = np.clip((to * along).sum(-1) / np.where(lengths > 0, lengths, 1), 0, 1)
+    return np.linalg.norm(share[..., None] * along - to, axis=-1).min(-1)
 
 
 def test_points_on_a_contour_are_inside_as_the_standard_says() -> None:
@@ -442,3 +441,14 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(tmp_path: Path, capsys: 
     assert "needs --out" in capsys.readouterr().err
     assert run(["data", "dicom", str(tmp_path / "nowhere"), "--dry-run"]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_dicom_in_a_cohort_is_told_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slices = write_ct(tmp_path / "PAT1/CT")
+    write_seg(tmp_path / "PAT1/SEG", slices, {"liver": solid(in_box(*LIVER), range(2, 9))})
+    rows = ["case,site,modality,split,image,label,annotated", "a,n,CT,train,PAT1/CT,PAT1/SEG,"]
+    (tmp_path / "cohort.csv").write_text("\n".join(rows))
+    assert run(["data", "check", str(tmp_path)]) == 2
+    said = " ".join(word for word in capsys.readouterr().out.split() if word != "│")
+    assert "CT: is a folder of DICOM files, and a NIfTI file is needed; make a cohort" in said
+    assert "SEG: is a DICOM file, and a NIfTI file is needed; make a cohort" in said

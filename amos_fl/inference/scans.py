@@ -7,11 +7,21 @@ from typing import cast
 
 from amos_fl.cohort.plausible import intensity_concerns
 from amos_fl.cohort.table import Cohort, Modality
-from amos_fl.dicom.files import files_below, lacks_preamble, looks_like_dicom, sorted_out
+from amos_fl.dicom.files import files_below, lacks_preamble, sorted_out
 from amos_fl.dicom.series import Series, chosen_series, series_in, write_series
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, sha256_of_json
-from amos_fl.scan_files import SUFFIXES, Unusable, case_of, parts_of, problem_of, scans_in, sha256_of_scan, shown
+from amos_fl.scan_files import (
+    SUFFIXES,
+    Unusable,
+    case_of,
+    looks_like_dicom,
+    parts_of,
+    problem_of,
+    scans_in,
+    sha256_of_scan,
+    shown,
+)
 from amos_fl.volumes.nifti import Volume, read_image
 from amos_fl.wording import counted
 
