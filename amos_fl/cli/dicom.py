@@ -72,7 +72,7 @@ def dicom(
     of = read_organs(organs) if organs is not None else dict(AMOS_ORGANS)
     rows = read_table(table) if table is not None else None
     choice = Choice(modality, *map(tuple, (description or (), exclude or (), labels or ())), unlabelled)
-    typer.echo(f"reading the headers below {folder}", err=True)
+    typer.echo(f"reading the headers below {folder}")
     export = read_export(folder, choice)
     names = StructureNames(export.labels)
     map_ = names.suggestion(of) if label_map == SUGGESTED else read_label_map(Path(label_map))
