@@ -256,6 +256,8 @@ def predicting(
         device=device_named(how.get("device", "auto")),
         probabilities=how.get("probabilities", False),
         preview=how.get("preview", False),
+        seg=how.get("seg", False),
+        rtstruct=how.get("rtstruct", False),
         overwrite=how.get("overwrite", False),
     )
     notes: list[str] = []

@@ -52,8 +52,8 @@ class HowToPredict(InferenceKeywords, total=False):
     """How scans are predicted: which they are, what is written, and settings of inference (by default the run's).
 
     `modality` (CT or MR) is needed for NIfTI, which does not record it, unless `cohort` lists the scans; `series` is
-    the number or UID if a folder has several. `probabilities` and `preview` write more files, `overwrite` replaces
-    them.
+    the number or UID if a folder has several, or `all`. `probabilities`, `preview` and, for DICOM series, `seg` and
+    `rtstruct` write more files, `overwrite` replaces them.
     """
 
     modality: str | None
@@ -61,6 +61,8 @@ class HowToPredict(InferenceKeywords, total=False):
     series: str | None
     probabilities: bool
     preview: bool
+    seg: bool
+    rtstruct: bool
     overwrite: bool
     device: str
 

@@ -80,10 +80,12 @@ def damage_said() -> Iterator[None]:
     with without_bare_warnings():
         try:
             yield
-        except (AmosError, MemoryError):
+        except AmosError:
             raise
         except PermissionError:
             raise AmosError("may not be read; check its permissions") from None
+        except MemoryError:  # of a length that a damaged header names
+            raise AmosError("needs more memory than there is; is it damaged?") from None
         except Exception as error:
             raise AmosError(f"is damaged ({_first_line(error)})") from None
 

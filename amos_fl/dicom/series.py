@@ -269,7 +269,7 @@ def chosen_series(series: Sequence[Series], wanted: str | None, folder: str) -> 
     several = f" of {len(patients)} patients" if len(patients) > 1 else ""
     if len(fitting) > 1 or several:
         what = f"several series{several}" if len(series) > 1 else f"a series{several}"
-        raise AmosError(f"{folder}: holds {what}; choose one with --series NUMBER or UID: {_listed(series)}")
+        raise AmosError(f"{folder}: holds {what}; choose one with --series NUMBER or UID (or all): {_listed(series)}")
     chosen = _usable(fitting[0])
     # A slice whose header is damaged may have come to stand for a series of its own.
     few = [s for s in series if s.modality in ("CT", "MR") and 0 < s.slices < _LEAST_SLICES and not s.localizer]
