@@ -238,6 +238,19 @@ def test_segments_named_by_nothing_but_a_code_are_known_by_it(tmp_path: Path) ->
     assert only_case(data_dicom(tmp_path / "export")).annotated == (1, 6)
 
 
+def test_one_name_with_two_meanings_is_two_structures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, meaning in enumerate([codes.SCT.Liver, codes.SCT.Spleen]):
+        slices = write_ct(tmp_path / f"export/{number}", seed=number)
+        masks = {"Segment_1": solid(in_box(*LIVER), range(2, 9)), "Aorta": solid(in_box(*SPLEEN), range(2, 9))}
+        meanings = {"Segment_1": meaning, "Aorta": [codes.SCT.Aorta, codes.SCT.Organ][number]}
+        write_seg(tmp_path / f"export/{number}/SEG.dcm", slices, masks, meanings=meanings)
+    cohort = data_dicom(tmp_path / "export")
+    assert sorted(case.annotated for case in cohort.cases) == [(1, 8), (6, 8)]
+    said = capsys.readouterr().out
+    assert "Segment_1 (Liver)" in said
+    assert "Segment_1 (Spleen)" in said
+
+
 # --- what belongs to what ---------------------------------------------------------------------------
 
 

@@ -23,20 +23,20 @@ class StructureNames:
             self._meanings[structure.name].add(structure.meaning)
         named = [(self.of(structure), structure) for label in labels for structure in label.structures]
         self.counts = Counter(name for name, structure in named if not structure.absent)
-        self._coded = {name: structure.meaning for name, structure in named}
+        self._structures = dict(named)
 
     def of(self, structure: Structure) -> str:
         """The name of a structure among the others."""
-        several = len(self._meanings[structure.name]) > 1 or not structure.name
+        several = len(self._meanings[structure.name] - {""}) > 1 or not structure.name
         return f"{structure.name} ({structure.meaning})".strip() if several and structure.meaning else structure.name
 
     def suggestion(self, organs: Mapping[int, str]) -> LabelMap:
         """A label map by name or, where the name says nothing, by the code's meaning."""
-        names = dict(enumerate(sorted(self.counts), start=1))
-        found = suggested(names, organs)
-        for name in names.values():
-            if not found[name] and (meaning := self._coded[name]):
-                found[name] = suggested({1: meaning}, organs)[meaning]
+        by_name = suggested(dict(enumerate(sorted({self._structures[name].name for name in self.counts}), 1)), organs)
+        found = {}
+        for name in sorted(self.counts):
+            structure = self._structures[name]
+            found[name] = by_name[structure.name] or suggested({1: structure.meaning}, organs)[structure.meaning]
         return found
 
     def values(self, label_map: LabelMap, organs: Mapping[int, str]) -> tuple[dict[str, int], list[str]]:
@@ -58,9 +58,10 @@ class StructureNames:
                 raise AmosError(f"label map: there is no organ {equals[0]!r}", nearest(equals[0], organs.values()))
         found = {}
         for name in self.counts:
-            equals = label_map.get(name, spelled.get(organ_key(name), ()))
+            plain = self._structures[name].name
+            equals = label_map.get(name, label_map.get(plain, spelled.get(organ_key(plain), ())))
             if equals:
                 found[name] = by_key[organ_key(equals[0])]
-        here = {*self.counts, *map(organ_key, self.counts)}
+        here = {*self.counts, *(organ_key(self._structures[name].name) for name in self.counts)}
         strangers = [name for name in label_map if name not in here and organ_key(name) not in here]
         return found, [f"the label map names {name!r}, which no label of the export has" for name in strangers]
