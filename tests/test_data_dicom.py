@@ -8,8 +8,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pydicom
 import pytest
+
+pytest.importorskip("highdicom")
+
+import pydicom
 from dicom_series import assert_same_in_space, write_enhanced
 from fuzzing import SEED, Budget, flipped, judged
 from hypothesis import given, settings

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pydicom
 import pytest
 import yaml
+
+pytest.importorskip("highdicom")
+
+import pydicom
 from conftest import SHAPE, write_case
 from dicom_series import assert_same_in_space, write_enhanced, write_series
 from federations import TINY, TINY_PLAN

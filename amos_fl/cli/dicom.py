@@ -71,7 +71,7 @@ def dicom(
         raise AmosError(f"{suggestion}: is there already; choose another --suggestion")
     of = read_organs(organs) if organs is not None else dict(AMOS_ORGANS)
     rows = read_table(table) if table is not None else None
-    choice = Choice(modality, *map(tuple, (description or (), exclude or (), labels or ())), unlabelled)
+    choice = Choice(modality, tuple(description or ()), tuple(exclude or ()), tuple(labels or ()), unlabelled)
     typer.echo(f"reading the headers below {folder}")
     export = read_export(folder, choice)
     names = StructureNames(export.labels)

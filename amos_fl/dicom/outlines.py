@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -16,7 +17,7 @@ def outlines(mask: Bool[np.ndarray, "row column"]) -> list[Float[np.ndarray, "po
     from contourpy import FillType, contour_generator
 
     drawn = contour_generator(z=np.pad(mask.astype(float), 1), fill_type=FillType.OuterOffset)
-    points, offsets = drawn.filled(0.5, 2.0)
+    points, offsets = cast(tuple[list[np.ndarray], list[np.ndarray]], drawn.filled(0.5, 2.0))
     found = []
     for polygons, bounds in zip(points, offsets, strict=True):
         rings = [_corners(polygons[a : b - 1] - 1) for a, b in pairwise(bounds)]

@@ -27,7 +27,9 @@ def highdicom_or_sentence() -> Any:
     try:
         import highdicom
     except ImportError:
-        raise AmosError('writing DICOM SEG needs highdicom; install it: pip install "amos-fl[dicom]"') from None
+        raise AmosError(
+            "writing DICOM SEG needs highdicom", "install it: pip install highdicom; or take --rtstruct, which does not"
+        ) from None
     return highdicom
 
 

@@ -103,7 +103,7 @@ def write_structure_set(
 
 
 def _contours(mask: np.ndarray, affine: np.ndarray, references: Sequence[Any]) -> Iterator[Any]:
-    for number in np.flatnonzero(mask.any(axis=(1, 2))):
+    for number in np.flatnonzero(mask.any(axis=(1, 2))).tolist():
         for points in outlines(mask[number]):
             index = np.column_stack([points, np.full(len(points), number)])
             places = (index @ affine[:3, :3].T + affine[:3, 3]) * _RAS_TO_LPS
