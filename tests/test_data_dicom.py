@@ -5,6 +5,7 @@ import gzip
 import random
 import stat
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -204,32 +205,43 @@ def test_segments_that_overlap_are_given_to_the_smaller_and_that_is_said(
     assert f"share {3 * 3 * 7} voxels, taken as the smaller: duodenum" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("grid", ["coarse", "cropped", "sagittal"])
 def test_a_segmentation_on_another_grid_is_brought_over_by_nearest_voxel(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, grid: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slices = write_ct(tmp_path / "export")
-    coarse = np.zeros((12, 10, 6), bool)
-    coarse[2:7, 3:8, 1:5] = True
-    # A grid of twice the voxel size, whose first voxel lies on the first eight of the scan's.
-    affine = STRAIGHT @ np.array([[2, 0, 0, 0.5], [0, 2, 0, 0.5], [0, 0, 2, 0.5], [0, 0, 0, 1]])
-    placed = placed_slices(slices, affine)
-    write_seg(tmp_path / "export/SEG.dcm", slices, {"Liver": coarse}, **placed)
-    found = label_of(only_case(data_dicom(tmp_path / "export")))
-    np.testing.assert_array_equal(found == 6, coarse.repeat(2, 0).repeat(2, 1).repeat(2, 2))
+    slices = write_ct(tmp_path / "export", affine=OBLIQUE)
+    random = np.random.default_rng(3)
+    if grid == "coarse":  # each of its voxels lies on eight of the scan's
+        drawn = random.random((12, 10, 6)) < 0.4
+        change = np.array([[2, 0, 0, 0.5], [0, 2, 0, 0.5], [0, 0, 2, 0.5], [0, 0, 0, 1]])
+        expected = drawn.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    elif grid == "cropped":
+        drawn, change = random.random((9, 8, 5)) < 0.4, np.eye(4)
+        change[:3, 3] = 4, 7, 3
+        expected = np.zeros(SHAPE, bool)
+        expected[4:13, 7:15, 3:8] = drawn
+    else:  # its columns go along the scan's slices, its slices along the scan's columns
+        drawn, change = random.random(SHAPE[::-1]) < 0.4, np.eye(4)[[2, 1, 0, 3]]
+        expected = drawn.transpose(2, 1, 0)
+    write_seg(tmp_path / "export/SEG.dcm", slices, {"Liver": drawn}, **placed(OBLIQUE @ change, drawn.shape[2]))
+    found = label_of(only_case(data_dicom(tmp_path / "export")), OBLIQUE)
+    np.testing.assert_array_equal(found == 6, expected)
     assert "drawn on another grid than the scan's" in capsys.readouterr().out
 
 
-def placed_slices(slices: list[pydicom.Dataset], affine: np.ndarray) -> dict[str, object]:
+def placed(affine: np.ndarray, frames: int) -> dict[str, Any]:
+    """Where highdicom shall write the frames of a grid whose affine leads to RAS mm."""
     import highdicom as hd
 
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    places = [(lps @ [0, 0, z, 1])[:3].tolist() for z in range(frames)]
+    directions = [*(lps[:3, 0] / spacing[0]), *(lps[:3, 1] / spacing[1])]
+    measures = hd.PixelMeasuresSequence([float(spacing[1]), float(spacing[0])], float(spacing[2]), float(spacing[2]))
     return {
-        "plane_positions": [hd.PlanePositionSequence("PATIENT", (lps @ [0, 0, z, 1])[:3].tolist()) for z in range(6)],
-        "plane_orientation": hd.PlaneOrientationSequence(
-            "PATIENT", [*(lps[:3, 0] / spacing[0]), *(lps[:3, 1] / spacing[1])]
-        ),
-        "pixel_measures": hd.PixelMeasuresSequence(spacing[:2].tolist(), float(spacing[2]), float(spacing[2])),
+        "plane_positions": [hd.PlanePositionSequence("PATIENT", place) for place in places],
+        "plane_orientation": hd.PlaneOrientationSequence("PATIENT", directions),
+        "pixel_measures": measures,
     }
 
 
