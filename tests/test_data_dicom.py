@@ -205,7 +205,7 @@ def test_segments_that_overlap_are_given_to_the_smaller_and_that_is_said(
     assert f"share {3 * 3 * 7} voxels, taken as the smaller: duodenum" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("grid", ["coarse", "cropped", "sagittal"])
+@pytest.mark.parametrize("grid", ["coarse", "cropped", "corner", "sagittal"])
 def test_a_segmentation_on_another_grid_is_brought_over_by_nearest_voxel(
     tmp_path: Path, grid: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,11 +215,11 @@ def test_a_segmentation_on_another_grid_is_brought_over_by_nearest_voxel(
         drawn = random.random((12, 10, 6)) < 0.4
         change = np.array([[2, 0, 0, 0.5], [0, 2, 0, 0.5], [0, 0, 2, 0.5], [0, 0, 0, 1]])
         expected = drawn.repeat(2, 0).repeat(2, 1).repeat(2, 2)
-    elif grid == "cropped":
+    elif grid in ("cropped", "corner"):
         drawn, change = random.random((9, 8, 5)) < 0.4, np.eye(4)
-        change[:3, 3] = 4, 7, 3
+        x, y, z = change[:3, 3] = (4, 7, 3) if grid == "cropped" else (0, 0, 0)
         expected = np.zeros(SHAPE, bool)
-        expected[4:13, 7:15, 3:8] = drawn
+        expected[x : x + 9, y : y + 8, z : z + 5] = drawn
     else:  # its columns go along the scan's slices, its slices along the scan's columns
         drawn, change = random.random(SHAPE[::-1]) < 0.4, np.eye(4)[[2, 1, 0, 3]]
         expected = drawn.transpose(2, 1, 0)
