@@ -1,4 +1,6 @@
 from ._version import __version__ as __version__
+from .api.calibrating import Calibrated as Calibrated
+from .api.calibrating import calibrate as calibrate
 from .api.functions import Compared as Compared
 from .api.functions import Scored as Scored
 from .api.functions import compare as compare

@@ -1,9 +1,9 @@
 """Encode a site's update in fewer bytes: in half precision, as whole numbers of 8 bits, or only its largest changes.
 
 What an encoding leaves out is not lost: the site keeps it and adds it to its next update (error feedback: Seide et al.,
-Interspeech 2014; Karimireddy et al., ICML 2019, Algorithm 2). So the decoded updates of some rounds and what the site
-still keeps add up to the updates themselves. Trained weights are encoded; running statistics of normalisation layers
-and whole numbers travel as they are.
+Interspeech 2014; Karimireddy et al., ICML 2019, Algorithm 2). So the decoded updates of several rounds and what the
+site still keeps add up to the updates themselves. Trained weights are encoded; running statistics of normalisation
+layers and whole numbers are sent as they are.
 """
 
 import math
@@ -21,27 +21,27 @@ ArrayForm = tuple[tuple[int, ...], str]
 """An array's shape and the name of its dtype."""
 
 SCALES, VALUES, PLACES = "update/scales", "update/values", "update/places"
-"""Arrays of an encoded update that are not the network's: no parameter of PyTorch's is called so."""
+"""Arrays of an encoded update that are not the network's: no parameter of PyTorch has such a name."""
 LARGEST_HALF = float(np.finfo(np.float16).max)
 STEPS = 127
-"""Of int8, on either side of 0."""
+"""The steps of int8 on either side of 0."""
 
 
 @dataclass(frozen=True)
 class Codec:
-    """An encoding of updates. `share` is what `top-k` sends of all trained numbers.
+    """An encoding of updates. `share` is the fraction of all trained numbers that `top-k` sends.
 
-    - fp16: each change in half precision; beyond its range, the largest that it has.
+    - fp16: each change in half precision; beyond its range, the largest value that it has.
     - int8: each change as a whole number of steps, of which an array's largest change has 127.
-    - top-k: the new values of the numbers that change most, of the whole update, the first of equal ones; the others
-      stay. Which they are is said by their places or by a bit for each number, whichever is smaller.
+    - top-k: the new values of the numbers that change most in the whole update, the first of equal ones; the others
+      stay. They are identified by their positions or by a bit for each number, whichever is smaller.
     """
 
     name: CodecName = "none"
     share: float = 1.0
 
     def form(self, form: Mapping[str, ArrayForm]) -> dict[str, ArrayForm]:
-        """The arrays of an encoded update, of a network with arrays of this form."""
+        """The arrays of an encoded update for a network with arrays of this form."""
         if self.name == "none":
             return dict(form)
         floats = [name for name, (_, dtype) in form.items() if np.dtype(dtype).kind == "f"]
@@ -95,12 +95,12 @@ class Codec:
         return encoded, changes
 
     def decode(self, before: Mapping[str, np.ndarray], encoded: Mapping[str, np.ndarray]) -> Arrays:
-        """The weights that an encoded update, whose arrays are of the right form, makes of those `before`.
+        """The weights that an encoded update, whose arrays have the right form, makes from those `before`.
 
-        They may be beyond the range of numbers, if the update asks for it.
+        They may overflow if the update's values are too large.
 
         Raises:
-            AmosError: what it holds is no update.
+            AmosError: it does not hold an update.
         """
         if self.name == "none":
             return dict(encoded)
@@ -131,7 +131,7 @@ class Codec:
             if name in residual:
                 wanted = wanted + residual[name].reshape(-1)[inside]
             values.append(wanted.astype(np.float32, copy=False))
-            changes[name].reshape(-1)[inside] = -0.0  # which leaves any number that it is added to as it is, -0.0 too
+            changes[name].reshape(-1)[inside] = -0.0  # adding it changes no number, not even -0.0
         shape, dtype = _form_of_places(places.size, sizes.size)
         if dtype == "uint8":
             bits = np.zeros(sizes.size, bool)
@@ -152,26 +152,26 @@ class Codec:
 
 
 def _trained(arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """The arrays to encode, in one order wherever they come from: a checkpoint's are in another than a network's."""
+    """The arrays to encode, always in the same order: a checkpoint's differs from a network's."""
     return sorted(name for name, array in arrays.items() if is_trained(name, array))
 
 
 def _in_steps(change: np.ndarray, scale: np.float32) -> np.ndarray:
-    """The change in whole steps, rounded half to even; none where a step is too small to be written."""
+    """The change in whole steps, rounded half to even; 0 if the step is too small to be represented."""
     if scale < np.finfo(np.float32).tiny:
         return np.zeros(change.shape, np.int8)
     return np.clip(np.rint(change / scale), -STEPS, STEPS).astype(np.int8)
 
 
 def _form_of_places(kept: int, number: int) -> ArrayForm:
-    """Places of so many numbers, or one bit for each of all."""
+    """The form of the positions of so many numbers, or of one bit for each number."""
     dtype = "int32" if number <= 1 << 31 else "int64"
     bits = -(-number // 8)
     return ((bits,), "uint8") if bits < kept * np.dtype(dtype).itemsize else ((kept,), dtype)
 
 
 def _largest(sizes: np.ndarray, kept: int) -> np.ndarray:
-    """The places of the largest numbers, ascending; of equal ones the first.
+    """The positions of the largest numbers, ascending; of equal ones the first.
 
     >>> _largest(np.array([1.0, 3.0, 1.0, 2.0, 1.0]), 3)
     array([0, 1, 3])
@@ -184,7 +184,7 @@ def _largest(sizes: np.ndarray, kept: int) -> np.ndarray:
 
 
 def _by_array(arrays: Mapping[str, np.ndarray], places: np.ndarray) -> Iterator[tuple[str, slice, np.ndarray]]:
-    """For each array which of the ascending places in all are in it, and where they are in it."""
+    """For each array the slice of the ascending overall positions that lie in it, and its positions within it."""
     start = 0
     for name, array in arrays.items():
         first, end = np.searchsorted(places, (start, start + array.size))
@@ -193,17 +193,17 @@ def _by_array(arrays: Mapping[str, np.ndarray], places: np.ndarray) -> Iterator[
 
 
 def _places_in(said: np.ndarray, kept: int, number: int) -> np.ndarray:
-    """The places of the numbers that an update changes, ascending.
+    """The positions of the numbers that an update changes, ascending.
 
     Raises:
-        AmosError: there are none such.
+        AmosError: they are invalid.
     """
     if said.dtype == np.uint8:
         bits = np.unpackbits(said)
         if bits[number:].any() or np.count_nonzero(bits) != kept:
-            raise AmosError("its encoded update changes another number of weights than it has values for")
+            raise AmosError("its encoded update does not have one value for each weight that it changes")
         return np.flatnonzero(bits)
     places = said.astype(np.int64)
     if places.size and (places[0] < 0 or places[-1] >= number or (np.diff(places) <= 0).any()):
-        raise AmosError("its encoded update changes weights that the network does not have, or one twice")
+        raise AmosError("its encoded update changes weights that the network does not have, or the same one twice")
     return places

@@ -37,9 +37,9 @@ class AmosError(Exception):
     The sentence consists of `what` is wrong and, if given separately, the `remedy`. Programs that treat one kind of
     error specially check its `code`.
 
-    >>> error = AmosError("a.nii: may not be read", "check its permissions")
+    >>> error = AmosError("a.nii: cannot be read", "check its permissions")
     >>> str(error), error.remedy, error.code
-    ('a.nii: may not be read; check its permissions', 'check its permissions', 'bad-input')
+    ('a.nii: cannot be read; check its permissions', 'check its permissions', 'bad-input')
     """
 
     exit_code = 2

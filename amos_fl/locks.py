@@ -80,9 +80,9 @@ def at_work(folder: Path, *, to: str = "", wait_s: float = 0.0) -> Iterator[None
         lock.release()
 
 
-def is_held(folder: Path, *, to: str = "") -> bool:
+def is_held(folder: Path) -> bool:
     """Whether a process works in a folder."""
-    path = folder / f"{LOCK}{_suffix(to)}"
+    path = folder / LOCK
     if not path.exists():
         return False
     lock = FileLock(path)

@@ -1,4 +1,4 @@
-"""Load a user's own code by import path, `module:name`, and know it by the SHA-256 of the module's file."""
+"""Load a user's own code by import path, `module:name`, and identify it by the SHA-256 of the module's file."""
 
 import importlib
 import sys
@@ -12,7 +12,7 @@ from amos_fl.files import sha256_of_file
 from amos_fl.wording import first_line
 
 _hashes: dict[str, tuple[ModuleType, str]] = {}
-"""The modules that were loaded in this process, and the SHA-256 that the file of each had then."""
+"""The modules loaded in this process, and the SHA-256 that each one's file had then."""
 
 
 def is_path(name: str) -> bool:
@@ -50,7 +50,7 @@ def load(path: str, what: str) -> Any:
         if digest is not None:
             _hashes[module] = found, digest
         return getattr(found, name)
-    except Exception as error:  # whatever a module raises while it is imported
+    except Exception as error:  # a module can raise anything while it is imported
         kind = "" if isinstance(error, (ImportError, AttributeError, ValueError)) else f"{type(error).__name__}: "
         why = f"{kind}{first_line(error)}"
         raise AmosError(
@@ -61,7 +61,7 @@ def load(path: str, what: str) -> Any:
 def sha256_of_module(module: str) -> str | None:
     """The SHA-256 of a module's file, as it was when this process loaded it, without running any of it; None: no file.
 
-    Not even its package is imported, so that a site can know a module before it decides to run it.
+    Not even its package is imported, so that a site can identify a module before it decides to run it.
     """
     loaded = sys.modules.get(module)
     if loaded is not None and module in _hashes and _hashes[module][0] is loaded:
@@ -75,7 +75,7 @@ def sha256_of_module(module: str) -> str | None:
 
 
 def modules_of(paths: Iterable[str]) -> dict[str, str]:
-    """The modules of import paths with the SHA-256 of each one's file; Flower's own are known by its version.
+    """The modules of import paths with the SHA-256 of each one's file; Flower's own are identified by its version.
 
     Raises:
         AmosError: a module has no file.
@@ -87,7 +87,7 @@ def modules_of(paths: Iterable[str]) -> dict[str, str]:
             continue
         digest = sha256_of_module(module)
         if digest is None:
-            raise AmosError(f"{path}: there is no file of a module {module}; install it, or run from its folder")
+            raise AmosError(f"{path}: no file found for the module {module}; install it, or run from its folder")
         found[module] = digest
     return dict(sorted(found.items()))
 
@@ -98,9 +98,9 @@ def _parts(path: str) -> tuple[str, str]:
 
 
 def _look_here() -> None:
-    """Have modules of the working folder found, also those that were written a moment ago."""
+    """Make modules in the working folder importable, including those written a moment ago."""
     here = str(Path.cwd())
-    if here not in sys.path:  # as a path, not as "", which Ray's processes are not given
+    if here not in sys.path:  # as a path, not as "", which is not passed on to Ray's processes
         sys.path.append(here)
     importlib.invalidate_caches()
 

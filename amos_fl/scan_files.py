@@ -77,7 +77,7 @@ def scans_in(folder: Path) -> ScanFolder:
     try:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise AmosError(f"{shown(folder)}: may not be read ({error.strerror})", "check its permissions") from None
+        raise AmosError(f"{shown(folder)}: cannot be read ({error.strerror})", "check its permissions") from None
     by_name: dict[str, list[Path]] = defaultdict(list)
     unusable: list[Unusable] = []
     others: list[str] = []
@@ -104,7 +104,7 @@ def scans_in(folder: Path) -> ScanFolder:
     return ScanFolder(folder, scans, tuple(sorted(unusable, key=lambda u: u.name)), tuple(others))
 
 
-def importable(found: ScanFolder, what: str = "scan", at_most: int = 5) -> list[str]:
+def importable(found: ScanFolder) -> list[str]:
     """Notes for the import of a folder: how many of its scans can be used, and why the others cannot.
 
     Raises:
@@ -115,9 +115,9 @@ def importable(found: ScanFolder, what: str = "scan", at_most: int = 5) -> list[
         raise AmosError(f"{found.path}: {twins[0].why}{more}")
     if not found.unusable:
         return []
-    listed = "; ".join(bad.sentence for bad in found.unusable[:at_most])
-    more = f"; and {len(found.unusable) - at_most} more" if len(found.unusable) > at_most else ""
-    return [f"{found.path.name}: only {found.counted(what)} can be used. Left out: {listed}{more}"]
+    listed = "; ".join(bad.sentence for bad in found.unusable[:5])
+    more = f"; and {len(found.unusable) - 5} more" if len(found.unusable) > 5 else ""
+    return [f"{found.path.name}: only {found.counted('scan')} can be used. Left out: {listed}{more}"]
 
 
 def case_of(path: Path) -> str:
@@ -191,7 +191,7 @@ def _problem_of_file(path: Path) -> tuple[str, str] | None:
     if not path.is_file():
         return "is no regular file", _FETCH
     if not os.access(path, os.R_OK):
-        return "may not be read", "check its permissions"
+        return "cannot be read", "check its permissions"
     return None if path.stat().st_size else ("is an empty file", "fetch it again")
 
 

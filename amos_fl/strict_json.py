@@ -17,7 +17,7 @@ MOST_DEPTH = 32
 _OF_THE_CODE = re.compile(r" or instance of \w+")
 
 
-def parsed(text: str | bytes, *, most_bytes: int, most_depth: int = MOST_DEPTH) -> Any:
+def parsed(text: str | bytes, *, most_bytes: int) -> Any:
     """The value of a JSON text of at most `most_bytes`.
 
     Raises:
@@ -43,7 +43,7 @@ def parsed(text: str | bytes, *, most_bytes: int, most_depth: int = MOST_DEPTH) 
         raise ValueError("it is not UTF-8") from None
     except json.JSONDecodeError:
         raise ValueError("it is not JSON") from None
-    if _deeper_than(value, most_depth):
+    if _deeper_than(value, MOST_DEPTH):
         raise ValueError("it is nested too deeply")
     return value
 
@@ -115,9 +115,9 @@ def what_is_wrong(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{where}: {said}" if where else said
 
 
-def _names_in(model: type[BaseModel], seen: set[type] | None = None) -> set[str]:
+def _names_in(model: type[BaseModel]) -> set[str]:
     """The names of a model's fields and of the models within it."""
-    seen = set() if seen is None else seen
+    seen: set[type] = set()
     names: set[str] = set()
     kinds: list[Any] = [model]
     while kinds:

@@ -1,7 +1,7 @@
 """Names, numbers and hints for sentences."""
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 
 def case_name(amos_id: int) -> str:
@@ -13,15 +13,20 @@ def case_name(amos_id: int) -> str:
     return f"amos_{amos_id:04d}"
 
 
-def case_names(amos_ids: Collection[int], at_most: int = 8) -> str:
-    """Case names for a sentence, the first few and a count of the rest.
+def case_names(amos_ids: Collection[int]) -> str:
+    """Case names for a sentence, in order."""
+    return listed([case_name(amos_id) for amos_id in sorted(amos_ids)], 8)
 
-    >>> case_names({3, 1, 2}, at_most=2)
-    'amos_0001, amos_0002 and 1 more'
+
+def listed(names: Sequence[str], at_most: int | None = None) -> str:
+    """Names for a sentence: all of them, or the first few and a count of the rest.
+
+    >>> listed(["A", "B", "C"]), listed(["A", "B", "C"], 2), listed(["A"]), listed([])
+    ('A, B and C', 'A, B and 1 more', 'A', 'none')
     """
-    ids = sorted(amos_ids)
-    names = ", ".join(case_name(amos_id) for amos_id in ids[:at_most])
-    return f"{names} and {len(ids) - at_most} more" if len(ids) > at_most else names
+    if at_most is not None and len(names) > at_most:
+        return f"{', '.join(names[:at_most])} and {len(names) - at_most} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names) or "none"
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

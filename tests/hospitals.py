@@ -1,8 +1,10 @@
 """One hospital for tests: its settings, its app, and requests to it, without a server."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from federations import tiny_config
@@ -14,7 +16,7 @@ from amos_fl.networks.registry import build_network
 from amos_fl.weights import arrays_of
 from amos_fl_clients.federation.app import make_client_app
 from amos_fl_clients.federation.guard import GuardedApp
-from amos_fl_clients.federation.messages import ARRAYS, CONFIG, DESCRIBE, Task, request_config
+from amos_fl_clients.federation.messages import ARRAYS, CONFIG, DESCRIBE, SITE, Task, request_config
 from amos_fl_clients.federation.records import packed
 from amos_fl_clients.federation.settings import SiteSettings, read_settings, write_settings
 from amos_fl_server.federation.requests import task_for
@@ -94,3 +96,7 @@ class Hospital:
 
 def hospital(folder: Path, cohort: Cohort, site: str = "A", **settings: object) -> Hospital:
     return Hospital(write_hospital(folder, cohort, site, **settings), tiny_task(cohort))
+
+
+def json_of(message: Message, key: str) -> Any:
+    return json.loads(str(message.content.config_records[SITE][key]))

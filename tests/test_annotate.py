@@ -48,7 +48,7 @@ def test_every_scan_without_a_label_gets_a_pre_label_on_its_own_grid(desk: Desk,
 def test_a_second_start_changes_nothing(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     before = all_bytes(desk.path)
     assert desk.start() == 0
-    assert "0 pre-labelled, 3 there already" in capsys.readouterr().out
+    assert "0 pre-labelled, 3 already there" in capsys.readouterr().out
     assert all_bytes(desk.path) == before
 
 
@@ -187,9 +187,9 @@ def test_the_queue_begins_with_the_greatest_need_and_ties_go_by_name(
     assert desk.do("next", "--by", "ben", "--role", "junior", "-n", "2") == 0
     assert f"{OPEN[0]}: yours now" in capsys.readouterr().out
     assert desk.do("next", "--by", "anna", "--role", "junior") == 0
-    assert f"{OPEN[1]}: in your hands already" in capsys.readouterr().out
+    assert f"{OPEN[1]}: already in your hands" in capsys.readouterr().out
     assert desk.do("next", "--by", "anna", "--role", "junior", "--case", OPEN[0]) == 2
-    assert "is with ben since" in said(capsys)
+    assert "ben has had it since" in said(capsys)
 
 
 # --- what a person drew ---------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def test_every_import_is_a_version_of_its_own(desk: Desk, capsys: pytest.Capture
     assert (desk.project.versions(OPEN[0]) / f"{OPEN[0]}_v03_junior_anna.nii.gz").read_bytes() == b"left by a kill"
     capsys.readouterr()
     assert desk.bring("anna", str(file)) == 0
-    assert "is version 4 already" in capsys.readouterr().out
+    assert "is already version 4" in capsys.readouterr().out
     assert len(desk.imports()) == 3
 
 
@@ -264,7 +264,7 @@ def test_retraining_goes_on_from_the_weights_and_the_next_round_uses_the_new_run
     assert {site: entry["cases"] for site, entry in ledger["sites"].items()} == {"A": 3, "B": 1, "G": 2}
     capsys.readouterr()
     assert desk.do("retrain", *options) == 0
-    assert "round 1 is retrained already" in capsys.readouterr().out
+    assert "round 1 is already retrained" in capsys.readouterr().out
 
     assert desk.start() == 0
     assert "round 2: pre-labels by round-01" in capsys.readouterr().out
@@ -289,7 +289,7 @@ def test_a_retraining_that_was_interrupted_is_continued(
         shutil.rmtree(run / leftover)
     (run / "summary.md").unlink()
     assert desk.do("retrain", *options) == 2
-    assert "goes on with its own settings; leave out local_steps, rounds" in said(capsys)
+    assert "continues with its own settings; leave out local_steps, rounds" in said(capsys)
     assert desk.do("status") == 0
     assert "the retraining of round 1 is not finished" in capsys.readouterr().out
     assert desk.do("retrain", "--store", str(store)) == 0
@@ -335,10 +335,10 @@ def test_status_and_report_show_rounds_organs_and_people(desk: Desk, capsys: pyt
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["start", "{tmp}/new"], "begin one with --cohort COHORT and --run RUN"),
+        (["start", "{tmp}/new"], "start one with --cohort COHORT and --run RUN"),
         (["start", "{tmp}/new", "--cohort", "{tiny}", "--run", "{run}"], "every case of the cohort has a label map"),
         (["start", "{tmp}/new", "--cohort", "{open}", "--run", "{tmp}/none"], "no such folder"),
-        (["start", "{project}", "--organs", "1"], "this project looks for ball, box"),
+        (["start", "{project}", "--organs", "1"], "this project is about ball, box"),
         (["queue", "{tmp}"], "holds no labelling project"),
         (["next", "{project}", "--by", "a/b", "--role", "junior"], "a name holds letters, digits"),
         (
@@ -347,7 +347,7 @@ def test_status_and_report_show_rounds_organs_and_people(desk: Desk, capsys: pyt
         ),
         (["next", "{project}", "--by", "a", "--role", "junior", "--case", "nobody"], "no such case in"),
         (["import", "{project}", "--by", "a", "--role", "junior"], "holds no NIfTI file"),
-        (["import", "{project}", "{tmp}", "--by", "a", "--role", "junior"], "called after a case"),
+        (["import", "{project}", "{tmp}", "--by", "a", "--role", "junior"], "named after a case"),
         (
             ["import", "{project}", "{tiny}/labels/a_test_8.nii.gz", "--by", "a", "--role", "junior"],
             "has a label map in",
@@ -403,5 +403,5 @@ def test_a_case_that_was_taken_out_of_the_project_is_left_out(desk: Desk, capsys
 def test_a_ledger_line_that_is_no_event_is_named(desk: Desk) -> None:
     with desk.project.ledger.open("a") as file:
         file.write("{}\n")
-    with pytest.raises(AmosError, match=r"ledger.jsonl, line \d+: is no event"):
+    with pytest.raises(AmosError, match=r"ledger.jsonl, line \d+: is not an event"):
         desk.project.events()

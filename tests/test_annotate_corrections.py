@@ -104,7 +104,7 @@ def test_what_a_folder_holds_beside_corrections_is_named_and_twins_are_refused(
     told = said(capsys)
     assert f"{OPEN[1]}.nii and {OPEN[1]}.nii.gz are one case; keep the right one" in told
     assert "2 files: 1 imported, 1 refused" in told
-    assert "note: 2 files left aside, not called after a case that waits for labels: nobody.nii.gz, lost.nii.gz" in told
+    assert "note: 2 files skipped, not named after a case that waits for labels: nobody.nii.gz, lost.nii.gz" in told
     assert [event.case for event in desk.imports()] == [OPEN[0]]
     twins = [str(folder / f"{OPEN[1]}{suffix}") for suffix in (".nii.gz", ".nii")]
     assert desk.bring("anna", *twins) == 2
@@ -147,7 +147,7 @@ def test_a_partial_correction_counts_for_its_organs_alone(desk: Desk, capsys: py
     file = desk.take("anna", OPEN[0])
     drawn = correct(file, desk.truth(OPEN[0]), (1, 2))
     assert desk.bring("anna", "--organs", "ball") == 0
-    assert "box changed too, and is not among the organs that were annotated" in capsys.readouterr().out
+    assert "box changed too, but is not among the annotated organs" in capsys.readouterr().out
     state = project_state(desk.project)
     cohort = enlarge(desk.project, state, reviewed=False)
     case = next(case for case in cohort.cases if case.case == OPEN[0])

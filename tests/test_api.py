@@ -98,7 +98,7 @@ def test_a_stopped_run_is_opened_and_carried_to_its_end(tiny: Path, trained: amo
     stopped = amos_fl.open_run(tiny / "stopped")
     assert not stopped.finished
     assert len(stopped.rounds) == 3
-    with pytest.raises(amos_fl.AmosError, match="has not come to its end"):
+    with pytest.raises(amos_fl.AmosError, match="has not finished"):
         _ = stopped.scores
     again = stopped.resume(store=tiny / "store", progress=False)
     assert hash_of(final_weights(RunFolder(again.path))) == hash_of(final_weights(RunFolder(trained.path)))

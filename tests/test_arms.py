@@ -153,7 +153,7 @@ def test_a_group_knows_what_is_left(base, tiny_cohort, store, tmp_path):
     group = create_group(tmp_path / "local", "local", members)
     assert read_group(tmp_path / "local") == group
     assert len(group.unfinished) == 3
-    with pytest.raises(AmosError, match="has not come to its end"):
+    with pytest.raises(AmosError, match="has not finished"):
         read_runs([group.path])
     for folder in group.unfinished:
         simulate(folder, folder.config(), folder.cohort(), store, lambda event: None)

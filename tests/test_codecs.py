@@ -199,16 +199,16 @@ BAD: dict[str, tuple[Codec, dict[str, Any], str]] = {
     "a step more": (Codec("int8"), {SCALES: np.ones(4, np.float32)}, "update/scales is (4,) in its update, and must"),
     "infinite halves": (Codec("fp16"), {"conv.bias": np.full(4, np.inf, np.float16)}, "conv.bias holds NaN or"),
     "other halves": (Codec("fp16"), {"conv.bias": np.zeros(5, np.float16)}, "conv.bias is (5,) in its update"),
-    "a place twice": (FEW, {PLACES: np.array([3, 3, 4], np.int32)}, "or one twice"),
-    "places in disorder": (FEW, {PLACES: np.array([4, 3, 5], np.int32)}, "or one twice"),
+    "a place twice": (FEW, {PLACES: np.array([3, 3, 4], np.int32)}, "or the same one twice"),
+    "places in disorder": (FEW, {PLACES: np.array([4, 3, 5], np.int32)}, "or the same one twice"),
     "a place beyond": (FEW, {PLACES: np.array([3, 4, 405], np.int32)}, "weights that the network does not have"),
     "a place before": (FEW, {PLACES: np.array([-1, 3, 4], np.int32)}, "weights that the network does not have"),
     "places in full": (FEW, {PLACES: np.array([1, 3, 4])}, "update/places is int64 in its update"),
     "a value more": (FEW, {VALUES: np.zeros(4, np.float32)}, "update/values is (4,) in its update"),
     "a value of NaN": (FEW, {VALUES: np.full(3, np.nan, np.float32)}, "update/values holds NaN"),
-    "bits of all": (MANY, {PLACES: np.full(51, 255, np.uint8)}, "another number of weights than it has"),
-    "a bit less": (MANY, {PLACES: np.packbits(np.arange(405) < 121)}, "another number of weights than it has"),
-    "bits beyond": (MANY, {PLACES: np.packbits(np.arange(408) >= 408 - 122)}, "another number of weights than it has"),
+    "bits of all": (MANY, {PLACES: np.full(51, 255, np.uint8)}, "does not have one value for each weight"),
+    "a bit less": (MANY, {PLACES: np.packbits(np.arange(405) < 121)}, "does not have one value for each weight"),
+    "bits beyond": (MANY, {PLACES: np.packbits(np.arange(408) >= 408 - 122)}, "not have one value for each weight"),
 }  # fmt: skip
 
 

@@ -231,7 +231,7 @@ def test_cases_that_the_metadata_table_lacks_are_named_where_they_are_in_the_rel
     folder = write_release(tmp_path / "amos22", ids=range(1, 20), metadata=False)
     write_metadata(folder / TABLE, [row for row in metadata_rows() if int(row[0]) < 15 and row[0] != "3"])
     notes = import_amos22(folder, protocol="paper").notes
-    expected = "amos_0003, amos_0015, amos_0016, amos_0017, amos_0018, amos_0019"
+    expected = "amos_0003, amos_0015, amos_0016, amos_0017, amos_0018 and amos_0019"
     assert has(notes, f"not in the metadata table, scanner taken from the built-in list: {expected}")
 
 

@@ -109,7 +109,7 @@ def test_a_full_disk_and_a_file_that_may_not_be_written_are_one_plain_line() -> 
     program = "import errno\nfrom amos_fl.cli import main\n"
     for number, sentence in (
         ("ENOSPC", "no space is left on the disk while writing x.csv"),
-        ("EACCES", "amos-fl: x.csv: may not"),
+        ("EACCES", "amos-fl: x.csv: permission denied"),
     ):
         fails = f"def fails(**_): raise OSError(errno.{number}, 'no', '.12-ab.tmp.x.csv')"
         code = f"{program}{fails}\nmain.app = fails\nmain.main()"

@@ -100,7 +100,7 @@ def test_a_missing_birth_date_makes_a_patient_unknown_not_equal(tmp_path: Path) 
     rows = [[row[0], "", *row[2:]] if row[0] in ("3", "4") else row for row in metadata_rows()]
     known = read(tmp_path, rows)
     assert known.records[3].patient == known.records[4].patient == ""
-    assert any("no birth date or sex, so the patient is not known: amos_0003, amos_0004" in n for n in known.notes)
+    assert any("no birth date or sex, so the patient is not known: amos_0003 and amos_0004" in n for n in known.notes)
 
 
 def test_no_note_shows_a_birth_date(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_beside_a_phantom_they_stand_only_when_asked_for_and_with_their_mark() -
     asked = compared(records, published=True)
     assert len(asked.published) == len(published_scores()) == 300 + 16 + 40
     assert not any(p.scope for p in asked.published)
-    assert any("nothing follows from setting the two side by side" in note for note in asked.notes)
+    assert any("nothing follows from comparing the two" in note for note in asked.notes)
     table = next(t for t in all_tables(asked) if t.key == "published")
     assert MARK in table.title
     assert table.note == PHANTOM_NOTE

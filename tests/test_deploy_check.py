@@ -284,7 +284,7 @@ def test_a_data_folder_that_is_empty_or_holds_anothers_or_unreadable_scans(folde
     image.unlink()
     assert check_scans(place)[0].found == "a_train_0: a_train_0.nii.gz is not there"
     image.mkdir()
-    assert check_scans(place)[0].found == "a_train_0: a_train_0.nii.gz may not be read"
+    assert check_scans(place)[0].found == "a_train_0: a_train_0.nii.gz cannot be read"
     image.rmdir()
     image.touch()
     assert check_scans(place)[0].found == "a_train_0: a_train_0.nii.gz is an empty file"
@@ -302,7 +302,7 @@ def test_a_data_folder_that_may_not_be_read(folder: Path) -> None:
         finding, _ = check_scans(settings_of(folder))
     finally:
         (folder / "data").chmod(0o755)
-    assert finding.found == f"{folder / 'data'} may not be read"
+    assert finding.found == f"{folder / 'data'} cannot be read"
     assert f"user with id {os.getuid()}" in finding.remedy
 
 

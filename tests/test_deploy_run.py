@@ -181,7 +181,7 @@ def test_a_run_that_begins_with_another_ones_weights_ends_with_those_of_the_simu
 
 
 @pytest.mark.slow
-def test_a_method_of_ones_own_runs_where_hospitals_allow_its_file_and_ends_with_the_weights_of_the_simulation(
+def test_a_method_of_ones_own_at_sites_that_allow_its_file_gives_the_weights_of_the_simulation(
     deployed: tuple[SecureDeployment, Cohort], tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running, cohort = deployed
@@ -220,7 +220,7 @@ def test_the_exit_code_is_the_runs_own(deployed: tuple[SecureDeployment, Cohort]
 
 
 @pytest.mark.slow
-def test_a_run_whose_superlink_and_sites_are_killed_again_and_again_ends_with_the_same_weights_or_in_a_sentence(
+def test_a_run_whose_processes_are_killed_again_and_again_ends_with_equal_weights_or_a_sentence(
     deployed: tuple[SecureDeployment, Cohort], tmp_path: Path, store: Path
 ) -> None:
     running, cohort = deployed

@@ -58,9 +58,9 @@ def test_a_tilt_of_two_and_a_half_degrees_is_named_with_its_angle_and_its_length
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"leave_out": (4, 5)}, r"slices are missing between others: 6 are here and 8 have room, 2 mm apart"),
+        ({"leave_out": (4, 5)}, r"slices are missing in between: 6 are here, but there is room for 8, 2 mm apart"),
         ({"shift_mm": np.array([0.0, 0.5, 0.0])}, r"sheared against each other by 3\.5 mm"),
-        ({"twice": range(8)}, r"several slices lie at one place.*\(16 slices at 8 places\)"),
+        ({"twice": range(8)}, r"several slices lie at the same place.*\(16 slices at 8 places\)"),
     ],
 )
 def test_an_enhanced_file_that_is_no_even_stack_gets_the_words_of_single_slices(tmp_path: Path, options, words) -> None:
@@ -73,7 +73,7 @@ def test_a_missing_slice_is_named_by_its_neighbours(tmp_path: Path) -> None:
     array, affine = even_volume((14, 11, 16)), turned((0, 0, 0), (0.7, 0.7, 2.5))
     slices = write_series(tmp_path / "series", array, affine)
     rewrite(tmp_path / "series", slices[:4] + slices[5:])
-    words = r"15 are here and 16 have room, 2\.5 mm apart \(between IM0004 and IM0003 there are 5 mm\)"
+    words = r"15 are here, but there is room for 16, 2\.5 mm apart \(between IM0004 and IM0003 there are 5 mm\)"
     with pytest.raises(AmosError, match=words):
         converted(tmp_path / "series")
 
@@ -97,7 +97,7 @@ def test_one_slice_turned_by_less_than_a_degree_is_refused_and_named(tmp_path: P
     cos, sin = math.cos(math.radians(0.7)), math.sin(math.radians(0.7))
     slices[3].ImageOrientationPatient = [f"{v:.9f}" for v in (cos, sin, 0, -sin, cos, 0)]
     rewrite(tmp_path / "series", slices)
-    with pytest.raises(AmosError, match=r"turned against each other \(IM0003\)"):
+    with pytest.raises(AmosError, match=r"rotated against each other \(IM0003\)"):
         converted(tmp_path / "series")
 
 
@@ -113,7 +113,7 @@ def test_a_slice_moved_to_the_side_is_refused_and_named(tmp_path: Path) -> None:
     ("orientation", "words"),
     [
         ([1, 0, 0, 0.02, 0.9998, 0], "rows and columns are not at right angles, by"),
-        ([1, 0, 0, 0, 0, 0], "are not two directions of length 1"),
+        ([1, 0, 0, 0, 0, 0], "is not two directions of length 1"),
         ([1, 0, 0, 1, 0, 0], "rows and columns are not at right angles, by"),
     ],
 )
@@ -128,7 +128,7 @@ def test_directions_that_are_no_right_angle_are_refused(tmp_path: Path, orientat
     ("tag", "words"),
     [
         ("ImagePositionPatient", "do not say where its slices lie"),
-        ("ImageOrientationPatient", "do not say which way its slices are turned"),
+        ("ImageOrientationPatient", "do not say how its slices are oriented"),
         ("PixelSpacing", "do not say how large its pixels are in the patient"),
     ],
 )
@@ -158,7 +158,7 @@ def test_slices_of_another_pixel_size_are_refused(tmp_path: Path) -> None:
     slices = write_series(tmp_path / "series", even_volume(), turned((0, 0, 0), (0.7, 0.7, 2.0)))
     slices[2].PixelSpacing = [0.9, 0.9]
     rewrite(tmp_path / "series", slices)
-    with pytest.raises(AmosError, match=r"differ in their pixels' size \(IM0002: 0\.9x0\.9 mm, others: 0\.7x0\.7 mm\)"):
+    with pytest.raises(AmosError, match=r"differ in pixel size \(IM0002: 0\.9x0\.9 mm, others: 0\.7x0\.7 mm\)"):
         converted(tmp_path / "series")
 
 
@@ -197,7 +197,7 @@ def test_a_series_in_several_enhanced_files_is_one_stack(tmp_path: Path) -> None
     [
         ("io-7/input/ct_tilt_2p5", r"by 21\.6 mm over the scan \(a tilted gantry of 2\.5 degrees"),
         ("io-19/input/enhanced_tilt", "tilted gantry"),
-        ("io-19/input/dicom_noiop", "which way its slices are turned"),
+        ("io-19/input/dicom_noiop", "how its slices are oriented"),
         ("io-19/input/dicom_noposition", "where its slices lie"),
         ("io-19/input/dicom_nopreamble", "lacks DICOM's preamble; add it"),
         ("io-19/input/dicom_truncated", r"1 of 16 files cannot be used \(IM0007: is cut off: 877 of 2880 bytes"),

@@ -94,7 +94,7 @@ def test_the_scale_that_all_frames_of_an_enhanced_file_share_is_taken(tmp_path: 
     [
         ({"RescaleSlope": None, "RescaleIntercept": None}, "no Rescale Slope and Intercept in IM"),
         ({"RescaleSlope": "", "RescaleIntercept": ""}, "no Rescale Slope and Intercept in IM"),
-        ({"RescaleSlope": None}, "states a slope or an intercept for its values, and not the other"),
+        ({"RescaleSlope": None}, "states a slope or an intercept for its values, but not both"),
         ({"RescaleSlope": "0"}, r"scales its values by 0 and -\d+ \(slope and intercept\)"),
         ({"SamplesPerPixel": 1, "PhotometricInterpretation": "PALETTE COLOR"}, "holds colours"),
         ({"RescaleType": "MGML"}, r"holds no Hounsfield units: .* MGML \(Rescale Type\)"),
@@ -135,7 +135,7 @@ def test_an_mr_needs_no_scale_but_all_slices_or_none_have_one(tmp_path: Path) ->
     assert_same_in_space(converted(tmp_path / "series"), array, AFFINE)
     slices[2].RescaleSlope, slices[2].RescaleIntercept = "2", "0"
     rewrite(tmp_path / "series", slices)
-    with pytest.raises(AmosError, match="scales the values of some slices and not of others"):
+    with pytest.raises(AmosError, match="scales the values of some slices but not of others"):
         converted(tmp_path / "series")
 
 
@@ -150,7 +150,7 @@ def test_a_table_gives_an_mr_its_values_and_a_ct_none(tmp_path: Path) -> None:
             ds.PixelData = stored[:, :, k].T.astype(np.uint16).tobytes()
         rewrite(tmp_path / modality, slices)
     assert_same_in_space(converted(tmp_path / "MR"), values[np.maximum(stored, 10)], AFFINE)
-    with pytest.raises(AmosError, match=r"by a table \(Modality LUT\), which cannot hold Hounsfield units"):
+    with pytest.raises(AmosError, match=r"by a table \(Modality LUT\), which cannot give Hounsfield units"):
         converted(tmp_path / "CT")
 
 
@@ -158,7 +158,7 @@ def test_a_ct_that_leaves_open_what_its_values_are_is_read_with_a_warning(tmp_pa
     write_series(tmp_path / "series", even_volume(), AFFINE, RescaleType="US")
     [scan] = find_scans([tmp_path / "series"], None)
     [note] = scan.notes()
-    assert "leave open whether its values are Hounsfield units (Rescale Type US)" in note
+    assert "do not say whether its values are Hounsfield units (Rescale Type US)" in note
 
 
 def test_drawings_in_unused_bits_are_no_values(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_drawings_in_unused_bits_are_no_values(tmp_path: Path) -> None:
 
 def test_numbers_in_the_upper_bits_are_refused(tmp_path: Path) -> None:
     write_series(tmp_path / "series", even_volume(), AFFINE, BitsStored=12, HighBit=15)
-    with pytest.raises(AmosError, match=r"bits that are not the lowest \(High Bit 15, Bits Stored 12\)"):
+    with pytest.raises(AmosError, match=r"not store its numbers in the lowest bits \(High Bit 15, Bits Stored 12\)"):
         converted(tmp_path / "series")
 
 
@@ -257,7 +257,7 @@ def test_pixels_of_another_size_than_the_header_says_are_refused(tmp_path: Path)
     for ds in slices:
         ds.Columns -= 1
     rewrite(tmp_path / "series", slices)
-    words = r"holds 308 bytes of pixels where its header says 286 \(11x13\)"
+    words = r"holds 308 bytes of pixels, but its header says 286 \(11x13\)"
     with pytest.raises(AmosError, match=words):
         converted(tmp_path / "series")
 
@@ -267,5 +267,5 @@ def test_frames_that_the_header_does_not_count_are_refused(tmp_path: Path) -> No
     ds.NumberOfFrames = 6
     ds.PerFrameFunctionalGroupsSequence = ds.PerFrameFunctionalGroupsSequence[:6]
     rewrite(tmp_path / "series", [ds])
-    with pytest.raises(AmosError, match=r"holds 2464 bytes of pixels where its header says 1848 \(6x11x14\)"):
+    with pytest.raises(AmosError, match=r"holds 2464 bytes of pixels, but its header says 1848 \(6x11x14\)"):
         converted(tmp_path / "series")

@@ -83,7 +83,7 @@ def a_download(path: Path) -> None:
 
 DAMAGE: dict[Callable[[Path], None], str] = {
     empty: "is empty",
-    cut_in_its_pixels: "is cut off: 208 of 308 bytes of its pixels are there",
+    cut_in_its_pixels: "is cut off: 208 of 308 bytes of its pixels are present",
     cut_in_its_header: "is cut off",
     cut_before_its_series: "is cut off",
     cut_after_the_mark: "is cut off",
@@ -91,8 +91,8 @@ DAMAGE: dict[Callable[[Path], None], str] = {
     zeros: "holds nothing but zeros",
     dangling: "is a link whose target is gone",
     without_preamble: "lacks DICOM's preamble; add it, for example with DCMTK: dcmconv FILE FILE",
-    a_web_page: "is no DICOM file, or damaged at its start",
-    a_pipe: "is no regular file",
+    a_web_page: "is not a DICOM file, or damaged at its start",
+    a_pipe: "is not a regular file",
 }
 
 
@@ -140,9 +140,9 @@ def test_slices_and_folders_that_may_not_be_read_are_named(folder: Path, nobody:
     (nobody / "PAT2/more").mkdir(mode=0)
     if os.geteuid() == 0:
         os.seteuid(65534)
-    with pytest.raises(AmosError, match=r"1 of 16 files cannot be used \(IM0015: may not be read; check its permiss"):
+    with pytest.raises(AmosError, match=r"1 of 16 files cannot be used \(IM0015: cannot be read; check its permiss"):
         find_scans([nobody / "PAT1"], None)
-    with pytest.raises(AmosError, match=r"1 of 17 files cannot be used \(more: is a folder that may not be read\)"):
+    with pytest.raises(AmosError, match=r"1 of 17 files cannot be used \(more: is a folder that cannot be read\)"):
         find_scans([nobody / "PAT2"], None)
 
 
@@ -177,7 +177,7 @@ def test_two_files_that_claim_to_be_one_image_are_named(folder: Path) -> None:
     ds = pydicom.dcmread(folder / "IM0003")
     ds.RescaleIntercept = "0"
     ds.save_as(folder / "IM0003b")
-    with pytest.raises(AmosError, match=r"IM0003 and IM0003b claim to be one image .* and differ; remove the wrong"):
+    with pytest.raises(AmosError, match=r"IM0003 and IM0003b claim to be the same image .* but differ; remove the"):
         find_scans([folder], None)
 
 
@@ -259,7 +259,7 @@ def test_a_slice_that_calls_itself_another_series_is_named(folder: Path) -> None
     ds.save_as(folder / "IM0015")
     [scan] = find_scans([folder], None)
     [note] = scan.notes()
-    assert "passed over, as they have fewer than 4 slices: number 3 'abdomen' (CT, 1 slice, UID" in note
+    assert "ignored, as they have fewer than 4 slices: number 3 'abdomen' (CT, 1 slice, UID" in note
 
 
 def test_pictures_of_a_screen_are_no_scan_even_where_they_call_themselves_ct(folder: Path) -> None:
@@ -306,9 +306,9 @@ def test_images_that_the_disc_lists_and_lacks_are_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("tags", "kept", "said"),
     [
-        ({"ImagesInAcquisition": 16}, range(13), "13 slices are here, and its headers speak of 16 (Images in Acqu"),
-        ({"NumberOfSlices": 16}, range(13), "13 slices are here, and its headers speak of 16 (Number of Slices)"),
-        ({}, range(3, 16), "13 slices are here, and its headers speak of 16 (Instance Number)"),
+        ({"ImagesInAcquisition": 16}, range(13), "13 slices are here, but its headers mention 16 (Images in Acqu"),
+        ({"NumberOfSlices": 16}, range(13), "13 slices are here, but its headers mention 16 (Number of Slices)"),
+        ({}, range(3, 16), "13 slices are here, but its headers mention 16 (Instance Number)"),
         ({"ImagesInAcquisition": 16}, range(16), None),
         ({"ImagesInAcquisition": 8}, range(16), None),
         ({}, range(0, 16, 2), None),  # one of two echoes
@@ -335,7 +335,7 @@ def test_several_series_that_cannot_be_used_are_all_named_with_what_is_wrong(fol
         find_scans([study], None)
     listed = str(refused.value).split("; choose one with --series NUMBER or UID (or all): ")[1]
     assert "number 4 'abdomen' (CT, 7 slices, UID" in listed
-    assert "not usable: slices are missing between others" in listed
+    assert "not usable: slices are missing in between" in listed
     assert "not usable: 1 of 8 files cannot be used (IM0002: is empty)" in listed
     assert listed.count("not usable") == 2
     assert find_scans([study], None, series="6")

@@ -36,12 +36,12 @@ def arrived(error: Exception, *, in_full: bool = False) -> AmosError:
 
 
 def test_an_error_is_its_finding_and_its_remedy_and_survives_the_way_between_processes() -> None:
-    error = AmosError("a.nii: may not be read", "check its permissions", code="file-unreadable")
+    error = AmosError("a.nii: cannot be read", "check its permissions", code="file-unreadable")
     for same in (error, pickle.loads(pickle.dumps(error))):
-        assert str(same) == "a.nii: may not be read; check its permissions"
-        assert (same.what, same.remedy) == ("a.nii: may not be read", "check its permissions")
+        assert str(same) == "a.nii: cannot be read; check its permissions"
+        assert (same.what, same.remedy) == ("a.nii: cannot be read", "check its permissions")
         assert same.code == "file-unreadable"
-    assert str(error.of("site B")) == "site B: a.nii: may not be read; check its permissions"
+    assert str(error.of("site B")) == "site B: a.nii: cannot be read; check its permissions"
     assert error.of("site B").code == "file-unreadable"
     alone = AmosError("one sentence; of two parts")
     assert (alone.what, alone.remedy, alone.code) == ("one sentence; of two parts", "", "bad-input")

@@ -126,7 +126,7 @@ def test_a_cohort_without_a_common_organ_is_refused(
         (["--split", "tset"], "--split is 'tset': choose train, val or test"),
         (["--sites", "Z"], "no site Z in this cohort; it has A, B, D, G"),
         (["--seen", "Y"], "no site Y in this cohort"),
-        (["--sites", "B"], "no site of B has a labelled test case"),
+        (["--sites", "B"], "no labelled test case at B"),
         (["--tolerance-mm", "0"], "--tolerance-mm is 0: must be a number, above 0"),
         (["--cohort", "nowhere"], "no such cohort file"),
         (["--device", "tpu"], "unknown device 'tpu'"),
@@ -151,6 +151,6 @@ def test_an_unfinished_run_and_a_taken_folder_are_refused(
     assert "half/model/network.json: is missing; copy it from" in capsys.readouterr().err
     (tmp_path / "half/summary.md").unlink()
     assert run(["evaluate", str(tmp_path / "half")]) == 2
-    assert "has not come to its end" in capsys.readouterr().err
+    assert "has not finished" in capsys.readouterr().err
     assert run(["evaluate", str(finished_run), "--out", str(tmp_path / "half")]) == 2
-    assert "is there already; choose another --out" in capsys.readouterr().err
+    assert "already exists; choose another --out" in capsys.readouterr().err

@@ -102,7 +102,7 @@ def test_the_page_of_results_has_a_row_for_every_run_with_its_commit_and_budget(
     assert run(["experiments", "results", str(tmp_path)]) == 0
     shutil.rmtree(tmp_path / "runs")
     assert run(["experiments", "results", str(tmp_path)]) == 2
-    assert "no finished run in there" in capsys.readouterr().err
+    assert "contains no finished run" in capsys.readouterr().err
 
 
 def made_methods(out: Path, cohort: Cohort) -> Workspace:

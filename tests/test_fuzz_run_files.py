@@ -10,6 +10,7 @@ import pytest
 from federations import federate, tiny_config
 from fuzzing import SEED, Budget, damages, judged, put
 
+from amos_fl.api.calibrating import calibrate
 from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import Interrupted
 from amos_fl.runs.create import create_run
@@ -25,6 +26,9 @@ FINISHED = [
     ("evaluations/*_test.json", ["report", "compare", "diff"]),
     ("evaluations/*_val.json", ["report", "compare", "diff"]),
     ("model/network.json", ["predict", "evaluate", "init"]),
+    ("model/training_scans.json", ["predict"]),
+    ("model/calibration.json", ["expected", "report"]),
+    ("expected.json", ["report"]),
     ("model/weights.safetensors", ["predict", "evaluate", "init"]),
     ("scores_by_site.csv", ["runs"]),
     ("fingerprint.json", ["report"]),
@@ -52,6 +56,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path, store: P
     other = federate(folder / "other", cohort, store, **settings)
     start = str(other.path / "model/weights.safetensors")
     federate(folder / "run", cohort, store, start_from=start, **settings)
+    calibrate(folder / "run", measure=True, copies=0, store=store, device="cpu")
     (folder / "run/fingerprint.json").write_text(json.dumps({"sites": ["A"], "left_out": {"B": "it is paused"}}))
     return folder
 
@@ -74,6 +79,7 @@ def test_commands_that_read_a_finished_run_say_what_is_damaged(
             "diff": ["diff", str(folder), str(finished / "other")],
             "evaluate": ["evaluate", str(folder), "--sites", "D", "--store", str(store), "--out", out],
             "predict": ["predict", str(folder), str(scan), "--modality", "CT", "--out", out],
+            "expected": ["predict", str(folder), str(scan), "--modality", "CT", "--out", out, "--expected-dsc"],
             "init": ["simulate", "--init", str(folder), "--cohort", str(tiny_root), "--set", "rounds=0"],
         }[name]
 

@@ -122,7 +122,6 @@ def test_planes_in_order_of_z_equal_monais_whole_volume(tmp_path_factory, shape,
         4,
         device=torch.device("cpu"),
         inference=InferenceSettings(overlap=overlap, batch_size=batch_size),
-        mixed_precision=False,
         check=None,
     )
     ours = torch.stack(list(planes), dim=-1)

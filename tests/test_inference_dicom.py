@@ -52,7 +52,7 @@ def test_two_echoes_at_one_place_are_refused(tmp_path: Path) -> None:
     array, affine = even_volume(), turned((0, 0, 0), (0.7, 0.7, 2.0))
     for prefix in ("first", "second"):
         write_series(tmp_path / "series", array, affine, modality="MR", prefix=prefix)
-    with pytest.raises(AmosError, match="several slices lie at one place"):
+    with pytest.raises(AmosError, match="several slices lie at the same place"):
         converted(tmp_path / "series")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from federations import tiny_config
-from nibabel.nifti1 import Nifti1Image
+from labelling import voxels
 from other_datasets import write_msd
 
 from amos_fl.cli.main import run
@@ -23,10 +23,6 @@ from amos_fl.prepared.prepare import prepare_case, prepared_key
 
 KIDNEYS: LabelMap = {"ball": ("right kidney",), "box": ("liver",)}
 PLAN = tiny_config().plan
-
-
-def voxels(path: Path) -> np.ndarray:
-    return np.asarray(Nifti1Image.from_filename(path).dataobj)
 
 
 def test_organs_are_suggested_by_name_in_any_spelling() -> None:
@@ -214,7 +210,7 @@ def test_evaluation_over_a_label_map_gives_the_scores_that_the_same_organs_had(
     for (case, organ), row in new.items():
         assert {k: row[k] for k in ("dsc", "nsd")} == {k: old[case, names[organ]][k] for k in ("dsc", "nsd")}
     notes = json.loads((tmp_path / "out/evaluation.json").read_text())["notes"]
-    assert "the cohort's organs in the network's, by the label map: crate = box, globe = ball" in notes
+    assert "the cohort's organs as the network's, by the label map: crate = box, globe = ball" in notes
     assert "not scored, because only the cohort labels it: cone" in notes
 
 

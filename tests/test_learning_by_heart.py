@@ -40,7 +40,6 @@ def test_the_small_network_learns_spleen_kidneys_and_liver_of_one_case_by_heart(
         1 + len(ORGANS),
         device=torch.device("cpu"),
         inference=InferenceSettings(batch_size=1),
-        mixed_precision=False,
         check=None,
     )
     with torch.inference_mode():

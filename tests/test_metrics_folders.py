@@ -126,7 +126,7 @@ def test_merging_the_scores_of_sites_equals_scoring_their_cases_together(tmp_pat
         cases, _ = score_pairs(pair_up(tmp_path / site / "pred", tmp_path / site / "labels").pairs, Rules(ORGANS))
         merged.merge(Scores.from_dict(sums_of(cases, ORGANS).to_dict()))
     assert merged == sums_of(pooled, ORGANS)
-    assert merged.mean_hd95_mm() > 0
+    assert merged.mean("hd95_mm") > 0
 
 
 def test_several_processes_give_what_one_gives(tmp_path):

@@ -142,7 +142,7 @@ def test_merging_sites_in_any_order_equals_pooling_their_cases(cases, random):
     assert math.isnan(pooled.mean_dsc()) == math.isnan(merged.mean_dsc())
     if not math.isnan(pooled.mean_dsc()):
         assert (merged.mean_dsc(), merged.mean_nsd()) == (pooled.mean_dsc(), pooled.mean_nsd())
-        assert repr(merged.mean_hd95_mm()) == repr(pooled.mean_hd95_mm())
+        assert repr(merged.mean("hd95_mm")) == repr(pooled.mean("hd95_mm"))
 
 
 @given(st.lists(case_scores, min_size=1))
@@ -286,7 +286,7 @@ def test_volumes_and_hd95_add_up_over_the_cases_that_have_them():
     assert scores.volume_error_ml(1, absolute=True) == pytest.approx((3 + 1 + 5) / 3)
     assert math.isnan(scores.hd95_mm(2))
     assert math.isnan(scores.volume_error_ml(2))
-    assert (scores.mean_hd95_mm(), scores.mean_volume_error_ml()) == (scores.hd95_mm(1), scores.volume_error_ml(1))
+    assert (scores.mean("hd95_mm"), scores.mean_volume_error_ml()) == (scores.hd95_mm(1), scores.volume_error_ml(1))
 
 
 def test_hd95_is_measured_where_it_is_asked_for_and_both_maps_have_the_organ():

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -37,9 +38,8 @@ TABLE_4 = {
 
 def test_the_networks_have_the_papers_parameters():
     plan = plan_named("amos-ct").model_copy(update={"patch": (128, 128, 128)})
-    sizes = {model: parameter_count(outline(model, plan, 15)) for model in NETWORKS}
     for model, (millions, tolerance) in TABLE_4.items():
-        assert sizes[model] == pytest.approx(millions * 1e6, rel=tolerance), model
+        assert parameter_count(outline(model, plan, 15)) == pytest.approx(millions * 1e6, rel=tolerance), model
 
 
 def test_the_small_network_has_one_to_two_million_parameters():
@@ -75,8 +75,10 @@ def test_the_page_of_networks_says_how_they_normalise_what_they_divide_and_where
         found = {kind for kind, of in kinds.items() if any(isinstance(layer, of) for layer in network.modules())}
         assert set(re.findall(r"\w+", norms)) == found, model
         if "plan" in multiples:
-            assert network.divisor == plan_named("amos-ct").divisor, model
-            assert network.divisor != outline(model, COARSE, 15).divisor, model
+            poolings = 4 if "first four" in multiples else None
+            for plan in (plan_named("amos-ct"), COARSE):
+                expected = np.prod(plan.strides[1:][:poolings], axis=0)
+                assert outline(model, plan, 15).divisor == tuple(expected), (model, plan.name)
         else:
             sides = [int(side) for side in multiples.split(",")]
             assert network.divisor == tuple(sides if len(sides) == 3 else sides * 3), model
@@ -86,10 +88,9 @@ def test_the_page_of_networks_says_how_they_normalise_what_they_divide_and_where
 
 def test_an_outline_counts_what_is_built():
     for model in NETWORKS:
-        if model == "nnformer":  # seconds of drawing numbers, for the same answer
-            continue
-        built = parameter_count(build_network(model, COARSE, 15, seed=0))
-        assert parameter_count(outline(model, COARSE, 15)) == built, model
+        counted = parameter_count(outline(model, COARSE, 15))
+        if counted < 50e6:  # more take seconds to draw, for the same answer
+            assert counted == parameter_count(build_network(model, COARSE, 15, seed=0)), model
 
 
 def test_every_weight_has_one_name():

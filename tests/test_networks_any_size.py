@@ -1,4 +1,4 @@
-"""The six networks at reduced width: any patch, padding unseen, half precision, dropout by the seed."""
+"""The networks at reduced width: any patch, padding unseen, half precision, dropout by the seed."""
 
 import numpy as np
 import pytest
@@ -148,7 +148,12 @@ def half_precision_step(network: AnySize, device: str, dtype: torch.dtype) -> No
 
 @pytest.mark.parametrize(
     ("model", "size", "remedy"),
-    [("vnet", (16, 16, 16), "raise training.batch_size to 2"), ("cotr", (16, 16, 8), "give the plan a larger patch")],
+    [
+        ("vnet", (16, 16, 16), "raise training.batch_size to 2"),
+        ("cotr", (16, 16, 8), "give the plan a larger patch"),
+        ("resenc-m", (4, 4, 4), "give the plan a larger patch"),
+        ("mednext-l", (4, 4, 4), "give the plan a larger patch"),
+    ],
 )
 def test_a_patch_of_which_one_value_is_left_is_refused_in_a_sentence(
     model: str, size: tuple[int, int, int], remedy: str

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from labelling import voxels
 from nibabel.nifti1 import Nifti1Image
 
 from amos_fl.cli.main import run
@@ -15,10 +16,6 @@ from amos_fl.cohort.nnunet import export_nnunet
 from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.metrics.table import read_scores
-
-
-def array(path: Path) -> np.ndarray:
-    return np.asarray(Nifti1Image.from_filename(path).dataobj)
 
 
 def annotated(cohort: Cohort, **organs: tuple[int, ...]) -> Cohort:
@@ -59,7 +56,7 @@ def test_labels_that_are_not_stored_as_whole_numbers_are_written_as_what_they_me
 ) -> None:
     case = tiny_cohort.of(split="train", labelled=True)[0]
     assert case.label is not None
-    meant = array(case.label)
+    meant = voxels(case.label)
     stored, slope = {
         "a resampling tool's fractions": (meant * np.float32(0.99995), 1.0),
         "whole numbers as floats": (meant.astype(np.float32), 1.0),
@@ -83,7 +80,7 @@ def test_a_compressed_file_in_capitals_is_not_compressed_twice(tmp_path: Path, t
     shutil.copyfile(case.image, loud)
     folder = export_nnunet(replace(tiny_cohort, cases=(replace(case, image=loud),)), tmp_path / "raw").folder
     exported = folder / f"imagesTr/{case.case}_0000.nii.gz"
-    np.testing.assert_array_equal(array(exported), array(case.image))
+    np.testing.assert_array_equal(voxels(exported), voxels(case.image))
 
 
 @pytest.mark.parametrize("copy", [True, False])
@@ -148,7 +145,7 @@ def test_a_scan_with_a_fourth_dimension_of_one_becomes_a_plain_one(tmp_path: Pat
     Nifti1Image(np.asarray(scan.dataobj)[..., None], scan.affine).to_filename(tmp_path / "four.nii.gz")
     cohort = replace(tiny_cohort, cases=(replace(case, image=tmp_path / "four.nii.gz"), *tiny_cohort.cases[1:]))
     folder = export_nnunet(cohort, tmp_path / "out", modality="CT").folder
-    assert np.array_equal(array(folder / "imagesTr" / f"{case.case}_0000.nii.gz"), array(case.image))
+    assert np.array_equal(voxels(folder / "imagesTr" / f"{case.case}_0000.nii.gz"), voxels(case.image))
 
 
 def test_partial_annotation_is_refused_unless_somebody_says_what_to_do(tmp_path: Path, tiny_cohort: Cohort) -> None:
@@ -169,7 +166,7 @@ def test_where_organs_were_not_looked_for_nothing_is_background(tmp_path: Path, 
     assert json.loads((folder / "dataset.json").read_text())["labels"]["ignore"] == 3
     label = cohort.cases[0].label
     assert label is not None
-    before, after = array(label), array(folder / "labelsTr" / "a_train_0.nii.gz")
+    before, after = voxels(label), voxels(folder / "labelsTr" / "a_train_0.nii.gz")
     assert (before == 2).any()
     assert np.array_equal(after == 1, before == 1)
     assert np.array_equal(after == 3, before != 1)
@@ -183,9 +180,9 @@ def test_an_organ_that_no_training_case_was_searched_for_is_background_everywher
     cohort = annotated(tiny_cohort, **{case.case: (1,) for case in tiny_cohort.cases})
     done = export_nnunet(cohort, tmp_path / "out", modality="CT")
     assert done.notes == ("background everywhere, because no training case has them annotated: box",)
-    assert set(np.unique(array(done.folder / "labelsTr" / "a_train_0.nii.gz"))) == {0, 1}
+    assert set(np.unique(voxels(done.folder / "labelsTr" / "a_train_0.nii.gz"))) == {0, 1}
     # What is scored stays as it was.
-    assert set(np.unique(array(done.folder / "labelsTs" / "a_test_8.nii.gz"))) == {0, 1, 2}
+    assert set(np.unique(voxels(done.folder / "labelsTs" / "a_test_8.nii.gz"))) == {0, 1, 2}
 
 
 def test_without_a_case_that_has_all_organs_nothing_teaches_background(tmp_path: Path, tiny_cohort: Cohort) -> None:

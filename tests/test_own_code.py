@@ -200,7 +200,7 @@ def test_two_runs_whose_code_differs_are_two_settings(
 def test_a_model_draws_nothing_with_another_file_than_its_network_was_trained_with(
     written: Callable[[str], str], tmp_path: Path, tiny_cohort: Cohort, store: Path
 ) -> None:
-    build = "from amos_fl.networks.unet import small_unet as build\n"
+    build = "from amos_fl.networks.unet import SmallUNet as build\n"
     name = written(build)
     run_folder = federate(tmp_path / "run", tiny_cohort, store, model=f"{name}:build", rounds=1, local_steps=0)
     read_model(run_folder.path).network()
@@ -218,7 +218,7 @@ def test_a_model_draws_nothing_with_another_file_than_its_network_was_trained_wi
 MARKED = """
 from pathlib import Path
 Path({mark!r}).touch()
-from amos_fl.networks.unet import small_unet as build
+from amos_fl.networks.unet import SmallUNet as build
 """
 
 

@@ -38,8 +38,8 @@ FROZEN = "@dataclass(frozen=True)"
         ),
         ("    def step(self, given, mean): return mean", r"its step must take \(self, given, mean, memory\)"),
         ("    def pull(self): ...", r"its pull must take \(self, given\)"),
-        ("    sends: ClassVar = ('c',)", "sends c, and has no 'more' that makes it"),
-        ("    def keep(self, given, before, after): return dict(after)", "has a 'keep', and site_models is 0"),
+        ("    sends: ClassVar = ('c',)", "sends c but has no 'more' to make it"),
+        ("    def keep(self, given, before, after): return dict(after)", "has a 'keep', but site_models is 0"),
         ("    def step(self, given, mean, memory): return mean['x']", r"its step fails \(KeyError: 'x'\)"),
         (
             "    def step(self, given, mean, memory): return {n: a * np.float64(0.5) for n, a in mean.items()}",
@@ -53,7 +53,7 @@ FROZEN = "@dataclass(frozen=True)"
         (
             "    def step(self, given, mean, memory):\n"
             "        return {n: a + np.float32(random.random()) for n, a in mean.items()}",
-            "gives other weights the second time; it must depend on what it is given alone",
+            "gives different weights the second time; it must depend only on what it is given",
         ),
         (
             "    def step(self, given, mean, memory):\n        given.before['layer.bias'][0] = 1\n        return mean",
@@ -63,7 +63,7 @@ FROZEN = "@dataclass(frozen=True)"
             "    def step(self, given, mean, memory):\n"
             "        for n, a in mean.items(): memory.array('m', n, a)\n"
             "        return mean",
-            "has arrays in its memory, and server_models is 0",
+            "has arrays in its memory, but server_models is 0",
         ),
         (
             "    def step(self, given, mean, memory):\n        memory.values['n'] = 1\n        return mean",
@@ -72,7 +72,7 @@ FROZEN = "@dataclass(frozen=True)"
         ("    def pull(self, given): return 0.5", r"its pull must return an amos_fl\.training\.pull\.Pull"),
         (
             "    def pull(self, given): return Pull(drift={'w': np.zeros(3)})",
-            "its pull has 'w', which is no parameter",
+            "its pull has 'w', which is not a parameter",
         ),
         ("    def counts(self, weights, memory): return {}", "its counts fails .KeyError: 'site 00'"),
         (

@@ -107,7 +107,14 @@ def assert_equal(one: Arrays, other: Arrays) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "plan", "layers"), [("small", "coarse", 12), ("unet", "amos-ct", 22), ("nnformer", "amos-ct", 42)]
+    ("model", "plan", "layers"),
+    [
+        ("small", "coarse", 12),
+        ("unet", "amos-ct", 22),
+        ("nnformer", "amos-ct", 42),
+        ("resenc-m", "amos-ct", 1 + 2 * 26 + 4 + 5),  # stem, blocks, shortcuts that widen, decoder
+        ("mednext-l", "amos-ct", 54 + 8),  # blocks, and those that pool or enlarge
+    ],
 )
 def test_the_norms_of_a_network_are_found_whatever_their_kind(model: str, plan: str, layers: int) -> None:
     parts = parts_of(model, plan_named(plan), 15)

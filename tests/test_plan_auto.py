@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from federations import federate, hashes, resume
-from hospitals import hospital
+from hospitals import hospital, json_of
 from test_site_policy import federate_with
 
 from amos_fl.api.settings import resolve_run
@@ -17,7 +17,7 @@ from amos_fl.cohort.amos22 import import_amos22
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.phantom.release import write_release
-from amos_fl.planning.fingerprint import Fingerprint, read_fingerprint
+from amos_fl.planning.fingerprint import Fingerprint
 from amos_fl.planning.measure import fingerprint_of_cases, measured_cases
 from amos_fl.planning.planner import plan_from
 from amos_fl.planning.settings import PlanningSettings
@@ -25,7 +25,7 @@ from amos_fl.runs.config import resolve
 from amos_fl.runs.events import Event, RoundFinished, Said, SiteWork
 from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.error_replies import ReplyWithheld
-from amos_fl_clients.federation.messages import FINGERPRINT, json_of
+from amos_fl_clients.federation.messages import FINGERPRINT
 from amos_fl_clients.federation.policy import Refusal
 from amos_fl_clients.federation.replies import check_reply
 
@@ -133,7 +133,7 @@ def test_a_hospital_shares_no_histogram_unless_it_says_so(tmp_path: Path, tiny_c
     with pytest.raises(Refusal, match=r"^refused by site A: it does not share histograms of its scans$"):
         hospital(tmp_path / "a", tiny_cohort).ask(FINGERPRINT)
     site = hospital(tmp_path / "b", tiny_cohort, share_histograms=True)
-    found = read_fingerprint(json_of(site.ask(FINGERPRINT), "fingerprint"), "site A")
+    found = Fingerprint.model_validate(json_of(site.ask(FINGERPRINT), "fingerprint"))
     assert found == pooled(tiny_cohort.only(["A"])).withholding(3)
     assert found.withheld
     assert "asked=query.fingerprint answer=sent records=metrics,site" in site.audit[-1]
@@ -206,7 +206,7 @@ def test_by_site_the_sum_is_compared_with_the_pooled_cases_and_withholding_is_bo
     assert run([*command, "--by-site", "--withhold", "2", "--splits", "train,val,test"]) == 0
     shown = capsys.readouterr().out
     assert "With counts withheld" in shown
-    assert "told ±" in shown
+    assert "sent ±" in shown
 
 
 @pytest.mark.parametrize(

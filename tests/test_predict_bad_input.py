@@ -101,7 +101,7 @@ def test_a_scan_of_few_values_with_negative_ones_is_no_label_map(finished_run: P
         ),
         (["RUN", "SCAN", "--modality", "CT", "--batch-size", "0"], "--batch-size is 0: must be a whole number"),
         (["RUN", "SCAN", "--modality", "CT", "--device", "tpu"], "unknown device 'tpu'"),
-        (["RUN", "SCAN", "SCAN", "--modality", "CT"], "would have one name"),
+        (["RUN", "SCAN", "SCAN", "--modality", "CT"], "would have the same name"),
     ],
 )
 def test_wrong_input_is_one_plain_sentence_and_exit_code_2(
@@ -135,7 +135,7 @@ def test_one_bad_dicom_series_leaves_the_others_and_the_exit_code_says_so(
     slices = array.shape[2]
     assert f"amos-fl: empty, DICOM series 3: 1 of {slices} files cannot be used (IM0000: is empty)" in told.err
     assert f"amos-fl: cut, DICOM series 3: 1 of {slices} files cannot be used (IM0001: is cut off: " in told.err
-    assert f"amos-fl: warning: whole, DICOM series 3: {slices} slices are here, and its headers speak of" in told.err
+    assert f"amos-fl: warning: whole, DICOM series 3: {slices} slices are here, but its headers mention" in told.err
     assert "3 scans: 1 predicted, 2 failed" in told.out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predict.json", "whole.nii.gz"]
 

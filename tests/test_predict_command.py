@@ -128,7 +128,7 @@ def test_a_second_run_keeps_what_is_there_and_never_passes_it_off_as_anothers(
     assert "1 predicted" in capsys.readouterr().out
     for changed in (["--mirror"], ["--modality", "MR"]):
         assert run([*command, *changed]) == 2
-        assert "is there already" in capsys.readouterr().err
+        assert "already exists" in capsys.readouterr().err
     image = nib.Nifti1Image.from_filename(copy)
     save(copy, np.asarray(image.dataobj) + 1, image.affine)
     assert run(command) == 2

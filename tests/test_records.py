@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord
+from hostile_replies import of_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -46,10 +47,6 @@ def test_what_flower_reads_of_a_packed_record_is_what_was_written() -> None:
     assert bytes(record[LAYOUT].numpy()) == b'[["a","float32",[3]],["b","float32",[2,2]]]'
     again = ArrayRecord.inflate(record.deflate(), children=record.children)
     assert {name: array.data for name, array in again.items()} == {name: array.data for name, array in record.items()}
-
-
-def of_bytes(data: bytes) -> Array:
-    return Array(np.frombuffer(data, np.uint8))
 
 
 VALUES_OF_3 = np.arange(3, dtype=np.float32).tobytes()

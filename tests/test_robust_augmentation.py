@@ -181,10 +181,8 @@ def test_mr_and_ct_have_probabilities_of_their_own(patch):
         changed = [change_intensities(image, label, modality, "robust", seed) for seed in range(200)]
         return np.mean([not torch.equal(one, image) for one in changed])
 
-    assert share("MR") > share("CT") > 0.5
-    negatives = {change for _, change in RECIPES["robust"].intensity}
-    assert robust.negative not in negatives
-    assert robust.smooth_field not in negatives
+    assert share("MR") > 0.7 > share("CT") > 0.3
+    assert {change.__module__ for _, change in RECIPES["robust"].intensity} == {augment.__name__}
     for level in ("light", "paper"):
         same = [torch.equal(*(change_intensities(image, label, m, level, n) for m in ("MR", "CT"))) for n in range(20)]
         assert all(same)
@@ -215,5 +213,5 @@ def test_robust_reaches_the_order_of_tissues_of_another_sequence_and_the_others_
             assert alike == 0
             assert swapped < 0.05
         alike, swapped = reach("robust", start, other)
-        assert alike > 0.1
-        assert swapped > 0.2
+        assert alike > 0.05
+        assert swapped > 0.1

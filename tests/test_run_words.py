@@ -132,7 +132,7 @@ def test_amoss_words_stand_where_amoss_organs_are(organs: dict[int, str], tmp_pa
     assert "HU (CT)" not in stats
     assert "As Table" not in stats
     assert "Intensities of the organs in the scanner" in stats
-    assert ("annotated, of 15 that organs.csv names" in stats) == amos
+    assert ("annotated, of 15 listed in organs.csv" in stats) == amos
 
 
 def test_ct_is_not_said_to_be_reported_without_organs(tiny_cohort: Cohort) -> None:

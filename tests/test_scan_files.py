@@ -68,7 +68,7 @@ def test_what_looks_meant_is_taken_or_named_with_what_is_wrong(mixed: Path) -> N
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     save(tmp_path / "a.nii.gz").chmod(0)
-    assert scans_in(tmp_path).unusable[0].sentence == "a.nii.gz: may not be read; check its permissions"
+    assert scans_in(tmp_path).unusable[0].sentence == "a.nii.gz: cannot be read; check its permissions"
 
 
 def test_names_that_no_table_can_hold_are_named_readably(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_nnunet_names_an_image_without_its_channel_and_one_of_another_ending(tmp
     assert "imagesTr: only 4 of 5 scans can be used. Left out: case_3_0000.nii.gz: its link leads to gone" in said
     assert "imagesTr: 2 of 4 cases taken. Left out: case_1.nii.gz has no channel in its name" in said
     assert "case_2_0000.nii does not end in .nii.gz" in said
-    assert "labelsTr: label map without a usable image: case_1, case_2, case_3" in said
+    assert "labelsTr: label map without a usable image: case_1, case_2 and case_3" in said
     assert "dataset.json says numTraining 5, and 2 were taken; is the download whole?" in said
 
 

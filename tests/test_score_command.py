@@ -56,7 +56,7 @@ def test_tables_and_files_say_the_same(folders, capsys):
         liver = next(row for row in csv.DictReader(file) if row["name"] == "liver")
     assert float(liver["dsc"]) == pytest.approx(8 / 9)
     assert "0.889" in shown
-    assert "the modality of 3 cases is not known" in shown
+    assert "the modality of 3 cases is unknown" in shown
 
 
 def test_a_second_run_replaces_the_first(folders, capsys):
@@ -90,7 +90,7 @@ def test_the_metadata_table_tells_men_from_women_and_ct_from_mr(folders, capsys)
         "prostate": (1, 1.0),
         "uterus": (1, 0.667),
     }
-    assert summary["notes"] == ["the patient's sex is known of 3 of 3 cases"]
+    assert summary["notes"] == ["the patient's sex is known for 3 of 3 cases"]
     assert "19500101" not in json.dumps(summary)
 
 

@@ -240,7 +240,7 @@ def test_a_superlink_whose_file_of_a_module_is_another_than_the_submitters_makes
     body["config"]["model"] = "nowhere_to_be_found:build"
     answer = client.post("/amos-fl/runs/two", json=body)
     assert answer.status_code == 400
-    assert "there is no file of a module nowhere_to_be_found; install it" in answer.text
+    assert "no file found for the module nowhere_to_be_found; install it" in answer.text
 
 
 def test_settings_that_this_version_does_not_know_are_refused_in_words(client: TestClient) -> None:

@@ -22,7 +22,8 @@ from amos_fl.runs.config import RunConfig
 
 ANOTHER_THING = {
     *("data phantom --seed", "data msd --seed", "data nnunet --seed", "compare --seed"),  # not of a run
-    *("annotate start --cohort", "evaluate --cohort", "predict --cohort", "score --cohort"),  # their default is another
+    *("annotate start --cohort", "calibrate --cohort"),  # their default is another
+    *("evaluate --cohort", "predict --cohort", "score --cohort"),
     *("deploy init --cohort", "deploy init --sites", "experiments run --cohort"),
     *("score --hold-out", "data amos22 --hold-out", "data export nnunet --hold-out"),  # what is scored or written
     *("score --tolerance-mm", "evaluate --predictions"),  # one of each organ; beside the scores

@@ -45,7 +45,7 @@ def test_the_hash_of_the_app_is_printed_for_a_sites_settings(tmp_path: Path) -> 
     assert wrong.stderr == f"amos-fl-site: {tmp_path}: holds no Flower app (there is no pyproject.toml in it)\n"
 
 
-def test_the_hash_of_a_researchers_module_is_printed_as_a_line_of_a_sites_settings_and_the_module_not_run(
+def test_module_hash_prints_a_line_of_a_sites_settings_and_does_not_run_the_module(
     tmp_path: Path, tiny_cohort: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "their_lab").mkdir()
@@ -57,7 +57,7 @@ def test_the_hash_of_a_researchers_module_is_printed_as_a_line_of_a_sites_settin
     assert (printed.returncode, printed.stdout) == (0, f"their_lab.nets: {digest}\n")
     missing = site_command("module-hash", "their_lab.other")
     assert missing.returncode == 2
-    assert missing.stderr.startswith("amos-fl-site: their_lab.other: there is no file of this module; install it")
+    assert missing.stderr.startswith("amos-fl-site: their_lab.other: no file found for this module; install it")
     site = hospital(tmp_path, tiny_cohort)
     assert "own code allowed:    none" in site_command("status", site.settings_file).stdout
     site.settings_file.write_text(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from federations import final_weights, hashes, tiny_config
-from hospitals import hospital, tiny_task, write_hospital
+from hospitals import hospital, json_of, tiny_task, write_hospital
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
@@ -19,7 +19,6 @@ from amos_fl.runs.events import Event, Listener, SiteWork, silent
 from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.app import make_client_app
 from amos_fl_clients.federation.audit import AUDIT_LOG
-from amos_fl_clients.federation.messages import json_of
 from amos_fl_clients.federation.policy import Refusal, pause, pseudonym_key, resume, shared_name
 from amos_fl_clients.federation.settings import read_settings
 from amos_fl_clients.federation.state import MOMENTUM, load_kept, save_kept

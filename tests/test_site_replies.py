@@ -9,29 +9,21 @@ import numpy as np
 import pytest
 from conftest import write_tiny_cohort
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
-from hospitals import Hospital, hospital
+from hospitals import Hospital, hospital, json_of
+from hostile_replies import Tamper, first, record
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amos_fl.cohort.table import Cohort
 from amos_fl_clients.federation.error_replies import ReplyWithheld, SiteFailure
-from amos_fl_clients.federation.messages import ARRAYS, json_of
+from amos_fl_clients.federation.messages import ARRAYS
 from amos_fl_clients.federation.records import LAYOUT, VALUES, is_packed, packed, record_of, views_of
 from amos_fl_clients.federation.replies import check_reply, names_and_forms
-
-Tamper = Callable[[Message], None]
 
 
 def _put(record: str, key: str, value: object) -> Tamper:
     def tamper(reply: Message) -> None:
         reply.content[record][key] = value  # pyright: ignore[reportArgumentType, reportIndexIssue, reportCallIssue]
-
-    return tamper
-
-
-def _record(name: str, record: ArrayRecord | MetricRecord | ConfigRecord) -> Tamper:
-    def tamper(reply: Message) -> None:
-        reply.content[name] = record
 
     return tamper
 
@@ -60,13 +52,9 @@ def _pickled(reply: Message) -> None:
     record[name] = Array(dtype=array.dtype, shape=array.shape, stype="pickle", data=array.data)
 
 
-def _first(arrays: dict[str, np.ndarray]) -> str:
-    return next(name for name, array in arrays.items() if array.ndim > 1)
-
-
 TAMPERED: dict[str, tuple[str, Tamper]] = {
-    "another record": ("train", _record("extra", MetricRecord({"a": 1}))),
-    "a record of another kind": ("train", _record("metrics", ConfigRecord({"a": "b"}))),
+    "another record": ("train", record("extra", MetricRecord({"a": 1}))),
+    "a record of another kind": ("train", record("metrics", ConfigRecord({"a": "b"}))),
     "another number": ("train", _put("metrics", "age", 72)),
     "a list for a number": ("train", _put("metrics", "cases", [1, 2, 3])),
     "a float for a count": ("train", _put("metrics", "cases", 19470101.5)),
@@ -74,12 +62,12 @@ TAMPERED: dict[str, tuple[str, Tamper]] = {
     "another text": ("train", _put("site", "patient", "x")),
     "another site": ("train", _put("site", "site", "B")),
     "another array": ("train", _arrays(lambda a: a.update(voxels=np.zeros(3, np.float32)))),
-    "an array less": ("train", _arrays(lambda a: a.pop(_first(a)))),
-    "another shape": ("train", _arrays(lambda a: a.update({_first(a): a[_first(a)][:1]}))),
-    "another dtype": ("train", _arrays(lambda a: a.update({_first(a): a[_first(a)].astype(np.float64)}))),
+    "an array less": ("train", _arrays(lambda a: a.pop(first(a)))),
+    "another shape": ("train", _arrays(lambda a: a.update({first(a): a[first(a)][:1]}))),
+    "another dtype": ("train", _arrays(lambda a: a.update({first(a): a[first(a)].astype(np.float64)}))),
     "bytes after the values": ("train", _bytes_after_the_values),
     "another serialisation": ("train", _pickled),
-    "arrays with scores": ("evaluate", _record(ARRAYS, record_of([("a", np.zeros(2))]))),
+    "arrays with scores": ("evaluate", record(ARRAYS, record_of([("a", np.zeros(2))]))),
     "scores of another organ": ("evaluate", _put("site", "scores", '{"cases": 1, "organs": {"9": {}}}')),
     "more in the scores": ("evaluate", _put("site", "scores", '{"cases": 1, "organs": {}, "who": "x"}')),
     "another modality": ("evaluate", _put("site", "modalities", '["CT of somebody"]')),

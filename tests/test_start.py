@@ -239,7 +239,7 @@ def test_a_resumed_run_needs_its_start_no_more_once_it_has_a_checkpoint(
 
 def test_what_is_no_start_is_said(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("rounds: 2\n")
-    with pytest.raises(AmosError, match="has not come to its end"):
+    with pytest.raises(AmosError, match="has not finished"):
         weights_file(tmp_path)
     group = tmp_path / "group"
     group.mkdir()

@@ -121,7 +121,7 @@ def test_summary_model_card_and_model_say_what_was_not_learned(trained: tuple[Pa
     out, _ = trained
     names = f"box, {', '.join(NEVER)}"
     never = f"ot learned, because no training case annotates them: {names}; a prediction has background there"
-    empty = "annotated in test cases and not learned, so that the prediction counts as empty: box"
+    empty = "annotated in test cases but not learned, so the prediction counts as empty: box"
     assert f"- n{never}\n- {empty}\n" in (out / "summary.md").read_text()
     assert f"- N{never}" in (out / "model/MODEL_CARD.md").read_text()
     assert json.loads((out / "model/network.json").read_text())["learned"] == [1]

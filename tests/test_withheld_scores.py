@@ -91,7 +91,7 @@ def test_only_scopes_with_such_a_site_lack_intervals_and_tests_and_say_why() -> 
         elif difference.scope == "unseen CT":
             assert not math.isnan(difference.p)
     assert {row.site for row in parts.case_rows} == {"B", "D", "F", "G"}
-    assert any(note.startswith("Of A only sums and counts are known") for note in parts.notes)
+    assert any(note.startswith("For A only sums and counts are known") for note in parts.notes)
     assert any("(14 cases; no interval without scores per case)" in gap.sentence for gap in parts.gaps)
     assert not any("too few" in gap.sentence for gap in parts.gaps if gap.scope in touched)
 
@@ -189,10 +189,10 @@ def test_such_runs_are_compared_on_the_command_line(
 ) -> None:
     assert run(["compare", *map(str, deployed), "--out", str(tmp_path / "answer")]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "Of A, D and G only sums and counts are known" in said
+    assert "For A, D and G only sums and counts are known" in said
     assert "no scores per case" in said
     page = (tmp_path / "answer/report.html").read_text()
-    assert page.count("Of A, D and G only sums and counts are known") == 2
+    assert page.count("For A, D and G only sums and counts are known") == 2
     assert ">Distributions over cases</h2>" in page
     found = compared([read_run(path) for path in deployed])
     row = next(cell for cell in found.cells if (cell.scope, cell.organ, cell.metric) == ("A", "", "dsc"))

@@ -16,7 +16,7 @@ from amos_fl.volumes.nifti import Volume, read_image, read_label, reconcile
 SAVE_AGAIN = "open it in the viewer together with its scan, and save the segmentation again as NIfTI"
 
 _SAME, _APART = 0.8, 0.1
-"""DSC above which a label is where another one was, and below which it is not where it was itself."""
+"""DSC above which a label lies where another one was, and below which it does not lie where it was itself."""
 
 
 def read_correction(path: Path, case: Case, organs: Collection[int]) -> Volume:
@@ -31,7 +31,7 @@ def read_correction(path: Path, case: Case, organs: Collection[int]) -> Volume:
     try:
         label = read_label(path, organs)
     except AmosError as error:
-        remedy = SAVE_AGAIN  # the error's own is for files of a cohort
+        remedy = SAVE_AGAIN  # the error's own remedy is for files of a cohort
         if error.code == "unknown-label-value":
             remedy = f"use the label values {_ranges(organs)} and 0 only, and save it again"
         raise AmosError(error.what, remedy, code=error.code) from None

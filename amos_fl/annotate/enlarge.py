@@ -41,7 +41,7 @@ def enlarge(project: Project, state: ProjectState, *, reviewed: bool) -> Cohort:
     if not any(c.split == "train" for c in project.cohort.cases if c.case in corrected):
         raise AmosError(
             f"{project.path / 'cohort.csv'}: no corrected case has the split train, so nothing new is trained on; "
-            "set the split of the cases that shall be"
+            "set the split of the cases that should be"
         )
     if (folder / "labels").exists():  # from a call that was killed before it reached the ledger
         shutil.rmtree(folder / "labels")

@@ -79,7 +79,7 @@ def _may_take(project: Project, cases: dict[str, CaseState], name: str, by: str,
     assert state is not None
     if state.in_hand is not None:
         raise AmosError(
-            f"{name}: is with {state.in_hand.by} since {state.in_hand.time:%Y-%m-%d %H:%M} UTC; they import it, or "
+            f"{name}: {state.in_hand.by} has had it since {state.in_hand.time:%Y-%m-%d %H:%M} UTC; they import it, or "
             f"give it back: amos-fl annotate release {project.path} {name} --by {state.in_hand.by}"
         )
     if role == "senior" and _drew(state, by):

@@ -135,7 +135,7 @@ class Imported(_Event):
 
 
 class RetrainBegun(_Event):
-    """The enlarged set of a round is written, and trainings on it begin."""
+    """The enlarged set of a round is written, and training on it begins."""
 
     event: Literal["retraining begun"] = "retraining begun"
     round: int
@@ -144,7 +144,7 @@ class RetrainBegun(_Event):
 
 
 class Retrained(_Event):
-    """All trainings of a round have finished; the next round begins with their networks."""
+    """All training runs of a round have finished; the next round begins with their networks."""
 
     event: Literal["retrained"] = "retrained"
     round: int
@@ -169,7 +169,7 @@ def read_events(path: Path) -> list[ProjectEvent]:
             events.append(_EVENT.validate_json(line))
         except ValidationError:
             raise AmosError(
-                f"{path}, line {number}: is no event of this version of amos-fl; restore the file from a copy"
+                f"{path}, line {number}: is not an event of this version of amos-fl; restore the file from a copy"
             ) from None
     return events
 

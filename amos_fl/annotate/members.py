@@ -87,7 +87,7 @@ def recorded_members(records: Sequence[MemberRecord], cohort: Cohort) -> list[Na
         )
         if member.model.weights_sha256() != record.weights_sha256:
             raise AmosError(
-                f"{record.source}: has other weights than when this round was begun; put them back, or begin another "
+                f"{record.source}: has other weights than when this round began; put them back, or begin another "
                 "round with --new-round"
             )
         members.append(replace(member, name=record.name))

@@ -61,7 +61,7 @@ def begin_round(
             ):
                 raise AmosError(
                     f"round {current.round} was begun with {', '.join(m.name for m in current.members)} or other "
-                    "settings; go on without naming networks, or begin another round with --new-round"
+                    "settings; continue without naming networks, or begin another round with --new-round"
                 )
             return current
         begun = RoundBegun(round=state.round + 1, members=records, variant=chosen)

@@ -298,7 +298,7 @@ def _write_changes(progress: ProjectProgress, folder: Path) -> str:
         numbers = list(OrganChange.model_fields)
         writer.writerow(["time", "round", "case", "version", "by", "role", "against", "organ", *numbers])
         for e in progress.imports:
-            for against, changes in (("what they began from", e.change), ("pre-label", e.from_prelabel)):
+            for against, changes in (("what they started from", e.change), ("pre-label", e.from_prelabel)):
                 for organ, change in changes.items():
                     about = [e.time.isoformat(), e.round, e.case, e.version, e.by, e.role, against, organs[organ]]
                     writer.writerow([*about, *change.model_dump().values()])

@@ -4,7 +4,7 @@ project.json                     what is asked of every case
 cohort.csv                       all cases, labelled and not (organs.csv where the organs are not AMOS's)
 ledger.jsonl                     what happened, one line per event
 rounds/round_01/prelabels/       what the networks drew, one NIfTI per case; members/ what each of them drew
-rounds/round_01/labels/          the corrected label maps as they went into training; cohort.csv; runs/ the trainings
+rounds/round_01/labels/          the corrected label maps as they were trained on; cohort.csv; runs/ the training runs
 work/NAME/                       the working copies of one person; theirs alone
 versions/CASE/                   every correction that was imported, never changed again
 """
@@ -66,7 +66,7 @@ class Project:
         for case in self.cohort.cases:
             if case.case == name:
                 if case.label is not None:
-                    raise AmosError(f"{name}: has a label map in the cohort already; this project labels the others")
+                    raise AmosError(f"{name}: already has a label map in the cohort; this project labels the others")
                 return case
         raise AmosError(f"{name}: no such case in {self.path / 'cohort.csv'}; a file is named after its case")
 
@@ -110,7 +110,7 @@ def open_project(path: Path) -> Project:
         AmosError: there is none, or its settings or cohort are damaged.
     """
     if not (path / SETTINGS).is_file():
-        raise AmosError(f"{path}: holds no labelling project; begin one with 'amos-fl annotate start'")
+        raise AmosError(f"{path}: holds no labelling project; start one with 'amos-fl annotate start'")
     try:
         settings = ProjectSettings.model_validate(json.loads((path / SETTINGS).read_text(encoding="utf-8")))
     except (ValueError, ValidationError):
@@ -147,7 +147,7 @@ def extend_project(project: Project, cohort: Cohort) -> tuple[Project, list[str]
     if not same_organs(cohort.organs, project.cohort.organs):
         differ = difference_in_words(cohort.organs, project.cohort.organs, ("there", "in the project"))
         raise AmosError(
-            f"this cohort has other organs than the project{f': {differ}' if differ else ''}; begin a separate "
+            f"this cohort has other organs than the project{f': {differ}' if differ else ''}; start a separate "
             "project for it, or renumber it with 'amos-fl data relabel'"
         )
     known = {case.case: case for case in project.cohort.cases}

@@ -100,7 +100,7 @@ def _take_in(project: Project, file: Path, question: ImportRequest, named: bool,
     # A person who has the case again makes a new statement, even if the file equals an earlier version.
     for version in state.versions if hand is None or hand.by != question.by else ():
         if (version.sha256, version.by, version.role) == (sha256, question.by, question.role):
-            return Taken(file, "known", version, f"is version {version.version} already")
+            return Taken(file, "known", version, f"is already version {version.version}")
     if hand is not None and hand.by != question.by:
         raise AmosError(
             f"{name}: is with {hand.by}, so a correction by {question.by} is not taken; {hand.by} imports "
@@ -115,8 +115,8 @@ def _take_in(project: Project, file: Path, question: ImportRequest, named: bool,
     before = basis(project, case, state, round_number, versions)
     if before.any() and not correction.array.any() and not question.allow_empty:
         raise AmosError(
-            f"{file.name}: nothing is drawn in it, though the person began from a map with organs; save the "
-            "segmentation again, or say --allow-empty"
+            f"{file.name}: nothing is drawn in it, though the person started from a map with organs; save the "
+            "segmentation again, or pass --allow-empty"
         )
     moved = renumbered(before, correction.array)
     if len(moved) > _SWAPPED and not question.relabelled:
@@ -225,7 +225,7 @@ def named_files(paths: Sequence[Path], cases: Collection[str]) -> Brought:
             mine = [file for name, file in found.scans.items() if name in cases]
             bad = [one for one in found.unusable if one.name in cases]
             if not mine and not bad:
-                raise AmosError(f"{path}: holds no file that is called after a case, such as {min(cases)}.nii.gz")
+                raise AmosError(f"{path}: holds no file that is named after a case, such as {min(cases)}.nii.gz")
             files += mine
             refused += _refused(bad)
             others = [file for name, file in found.scans.items() if name not in cases]
@@ -239,7 +239,7 @@ def named_files(paths: Sequence[Path], cases: Collection[str]) -> Brought:
     for file in dict.fromkeys(files):
         of_case.setdefault(case_of(file), []).append(file)
     for same in of_case.values():
-        if len(same) > 1:  # the last would be the last word on the case, whichever was drawn last
+        if len(same) > 1:  # otherwise the last file imported would count, not the last one drawn
             why = f"{' and '.join(shown(file) for file in same)} are one case; name the right one"
             refused.append(Taken(same[0], "refused", note=why))
     return Brought(tuple(same[0] for same in of_case.values() if len(same) == 1), tuple(refused), tuple(aside))

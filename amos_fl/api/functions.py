@@ -36,6 +36,7 @@ from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import create_group
 from amos_fl.runs.inference_settings import InferenceKeywords, RecordedInference
 from amos_fl.runs.record import read_runs
+from amos_fl.runs.training_scans import TRAINING_SCANS
 
 Place = str | Path
 OnProgress = Callable[[str, int, int], None]
@@ -184,7 +185,7 @@ def evaluate(
         AmosError: no such model, cohort or case; or `out` exists already.
     """
     if split not in SPLITS:
-        raise AmosError(f"--split {split}: there is no such split; there are {', '.join(SPLITS)}")
+        raise AmosError(f"--split {split}: unknown split; choose from {', '.join(SPLITS)}")
     model = _model(run).about
     model = replace(model, inference=model.inference.changed(inference))
     if cohort is None and model.run is None:
@@ -201,7 +202,7 @@ def evaluate(
     )
     folder = Path(out) if out else next_out("evaluate")
     check_free(folder)
-    # The lock lies beside the folder, because that appears as a whole.
+    # The lock is beside the folder, because the folder itself appears only when it is complete.
     with at_work(folder.parent, to=folder.name), whole_folder(folder) as beside:
         evaluation = evaluate_model(
             model,
@@ -258,13 +259,16 @@ def predicting(
         preview=how.get("preview", False),
         seg=how.get("seg", False),
         rtstruct=how.get("rtstruct", False),
+        expected_dsc=how.get("expected_dsc", False),
         overwrite=how.get("overwrite", False),
     )
     notes: list[str] = []
     cohort = read_cohort(listed) if listed else None
     found = find_scans(paths, modality, cohort=cohort, series=how.get("series"), on_note=notes.append)
     usable = [scan for scan in found if not scan.problem]
-    if untrained := sorted({scan.modality for scan in usable} - set(model.modalities)) if model.modalities else []:
+    told = (model.folder / TRAINING_SCANS).exists()  # then each such scan is said to be unlike them
+    new = {scan.modality for scan in usable} - set(model.modalities) if model.modalities and not told else set()
+    if untrained := sorted(new):
         notes.append(f"this network was trained on {' and '.join(model.modalities)} only, not on {untrained[0]}")
     notes += model.notes
     return Predicting(tuple(found), tuple(notes), predict_scans(model, found, Path(out), wanted, on_window=on_window))

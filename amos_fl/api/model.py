@@ -1,6 +1,6 @@
 """A trained network in Python: scans in, label maps out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
@@ -22,7 +22,8 @@ class Prediction:
     """The label map of one scan, on the scan's own grid.
 
     `labels` holds 0 (background) and the keys of `organs`; `affine` (4, 4) takes voxel indices to mm in RAS space.
-    `notes` are sentences that a reader of the map should know.
+    `notes` are sentences that a reader of the map should know. `expected_dsc` has by name the DSC to expect of each
+    organ that was found, if it was asked for.
     """
 
     scan: Path
@@ -30,6 +31,7 @@ class Prediction:
     affine: np.ndarray
     organs: dict[int, str]
     notes: tuple[str, ...]
+    expected_dsc: dict[str, float] = field(default_factory=dict)
 
     @property
     def volumes_ml(self) -> dict[str, float]:
@@ -73,19 +75,26 @@ class TrainedModel:
         return self.about.network(device)
 
     def predict(
-        self, scan: str | Path, modality: str | None = None, *, device: str = "auto", **how: Unpack[InferenceKeywords]
+        self,
+        scan: str | Path,
+        modality: str | None = None,
+        *,
+        device: str = "auto",
+        expected_dsc: bool = False,
+        **how: Unpack[InferenceKeywords],
     ) -> Prediction:
         """Predict one scan: a NIfTI file, or a folder with a DICOM series.
 
         `modality` is CT or MR; a NIfTI file does not say, so it has to be given unless the network knows only one.
+        With `expected_dsc`, the prediction says what DSC to expect, by the model's calibration (`amos_fl.calibrate`).
         `how` are settings of inference, by default the run's: see `InferenceKeywords`.
 
         Raises:
-            AmosError: a scan that cannot be read or predicted, or no modality.
+            AmosError: a scan that cannot be read or predicted, no modality, or no calibration.
         """
         if modality is None and len(self.about.modalities) == 1:
             modality = self.about.modalities[0]
-        wanted = Wanted(self.about.inference.changed(how), device_named(device))
+        wanted = Wanted(self.about.inference.changed(how), device_named(device), expected_dsc=expected_dsc)
         found = find_scans([Path(scan)], modality)
         if len(found) != 1:
             raise AmosError(f"{scan}: holds {len(found)} scans; give one, or use amos_fl.predict for a folder")
@@ -94,7 +103,8 @@ class TrainedModel:
             if outcome.state == "failed":
                 raise AmosError(outcome.notes[0])
             label = read_label(Path(folder) / f"{found[0].name}.nii.gz", tuple(self.about.organs))
-        return Prediction(found[0].path, label.array, label.affine, self.organs, outcome.notes)
+        expected = outcome.expected.by_name if outcome.expected else {}
+        return Prediction(found[0].path, label.array, label.affine, self.organs, outcome.notes, expected)
 
     def __repr__(self) -> str:
         where = f"round {self.about.round} of {self.about.folder}"

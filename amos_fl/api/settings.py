@@ -42,10 +42,10 @@ def check_free(folder: Path) -> None:
     """Refuse a folder that is not empty.
 
     Raises:
-        AmosError: it does, or it is a file.
+        AmosError: it is not empty, or it is a file.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise AmosError(f"{folder}: is there already; choose another --out")
+        raise AmosError(f"{folder}: already exists; choose another --out")
 
 
 def with_device(config: RunConfig) -> RunConfig:
@@ -76,7 +76,7 @@ def recipe_for(layers: list[Layer], otherwise: str | None = None) -> tuple[str, 
     Raises:
         AmosError: no such model.
     """
-    from amos_fl.methods import kind_of  # with it comes NumPy
+    from amos_fl.methods import kind_of  # it imports NumPy
 
     model = next((str(layer["model"]) for _, layer in reversed(layers) if "model" in layer), otherwise or "small")
     recipe: dict[str, Any] = {**network_named(model).recipe, "model": model}
@@ -103,7 +103,7 @@ def resolve_run(
     from amos_fl_server.federation.strategies import make_strategy, strategy_of
 
     origin = origin_in(layers)
-    model, recipe = recipe_for(layers, origin.model if origin else None)
+    _, recipe = recipe_for(layers, origin.model if origin else None)
     asked = resolve([recipe, *layers])
     make_strategy(asked.strategy, asked.strategy_options)
     if asked.cohort is None:
@@ -112,7 +112,7 @@ def resolve_run(
         recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
     else:
         everyone = read_cohort(asked.cohort)
-        if model != "small" and all(case.modality == "MR" for case in everyone.cases):
+        if recipe[1]["plan"] == "amos-ct" and all(case.modality == "MR" for case in everyone.cases):
             recipe = (recipe[0], {**recipe[1], "plan": "amos-mr"})
     settings = with_device(begun_at(origin, resolve([as_trained(recipe, origin), *layers])))
     strategy_of(settings)

@@ -41,7 +41,7 @@ def _table(rows: Iterable[ScoreRow], columns: Sequence[str]) -> pd.DataFrame:
 def rounds_table(ledger: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per round and site: its training, or under `missing` why there is none.
 
-    `share` is what its update counts in the round's weights, of 1; NaN where nobody says.
+    `share` is the weight of its update in the round's average, from 0 to 1; NaN if unknown.
     """
     rows: list[tuple[Any, ...]] = []
     for entry in ledger:

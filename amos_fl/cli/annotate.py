@@ -1,4 +1,4 @@
-"""`amos-fl annotate`: scans labelled as AMOS was, by networks first and by people after them."""
+"""`amos-fl annotate`: scans are labelled as AMOS was, by networks first and then by people."""
 
 from pathlib import Path
 from shlex import quote
@@ -26,7 +26,7 @@ from amos_fl.runs.inference_settings import InferenceKeywords
 from amos_fl.wording import counted
 
 ProjectArgument = Annotated[Path, typer.Argument(metavar="PROJECT", help="The folder of the labelling project.")]
-ByOption = Annotated[str, typer.Option("--by", help="Who: a name or an id, as it stands in the ledger.")]
+ByOption = Annotated[str, typer.Option("--by", help="Who is working: a name or an ID, as recorded in the ledger.")]
 RoleOption = Annotated[
     Literal["junior", "senior"], typer.Option("--role", help="A junior corrects; a senior reviews what a junior drew.")
 ]
@@ -35,10 +35,10 @@ OrgansOption = Annotated[
 ]
 
 
-_ASKED = {
+_PASSES = {
     "none": "",
-    "windows": ", asked twice, with windows placed differently",
-    "mirror": ", asked twice, also mirrored",
+    "windows": ", each applied twice, with shifted windows",
+    "mirror": ", each applied twice, once mirrored",
 }
 
 
@@ -52,7 +52,7 @@ def _organs(text: str | None, known: dict[int, str]) -> tuple[int, ...] | None:
     return tuple(sorted({organ_called(word, known, "--organs") for word in words}))
 
 
-@takes_inference("mirror")  # of which the variant decides
+@takes_inference("mirror")  # the variant decides about mirroring
 def start(
     project: ProjectArgument,
     run: Annotated[
@@ -61,12 +61,14 @@ def start(
     ] = None,
     cohort: Annotated[
         Path | None,
-        typer.Option(help="A new project: the cohort whose unlabelled cases are labelled. Later: more cases."),
+        typer.Option(help="For a new project: the cohort whose unlabelled cases to label. Later: one with more cases."),
     ] = None,
     organs: OrgansOption = None,
     variant: Annotated[
         Literal["windows", "mirror", "none"] | None,
-        typer.Option(help="How a network is asked twice, to see where it is unsure; default: windows for one network."),
+        typer.Option(
+            help="How a network is applied twice to see where it is unsure; default: windows for one network."
+        ),
     ] = None,
     new_round: Annotated[bool, typer.Option("--new-round", help="Begin another round with these networks.")] = False,
     tolerance_mm: Annotated[float, setting("evaluation.tolerance_mm")] = 1.0,
@@ -74,7 +76,7 @@ def start(
     *,
     inference: InferenceKeywords,
 ) -> None:
-    """Pre-label the unlabelled scans, or go on where that was interrupted. Exit code 2 when one could not be done."""
+    """Pre-label the unlabelled scans, or resume after an interruption. Exit code 2 if a scan failed."""
     from amos_fl.annotate.members import read_members, recorded_members
     from amos_fl.annotate.prelabel import begin_round, prelabel_round
     from amos_fl.device import device_named
@@ -98,7 +100,7 @@ def start(
                 "these networks were trained on a synthetic phantom; what they draw says nothing about patients"
             )
         drawn = " and ".join([f"{member.name} (round {member.model.round})" for member in members])
-        console.print(f"round {begun.round}: pre-labels by {drawn}" + _ASKED[begun.variant])
+        console.print(f"round {begun.round}: pre-labels by {drawn}" + _PASSES[begun.variant])
 
         counts = {"drawn": 0, "kept": 0, "failed": 0}
         with Progress() as progress:
@@ -119,24 +121,24 @@ def start(
     splits = [case.split for case in opened.unlabelled]
     console.print(
         f"{counted(len(splits), 'case')} without a label: {counts['drawn']} pre-labelled, "
-        f"{counts['kept']} there already, {counts['failed']} failed",
+        f"{counts['kept']} already there, {counts['failed']} failed",
         soft_wrap=True,
     )
     if scored := len(splits) - splits.count("train"):
         console.print(
-            f"note: {scored} of them are not in split train, so they will be scored and never trained on; scores on "
-            "labels that began as a network's favour networks like it",
+            f"note: {scored} of them are not in split train, so they will be scored and never trained on; labels "
+            "that a network drew first favour similar networks",
             soft_wrap=True,
         )
     console.print(
-        f"now: amos-fl annotate queue {project}, then amos-fl annotate next {project} --by NAME --role junior"
+        f"next: amos-fl annotate queue {project}, then amos-fl annotate next {project} --by NAME --role junior"
     )
     if counts["failed"]:
         raise typer.Exit(2)
 
 
 def _opened(path: Path, run: list[str] | None, cohort: Path | None, organs: str | None, tolerance: float) -> Project:
-    """The project, made or enlarged where a cohort is given."""
+    """The project; created or extended if a cohort is given."""
     from amos_fl.annotate.members import read_members
 
     if (path / SETTINGS).is_file():
@@ -144,7 +146,7 @@ def _opened(path: Path, run: list[str] | None, cohort: Path | None, organs: str 
         asked = _organs(organs, project.cohort.organs)
         if asked is not None and asked != project.settings.organs:
             named = ", ".join(project.cohort.organs[organ] for organ in project.settings.organs)
-            raise AmosError(f"--organs: this project looks for {named}; begin another one for other organs")
+            raise AmosError(f"--organs: this project is about {named}; start another one for other organs")
         if cohort is None:
             return project
         with project.locked():
@@ -152,7 +154,7 @@ def _opened(path: Path, run: list[str] | None, cohort: Path | None, organs: str 
         typer.echo(f"{counted(len(new), 'new case')} in the project")
         return extended
     if cohort is None:
-        raise AmosError(f"{path}: holds no labelling project; begin one with --cohort COHORT and --run RUN")
+        raise AmosError(f"{path}: holds no labelling project; start one with --cohort COHORT and --run RUN")
     if not run:
         raise AmosError("name the network that pre-labels, with --run RUN")
     everyone = read_cohort(cohort)
@@ -165,7 +167,7 @@ def queue(
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many to show.")] = 20,
     role: Annotated[Literal["junior", "senior"], typer.Option("--role", help="Whose queue.")] = "junior",
 ) -> None:
-    """The cases that wait, those in the greatest need of correction first, each with its reasons."""
+    """List the waiting cases with the reasons, those in greatest need of correction first."""
     opened = open_project(project)
     console = plain_console()
     waiting = project_state(opened).queue(TAKES[role])
@@ -182,9 +184,11 @@ def next_case(
     by: ByOption,
     role: RoleOption,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many cases to have in hand.")] = 1,
-    case: Annotated[list[str] | None, typer.Option("--case", help="This case instead of the queue's next.")] = None,
+    case: Annotated[
+        list[str] | None, typer.Option("--case", help="Take this case instead of the next in the queue.")
+    ] = None,
 ) -> None:
-    """Take the next case of the queue: its working copy, why it needs correction, and how to open it."""
+    """Take the next case from the queue; prints its working copy, why it needs correction and how to open it."""
     opened = open_project(project)
     handed = hand_out(opened, by, role, count=count, wanted=tuple(case or ()))
     console = plain_console()
@@ -198,7 +202,7 @@ def next_case(
 
 def _show_in_hand(console: Console, project: Project, one: InHand) -> None:
     scan, label = quote(str(one.case.image)), quote(str(one.file))
-    console.print(f"{one.case.case}: {'yours now' if one.new else 'in your hands already'}", soft_wrap=True)
+    console.print(f"{one.case.case}: {'yours now' if one.new else 'already in your hands'}", soft_wrap=True)
     for reason in one.reasons or ("nothing stands out",):
         console.print(f"  - {reason}", soft_wrap=True)
     for version in one.state.versions:
@@ -216,7 +220,7 @@ def release(
     """Give a case back to the queue. What was drawn in its working copy stays there."""
     changed = give_back(open_project(project), case, by)
     console = plain_console()
-    console.print(f"{case}: waits again")
+    console.print(f"{case}: back in the queue")
     if changed is not None:
         console.print(f"note: {changed} holds changes that were never imported; they stay there", soft_wrap=True)
 
@@ -230,14 +234,14 @@ def import_files(
         typer.Argument(metavar="[FILE...]", help="Corrections or folders of them; default: work/NAME/."),
     ] = None,
     organs: OrgansOption = None,
-    case: Annotated[str | None, typer.Option(help="The case of a file that is not called after it.")] = None,
-    comment: Annotated[str, typer.Option(help="Said to whoever has the case next, and kept.")] = "",
+    case: Annotated[str | None, typer.Option(help="The case, for a file that is not named after it.")] = None,
+    comment: Annotated[str, typer.Option(help="A remark, kept and shown to whoever has the case next.")] = "",
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Take a file in which nothing is drawn.")] = False,
     relabelled: Annotated[
         bool, typer.Option("--relabelled", help="Take a file in which three or more organs changed their label.")
     ] = False,
 ) -> None:
-    """Check, measure and keep what somebody corrected. Exit code 2 when a file was refused."""
+    """Check, measure and store corrections. Exit code 2 if a file was refused."""
     opened = open_project(project)
     question = ImportRequest(by, role, _organs(organs, opened.cohort.organs), allow_empty, relabelled, comment)
     brought = named_files(files, {c.case for c in opened.unlabelled}) if files else files_of(opened, by)
@@ -255,7 +259,7 @@ def import_files(
     console.print(f"{counted(len(found) + len(brought.refused), 'file')}: {', '.join(parts)}", soft_wrap=True)
     if brought.aside:
         console.print(
-            f"note: {counted(len(brought.aside), 'file')} left aside, not called after a case that waits for labels: "
+            f"note: {counted(len(brought.aside), 'file')} skipped, not named after a case that waits for labels: "
             + ", ".join(brought.aside),
             soft_wrap=True,
         )
@@ -280,8 +284,8 @@ def _show_taken(console: Console, project: Project, taken: Taken) -> None:
     if event.not_used:
         listed = ", ".join(names[organ] for organ in event.not_used)
         console.print(
-            f"note: {listed} changed too, and {'is' if len(event.not_used) == 1 else 'are'} not among the organs that "
-            "were annotated; kept in the version, not used for training",
+            f"note: {listed} changed too, but {'is' if len(event.not_used) == 1 else 'are'} not among the "
+            "annotated organs; kept in the version, not used for training",
             soft_wrap=True,
         )
 
@@ -292,7 +296,7 @@ def retrain(
         Literal["federated", "centralized"] | None,
         typer.Option(help="Per site, or pooled; default: as the network was trained."),
     ] = None,
-    reviewed: Annotated[bool, typer.Option("--reviewed", help="Only organs that a senior has reviewed.")] = False,
+    reviewed: Annotated[bool, typer.Option("--reviewed", help="Use only organs that a senior has reviewed.")] = False,
     rounds: Annotated[int | None, setting("rounds", "as before")] = None,
     local_steps: Annotated[int | None, setting("local_steps", "as before")] = None,
     learning_rate: Annotated[float | None, setting("training.learning_rate", "as before")] = None,
@@ -300,7 +304,7 @@ def retrain(
     device: DeviceOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Train on from the networks of the round, on everything that people have annotated; or go on with that."""
+    """Continue training the round's networks on everything annotated so far, or resume that training."""
     flags: dict[str, Any] = {"rounds": rounds, "local_steps": local_steps, "device": device, "arm": arm}
     if learning_rate is not None:
         flags["training"] = {"learning_rate": learning_rate}
@@ -308,12 +312,12 @@ def retrain(
 
 
 def status(project: ProjectArgument) -> None:
-    """How far the project has come: cases, rounds, organs and people."""
+    """Show the project's progress: cases, rounds, organs and people."""
     show_status(plain_console(), progress_of(open_project(project)))
 
 
 def report(project: ProjectArgument) -> None:
-    """Write report.html, and the numbers in report_data/, into the project."""
+    """Write report.html, with its numbers in report_data/, into the project."""
     from amos_fl.report.page import write_annotation_report
 
     typer.echo(write_annotation_report(open_project(project)))

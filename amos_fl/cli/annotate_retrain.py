@@ -1,4 +1,4 @@
-"""`amos-fl annotate retrain`: the trainings of a round, from the enlarged set and the weights before."""
+"""`amos-fl annotate retrain`: a round's training runs, on the enlarged set and from the previous weights."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,6 @@ from amos_fl.cli.settings import layers_of, resolve_run
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder
 from amos_fl.runs.arms import centralized
-from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import create_run
 from amos_fl.runs.folder import open_run
 from amos_fl.wording import counted
@@ -30,21 +29,21 @@ Layers = list[tuple[str, dict[str, Any]]]
 def retrain_round(
     path: Path, flags: dict[str, Any], assignments: list[str] | None, *, reviewed: bool, store: Path | None
 ) -> None:
-    """Begin the trainings of the current round, or go on with them; a finished round says so and does nothing."""
+    """Start the current round's training runs, or resume them; for a finished round, only say so."""
     project = open_project(path)
     with project.alone("retrain"):
         state = project_state(project)
         if not state.rounds:
-            raise AmosError(f"{path}: no round was begun; pre-label with 'amos-fl annotate start' first")
+            raise AmosError(f"{path}: there is no round yet; pre-label with 'amos-fl annotate start' first")
         if state.round in state.retrained:
             runs = " ".join(map(str, state.retrained[state.round].runs))
             typer.echo(
-                f"round {state.round} is retrained already: {runs}; begin the next: amos-fl annotate start {path}"
+                f"round {state.round} is already retrained: {runs}; start the next with: amos-fl annotate start {path}"
             )
             return
         layers = layers_of(None, flags, assignments)
         if state.round in state.retraining:
-            refuse_settings(layers, "this retraining was begun, and", "goes on with its own settings")
+            refuse_settings(layers, "this retraining has begun and", "continues with its own settings")
             runs = state.retraining[state.round].runs
         else:
             runs = _begin(project, state, layers, reviewed=reviewed)
@@ -55,7 +54,7 @@ def retrain_round(
                 carry_out(run, settings, folder.cohort(), store or cache_folder() / "store")
         with project.locked():
             project.add(Retrained(round=state.round, runs=runs))
-    typer.echo(f"round {state.round} is retrained; begin the next with: amos-fl annotate start {path}")
+    typer.echo(f"round {state.round} is retrained; start the next with: amos-fl annotate start {path}")
 
 
 def _begin(project: Project, state: ProjectState, layers: Layers, *, reviewed: bool) -> tuple[Path, ...]:
@@ -86,7 +85,7 @@ def _begin(project: Project, state: ProjectState, layers: Layers, *, reviewed: b
 
 
 def _settings_of(member: "NamedModel", cohort_file: Path, layers: Layers) -> Any:
-    """Settings and cohort of a training that begins from a network: those of its run, with what the user changes."""
+    """Settings and cohort of a run that starts from a network: those of the network's run, with the user's changes."""
     from amos_fl.runs.model import WEIGHTS
 
     model = member.model
@@ -106,8 +105,4 @@ def _settings_of(member: "NamedModel", cohort_file: Path, layers: Layers) -> Any
     if asked == "centralized" and was == "federated":
         pooled = centralized(settings, cohort)
         return pooled.config, pooled.cohort
-    return _with_arm(settings, asked), cohort
-
-
-def _with_arm(settings: RunConfig, arm: str) -> RunConfig:
-    return settings.model_copy(update={"arm": arm})
+    return settings.model_copy(update={"arm": asked}), cohort

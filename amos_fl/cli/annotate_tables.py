@@ -1,4 +1,4 @@
-"""What `amos-fl annotate` prints: the queue, what a correction changed, and how far a project has come."""
+"""What `amos-fl annotate` prints: the queue, what a correction changed, and a project's progress."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def volume(value_ml: float) -> str:
-    """A volume in ml, as precise as it is of use."""
+    """A volume in ml, with no more digits than are useful."""
     return "-" if math.isnan(value_ml) else f"{value_ml:.1f}" if value_ml < 100 else f"{value_ml:.0f}"
 
 
@@ -42,7 +42,7 @@ def table(title: str, text: Sequence[str], numbers: Sequence[str]) -> Table:
 
 
 def show_queue(console: Console, project: Project, waiting: Sequence[CaseState]) -> None:
-    """The queue in its order, with the parts of each need and its reasons in words."""
+    """The queue in order, with the parts of each need and the reasons in words."""
     shown = table(
         "Expected need of correction, greatest first", ["case", "site"], ["need", "disagree", "volumes", "broken"]
     )
@@ -59,11 +59,11 @@ def show_queue(console: Console, project: Project, waiting: Sequence[CaseState])
             console.print(f"{state.case}:", soft_wrap=True)
             for reason in reasons:
                 console.print(f"  - {reason}", soft_wrap=True)
-    console.print("need: the sum of three shares of the organs: drawn differently, implausible volumes, in pieces")
+    console.print("need: the sum of three fractions of the organs: drawn differently, of implausible volume, in pieces")
 
 
 def change_table(event: Imported, organs: Mapping[int, str]) -> Table:
-    """What a correction changed, by organ, against what the person began from."""
+    """What a correction changed, by organ, compared with what the person started from."""
     shown = table(f"against the {event.began_from}", ["organ"], ["DSC", "NSD", "ml before", "ml after", "ml changed"])
     for organ, change in event.change.items():
         volumes = (change.before_ml, change.after_ml, change.changed_ml)
@@ -78,7 +78,7 @@ def show_status(console: Console, progress: ProjectProgress) -> None:
     console.print(f"{len(state.cases)} cases without a label in the cohort: {counts or 'none'}", soft_wrap=True)
     if not state.rounds:
         console.print(
-            f"no round yet; begin with: amos-fl annotate start {progress.project.path} --run RUN", soft_wrap=True
+            f"no round yet; start with: amos-fl annotate start {progress.project.path} --run RUN", soft_wrap=True
         )
         return
     numbers = ["pre-labelled", "junior", "senior", "done", "DSC", "NSD", "ml changed", "time"]
@@ -99,7 +99,7 @@ def show_status(console: Console, progress: ProjectProgress) -> None:
         console.print(shown)
     if progress.people:
         numbers = ["corrections", "unchanged", "in hand", "DSC", "NSD", "ml changed", "time"]
-        shown = table("People (DSC, NSD: what they began from against what they made of it)", ["name", "role"], numbers)
+        shown = table("People (DSC, NSD: the result against what they started from)", ["name", "role"], numbers)
         for row in progress.people:
             counted = (row.corrections, row.unchanged, row.in_hand)
             measured = (number(row.dsc), number(row.nsd), volume(row.changed_ml), minutes(row.minutes))
@@ -119,13 +119,13 @@ def show_status(console: Console, progress: ProjectProgress) -> None:
 
 
 def _what_now(progress: ProjectProgress) -> str:
-    """The command that brings the project on."""
+    """The next command of the project."""
     state, path = progress.state, progress.project.path
     stages = state.stages()
     if state.round in state.retrained:
-        return f"round {state.round} is retrained; begin the next with: amos-fl annotate start {path}"
+        return f"round {state.round} is retrained; start the next with: amos-fl annotate start {path}"
     if state.round in state.retraining:
-        return f"the retraining of round {state.round} is not finished; go on with: amos-fl annotate retrain {path}"
+        return f"the retraining of round {state.round} is not finished; continue with: amos-fl annotate retrain {path}"
     if stages["for review"]:
         return f"next: amos-fl annotate next {path} --by NAME --role senior"
     if stages["waiting"]:

@@ -1,6 +1,6 @@
-"""The help of commands' arguments, which typer 0.20, the newest that Flower allows, loses where click is 8.5 or newer.
+"""Keeps the help of commands' arguments, which typer 0.20, the newest that Flower allows, loses with click 8.5.
 
-Click's own constructor has a `help` since then, runs after typer's and sets it to None.
+Since 8.5 click's own constructor has a parameter `help`; it runs after typer's and sets it to None.
 """
 
 from typing import Any
@@ -16,5 +16,5 @@ class _Argument(typer.core.TyperArgument):
 
 
 def keep_argument_help() -> None:
-    """Have every command that typer makes from now on show what its arguments are."""
+    """Make every command that typer builds from now on show the help of its arguments."""
     typer.main.TyperArgument = _Argument  # pyright: ignore[reportPrivateImportUsage]

@@ -58,9 +58,7 @@ def centralized(
     like: LikeOption = None,
     budget: Annotated[
         Literal["equal-samples", "equal-steps"] | None,
-        typer.Option(
-            help="The patches that all sites see together (the default), or the steps that must wait for one another."
-        ),
+        typer.Option(help="As many patches as all sites see together (the default), or as many sequential steps."),
     ] = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
@@ -70,7 +68,7 @@ def centralized(
     accept_changes: AcceptChangesOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Train one network on the pooled cases of all seen sites, at the cost of the federated run beside it."""
+    """Train one network on the pooled cases of all seen sites, on the same budget as the federated run."""
     layers = layers_of(config, flags, assignments)
     store = store or cache_folder() / "store"
     refuse_without("--resume", resume, {"--accept-changes": accept_changes})
@@ -94,10 +92,10 @@ def centralized(
 
 
 def _budget_in_words(base: RunConfig, pooled: RunConfig, members: Cohort, budget: str) -> str:
-    """The work of the federated and the pooled run beside one another, so that the reader can check the claim."""
+    """The work of the federated and the pooled run side by side, so that the reader can compare them."""
     batch, by_site = base.training.batch_size, steps_by_site(base, members)
     at_each = " or ".join(str(base.rounds * steps) for steps in sorted(set(by_site.values())))
-    asked = "" if base.sites_per_round is None else "where every round asks them all, "
+    asked = "" if base.sites_per_round is None else "if every round used all sites, "
     whole, steps = base.rounds * sum(by_site.values()), pooled.rounds * pooled.local_steps
     return (
         f"budget {budget}: {asked}the federation takes {at_each} steps at each of {len(by_site)} sites, {whole} in all "
@@ -145,7 +143,7 @@ def leave_one_out(
 
 
 def finetune(
-    run: Annotated[Path | None, typer.Argument(help="The federated run whose chosen weights are continued.")] = None,
+    run: Annotated[Path | None, typer.Argument(help="The federated run to continue from, at its chosen round.")] = None,
     rounds: Annotated[int | None, setting("rounds", "a fifth of the federation's")] = None,
     learning_rate: Annotated[float | None, setting("training.learning_rate", "a tenth of the federation's")] = None,
     device: DeviceOption = None,
@@ -154,10 +152,10 @@ def finetune(
     resume: ResumeOption = None,
     accept_changes: AcceptChangesOption = False,
 ) -> None:
-    """Continue a federated model at each site on its own cases, and score each at home and everywhere else.
+    """Fine-tune a federated model at each site on its own cases, and score the result there and everywhere else.
 
-    Beside it stands what the site gains without training: the federation's round that is best on its own
-    validation cases, instead of the round chosen for all.
+    For comparison, it also shows what a site gains without training: with the federation's round that is best on
+    the site's own validation cases, instead of the round chosen for all.
     """
     layers = layers_of(None, {"device": device}, None)
     if resume is None and run is None:
@@ -168,9 +166,7 @@ def finetune(
     def members(base: RunConfig, cohort: Cohort) -> list[PlannedRun]:
         assert run is not None
         if not open_run(run).finished:
-            raise AmosError(
-                f"{run}: this run has not come to its end; continue it with: amos-fl simulate --resume {run}"
-            )
+            raise AmosError(f"{run}: this run has not finished; continue it with: amos-fl simulate --resume {run}")
         weights = run / "model" / "weights.safetensors"
         return finetunes_of(base, cohort, weights, rounds=rounds, learning_rate=learning_rate)
 
@@ -180,7 +176,7 @@ def finetune(
 
 
 def _show_choices(group: Group, store: Path) -> None:
-    """Every site's own round of the federation beside the one for all and its fine-tuned model, on its test cases."""
+    """Each site's test scores: of the round chosen for all, the site's own best round, and its fine-tuned model."""
     from amos_fl.inference.site_choice import site_choices, write_site_choices
 
     records = {record.folder.path.name: record for record in read_runs([group.path])}
@@ -201,10 +197,10 @@ def _show_choices(group: Group, store: Path) -> None:
 
 
 def _resumed(resume: Path | None, accept_changes: bool, others: dict[str, Any]) -> tuple[Path | None, bool]:
-    """The group to continue, if one is, and whether changes to its runs are accepted.
+    """The group to continue, if any, and whether changes to its runs are accepted.
 
     Raises:
-        AmosError: an option that would not be heeded.
+        AmosError: an option that would have no effect.
     """
     refuse_without("--resume", resume, {"--accept-changes": accept_changes})
     if resume is not None:
@@ -221,7 +217,7 @@ def _group(
     resumed: tuple[Path | None, bool],
     members_of: Callable[[RunConfig, Cohort], list[PlannedRun]],
 ) -> Group:
-    """Make a group of runs, or take up an old one, and carry out what is left of it."""
+    """Create a group of runs or resume one, and carry out what is left of it."""
     resume, accept_changes = resumed
     if resume is not None:
         refuse_settings(layers, "--resume", "continues runs with their own settings")
@@ -232,7 +228,7 @@ def _group(
             )
     else:
         group = create_group(out or next_out(kind), kind, members_of(*_base(like, layers)))
-    # The settings are in each run's folder, changed as its arm needs them; only where it is computed is said anew.
+    # Each run's folder holds the settings of its arm; only those of where to compute may be given again.
     where = [(source, {key: layer[key] for key in WHERE if key in layer}) for source, layer in layers]
     carry_out_group(group, store or cache_folder() / "store", where, accept_changes)
     return group

@@ -1,4 +1,4 @@
-"""`amos-fl compare`: runs beside one another, with intervals, tests, the gap in words, and costs."""
+"""`amos-fl compare`: compares runs, with intervals, tests, the gap in words, and costs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,10 +24,10 @@ def compare(
         list[str] | None,
         typer.Option(click_type=click.Choice(IN_RUNS, case_sensitive=False), help="Only this score; default: both."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and the permutations.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and the permutations.")] = 0,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap draws, and permutations of a test.")] = 10_000,
     published: Annotated[
-        bool, typer.Option("--published", help="Show the paper's numbers also where no setting is theirs.")
+        bool, typer.Option("--published", help="Show the paper's numbers even if no setting matches theirs.")
     ] = False,
 ) -> None:
     """Compare finished runs on the same test cases: federated, centralized, local, fine-tuned, leave-one-out."""

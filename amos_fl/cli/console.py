@@ -9,7 +9,7 @@ from amos_fl.escape.terminal import visible
 
 
 class Console(RichConsole):
-    """Rich's console without its markup and emoji in texts, and with control characters written out."""
+    """Rich's console without markup and emoji codes in texts, and with control characters escaped."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"markup": False, "emoji": False, **settings})

@@ -1,4 +1,4 @@
-"""`amos-fl data`: make a cohort, of an AMOS22 release, a phantom of it or other data, and check one."""
+"""`amos-fl data`: makes a cohort from an AMOS22 release or its phantom, and checks one."""
 
 import os
 from collections import Counter
@@ -42,7 +42,7 @@ def amos22(
         ),
     ] = "public",
     hold_out: Annotated[
-        list[str] | None, typer.Option(help="Scanners (A to H) that shall train nothing; may be repeated.")
+        list[str] | None, typer.Option(help="Scanners (A to H) kept out of training; may be repeated.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The cohort file to write.  [default: ROOT/cohort.csv]")] = None,
     metadata: Annotated[

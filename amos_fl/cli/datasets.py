@@ -19,7 +19,7 @@ from amos_fl.errors import AmosError
 from amos_fl.wording import counted
 
 FolderArgument = Annotated[Path, typer.Argument(help="The folder with dataset.json.")]
-SiteOption = Annotated[str | None, typer.Option(help="Who holds all of it.  [default: the dataset's name]")]
+SiteOption = Annotated[str | None, typer.Option(help="The site that holds all of it.  [default: the dataset's name]")]
 TableOption = Annotated[
     Path | None,
     typer.Option("--table", help="CSV with the column case and any of site, patient, split, modality."),
@@ -27,14 +27,14 @@ TableOption = Annotated[
 SplitOption = Annotated[
     str | None, typer.Option(help="Shares of train, val and test for labelled cases; by default 70,10,20.")
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Decides who is drawn into which split.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the random split.")]
 ChannelOption = Annotated[int | None, typer.Option(help="Which channel, counted from 0, where scans have several.")]
 ModalityOption = Annotated[
-    Literal["CT", "MR"] | None, typer.Option(help="CT or MR, where the channel's name does not say it.")
+    Literal["CT", "MR"] | None, typer.Option(help="CT or MR, if the channel's name does not say which.")
 ]
 LabelMapOption = Annotated[
     str | None,
-    typer.Option(help="Use AMOS's organs: a CSV or YAML file of organ and equals, or 'amos' for those of one name."),
+    typer.Option(help="Use AMOS's organs: a CSV or YAML file of organ and equals, or 'amos' to match by name."),
 ]
 CohortOut = Annotated[Path | None, typer.Option(help="The cohort file to write.  [default: FOLDER/cohort.csv]")]
 
@@ -52,7 +52,7 @@ def msd(
 ) -> None:
     """Turn a task of the Medical Segmentation Decathlon into a cohort."""
     target = target_of(folder, out)
-    # Named after the cohort, so that two tasks of one folder do not share what has equal names in both.
+    # Named after the cohort, so that two tasks in one folder do not share files of the same name.
     own = "" if target.name == "cohort.csv" else f"{target.stem}_"
     beside = target.parent / f"{own}channel_{channel}" if channel is not None else None
     with Progress("writing one channel") as progress:
@@ -83,8 +83,10 @@ def nnunet(
 def relabel(
     cohort: Annotated[Path, typer.Argument(help="A cohort.csv, or the folder that holds one.")],
     label_map: Annotated[str, typer.Option(help="A CSV or YAML file of organ and equals, or 'amos'.")] = "amos",
-    out: Annotated[Path | None, typer.Option(help="The cohort file to write; none: only say what would be.")] = None,
-    suggestion: Annotated[Path | None, typer.Option(help="Write the label map here, as CSV to be corrected.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The cohort file to write; without it, only show the result.")
+    ] = None,
+    suggestion: Annotated[Path | None, typer.Option(help="Write a label map to correct here, as CSV.")] = None,
 ) -> None:
     """Give a cohort AMOS's organs and label values; its label maps stay as they are."""
     found = read_cohort(cohort)
@@ -92,7 +94,7 @@ def relabel(
     _show_label_map(chosen, len(found.organs))
     if suggestion is not None:
         if suggestion.exists():
-            raise AmosError(f"{suggestion}: is there already; choose another --suggestion")
+            raise AmosError(f"{suggestion}: already exists; choose another --suggestion")
         write_label_map(suggestion, chosen)
         typer.echo(f"wrote {suggestion}; correct it, then give it to --label-map")
     try:
@@ -103,20 +105,20 @@ def relabel(
         typer.echo(f"note: as it stands it cannot be applied: {error}")
         return
     if out is not None:
-        write(changed, target_of(out, out), instead_of=[cohort])
+        write(changed, target_of(out, out), sources=[cohort])
 
 
 def join(
     cohorts: Annotated[list[Path], typer.Argument(help="Two or more cohorts of the same organs.")],
     out: Annotated[Path, typer.Option(help="The cohort file to write.")],
 ) -> None:
-    """Put the cases of several cohorts into one, such as sites that annotated different organs."""
+    """Join several cohorts into one, such as sites that annotated different organs."""
     found = [(str(path), read_cohort(path)) for path in cohorts]
-    write(joined(found), target_of(out, out), instead_of=cohorts)
+    write(joined(found), target_of(out, out), sources=cohorts)
     if same := shared_patients(found):
         typer.echo(
-            f"note: {counted(len(same), 'patient')} of one name in several cohorts ({', '.join(same[:5])}), taken as "
-            "the same persons; where they are not, give them other names in the column patient"
+            f"note: {counted(len(same), 'patient')} of the same name in several cohorts ({', '.join(same[:5])}), taken "
+            "to be the same person; if they are not, rename them in the column patient"
         )
 
 
@@ -136,7 +138,7 @@ def _finish(
     seed: int,
     modality: Literal["CT", "MR"] | None,
 ) -> None:
-    """Make the dataset's cohort, in AMOS's labels where that is asked for, write it, and say what it is."""
+    """Make the dataset's cohort, in AMOS's labels if asked to, write it and describe it."""
     rows = read_table(table) if table is not None else None
     imported = imported_cohort(dataset, site=site, table=rows, split=split, seed=seed, modality=modality)
     cohort = imported.cohort
@@ -159,13 +161,13 @@ def _show_label_map(label_map: LabelMap, organs: int) -> None:
     for line in label_map_in_words(label_map):
         typer.echo(f"  {line}")
     if len(label_map) < organs:
-        typer.echo(f"  {organs - len(label_map)} more that the label map does not name = nothing")
+        typer.echo(f"  {organs - len(label_map)} more that the label map does not name: not used")
 
 
-def write(cohort: Cohort, target: Path, *, instead_of: Sequence[Path] = ()) -> None:
-    """Write a cohort, not in place of one of `instead_of`; then show it."""
-    if any(target.resolve() == target_of(other, None).resolve() for other in instead_of):
-        raise AmosError(f"{target}: is the cohort itself, or one of those given; choose another --out")
+def write(cohort: Cohort, target: Path, *, sources: Sequence[Path] = ()) -> None:
+    """Write a cohort and show it; refuses to overwrite one of `sources`."""
+    if any(target.resolve() == target_of(other, None).resolve() for other in sources):
+        raise AmosError(f"{target}: is one of the cohorts given; choose another --out")
     write_cohort(cohort, target)
     table = Table("site", "modality", *SPLITS, "without labels", "organs annotated")
     for site in cohort.sites:

@@ -51,7 +51,7 @@ def init(
         typer.Option(help="A name or address of the SuperLink; the first is the one for hospitals. May be repeated."),
     ] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="The SuperLink's port.  [default: 8000]")] = None,
-    days: Annotated[int, typer.Option(min=1, max=3650, help="How long the SuperLink's certificate is good.")] = 365,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="How long the SuperLink's certificate is valid.")] = 365,
     demo_keys: Annotated[
         bool, typer.Option("--demo-keys", help="Make the keys of all sites here, for the demonstration only.")
     ] = False,
@@ -90,14 +90,16 @@ def init(
     typer.echo(f"wrote {root}: {counted(len(deployment.sites), 'site')} ({', '.join(deployment.sites)})")
     typer.echo(f"hospitals reach the SuperLink at {deployment.host}, port {deployment.port}")
     if not host:
-        typer.echo("  that name holds on this machine alone; for other machines give --host")
+        typer.echo("  that name is valid on this machine only; for other machines give --host")
     _say_authority(root / "authority/ca.crt")
     typer.echo(f"keep {root / 'authority'} off the SuperLink's machine; only renewing a certificate needs it")
     if demo_keys:
         typer.secho(DEMONSTRATION_WARNING, err=True, fg="red")
     else:
         first = deployment.sites[0]
-        typer.echo(f"next: amos-fl deploy bundle {root} {first} -o site-{first.lower()}.zip, and so for every site")
+        typer.echo(
+            f"next: amos-fl deploy bundle {root} {first} -o site-{first.lower()}.zip, and likewise for every site"
+        )
 
 
 def _renew(root: Path, hosts: list[str], days: int) -> None:
@@ -123,10 +125,10 @@ def _cohort(text: str | None) -> Cohort | None:
 
 def enroll(
     folder: FolderArgument,
-    site: Annotated[str | None, typer.Option(help="The site's name, where its bundle is not there yet.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Make another key in place of the present one.")] = False,
+    site: Annotated[str | None, typer.Option(help="The site's name, if its bundle has not arrived yet.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the present key with a new one.")] = False,
 ) -> None:
-    """At a hospital: make this site's key here, and give out its public half alone."""
+    """At a hospital: make this site's key here; only its public half is to be sent."""
     done = make(folder, site, replace=replace)
     typer.echo(f"site {done.site}: made its key, which stays in {folder}")
     typer.echo(f"send this file to the coordinator: {done.public_key_file}")
@@ -142,11 +144,9 @@ def register(
     root: DeploymentArgument,
     site: SiteArgument,
     public_key: Annotated[Path, typer.Argument(metavar="PUB", help="The .pub file that the site sent.")],
-    replace: Annotated[bool, typer.Option("--replace", help="This key takes the place of the site's present one.")] = (
-        False
-    ),
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the site's present key with this one.")] = (False),
 ) -> None:
-    """At the coordinator: keep the public key that a site handed over."""
+    """At the coordinator: keep the public key that a site sent."""
     done = keep(root, site, public_key, replace=replace)
     typer.echo(f"site {done.site}: registered as {done.public_key_file}")
     _say_fingerprint(done)
@@ -179,7 +179,7 @@ def bundle(
 
 
 def admit(root: RootArgument = None, host: HostOption = None) -> None:
-    """At the coordinator: have the running SuperLink know the registered keys, and no others."""
+    """At the coordinator: tell the running SuperLink the registered keys, and no others."""
     from amos_fl_server.operation.admission import admit_sites
 
     place = deployment_folder(root)
@@ -195,7 +195,7 @@ def check(
     folder: FolderArgument,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for each answer.")] = 10.0,
 ) -> None:
-    """At a hospital: try everything this site needs, and say what is wrong. Exit code 2 when something is."""
+    """At a hospital: test everything this site needs, and report what is wrong. Exit code 2 if anything is."""
     findings = check_site(folder, ask_registered, read_settings, timeout_s=timeout)
     _show(findings)
     failed = sum(finding.outcome == "wrong" for finding in findings)

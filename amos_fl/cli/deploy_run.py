@@ -20,6 +20,7 @@ from amos_fl.cli.options import (
     OutOption,
     SetOption,
 )
+from amos_fl.cli.running import first_page
 from amos_fl.cli.setting_options import takes_settings
 from amos_fl.cli.settings import Flags, layers_of, refuse_beside
 from amos_fl.deploy.layout import Deployment, organs_of, read_deployment
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 MARK = "deployment.json"
-"""In a run's folder at its submitter: which run it is, and of which deployment."""
+"""In a run's folder on the submitter's machine: which run it is, and of which deployment."""
 
 RootArgument = Annotated[
     Path | None,
@@ -48,7 +49,7 @@ HostOption = Annotated[
     str | None,
     typer.Option(
         envvar="AMOS_FL_SUPERLINK",
-        help="How the SuperLink is reached from here.  [default: as by hospitals]",
+        help="The SuperLink's address from here.  [default: the one that hospitals use]",
     ),
 ]
 
@@ -63,14 +64,14 @@ def run(
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for all sites before the first round.")] = 600.0,
     detach: Annotated[bool, typer.Option("--detach", help="Submit, and leave the run to the SuperLink.")] = False,
     resume: Annotated[
-        Path | None, typer.Option(help="Continue, or follow, the run in this folder or of this name.")
+        Path | None, typer.Option(help="Continue or follow the run in this folder or of this name.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings; submit nothing.")] = False,
     host: HostOption = None,
 ) -> None:
     """Train one network over the hospitals of a deployment; the run folder is fetched from the SuperLink.
 
-    Ctrl-C stops the run, pressed again it leaves the run alone. The exit code is the run's: 0 finished, 2 wrong
+    Ctrl-C stops the run; pressed again, it leaves without waiting. The exit code is the run's: 0 finished, 2 wrong
     settings, 3 too few sites, 130 stopped.
     """
     layers = layers_of(config, flags, assignments)
@@ -92,7 +93,7 @@ def run(
         typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
         return
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AmosError(f"{out}: is there already; choose another --out, or continue it with --resume {out}")
+        raise AmosError(f"{out}: already exists; choose another --out, or continue it with --resume {out}")
     for module, digest in own_modules(settings).items():
         typer.echo(f"sites must allow, under allowed_modules:  {module}: {digest}")
     with _runs(place, host) as client:
@@ -109,10 +110,10 @@ def runs_folder() -> Path:
 
 
 def deployment_folder(root: Path | None) -> Path:
-    """The deployment that a command is for: the one named, or the working folder where it is one.
+    """The deployment that a command is for: the one named, or the working folder if it is one.
 
     Raises:
-        AmosError: neither.
+        AmosError: neither is a deployment.
     """
     if root is None and not Path("deployment.yaml").is_file():
         raise AmosError("say which deployment: name its folder, e.g. 'amos-fl deploy run fl'")
@@ -120,10 +121,10 @@ def deployment_folder(root: Path | None) -> Path:
 
 
 def deployed_settings(layers: list[tuple[str, dict[str, Any]]], deployment: Deployment) -> RunConfig:
-    """The settings of a run over the sites of a deployment; where and on what a site computes is the site's own.
+    """The settings of a run over the sites of a deployment; each site decides where and on which device it computes.
 
     Raises:
-        AmosError: a wrong setting, a site that the deployment does not have, or weights to begin with that do not fit.
+        AmosError: a wrong setting, a site that the deployment does not have, or initial weights that do not fit.
     """
     from amos_fl_server.federation.strategies import strategy_of
 
@@ -159,7 +160,7 @@ def _make(client: Any, settings: RunConfig, organs: dict[int, str], out: Path | 
 
 
 def _resume(root: Path | None, host: str | None, resume: Path, wait: float, detach: bool) -> None:
-    """Follow a run that goes on, have one that ended too early carried on, or fetch a finished one."""
+    """Follow a run in progress, resubmit one that ended too early, or fetch a finished one."""
     from amos_fl_server.operation.submitter import SubmittedRun
 
     name, place, host, folder = submitted_as(root, host, resume)
@@ -171,7 +172,7 @@ def _resume(root: Path | None, host: str | None, resume: Path, wait: float, deta
         if state.state not in ("running", "waiting", "finished"):
             after = len(client.read(f"/runs/{name}/events", after=0)) if state.state != "created" else 0
             submitted.go_on(state, wait)
-            what = f"submitted again, to go on after round {state.rounds_done}"
+            what = f"submitted again, to continue after round {state.rounds_done}"
         _follow(submitted, folder, state.rounds, detach=detach, what=what, after=after)
 
 
@@ -217,7 +218,7 @@ def _follow(submitted: "SubmittedRun", folder: Path, rounds: int, *, detach: boo
             display.line(f"left the run alone; it goes on at the SuperLink. Follow it with: {again}")
             raise typer.Exit(INTERRUPTED) from None
         if state.state == "finished":
-            _write_report(folder, display.line)
+            write_report(folder, display.line)
     _show_end(state, folder, again)
 
 
@@ -233,17 +234,12 @@ def _show_end(state: RunState, folder: Path, again: str) -> None:
     run = RunFolder(folder)
     console = Console(highlight=False)
     show_results(console, results_of(run, run.config(), run.cohort()))
-    first = folder / "report.html" if (folder / "report.html").is_file() else folder / "summary.md"
-    console.print(f"everything is in {folder}; begin with {first}", markup=False)
-
-
-def _write_report(folder: Path, say: Callable[[str], None]) -> None:
-    write_report(folder, say)
+    console.print(f"everything is in {folder}; begin with {first_page(folder)}", markup=False)
 
 
 @contextmanager
 def _ctrl_c(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed; pressed again it is a KeyboardInterrupt."""
+    """A function that tells whether Ctrl-C was pressed; pressed again, it raises KeyboardInterrupt."""
     pressed: list[int] = []
 
     def on_signal(signum: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""`amos-fl deploy status`, `logs` and `serve`: how a deployment stands, what a run says, and runs kept going."""
+"""`amos-fl deploy status`, `logs` and `serve`: the state of a deployment, the events of a run, and runs kept going."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ def status(
     as_json: JsonOption = False,
     host: HostOption = None,
 ) -> None:
-    """Say how the SuperLink, the sites and the runs of a deployment are. Exit code 2: the SuperLink does not answer."""
+    """Show the state of a deployment: SuperLink, sites and runs. Exit code 2: the SuperLink does not answer."""
     from amos_fl_server.operation.overview import overview
 
     found = overview(deployment_folder(root), host)
@@ -81,7 +81,7 @@ def logs(
         typer.Option("--deployment", envvar="AMOS_FL_DEPLOYMENT", help="The folder of the deployment."),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
-    flower: Annotated[bool, typer.Option("--flower", help="What Flower logged of its server process.")] = False,
+    flower: Annotated[bool, typer.Option("--flower", help="Print Flower's log of its server process instead.")] = False,
     host: HostOption = None,
 ) -> None:
     """Print what happened in a run: rounds, losses, scores, sites that were missing and why."""
@@ -110,13 +110,13 @@ def logs(
 
 def serve(
     root: RootArgument = None,
-    every: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks at the runs.")] = 10.0,
+    every: Annotated[float, typer.Option(min=0.5, help="Seconds between checks of the runs.")] = 10.0,
     host: HostOption = None,
 ) -> None:
-    """Keep runs going: bring each up again, from its last whole round, whose server process died.
+    """Keep runs going: restart each run whose server process died, from its last completed round.
 
-    It holds nothing itself and may be ended and started at any time. Runs that were stopped, or ended with an error
-    of their own, are left alone.
+    This command keeps no state; stop and start it at any time. Runs that were stopped, or ended with an error of
+    their own, are left alone.
     """
     from amos_fl_server.operation.connection import NoAnswer, connection_of
     from amos_fl_server.operation.submitter import keep_runs_going

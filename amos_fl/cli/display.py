@@ -34,7 +34,7 @@ def _time_left(seconds: float) -> str:
 
 
 class Display:
-    """A listener that shows a run's events. Use it as a context, so that the terminal is left in order."""
+    """A listener that shows a run's events. Use it as a context manager, so that the terminal is restored."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or OwnConsole(stderr=False, highlight=False)
@@ -114,7 +114,7 @@ class Display:
 def rows_table(title: str, first: str, rows: list[ScoreRow]) -> Table:
     """A table of scores for the terminal, seen and unseen scanners apart."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
-    table.add_column(first, overflow="fold")  # where a terminal is narrow, long names break and no number does
+    table.add_column(first, overflow="fold")  # on a narrow terminal long names wrap and numbers never do
     table.add_column("modality", no_wrap=True)
     for name in ("cases", "DSC", "NSD", "present", "missed", "halluc."):
         table.add_column(name, justify="right", no_wrap=True)
@@ -150,7 +150,7 @@ def _cell(row: ScoreRow) -> str:
 
 
 def show_results(console: Console, results: Results) -> None:
-    """What failed first, then DSC and NSD by site, seen and unseen apart, and by organ."""
+    """First what failed, then DSC and NSD by site, for seen and unseen scanners, and by organ."""
     for problem in results.problems:
         console.print(f"problem: {problem}", markup=False, style="bold red")
     if not results.by_site:
@@ -161,7 +161,7 @@ def show_results(console: Console, results: Results) -> None:
     if results.personal is not None:
         console.print(rows_table("Each site's own model, on its own test cases", "site", results.personal.by_site))
     console.print(organ_table(results.by_organ))
-    console.print("present: DSC over the organs that the reference has; what is hallucinated is only counted")
+    console.print("present: DSC over the organs that the reference has; hallucinated organs are only counted")
 
 
 def show_group(console: Console, records: Sequence[RunRecord]) -> None:

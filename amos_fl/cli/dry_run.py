@@ -18,7 +18,7 @@ def show_dry_run(config: RunConfig, cohort: Cohort, out: Path | None = None) -> 
     """Print settings, sites, work in steps and bytes, and an estimate of time and memory.
 
     Raises:
-        AmosError: the run could not be made in `out`.
+        AmosError: the run could not be created in `out`.
     """
     if out is not None:
         check_free(out)

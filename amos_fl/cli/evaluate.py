@@ -18,7 +18,7 @@ from amos_fl.runs.summary import PHANTOM_NOTE
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A finished run, or a copy of its model/ folder.")],
     cohort: Annotated[Path | None, typer.Option(help="cohort.csv or its folder; default: the run's own.")] = None,
-    split: Annotated[Split, typer.Option(help="Whose cases are scored.")] = "test",
+    split: Annotated[Split, typer.Option(help="The split whose cases are scored.")] = "test",
     sites: SitesOption = None,
     seen: Annotated[
         str | None,

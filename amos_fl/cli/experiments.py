@@ -1,4 +1,4 @@
-"""`amos-fl experiments`: the paper's tables and our comparison over the scanners, each one command."""
+"""`amos-fl experiments`: the paper's tables and our comparison over the scanners, one command each."""
 
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ OutOption = Annotated[Path, typer.Option("--out", help="The folder of all experi
 
 
 def experiments(context: typer.Context, out: OutOption = OUT) -> None:
-    """List the experiments: what they are of, what they cost, and what of them is done."""
+    """List the experiments with their subject, cost and progress."""
     if context.invoked_subcommand is not None:
         if out != OUT:
             sub = context.invoked_subcommand
@@ -65,7 +65,7 @@ def show(
     name: Annotated[str, typer.Argument(help="An experiment, as listed by: amos-fl experiments.")],
     out: OutOption = OUT,
 ) -> None:
-    """Say what an experiment asks, needs and costs, its steps and where they are, and what the paper printed."""
+    """Describe an experiment: its question, data and cost, its steps and their folders, and what the paper printed."""
     preset = read_preset(name)
     console = plain_console(160)
     source = f" ({', '.join(preset.paper)} of the AMOS paper)" if preset.paper else " (ours)"
@@ -114,7 +114,7 @@ def _in_words(preset: Preset, name: str) -> str:
             start = f", from the weights of {step.start}" if step.start else ""
             return f"train {step.train} on {step.data} {step.modality or ''}".rstrip() + drawn + start + theirs
         case Family():
-            return f"{step.family} of {step.of}: a training for each site{theirs}"
+            return f"{step.family} of {step.of}: one training run per site{theirs}"
         case Evaluate():
             return f"score {step.evaluate} on {step.data} {step.modality or ''}".rstrip() + theirs
         case Compare():
@@ -136,13 +136,13 @@ def run(
     name: Annotated[str | None, typer.Argument(help="An experiment of the list, or the file of your own.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every experiment, one after another.")] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="On the phantom, in a few steps: does it run through?")
+        bool, typer.Option("--quick", help="On the phantom and in a few steps, to see that it works.")
     ] = False,
     data: Annotated[
-        list[str] | None, typer.Option("--data", help="A data set, as NAME=PATH; said once, it is remembered.")
+        list[str] | None, typer.Option("--data", help="A data set, as NAME=PATH; it is remembered.")
     ] = None,
     cohort: Annotated[
-        Path | None, typer.Option(help="A cohort in AMOS's place, where an experiment needs no other data.")
+        Path | None, typer.Option(help="A cohort to use instead of AMOS, if no other data is needed.")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps of each training, instead of the experiment's.")
@@ -153,7 +153,7 @@ def run(
     store: StoreOption = None,
     out: OutOption = OUT,
 ) -> None:
-    """Carry out an experiment. Run again, it skips what is done and goes on where it stopped."""
+    """Carry out an experiment. When repeated, it skips what is done and resumes where it stopped."""
     if (name is None) != everything:
         raise AmosError("experiments run needs the name of one, or --all; they are listed by: amos-fl experiments")
     if quick and (data or cohort):
@@ -194,7 +194,7 @@ def _quick_given(presets: list[Preset]) -> dict[str, Path]:
 
 
 def _trainer(store: Path, quick: bool) -> Any:
-    """What carries a run to its end on this terminal; a quick run gets no report of its own."""
+    """A function that carries out a run on this terminal; a quick run gets no report of its own."""
     from amos_fl_server.federation.simulate import simulate
 
     def train(folder: Any, config: Any, members: Any, title: str) -> None:
@@ -208,7 +208,7 @@ def _trainer(store: Path, quick: bool) -> Any:
 
 
 def _together(store: Path, quick: bool, at_once: int) -> Any:
-    """What carries out several runs at a time, each in a process of its own."""
+    """A function that carries out several runs at a time, each in its own process."""
 
     def train(folders: list[RunFolder], device: str) -> None:
         typer.echo(f"{counted(len(folders), 'run')} to train, {at_once} at a time")
@@ -228,7 +228,7 @@ def _together(store: Path, quick: bool, at_once: int) -> Any:
 
 
 def _run_one(preset: Preset, planner: Planner, workspace: Workspace, callbacks: Callbacks) -> str:
-    """One experiment to its end; what kept it from it, in a sentence, or nothing."""
+    """Carry out one experiment; returns a sentence if it could not finish, otherwise an empty text."""
     quick = " --quick" if workspace.form == "quick" else ""
     again = f"amos-fl experiments run {preset.name}{quick} --out {workspace.out}"
     typer.echo(f"{preset.name}: {preset.title}")
@@ -260,14 +260,14 @@ def results(
     folders: Annotated[
         list[Path] | None, typer.Argument(metavar="[RUNS]...", help="Folders of experiments, or of runs.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Of the experiments' quick form, which is no result.")] = False,
-    only: Annotated[str | None, typer.Option(metavar="NAME", help="Of this experiment alone.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Show the quick form, whose scores are no results.")] = False,
+    only: Annotated[str | None, typer.Option(metavar="NAME", help="Show this experiment alone.")] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="The page to write, pictures beside it in a folder; default: the terminal."),
     ] = None,
 ) -> None:
-    """Write what experiments and runs gave as one page: commit, settings, budget, DSC and NSD by group of scanners."""
+    """Write the results of experiments and runs as one page: commit, settings, budget, scores by group of scanners."""
     where = folders or [OUT]
     told = [*map(str, where), *(["--quick"] if quick else []), *(["--only", only] if only else [])]
     command = " ".join(["amos-fl experiments results", *told, *(["-o", str(out)] if out else [])])

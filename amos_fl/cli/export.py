@@ -17,11 +17,11 @@ def nnunet(
     out: Annotated[Path, typer.Argument(help="An empty folder, or nnU-Net's nnUNet_raw.")],
     modality: Annotated[ModalityChoice | None, typer.Option(help="Needed where the cohort has both.")] = None,
     sites: SitesOption = None,
-    hold_out: Annotated[str | None, typer.Option(help="Sites whose test cases alone are exported.")] = None,
+    hold_out: Annotated[str | None, typer.Option(help="Sites of which only the test cases are exported.")] = None,
     partial: Annotated[
         Partial,
         typer.Option(
-            help="Training cases in which not all organs were looked for; ignore: nnU-Net's ignore label outside "
+            help="Training cases in which not all organs were annotated; ignore: nnU-Net's ignore label outside "
             "their annotated organs."
         ),
     ] = "refuse",

@@ -1,6 +1,6 @@
 """Commands that are loaded when they are called: click's lazy group, for typer.
 
-`amos-fl --help` lists what a table says, and imports no command (click's documentation, "Lazily loading subcommands").
+`amos-fl --help` is printed from a table and imports no command (click's documentation, "Lazily loading subcommands").
 """
 
 from collections.abc import Callable, Mapping
@@ -19,9 +19,9 @@ from amos_fl.cli.usage import value_in_words
 
 @dataclass(frozen=True)
 class Group:
-    """Commands under one name: each its function, as `module:function`, and a line of help; or a group in turn.
+    """Commands under one name: for each its function, as `module:function`, and a line of help, or another group.
 
-    `alone` is the function that answers to the name alone, where one does.
+    `alone` is the function that is called when no command follows the name, if there is one.
     """
 
     help: str
@@ -41,7 +41,7 @@ def app_of(group: Group, callback: Callable[..., None] | None = None, **settings
 
 
 class LazyGroup(TyperGroup):
-    """Its commands are names with a line of help until one of them is called."""
+    """A group whose commands are names with a line of help until one is called."""
 
     table: ClassVar[Mapping[str, tuple[str, str] | Group]] = {}
 
@@ -72,9 +72,9 @@ def _function(where: str) -> Callable[..., None]:
 
 
 class WholeNames(TyperCommand):
-    """A command whose help cuts no option's name in 80 columns.
+    """A command whose help truncates no option's name in 80 columns.
 
-    `--no-mirror` stands below `--mirror` and not beside it, and what a value may be stands in the text.
+    `--no-mirror` is printed below `--mirror`, not beside it, and the values allowed are in the text.
     """
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -40,7 +40,7 @@ app = app_of(EVERYTHING, _options, name="amos-fl", context_settings={"help_optio
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code.
+    """Run the command line and exit with its code.
 
     0: done. 2: wrong input or settings. 3: a run that stopped at its last checkpoint. 130, 143, 129: Ctrl-C, SIGTERM,
     SIGHUP.
@@ -53,8 +53,8 @@ def main() -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line (by default this process's) and return its exit code.
 
-    Errors of the user's making and of the machine's (a full disk, no permission) are printed in one line
-    on stderr; anything else is a fault of the program and keeps its traceback.
+    Errors caused by the user or the machine (a full disk, no permission) are printed in one line on stderr;
+    anything else is a bug and keeps its traceback.
     """
     stopping.forget()
     try:
@@ -76,7 +76,7 @@ def run(arguments: list[str] | None = None) -> int:
             where = f" while writing {_final_name(error)}" if error.filename else ""
             return _say(f"no space is left on the disk{where}; free some, or write elsewhere with --out", 2)
         if error.errno in _REFUSED and error.filename:
-            return _say(f"{_final_name(error)}: may not be read or written; check its permissions, or use --out", 2)
+            return _say(f"{_final_name(error)}: permission denied; check its permissions, or use --out", 2)
         raise
     finally:
         if "amos_fl.workers" in sys.modules:
@@ -84,14 +84,14 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _final_name(error: OSError) -> str:
-    """The file as the user knows it: what is being written has a name of its own until it is whole."""
+    """The file as the user knows it: one that is being written has a temporary name until it is complete."""
     path = Path(str(error.filename))
     return str(path.with_name(path.name.rpartition(".tmp.")[2]))
 
 
 def _say(sentence: str, exit_code: int) -> int:
     words = visible(sentence)
-    if len(words) > _LONGEST:  # what is quoted from a damaged file is of any length; the remedy stands at the end
+    if len(words) > _LONGEST:  # text quoted from a damaged file may be of any length; the remedy is at the end
         words = f"{words[: _LONGEST - 500]} ... {words[-500:]}"
     print(f"amos-fl: {words}", file=sys.stderr)
     return exit_code

@@ -1,4 +1,4 @@
-"""`amos-fl methods`: the federated methods that `--strategy` names."""
+"""`amos-fl methods`: the federated methods that `--strategy` can name."""
 
 import json
 import re
@@ -27,9 +27,10 @@ def methods(as_json: JsonOption = False) -> None:
     console = plain_console()
     console.print(table)
     console.print(
-        "Sent: to each site, beside the weights. At a site, at the server: what is remembered between rounds. All "
-        "three in sizes of the network's trained weights. An option is given as --set strategy_options.NAME=VALUE. "
-        "Flower's strategies have their import path: --strategy flwr.serverapp.strategy:FedMedian",
+        "Sent: what each site receives besides the weights. At a site, at the server: what is kept between rounds. "
+        "All three as multiples of the size of the network's trained weights. Options are given as --set "
+        "strategy_options.NAME=VALUE, Flower's strategies by import path: --strategy "
+        "flwr.serverapp.strategy:FedMedian",
         soft_wrap=True,
     )
 

@@ -1,4 +1,4 @@
-"""`amos-fl models`: what each network costs, beside the AMOS paper's Table 4."""
+"""`amos-fl models`: what each network costs, beside what is published of it."""
 
 import json
 import sys
@@ -22,14 +22,14 @@ def models(
     timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure time and memory, too.")] = True,
     device: DeviceOption = None,
     patch: Annotated[
-        str | None, typer.Option(help="Voxels for time and memory; default: 64,64,64, on a GPU 160,160,64.")
+        str | None, typer.Option(help="Patch in voxels for time and memory; default: 64,64,64, on a GPU 160,160,64.")
     ] = None,
     batch_size: Annotated[int, setting("training.batch_size", flag="--batch-size")] = 2,
     threads: Annotated[int, setting("training.threads")] = 2,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print it as CSV.")] = False,
 ) -> None:
-    """List the networks: parameters and multiply-accumulates beside the paper's, time and memory on this device."""
+    """List the networks: parameters and multiply-accumulates beside the published, time and memory on this device."""
     from amos_fl.device import device_named
     from amos_fl.networks.cost import network_cost
     from amos_fl.networks.measure import measure
@@ -84,7 +84,7 @@ def _patch(text: str | None, device: str) -> Triple:
 def _show(rows: list[dict[str, Any]], about: str) -> None:
     console = plain_console()
     table = Table(title="parameters, and multiply-accumulates of one 1x128x128x128 input")
-    columns = ["", "million parameters", "Table 4", "", "GMAC", "Table 4", ""]
+    columns = ["", "million parameters", "published", "", "GMAC", "published", ""]
     for column in columns + (["window s", "window GiB", "step s", "step GiB"] if about else []):
         table.add_column(column, justify="right" if column else "left")
     for row in rows:
@@ -106,13 +106,15 @@ def _show(rows: list[dict[str, Any]], about: str) -> None:
         if row.get("failed"):
             console.print(row["failed"], soft_wrap=True)
     console.print(
-        "Table 4: Ji et al., AMOS, NeurIPS 2022; its FLOPs are multiply-accumulates. Counted are convolutions, linear "
-        "layers, attention and interpolation, deep-supervision heads included.",
+        "Published, where nothing else is said, by Table 4 of Ji et al., AMOS, NeurIPS 2022; its FLOPs are "
+        "multiply-accumulates. Counted are convolutions, linear layers, attention and interpolation, deep-supervision "
+        "heads included.",
         soft_wrap=True,
     )
     if about:
         console.print(
-            f"Time and memory: {about} (a window has one patch); memory above the bare program's.", soft_wrap=True
+            f"Time and memory: {about} (a window has one patch); memory in addition to the bare program's.",
+            soft_wrap=True,
         )
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands have, each said once."""
+"""Options that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ SeedOption = Annotated[int | None, setting("seed")]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Settings as YAML, like a run folder's config.yaml.")
 ]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="Any setting, as key=value; may be given again.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Any setting, as key=value; may be repeated.")]
 SitesOption = Annotated[str | None, setting("sites")]
 HoldOutOption = Annotated[str | None, setting("hold_out")]
 StoreOption = Annotated[Path | None, typer.Option("--store", help="Where prepared cases are kept; default: the cache.")]
@@ -22,7 +22,7 @@ AcceptChangesOption = Annotated[
     bool,
     typer.Option(
         "--accept-changes",
-        help="With --resume: go on although settings, cases or scans were changed since; the ledger notes it.",
+        help="With --resume: continue although settings, cases or scans have changed; the ledger notes it.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]

@@ -1,4 +1,4 @@
-"""`amos-fl plan`: the fingerprint of a cohort's training cases, and the plan that it gives."""
+"""`amos-fl plan`: the fingerprint of a cohort's training cases, and the plan made from it."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -42,15 +42,15 @@ def plan(
         "train"
     ),
     by_site: Annotated[
-        bool, typer.Option("--by-site", help="Add the sites' own fingerprints up, and compare with the pooled one.")
+        bool, typer.Option("--by-site", help="Also add up the sites' own fingerprints and compare with the pooled one.")
     ] = False,
     withhold: Annotated[
-        int, typer.Option(min=1, help="With --by-site: sites tell no bin of fewer cases or voxels than this.")
+        int, typer.Option(min=1, help="With --by-site: sites withhold bins of fewer cases or voxels than this.")
     ] = 1,
     workers: WorkersOption = 2,
     store: StoreOption = None,
 ) -> None:
-    """Make a plan from the training cases' spacing, shape and CT intensities, in nnU-Net's way."""
+    """Make a plan from the training cases' spacing, shape and CT intensities, as nnU-Net does."""
     found = phantom() if cohort is None else read_cohort(cohort)
     found = found.only(names(sites) or found.sites)
     if held := names(hold_out):
@@ -80,7 +80,7 @@ def plan(
         made = plan_from(together, len(found.organs), settings)
     console.print(_plan_table(made, pooled, found.organs))
     if found.synthetic():
-        console.print("The scans are a phantom's: the plan fits them, and patients' scans as far as they are alike.")
+        console.print("These scans are a phantom's: the plan fits patients' scans only as far as those are similar.")
     if out is not None:
         _write(out, made, pooled, settings, organs)
         console.print(f"wrote {out}; next: amos-fl simulate --plan {out}", soft_wrap=True)
@@ -123,7 +123,7 @@ def _fingerprint_table(fingerprint: Fingerprint, grids: Mapping[Modality, tuple[
 
 
 def _plan_table(plan: Plan, fingerprint: Fingerprint, organs: Mapping[int, str]) -> Table:
-    """The plan; for a cohort with AMOS's organs beside the paper's, whose patches are z first."""
+    """The plan; for a cohort with AMOS's organs next to the paper's, whose patches are z first."""
     table = Table("", "this plan", title="Plan (x, y, z)", title_justify="left")
     plans = [plan]
     if same_organs(organs, AMOS_ORGANS):
@@ -135,7 +135,7 @@ def _plan_table(plan: Plan, fingerprint: Fingerprint, organs: Mapping[int, str])
         ("patch, z first", lambda p: "x".join(map(str, reversed(p.patch)))),
         ("pooling", lambda p: " ".join("".join(map(str, stride)) for stride in p.strides[1:])),
         ("kernels", lambda p: " ".join("".join(map(str, kernel)) for kernel in p.kernels)),
-        ("memory by nnU-Net's reckoning", lambda p: f"{memory_gb(p, len(organs)):.2f} GB"),
+        ("memory as nnU-Net estimates it", lambda p: f"{memory_gb(p, len(organs)):.2f} GB"),
     ]
     if fingerprint.CT.cases:
         rows += [
@@ -156,7 +156,7 @@ def _show_sites(
     cohort: Cohort,
 ) -> None:
     table = Table(title="What each site would send", title_justify="left")
-    for column in ("site", "cases", "organ voxels told", "withheld", "spacings and lengths told", "withheld"):
+    for column in ("site", "cases", "organ voxels sent", "withheld", "spacings and lengths sent", "withheld"):
         table.add_column(column, justify="left" if column == "site" else "right")
     for site, part in parts.items():
         voxels = part.CT.intensity
@@ -174,14 +174,14 @@ def _show_sites(
         console.print(f"The sum of the {len(parts)} sites' fingerprints equals the fingerprint of the pooled cases.")
         return
     if not together.withheld:
-        raise AmosError("the sites' fingerprints do not add up to the pooled one; this is a fault of amos-fl")
+        raise AmosError("the sites' fingerprints do not add up to the pooled one; this is a bug in amos-fl")
     _show_bounds(console, pooled, together)
 
 
 def _show_bounds(console: Console, pooled: Fingerprint, together: Fingerprint) -> None:
-    """What withholding did, and what it can have done at most."""
+    """The effect of withholding counts, and the largest that it can have."""
     all_of, told_of = pooled.pooled().histograms(), together.pooled().histograms()
-    table = Table("", "all", "told", "bounds", title="With counts withheld", title_justify="left")
+    table = Table("", "all", "sent", "bounds", title="With counts withheld", title_justify="left")
     asked = [(f"{what} {axis}", 0.5, "median") for what in ("spacing", "extent") for axis in "xyz"]
     asked += [("intensity", 0.005, "0.5 %"), ("intensity", 0.5, "median"), ("intensity", 0.995, "99.5 %")]
     for name, share, word in asked:
@@ -194,7 +194,7 @@ def _show_bounds(console: Console, pooled: Fingerprint, together: Fingerprint) -
     every, told = all_of["intensity"], told_of["intensity"]
     if told.counts:
         bound = mean_bound(told, *HU_RANGE)
-        table.add_row("intensity, mean", f"{every.mean():.3f}", f"{told.mean():.3f}", f"told ± {bound:.3f}")
+        table.add_row("intensity, mean", f"{every.mean():.3f}", f"{told.mean():.3f}", f"sent ± {bound:.3f}")
     console.print(table)
 
 

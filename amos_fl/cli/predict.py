@@ -1,4 +1,4 @@
-"""`amos-fl predict`: label maps of scans that nobody labelled."""
+"""`amos-fl predict`: predicts label maps of unlabelled scans."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,10 +20,10 @@ def predict(
     scans: Annotated[list[Path], typer.Argument(help="NIfTI files, folders of them, or folders with DICOM series.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the label maps.")],
     site: Annotated[
-        str | None, typer.Option(help="The model that a personal method (fedbn, fedper, ditto) left this site.")
+        str | None, typer.Option(help="Use this site's own model, of a personal method (fedbn, fedper, ditto).")
     ] = None,
     modality: Annotated[
-        Modality | None, typer.Option(case_sensitive=False, help="Needed for NIfTI, which does not say.")
+        Modality | None, typer.Option(case_sensitive=False, help="Needed for NIfTI files, which do not say.")
     ] = None,
     cohort: Annotated[Path | None, typer.Option(help="A cohort that lists the scans and their modality.")] = None,
     series: Annotated[
@@ -41,12 +41,15 @@ def predict(
     rtstruct: Annotated[
         bool, typer.Option("--rtstruct", help="Also NAME_rtstruct.dcm, a structure set on the DICOM series.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")] = False,
+    expected_dsc: Annotated[
+        bool, typer.Option("--expected-dsc", help="Also NAME_expected.json, the DSC to expect of each organ.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     device: DeviceOption = None,
     *,
     inference: InferenceKeywords,
 ) -> None:
-    """Predict the organs of scans, each on its own grid. Exit code 2 when one could not be predicted."""
+    """Predict the organs of scans, each on its own grid. Exit code 2 if a scan failed."""
     from amos_fl.api.functions import predicting
     from amos_fl.api.model import TrainedModel
 
@@ -69,6 +72,7 @@ def predict(
             preview=preview,
             seg=seg,
             rtstruct=rtstruct,
+            expected_dsc=expected_dsc,
             overwrite=overwrite,
             device=device or "auto",
             on_window=on_window,
@@ -88,8 +92,10 @@ def predict(
                 typer.echo(f"amos-fl: warning: {note}", err=True)
             can_draw = len(model.organs) - len(model.unlearned)
             what = f"{outcome.organs} of {can_draw} organs found in {outcome.seconds:.1f} s"
-            kept = "there already from this scan and these weights, kept"
-            console.print(f"{outcome.scan.name}: {kept if outcome.state == 'kept' else what}", soft_wrap=True)
+            kept = "already there from this scan and these weights, kept"
+            expected = f"; {outcome.expected.in_words()}" if outcome.expected else ""
+            said = kept if outcome.state == "kept" else what
+            console.print(f"{outcome.scan.name}: {said}{expected}", soft_wrap=True)
     parts = [f"{number} {state}" for state, number in states.items() if number or state == "predicted"]
     console.print(f"{counted(len(begun.scans), 'scan')}: {', '.join(parts)}; label maps are in {out}", soft_wrap=True)
     if states["failed"]:

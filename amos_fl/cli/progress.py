@@ -1,4 +1,4 @@
-"""Progress of work that goes through cases: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of work on many cases: a bar on a terminal, an occasional line elsewhere."""
 
 import os
 import sys
@@ -16,13 +16,13 @@ PLAIN_EVERY_S = 15.0
 
 
 def plain_console(width: int = 120) -> Console:
-    """A console that prints text as it is, `width` columns wide where it is no terminal: 80 would fold every path."""
+    """A console that prints text as it is; without a terminal `width` columns wide, as 80 would wrap every path."""
     known = sys.stdout.isatty() or os.environ.get("COLUMNS")
     return Console(highlight=False, markup=False, width=None if known else width)
 
 
 class Progress:
-    """One bar on stderr. Use it as a context, so that the terminal is left in order.
+    """One bar on stderr. Use it as a context manager, so that the terminal is restored.
 
     With a `verb` it is itself the callback (done, total, case) for work on cases.
     """

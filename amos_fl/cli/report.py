@@ -1,4 +1,4 @@
-"""`amos-fl report`: the page of a finished run, written anew."""
+"""`amos-fl report`: rewrites the page of a finished run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +14,12 @@ from amos_fl.runs.record import read_runs
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of groups of runs.")],
 ) -> None:
-    """Write the report of each run anew: report.html and report_data/ in its folder."""
+    """Rewrite the report of each run: report.html and report_data/ in its folder."""
     from amos_fl.report.page import write_run_report
 
     for path in runs:
         if (path / MARK_FILE).is_file():
-            raise AmosError(f"{path}: holds a comparison; write it anew with: amos-fl compare RUN... --out {path}")
+            raise AmosError(f"{path}: holds a comparison; rewrite it with: amos-fl compare RUN... --out {path}")
     records = read_runs(runs)
     for record in records:
         with at_work(record.folder.path, to="report"):

@@ -28,10 +28,10 @@ from amos_fl.runs.wording import work_in_words
 from amos_fl.runs.work import steps_in_words
 from amos_fl.wording import counted
 
-if TYPE_CHECKING:  # with it come Flower and Ray
+if TYPE_CHECKING:  # it imports Flower and Ray
     from amos_fl_server.federation.parallel import RunOutcome
 
-CONTINUES = "continues what is in its folder, and runs it"
+CONTINUES = "continues the run in its folder"
 
 
 def resume_run(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path, accept_changes: bool = False) -> None:
@@ -48,7 +48,7 @@ def resume_run(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path
 def apart_from_cohort(
     layers: list[tuple[str, dict[str, Any]]],
 ) -> tuple[list[tuple[str, dict[str, Any]]], Cohort | None]:
-    """Settings without the cohort that `--cohort` names, and that cohort: at a resume it says where scans are now."""
+    """Settings without the cohort that `--cohort` names, and that cohort: on resuming, it tells where scans are now."""
     named = [layer["cohort"] for source, layer in layers if source == "command line" and "cohort" in layer]
     others = [
         (source, {key: value for key, value in layer.items() if (source, key) != ("command line", "cohort")})
@@ -64,7 +64,7 @@ def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path, acc
     show_results(console, results_of(folder, settings, members))
     if folder.synthetic and settings.arm == "federated":
         _show_atlas(console, members)
-    console.print(f"everything is in {path}; begin with {_first_page(path)}", markup=False)
+    console.print(f"everything is in {path}; begin with {first_page(path)}", markup=False)
 
 
 def _run_one(
@@ -103,7 +103,7 @@ def _in_words(settings: RunConfig, members: Cohort) -> str:
             return f"{settings.strategy}: {steps} at {seen}; unseen: {unseen}"
 
 
-def _first_page(path: Path) -> Path:
+def first_page(path: Path) -> Path:
     return path / "report.html" if (path / "report.html").is_file() else path / "summary.md"
 
 
@@ -112,7 +112,7 @@ def carry_out_group(
 ) -> None:
     """Run what is left of a group, one run after another, and show the scores of all of them.
 
-    A run that fails does not keep the others from theirs; it is named at the end.
+    A run that fails does not stop the others; it is named at the end.
 
     Raises:
         AmosError: a run failed, with the exit code of the first one.
@@ -133,7 +133,7 @@ def carry_out_group(
 def carry_out_at_once(
     folders: list[RunFolder], store: Path, *, name_of: Callable[[RunFolder], str], report: bool = True, **how: Any
 ) -> list["RunOutcome"]:
-    """Carry out runs several at a time, with a line and, if wanted, a report as each ends; those that failed.
+    """Carry out several runs at a time, with a line and, if wanted, a report as each ends; returns those that failed.
 
     `how` are arguments of `run_in_parallel`.
     """
@@ -161,8 +161,8 @@ def carry_out_at_once(
 
 
 def say_the_rest(group: Group) -> None:
-    """How to go on with a group that was stopped."""
-    typer.echo(f"the rest of the group waits: amos-fl {group.kind} --resume {group.path}")
+    """Say how to continue a group that was stopped."""
+    typer.echo(f"continue the rest of the group with: amos-fl {group.kind} --resume {group.path}")
 
 
 def show_finished(group: Group, failed: Sequence[tuple[str, int]]) -> None:
@@ -178,7 +178,7 @@ def show_finished(group: Group, failed: Sequence[tuple[str, int]]) -> None:
 
 
 def _show_atlas(console: Any, members: Cohort) -> None:
-    """What position alone would score on the phantom, so that a score there can be judged."""
+    """Print what position alone would score on the phantom, to judge the scores by."""
     train = [c for c in members.cases if c.split == "train" and c.modality == "CT"]
     test = [c for c in members.of(split="test") if c.site in members.seen_sites and c.modality == "CT"]
     if train and test:

@@ -1,4 +1,4 @@
-"""`amos-fl runs` and `amos-fl diff`: what runs there are, and where two of them part."""
+"""`amos-fl runs` and `amos-fl diff`: the list of runs, and where two of them differ."""
 
 import dataclasses
 import json
@@ -16,6 +16,7 @@ from amos_fl.runs.difference import Change, compare_folders
 from amos_fl.runs.listing import ListedGroup, ListedRun, list_runs
 from amos_fl.runs.summary import PHANTOM_NOTE
 
+_MOST_CHANGES = 20
 _GROUPS = ("seen CT", "seen MR", "unseen CT", "unseen MR")
 
 
@@ -84,7 +85,7 @@ def diff(
     second: Annotated[Path, typer.Argument(metavar="RUN", help="Another.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,
 ) -> None:
-    """Name the first round and site at which two runs part, and the settings, cases and versions that differ.
+    """Find the first round and site at which two runs differ, and the settings, cases and versions that do.
 
     Exit code 0: the same settings, cases, rounds and scores. 1: they differ. 2: a run cannot be read.
     """
@@ -114,15 +115,12 @@ def diff(
     raise typer.Exit(int(not found.same))
 
 
-def _print_changes(
-    console: Console, title: str, changes: tuple[Change, ...], first: Path, second: Path, at_most: int = 20
-) -> None:
+def _print_changes(console: Console, title: str, changes: tuple[Change, ...], first: Path, second: Path) -> None:
     if not changes:
         return
-
     table = Table("", str(first), str(second), title=title, title_justify="left")
-    for change in changes[:at_most]:
+    for change in changes[:_MOST_CHANGES]:
         table.add_row(change.name, change.first, change.second)
     console.print(table)
-    if len(changes) > at_most:
-        console.print(f"and {len(changes) - at_most} more; --json has all of them")
+    if len(changes) > _MOST_CHANGES:
+        console.print(f"and {len(changes) - _MOST_CHANGES} more; --json has all of them")

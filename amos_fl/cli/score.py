@@ -1,4 +1,4 @@
-"""`amos-fl score`: label maps of any program against the reference, as a challenge would score them."""
+"""`amos-fl score`: scores label maps of any program against the reference, as a challenge would."""
 
 import json
 import os
@@ -45,11 +45,11 @@ def score(
     ] = None,
     split: Annotated[Split | None, typer.Option(help="Only the cohort's cases of one split.")] = None,
     hold_out: Annotated[
-        list[str] | None, typer.Option(help="Sites of the cohort that trained nothing; may be repeated.")
+        list[str] | None, typer.Option(help="Sites of the cohort that did not train; may be repeated.")
     ] = None,
     modality: Annotated[
         Modality | None,
-        typer.Option(case_sensitive=False, help="Of all cases, where there is no cohort. AMOS's MR counts 13 organs."),
+        typer.Option(case_sensitive=False, help="Of all cases, if there is no cohort. AMOS's MR counts 13 organs."),
     ] = None,
     metadata: Annotated[
         Path | None, typer.Option(help="AMOS's metadata table: the patients' sex, which tells prostate from uterus.")
@@ -61,22 +61,20 @@ def score(
         str, typer.Option(help="The NSD's tolerance: a number, or a YAML or CSV file with one per organ.")
     ] = "1.0",
     both_empty: Annotated[
-        BothEmpty, typer.Option(help="An organ that neither map has; one: it scores 1, as in FLARE.")
+        BothEmpty, typer.Option(help="An organ that neither map has; one: it scores 1, as FLARE does.")
     ] = "excluded",
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Count all organs of a case without prediction as missed.")
     ] = False,
-    allow_extra: Annotated[
-        bool, typer.Option("--allow-extra", help="Leave aside predictions without a label map.")
-    ] = False,
+    allow_extra: Annotated[bool, typer.Option("--allow-extra", help="Ignore predictions without a label map.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each holds one case in memory.")] = _WORKERS,
     out: Annotated[Path | None, typer.Option(help="A folder for scores.csv, by_organ.csv and summary.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and no tables.")] = False,
 ) -> None:
     """Score label maps of any program: DSC, NSD, HD95, volumes, organs missed and hallucinated.
 
-    Cases that do not pair, grids that differ, labels that are no organ and files that cannot be read are all named;
-    then nothing is scored, and the exit code is 2.
+    Unpaired cases, differing grids, unknown labels and unreadable files are all listed; then nothing is scored, and
+    the exit code is 2.
     """
     _check_words(split, modality, cohort, hold_out)
     known = read_cohort(cohort) if cohort is not None else None
@@ -101,7 +99,7 @@ def score(
     sexes, modalities = _from_metadata(metadata, names)
     if known is None and modality is not None:
         modalities = {name: str(modality) for name in names}
-    if pairing.problems:  # the files are still read, so that all that is wrong is said at once
+    if pairing.problems:  # the files are still read, so that everything that is wrong is reported at once
         rules = replace(rules, scored=())
     with Progress() as progress:
         cases, problems = score_pairs(
@@ -153,7 +151,7 @@ def score(
 
 def _check_words(split: str | None, modality: str | None, cohort: Path | None, hold_out: list[str] | None) -> None:
     if cohort is not None and modality is not None:
-        raise AmosError("--modality: the cohort says the modality of each case; leave one of the two away")
+        raise AmosError("--modality: the cohort says the modality of each case; leave out one of the two")
     if cohort is None and (split is not None or hold_out):
         raise AmosError(
             f"--{'split' if split is not None else 'hold-out'}: needs a --cohort, which says who holds what"
@@ -180,7 +178,7 @@ def _notes(
     cohort: Cohort | None,
     labels: Path | None,
 ) -> list[str]:
-    """What a reader of the scores has to know."""
+    """What a reader of the scores needs to know."""
     notes = []
     release = [folder / "dataset.json" for folder in (labels, labels.parent)] if labels else []
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in release if path.is_file()]
@@ -193,16 +191,16 @@ def _notes(
         )
     if pairing.extra:
         notes.append(
-            f"{counted(len(pairing.extra), 'case')} left aside, without label map or not in the cohort: "
+            f"{counted(len(pairing.extra), 'case')} ignored, without label map or not in the cohort: "
             + ", ".join(pairing.extra)
         )
     if unknown := sum(not case.modality for case in cases):
         notes.append(
-            f"the modality of {counted(unknown, 'case')} is not known, so all organs count there; "
-            "--modality, --cohort or --metadata says it"
+            f"the modality of {counted(unknown, 'case')} is unknown, so all organs count there; give "
+            "--modality, --cohort or --metadata"
         )
     if metadata is not None:
-        notes.append(f"the patient's sex is known of {len(sexes)} of {counted(len(cases), 'case')}")
+        notes.append(f"the patient's sex is known for {len(sexes)} of {counted(len(cases), 'case')}")
     return notes
 
 

@@ -25,7 +25,7 @@ def problem_table(problems: Iterable[Problem]) -> Table:
 
 
 def show_scores(console: Console, tables: ScoreTables, notes: list[str], tolerance_mm: str) -> None:
-    """The lowest cases, then by organ, by site and by group where sites are known, overall, and what to know of it."""
+    """The lowest cases; then by organ, by site and group if sites are known, and overall; then the notes."""
     cases = sorted(tables.cases, key=lambda row: (math.isnan(row.dsc), row.dsc))
     if len(cases) > 1:
         lowest = cases if len(cases) <= 2 * _LOWEST else cases[:_LOWEST]

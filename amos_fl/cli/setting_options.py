@@ -34,7 +34,7 @@ NAMES = {
     "engine.name": "--engine",
     "engine.address": "--ray-address",
 }
-"""Options that are not called as their settings are."""
+"""Options whose names differ from those of their settings."""
 
 GROUPS = {
     "Sites": ("cohort", "sites", "hold_out", "min_sites", "site_timeout_s"),
@@ -43,10 +43,10 @@ GROUPS = {
     "Evaluation": ("evaluation",),
     "Engine and machine": ("engine", "device", "prepare_workers", "keep_checkpoints"),
 }
-"""The headings of `--help`, and the settings or sections of settings under each; all others are the federation's."""
+"""The headings of `--help`, with the settings or sections under each; all others come under the federation."""
 
 BY_NAME = {"strategy_options": "mu=0.01", "site_steps": "A=20"}
-"""Settings that hold values by name, of which an option gives one, with an example."""
+"""Settings that map names to values, with an example; an option gives one pair."""
 
 METAVARS: dict[Any, str] = {
     int: "N",
@@ -59,11 +59,11 @@ METAVARS: dict[Any, str] = {
     "site_steps": "SITE=STEPS",
     "plan": "NAME",
 }
-"""What stands for the value of an option in `--help`, by setting or by type."""
+"""The placeholder for an option's value in `--help`, by setting or by type."""
 
 BOUNDS = ("ge", "gt", "le", "lt")
 DECIDED_ELSEWHERE = ("arm", "planning.auto")
-"""What the command itself and `--plan auto` say."""
+"""Settings decided by the command itself and by `--plan auto`."""
 
 
 @functools.cache
@@ -89,7 +89,7 @@ def flag_of(key: str) -> str:
 def takes_settings(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for every setting; it gets those that were given, nested, as `flags`.
 
-    `without` are settings, or sections of them, that the command does not heed.
+    `without` are settings, or sections of them, that the command does not use.
     """
     keys = {key.replace(".", "__"): key for key in leaves() if not _is_in(key, (*DECIDED_ELSEWHERE, *without))}
 
@@ -117,7 +117,7 @@ def takes_inference(*without: str) -> Callable[[Callable[..., None]], Callable[.
 def _takes(
     options: dict[str, Any], into: str, value: Callable[[dict[str, Any]], Any]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command these options, by parameter; it gets `value` of what was given as its parameter `into`."""
+    """Give a command these options, by parameter; `value` of what was given becomes its parameter `into`."""
     made = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
         for name, annotation in options.items()
@@ -139,7 +139,7 @@ def _takes(
 
 
 def setting(key: str, otherwise: str = "", *, flag: str = "", panel: str | None = None) -> Any:
-    """The option of a setting, described by its model; `otherwise` says what counts where it is not given."""
+    """The option of a setting, described by its model; `otherwise` is its default in words."""
     field, flag = leaves()[key], flag or flag_of(key)
     kind = _kind(field)
     more: dict[str, Any] = {"metavar": METAVARS.get(key) or METAVARS.get(kind, "WORD")}
@@ -159,7 +159,7 @@ def _annotation(key: str) -> Any:
 
 
 class _Value(click.ParamType):
-    """The value of an option as its setting's model takes it; else one plain sentence, as for any other setting."""
+    """An option's value, validated by its setting's model; an invalid one gives one plain sentence."""
 
     name = "value"
 
@@ -199,7 +199,7 @@ def _kind(field: FieldInfo) -> Any:
 
 def _choices(key: str) -> list[str]:
     kind = _kind(leaves()[key])
-    # A deployment is started by its own command, and is no choice here.
+    # A deployment is started by its own command, so it is not offered here.
     return (
         [c for c in get_args(kind) if (key, c) != ("engine.name", "deployment")] if get_origin(kind) is Literal else []
     )
@@ -210,7 +210,7 @@ def _limits(field: FieldInfo) -> str:
 
 
 def _help(key: str, otherwise: str) -> str:
-    """The setting's description, what it may be and its default."""
+    """The setting's description, allowed values and default."""
     field, choices = leaves()[key], _choices(key)
     default: Any = otherwise or field.get_default()
     if isinstance(default, bool):
@@ -224,7 +224,7 @@ def _help(key: str, otherwise: str) -> str:
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
-    """An option's value as nested settings; nothing where it was not given."""
+    """An option's value as nested settings; nothing if it was not given."""
     if key in ("sites", "hold_out"):
         value = names(value)
     elif isinstance(value, Path):

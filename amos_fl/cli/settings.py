@@ -22,7 +22,7 @@ def names(text: str | None) -> list[str] | None:
 
 
 def layers_of(config: Path | None, flags: Flags, assignments: list[str] | None) -> list[Layer]:
-    """Settings in the order in which they count: a file's, the options', then those of `--set`."""
+    """Settings in order of increasing precedence: a file's, the options', then those of `--set`."""
     layers: list[Layer] = []
     if config is not None:
         layers.append((str(config), read_yaml(config)))
@@ -37,7 +37,7 @@ def resolve_run(layers: list[Layer], *, headers: bool = True) -> tuple[RunConfig
 
 
 def cohort_now(folder: RunFolder, elsewhere: Cohort | None = None) -> Cohort:
-    """A run's cohort, its scans where they are now, with a bar while the phantom is drawn anew."""
+    """A run's cohort, its scans where they are now, with a bar while the phantom is redrawn."""
     with Progress() as progress:
         return settings.cohort_now(folder, elsewhere, progress.of("drawing the phantom:"))
 
@@ -55,7 +55,7 @@ def with_plan_made(config: RunConfig, cohort: Cohort, store: Path) -> RunConfig:
 
 
 def refuse_beside(option: str, does: str, others: Mapping[str, Any]) -> None:
-    """Refuse options, by name, that a command would not heed beside `option`; one that is not given is None or False.
+    """Refuse options, by name, that would have no effect together with `option`; None or False means not given.
 
     Raises:
         AmosError: naming what to leave out.
@@ -65,22 +65,22 @@ def refuse_beside(option: str, does: str, others: Mapping[str, Any]) -> None:
 
 
 def refuse_without(option: str, wanted: object, others: Mapping[str, Any]) -> None:
-    """Refuse options, by name, that are heeded only together with `option`, where that is not `wanted`.
+    """Refuse options, by name, that have an effect only together with `option`, if that is not `wanted`.
 
     Raises:
         AmosError: naming the first of them.
     """
     given = [name for name, value in others.items() if value is not None and value is not False]
     if not wanted and given:
-        raise AmosError(f"{given[0]} goes with {option}; add that, or leave out {', '.join(given)}")
+        raise AmosError(f"{given[0]} needs {option}; add it, or leave out {', '.join(given)}")
 
 
 def refuse_of_one_trainer(layers: list[Layer]) -> None:
-    """Refuse `--set` for settings of a federation where one trainer works alone; a settings file is shared by both.
+    """Refuse `--set` for a federation's settings if there is only one trainer; a settings file may have both.
 
     Raises:
         AmosError: naming what to leave out.
     """
     for source, layer in layers:
         if source.startswith("--set ") and (given := sorted(set(layer) & set(ALONE))):
-            raise AmosError(f"{source}: one trainer alone has no {given[0]} to choose; leave it out")
+            raise AmosError(f"{source}: a run with one trainer has no {given[0]}; leave it out")

@@ -1,4 +1,4 @@
-"""Where `amos-fl` begins. Its imports take half a second, and a request to stop then is heard like a later one."""
+"""The entry point of `amos-fl`. Its imports take half a second; a request to stop then is heeded like a later one."""
 
 import sys
 

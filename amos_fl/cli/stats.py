@@ -1,4 +1,4 @@
-"""`amos-fl data stats`: a cohort's cases, slices, intensities and organ volumes, as the AMOS paper tells its own."""
+"""`amos-fl data stats`: a cohort's cases, slices, intensities and organ volumes, as the AMOS paper reports its own."""
 
 import os
 from pathlib import Path

@@ -68,7 +68,7 @@ def sweep(
 
 
 def _members(sweep: Sweep, layers: Layers) -> list[PlannedRun]:
-    """The federated runs, then their baselines: once for settings that differ in the strategy alone."""
+    """The federated runs, then their baselines, only once for settings that differ in nothing but the strategy."""
     makers: dict[str, Callable[[RunConfig, Cohort], list[PlannedRun]]] = {
         "centralized": lambda base, cohort: [centralized(base, cohort)],
         "local": locals_of,
@@ -97,7 +97,7 @@ def _list(members: list[PlannedRun]) -> None:
 
 
 def _same(group: Group, members: list[PlannedRun]) -> Group:
-    """An old group to go on with, when it is of the same runs.
+    """An existing group to continue, if it has the same runs.
 
     Raises:
         AmosError: it holds other runs or other settings.

@@ -1,4 +1,4 @@
-"""A command line that cannot be read, in one sentence with its remedy."""
+"""What is wrong with a command line, in one sentence with its remedy."""
 
 import re
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ def either(words: Iterable[object]) -> str:
 
 
 def limits(**bounds: float | None) -> str:
-    """The bounds of a number: `ge` and `le` are in, `gt` and `lt` out; those that no user meets are left out.
+    """The bounds of a number in words; bounds that no user reaches are left out.
 
     >>> limits(ge=0, lt=1), limits(gt=0), limits(ge=0, lt=2**63)
     ('at least 0 and below 1', 'above 0', 'at least 0')
@@ -55,7 +55,7 @@ def must_be(kind: type, bounds: str) -> str:
 
 
 def value_in_words(kind: click.ParamType) -> tuple[str, str] | None:
-    """What stands for a value in `--help`, and what it may be; None for kinds that say it themselves."""
+    """The placeholder for a value in `--help` and what it may be; None for types that say so themselves."""
     if isinstance(kind, click.Choice):
         return "WORD", either(kind.choices)
     if isinstance(kind, click.types.IntParamType | click.types.FloatParamType):

@@ -27,7 +27,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
 from amos_fl.scan_files import case_of, importable, problem_of, scans_in, sha256_of_scan, shown
 from amos_fl.volumes.nifti_file import open_nifti
-from amos_fl.wording import counted
+from amos_fl.wording import counted, listed
 
 _WHAT = "a task of the Medical Segmentation Decathlon, such as Task09_Spleen"
 
@@ -112,7 +112,7 @@ def _not_listed(folder: Path, cases: Sequence[Found]) -> list[str]:
             found = scans_in(folder / name)
             notes += importable(found)
             if more := [path.name for path in found.scans.values() if path.resolve() not in taken]:
-                some = ", ".join(map(shown, more[:5])) + (f" and {len(more) - 5} more" if len(more) > 5 else "")
+                some = listed(list(map(shown, more)), 5)
                 notes.append(f"{name}: {found.there - len(more)} of {found.there} are in {NAME}; not taken: {some}")
     return notes
 

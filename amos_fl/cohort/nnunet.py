@@ -25,7 +25,7 @@ from amos_fl.errors import AmosError, all_of
 from amos_fl.files import whole_folder, write_json, write_text
 from amos_fl.volumes.nifti import Volume, read_geometry, read_image, reconcile, write_label
 from amos_fl.volumes.nifti_file import open_nifti
-from amos_fl.wording import counted
+from amos_fl.wording import counted, listed
 
 ModalityChoice = Literal["CT", "MR", "joint"]
 Partial = Literal["refuse", "leave-out", "ignore"]
@@ -180,9 +180,8 @@ def _classes(cohort: Cohort) -> dict[str, int]:
     return classes
 
 
-def _names(cases: Sequence[Case], at_most: int = 5) -> str:
-    names = ", ".join(case.case for case in cases[:at_most])
-    return f"{names} and {len(cases) - at_most} more" if len(cases) > at_most else names
+def _names(cases: Sequence[Case]) -> str:
+    return listed([case.case for case in cases], 5)
 
 
 def _new_folder(out: Path, dataset_id: int, name: str) -> Path:

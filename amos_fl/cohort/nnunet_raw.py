@@ -23,7 +23,7 @@ from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError
 from amos_fl.scan_files import ScanFolder, importable, problem_of, scans_in, shown
 from amos_fl.strict import load_json
-from amos_fl.wording import counted
+from amos_fl.wording import counted, listed
 
 _WHAT = "a dataset of nnU-Net's, such as nnUNet_raw/Dataset701_CohortCT"
 _NIFTI = (".nii.gz", ".nii")
@@ -140,8 +140,7 @@ def _cases(
             + (f"; and {len(odd) - 5} more" if len(odd) > 5 else "")
         )
     if alone := sorted(set(labels.scans) - set(of_case)):
-        some = ", ".join(map(shown, alone[:5])) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
-        notes.append(f"labels{part}: label map without a usable image: {some}")
+        notes.append(f"labels{part}: label map without a usable image: {listed(list(map(shown, alone)), 5)}")
     if part == "Tr" and (bad := [bad for bad in labels.unusable if bad.name in of_case]):
         raise AmosError(f"{labels.path}: {bad[0].sentence}; every training case needs its label map")
     return [(case, image, labels.scans.get(case)) for case, image in sorted(of_case.items())]

@@ -43,7 +43,7 @@ _WHAT: dict[tuple[ArmKind, View], str] = {
     ("local", "elsewhere"): "the other sites' own models, their scores averaged",
     ("finetune", "at home"): "the federated model trained further at each site, on that site's test cases",
     ("finetune", "elsewhere"): "the models that other sites trained further, their scores averaged",
-    ("leave-one-out", "left out"): "for each site the federation that did without it",
+    ("leave-one-out", "left out"): "for each site the federation without it",
 }
 
 
@@ -122,7 +122,7 @@ def _begun_from(record: RunRecord) -> str:
     start = record.config.start_from
     if start is None:
         return ""
-    if start.is_relative_to(record.folder.path.resolve()):  # sent along by its submitter: nothing else is known of it
+    if start.is_relative_to(record.folder.path.resolve()):  # sent by its submitter: nothing else is known about it
         return f"{Origin(start).name} {record.folder.about().start_sha256}"
     for folder in start.parents:
         if (folder / "config.yaml").is_file():
@@ -138,7 +138,7 @@ def _word(members: Sequence[RunRecord]) -> str:
 
 
 def _told_apart(names: list[str], bundles: list[Bundle]) -> list[str]:
-    """Unique names: if two arms would share one, the settings that differ are added, where they are not the usual."""
+    """Unique names: if two arms would share one, the settings that differ are added unless they are the usual ones."""
     told = list(names)
     for name in {name for name in names if names.count(name) > 1}:
         same = [i for i, other in enumerate(names) if other == name]
@@ -164,7 +164,7 @@ def _told_apart(names: list[str], bundles: list[Bundle]) -> list[str]:
 
 
 def _usual(values: list[str]) -> str | None:
-    """The value that more arms have than any other, and so need not say.
+    """The value that more arms have than any other, which need not be named.
 
     >>> _usual(["keep", "keep", "reset"]), _usual(["0.01", "0.1"])
     ('keep', None)
@@ -215,7 +215,7 @@ def _left_out(name: str, bundle: Bundle, table: CaseTable, sites: np.ndarray) ->
 
 
 def _personal(name: str, bundle: Bundle, table: CaseTable) -> list[ArmScores]:
-    """The arm of the sites' own models, each at home, of runs whose method leaves them such."""
+    """The arm of the sites' own models, each at home, for runs whose method leaves sites such models."""
     parts, sites = [], np.asarray([case.site for case in table.cases])
     for record in (record for members in bundle for record in members):
         if (own := record.results.personal) is None:

@@ -18,6 +18,7 @@ from amos_fl.metrics.catalogue import MetricName
 from amos_fl.metrics.scores import UNIT, OrganScore, OrganSums, Outcome, Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, sums_of
 from amos_fl.runs.record import RunRecord
+from amos_fl.wording import listed
 
 MODALITIES: tuple[Modality, ...] = ("CT", "MR")
 
@@ -97,7 +98,7 @@ class CaseTable:
                 sums = sums_at(record, row.site).organs
                 values.append([of_sums(sums.get(label, OrganSums())) for label in self.labels])
             else:
-                scores = of_case.get(row.case, {})  # a site's own model has none of other sites' cases
+                scores = of_case.get(row.case, {})  # a site's own model has no scores on other sites' cases
                 values.append([of_score(scores.get(label)) for label in self.labels])
         return np.array(values, dtype=float)
 
@@ -194,7 +195,7 @@ def _check_cases(first: RunRecord, record: RunRecord, withheld: Collection[str])
     if len(mine) < sum(case.site not in withheld for case in record.results.cases):
         raise AmosError(f"{record.name}: a case is listed twice in its scores; case names must be unique")
     parts = [("lacks", sorted(set(theirs) - set(mine))), ("also has", sorted(set(mine) - set(theirs)))]
-    if odd := [f"{verb} {_some(names)}" for verb, names in parts if names]:
+    if odd := [f"{verb} {listed(names, 5)}" for verb, names in parts if names]:
         raise AmosError(f"{record.name}: scored other cases than {first.name}: it {' and '.join(odd)}; {_REMEDY}")
     for name in sorted(theirs):
         if what := _difference(theirs[name], mine[name]):
@@ -224,15 +225,6 @@ def _difference_of_sums(theirs: Scores, mine: Scores, organs: Mapping[int, str])
         if not math.isclose(*volumes_ml, rel_tol=1e-6, abs_tol=1e-9):
             return f"has {volumes_ml[1]:.6g} ml of {organs[organ]} in its label maps, and {volumes_ml[0]:.6g} ml"
     return ""
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    """
-    >>> _some(["a", "b", "c"], 2)
-    'a, b and 1 more'
-    """
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def make_scopes(table: CaseTable, seen_sites: Sequence[str]) -> tuple[Scope, ...]:

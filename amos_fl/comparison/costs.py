@@ -51,7 +51,7 @@ def _budget_note(arm: Arm, reference: Arm) -> str:
         )
     return (
         f"Budgets differ: {subject} saw {_times(patches)} the patches of {reference.name} and took {_times(steps)} its "
-        "steps in sequence, so that a difference in scores may come from the training alone."
+        "steps in sequence, so that a difference in scores may be due to the training alone."
     )
 
 

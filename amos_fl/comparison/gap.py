@@ -44,7 +44,7 @@ _WORDS: dict[str, _Words] = {
     "trained on - left out": _Words(
         "that is what it is worth to a scanner to have taken part",
         "a scanner that was left out is scored no worse",
-        "no worth of having taken part is shown",
+        "no benefit of having taken part is shown",
     ),
     "fine-tuned - federated": _Words(
         "training the federated model further at each site gains that",
@@ -145,10 +145,10 @@ def where(scope: Scope) -> str:
     """A scope in a sentence.
 
     >>> where(Scope("seen sites", "sites", True, "", ("A", "B"), 9)), where(Scope("A", "site", True, "CT", ("A",), 4))
-    ('the seen sites (each counting alike)', 'site A')
+    ('the seen sites (with equal weight)', 'site A')
     """
     if scope.kind == "sites":
-        return f"the {scope.name} (each counting alike)"
+        return f"the {scope.name} (with equal weight)"
     return f"site {scope.name}" if scope.kind == "site" else f"{scope.name} scanners"
 
 
@@ -156,10 +156,10 @@ def size(value: float, metric: MetricName) -> str:
     """How much more or less, in words to be followed by "than".
 
     >>> size(-0.0312, "dsc"), size(0.0001, "nsd")
-    ('0.031 DSC lower', 'hardly other (+0.0001 NSD)')
+    ('0.031 DSC lower', 'hardly more or less (+0.0001 NSD)')
     """
     if abs(value) < 0.0005:
-        return f"hardly other ({value:+.4f} {title_of(metric)})"
+        return f"hardly more or less ({value:+.4f} {title_of(metric)})"
     return f"{abs(value):.3f} {title_of(metric)} {'higher' if value > 0 else 'lower'}"
 
 

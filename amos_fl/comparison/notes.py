@@ -12,6 +12,7 @@ from amos_fl.comparison.patients import patients_in_words, patients_of
 from amos_fl.comparison.statistics import LEAST_CASES, least_p
 from amos_fl.metrics.catalogue import title_of
 from amos_fl.runs.record import RunRecord
+from amos_fl.wording import listed
 
 _COMPARED_SETTINGS = ("model", "plan.", "training.", "evaluation.", "selection", "start_from")
 _WITHOUT_EFFECT = {"training.workers", "evaluation.every", "evaluation.unseen", "evaluation.predictions"}
@@ -27,15 +28,15 @@ def notes_of(comparison: Comparison) -> list[str]:
         numbers = sorted({len(arm.seeds) for arm in few})
         names = "" if len(few) == len(comparison.main_arms) else f" of {', '.join(arm.name for arm in few)}"
         notes.append(
-            f"No arm is called better on fewer than {LEAST_SEEDS} seeds, because another seed may turn a difference "
-            f"round; here there {'is' if numbers == [1] else 'are'} {' or '.join(map(str, numbers))}{names}."
+            f"No arm is called better on fewer than {LEAST_SEEDS} seeds, because another seed may reverse a "
+            f"difference; here there {'is' if numbers == [1] else 'are'} {' or '.join(map(str, numbers))}{names}."
         )
     for arm in comparison.arms:
         if not arm.view and not arm.site and len(arm.runs) > len(arm.seeds):
             notes.append(f"{arm.name}: has one seed in several of its runs ({', '.join(arm.runs)}); it counts once.")
     notes.append(
-        "Intervals (95 %) are of a bootstrap over cases within sites, the same cases in every arm; they do not cover "
-        "the choice of the seed. p is of a paired permutation test, with Holm's correction over each table's tests. "
+        "Intervals (95 %) are from a bootstrap over cases within sites, the same cases in every arm; they do not cover "
+        "the choice of the seed. p is from a paired permutation test, with Holm's correction over each table's tests. "
         + patients_in_words(
             sorted({row.case for row in comparison.case_rows}), patients_of(comparison.records), LEAST_CASES
         )
@@ -49,7 +50,7 @@ def notes_of(comparison: Comparison) -> list[str]:
     elif comparison.published and comparison.synthetic:
         notes.append(
             "Numbers marked 'published, real AMOS' are of patients' scans. The scans compared here are synthetic, so "
-            "that nothing follows from setting the two side by side."
+            "nothing follows from comparing the two."
         )
     elif comparison.published:
         notes.append("Numbers marked 'published, real AMOS' were measured on other cases or in another setting.")
@@ -68,18 +69,17 @@ def powerless_in_words(comparison: Comparison) -> str:
         return ""
     return (
         f"Too few cases to show that any arm differs: {', '.join(few)}. Not even the smallest p that they can give "
-        f"stays below {ALPHA:g} after the correction for {len(tested)} tests, so their intervals alone count."
+        f"stays below {ALPHA:g} after the correction for {len(tested)} tests, so only their intervals count."
     )
 
 
 def withheld_in_words(comparison: Comparison) -> str:
-    """Which sites withheld the scores of single cases, and what the comparison lacks for it; empty if none did."""
+    """Which sites withheld the scores of single cases, and what the comparison lacks as a result; empty if none did."""
     sites = sorted({scope.sites[0] for scope in comparison.scopes_of("site") if scope.withheld})
     if not sites:
         return ""
-    names = sites[0] if len(sites) == 1 else f"{', '.join(sites[:-1])} and {sites[-1]}"
     return (
-        f"Of {names} only sums and counts are known, because the scores of single cases stayed there "
+        f"For {listed(sites)} only sums and counts are known, because the scores of single cases stayed there "
         "(share_case_scores: none, in one of the runs at least). Means, counts and differences are as exact as with "
         "them. These sites, and the groups that they belong to, have no intervals, tests and distributions. That all "
         "runs scored the same cases there is known from their number and from the volumes of their labels."

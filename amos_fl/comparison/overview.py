@@ -1,4 +1,4 @@
-"""A comparison at a glance: one row for each arm, for pages that show many arms beside one another.
+"""A comparison at a glance: one row for each arm, for pages that show many arms side by side.
 
 Everything else about them is in the comparison's own page (`amos_fl.comparison.tables`).
 """

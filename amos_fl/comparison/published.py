@@ -125,14 +125,14 @@ def _amos_id(name: str) -> int:
 
 
 def _cases_of(table: CaseTable, scope: Scope) -> str:
-    """The paper's name for a scope's cases, or "" where it scored no such set."""
+    """The paper's name for a scope's cases, or "" if it scored no such set."""
     numbers = {_amos_id(table.cases[row].case) for row in rows_of(table, scope)}
     for name, wanted in _scored_sets().items():
         if numbers == wanted:
             return name
     known = [published_cases()[number].record for number in numbers if number in published_cases()]
     prisma = [record for record in known if record.domain == "G" and record.institution == "people"]
-    # The paper's validation cases of the Prisma: as many, of that hospital.
+    # The paper's validation cases of the Prisma: as many cases, from that hospital.
     return "MR-val" if len(prisma) == len(numbers) == SCANNERS["G"].table2[1] else ""
 
 

@@ -87,7 +87,7 @@ def _scores(c: Comparison, metric: MetricName) -> TextTable:
         ("arm", *_scopes_with_cases(scopes)),
         tuple(rows),
         "Mean over cases, then over organs, with its 95 % interval; in brackets the cases. The columns of sites are "
-        "means over sites, each counting alike." + _tolerance(c, metric),
+        "means over sites with equal weight." + _tolerance(c, metric),
     )
 
 
@@ -228,7 +228,7 @@ def _seeds(c: Comparison, metric: MetricName) -> TextTable:
         f"{title_of(metric)} by seed",
         ("arm", "cases of", "range", "SD", "each seed"),
         tuple(rows),
-        "The same settings begun with other seeds.",
+        "The same settings with other seeds.",
         _where_it_changes([s.arm for s in mine]),
         names=2,
         brief=metric == c.metrics[0],
@@ -261,7 +261,7 @@ def _costs(c: Comparison) -> TextTable:
             *(f"{title_of(metric)} {scope.name}" for scope in groups),
         ),
         tuple(map(row, arms_that_cost(c))),
-        "Of one seed, all runs of an arm together. Steps in a row must wait for one another. MB of weights to the "
+        "Of one seed, all runs of an arm together. Steps in a row cannot run in parallel. MB of weights to the "
         "sites (down) and back (up). Seconds of the rounds without scoring, one site after another on one device.",
     )
 
@@ -309,7 +309,7 @@ def markdown_page(comparison: Comparison) -> str:
     for title, sentences in (
         ("What went wrong", comparison.problems),
         ("In words", comparison.findings),
-        ("To know", comparison.notes),
+        ("Notes", comparison.notes),
     ):
         if sentences:
             parts.append(f"## {title}\n")

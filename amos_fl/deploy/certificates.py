@@ -95,7 +95,7 @@ def read_authority(folder: Path) -> Authority:
     try:
         key = load_pem_private_key((folder / "ca.key").read_bytes(), None)
     except OSError:
-        raise AmosError(f"{folder / 'ca.key'}: the authority's key is not there, or may not be read") from None
+        raise AmosError(f"{folder / 'ca.key'}: the authority's key is not there, or cannot be read") from None
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
@@ -134,7 +134,7 @@ def read_certificate(path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except OSError:
-        raise AmosError(f"{path}: no such certificate, or it may not be read") from None
+        raise AmosError(f"{path}: no such certificate, or it cannot be read") from None
     except ValueError:
         raise AmosError(f"{path}: holds no certificate") from None
 

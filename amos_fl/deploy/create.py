@@ -1,7 +1,7 @@
 """Make a deployment: its authority, the SuperLink's certificate, the submitter's token, and the sites' folders."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -46,8 +46,6 @@ PORT = 8000
 SERVER_DAYS = 365
 SUBMITTER = "coordinator"
 
-OnSite = Callable[[str], None]
-
 
 def create_deployment(
     root: Path,
@@ -58,7 +56,6 @@ def create_deployment(
     days: int = SERVER_DAYS,
     cohort: Cohort | None = None,
     demonstration_keys: bool = False,
-    on_site: OnSite | None = None,
     beside: Mapping[str, str] = MappingProxyType({}),
 ) -> Deployment:
     """Make the folder of a deployment, whole or not at all.
@@ -109,8 +106,6 @@ def create_deployment(
             make_site_folder(folder, deployment, site)
             if cohort is not None:
                 copy_cases(cohort.only([site]), site_folder(folder, site) / "data")
-            if on_site:
-                on_site(site)
     if not (root / "authority").is_dir():
         raise AmosError(f"{root}: another process wrote something there meanwhile; choose another folder")
     return deployment

@@ -83,7 +83,7 @@ def read_public_key(path: Path) -> ec.EllipticCurvePublicKey:
     try:
         text = path.read_bytes()[:10_000]
     except OSError:
-        raise AmosError(f"{path}: no such public key, or it may not be read") from None
+        raise AmosError(f"{path}: no such public key, or it cannot be read") from None
     if b"PRIVATE KEY" in text:
         raise AmosError(
             f"{path}: is a private key, which must never leave its site",

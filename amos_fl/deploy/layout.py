@@ -171,7 +171,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except OSError:
-        raise AmosError(f"{path}: may not be read, or is no text") from None
+        raise AmosError(f"{path}: cannot be read, or is no text") from None
     except NotYaml as error:
         where = f", line {error.line}" if error.line else ""
         raise AmosError(f"{path}{where}: is no YAML; compare it with the page on deploying") from None

@@ -86,7 +86,7 @@ def check_scans(place: SitePlace) -> tuple[Finding, tuple[Case, ...]]:
         return wrong("scans", error.what, error.remedy or "correct the cohort file"), ()
     except PermissionError:
         remedy = f"let the user with id {os.getuid()} read the folder and what is in it"
-        return wrong("scans", f"{where} may not be read", remedy), ()
+        return wrong("scans", f"{where} cannot be read", remedy), ()
     if cohort.sites != (site,):
         others = ", ".join(name for name in cohort.sites if name != site)
         found = f"{place.cohort.name} names cases of site {others}"
@@ -102,7 +102,7 @@ def check_scans(place: SitePlace) -> tuple[Finding, tuple[Case, ...]]:
                 return wrong("scans", f"{case.case}: {file.name} is not there", "correct cohort.csv or the mount"), ()
             except OSError:
                 remedy = f"let the user with id {os.getuid()} read the folder and what is in it"
-                return wrong("scans", f"{case.case}: {file.name} may not be read", remedy), ()
+                return wrong("scans", f"{case.case}: {file.name} cannot be read", remedy), ()
             if empty:
                 return wrong("scans", f"{case.case}: {file.name} is an empty file", "copy it again"), ()
         try:

@@ -1,4 +1,4 @@
-"""DICOMDIR: the list of files that a disc or an export was made with, which tells whether some are lost."""
+"""DICOMDIR: the list of files on a disc or in an export, which tells whether some are missing."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from amos_fl.dicom.header import pydicom_or_sentence, without_bare_warnings
 def listed_instances(directories: Sequence[Path]) -> dict[str, dict[str, str]]:
     """By series UID, the images that DICOMDIR files list: SOP Instance UID to the path written there.
 
-    A damaged list says nothing; the series are then judged by their own files.
+    A damaged list is ignored; the series are then judged by their own files.
     """
     pydicom = pydicom_or_sentence()
     listed: dict[str, dict[str, str]] = {}
@@ -19,7 +19,7 @@ def listed_instances(directories: Sequence[Path]) -> dict[str, dict[str, str]]:
             try:
                 records = list(pydicom.dcmread(path).get("DirectoryRecordSequence") or [])
                 _add(records, listed)
-            except Exception:  # pydicom raises whatever a damaged file makes it stumble over
+            except Exception:  # a damaged file can make pydicom raise anything
                 continue
     return listed
 

@@ -1,7 +1,7 @@
-"""Which files below a folder are DICOM, and which look as if they were meant to be and cannot be used.
+"""Find the DICOM files below a folder, and those that were probably meant to be DICOM but cannot be used.
 
-A file that a copy cut short, emptied or lost must not make a shorter scan, so it is not enough to pick out what is
-DICOM: whatever is named as the DICOM files beside it is looked at too.
+A file that was truncated, emptied or lost while copying must not lead to a shorter scan. So it is not enough to pick
+out what is DICOM: files with names like those of the DICOM files beside them are looked at, too.
 """
 
 import os
@@ -10,17 +10,17 @@ from pathlib import Path
 
 from amos_fl.escape.terminal import one_line
 from amos_fl.scan_files import DICOM_MARK, PREAMBLE_BYTES, UNFINISHED, looks_like_dicom, start_of
-from amos_fl.wording import counted
+from amos_fl.wording import counted, listed
 
 _FIRST_GROUPS = (2, 8)
-"""The groups that a DICOM file may begin with where it lacks preamble and mark: the file's own, and the image's."""
+"""The groups that a DICOM file without preamble and mark may begin with: the file's own, and the image's."""
 _DICOM_SUFFIXES = {".dcm", ".dicom", ".dic", ".ima"}
 _COMPANIONS = {"dicomdir", "readme", "license", "licence", "version", "changelog", "lockfile", "index", "autorun"}
-"""Files without a suffix that lie beside DICOM files, on the discs that hospitals hand out for example."""
+"""Files without a suffix found beside DICOM files, for example on the discs that hospitals hand out."""
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files below a folder, dangling links and folders that cannot be listed among them, without hidden ones."""
+    """All files below a folder, except hidden ones; includes dangling links and folders that cannot be listed."""
     found: list[Path] = []
 
     def refused(error: OSError) -> None:
@@ -38,15 +38,15 @@ def lacks_preamble(path: Path) -> bool:
     if len(start) < 8 or start[PREAMBLE_BYTES:] == DICOM_MARK:
         return False
     group, element = (int.from_bytes(start[i : i + 2], "little") for i in (0, 2))
-    # Either the two letters of a value's type follow, or (implicit) the length of a short value.
+    # Next come either the two letters of a value's type or (implicit) the length of a short value.
     described = start[4:6].isalpha() and start[4:6].isupper()
     return group in _FIRST_GROUPS and element <= 0x20 and (described or int.from_bytes(start[4:8], "little") <= 64)
 
 
 def sorted_out(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
-    """The DICOM files of `paths`, and what is wrong with those that look like ones and are not.
+    """The DICOM files of `paths`, and what is wrong with those that look like DICOM but are not.
 
-    Meant is what has a suffix of DICOM, begins like DICOM, or is named like the DICOM files in its folder.
+    A file looks like DICOM if it has a suffix of DICOM, begins like DICOM, or is named like the DICOM files beside it.
     """
     dicom = [path for path in paths if looks_like_dicom(path)]
     named: dict[Path, set[str]] = {}
@@ -58,7 +58,7 @@ def sorted_out(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
         if path in known:
             continue
         if path.is_dir():
-            unusable[path] = "is a folder that may not be read"
+            unusable[path] = "is a folder that cannot be read"
         elif _looks_meant(path, named.get(path.parent, set())):
             unusable[path] = _why_not_dicom(path)
     return dicom, unusable
@@ -81,12 +81,12 @@ def _why_not_dicom(path: Path) -> str:
     if path.is_symlink() and not path.exists():
         return "is a link whose target is gone"
     if not path.is_file():
-        return "is no regular file"
+        return "is not a regular file"
     try:
         with path.open("rb") as file:
             start = file.read(4096)
     except PermissionError:
-        return "may not be read; check its permissions"
+        return "cannot be read; check its permissions"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     if not start:
@@ -99,11 +99,11 @@ def _why_not_dicom(path: Path) -> str:
         return "is compressed; unpack it"
     if len(start) < PREAMBLE_BYTES + len(DICOM_MARK):
         return "is cut off"
-    return "is no DICOM file, or damaged at its start" if start.strip(b"\0") else "holds nothing but zeros"
+    return "is not a DICOM file, or damaged at its start" if start.strip(b"\0") else "holds nothing but zeros"
 
 
-def described(unusable: Iterable[tuple[Path, str]], at_most: int = 4) -> str:
-    """What is wrong with which file, the same fault once: the first names, and a count of the rest.
+def described(unusable: Iterable[tuple[Path, str]]) -> str:
+    """What is wrong with which files, each fault once: the first names, and a count of the rest.
 
     >>> described([(Path("IM13"), "is empty"), (Path("IM14"), "is empty"), (Path("IM2"), "is cut off")])
     'IM13 and IM14: is empty; IM2: is cut off'
@@ -111,25 +111,18 @@ def described(unusable: Iterable[tuple[Path, str]], at_most: int = 4) -> str:
     faults: dict[str, list[str]] = {}
     for path, why in unusable:
         faults.setdefault(why, []).append(path.name)
-    return "; ".join(f"{names_of(names, at_most)}: {why}" for why, names in faults.items())
+    return "; ".join(f"{names_of(names)}: {why}" for why, names in faults.items())
 
 
-def names_of(names: Sequence[str], at_most: int = 4) -> str:
-    """The first names, and a count of the rest.
-
-    >>> names_of(["a", "b", "c"]), names_of(["a", "b", "c"], 2)
-    ('a, b and c', 'a, b and 1 more')
-    """
-    names = [one_line(name, 80) for name in names]
-    if len(names) > at_most:
-        return f"{', '.join(names[:at_most])} and {len(names) - at_most} more"
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def names_of(names: Sequence[str]) -> str:
+    """The first names of files, and a count of the rest."""
+    return listed([one_line(name, 80) for name in names], 4)
 
 
 def unusable_files(unusable: Sequence[tuple[Path, str]], usable: int) -> str:
-    """A sentence's end that names files, says what is wrong, and counts them beside all that there are."""
+    """The end of a sentence that names files, says what is wrong, and how many of all they are."""
     there = counted(len(unusable) + usable, "file")
     return (
         f"{len(unusable)} of {there} cannot be used ({described(unusable)}); "
-        "fetch the series again, or remove what is no part of it"
+        "fetch the series again, or remove what is not part of it"
     )

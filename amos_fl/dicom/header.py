@@ -1,6 +1,6 @@
-"""The header of one DICOM file: which series it belongs to, and where its frames lie and what their values mean.
+"""The header of one DICOM file: which series it belongs to, where its frames lie, and what their values mean.
 
-A file of one slice and an enhanced file of many say the same in different places; here both become frames.
+A file of one slice and an enhanced file of many hold the same in different places; here both become frames.
 """
 
 import math
@@ -21,12 +21,12 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 _SCANS = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
     "1.2.840.10008.5.1.4.1.1.2.1": "CT",  # enhanced
-    "1.2.840.10008.5.1.4.1.1.2.2": "CT",  # made enhanced from single slices
+    "1.2.840.10008.5.1.4.1.1.2.2": "CT",  # enhanced, converted from single slices
     "1.2.840.10008.5.1.4.1.1.4": "MR",
     "1.2.840.10008.5.1.4.1.1.4.1": "MR",
     "1.2.840.10008.5.1.4.1.1.4.4": "MR",
 }
-"""The SOP classes of images that hold what a scanner measured. Screenshots, maps and segmentations have others."""
+"""The SOP classes of images measured by a scanner. Screenshots, maps and segmentations have others."""
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _TAGS = [
     *(
@@ -46,7 +46,7 @@ _TAGS = [
     *("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence"),
 ]
 _MOST_SPARE_BYTES = 8
-"""Pixel data may end in padding; more than this means that rows, columns or frames are others than the header says."""
+"""Pixel data may end in padding; more than this means that rows, columns or frames differ from the header."""
 
 
 def pydicom_or_sentence() -> Any:
@@ -58,13 +58,13 @@ def pydicom_or_sentence() -> Any:
     try:
         import pydicom
     except ImportError:
-        raise AmosError('reading DICOM needs further packages; install them: pip install "amos-fl[dicom]"') from None
+        raise AmosError('reading DICOM needs more packages; install them: pip install "amos-fl[dicom]"') from None
     return pydicom
 
 
 @contextmanager
 def without_bare_warnings() -> Iterator[None]:
-    """Keep pydicom's warnings from the terminal: they name no file, and what matters of them is checked here."""
+    """Keep pydicom's warnings off the terminal: they name no file, and those that matter are checked here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -92,7 +92,7 @@ def damage_said() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class DicomFrame:
-    """One slice: frame `index` of a file, with what its header says of it; None where it says nothing.
+    """One slice: frame `index` of a file, with what the header says about it; None if it says nothing.
 
     `position_mm`, `orientation` (rows' and columns' directions) are in DICOM's patient space (LPS), `pixel_mm` is the
     distance between rows, then between columns. `rescale` is a slope and an intercept.
@@ -126,9 +126,9 @@ class DicomFile:
     is_localizer: bool
     instance_number: int | None
     stated_images: tuple[tuple[str, int], ...]
-    """What the header says of the number of images beside this one, with the names of the attributes."""
+    """What the header says about the number of images, with the names of the attributes."""
     slices: int
-    """How many frames the file says that it holds; 0 where it is no image of a scanner."""
+    """How many frames the file claims to hold; 0 if it is not a scanner's image."""
     size: tuple[int, int]
     """Rows and columns."""
     colours: bool
@@ -141,7 +141,7 @@ def read_header(path: Path) -> DicomFile | None:
     """The header of a DICOM file; None for a DICOMDIR.
 
     Raises:
-        AmosError: it is damaged or cut off before it says what series it belongs to; the sentence lacks the name.
+        AmosError: it is damaged or cut off before it says which series it belongs to; the sentence lacks the name.
     """
     pydicom = pydicom_or_sentence()
     with without_bare_warnings():
@@ -152,8 +152,8 @@ def read_header(path: Path) -> DicomFile | None:
             series = str(ds.get("SeriesInstanceUID") or "")
             general = _general(path, ds)
         except PermissionError:
-            raise AmosError("may not be read; check its permissions") from None
-        except Exception as error:  # pydicom raises whatever a damaged file makes it stumble over
+            raise AmosError("cannot be read; check its permissions") from None
+        except Exception as error:  # a damaged file can make pydicom raise anything
             raise AmosError(f"is damaged ({_first_line(error)})") from None
         if not series:
             raise AmosError("names no series; it is cut off or damaged")
@@ -173,7 +173,7 @@ def read_header(path: Path) -> DicomFile | None:
 
 
 def _read(pydicom: Any, path: Path) -> tuple[Any, int | None, int]:
-    """The header, the bytes of its pixel data (None: there are none; -1: compressed), and how many are not there."""
+    """The header, the bytes of its pixel data (None: there are none; -1: compressed), and how many are missing."""
     from pydicom.filereader import read_partial
     from pydicom.tag import Tag
 
@@ -193,7 +193,7 @@ def _read(pydicom: Any, path: Path) -> tuple[Any, int | None, int]:
     length, start = found[0]
     if length == 0xFFFFFFFF:
         return ds, -1, 0
-    # Of a deflated file the place in the file says nothing; reading its pixels tells.
+    # In a deflated file the position means nothing; reading its pixels will tell.
     deflated = str(ds.file_meta.get("TransferSyntaxUID", "")) == _DEFLATED
     return ds, length, 0 if deflated else max(0, start + length - end)
 
@@ -244,9 +244,9 @@ def _image(path: Path, ds: Any) -> dict[str, Any]:
     each = list(ds.get("PerFrameFunctionalGroupsSequence") or [])
     shared = list(ds.get("SharedFunctionalGroupsSequence") or [])[:1]
     if each and len(each) != count:
-        raise AmosError(f"says that it holds {count} frames and describes {len(each)}")
+        raise AmosError(f"says that it holds {count} frames but describes {len(each)}")
     if count > 1 and not each:
-        raise AmosError(f"holds {count} frames and does not say where each lies")
+        raise AmosError(f"holds {count} frames but does not say where each lies")
     samples, photometric = int(ds.get("SamplesPerPixel") or 1), str(ds.get("PhotometricInterpretation") or "")
     return {
         "size": (int(ds.Rows), int(ds.Columns)),
@@ -264,7 +264,7 @@ def frame_of(path: Path, index: int, groups: Sequence[Any], ds: Any) -> DicomFra
     """
 
     def stated(sequence: str, keyword: str) -> list[Any]:
-        """What the frame's own groups, those of all frames, and the file itself say, where they say anything."""
+        """What the frame's own groups, those of all frames, and the file itself say, if anything."""
         items = [group[sequence][0] for group in groups if group.get(sequence)]
         return [item.get(keyword) for item in [*items, ds] if item.get(keyword) not in (None, "")]
 
@@ -285,7 +285,7 @@ def frame_of(path: Path, index: int, groups: Sequence[Any], ds: Any) -> DicomFra
     if len(slopes) > 1 or len(intercepts) > 1:
         raise AmosError("states two slopes or intercepts for the values of one slice")
     if len(slopes) != len(intercepts):
-        raise AmosError("states a slope or an intercept for its values, and not the other")
+        raise AmosError("states a slope or an intercept for its values, but not both")
     kinds = stated("PixelValueTransformationSequence", "RescaleType")
     rescale = (slopes.pop(), intercepts.pop()) if slopes else None
     if rescale is not None and not (all(map(math.isfinite, rescale)) and rescale[0]):
@@ -310,15 +310,15 @@ def frame_of(path: Path, index: int, groups: Sequence[Any], ds: Any) -> DicomFra
 
 def _fault_of_pixels(ds: Any, size: tuple[int, int], frames: int, pixel_bytes: int, missing_bytes: int) -> str | None:
     if missing_bytes:
-        return f"is cut off: {max(0, pixel_bytes - missing_bytes)} of {pixel_bytes} bytes of its pixels are there"
+        return f"is cut off: {max(0, pixel_bytes - missing_bytes)} of {pixel_bytes} bytes of its pixels are present"
     allocated = int(ds.BitsAllocated)
     if allocated not in (8, 16, 32) or not 1 <= int(ds.get("BitsStored") or allocated) <= allocated:
         return f"has a damaged header (Bits Allocated {allocated}, Bits Stored {ds.get('BitsStored')})"
     stored, high = (int(ds.get(keyword) or 0) for keyword in ("BitsStored", "HighBit"))
-    if stored and high and high != stored - 1:  # pydicom reads the lowest bits, whatever the header says
-        return f"stores its numbers in bits that are not the lowest (High Bit {high}, Bits Stored {stored})"
+    if stored and high and high != stored - 1:  # pydicom reads the lowest bits regardless of the header
+        return f"does not store its numbers in the lowest bits (High Bit {high}, Bits Stored {stored})"
     needed = size[0] * size[1] * frames * int(ds.get("SamplesPerPixel") or 1) * allocated // 8
     if pixel_bytes >= 0 and not 0 < needed <= pixel_bytes <= needed + _MOST_SPARE_BYTES:
         shape = "x".join(map(str, (*((frames,) if frames > 1 else ()), *size)))
-        return f"holds {pixel_bytes} bytes of pixels where its header says {needed} ({shape})"
+        return f"holds {pixel_bytes} bytes of pixels, but its header says {needed} ({shape})"
     return None

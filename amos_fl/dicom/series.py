@@ -1,9 +1,9 @@
-"""DICOM series: which lie in a folder, and one of them as a NIfTI file on the same grid.
+"""DICOM series: those in a folder, and the conversion of one to a NIfTI file on the same grid.
 
-pydicom, of the extra `dicom`, reads the files. Everything is checked before a scan is made of them: that no file is
-lost, that the slices are an even straight stack by position and orientation alone, that their values are HU or MR
-intensities. Any other series is refused with the reason; where a reader would squeeze, shear, shorten or
-invert the volume instead, nobody would notice.
+pydicom, from the extra `dicom`, reads the files. Everything is checked before they become a scan: that no file is
+missing, that the slices form an even, straight stack by position and orientation alone, that their values are HU or MR
+intensities. Any other series is refused with the reason; a reader that squeezed, sheared, shortened or inverted the
+volume instead would go unnoticed.
 """
 
 import itertools
@@ -31,10 +31,10 @@ _MOST_LISTED = 8
 
 @dataclass(frozen=True)
 class Series:
-    """A DICOM series: its files, and as what they present themselves. `slices` counts the frames of all files.
+    """A DICOM series: its files, and what they declare themselves to be. `slices` counts the frames of all files.
 
-    `stack` is what a scan is made of; where there is none, `problem` says why. `notes` are sentences about a scan that
-    can be made.
+    `stack` is what a scan is made from; without one, `problem` says why. `notes` are sentences about a scan that can be
+    made.
     """
 
     uid: str
@@ -55,12 +55,12 @@ class Series:
 
     @property
     def volume(self) -> bool:
-        """Whether it may be a scan: CT or MR of several slices. Localizers, reports and segmentations are not."""
+        """Whether it can be a scan: CT or MR of several slices. Localizers, reports and segmentations are not."""
         return self.modality in ("CT", "MR") and self.slices >= _LEAST_SLICES and not self.localizer
 
     @property
     def name(self) -> str:
-        """Where it lies and which it is, for the beginning of a sentence."""
+        """Its folder and number, for the beginning of a sentence."""
         folders = {path.parent for path in self.files}
         place = self.files[0] if len(self.files) == 1 else Path(os.path.commonpath(folders))
         return f"{place.resolve().name}, DICOM series {self.number or self.uid}"
@@ -75,13 +75,13 @@ class Series:
 def series_in(files: Sequence[Path], *, on_stray: Callable[[Path, str], None] | None = None) -> list[Series]:
     """The series among files, by number and UID.
 
-    Files that are no DICOM are left out, and so is a DICOMDIR. But those that look as if they were meant to be slices
-    and cannot be used make the series unusable that they may belong to, which are those of their folder. With
-    `on_stray`, for an export of many series, that is so only where the folder holds no other series; of the other such
-    files it is told, with what is wrong with them.
+    Files that are not DICOM are ignored, and so is a DICOMDIR. But unusable files that look like slices make every
+    series unusable that they may belong to: those in their folder. With `on_stray`, for an export of many
+    series, that is so only if the folder holds no other series; it is told of the other such files, and of what is
+    wrong with them.
 
     Raises:
-        AmosError: the extra `dicom` is not installed, or no file says to what series it belongs.
+        AmosError: the extra `dicom` is not installed, or no file says which series it belongs to.
     """
     pydicom_or_sentence()
     dicom, unusable = sorted_out(sorted(files))
@@ -155,10 +155,10 @@ def _series(members: Sequence[DicomFile], unusable: dict[Path, str], listed: dic
 
 
 def _checked(series: Series, images: Sequence[DicomFile], unusable: dict[Path, str], listed: dict[str, str]) -> Series:
-    """The series with the stack that its images are.
+    """The series with the stack of its images.
 
     Raises:
-        AmosError: they are not one scan, or some are lacking; the sentence lacks the name of the series.
+        AmosError: they are not one scan, or some are missing; the sentence lacks the name of the series.
     """
     faulty = [*((header.path, header.fault) for header in images if header.fault), *unusable.items()]
     if faulty:
@@ -202,10 +202,10 @@ def _checked(series: Series, images: Sequence[DicomFile], unusable: dict[Path, s
 
 
 def _each_once(images: Sequence[DicomFile]) -> tuple[list[DicomFile], list[str]]:
-    """The images without whole copies of others, and a note on these.
+    """The images without exact copies of others, and a note on the copies.
 
     Raises:
-        AmosError: two files claim to be one image and differ.
+        AmosError: two files claim to be the same image but differ.
     """
     once: dict[str, DicomFile] = {}
     copies: list[str] = []
@@ -215,8 +215,8 @@ def _each_once(images: Sequence[DicomFile]) -> tuple[list[DicomFile], list[str]]
             continue
         if sha256_of_file(header.path) != sha256_of_file(other.path):
             raise AmosError(
-                f"{other.path.name} and {header.path.name} claim to be one image (SOP Instance UID) and differ; "
-                "remove the wrong one"
+                f"{other.path.name} and {header.path.name} claim to be the same image (SOP Instance UID) but "
+                "differ; remove the wrong one"
             )
         copies.append(header.path.name)
     left_out = f"{counted(len(copies), 'file')} left out that {'is a copy' if len(copies) == 1 else 'are copies'} of "
@@ -225,11 +225,11 @@ def _each_once(images: Sequence[DicomFile]) -> tuple[list[DicomFile], list[str]]
 
 
 def _fewer_than_stated(images: Sequence[DicomFile], slices: int) -> list[str]:
-    """A note where the headers speak of more images. They may count those of other series, so it is no proof."""
+    """A note if the headers mention more images. They may count those of other series, so this is no proof."""
     stated = {name: number for header in images for name, number in header.stated_images}
     numbers = sorted({header.instance_number for header in images if header.instance_number is not None})
     strides = {b - a for a, b in itertools.pairwise(numbers)}
-    one_of_several = len(strides) == 1 and strides != {1}  # every second or third number, as those of an echo
+    one_of_several = len(strides) == 1 and strides != {1}  # every second or third number, like those of one echo
     if len(numbers) == len(images) == slices and 0 <= numbers[0] <= slices and not one_of_several:
         stated["Instance Number"] = numbers[-1] + (numbers[0] == 0)
     more = {name: number for name, number in stated.items() if number > slices}
@@ -237,32 +237,32 @@ def _fewer_than_stated(images: Sequence[DicomFile], slices: int) -> list[str]:
         return []
     said = ", ".join(f"{number} ({name})" for name, number in more.items())
     return [
-        f"{slices} slices are here, and its headers speak of {said}; where some are missing, fetch the series again: "
-        "what they show is not predicted"
+        f"{slices} slices are here, but its headers mention {said}; if some are missing, fetch the series again: "
+        "nothing is predicted there"
     ]
 
 
 def chosen_series(series: Sequence[Series], wanted: str | None, folder: str) -> Series:
-    """The one series to read: the one of that number or UID, or the only one that may be a scan.
+    """The one series to read: the one of that number or UID, or the only one that can be a scan.
 
     Raises:
-        AmosError: none fits, or several do; they are listed. Or the one is no stack of slices that can be used.
+        AmosError: none fits, or several do; they are listed. Or the one that fits cannot be used.
     """
     if wanted is not None:
         fitting = [s for s in series if wanted in (s.number, s.uid)]
         fitting = [s for s in fitting if s.volume] or fitting
         if len(fitting) != 1:
             what = "several series have" if fitting else "no series has"
-            raise AmosError(f"{folder}: {what} the number or UID {wanted}; there are: {_listed(series)}")
+            raise AmosError(f"{folder}: {what} the number or UID {wanted}; found: {_listed(series)}")
         if not fitting[0].volume:
-            raise AmosError(f"{folder}: the series {fitting[0]} is no CT or MR of {_LEAST_SLICES} or more slices")
+            raise AmosError(f"{folder}: the series {fitting[0]} is not CT or MR of {_LEAST_SLICES} or more slices")
         return _usable(fitting[0])
     fitting = [s for s in series if s.volume]
     if not fitting:
         if spoilt := [s for s in series if s.problem]:
             return _usable(spoilt[0])
         raise AmosError(
-            f"{folder}: holds no CT or MR series of {_LEAST_SLICES} or more slices; there are: {_listed(series)}; give "
+            f"{folder}: holds no CT or MR series of {_LEAST_SLICES} or more slices; found: {_listed(series)}; give "
             "the folder that holds all files of the series"
         )
     patients = {patient for s in series for patient in s.patients}
@@ -271,16 +271,16 @@ def chosen_series(series: Sequence[Series], wanted: str | None, folder: str) -> 
         what = f"several series{several}" if len(series) > 1 else f"a series{several}"
         raise AmosError(f"{folder}: holds {what}; choose one with --series NUMBER or UID (or all): {_listed(series)}")
     chosen = _usable(fitting[0])
-    # A slice whose header is damaged may have come to stand for a series of its own.
+    # A slice with a damaged header may look like a series of its own.
     few = [s for s in series if s.modality in ("CT", "MR") and 0 < s.slices < _LEAST_SLICES and not s.localizer]
     if few:
-        left_out = f"passed over, as they have fewer than {_LEAST_SLICES} slices: {_listed(few)}"
+        left_out = f"ignored, as they have fewer than {_LEAST_SLICES} slices: {_listed(few)}"
         chosen = replace(chosen, notes=(*chosen.notes, left_out))
     return chosen
 
 
 def _listed(series: Iterable[Series]) -> str:
-    # What may be a scan is named in any case; of reports and screenshots there can be hundreds.
+    # Possible scans are always named; of reports and screenshots there can be hundreds.
     ordered = sorted(series, key=lambda s: not s.volume)
     shown = ordered[: max(_MOST_LISTED, sum(s.volume for s in ordered))]
     more = f"; and {len(ordered) - len(shown)} more" if len(ordered) > len(shown) else ""
@@ -297,11 +297,11 @@ def write_series(series: Series, path: Path) -> None:
     """Write a series as NIfTI: columns, rows, slices as x, y, z; int16 where every value fits, otherwise float32.
 
     Raises:
-        AmosError: the series is no even stack of slices, or its pixels cannot be decoded.
+        AmosError: the series is not an even stack of slices, or its pixels cannot be decoded.
     """
     stack = _usable(series).stack
     if stack is None:
-        raise AmosError(f"{series.name}: is no CT or MR of {_LEAST_SLICES} or more slices")
+        raise AmosError(f"{series.name}: is not CT or MR of {_LEAST_SLICES} or more slices")
     try:
         array = voxels_of(stack.frames, series.size).transpose(2, 1, 0)
     except AmosError as error:
@@ -309,7 +309,7 @@ def write_series(series: Series, path: Path) -> None:
     except MemoryError:
         rows, columns = series.size
         what = f"{series.slices} slices of {rows}x{columns} pixels"
-        raise AmosError(f"{series.name}: {what} need more memory than there is; are its headers right?") from None
+        raise AmosError(f"{series.name}: {what} need more memory than is available; are its headers right?") from None
     low, high = float(array.min()), float(array.max())
     if np.isfinite([low, high]).all() and low >= -32768 and high <= 32767 and (array == np.rint(array)).all():
         array = array.astype(np.int16)

@@ -1,7 +1,7 @@
-"""Whether DICOM slices are an even, straight stack, and the affine of one that is.
+"""Check that DICOM slices form an even, straight stack, and compute its affine.
 
-Readers of DICOM take a tilted gantry, a gap or a turned slice for none within tolerances per slice, and what is small
-from one slice to the next is centimetres at the end of the scan. Here every bound is a distance in mm over all of it.
+Readers of DICOM accept a tilted gantry, a gap or a rotated slice within tolerances per slice, but what is small from
+one slice to the next adds up to centimetres over the scan. Here every bound is a distance in mm over the whole scan.
 """
 
 import math
@@ -17,10 +17,10 @@ from amos_fl.volumes.plausible_grid import MISPLACED_MM
 from amos_fl.wording import counted
 
 _UNEVEN_MM = 0.05
-"""How far the distance of two slices may be from the mean: a missing slice is far more."""
+"""How far the distance of two slices may deviate from the mean: a missing slice is far more."""
 _SAME_PLACE_MM = 0.01
 _UNIT = 0.01
-"""How far the length of a direction may be from 1."""
+"""How far the length of a direction may deviate from 1."""
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -34,19 +34,19 @@ class Stack:
 
 
 def stack_of(frames: Sequence[DicomFrame], size: tuple[int, int]) -> Stack:
-    """The stack that frames of `size` rows and columns make.
+    """The stack formed by frames of `size` rows and columns.
 
     Raises:
-        AmosError: they are not one, and why; the sentence lacks the name of the series.
+        AmosError: why they form none; the sentence lacks the name of the series.
     """
     _require(frames, "position_mm", "where its slices lie (Image Position (Patient))")
-    _require(frames, "orientation", "which way its slices are turned (Image Orientation (Patient))")
+    _require(frames, "orientation", "how its slices are oriented (Image Orientation (Patient))")
     _require(frames, "pixel_mm", "how large its pixels are in the patient (Pixel Spacing)")
     pixel_mm = np.array([frame.pixel_mm for frame in frames])  # between rows, between columns
     if (pixel_mm <= 0).any():
         raise AmosError(f"gives a pixel size of {_mm(pixel_mm.min(axis=0))} (Pixel Spacing); repair its headers")
     extents_mm = np.array([size[1] - 1, size[0] - 1]) * np.median(pixel_mm, axis=0)[::-1]  # along a row, a column
-    # Half a pixel if that is less, unlike elsewhere: this affine is made here, and rounding alone is behind it.
+    # Half a pixel if that is less, unlike elsewhere: this affine is made here, so only rounding is to be tolerated.
     allowed_mm = min(MISPLACED_MM, float(pixel_mm.min()) / 2)
 
     axes = _axes(frames, extents_mm, allowed_mm)
@@ -54,7 +54,7 @@ def stack_of(frames: Sequence[DicomFrame], size: tuple[int, int]) -> Stack:
     if apart.max() > allowed_mm:
         odd = frames[int(apart.max(axis=1).argmax())]
         raise AmosError(
-            f"its slices differ in their pixels' size ({odd.path.name}: {_mm(odd.pixel_mm or ())}, "
+            f"its slices differ in pixel size ({odd.path.name}: {_mm(odd.pixel_mm or ())}, "
             f"others: {_mm(np.median(pixel_mm, axis=0))}); export one stack of slices"
         )
 
@@ -90,7 +90,7 @@ def _axes(frames: Sequence[DicomFrame], extents_mm: np.ndarray, allowed_mm: floa
         odd = frames[int(np.abs(lengths - 1).max(axis=1).argmax())]
         raise AmosError(
             f"{odd.path.name} gives its direction by {_listed(odd.orientation or ())} (Image Orientation (Patient)), "
-            "which are not two directions of length 1; export the series again with its geometry"
+            "which is not two directions of length 1; export the series again with its geometry"
         )
     directions = directions / lengths[..., None]
     axes = np.median(directions, axis=0)
@@ -98,14 +98,14 @@ def _axes(frames: Sequence[DicomFrame], extents_mm: np.ndarray, allowed_mm: floa
     if turned_mm.max() > allowed_mm:
         odd = [frame.path.name for frame, mm in zip(frames, turned_mm, strict=True) if mm > allowed_mm]
         which = f" ({names_of(odd)})" if 2 * len(odd) < len(frames) else ""
-        raise AmosError(f"its slices are turned against each other{which}; export one stack of parallel slices")
+        raise AmosError(f"its slices are rotated against each other{which}; export one stack of parallel slices")
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
     sheared_mm = abs(float(axes[0] @ axes[1])) * extents_mm.max()
     if sheared_mm > allowed_mm:
         raise AmosError(
             f"its rows and columns are not at right angles, by {sheared_mm:.1f} mm over the slice; resample it first"
         )
-    # The columns' direction takes up what is left of an angle, so that the grid is straight.
+    # Rounding in the angle is removed from the columns' direction, so that the grid is straight.
     columns = axes[1] - axes[0] * (axes[0] @ axes[1])
     return np.array([axes[0], columns / np.linalg.norm(columns)])
 
@@ -116,7 +116,7 @@ def _even_step(frames: Sequence[DicomFrame], heights: np.ndarray, allowed_mm: fl
     if apart.min() < _SAME_PLACE_MM:
         places = 1 + int((apart >= _SAME_PLACE_MM).sum())
         raise AmosError(
-            f"several slices lie at one place, as echoes, phases or time points do ({len(frames)} slices at "
+            f"several slices lie at the same place, as echoes, phases or time points do ({len(frames)} slices at "
             f"{counted(places, 'place')}); export one of them"
         )
     step = float(heights[-1] - heights[0]) / (len(heights) - 1)
@@ -128,7 +128,7 @@ def _even_step(frames: Sequence[DicomFrame], heights: np.ndarray, allowed_mm: fl
     if np.abs(apart - steps * least).max() <= _UNEVEN_MM * steps.max() and steps.max() > 1:
         i, missing = int(steps.argmax()), int(steps.sum()) - len(apart)
         raise AmosError(
-            f"slices are missing between others: {len(frames)} are here and {len(frames) + missing} have room, "
+            f"slices are missing in between: {len(frames)} are here, but there is room for {len(frames) + missing}, "
             f"{least:.4g} mm apart (between {_named(frames[i])} and {_named(frames[i + 1])} there are "
             f"{apart[i]:.4g} mm); fetch the whole series again"
         )
@@ -155,19 +155,19 @@ def _check_straight(
         )
     odd = _named(frames[int(off_line.argmax())])
     raise AmosError(
-        f"its slices do not lie above each other: {odd} lies {off_line.max():.1f} mm beside the line through them; "
+        f"its slices do not lie on top of each other: {odd} lies {off_line.max():.1f} mm beside the line through them; "
         "export one straight stack"
     )
 
 
 def _contradicted_spacing(frames: Sequence[DicomFrame], step: float) -> list[str]:
-    """Positions are what counts; a header that says less than they do may tell that every other slice is missing."""
+    """Positions count; a header with a smaller spacing than theirs may mean that every other slice is missing."""
     stated = {frame.spacing_between_slices_mm for frame in frames if frame.spacing_between_slices_mm}
     thickness = {frame.slice_thickness_mm for frame in frames if frame.slice_thickness_mm}
     if len(stated) != 1:
         return []
     [between] = stated
-    # Some scanners mean by it the gap between two slices, without their thickness.
+    # Some scanners give here the gap between two slices, without their thickness.
     meanings = [between, *(between + one for one in thickness)]
     if any(abs(mm - step) <= max(_UNEVEN_MM, 0.01 * step) for mm in meanings):
         return []

@@ -1,7 +1,7 @@
 """What DICOM's stored numbers mean: Hounsfield units in CT, the scanner's intensities in MR.
 
-A slope and an intercept, or a table, lead from one to the other, slice by slice. What DICOM says of how an image is to
-be shown (MONOCHROME1, a presentation's shape, windows and their tables) has no part in it.
+A slope and an intercept, or a table, convert one to the other, slice by slice. What DICOM says about how an image is
+to be displayed (MONOCHROME1, a presentation's shape, windows and their tables) does not matter here.
 """
 
 import os
@@ -22,17 +22,17 @@ from amos_fl.escape.terminal import one_line
 
 _UNSAID = ("", "HU")
 _DOUBTFUL = ("US", "HU_MOD")
-"""Rescale types that leave open what the values are, or call them modified Hounsfield units."""
+"""Rescale types that do not say what the values are, or call them modified Hounsfield units."""
 _END_OF_IMAGE = b"\xff\xd9"
-"""How every JPEG, JPEG-LS and JPEG 2000 stream ends."""
+"""The end of every JPEG, JPEG-LS and JPEG 2000 stream."""
 _NOTHING = re.compile(r"'NoneType' object has no attribute '\w+'")
-"""What pydicom says where GDCM returns no image."""
+"""What pydicom says if GDCM returns no image."""
 _DAMAGED = re.compile(r"corrupt|premature|unsupported|invalid|error|truncated", re.IGNORECASE)
 _RLE = "1.2.840.10008.1.2.5"
 
 
 def check_values(files: Sequence[DicomFile], modality: str) -> list[str]:
-    """Whether the stored values of a series' files can be turned into HU or MR intensities; notes on doubts.
+    """Check that the stored values of a series' files can be turned into HU or MR intensities; returns notes on doubts.
 
     Raises:
         AmosError: they cannot; the sentence lacks the name of the series.
@@ -43,9 +43,9 @@ def check_values(files: Sequence[DicomFile], modality: str) -> list[str]:
     tables = [file.path.name for file in files if file.has_lut]
     if tables and any(frame.rescale for file in files if file.has_lut for frame in file.frames):
         raise AmosError("states both a slope and a table (Modality LUT) for its values; export it again")
-    if modality == "CT" and tables:  # such a table holds no number below 0
+    if modality == "CT" and tables:  # such a table contains no number below 0
         raise AmosError(
-            "turns its values by a table (Modality LUT), which cannot hold Hounsfield units; export it again"
+            "converts its values by a table (Modality LUT), which cannot give Hounsfield units; export it again"
         )
     without = list(
         dict.fromkeys(f.path.name for file in files if not file.has_lut for f in file.frames if not f.rescale)
@@ -56,14 +56,14 @@ def check_values(files: Sequence[DicomFile], modality: str) -> list[str]:
             f"{names_of(without)}; export it again"
         )
     if without and len(without) < len({frame.path for frame in frames}):
-        raise AmosError(f"scales the values of some slices and not of others ({names_of(without)}); export it again")
+        raise AmosError(f"scales the values of some slices but not of others ({names_of(without)}); export it again")
     if modality != "CT":
         return []
     types = {frame.rescale_type for frame in frames}
     if others := sorted(types - {*_UNSAID, *_DOUBTFUL}):
         raise AmosError(f"holds no Hounsfield units: its headers call the values {', '.join(others)} (Rescale Type)")
     if doubtful := sorted(types & set(_DOUBTFUL)):
-        return [f"its headers leave open whether its values are Hounsfield units (Rescale Type {', '.join(doubtful)})"]
+        return [f"its headers do not say whether its values are Hounsfield units (Rescale Type {', '.join(doubtful)})"]
     return []
 
 
@@ -82,7 +82,7 @@ def voxels_of(frames: Sequence[DicomFrame], size: tuple[int, int]) -> np.ndarray
         for place in where:
             frame = frames[place]
             if frame.index >= len(numbers):
-                raise AmosError(f"{path.name} is not the file that it was; start again")
+                raise AmosError(f"{path.name} has changed since it was first read; start again")
             values = numbers[frame.index]
             if frame.rescale is not None:
                 slope, intercept = frame.rescale
@@ -106,7 +106,7 @@ def stored_numbers(path: Path, size: tuple[int, int]) -> np.ndarray:
         try:
             ds = pydicom.dcmread(path)
             count, syntax = int(ds.get("NumberOfFrames") or 1), ds.file_meta.TransferSyntaxUID.name
-            if "PixelData" not in ds:  # pydicom drops an element that the file ends in
+            if "PixelData" not in ds:  # pydicom drops an element in which the file ends
                 raise AmosError("is cut off; fetch it again")
             if compressed := ds.file_meta.TransferSyntaxUID.is_encapsulated:
                 _check_compressed(ds, count)
@@ -117,8 +117,8 @@ def stored_numbers(path: Path, size: tuple[int, int]) -> np.ndarray:
         except AmosError as error:
             raise AmosError(f"{path.name} {error}") from None
         except PermissionError:
-            raise AmosError(f"{path.name} may not be read; check its permissions") from None
-        except Exception as error:  # decoders raise whatever a damaged stream makes them stumble over
+            raise AmosError(f"{path.name} cannot be read; check its permissions") from None
+        except Exception as error:  # a damaged stream can make decoders raise anything
             why = " ".join(str(error).split()).rpartition("all available plugins: ")[2] or type(error).__name__
             why = one_line(_NOTHING.sub("no image was found", why), 200)
             raise AmosError(
@@ -129,13 +129,13 @@ def stored_numbers(path: Path, size: tuple[int, int]) -> np.ndarray:
         raise AmosError(f"{path.name}: its pixels are damaged ({syntax}: {one_line(words[0], 200)}); fetch it again")
     if values.shape != (count, *size):
         found = "x".join(map(str, values.shape))
-        raise AmosError(f"{path.name} holds pixels of another shape than its header says ({found}); fetch it again")
+        raise AmosError(f"{path.name} holds pixels of a shape other than its header says ({found}); fetch it again")
     return values
 
 
 @contextmanager
 def _decoders_words() -> Iterator[list[str]]:
-    """What a decoder in C says of a damaged stream on the process's own stderr while it goes on with guesses."""
+    """What a decoder in C prints about a damaged stream on the process's own stderr while it continues with guesses."""
     words: list[str] = []
     sys.stderr.flush()
     with tempfile.TemporaryFile() as heard:
@@ -152,7 +152,7 @@ def _decoders_words() -> Iterator[list[str]]:
 
 
 def _check_compressed(ds: Any, count: int) -> None:
-    """Whether each frame's stream has its end: decoders fill up what is missing, with no error."""
+    """Check that each frame's stream has its end: decoders fill in what is missing without an error."""
     from pydicom.encaps import generate_frames
 
     syntax = ds.file_meta.TransferSyntaxUID

@@ -64,7 +64,7 @@ def carry_out(preset: Preset, tasks: list[StepTask], workspace: Workspace, callb
         if task.work.missing:
             report.missing[task.step] = task.work.missing
         elif lacking and not (isinstance(task.definition, Compare) and len(task.needs) - len(lacking) > 1):
-            report.failed[task.step] = f"needs {lacking[0]}, which is not there"
+            report.failed[task.step] = f"needs {lacking[0]}, which does not exist"
         elif workspace.done(task.work) and not (isinstance(task.definition, Compare) and report.done_now):
             (report.done_before if task.step in before else report.done_now).append(task.step)
         else:
@@ -103,7 +103,7 @@ def _do(task: StepTask, tasks: list[StepTask], workspace: Workspace, callbacks: 
 
 
 def _train_together(tasks: list[StepTask], workspace: Workspace, train: Callable[[list[RunFolder], str], None]) -> None:
-    """Carry out at the same time what does not begin with another's weights; what fails is tried again in its turn."""
+    """Carry out together the runs that do not start from another's weights; those that fail are retried in turn."""
     folders: dict[Path, RunFolder] = {}
     for task in tasks:
         if task.work.missing or task.work.kind not in ("run", "group") or workspace.done(task.work):
@@ -123,7 +123,7 @@ def _run_folder(task: StepTask, workspace: Workspace) -> RunFolder:
     path = workspace.root / task.work.folder
     [member] = task.members
     if not (path / "config.yaml").is_file():
-        shutil.rmtree(path, ignore_errors=True)  # a folder that a kill left before it became a run
+        shutil.rmtree(path, ignore_errors=True)  # left by a process that was killed before the folder became a run
         create_run(path, member.config, member.cohort)
     return RunFolder(path)
 
@@ -153,7 +153,7 @@ def _group(task: StepTask, workspace: Workspace, callbacks: Callbacks, title: st
 
 
 def _train(path: Path, device: str, workspace: Workspace, callbacks: Callbacks, title: str) -> None:
-    """Carry out a run. It continues with its own settings; only where it is computed may have changed."""
+    """Carry out a run. It continues with its own settings; only where it computes may have changed."""
     folder = open_run(path)
     callbacks.train(folder, folder.config().model_copy(update={"device": device}), folder.cohort(), title)
     _tidy(path, workspace)
@@ -182,7 +182,7 @@ def _evaluate(task: StepTask, tasks: list[StepTask], workspace: Workspace, callb
     )
     cases = counted(len(question.cases(task.cohort)), "case")
     callbacks.say(f"{title}: scoring {run.name} on {cases} of {task.definition.data}")
-    # Other data sets spell and divide organs differently: KiTS's kidney is two of AMOS's.
+    # Other data sets spell and divide organs differently: KiTS's kidney is two organs of AMOS.
     name, theirs = task.definition.needs, task.cohort.organs
     organs = None if name == "amos" else label_map_of(name, theirs, model.organs)
     with whole_folder(workspace.root / task.work.folder) as beside:

@@ -1,4 +1,4 @@
-"""Estimate the cost of a full experiment: the steps of its trainings times the seconds of one.
+"""Estimate the cost of a full experiment: the steps of its training runs times the seconds per step.
 
 The seconds follow from the network's multiply-accumulates, the patch, and a speed (`shared/costs.yaml`). They include
 neither GPU idle time nor scoring: sliding windows over AMOS's hundreds of test cases take hours more.
@@ -23,7 +23,7 @@ def _of_the_federation(family: str, sites: int) -> float:
 
 @dataclass(frozen=True)
 class PresetCost:
-    """Trainings, optimizer steps, patches, and estimated GPU hours; `basis` says how the hours were estimated."""
+    """Training runs, optimizer steps, patches, and estimated GPU hours; `basis` says how the hours were estimated."""
 
     trainings: int
     steps: int
@@ -33,7 +33,7 @@ class PresetCost:
 
 
 def preset_cost(preset: Preset) -> PresetCost:
-    """The cost of a preset's trainings, including borrowed ones, as if nothing were shared with other presets."""
+    """The cost of a preset's training runs, including borrowed ones, as if nothing were shared with other presets."""
     trainings, steps, seconds = 0, 0.0, 0.0
     for name in preset.steps:
         owner, step = preset.resolved(name)
@@ -67,11 +67,11 @@ def seconds_per_step(model: str, plan: str) -> float:
     """The seconds of a training step on one GPU: 2 operations x 3 passes x batch x multiply-accumulates / speed.
 
     Raises:
-        AmosError: a network whose multiply-accumulates the catalogue does not say.
+        AmosError: a network without multiply-accumulates in the catalogue.
     """
     gmac = network_named(model).gmac
     if gmac is None:
-        raise AmosError(f"model {model}: its multiply-accumulates are not known, so its GPU hours cannot be estimated")
+        raise AmosError(f"model {model}: its multiply-accumulates are unknown, so its GPU hours cannot be estimated")
     voxels = math.prod(plan_named(plan).patch) / 128**3
     return 6 * _batch_size() * voxels * gmac / (1000 * shared("costs")["teraflop_per_second"])
 

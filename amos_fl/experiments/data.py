@@ -1,7 +1,7 @@
 """The data that experiments need: the data sets, their locations, and the cohorts made from them.
 
 `shared/data.yaml` lists the sets. AMOS is given as the folder of its release and imported under each protocol that a
-preset asks for; the phantom is drawn; the Decathlon's hippocampus is given as its task's folder; every other set is
+preset asks for; the phantom is generated; the Decathlon's hippocampus is given as its task's folder; every other set is
 given as a cohort. A quick experiment uses the phantom as AMOS and, for another set, other phantom patients with only
 that set's organs labelled.
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,7 +28,7 @@ from amos_fl.experiments.shared import shared
 from amos_fl.files import sha256_of_json, write_text
 from amos_fl.randomness import generator
 from amos_fl.runs.config import read_yaml
-from amos_fl.wording import counted, nearest
+from amos_fl.wording import nearest
 
 
 class StandIn(BaseModel):
@@ -92,7 +92,7 @@ def remembered(file: Path, given: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def data_cohort(name: str, protocol: str, given: Mapping[str, Path], hold_out: Sequence[str] = ()) -> Cohort:
-    """The cohort of a data set; for AMOS under a protocol, unless a cohort is given in place of the release.
+    """The cohort of a data set; for AMOS under a protocol, unless a cohort is given instead of the release.
 
     Of sites held out a release's cases all test; of another cohort's, its test cases alone are left.
 
@@ -147,12 +147,12 @@ def _is_release(path: Path) -> bool:
 
 
 def selected(cohort: Cohort, modality: Modality | None, take: Mapping[Modality, int]) -> Cohort:
-    """The labelled cases of one modality, or of both; with `take`, that many training cases of each modality, drawn.
+    """The labelled cases of one modality, or of both; with `take`, that many training cases of each, drawn.
 
     The draw is a function of the case names alone: the same on every machine, whatever the seed of the run.
 
     Raises:
-        AmosError: there are fewer, or no case is left.
+        AmosError: there are too few, or no case is left.
     """
     cases = [c for c in cohort.cases if c.label is not None and modality in (None, c.modality)]
     for of, wanted in sorted(take.items()):
@@ -177,17 +177,8 @@ def write_selection(folder: Path, name: str, cohort: Cohort) -> tuple[Path, Coho
 
 
 def sizes_of(cohort: Cohort) -> list[int]:
-    """The size of every scan's file, in which cohorts with the same names but other scans differ."""
+    """The size of every scan's file, which tells cohorts with the same names but other scans apart."""
     try:
         return [case.image.stat().st_size for case in cohort.cases]
     except OSError as error:
         raise AmosError(f"{error.filename}: no such scan; check the cohort with: amos-fl data check") from None
-
-
-def cohort_in_words(cohort: Cohort) -> str:
-    """How many cases train and test: `6 CT and 4 MR cases train, 8 test`."""
-    train: dict[str, Any] = {}
-    for case in cohort.of(split="train"):
-        train[case.modality] = train.get(case.modality, 0) + 1
-    parts = " and ".join(f"{number} {modality}" for modality, number in sorted(train.items())) or "no"
-    return f"{parts} cases train, {counted(len(cohort.of(split='test')), 'case')} test"

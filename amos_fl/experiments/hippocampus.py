@@ -1,7 +1,7 @@
 """The Decathlon's hippocampus task as a federation: its scans divided by the units of their intensities.
 
 The task's description names no scanner, but the files show families: some are gray values up to 255, most are floats
-up to some thousand, and some are floats in units of 1e5 and more. Nobody trains on the last. The largest family is
+up to a few thousand, and some are floats in units of 1e5 and more. Nobody trains on the last. The largest family is
 divided by case number into three sites of unequal sizes. Cases 2k - 1 and 2k are the two sides of patient k, who is
 never on two sides of a split.
 """

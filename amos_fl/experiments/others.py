@@ -1,6 +1,6 @@
-"""What other programs score on an experiment's test cases, put beside its arms.
+"""The scores of other programs on an experiment's test cases, shown next to its arms.
 
-PRESET/others/NAME/ holds a `scores.csv` as every run writes one, and `about.json`; `benchmarks/nnunet_yardstick.py`
+PRESET/others/NAME/ holds a `scores.csv` like that of every run, and `about.json`; `benchmarks/nnunet_yardstick.py`
 makes one. Intervals are those of a comparison, over the same cases in the same order.
 """
 
@@ -22,7 +22,7 @@ RESAMPLES = 10_000
 
 
 class AboutOther(Stored):
-    """What a program is, how it was run, and what that took; `steps` are optimizer steps, `patches` what they saw."""
+    """What a program is, how it was run, and its cost; `steps` are optimizer steps, `patches` what they saw."""
 
     name: str
     command: str

@@ -33,7 +33,7 @@ from amos_fl.runs.work import steps_by_site
 COLUMNS_OF_RESULTS = (
     *("row", "column", "organ", "cases", "dsc", "nsd", "published_dsc", "published_nsd", "synthetic", "steps"),
 )
-FEWER_STEPS = "The paper's numbers are of 250,000 steps; where a training here had fewer, that is the difference first."
+FEWER_STEPS = "The paper trained for 250,000 steps; where a run here had fewer, that explains most of a gap."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,14 +163,14 @@ def write_outcome(preset: Preset, workspace: Workspace) -> list[ResultCell]:
 
 
 def outcome_in_words(preset: Preset, workspace: Workspace, cells: list[ResultCell]) -> str:
-    """What an experiment gave: its table, its comparisons at a glance, or the pages of one that has neither."""
+    """An experiment's results: its table, its comparisons at a glance, or the pages of one that has neither."""
     parts = [outcome_in_markdown(cells)] if preset.results else []
     parts += overviews(preset, workspace)
     return "\n".join(parts) or pages_in_words(preset, workspace)
 
 
 def overviews(preset: Preset, workspace: Workspace) -> list[str]:
-    """The tables at a glance of those of its comparisons that are done."""
+    """The tables at a glance of its finished comparisons."""
     works = workspace.works(preset.name)
     done = [works[step] for step in preset.steps if step in works and works[step].kind == "comparison"]
     files = [workspace.root / work.folder / "overview.md" for work in done if workspace.done(work)]

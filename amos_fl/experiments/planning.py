@@ -43,7 +43,7 @@ class Planner:
     """Plan presets in a workspace, keeping the cohorts made for the next one.
 
     `given` are the data sets by name, `resolve` fills in settings from the network's recipe, `flags` are settings from
-    the command line, `steps` a budget in place of the presets'.
+    the command line, `steps` a budget instead of the presets'.
     """
 
     workspace: Workspace
@@ -168,7 +168,7 @@ def _ready(tasks: dict[str, StepTask], name: str) -> StepTask:
 
 
 def with_missing(tasks: list[StepTask]) -> list[StepTask]:
-    """The tasks; a comparison leaves out steps that lack data, and counts as lacking it with fewer than two left."""
+    """The tasks; a comparison leaves out steps that lack data, and lacks data itself if fewer than two are left."""
     lacking = {task.step: task.work.missing for task in tasks if task.work.missing}
     found = []
     for task in tasks:
@@ -190,4 +190,4 @@ def refuse_cohort_for(preset: Preset) -> None:
     """
     if preset.data_sets() != ("amos",):
         needed = ", ".join(preset.data_sets())
-        raise AmosError(f"--cohort takes AMOS's place, and {preset.name} needs {needed}; use --data NAME=PATH")
+        raise AmosError(f"--cohort replaces AMOS, and {preset.name} needs {needed}; use --data NAME=PATH")

@@ -5,11 +5,11 @@ One YAML file each, in the folder `experiments/` of the checkout; the wheel carr
 title: Six networks on CT and MR
 paper: [Table 4, Table 10]           # empty: an experiment of ours
 question: Which network ...?
-budget: {steps: 250000, rounds: 1000}   # of each training: optimizer steps at all trainers together
-recipe: paper                        # that of `shared/paper.yaml`; or the network's own: network
-settings: {...}                      # of all trainings, over those of the recipe
-each: {network: [unet, vnet]}        # steps, results and what is compared that name {network} are made once for each;
-                                     # of mappings, {network.key} stands for a value
+budget: {steps: 250000, rounds: 1000}   # of each training run: optimizer steps at all trainers together
+recipe: paper                        # that of `shared/paper.yaml`; `network`: the network's own
+settings: {...}                      # of all training runs; they override the recipe's
+each: {network: [unet, vnet]}        # whatever names {network} in steps, results and comparisons is repeated for each;
+                                     # if these are mappings, {network.key} is a value of theirs
 steps:                               # in the order in which they are carried out
   "{network}-ct": {train: centralized, data: amos/release, modality: CT, settings: {model: "{network}"}}
   "{network}-test": {evaluate: "{network}-ct", data: amos/paper, modality: CT}
@@ -191,7 +191,7 @@ class Preset(_Part):
     paper: tuple[str, ...] = ()
     question: str
     about: str = ""
-    takes: str = Field(default="", description="how long it takes on what, where that was measured")
+    takes: str = Field(default="", description="how long it takes and on which machine, if measured")
     budget: Budget | None = None
     recipe: Literal["paper", "network"] = "paper"
     settings: dict[str, Any] = {}

@@ -1,7 +1,7 @@
-"""The phantom in experiments: one that is a data set of its own, and what stands in for others in their quick form.
+"""The phantom in experiments: as a data set of its own, and as a stand-in for others in their quick form.
 
 A stand-in has the Decathlon's layout and becomes a cohort as with `amos-fl data msd`. All are in the user's cache,
-and are made once for each version of the phantom.
+made once for each version of the phantom.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from amos_fl.files import sha256_of_file, sha256_of_json, whole_folder, write_js
 from amos_fl.phantom.release import ListedCase, listed_cases, write_release
 
 SEED, OTHER_PATIENTS = 2, 5
-"""The phantom that stands in for AMOS, and the one whose patients stand in for other data sets."""
+"""Seeds of the phantoms: the stand-in for AMOS, and the one for other data sets."""
 Wanted = tuple[str, str | None, str | None, int]
 """Scanner, hospital and part of the release (none: any), and how many of these cases."""
 _QUICK: tuple[Wanted, ...] = (
@@ -32,7 +32,7 @@ _QUICK: tuple[Wanted, ...] = (
     *(("G", "center", "test", 1), ("H", None, "train", 1), ("H", None, "val", 1)),
 )
 _FULL: tuple[Wanted, ...] = (
-    # As many training cases as in the demonstration, and test cases enough for intervals and tests.
+    # As many training cases as in the demonstration, and enough test cases for intervals and tests.
     *((site, None, split, number) for site in "ABC" for split, number in (("train", 7), ("val", 2), ("test", 8))),
     *(("D", None, "test", 8), ("E", None, "test", 8), ("F", "center", None, 14)),
     *(("G", "people", None, 9), ("G", "center", None, 11), ("H", None, None, 7)),

@@ -28,11 +28,11 @@ from amos_fl.runs.summary import PHANTOM_NOTE, number
 from amos_fl.runs.work import steps_in_words
 
 QUICK_NOTE = (
-    "A few optimizer steps on the phantom show that the experiment runs through and teach a network nothing. The names "
+    "A few optimizer steps on the phantom show that the experiment works and teach a network nothing. The names "
     "of data sets and numbers of cases are those of the full form."
 )
 ROWS_NOTE = (
-    "A row of a table of runs is a run on its own test cases, or (on other cases) its weights scored again: mean DSC / "
+    "A row of a table of runs is a run on its own test cases, or (on other cases) its weights scored anew: mean DSC / "
     "NSD over the scanners that it trained on (seen) and those that it did not (unseen). Budget: rounds x steps x "
     "trainers, and the patches that they see together. Seconds are those of the rounds. The commit is that of the "
     "program that began the run.\n"
@@ -98,7 +98,7 @@ def results_page(
         rows += mine
     if not rows:
         named = ", ".join(map(str, folders))
-        raise AmosError(f"{named}: no finished run in there; make some with: amos-fl experiments run NAME")
+        raise AmosError(f"{named}: contains no finished run; make some with: amos-fl experiments run NAME")
     parts = ["# Results\n", f"Written by `{command}` from run folders; do not edit it by hand.\n"]
     if any(row.synthetic for row in rows):
         parts.append(f"> \\* synthetic. {PHANTOM_NOTE}\n")
@@ -123,7 +123,7 @@ def _experiments(workspace: Workspace, names: Sequence[str], pictures: Path | No
             if pages:
                 where = f"Pages with tables and figures: {', '.join(pages)} (below `{workspace.runs}`)."
                 sections.append(f"{where}\n")
-            sections += [f"Not there: {markdown.text(sentence)}.\n" for sentence in missing]
+            sections += [f"Missing: {markdown.text(sentence)}.\n" for sentence in missing]
         rows += mine
     return sections, rows
 
@@ -149,7 +149,7 @@ def _section(workspace: Workspace, preset: Preset, rows: Sequence[PageRow]) -> l
 
 
 def _how(preset: Preset, rows: Sequence[PageRow]) -> str:
-    """How the runs of arms were made, where they have no rows of their own."""
+    """How the runs of arms were made, if they have no rows of their own."""
     networks, commits = (", ".join(sorted({getattr(row, of) for row in rows})) for of in ("network", "commit"))
     given = "".join(f" --data {name}=FOLDER" for name in preset.data_sets() if name not in PHANTOMS)
     return (

@@ -1,7 +1,7 @@
 """The workspace of experiments: the folders of their work, and what is done.
 
 OUT/full/ and OUT/quick/, each with
-  cohorts/    the cases that steps are about            data.yaml   where the data sets lie
+  cohorts/    the cases of the steps                    data.yaml   where the data sets are
   runs/       run folders, groups and evaluations, named by what they compute: presets share them
   PRESET/     state.json (which folder each step has), results.csv, results.md, and its comparisons
 """

@@ -116,8 +116,8 @@ def _own_statistics(
             found = _statistics(network, layers, prepared, patch, batch_size, device)
         except (SingleValue, ValueError) as error:  # PyTorch's: "Expected more than 1 value per channel when training"
             raise AmosError(
-                f"{prepared.case}: a patch of {'x'.join(map(str, patch))} leaves one value to a layer, and no "
-                "variance; turn evaluation.test_time_adaptation off, or give the plan a larger patch"
+                f"{prepared.case}: a patch of {'x'.join(map(str, patch))} leaves a layer a single value, "
+                "which has no variance; turn evaluation.test_time_adaptation off, or give the plan a larger patch"
             ) from error
         for layer, (mean, variance) in zip(layers, found, strict=True):
             layer.eval()
@@ -144,7 +144,7 @@ def _statistics(
     sums = [[torch.zeros_like(layer.get_buffer("running_mean"), dtype=torch.float64) for _ in "12"] for layer in layers]
     for layer in layers:
         layer.train()
-        layer.momentum = 1.0  # the running statistics then are those of the last batch
+        layer.momentum = 1.0  # so that the running statistics are those of the last batch
     number = 0
     for windows in _windows(prepared, patch, batch_size):
         network(windows.to(device))
@@ -157,14 +157,14 @@ def _statistics(
 
 
 def _windows(prepared: PreparedCase, patch: Triple, batch_size: int) -> Iterator[Tensor]:
-    """Batches (window, 1, x, y, z) that cover the case with as little overlap as may be."""
+    """Batches (window, 1, x, y, z) that cover the case with as little overlap as possible."""
     starts = _starts(prepared, patch)
     for first in range(0, len(starts), batch_size):
         yield _read(prepared, starts[first : first + batch_size], patch)
 
 
 def _starts(prepared: PreparedCase, patch: Triple) -> list[Triple]:
-    """The first voxels of windows that cover the case with as little overlap as may be."""
+    """The first voxels of windows that cover the case with as little overlap as possible."""
     x, y, z = (max(side, p) for side, p in zip(prepared.shape, patch, strict=True))
     offset = [(whole - side) // 2 for whole, side in zip((x, y, z), prepared.shape, strict=True)]
     return [

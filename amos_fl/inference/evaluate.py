@@ -1,4 +1,4 @@
-"""Cases through a network, scored against their own label files on their own grids."""
+"""Predict cases and score them against their own label files on their own grids."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +28,6 @@ def evaluate_cases(
     tolerance_mm: float | Mapping[int, float] = 1.0,
     device: torch.device | str = "cpu",
     inference: InferenceSettings = DEFAULT,
-    mixed_precision: bool = False,
     check: Callable[[], None] | None = None,
     on_case: Callable[[int, int], None] | None = None,
     on_scored: Callable[[Case, np.ndarray, Volume], None] | None = None,
@@ -46,12 +45,12 @@ def evaluate_cases(
     whose scanners trained the network.
 
     Raises:
-        AmosError: a case without a label map, or a file that cannot be read.
+        AmosError: a case without a label map, or an unreadable file.
     """
     results = []
     for number, (case, prepared) in enumerate(pairs, start=1):
         if case.label is None:
-            raise AmosError(f"{case.case}: has no label map; it can be predicted, not scored")
+            raise AmosError(f"{case.case}: has no label map; it can be predicted but not scored")
         prediction = predict_case(
             network,
             prepared,
@@ -59,7 +58,6 @@ def evaluate_cases(
             organs=organs,
             device=device,
             inference=inference,
-            mixed_precision=mixed_precision,
             check=check,
             unlearned=unlearned,
         )

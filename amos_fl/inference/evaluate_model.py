@@ -1,4 +1,4 @@
-"""A trained network scored on any cohort, as the sites of its run scored it on theirs."""
+"""Score a trained network on any cohort, as the sites of its run scored it on theirs."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Question:
         seen: Collection[str] | None = None,
         tolerance_mm: float | None = None,
     ) -> "Question":
-        """The run's own settings where nothing else is said: all sites, its tolerance, its training sites by name.
+        """By default the run's own settings: all sites, its tolerance, its training sites by name.
 
         Raises:
             AmosError: a site that the cohort does not have, a tolerance below 0, or no labelled case to score.
@@ -58,7 +58,7 @@ class Question:
             raise AmosError(f"--tolerance-mm {tolerance_mm:g}: must be more than 0 mm")
         question = cls(split, named, frozenset(seen) & set(named), tolerance_mm)
         if not question.cases(cohort):
-            raise AmosError(f"no site of {', '.join(named)} has a labelled {split} case; there is nothing to score")
+            raise AmosError(f"no labelled {split} case at {', '.join(named)}; there is nothing to score")
         return question
 
     def cases(self, cohort: Cohort) -> list[Case]:
@@ -68,7 +68,7 @@ class Question:
 
 @dataclass(frozen=True)
 class ModelScores:
-    """The scores of a network on some cases; `notes` is what a reader has to know about them."""
+    """The scores of a network on some cases; `notes` is what a reader needs to know about them."""
 
     question: Question
     results: Results
@@ -80,8 +80,8 @@ class ModelScores:
 class Common:
     """What a network and a cohort have in common.
 
-    `cohort` is the cohort in the organs that are compared; `channels` has for each of the network's organs their label
-    value, 0 for none. `only_network` and `only_cohort` are the organs that the other side lacks.
+    `cohort` is the cohort in the organs that are compared; `channels` has their label value for each of the
+    network's organs, 0 for none. `only_network` and `only_cohort` are the organs that the other side lacks.
     """
 
     cohort: Cohort
@@ -93,8 +93,8 @@ class Common:
 def in_common(model: Model, cohort: Cohort, label_map: LabelMap | None = None) -> Common:
     """The organs that network and cohort share: by name, or as a label map relates the cohort's to the network's.
 
-    A label map may join organs on either side: label maps of the cohort's organs are joined before they are compared,
-    and so are those that the network draws.
+    A label map may join organs on either side: both the cohort's label maps and the network's predictions are joined
+    before they are compared.
 
     Raises:
         AmosError: they have no organ in common, or a label map that names what one of them does not have.
@@ -125,7 +125,7 @@ def in_common(model: Model, cohort: Cohort, label_map: LabelMap | None = None) -
 
 
 def _name(match: Match, ours: Mapping[int, str], theirs: Mapping[int, str]) -> str:
-    """The name of what is compared: that of the side where it is one organ."""
+    """The name of what is compared: that on the side where it is a single organ."""
     if len(match.ours) > 1 and len(match.theirs) == 1:
         return theirs[match.theirs[0]]
     return " and ".join(ours[label] for label in match.ours)
@@ -157,12 +157,12 @@ def evaluate_model(
     known = {case.case: case for case in common.cohort.cases if case.label is not None}
     cases = [case for case in question.cases(cohort) if case.case in known]
     if not cases:
-        raise AmosError("in no case of these was an organ annotated that the network knows; there is nothing to score")
+        raise AmosError("none of these cases has an annotated organ that the network knows; there is nothing to score")
     if save_to is not None:
         write_organs(common.cohort.organs, save_to / "organs.csv")
     network = model.network(device)
     torch.set_num_threads(model.inference.threads)
-    # All organs of the cohort, so that its prepared cases are those that its runs share.
+    # All organs of the cohort, so that the prepared cases are shared with its runs.
     prepared = prepare_cases(cases, model.plan, store, tuple(cohort.organs), workers=workers, on_case=on_prepared)
     scored: list[CaseScores] = []
     for number, (case, ready) in enumerate(zip(cases, prepared, strict=True), start=1):
@@ -193,7 +193,7 @@ def evaluate_model(
 
 
 def notes_on(model: Model, cohort: Cohort, question: Question, common: Common) -> list[str]:
-    """What a reader of the scores has to know: who counts as seen, what was left out, what was trained on."""
+    """What a reader of the scores needs to know: who counts as seen, what was left out, what was trained on."""
     cases = question.cases(cohort)
     sites = sorted({case.site for case in cases})
     parted = [[site for site in sites if (site in question.seen) == wanted] for wanted in (True, False)]
@@ -207,14 +207,14 @@ def notes_on(model: Model, cohort: Cohort, question: Question, common: Common) -
     annotated = {organ for case in common.cohort.cases if case.case in names for organ in case.annotated}
     if empty := sorted((set(common.channels) - drawn - {0}) & annotated):
         organs = ", ".join(common.cohort.organs[organ] for organ in empty)
-        notes.append(f"annotated in these cases and not learned, so that the prediction counts as empty: {organs}")
+        notes.append(f"annotated in these cases but not learned, so the prediction counts as empty: {organs}")
     if common.cohort is not cohort:
         joined = [
             f"{name} = {' + '.join(parts)}"
             for label, name in common.cohort.organs.items()
             if (parts := [n for n, value in zip(model.organs.values(), common.channels, strict=True) if value == label])
         ]
-        notes.append(f"the cohort's organs in the network's, by the label map: {', '.join(joined)}")
+        notes.append(f"the cohort's organs as the network's, by the label map: {', '.join(joined)}")
     for who, alone in (
         ("only the network knows", common.only_network),
         ("only the cohort labels", common.only_cohort),
@@ -229,7 +229,7 @@ def notes_on(model: Model, cohort: Cohort, question: Question, common: Common) -
         notes.append(f"{counted(repeated, 'case')} of these {len(cases)} trained this network; they measure memory")
     new = sorted({case.modality for case in cases} - set(model.modalities)) if model.modalities else []
     if new:
-        notes.append(f"the network was trained on {' and '.join(model.modalities)} only, and scored on {new[0]} too")
+        notes.append(f"the network was trained on {' and '.join(model.modalities)} only but scored on {new[0]}, too")
     return notes
 
 

@@ -1,7 +1,8 @@
-"""One case through a network, and the prediction as a file that overlays its scan."""
+"""Predict one case, and write the prediction as a file that overlays its scan."""
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from torch import nn
 
 from amos_fl.device import memory_said
 from amos_fl.inference.adapt import adapted
-from amos_fl.inference.restore import restore
+from amos_fl.inference.restore import Certainty, restore
 from amos_fl.inference.windows import finished_planes
 from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.inference_settings import DEFAULT, InferenceSettings
+from amos_fl.runs.model import Model
 from amos_fl.volumes.nifti import write_label
 from amos_fl.volumes.plan import Plan
 
@@ -27,22 +29,22 @@ def predict_case(
     organs: Sequence[int],
     device: torch.device | str = "cpu",
     inference: InferenceSettings = DEFAULT,
-    mixed_precision: bool = False,
     check: Callable[[], None] | None = None,
     probabilities: UInt8[np.ndarray, "x y z class"] | None = None,
     unlearned: Collection[int] = (),
+    certainty: Certainty | None = None,
 ) -> UInt8[np.ndarray, "x y z"]:
     """The label map of a case on its scan's own grid and in its file's orientation.
 
     Args:
         network: on `device`; in eval mode it takes (window, 1, x, y, z) to logits (window, 1 + organs, x, y, z),
             channel i >= 1 being `organs[i - 1]`. It is left in the mode it was in.
-        inference: how the windows overlap, are mirrored and batched; by default as a run has it.
-        mixed_precision: half precision, on CUDA devices only.
+        inference: how the windows overlap, are mirrored and batched; by default as in a run.
         check: called before each batch of windows; it may raise to stop.
-        probabilities: filled, where given, with the classes' probabilities as `restore` says.
-        unlearned: channels (1 and up) of organs that no training case annotated. The loss took their probabilities and
-            the background's for one class, so they are added to the background before the largest class is taken.
+        probabilities: if given, filled with the classes' probabilities as described in `restore`.
+        unlearned: channels (1 and up) of organs that no training case annotated. The loss treated them and background
+            as one class, so their probabilities are added to the background's before the largest class is taken.
+        certainty: if given, filled with sums of the classes' probabilities (for 1 + organs classes).
 
     Raises:
         AmosError: a case too large for the device's memory.
@@ -63,14 +65,34 @@ def predict_case(
                 1 + len(organs),
                 device=torch.device(device),
                 inference=inference,
-                mixed_precision=mixed_precision,
                 check=check,
                 unlearned=unlearned,
             )
             with torch.inference_mode():
-                return restore(planes, prepared.shape, prepared.geometry, organs, probabilities)
+                return restore(planes, prepared.shape, prepared.geometry, organs, probabilities, certainty)
     finally:
         network.train(training)
+
+
+def drawing(
+    model: Model,
+    network: nn.Module,
+    *,
+    inference: InferenceSettings,
+    device: torch.device | str = "cpu",
+    check: Callable[[], None] | None = None,
+) -> "partial[UInt8[np.ndarray, 'x y z']]":
+    """`predict_case` with a model and its network; what is left to give is the case."""
+    return partial(
+        predict_case,
+        network,
+        plan=model.plan,
+        organs=tuple(model.organs),
+        device=device,
+        inference=inference,
+        check=check,
+        unlearned=model.unlearned_channels,
+    )
 
 
 def write_prediction(prediction: UInt8[np.ndarray, "x y z"], like: Path | str, out: Path | str) -> None:

@@ -1,7 +1,7 @@
-"""Scans through a trained network, one after another, into a folder of label maps.
+"""Predict scans, one after another, into a folder of label maps.
 
-The folder remembers in `predict.json` which weights, settings and scans its files came from, so that a second run
-does what is missing and never passes one network's label map off as another's.
+The folder records in `predict.json` which weights, settings and scans its files came from, so that a second run does
+what is missing and never passes one network's label map off as another's.
 """
 
 import itertools
@@ -26,15 +26,19 @@ from amos_fl.dicom.sources import Maker, Region
 from amos_fl.dicom.structure_set_written import write_structure_set
 from amos_fl.errors import AmosError
 from amos_fl.files import check_name, remove_abandoned, scratch_folder, write_json
-from amos_fl.inference.predict import predict_case, write_prediction
+from amos_fl.inference.expected import Expecting
+from amos_fl.inference.predict import drawing, write_prediction
 from amos_fl.inference.probability_map import ProbabilityMap
 from amos_fl.inference.scans import Scan, read_scan
+from amos_fl.inference.unlike import unlike
 from amos_fl.inference.windows import window_starts
 from amos_fl.locks import at_work
 from amos_fl.pictures.preview import colours_of, preview, write_preview
 from amos_fl.prepared.prepare import prepare_case
+from amos_fl.runs.expected import ScanExpected
 from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.model import Model
+from amos_fl.runs.training_scans import TrainingScans, read_training_scans
 from amos_fl.scan_files import problem_of
 from amos_fl.warned import heard
 
@@ -43,7 +47,7 @@ RECORD = "predict.json"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be written of each scan beside its label map, and how it is computed."""
+    """What to write for each scan besides its label map, and how to compute it."""
 
     inference: RecordedInference
     device: str = "cpu"
@@ -51,18 +55,23 @@ class Wanted:
     preview: bool = False
     seg: bool = False
     rtstruct: bool = False
+    expected_dsc: bool = False
     overwrite: bool = False
 
 
 @dataclass(frozen=True)
 class ScanOutcome:
-    """What became of a scan. `notes` are sentences about a `predicted` one, or why it `failed`."""
+    """The outcome of a scan. `notes` are sentences about a `predicted` one, or why it `failed`.
+
+    `expected` are the DSC to expect, if they were asked for.
+    """
 
     scan: Scan
     state: Literal["predicted", "kept", "failed"]
     notes: tuple[str, ...] = ()
     organs: int = 0
     seconds: float = 0.0
+    expected: ScanExpected | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,7 @@ class _Files:
     preview: Path | None
     seg: Path | None
     rtstruct: Path | None
+    expected: Path | None
 
     @classmethod
     def of(cls, out: Path, name: str, wanted: Wanted) -> "_Files":
@@ -83,16 +93,19 @@ class _Files:
             preview=out / f"{name}_preview.png" if wanted.preview else None,
             seg=out / f"{name}_seg.dcm" if wanted.seg else None,
             rtstruct=out / f"{name}_rtstruct.dcm" if wanted.rtstruct else None,
+            expected=out / f"{name}_expected.json" if wanted.expected_dsc else None,
         )
 
     @classmethod
     def every(cls, out: Path, name: str) -> "_Files":
-        """All files that a scan may have, wanted now or by an earlier run."""
-        everything = Wanted(RecordedInference(), probabilities=True, preview=True, seg=True, rtstruct=True)
+        """All files that a scan may have, written now or by an earlier run."""
+        everything = Wanted(
+            RecordedInference(), probabilities=True, preview=True, seg=True, rtstruct=True, expected_dsc=True
+        )
         return cls.of(out, name, everything)
 
     def all(self) -> list[Path]:
-        paths = (self.label, self.probabilities, self.preview, self.seg, self.rtstruct)
+        paths = (self.label, self.probabilities, self.preview, self.seg, self.rtstruct, self.expected)
         return [path for path in paths if path is not None]
 
 
@@ -104,18 +117,21 @@ def predict_scans(
     *,
     on_window: Callable[[Scan, int, int], None] | None = None,
 ) -> Iterator[ScanOutcome]:
-    """Predict each scan into `out`; a scan that cannot be predicted is an outcome, and the others go on.
+    """Predict each scan into `out`; a scan that cannot be predicted is an outcome, and the others continue.
 
-    `<name>.nii.gz` is the label map on the scan's own grid; `<name>_probabilities.nii.gz`, `<name>_preview.png` and,
-    of a DICOM series, `<name>_seg.dcm` and `<name>_rtstruct.dcm` are written where they are wanted. What is there
-    already from the same scan, weights and settings is kept. `on_window(scan, done, total)` is called before each batch
-    of windows and may raise; nothing unfinished is left.
+    `<name>.nii.gz` is the label map on the scan's own grid; `<name>_probabilities.nii.gz`, `<name>_preview.png`,
+    `<name>_expected.json` and, of a DICOM series, `<name>_seg.dcm` and `<name>_rtstruct.dcm` are written if wanted.
+    Existing files from the same scan, weights and settings are kept. `on_window(scan, done, total)` is called before
+    each batch of windows and may raise; nothing unfinished is left.
 
     Raises:
-        AmosError: `out` is no folder, the model's weights are damaged, or packages lack for what is wanted.
+        AmosError: `out` is not a folder, the model's weights are damaged, it has no calibration and one is needed, or
+            packages are missing for what is wanted.
     """
     if wanted.seg:
         highdicom_or_sentence()
+    expecting = Expecting.of(model, wanted.inference) if wanted.expected_dsc else None
+    trained_on = read_training_scans(model.folder)
     if out.exists() and not out.is_dir():
         raise AmosError(f"{out}: is a file; give a folder with -o")
     network = model.network(wanted.device)
@@ -142,25 +158,27 @@ def predict_scans(
                 content = scan.content_hash()
                 same = record.has(scan, content)
                 if same and not wanted.overwrite and all(file.is_file() for file in files.all()):
-                    yield ScanOutcome(scan, "kept")
-                    continue
+                    expected = expecting.kept(files.expected) if expecting and files.expected else None
+                    if (expected is not None) == wanted.expected_dsc:
+                        yield ScanOutcome(scan, "kept", expected=expected)
+                        continue
                 _refuse_to_replace(scan, files, wanted.overwrite or same)
                 with heard() as notes:
-                    drawn = _predict(model, network, scan, files, wanted, scratch, on_window)
+                    drawn = _predict(model, network, scan, files, wanted, expecting, trained_on, scratch, on_window)
                 for file in files.all() if same else _Files.every(out, scan.name).all():
                     file.unlink(missing_ok=True)
                 record.add(scan, content)
-                with heard():  # of the scan's header, which is opened again
+                with heard():  # the scan's header, which is read again
                     drawn.write_dicom(files, model, scan)
                     drawn.write(files)
                 notes = tuple(dict.fromkeys([*notes, *drawn.notes]))
-                yield ScanOutcome(scan, "predicted", notes, drawn.organs, time.monotonic() - started)
+                yield ScanOutcome(scan, "predicted", notes, drawn.organs, time.monotonic() - started, drawn.expected)
             except AmosError as error:
                 yield ScanOutcome(scan, "failed", (str(error),))
             except PermissionError as error:
                 if error.filename is None or Path(error.filename).is_relative_to(out):
                     raise
-                yield ScanOutcome(scan, "failed", (f"{scan.path.name}: may not be read; check its permissions",))
+                yield ScanOutcome(scan, "failed", (f"{scan.path.name}: cannot be read; check its permissions",))
             finally:
                 for leftover in scratch.iterdir():
                     shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -174,6 +192,7 @@ class _Drawn:
     label: np.ndarray
     probabilities: ProbabilityMap | None
     picture: Image | None
+    expected: ScanExpected | None
     notes: list[str]
 
     @property
@@ -186,6 +205,8 @@ class _Drawn:
             self.probabilities.write(files.probabilities)
         if self.picture is not None and files.preview is not None:
             write_preview(files.preview, self.picture)
+        if self.expected is not None and files.expected is not None:
+            write_json(files.expected, self.expected.model_dump(mode="json"))
         write_prediction(self.label, self.path, files.label)
 
     def write_dicom(self, files: _Files, model: Model, scan: Scan) -> None:
@@ -214,6 +235,8 @@ def _predict(
     scan: Scan,
     files: _Files,
     wanted: Wanted,
+    expecting: Expecting | None,
+    trained_on: TrainingScans | None,
     scratch: Path,
     on_window: Callable[[Scan, int, int], None] | None,
 ) -> _Drawn:
@@ -221,36 +244,35 @@ def _predict(
     volume, notes = read_scan(path, scan.path.name, scan.modality)
     notes = [*scan.notes(), *notes]
     shown = volume if files.preview is not None else None
-    del volume  # as large as the scan, and only a preview needs it again
+    del volume  # as large as the scan, and only a preview needs it later
     case = Case(scan.name, "predict", scan.modality, "test", path, None, ())
     prepared = prepare_case(case, model.plan, scratch / "store", ())
+    if trained_on is not None and (why := unlike(prepared, trained_on)):
+        notes.append(f"{scan.path.name}: is unlike the scans that this network was trained on in {why}")
     settings, patch = wanted.inference, model.plan.patch
     x, y, z = (max(n, p) for n, p in zip(prepared.shape, patch, strict=True))
     starts = window_starts((x, y, z), patch, settings.overlap)
-    total = sum(-(-len(corners) // settings.batch_size) for corners in starts.values())
+    passes = 1 + len(expecting.copies if expecting else ())  # a copy of another scale has a few windows more or less
+    total = passes * sum(-(-len(corners) // settings.batch_size) for corners in starts.values())
     done = itertools.count()
 
     def check() -> None:
         if on_window is not None:
-            on_window(scan, next(done), total)
+            on_window(scan, min(next(done), total - 1), total)
 
     room = ProbabilityMap(path, 1 + len(model.organs), scratch) if files.probabilities else None
-    label = predict_case(
-        network,
-        prepared,
-        model.plan,
-        organs=tuple(model.organs),
-        device=wanted.device,
-        inference=settings,
-        check=check,
-        probabilities=room.canonical if room else None,
-        unlearned=model.unlearned_channels,
-    )
+    draw = drawing(model, network, inference=settings, device=wanted.device, check=check)
+    shares = room.canonical if room else None
+    expected = None
+    if expecting is None:
+        label = draw(prepared, probabilities=shares)
+    else:
+        label, expected = expecting.predict(draw, prepared, shares)
     picture = None
     if shown is not None:
         where = "trained on a synthetic phantom; " if model.synthetic else ""
         picture = preview(shown, label, scan.modality, model.organs, scan.name, f"{where}not for diagnosis")
-    return _Drawn(path, label, room, picture, notes)
+    return _Drawn(path, label, room, picture, expected, notes)
 
 
 def _region(label: int, organ: str) -> Region:
@@ -265,7 +287,7 @@ def _refuse_to_replace(scan: Scan, files: _Files, overwrite: bool) -> None:
             raise AmosError(f"{scan.path.name}: its label map would replace the scan itself; give another folder")
         if file.exists() and not overwrite:
             raise AmosError(
-                f"{file.name}: is there already, from another scan, other weights or other settings; "
+                f"{file.name}: already exists, from another scan, other weights or other settings; "
                 "add --overwrite, or give another folder"
             )
 
@@ -278,7 +300,7 @@ class _Record:
 
     @classmethod
     def read(cls, out: Path, model: Model, settings: RecordedInference) -> "_Record":
-        """The record of `out`; the scans of other weights or settings are no longer known."""
+        """The record of `out`; scans of other weights or settings are dropped."""
         source = {
             "weights_sha256": model.weights_sha256(),
             "model": model.architecture,
@@ -290,7 +312,7 @@ class _Record:
         }
         try:
             known = json.loads((out / RECORD).read_text(encoding="utf-8"))
-            # A folder of an older version does not name the settings that came later; it was made with their defaults.
+            # A folder of an older version lacks settings that were added later; it was made with their defaults.
             known["inference"] |= RecordedInference.model_validate(known["inference"]).decisive
             scans = known["scans"] if {**known, "scans": None} == {**source, "scans": None} else {}
         except (OSError, ValueError, KeyError, TypeError):

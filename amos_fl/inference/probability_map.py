@@ -1,8 +1,8 @@
-"""The probabilities of all classes as one NIfTI file on the scan's grid, in memory that stays small.
+"""The probabilities of all classes as one NIfTI file on the scan's grid, in little memory.
 
-The file is (x, y, z, class), background first, as uint8 with the slope 1/255: as near as 0.002 and a quarter of what
-float32 takes. The planes come one after another with all classes, the file wants one class after another, so they
-are first put into a file on disk.
+The file is (x, y, z, class), background first, as uint8 with the slope 1/255: accurate to 0.002 and a quarter the size
+of float32. The planes arrive one after another with all classes, but the file is ordered class by class, so they are
+first put into a file on disk.
 """
 
 import gzip
@@ -21,7 +21,7 @@ _COMPRESSION = 4
 
 
 class ProbabilityMap:
-    """Room on disk for the probabilities of a scan, which `predict_case` fills and `write` turns into NIfTI."""
+    """Space on disk for the probabilities of a scan, which `predict_case` fills and `write` turns into NIfTI."""
 
     def __init__(self, like: Path, classes: int, scratch: Path) -> None:
         scan = open_nifti(like)

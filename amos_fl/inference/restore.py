@@ -1,10 +1,11 @@
-"""From class probabilities on the network's grid back to a label map on the scan's own grid."""
+"""Turn class probabilities on the network's grid into a label map on the scan's own grid."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -13,27 +14,52 @@ from amos_fl.volumes.nifti import from_canonical
 from amos_fl.volumes.plan import Triple
 
 
+@dataclass
+class Certainty:
+    """Sums over a scan's voxels by class: the voxels that it won, and its probability in them."""
+
+    voxels: Float[np.ndarray, " class"]
+    won: Float[np.ndarray, " class"]
+
+    @classmethod
+    def of(cls, classes: int) -> "Certainty":
+        """Sums over no voxels yet."""
+        return cls(*np.zeros((2, classes)))
+
+    def add(self, winner: Integer[np.ndarray, "x y"], share: Float[np.ndarray, "x y"]) -> None:
+        """Add a plane: the class that won in each voxel, and its probability."""
+        number = len(self.voxels)
+        self.voxels += np.bincount(winner.ravel(), minlength=number)
+        self.won += np.bincount(winner.ravel(), weights=share.ravel(), minlength=number)
+
+    def means(self) -> dict[int, float]:
+        """The mean probability of every class that won a voxel, in the voxels that it won."""
+        return {int(one): float(self.won[one] / self.voxels[one]) for one in np.flatnonzero(self.voxels)}
+
+
 def restore(
     planes: Iterable[Float[Tensor, "class x y"]],
     shape: Triple,
     geometry: Geometry,
     organs: Sequence[int],
     probabilities: UInt8[np.ndarray, "x y z class"] | None = None,
+    certainty: Certainty | None = None,
 ) -> UInt8[np.ndarray, "x y z"]:
     """The label map on the scan's own grid and in its file's orientation, from planes along z.
 
     Probabilities are interpolated linearly along z and bilinearly in the plane, with the voxel-extent
     convention of `amos_fl.volumes.resample`, and the argmax is taken on the scan's grid; class i >= 1 is
-    `organs[i - 1]`. Outside the crop there is background. Only two planes are held at a time.
+    `organs[i - 1]`. Everything outside the crop is background. Only two planes are held at a time.
 
     Args:
         planes: as many as `shape[2]`, each (1 + organs, shape[0], shape[1]).
         shape: of the prepared case, (x, y, z).
-        probabilities: filled, where given, with the probabilities that the argmax is taken of, in steps of 1/255; on
-            the same grid as the result, but in canonical voxel order. Outside the crop it is all background.
+        probabilities: if given, filled with the probabilities of which the argmax is taken, in steps of 1/255, on the
+            same grid as the result but in canonical voxel order. Everything outside the crop is background.
+        certainty: if given, the probabilities are added to it.
     """
     values = np.array([0, *organs], dtype=np.uint8)
-    # Slices contiguous: they are written one by one, and it is how NIfTI stores them.
+    # Slices are contiguous: they are written one by one, and NIfTI stores them so.
     whole = np.zeros(geometry.shape, dtype=np.uint8, order="F")
     (x_low, x_high), (y_low, y_high), (z_low, _) = geometry.crop
     size = geometry.crop_shape
@@ -52,8 +78,11 @@ def restore(
         mixed = upper if first == taken else lower if share == 0 else torch.lerp(lower, upper, share)
         if mixed.shape[1:] != size[:2]:
             mixed = interpolate(mixed[None], size=size[:2], mode="bilinear", align_corners=False)[0]
-        classes = mixed.max(dim=0).indices.cpu().numpy()  # three times as fast as argmax on a CPU
+        highest = mixed.max(dim=0)  # three times as fast as argmax on a CPU
+        classes = highest.indices.cpu().numpy()
         whole[x_low:x_high, y_low:y_high, z_low + plane] = values[classes]
+        if certainty is not None:
+            certainty.add(classes, highest.values.cpu().numpy())
         if probabilities is not None:
             steps = (mixed * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
             probabilities[x_low:x_high, y_low:y_high, z_low + plane] = steps

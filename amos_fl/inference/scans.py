@@ -34,7 +34,7 @@ EVERY = "all"
 class Scan:
     """A scan to predict: `name` is that of its outputs, `path` its NIfTI file or the folder of its DICOM series.
 
-    `problem` is a sentence about a file that looks meant as a scan and cannot be used; it fails, and the others go on.
+    `problem` is a sentence about a file that seems to be a scan but cannot be used; it fails, and the others continue.
     """
 
     name: str
@@ -44,20 +44,20 @@ class Scan:
     problem: str = ""
 
     def content_hash(self) -> str:
-        """SHA-256 of the file, of both halves of a pair, or of all a series' files in any order, under any names."""
+        """SHA-256 of the file, of both halves of a pair, or of all files of a series in any order, under any names."""
         if self.series is None:
             return sha256_of_scan(self.path)
         return sha256_of_json(sorted(sha256_of_file(path) for path in self.series.files))
 
     def notes(self) -> list[str]:
-        """What is odd about the files of a DICOM series, but no reason to refuse it."""
+        """Oddities of the files of a DICOM series that are no reason to refuse it."""
         return [] if self.series is None else [f"{self.series.name}: {note}" for note in self.series.notes]
 
     def as_nifti(self, scratch: Path) -> Path:
         """The NIfTI file of the scan; a DICOM series is converted into the folder `scratch`.
 
         Raises:
-            AmosError: a series that is no even stack of slices.
+            AmosError: a series that is not an even stack of slices.
         """
         if self.series is None:
             return self.path
@@ -74,17 +74,17 @@ def find_scans(
     series: str | None = None,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> list[Scan]:
-    """The scans at `paths`, in their order, those of a folder by name.
+    """The scans at `paths`, in order, those of a folder by name.
 
-    A folder is one of NIfTI files or, where it holds none, of a DICOM series at any depth. What DICOM says of the
-    modality holds; for NIfTI it is `modality`, or what `cohort` says of the file, and never guessed. `series` is the
-    number or UID of the one to take, or `all` for every series of a folder, as of an export of many patients; they are
-    named after their folders in it. Series of one name are told apart by the folders above. A file that looks
-    meant and cannot be used is a scan with a `problem`, and so is one of several paths that holds no scan; the others
-    go on. `on_note` is told what else a folder holds.
+    A folder holds NIfTI files or, if it has none, a DICOM series at any depth. DICOM's own modality counts; for NIfTI
+    it is `modality`, or what `cohort` says about the file, and never guessed. `series` is the number or UID of the one
+    to take, or `all` for every series of a folder, as of an export of many patients; they are named after their folders
+    in it. Series of the same name are told apart by the folders above. A file that seems to be a scan but cannot be
+    used is a scan with a `problem`, and so is one of several paths that holds no scan; the others continue. `on_note`
+    is told what else a folder holds.
 
     Raises:
-        AmosError: nothing there, no or a contradicting modality, no or several series, or two scans of one name.
+        AmosError: nothing found, a missing or contradictory modality, no or several series, or two scans of one name.
     """
     found: list[Scan] = []
     listed: dict[Path, str] = {case.image.resolve(): case.modality for case in cohort.cases} if cohort else {}
@@ -105,7 +105,7 @@ def find_scans(
     for scan in found:
         other = by_name.setdefault(scan.name, scan)
         if other is not scan:
-            raise AmosError(f"{scan.path} and {other.path} would have one name; predict them into two folders")
+            raise AmosError(f"{scan.path} and {other.path} would have the same name; predict them into two folders")
     return found
 
 
@@ -156,7 +156,7 @@ def _every_series(path: Path, files: Sequence[Path], modality: str | None) -> li
 
 
 def _files_at(path: Path, on_note: Callable[[str], None]) -> tuple[list[Path], list[Path], tuple[Unusable, ...]]:
-    """NIfTI files and, where there is none, all files that a DICOM series may be among; and what cannot be used."""
+    """NIfTI files or, if there are none, all files that a DICOM series may be among; and what cannot be used."""
     if path.is_dir():
         return _files_in(path, on_note)
     if not path.exists() and not path.is_symlink():
@@ -202,13 +202,13 @@ def _modality_of(path: Path, given: str | None, listed: Mapping[Path, str]) -> M
 
 
 def read_scan(path: Path, name: str, modality: Modality) -> tuple[Volume, list[str]]:
-    """A scan in its file's own orientation, and what is odd about it but no reason to refuse it.
+    """A scan in its file's own orientation, and its oddities that are no reason to refuse it.
 
     Raises:
-        AmosError: it cannot be read, or is no plausible scan.
+        AmosError: it cannot be read, or is not a plausible scan.
     """
     try:
         scan = read_image(path)
-    except AmosError as error:  # of a DICOM series the user does not know the file that it was converted to
+    except AmosError as error:  # the user does not know the file that a DICOM series was converted to
         raise AmosError(str(error).replace(f"{path.name}: ", f"{name}: ", 1)) from None
     return scan, [f"{name}: {concern}" for concern in intensity_concerns(scan.array, None, modality)]

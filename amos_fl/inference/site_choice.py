@@ -1,11 +1,10 @@
-"""Which round of a federation each site would have chosen for itself, beside the round that was chosen for all.
+"""Which round of a federation each site would have chosen for itself, next to the round that was chosen for all.
 
 The usual first step of personalisation: no further training, only a choice on the site's own validation cases. Its
 score on the site's test cases is computed with the weights that the run has kept of that round.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from amos_fl.runs.selection import best_rounds, choose_round
 class SiteChoice:
     """A site's mean DSC on its validation and test cases at the round chosen for all and at its own best round.
 
-    NaN where there is no such case; a site without validation cases has no round of its own and none of its columns.
+    NaN if there is no such case; a site without validation cases has no round of its own and none of its values.
     """
 
     site: str
@@ -34,19 +33,16 @@ class SiteChoice:
     test_dsc_own: float
 
 
-def site_choices(
-    folder: RunFolder, store: Path, *, device: str = "cpu", on_site: Callable[[str], None] = lambda site: None
-) -> list[SiteChoice]:
+def site_choices(folder: RunFolder, store: Path, *, device: str = "cpu") -> list[SiteChoice]:
     """The choices of every seen site of a finished federation, in sorted order.
 
     Raises:
-        AmosError: a round's weights are no longer there.
+        AmosError: a round's weights are gone.
     """
     config, cohort = folder.config(), folder.cohort()
     chosen, best = choose_round(folder, config, config.rounds).round, best_rounds(folder, config.rounds)
     found = []
     for site in cohort.seen_sites:
-        on_site(site)
         val, test = (_dsc(folder.read_evaluation(chosen, split), site) for split in ("val", "test"))
         own = best.get(site)
         if own is None:

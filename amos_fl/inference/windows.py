@@ -1,10 +1,10 @@
 """Sliding-window inference in memory that does not grow with the number of slices.
 
-Windows the size of the patch overlap by half and are blended with Gaussian weights of an eighth of the
-patch (Isensee et al. 2021). They are taken in the order of z, and only a slab as thick as one window is
-held: planes that no later window touches are divided by their weights and handed on. The result is that
-of MONAI's `sliding_window_inference` on class probabilities, which needs the whole volume times the
-classes at once; that is why this is our own.
+Windows the size of the patch overlap by half and are blended with Gaussian weights, whose sigma is an eighth of the
+patch (Isensee et al. 2021). They are taken in the order of z, and only a slab as thick as one window is held: planes
+that no later window touches are divided by their weights and passed on. The result equals that of MONAI's
+`sliding_window_inference` on class probabilities, which needs the whole volume times the classes at once; that is why
+this is our own.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.volumes.plan import Triple
 
-# Planes that leave the slab together: as many floats as a cache line holds, which a strided read fetches anyway.
+# Planes that leave the slab together: as many as a cache line holds floats, which a strided read fetches anyway.
 _PLANES = 16
 _MIRRORS = [axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count)]
 
@@ -39,13 +39,12 @@ def window_starts(shape: Triple, patch: Triple, overlap: float) -> dict[int, lis
 
 
 def probabilities(
-    network: nn.Module, windows: Float[Tensor, "window 1 x y z"], mirror: bool, mixed_precision: bool
+    network: nn.Module, windows: Float[Tensor, "window 1 x y z"], mirror: bool
 ) -> Float[Tensor, "window class x y z"]:
     """Softmax of the network's output in float32; with `mirror`, its mean over all eight reflections."""
     total: Tensor | None = None
     for axes in _MIRRORS if mirror else [()]:
-        with torch.autocast("cuda", enabled=mixed_precision and windows.device.type == "cuda"):
-            logits = network(windows.flip(axes) if axes else windows)
+        logits = network(windows.flip(axes) if axes else windows)
         share = torch.softmax(logits.float(), dim=1)
         share = share.flip(axes) if axes else share
         total = share if total is None else total.add_(share)
@@ -62,13 +61,12 @@ def finished_planes(
     *,
     device: torch.device,
     inference: InferenceSettings,
-    mixed_precision: bool,
     check: Callable[[], None] | None,
     unlearned: Collection[int] = (),
 ) -> Iterator[Float[Tensor, "class x y"]]:
     """The class probabilities of a prepared case, plane by plane along z, on `device`.
 
-    Volumes smaller than the patch are padded evenly on both sides with air, and the padding is taken off. The
+    Volumes smaller than the patch are padded evenly on both sides with air, and the padding is removed again. The
     probabilities of `unlearned` channels are added to the background's and become 0.
     Memory: one slab of (class, x, y, patch z).
     """
@@ -87,7 +85,7 @@ def finished_planes(
             if check is not None:
                 check()
             windows = torch.from_numpy(np.stack([band[i : i + patch[0], j : j + patch[1]] for i, j in group]))
-            shares = probabilities(network, windows[:, None].to(device), inference.mirror, mixed_precision)
+            shares = probabilities(network, windows[:, None].to(device), inference.mirror)
             for (i, j), share in zip(group, shares, strict=True):
                 where = (slice(i, i + patch[0]), slice(j, j + patch[1]))
                 sums[:, *where].addcmul_(share, weights)
@@ -109,7 +107,7 @@ def finished_planes(
 
 
 def _shift(slab: Float[Tensor, "class x y z"], by: int) -> None:
-    """Move a slab on by some planes, class by class: all at once would need a second slab."""
+    """Shift a slab by some planes, class by class: all at once would need a second slab."""
     kept = slab.shape[3] - by
     for one in slab:
         one[..., :kept] = one[..., by:].clone()

@@ -73,7 +73,7 @@ def method_named(name: str, options: Mapping[str, Any]) -> Method:
     kind = kind_of(name)
     if kind is None:
         if is_path(name):
-            raise AmosError(f"strategy {name}: is not a method; a method is an amos_fl.methods.base.Method")
+            raise AmosError(f"strategy {name}: is not a method, which is an amos_fl.methods.base.Method")
         raise AmosError(f"no strategy {name!r}; {nearest(name, METHODS)} (one of your own is given as module:Class)")
     if is_path(name):
         check_kind(name, kind)

@@ -9,15 +9,15 @@ from amos_fl.methods.base import Arrays, Memory, Method, ServerRound, check_rang
 
 SHARES = "shares"
 LEAST = 0.01
-"""No site's share falls below so much of an equal one, so that a round in which only such sites answer has a mean."""
+"""The least share of a site, as a part of an equal one, so that a round in which only such sites answer has a mean."""
 
 
 @dataclass(frozen=True)
 class Agnostic(Method):
-    """FedAvg in which sites with a larger training loss come to count for more, so that the worst of them gets better.
+    """FedAvg in which sites with a larger training loss gain influence, so that the worst of them improves.
 
-    After each round a site's share goes up by `rate` times its mean loss, and all are brought back to a sum of 1. They
-    begin as those of the sites' weights; with rate 0 they stay, and it is FedAvg to the bit.
+    After each round a site's share grows by `rate` times its mean loss, and all are scaled back to a sum of 1. They
+    start as the shares of the sites' weights; with rate 0 they stay, and it is FedAvg, bit for bit.
     """
 
     paper: ClassVar[str] = "Mohri et al., ICML 2019"

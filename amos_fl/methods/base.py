@@ -2,11 +2,11 @@
 
 Both halves are functions of what they are given, and know neither Flower nor Ray nor where they run. At a site `pull`
 says what the training adds to its gradients, and `keep` what the site remembers until its next round. At the server
-`counts` says how much each site counts, `admit` looks at each update before it is in the mean, and `step` makes the
-next weights of the mean; what it remembers is in a `Memory`, which is in every checkpoint, and `more` is what it sends
-beside the weights. A method that must see the updates side by side has `combine` in place of the mean. A method is
-personal whose sites end with models of their own: `private` names the arrays that each keeps for itself, and where
-there is a `second_model`, each site trains a whole network of its own beside the shared one, with `personal_pull`.
+`counts` says how much each site counts, `admit` processes each update before it enters the mean, and `step` makes the
+next weights from the mean; what it remembers is in a `Memory`, which is in every checkpoint, and `more` is what it
+sends besides the weights. A method that must see the updates side by side has `combine` instead of the mean. A method
+is personal if its sites end with models of their own: `private` names the arrays that each keeps for itself, and with
+a `second_model` each site trains a whole network of its own besides the shared one, with `personal_pull`.
 
     @dataclass(frozen=True)
     class HalfWay(Method):
@@ -27,7 +27,7 @@ from amos_fl.training.schedule import displacement
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.weights import blocks
 
-if TYPE_CHECKING:  # with it comes PyTorch, which a list of the methods does without
+if TYPE_CHECKING:  # it imports PyTorch, which a list of the methods does not need
     from amos_fl.methods.updates import Updates
     from amos_fl.networks.parts import Parts
     from amos_fl.training.pull import Pull
@@ -56,7 +56,7 @@ class Work:
 class SiteRound:
     """A round as the site half sees it.
 
-    `sent` is what came beside the weights, by the name in `Method.sends`; `kept` what `keep` returned after the site's
+    `sent` is what came besides the weights, by the name in `Method.sends`; `kept` what `keep` returned after the site's
     last round, empty before the first.
     """
 
@@ -71,10 +71,10 @@ VAL_BEFORE, VAL_AFTER = "val_loss_before", "val_loss_after"
 
 @dataclass(frozen=True)
 class Done:
-    """What a site says beside its update: the work that it really did, and its mean training loss (NaN of no step).
+    """What a site says besides its update: the work that it actually did, and its mean training loss (NaN if none).
 
-    `reports` are the numbers in `Method.reports`; empty from a site that has no validation cases, or keeps to itself
-    how they fare.
+    `reports` are the numbers in `Method.reports`; empty if a site has no validation cases or does not share their
+    scores.
     """
 
     work: Work
@@ -86,8 +86,8 @@ class Done:
 class ServerRound:
     """A round as the server half sees it. `before` are the weights sent to the sites, not to be written to.
 
-    `work` is the most that a site is asked for, `done` what each site that is in the weights did.
-    `shares` is what these sites count, which adds up to 1, and `share` what they count of all training sites' 1.
+    `work` is the most that a site is asked for, `done` what each site in the weights did. `shares` is how much these
+    sites count, adding up to 1, and `share` how much they count together, of 1 for all training sites.
     """
 
     work: Work
@@ -108,7 +108,7 @@ class Memory:
         """The array stored as `kind` for the parameter `name`, to be changed in place; initially zeros.
 
         Raises:
-            AmosError: it belongs to another network than the parameter `like`.
+            AmosError: it belongs to a network other than that of the parameter `like`.
         """
         kept = self.arrays.setdefault(f"{kind}/{name}", np.zeros_like(like))
         if kept.shape != like.shape or kept.dtype != like.dtype:
@@ -120,10 +120,10 @@ class Memory:
 class Method:
     """A federated method. The class's docstring says what it does; `paper` is its source.
 
-    `sends` names what the server sends beside the weights, `reports` what a site tells beside its update (`VAL_BEFORE`,
-    `VAL_AFTER`). `site_models` and `server_models` say how many times the network's parameters a site and the server
-    remember between rounds. Where `needs_reset`, each round must begin without the momentum of the one before: a change
-    that older gradients have made would be taken for the round's own.
+    `sends` names what the server sends besides the weights, `reports` what a site sends besides its update
+    (`VAL_BEFORE`, `VAL_AFTER`). `site_models` and `server_models` say how many times the network's parameters a site
+    and the server remember between rounds. With `needs_reset`, each round must begin without the previous momentum:
+    a change due to older gradients would be taken for the round's own.
     With a `second_model` each site trains, after the shared network, one of its own for as many steps.
     """
 
@@ -143,27 +143,27 @@ class Method:
 
     @property
     def personal(self) -> bool:
-        """Whether sites end with models of their own, which are scored at home beside the shared one."""
+        """Whether sites end with models of their own, which are scored at home besides the shared one."""
         return self.second_model or self.has_private
 
     @property
     def side_by_side(self) -> bool:
-        """Whether the method has a `combine`, so that updates lie on disk until all are there."""
+        """Whether the method has a `combine`, so that updates are kept on disk until all have arrived."""
         return type(self).combine is not Method.combine
 
     def check_sites(self, sites: Sequence[str]) -> None:
-        """Whether the method can do with these training sites.
+        """Check that the method can work with these training sites.
 
         Raises:
             AmosError: it needs more of them.
         """
 
     def private(self, parts: "Parts") -> frozenset[str]:
-        """The arrays that each site trains and keeps for itself; the shared ones of these names do not reach them."""
+        """The arrays that each site trains and keeps for itself; shared arrays of these names do not overwrite them."""
         return frozenset()
 
     def withheld(self, parts: "Parts") -> frozenset[str]:
-        """The arrays that no site sends, of whatever it keeps; the shared network keeps its initial ones."""
+        """Those of the private arrays that no site sends; the shared network keeps its initial ones."""
         return frozenset()
 
     def pull(self, given: SiteRound) -> "Pull":
@@ -183,22 +183,22 @@ class Method:
         return {}
 
     def more(self, before: Mapping[str, np.ndarray], memory: Memory) -> dict[str, Arrays]:
-        """The arrays to send beside the weights, by the names in `sends`."""
+        """The arrays to send besides the weights, by the names in `sends`."""
         return {}
 
     def counts(self, weights: Mapping[str, float], memory: Memory) -> Mapping[str, float]:
-        """What each training site's update counts, relative to the others', by the sites' agreed weights."""
+        """How much each training site's update counts relative to the others', from the sites' agreed weights."""
         return weights
 
     def admit(self, before: Mapping[str, np.ndarray], update: Arrays, done: Done, work: Work) -> Arrays:
-        """A site's update as it goes into the mean; `update` may be changed and given back.
+        """A site's update as it enters the mean; `update` may be changed and returned.
 
         `work` is the most that a site is asked for, and `done` what this one did.
         """
         return update
 
     def combine(self, given: ServerRound, updates: "Updates") -> tuple[Arrays, Sequence[str]]:
-        """Weights from the updates, running statistics among them, and the sites that are in them."""
+        """The next weights from the updates, including running statistics, and the sites that they contain."""
         raise NotImplementedError
 
     def step(self, given: ServerRound, mean: Arrays, memory: Memory) -> Arrays:
@@ -218,7 +218,7 @@ def check_range(name: str, value: float, low: float, high: float = np.inf) -> No
 
 
 def part_of_the_way(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], part: float) -> Arrays:
-    """The weights at `part` of the way from `before` to `after`; beyond `after` where it is above 1."""
+    """The weights at `part` of the way from `before` to `after`; beyond `after` if it is above 1."""
     factor, found = np.float32(part), Arrays()
     for name, array in after.items():
         found[name] = np.empty_like(array)

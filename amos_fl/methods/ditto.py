@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ditto(Method):
-    """Beside the shared network each site trains a second one of its own, which is pulled towards the shared one.
+    """Besides the shared network each site trains a second one of its own, which is pulled towards the shared one.
 
-    In each round a site minimises its loss + lam/2 ||v - x||^2 over its own weights v, from those of its last round,
-    where x are the shared weights that it received. The shared weights are FedAvg's, whatever `lam` is.
+    In each round a site minimises its loss + lam/2 ||v - x||^2 over its own weights v, starting from those of its last
+    round, where x are the shared weights that it received. The shared weights are FedAvg's, whatever `lam` is.
     """
 
     paper: ClassVar[str] = "Li et al., ICML 2021"

@@ -1,9 +1,9 @@
 """FedDG-GA (Zhang et al., CVPR 2023, "Federated Domain Generalization with Generalization Adjustment").
 
-The generalisation gap of a site is the loss of the sites' mean on its validation cases, less that of the model that it
-had trained itself and that is in this mean. Its share moves by d (1 - r / R) (gap - mean gap) / max |gap - mean gap| in
-round r = 0, 1, .. of R; below 0 it is 0, and all are brought back to a sum of 1. (The authors' code leaves the mean gap
-out, and a third of d is its step.)
+The generalisation gap of a site is the loss of the sites' mean on its validation cases, minus that of its own trained
+model that went into this mean. Its share moves by d (1 - r / R) (gap - mean gap) / max |gap - mean gap| in
+round r = 0, 1, .. of R; below 0 it is 0, and all are scaled back to a sum of 1. (The authors' code leaves out the mean
+gap, and its step is a third of d.)
 """
 
 import math
@@ -15,17 +15,17 @@ from amos_fl.methods.base import VAL_AFTER, VAL_BEFORE, Arrays, Memory, Method, 
 
 SHARES, LOSSES = "shares", "losses"
 LEAST = 0.01
-"""No site's share falls below so much of an equal one, so that a round in which only such sites answer has a mean."""
+"""The least share of a site, as a part of an equal one, so that a round in which only such sites answer has a mean."""
 
 
 @dataclass(frozen=True)
 class FedDgGa(Method):
-    """Sites on whose validation cases the mean does worse than their own model come to count for more.
+    """Sites on whose validation cases the mean does worse than their own model gain influence.
 
     Each site reports its loss on fixed patches of its validation cases before and after its training. A site without
-    validation cases, and one that did not take part in the round before, keeps its share. Shares begin as those of the
-    sites' weights (in the paper all alike: weighting `equal`); with step_size 0 they stay, and it is FedAvg to the bit.
-    The gap of a round's mean is known as the next round's updates arrive, and counts from the round after.
+    validation cases, and one that did not take part in the previous round, keeps its share. Shares start as those of
+    the sites' weights (in the paper all equal: weighting `equal`); with step_size 0 they stay, and it is FedAvg, bit
+    for bit. The gap of a round's mean is known when the next round's updates arrive, and counts from the round after.
     """
 
     paper: ClassVar[str] = "Zhang et al., CVPR 2023"
@@ -58,12 +58,12 @@ class FedDgGa(Method):
 def adjusted(
     shares: Mapping[str, float], gaps: Mapping[str, float], step_size: float, least: float = 0.0
 ) -> dict[str, float]:
-    """Shares by the sites' gaps, with the same sum; none falls below `least` before they are brought back to it.
+    """Shares adjusted by the sites' gaps, with the same sum; none falls below `least` before they are scaled to it.
 
     >>> adjusted({"A": 0.5, "B": 0.5}, {"A": 1.0, "B": 3.0}, 0.2)
     {'A': 0.3, 'B': 0.7}
     """
-    if len(set(gaps.values())) < 2:  # equal ones may differ from their mean by its rounding
+    if len(set(gaps.values())) < 2:  # equal gaps may differ from their mean by its rounding
         return dict(shares)
     mean = math.fsum(gaps.values()) / len(gaps)
     largest = max(abs(gap - mean) for gap in gaps.values())

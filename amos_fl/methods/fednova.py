@@ -1,4 +1,4 @@
-"""FedNova (Wang et al., NeurIPS 2020, equations 6 and 9): sites that take unequal steps, without their bias.
+"""FedNova (Wang et al., NeurIPS 2020, equations 6 and 9): removes the bias of sites that take unequal steps.
 
 A site's update is divided by how far its steps would have moved the parameters against a gradient of 1, W_i (in the
 paper the norm of a_i), and the mean of these directions is multiplied by the mean of W_i:
@@ -18,7 +18,7 @@ from amos_fl.methods.base import Arrays, Done, Memory, Method, ServerRound, Work
 class FedNova(Method):
     """FedAvg of directions: a site that takes more steps than others does not pull the weights further to its side.
 
-    Where all sites take equal steps it is FedAvg, to the bit.
+    If all sites take equal steps, it is FedAvg, bit for bit.
     """
 
     paper: ClassVar[str] = "Wang et al., NeurIPS 2020"
@@ -35,5 +35,5 @@ class FedNova(Method):
 
 
 def _moved(before: Mapping[str, np.ndarray], after: Arrays, to: float, of: float) -> Arrays:
-    """`after` at to / of times its distance from `before`."""
+    """The point on the line from `before` to `after` at to / of times their distance."""
     return after if to == of or not of else part_of_the_way(before, after, to / of)

@@ -11,15 +11,15 @@ from amos_fl.methods.base import Arrays, Method, ServerRound, check_range
 from amos_fl.methods.updates import Updates, median, weighted_sum
 
 SMALLEST_DISTANCE = 1e-6
-"""Relative to the median distance between two updates: nearer than that an update does not count for more."""
+"""A floor on distances, relative to the median distance between two updates: below it an update gains no weight."""
 
 
 @dataclass(frozen=True)
 class GeometricMedian(Method):
-    """The weights whose distances to the sites' weights have the least sum, by so many steps of Weiszfeld's algorithm.
+    """The weights with the smallest sum of distances to the sites' weights, by Weiszfeld's algorithm.
 
-    It is a weighted mean of the updates in which one that lies far away counts little. All sites begin with the same
-    weight. Of running statistics it takes the median, because their distances say nothing.
+    It is a weighted mean of the updates in which distant ones count little. All sites begin with the same weight. Of
+    running statistics it takes the median, because their distances mean nothing.
     """
 
     paper: ClassVar[str] = "Pillutla et al., IEEE Transactions on Signal Processing 2022"
@@ -34,9 +34,9 @@ class GeometricMedian(Method):
 
 
 def weiszfeld(squared: np.ndarray, iterations: int) -> np.ndarray:
-    """The shares, (points), by which the mean of points is their geometric median, from their squared distances.
+    """The shares, (points), for which the mean of points is their geometric median, from their squared distances.
 
-    The points themselves are not needed: of a mean with shares s, the squared distance to point i is
+    The points themselves are not needed: the squared distance of a mean with shares s to point i is
     (D s)_i - s D s / 2, where D are the squared distances.
     """
     number = len(squared)

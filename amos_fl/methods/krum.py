@@ -14,7 +14,7 @@ from amos_fl.methods.updates import Updates, mean_of_rows
 
 @dataclass(frozen=True)
 class Krum(Method):
-    """The update of one site: of that whose nearest others, all but `bad` + 2 sites, lie nearest to it."""
+    """The update of one site: the one closest to its nearest neighbours, which are all but `bad` + 2 sites."""
 
     paper: ClassVar[str] = "Blanchard et al., NeurIPS 2017"
     bad: int = 1
@@ -25,8 +25,8 @@ class Krum(Method):
     def check_sites(self, sites: Sequence[str]) -> None:
         if len(sites) < 2 * self.bad + 3:
             raise AmosError(
-                f"Krum withstands {self.bad} of the sites where {2 * self.bad + 3} train, and {len(sites)} do; "
-                "lower strategy_options.bad, or take the strategy median"
+                f"Krum withstands {self.bad} bad site(s) if at least {2 * self.bad + 3} train, but {len(sites)} do; "
+                "lower strategy_options.bad, or use the strategy median"
             )
 
     def combine(self, given: ServerRound, updates: Updates) -> tuple[Arrays, Sequence[str]]:
@@ -36,7 +36,7 @@ class Krum(Method):
 
 @dataclass(frozen=True)
 class MultiKrum(Krum):
-    """The mean of the updates that Krum would choose first, of all sites but `bad`; they count alike."""
+    """The equally weighted mean of the updates that Krum ranks first, those of all sites but `bad`."""
 
     def combine(self, given: ServerRound, updates: Updates) -> tuple[Arrays, Sequence[str]]:
         order = nearest_to_others(updates.squared_distances(), int(self.bad))
@@ -45,7 +45,7 @@ class MultiKrum(Krum):
 
 
 def nearest_to_others(squared: np.ndarray, bad: int) -> list[int]:
-    """The points by the sum of their squared distances to their nearest others, the least first."""
+    """The points sorted by the sum of squared distances to their nearest neighbours, smallest first."""
     number = len(squared)
     near = max(number - bad - 2, 1)
     scores = [math.fsum(sorted(np.delete(row, i))[:near]) for i, row in enumerate(squared)]

@@ -10,7 +10,7 @@ from amos_fl.methods.updates import Updates, median
 
 @dataclass(frozen=True)
 class Median(Method):
-    """Each weight is the median of the sites' weights, all sites alike: it holds while fewer than half of them lie."""
+    """Each weight is the median of the sites' weights, all sites equal; robust if fewer than half of them are bad."""
 
     paper: ClassVar[str] = "Yin et al., ICML 2018"
 

@@ -13,10 +13,10 @@ from amos_fl.weights import relative_distance
 
 @dataclass(frozen=True)
 class NormBound(Method):
-    """FedAvg of updates that are shortened to `bound` times the norm of the round's weights where they go further.
+    """FedAvg of updates that are shortened to `bound` times the norm of the round's weights if they are longer.
 
-    `max_update_norm` refuses an update that lies too far away; this one takes its direction. An infinite bound (.inf)
-    is FedAvg, to the bit.
+    `max_update_norm` refuses an update that is too long; this method keeps its direction. An infinite bound (.inf) is
+    FedAvg, bit for bit.
     """
 
     paper: ClassVar[str] = "Sun et al., 2019 (arXiv 1911.07963)"

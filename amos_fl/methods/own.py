@@ -18,7 +18,7 @@ from amos_fl.training.settings import TrainingSettings
 from amos_fl.weights import hash_of
 from amos_fl.wording import first_line
 
-if TYPE_CHECKING:  # with it comes PyTorch, which a list of the methods does without
+if TYPE_CHECKING:  # it imports PyTorch, which a list of the methods does not need
     from amos_fl.training.pull import Pull
 
 SITES = tuple(f"site {number:02d}" for number in range(12))
@@ -27,16 +27,16 @@ ROUNDS, STEPS = 2, 3
 
 
 def check_kind(path: str, kind: type[Method]) -> None:
-    """Check that a method is written as methods are.
+    """Check the form of a method's class.
 
     Raises:
-        AmosError: it is no frozen dataclass, an option has no number as default, or a function of a method takes other
-        arguments or is never called.
+        AmosError: it is not a frozen dataclass, an option has no number as default, or a function of a method takes
+        other arguments or is never called.
     """
     if "__dataclass_params__" not in vars(kind) or not kind.__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
         raise AmosError(f"strategy {path}: must be a frozen dataclass; put @dataclass(frozen=True) above its class")
     for field in dataclasses.fields(kind):
-        if not isinstance(field.default, int | float):  # bool is one of int
+        if not isinstance(field.default, int | float):  # bool is a subclass of int
             raise AmosError(
                 f"strategy {path}: its option {field.name} must have a number, true or false as its default"
             )
@@ -50,12 +50,12 @@ def check_kind(path: str, kind: type[Method]) -> None:
         except (TypeError, ValueError):
             raise AmosError(f"strategy {path}: its {name} must take ({', '.join(takes)})") from None
     if kind.sends and kind.more is Method.more:
-        raise AmosError(f"strategy {path}: sends {', '.join(kind.sends)}, and has no 'more' that makes it")
+        raise AmosError(f"strategy {path}: sends {', '.join(kind.sends)} but has no 'more' to make it")
     if unknown := sorted(set(kind.reports) - {VAL_BEFORE, VAL_AFTER}):
         raise AmosError(f"strategy {path}: no site reports {unknown[0]!r}; it can report {VAL_BEFORE} and {VAL_AFTER}")
     if kind.keep is not Method.keep and not kind.site_models:
         raise AmosError(
-            f"strategy {path}: has a 'keep', and site_models is 0, so that a site would keep nothing; say how many "
+            f"strategy {path}: has a 'keep', but site_models is 0, so that a site would keep nothing; say how many "
             "times the network's parameters it returns"
         )
 
@@ -71,7 +71,7 @@ def made(path: str, kind: type[Method], options: Mapping[str, Any]) -> Method:
 
 
 def try_out(path: str, method: Method) -> None:
-    """Carry out two rounds with made-up weights and twelve sites, twice, through both halves of a method.
+    """Carry out two rounds of a method, both halves, with made-up weights and twelve sites, and all that twice.
 
     Raises:
         AmosError: a function fails, changes what it is only given to look at, returns something other than a round
@@ -80,7 +80,7 @@ def try_out(path: str, method: Method) -> None:
     first, second = (_rounds(path, method) for _ in range(2))
     if first != second:
         raise AmosError(
-            f"strategy {path}: gives other weights the second time; it must depend on what it is given alone"
+            f"strategy {path}: gives different weights the second time; it must depend only on what it is given"
         )
 
 
@@ -113,7 +113,7 @@ def _rounds(path: str, method: Method) -> tuple[str, str]:
         now = _server(path, method, work, before, updates, weights, memory)
     if memory.arrays and not method.server_models:
         raise AmosError(
-            f"strategy {path}: has arrays in its memory, and server_models is 0; say how many times the network's "
+            f"strategy {path}: has arrays in its memory, but server_models is 0; say how many times the network's "
             "parameters they hold"
         )
     if memory.values and not method.keeps_values:
@@ -153,7 +153,7 @@ def _server(
             counts = {site: float(method.counts(weights, memory)[site]) for site in updates}
             shares = {site: count / sum(counts.values()) for site, count in counts.items()}
         if not all(share >= 0 for share in shares.values()):
-            raise AmosError(f"strategy {path}: its counts must be 0 or more, and one of them more")
+            raise AmosError(f"strategy {path}: its counts must be 0 or more, and at least one above 0")
         mean = {name: np.zeros_like(array) for name, array in before.items()}
         for site, update in updates.items():
             with _said(path, "admit"):
@@ -185,7 +185,7 @@ def _check_pull(path: str, pull: "Pull", before: Arrays) -> None:
         raise AmosError(f"strategy {path}: its pull must return an amos_fl.training.pull.Pull")
     for name, array in (*pull.drift.items(), *(pull.anchor or {}).items()):
         if name not in before or getattr(array, "shape", None) != before[name].shape:
-            raise AmosError(f"strategy {path}: its pull has {name!r}, which is no parameter of that name and shape")
+            raise AmosError(f"strategy {path}: its pull has {name!r}, which is not a parameter of that name and shape")
     if pull.mu > 0 and pull.anchor is not None and (missing := sorted(before.keys() - pull.anchor.keys())):
         raise AmosError(f"strategy {path}: its pull has an anchor without {missing[0]!r}")
 

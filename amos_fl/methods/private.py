@@ -1,8 +1,8 @@
 """Methods whose sites keep a part of the network as their own: FedBN its normalisation layers, FedPer its head.
 
 A site trains and is scored with its own private arrays and everyone's shared ones. Scanners without a model of their
-own use the mean of the sites' private arrays. With `send_private=false` these never leave a site, and such scanners are
-left with the initial ones.
+own use the mean of the sites' private arrays. With `send_private=false` these never leave a site, and such scanners
+use the initial ones.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PrivateParts(Method):
-    """A method whose sites keep some arrays as their own; where they are sent, the server takes their mean."""
+    """A method whose sites keep some arrays as their own; if they are sent, the server takes their mean."""
 
     send_private: bool = True
 
@@ -26,7 +26,7 @@ class PrivateParts(Method):
 
 @dataclass(frozen=True)
 class FedBN(PrivateParts):
-    """Each site keeps its own normalisation layers, of whatever kind, and shares the rest of the network."""
+    """Each site keeps its own normalisation layers, of any kind, and shares the rest of the network."""
 
     paper: ClassVar[str] = "Li et al., ICLR 2021"
 
@@ -36,7 +36,7 @@ class FedBN(PrivateParts):
 
 @dataclass(frozen=True)
 class FedPer(PrivateParts):
-    """Each site keeps its own head, the layers after which the organs are told apart, and shares the rest."""
+    """Each site keeps its own head, the layers that tell the organs apart, and shares the rest."""
 
     paper: ClassVar[str] = "Arivazhagan et al., arXiv 1912.00818"
 

@@ -13,10 +13,10 @@ from amos_fl.methods.updates import Updates, mean_of_rows
 
 @dataclass(frozen=True)
 class TrimmedMean(Method):
-    """Of each weight the `bad` largest and the `bad` smallest values are left out; the others count alike.
+    """The mean of each weight without its `bad` largest and `bad` smallest values; all others count equally.
 
-    With fewer sites in a round than 2 bad + 1, as many are left out on either side as leave one. With bad 0 it is
-    FedAvg with equal weights, to the bit.
+    If a round has fewer sites than 2 bad + 1, fewer are left out on each side, so that one or two remain. With bad 0 it
+    is FedAvg with equal weights, bit for bit.
     """
 
     paper: ClassVar[str] = "Yin et al., ICML 2018"
@@ -28,8 +28,8 @@ class TrimmedMean(Method):
     def check_sites(self, sites: Sequence[str]) -> None:
         if len(sites) < 2 * self.bad + 1:
             raise AmosError(
-                f"strategy trimmed-mean leaves out {self.bad} of the sites on either side, for which "
-                f"{2 * self.bad + 1} must train, and {len(sites)} do; lower strategy_options.bad"
+                f"strategy trimmed-mean leaves out {self.bad} of the sites on each side, for which "
+                f"{2 * self.bad + 1} must train, but {len(sites)} do; lower strategy_options.bad"
             )
 
     def combine(self, given: ServerRound, updates: Updates) -> tuple[Arrays, Sequence[str]]:

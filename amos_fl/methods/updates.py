@@ -1,4 +1,4 @@
-"""The updates of a round side by side, on disk: the server's memory does not grow with their number."""
+"""The updates of a round side by side, on disk, so that the server's memory does not grow with their number."""
 
 import math
 import shutil
@@ -10,16 +10,16 @@ import numpy as np
 from amos_fl.weights import BLOCK, is_statistic
 
 _ALIGNED = 64
-"""Each array begins at a multiple of so many bytes in its file."""
+"""Each array starts at a multiple of so many bytes in its file."""
 
 Combined = Callable[[np.ndarray], np.ndarray]
 """From (sites, numbers) to one value for each number."""
 
 
 class Updates:
-    """What sites sent in a round, one file per site in `folder`, of which blocks of one array at a time are read.
+    """What sites sent in a round, one file per site in `folder`, read in blocks of one array at a time.
 
-    `form` gives dtype and shape of each array. Use it as a context; at its end the folder is gone.
+    `form` gives dtype and shape of each array. Use it as a context manager; at its end the folder is deleted.
     """
 
     def __init__(self, folder: Path, form: Mapping[str, tuple[np.dtype, tuple[int, ...]]]) -> None:
@@ -33,7 +33,7 @@ class Updates:
         self._size = end
 
     def __enter__(self) -> "Updates":
-        shutil.rmtree(self.folder, ignore_errors=True)  # of a server that was killed
+        shutil.rmtree(self.folder, ignore_errors=True)  # left by a server that was killed
         self.folder.mkdir(parents=True)
         return self
 
@@ -50,7 +50,7 @@ class Updates:
         self.sites.append(site)
 
     def blocks(self, name: str) -> Iterator[tuple[slice, np.ndarray]]:
-        """One array of all sites piece by piece: where the piece lies, and its numbers as (sites, numbers)."""
+        """One array of all sites piece by piece: the position of the piece, and its numbers as (sites, numbers)."""
         size = math.prod(self.form[name][1])
         for start in range(0, size, BLOCK):
             piece = slice(start, min(start + BLOCK, size))
@@ -61,9 +61,9 @@ class Updates:
         return {name: self._read(site, name, slice(None)).reshape(shape) for name, (_, shape) in self.form.items()}
 
     def each_number(self, combined: Combined, statistics: Combined | None = None) -> dict[str, np.ndarray]:
-        """All arrays, number by number what `combined` makes of (sites, numbers); of whole numbers the largest.
+        """All arrays, each number computed by `combined` from (sites, numbers); of whole numbers the largest.
 
-        `statistics` does that for running statistics, where they want something else.
+        `statistics` does this for running statistics, if they need something else.
         """
         found = {}
         for name, (dtype, shape) in self.form.items():
@@ -104,7 +104,7 @@ def median(stack: np.ndarray) -> np.ndarray:
 
 
 def weighted_sum(stack: np.ndarray, shares: Sequence[float]) -> np.ndarray:
-    """The sum of (sites, numbers) by the sites' shares, in their order, as FedAvg sums updates."""
+    """The sum of (sites, numbers) weighted by the sites' shares, in their order, as FedAvg sums updates."""
     first, *others = zip(stack, shares, strict=True)
     total = first[0] * first[1]
     for row, share in others:
@@ -113,5 +113,5 @@ def weighted_sum(stack: np.ndarray, shares: Sequence[float]) -> np.ndarray:
 
 
 def mean_of_rows(rows: np.ndarray) -> np.ndarray:
-    """The mean of (rows, numbers), all alike."""
+    """The mean of (rows, numbers), all rows equal."""
     return weighted_sum(rows, [1 / len(rows)] * len(rows))

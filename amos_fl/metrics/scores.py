@@ -267,10 +267,6 @@ class Scores:
         """An organ's mean HD95 in mm over the cases in which both maps have it; NaN where none was measured."""
         return self.organ_mean("hd95_mm", organ)
 
-    def mean_hd95_mm(self) -> float:
-        """The mean over organs of their mean HD95 in mm; NaN where none was measured."""
-        return self.mean("hd95_mm")
-
     def volume_error_ml(self, organ: int, *, absolute: bool = False) -> float:
         """An organ's mean volume error in ml over the cases in which a map has it; NaN if none has.
 

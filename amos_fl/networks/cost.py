@@ -1,4 +1,4 @@
-"""Count a network's parameters and multiply-accumulates, beside Table 4 of the AMOS paper."""
+"""Count a network's parameters and multiply-accumulates, beside those that are published."""
 
 import csv
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from amos_fl.networks.catalogue import network_named
 from amos_fl.networks.registry import outline, parameter_count
-from amos_fl.volumes.plan import Plan, Triple, plan_named
+from amos_fl.volumes.plan import AUTO, Plan, Triple, isotropic, plan_named
 
 TABLE_4_INPUT: Triple = (128, 128, 128)
 """Voxels of the one-channel input for which Table 4 counts."""
@@ -24,16 +24,21 @@ CORNERS = 8
 
 @dataclass(frozen=True)
 class PublishedCost:
-    """Table 4's row of a network. `flops_giga` are multiply-accumulates; `note` names known errors."""
+    """What is published of a network: of the paper's six by Table 4, of the others by their authors.
+
+    `flops_giga` are multiply-accumulates under `plan`, "amos-ct" or "isotropic", which halves every axis five times;
+    `note` names another source than Table 4, and known errors.
+    """
 
     parameters_millions: float
     flops_giga: float
+    plan: str
     note: str
 
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """A network's parameters and multiply-accumulates for one input of 1x128x128x128, with the paper's numbers."""
+    """A network's parameters and multiply-accumulates for one input of 1x128x128x128, with the published numbers."""
 
     name: str
     parameters: int
@@ -42,33 +47,38 @@ class NetworkCost:
 
 
 @cache
-def table_4() -> dict[str, PublishedCost]:
-    """Parameters and FLOPs in Table 4, by our names of the networks.
+def published_costs() -> dict[str, PublishedCost]:
+    """Published parameters and FLOPs, by our names of the networks.
 
-    >>> table_4()["vnet"]
-    PublishedCost(parameters_millions=45.65, flops_giga=849.96, note='')
+    >>> published_costs()["vnet"]
+    PublishedCost(parameters_millions=45.65, flops_giga=849.96, plan='amos-ct', note='')
     """
-    text = resources.files("amos_fl.networks").joinpath("table4.csv").read_text(encoding="utf-8")
+    text = resources.files("amos_fl.networks").joinpath("published.csv").read_text(encoding="utf-8")
     return {
-        row["model"]: PublishedCost(float(row["parameters_millions"]), float(row["flops_giga"]), row["note"])
+        row["model"]: PublishedCost(
+            float(row["parameters_millions"]), float(row["flops_giga"]), row["plan"], row["note"]
+        )
         for row in csv.DictReader(text.splitlines())
     }
 
 
 def plan_for(model: str, patch: Triple) -> Plan:
-    """The plan that a network is made for, with another patch."""
-    return plan_named(network_named(model).recipe["plan"]).model_copy(update={"patch": patch})
+    """The plan that a network is made for, with another patch; AMOS's for one that is planned on each cohort."""
+    name = network_named(model).recipe["plan"]
+    return plan_named("amos-ct" if name == AUTO else name).model_copy(update={"patch": patch})
 
 
 def network_cost(model: str, organ_count: int = 15) -> NetworkCost:
-    """Count one network at Table 4's input size, without allocating weights.
+    """Count one network at Table 4's input size, under the plan of the published numbers, without allocating weights.
 
     Raises:
         AmosError: no model of that name.
     """
-    network = outline(model, plan_for(model, TABLE_4_INPUT), organ_count)
-    macs = multiply_accumulates(network, TABLE_4_INPUT)
-    return NetworkCost(model, parameter_count(network), macs, table_4().get(model))
+    plan, published = plan_for(model, TABLE_4_INPUT), published_costs().get(model)
+    if published and published.plan == "isotropic":
+        plan = plan.model_copy(update=isotropic(stages=6))
+    network = outline(model, plan, organ_count)
+    return NetworkCost(model, parameter_count(network), multiply_accumulates(network, TABLE_4_INPUT), published)
 
 
 def multiply_accumulates(network: nn.Module, size: Sequence[int]) -> int:

@@ -156,8 +156,3 @@ class CoTr(AnySize):
         if not self.training:
             return [logits]
         return [logits, *(head(features) for head, features in zip(self.coarser_heads, coarser, strict=True))]
-
-
-def cotr(plan: Plan, organ_count: int) -> nn.Module:
-    """CoTr: 41.87 million parameters with 15 organs, whatever the plan."""
-    return CoTr(plan, organ_count)

@@ -153,8 +153,3 @@ class NnFormer(AnySize):
             if self.training or stage == 0:
                 outputs.insert(0, self.logits[stage](tokens.movedim(-1, 1)))
         return outputs
-
-
-def nnformer(plan: Plan, organ_count: int) -> nn.Module:
-    """nnFormer: 150.14 million parameters with 15 organs, whatever the plan."""
-    return NnFormer(plan, organ_count)

@@ -49,7 +49,7 @@ class UNet(AnySize, DynUNet):
         del self.skip_layers
         del self.heads
         self.divisor = plan.divisor
-        self.supervision = Supervision.halving(_cumulative(plan.strides[:-1]))
+        self.supervision = Supervision.halving(cumulative(plan.strides[:-1]))
 
     def heads(self, x: Float[Tensor, "batch 1 x y z"]) -> list[Tensor]:
         skips = [self.input_block(x)]
@@ -67,7 +67,7 @@ class UNet(AnySize, DynUNet):
 
 def paper_unet(plan: Plan, organ_count: int) -> nn.Module:
     """The U-Net of AMOS's Table 4: 31.18 million parameters with 15 organs under the plan `amos-ct`."""
-    return UNet(plan, organ_count, _per_stage(PAPER_FILTERS, plan))
+    return UNet(plan, organ_count, per_stage(PAPER_FILTERS, plan))
 
 
 SMALL_FILTERS = (16, 32, 64, 128)
@@ -81,7 +81,7 @@ class SmallUNet(UNet):
     """
 
     def __init__(self, plan: Plan, organ_count: int):
-        filters = _per_stage(SMALL_FILTERS, plan)
+        filters = per_stage(SMALL_FILTERS, plan)
         super().__init__(plan, organ_count, filters)
         full, half, stride = filters[0], filters[0] // 2, plan.strides[1]
         self.input_block = _convolution(1, half, plan.kernels[0])
@@ -99,19 +99,14 @@ def _convolution(inputs: int, outputs: int, kernel: Triple) -> nn.Module:
     )
 
 
-def small_unet(plan: Plan, organ_count: int) -> nn.Module:
-    """The network for CPUs: 1.37 million parameters with 15 organs under the plan `coarse`."""
-    return SmallUNet(plan, organ_count)
-
-
-def _per_stage(filters: Sequence[int], plan: Plan) -> list[int]:
+def per_stage(filters: Sequence[int], plan: Plan) -> list[int]:
     return [filters[min(stage, len(filters) - 1)] for stage in range(len(plan.strides))]
 
 
-def _cumulative(strides: Sequence[Triple]) -> list[Triple]:
+def cumulative(strides: Sequence[Triple]) -> list[Triple]:
     """The product of the strides up to each.
 
-    >>> _cumulative([(1, 1, 1), (2, 2, 1), (2, 2, 2)])
+    >>> cumulative([(1, 1, 1), (2, 2, 1), (2, 2, 2)])
     [(1, 1, 1), (2, 2, 1), (4, 4, 2)]
     """
     return [(x, y, z) for x, y, z in np.cumprod(strides, axis=0).tolist()]

@@ -76,8 +76,3 @@ class UNETR(AnySize, monai_unetr.UNETR):
             return [logits]
         coarser = (half, quarter, eighth)
         return [logits, *(head(features) for head, features in zip(self.coarser_heads, coarser, strict=True))]
-
-
-def unetr(plan: Plan, organ_count: int) -> nn.Module:
-    """UNETR: 93.02 million parameters with 15 organs and a patch of 128x128x128."""
-    return UNETR(plan, organ_count)

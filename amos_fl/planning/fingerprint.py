@@ -8,10 +8,9 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from amos_fl.cohort.table import Modality
-from amos_fl.errors import AmosError
 from amos_fl.planning.histogram import Histogram, added
 
 SPACING_BINS_PER_MM = 100
@@ -95,18 +94,6 @@ def merged(fingerprints: Iterable[Fingerprint]) -> Fingerprint:
     """The fingerprint of all their cases together; the order does not matter."""
     fingerprints = list(fingerprints)
     return Fingerprint(CT=_sum_of(f.CT for f in fingerprints), MR=_sum_of(f.MR for f in fingerprints))
-
-
-def read_fingerprint(data: object, source: str) -> Fingerprint:
-    """A fingerprint from JSON data.
-
-    Raises:
-        AmosError: it is not a fingerprint; the sentence begins with `source`.
-    """
-    try:
-        return Fingerprint.model_validate(data)
-    except ValidationError:
-        raise AmosError(f"{source}: what it sent is not a fingerprint; use the same version of amos-fl there") from None
 
 
 def fingerprint_of_grid(

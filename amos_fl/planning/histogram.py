@@ -139,12 +139,3 @@ def mean_bound(histogram: Histogram, low: int, high: int) -> float:
     Withheld values are a share w/n of all and lie at most `high - low` from the reported ones' mean.
     """
     return (high - low) * histogram.withheld / histogram.total
-
-
-def variance_bound(histogram: Histogram, low: int, high: int) -> float:
-    """The same for the variance: 5/4 (high - low)² w/n.
-
-    The variance of a mixture is the mean of the parts' variances, each at most (high - low)²/4, and at most
-    w/n (high - low)² more for the distance between their means.
-    """
-    return 1.25 * (high - low) ** 2 * histogram.withheld / histogram.total

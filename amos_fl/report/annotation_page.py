@@ -75,9 +75,9 @@ def _key_numbers(progress: ProjectProgress, stages: dict[Stage, int]) -> list[di
         {
             "name": "in hand",
             "value": str(stages["with a junior"] + stages["with a senior"]),
-            "more": "with somebody now",
+            "more": "being worked on",
         },
-        {"name": "waiting", "value": str(stages["waiting"]), "more": "pre-labelled, with nobody"},
+        {"name": "waiting", "value": str(stages["waiting"]), "more": "pre-labelled, not yet taken"},
         {"name": "organs annotated", "value": str(drawn), "more": "over all cases"},
     ]
     measured = [row for row in progress.rounds if not math.isnan(row.dsc)]
@@ -180,9 +180,7 @@ def _models_table(progress: ProjectProgress) -> SortableTable:
         Column("test DSC"),
     ]
     rows = [[count(r.round), text(r.name), text(r.modality), count(r.cases), number(r.dsc)] for r in progress.models]
-    caption = (
-        "Test scores of the networks on the scanners that each was trained on, which can be more from round to round"
-    )
+    caption = "Test scores of the networks on the scanners that each was trained on; their number can grow"
     return table("models-table", caption, columns, rows, csv="report_data/models.csv")
 
 
@@ -213,8 +211,8 @@ def _people_table(progress: ProjectProgress) -> SortableTable:
         Column("corrections"),
         Column("unchanged", what="imported as they were handed out"),
         Column("in hand"),
-        Column("DSC", what="what they began from against what they made of it"),
-        Column("NSD", what="what they began from against what they made of it"),
+        Column("DSC", what="the result against what they started from"),
+        Column("NSD", what="the result against what they started from"),
         Column("ml changed", what="mean per correction"),
         Column("time", what="median from hand-out to import; not all of it is work"),
     ]
@@ -232,7 +230,7 @@ def _people_table(progress: ProjectProgress) -> SortableTable:
         ]
         for row in progress.people
     ]
-    caption = "People: what they began from against what they made of it"
+    caption = "People: the result against what they started from"
     return table("people-table", caption, columns, rows, csv="report_data/people.csv")
 
 

@@ -46,7 +46,7 @@ def intensity_ranges(name: str, scanners: Sequence[StatisticsGroup], paper: Mapp
                 title=f"{modality}, {'HU' if modality == 'CT' else 'the scanner’s own unit'}",
                 ylim=(len(groups[modality]) - 0.4, -0.6),
             )
-            if modality == "MR":  # the scanners' units lie powers of ten apart
+            if modality == "MR":  # the scanners' units differ by powers of ten
                 ends = [g.intensities().quantile(share) for g in groups["MR"] for share in (0.005, 0.995)]
                 axes.set_xscale("log", nonpositive="clip")
                 _plain_log(axes, "x", [max(end, max(ends) * 1e-7, 1e-6) for end in ends])

@@ -26,7 +26,7 @@ from amos_fl.report.page import render
 from amos_fl.report.palette import TINTS
 from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
 
-STATS_NOTE = "These scans are a phantom's, made by amos-fl itself: the figures describe the phantom, and no patients."
+STATS_NOTE = "These scans are a phantom's, made by amos-fl itself: the figures describe the phantom, not patients."
 STATISTICS_PAGE = "stats.html"
 
 
@@ -102,7 +102,7 @@ def _context(
         "synthetic": synthetic,
         "phantom_note": STATS_NOTE,
         "problems": [f"left out: {why}" for why in left_out],
-        "all_well": "The AMOS paper's figures stand beside those of its own cases." if paper else "",
+        "all_well": "The AMOS paper's figures are shown next to those of its own cases." if paper else "",
         "contents": contents,
         "numbers": [
             {"name": "scans", "value": str(len(everything.cases)), "more": f"{len(everything.labelled)} labelled"},
@@ -124,7 +124,7 @@ def _context(
 
 def _organ_number(cohort: Cohort, everything: StatisticsGroup) -> dict[str, str]:
     annotated, named = _annotated(everything), len(cohort.organs)
-    more = f"annotated, of {named} that organs.csv names" if annotated != named else ""
+    more = f"annotated, of {named} listed in organs.csv" if annotated != named else ""
     return {"name": "organs", "value": str(annotated), "more": more}
 
 

@@ -12,7 +12,7 @@ from amos_fl.comparison.statistics import Estimate
 from amos_fl.comparison.tables import interval
 from amos_fl.metrics.catalogue import MetricName, title_of
 from amos_fl.report import comparison_figures as figures
-from amos_fl.report.examples import case_planes, chosen_examples, listed
+from amos_fl.report.examples import case_planes, chosen_examples
 from amos_fl.report.figures import score, signed
 from amos_fl.report.run_page import duration
 from amos_fl.report.slices import legend_line
@@ -20,6 +20,7 @@ from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, 
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
+from amos_fl.wording import listed
 
 FILES = {
     "cells": "scores.csv",
@@ -29,9 +30,8 @@ FILES = {
     "site_curves": "curves_by_site.csv",
 }
 CASES_TEXT = (
-    "For each site the test cases that the reference scores best, middling and worst, and what each arm makes of them. "
-    "Every model's planes "
-    "are those that cut most organs and where it differs most from the label, so they need not be the same ones. "
+    "For each site the test cases with the reference's best, median and worst score, as each arm predicts them. Every "
+    "model's planes are those that cut most organs and where it differs most from the label, so planes can differ. "
     "Axial and coronal planes show the patient's right on the left, sagittal ones the front."
 )
 
@@ -42,7 +42,7 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
     groups, means = comparison.scopes_of("group"), comparison.scopes_of("sites")
     examples = list(_examples(comparison))
     gaps = [gap for gap in comparison.gaps if _kind(comparison, gap.scope) != "site"]
-    # "local, at home" and "local, elsewhere" are one word of the title.
+    # "local, at home" and "local, elsewhere" count as one word in the title.
     title = listed(list(dict.fromkeys(arm.name.split(",")[0] for arm in comparison.main_arms)))
     several = len({row.case for row in comparison.case_rows}) > 0
     context: dict[str, Any] = {
@@ -65,7 +65,7 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
                 "svg": figures.arms_by_scope("arm-groups", comparison, [*means, *groups]),
                 "title": "Arms by group of scanners",
                 "text": "A mark is a mean over organs of their mean over cases, a line its 95 % interval. "
-                "'seen sites' and 'unseen sites' are means over sites, every site alike.",
+                "'seen sites' and 'unseen sites' are means over sites with equal weight.",
             },
             *(
                 {
@@ -116,14 +116,14 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
         )
         if comparison.site_curves
         else "",
-        "learning_text": "The mean DSC at each site after the rounds that were scored on the way: on its validation "
-        "cases (solid) where the run trained on it, on its test cases (dashed) where it did not; these choose nothing. "
-        "A star marks scanners that the reference has not seen. A local model is scored at its own site alone on the "
-        "way.",
+        "learning_text": "The mean DSC at each site after the rounds that were scored during training: on its "
+        "validation cases (solid) if the run trained on it, otherwise on its test cases (dashed), which influence no "
+        "choice. A star marks scanners that the reference has not seen. A local model is scored only at its own site "
+        "during training.",
         "cost": figures.arm_cost_curves("cost", comparison.main_arms, comparison.curves) if comparison.curves else "",
         "cost_text": "Mean over sites of their mean DSC, against what a run had spent by then: solid on the validation "
         "cases of the sites that it was trained on, dashed on the test cases of those that it was not. An arm that "
-        "exchanges no weights has no curve in the middle.",
+        "exchanges no weights has no curve in the middle panel.",
         "published_table": _published_table(comparison),
         "examples": examples,
         "cases_text": CASES_TEXT,

@@ -1,7 +1,7 @@
 """Choose the cases that a page shows: each site's best, median and worst, with the planes that the site kept."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from amos_fl.errors import AmosError
@@ -11,15 +11,7 @@ from amos_fl.report.figures import score
 from amos_fl.report.series import case_rows
 from amos_fl.report.slices import plane_svg
 from amos_fl.runs.record import RunRecord
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in a sentence.
-
-    >>> listed(["A"]), listed(["A", "B", "C"])
-    ('A', 'A, B and C')
-    """
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
+from amos_fl.wording import listed
 
 
 def chosen_examples(means: Mapping[str, float]) -> list[tuple[str, str]]:

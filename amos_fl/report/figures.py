@@ -48,7 +48,7 @@ def top_of(values: Iterable[float]) -> float:
 
 
 def end_of(metric: MetricName, values: Iterable[float]) -> float:
-    """The most that a metric can be; of one without an end, the largest of the values."""
+    """The upper bound of a metric; without one, the largest of the values."""
     high = METRICS[metric].high
     return max((v for v in values if v > 0), default=1.0) if math.isinf(high) else high
 
@@ -141,9 +141,9 @@ def grid_of_scores(
     *,
     apart: int = 1,
 ) -> Markup:
-    """A table of scores (row, column) as coloured cells with numbers; the last `apart` columns stand apart.
+    """A table of scores (row, column) as coloured cells with numbers; the last `apart` columns are set apart.
 
-    Bright is 1, or the largest value of a metric that has no end.
+    Bright is 1, or the largest value of a metric without an upper bound.
     """
     high = end_of(metric, values.ravel().tolist())
     starts = np.arange(len(columns), dtype=float)
@@ -306,7 +306,7 @@ def cost_curves(name: str, points: Sequence[CostPoint]) -> Markup:
                     text = f"{text} ({'validation' if group == 'seen' else 'test'} cases)"
                     axes.plot(xs, values, marker=marker, markersize=4, color=colour, linestyle=dashes, label=text)
         panels[0].set(
-            title="DSC against what was exchanged" if exchanged else "DSC against optimizer steps",
+            title="DSC against data exchanged" if exchanged else "DSC against optimizer steps",
             xlabel="MB, both ways and all sites" if exchanged else "steps",
             ylim=(0, top_of(value for point in points for value in (point.seen_dsc, point.unseen_dsc))),
         )

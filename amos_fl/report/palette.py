@@ -1,7 +1,7 @@
 """The colours of a report: safe for colour-blind readers, with one value for light and one for dark mode.
 
 Figures are drawn in stand-in colours, which `amos_fl.report.svg` turns into CSS variables; the page gives those their
-values. The series are those of Okabe and Ito (2008), darker or lighter where the ground asks for it.
+values. The series are those of Okabe and Ito (2008), darker or lighter where the background needs it.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The figures of a run's page: which stand in which section, and the CSV files with their numbers."""
+"""The figures of a run's page: which belong to which section, and the CSV files with their numbers."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,19 +10,20 @@ from markupsafe import Markup
 from amos_fl.csv_table import write_table
 from amos_fl.metrics.catalogue import IN_RUNS, METRICS, title_of
 from amos_fl.metrics.scores import reported_organs
-from amos_fl.report import figures, series
+from amos_fl.report import expected_figure, figures, series
+from amos_fl.runs.expected import read_measured
 from amos_fl.runs.record import RunRecord
 
 DATA_FOLDER = "report_data"
 """Beside the page: its numbers as CSV files."""
-Section = Literal["learning", "scores", "organs", "gap", "cost"]
+Section = Literal["learning", "scores", "organs", "gap", "expected", "cost"]
 
 
 @dataclass(frozen=True)
 class PageFigure:
     """A figure in a section of the page, in words, with the file of its numbers.
 
-    With `folded` it is behind a line of these words.
+    With `folded` it is folded behind a line with these words.
     """
 
     section: Section
@@ -46,6 +47,9 @@ def write_data(record: RunRecord, folder: Path) -> dict[str, str]:
         "gap": (series.GapRow.__dataclass_fields__, series.gap_rows(record)),
         "cost": (series.CostPoint.__dataclass_fields__, series.cost_points(record)),
     }
+    if found := read_measured(record.folder):
+        named = [{**one.model_dump(), "organ": record.cohort.organs.get(one.organ, one.organ)} for one in found.organs]
+        written["expected"] = (expected_figure.COLUMNS, named)
     for name, (columns, rows) in written.items():
         write_table(folder / f"{name}.csv", tuple(columns), rows)
     return {name: f"{DATA_FOLDER}/{name}.csv" for name in written}
@@ -59,12 +63,21 @@ def page_figures(record: RunRecord, files: Mapping[str, str], gaps: Sequence[ser
         figures.learning_curves("learning", losses, scores),
         "Learning curves",
         "Left: the mean loss of each site's steps in a round. Right: the mean DSC of the weights after a round, on the "
-        "validation cases of seen scanners (solid) and the test cases of unseen ones (dashed), which choose nothing. "
+        "validation cases of seen scanners (solid) and the test cases of unseen ones (dashed; they choose nothing). "
         f"The losses are in {files['learning_losses']}.",
         files["learning_scores"],
     )
     if record.results.by_site:
         yield from _of_scores(record, files, gaps)
+    if found := read_measured(record.folder):
+        yield PageFigure(
+            "expected",
+            expected_figure.expected_against_true("expected-figure", found),
+            "Expected and true DSC",
+            "A mark is an organ that was found in a test case: to the right the DSC that was expected of it without "
+            f"its label, upwards the true one. {expected_figure.told_of(found)}",
+            files["expected"],
+        )
     if costs:
         yield PageFigure(
             "cost",

@@ -11,7 +11,7 @@ from amos_fl.comparison.statistics import LEAST_CASES
 from amos_fl.metrics.catalogue import IN_RUNS, title_of
 from amos_fl.metrics.rows import ScoreRow
 from amos_fl.report import series
-from amos_fl.report.examples import listed, site_examples
+from amos_fl.report.examples import site_examples
 from amos_fl.report.figures import score, signed
 from amos_fl.report.run_figures import PageFigure, Section, page_figures
 from amos_fl.report.series import GapRow
@@ -22,7 +22,7 @@ from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.runs.wording import left_out_in_mr, unlearned_in_words, work_in_words
 from amos_fl.runs.work import steps_in_words
-from amos_fl.wording import counted
+from amos_fl.wording import counted, listed
 
 KINDS = {
     "federated": "Federated run",
@@ -59,8 +59,7 @@ def missing_cases(record: RunRecord) -> list[str]:
                 without = counted(len(cases) - numbers[site], "test case")
                 sentences.append(f"no test scores of {without} of {len(cases)} at site {site}")
         elif missing:
-            more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
-            sentences.append(f"no test scores of {', '.join(missing[:MOST_NAMED])}{more} at site {site}")
+            sentences.append(f"no test scores of {listed(missing, MOST_NAMED)} at site {site}")
     return sentences
 
 
@@ -95,7 +94,7 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
         "all_well": "Nothing went wrong: every site took part in every round, and every test case was scored.",
         "lead": lead(record),
         "numbers": _key_numbers(record),
-        "contents": _contents(scored),
+        "contents": _contents(scored, expected=bool(shown["expected"])),
         "figures": shown,
         "scored": scored,
         "run_facts": _run_facts(record),
@@ -114,7 +113,7 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
             "organ_table": sortable_scores("by-organ", "Test scores by organ", "organ", results.by_organ),
             "definition": "DSC and NSD are means over cases, then over organs, on the scans' own grids. An organ that "
             "only one of prediction and reference has scores 0 and is counted as missed or hallucinated; DSC (present) "
-            "leaves the hallucinated out. "
+            "leaves out hallucinated organs. "
             + left_out_in_mr(record.cohort.organs, [row.modality for row in results.by_group]),
             "per_case": per_case,
             "withheld": withheld,
@@ -139,10 +138,12 @@ NO_PICTURES = (
 )
 
 
-def _contents(scored: bool) -> list[tuple[str, str]]:
+def _contents(scored: bool, *, expected: bool) -> list[tuple[str, str]]:
     parts = [("run", "What was run"), ("learning", "Learning curves")]
     if scored:
         parts += [("scores", "Scores by site and organ"), ("organs", "Distributions"), ("gap", "Seen and unseen")]
+    if expected:
+        parts.append(("expected", "Expected DSC"))
     return [*parts, ("cost", "Cost"), *([("cases", "Cases")] if scored else [])]
 
 
@@ -242,7 +243,7 @@ def _cohort_table(record: RunRecord) -> SortableTable:
         rows.append([text(site), text(", ".join(sorted({c.modality for c in cases}))), text(role), *per_split])
     columns = [Column("site", False), Column("modality", False), Column("role", False)]
     columns += [Column(name) for name in ("training cases", "validation cases", "test cases")]
-    return table("cohort", "Who holds what", columns, rows, "cohort.csv")
+    return table("cohort", "Cases by site", columns, rows, "cohort.csv")
 
 
 def _settings_table(record: RunRecord) -> SortableTable:
@@ -255,7 +256,7 @@ def _settings_table(record: RunRecord) -> SortableTable:
 
 def _versions_table(record: RunRecord) -> SortableTable:
     rows = [[text(name), text(value)] for name, value in record.folder.about().versions.items()]
-    return table("versions", "What computed it", [Column("package", False), Column("version", False)], rows)
+    return table("versions", "Software and machine", [Column("package", False), Column("version", False)], rows)
 
 
 def _rounds_table(record: RunRecord, file: str) -> SortableTable:
@@ -344,7 +345,7 @@ def gap_sentences(gaps: Sequence[GapRow], record: RunRecord) -> list[str]:
             f"{signed(gap.gap)} ({interval}). The patients differ, too, not only the scanners."
         )
     if not found and not record.unseen_sites:
-        found.append("No scanner was left out of training, so nothing says how the network does on an unseen one.")
+        found.append("No scanner was left out of training, so it is unknown how the network does on an unseen one.")
     elif not found:
         found.append("No modality has test cases of both seen and unseen scanners.")
     return found

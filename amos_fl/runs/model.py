@@ -109,7 +109,7 @@ def read_model(path: Path, site: str | None = None) -> Model:
             gone = next(file for file in (folder / NETWORK, folder / WEIGHTS) if not file.is_file())
             raise AmosError(f"{gone}: is missing; copy it from another copy of the run, or resume the run")
         if run is not None:
-            raise AmosError(f"{path}: this run has not come to its end; continue it with 'amos-fl simulate --resume'")
+            raise AmosError(f"{path}: this run has not finished; continue it with 'amos-fl simulate --resume'")
         what = "holds neither a run nor a model" if path.is_dir() else "no such folder"
         raise AmosError(f"{path}: {what}; give a run folder, or a copy of its model/ with {NETWORK} and {WEIGHTS}")
     if site is not None:

@@ -4,8 +4,11 @@ from typing import TYPE_CHECKING
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.escape import markdown
+from amos_fl.runs.calibration import AGREEMENT_COLUMNS, CALIBRATION, FAILURE, Calibration
 from amos_fl.runs.config import RunConfig
+from amos_fl.runs.expected import read_measured
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.stored import read_stored
 from amos_fl.runs.summary import PHANTOM_NOTE, score_table
 from amos_fl.runs.wording import target_in_words, unlearned_in_words, work_in_words
 
@@ -59,10 +62,31 @@ federated training and how its result carries over to other scanners.
 ## Scores on test cases
 
 {scores}
-
+{_expected(folder)}
 ## Limits
 
 Scores on scanners that took part in training say little about others: compare the rows of seen and unseen
 scanners. An organ that was not annotated at a site was not learned there. Scans of other body regions, of
 children, or with other contrasts than the training sites' were not tested.
 """
+
+
+def _expected(folder: RunFolder) -> str:
+    """What is known of the DSC to be expected without a label; empty without a calibration."""
+    file = folder.path / "model" / CALIBRATION
+    if not file.exists():
+        return ""
+    learned: Calibration = read_stored(file, Calibration, "remove it, or make it again with amos-fl calibrate")
+    found = read_measured(folder)
+    groups = {"validation, left out": learned.validation, **(found.groups if found else {})}
+    rows = "".join(f"| {' | '.join([name, *one.cells()])} |\n" for name, one in groups.items())
+    sites = markdown.text(", ".join(learned.sites))
+    return f"""
+## Expected DSC
+
+`calibration.json` says what DSC to expect of an organ in a prediction without a label. It was learned on validation
+cases of {sites}. Below {learned.flag_below:.2f} an organ is flagged; a failure is a DSC below {FAILURE:g}.
+
+| cases of | {" | ".join(AGREEMENT_COLUMNS)} |
+|---|---:|---:|---:|---:|---:|---:|---:|
+{rows}"""

@@ -132,7 +132,7 @@ def weights_file(path: Path) -> Path:
             return candidate
     if (path / "config.yaml").is_file():
         raise AmosError(
-            f"{path}: this run has not come to its end; continue it with 'amos-fl simulate --resume {path}', or name "
+            f"{path}: this run has not finished; continue it with 'amos-fl simulate --resume {path}', or name "
             f"a file of its checkpoints, such as {path / 'checkpoints/round_0001' / WEIGHTS}"
         )
     if (path / "group.yaml").is_file():

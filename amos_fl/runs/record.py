@@ -108,7 +108,7 @@ def read_run(path: Path, name: str | None = None) -> RunRecord:
     """
     folder = open_run(path)
     if not folder.finished:
-        raise AmosError(f"{path}: this run has not come to its end; continue it with: amos-fl simulate --resume {path}")
+        raise AmosError(f"{path}: this run has not finished; continue it with: amos-fl simulate --resume {path}")
     config, ledger, about = config_as_begun(folder), folder.ledger(), folder.about()
     cohort = cohort_as_begun(folder)
     return RunRecord(

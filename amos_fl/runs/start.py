@@ -19,6 +19,7 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import START, RunFolder
 from amos_fl.runs.origin import Origin, start_of
 from amos_fl.weights import Arrays, arrays_of, hash_of, is_statistic, load_arrays, read_arrays
+from amos_fl.wording import listed
 
 LEAST_SHARED = 0.5
 """Below this fraction of matching weights outside the head, it is another network."""
@@ -63,8 +64,7 @@ class Begun:
         if self.unnamed:
             parts.append("the file does not say which organs it knows")
         if self.fresh:
-            more = f" and {len(self.fresh) - 3} more" if len(self.fresh) > 3 else ""
-            parts.append(f"fresh, because they have another shape: {', '.join(self.fresh[:3])}{more}")
+            parts.append(f"fresh, because they have another shape: {listed(self.fresh, 3)}")
         return "; ".join(parts)
 
 

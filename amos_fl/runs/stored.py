@@ -5,7 +5,6 @@ Fields missing in a file of an older version have defaults; extra fields of a ne
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -98,11 +97,3 @@ def without_nan(value: Any) -> Any:
 def json_line(value: Any) -> str:
     """A value as one line of JSON."""
     return json.dumps(without_nan(value), sort_keys=True, allow_nan=False)
-
-
-def or_default(read: Callable[[], Value], default: Value) -> Value:
-    """The result of `read`, or `default` if the record cannot be read and nothing depends on it."""
-    try:
-        return read()
-    except AmosError:
-        return default

@@ -9,7 +9,7 @@ from amos_fl.metrics.scores import reported_organs
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.learned import learned_in, names_unlearned, not_learned_in_words
 from amos_fl.runs.work import steps_in_words
-from amos_fl.wording import counted
+from amos_fl.wording import counted, listed
 
 if TYPE_CHECKING:
     from amos_fl.cohort.table import Cohort
@@ -74,7 +74,7 @@ def target_in_words(organs: Mapping[int, str]) -> str:
         return "abdominal organs"
     if len(names) > 6:
         return f"{', '.join(names[:5])} and {len(names) - 5} other organs"
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+    return listed(names)
 
 
 def unlearned_in_words(folder: "RunFolder", cohort: "Cohort") -> list[str]:

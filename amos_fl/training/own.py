@@ -24,7 +24,6 @@ from amos_fl.training.loss import Loss
 from amos_fl.volumes.plan import Plan
 from amos_fl.wording import first_line
 
-Transforms = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
 TRANSFORMS, LOSS = "training.transforms", "training.loss"
 TRIALS = 16
 """A transform that acts only now and then is seen to act."""

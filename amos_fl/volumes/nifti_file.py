@@ -160,7 +160,7 @@ def open_nifti(path: Path | str, *, channels: bool = False) -> NiftiFile:
         other = Path(str(error.filename or "")).name or f"{path.stem}.img or .hdr"
         raise AmosError(f"{path.name}: the other half of the pair, {other}, is not there", "put it beside") from None
     except PermissionError:
-        raise AmosError(f"{path.name}: may not be read", "check its permissions") from None
+        raise AmosError(f"{path.name}: cannot be read", "check its permissions") from None
     except ImageFileError:
         raise not_nifti(path) from None
     except _UNREADABLE as error:
@@ -184,7 +184,7 @@ def _check_kind(path: Path) -> None:
         with path.open("rb") as file:
             start = file.read(352)
     except OSError:
-        raise AmosError(f"{name}: may not be read", "check its permissions") from None
+        raise AmosError(f"{name}: cannot be read", "check its permissions") from None
     gzipped, ending = start.startswith(b"\x1f\x8b"), name.lower().endswith(".gz")
     plain = start[344:348] in (b"n+1\0", b"ni1\0") or start[4:8] in (b"n+2\0", b"ni2\0")
     if ending and plain:

@@ -77,7 +77,8 @@ class Plan(BaseModel):
         return self.model_dump(mode="json", include=names)
 
 
-def _isotropic(stages: int) -> dict[str, Any]:
+def isotropic(stages: int) -> dict[str, Any]:
+    """The strides and kernels of a plan that treats all axes alike and halves them before each stage but the first."""
     return {"strides": ((1, 1, 1), *[(2, 2, 2)] * (stages - 1)), "kernels": ((3, 3, 3),) * stages}
 
 
@@ -85,7 +86,7 @@ PLANS: dict[str, Plan] = {
     plan.name: plan
     for plan in (
         # A scale at which two CPU cores can train: a patch covers 18 cm, and many fit into a minute.
-        Plan(name="coarse", spacing_mm=(7.5, 7.5, 7.5), patch=(24, 24, 24), **_isotropic(4)),
+        Plan(name="coarse", spacing_mm=(7.5, 7.5, 7.5), patch=(24, 24, 24), **isotropic(4)),
         # The paper's CT patch; target spacing, pooling and kernels as nnU-Net's planner gives them for AMOS CT.
         Plan(
             name="amos-ct",

@@ -11,7 +11,7 @@ from torch.nn import functional
 def transforms(image, label, draw):
     """Change the image (1, X, Y, Z) in half of the samples; the label map (X, Y, Z) stays.
 
-    All chance comes from `draw`, a NumPy generator of this sample's own, so that every engine draws the same.
+    All randomness comes from `draw`, this sample's own NumPy generator, so that every engine draws the same.
     """
     if draw.random() < 0.5:
         return image, label

@@ -4,14 +4,14 @@ import torch
 
 
 class Focal:
-    """Voxels count less the surer the network is of them already, by the power `gamma`."""
+    """Voxels count less the surer the network already is about them; `gamma` is the exponent."""
 
     gamma = 2.0
 
     def __call__(self, logits, target, annotated):
         """From logits (B, C, X, Y, Z), channels (B, X, Y, Z) and annotated channels (B, C) to the mean over voxels."""
         log_p = logits.log_softmax(dim=1)
-        # An organ that was not annotated in a scan may lie anywhere in its background: the two are one class there.
+        # An organ that was not annotated in a scan may be anywhere in its background: the two are one class there.
         organ = annotated.clone()
         organ[:, 0] = False
         background = log_p.masked_fill(organ[:, :, None, None, None], -torch.inf).logsumexp(dim=1)

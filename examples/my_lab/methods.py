@@ -1,4 +1,4 @@
-"""FedCM (Xu et al., arXiv 2106.10874, Algorithm 2): every site's steps lean towards where all sites went last.
+"""FedCM (Xu et al., arXiv 2106.10874, Algorithm 2): every site's steps lean towards the direction of the last round.
 
     amos-fl simulate --strategy my_lab.methods:FedCM --strategy-option alpha=0.5
 
@@ -18,7 +18,7 @@ from amos_fl.training.pull import Pull
 
 @dataclass(frozen=True)
 class FedCM(Method):
-    """Sites add the direction of the round before to their gradients."""
+    """Sites add the direction of the previous round to their gradients."""
 
     paper: ClassVar[str] = "Xu et al., 2021 (arXiv 2106.10874)"
     sends: ClassVar[tuple[str, ...]] = ("direction",)
@@ -35,12 +35,12 @@ class FedCM(Method):
         share = np.float32((1 - self.alpha) / self.alpha)
         return Pull(drift={name: share * direction for name, direction in given.sent["direction"].items()})
 
-    # At the server: what goes to the sites with the weights, and what it makes of the mean of their updates.
+    # At the server: what the sites get besides the weights, and what becomes of the mean of their updates.
     def more(self, before, memory):
         return {"direction": {name: memory.array("direction", name, array) for name, array in before.items()}}
 
     def step(self, given, mean, memory):
-        moved = np.float32(given.work.displacement)  # by how much the steps move weights for a gradient of 1
+        moved = np.float32(given.work.displacement)  # how far the steps move weights for a gradient of 1
         for name, after in mean.items() if moved else ():
             direction = memory.array("direction", name, after)
             direction[...] = np.float32(self.alpha) * (given.before[name] - after) / moved

@@ -23,7 +23,7 @@ class Block(nn.Module):
 def build(plan, organ_count):
     """From images (B, 1, X, Y, Z) to logits (B, 1 + organ_count, X, Y, Z), background first.
 
-    The work is done at a half of the patch's resolution, as the plan's first stride says.
+    It works at half of the patch's resolution, given by the plan's first stride.
     """
     stride = plan.strides[1]
     return nn.Sequential(

@@ -1,5 +1,5 @@
 "use strict";
-// Tables sort on a click on a head, or on Enter or Space when it has the focus; what has no value stays last.
+// Tables sort on a click on a header, or on Enter or Space when it has the focus; cells without a value stay last.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];
@@ -34,7 +34,7 @@ for (const box of document.querySelectorAll("input[data-toggles]")) {
     document.body.classList.toggle(`without-${box.dataset.toggles}`, !box.checked);
   });
 }
-// On paper everything is open.
+// In print everything is expanded.
 let closed = [];
 window.addEventListener("beforeprint", () => {
   closed = [...document.querySelectorAll("details:not([open])")];

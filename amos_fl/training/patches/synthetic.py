@@ -99,11 +99,10 @@ def _classes(smooth: np.ndarray, channels: np.ndarray, air: np.ndarray, draw: Dr
     background = smooth[(channels == 0) & ~air]
     if background.size:
         edges = _cluster_edges(background[:: 1 + background.size // _SAMPLED_VOXELS], clusters, draw)
-        classes = np.searchsorted(edges, smooth).astype(np.uint16)
-        classes += 1
+        classes = np.searchsorted(edges, smooth) + 1
     else:
-        classes = np.ones(smooth.shape, np.uint16)
-    np.copyto(classes, channels + clusters, where=channels > 0, casting="unsafe")
+        classes = np.ones(smooth.shape, np.intp)
+    np.copyto(classes, channels + clusters, where=channels > 0)
     classes[air] = 0
     return classes
 

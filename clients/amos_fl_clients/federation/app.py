@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import torch
@@ -65,6 +66,10 @@ def make_client_app(
     """
     app = GuardedApp(settings_of, form_of_update)
 
+    def may_continue(settings: SiteSettings) -> None:
+        check()
+        check_not_paused(settings)
+
     @app.query("describe")
     def describe(message: Message, context: Context) -> Message:
         settings, task = settings_of(context), task_of(message)
@@ -74,8 +79,7 @@ def make_client_app(
         labelled = tuple(case for case in cohort.cases if case.label is not None)
 
         def on_case(done: int, total: int, case: str) -> None:
-            check()
-            check_not_paused(settings)
+            may_continue(settings)
             listen(SiteWork(settings.site, "prepare", 0, done, total))
 
         if value_of(message, PREPARE, True):
@@ -98,8 +102,7 @@ def make_client_app(
         cases = own_cohort(settings, task).of(split="train", labelled=True)
 
         def on_case(done: int, total: int, case: str) -> None:
-            check()
-            check_not_paused(settings)
+            may_continue(settings)
             listen(SiteWork(settings.site, "measure", 0, done, total))
 
         found = fingerprint_of_cases(
@@ -112,12 +115,7 @@ def make_client_app(
     def train_site(message: Message, context: Context) -> Message:
         settings = settings_of(context)
         _leave_address(settings)
-
-        def check_between_steps() -> None:
-            check()
-            check_not_paused(settings)
-
-        return RoundAtSite(message, settings, listener_of(settings), check_between_steps).reply()
+        return RoundAtSite(message, settings, listener_of(settings), partial(may_continue, settings)).reply()
 
     @app.evaluate()
     def evaluate_site(message: Message, context: Context) -> Message:
@@ -142,10 +140,6 @@ def make_client_app(
         beside = split == "test" and not personal
         torch.set_num_threads(task.training.threads)
 
-        def check_between_windows() -> None:
-            check()
-            check_not_paused(settings)
-
         def on_scored(case: Case, prediction: np.ndarray, reference: Volume) -> None:
             if settings.pictures is not None and beside:
                 with suppress(AmosError, OSError):  # a score counts without its picture
@@ -159,7 +153,7 @@ def make_client_app(
             tolerance_mm=task.tolerance_mm,
             device=settings.device,
             inference=task.inference,
-            check=check_between_windows,
+            check=partial(may_continue, settings),
             on_case=lambda done, total: listen(SiteWork(settings.site, "evaluate", round_number, done, total)),
             on_scored=on_scored,
             save_to=settings.predictions if beside else None,

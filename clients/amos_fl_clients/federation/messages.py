@@ -133,10 +133,6 @@ def reply_with(
     return Message(RecordDict(cast(Any, records)), reply_to=message)
 
 
-def json_of(message: Message, key: str) -> Any:
-    return json.loads(cast(str, message.content.config_records[SITE][key]))
-
-
 def size_in_bytes(message: Message) -> int:
     """The size of a message's weights in bytes, as they are sent."""
     if not message.has_content():

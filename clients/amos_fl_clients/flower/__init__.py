@@ -1,5 +1,5 @@
-"""All that touches Flower beside its documented interface: what is replaced in it (`parts`), and what is borrowed.
+"""Everything that touches Flower beyond its documented interface: what is replaced in it (`parts`) or borrowed.
 
-Nothing else of amos-fl imports more of Flower than `flwr.app`, `flwr.clientapp`, `flwr.serverapp` and
-`flwr.simulation`. Who moves to another Flower reads these modules, and runs `tests/test_flower_parts.py`.
+Nothing else in amos-fl imports more of Flower than `flwr.app`, `flwr.clientapp`, `flwr.serverapp` and
+`flwr.simulation`. To move to another Flower, read these modules and run `tests/test_flower_parts.py`.
 """

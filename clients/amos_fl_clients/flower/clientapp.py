@@ -1,4 +1,4 @@
-"""The process of one message, with a check of the site's own around the unpacking and loading of its app."""
+"""The process that handles one message, with the site's own check around unpacking and loading the app."""
 
 import importlib
 import sys
@@ -10,7 +10,7 @@ from amos_fl_clients.flower.programs import run_program, say_nothing_to_others
 
 
 class Check(Protocol):
-    """What takes the places of Flower's own functions."""
+    """What replaces Flower's own functions."""
 
     def pull_task_input(self, client: Any) -> Any: ...
     def install_from_fab(self, content: bytes, **options: Any) -> Any: ...
@@ -19,7 +19,7 @@ class Check(Protocol):
 
 
 def run(arguments: Sequence[str], check: Callable[[Any], Check]) -> None:
-    """`flwr-clientapp`; `check` is given Flower's module, with the functions that it stands in front of."""
+    """`flwr-clientapp`; `check` is given Flower's module, with the functions that it wraps."""
     say_nothing_to_others()
     sys.dont_write_bytecode = True  # the folder of the app stays as it was sent
     replace(check)
@@ -27,7 +27,7 @@ def run(arguments: Sequence[str], check: Callable[[Any], Check]) -> None:
 
 
 def replace(check: Callable[[Any], Check]) -> None:
-    """Put the functions of a check in the places of Flower's."""
+    """Replace Flower's functions by those of a check."""
     own = check(clientapp_module())
     parts.PULL_TASK.replace(own.pull_task_input)
     parts.INSTALL_APP.replace(own.install_from_fab)
@@ -36,5 +36,5 @@ def replace(check: Callable[[Any], Check]) -> None:
 
 
 def clientapp_module() -> Any:
-    """Flower's module of the process of one message."""
+    """Flower's module for the process that handles one message."""
     return importlib.import_module(parts.PULL_TASK.module)

@@ -1,4 +1,4 @@
-"""Flower's requests to a SuperLink: for submitting runs and registering SuperNodes, with a submitter's token."""
+"""Flower's requests to a SuperLink, to submit runs and register SuperNodes with a submitter's token."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.protobuf.client import ProtobufRequestContext
 
 build_app: Callable[[Path], bytes] = build_fab_from_disk
-"""The archive (FAB) of an app's folder; ValueError where it holds none."""
+"""The archive (FAB) of an app's folder; ValueError if it holds none."""
 
 
 def public_key_bytes(key: Any) -> bytes:
@@ -51,7 +51,7 @@ class Control:
         self._client = client
 
     def nodes(self) -> dict[bytes, Any]:
-        """What the SuperLink knows of each SuperNode, by its public key."""
+        """What the SuperLink knows about each SuperNode, by its public key."""
         return {node.public_key: node for node in self._client.ListNodes(ListNodesRequest()).nodes_info}
 
     def register(self, public_key: bytes, name: str) -> None:
@@ -61,7 +61,7 @@ class Control:
         self._client.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
 
     def start_run(self, sha256: str, app: bytes, config: dict[str, Any]) -> int | None:
-        """Hand an app in with the settings that override its own; None: the SuperLink did not take it."""
+        """Submit an app with settings that override its own; None: the SuperLink did not accept it."""
         fab, override = fab_to_proto(Fab(sha256, app, {})), user_config_to_proto(config)
         answer = self._client.StartRun(StartRunRequest(fab=fab, override_config=override))
         return answer.run_id if answer.HasField("run_id") else None

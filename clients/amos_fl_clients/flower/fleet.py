@@ -1,8 +1,7 @@
-"""A SuperNode's question whether its SuperLink knows its key, asked without any effect there.
+"""Ask a SuperLink whether it knows a SuperNode's key, without any effect there.
 
-Flower has no such question. But it looks up the key of a SuperNode that wants to be activated before it looks at the
-heartbeat's interval, so a request with an impossible interval is refused for the one reason or for the other, and
-activates nothing.
+Flower has no such request. But on activation it looks up the SuperNode's key before it checks the heartbeat interval,
+so a request with an impossible interval is refused for one reason or the other, and activates nothing.
 """
 
 from pathlib import Path
@@ -19,7 +18,7 @@ IMPOSSIBLE_INTERVAL_S = -1.0
 
 
 def knows_key(address: str, authority: Path, key: Any) -> bool | None:
-    """Whether the SuperLink knows a key; the request is signed with it. None: it gave an answer that it should not.
+    """Whether the SuperLink knows a key; the request is signed with it. None: an unexpected answer.
 
     Raises:
         httpx.HTTPError: no answer, or one that says nothing about the key.

@@ -1,4 +1,4 @@
-"""What a grid of our own needs of Flower beside its interface: the numbers of messages, and who this process is."""
+"""What our own grids need from Flower beyond its interface: message numbers, and the identity of this process."""
 
 import uuid
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ class OwnGrid(Grid):
 
 
 def begin_task(run_id: int, node_id: int) -> None:
-    """Say for which run and node this process works; Flower writes it into every message."""
+    """Set the run and node that this process works for; Flower writes them into every message."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, node_id, 1
 
 
@@ -35,10 +35,10 @@ def give_id(message: Message) -> None:
 
 
 def answers(reply: Message, message_id: str) -> None:
-    """Say that a reply is the one to another message, of which the one that it answers was a repetition."""
+    """Mark a reply as one to another message, which the message that it answers repeated."""
     reply.metadata.__dict__["_reply_to_message_id"] = message_id
 
 
 def nodes_of(grid: Grid) -> Iterable[Any]:
-    """What Flower's grid of a deployment knows of each node that is connected; nothing of another grid."""
+    """What Flower's grid of a deployment knows about each connected node; nothing for any other grid."""
     return list(getattr(grid, "get_nodes", tuple)())

@@ -1,9 +1,9 @@
-"""A SuperNode that answers the message that it has taken in, whatever else it has to send.
+"""Make a SuperNode answer the message that it received, whatever else it has to send.
 
-Flower's loop takes in a message, waits for a reply, sends it, and looks for the next message. Where a run is ended
-between a message and its confirmation, by a SuperLink that was started again, say, the message is let go of; but its
-process has begun, and replies. The loop then takes that reply for the one to its next message, whose own reply stays
-behind until yet another message comes: from then on the site is one message late, and the run waits for it.
+Flower's loop receives a message, waits for a reply, sends it, and looks for the next message. If a run ends between a
+message and its confirmation, for example because the SuperLink was restarted, the message is dropped; but its process
+has started, and replies. The loop then takes that reply for the one to its next message, whose own reply stays behind
+until yet another message comes: from then on the site is one message late, and the run waits for it.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from typing import Any
 
 
 class MessageSync:
-    """The two halves of Flower's loop, which know of each other which message is to be answered."""
+    """The two halves of Flower's loop, which share which message is to be answered."""
 
     def __init__(self) -> None:
         self._taken_in: str | None = None
         self._answered: set[str] = set()
 
     def pulling(self, pull: Callable[..., Any]) -> Callable[..., Any]:
-        """Flower's half that takes in a message."""
+        """Flower's half that receives a message."""
 
         def pull_noted(*arguments: Any, receive: Callable[[], Any], **more: Any) -> Any:
             def receive_noted() -> Any:
@@ -33,7 +33,7 @@ class MessageSync:
         return pull_noted
 
     def pushing(self, push: Callable[..., Any]) -> Callable[..., Any]:
-        """Flower's half that sends the replies that there are, again until the one to the message is among them."""
+        """Flower's half that sends the available replies, repeated until the one to the message is among them."""
 
         def push_until_answered(*arguments: Any, send: Callable[..., Any], **more: Any) -> None:
             def send_noted(message: Any, *others: Any) -> Any:

@@ -22,10 +22,10 @@ class Part:
     module: str
     name: str
     shape: str
-    """The parameters of a function or class, what is used of a module that it imports, or a constant's value."""
+    """The parameters of a function or class, the names used from a module that it imports, or a constant's value."""
     why: str
     thread: str | None = None
-    """The public thread in which Flower's developers speak of it."""
+    """The public thread in which Flower's developers discuss it."""
 
     @property
     def _owner(self) -> Any:
@@ -36,10 +36,10 @@ class Part:
 
     @property
     def present(self) -> Any:
-        """What is there now.
+        """What is currently there.
 
         Raises:
-            AttributeError: nothing; this is another version of Flower, in which a replacement would do nothing.
+            AttributeError: nothing; in this version of Flower a replacement would have no effect.
         """
         return getattr(self._owner, self.name.split(".")[-1])
 
@@ -73,7 +73,7 @@ ACTIVATE_NODE = Part(
     _CLIENT,
     "FleetHttpClient.ActivateNode",
     "self, request",
-    "A SuperLink turns a SuperNode away whose predecessor it still takes to be online, for a minute after a kill.",
+    "For a minute after a kill, a SuperLink refuses the new SuperNode because it believes the old one to be online.",
     f"{_PULLS}6003",
 )
 ASKED_AGAIN = tuple(
@@ -81,7 +81,7 @@ ASKED_AGAIN = tuple(
         _CLIENT,
         f"FleetHttpClient.{name}",
         "self, request",
-        "Where the SuperLink fails at a request, a SuperNode lets go of the message or the reply in hand; asked again, "
+        "If the SuperLink fails at a request, a SuperNode drops the message or reply in hand; asked again, "
         "the SuperLink sees what it has done of the first request.",
         f"{_PULLS}7618",
     )
@@ -100,7 +100,7 @@ HEARTBEATS = tuple(
         module,
         "HEARTBEAT_DEFAULT_INTERVAL",
         "30",
-        "The time after which a site that is gone is known to be gone cannot be set.",
+        "The time after which a lost site counts as lost cannot be set.",
         f"{_PULLS}4968",
     )
     for module in ("flwr.supernode.fleet_http_connection", "flwr.supercore.heartbeat")
@@ -109,7 +109,7 @@ START_SUPEREXEC = Part(
     _SUPERNODE,
     "subprocess",
     "Popen",
-    "A SuperNode starts its SuperExec by Flower's command, and must start the one that checks apps.",
+    "A SuperNode starts its SuperExec by Flower's command, but must start the one that checks apps.",
     f"{_PULLS}6084",
 )
 PULL_MESSAGE = Part(
@@ -117,26 +117,26 @@ PULL_MESSAGE = Part(
     "_pull_and_store_message",
     "state, object_store, node_config, receive, get_run, get_fab, pull_object, confirm_message_received, "
     "trusted_entities",
-    "The SuperExec is told of a message when it comes, and the loop remembers which one it has taken in.",
+    "The SuperExec is told of a message when it arrives, and the loop remembers which one it received.",
 )
 PUSH_MESSAGES = Part(
     _SUPERNODE,
     "_push_messages",
     "state, object_store, send, push_object",
-    "The loop takes any reply for the one to its last message, and is then one message late until it is restarted.",
+    "The loop takes any reply for the one to its last message; it is then one message late until it is restarted.",
     f"{_PULLS}5628",
 )
 SUPERNODE_WAITS = Part(
     _SUPERNODE,
     "time",
     "sleep",
-    "A SuperNode looks for a message every three seconds, more than a round of a small network takes.",
+    "A SuperNode looks for a message every three seconds, longer than a round of a small network takes.",
 )
 EXECUTOR = Part(
     _SUPEREXEC,
     "get_executor",
     "executor_type, executor_config, insecure, root_certificates_path",
-    "A SuperExec runs tasks of every kind, and a site takes on ClientApps alone.",
+    "A SuperExec runs tasks of every kind, but a site accepts only ClientApps.",
     f"{_PULLS}6084",
 )
 SUPEREXEC_WAITS = Part(
@@ -146,7 +146,7 @@ START_CLIENTAPP = Part(
     "flwr.supercore.superexec.executor.subprocess_executor",
     "subprocess",
     "DEVNULL, Popen",
-    "A process per message imports torch anew; here it is forked from one that has, and it checks the app.",
+    "A new process per message imports torch again; here it is forked from one that has, and it checks the app.",
     "https://github.com/flwrlabs/flower/issues/3670",
 )
 PULL_TASK = Part(
@@ -163,33 +163,33 @@ LOAD_APP = Part(
     _CLIENTAPP,
     "get_load_client_app_fn",
     "default_app_ref, app_path, multi_app",
-    "The server names the folder that is imported by its parts, and could name another than that of the checked app.",
+    "The server chooses the folder that is imported, and could choose another than that of the checked app.",
 )
 ERROR = Part(
     _CLIENTAPP,
     "Error",
     "code, reason",
-    "An error of a ClientApp travels in its own words, which may name a patient's file.",
+    "An error of a ClientApp is sent in its own words, which may name a patient's file.",
     f"{_PULLS}3191",
 )
 AUTHN_PLUGIN = Part(
     _COMMAND,
     "load_control_authn_plugin",
     "",
-    "Accounts come with another distribution; without them everybody may submit runs and register SuperNodes.",
+    "Accounts are part of another distribution; without them anybody may submit runs and register SuperNodes.",
     f"{_PULLS}5630",
 )
 CREATE_APP = Part(
     "flwr.superlink.main",
     "create_app",
     "config, superlink_lifespan_class",
-    "What only the SuperLink's own processes ask is answered to all at its one port; and runs have no other way in.",
+    "Requests of the SuperLink's own processes are answered for anyone at its one port, the only way in for runs.",
 )
 PRAGMAS = Part(
     "flwr.supercore.sql_mixin",
     "SQLITE_PRAGMAS",
     "(('busy_timeout', '5000'), ('journal_mode', 'WAL'), ('synchronous', 'NORMAL'), ('foreign_keys', 'ON'), "
     "('cache_size', '-64000'), ('temp_store', 'MEMORY'), ('mmap_size', '268435456'))",
-    "A request fails that waits five seconds for the database, and its message is lost.",
+    "A request that waits five seconds for the database fails, and its message is lost.",
     f"{_PULLS}6178",
 )

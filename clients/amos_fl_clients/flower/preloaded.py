@@ -1,10 +1,10 @@
-"""A site's process for a message, forked from one that has imported what it needs.
+"""A site's process for a message, forked from one that has already imported what it needs.
 
-Flower starts a new process for every message, and importing torch, MONAI and Flower takes it longer than a round of a
-small network trains. So a site keeps one process that has imported them and does nothing else: it reads no message,
-opens no connection, unpacks no app. For each message it forks; the fork lives for that message alone, and begins from
-the same imported packages as all others, so nothing of one message is there in another. What comes after the fork is
-what `run_clientapp` does in a process of its own, the check of the app included.
+Flower starts a new process for every message, in which importing torch, MONAI and Flower takes longer than a round of
+a small network. So a site keeps one process that has imported them and does nothing else: it reads no message, opens
+no connection, unpacks no app. For each message it forks; the fork lives for that message only and starts from the same
+imported packages as all others, so nothing of one message is visible in another. After the fork the same happens as in
+`run_clientapp` in its own process, including the check of the app.
 """
 
 import gc
@@ -20,14 +20,14 @@ from contextlib import suppress
 from io import FileIO
 
 PRELOADED = "AMOS_FL_PRELOADED"
-"""Set to 0, every message gets a process that starts from nothing, at the price of its imports."""
+"""If set to 0, every message gets a fresh process, at the cost of its imports."""
 READY = "AMOS_FL_READY"
-"""The environment variable by which a preloaded process is told where to say that it is ready."""
+"""The environment variable that tells a preloaded process where to report that it is ready."""
 IMPORTED = (
     "flwr.supernode.runtime.run_clientapp",
     "flwr.supernode.cli",
-    "amos_fl_clients.flower.control",  # which builds the app that is allowed
-    "torch._dynamo",  # which the first step of an optimizer imports, and which takes a second
+    "amos_fl_clients.flower.control",  # it builds the app that is allowed
+    "torch._dynamo",  # imported by the first step of an optimizer, which takes a second
 )
 
 
@@ -37,17 +37,17 @@ def can_fork() -> bool:
 
 
 class PreloadedProcess:
-    """The SuperExec's end: asks the preloaded process for forks, and starts it anew should it be gone."""
+    """The SuperExec's end: asks the preloaded process for forks, and restarts it if it is gone."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = list(command)
         self._process = self._start()
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        """A new process, when it is ready for requests or has ended.
+        """A new process; returns when it is ready for requests or has ended.
 
-        Flower gives a task that was taken on half a minute for its first sign of life, and imports can take longer on
-        a busy machine. So nothing is taken on before they are done.
+        Flower gives an accepted task half a minute for its first sign of life, and imports can take longer on a busy
+        machine. So nothing is accepted before they are done.
         """
         hears, says = os.pipe()
         try:
@@ -60,7 +60,7 @@ class PreloadedProcess:
         return process
 
     def launch(self, arguments: Sequence[str], *, quiet: bool = False) -> bool:
-        """Have a message's process forked with these arguments; false where there is no preloaded process to fork."""
+        """Fork a message's process with these arguments; false if there is no preloaded process to fork."""
         request = json.dumps({"arguments": list(arguments), "quiet": quiet}).encode() + b"\n"
         for _ in range(2):
             if self._process.poll() is None and self._process.stdin is not None:
@@ -72,26 +72,26 @@ class PreloadedProcess:
         return False
 
     def close(self) -> None:
-        """End the preloaded process; forks go on."""
+        """End the preloaded process; its forks continue."""
         if self._process.stdin is not None:
             with suppress(OSError):
                 self._process.stdin.close()
 
 
 def fork_for_each_request(work: Callable[[Sequence[str]], None], also: str | None = None) -> None:
-    """Import, then fork for every line on standard input, until it is closed; `work` is done in the fork alone.
+    """Import, then fork for every line on standard input until it is closed; only the forks do `work`.
 
-    `also` is the module of the ClientApp, which is imported beside Flower's and torch's.
+    `also` is the module of the ClientApp, which is imported together with Flower and torch.
     """
     says = int(os.environ.pop(READY))
     for name in (*IMPORTED, *filter(None, [also])):
         importlib.import_module(name)
     gc.collect()
-    gc.freeze()  # or the first collection in a fork would copy the memory of all that was imported
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended forks leave by themselves
+    gc.freeze()  # or the first garbage collection in a fork would copy the memory of everything imported
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended forks are reaped automatically
     os.write(says, b".")
     os.close(says)
-    requests = FileIO(0, "r", closefd=False)  # not buffered, or a fork would find the next requests in its memory
+    requests = FileIO(0, "r", closefd=False)  # unbuffered, or a fork would find the next requests in its memory
     while line := requests.readline():
         request = json.loads(line)
         sys.stdout.flush()
@@ -101,7 +101,7 @@ def fork_for_each_request(work: Callable[[Sequence[str]], None], also: str | Non
 
 
 def _be_a_message_process(work: Callable[[Sequence[str]], None], arguments: Sequence[str], quiet: bool) -> None:
-    """Do one message's work and end; never return into the loop of the process that was forked."""
+    """Do one message's work and exit; never return into the loop of the forked process."""
     code = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

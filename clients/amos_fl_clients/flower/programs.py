@@ -7,26 +7,26 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 OwnProcess = Callable[[str, Sequence[str]], list[str]]
-"""The command of a process of the site's own, by its role and its arguments."""
+"""The command of one of the site's own processes, by its role and arguments."""
 
 
 def say_nothing_to_others() -> None:
-    """Flower reports its use to its makers and asks for newer versions, unless told otherwise before its import."""
+    """Switch off Flower's telemetry and its check for newer versions, which has to be done before its import."""
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
     os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
     for name in ("FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES", "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS"):
-        os.environ.setdefault(name, "8")  # pieces of a network's weights on their way at a time; read at import, too
+        os.environ.setdefault(name, "8")  # pieces of a network's weights in transit at a time; read at import, too
 
 
 def run_program(name: str, module: str, arguments: Sequence[str]) -> None:
-    """Run the program of Flower that `module` has a function for, under the program's own name."""
+    """Run Flower's program `name`, a function of `module`, under its own name."""
     cli: Any = importlib.import_module(module)
     sys.argv = [name, *arguments]
     getattr(cli, name.replace("-", "_"))()
 
 
 def check_command(command: Sequence[str], known: str) -> None:
-    """Let no other program of Flower be started at a site than the one whose place ours takes.
+    """Allow Flower to start no program at a site other than the one that ours replaces.
 
     Raises:
         RuntimeError: it is another.

@@ -1,4 +1,4 @@
-"""A SuperExec that takes on ClientApps alone, each in the site's own process, as soon as its SuperNode says so."""
+"""A SuperExec that accepts only ClientApps, each in the site's own process, as soon as its SuperNode rings."""
 
 import os
 import subprocess
@@ -13,14 +13,14 @@ from amos_fl_clients.flower.programs import OwnProcess, check_command, run_progr
 
 
 def run(arguments: Sequence[str], own_process: OwnProcess) -> None:
-    """`flower-superexec`, which runs ClientApps alone."""
+    """`flower-superexec`, running only ClientApps."""
     say_nothing_to_others()
     replace(own_process)
     run_program("flower-superexec", "flwr.supercore.cli", arguments)
 
 
 def replace(own_process: OwnProcess) -> None:
-    """Put everything in its place that a SuperExec of amos-fl does otherwise than Flower's."""
+    """Replace everything that a SuperExec of amos-fl does differently from Flower's."""
     parts.EXECUTOR.replace(lambda *_, **__: client_apps_only(own_process))
     if (descriptor := os.environ.pop(BELL, None)) is not None:
         bell = Doorbell.at(int(descriptor))
@@ -49,7 +49,7 @@ def client_apps_only(own_process: OwnProcess) -> Any:
 
         def launch(self, spec: Any) -> LaunchResult:
             if spec.task_type is not TaskType.CLIENT_APP or spec.runtime_dependency_install:
-                return LaunchResult.failed("this site runs ClientApps alone, and installs nothing for them")
+                return LaunchResult.failed("this site runs only ClientApps, and installs nothing for them")
             return super().launch(spec)
 
         def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A SuperLink whose submitters carry tokens, whose app is wrapped in ours, and whose database is waited for."""
+"""A SuperLink whose submitters have tokens, whose app is wrapped in ours, and whose database may take its time."""
 
 import logging
 import sys
@@ -20,10 +20,10 @@ from amos_fl_clients.flower import parts
 
 FASTER = {
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",  # seconds from a submission to its ServerApp, instead of 1
-    "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES": "8",  # pieces of weights on their way at a time, instead of 2
+    "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES": "8",  # pieces of weights in transit at a time, instead of 2
     "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS": "8",
 }
-"""What Flower's processes on this machine take from the environment, unless it says otherwise."""
+"""Environment variables for Flower's processes on this machine, unless they are already set."""
 BUSY_TIMEOUT_MS = 25_000
 
 log = logging.getLogger("flwr").log
@@ -31,11 +31,11 @@ Metadata = Sequence[tuple[str, str | bytes]]
 
 
 class TokenPlugin(ControlAuthnPlugin):
-    """Lets a request of the Control API pass when it carries the token of a submitter."""
+    """Lets a request of the Control API pass if it carries a submitter's token."""
 
     @abstractmethod
     def submitter(self, token: str) -> str | None:
-        """The name that a token belongs to."""
+        """The submitter that a token belongs to."""
 
     def validate_tokens_in_metadata(self, metadata: Metadata) -> tuple[bool, AccountInfo | None]:
         for key, value in metadata:
@@ -43,7 +43,7 @@ class TokenPlugin(ControlAuthnPlugin):
                 name = self.submitter(value if isinstance(value, str) else value.decode("ascii", "replace"))
                 if name is not None:
                     log(INFO, "[Control] request of submitter %s", name)
-                    # One account for all, because runs and SuperNodes of another account would not be seen.
+                    # One account for all, because runs and SuperNodes of other accounts would be invisible.
                     return True, AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
         log(WARNING, "[Control] request without a submitter's token refused")
         return False, None
@@ -65,7 +65,7 @@ def run(plugin: TokenPlugin, wrap: Callable[[Any], None]) -> None:
 
 
 def replace(plugin: TokenPlugin, wrap: Callable[[Any], None]) -> None:
-    """Put everything in its place that a SuperLink of amos-fl does otherwise than Flower's."""
+    """Replace everything that a SuperLink of amos-fl does differently from Flower's."""
     create_app = parts.CREATE_APP.present
 
     def create_and_wrap(*arguments: Any, **more: Any) -> Any:
@@ -79,8 +79,8 @@ def replace(plugin: TokenPlugin, wrap: Callable[[Any], None]) -> None:
 
 
 def patient_database() -> None:
-    """Let a request wait for the database for as long as Flower's clients wait for an answer (30 s), and not for 5 s.
+    """Let a request wait for the database as long as Flower's clients wait for an answer: 30 s instead of 5 s.
 
-    Many sites that bring large weights at once on a slow disk need that; a request that fails loses its message.
+    This is needed if many sites send large weights at once and the disk is slow; a failed request loses its message.
     """
     parts.PRAGMAS.replace(tuple({**dict(parts.PRAGMAS.present), "busy_timeout": str(BUSY_TIMEOUT_MS)}.items()))

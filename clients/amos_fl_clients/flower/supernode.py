@@ -1,4 +1,4 @@
-"""A SuperNode that starts the site's own SuperExec, looks for messages sooner, and asks again where Flower gives up."""
+"""A SuperNode that starts the site's own SuperExec, looks for messages sooner, and retries where Flower gives up."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from amos_fl_clients.flower.programs import OwnProcess, check_command, run_progr
 from amos_fl_clients.flower.taking_over import taking_over
 
 HEARTBEAT = "AMOS_FL_HEARTBEAT_S"
-"""Seconds, from 10, after which a site gives a sign of life; one that misses two of them is taken to be down."""
+"""Seconds between a site's signs of life, at least 10; a site that misses two of them counts as down."""
 
 
 def run(arguments: Sequence[str], own_process: OwnProcess, state: Path | None) -> None:
@@ -25,7 +25,7 @@ def run(arguments: Sequence[str], own_process: OwnProcess, state: Path | None) -
 
 
 def replace(own_process: OwnProcess, state: Path | None) -> None:
-    """Put everything in its place that a SuperNode of amos-fl does otherwise than Flower's."""
+    """Replace everything that a SuperNode of amos-fl does differently from Flower's."""
     if state is not None:
         parts.ACTIVATE_NODE.replace(taking_over(parts.ACTIVATE_NODE.present, state))
     for request in parts.ASKED_AGAIN:

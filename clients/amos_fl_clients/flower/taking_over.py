@@ -1,8 +1,8 @@
-"""A SuperNode that takes over from one of its own that was killed.
+"""A SuperNode that takes over from its own predecessor that was killed.
 
-Flower's SuperLink activates no SuperNode that it takes to be online, and takes one to be so for a minute after its last
-sign of life. A site that is started again within that minute is therefore turned away. So a site keeps its node's
-number, and signs its predecessor off before it signs in.
+Flower's SuperLink does not activate a SuperNode that it believes to be online, which it does for a minute after the
+last sign of life. A site that is restarted within that minute is therefore refused. So a site keeps its node's number,
+and signs its predecessor off before it signs in.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from amos_fl.files import write_text
 
 
 def taking_over(activate: Callable[..., Any], state: Path) -> Callable[..., Any]:
-    """Flower's `ActivateNode`, which signs an earlier process of this site off where that is in the way."""
+    """Flower's `ActivateNode`, which first signs off an earlier process of this site if that is in the way."""
     kept = state / "node"
 
     def activate_node(client: Any, request: Any) -> Any:
@@ -26,7 +26,7 @@ def taking_over(activate: Callable[..., Any], state: Path) -> Callable[..., Any]
             if not _signed_off(client, kept):
                 raise
             answer = activate(client, request)
-        with suppress(OSError):  # a full disk keeps no site away; after a kill it then waits a minute to come back
+        with suppress(OSError):  # a full disk does not stop a site; after a kill it then takes a minute to return
             write_text(kept, f"{answer.node_id}\n")
         return answer
 

@@ -98,7 +98,7 @@ def module_hash(module: Annotated[str, typer.Argument(help="A module installed h
 
     digest = sha256_of_module(module)
     if digest is None:
-        raise AmosError(f"{module}: there is no file of this module; install it, or run this in its folder")
+        raise AmosError(f"{module}: no file found for this module; install it, or run this in its folder")
     typer.echo(f"{module}: {digest}")
 
 

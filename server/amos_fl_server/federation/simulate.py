@@ -12,9 +12,10 @@ from pathlib import Path
 from amos_fl import stopping
 from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.errors import AmosError
+from amos_fl.inference.unlike import training_scans
 from amos_fl.locks import at_work
 from amos_fl.owner import is_alive
-from amos_fl.prepared.prepare import remove_leftovers
+from amos_fl.prepared.prepare import prepare_cases, remove_leftovers
 from amos_fl.runs.about import versions
 from amos_fl.runs.changes import check_unchanged
 from amos_fl.runs.config import RunConfig
@@ -23,7 +24,9 @@ from amos_fl.runs.finish import write_results
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.moved import note_places
 from amos_fl.runs.tensorboard import with_tensorboard
+from amos_fl.runs.training_scans import write_training_scans
 from amos_fl.runs.work import check_sites_named
+from amos_fl.warned import heard
 from amos_fl_clients.federation.settings import SiteSettings, write_settings
 from amos_fl_server.federation.engines import make_engine
 from amos_fl_server.federation.full_disk import stopping_on_a_full_disk
@@ -155,3 +158,16 @@ def _simulate(
         folder.remove_unfinished()
         remove_leftovers(store)
     write_results(folder, federation.config, cohort, federation.chosen_weights)
+    try:
+        _note_training_scans(folder, federation.config, cohort, store)
+    except AmosError as error:  # of a site, perhaps, that was left out of every round
+        listener(Said(f"what the training scans were like is not beside the model: {error}"))
+
+
+def _note_training_scans(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path) -> None:
+    """Write beside the model what its training scans were like; they lie in the store, as their sites prepared them."""
+    trainer = {"site": POOLED} if config.arm == "centralized" else {}
+    cases = [replace(case, **trainer) for case in cohort.of(split="train", labelled=True)]
+    with heard():  # of what their sites have said
+        prepared = prepare_cases(cases, config.plan, store, tuple(cohort.organs), workers=config.prepare_workers)
+    write_training_scans(folder.path / "model", training_scans(prepared))

@@ -54,12 +54,12 @@ def read_token(root: Path) -> str:
     """The submitter's token of the deployment in `root`.
 
     Raises:
-        AmosError: it is not there, or may not be read.
+        AmosError: it is not there, or cannot be read.
     """
     try:
         return (root / "submit/token").read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
-        raise AmosError(f"{root / 'submit/token'}: is not there or may not be read; submit from where it is") from None
+        raise AmosError(f"{root / 'submit/token'}: is not there or cannot be read; submit from where it is") from None
 
 
 @contextmanager
