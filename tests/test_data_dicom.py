@@ -100,12 +100,11 @@ def test_contours_with_a_hole_are_filled_on_the_grid_of_their_series(
     assert (case.modality, case.annotated) == ("CT", (6,))
 
 
+COORDINATE = st.integers(-400, 2600).map(lambda hundredths: hundredths / 100)
+
+
 @settings(max_examples=150, deadline=None)
-@given(
-    st.lists(
-        st.lists(st.tuples(*[st.floats(-4, 26, allow_nan=False)] * 2), min_size=3, max_size=8), min_size=1, max_size=3
-    )
-)
+@given(st.lists(st.lists(st.tuples(COORDINATE, COORDINATE), min_size=3, max_size=8), min_size=1, max_size=3))
 def test_filling_is_the_even_odd_rule_at_the_centres_of_pixels(polygons: list[list[tuple[float, float]]]) -> None:
     contours = [np.array(polygon) for polygon in polygons]
     size = (20, 22)

@@ -201,7 +201,7 @@ def test_an_enhanced_file_and_a_whole_export_are_predicted_and_bad_series_named(
     assert run([*line, "--series", "all", "--seg", "--rtstruct", "--device", "cpu"]) == 2
     said = capsys.readouterr()
     assert "3 scans: 2 predicted, 1 failed" in said.out
-    assert "slices are missing between others" in said.err
+    assert "slices are missing in between" in said.err
     labels = [
         np.asarray(nib.Nifti1Image.from_filename(tmp_path / f"out/{n}.nii.gz").dataobj) for n in ("P8_MULTI", "P9_CT")
     ]
