@@ -8,6 +8,7 @@ _DATA = Group(
         "amos22": ("data:amos22", "Turn an AMOS22 release, as downloaded, into a cohort."),
         "check": ("data:check", "Read every scan and label map of a cohort; report what is wrong."),
         "phantom": ("data:phantom", "Write a synthetic release in AMOS22's layout, with labels."),
+        "dicom": ("dicom:dicom", "Turn an export of a hospital's archive into a cohort."),
         "msd": ("datasets:msd", "Turn a task of the Medical Segmentation Decathlon into a cohort."),
         "nnunet": ("datasets:nnunet", "Turn a dataset in nnU-Net's raw layout into a cohort."),
         "relabel": ("datasets:relabel", "Give a cohort AMOS's organs and label values."),
