@@ -69,6 +69,7 @@ EVERYTHING = Group(
         "plan": ("plan:plan", "Make a plan from the training cases, in nnU-Net's way."),
         "evaluate": ("evaluate:evaluate", "Score a run's chosen weights on the cases of a cohort."),
         "predict": ("predict:predict", "Predict the organs of scans, each on its own grid."),
+        "export": ("export_model:export", "Write a trained network for another program (MONAI, ONNX, TorchScript)."),
         "report": ("report:report", "Write the report of each run anew."),
         "models": ("models:models", "List the networks and what they cost."),
         "methods": ("methods:methods", "List the federated methods, their options and what they cost."),

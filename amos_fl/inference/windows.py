@@ -8,7 +8,8 @@ classes at once; that is why this is our own.
 """
 
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,13 +17,23 @@ from jaxtyping import Float
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch import Tensor, nn
 
-from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.volumes.plan import Triple
 
 # Planes that leave the slab together: as many floats as a cache line holds, which a strided read fetches anyway.
 _PLANES = 16
 _MIRRORS = [axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count)]
+
+
+class Readable(Protocol):
+    """A prepared image of the shape (x, y, z), in a store or in memory, that is read patch by patch."""
+
+    @property
+    def shape(self) -> Triple: ...
+
+    def image_patch(self, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
+        """A float32 patch (size) from `start` on; outside the image it is air."""
+        ...
 
 
 def window_starts(shape: Triple, patch: Triple, overlap: float) -> dict[int, list[tuple[int, int]]]:
@@ -56,7 +67,7 @@ def probabilities(
 @torch.inference_mode()
 def finished_planes(
     network: nn.Module,
-    prepared: PreparedCase,
+    prepared: Readable,
     patch: Triple,
     classes: int,
     *,
