@@ -1,6 +1,6 @@
 """The configuration of a MONAI bundle (https://monai.readthedocs.io/en/stable/bundle_intro.html) of a trained network.
 
-MONAI Label reads of it `preprocessing`, `inferer` and `postprocessing`, the names of input and output, and `channel_def`.
+MONAI Label reads `preprocessing`, `inferer` and `postprocessing`, the names of input and output, and `channel_def`.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,10 @@ _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/downl
 def inference_config(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """`configs/inference.json`: every NIfTI file in `dataset_dir` to a label map in `output_dir`."""
     return {
-        "imports": ["$import glob"],
+        "imports": ["$import glob", "$import sys"],
         "bundle_root": ".",
+        # So that scripts/ is found from whatever folder the bundle is run.
+        "scripts_found": "$sys.path.insert(0, @bundle_root)",
         "dataset_dir": "$@bundle_root + '/scans'",
         "datalist": "$sorted(glob.glob(@dataset_dir + '/*.nii') + glob.glob(@dataset_dir + '/*.nii.gz'))",
         "output_dir": "$@bundle_root + '/eval'",
@@ -32,6 +34,7 @@ def inference_config(recipe: Mapping[str, Any]) -> dict[str, Any]:
                 {"_target_": "LoadImaged", "keys": "image"},
                 {"_target_": "EnsureChannelFirstd", "keys": "image"},
                 {
+                    "_requires_": "@scripts_found",
                     "_target_": "scripts.portable.Prepared",
                     "keys": "image",
                     "modality": "@modality",
@@ -45,11 +48,21 @@ def inference_config(recipe: Mapping[str, Any]) -> dict[str, Any]:
             "transform": "@preprocessing",
         },
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
-        "inferer": {"_target_": "scripts.portable.Windows", "recipe": "@recipe"},
+        "inferer": {
+            "_requires_": "@scripts_found",
+            "_target_": "scripts.portable.Windows",
+            "recipe": "@recipe",
+        },
         "postprocessing": {
             "_target_": "Compose",
             "transforms": [
-                {"_target_": "scripts.portable.Restored", "keys": "pred", "ref_image": "image", "recipe": "@recipe"},
+                {
+                    "_requires_": "@scripts_found",
+                    "_target_": "scripts.portable.Restored",
+                    "keys": "pred",
+                    "ref_image": "image",
+                    "recipe": "@recipe",
+                },
                 {
                     "_target_": "SaveImaged",
                     "keys": "pred",

@@ -1,15 +1,18 @@
-"""A network as one file that needs none of its code: TorchScript or ONNX, compared with the network before it is kept."""
+"""A network as one file that needs none of its code: TorchScript or ONNX, compared with the network itself."""
 
 import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from amos_fl.errors import AmosError
 from amos_fl.export.command import opened
@@ -52,15 +55,16 @@ def write_onnx(network: nn.Module, patch: Triple, folder: Path, model: str) -> P
 
     def write(windows: Tensor) -> None:
         any_number = torch.export.Dim("window", min=1, max=4096)
-        made = torch.onnx.export(
-            network,
-            (windows,),
-            dynamo=True,
-            dynamic_shapes=({0: any_number},),
-            input_names=["windows"],
-            output_names=["logits"],
-            verbose=False,
-        )
+        with _FlatAttention():
+            made = torch.onnx.export(
+                network,
+                (windows,),
+                dynamo=True,
+                dynamic_shapes=({0: any_number},),
+                input_names=["windows"],
+                output_names=["logits"],
+                verbose=False,
+            )
         assert made is not None
         made.save(path)
 
@@ -80,11 +84,32 @@ def _write_and_compare(
             write(several)
             found = [opened(folder, torch.get_num_threads())(windows) for windows in (one, several)]
         except Exception as error:  # whatever a converter raises about a network that it does not understand
-            raise AmosError(f"{what} ({first_line(error)})", remedy) from error
+            raise AmosError(f"{what} ({first_line(_root(error))})", remedy) from error
     for logits, ours in zip(found, wanted, strict=True):
         off = float((logits - ours).abs().max()) if logits.shape == ours.shape else np.inf
         if not off <= TOLERANCE * max(1.0, float(ours.abs().max())):
             raise AmosError(f"{what}: its logits would be off by {off:.2g}", remedy)
+
+
+class _FlatAttention(TorchFunctionMode):
+    """Attention with one dimension of batches in place of several (nnFormer's windows), which the converter knows."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.scaled_dot_product_attention or args[0].dim() <= 4:
+            return func(*args, **kwargs)
+        batches = args[0].shape[:-3]
+        flat = [each.flatten(0, -4) for each in args[:3]]
+        if (mask := kwargs.get("attn_mask")) is not None:
+            kwargs = {**kwargs, "attn_mask": mask.flatten(0, -4)}
+        return func(*flat, **kwargs).unflatten(0, batches)
+
+
+def _root(error: BaseException) -> BaseException:
+    """The first of the errors that led to this one: the converters wrap each in advice about themselves."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _windows(number: int, patch: Triple) -> Float[Tensor, "window 1 x y z"]:

@@ -1,8 +1,8 @@
 """Gather functions and classes, and all of this program that they use, into one file that needs none of it.
 
-An export has to prepare scans exactly as its run did, where amos-fl is not installed. So that there is no second copy to
-keep in step, that file is made from this program's own modules when the export is written: definition by definition,
-in the words in which they stand there.
+An export has to prepare scans exactly as its run did, where amos-fl is not installed. So that there is no second copy
+to keep in step, that file is made from this program's own modules when the export is written: definition by
+definition, word for word.
 """
 
 import ast
@@ -44,8 +44,8 @@ class _Module:
 @cache
 def _module(name: str) -> _Module:
     spec = importlib.util.find_spec(name)
-    assert spec is not None and spec.origin is not None
-    text = Path(spec.origin).read_text(encoding="utf-8")
+    assert spec is not None
+    text = Path(spec.origin or "").read_text(encoding="utf-8")
     found = _Module(tuple(text.splitlines()))
     before: str | None = None
     for statement in ast.parse(text).body:
@@ -68,7 +68,7 @@ def _module(name: str) -> _Module:
             found.defined[before] = (*found.defined[before][:2], last)
         while names and first and found.lines[first - 1].startswith("#"):  # the comment above it
             first -= 1
-        found.defined.update({name: (statement, first, last) for name in names})
+        found.defined.update(dict.fromkeys(names, (statement, first, last)))
         before = names[0] if names and isinstance(statement, ast.Assign | ast.AnnAssign) else None
     return found
 

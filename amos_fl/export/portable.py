@@ -129,14 +129,15 @@ def label_map(
     planes: Iterable[Float[Tensor, "class x y"]], image_shape: Sequence[int], grid: np.ndarray, recipe: Recipe
 ) -> UInt8[np.ndarray, "x y z"]:
     """The label map on the scan's own grid and in its file's orientation, from the planes of a prepared image."""
-    rows = [[int(number) for number in row] for row in grid]
-    (nx, ny, nz), (x, y, z) = (row[3] for row in rows), ((n - row[3]) // 2 for n, row in zip(image_shape, rows))
-    crops, turned = [(row[1], row[2]) for row in rows], [(row[4], row[5]) for row in rows]
+    sides, lows, highs, (nx, ny, nz), axes, flips = grid.T.tolist()
+    x, y, z = (int(padded - size) // 2 for padded, size in zip(image_shape, (nx, ny, nz), strict=True))
+    crop_x, crop_y, crop_z = zip(lows, highs, strict=True)
+    turned_x, turned_y, turned_z = zip(axes, flips, strict=True)
     geometry = Geometry(
-        (rows[0][0], rows[1][0], rows[2][0]),
+        (sides[0], sides[1], sides[2]),
         (1.0, 1.0, 1.0),  # of no account for the way back
-        (crops[0], crops[1], crops[2]),
-        (turned[0], turned[1], turned[2]),
+        (crop_x, crop_y, crop_z),
+        (turned_x, turned_y, turned_z),
     )
     inside = (plane[:, x : x + nx, y : y + ny].contiguous() for plane in itertools.islice(planes, z, z + nz))
     with torch.inference_mode():

@@ -40,14 +40,14 @@ class Prepared(MapTransform):
 
 
 class Windows(Inferer):
-    """The class probabilities (image, class, x, y, z) of prepared images (image, 1, x, y, z)."""
+    """The class probabilities (image, class, x, y, z), on `device`, of prepared images (image, 1, x, y, z)."""
 
-    def __init__(self, recipe: Mapping[str, Any]) -> None:
+    def __init__(self, recipe: Mapping[str, Any], device: Any = "cpu") -> None:
         super().__init__()
-        self.recipe = Recipe.read(recipe)
+        self.recipe, self.device = Recipe.read(recipe), device
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        found = torch.empty((len(inputs), 1 + len(self.recipe.organs), *inputs.shape[2:]))
+        found = torch.empty((len(inputs), 1 + len(self.recipe.organs), *inputs.shape[2:]), device=self.device)
         for number, image in enumerate(inputs):
             for z, plane in enumerate(class_planes(torch.as_tensor(image[0]), network, self.recipe)):
                 found[number, ..., z] = plane
