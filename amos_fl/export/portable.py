@@ -43,7 +43,7 @@ class Recipe:
     def read(cls, about: Mapping[str, Any]) -> "Recipe":
         """From the JSON of an export."""
         return cls(
-            tuple(int(label) for label in about["organs"]),
+            tuple(sorted(int(label) for label in about["organs"])),  # JSON's keys are words, and 10 comes before 2
             tuple(about["unlearned_channels"]),
             SimpleNamespace(**about["preparation"]),
             SimpleNamespace(**about["inference"]),

@@ -139,5 +139,6 @@ _BUNDLE = """# A segmentation network as a MONAI bundle
     pip install "monai[fire,ignite]" nibabel scipy
     python -m monai.bundle run --config_file configs/inference.json --dataset_dir SCANS --output_dir OUT
 
-in this folder (from another, name the file and add `--bundle_root FOLDER`) writes `OUT/NAME_seg.nii.gz` for each NIfTI file in `SCANS`, on the scan's own grid.
+in this folder (from another, name the file and add `--bundle_root FOLDER`) writes `OUT/NAME_seg.nii.gz` for each NIfTI
+file in `SCANS`, on the scan's own grid.
 """
