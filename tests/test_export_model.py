@@ -24,9 +24,11 @@ from amos_fl.cli.main import run as command
 from amos_fl.errors import AmosError
 from amos_fl.export.formats import write_onnx, write_torchscript
 from amos_fl.export.gather import gathered
+from amos_fl.export.portable import Recipe, affine_of, prepared
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.origin import about_network, write_model
+from amos_fl.volumes.nifti import Volume
 from amos_fl.volumes.plan import Plan, plan_named
 from amos_fl.volumes.resample import resample_image
 
@@ -152,19 +154,17 @@ def test_the_parts_that_monai_label_takes_from_a_bundle_give_the_label_map_of_pr
     np.testing.assert_allclose(data["image"].meta["original_affine"], expected.affine, atol=1e-5)
 
 
-def test_the_affine_of_a_prepared_image_places_a_ball_where_the_scan_has_it() -> None:
-    from amos_fl.export.portable import Recipe, affine_of, prepared
-    from amos_fl.volumes.nifti import Volume
-
-    array = np.full((30, 28, 14), -1000.0, np.float32)
-    array[5:25, 5:23] = 0
-    array[14:18, 8:12, 6:9] = 300
+@pytest.mark.parametrize("axis", range(3))
+def test_the_affine_of_a_prepared_image_leads_to_where_the_scan_has_its_voxels(axis: int) -> None:
     affine = np.array([[0, -6.0, 0, 90], [7.0, 0, 0, -40], [0, 0, 11.0, 5], [0, 0, 0, 1]])
-    image, grid = prepared(Volume(array, affine), "CT", Recipe((1,), (), PLAN, None))
+    places = np.stack([*np.indices((30, 28, 24)), np.ones((30, 28, 24))])
+    position = np.einsum("r,rxyz->xyz", affine[axis], places).astype(np.float32)  # mm, which splines reproduce
+    image, grid = prepared(Volume(position, affine), "CT", Recipe((1,), (), PLAN, None))
     assert image.shape[0] == 32  # padded to a window
-    weights = (image + 0.2).clip(0)  # the body is at -0.35
-    middle = [(weights * place).sum() / weights.sum() for place in np.indices(image.shape)]
-    np.testing.assert_allclose(affine_of(image.shape, grid, affine) @ [*middle, 1], affine @ [15.5, 9.5, 7, 1], atol=1)
+    found = affine_of(image.shape, grid, affine)
+    for voxel in [(12, 9, 11), (14, 20, 20), (20, 15, 25)]:
+        there = image[voxel] * PLAN.ct_sd_hu + PLAN.ct_mean_hu
+        assert there == pytest.approx(float(found[axis] @ [*voxel, 1]), abs=0.2)
 
 
 def test_metadata_and_configuration_have_what_monai_asks_for(
