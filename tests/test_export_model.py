@@ -136,7 +136,6 @@ def test_the_parts_that_monai_label_takes_from_a_bundle_give_the_label_map_of_pr
     config = ConfigParser()
     config.read_config(bundle / "configs/inference.json")
     config["bundle_root"] = str(bundle)
-    config["inferer"]["device"] = torch.device("cpu")  # as 3D Slicer's module for bundles does
     before, infer, after = (config.get_parsed_content(key) for key in ("preprocessing", "inferer", "postprocessing"))
     network = torch.jit.load(bundle / "models/model.ts")
     data = before({"image": str(scan)})
@@ -152,6 +151,25 @@ def test_the_parts_that_monai_label_takes_from_a_bundle_give_the_label_map_of_pr
     # What MONAI Label compares and writes: without these it would resize or turn the label map once more.
     assert tuple(data["image"].meta["spatial_shape"]) == expected.labels.shape
     np.testing.assert_allclose(data["image"].meta["original_affine"], expected.affine, atol=1e-5)
+
+
+def test_a_bundle_runs_as_a_module_of_3d_slicer_runs_bundles(
+    model: amos_fl.TrainedModel, scans: dict[str, Path], tmp_path: Path, in_a_bundle: None
+) -> None:
+    pytest.importorskip("ignite", reason="the extra export is not installed here")
+    from monai.bundle.config_parser import ConfigParser
+
+    bundle, scan = model.export(tmp_path / "b", "monai-bundle", modality="MR"), scans["plain MR"]
+    expected = model.predict(scan, "MR")
+    config = ConfigParser()
+    config.read_config(bundle / "configs/inference.json")
+    device = torch.device("cpu")
+    for key, value in {"bundle_root": bundle, "dataset_dir": scan.parent, "output_dir": tmp_path / "out"}.items():
+        config[key] = str(value)
+    config["datalist"], config["device"], config["inferer"]["device"] = [str(scan)], device, device
+    config["dataloader"]["num_workers"] = 0
+    config.get_parsed_content("evaluator").run()
+    assert_same(next((tmp_path / "out").rglob("*.nii.gz")), expected)
 
 
 @pytest.mark.parametrize("axis", range(3))

@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import torch
+from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
 from amos_fl.errors import AmosError
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             out = given.out / f"{path.name.removesuffix('.gz').removesuffix('.nii')}.nii.gz"
             if out.resolve() == path.resolve():
                 raise AmosError("its label map would replace the scan itself; give another folder")
-            image = nibabel.load(path)
+            image: Any = nibabel.load(path)
             scan = Volume(np.asanyarray(image.dataobj, dtype=np.float32), image.affine)
             if scan.array.ndim != 3:
                 raise AmosError(f"has {scan.array.ndim} dimensions, and a scan has three")
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             nibabel.save(nibabel.Nifti1Image(label, image.affine), beside)
             os.replace(beside, out)
             print(f"{path.name}: {len(np.unique(label[label > 0]))} of {len(recipe.organs)} organs found")
-        except (AmosError, OSError, nibabel.filebasedimages.ImageFileError) as error:
+        except (AmosError, OSError, ImageFileError) as error:
             print(f"{path.name}: {error}", file=sys.stderr)
             failed = 2
     return failed
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def opened(folder: Path, threads: int) -> Callable[[Tensor], Tensor]:
     """The network in an export: windows (window, 1, x, y, z) to logits (window, class, x, y, z)."""
     if (folder / "network.onnx").is_file():
-        import onnxruntime
+        import onnxruntime  # pyright: ignore[reportMissingImports] - of the extra `export`
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

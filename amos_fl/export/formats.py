@@ -47,8 +47,8 @@ def write_onnx(network: nn.Module, patch: Triple, folder: Path, model: str) -> P
         other logits than the network.
     """
     try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
+        import onnxruntime  # noqa: F401  # pyright: ignore[reportMissingImports] - the extra may be missing
+        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports] - torch.onnx needs it
     except ImportError:
         raise AmosError("ONNX needs more packages", 'install them with: pip install "amos-fl[export]"') from None
     path = folder / "network.onnx"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from monai.data.utils import compute_importance_map, dense_patch_slices
-from torch import Tensor, nn
+from torch import Tensor
 
 from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.volumes.plan import Triple
@@ -50,7 +50,7 @@ def window_starts(shape: Triple, patch: Triple, overlap: float) -> dict[int, lis
 
 
 def probabilities(
-    network: nn.Module, windows: Float[Tensor, "window 1 x y z"], mirror: bool, mixed_precision: bool
+    network: Callable[[Tensor], Tensor], windows: Float[Tensor, "window 1 x y z"], mirror: bool, mixed_precision: bool
 ) -> Float[Tensor, "window class x y z"]:
     """Softmax of the network's output in float32; with `mirror`, its mean over all eight reflections."""
     total: Tensor | None = None
@@ -66,7 +66,7 @@ def probabilities(
 
 @torch.inference_mode()
 def finished_planes(
-    network: nn.Module,
+    network: Callable[[Tensor], Tensor],
     prepared: Readable,
     patch: Triple,
     classes: int,
