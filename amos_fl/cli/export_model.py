@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from amos_fl.cli.options import PersonalModelOption
 from amos_fl.cli.progress import plain_console
 from amos_fl.cli.setting_options import takes_inference
 from amos_fl.cohort.table import Modality
@@ -16,9 +17,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="A finished run, or a copy of its model/ folder.")],
     to: Annotated[str, typer.Option(help="monai-bundle, onnx or torchscript.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="A new folder.")],
-    site: Annotated[
-        str | None, typer.Option(help="The model that a personal method (fedbn, fedper, ditto) left this site.")
-    ] = None,
+    site: PersonalModelOption = None,
     modality: Annotated[
         Modality | None,
         typer.Option(case_sensitive=False, help="Of the scans; a bundle of a network that knows both needs it."),
