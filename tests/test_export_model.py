@@ -378,10 +378,11 @@ def test_nothing_that_is_there_is_replaced(model: amos_fl.TrainedModel, tmp_path
             pytest.param(name, write_torchscript, id=f"{name}-torchscript", marks=pytest.mark.slow)
             for name in ("vnet", "unetr", "swin-unetr")
         ],
-        *[pytest.param(name, write_onnx, id=f"{name}-onnx", marks=pytest.mark.slow) for name in NARROW],
+        # The conversions of the others take minutes together; these two have the most that ONNX may lack.
+        *[pytest.param(name, write_onnx, id=f"{name}-onnx", marks=pytest.mark.slow) for name in ("cotr", "nnformer")],
     ],
 )
-def test_every_network_of_the_catalogue_gives_the_same_logits_in_each_format(
+def test_a_network_of_the_catalogue_gives_the_same_logits_in_another_format(
     name: str, write: Callable[[nn.Module, Any, Path, str], Path], tmp_path: Path
 ) -> None:
     if write is write_onnx:
