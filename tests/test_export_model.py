@@ -270,6 +270,20 @@ def test_label_values_and_organs_that_were_not_learned_are_those_of_predict(
     assert_same(tmp_path / scans["plain CT"].name, expected)
 
 
+def test_an_organ_s_name_is_never_run_by_monai(tmp_path: Path) -> None:
+    model = untrained(tmp_path / "model", organs={1: "$import os", 2: "@device"})
+    bundle = model.export(tmp_path / "b", "monai-bundle")
+    assert "import os" not in (bundle / "configs/inference.json").read_text()
+
+    def texts(value: Any) -> Iterator[str]:
+        for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else []:
+            yield from [each] if isinstance(each, str) else texts(each)
+
+    found = list(texts(json.loads((bundle / "configs/metadata.json").read_text())))
+    assert " $import os" in found
+    assert not [text for text in found if text[0] in "$@%"]
+
+
 OWN = """
 import torch
 from torch import nn

@@ -15,6 +15,7 @@ _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/downl
 
 def inference_config(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """`configs/inference.json`: every NIfTI file in `dataset_dir` to a label map in `output_dir`."""
+    needed = {key: recipe[key] for key in ("unlearned_channels", "preparation", "inference")}
     return {
         "imports": ["$import glob", "$import sys"],
         "bundle_root": ".",
@@ -24,7 +25,7 @@ def inference_config(recipe: Mapping[str, Any]) -> dict[str, Any]:
         "datalist": "$sorted(glob.glob(@dataset_dir + '/*.nii') + glob.glob(@dataset_dir + '/*.nii.gz'))",
         "output_dir": "$@bundle_root + '/eval'",
         "modality": recipe["modality"],
-        "recipe": recipe,
+        "recipe": {"organs": sorted(map(int, recipe["organs"])), **needed},
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network_def": "$torch.jit.load(@bundle_root + '/models/model.ts', map_location=@device)",
         "network": "$@network_def.to(@device)",
@@ -90,7 +91,8 @@ def inference_config(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def metadata(model: Model, modality: str) -> dict[str, Any]:
     """`configs/metadata.json`, with the fields of MONAI's schema; `modality` is that of the scans."""
-    names = ["background", *model.organs.values()]
+    organs = {label: _plain(organ) for label, organ in model.organs.items()}
+    names = ["background", *organs.values()]
     patch = list(model.plan.patch)
     image = {"num_channels": 1, "spatial_shape": patch, "dtype": "float32", "is_patch_data": True}
     return {
@@ -106,14 +108,14 @@ def metadata(model: Model, modality: str) -> dict[str, Any]:
             "scipy": version("scipy"),
         },
         "task": f"Segmentation of {len(model.organs)} organs in abdominal {modality}",
-        "description": f"{', '.join(model.organs.values())} in {modality}: the network {model.architecture} of round "
-        f"{model.round} of a run of amos-fl, with the preparation of scans that it was trained with",
+        "description": f"The network {model.architecture} of round {model.round} of a run of amos-fl, with the "
+        f"preparation of scans that it was trained with; it segments {', '.join(organs.values())} in {modality}",
         "authors": "Whoever trained the network, with amos-fl",
         "copyright": "Of the weights: whoever trained them. Of scripts/: the amos-fl developers, Apache License 2.0",
         "data_source": "A synthetic phantom" if model.synthetic else "See docs/README.md",
         "data_type": "nibabel",
         "image_classes": "one channel, intensities normalised by scripts/portable.py",
-        "label_classes": "; ".join(f"{label}: {organ}" for label, organ in model.organs.items()),
+        "label_classes": "; ".join(f"{label}: {organ}" for label, organ in organs.items()),
         "pred_classes": f"{len(names)} channels: {', '.join(names)}",
         "intended_use": "Research. Not a medical device, not for diagnosis",
         "network_data_format": {
@@ -135,11 +137,16 @@ def metadata(model: Model, modality: str) -> dict[str, Any]:
                     "num_channels": len(names),
                     "value_range": [0, 1],
                     # Of the label map: MONAI Label names its segments by these.
-                    "channel_def": {"0": "background", **{str(label): name for label, name in model.organs.items()}},
+                    "channel_def": {"0": "background", **{str(label): organ for label, organ in organs.items()}},
                 }
             },
         },
     }
+
+
+def _plain(name: str) -> str:
+    """A name that MONAI does not run: it evaluates what begins with one of these signs."""
+    return f" {name}" if name.startswith(("$", "@", "%")) else name
 
 
 def _normalised_window(plan: Plan) -> list[float]:

@@ -75,7 +75,8 @@ def export_model(
                 [("amos_fl.export.command", "main")], "Predict scans with the network in this folder.", _version()
             )
             write_text(folder / "predict.py", f'{main}\n\nif __name__ == "__main__":\n    sys.exit(main())\n')
-            write_text(folder / "README.md", _PREDICT.format(needs=_NEEDS[to], notice=_NOTICE) + _card(model))
+            about = _PREDICT.format(needs=_NEEDS[to], notice=_NOTICE, modality=modality or "CT  # or MR")
+            write_text(folder / "README.md", about + _card(model))
         write_text(folder / "LICENSE", _LICENSE)
     return out
 
@@ -127,7 +128,7 @@ _PREDICT = """# A segmentation network
 {notice}
 
     pip install {needs}
-    python predict.py SCAN.nii.gz -o predictions --modality CT
+    python predict.py SCAN.nii.gz -o predictions --modality {modality}
 
 writes the label map of each scan on the scan's own grid. `recipe.json` says what the label values mean, how a scan is
 prepared and how the network is applied; `predict.py` does it.
