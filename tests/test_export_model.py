@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -415,6 +416,9 @@ def test_a_network_of_the_catalogue_gives_the_same_logits_in_another_format(
         [found] = session.run(["logits"], {"windows": windows.numpy()})
     else:
         found = torch.jit.load(file)(windows).detach().numpy()
+        with zipfile.ZipFile(file) as archive:
+            code = [archive.read(part).decode() for part in archive.namelist() if part.endswith(".py")]
+        assert not [part for part in code if 'torch.device("cpu")' in part]  # it runs on the device of its windows
     np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=1e-4)
 
 

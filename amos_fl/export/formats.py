@@ -33,7 +33,9 @@ def write_torchscript(network: nn.Module, patch: Triple, folder: Path, model: st
     path = folder / "network.ts"
 
     def write(windows: Tensor) -> None:
-        torch.jit.save(torch.jit.trace(network, windows, check_trace=False), str(path))
+        traced: Any = torch.jit.trace(network, windows, check_trace=False)
+        _follow_the_windows(traced)
+        torch.jit.save(traced, str(path))
 
     _write_and_compare(network, patch, folder, f"model {model}: cannot be written as TorchScript", write)
     return path
@@ -89,6 +91,24 @@ def _write_and_compare(
         off = float((logits - ours).abs().max()) if logits.shape == ours.shape else np.inf
         if not off <= TOLERANCE * max(1.0, float(ours.abs().max())):
             raise AmosError(f"{what}: its logits would be off by {off:.2g}", remedy)
+
+
+def _follow_the_windows(traced: Any) -> None:
+    """Have a trace make its own tensors (positions, masks) where its input is: it noted the device of the tracing."""
+    for part in traced.modules():
+        graph = getattr(part, "graph", None)
+        if graph is None:
+            continue
+        tensors = [value for value in graph.inputs() if value.type().kind() == "TensorType"]
+        noted = [
+            each for each in graph.findAllNodes("prim::Constant") if each.output().type().kind() == "DeviceObjType"
+        ]
+        if tensors and noted:
+            device = graph.create("prim::device", [tensors[0]], 1)
+            device.output().setType(noted[0].output().type())
+            graph.prependNode(device)
+            for each in noted:
+                each.output().replaceAllUsesWith(device.output())
 
 
 class _FlatAttention(TorchFunctionMode):
