@@ -96,13 +96,13 @@ def _write_and_compare(
 def _follow_the_windows(traced: Any) -> None:
     """Have a trace make its own tensors (positions, masks) where its input is: it noted the device of the tracing."""
     for part in traced.modules():
-        graph = getattr(part, "graph", None)
-        if graph is None:
+        try:
+            graph = part.graph
+        except RuntimeError:  # a part whose forward is never called
             continue
         tensors = [value for value in graph.inputs() if value.type().kind() == "TensorType"]
-        noted = [
-            each for each in graph.findAllNodes("prim::Constant") if each.output().type().kind() == "DeviceObjType"
-        ]
+        constants = graph.findAllNodes("prim::Constant")
+        noted = [each for each in constants if each.output().type().kind() == "DeviceObjType"]
         if tensors and noted:
             device = graph.create("prim::device", [tensors[0]], 1)
             device.output().setType(noted[0].output().type())
