@@ -71,6 +71,7 @@ EVERYTHING = Group(
         "evaluate": ("evaluate:evaluate", "Score a run's chosen weights on the cases of a cohort."),
         "calibrate": ("calibrate:calibrate", "Learn what DSC to expect of predictions without a label."),
         "predict": ("predict:predict", "Predict the organs of scans, each on its own grid."),
+        "export": ("export_model:export", "Write a trained network for another program (MONAI, ONNX, TorchScript)."),
         "report": ("report:report", "Rewrite the report of each run."),
         "models": ("models:models", "List the networks and what they cost."),
         "methods": ("methods:methods", "List the federated methods, their options and what they cost."),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from amos_fl.cli.options import DeviceOption
+from amos_fl.cli.options import DeviceOption, PersonalModelOption
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cli.setting_options import takes_inference
 from amos_fl.cohort.table import Modality
@@ -19,9 +19,7 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A finished run, or a copy of its model/ folder.")],
     scans: Annotated[list[Path], typer.Argument(help="NIfTI files, folders of them, or folders with DICOM series.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the label maps.")],
-    site: Annotated[
-        str | None, typer.Option(help="Use this site's own model, of a personal method (fedbn, fedper, ditto).")
-    ] = None,
+    site: PersonalModelOption = None,
     modality: Annotated[
         Modality | None, typer.Option(case_sensitive=False, help="Needed for NIfTI files, which do not say.")
     ] = None,
