@@ -11,6 +11,7 @@ the ledger was written whole, twice, and every evaluation read again.
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from amos_fl.metrics.scores import UNIT
 from amos_fl.randomness import generator
 from amos_fl.runs.config import resolve
 from amos_fl.runs.create import create_run
-from amos_fl.runs.events import Event, Listener, RoundFinished, RoundScored
+from amos_fl.runs.events import Event, Listener, RoundScored
 from amos_fl.runs.finish import write_results
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.ledger import ledger_text
@@ -123,9 +124,10 @@ class Watch:
             self.seconds.append(now - self._before)
             self._before = now
             written, read = of_this_process("io", "wchar"), of_this_process("io", "rchar")
-            self.used.append((written, read, of_this_process("status", "VmRSS") * 1024))
-        elif isinstance(event, RoundFinished) and event.round % 50 == 0:
-            print(f"round {event.round}", flush=True)
+            memory = of_this_process("status", "VmRSS") * 1024
+            self.used.append((written, read, memory))
+            if event.round % 50 == 0:
+                print(f"round {event.round}: {self.seconds[-1]:.2f} s, {memory / 1e6:.0f} MB", file=sys.stderr)
 
 
 def the_old_way_s(folder: RunFolder, scratch: Path, number: int) -> float:
@@ -151,7 +153,9 @@ def main() -> None:
         started = time.perf_counter()
         carry_out(open_run(folder.path), lambda event: None)
         resumed_s = time.perf_counter() - started
-        print("| round | seconds | written, MB | read, MB | memory, MB | the old way, s more |\n|---|---|---|---|---|---|")
+        print(
+            "| round | seconds | written, MB | read, MB | memory, MB | the old way, s more |\n|---|---|---|---|---|---|"
+        )
         for number in numbers:
             seconds = statistics.median(watch.seconds[max(number - 10, 1) : number])
             (wrote, read, _), (wrote_after, read_after, memory) = watch.used[number - 2 : number]
