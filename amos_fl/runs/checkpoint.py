@@ -33,7 +33,7 @@ class _State(Stored):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after a round: weights, the strategy's state, and how far the ledger had come, or (older ones) all of it."""
+    """A run after a round: weights, the strategy's state, and how far the ledger had come; in older ones all of it."""
 
     round: int
     weights: Arrays
