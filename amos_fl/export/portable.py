@@ -119,7 +119,6 @@ def class_planes(
         1 + len(recipe.organs),
         device=image.device,
         inference=recipe.inference,
-        mixed_precision=False,
         check=None,
         unlearned=recipe.unlearned,
     )
