@@ -16,11 +16,12 @@ from amos_fl.errors import AmosError
 from amos_fl.files import write_text
 from amos_fl.inference.calibrate import DEFAULT_COPIES, Observed, calibration, measured, observe
 from amos_fl.inference.copies import COPIES
+from amos_fl.inference.expected import calibration_sha256
 from amos_fl.inference.unlike import training_scans
 from amos_fl.locks import at_work
 from amos_fl.prepared.prepare import prepare_cases
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
-from amos_fl.runs.calibration import Calibration, calibration_sha256, write_calibration
+from amos_fl.runs.calibration import Calibration, write_calibration
 from amos_fl.runs.expected import EXPECTED, Measured, write_measured
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.model import Model

@@ -6,17 +6,13 @@ A calibration is learned on validation cases of seen sites alone, and holds no c
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from amos_fl.errors import AmosError
-from amos_fl.files import sha256_of_file, write_json
+from amos_fl.files import write_json
 from amos_fl.runs.evaluation import Count, Name
-from amos_fl.runs.stored import Stored, read_stored
-
-if TYPE_CHECKING:
-    from amos_fl.runs.model import Model
+from amos_fl.runs.stored import Stored
 
 CALIBRATION = "calibration.json"
 FAILURE = 0.5
@@ -106,27 +102,3 @@ class Calibration(Stored):
 def write_calibration(model: Path, calibration: Calibration) -> None:
     """Write it into a model folder."""
     write_json(model / CALIBRATION, calibration.model_dump(mode="json", exclude_none=True))
-
-
-def read_calibration(model: "Model") -> Calibration:
-    """The calibration of a model.
-
-    Raises:
-        AmosError: it has none, or one of other weights, or a damaged one.
-    """
-    file = model.folder / CALIBRATION
-    run = model.folder if model.run is None else model.run.path
-    if not file.exists():
-        raise AmosError(
-            f"{file}: is not there, so nobody knows what DSC to expect",
-            f"learn it with: amos-fl calibrate {run}{'' if model.run else ' --cohort COHORT'}",
-        )
-    found: Calibration = read_stored(file, Calibration, f"make it again with: amos-fl calibrate {run}")
-    if found.weights_sha256 != model.weights_sha256():
-        raise AmosError(f"{file}: is of other weights than the model's", f"make it again with: amos-fl calibrate {run}")
-    return found
-
-
-def calibration_sha256(model: "Model") -> str:
-    """The hash of a model's calibration, by which what was made with it is known."""
-    return sha256_of_file(model.folder / CALIBRATION)
