@@ -17,7 +17,7 @@ from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.comparison.compare import compare_runs
 from amos_fl.comparison.write import write_comparison
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown
-from amos_fl.experiments.pictures import GAP, TEXT, write_pictures
+from amos_fl.experiments.pictures import write_pictures
 from amos_fl.experiments.preset import read_preset
 from amos_fl.experiments.workspace import Work, Workspace
 from amos_fl.files import write_text
@@ -176,8 +176,8 @@ def test_pictures_show_the_same_slice_of_the_cases_at_the_quartiles_under_every_
     assert "the scan, the reference, first, second" in shown[-1]
     for file in files:
         picture = np.asarray(Image.open(page / "mine" / file).convert("RGB")).astype(int)
-        wide = (picture.shape[1] - 3 * GAP) // 4
-        scan, reference, first, second = (picture[TEXT:, n * (wide + GAP) : n * (wide + GAP) + wide] for n in range(4))
+        wide, gap = (picture.shape[1] - 3 * 8) // 4, 8
+        scan, reference, first, second = (picture[18:, n * (wide + gap) : n * (wide + gap) + wide] for n in range(4))
         coloured = [np.ptp(tile, axis=2) > 0 for tile in (scan, reference, first, second)]
         assert not coloured[0].any()
         assert coloured[1].any()
