@@ -23,7 +23,7 @@ from amos_fl.locks import at_work
 from amos_fl.prepared.prepare import prepare_cases
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
 from amos_fl.runs.calibration import Calibration, write_calibration
-from amos_fl.runs.expected import EXPECTED, Measured, write_measured
+from amos_fl.runs.expected import EXPECTED, MeasuredAgreement, write_measured
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.model import Model
 from amos_fl.runs.model_card import model_card
@@ -40,7 +40,7 @@ class Calibrated:
 
     path: Path
     calibration: Calibration
-    measured: Measured | None
+    measured: MeasuredAgreement | None
     synthetic: bool
 
     @property

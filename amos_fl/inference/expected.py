@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file
 from amos_fl.inference.copies import COPIES
-from amos_fl.inference.features import AGREEMENT, CONFIDENCE, Draw, judged
+from amos_fl.inference.features import AGREEMENT, CONFIDENCE, Predict, judged
 from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.calibration import CALIBRATION, Calibration
 from amos_fl.runs.expected import OrganExpected, ScanExpected
@@ -54,7 +54,7 @@ class Expecting:
         return self.calibration.copies
 
     def predict(
-        self, draw: Draw, prepared: PreparedCase, probabilities: UInt8[np.ndarray, "x y z class"] | None = None
+        self, draw: Predict, prepared: PreparedCase, probabilities: UInt8[np.ndarray, "x y z class"] | None = None
     ) -> tuple[UInt8[np.ndarray, "x y z"], ScanExpected]:
         """The label map of a case, and what to expect of each organ in it."""
         found = judged(draw, prepared, self.plan, tuple(self.organs), self.copies, probabilities)

@@ -23,7 +23,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(min_length=1, max_length=100)]
 AGREEMENT_COLUMNS = ("cases", "organs", "Pearson", "Spearman", "error", "failures flagged", "others flagged")
-Organs = Annotated[int, Field(ge=0, le=10**7)]
+OrganCount = Annotated[int, Field(ge=0, le=10**7)]
 
 
 class Interval(Stored):
@@ -51,16 +51,16 @@ class Agreement(Stored):
     """
 
     cases: Count
-    organs: Organs
+    organs: OrganCount
     pearson: Interval | None = None
     spearman: Interval | None = None
     pearson_of_cases: Interval | None = None
     error: float
     bias: float
-    failures: Organs
-    failures_flagged: Organs
-    sound: Organs
-    sound_flagged: Organs
+    failures: OrganCount
+    failures_flagged: OrganCount
+    sound: OrganCount
+    sound_flagged: OrganCount
 
     def cells(self) -> list[str]:
         """A row of a table under `AGREEMENT_COLUMNS`."""

@@ -17,7 +17,7 @@ from amos_fl.weights import Arrays, hash_of, read_arrays, save_arrays
 WEIGHTS, STRATEGY, STATE = "weights.safetensors", "strategy.safetensors", "state.json"
 
 
-class _State(Stored):
+class _CheckpointState(Stored):
     """`order` is that of the weights, which safetensors does not keep; None in checkpoints of older versions."""
 
     strategy: dict[str, Any]
@@ -65,7 +65,7 @@ def read_checkpoint(folder: Path, round_number: int) -> Checkpoint:
         AmosError: a file of it is missing or damaged.
     """
     remedy, source = remedy_for(folder), str(folder / STATE)
-    state: _State = read_stored(folder / STATE, _State, remedy)
+    state: _CheckpointState = read_stored(folder / STATE, _CheckpointState, remedy)
     ledger = in_sequence(fitting(state.ledger, ENTRIES, source, remedy), source, remedy)
     if len(ledger) != round_number:
         raise AmosError(f"{source}: cannot be read (it holds {len(ledger)} rounds, not {round_number}); {remedy}")
