@@ -17,9 +17,9 @@ from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.comparison.compare import compare_runs
 from amos_fl.comparison.write import write_comparison
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown
-from amos_fl.experiments.pictures import GAP, TEXT, write_pictures
+from amos_fl.experiments.pictures import write_pictures
 from amos_fl.experiments.preset import read_preset
-from amos_fl.experiments.workspace import Work, Workspace
+from amos_fl.experiments.workspace import StepWork, Workspace
 from amos_fl.files import write_text
 from amos_fl.metrics.rows import write_scores
 from amos_fl.metrics.table import read_scores
@@ -54,7 +54,7 @@ def made_networks(out: Path, cohort: Cohort, **settings: Any) -> Workspace:
     write_cohort(cohort, workspace.cohorts / "made" / "cohort.csv")
     given = {"model": "unet", "plan": "amos-ct", "arm": "centralized", **settings}
     made_folder(workspace.runs / "made", cohort, **given)
-    workspace.write_state("networks", {"unet-ct": Work("run", "runs/made", "cohorts/made/cohort.csv")})
+    workspace.write_state("networks", {"unet-ct": StepWork("run", "runs/made", "cohorts/made/cohort.csv")})
     return workspace
 
 
@@ -112,11 +112,11 @@ def made_methods(out: Path, cohort: Cohort) -> Workspace:
         for seed in (0, 1):
             folder, settings = f"runs/{method}-{seed}", {"strategy": method, "seed": seed}
             made_folder(workspace.root / folder, cohort, score=score + seed / 10, commit="1234abcd", **settings)
-            works[f"{method}-{seed}"] = Work("run", folder)
+            works[f"{method}-{seed}"] = StepWork("run", folder)
             scores = constant(score + seed / 10)
             records.append(made_run(f"{method}-{seed}", scores, cohort=cohort, **settings))
     write_comparison(compare_runs(records, resamples=100), workspace.root / "hippocampus" / "comparison")
-    works["comparison"] = Work("comparison", "hippocampus/comparison")
+    works["comparison"] = StepWork("comparison", "hippocampus/comparison")
     workspace.write_state("hippocampus", works)
     return workspace
 
@@ -159,7 +159,7 @@ def test_pictures_show_the_same_slice_of_the_cases_at_the_quartiles_under_every_
         write_tables(folder.path, record.results)
         write_text(folder.path / "summary.md", "made")
         save_arrays({"a": np.zeros(1, np.float32)}, folder.path / "model" / "weights.safetensors")
-        works[step] = Work("run", f"runs/{step}")
+        works[step] = StepWork("run", f"runs/{step}")
     workspace.write_state("mine", works)
     page = tmp_path / "docs"
     assert write_pictures(preset, workspace, page / "mine") == []  # no run kept its predictions
@@ -176,8 +176,8 @@ def test_pictures_show_the_same_slice_of_the_cases_at_the_quartiles_under_every_
     assert "the scan, the reference, first, second" in shown[-1]
     for file in files:
         picture = np.asarray(Image.open(page / "mine" / file).convert("RGB")).astype(int)
-        wide = (picture.shape[1] - 3 * GAP) // 4
-        scan, reference, first, second = (picture[TEXT:, n * (wide + GAP) : n * (wide + GAP) + wide] for n in range(4))
+        wide, gap = (picture.shape[1] - 3 * 8) // 4, 8
+        scan, reference, first, second = (picture[18:, n * (wide + gap) : n * (wide + gap) + wide] for n in range(4))
         coloured = [np.ptp(tile, axis=2) > 0 for tile in (scan, reference, first, second)]
         assert not coloured[0].any()
         assert coloured[1].any()

@@ -25,11 +25,11 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-class _Record(BaseModel):
+class _LedgerRecord(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
 
-class MemberRecord(_Record):
+class MemberRecord(_LedgerRecord):
     """One network that pre-labels: the folder of its run (or model), its round, and the hash of its weights."""
 
     name: str
@@ -38,7 +38,7 @@ class MemberRecord(_Record):
     weights_sha256: str
 
 
-class Need(_Record):
+class Need(_LedgerRecord):
     """Why a pre-label is expected to need correction. Each part is a fraction of the organs, from 0 to 1."""
 
     disagreement: float
@@ -52,7 +52,7 @@ class Need(_Record):
         return self.disagreement + self.implausible + self.broken
 
 
-class OrganChange(_Record):
+class OrganChange(_LedgerRecord):
     """The change of one organ: scores of the map before against the map after, and volumes in ml.
 
     `changed_ml` is the volume of all voxels that were added or removed. DSC and NSD are None if neither map has the
@@ -66,7 +66,7 @@ class OrganChange(_Record):
     changed_ml: float
 
 
-class _Event(_Record):
+class _Event(_LedgerRecord):
     time: datetime = Field(default_factory=now)
 
 

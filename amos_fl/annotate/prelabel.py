@@ -27,7 +27,7 @@ from amos_fl.warned import heard
 
 
 @dataclass(frozen=True)
-class Done:
+class PreLabelOutcome:
     """The outcome of a case. `notes` are warnings about one that was `drawn`, or why it `failed`."""
 
     case: str
@@ -82,7 +82,7 @@ def prelabel_round(
     inference: Callable[[NamedModel], RecordedInference],
     device: str = "cpu",
     on_window: OnWindow | None = None,
-) -> Iterator[Done]:
+) -> Iterator[PreLabelOutcome]:
     """Pre-label all open cases; a failing case is reported and skipped. Files that people changed are kept.
 
     Raises:
@@ -122,36 +122,36 @@ def prelabel_round(
                 notes[outcome.scan.name] = outcome.notes
     for name in wanted:
         if name in failed:
-            yield Done(name, "failed", notes=(failed[name],))
+            yield PreLabelOutcome(name, "failed", notes=(failed[name],))
             continue
         try:
             drawn = [folder / f"{name}.nii.gz" for _, folder, _, _ in drawings]
             with heard() as further:
                 event = _combine(project, begun, cases[name], drawn, organs)
         except AmosError as error:
-            yield Done(name, "failed", notes=(str(error),))
+            yield PreLabelOutcome(name, "failed", notes=(str(error),))
         else:
-            yield Done(name, "drawn", event, tuple(dict.fromkeys([*notes.get(name, ()), *further])))
+            yield PreLabelOutcome(name, "drawn", event, tuple(dict.fromkeys([*notes.get(name, ()), *further])))
 
 
 def _sorted_out(
     project: Project, begun: RoundBegun, states: Sequence[CaseState], cases: Mapping[str, Case]
-) -> tuple[list[Done], list[str], list[Done]]:
+) -> tuple[list[PreLabelOutcome], list[str], list[PreLabelOutcome]]:
     """Cases with a pre-label, cases to pre-label, and cases whose pre-label was changed by hand."""
-    kept: list[Done] = []
+    kept: list[PreLabelOutcome] = []
     wanted: list[str] = []
-    refused: list[Done] = []
+    refused: list[PreLabelOutcome] = []
     for state in states:
         file = project.prelabel(begun.round, state.case)
         event = state.prelabelled.get(begun.round)
         if not file.is_file() or event is None:  # a file without an event: killed between the two
             wanted.append(state.case)
         elif why := _of_another_scan(cases[state.case], event):
-            refused.append(Done(state.case, "failed", notes=(why,)))
+            refused.append(PreLabelOutcome(state.case, "failed", notes=(why,)))
         elif sha256_of_file(file) == event.sha256:
-            kept.append(Done(state.case, "kept", event))
+            kept.append(PreLabelOutcome(state.case, "kept", event))
         else:
-            refused.append(Done(state.case, "failed", notes=(changed_by_hand(project, file),)))
+            refused.append(PreLabelOutcome(state.case, "failed", notes=(changed_by_hand(project, file),)))
     return kept, wanted, refused
 
 

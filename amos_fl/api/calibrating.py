@@ -1,14 +1,15 @@
 """`calibrate` as a function: what DSC to expect of a model's predictions, learned and measured."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from amos_fl.api.arguments import OnProgress, Place, model_of, saying, store_at
 from amos_fl.api.model import TrainedModel
 from amos_fl.api.run import Run
-from amos_fl.api.settings import cache_folder, cohort_now
+from amos_fl.api.settings import cohort_now
 from amos_fl.cohort.organ_names import difference_in_words
 from amos_fl.cohort.table import Case, Cohort, Split, read_cohort
 from amos_fl.device import device_named
@@ -16,19 +17,18 @@ from amos_fl.errors import AmosError
 from amos_fl.files import write_text
 from amos_fl.inference.calibrate import DEFAULT_COPIES, Observed, calibration, measured, observe
 from amos_fl.inference.copies import COPIES
+from amos_fl.inference.expected import calibration_sha256
 from amos_fl.inference.unlike import training_scans
 from amos_fl.locks import at_work
 from amos_fl.prepared.prepare import prepare_cases
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
-from amos_fl.runs.calibration import Calibration, calibration_sha256, write_calibration
-from amos_fl.runs.expected import EXPECTED, Measured, write_measured
+from amos_fl.runs.calibration import Calibration, write_calibration
+from amos_fl.runs.expected import EXPECTED, MeasuredAgreement, write_measured
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.model import Model
 from amos_fl.runs.model_card import model_card
 from amos_fl.runs.record import read_run
 from amos_fl.runs.training_scans import TRAINING_SCANS, write_training_scans
-
-OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Calibrated:
 
     path: Path
     calibration: Calibration
-    measured: Measured | None
+    measured: MeasuredAgreement | None
     synthetic: bool
 
     @property
@@ -50,12 +50,12 @@ class Calibrated:
 
 
 def calibrate(
-    run: "Run | TrainedModel | str | Path",
-    cohort: "str | Path | None" = None,
+    run: "Run | TrainedModel | Place",
+    cohort: Place | None = None,
     *,
     copies: int = DEFAULT_COPIES,
     measure: bool = False,
-    store: "str | Path | None" = None,
+    store: Place | None = None,
     device: str = "auto",
     workers: int = 1,
     on_progress: OnProgress | None = None,
@@ -72,11 +72,11 @@ def calibrate(
     """
     if not 0 <= copies <= len(COPIES):
         raise AmosError(f"--copies {copies}: must be at least 0 and at most {len(COPIES)}")
-    model = _model(run)
+    model = model_of(run).about
     if measure and (model.run is None or cohort is not None):
         raise AmosError("--measure: is of a run's folder and its own test cases; leave out --cohort, or --measure")
     members, seen = _members(model, cohort)
-    names, where = list(COPIES)[:copies], Path(store) if store else cache_folder() / "store"
+    names, where = list(COPIES)[:copies], store_at(store)
 
     def observed(cases: Sequence[Case]) -> Observed:
         return observe(
@@ -86,8 +86,8 @@ def calibrate(
             store=where,
             device=device_named(device),
             workers=workers,
-            on_prepared=_of(on_progress, "preparing"),
-            on_case=_of(on_progress, "predicting"),
+            on_prepared=saying(on_progress, "preparing"),
+            on_case=saying(on_progress, "predicting"),
         )
 
     folder = model.folder if model.run is None else model.run.path
@@ -109,13 +109,7 @@ def calibrate(
     return Calibrated(folder, learned, found, model.synthetic)
 
 
-def _model(run: "Run | TrainedModel | str | Path") -> Model:
-    if isinstance(run, TrainedModel):
-        return run.about
-    return TrainedModel.read(run.path if isinstance(run, Run) else run).about
-
-
-def _members(model: Model, given: "str | Path | None") -> tuple[Cohort, tuple[str, ...]]:
+def _members(model: Model, given: Place | None) -> tuple[Cohort, tuple[str, ...]]:
     """The cohort, and those of its sites whose scanners trained the network, as far as that is known.
 
     Raises:
@@ -157,9 +151,3 @@ def _write_pages(run: RunFolder) -> None:
     card = model_card(run, record.config, record.cohort, record.results)
     write_text(run.path / "model" / "MODEL_CARD.md", card)
     write_run_report(record)
-
-
-def _of(on_progress: OnProgress | None, verb: str) -> Callable[[int, int, str], None] | None:
-    if on_progress is None:
-        return None
-    return lambda done, total, case: on_progress(f"{verb} {case}", done, total)

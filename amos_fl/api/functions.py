@@ -7,11 +7,12 @@ from typing import Unpack
 
 import pandas as pd
 
+from amos_fl.api.arguments import OnProgress, Place, model_of, saying, store_at
 from amos_fl.api.keywords import HowToPredict, Settings, settings_of
 from amos_fl.api.model import TrainedModel
 from amos_fl.api.run import Run, heard_by
 from amos_fl.api.running import carry_out, carry_out_members, check_all_finished
-from amos_fl.api.settings import Layer, OnCase, cache_folder, check_free, cohort_now, like_run, next_out, resolve_run
+from amos_fl.api.settings import Layer, OnCase, check_free, cohort_now, like_run, next_out, resolve_run
 from amos_fl.api.tables import cells_table, differences_table, scores_table, sums_table
 from amos_fl.cohort.label_map import label_map_named
 from amos_fl.cohort.table import SPLITS, Cohort, Split, read_cohort
@@ -37,9 +38,6 @@ from amos_fl.runs.group import create_group
 from amos_fl.runs.inference_settings import InferenceKeywords, RecordedInference
 from amos_fl.runs.record import read_runs
 from amos_fl.runs.training_scans import TRAINING_SCANS
-
-Place = str | Path
-OnProgress = Callable[[str, int, int], None]
 
 
 def simulate(
@@ -117,7 +115,7 @@ def local(
     base, members = _base(like, _layers(config, init, settings), _drawing(progress, listener))
     path = Path(out) if out else next_out("local")
     group = create_group(path, "local", arms.locals_of(base, members, budget))
-    heard, where = heard_by(progress, listener), _store(store)
+    heard, where = heard_by(progress, listener), store_at(store)
 
     def one(folder: RunFolder, title: str) -> None:
         heard(Said(f"{title}begins"))
@@ -186,7 +184,7 @@ def evaluate(
     """
     if split not in SPLITS:
         raise AmosError(f"--split {split}: unknown split; choose from {', '.join(SPLITS)}")
-    model = _model(run).about
+    model = model_of(run).about
     model = replace(model, inference=model.inference.changed(inference))
     if cohort is None and model.run is None:
         raise AmosError(f"{model.folder}: this model lies apart from its run, so its cohort is unknown; add --cohort")
@@ -208,11 +206,11 @@ def evaluate(
             model,
             members,
             question,
-            store=_store(store),
+            store=store_at(store),
             device=device_named(device),
             workers=workers,
-            on_prepared=_of(on_progress, "preparing"),
-            on_scored=_of(on_progress, "scoring"),
+            on_prepared=saying(on_progress, "preparing"),
+            on_scored=saying(on_progress, "scoring"),
             label_map=label_map_named(label_map, members.organs, model.organs) if label_map is not None else None,
             save_to=beside / "predictions" if predictions else None,
         )
@@ -249,7 +247,7 @@ def predicting(
         if (known := {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(modality.upper())) is None:
             raise AmosError(f"--modality {modality}: must be CT or MR")
         modality = known
-    model = _model(run).about
+    model = model_of(run).about
     paths = [Path(scans)] if isinstance(scans, str | Path) else [Path(scan) for scan in scans]
     inference = {name: how.get(name) for name in RecordedInference.model_fields}
     wanted = Wanted(
@@ -367,22 +365,6 @@ def _base(like: "Run | Place | None", layers: list[Layer], on_case: OnCase | Non
     return like_run(path, [(name, layer) for name, layer in layers if layer])
 
 
-def _model(run: "Run | TrainedModel | Place") -> TrainedModel:
-    if isinstance(run, TrainedModel):
-        return run
-    return TrainedModel.read(run.path if isinstance(run, Run) else run)
-
-
-def _store(store: Place | None) -> Path:
-    return Path(store) if store else cache_folder() / "store"
-
-
-def _of(on_progress: OnProgress | None, verb: str) -> OnCase | None:
-    if on_progress is None:
-        return None
-    return lambda done, total, case: on_progress(f"{verb} {case}", done, total)
-
-
 def _drawing(progress: bool, listener: Listener | None) -> OnCase | None:
     """The listener while the phantom is generated; prints a single line, because it takes a minute or two, once."""
     if not progress or listener is not None:
@@ -400,5 +382,5 @@ def _carried_out(
 ) -> Run:
     path = Path(out) if out else next_out(name)
     create_run(path, settings, members)
-    carry_out(path, settings, members, _store(store), listener)
+    carry_out(path, settings, members, store_at(store), listener)
     return Run(path)

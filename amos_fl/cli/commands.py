@@ -1,8 +1,8 @@
 """Every command of `amos-fl`: the function that it is, in a module of this package, and its line in the list."""
 
-from amos_fl.cli.lazy import Group
+from amos_fl.cli.lazy import CommandGroup
 
-_DATA = Group(
+_DATA = CommandGroup(
     "Make a cohort, check one, or write it for another program.",
     {
         "amos22": ("data:amos22", "Turn an AMOS22 release, as downloaded, into a cohort."),
@@ -14,13 +14,13 @@ _DATA = Group(
         "relabel": ("datasets:relabel", "Give a cohort AMOS's organs and label values."),
         "join": ("datasets:join", "Put the cases of several cohorts into one."),
         "stats": ("stats:stats", "Measure a cohort as the paper measures AMOS."),
-        "export": Group(
+        "export": CommandGroup(
             "Write a cohort in the layout of another program.",
             {"nnunet": ("export:nnunet", "Write a cohort in nnU-Net's raw layout (version 2).")},
         ),
     },
 )
-_DEPLOY = Group(
+_DEPLOY = CommandGroup(
     "Run a federation of separate hospitals: keys, bundles, runs.",
     {
         "init": ("deploy:init", "Make a deployment: authority, certificate, a folder for each site."),
@@ -35,7 +35,7 @@ _DEPLOY = Group(
         "serve": ("deploy_watch:serve", "Restart runs whose server process died."),
     },
 )
-_ANNOTATE = Group(
+_ANNOTATE = CommandGroup(
     "Label scans: a network pre-labels, people correct, the next network learns from them.",
     {
         "start": ("annotate:start", "Pre-label the unlabelled scans, or resume."),
@@ -48,7 +48,7 @@ _ANNOTATE = Group(
         "report": ("annotate:report", "Write the project's report.html."),
     },
 )
-_EXPERIMENTS = Group(
+_EXPERIMENTS = CommandGroup(
     "The paper's experiments and ours, one command each.",
     {
         "show": ("experiments:show", "Describe an experiment: its question, data, cost and steps."),
@@ -57,7 +57,7 @@ _EXPERIMENTS = Group(
     },
     alone="experiments:experiments",
 )
-EVERYTHING = Group(
+EVERYTHING = CommandGroup(
     "Federated organ segmentation in abdominal CT and MR, one client per scanner.",
     {
         "simulate": ("simulate:simulate", "Train one network over the sites of a cohort."),

@@ -18,18 +18,18 @@ from amos_fl.cli.usage import value_in_words
 
 
 @dataclass(frozen=True)
-class Group:
+class CommandGroup:
     """Commands under one name: for each its function, as `module:function`, and a line of help, or another group.
 
     `alone` is the function that is called when no command follows the name, if there is one.
     """
 
     help: str
-    commands: "Mapping[str, tuple[str, str] | Group]"
+    commands: "Mapping[str, tuple[str, str] | CommandGroup]"
     alone: str = ""
 
 
-def app_of(group: Group, callback: Callable[..., None] | None = None, **settings: Any) -> typer.Typer:
+def app_of(group: CommandGroup, callback: Callable[..., None] | None = None, **settings: Any) -> typer.Typer:
     """The typer app of a group; `callback` has the group's own options."""
 
     class Commands(LazyGroup):
@@ -43,10 +43,12 @@ def app_of(group: Group, callback: Callable[..., None] | None = None, **settings
 class LazyGroup(TyperGroup):
     """A group whose commands are names with a line of help until one is called."""
 
-    table: ClassVar[Mapping[str, tuple[str, str] | Group]] = {}
+    table: ClassVar[Mapping[str, tuple[str, str] | CommandGroup]] = {}
 
     def __init__(self, **given: Any) -> None:
-        lines = {name: entry.help if isinstance(entry, Group) else entry[1] for name, entry in self.table.items()}
+        lines = {
+            name: entry.help if isinstance(entry, CommandGroup) else entry[1] for name, entry in self.table.items()
+        }
         listed = {name: TyperCommand(name, short_help=line) for name, line in lines.items()}
         super().__init__(**{**given, "commands": listed})
 
@@ -58,8 +60,8 @@ class LazyGroup(TyperGroup):
         return name, listed and _loaded(str(listed.name), self.table[str(listed.name)]), rest
 
 
-def _loaded(name: str, entry: tuple[str, str] | Group) -> click.Command:
-    if isinstance(entry, Group):
+def _loaded(name: str, entry: tuple[str, str] | CommandGroup) -> click.Command:
+    if isinstance(entry, CommandGroup):
         return typer.main.get_group(app_of(entry, _function(entry.alone) if entry.alone else None, name=name))
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name, cls=WholeNames)(_function(entry[0]))

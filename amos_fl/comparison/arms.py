@@ -60,7 +60,7 @@ class ArmScores:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _ArmPart:
     """A run as part of an arm, with the cases for which its scores count."""
 
     record: RunRecord
@@ -190,7 +190,7 @@ def _family(kind: ArmKind, name: str, bundle: Bundle, table: CaseTable) -> list[
     arms = []
     views: tuple[tuple[View, bool], ...] = (("at home", True), ("elsewhere", False))
     for view, at_home in views:
-        parts = [[_Part(r, np.isin(sites, r.seen_sites) == at_home) for r in members] for members in bundle]
+        parts = [[_ArmPart(r, np.isin(sites, r.seen_sites) == at_home) for r in members] for members in bundle]
         arms.append(_of_parts(kind, view, "", f"{name}, {view}", True, parts, table))
     for site in sorted({site for members in bundle for record in members for site in record.seen_sites}):
         seeds = [[record for record in members if site in record.seen_sites] for members in bundle]
@@ -206,7 +206,7 @@ def _left_out(name: str, bundle: Bundle, table: CaseTable, sites: np.ndarray) ->
     def without(record: RunRecord) -> list[str]:
         return [s for s in record.config.hold_out if alone or s in trained]
 
-    parts = [[_Part(r, np.isin(sites, without(r))) for r in members] for members in bundle]
+    parts = [[_ArmPart(r, np.isin(sites, without(r))) for r in members] for members in bundle]
     arms = [_of_parts("leave-one-out", "left out", "", name, True, parts, table)]
     for site in sorted({site for members in bundle for record in members for site in without(record)}):
         seeds = [[record for record in members if site in without(record)] for members in bundle]
@@ -221,13 +221,13 @@ def _personal(name: str, bundle: Bundle, table: CaseTable) -> list[ArmScores]:
         if (own := record.results.personal) is None:
             return []
         scored = {part.site for part in own.parts}
-        parts.append([_Part(replace(record, results=own), np.isin(sites, sorted(scored)))])
+        parts.append([_ArmPart(replace(record, results=own), np.isin(sites, sorted(scored)))])
     return [_of_parts("federated", "at home", "", f"{name}, at home", True, parts, table)] if parts else []
 
 
 def _arm(kind: ArmKind, view: View, name: str, bundle: Bundle, table: CaseTable, *, site: str = "") -> ArmScores:
     everything = np.ones(len(table.cases), bool)
-    parts = [[_Part(record, everything) for record in members] for members in bundle]
+    parts = [[_ArmPart(record, everything) for record in members] for members in bundle]
     return _of_parts(kind, view, site, name, not site, parts, table)
 
 
@@ -237,11 +237,11 @@ def _of_parts(
     site: str,
     name: str,
     main: bool,
-    bundle: list[list[_Part]],
+    bundle: list[list[_ArmPart]],
     table: CaseTable,
 ) -> ArmScores:
     parts = [part for members in bundle for part in members]
-    by_seed: dict[int, list[_Part]] = defaultdict(list)
+    by_seed: dict[int, list[_ArmPart]] = defaultdict(list)
     for part in parts:
         by_seed[part.record.config.seed].append(part)
     what = _WHAT.get((kind, view)) or (
@@ -268,7 +268,7 @@ def _of_parts(
     )
 
 
-def _marks(parts: Sequence[_Part], table: CaseTable) -> dict[MetricName, Marks]:
+def _marks(parts: Sequence[_ArmPart], table: CaseTable) -> dict[MetricName, Marks]:
     rows = [part.rows for part in parts]
     return {
         metric: Marks.added([table.marks(part.record, metric) for part in parts], rows, table.sizes)
@@ -276,7 +276,7 @@ def _marks(parts: Sequence[_Part], table: CaseTable) -> dict[MetricName, Marks]:
     }
 
 
-def _count(parts: Sequence[_Part], table: CaseTable, outcome: Outcome) -> Float[np.ndarray, "case organ"]:
+def _count(parts: Sequence[_ArmPart], table: CaseTable, outcome: Outcome) -> Float[np.ndarray, "case organ"]:
     return Marks.of([table.counts(part.record, outcome) for part in parts], [part.rows for part in parts]).sums
 
 

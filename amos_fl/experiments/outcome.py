@@ -22,7 +22,7 @@ from amos_fl.comparison.published import (
 from amos_fl.csv_table import write_table
 from amos_fl.escape import markdown
 from amos_fl.experiments.preset import Evaluate, Preset, Published, Result, Train
-from amos_fl.experiments.workspace import MARKS, Work, Workspace
+from amos_fl.experiments.workspace import MARKS, StepWork, Workspace
 from amos_fl.files import write_text
 from amos_fl.metrics.rows import ScoreRow, rows_by, sums_by_case
 from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores
@@ -85,7 +85,7 @@ def _only_organs_of(other: Cohort, cases: list[CaseScores], organs: dict[int, st
     return [replace(c, scores={label: s for label, s in c.scores.items() if label in shared}) for c in cases]
 
 
-def _scored(preset: Preset, step: str, works: dict[str, Work], workspace: Workspace) -> _Scored:
+def _scored(preset: Preset, step: str, works: dict[str, StepWork], workspace: Workspace) -> _Scored:
     _, definition = preset.resolved(step)
     work = works[step]
     folder = workspace.root / work.folder
@@ -97,7 +97,7 @@ def _scored(preset: Preset, step: str, works: dict[str, Work], workspace: Worksp
     return _Scored(read_scores(file), organs_of_scores(file), synthetic, cohort, run)
 
 
-def _first_training(preset: Preset, step: str, works: dict[str, Work], workspace: Workspace) -> RunFolder | None:
+def _first_training(preset: Preset, step: str, works: dict[str, StepWork], workspace: Workspace) -> RunFolder | None:
     """The first training of a step's network: its own, or the one whose weights it started from."""
     _, definition = preset.resolved(step)
     if isinstance(definition, Evaluate):

@@ -4,11 +4,11 @@ They are drawn from predictions that runs keep (`evaluation.predictions`). The p
 and the patients by their place among the site's scores under the first network, so that no picture is picked by eye.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from amos_fl.cohort.reference import label_of
 from amos_fl.cohort.table import Case
@@ -17,13 +17,14 @@ from amos_fl.experiments.preset import Pictures, Preset
 from amos_fl.experiments.workspace import Workspace
 from amos_fl.metrics.rows import rows_by_case, sums_by_case
 from amos_fl.metrics.table import organs_of_scores, read_scores
-from amos_fl.pictures.planes import Plane, planes_of
-from amos_fl.pictures.preview import outlined, write_preview
+from amos_fl.pictures.planes import planes_of
+from amos_fl.pictures.preview import row_of, write_preview
 from amos_fl.runs.folder import RunFolder
 from amos_fl.volumes.nifti import read_image, read_label, reconcile
 
 QUARTILES = {1: (0.5,), 2: (0.25, 0.75), 3: (0.25, 0.5, 0.75)}
-HEIGHT, GAP, TEXT = 220, 6, 18
+HEIGHT = 220
+"""Of a slice, in pixels."""
 
 
 def write_pictures(preset: Preset, workspace: Workspace, beside: Path) -> list[str]:
@@ -80,28 +81,4 @@ def _row(case: Case, predictions: Mapping[str, Path]) -> Image.Image:
         title: planes_of(image, reference, values[array.astype(np.uint8)], case.modality, chosen_by=reference)[0]
         for title, array in maps.items()
     }
-    first = next(iter(planes.values()))
-    tiles = [_tile(first, None, f"{case.case}, {case.site}"), *(_tile(p, p.prediction, t) for t, p in planes.items())]
-    return _side_by_side(tiles)
-
-
-def _tile(plane: Plane, drawn: np.ndarray | None, title: str) -> Image.Image:
-    scale = HEIGHT / plane.grey.shape[0]
-    size = (max(1, round(plane.grey.shape[1] * scale)), HEIGHT)
-    grey = np.asarray(Image.fromarray(plane.grey).resize(size, Image.Resampling.BICUBIC))
-    label = np.zeros_like(grey)
-    if drawn is not None:
-        label = np.asarray(Image.fromarray(drawn).resize(size, Image.Resampling.NEAREST))
-    tile = Image.new("RGB", (size[0], HEIGHT + TEXT))
-    tile.paste(Image.fromarray(outlined(grey, label, 2)), (0, TEXT))
-    ImageDraw.Draw(tile).text((2, 2), title, fill=(255, 255, 255), font=ImageFont.load_default(12))
-    return tile
-
-
-def _side_by_side(tiles: Sequence[Image.Image]) -> Image.Image:
-    canvas = Image.new("RGB", (sum(t.width for t in tiles) + GAP * (len(tiles) - 1), HEIGHT + TEXT))
-    x = 0
-    for tile in tiles:
-        canvas.paste(tile, (x, 0))
-        x += tile.width + GAP
-    return canvas
+    return row_of(f"{case.case}, {case.site}", planes, HEIGHT)

@@ -14,7 +14,7 @@ from amos_fl.errors import AmosError
 from amos_fl.experiments.data import MissingDataError, data_cohort, selected, sizes_of, write_selection
 from amos_fl.experiments.preset import Budget, Compare, Evaluate, Family, OnData, Preset, Statistics, Train
 from amos_fl.experiments.shared import shared
-from amos_fl.experiments.workspace import Work, Workspace
+from amos_fl.experiments.workspace import StepWork, Workspace
 from amos_fl.files import sha256_of_json
 from amos_fl.runs.arms import centralized, finetunes_of, leave_one_out, locals_of
 from amos_fl.runs.config import RunConfig
@@ -31,7 +31,7 @@ class StepTask:
 
     preset: str
     step: str
-    work: Work
+    work: StepWork
     needs: tuple[str, ...] = ()
     members: tuple[PlannedRun, ...] = ()  # one for a single run
     cohort: Cohort | None = None
@@ -65,7 +65,7 @@ class Planner:
             try:
                 task = self._task(preset, owner, name, step, tasks)
             except MissingDataError as missing:
-                task = StepTask(preset.name, name, Work("run", "", missing=str(missing)))
+                task = StepTask(preset.name, name, StepWork("run", "", missing=str(missing)))
             tasks[name] = task
         return list(tasks.values())
 
@@ -80,15 +80,15 @@ class Planner:
                 file, cohort = self._cohort(step, {})
                 key = sha256_of_json([cohort.content_hash(), sizes_of(cohort), step.split])[:8]
                 folder = f"runs/evaluate-{Path(run.work.folder).name}-on-{step.needs}-{key}"
-                work = Work("evaluation", folder, self._relative(file))
+                work = StepWork("evaluation", folder, self._relative(file))
                 return StepTask(preset.name, name, work, (of,), cohort=cohort, definition=step)
             case Compare(compare=compared):
-                work = Work("comparison", f"{preset.name}/{name}")
+                work = StepWork("comparison", f"{preset.name}/{name}")
                 return StepTask(preset.name, name, work, compared, definition=step)
             case Statistics():
                 file, cohort = self._cohort(step, {})
                 key = sha256_of_json([cohort.content_hash(), sizes_of(cohort)])[:8]
-                work = Work("statistics", f"runs/statistics-{step.needs}-{key}", self._relative(file))
+                work = StepWork("statistics", f"runs/statistics-{step.needs}-{key}", self._relative(file))
                 return StepTask(preset.name, name, work, cohort=cohort, definition=step)
         raise AssertionError(step)
 
@@ -123,7 +123,9 @@ class Planner:
         folder = f"runs/{'-'.join(parts)}"
         needs = (step.start,) if step.start else ()
         member = PlannedRun(Path(folder).name, config, members)
-        return StepTask(preset.name, name, Work("run", folder, self._relative(file)), needs, (member,), cohort=members)
+        return StepTask(
+            preset.name, name, StepWork("run", folder, self._relative(file)), needs, (member,), cohort=members
+        )
 
     def _family(self, preset: Preset, name: str, step: Family, base: StepTask) -> StepTask:
         config, cohort = base.members[0].config, base.members[0].cohort
@@ -135,7 +137,7 @@ class Planner:
             weights = self.workspace.root / base.work.folder / "model" / "weights.safetensors"
             members = finetunes_of(config, cohort, weights)
         folder = f"runs/{step.family}-of-{Path(base.work.folder).name}"
-        work = Work("group", folder, base.work.cohort)
+        work = StepWork("group", folder, base.work.cohort)
         return StepTask(preset.name, name, work, (step.of,), tuple(members), cohort=cohort)
 
     def _cohort(self, on: OnData, take: Mapping[Modality, int]) -> tuple[Path, Cohort]:

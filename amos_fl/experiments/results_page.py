@@ -16,7 +16,7 @@ from amos_fl.experiments.outcome import outcome, outcome_in_markdown, overviews
 from amos_fl.experiments.pictures import write_pictures
 from amos_fl.experiments.preset import Evaluate, Preset, PresetForm, preset_names, read_preset
 from amos_fl.experiments.quick_data import PHANTOMS
-from amos_fl.experiments.workspace import Work, Workspace
+from amos_fl.experiments.workspace import StepWork, Workspace
 from amos_fl.metrics.rows import mean_rows, rows_by, sums_by_case
 from amos_fl.metrics.table import organs_of_scores, read_scores
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
@@ -158,7 +158,7 @@ def _how(preset: Preset, rows: Sequence[PageRow]) -> str:
     )
 
 
-def _rows_of(workspace: Workspace, preset: Preset, step: str, works: dict[str, Work]) -> Iterator[PageRow]:
+def _rows_of(workspace: Workspace, preset: Preset, step: str, works: dict[str, StepWork]) -> Iterator[PageRow]:
     work = works[step]
     folder = workspace.root / work.folder
     definition = preset.resolved(step)[1]

@@ -26,7 +26,7 @@ MARKS: dict[Kind, str] = {"evaluation": "evaluation.json", "comparison": "compar
 
 
 @dataclass(frozen=True)
-class Work:
+class StepWork:
     """A step's folder (relative to the workspace), its kind, its cohort file, and the reason if it cannot be done."""
 
     kind: Kind
@@ -72,20 +72,20 @@ class Workspace:
     def preset(self, name: str) -> Path:
         return self.root / name
 
-    def write_state(self, preset: str, works: Mapping[str, Work]) -> None:
+    def write_state(self, preset: str, works: Mapping[str, StepWork]) -> None:
         state = {"steps": {step: asdict(work) for step, work in works.items()}}
         write_json(self.preset(preset) / "state.json", state)
 
-    def works(self, preset: str) -> dict[str, Work]:
+    def works(self, preset: str) -> dict[str, StepWork]:
         """The steps of a preset as planned when it was last run; none if it never was."""
         file = self.preset(preset) / "state.json"
         if not file.is_file():
             return {}
         # JSON's keys were sorted; the order of the steps is the preset's.
         state: _State = read_stored(file, _State, "remove it and run the experiment again, which skips what is done")
-        return {step: Work(**work) for step, work in state.steps.items()}
+        return {step: StepWork(**work) for step, work in state.steps.items()}
 
-    def done(self, work: Work) -> bool:
+    def done(self, work: StepWork) -> bool:
         """Whether a step's output exists and is complete."""
         folder = self.root / work.folder
         match work.kind:

@@ -17,7 +17,7 @@ from amos_fl.inference.predict import drawing
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.prepared.prepare import prepare_cases
 from amos_fl.runs.calibration import Calibration, Line
-from amos_fl.runs.expected import Expected, Measured
+from amos_fl.runs.expected import Expected, MeasuredAgreement
 from amos_fl.runs.model import Model
 
 DEFAULT_COPIES = 2
@@ -133,7 +133,9 @@ def expected_of(line: Line, known: Sequence[Known], seen: Collection[str] = ()) 
     ]
 
 
-def measured(calibrated: Calibration, observed: Observed, seen: Collection[str], calibration_sha256: str) -> Measured:
+def measured(
+    calibrated: Calibration, observed: Observed, seen: Collection[str], calibration_sha256: str
+) -> MeasuredAgreement:
     """How well a calibration does on test cases: all seen and all unseen scanners, and each by modality."""
     found = expected_of(calibrated.expected_dsc, observed.organs, seen)
     groups: dict[str, list[Expected]] = {}
@@ -144,7 +146,7 @@ def measured(calibrated: Calibration, observed: Observed, seen: Collection[str],
     for (site, modality), number in sorted(observed.missed.items()):
         for name in _groups(site in seen, modality):
             missed[name] = missed.get(name, 0) + number
-    return Measured(
+    return MeasuredAgreement(
         calibration_sha256=calibration_sha256,
         flag_below=calibrated.flag_below,
         groups={name: agreement(members, calibrated.flag_below) for name, members in groups.items()},

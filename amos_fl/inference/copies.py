@@ -14,7 +14,7 @@ from amos_fl.randomness import generator
 from amos_fl.volumes.plan import Spacing
 from amos_fl.volumes.resample import resample_image
 
-Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Alteration = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 GAMMA, NOISE_SD = 0.75, 0.15
 """Of intensities between 0 and 1, and of noise in standard deviations of the normalised scan."""
 
@@ -45,7 +45,7 @@ def _noise(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return image + np.float32(NOISE_SD) * random.standard_normal(image.shape, dtype=np.float32)
 
 
-COPIES: dict[str, tuple[float, Change | None]] = {
+COPIES: dict[str, tuple[float, Alteration | None]] = {
     "smaller": (0.9, None),
     "larger": (1.1, None),
     "gamma": (1.0, _gamma),

@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_file
 from amos_fl.inference.copies import COPIES
-from amos_fl.inference.features import AGREEMENT, CONFIDENCE, Draw, judged
+from amos_fl.inference.features import AGREEMENT, CONFIDENCE, Predict, judged
 from amos_fl.prepared.store import PreparedCase
-from amos_fl.runs.calibration import CALIBRATION, Calibration, calibration_sha256, read_calibration
+from amos_fl.runs.calibration import CALIBRATION, Calibration
 from amos_fl.runs.expected import OrganExpected, ScanExpected
 from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.model import Model
@@ -53,7 +54,7 @@ class Expecting:
         return self.calibration.copies
 
     def predict(
-        self, draw: Draw, prepared: PreparedCase, probabilities: UInt8[np.ndarray, "x y z class"] | None = None
+        self, draw: Predict, prepared: PreparedCase, probabilities: UInt8[np.ndarray, "x y z class"] | None = None
     ) -> tuple[UInt8[np.ndarray, "x y z"], ScanExpected]:
         """The label map of a case, and what to expect of each organ in it."""
         found = judged(draw, prepared, self.plan, tuple(self.organs), self.copies, probabilities)
@@ -77,3 +78,27 @@ class Expecting:
         except AmosError:
             return None
         return found if found.calibration_sha256 == self.sha256 else None
+
+
+def read_calibration(model: Model) -> Calibration:
+    """The calibration of a model.
+
+    Raises:
+        AmosError: it has none, or one of other weights, or a damaged one.
+    """
+    file = model.folder / CALIBRATION
+    run = model.folder if model.run is None else model.run.path
+    if not file.exists():
+        raise AmosError(
+            f"{file}: is not there, so nobody knows what DSC to expect",
+            f"learn it with: amos-fl calibrate {run}{'' if model.run else ' --cohort COHORT'}",
+        )
+    found: Calibration = read_stored(file, Calibration, f"make it again with: amos-fl calibrate {run}")
+    if found.weights_sha256 != model.weights_sha256():
+        raise AmosError(f"{file}: is of other weights than the model's", f"make it again with: amos-fl calibrate {run}")
+    return found
+
+
+def calibration_sha256(model: Model) -> str:
+    """The hash of a model's calibration, by which what was made with it is known."""
+    return sha256_of_file(model.folder / CALIBRATION)

@@ -22,7 +22,7 @@ _VALUES = 256
 """Of a label map's uint8."""
 
 
-class Draw(Protocol):
+class Predict(Protocol):
     """`predict_case` with everything given but the case, as `drawing` makes it."""
 
     def __call__(
@@ -43,7 +43,7 @@ class Judged:
 
 
 def judged(
-    draw: Draw,
+    draw: Predict,
     prepared: PreparedCase,
     plan: Plan,
     organs: Sequence[int],

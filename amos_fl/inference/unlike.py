@@ -14,6 +14,7 @@ from amos_fl.cohort.table import Modality
 from amos_fl.planning.histogram import Histogram, added
 from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.training_scans import LEAST_CASES, Ranges, ScansOfModality, TrainingScans
+from amos_fl.wording import listed
 
 BINS_PER_SD, ENDS_SD = 10, 8
 """Normalised intensities are counted in tenths between -8 and 8; the few beyond are counted at the ends."""
@@ -85,7 +86,7 @@ def unlike(prepared: PreparedCase, scans: TrainingScans) -> str:
     """In what a scan is unlike the training scans, and how far, in words; empty if in nothing."""
     known = scans.modalities.get("CT" if prepared.modality == "CT" else "MR")
     if known is None:
-        return f"its modality ({prepared.modality}, and they are {' and '.join(scans.modalities)})"
+        return f"its modality ({prepared.modality}, and they are {listed(list(scans.modalities))})"
     found = []
     if known.spacing_mm and _is_beyond(prepared.geometry.spacing_mm, known.spacing_mm):
         found.append(f"its voxels ({_shown(prepared.geometry.spacing_mm, known.spacing_mm)})")
@@ -95,7 +96,7 @@ def unlike(prepared: PreparedCase, scans: TrainingScans) -> str:
         away = distance(intensities(prepared), known.intensities)
         if away > DISTANCE_BEYOND * known.furthest:
             found.append(f"its intensities ({away:.2f} away, and theirs at most {known.furthest:.2f})")
-    return " and ".join([", ".join(found[:-1]), found[-1]] if found[1:] else found)
+    return listed(found) if found else ""
 
 
 def _is_beyond(values: Sequence[float], ranges: Ranges) -> bool:

@@ -85,16 +85,35 @@ def write_preview(path: Path, picture: Image.Image) -> None:
         picture.save(beside, format="PNG", optimize=True)
 
 
-def _column(plane: Plane, scale: float) -> tuple[Image.Image, Image.Image]:
-    """A plane, plain and outlined."""
+def row_of(title: str, planes: Mapping[str, Plane], height: int) -> Image.Image:
+    """Planes in a row, each `height` pixels high: the first plain under the title, then all outlined, named."""
+    scale = height / next(iter(planes.values())).grey.shape[0]
+    drawn = {name: drawn_plane(plane, scale) for name, plane in planes.items()}
+    tiles = [(title, next(iter(drawn.values()))[0]), *((name, outline) for name, (_, outline) in drawn.items())]
+    canvas = Image.new("RGB", (sum(t.width for _, t in tiles) + _GAP * (len(tiles) - 1), height + _TEXT))
+    x = 0
+    for name, tile in tiles:
+        canvas.paste(tile, (x, _TEXT))
+        ImageDraw.Draw(canvas).text((x + 2, 2), name, fill=(255, 255, 255), font=ImageFont.load_default(12))
+        x += tile.width + _GAP
+    return canvas
+
+
+def drawn_plane(plane: Plane, scale: float) -> tuple[Image.Image, Image.Image]:
+    """A plane `scale` times as large, plain and with its prediction outlined."""
     rows, columns = plane.grey.shape
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
     grey = np.asarray(Image.fromarray(plane.grey).resize(size, Image.Resampling.BICUBIC))
     label = np.asarray(Image.fromarray(plane.prediction).resize(size, Image.Resampling.NEAREST))
-    plain = Image.fromarray(grey).convert("RGB")
+    return Image.fromarray(grey).convert("RGB"), Image.fromarray(outlined(grey, label, _LINE))
+
+
+def _column(plane: Plane, scale: float) -> tuple[Image.Image, Image.Image]:
+    """A plane, plain with its place, and outlined."""
+    plain, outline = drawn_plane(plane, scale)
     where = f"{plane.view} {plane.position + 1}/{plane.of}"
     ImageDraw.Draw(plain).text((4, 2), where, fill=_GREY, font=ImageFont.load_default(12))
-    return plain, Image.fromarray(outlined(grey, label, _LINE))
+    return plain, outline
 
 
 def _legend(

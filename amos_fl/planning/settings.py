@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from amos_fl.volumes.plan import AUTO, Plan
+from amos_fl.volumes.plan import AUTO, MrPercentile, Plan
 
 Resolution = Literal["full", "low"]
 
@@ -24,13 +24,7 @@ class PlanningSettings(BaseModel):
         default="full",
         description="The scans' own, or coarser so that a patch sees a quarter of a scan (nnU-Net's low resolution).",
     )
-    mr_percentile: float | None = Field(
-        default=None,
-        gt=50,
-        lt=100,
-        description="Percentile of the voxels inside the body, such as 99.5, to which an MR scan is clipped; mean and "
-        "standard deviation are taken between it and its opposite (0.5). none: a given plan's, or all voxels count.",
-    )
+    mr_percentile: MrPercentile = None
 
     def lacks(self, plan: Plan) -> bool:
         """Whether the run's plan is still to be made; its present plan is a placeholder until then."""

@@ -6,14 +6,14 @@ from amos_fl.report.figures import panels_of
 from amos_fl.report.palette import INK, MUTED, SEEN, UNSEEN
 from amos_fl.report.svg import page_style, to_svg
 from amos_fl.runs.calibration import FAILURE, FALSE_ALARMS, Agreement
-from amos_fl.runs.expected import Measured
+from amos_fl.runs.expected import MeasuredAgreement
 
 _PANELS = (("seen", SEEN), ("unseen", UNSEEN))
 _MARKERS = {"CT": "o", "MR": "D"}
 COLUMNS = ("case", "site", "modality", "seen", "organ", "expected_dsc", "dsc")
 
 
-def expected_against_true(name: str, found: Measured) -> Markup:
+def expected_against_true(name: str, found: MeasuredAgreement) -> Markup:
     """A mark for every organ of a test case: the expected DSC to the right, the true one upwards; CT and MR apart.
 
     Marks left of the line are flagged, those below the other line failed.
@@ -42,7 +42,7 @@ def expected_against_true(name: str, found: Measured) -> Markup:
         return to_svg(figure, name, "Expected against true DSC", told_of(found))
 
 
-def told_of(found: Measured) -> str:
+def told_of(found: MeasuredAgreement) -> str:
     """The correlations and the operating point in sentences."""
     parts = [
         f"An organ is flagged where the expected DSC is below {found.flag_below:.2f}, so chosen on validation "

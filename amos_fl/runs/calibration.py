@@ -6,17 +6,13 @@ A calibration is learned on validation cases of seen sites alone, and holds no c
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from amos_fl.errors import AmosError
-from amos_fl.files import sha256_of_file, write_json
+from amos_fl.files import write_json
 from amos_fl.runs.evaluation import Count, Name
-from amos_fl.runs.stored import Stored, read_stored
-
-if TYPE_CHECKING:
-    from amos_fl.runs.model import Model
+from amos_fl.runs.stored import Stored
 
 CALIBRATION = "calibration.json"
 FAILURE = 0.5
@@ -27,7 +23,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(min_length=1, max_length=100)]
 AGREEMENT_COLUMNS = ("cases", "organs", "Pearson", "Spearman", "error", "failures flagged", "others flagged")
-Organs = Annotated[int, Field(ge=0, le=10**7)]
+OrganCount = Annotated[int, Field(ge=0, le=10**7)]
 
 
 class Interval(Stored):
@@ -55,16 +51,16 @@ class Agreement(Stored):
     """
 
     cases: Count
-    organs: Organs
+    organs: OrganCount
     pearson: Interval | None = None
     spearman: Interval | None = None
     pearson_of_cases: Interval | None = None
     error: float
     bias: float
-    failures: Organs
-    failures_flagged: Organs
-    sound: Organs
-    sound_flagged: Organs
+    failures: OrganCount
+    failures_flagged: OrganCount
+    sound: OrganCount
+    sound_flagged: OrganCount
 
     def cells(self) -> list[str]:
         """A row of a table under `AGREEMENT_COLUMNS`."""
@@ -106,27 +102,3 @@ class Calibration(Stored):
 def write_calibration(model: Path, calibration: Calibration) -> None:
     """Write it into a model folder."""
     write_json(model / CALIBRATION, calibration.model_dump(mode="json", exclude_none=True))
-
-
-def read_calibration(model: "Model") -> Calibration:
-    """The calibration of a model.
-
-    Raises:
-        AmosError: it has none, or one of other weights, or a damaged one.
-    """
-    file = model.folder / CALIBRATION
-    run = model.folder if model.run is None else model.run.path
-    if not file.exists():
-        raise AmosError(
-            f"{file}: is not there, so nobody knows what DSC to expect",
-            f"learn it with: amos-fl calibrate {run}{'' if model.run else ' --cohort COHORT'}",
-        )
-    found: Calibration = read_stored(file, Calibration, f"make it again with: amos-fl calibrate {run}")
-    if found.weights_sha256 != model.weights_sha256():
-        raise AmosError(f"{file}: is of other weights than the model's", f"make it again with: amos-fl calibrate {run}")
-    return found
-
-
-def calibration_sha256(model: "Model") -> str:
-    """The hash of a model's calibration, by which what was made with it is known."""
-    return sha256_of_file(model.folder / CALIBRATION)

@@ -18,7 +18,7 @@ from amos_fl.weights import Arrays, hash_of, read_arrays, save_arrays
 WEIGHTS, STRATEGY, STATE = "weights.safetensors", "strategy.safetensors", "state.json"
 
 
-class _State(Stored):
+class _CheckpointState(Stored):
     """`order` is that of the weights, which safetensors does not keep; None in checkpoints of older versions.
 
     In those `ledger` is all that was in it, the hash of the weights, too, which later ones hold themselves.
@@ -72,7 +72,7 @@ def read_checkpoint(folder: Path, round_number: int) -> Checkpoint:
         AmosError: a file of it is missing or damaged.
     """
     remedy, source = remedy_for(folder), str(folder / STATE)
-    state: _State = read_stored(folder / STATE, _State, remedy)
+    state: _CheckpointState = read_stored(folder / STATE, _CheckpointState, remedy)
     ledger, weights_sha256 = state.ledger, state.weights_sha256
     if isinstance(ledger, list):
         ledger = in_sequence(fitting(ledger, ENTRIES, source, remedy), source, remedy)

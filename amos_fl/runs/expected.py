@@ -7,7 +7,7 @@ from pydantic import Field
 
 from amos_fl.cohort.table import Modality
 from amos_fl.files import sha256_of_file, write_json
-from amos_fl.runs.calibration import CALIBRATION, Agreement, Organs, Sha256, Share, Text
+from amos_fl.runs.calibration import CALIBRATION, Agreement, OrganCount, Sha256, Share, Text
 from amos_fl.runs.evaluation import Name
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.stored import Stored, read_stored
@@ -66,7 +66,7 @@ class Expected(Stored):
     dsc: Share
 
 
-class Measured(Stored):
+class MeasuredAgreement(Stored):
     """How well a calibration did on test cases: by group (`seen`, `unseen`, `seen CT`, `unseen MR` ...) and organ.
 
     `missed` are organs that a case has and its prediction lacks: of them nothing is expected, and they count nowhere.
@@ -76,16 +76,16 @@ class Measured(Stored):
     calibration_sha256: Sha256
     flag_below: Share
     groups: dict[Text, Agreement]
-    missed: dict[Text, Organs]
+    missed: dict[Text, OrganCount]
     organs: list[Expected]
 
 
-def write_measured(run: RunFolder, found: Measured) -> None:
+def write_measured(run: RunFolder, found: MeasuredAgreement) -> None:
     """Write `expected.json` into a run's folder."""
     write_json(run.path / EXPECTED, found.model_dump(mode="json", exclude_none=True))
 
 
-def read_measured(run: RunFolder) -> Measured | None:
+def read_measured(run: RunFolder) -> MeasuredAgreement | None:
     """What was measured of a run's present calibration; None if it was not.
 
     Raises:
@@ -94,5 +94,7 @@ def read_measured(run: RunFolder) -> Measured | None:
     file, calibration = run.path / EXPECTED, run.path / "model" / CALIBRATION
     if not file.exists() or not calibration.exists():
         return None
-    found: Measured = read_stored(file, Measured, f"remove it, or run: amos-fl calibrate {run.path} --measure")
+    found: MeasuredAgreement = read_stored(
+        file, MeasuredAgreement, f"remove it, or run: amos-fl calibrate {run.path} --measure"
+    )
     return found if found.calibration_sha256 == sha256_of_file(calibration) else None

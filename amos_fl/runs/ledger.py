@@ -21,7 +21,7 @@ _CONFIG = ConfigDict(strict=True, extra="allow")
 
 
 @with_config(_CONFIG)
-class SiteRound(TypedDict):
+class SiteEntry(TypedDict):
     """What a site did in a round. An older ledger has no fingerprint of its update.
 
     `restarted` is there where the site has lost what it keeps between rounds and began again without it, and says why.
@@ -41,7 +41,7 @@ class SiteRound(TypedDict):
     share: NotRequired[Annotated[float, Field(ge=0, le=1)]]
 
 
-def steps_taken(did: SiteRound) -> int:
+def steps_taken(did: SiteEntry) -> int:
     """The optimizer steps that a site took in a round, those of a second model among them."""
     return did["steps"] + did.get("second_steps", 0)
 
@@ -57,7 +57,7 @@ class LedgerEntry(TypedDict):
 
     round: Annotated[int, Field(ge=1, le=10**9)]
     asked: NotRequired[list[_Text]]
-    sites: dict[str, SiteRound]
+    sites: dict[str, SiteEntry]
     missing: dict[str, _Text]
     loss: _Loss
     seconds: _Seconds

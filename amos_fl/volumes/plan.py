@@ -15,6 +15,15 @@ Triple = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 """mm, along x, y and z."""
 Positive = Annotated[float, Field(gt=0)]
+MrPercentile = Annotated[
+    float | None,
+    Field(
+        gt=50,
+        lt=100,
+        description="Percentile of the voxels inside the body, such as 99.5, to which an MR scan is clipped; mean and "
+        "standard deviation are taken between it and its opposite (0.5). none: all voxels count, or a given plan's.",
+    ),
+]
 _Side = Annotated[int, Field(ge=1, le=4096)]
 _Sides = tuple[_Side, _Side, _Side]
 _Stages = Annotated[tuple[_Sides, ...], Field(max_length=16)]
@@ -43,13 +52,7 @@ class Plan(BaseModel):
     )
     ct_mean_hu: float = Field(default=50.0, description="Mean of the CT normalisation, in HU.")
     ct_sd_hu: Positive = Field(default=141.0, description="Standard deviation of the CT normalisation, in HU.")
-    mr_percentile: float | None = Field(
-        default=None,
-        gt=50,
-        lt=100,
-        description="Percentile of the voxels inside the body, such as 99.5, to which an MR scan is clipped; mean and "
-        "standard deviation are taken between it and its opposite (0.5). none: all voxels count.",
-    )
+    mr_percentile: MrPercentile = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Plan":

@@ -1,6 +1,7 @@
 """Prefetch the batches of many steps with worker processes, if the settings ask for them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -12,30 +13,11 @@ from amos_fl.workers import main_module_hidden
 
 
 class _Steps(Dataset[Batch]):
-    def __init__(
-        self,
-        cases: Sequence[TrainingCase],
-        plan: Plan,
-        settings: TrainingSettings,
-        organs: Sequence[int],
-        seed: int,
-        site: str,
-        changes_later: bool,
-    ):
-        self.cases, self.plan, self.settings, self.organs = cases, plan, settings, organs
-        self.seed, self.site, self.changes_later = seed, site, changes_later
+    def __init__(self, draw: Callable[..., Batch]):
+        self.draw = draw
 
     def __getitem__(self, step: int) -> Batch:
-        return draw_batch(
-            self.cases,
-            self.plan,
-            self.settings,
-            self.organs,
-            seed=self.seed,
-            site=self.site,
-            step=step,
-            changes_later=self.changes_later,
-        )
+        return self.draw(step=step)
 
 
 def draw_batches(
@@ -50,7 +32,9 @@ def draw_batches(
     changes_later: bool = False,
 ) -> Iterator[Batch]:
     """Yield the batch of each of `steps`, as `draw_batch`; the same with `settings.workers` processes as with none."""
-    dataset = _Steps(cases, plan, settings, organs, seed, site, changes_later)
+    dataset = _Steps(
+        partial(draw_batch, cases, plan, settings, organs, seed=seed, site=site, changes_later=changes_later)
+    )
     if settings.workers == 0:
         yield from (dataset[step] for step in steps)
         return

@@ -21,7 +21,7 @@ Function = Callable[[Tensor, Tensor, Draw], Tensor]
 """Of the image (1, X, Y, Z), the channel numbers (X, Y, Z) and a generator."""
 
 
-class Change(NamedTuple):
+class IntensityChange(NamedTuple):
     """What the intensity changes of a sample depend on, besides the sample and the level."""
 
     modality: str
@@ -135,7 +135,7 @@ def change_intensities(image: Tensor, label: Tensor, modality: str, level: Augme
     return image.contiguous()
 
 
-def change_batch(image: Tensor, label: Tensor, changes: Sequence[Change], level: AugmentationLevel) -> Tensor:
+def change_batch(image: Tensor, label: Tensor, changes: Sequence[IntensityChange], level: AugmentationLevel) -> Tensor:
     """Apply to each image of a batch (sample, 1, X, Y, Z) its change, where the batch is: on a GPU."""
     samples = zip(image, label, changes, strict=True)
     return torch.stack([change_intensities(x, y, change.modality, level, change.seed) for x, y, change in samples])

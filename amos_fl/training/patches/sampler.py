@@ -12,7 +12,7 @@ from torch import Tensor
 from amos_fl.errors import AmosError
 from amos_fl.randomness import derived_seed, generator
 from amos_fl.training.own import transformed
-from amos_fl.training.patches.recipes import Change, change_intensities, draw_resampling, mirror
+from amos_fl.training.patches.recipes import IntensityChange, change_intensities, draw_resampling, mirror
 from amos_fl.training.patches.spatial import Resampling
 from amos_fl.training.patches.synthetic import synthetic_image
 from amos_fl.training.settings import TrainingSettings
@@ -46,7 +46,7 @@ class Batch:
     image: Float[Tensor, "sample 1 x y z"]
     label: Int[Tensor, "sample x y z"]
     annotated: Bool[Tensor, "sample channel"]
-    changes: tuple[Change, ...] = ()
+    changes: tuple[IntensityChange, ...] = ()
     """The intensity changes that are still to be applied to each sample; none: they have been."""
 
 
@@ -101,7 +101,7 @@ def _sample(
     step: int,
     number: int,
     changes_later: bool,
-) -> tuple[Tensor, Tensor, Tensor, Change]:
+) -> tuple[Tensor, Tensor, Tensor, IntensityChange]:
     """One sample: image (1, X, Y, Z), label (X, Y, Z) int64, annotated channels (1 + organs,), and its change."""
     drawing = generator(seed, "patch", site, step, number)
     case = cases[int(drawing.integers(len(cases)))]
@@ -119,7 +119,7 @@ def _sample(
         drawing = generator(seed, "synthetic", site, step, number)
         if drawing.random() < settings.synthetic_share:
             image = synthetic_image(image, label, case.modality, case.padding, plan, drawing)
-    change = Change(case.modality, derived_seed(seed, "intensity", site, step, number))
+    change = IntensityChange(case.modality, derived_seed(seed, "intensity", site, step, number))
     if not changes_later:
         image = change_intensities(image, label, change.modality, settings.augmentation, change.seed)
     if settings.transforms is not None:

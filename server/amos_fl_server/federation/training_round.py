@@ -8,7 +8,7 @@ from flwr.app import Message
 from amos_fl.codecs import Codec
 from amos_fl.errors import AmosError
 from amos_fl.runs.events import Listener, Said
-from amos_fl.runs.ledger import LedgerEntry, SiteRound
+from amos_fl.runs.ledger import LedgerEntry, SiteEntry
 from amos_fl.weights import fingerprint_of
 from amos_fl_clients.federation.messages import ARRAYS, size_in_bytes
 from amos_fl_clients.federation.records import BadUpdate, views_of
@@ -34,7 +34,7 @@ class TrainingRound:
     listener: Listener
     form: Form
     codec: Codec
-    did: dict[str, SiteRound] = field(default_factory=dict)
+    did: dict[str, SiteEntry] = field(default_factory=dict)
     missing: dict[str, AmosError] = field(default_factory=dict)
     bytes_down: int = 0
 
