@@ -103,7 +103,7 @@ def test_contours_with_a_hole_are_filled_on_the_grid_of_their_series(
 COORDINATE = st.integers(-400, 2600).map(lambda hundredths: hundredths / 100)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.lists(st.tuples(COORDINATE, COORDINATE), min_size=3, max_size=8), min_size=1, max_size=3))
 def test_filling_is_the_even_odd_rule_at_the_centres_of_pixels(polygons: list[list[tuple[float, float]]]) -> None:
     contours = [np.array(polygon) for polygon in polygons]

@@ -59,7 +59,7 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
         **TINY,
         "plan": {**TINY_PLAN, "spacing_mm": [8, 8, 8]},
         "rounds": 1,
-        "local_steps": 40,
+        "local_steps": 80,
         "training": {**TINY["training"], "learning_rate": 0.2, "class_balance": 0.5, "foreground_share": 0.67},
     }
     plain = yaml.safe_dump(_lists(settings))

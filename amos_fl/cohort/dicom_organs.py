@@ -22,7 +22,7 @@ class StructureNames:
         for structure in (structure for label in labels for structure in label.structures):
             self._meanings[structure.name].add(structure.meaning)
         named = [(self.of(structure), structure) for label in labels for structure in label.structures]
-        self.counts = Counter(name for name, structure in named if not structure.absent)
+        self.counts: Counter[str] = Counter(name for name, structure in named if not structure.absent)
         self._structures = dict(named)
 
     def of(self, structure: Structure) -> str:

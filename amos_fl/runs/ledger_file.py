@@ -42,7 +42,7 @@ class LedgerFile:
         self._forget()
 
     def _forget(self) -> None:
-        self.rounds = 0
+        self.rounds: int = 0
         self.averaged: set[str] = set()
         self._bytes, self._digest = 0, hashlib.sha256()
         # By site the first and the last of consecutive rounds in which it took part, one such pair after another.
