@@ -109,9 +109,26 @@ def all_at_once(network: nn.Module, prepared: PreparedCase, plan: Plan, overlap:
 sides = st.integers(1, 19)
 
 
+def test_windows_of_air_need_the_network_once_a_slab_and_count_as_all_others(tmp_path):
+    image = np.full((40, 24, 12), -1.5, np.float32)
+    image[:8, :6, :4] = np.random.default_rng(0).normal(size=(8, 6, 4))
+    prepared, plan, called = stored(tmp_path / "one", image), plan_of(patch=(8, 6, 4)), []
+
+    def counted(windows):
+        called.append(len(windows))
+        return network(windows)
+
+    network = convolution()
+    inference = InferenceSettings(overlap=0.0, batch_size=3)
+    cpu = torch.device("cpu")
+    planes = finished_planes(counted, prepared, plan.patch, 4, axis=0, device=cpu, inference=inference, check=None)
+    torch.testing.assert_close(torch.stack(list(planes), dim=1), all_at_once(network, prepared, plan, 0.0))
+    assert called == [2, 1, 1, 1, 1]  # of 12 windows a slab: the one with noise and one of air; then one of air
+
+
 @settings(max_examples=25)
-@given(st.tuples(sides, sides, sides), st.sampled_from([0.0, 0.25, 0.5, 0.7]), st.integers(1, 3))
-def test_planes_in_order_of_z_equal_monais_whole_volume(tmp_path_factory, shape, overlap, batch_size):
+@given(st.tuples(sides, sides, sides), st.sampled_from([0.0, 0.25, 0.5, 0.7]), st.integers(1, 3), st.integers(0, 2))
+def test_planes_along_any_axis_equal_monais_whole_volume(tmp_path_factory, shape, overlap, batch_size, axis):
     image = np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
     prepared = stored(tmp_path_factory.mktemp("store") / "one", image)
     plan, network = plan_of(patch=(8, 6, 4)), convolution()
@@ -120,11 +137,12 @@ def test_planes_in_order_of_z_equal_monais_whole_volume(tmp_path_factory, shape,
         prepared,
         plan.patch,
         4,
+        axis=axis,
         device=torch.device("cpu"),
         inference=InferenceSettings(overlap=overlap, batch_size=batch_size),
         check=None,
     )
-    ours = torch.stack(list(planes), dim=-1)
+    ours = torch.stack(list(planes), dim=axis + 1)
     torch.testing.assert_close(ours, all_at_once(network, prepared, plan, overlap), atol=2e-5, rtol=0)
 
 
@@ -154,14 +172,16 @@ def test_the_label_map_is_the_argmax_of_all_probabilities_on_the_scans_grid(tmp_
     np.testing.assert_array_equal(result[~tied], expected[~tied])
 
 
-def test_windows_cover_every_voxel_and_overlap_by_half():
-    starts = window_starts((20, 16, 30), (8, 8, 10), 0.5)
+@pytest.mark.parametrize(("axis", "expected"), [(0, [0, 4, 8, 12]), (1, [0, 4, 8]), (2, [0, 5, 10, 15, 20])])
+def test_windows_cover_every_voxel_and_overlap_by_half(axis, expected):
+    starts = window_starts((20, 16, 30), (8, 8, 10), 0.5, axis)
     covered = np.zeros((20, 16, 30), int)
-    for z, corners in starts.items():
-        for x, y in corners:
+    for start, corners in starts.items():
+        assert {corner[axis] for corner in corners} == {start}
+        for x, y, z in corners:
             covered[x : x + 8, y : y + 8, z : z + 10] += 1
     assert covered.min() >= 1
-    assert list(starts) == [0, 5, 10, 15, 20]
+    assert list(starts) == expected
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def test_the_small_network_learns_spleen_kidneys_and_liver_of_one_case_by_heart(
         prepared,
         plan.patch,
         1 + len(ORGANS),
+        axis=2,
         device=torch.device("cpu"),
         inference=InferenceSettings(batch_size=1),
         check=None,

@@ -18,7 +18,7 @@ from amos_fl.cohort.plausible import SPECK_ML, intensity_concerns, pieces_of, vo
 from amos_fl.cohort.reference import label_of
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.errors import AmosError
-from amos_fl.volumes.nifti import Volume, read_image, reconcile, to_canonical
+from amos_fl.volumes.nifti import Volume, read_image, reconcile, to_canonical, voxel_counts
 from amos_fl.warned import heard
 from amos_fl.wording import counted
 from amos_fl.workers import each
@@ -103,13 +103,14 @@ def _examine(case: Case, organs: dict[int, str]) -> _Examined:
             note("warning", concern)
     if label is not None:
         voxel_ml = label.voxel_ml
-        present = {int(value) for value in np.unique(label.array)} - {0}
+        counts = voxel_counts(label.array)
+        present = {int(value) for value in np.flatnonzero(counts)} - {0}
         if not present:
             note("warning", "its label map is empty")
         if unlisted := present - set(case.annotated):
             names = ", ".join(organs[value] for value in sorted(unlisted))
             note("warning", f"{names}: labelled, but 'annotated' does not list it, so it is not used")
-        if concerns := volume_concerns(label.array, voxel_ml, organs):
+        if concerns := volume_concerns(label.array, voxel_ml, organs, counts):
             note("warning", "; ".join(concerns))
         pieces = pieces_of(label.array, voxel_ml, organs)
         if pieces.loose:
@@ -120,10 +121,17 @@ def _examine(case: Case, organs: dict[int, str]) -> _Examined:
 
 
 def _content_hash(volume: Volume) -> str:
-    """A hash of the voxels, whatever the file's type, compression and orientation."""
-    voxels = to_canonical(volume).array.astype(np.float32) + np.float32(0)  # -0.0 becomes 0.0
-    digest = hashlib.sha256(str(voxels.shape).encode())
-    digest.update(np.ascontiguousarray(voxels).data)
+    """A hash of the voxels, whatever the file's type, compression and orientation.
+
+    Scans and label maps are told apart by their types, which reading them decides. Slices are taken one by one, each
+    along the axis that NIfTI stores first: a copy of the whole volume in another order would take longer than all else.
+    """
+    voxels = to_canonical(volume).array
+    digest = hashlib.sha256(f"{voxels.shape} {voxels.dtype}".encode())
+    for z in range(voxels.shape[2]):
+        plane = np.ascontiguousarray(voxels[..., z].T)
+        # -0.0 becomes 0.0
+        digest.update((plane + np.float32(0) if plane.dtype == np.float32 else plane).data)
     return digest.hexdigest()
 
 

@@ -9,6 +9,7 @@ import cc3d
 import numpy as np
 
 from amos_fl.cohort.table import Modality
+from amos_fl.volumes.nifti import voxel_counts
 
 PLAUSIBLE_ML: dict[str, tuple[float, float]] = {
     "spleen": (20, 2500),
@@ -68,12 +69,14 @@ def intensity_concerns(image: np.ndarray, label: np.ndarray | None, modality: Mo
     return []
 
 
-def volume_concerns(label: np.ndarray, voxel_ml: float, organs: dict[int, str]) -> list[str]:
-    """Organs of a label map (x, y, z) whose volume is outside `PLAUSIBLE_ML`.
+def volume_concerns(
+    label: np.ndarray, voxel_ml: float, organs: dict[int, str], counts: np.ndarray | None = None
+) -> list[str]:
+    """Organs of a label map (x, y, z) whose volume is outside `PLAUSIBLE_ML`; `counts` as `voxel_counts` gives them.
 
     An organ that touches the border of the scan is cut off by it, so it cannot be too small.
     """
-    counts = np.bincount(label.ravel(order="K"), minlength=256)
+    counts = voxel_counts(label) if counts is None else counts
     faces = [label[end] for end in (0, -1)] + [label[:, end] for end in (0, -1)] + [label[..., end] for end in (0, -1)]
     at_border = {int(value) for face in faces for value in np.unique(face)}
     concerns = []
@@ -87,14 +90,20 @@ def volume_concerns(label: np.ndarray, voxel_ml: float, organs: dict[int, str]) 
 
 def pieces_of(label: np.ndarray, voxel_ml: float, organs: dict[int, str]) -> Pieces:
     """The pieces of each organ besides its largest, in a label map (x, y, z); corner contact connects voxels."""
-    found = np.nonzero(label)
+    planes = label.any(axis=2)
+    found = [np.flatnonzero(one) for one in (planes.any(axis=1), planes.any(axis=0), label.any(axis=(0, 1)))]
     if not found[0].size:
         return Pieces((), 0)
-    label = np.ascontiguousarray(label[tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in found)])
+    # In the order that it has in memory: another takes longer to make than the pieces to find.
+    order = "F" if abs(label.strides[0]) < abs(label.strides[2]) else "C"
+    label = np.array(label[tuple(slice(int(axis[0]), int(axis[-1]) + 1) for axis in found)], order=order)
     pieces, count = cc3d.connected_components(label, connectivity=26, return_N=True)
     organ_of_piece = np.zeros(count + 1, dtype=np.uint8)
-    organ_of_piece[pieces.ravel()] = label.ravel()
-    piece_ml = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_ml
+    values, pieces = label.ravel(order=order), pieces.ravel(order=order)
+    inside = np.flatnonzero(values)
+    values, pieces = values[inside], pieces[inside]
+    organ_of_piece[pieces] = values
+    piece_ml = np.bincount(pieces, minlength=count + 1) * voxel_ml
     loose: list[tuple[str, int, float]] = []
     specks = 0
     for value, organ in organs.items():

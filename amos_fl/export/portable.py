@@ -17,7 +17,7 @@ from torch import Tensor
 
 from amos_fl.errors import AmosError
 from amos_fl.inference.restore import restore
-from amos_fl.inference.windows import finished_planes
+from amos_fl.inference.windows import finished_planes, slab_axis
 from amos_fl.prepared.image import prepare_image
 from amos_fl.prepared.store import Geometry
 from amos_fl.volumes.nifti import Volume, orientation_of
@@ -54,6 +54,11 @@ class Recipe:
         """The shape of a window (x, y, z)."""
         x, y, z = self.plan.patch
         return (x, y, z)
+
+    def axis(self, image_shape: Sequence[int]) -> int:
+        """The axis along which planes come of a prepared image (x, y, z)."""
+        x, y, z = (int(side) for side in image_shape)
+        return slab_axis((x, y, z), self.patch)
 
 
 @dataclass(frozen=True)
@@ -110,13 +115,14 @@ def affine_of(image_shape: Sequence[int], grid: np.ndarray, affine: np.ndarray) 
 
 def class_planes(
     image: Float[Tensor, "x y z"], network: Callable[[Tensor], Tensor], recipe: Recipe
-) -> Iterator[Float[Tensor, "class x y"]]:
-    """The class probabilities of a prepared image, plane by plane along z; windows go to the image's device."""
+) -> Iterator[Float[Tensor, "class u v"]]:
+    """The class probabilities of a prepared image, plane by plane along its axis; windows go to its device."""
     return finished_planes(
         network,
         InMemory(image.cpu().numpy()),
         recipe.patch,
         1 + len(recipe.organs),
+        axis=recipe.axis(image.shape),
         device=image.device,
         inference=recipe.inference,
         check=None,
@@ -125,11 +131,13 @@ def class_planes(
 
 
 def label_map(
-    planes: Iterable[Float[Tensor, "class x y"]], image_shape: Sequence[int], grid: np.ndarray, recipe: Recipe
+    planes: Iterable[Float[Tensor, "class u v"]], image_shape: Sequence[int], grid: np.ndarray, recipe: Recipe
 ) -> UInt8[np.ndarray, "x y z"]:
     """The label map on the scan's own grid and in its file's orientation, from the planes of a prepared image."""
     sides, lows, highs, (nx, ny, nz), axes, flips = grid.T.tolist()
-    x, y, z = (int(padded - size) // 2 for padded, size in zip(image_shape, (nx, ny, nz), strict=True))
+    axis, shape = recipe.axis(image_shape), (nx, ny, nz)
+    inside = [slice(int(n - m) // 2, int(n - m) // 2 + m) for n, m in zip(image_shape, shape, strict=True)]
+    along = inside.pop(axis)
     crop_x, crop_y, crop_z = zip(lows, highs, strict=True)
     turned_x, turned_y, turned_z = zip(axes, flips, strict=True)
     geometry = Geometry(
@@ -138,9 +146,9 @@ def label_map(
         (crop_x, crop_y, crop_z),
         (turned_x, turned_y, turned_z),
     )
-    inside = (plane[:, x : x + nx, y : y + ny].contiguous() for plane in itertools.islice(planes, z, z + nz))
+    kept = (plane[:, *inside].contiguous() for plane in itertools.islice(planes, along.start, along.stop))
     with torch.inference_mode():
-        return restore(inside, (nx, ny, nz), geometry, recipe.organs)
+        return restore(kept, axis, shape, geometry, recipe.organs)
 
 
 def predict_scan(

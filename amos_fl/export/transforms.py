@@ -49,8 +49,9 @@ class Windows(Inferer):
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         found = torch.empty((len(inputs), 1 + len(self.recipe.organs), *inputs.shape[2:]), device=self.device)
         for number, image in enumerate(inputs):
-            for z, plane in enumerate(class_planes(torch.as_tensor(image[0]), network, self.recipe)):
-                found[number, ..., z] = plane
+            along = found[number].movedim(1 + self.recipe.axis(image.shape[1:]), 0)
+            for index, plane in enumerate(class_planes(torch.as_tensor(image[0]), network, self.recipe)):
+                along[index] = plane
         return found
 
 
@@ -65,8 +66,9 @@ class Restored(MapTransform):
         result = dict(data)
         meta = result[self.ref_image].meta
         for key in self.key_iterator(result):
-            planes = torch.as_tensor(result[key]).cpu().unbind(-1)
+            shares = torch.as_tensor(result[key]).cpu()
+            planes = shares.unbind(1 + self.recipe.axis(shares.shape[1:]))
             grid = np.asarray(result[f"{self.ref_image}_grid"].cpu())
-            label = label_map(planes, result[key].shape[1:], grid, self.recipe)
+            label = label_map(planes, shares.shape[1:], grid, self.recipe)
             result[key] = with_affine(np.ascontiguousarray(label)[None], meta["original_affine"], meta)
         return result

@@ -13,7 +13,7 @@ from torch import nn
 from amos_fl.device import memory_said
 from amos_fl.inference.adapt import adapted
 from amos_fl.inference.restore import Certainty, restore
-from amos_fl.inference.windows import finished_planes
+from amos_fl.inference.windows import finished_planes, slab_axis
 from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.inference_settings import DEFAULT, InferenceSettings
 from amos_fl.runs.model import Model
@@ -58,18 +58,20 @@ def predict_case(
             memory_said(f"{prepared.case}: predicting it with {batch_size} windows at a time", remedy),
             adapted(network, prepared, plan.patch, batch_size, device) if adapts else nullcontext(),
         ):
+            axis = slab_axis(prepared.shape, plan.patch)
             planes = finished_planes(
                 network,
                 prepared,
                 plan.patch,
                 1 + len(organs),
+                axis=axis,
                 device=torch.device(device),
                 inference=inference,
                 check=check,
                 unlearned=unlearned,
             )
             with torch.inference_mode():
-                return restore(planes, prepared.shape, prepared.geometry, organs, probabilities, certainty)
+                return restore(planes, axis, prepared.shape, prepared.geometry, organs, probabilities, certainty)
     finally:
         network.train(training)
 

@@ -19,7 +19,12 @@ class InferenceSettings(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     overlap: float = Field(default=0.5, ge=0, lt=1, description="Overlap of neighbouring windows; 0.5: half a patch.")
-    batch_size: int = Field(default=4, ge=1, le=4096, description="Windows that go through the network together.")
+    batch_size: int = Field(
+        default=4,
+        ge=1,
+        le=4096,
+        description="Windows that go through the network together; on a CPU fewer where they are large.",
+    )
     mirror: bool = Field(default=False, description="Average the prediction over all eight mirror images.")
     test_time_adaptation: bool = Field(
         default=False,

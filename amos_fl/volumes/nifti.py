@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from jaxtyping import Int, UInt8
 from nibabel import orientations
 from nibabel.affines import voxel_sizes
 from nibabel.nifti1 import Nifti1Image
@@ -20,6 +21,8 @@ from amos_fl.files import whole_file
 from amos_fl.volumes.nifti_file import open_nifti
 from amos_fl.volumes.plausible_grid import corner_distance_mm, tolerance_mm
 from amos_fl.volumes.plausible_voxels import check_voxels
+
+_COUNTED_AT_ONCE = 2**17
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,20 @@ def read_label(path: Path | str, organs: Collection[int], label_values: Collecti
     allowed = {0, *organs}
     if low < 0 or high > max(allowed):
         raise _strangers(name, {int(value) for value in np.unique(voxels)} - allowed)
-    labels = voxels.astype(np.uint8)
-    present = np.flatnonzero(np.bincount(labels.ravel(order="K"), minlength=256))
+    labels = voxels.astype(np.uint8, copy=False)
+    present = np.flatnonzero(voxel_counts(labels))
     if strangers := {int(value) for value in present} - allowed:
         raise _strangers(name, strangers)
     return Volume(labels, file.affine)
+
+
+def voxel_counts(label: UInt8[np.ndarray, "x y z"]) -> Int[np.ndarray, "256"]:
+    """The number of voxels of each value, 0 to 255, in a label map."""
+    values = label.ravel(order="K")
+    counts = np.zeros(256, np.int64)
+    for first in range(0, values.size, _COUNTED_AT_ONCE):  # NumPy makes eight bytes of each voxel
+        counts += np.bincount(values[first : first + _COUNTED_AT_ONCE], minlength=256)
+    return counts
 
 
 _NO_ORGAN = (
