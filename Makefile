@@ -12,9 +12,9 @@ PYTHON ?=
 PIP_ARGS ?=
 # Further arguments for pytest, for example PYTEST_ARGS='-k phantom -x'.
 PYTEST_ARGS ?=
-# Two files of tests at a time; those marked slow have processes of their own, and wait more than they compute.
-TWO := -n 2 --dist loadfile
-QUICK := -m "not slow" $(TWO)
+# Two files of tests at a time; three of those marked slow, which have processes of their own and wait for them.
+QUICK := -m "not slow" -n 2 --dist loadfile
+SLOW := -m slow -n 3 --dist loadfile
 # Arguments of the run that `make wheel-test` carries out on both engines with the installed wheel; empty: none.
 WHEEL_RUN ?= --rounds 3 --local-steps 2 --sites A,G --set training.threads=1
 
@@ -34,6 +34,9 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
 		printf '  make %-16s %s\n' "$$target" "$$what"; done
 
+.PHONY: install
+install: $(RUN_READY) ## The environment with amos-fl and what the tests need; the other targets make it, too
+
 .PHONY: demo
 demo: $(RUN_READY) ## A federation, its pooled and its local counterparts, and what they say (2 cores, minutes)
 	$(call once,simulate,federated,--strategy fedavg)
@@ -48,7 +51,7 @@ test: $(RUN_READY) ## The tests, without those marked slow
 .PHONY: check
 check: lint ## What CI runs: ruff, import-linter, pyright, the doctests and every test
 	$(BIN)/python -m pytest $(QUICK) $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m slow $(TWO) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(SLOW) $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(DEV_READY) ## ruff, the contracts of imports and pyright

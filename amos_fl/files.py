@@ -1,4 +1,4 @@
-"""Write files and folders that appear whole or not at all, and hash their content."""
+"""Write files and folders that appear whole or not at all, append lines to logs, and hash what is written."""
 
 import hashlib
 import json
@@ -181,6 +181,21 @@ def _untouched_s(path: Path) -> float:
 def write_text(path: Path | str, text: str) -> None:
     with whole_file(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def append_line(path: Path | str, line: str, *, mode: int = 0o666) -> None:
+    """Append a line to a file, in one write, and wait until it is on disk; a new file has this mode, less the umask.
+
+    A kill or a full disk may leave a part of the line, without its end.
+    """
+    path = Path(path)
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode), "wb", buffering=0) as file:
+            left = memoryview(f"{line}\n".encode())
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
 
 
 def write_json(path: Path | str, data: Any) -> None:

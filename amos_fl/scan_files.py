@@ -4,6 +4,7 @@ Every command that reads a folder of scans uses this module and its one rule: a 
 be used is named with its fault, and the number of scans taken is given beside the number present.
 """
 
+import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,6 +21,12 @@ _HALVES = {".hdr": ".img", ".img": ".hdr", ".hdr.gz": ".img.gz", ".img.gz": ".hd
 _READ = (*SUFFIXES, *_HALVES)
 _OTHER_FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".mnc", ".gipl")
 _OTHER_PACKING = (".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip", ".nii.gz.gz")
+DICOM_MARK = b"DICM"
+PREAMBLE_BYTES = 128
+"""What stands before the mark in a DICOM file."""
+_DICOM_LOOKED_AT = 30
+"""How many files of a folder are opened to see whether they are DICOM."""
+_OF_DICOM = "make a cohort of DICOM files with 'amos-fl data dicom FOLDER --out COHORT'"
 UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".filepart")
 """Suffixes that programs append to files they are still writing."""
 
@@ -177,12 +184,38 @@ def _problem_of_file(path: Path) -> tuple[str, str] | None:
     if not path.exists():
         return "is not there", _FETCH
     if path.is_dir():
+        files = (Path(parent, name) for parent, _, names in os.walk(path) for name in sorted(names))
+        if any(looks_like_dicom(file) for file in itertools.islice(files, _DICOM_LOOKED_AT)):
+            return "is a folder of DICOM files, and a NIfTI file is needed", _OF_DICOM
         return "is a folder by the name of a file", "give the file that is in it"
     if not path.is_file():
         return "is no regular file", _FETCH
     if not os.access(path, os.R_OK):
         return "cannot be read", "check its permissions"
     return None if path.stat().st_size else ("is an empty file", "fetch it again")
+
+
+def looks_like_dicom(path: Path) -> bool:
+    """Whether a file has DICOM's mark after its first 128 bytes."""
+    return start_of(path)[PREAMBLE_BYTES:] == DICOM_MARK
+
+
+def start_of(path: Path) -> bytes:
+    """The first bytes of a file, as many as tell whether it is DICOM; none if it cannot be read."""
+    try:
+        if not path.is_file():  # a pipe would wait for ever
+            return b""
+        with path.open("rb") as file:
+            return file.read(PREAMBLE_BYTES + len(DICOM_MARK))
+    except OSError:
+        return b""
+
+
+def not_nifti(path: Path) -> AmosError:
+    """What is to be said of a file that is not NIfTI."""
+    if looks_like_dicom(path):
+        return AmosError(f"{shown(path.name)}: is a DICOM file, and a NIfTI file is needed", _OF_DICOM)
+    return AmosError(f"{shown(path.name)}: is not a NIfTI file", "fetch it again, or convert it to NIfTI")
 
 
 def problem_of_name(name: str) -> str | None:

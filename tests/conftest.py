@@ -25,6 +25,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from amos_fl.cohort.table import Case, Cohort, read_cohort, write_cohort
 from amos_fl.randomness import generator
@@ -32,6 +33,10 @@ from amos_fl.randomness import generator
 if TYPE_CHECKING:
     from labelling import Desk
     from reports import Pages
+
+# An example takes as long as the machine lets it; what is wrong is never how long.
+settings.register_profile("without a deadline", deadline=None)
+settings.load_profile("without a deadline")
 
 SHAPE, SPACING_MM = (24, 22, 20), (8.0, 8.0, 8.0)
 ORGANS = {1: "ball", 2: "box"}

@@ -22,6 +22,8 @@ from amos_fl_server.federation.strategies.base import RoundInput
 from amos_fl_server.federation.strategies.flower import load_flower_strategy
 
 SITES = ("A", "B", "C", "G")
+SPOOLS = tempfile.TemporaryDirectory(prefix="amos-fl-")
+"""Where updates lie side by side, also in a test of many examples; it goes with the process."""
 
 
 def update(seed: int, dtype: type = np.float32) -> dict[str, np.ndarray]:
@@ -62,7 +64,7 @@ def round_input(arrays: dict[str, np.ndarray], weights: dict[str, float], number
         0,
         all_counts=weights,
         works=dict.fromkeys(weights, work),
-        spool=Path(tempfile.mkdtemp()) / "updates",
+        spool=Path(tempfile.mkdtemp(dir=SPOOLS.name)) / "updates",
     )
 
 

@@ -18,10 +18,10 @@ from amos_fl.runs.arms import centralized, finetunes_of, leave_one_out, locals_o
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import create_run
 from amos_fl.runs.events import SiteWork
-from amos_fl.runs.folder import RunFolder, open_run
+from amos_fl.runs.folder import OWN, RunFolder, open_run
 from amos_fl.runs.group import PlannedRun, create_group, read_group
 from amos_fl.runs.record import read_run, read_runs
-from amos_fl.runs.selection import best_rounds, rounds_worth_keeping
+from amos_fl.runs.selection import best_rounds, bests_of, rounds_worth_keeping
 from amos_fl.training.loop import train
 from amos_fl.weights import arrays_of, load_arrays, read_arrays
 from amos_fl_server.federation.simulate import simulate
@@ -174,7 +174,7 @@ def test_a_sites_own_round_is_scored_with_the_weights_of_that_round(tiny_cohort,
         organ["dsc_sum"] = organ["counted"] * UNIT
     folder.write_evaluation(1, "val", evaluation)
     assert best_rounds(folder, 3)["A"] == 1
-    assert 1 in rounds_worth_keeping(folder, folder.config(), 3)
+    assert 1 in rounds_worth_keeping(bests_of(folder, 3), bests_of(folder, 3, OWN["val"]), folder.config(), 3)
     assert "D" not in best_rounds(folder, 3)  # an unseen scanner chooses nothing
     choice = next(choice for choice in site_choices(folder, store) if choice.site == "A")
     assert (choice.round_for_all, choice.own_round) == (3, 1)

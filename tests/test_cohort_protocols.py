@@ -46,7 +46,7 @@ def test_paper_is_table_2() -> None:
     assert counts(divide_cases(released("paper"), "paper").splits) == {d: s.table2 for d, s in SCANNERS.items()}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(few_repeats)
 def test_paper_is_table_2_however_patients_repeat(patients: dict[int, str]) -> None:
     division = divide_cases(released("paper", patients), "paper")
@@ -62,7 +62,7 @@ def test_paper_is_table_2_however_patients_repeat(patients: dict[int, str]) -> N
         assert found["G"] == (33, 20, 11)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.sets(st.sampled_from(range(542, 600)), min_size=2, max_size=4), max_size=12))
 def test_the_prisma_draw_is_33_and_20_with_whole_patients(groups: list[set[int]]) -> None:
     people = [i for i, c in published_cases().items() if c.record.domain == "G" and c.record.institution == "people"]
@@ -109,7 +109,7 @@ def test_holding_out_every_scanner_leaves_nothing_to_train_on() -> None:
         divide_cases(released("public"), "public", SCANNERS)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.one_of(patient_maps, few_repeats), st.sampled_from(PROTOCOLS), st.sets(st.sampled_from("ABCFGH"), max_size=3))
 def test_no_patient_is_on_both_sides_of_a_division_made_here(
     patients: dict[int, str], protocol: Protocol, held: set[str]
@@ -149,7 +149,7 @@ def test_no_patient_is_on_both_sides_of_a_division_made_here(
             assert "train" not in fixed
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(few_repeats, st.sampled_from(PROTOCOLS), st.randoms())
 def test_the_order_in_which_cases_are_found_changes_nothing(
     patients: dict[int, str], protocol: Protocol, random

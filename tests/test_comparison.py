@@ -244,7 +244,7 @@ def test_neither_the_order_of_runs_nor_of_cases_changes_anything() -> None:
     records = everything()
     first = compared(records)
 
-    @settings(max_examples=4, deadline=None)
+    @settings(max_examples=4)
     @given(st.integers(0, 1000))
     def check(order: int) -> None:
         shuffled = [

@@ -333,7 +333,7 @@ def test_several_series_that_cannot_be_used_are_all_named_with_what_is_wrong(fol
     write_series(study / "c", even_volume(), AFFINE, number=6)
     with pytest.raises(AmosError) as refused:
         find_scans([study], None)
-    listed = str(refused.value).split("; choose one with --series NUMBER or UID: ")[1]
+    listed = str(refused.value).split("; choose one with --series NUMBER or UID (or all): ")[1]
     assert "number 4 'abdomen' (CT, 7 slices, UID" in listed
     assert "not usable: slices are missing in between" in listed
     assert "not usable: 1 of 8 files cannot be used (IM0002: is empty)" in listed

@@ -41,6 +41,7 @@ INTERRUPTED = [
     "organs.csv",
     "scans.json",
     "ledger.jsonl",
+    "checkpoints/ledger.jsonl",
     "checkpoints/round_0001/state.json",
     "checkpoints/round_0001/weights.safetensors",
     "checkpoints/round_0001/strategy.safetensors",

@@ -109,7 +109,7 @@ def all_at_once(network: nn.Module, prepared: PreparedCase, plan: Plan, overlap:
 sides = st.integers(1, 19)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.tuples(sides, sides, sides), st.sampled_from([0.0, 0.25, 0.5, 0.7]), st.integers(1, 3))
 def test_planes_in_order_of_z_equal_monais_whole_volume(tmp_path_factory, shape, overlap, batch_size):
     image = np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
@@ -128,7 +128,7 @@ def test_planes_in_order_of_z_equal_monais_whole_volume(tmp_path_factory, shape,
     torch.testing.assert_close(ours, all_at_once(network, prepared, plan, overlap), atol=2e-5, rtol=0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.tuples(sides, sides, sides), st.tuples(sides, sides, sides))
 def test_the_label_map_is_the_argmax_of_all_probabilities_on_the_scans_grid(tmp_path_factory, shape, cropped):
     image = np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)

@@ -36,7 +36,7 @@ def two_masks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return masks[0], masks[1]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(two_masks(), spacings_mm)
 def test_hd95_equals_surface_distance_on_random_masks(masks, spacing_mm):
     value = hd95(*masks, spacing_mm)
@@ -55,7 +55,7 @@ def test_hd95_equals_surface_distance_on_organs_and_specks(shift):
     assert hd95(prediction, reference, (0.8, 0.8, 2.5)) == pytest.approx(expected, abs=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(two_masks(), spacings_mm)
 def test_hd95_is_symmetric_zero_for_equal_masks_and_blind_to_empty_space(masks, spacing_mm):
     prediction, reference = masks
@@ -66,7 +66,7 @@ def test_hd95_is_symmetric_zero_for_equal_masks_and_blind_to_empty_space(masks, 
     assert hd95(wide[0], wide[1], spacing_mm) == pytest.approx(value, abs=1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(two_masks(), spacings_mm, st.sampled_from([0.5, 2.0, 3.0]))
 def test_hd95_grows_with_the_voxels(masks, spacing_mm, factor):
     wider = tuple(s * factor for s in spacing_mm)

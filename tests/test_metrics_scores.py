@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from conftest import REAL, needs_real
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nibabel.nifti1 import Nifti1Image
 from surface_distance import metrics as deepmind
@@ -233,7 +233,6 @@ rows = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(cases=rows)
 def test_a_table_of_scores_reads_back_as_it_was_written(tmp_path_factory, cases):
     path = tmp_path_factory.mktemp("scores") / "scores.csv"

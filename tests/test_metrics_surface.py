@@ -42,7 +42,7 @@ def two_masks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 spacings_mm = st.tuples(*[st.sampled_from([0.1, 0.7, 1.0, 1.5, 2.0, 5.0]) | st.floats(0.3, 6.0)] * 3)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(two_masks(), spacings_mm, st.floats(0.0, 12.0))
 def test_nsd_equals_surface_distance_on_random_masks(masks, spacing_mm, tolerance_mm):
     prediction, reference = masks
@@ -50,7 +50,7 @@ def test_nsd_equals_surface_distance_on_random_masks(masks, spacing_mm, toleranc
     assert nsd(prediction, reference, spacing_mm, tolerance_mm) == pytest.approx(expected, abs=1e-6)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(two_masks(), spacings_mm, st.tuples(*[st.integers(0, 5)] * 3))
 def test_nsd_equals_surface_distance_where_the_tolerance_is_just_a_distance_on_the_grid(masks, spacing_mm, steps):
     along = np.array(steps) * np.array(spacing_mm)
@@ -81,7 +81,7 @@ def test_nsd_equals_surface_distance_on_organs_at_small_and_large_tolerances(tol
     assert nsd(prediction, reference, (0.8, 0.8, 2.5), tolerance_mm) == pytest.approx(expected, abs=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(two_masks(), spacings_mm, st.floats(0.0, 6.0))
 @example((np.ones((2, 2, 2), bool), np.ones((2, 2, 2), bool)), (1.0, 1.0, 1.0), 0.0)
 def test_nsd_is_symmetric_and_does_not_see_empty_space_around_the_masks(masks, spacing_mm, tolerance_mm):
@@ -92,7 +92,7 @@ def test_nsd_is_symmetric_and_does_not_see_empty_space_around_the_masks(masks, s
     assert nsd(wide_prediction, wide_reference, spacing_mm, tolerance_mm) == pytest.approx(value, abs=1e-12)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(two_masks())
 def test_dsc_equals_surface_distances_dice(masks):
     assert dsc(*masks) == pytest.approx(float(deepmind.compute_dice_coefficient(*masks)), abs=1e-12)

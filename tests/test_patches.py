@@ -203,7 +203,7 @@ def test_rotation_is_one_of_millimetres_not_of_voxels():
     np.testing.assert_allclose(np.abs(matrix @ [0, 0, 4]), [0, 8, 0], atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.tuples(*[st.floats(-30, 30)] * 3),
     st.floats(0.7, 1.4),

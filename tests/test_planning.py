@@ -152,7 +152,7 @@ def test_the_plan_turns_with_the_axis_of_the_thick_slices() -> None:
     assert coronal.kernels[0] == (3, 1, 3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.floats(0.5, 2), st.floats(0.5, 6)), min_size=1, max_size=6),
     st.integers(40, 300),

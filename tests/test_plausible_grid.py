@@ -220,7 +220,7 @@ def test_a_voxels_volume_is_the_determinant_whatever_the_angles():
     st.sampled_from([(512, 512, 100), (320, 260, 72), (64, 64, 900)]),
     st.booleans(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_an_oblique_scan_is_never_taken_for_a_sheared_one(seed, spacing, shape, by_quaternion):
     """Any rotation, as the single precision of an sform or of a qform's quaternion keeps it."""
     affine = np.eye(4)
@@ -237,7 +237,7 @@ def test_an_oblique_scan_is_never_taken_for_a_sheared_one(seed, spacing, shape, 
 
 
 @given(st.floats(0.0, 30.0), st.sampled_from([(100, 100, 40), (512, 512, 20), (64, 64, 200)]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_tilt_is_allowed_as_far_as_it_misplaces_nothing_by_more_than_a_millimetre(degrees, shape):
     spacing = (0.8, 0.8, 2.0)
     affine = np.diag([*spacing, 1.0])

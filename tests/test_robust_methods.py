@@ -89,7 +89,7 @@ def test_of_one_site_krum_is_its_update_and_so_are_all_others() -> None:
 
 
 @given(st.integers(2, 9), st.integers(1, 4), st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_weiszfelds_mean_has_the_least_sum_of_distances(number: int, dimensions: int, seed: int) -> None:
     points = np.random.default_rng(seed).normal(size=(number, dimensions))
     squared = np.square(points[:, None] - points[None]).sum(axis=2)

@@ -160,7 +160,7 @@ def test_random_permutations_come_near_the_exact_p_and_never_reach_0() -> None:
     assert paired_p(column(a + 1), column(a), 999, random)[-1] == pytest.approx(1 / 1000)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(score, score, score, score), min_size=6, max_size=7))
 def test_with_absent_organs_it_exchanges_cases_of_the_printed_mean(rows: list[tuple[float | None, ...]]) -> None:
     left, right = [row[:2] for row in rows], [row[2:] for row in rows]
@@ -187,7 +187,7 @@ def test_where_nothing_differs_few_tests_say_that_something_does() -> None:
     assert 0.02 <= np.mean(np.array(found) <= 0.05) <= 0.09
 
 
-@settings(max_examples=10, deadline=None)  # statsmodels takes half a second each time
+@settings(max_examples=10)  # statsmodels takes half a second each time
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.integers(0, 3))
 def test_holms_correction_is_that_of_statsmodels_and_leaves_untested_ones_out(p: list[float], untested: int) -> None:
     found = holm([*[math.nan] * untested, *p])

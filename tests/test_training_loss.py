@@ -39,7 +39,7 @@ def test_it_is_monais_on_fully_annotated_batches(batch_dice):
 
 
 @pytest.mark.parametrize("batch_dice", [True, False])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**20), shift=st.floats(-4, 4), channel=st.integers(1, 4))
 def test_probability_may_move_between_background_and_an_organ_not_annotated(batch_dice, seed, shift, channel):
     logits, target, annotated = problem(seed)

@@ -20,7 +20,7 @@ sides = st.integers(1, 14)
 shapes = st.tuples(sides, sides, sides)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shapes, shapes, st.sampled_from([0, 1, 3]))
 def test_one_product_per_axis_equals_scipys_zoom_in_three_dimensions(shape, target, order):
     array = np.random.default_rng(sum(shape)).normal(size=shape)
@@ -40,7 +40,7 @@ def largest_linear_share(labels: np.ndarray, target: tuple[int, ...]) -> tuple[n
     return shares.argmax(0).numpy(), (top[0] - top[1]).numpy()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shapes, st.tuples(*[st.floats(0.4, 2.5)] * 3), st.integers(0, 99))
 def test_labels_take_the_largest_linear_share(shape, target_mm, seed):
     labels = np.random.default_rng(seed).integers(0, 4, shape).astype(np.uint8) * np.uint8(5)

@@ -257,7 +257,7 @@ starts = st.integers(-30, 45)
 sizes = st.integers(1, 30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.tuples(starts, starts, starts), st.tuples(sizes, sizes, sizes))
 def test_a_patch_is_the_volume_surrounded_by_air_wherever_it_lies(noise, start, size):
     prepared, image, label = noise

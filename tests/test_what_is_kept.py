@@ -17,6 +17,7 @@ from amos_fl.errors import AmosError
 from amos_fl.runs.checkpoint import read_checkpoint, save_checkpoint
 from amos_fl.runs.events import Event, Said
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.ledger_file import LedgerFile
 from amos_fl_clients.federation.records import record_of
 from amos_fl_server.federation.strategies import make_strategy
 from amos_fl_server.federation.strategies.memory import CannotBeKept, memory_of, remember
@@ -104,20 +105,11 @@ def test_whatever_a_strategy_keeps_comes_back_with_its_types_its_order_and_its_b
     before, after = Memory(), Memory()
     before.fill()
     arrays, trees = memory_of(before)
-    entry: Any = {
-        "round": 1,
-        "sites": {},
-        "missing": {},
-        "loss": 0.5,
-        "seconds": 1.0,
-        "bytes_down": 0,
-        "bytes_up": 0,
-        "weights_sha256": "",
-    }
     from amos_fl.weights import hash_of
 
     weights = {"w": np.ones(2, np.float32)}
-    save_checkpoint(tmp_path / "round_0001", weights, arrays, trees, [{**entry, "weights_sha256": hash_of(weights)}])
+    nothing = LedgerFile(tmp_path / "ledger", tmp_path / "copy").extent
+    save_checkpoint(tmp_path / "round_0001", weights, arrays, trees, nothing, hash_of(weights))
     checkpoint = read_checkpoint(tmp_path / "round_0001", 1)
     after.inner = FedAvg()
     remember(after, checkpoint.strategy_arrays, checkpoint.strategy_values)

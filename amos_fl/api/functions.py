@@ -255,6 +255,8 @@ def predicting(
         device=device_named(how.get("device", "auto")),
         probabilities=how.get("probabilities", False),
         preview=how.get("preview", False),
+        seg=how.get("seg", False),
+        rtstruct=how.get("rtstruct", False),
         expected_dsc=how.get("expected_dsc", False),
         overwrite=how.get("overwrite", False),
     )

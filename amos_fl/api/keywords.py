@@ -52,8 +52,9 @@ class HowToPredict(InferenceKeywords, total=False):
     """How scans are predicted: which they are, what is written, and settings of inference (by default the run's).
 
     `modality` (CT or MR) is needed for NIfTI, which does not record it, unless `cohort` lists the scans; `series` is
-    the number or UID if a folder has several. `probabilities`, `preview` and `expected_dsc` write more files,
-    `overwrite` replaces them. `expected_dsc` needs a model that `amos_fl.calibrate` has been given.
+    the number or UID if a folder has several, or `all`. `probabilities`, `preview`, `expected_dsc` and, for DICOM
+    series, `seg` and `rtstruct` write more files, `overwrite` replaces them. `expected_dsc` needs a model that
+    `amos_fl.calibrate` has been given.
     """
 
     modality: str | None
@@ -61,6 +62,8 @@ class HowToPredict(InferenceKeywords, total=False):
     series: str | None
     probabilities: bool
     preview: bool
+    seg: bool
+    rtstruct: bool
     expected_dsc: bool
     overwrite: bool
     device: str

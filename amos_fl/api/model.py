@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 
 from amos_fl.device import device_named
 from amos_fl.errors import AmosError
+from amos_fl.export.write import export_model
 from amos_fl.inference.predict_scans import Wanted, predict_scans
 from amos_fl.inference.scans import find_scans
 from amos_fl.runs.inference_settings import InferenceKeywords
@@ -105,6 +106,21 @@ class TrainedModel:
             label = read_label(Path(folder) / f"{found[0].name}.nii.gz", tuple(self.about.organs))
         expected = outcome.expected.by_name if outcome.expected else {}
         return Prediction(found[0].path, label.array, label.affine, self.organs, outcome.notes, expected)
+
+    def export(
+        self, out: str | Path, to: str, *, modality: str | None = None, **how: Unpack[InferenceKeywords]
+    ) -> Path:
+        """Write the network for another program into the new folder `out`; return that folder.
+
+        `to` is `monai-bundle`, `onnx` (which needs the extra `export`) or `torchscript`. The preparation of scans and
+        the way back to their grid go with it: in each format a scan has the same label map as by `predict`. `modality`
+        is CT or MR, of the scans; a bundle of a network that knows both needs it. `how` are settings of inference,
+        fixed in the export, by default the run's.
+
+        Raises:
+            AmosError: `out` exists, or the network cannot be written so that it gives the same.
+        """
+        return export_model(self.about, Path(out), to, self.about.inference.changed(how), modality=modality)
 
     def __repr__(self) -> str:
         where = f"round {self.about.round} of {self.about.folder}"

@@ -51,7 +51,7 @@ def msd(
     out: CohortOut = None,
 ) -> None:
     """Turn a task of the Medical Segmentation Decathlon into a cohort."""
-    target = _target(folder, out)
+    target = target_of(folder, out)
     # Named after the cohort, so that two tasks in one folder do not share files of the same name.
     own = "" if target.name == "cohort.csv" else f"{target.stem}_"
     beside = target.parent / f"{own}channel_{channel}" if channel is not None else None
@@ -77,7 +77,7 @@ def nnunet(
 ) -> None:
     """Turn a dataset in nnU-Net's raw layout, version 2 or 1, into a cohort."""
     dataset = read_nnunet(folder, channel=channel, splits_file=splits_file, fold=fold)
-    _finish(dataset, _target(folder, out), label_map, site, table, split, seed, modality)
+    _finish(dataset, target_of(folder, out), label_map, site, table, split, seed, modality)
 
 
 def relabel(
@@ -105,7 +105,7 @@ def relabel(
         typer.echo(f"note: as it stands it cannot be applied: {error}")
         return
     if out is not None:
-        _write(changed, _target(out, out), sources=[cohort])
+        write(changed, target_of(out, out), sources=[cohort])
 
 
 def join(
@@ -114,7 +114,7 @@ def join(
 ) -> None:
     """Join several cohorts into one, such as sites that annotated different organs."""
     found = [(str(path), read_cohort(path)) for path in cohorts]
-    _write(joined(found), _target(out, out), sources=cohorts)
+    write(joined(found), target_of(out, out), sources=cohorts)
     if same := shared_patients(found):
         typer.echo(
             f"note: {counted(len(same), 'patient')} of the same name in several cohorts ({', '.join(same[:5])}), taken "
@@ -122,7 +122,8 @@ def join(
         )
 
 
-def _target(folder: Path, out: Path | None) -> Path:
+def target_of(folder: Path, out: Path | None) -> Path:
+    """The cohort file that a command writes: `out`, or in a folder `cohort.csv`."""
     target = out or folder
     return target if target.suffix == ".csv" else target / "cohort.csv"
 
@@ -152,7 +153,7 @@ def _finish(
     elif any(suggested(cohort.organs).values()):
         shared = ", ".join(organ for organ, equals in suggested(cohort.organs).items() if equals)
         typer.echo(f"AMOS has {shared} too; add --label-map amos to use its label values")
-    _write(cohort, target)
+    write(cohort, target)
 
 
 def _show_label_map(label_map: LabelMap, organs: int) -> None:
@@ -163,9 +164,9 @@ def _show_label_map(label_map: LabelMap, organs: int) -> None:
         typer.echo(f"  {organs - len(label_map)} more that the label map does not name: not used")
 
 
-def _write(cohort: Cohort, target: Path, *, sources: Sequence[Path] = ()) -> None:
+def write(cohort: Cohort, target: Path, *, sources: Sequence[Path] = ()) -> None:
     """Write a cohort and show it; refuses to overwrite one of `sources`."""
-    if any(target.resolve() == _target(other, None).resolve() for other in sources):
+    if any(target.resolve() == target_of(other, None).resolve() for other in sources):
         raise AmosError(f"{target}: is one of the cohorts given; choose another --out")
     write_cohort(cohort, target)
     table = Table("site", "modality", *SPLITS, "without labels", "organs annotated")

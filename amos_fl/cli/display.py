@@ -41,7 +41,7 @@ class Display:
         self.live = self.console.is_terminal
         self._bars: dict[tuple[str, str], TaskID] = {}
         self._said_at = time.monotonic()
-        self._round_seconds: list[float] = []
+        self._rounds, self._seconds = 0, 0.0
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -74,7 +74,7 @@ class Display:
                 self._clear()
                 self._progress.add_task(f"round {number_}/{rounds}", total=len(sites), note=self._left(number_, rounds))
             case RoundFinished():
-                self._round_seconds.append(event.seconds)
+                self._rounds, self._seconds = self._rounds + 1, self._seconds + event.seconds
                 self._clear()
                 left = self._left(event.round + 1, event.rounds)
                 self.line(f"{in_words(event)}, {left}" if left else in_words(event) or "")
@@ -85,9 +85,9 @@ class Display:
                 self.line(in_words(event) or "")
 
     def _left(self, next_round: int, rounds: int) -> str:
-        if not self._round_seconds or next_round > rounds:
+        if not self._rounds or next_round > rounds:
             return ""
-        mean = sum(self._round_seconds) / len(self._round_seconds)
+        mean = self._seconds / self._rounds
         return f"about {_time_left(mean * (rounds - next_round + 1))} left to train"
 
     def _clear(self) -> None:

@@ -25,6 +25,9 @@ AcceptChangesOption = Annotated[
         help="With --resume: continue although settings, cases or scans have changed; the ledger notes it.",
     ),
 ]
+PersonalModelOption = Annotated[
+    str | None, typer.Option("--site", help="The model that a personal method (fedbn, fedper, ditto) left this site.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes; each holds one scan in memory.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and its cost; run nothing.")]

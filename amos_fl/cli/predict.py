@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from amos_fl.cli.options import DeviceOption
+from amos_fl.cli.options import DeviceOption, PersonalModelOption
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cli.setting_options import takes_inference
 from amos_fl.cohort.table import Modality
@@ -17,21 +17,27 @@ from amos_fl.wording import counted
 @takes_inference()
 def predict(
     run: Annotated[Path, typer.Argument(help="A finished run, or a copy of its model/ folder.")],
-    scans: Annotated[list[Path], typer.Argument(help="NIfTI files, folders of them, or folders with a DICOM series.")],
+    scans: Annotated[list[Path], typer.Argument(help="NIfTI files, folders of them, or folders with DICOM series.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the label maps.")],
-    site: Annotated[
-        str | None, typer.Option(help="Use this site's own model, of a personal method (fedbn, fedper, ditto).")
-    ] = None,
+    site: PersonalModelOption = None,
     modality: Annotated[
         Modality | None, typer.Option(case_sensitive=False, help="Needed for NIfTI files, which do not say.")
     ] = None,
     cohort: Annotated[Path | None, typer.Option(help="A cohort that lists the scans and their modality.")] = None,
-    series: Annotated[str | None, typer.Option(help="Number or UID, where a folder has several DICOM series.")] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Number or UID, where a folder has several DICOM series, or all.")
+    ] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also NAME_probabilities.nii.gz, one volume per class.")
     ] = False,
     preview: Annotated[
         bool, typer.Option("--preview", help="Also NAME_preview.png, three planes with the organs outlined.")
+    ] = False,
+    seg: Annotated[
+        bool, typer.Option("--seg", help="Also NAME_seg.dcm, a DICOM segmentation of the DICOM series.")
+    ] = False,
+    rtstruct: Annotated[
+        bool, typer.Option("--rtstruct", help="Also NAME_rtstruct.dcm, a structure set on the DICOM series.")
     ] = False,
     expected_dsc: Annotated[
         bool, typer.Option("--expected-dsc", help="Also NAME_expected.json, the DSC to expect of each organ.")
@@ -62,6 +68,8 @@ def predict(
             series=series,
             probabilities=probabilities,
             preview=preview,
+            seg=seg,
+            rtstruct=rtstruct,
             expected_dsc=expected_dsc,
             overwrite=overwrite,
             device=device or "auto",

@@ -14,9 +14,12 @@ _OTHER_NAMES = {
     "adrenal": "adrenal gland",
     "suprarenal gland": "adrenal gland",
     "urinary bladder": "bladder",
+    "glnd adrenal": "adrenal gland",
+    "a aorta": "aorta",
+    "v venacava i": "inferior vena cava",
     "prostate or uterus": "prostate uterus",
 }
-"""Spellings of AMOS's release, of TotalSegmentator, BTCV and others, without a side."""
+"""Spellings of AMOS's release, of TotalSegmentator, BTCV, radiotherapy (AAPM TG-263) and others, without a side."""
 _SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
 
 

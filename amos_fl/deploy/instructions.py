@@ -35,8 +35,14 @@ from `pip install`.
 
 ## 2. The scans
 
-Put the scans and their label maps below `data/`, or mount them there read-only, and describe them in
-`data/cohort.csv`:
+An export of the hospital's archive, DICOM series with structure sets (RTSTRUCT) or segmentations (SEG), becomes
+`data/` with
+
+    amos-fl data dicom EXPORT --organs {folder}/organs.csv --site {site} --out {folder}/data --private PRIVATE
+
+(`--dry-run --suggestion map.csv` first lists what is there; no name, number or date of a patient is copied; PRIVATE
+leads back to them and stays outside this folder). Or put scans and label maps in NIfTI below `data/`, or mount them
+there read-only, and describe them in `data/cohort.csv`:
 
     case,site,modality,split,image,label,annotated
     p0001,{site},CT,train,images/p0001.nii.gz,labels/p0001.nii.gz,1 2 3 6

@@ -18,7 +18,12 @@ import torch
 from PIL.Image import Image
 from torch import nn
 
+from amos_fl._version import __version__
+from amos_fl.cohort.organ_codes import code_of
 from amos_fl.cohort.table import Case
+from amos_fl.dicom.segmentation_written import highdicom_or_sentence, write_segmentation
+from amos_fl.dicom.sources import Maker, Region
+from amos_fl.dicom.structure_set_written import write_structure_set
 from amos_fl.errors import AmosError
 from amos_fl.files import check_name, remove_abandoned, scratch_folder, write_json
 from amos_fl.inference.expected import Expecting
@@ -28,7 +33,7 @@ from amos_fl.inference.scans import Scan, read_scan
 from amos_fl.inference.unlike import unlike
 from amos_fl.inference.windows import window_starts
 from amos_fl.locks import at_work
-from amos_fl.pictures.preview import preview, write_preview
+from amos_fl.pictures.preview import colours_of, preview, write_preview
 from amos_fl.prepared.prepare import prepare_case
 from amos_fl.runs.expected import ScanExpected
 from amos_fl.runs.inference_settings import RecordedInference
@@ -48,6 +53,8 @@ class Wanted:
     device: str = "cpu"
     probabilities: bool = False
     preview: bool = False
+    seg: bool = False
+    rtstruct: bool = False
     expected_dsc: bool = False
     overwrite: bool = False
 
@@ -74,6 +81,8 @@ class _Files:
     label: Path
     probabilities: Path | None
     preview: Path | None
+    seg: Path | None
+    rtstruct: Path | None
     expected: Path | None
 
     @classmethod
@@ -82,16 +91,22 @@ class _Files:
             label=out / f"{name}.nii.gz",
             probabilities=out / f"{name}_probabilities.nii.gz" if wanted.probabilities else None,
             preview=out / f"{name}_preview.png" if wanted.preview else None,
+            seg=out / f"{name}_seg.dcm" if wanted.seg else None,
+            rtstruct=out / f"{name}_rtstruct.dcm" if wanted.rtstruct else None,
             expected=out / f"{name}_expected.json" if wanted.expected_dsc else None,
         )
 
     @classmethod
     def every(cls, out: Path, name: str) -> "_Files":
         """All files that a scan may have, written now or by an earlier run."""
-        return cls.of(out, name, Wanted(RecordedInference(), probabilities=True, preview=True, expected_dsc=True))
+        everything = Wanted(
+            RecordedInference(), probabilities=True, preview=True, seg=True, rtstruct=True, expected_dsc=True
+        )
+        return cls.of(out, name, everything)
 
     def all(self) -> list[Path]:
-        return [path for path in (self.label, self.probabilities, self.preview, self.expected) if path is not None]
+        paths = (self.label, self.probabilities, self.preview, self.seg, self.rtstruct, self.expected)
+        return [path for path in paths if path is not None]
 
 
 def predict_scans(
@@ -104,13 +119,17 @@ def predict_scans(
 ) -> Iterator[ScanOutcome]:
     """Predict each scan into `out`; a scan that cannot be predicted is an outcome, and the others continue.
 
-    `<name>.nii.gz` is the label map on the scan's own grid; `<name>_probabilities.nii.gz`, `<name>_preview.png` and
-    `<name>_expected.json` are written if wanted. Existing files from the same scan, weights and settings are kept.
-    `on_window(scan, done, total)` is called before each batch of windows and may raise; nothing unfinished is left.
+    `<name>.nii.gz` is the label map on the scan's own grid; `<name>_probabilities.nii.gz`, `<name>_preview.png`,
+    `<name>_expected.json` and, of a DICOM series, `<name>_seg.dcm` and `<name>_rtstruct.dcm` are written if wanted.
+    Existing files from the same scan, weights and settings are kept. `on_window(scan, done, total)` is called before
+    each batch of windows and may raise; nothing unfinished is left.
 
     Raises:
-        AmosError: `out` is not a folder, the model's weights are damaged, or it has no calibration and one is needed.
+        AmosError: `out` is not a folder, the model's weights are damaged, it has no calibration and one is needed, or
+            packages are missing for what is wanted.
     """
+    if wanted.seg:
+        highdicom_or_sentence()
     expecting = Expecting.of(model, wanted.inference) if wanted.expected_dsc else None
     trained_on = read_training_scans(model.folder)
     if out.exists() and not out.is_dir():
@@ -129,6 +148,11 @@ def predict_scans(
                     raise AmosError(scan.problem)
                 for file in _Files.every(out, scan.name).all():
                     check_name(file)
+                if scan.series is None and (files.seg or files.rtstruct):
+                    raise AmosError(
+                        f"{scan.path.name}: is NIfTI, and DICOM SEG and RTSTRUCT refer to the images of a DICOM series",
+                        "give the folder of the series, or leave out --seg and --rtstruct",
+                    )
                 if scan.series is None and (why := problem_of(scan.path)):
                     raise AmosError(f"{scan.path.name}: {why}")
                 content = scan.content_hash()
@@ -145,6 +169,7 @@ def predict_scans(
                     file.unlink(missing_ok=True)
                 record.add(scan, content)
                 with heard():  # the scan's header, which is read again
+                    drawn.write_dicom(files, model, scan)
                     drawn.write(files)
                 notes = tuple(dict.fromkeys([*notes, *drawn.notes]))
                 yield ScanOutcome(scan, "predicted", notes, drawn.organs, time.monotonic() - started, drawn.expected)
@@ -183,6 +208,25 @@ class _Drawn:
         if self.expected is not None and files.expected is not None:
             write_json(files.expected, self.expected.model_dump(mode="json"))
         write_prediction(self.label, self.path, files.label)
+
+    def write_dicom(self, files: _Files, model: Model, scan: Scan) -> None:
+        """Write what goes back to an archive, with references to the series.
+
+        Raises:
+            AmosError: the series cannot be referred to.
+        """
+        if scan.series is None or not (files.seg or files.rtstruct):
+            return
+        if not self.organs:
+            self.notes.append(f"{scan.name}: no organ was found, so no SEG or RTSTRUCT is written")
+            return
+        maker = Maker(__version__, model.architecture, model.weights_sha256())
+        regions = [_region(label, organ) for label, organ in model.organs.items()]
+        slices = self.label.transpose(2, 1, 0)  # (column, row, slice) to (slice, row, column)
+        if files.seg is not None:
+            write_segmentation(files.seg, slices, scan.series, regions, maker)
+        if files.rtstruct is not None:
+            write_structure_set(files.rtstruct, slices, scan.series, regions, maker)
 
 
 def _predict(
@@ -229,6 +273,12 @@ def _predict(
         where = "trained on a synthetic phantom; " if model.synthetic else ""
         picture = preview(shown, label, scan.modality, model.organs, scan.name, f"{where}not for diagnosis")
     return _Drawn(path, label, room, picture, expected, notes)
+
+
+def _region(label: int, organ: str) -> Region:
+    red, green, blue = (int(colour) for colour in colours_of(np.array(label)))
+    code = code_of(organ)
+    return Region(label, organ, (red, green, blue), code.value, code.meaning, code.side)
 
 
 def _refuse_to_replace(scan: Scan, files: _Files, overwrite: bool) -> None:

@@ -1,19 +1,33 @@
 """Scans to predict, as a user names them: NIfTI files, folders of them, and DICOM series."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from amos_fl.cohort.plausible import intensity_concerns
 from amos_fl.cohort.table import Cohort, Modality
+from amos_fl.dicom.files import files_below, lacks_preamble, sorted_out
+from amos_fl.dicom.series import Series, chosen_series, series_in, write_series
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, sha256_of_json
-from amos_fl.inference.dicom import Series, chosen_series, series_in, write_series
-from amos_fl.inference.dicom_files import files_below, lacks_preamble, looks_like_dicom, sorted_out
-from amos_fl.scan_files import SUFFIXES, Unusable, case_of, parts_of, problem_of, scans_in, sha256_of_scan, shown
+from amos_fl.scan_files import (
+    SUFFIXES,
+    Unusable,
+    case_of,
+    looks_like_dicom,
+    parts_of,
+    problem_of,
+    scans_in,
+    sha256_of_scan,
+    shown,
+)
 from amos_fl.volumes.nifti import Volume, read_image
 from amos_fl.wording import counted
+
+EVERY = "all"
+"""What `series` says where every series of a folder is meant."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +77,11 @@ def find_scans(
     """The scans at `paths`, in order, those of a folder by name.
 
     A folder holds NIfTI files or, if it has none, a DICOM series at any depth. DICOM's own modality counts; for NIfTI
-    it is `modality`, or what `cohort` says about the file, and never guessed. A file that seems to be a scan but cannot
-    be used is a scan with a `problem`, and so is one of several paths that holds no scan; the others continue.
-    `on_note` is told what else a folder holds.
+    it is `modality`, or what `cohort` says about the file, and never guessed. `series` is the number or UID of the one
+    to take, or `all` for every series of a folder, as of an export of many patients; they are named after their folders
+    in it. Series of the same name are told apart by the folders above. A file that seems to be a scan but cannot be
+    used is a scan with a `problem`, and so is one of several paths that holds no scan; the others continue. `on_note`
+    is told what else a folder holds.
 
     Raises:
         AmosError: nothing found, a missing or contradictory modality, no or several series, or two scans of one name.
@@ -75,29 +91,68 @@ def find_scans(
     for path in paths:
         try:
             niftis, files, unusable = _files_at(path, on_note)
-            scan = None if niftis or unusable else _dicom_scan(path, files, modality, series)
+            scans = [] if niftis or unusable else _dicom_scans(path, files, modality, series)
         except AmosError as error:
             if len(paths) == 1:
                 raise
             found.append(Scan(f"{shown(str(path))} (unusable)", path, "CT", problem=str(error)))
             continue
-        if scan is not None:
-            found.append(scan)
+        found += scans
         found += [Scan(_stem(file), file, _modality_of(file, modality, listed)) for file in niftis]
         found += [Scan(f"{shown(bad.name)} (unusable)", bad.path, "CT", problem=bad.sentence) for bad in unusable]
-    by_name: dict[str, Path] = {}
+    found = _told_apart(found)
+    by_name: dict[str, Scan] = {}
     for scan in found:
-        other = by_name.setdefault(scan.name, scan.path)
-        if other is not scan.path:
-            raise AmosError(f"{scan.path} and {other} would have the same name; predict them into two folders")
+        other = by_name.setdefault(scan.name, scan)
+        if other is not scan:
+            raise AmosError(f"{scan.path} and {other.path} would have the same name; predict them into two folders")
     return found
 
 
-def _dicom_scan(path: Path, files: Sequence[Path], modality: str | None, series: str | None) -> Scan:
+def _told_apart(scans: Sequence[Scan]) -> list[Scan]:
+    """The scans; DICOM series that would have one name get the folders above them into theirs: PAT1_CT, PAT2_CT."""
+    found = []
+    for scan in scans:
+        several = [other for other in scans if other.name == scan.name]
+        parents = scan.path.resolve().parent.parts
+        if len(several) == 1 or not all(other.series for other in several):
+            found.append(scan)
+            continue
+        same = [other.path.resolve().parent.parts for other in several if other is not scan]
+        depth = next((n for n in range(1, len(parents)) if all(parents[-n:] != other[-n:] for other in same)), 0)
+        found.append(replace(scan, name="_".join([*parents[len(parents) - depth :], scan.name])))
+    return found
+
+
+def _dicom_scans(path: Path, files: Sequence[Path], modality: str | None, series: str | None) -> list[Scan]:
+    if series == EVERY:
+        return _every_series(path, files, modality)
     chosen = chosen_series(series_in(files), series, str(path))
     if modality is not None and modality != chosen.modality:
         raise AmosError(f"{path}: DICOM says {chosen.modality}, --modality says {modality}; leave it out")
-    return Scan(_stem(path.resolve()), path, cast(Modality, chosen.modality), chosen)
+    return [Scan(_stem(path.resolve()), path, cast(Modality, chosen.modality), chosen)]
+
+
+def _every_series(path: Path, files: Sequence[Path], modality: str | None) -> list[Scan]:
+    """Every series below a folder that may be a scan, of one modality if that is given."""
+    strays: list[Scan] = []
+
+    def stray(file: Path, why: str) -> None:
+        strays.append(Scan(f"{shown(file.name)} (unusable)", file, "CT", problem=f"{shown(file.name)}: {why}"))
+
+    volumes = [s for s in series_in(files, on_stray=stray) if s.volume and modality in (None, s.modality)]
+    folders = {s.uid: Path(os.path.commonpath([file.parent for file in s.files])) for s in volumes}
+    found = []
+    for one in volumes:
+        place = folders[one.uid]
+        parts = [_stem(path.resolve()), *place.relative_to(path).parts] if path.is_dir() else [_stem(path)]
+        if list(folders.values()).count(place) > 1:
+            parts.append(f"series{one.number or one.uid}")
+        name, of = "_".join(parts[1:] or parts), cast(Modality, one.modality)
+        found.append(Scan(name, place, of, one, problem=f"{one.name}: {one.problem}" if one.problem else ""))
+    if not found:
+        raise AmosError(f"{path}: holds no {modality or 'CT or MR'} series of four or more slices")
+    return [*found, *strays]
 
 
 def _files_at(path: Path, on_note: Callable[[str], None]) -> tuple[list[Path], list[Path], tuple[Unusable, ...]]:

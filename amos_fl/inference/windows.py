@@ -8,21 +8,32 @@ this is our own.
 """
 
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from monai.data.utils import compute_importance_map, dense_patch_slices
-from torch import Tensor, nn
+from torch import Tensor
 
-from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.inference_settings import InferenceSettings
 from amos_fl.volumes.plan import Triple
 
 # Planes that leave the slab together: as many as a cache line holds floats, which a strided read fetches anyway.
 _PLANES = 16
 _MIRRORS = [axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count)]
+
+
+class Readable(Protocol):
+    """A prepared image of the shape (x, y, z), in a store or in memory, that is read patch by patch."""
+
+    @property
+    def shape(self) -> Triple: ...
+
+    def image_patch(self, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
+        """A float32 patch (size) from `start` on; outside the image it is air."""
+        ...
 
 
 def window_starts(shape: Triple, patch: Triple, overlap: float) -> dict[int, list[tuple[int, int]]]:
@@ -39,7 +50,7 @@ def window_starts(shape: Triple, patch: Triple, overlap: float) -> dict[int, lis
 
 
 def probabilities(
-    network: nn.Module, windows: Float[Tensor, "window 1 x y z"], mirror: bool
+    network: Callable[[Tensor], Tensor], windows: Float[Tensor, "window 1 x y z"], mirror: bool
 ) -> Float[Tensor, "window class x y z"]:
     """Softmax of the network's output in float32; with `mirror`, its mean over all eight reflections."""
     total: Tensor | None = None
@@ -54,8 +65,8 @@ def probabilities(
 
 @torch.inference_mode()
 def finished_planes(
-    network: nn.Module,
-    prepared: PreparedCase,
+    network: Callable[[Tensor], Tensor],
+    prepared: Readable,
     patch: Triple,
     classes: int,
     *,

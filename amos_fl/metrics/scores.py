@@ -298,7 +298,7 @@ class Scores:
         """
         try:
             organs = {int(organ): OrganSums(**sums) for organ, sums in data["organs"].items()}
-            numbers = [data["cases"], *(number for sums in organs.values() for number in asdict(sums).values())]
+            numbers = [data["cases"], *(number for sums in organs.values() for number in vars(sums).values())]
         except (KeyError, TypeError, ValueError, AttributeError):
             raise AmosError("the scores are not sums and counts per organ; all sites must run one version") from None
         if not all(type(number) is int and number >= 0 for number in numbers) or any(

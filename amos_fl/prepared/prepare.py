@@ -6,7 +6,6 @@ changed file or setting makes a new entry and an unchanged one is found at once,
 
 import errno
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -22,23 +21,20 @@ from amos_fl.cohort.reference import label_of
 from amos_fl.cohort.table import Case, OnCase
 from amos_fl.errors import AmosError, DiskFull, all_of
 from amos_fl.files import remove_abandoned, sha256_of_json, write_json
-from amos_fl.prepared.store import FORMAT, Geometry, PreparedCase, open_prepared, write_prepared
+from amos_fl.prepared.image import prepare_image
+from amos_fl.prepared.store import FORMAT, PreparedCase, open_prepared, write_prepared
 from amos_fl.randomness import generator
 from amos_fl.scan_files import check_file, parts_of, sha256_of_scan
 from amos_fl.stopping import at_once
-from amos_fl.volumes.body import body_box, crop
-from amos_fl.volumes.nifti import orientation_of, read_image, reconcile, to_canonical
-from amos_fl.volumes.normalise import normalisation_of
+from amos_fl.volumes.body import crop
+from amos_fl.volumes.nifti import read_image, reconcile, to_canonical
 from amos_fl.volumes.plan import Plan
-from amos_fl.volumes.plausible_grid import check_memory
-from amos_fl.volumes.resample import resample_image, resample_label
+from amos_fl.volumes.resample import resample_label
 from amos_fl.warned import heard, warn
 from amos_fl.workers import each_tried
 
 FOREGROUND_VOXELS = 2000
 """The most positions per organ that the store lists."""
-_BYTES_PER_VOXEL = 5
-"""Bytes per voxel of a resampled case, at least: float32 of the scan and uint8 of its label map."""
 _SETTLED_NS = 2_000_000_000
 
 
@@ -150,31 +146,18 @@ def _prepare(case: Case, plan: Plan, folder: Path, organs: Collection[int]) -> N
         marked = None
         if case.label is not None:
             marked = reconcile(original, label_of(case, {*organs, *case.annotated}), case.label.name)
-    orientation = orientation_of(original.affine)
-    scan = to_canonical(original)
-    box = body_box(scan.array, scan.spacing_mm, case.modality)
-    extent_mm = [(high - low) * mm for (low, high), mm in zip(box, scan.spacing_mm, strict=True)]
-    check_memory(
-        math.prod(math.ceil(mm / to) for mm, to in zip(extent_mm, plan.spacing_mm, strict=True)),
-        _BYTES_PER_VOXEL,
-        f"{case.image.name}, resampled to {'x'.join(f'{mm:g}' for mm in plan.spacing_mm)} mm,",
-    )
+    ready = prepare_image(original, case.modality, plan, case.image.name)
     annotated = tuple(sorted(set(case.annotated) & set(organs)))
     label, foreground = None, {}
     if marked is not None:
         kept = np.zeros(256, dtype=np.uint8)
         kept[list(annotated)] = annotated
-        label = kept[crop(to_canonical(marked).array, box)]
-        label = resample_label(label, scan.spacing_mm, plan.spacing_mm)
+        label = kept[crop(to_canonical(marked).array, ready.geometry.crop)]
+        label = resample_label(label, ready.geometry.spacing_mm, plan.spacing_mm)
         foreground = foreground_positions(label, case.case)
-    image = crop(scan.array, box)
-    normalisation = normalisation_of(image, case.modality, plan, case.image.name)
-    image = resample_image(normalisation.apply(image), scan.spacing_mm, plan.spacing_mm)
-    x, y, z = ((int(axis), int(flip)) for axis, flip in orientation)
-    geometry = Geometry(scan.shape, scan.spacing_mm, box, (x, y, z))
     write_prepared(
         folder,
-        image=image,
+        image=ready.image,
         label=label,
         foreground=foreground,
         patch=plan.patch,
@@ -184,10 +167,10 @@ def _prepare(case: Case, plan: Plan, folder: Path, organs: Collection[int]) -> N
             "modality": case.modality,
             "annotated": list(annotated),
             "warnings": sentences,
-            "geometry": asdict(geometry),
+            "geometry": asdict(ready.geometry),
             "has_label": label is not None,
-            "padding": normalisation.padding,
-            "normalisation": asdict(normalisation),
+            "padding": ready.normalisation.padding,
+            "normalisation": asdict(ready.normalisation),
             "preparation": plan.preparation(),
         },
     )

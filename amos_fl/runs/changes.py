@@ -63,7 +63,7 @@ def check_unchanged(
 
 def note_changes(folder: RunFolder, about: AboutRun, what: list[str]) -> None:
     """Record these changes in the next round's ledger entry."""
-    accepted = Accepted(after_round=max(folder.rounds_with_checkpoints(), default=0), what=what)
+    accepted = Accepted(after_round=folder.rounds_done, what=what)
     write_about(folder.path, about.model_copy(update={"accepted": [*about.accepted, accepted]}))
 
 

@@ -3,6 +3,7 @@
 config.yaml           the resolved settings            versions.json   what computed it
 cohort.csv            the cases that took part         ledger.jsonl    one line per finished round
 checkpoints/round_N/  weights, the strategy's memory   evaluations/    scores of a round, sums and counts
+checkpoints/ledger.jsonl  a copy of the ledger
 sites/SITE/           what a site is given and keeps   model/          the chosen weights and their card
 start.json            what it took over from another run, where it began with one's weights
 start/                those weights, where the run's submitter sent them to a SuperLink
@@ -12,7 +13,7 @@ fingerprint.json      what the plan was made of, where the run made it itself
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +31,8 @@ from amos_fl.runs.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from amos_fl.runs.config import RunConfig, read_yaml, resolve
 from amos_fl.runs.evaluation import read_evaluation_file, set_aside
 from amos_fl.runs.events import StopFile
-from amos_fl.runs.ledger import LedgerEntry, ledger_text, read_ledger
+from amos_fl.runs.ledger import LedgerEntry, entries_in, ledger_text
+from amos_fl.runs.ledger_file import Extent, LedgerFile
 from amos_fl.runs.stored import Stored, read_stored
 
 START, LEDGER = "start.json", "ledger.jsonl"
@@ -113,17 +115,36 @@ class RunFolder:
     def cohort(self) -> Cohort:
         return read_cohort(self.path / "cohort.csv")
 
+    def entries(self) -> Iterator[LedgerEntry]:
+        """Yield the finished rounds from the ledger, without holding more than one.
+
+        Raises:
+            AmosError: the ledger is damaged, or shorter than it was at the last checkpoint.
+        """
+        file, remedy = self.path / LEDGER, self._ledger_remedy()
+        least = self.rounds_done  # before the file: a round is in the ledger before it has a checkpoint
+        number = 0
+        for entry in entries_in(file, remedy, growing=not self.finished):
+            number = entry["round"]
+            yield entry
+        if number < least:
+            raise AmosError(f"{file}: ends after round {number}, and there is a checkpoint of round {least}", remedy)
+
     def ledger(self) -> list[LedgerEntry]:
         """The finished rounds.
 
         Raises:
-            AmosError: the ledger is damaged.
+            AmosError: as `entries`.
         """
-        return read_ledger(self.path / LEDGER, self._ledger_remedy())
+        return list(self.entries())
+
+    def ledger_file(self) -> LedgerFile:
+        """The ledger, to be written."""
+        return LedgerFile(self.path / LEDGER, self.path / "checkpoints" / LEDGER)
 
     def _ledger_remedy(self) -> str:
         if not self.finished:
-            return "remove it and resume the run, which writes it again from the last checkpoint"
+            return "resume the run, which writes it again from its copy beside the checkpoints"
         return f"copy it from another copy of the run, or remove {self.path / 'summary.md'} and resume the run"
 
     def plan_sources(self) -> tuple[list[str], dict[str, str]]:
@@ -137,6 +158,11 @@ class RunFolder:
     def write_ledger(self, entries: Sequence[LedgerEntry]) -> None:
         write_text(self.path / LEDGER, ledger_text(entries))
 
+    @property
+    def rounds_done(self) -> int:
+        """The last round with a checkpoint; 0 if there is none."""
+        return max(self.rounds_with_checkpoints(), default=0)
+
     def rounds_with_checkpoints(self) -> list[int]:
         pattern = re.compile(r"round_(\d+)")
         found = (pattern.fullmatch(folder.name) for folder in (self.path / "checkpoints").glob("round_*"))
@@ -148,10 +174,12 @@ class RunFolder:
         weights: Mapping[str, np.ndarray],
         strategy_arrays: Mapping[str, np.ndarray],
         strategy_values: Mapping[str, Any],
-        ledger: list[LedgerEntry],
+        ledger: Extent,
+        weights_sha256: str,
     ) -> None:
-        """Write a checkpoint, which appears complete by a single rename."""
-        save_checkpoint(self.checkpoint_folder(round_number), weights, strategy_arrays, strategy_values, ledger)
+        """Write a checkpoint, which appears complete by a single rename; so far the ledger must be on disk."""
+        folder = self.checkpoint_folder(round_number)
+        save_checkpoint(folder, weights, strategy_arrays, strategy_values, ledger, weights_sha256)
 
     def read_checkpoint(self, round_number: int) -> Checkpoint:
         """Read the checkpoint of a round.

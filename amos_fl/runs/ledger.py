@@ -1,7 +1,7 @@
-"""The ledger of a run: one record per finished round, in `ledger.jsonl` and in every checkpoint."""
+"""The ledger of a run, `ledger.jsonl`: one line per finished round, which is appended and never written again."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, with_confi
 from typing_extensions import TypedDict
 
 from amos_fl.errors import AmosError
-from amos_fl.runs.stored import checked, json_line, read_bytes
+from amos_fl.runs.stored import checked, json_line, read_lines
 
 _Count = Annotated[int, Field(ge=0, le=10**15)]
 _Seconds = Annotated[float, Field(ge=0, le=10**10, allow_inf_nan=False)]
@@ -90,20 +90,25 @@ ENTRIES: TypeAdapter[list[LedgerEntry]] = TypeAdapter(
 )
 
 
-def read_ledger(file: Path, remedy: str) -> list[LedgerEntry]:
-    """The rounds in a `ledger.jsonl`, from the first on; none if there is no file.
+def entries_in(file: Path, remedy: str, *, growing: bool = False) -> Iterator[LedgerEntry]:
+    """Yield the rounds in a `ledger.jsonl` one at a time, from the first on; none if there is no file.
+
+    In one that is `growing` a last line without its end is left out: it is being written, or a kill has cut it off.
 
     Raises:
         AmosError: a line of it is damaged, or a round is missing.
     """
     if not file.exists():
-        return []
-    entries: list[LedgerEntry] = []
-    for number, line in enumerate(read_bytes(file, remedy).splitlines(), start=1):
+        return
+    for number, line in enumerate(read_lines(file, remedy), start=1):
+        if growing and not line.endswith(b"\n"):
+            return
         # As it was written before NaN became null.
         text = line.replace(b": NaN", b": null")
-        entries.append(checked(text, ENTRY, f"{file}, line {number}", remedy))
-    return in_sequence(entries, str(file), remedy)
+        entry: LedgerEntry = checked(text, ENTRY, f"{file}, line {number}", remedy)
+        if entry["round"] != number:
+            raise _out_of_place(number, str(file), remedy)
+        yield entry
 
 
 def in_sequence(entries: list[LedgerEntry], source: str, remedy: str) -> list[LedgerEntry]:
@@ -114,10 +119,14 @@ def in_sequence(entries: list[LedgerEntry], source: str, remedy: str) -> list[Le
     """
     for number, entry in enumerate(entries, start=1):
         if entry["round"] != number:
-            raise AmosError(f"{source}: cannot be read (round {number} is not where it should be); {remedy}")
+            raise _out_of_place(number, source, remedy)
     return entries
 
 
-def ledger_text(entries: Sequence[LedgerEntry]) -> str:
+def _out_of_place(number: int, source: str, remedy: str) -> AmosError:
+    return AmosError(f"{source}: cannot be read (round {number} is not where it should be); {remedy}")
+
+
+def ledger_text(entries: Iterable[LedgerEntry]) -> str:
     """The content of a `ledger.jsonl`."""
     return "".join(json_line(entry) + "\n" for entry in entries)

@@ -156,7 +156,10 @@ def _run(path: Path, name: str) -> ListedRun:
             problem = "config.yaml is not what the run was begun with"
             return ListedRun(path, name, "damaged", size_bytes=size, problem=problem)
         reading = "ledger.jsonl"
-        lines = (path / reading).read_text(encoding="utf-8").splitlines() if (path / reading).is_file() else []
+        text = (path / reading).read_text(encoding="utf-8") if (path / reading).is_file() else ""
+        if not (path / "summary.md").is_file():
+            text = text[: text.rfind("\n") + 1]  # the last line is being written, or a kill has cut it off
+        lines = text.splitlines()
         last = _parsed(lines[-1].replace(": NaN", ": null")) if lines else {"round": 0, "seconds": 0.0}
         # The fast reader, for thousands of lines: what only the strict one refuses changes a count and nothing else.
         known |= {"round": int(last["round"]), "gaps": sum(bool(json.loads(line)["missing"]) for line in lines)}

@@ -23,7 +23,7 @@ def model_card(folder: RunFolder, config: RunConfig, cohort: Cohort, results: "R
     lower, upper = plan.ct_clip_hu
     spacing, patch = " x ".join(f"{s:g}" for s in plan.spacing_mm), " x ".join(map(str, plan.patch))
     labels = markdown.text(", ".join(f"{label} {organ}" for label, organ in cohort.organs.items()))
-    hashes = {entry["round"]: entry["weights_sha256"] for entry in folder.ledger()}
+    hashes = {entry["round"]: entry["weights_sha256"] for entry in folder.entries()}
     scores = score_table(results.by_group, "group") if results.by_group else "No test case was scored."
     data = f"{PHANTOM_NOTE}\n" if folder.synthetic else ""
     chosen = results.chosen.sentence.removeprefix("weights of ")

@@ -87,26 +87,18 @@ def test_cases(evaluation: dict[str, Any] | None) -> list[CaseScores]:
 
 def problems_of(folder: RunFolder) -> list[str]:
     """Failed sites and rounds, and changes during the run, one sentence each."""
-    ledger = folder.ledger()
-    found = [
-        f"before round {entry['round']} the run was changed: {change}"
-        for entry in ledger
-        for change in entry.get("changes", ())
-    ]
-    found += [
-        f"round {entry['round']}: site {site} {about['restarted']}"
-        for entry in ledger
-        for site, about in entry["sites"].items()
-        if "restarted" in about
-    ]
-    found += [
-        f"round {entry['round']}: site {site} is missing: {reason}"
-        for entry in ledger
-        for site, reason in entry["missing"].items()
-    ]
+    changed, restarted, missing = list[str](), list[str](), list[str]()
+    for entry in folder.entries():
+        when = f"round {entry['round']}"
+        changed += [f"before {when} the run was changed: {change}" for change in entry.get("changes", ())]
+        for site, about in entry["sites"].items():
+            if "restarted" in about:
+                restarted.append(f"{when}: site {site} {about['restarted']}")
+        missing += [f"{when}: site {site} is missing: {reason}" for site, reason in entry["missing"].items()]
+    found = [*changed, *restarted, *missing]
     for number, split in folder.evaluations():
-        missing = (folder.read_evaluation(number, split) or {"missing": {}})["missing"]
-        found += [f"{split} scores of round {number}: site {s} is missing: {why}" for s, why in missing.items()]
+        failed = (folder.read_evaluation(number, split) or {"missing": {}})["missing"]
+        found += [f"{split} scores of round {number}: site {s} is missing: {why}" for s, why in failed.items()]
     return found
 
 

@@ -1,8 +1,8 @@
 """Choose the round whose weights a run keeps, on the seen sites' validation cases, never on unseen scanners."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from amos_fl.metrics.scores import Scores
@@ -18,12 +18,58 @@ class Choice:
     sentence: str
 
 
+_Best = tuple[float, int]
+"""A score and its round, negative: the larger one is the better, and the earlier one in a tie."""
+
+
+@dataclass
+class Bests:
+    """The best rounds of a run up to now, as evaluations are added in any order.
+
+    The best of all sites together counts only rounds in which no site failed in the evaluation; that of a site is on
+    its own validation cases. Sites without a score are not in it, and unseen sites choose nothing.
+    """
+
+    _together: _Best | None = None
+    _of_sites: dict[str, _Best] = field(default_factory=dict)
+
+    def add(self, number: int, evaluation: dict[str, Any]) -> None:
+        scores = _dsc_of_sites(evaluation, seen=True)
+        for site, score in scores.items():
+            if not math.isnan(score):
+                self._of_sites[site] = max(self._of_sites.get(site, (-math.inf, 0)), (score, -number))
+        together = _mean(scores.values())
+        if not evaluation["missing"] and not math.isnan(together):
+            self._together = max(self._together or (-math.inf, 0), (together, -number))
+
+    def choice(self, config: RunConfig, last: int) -> Choice:
+        """The best round of all sites together; `last` without scores, or with `selection: last`."""
+        if config.selection == "last":
+            return Choice(last, f"weights of round {last}, the last one, as the settings say")
+        if self._together is None:
+            return Choice(last, f"weights of round {last}, the last one, because there are no validation scores")
+        score, number = self._together
+        why = f"the best on the seen sites' validation cases (DSC {score:.3f})"
+        return Choice(-number, f"weights of round {-number}, {why}")
+
+    def of_sites(self) -> dict[str, int]:
+        """By seen site its best round."""
+        return {site: -number for site, (_, number) in self._of_sites.items()}
+
+
+def _dsc_of_sites(evaluation: dict[str, Any], *, seen: bool) -> dict[str, float]:
+    sites = evaluation["sites"].items()
+    return {name: Scores.from_dict(site["scores"]).mean_dsc() for name, site in sites if site["seen"] == seen}
+
+
+def _mean(scores: Iterable[float]) -> float:
+    means = [mean for mean in scores if not math.isnan(mean)]
+    return math.fsum(means) / len(means) if means else math.nan
+
+
 def macro_dsc(evaluation: dict[str, Any], *, seen: bool) -> float:
     """The mean over the seen (or the unseen) sites of their mean DSC; NaN if none has a score."""
-    sites = evaluation["sites"].values()
-    means = [Scores.from_dict(site["scores"]).mean_dsc() for site in sites if site["seen"] == seen]
-    means = [mean for mean in means if not math.isnan(mean)]
-    return math.fsum(means) / len(means) if means else math.nan
+    return _mean(_dsc_of_sites(evaluation, seen=seen).values())
 
 
 def seen_and_unseen_dsc(evaluation: dict[str, Any]) -> tuple[float | None, float | None]:
@@ -32,35 +78,30 @@ def seen_and_unseen_dsc(evaluation: dict[str, Any]) -> tuple[float | None, float
     return (None if math.isnan(seen) else seen, None if math.isnan(unseen) else unseen)
 
 
+def bests_of(folder: RunFolder, last: int, kind: str = "val") -> Bests:
+    """The best rounds up to `last`, read from the evaluations of a kind.
+
+    `kind` is `val`, of the shared model, or `OWN["val"]`, of the sites' own.
+    """
+    found = Bests()
+    for number, of in folder.evaluations():
+        if of == kind and number <= last and (evaluation := folder.read_evaluation(number, kind)) is not None:
+            found.add(number, evaluation)
+    return found
+
+
 def choose_round(folder: RunFolder, config: RunConfig, last: int) -> Choice:
     """The round up to `last` with the highest macro mean of the seen sites' validation DSC, the earliest in a tie.
 
     A round counts only when no site failed in its evaluation. Without validation scores, or with
     `selection: last`, it is the last round.
     """
-    if config.selection == "last":
-        return Choice(last, f"weights of round {last}, the last one, as the settings say")
-    number = _first_best({n: macro_dsc(e, seen=True) for n, e in _evaluations(folder, last) if not e["missing"]})
-    if number is None:
-        return Choice(last, f"weights of round {last}, the last one, because there are no validation scores")
-    score = macro_dsc(folder.read_evaluation(number, "val") or {"sites": {}}, seen=True)
-    why = f"the best on the seen sites' validation cases (DSC {score:.3f})"
-    return Choice(number, f"weights of round {number}, {why}")
+    return bests_of(folder, last).choice(config, last)
 
 
 def best_rounds(folder: RunFolder, last: int, kind: str = "val") -> dict[str, int]:
-    """By seen site the round up to `last` that is best on its validation cases, the earliest in a tie.
-
-    `kind` is that of the evaluations: of the shared model, or `OWN["val"]` of the sites' own. A site without a
-    validation score is not in it; unseen sites do not choose.
-    """
-    scores: dict[str, dict[int, float]] = {}
-    for number, evaluation in _evaluations(folder, last, kind):
-        for site, found in evaluation["sites"].items():
-            if found["seen"]:
-                scores.setdefault(site, {})[number] = Scores.from_dict(found["scores"]).mean_dsc()
-    best = {site: _first_best(of_site) for site, of_site in scores.items()}
-    return {site: number for site, number in best.items() if number is not None}
+    """By seen site the round up to `last` that is best on its validation cases, the earliest in a tie."""
+    return bests_of(folder, last, kind).of_sites()
 
 
 def own_rounds(folder: RunFolder, config: RunConfig) -> dict[str, int]:
@@ -68,18 +109,6 @@ def own_rounds(folder: RunFolder, config: RunConfig) -> dict[str, int]:
     return {} if config.selection == "last" else best_rounds(folder, config.rounds, OWN["val"])
 
 
-def rounds_worth_keeping(folder: RunFolder, config: RunConfig, last: int) -> set[int]:
+def rounds_worth_keeping(shared: Bests, own: Bests, config: RunConfig, last: int) -> set[int]:
     """The rounds whose checkpoints are kept: the choice of all sites together, and that of each site."""
-    of_sites = {number for kind in ("val", OWN["val"]) for number in best_rounds(folder, last, kind).values()}
-    return of_sites | {choose_round(folder, config, last).round}
-
-
-def _evaluations(folder: RunFolder, last: int, kind: str = "val") -> list[tuple[int, dict[str, Any]]]:
-    rounds = [number for number, of in folder.evaluations() if of == kind and number <= last]
-    found = ((number, folder.read_evaluation(number, kind)) for number in rounds)
-    return [(number, evaluation) for number, evaluation in found if evaluation is not None]
-
-
-def _first_best(scores: Mapping[int, float]) -> int | None:
-    known = {number: score for number, score in scores.items() if not math.isnan(score)}
-    return max(sorted(known), key=lambda number: known[number], default=None)
+    return {*shared.of_sites().values(), *own.of_sites().values(), shared.choice(config, last).round}

@@ -5,6 +5,8 @@ Fields missing in a file of an older version have defaults; extra fields of a ne
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -14,7 +16,7 @@ from amos_fl.errors import AmosError
 from amos_fl.strict_json import parsed
 
 MOST_BYTES = 256 << 20
-"""The size of a ledger of a million rounds; nothing else comes near it."""
+"""Nothing that is read at once comes near this size: a round of ten thousand sites is a line of 4 MB in the ledger."""
 Value = TypeVar("Value")
 
 
@@ -30,10 +32,27 @@ def read_bytes(file: Path, remedy: str) -> bytes:
     Raises:
         AmosError: it is missing, cannot be read or is far too long.
     """
-    try:
+    with _in_words(file, remedy):
         if file.stat().st_size > MOST_BYTES:
             raise AmosError(f"{file}: is longer than {MOST_BYTES >> 20} MB, and so damaged; {remedy}")
         return file.read_bytes()
+
+
+def read_lines(file: Path, remedy: str) -> Iterator[bytes]:
+    """Yield the lines of a file of any length with their ends; one that is far too long comes in pieces.
+
+    Raises:
+        AmosError: it is missing or cannot be read.
+    """
+    with _in_words(file, remedy), file.open("rb") as opened:
+        while line := opened.readline(MOST_BYTES):
+            yield line
+
+
+@contextmanager
+def _in_words(file: Path, remedy: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise AmosError(f"{file}: is missing; {remedy}") from None
     except (OSError, ValueError) as error:

@@ -63,9 +63,8 @@ def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results:
     """The text of `summary.md`."""
     from amos_fl.runs.wording import cost_in_words, left_out_in_mr, unlearned_in_words, work_in_words
 
-    ledger = folder.ledger()
-    seconds = sum(entry["seconds"] for entry in ledger)
-    up, down = (sum(entry[key] for entry in ledger) for key in ("bytes_up", "bytes_down"))
+    costs = [(entry["seconds"], entry["bytes_down"], entry["bytes_up"]) for entry in folder.entries()]
+    seconds, down, up = (sum(column) for column in zip(*costs, strict=True)) if costs else (0, 0, 0)
     parts = ["# Run summary\n"]
     if folder.synthetic:
         parts.append(f"> {PHANTOM_NOTE}\n")

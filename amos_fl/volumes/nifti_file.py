@@ -29,7 +29,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from amos_fl.errors import AmosError
-from amos_fl.scan_files import check_file
+from amos_fl.scan_files import check_file, not_nifti
 from amos_fl.volumes.plausible_grid import check_header, check_memory
 from amos_fl.warned import heard, warn
 
@@ -150,7 +150,7 @@ def open_nifti(path: Path | str, *, channels: bool = False) -> NiftiFile:
         with heard() as ours, _library_speaks(path.name) as theirs:
             image = nibabel.load(path)
             if not isinstance(image, Nifti1Pair):  # NIfTI-2 and .hdr/.img pairs are Nifti1Pairs as well
-                raise AmosError(f"{path.name}: is not a NIfTI file", "fetch it again, or convert it to NIfTI")
+                raise not_nifti(path)
             found = _checked(path.name, image, 4 if channels else 3)
     except AmosError:
         raise
@@ -162,7 +162,7 @@ def open_nifti(path: Path | str, *, channels: bool = False) -> NiftiFile:
     except PermissionError:
         raise AmosError(f"{path.name}: cannot be read", "check its permissions") from None
     except ImageFileError:
-        raise AmosError(f"{path.name}: is not a NIfTI file", "fetch it again, or convert it to NIfTI") from None
+        raise not_nifti(path) from None
     except _UNREADABLE as error:
         raise AmosError(f"{path.name}: its header is damaged ({_field(error)})", "fetch it again") from None
     for sentence in (*theirs, *ours):

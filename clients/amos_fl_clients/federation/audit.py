@@ -7,7 +7,6 @@ It never holds a case's name, a path or a voxel. Lines are only appended, and ar
 """
 
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -18,9 +17,11 @@ from pathlib import Path
 from flwr.app import Message
 
 from amos_fl.errors import AmosError
+from amos_fl.files import append_line
 from amos_fl_clients.federation.records import views_of
 
 AUDIT_LOG = "audit.log"
+LOG_MODE = 0o640
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:+-]+")
 
 
@@ -43,17 +44,6 @@ def audit_line(when: datetime, values: Mapping[str, object]) -> str:
         text = str(value)[:300]
         words.append(f"{key}={text if _PLAIN.fullmatch(text) else json.dumps(text)}")
     return " ".join(words)
-
-
-def append_line(path: Path, line: str) -> None:
-    """Append a line to a log, in one write, and wait until it is on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
-    try:
-        os.write(descriptor, f"{line}\n".encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def what_was_asked(message: Message) -> dict[str, object]:
@@ -104,7 +94,8 @@ class Audited:
     def _write(self, answer: Mapping[str, object]) -> None:
         seconds = f"{time.monotonic() - self._started:.2f}"
         try:
-            append_line(self._path, audit_line(self._when, {**self._asked, **answer, "seconds": seconds}))
+            line = audit_line(self._when, {**self._asked, **answer, "seconds": seconds})
+            append_line(self._path, line, mode=LOG_MODE)
         except OSError as error:
             why = error.strerror or "an unknown error"
         else:

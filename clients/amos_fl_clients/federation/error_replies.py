@@ -8,7 +8,8 @@ from flwr.app import Error, Message
 
 from amos_fl.errors import AmosError, Code, SiteTimeout, TrainingDiverged, code_of
 from amos_fl.escape.terminal import one_line
-from amos_fl_clients.federation.audit import NotRecorded, append_line
+from amos_fl.files import append_line
+from amos_fl_clients.federation.audit import LOG_MODE, NotRecorded
 from amos_fl_clients.federation.policy import Refusal
 from amos_fl_clients.federation.reply_models import MOST_SENTENCE, REPORTED, Failure
 from amos_fl_clients.federation.settings import SiteSettings
@@ -70,4 +71,4 @@ def keep_details(settings: SiteSettings, error: BaseException) -> None:
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     text = "".join(traceback.format_exception(error)).rstrip()
     with suppress(OSError):  # a failure to log must not become another error, with a path in it
-        append_line(settings.state / ERROR_LOG, f"{when} {text}\n")
+        append_line(settings.state / ERROR_LOG, f"{when} {text}\n", mode=LOG_MODE)

@@ -1,19 +1,15 @@
 """A site's policy: requests beyond its own settings are refused, in words that reveal nothing inside the site."""
 
-import hashlib
-import hmac
-import os
 import re
-import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from amos_fl.cohort.organ_names import difference_in_words
 from amos_fl.cohort.table import SPLITS, Cohort
 from amos_fl.errors import AmosError, Code
-from amos_fl.files import unfinished_name
 from amos_fl.methods import method_named
 from amos_fl.own_code import module_of, sha256_of_module
+from amos_fl.pseudonyms import pseudonym, secret_key
 from amos_fl_clients.federation.messages import PERSONAL, SHARED
 from amos_fl_clients.federation.settings import SiteSettings
 
@@ -157,25 +153,9 @@ def shared_name(settings: SiteSettings, case: str) -> str:
     """
     if settings.share_case_scores == "named":
         return case
-    digest = hmac.new(pseudonym_key(settings.state), case.encode(), hashlib.sha256).hexdigest()
-    return f"{settings.site}-{digest[:12]}"
+    return f"{settings.site}-{pseudonym(pseudonym_key(settings.state), case)}"
 
 
 def pseudonym_key(state: Path) -> bytes:
-    """The site's own key for pseudonyms, made on first use, readable by the site alone.
-
-    It comes from the system's source of secrets, because a run's seed would not be secret.
-    """
-    path = state / "pseudonym.key"
-    state.mkdir(parents=True, exist_ok=True)
-    beside = unfinished_name(path)
-    if not path.exists():
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32) + "\n")
-        try:
-            os.link(beside, path)  # of two processes, the first one's key stays
-        except FileExistsError:
-            pass
-        finally:
-            beside.unlink()
-    return bytes.fromhex(path.read_text().strip())
+    """The site's own key for pseudonyms, made on first use, readable by the site alone."""
+    return secret_key(state / "pseudonym.key")

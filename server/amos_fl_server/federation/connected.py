@@ -12,7 +12,8 @@ from amos_fl.networks.parts import parts_of
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.ledger import LedgerEntry
+from amos_fl.runs.ledger_file import LedgerFile
+from amos_fl.runs.selection import Bests
 from amos_fl_clients.federation.messages import (
     CONFIG,
     DESCRIBE,
@@ -44,13 +45,20 @@ class Connected:
     organs: Mapping[int, str]
     sites: tuple[str, ...]
     seen_sites: tuple[str, ...]
-    ledger: list[LedgerEntry] = field(default_factory=list)
+    ledger: LedgerFile = field(init=False)
+    bests: dict[str, Bests] = field(default_factory=dict)
+    """The best rounds up to now, by the kind of evaluation."""
     nodes: dict[str, int] = field(default_factory=dict)
     described: dict[str, Description] = field(default_factory=dict)
     learned: set[int] = field(default_factory=set)
     """The organs that the initial weights had learned, or that a site whose updates were averaged annotates."""
+    recorded: set[int] | None = None
+    """Those of them that this process has recorded."""
     prepares: bool = True
     """Whether sites prepare their cases when they describe themselves; without a plan they cannot."""
+
+    def __post_init__(self) -> None:
+        self.ledger = self.folder.ledger_file()
 
     def _withheld(self, task: Task) -> frozenset[str]:
         """The arrays that no site sends."""
@@ -100,7 +108,7 @@ class Connected:
 
     def _say_what_is_kept(self, message: Message, site: str, up_to: int, **more: int) -> None:
         """Tell a site after which round it last took part, so that it knows what it should have kept, and `more`."""
-        last = max((entry["round"] for entry in self.ledger[:up_to] if site in entry["sites"]), default=0)
+        last = self.ledger.last_round_with(site, up_to)
         # Messages may share one content; the weights in it are not copied.
         config = ConfigRecord({**message.content.config_records[CONFIG], **more, KEPT_AFTER: last})
         message.content = RecordDict({**message.content, CONFIG: config})

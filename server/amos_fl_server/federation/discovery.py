@@ -74,7 +74,7 @@ class DeployedFederation(Federation):
                 f"{len(trainers)} training sites are connected and {max(needed, 1)} are needed"
                 f"{f' ({reasons})' if reasons else ''}; start the sites, then continue with --resume {self.folder.path}"
             )
-        if not self.folder.rounds_with_checkpoints():  # later, a site that is away must not end a run
+        if not self.folder.rounds_done:  # later, a site that is away must not end a run
             may_train = [*trainers, *self.absent]
             check_sites_named(self.config, may_train)
             self.strategy.check_sites(may_train)
@@ -195,7 +195,7 @@ class DeployedFederation(Federation):
         if site in self.config.hold_out:
             nothing = {"cases": {**description.cases, "train": 0, "val": 0}, "annotated_in_training": []}
             description = description.model_copy(update=nothing)
-        if self.described and site not in self.described and self.ledger:
+        if self.described and site not in self.described and self.ledger.rounds:
             self.listener(Said(f"site {site} has joined"))
         self.described[site], self.nodes[site], self.known[node] = description, node, site
 

@@ -36,7 +36,7 @@ def stop_where_a_disk_is_full(folder: RunFolder, failed: Mapping[str, AmosError]
 
 
 def _then(folder: RunFolder) -> str:
-    done = max(folder.rounds_with_checkpoints(), default=0)
+    done = folder.rounds_done
     last = f"the last checkpoint is of round {done}" if done else "no round is finished"
     return f"{last}; free some space, then continue with --resume {folder.path}"
 

@@ -84,7 +84,7 @@ def run_in_parallel(
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=pause_s)
                 for reference in ready:
                     on_outcome(_outcome(running.pop(reference), reference))
-                on_wait({folder: _finished_rounds(folder) for folder in running.values()})
+                on_wait({folder: folder.rounds_done for folder in running.values()})
             except KeyboardInterrupt:
                 if interrupted:
                     raise
@@ -102,10 +102,3 @@ def _outcome(folder: RunFolder, reference: Any) -> RunOutcome:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return RunOutcome(folder, f"its process failed: {lines[-1] if lines else type(error).__name__}", 1)
     return RunOutcome(folder, error, code)
-
-
-def _finished_rounds(folder: RunFolder) -> int:
-    try:
-        return len(folder.ledger())
-    except AmosError:
-        return 0

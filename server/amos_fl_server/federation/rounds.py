@@ -19,10 +19,7 @@ from amos_fl.runs.events import RoundFinished, RoundStarted, Said, SiteFailed
 from amos_fl.runs.folder import OWN
 from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
 from amos_fl.runs.ledger import LedgerEntry, sites_in_weights
-from amos_fl.runs.selection import (
-    best_rounds,
-    rounds_worth_keeping,
-)
+from amos_fl.runs.selection import bests_of, rounds_worth_keeping
 from amos_fl.runs.start import begin
 from amos_fl.runs.work import counts_of, sites_asked
 from amos_fl.weights import arrays_of, hash_of
@@ -68,6 +65,7 @@ class Federation(Scoring):
         self._discover(grid, task)
         aside = self.folder.set_poisoned_aside()
         first, record = self._start()
+        self.bests = {kind: bests_of(self.folder, first - 1, kind) for kind in ("val", OWN["val"])}
         self._say_what_nobody_annotates()
         form = form_of(views_of(record))
         self._score_again(grid, task, aside, before=first - 1)
@@ -120,6 +118,7 @@ class Federation(Scoring):
         """The first round to carry out and its weights: fresh, or from the last checkpoint."""
         done = self.folder.rounds_with_checkpoints()
         if not done:
+            self.ledger.begin()
             network, begun = begin(self.folder, self.config, self.organs)
             if begun is not None:
                 self.listener(Said(begun.sentence))
@@ -134,12 +133,11 @@ class Federation(Scoring):
         except AmosError as error:
             damaged = self.folder.checkpoint_folder(checkpoint.round)
             raise AmosError(f"{damaged}: {error}; {remedy_for(damaged)}") from None
-        self.ledger = checkpoint.ledger
+        self.ledger.go_on(checkpoint.ledger, checkpoint.round, self.folder.checkpoint_folder(checkpoint.round))
         # A run of an older version recorded nothing: what its sites annotate counts, as far as they are connected.
         known = recorded_organs(self.folder)
         self.learned |= set(self.organs if known is None and self.folder.about().start_sha256 else known or ())
-        self._learn_from(site for entry in self.ledger for site in sites_in_weights(entry))
-        self.folder.write_ledger(self.ledger)
+        self._learn_from(self.ledger.averaged)
         self.listener(Said(f"continuing after round {checkpoint.round} of {self.config.rounds}"))
         return checkpoint.round + 1, record_of_sums(checkpoint.weights)
 
@@ -148,7 +146,9 @@ class Federation(Scoring):
         for site in sites:
             if site in self.described:
                 self.learned |= set(self.described[site].annotated_in_training) & set(self.organs)
-        write_learned(self.folder, self.organs, self.learned)
+        if self.learned != self.recorded:
+            write_learned(self.folder, self.organs, self.learned)
+            self.recorded = set(self.learned)
 
     def _say_what_nobody_annotates(self) -> None:
         annotated = {organ for described in self.described.values() for organ in described.annotated_in_training}
@@ -168,7 +168,7 @@ class Federation(Scoring):
         """Carry out one round, from the weights in `given` to the next ones and its line in the ledger."""
         started = time.perf_counter()
         number, messages = given.number, self.strategy.messages(given)
-        best = best_rounds(self.folder, number - 1, OWN["val"]) if self.strategy.personal else {}
+        best = self.bests[OWN["val"]].of_sites() if self.strategy.personal else {}
         for site, message in messages.items():
             more = {**config_of(given.works[site]), BEST_ROUND: best.get(site, 0)}
             self._say_what_is_kept(message, site, number - 1, **more)
@@ -219,7 +219,10 @@ class Federation(Scoring):
         return record, entry
 
     def _checkpoint(self, record: ArrayRecord, entry: LedgerEntry) -> None:
-        """Write a checkpoint: the weights, the strategy's state and the ledger after a round."""
+        """Write a round into the ledger, and then a checkpoint, which says how far the ledger is written.
+
+        A kill between the two leaves a round in the ledger that a resume cuts off, and carries out again.
+        """
         started = time.perf_counter()
         number = entry["round"]
         entry["weights_sha256"] = hash_of(views_of(record))
@@ -228,11 +231,12 @@ class Federation(Scoring):
         if changes := accepted_before(self.folder, number):
             entry["changes"] = changes
         self.ledger.append(entry)
-        strategy_arrays, strategy_values = self.strategy.state()
-        self.folder.save_checkpoint(number, views_of(record), strategy_arrays, strategy_values, self.ledger)
-        self.folder.write_ledger(self.ledger)
+        arrays, values = self.strategy.state()
+        self.folder.save_checkpoint(
+            number, views_of(record), arrays, values, self.ledger.extent, entry["weights_sha256"]
+        )
         if self.config.keep_checkpoints == "needed":
-            kept = rounds_worth_keeping(self.folder, self.config, number)
+            kept = rounds_worth_keeping(self.bests["val"], self.bests[OWN["val"]], self.config, number)
             self.folder.prune_checkpoints({number - 1, number, *kept})
         seconds = entry["seconds"] + time.perf_counter() - started
         self.listener(RoundFinished(number, self.config.rounds, entry["loss"], seconds, tuple(sites_in_weights(entry))))

@@ -65,11 +65,13 @@ class Scoring(Connected):
     ) -> tuple[bool, dict[str, Any] | None]:
         """Whether these scores are new, and the scores; None where nobody is asked."""
         found = self.folder.read_evaluation(number, kind)
-        if found is not None or not asked:
-            return False, found
-        found = self.evaluate(grid, task, number, record, asked, personal=personal)
-        self.folder.write_evaluation(number, kind, found)
-        return True, found
+        new = found is None and bool(asked)
+        if new:
+            found = self.evaluate(grid, task, number, record, asked, personal=personal)
+            self.folder.write_evaluation(number, kind, found)
+        if found is not None:
+            self.bests[kind].add(number, found)
+        return new, found
 
     def _score_again(self, grid: Grid, task: Task, aside: list[tuple[int, str, str]], before: int) -> None:
         """Score earlier rounds whose evaluations were set aside again, as far as their weights still exist."""

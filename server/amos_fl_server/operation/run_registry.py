@@ -208,7 +208,7 @@ def note_begin(folder: RunFolder, flower_run: int) -> None:
 def note_submission(folder: RunFolder, flower_run: int, wait_s: float) -> None:
     """Record Flower's id for a submission, and how long it may wait for its sites."""
     submissions = _json(folder.path / "submissions.json", _SUBMISSIONS, [])
-    submissions.append({"flower_run": flower_run, "wait_s": wait_s, "rounds_done": _rounds_done(folder)})
+    submissions.append({"flower_run": flower_run, "wait_s": wait_s, "rounds_done": folder.rounds_done})
     write_json(folder.path / "submissions.json", submissions)
 
 
@@ -225,10 +225,6 @@ def submissions_of(folder: RunFolder) -> list[str]:
     return [str(submission["flower_run"]) for submission in _submissions(folder)]
 
 
-def _rounds_done(folder: RunFolder) -> int:
-    return max(folder.rounds_with_checkpoints(), default=0)
-
-
 def state_of(folder: RunFolder) -> RunState:
     """The present state of a run.
 
@@ -242,7 +238,7 @@ def state_of(folder: RunFolder) -> RunState:
     # The lock before the outcome: one that is written in between is then seen.
     running = is_carried_out(folder)
     outcome = _json(folder.path / "outcome.json", _OUTCOME, None)
-    done = _rounds_done(folder)
+    done = folder.rounds_done
     if running:
         state = "running"
     elif submitted is None:

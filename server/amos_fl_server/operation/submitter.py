@@ -22,6 +22,8 @@ from amos_fl_server.operation.run_registry import INTERRUPTED, WAIT_FOR_SITES_S,
 from amos_fl_server.operation.server_app import RUN_FOLDER, WAIT_S
 
 SMALL_BYTES = 1_000_000
+PAUSES = 20
+"""While a run is followed, its files are fetched in a twentieth of the time at most."""
 NOT_SUBMITTED_S = 60.0
 """After this time a run that was made but not submitted counts as abandoned."""
 
@@ -127,6 +129,9 @@ class Following:
     after: int = 0
     pause_s: float = 0.5
     ask_flower_s: float = 5.0
+    fetched_at: float = 0.0
+    fetching_s: float = 0.0
+    """When the files were last looked through, and how long that took: it takes longer with every round."""
 
     def to_the_end(self, asked_to_stop: Callable[[], bool] = lambda: False) -> RunState:
         """Follow until the run has ended; restart it if its process dies.
@@ -174,8 +179,12 @@ class Following:
             for line in whole.decode(errors="replace").splitlines():
                 if (found := event_of(line)) is not None:
                     self.listener(found[1])
-                    if isinstance(found[1], (RoundFinished, RoundScored)):
+                    waited_s = time.monotonic() - self.fetched_at
+                    if isinstance(found[1], (RoundFinished, RoundScored)) and waited_s >= PAUSES * self.fetching_s:
+                        started = time.monotonic()
                         self.fetch(at_most_bytes=SMALL_BYTES)
+                        self.fetched_at = time.monotonic()
+                        self.fetching_s = self.fetched_at - started
 
     def fetch(self, at_most_bytes: int | None = None) -> None:
         """Update the local folder; larger files are left for later."""

@@ -63,7 +63,7 @@ class InlineGrid(OwnGrid):
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Carry out the first waiting message of these, and return its reply."""
         wanted = set(message_ids)
-        for message_id in list(self._waiting):
+        for message_id in self._waiting:
             if message_id in wanted:
                 return [self._carry_out(self._waiting.pop(message_id))]
         return []

@@ -9,11 +9,9 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from amos_fl.escape.terminal import one_line
-from amos_fl.scan_files import UNFINISHED
+from amos_fl.scan_files import DICOM_MARK, PREAMBLE_BYTES, UNFINISHED, looks_like_dicom, start_of
 from amos_fl.wording import counted, listed
 
-_MARK = b"DICM"
-_PREAMBLE_BYTES = 128
 _FIRST_GROUPS = (2, 8)
 """The groups that a DICOM file without preamble and mark may begin with: the file's own, and the image's."""
 _DICOM_SUFFIXES = {".dcm", ".dicom", ".dic", ".ima"}
@@ -34,30 +32,15 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def looks_like_dicom(path: Path) -> bool:
-    """Whether a file has DICOM's mark after its first 128 bytes."""
-    return _start_of(path)[_PREAMBLE_BYTES:] == _MARK
-
-
 def lacks_preamble(path: Path) -> bool:
     """Whether a file begins as a DICOM data set does, without the preamble and the mark before it."""
-    start = _start_of(path)
-    if len(start) < 8 or start[_PREAMBLE_BYTES:] == _MARK:
+    start = start_of(path)
+    if len(start) < 8 or start[PREAMBLE_BYTES:] == DICOM_MARK:
         return False
     group, element = (int.from_bytes(start[i : i + 2], "little") for i in (0, 2))
     # Next come either the two letters of a value's type or (implicit) the length of a short value.
     described = start[4:6].isalpha() and start[4:6].isupper()
     return group in _FIRST_GROUPS and element <= 0x20 and (described or int.from_bytes(start[4:8], "little") <= 64)
-
-
-def _start_of(path: Path) -> bytes:
-    try:
-        if not path.is_file():  # reading a pipe would wait forever
-            return b""
-        with path.open("rb") as file:
-            return file.read(_PREAMBLE_BYTES + len(_MARK))
-    except OSError:
-        return b""
 
 
 def sorted_out(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
@@ -114,7 +97,7 @@ def _why_not_dicom(path: Path) -> str:
         return "lacks DICOM's preamble; add it, for example with DCMTK: dcmconv FILE FILE"
     if start[:2] in (b"\x1f\x8b", b"PK"):
         return "is compressed; unpack it"
-    if len(start) < _PREAMBLE_BYTES + len(_MARK):
+    if len(start) < PREAMBLE_BYTES + len(DICOM_MARK):
         return "is cut off"
     return "is not a DICOM file, or damaged at its start" if start.strip(b"\0") else "holds nothing but zeros"
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from amos_fl.dicom.files import names_of
+from amos_fl.dicom.header import DicomFile, DicomFrame, pydicom_or_sentence, without_bare_warnings
 from amos_fl.errors import AmosError
 from amos_fl.escape.terminal import one_line
-from amos_fl.inference.dicom_files import names_of
-from amos_fl.inference.dicom_header import DicomFile, DicomFrame, pydicom_or_sentence, without_bare_warnings
 
 _UNSAID = ("", "HU")
 _DOUBTFUL = ("US", "HU_MOD")
@@ -78,7 +78,7 @@ def voxels_of(frames: Sequence[DicomFrame], size: tuple[int, int]) -> np.ndarray
     for place, frame in enumerate(frames):
         places.setdefault(frame.path, []).append(place)
     for path, where in places.items():
-        numbers = _numbers_in(path, size)
+        numbers = stored_numbers(path, size)
         for place in where:
             frame = frames[place]
             if frame.index >= len(numbers):
@@ -91,8 +91,12 @@ def voxels_of(frames: Sequence[DicomFrame], size: tuple[int, int]) -> np.ndarray
     return array
 
 
-def _numbers_in(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """The stored numbers (frame, row, column) of a file, converted by its table of values if it has one."""
+def stored_numbers(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """The stored numbers (frame, row, column) of a file, or what its table of values makes of them.
+
+    Raises:
+        AmosError: the pixels are damaged, or of another shape than `size` rows and columns.
+    """
     pydicom = pydicom_or_sentence()
     from pydicom.pixels.processing import apply_modality_lut
     from pydicom.pixels.utils import pixel_array

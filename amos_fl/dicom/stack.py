@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from amos_fl.dicom.files import names_of
+from amos_fl.dicom.header import DicomFrame
 from amos_fl.errors import AmosError
-from amos_fl.inference.dicom_files import names_of
-from amos_fl.inference.dicom_header import DicomFrame
 from amos_fl.volumes.plausible_grid import MISPLACED_MM
 from amos_fl.wording import counted
 

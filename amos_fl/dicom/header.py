@@ -29,7 +29,15 @@ _SCANS = {
 """The SOP classes of images measured by a scanner. Screenshots, maps and segmentations have others."""
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _TAGS = [
-    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality"),
+    *(
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SeriesNumber",
+        "SeriesDescription",
+        "Modality",
+    ),
     *("PatientID", "FrameOfReferenceUID", "ImageType", "InstanceNumber", "ImagesInAcquisition", "NumberOfSlices"),
     *("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", "SliceThickness"),
@@ -62,6 +70,26 @@ def without_bare_warnings() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def damage_said() -> Iterator[None]:
+    """Have whatever pydicom stumbles over in a damaged file said as a sentence, which lacks the file's name.
+
+    Raises:
+        AmosError: instead of any other error.
+    """
+    with without_bare_warnings():
+        try:
+            yield
+        except AmosError:
+            raise
+        except PermissionError:
+            raise AmosError("may not be read; check its permissions") from None
+        except MemoryError:  # of a length that a damaged header names
+            raise AmosError("needs more memory than there is; is it damaged?") from None
+        except Exception as error:
+            raise AmosError(f"is damaged ({_first_line(error)})") from None
+
+
 @dataclass(frozen=True)
 class DicomFrame:
     """One slice: frame `index` of a file, with what the header says about it; None if it says nothing.
@@ -86,6 +114,7 @@ class DicomFile:
     """A DICOM file's header. `fault` is what makes the file unusable; then `frames` is empty."""
 
     path: Path
+    study_uid: str
     series_uid: str
     instance_uid: str
     modality: str
@@ -177,6 +206,7 @@ def _general(path: Path, ds: Any) -> dict[str, Any]:
     kinds = [str(kind).upper() for kind in _listed(ds.get("ImageType"))]
     return {
         "path": path,
+        "study_uid": one_line(str(ds.get("StudyInstanceUID") or ""), 64),
         "series_uid": one_line(str(ds.get("SeriesInstanceUID") or ""), 64),
         "instance_uid": str(ds.get("SOPInstanceUID") or ""),
         "modality": one_line(modality, 16),
@@ -222,11 +252,17 @@ def _image(path: Path, ds: Any) -> dict[str, Any]:
         "size": (int(ds.Rows), int(ds.Columns)),
         "colours": samples != 1 or not photometric.startswith("MONOCHROME"),
         "has_lut": bool(ds.get("ModalityLUTSequence")),
-        "frames": tuple(_frame(path, i, [*each[i : i + 1], *shared], ds) for i in range(count)),
+        "frames": tuple(frame_of(path, i, [*each[i : i + 1], *shared], ds) for i in range(count)),
     }
 
 
-def _frame(path: Path, index: int, groups: Sequence[Any], ds: Any) -> DicomFrame:
+def frame_of(path: Path, index: int, groups: Sequence[Any], ds: Any) -> DicomFrame:
+    """Frame `index` of a file: what its functional groups, its own first, or else the file itself say.
+
+    Raises:
+        AmosError: a damaged or contradicting header; the sentence lacks the file's name.
+    """
+
     def stated(sequence: str, keyword: str) -> list[Any]:
         """What the frame's own groups, those of all frames, and the file itself say, if anything."""
         items = [group[sequence][0] for group in groups if group.get(sequence)]

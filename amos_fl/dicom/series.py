@@ -8,7 +8,7 @@ volume instead would go unnoticed.
 
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,13 +16,13 @@ import nibabel
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
+from amos_fl.dicom.directory import listed_instances
+from amos_fl.dicom.files import names_of, sorted_out, unusable_files
+from amos_fl.dicom.header import DicomFile, pydicom_or_sentence, read_header
+from amos_fl.dicom.stack import Stack, stack_of
+from amos_fl.dicom.values import check_values, voxels_of
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file, whole_file
-from amos_fl.inference.dicom_directory import listed_instances
-from amos_fl.inference.dicom_files import names_of, sorted_out, unusable_files
-from amos_fl.inference.dicom_header import DicomFile, pydicom_or_sentence, read_header
-from amos_fl.inference.dicom_stack import Stack, stack_of
-from amos_fl.inference.dicom_values import check_values, voxels_of
 from amos_fl.wording import counted
 
 _LEAST_SLICES = 4
@@ -45,6 +45,9 @@ class Series:
     slices: int
     size: tuple[int, int] = (0, 0)
     patients: frozenset[str] = frozenset()
+    study_uid: str = ""
+    frame_of_reference: str = ""
+    instance_uids: frozenset[str] = frozenset()
     localizer: bool = False
     stack: Stack | None = None
     problem: str | None = None
@@ -69,11 +72,13 @@ class Series:
         return f"number {self.number or '-'}{described} ({what}, UID {self.uid}{wrong})"
 
 
-def series_in(files: Sequence[Path]) -> list[Series]:
+def series_in(files: Sequence[Path], *, on_stray: Callable[[Path, str], None] | None = None) -> list[Series]:
     """The series among files, by number and UID.
 
     Files that are not DICOM are ignored, and so is a DICOMDIR. But unusable files that look like slices make every
-    series unusable that they may belong to: those in their folder.
+    series unusable that they may belong to: those in their folder. With `on_stray`, for an export of many
+    series, that is so only if the folder holds no other series; it is told of the other such files, and of what is
+    wrong with them.
 
     Raises:
         AmosError: the extra `dicom` is not installed, or no file says which series it belongs to.
@@ -91,6 +96,8 @@ def series_in(files: Sequence[Path]) -> list[Series]:
             directories.append(path) if header is None else headers.append(header)
     if unusable and not headers:
         raise AmosError(f"{_folder_of(files)}: {unusable_files(list(unusable.items()), 0)}")
+    if on_stray is not None:
+        unusable = _with_one_owner(unusable, headers, on_stray)
     listed = listed_instances(directories)
     by_uid: dict[tuple[str, str, bool], list[DicomFile]] = {}
     for header in headers:
@@ -102,6 +109,21 @@ def series_in(files: Sequence[Path]) -> list[Series]:
         stray = {path: why for path, why in unusable.items() if path.parent in own or path.parent not in folders}
         series.append(_series(members, stray, listed.get(uid, {}) if is_image and modality in ("CT", "MR") else {}))
     return sorted(series, key=lambda s: (not s.number.isdigit(), int(s.number) if s.number.isdigit() else 0, s.uid))
+
+
+def _with_one_owner(
+    unusable: Mapping[Path, str], headers: Sequence[DicomFile], on_stray: Callable[[Path, str], None]
+) -> dict[Path, str]:
+    """Those files that can only be slices of one series, because no other has images in their folder."""
+    scans: dict[Path, set[str]] = {}
+    for header in headers:
+        if header.is_image:
+            scans.setdefault(header.path.parent, set()).add(header.series_uid)
+    owned = {path: why for path, why in unusable.items() if len(scans.get(path.parent, ())) == 1}
+    for path, why in unusable.items():
+        if path not in owned:
+            on_stray(path, why)
+    return owned
 
 
 def _folder_of(files: Sequence[Path]) -> str:
@@ -119,6 +141,9 @@ def _series(members: Sequence[DicomFile], unusable: dict[Path, str], listed: dic
         files=tuple(header.path for header in members),
         slices=sum(header.slices for header in images),
         patients=frozenset(header.patient for header in members if header.patient),
+        study_uid=first.study_uid,
+        frame_of_reference=next((header.frame_of_reference for header in members if header.frame_of_reference), ""),
+        instance_uids=frozenset(header.instance_uid for header in members if header.instance_uid),
         localizer=bool(images) and all(header.is_localizer for header in images),
     )
     if not images or not (series.volume or unusable or any(header.fault for header in images)):
@@ -244,7 +269,7 @@ def chosen_series(series: Sequence[Series], wanted: str | None, folder: str) -> 
     several = f" of {len(patients)} patients" if len(patients) > 1 else ""
     if len(fitting) > 1 or several:
         what = f"several series{several}" if len(series) > 1 else f"a series{several}"
-        raise AmosError(f"{folder}: holds {what}; choose one with --series NUMBER or UID: {_listed(series)}")
+        raise AmosError(f"{folder}: holds {what}; choose one with --series NUMBER or UID (or all): {_listed(series)}")
     chosen = _usable(fitting[0])
     # A slice with a damaged header may look like a series of its own.
     few = [s for s in series if s.modality in ("CT", "MR") and 0 < s.slices < _LEAST_SLICES and not s.localizer]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from amos_fl.inference.dicom_header import pydicom_or_sentence, without_bare_warnings
+from amos_fl.dicom.header import pydicom_or_sentence, without_bare_warnings
 
 
 def listed_instances(directories: Sequence[Path]) -> dict[str, dict[str, str]]:
