@@ -169,8 +169,8 @@ def _starts(prepared: PreparedCase, patch: Triple) -> list[Triple]:
     offset = [(whole - side) // 2 for whole, side in zip((x, y, z), prepared.shape, strict=True)]
     return [
         (i - offset[0], j - offset[1], k - offset[2])
-        for k, corners in window_starts((x, y, z), patch, 0.0).items()
-        for i, j in corners
+        for corners in window_starts((x, y, z), patch, 0.0, 2).values()
+        for i, j, k in corners
     ]
 
 

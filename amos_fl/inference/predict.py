@@ -40,7 +40,7 @@ def predict_case(
         network: on `device`; in eval mode it takes (window, 1, x, y, z) to logits (window, 1 + organs, x, y, z),
             channel i >= 1 being `organs[i - 1]`. It is left in the mode it was in.
         inference: how the windows overlap, are mirrored and batched; by default as in a run.
-        check: called before each batch of windows; it may raise to stop.
+        check: called for every window, before its batch goes through the network; it may raise to stop.
         probabilities: if given, filled with the classes' probabilities as described in `restore`.
         unlearned: channels (1 and up) of organs that no training case annotated. The loss treated them and background
             as one class, so their probabilities are added to the background's before the largest class is taken.

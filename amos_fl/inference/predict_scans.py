@@ -31,7 +31,7 @@ from amos_fl.inference.predict import drawing, write_prediction
 from amos_fl.inference.probability_map import ProbabilityMap
 from amos_fl.inference.scans import Scan, read_scan
 from amos_fl.inference.unlike import unlike
-from amos_fl.inference.windows import window_starts
+from amos_fl.inference.windows import slab_axis, window_starts
 from amos_fl.locks import at_work
 from amos_fl.pictures.preview import colours_of, preview, write_preview
 from amos_fl.prepared.prepare import prepare_case
@@ -121,8 +121,8 @@ def predict_scans(
 
     `<name>.nii.gz` is the label map on the scan's own grid; `<name>_probabilities.nii.gz`, `<name>_preview.png`,
     `<name>_expected.json` and, of a DICOM series, `<name>_seg.dcm` and `<name>_rtstruct.dcm` are written if wanted.
-    Existing files from the same scan, weights and settings are kept. `on_window(scan, done, total)` is called before
-    each batch of windows and may raise; nothing unfinished is left.
+    Existing files from the same scan, weights and settings are kept. `on_window(scan, done, total)` is called for
+    every window and may raise; nothing unfinished is left.
 
     Raises:
         AmosError: `out` is not a folder, the model's weights are damaged, it has no calibration and one is needed, or
@@ -251,9 +251,9 @@ def _predict(
         notes.append(f"{scan.path.name}: is unlike the scans that this network was trained on in {why}")
     settings, patch = wanted.inference, model.plan.patch
     x, y, z = (max(n, p) for n, p in zip(prepared.shape, patch, strict=True))
-    starts = window_starts((x, y, z), patch, settings.overlap)
+    starts = window_starts((x, y, z), patch, settings.overlap, slab_axis((x, y, z), patch))
     passes = 1 + len(expecting.copies if expecting else ())  # a copy of another scale has a few windows more or less
-    total = passes * sum(-(-len(corners) // settings.batch_size) for corners in starts.values())
+    total = passes * sum(map(len, starts.values()))
     done = itertools.count()
 
     def check() -> None:

@@ -101,9 +101,10 @@ def finished_planes(
         places = [_region([0 if i == axis else c for i, c in enumerate(corner)], patch) for corner in corners]
         different = _different(band, places)
         for first in range(0, len(different), together):
-            if check is not None:
-                check()
             group = different[first : first + together]
+            if check is not None:
+                for _ in itertools.chain(*group):
+                    check()
             into = [[sums[:, *place] for place in same] for same in group]
             _add(network, [band[same[0]] for same in group], into, weights, inference)
         for place in places:
