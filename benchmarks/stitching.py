@@ -68,7 +68,7 @@ def by_monai(image: np.ndarray, patch: tuple[int, int, int]) -> np.ndarray:
 
 
 def by_nnunet(image: np.ndarray, patch: tuple[int, int, int]) -> np.ndarray:
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # pyright: ignore[reportMissingImports]
 
     predictor = nnUNetPredictor(0.5, True, False, False, torch.device("cpu"), allow_tqdm=False)
     predictor.network, predictor.configuration_manager = network_of(), argparse.Namespace(patch_size=patch)

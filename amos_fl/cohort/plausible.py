@@ -90,8 +90,7 @@ def volume_concerns(
 
 def pieces_of(label: np.ndarray, voxel_ml: float, organs: dict[int, str]) -> Pieces:
     """The pieces of each organ besides its largest, in a label map (x, y, z); corner contact connects voxels."""
-    planes = label.any(axis=2)
-    found = [np.flatnonzero(one) for one in (planes.any(axis=1), planes.any(axis=0), label.any(axis=(0, 1)))]
+    found = [np.flatnonzero(label.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
     if not found[0].size:
         return Pieces((), 0)
     # In the order that it has in memory: another takes longer to make than the pieces to find.
