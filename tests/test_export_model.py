@@ -391,7 +391,7 @@ def test_nothing_that_is_there_is_replaced(model: amos_fl.TrainedModel, tmp_path
         *[pytest.param(name, write_torchscript, id=f"{name}-torchscript") for name in ("unet", "cotr", "nnformer")],
         *[
             pytest.param(name, write_torchscript, id=f"{name}-torchscript", marks=pytest.mark.slow)
-            for name in ("vnet", "unetr", "swin-unetr")
+            for name in ("vnet", "unetr", "swin-unetr", "resenc-m", "mednext-l")
         ],
         # The conversions of the others take minutes together; these two have the most that ONNX may lack.
         *[pytest.param(name, write_onnx, id=f"{name}-onnx", marks=pytest.mark.slow) for name in ("cotr", "nnformer")],
