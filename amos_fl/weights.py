@@ -82,21 +82,32 @@ def is_trained(name: str, array: np.ndarray) -> bool:
     return array.dtype.kind == "f" and not is_statistic(name)
 
 
-def relative_distance(arrays: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray]) -> float:
+def trained_norm(arrays: Mapping[str, np.ndarray]) -> float:
+    """The Euclidean norm of the trained weights, summed in double precision and piece by piece."""
+    squares = 0.0
+    for name, array in arrays.items():
+        if not is_statistic(name):
+            for (block,) in blocks(array):
+                block = block.astype(np.float64)
+                squares += float(np.dot(block, block))
+    return math.sqrt(squares)
+
+
+def relative_distance(
+    arrays: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray], norm: float | None = None
+) -> float:
     """The Euclidean norm of what changed in the trained weights, relative to their norm before (1 at least).
 
-    It is summed in double precision and piece by piece.
+    It is summed in double precision and piece by piece; `norm` is that of the weights before, if it is known.
     """
-    moved = norm = 0.0
+    moved = 0.0
     for name, old in before.items():
         if is_statistic(name):
             continue
         for new_block, old_block in blocks(arrays[name], old):
             change = np.subtract(new_block, old_block, dtype=np.float64)
-            old_block = old_block.astype(np.float64)
             moved += float(np.dot(change, change))
-            norm += float(np.dot(old_block, old_block))
-    return math.sqrt(moved) / max(math.sqrt(norm), 1.0)
+    return math.sqrt(moved) / max(trained_norm(before) if norm is None else norm, 1.0)
 
 
 def load_arrays(network: "nn.Module", arrays: Mapping[str, np.ndarray]) -> None:

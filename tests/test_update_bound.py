@@ -16,7 +16,7 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig, resolve
 from amos_fl.weights import arrays_of, relative_distance
-from amos_fl_clients.federation.records import BadUpdate, record_of
+from amos_fl_clients.federation.records import BadUpdate
 from amos_fl_server.federation import aggregate
 from amos_fl_server.federation.aggregate import checked_update, form_of
 from amos_fl_server.federation.strategies import make_strategy
@@ -66,9 +66,7 @@ def test_an_update_beyond_the_bound_is_left_out_and_the_others_weights_are_as_wi
 def test_what_overflows_double_precision_is_refused_too() -> None:
     before = {"w": np.ones(3)}
     with pytest.raises(BadUpdate, match="inf times the norm"):
-        checked_update(
-            reply({"w": np.full(3, 1e300)}, 1), form_of(before), 1, before=record_of(before.items()), max_norm=100
-        )
+        checked_update(reply({"w": np.full(3, 1e300)}, 1), form_of(before), 1, before=before, max_norm=100)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +105,9 @@ def test_real_updates_lie_far_within_the_default_also_where_the_rate_is_far_too_
     seen: list[float] = []
     honest = aggregate.relative_distance
 
-    def noting(arrays: aggregate.Arrays, before: aggregate.Arrays) -> float:
-        seen.append(honest(arrays, before))
+    def noting(arrays: aggregate.Arrays, before: aggregate.Arrays, norm: float | None) -> float:
+        seen.append(honest(arrays, before, norm))
+        assert seen[-1] == honest(arrays, before)
         return seen[-1]
 
     monkeypatch.setattr(aggregate, "relative_distance", noting)

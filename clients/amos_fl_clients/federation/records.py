@@ -8,6 +8,7 @@ that describes them. Packed or not, `views_of` reads them without a copy.
 import io
 import json
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -46,6 +47,7 @@ def _serialised(array: np.ndarray) -> Array:
     return Array(dtype=str(array.dtype), shape=array.shape, stype="numpy.ndarray", data=data)
 
 
+@lru_cache(maxsize=4096)  # of the few hundred arrays of a network, at every site and in every round
 def _header(dtype: np.dtype, shape: tuple[int, ...], *, fortran_order: bool = False) -> bytes:
     """The head of a .npy file."""
     about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": fortran_order, "shape": shape}

@@ -30,12 +30,18 @@ def form_of(arrays: Arrays) -> Form:
 
 
 def checked_update(
-    reply: Message, form: Form, weight: float, *, before: ArrayRecord | None = None, max_norm: float | None = None
+    reply: Message,
+    form: Form,
+    weight: float,
+    *,
+    before: Arrays | None = None,
+    norm: float | None = None,
+    max_norm: float | None = None,
 ) -> dict[str, np.ndarray]:
     """The arrays of a training reply, without a copy.
 
-    `before` are the weights sent to the site, and `max_norm` is the largest distance of an update from them, relative
-    to their own norm; None: no limit.
+    `before` are the weights sent to the site that are in `form`, and `norm` is their norm, if it is known. `max_norm`
+    is the largest distance of an update from them, relative to that norm; None: no limit.
 
     Raises:
         BadUpdate: an array is missing, unknown, misshapen, of another dtype or not finite, a running statistic is
@@ -47,8 +53,7 @@ def checked_update(
     if METRICS not in reply.content.metric_records or reply.content.metric_records[METRICS].get(WEIGHT) != weight:
         raise BadUpdate(f"its update claims a weight other than the agreed {weight:g}")
     if before is not None and max_norm is not None:
-        sent = views_of(before)
-        _check_distance(arrays, {name: sent[name] for name in form}, max_norm)
+        _check_distance(arrays, before, norm, max_norm)
     return arrays
 
 
@@ -113,9 +118,9 @@ def _check_statistic(name: str, array: np.ndarray) -> None:
         raise BadUpdate(f"{name} is beyond {MOST_STATISTIC:g} in its update")
 
 
-def _check_distance(arrays: Arrays, before: Arrays, max_norm: float) -> None:
+def _check_distance(arrays: Arrays, before: Arrays, norm: float | None, max_norm: float) -> None:
     with np.errstate(over="ignore", invalid="ignore"):  # of double precision, the square may be infinite
-        distance = relative_distance(arrays, before)
+        distance = relative_distance(arrays, before, norm)
     if not distance <= max_norm:
         raise BadUpdate(
             f"its update lies {distance:.3g} times the norm of the round's weights away from them, "

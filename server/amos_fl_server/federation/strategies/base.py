@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from amos_fl.errors import AmosError
 from amos_fl.methods.base import Arrays, Done, Memory, Method, ServerRound, Work
 from amos_fl.methods.updates import Updates
 from amos_fl.networks.parts import Parts
-from amos_fl.weights import is_trained
+from amos_fl.weights import is_trained, trained_norm
 from amos_fl_clients.federation.messages import ARRAYS, CONFIG, METRICS
 from amos_fl_clients.federation.records import BadUpdate, record_of, views_of
 from amos_fl_server.federation.aggregate import Form, WeightedMean, checked_update
@@ -59,10 +60,18 @@ class RoundInput:
     def number(self) -> int:
         return self.work.number
 
-    def trained_before(self) -> dict[str, np.ndarray]:
-        """The trained weights sent to the sites, without a copy."""
+    def before(self) -> dict[str, np.ndarray]:
+        """The weights sent to the sites of which they send their own, without a copy."""
         arrays = views_of(self.arrays)
-        return {name: arrays[name] for name in arrays if name in self.form and is_trained(name, arrays[name])}
+        return {name: array for name, array in arrays.items() if name in self.form}
+
+    def trained_before(self) -> dict[str, np.ndarray]:
+        """The trained ones of them, without a copy."""
+        return {name: array for name, array in self.before().items() if is_trained(name, array)}
+
+    @cached_property
+    def norm_before(self) -> float:
+        return trained_norm(self.before())
 
     def update_in(self, reply: Message, site: str) -> dict[str, np.ndarray]:
         """The arrays of a site's update, without a copy.
@@ -70,8 +79,10 @@ class RoundInput:
         Raises:
             BadUpdate: it must not be aggregated.
         """
-        before, max_norm = self.arrays, self.max_update_norm
-        return checked_update(reply, self.form, self.weights[site], before=before, max_norm=max_norm)
+        if (limit := self.max_update_norm) is None:
+            return checked_update(reply, self.form, self.weights[site])
+        before, norm = self.before(), self.norm_before
+        return checked_update(reply, self.form, self.weights[site], before=before, norm=norm, max_norm=limit)
 
 
 class Strategy(ABC):
