@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from hypothesis import given
 from hypothesis import strategies as st
@@ -193,7 +193,7 @@ def test_a_site_cannot_claim_more_weight_than_was_agreed() -> None:
 
 
 def test_an_array_that_would_be_unpickled_is_refused() -> None:
-    array = record_of([("a", np.zeros(2))])["a"]
+    array = Array(np.zeros(2))
     array.data = array.data.replace(b"<f8", b"|O8")
     with pytest.raises(BadUpdate, match="cannot be read"):
         view_of(array)

@@ -15,7 +15,7 @@ from test_aggregation import reply, round_input, update
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig, resolve
-from amos_fl.weights import arrays_of, relative_distance
+from amos_fl.weights import arrays_of, relative_distance, trained_norm
 from amos_fl_clients.federation.records import BadUpdate
 from amos_fl_server.federation import aggregate
 from amos_fl_server.federation.aggregate import checked_update, form_of
@@ -87,6 +87,13 @@ def test_running_statistics_that_no_activations_have_are_refused(name: str, valu
         checked_update(reply(bad, 1), form_of(honest), 1)
 
 
+@given(st.integers(0, 50), st.sampled_from([np.float16, np.float32, np.float64]), st.floats(-3, 3))
+def test_the_rough_norm_is_never_below_the_norm(seed: int, dtype: type, power: float) -> None:
+    random = np.random.default_rng(seed)
+    arrays = {name: (random.normal(size=3000) * 10**power).astype(dtype) for name in ("w", "b")}
+    assert not aggregate._rough_norm(arrays) < trained_norm(arrays)
+
+
 def test_the_bound_takes_no_copy_of_the_weights() -> None:
     before = {"w": np.ones(4_000_000, np.float32)}
     after = {"w": before["w"] * 1.5}
@@ -111,6 +118,7 @@ def test_real_updates_lie_far_within_the_default_also_where_the_rate_is_far_too_
         return seen[-1]
 
     monkeypatch.setattr(aggregate, "relative_distance", noting)
+    monkeypatch.setattr(aggregate, "_rough_norm", lambda arrays: math.inf)  # else none is near enough to be measured
     default = RunConfig().max_update_norm
     assert default is not None
     federate(tmp_path / "usual", tiny_cohort, store, rounds=2, local_steps=10, training={"learning_rate": 0.2})

@@ -18,7 +18,7 @@ from flwr.app import Message
 
 from amos_fl.errors import AmosError
 from amos_fl.files import append_line
-from amos_fl_clients.federation.records import views_of
+from amos_fl_clients.federation.records import size_of, views_of
 
 AUDIT_LOG = "audit.log"
 LOG_MODE = 0o640
@@ -67,7 +67,7 @@ def what_is_sent(reply: Message) -> dict[str, object]:
         "answer": "sent",
         "records": ",".join(sorted(records)),
         "arrays": sum(len(views_of(record)) for record in records.array_records.values()),
-        "bytes": sum(len(array.data) for array in arrays) + rest,
+        "bytes": sum(map(size_of, arrays)) + rest,
     }
 
 

@@ -18,6 +18,7 @@ from amos_fl.runs.learned import channels_unlearned
 from amos_fl.runs.own_code import own_paths
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import Plan
+from amos_fl_clients.federation.records import size_of
 
 ARRAYS, CONFIG, METRICS, SITE = "arrays", "config", "metrics", "site"
 DESCRIBE, FINGERPRINT = "query.describe", "query.fingerprint"
@@ -137,4 +138,4 @@ def size_in_bytes(message: Message) -> int:
     """The size of a message's weights in bytes, as they are sent."""
     if not message.has_content():
         return 0
-    return sum(len(a.data) for record in message.content.array_records.values() for a in record.values())
+    return sum(size_of(array) for record in message.content.array_records.values() for array in record.values())

@@ -1,5 +1,6 @@
 """Convert weights to Flower's records, with one Flower array for each, or all packed into one.
 
+On one machine an array travels as it is, and is serialised for nobody but Flower's own code that asks for its bytes.
 Flower sends every array as separate objects, each with requests and transactions at the SuperLink. A network has a
 hundred arrays, most of them small, so between machines they travel packed: the values one after another, and a layout
 that describes them. Packed or not, `views_of` reads them without a copy.
@@ -36,15 +37,66 @@ class BadUpdate(Exception):  # noqa: N818 - said of a site's reply, and caught t
     """An update must not be aggregated, and why."""
 
 
+class HeldArray(Array):
+    """An array as Flower knows it, whose bytes are made only for those who ask for them.
+
+    Within a process, and from one to the next on the same machine, nobody does.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        """Hold `values`, in C order, which nothing else may change from now on."""
+        self.dtype, self.shape, self.stype = str(values.dtype), values.shape, "numpy.ndarray"
+        self.__dict__["values"] = values
+
+    @property
+    def values(self) -> np.ndarray:
+        """The values, read-only and without a copy."""
+        view = self.__dict__["values"].view()
+        view.flags.writeable = False
+        return view
+
+    @property
+    def data(self) -> bytes:  # pyright: ignore[reportIncompatibleVariableOverride] - Flower's is set once and kept
+        """The serialised array, as `Array(values)` would hold it."""
+        return _bytes_of(self.__dict__["values"])
+
+    def numpy(self) -> np.ndarray:
+        """A copy of the values."""
+        return self.__dict__["values"].copy()
+
+
 def record_of(arrays: Iterable[tuple[str, np.ndarray]]) -> ArrayRecord:
-    """Weights as Flower's serialised arrays (copied), one at a time."""
-    return ArrayRecord({name: _serialised(np.asarray(array, order="C")) for name, array in arrays})
+    """Weights as Flower's arrays (copied), one at a time."""
+    return record_holding((name, np.array(array, order="C")) for name, array in arrays)
+
+
+def record_holding(arrays: Iterable[tuple[str, np.ndarray]]) -> ArrayRecord:
+    """Weights as Flower's arrays, without a copy where they are in C order: nothing may change them from now on."""
+    record = ArrayRecord()
+    for name, array in arrays:  # given them at once, it would make others, of their bytes
+        record[name] = HeldArray(np.asarray(array, order="C"))
+    return record
+
+
+def size_of(array: Array) -> int:
+    """The size of a serialised array in bytes."""
+    if isinstance(array, HeldArray):
+        return len(_header(array.values.dtype, array.values.shape)) + array.values.nbytes
+    return len(array.data)
+
+
+def identity_of(array: Array) -> int:
+    """A number that two arrays which exist at one time share if they are the same bytes in memory."""
+    return id(array.__dict__["values"] if isinstance(array, HeldArray) else array.data)
 
 
 def _serialised(array: np.ndarray) -> Array:
     """The result of `Array(array)`, without its second copy of the values."""
-    data = b"".join([_header(array.dtype, array.shape), array.reshape(-1).view(np.uint8).data])
-    return Array(dtype=str(array.dtype), shape=array.shape, stype="numpy.ndarray", data=data)
+    return Array(dtype=str(array.dtype), shape=array.shape, stype="numpy.ndarray", data=_bytes_of(array))
+
+
+def _bytes_of(array: np.ndarray) -> bytes:
+    return b"".join([_header(array.dtype, array.shape), array.reshape(-1).view(np.uint8).data])
 
 
 @lru_cache(maxsize=4096)  # of the few hundred arrays of a network, at every site and in every round
@@ -94,6 +146,8 @@ def view_of(array: Array) -> np.ndarray:
     Raises:
         BadUpdate: they are not.
     """
+    if isinstance(array, HeldArray):  # which no message from another machine becomes
+        return array.values
     try:
         if type(array.data) is not bytes or type(array.shape) not in (tuple, list):
             raise ValueError("it is no array")

@@ -1,6 +1,7 @@
 """Aggregate updates: check each one, and take their weighted mean."""
 
 import ctypes
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,9 +12,9 @@ from flwr.app import ArrayRecord, Message
 
 from amos_fl.codecs import Codec
 from amos_fl.errors import AmosError
-from amos_fl.weights import COUNT, MEAN, VARIANCE, blocks, relative_distance
+from amos_fl.weights import COUNT, MEAN, VARIANCE, blocks, is_statistic, relative_distance, trained_norm
 from amos_fl_clients.federation.messages import ARRAYS, METRICS, WEIGHT
-from amos_fl_clients.federation.records import BadUpdate, record_of, views_of
+from amos_fl_clients.federation.records import BadUpdate, record_holding, record_of, views_of
 
 Arrays = Mapping[str, np.ndarray]
 Form = dict[str, tuple[np.dtype, tuple[int, ...]]]
@@ -119,13 +120,28 @@ def _check_statistic(name: str, array: np.ndarray) -> None:
 
 
 def _check_distance(arrays: Arrays, before: Arrays, norm: float | None, max_norm: float) -> None:
+    norm = trained_norm(before) if norm is None else norm
     with np.errstate(over="ignore", invalid="ignore"):  # of double precision, the square may be infinite
+        # Weights are no further apart than their norms together, and that is quickly seen.
+        if _rough_norm(arrays) + norm <= max_norm * max(norm, 1.0):
+            return
         distance = relative_distance(arrays, before, norm)
     if not distance <= max_norm:
         raise BadUpdate(
             f"its update lies {distance:.3g} times the norm of the round's weights away from them, "
             f"and max_update_norm allows {max_norm:g}"
         )
+
+
+def _rough_norm(arrays: Arrays) -> float:
+    """A number no less than the norm of the trained weights, summed in their own precision; not finite if they are."""
+    squares = sum(
+        float(np.dot(block, block))
+        for name, array in arrays.items()
+        if not is_statistic(name) and array.dtype.kind == "f"
+        for (block,) in blocks(array)
+    )
+    return 1.1 * math.sqrt(squares)
 
 
 def in_order(replies: Iterable[tuple[str, Reply | None]], sites: Iterable[str]) -> Iterator[tuple[str, Reply]]:
@@ -210,9 +226,6 @@ def _give_back_freed_memory() -> None:
 
 
 def record_of_sums(arrays: dict[str, np.ndarray]) -> ArrayRecord:
-    """Weights as Flower's arrays; empties `arrays` in the process, so that both never exist in full."""
+    """Weights as Flower's arrays, without a copy; empties `arrays`, so that nothing else changes them."""
     _give_back_freed_memory()
-    record = ArrayRecord()
-    for name in list(arrays):
-        record[name] = record_of([(name, arrays.pop(name))])[name]
-    return record
+    return record_holding((name, arrays.pop(name)) for name in list(arrays))

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from amos_fl.errors import AmosError
 from amos_fl.runs.events import Listener
 from amos_fl.runs.folder import RunFolder
-from amos_fl_clients.federation.records import is_packed, packed, views_of
+from amos_fl_clients.federation.records import identity_of, is_packed, packed, views_of
 from amos_fl_clients.flower.grids import OwnGrid, Run, answers, nodes_of
 
 UNREACHABLE = 1
@@ -100,7 +100,7 @@ class SiteGrid(OwnGrid):
             records = dict(content)
             for name, record in content.array_records.items():
                 # Messages to several sites share the bytes of their weights, whatever holds them.
-                which = tuple((array_name, id(array.data)) for array_name, array in record.items())
+                which = tuple((array_name, identity_of(array)) for array_name, array in record.items())
                 if which not in done:
                     done[which] = _packed(record)
                 records[name] = done[which]
