@@ -60,6 +60,8 @@ _EXPERIMENTS = CommandGroup(
 EVERYTHING = CommandGroup(
     "Federated organ segmentation in abdominal CT and MR, one client per scanner.",
     {
+        "doctor": ("doctor:doctor", "Say what this machine has and lacks, and what to do."),
+        "init": ("init:init", "Write the settings of a first run, asking five questions."),
         "simulate": ("simulate:simulate", "Train one network over the sites of a cohort."),
         "centralized": ("baselines:centralized", "Train one network on the pooled cases of all seen sites."),
         "local": ("baselines:local", "Train each seen site alone."),
