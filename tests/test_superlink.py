@@ -84,7 +84,7 @@ def test_a_site_learns_whether_its_key_is_registered_and_nothing_changes_there(r
         finding = ask_registered(b, at(b, port))
         assert (finding.outcome, finding.remedy) == (
             "wrong",
-            "send keys/site.pub to the coordinator, who runs 'amos-fl deploy register'",
+            "send keys/site.pub to the coordinator, who runs 'amos-fl deploy register' and then 'amos-fl deploy admit'",
         )
         # had the question activated the node, its key would be in use and could not be asked for again
         assert ask_registered(a, at(a, port)).outcome == "ok"

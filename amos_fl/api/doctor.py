@@ -4,9 +4,8 @@ import os
 import platform
 import re
 import shutil
-import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from amos_fl.api.settings import cache_folder
-from amos_fl.errors import AmosError
+from amos_fl.deploy.running import OWN_PORT, is_free
+from amos_fl.volumes.plausible_grid import memory_bytes
 from amos_fl.wording import first_line, listed
 
 GIB = 2**30
@@ -27,7 +27,7 @@ PROGRAMS = ("flower-superexec", "flwr-serverapp")
 """What Flower's SuperLink starts by name."""
 PORTS = {
     8000: ("a SuperLink's", "another for it: amos-fl deploy init --port"),
-    9094: ("a SuperNode's own", "another for it: amos-fl-site supernode SITE --port"),
+    OWN_PORT: ("a SuperNode's own", "another for it: amos-fl-site supernode SITE --port"),
 }
 BESIDES = {"test", "docs", "dev"}
 """Extras for those who change amos-fl."""
@@ -166,26 +166,24 @@ def _gpu() -> Examined:
 
 
 def _memory() -> Examined:
-    total, free = memory()
+    total, free = memory_bytes(), free_memory()
     said = f"{total / GIB:.1f} GiB, {free / GIB:.1f} GiB of it free"
     if free < LEAST_MEMORY:
         return Examined("memory", "lacks", said, f"end other programs; a run needs {LEAST_MEMORY // GIB} GiB and more")
     return Examined("memory", "fine", said)
 
 
-def memory(root: Path = Path("/")) -> tuple[int, int]:
-    """Bytes of memory that this process may have in all, and that are free, by the machine or its container."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    free, about = total, root / "proc/meminfo"
-    if about.is_file():
-        found = re.search(r"^MemAvailable:\s+(\d+) kB$", about.read_text(encoding="ascii"), re.MULTILINE)
-        free = int(found[1]) * 1024 if found else total
-    group = root / "sys/fs/cgroup"
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory that are free, on the machine or in this process's container if that is less."""
+    found, group = memory_bytes(), root / "sys/fs/cgroup"
+    if (about := root / "proc/meminfo").is_file():
+        free = re.search(r"^MemAvailable:\s+(\d+) kB$", about.read_text(encoding="ascii"), re.MULTILINE)
+        found = int(free[1]) * 1024 if free else found
     try:
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
     except (OSError, ValueError):  # no container, or one without a limit ("max")
-        return total, free
-    return min(total, limit), min(free, max(0, limit - used))
+        return found
+    return min(found, max(0, limit - used))
 
 
 def _cores() -> int:
@@ -207,17 +205,6 @@ def _port(number: int, whose: str, remedy: str) -> Examined:
     if is_free(number):
         return Examined(f"port {number}", "fine", f"free ({whose} port)")
     return Examined(f"port {number}", "optional", f"taken ({whose} port)", f"end what has it, or choose {remedy} N")
-
-
-def is_free(port: int) -> bool:
-    """Whether a server of this machine could take a port now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed a moment ago is free
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _extras() -> Iterator[Examined]:
