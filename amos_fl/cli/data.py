@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from amos_fl.cli.console import Console
+from amos_fl.cli.datasets import target_of
 from amos_fl.cli.options import WorkersOption
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cohort.amos22 import ImportResult, import_amos22
@@ -44,7 +45,9 @@ def amos22(
     hold_out: Annotated[
         list[str] | None, typer.Option(help="Scanners (A to H) kept out of training; may be repeated.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The cohort file to write.  [default: ROOT/cohort.csv]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The cohort file to write, or its folder.  [default: ROOT/cohort.csv]")
+    ] = None,
     metadata: Annotated[
         Path | None, typer.Option(help="AMOS's metadata table.  [default: looked for in and beside ROOT]")
     ] = None,
@@ -52,9 +55,7 @@ def amos22(
     """Turn an AMOS22 release, as downloaded, into a cohort."""
     sites = [site for word in hold_out or () for site in word.replace(",", " ").split()]
     result = import_amos22(root, protocol=protocol, hold_out=sites, metadata=metadata)
-    target = out or root / "cohort.csv"
-    if target.is_dir():
-        target = target / "cohort.csv"
+    target = target_of(root, out)
     write_cohort(result.cohort, target)
     console = plain_console()
     console.print(f"release: {result.folder}\nmetadata table: {result.metadata or 'none'}\n", soft_wrap=True)

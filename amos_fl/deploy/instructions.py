@@ -70,6 +70,38 @@ the coordinator never changes it.
 tests the way to the SuperLink, the certificate, the clock, the versions, the key, the scans, the GPU and the disk, and
 says in words what is wrong and what to do.
 
+## 5. Take part
+
+Without a container, the commands of the first column; in one, those of the second, typed in this folder, after
+`docker load < amos-fl.tar.gz` (the image, as the coordinator sends it) and a file `.env` here with
+`AMOS_FL_USER=1000:1000`, which is what `id -u` and `id -g` print. What else can be set stands in `docker-compose.yml`.
+
+| to | | in a container |
+|---|---|---|
+| make the key (1) | `amos-fl deploy enroll {folder}` | `docker compose run --rm enroll` |
+| check everything (4) | `amos-fl deploy check {folder}` | `docker compose run --rm check` |
+| **start** | `amos-fl-site supernode {folder}` | `docker compose up -d` (again after every restart of the machine) |
+| **look**: connected? paused? what was asked, and what left? | `amos-fl-site status {folder}` | `docker compose exec site amos-fl-site status /site` |
+| read its log | in its terminal | `docker compose logs -f site` |
+| **pause**: refuse every request from now on | `amos-fl-site pause {folder}` | `docker compose exec site amos-fl-site pause /site` |
+| take part again | `amos-fl-site resume {folder}` | `docker compose exec site amos-fl-site resume /site` |
+| **stop** | Ctrl-C | `docker compose down` |
+
+The site may be started before the coordinator begins a run, and stays up between runs. Stopping it in a round loses its
+work on that round alone: the federation goes on without it, and it takes part again when it is started. Every request
+and every answer is a line in `state/audit.log`. With a GPU: `device: cuda` in `settings.yaml`, and in a container
+`docker compose -f docker-compose.yml -f docker-compose.gpu.yml up -d`.
+
+If port 9094 of this machine is taken, as by a second site on it, add `--port 9095` to `supernode` and to `check`; only
+this machine's own processes use it.
+
+## Updating
+
+Compare the SHA-256 of the new bundle with the coordinator's, stop the site, and unpack it over this folder: it replaces
+this page, `site.yaml`, `organs.csv`, `ca.crt` and the compose files, and leaves `settings.yaml`, the key, the scans and
+`.env`. Install the version of amos-fl that the new page names (`pip install`, or `docker load` of the new image), check
+(4) and start (5).
+
 ## Keep
 
 `keys/` and `settings.yaml` belong into the backup of this machine. `state/` can be made again from the scans, at the

@@ -10,7 +10,7 @@ from amos_fl.deploy.findings import Finding, holds, wrong
 LOCK = "supernode.lock"
 """In a site's state, locked while its SuperNode runs."""
 NODE, CONTACT = "node", "contact"
-"""In a site's state: written when the SuperNode has signed in, and whenever the SuperLink has answered a sign of life."""
+"""In a site's state: written when its SuperNode has signed in, and when the SuperLink answers a sign of life."""
 OWN_PORT = 9094
 """The SuperNode's own port, for its processes on this machine alone; Flower's number, which --port changes."""
 SILENT_S = 90.0

@@ -1,6 +1,7 @@
 """`amos-fl-site`: the command with which a hospital runs its own site."""
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -133,7 +134,7 @@ def _check_port(given: list[str]) -> None:
     """
     from amos_fl.deploy.running import OWN_PORT, free_port, is_free
 
-    said = dict(zip(given, given[1:], strict=False))
+    said = dict(pairwise(given))
     said |= {name: value for name, is_, value in (word.partition("=") for word in given) if is_}
     port, host = said.get("--port", str(OWN_PORT)), said.get("--host", "127.0.0.1")
     if port.isdigit() and 0 < int(port) < 65536 and not is_free(int(port), host):
