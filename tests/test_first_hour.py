@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -149,3 +151,24 @@ def test_settings_are_refused_before_the_phantom_is_drawn(
         assert run(["simulate", "--dry-run", *wrong]) == 2
         assert words in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("program", ["amos-fl", "amos-fl-site"])
+def test_a_shell_completes_commands_options_and_their_words(program: str) -> None:
+    module = {"amos-fl": "amos_fl.cli.main", "amos-fl-site": "amos_fl_clients.operation.command"}[program]
+    start = f"from {module} import main; main()"
+
+    def completed(line: str) -> list[str]:
+        asked = {f"_{program.replace('-', '_').upper()}_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": line}
+        done = subprocess.run(
+            [sys.executable, "-c", start], env={**os.environ, **asked}, capture_output=True, text=True, check=False
+        )
+        return re.findall(r'"([^"]+)":', done.stdout) or re.findall(r'"([^"]+)"', done.stdout)
+
+    if program == "amos-fl":
+        assert completed("amos-fl simul") == ["simulate"]
+        assert completed("amos-fl deploy adm") == ["admit"]
+        assert "--local-steps" in completed("amos-fl simulate --local-")
+        assert completed("amos-fl simulate --weighting eq") == ["equal"]
+    else:
+        assert completed("amos-fl-site stat") == ["status"]

@@ -33,7 +33,8 @@ from amos_fl.deploy.layout import PUBLIC_KEY, SiteConnection, read_site, write_s
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl_clients.operation.registration import ask_registered
-from amos_fl_server.operation.admission import admit_sites
+from amos_fl_server.operation.admission import admit_sites, not_admitted
+from amos_fl_server.operation.connection import connection_of
 from amos_fl_server.operation.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens, set_environment
 
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
@@ -184,8 +185,11 @@ def test_flowers_own_commands_meet_the_guard(tmp_path: Path) -> None:
         listed = flower(tmp_path / "without", "flwr", "supernode", "register", a / PUBLIC_KEY, "deployment")
         assert "Authentication failed" in listed.stdout
         assert ask_registered(a, connection).outcome == "wrong"
+        assert not_admitted(root, ("A", "B"), connection_of(root))["A"] == "has no key registered here"
         keep_key(root, "A", a / PUBLIC_KEY)
+        assert not_admitted(root, ("A",), connection_of(root)) == {"A": "is registered here and not admitted"}
         done = admit_sites(root)
+        assert not_admitted(root, ("A",), connection_of(root)) == {}
         assert (list(done.nodes), done.new, done.removed) == (["A"], ("A",), 0)
         assert admit_sites(root).new == ()
         assert ask_registered(a, connection).outcome == "ok"

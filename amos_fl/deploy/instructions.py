@@ -4,6 +4,27 @@ from collections.abc import Mapping
 
 from amos_fl.deploy.layout import DEMONSTRATION_KEY, SiteConnection, site_folder_name
 
+_IN_IMAGE = "docker compose exec site amos-fl-site"
+_WORK = (
+    ("make the key (1)", "amos-fl deploy enroll {}", "docker compose run --rm enroll"),
+    ("check everything (4)", "amos-fl deploy check {}", "docker compose run --rm check"),
+    ("**start**", "amos-fl-site supernode {}", "docker compose up -d"),
+    ("**look**: connected? what was asked, what left?", "amos-fl-site status {}", f"{_IN_IMAGE} status /site"),
+    ("read its log", "", "docker compose logs -f site"),
+    ("**pause**: refuse every request", "amos-fl-site pause {}", f"{_IN_IMAGE} pause /site"),
+    ("take part again", "amos-fl-site resume {}", f"{_IN_IMAGE} resume /site"),
+    ("**stop**", "", "docker compose down"),
+)
+"""What is done at a site, without a container and in one; where no command is needed, the terminal does it."""
+
+
+def _table(folder: str) -> str:
+    rows = [("to", "", "in a container"), ("---",) * 3]
+    for what, here, in_image in _WORK:
+        own = f"`{here.format(folder)}`" if here else "Ctrl-C" if "stop" in what else "in its terminal"
+        rows.append((what, own, f"`{in_image}`"))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
 
 def instructions(connection: SiteConnection, organs: Mapping[int, str]) -> str:
     """The page for one site, in Markdown; `organs` are those that the deployment's runs learn, by label."""
@@ -76,17 +97,7 @@ Without a container, the commands of the first column; in one, those of the seco
 `docker load < amos-fl.tar.gz` (the image, as the coordinator sends it) and a file `.env` here with
 `AMOS_FL_USER=1000:1000`, which is what `id -u` and `id -g` print. What else can be set stands in `docker-compose.yml`.
 
-| to | | in a container |
-|---|---|---|
-| make the key (1) | `amos-fl deploy enroll {folder}` | `docker compose run --rm enroll` |
-| check everything (4) | `amos-fl deploy check {folder}` | `docker compose run --rm check` |
-| **start** | `amos-fl-site supernode {folder}` | `docker compose up -d` (again after every restart of the machine) |
-| **look**: connected? paused? what was asked, and what left? | `amos-fl-site status {folder}` | `docker compose exec site amos-fl-site status /site` |
-| read its log | in its terminal | `docker compose logs -f site` |
-| **pause**: refuse every request from now on | `amos-fl-site pause {folder}` | `docker compose exec site amos-fl-site pause /site` |
-| take part again | `amos-fl-site resume {folder}` | `docker compose exec site amos-fl-site resume /site` |
-| **stop** | Ctrl-C | `docker compose down` |
-
+{_table(folder)}
 The site may be started before the coordinator begins a run, and stays up between runs. Stopping it in a round loses its
 work on that round alone: the federation goes on without it, and it takes part again when it is started. Every request
 and every answer is a line in `state/audit.log`. With a GPU: `device: cuda` in `settings.yaml`, and in a container
