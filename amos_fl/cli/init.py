@@ -158,7 +158,7 @@ def _lines(given: Mapping[str, Any], config: RunConfig) -> Iterator[str]:
         yield ""
         yield f"# {_described(key)}"
         value = {key: given[key] if key in given else default[key]}
-        text = yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
+        text = yaml.safe_dump(value, sort_keys=False, default_flow_style=False, width=100, allow_unicode=True)
         yield from (line if key in given else f"# {line}" for line in text.splitlines())
 
 

@@ -1,5 +1,6 @@
 """Estimate the cost of a run before it starts: steps, bytes, and time and memory measured on a small part of it."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.work import steps_by_site
 from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.training.supervision import supervision_of
+from amos_fl.volumes.plan import Plan, Triple
 
 MOST_VOXELS = 64**3
 
@@ -32,6 +34,18 @@ class WorkEstimate:
     memory_bytes: int
 
 
+def sample_patch(plan: Plan) -> tuple[Triple, float]:
+    """A patch of at most 64x64x64 voxels, or the smallest that the plan allows, and how much larger the plan's is."""
+    size = list(plan.patch)
+    while size[0] * size[1] * size[2] > MOST_VOXELS:
+        axis = max((a for a in range(3) if size[a] > plan.divisor[a]), key=lambda a: size[a], default=None)
+        if axis is None:
+            break
+        size[axis] -= plan.divisor[axis]
+    x, y, z = size
+    return (x, y, z), math.prod(plan.patch) / (x * y * z)
+
+
 def estimate(config: RunConfig, cohort: Cohort) -> WorkEstimate:
     """Measure one training step of the run's network on this device, and multiply.
 
@@ -43,13 +57,7 @@ def estimate(config: RunConfig, cohort: Cohort) -> WorkEstimate:
         config.model, plan, len(cohort.organs), seed=config.seed, norm_statistics=config.norm_statistics
     )
     network.to(config.device).train()
-    size = list(plan.patch)
-    while size[0] * size[1] * size[2] > MOST_VOXELS:
-        axis = max((a for a in range(3) if size[a] > plan.divisor[a]), key=lambda a: size[a], default=None)
-        if axis is None:
-            break
-        size[axis] -= plan.divisor[axis]
-    scale = plan.patch[0] * plan.patch[1] * plan.patch[2] / (size[0] * size[1] * size[2])
+    size, scale = sample_patch(plan)
     image = torch.zeros(settings.batch_size, 1, *size, device=config.device)
     label = torch.zeros(settings.batch_size, *size, dtype=torch.long, device=config.device)
     annotated = torch.ones(settings.batch_size, len(cohort.organs) + 1, dtype=torch.bool, device=config.device)
