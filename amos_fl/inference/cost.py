@@ -100,7 +100,7 @@ def _voxel_s(config: RunConfig, organs: int) -> float:
         _SAMPLE[0] // 2,
         _SAMPLE[1] // 2,
         _SAMPLE[2],
-    )  # in the plane the network sees less than the scan has
+    )  # coarser in the plane than the scan
     labels = tuple(range(1, organs + 1))
     geometry = Geometry(
         _SAMPLE, config.plan.spacing_mm, ((0, _SAMPLE[0]), (0, _SAMPLE[1]), (0, _SAMPLE[2])), ((0, 1), (1, 1), (2, 1))
