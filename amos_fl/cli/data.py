@@ -15,8 +15,9 @@ from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cohort.amos22 import ImportResult, import_amos22
 from amos_fl.cohort.check import check_cohort
 from amos_fl.cohort.protocols import Protocol
+from amos_fl.cohort.repair import repair_cohort
 from amos_fl.cohort.scanners import SCANNERS
-from amos_fl.cohort.table import read_cohort, write_cohort
+from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.phantom.montage import montage as draw_montage
 from amos_fl.phantom.release import demo_cases, write_release
@@ -84,9 +85,15 @@ def _beside_table2(result: ImportResult) -> Table:
 def check(
     cohort: Annotated[Path, typer.Argument(help="A cohort.csv, or the folder that holds one.")],
     workers: WorkersOption = _WORKERS,
+    fix: Annotated[
+        Path | None,
+        typer.Option(help="A new folder for repaired copies of what can be repaired safely, and a cohort with them."),
+    ] = None,
 ) -> None:
     """Read every scan and label map of a cohort and say what is wrong. Exit code 2 on errors."""
     found = read_cohort(cohort)
+    if fix is not None:
+        found = _fixed(found, fix)
     with Progress() as progress:
         findings = check_cohort(found, workers=workers, on_case=progress.of("checking"))
     console = plain_console()
@@ -103,6 +110,22 @@ def check(
     )
     if count["error"]:
         raise typer.Exit(2)
+
+
+def _fixed(cohort: Cohort, out: Path) -> Cohort:
+    """The cohort with its repaired files, which is written to `out`; what was repaired is shown."""
+    with Progress() as progress:
+        repairs = repair_cohort(cohort, out, on_case=progress.of("repairing"))
+    console = plain_console()
+    if repairs:
+        table = Table("case", "file", "repair")
+        for repair in repairs:
+            table.add_row(repair.case, repair.kind, repair.sentence)
+        console.print(table)
+    else:
+        console.print("nothing to repair")
+    console.print(f"wrote {out / 'cohort.csv'}; its check, with what only a person can decide:", soft_wrap=True)
+    return read_cohort(out)
 
 
 def phantom(

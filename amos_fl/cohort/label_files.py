@@ -37,7 +37,7 @@ class LabelledScan:
     case: str
     image: Path
     labels: tuple[LabelFile, ...]
-    row: Row = Row()
+    row: Row = field(default_factory=Row)
     split: Split | None = None
 
 
