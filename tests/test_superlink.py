@@ -23,6 +23,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from amos_fl.api.doctor import PROGRAMS
 from amos_fl.deploy.connection import STEPS, check_connection
 from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.enroll import enroll
@@ -152,6 +153,17 @@ def test_another_machine_cannot_say_that_it_is_this_one(tmp_path: Path, monkeypa
     loaded: Any = config.loaded_app
     other = TestClient(loaded, client=("10.0.0.9", 5), headers={"X-Forwarded-For": "127.0.0.1"})
     assert other.get("http://superlink/v1/runtime/acquire-task").status_code == 403
+
+
+def test_flowers_programs_are_found_where_only_ours_are_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {**os.environ, "PATH": str(tmp_path)})
+    assert shutil.which("flower-superexec") is None
+    set_environment(tmp_path)
+    for program in PROGRAMS:
+        assert shutil.which(program) is not None
+    assert os.environ["PATH"].endswith(str(tmp_path))
 
 
 def test_the_token_for_flowers_command_is_readable_by_its_owner_alone(root: Path, tmp_path: Path) -> None:
