@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from amos_fl.metrics.scores import score_case
 from amos_fl.networks.registry import build_network
 from amos_fl.prepared.store import Geometry
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.estimate import sample_patch
+from amos_fl.runs.estimate import sample_patch, timed
 from amos_fl.volumes.nifti import read_geometry
 from amos_fl.volumes.plan import Triple
 from amos_fl.volumes.resample import resampled_shape
@@ -50,7 +51,7 @@ def scoring(config: RunConfig, cohort: Cohort) -> ScoringEstimate:
         times[case.case] += validations
     for case in test:
         times[case.case] += 1
-    window_s, voxel_s = _window_s(config, len(cohort.organs)), _voxel_s(config, len(cohort.organs))
+    window_s, voxel_s = (measured(timed(config), len(cohort.organs)) for measured in (_window_s, _voxel_s))
     found = [
         times[case.case] * (window_s * windows + voxel_s * voxels)
         for case in {case.case: case for case in (*seen, *unseen, *test)}.values()
@@ -79,9 +80,11 @@ def windows_over(grid: Triple, patch: Triple, overlap: float) -> int:
     return math.prod(1 + max(0, -(-(n - p) // step)) for n, p, step in zip(grid, patch, steps, strict=True))
 
 
-def _window_s(config: RunConfig, organs: int) -> float:
+@lru_cache(maxsize=32)
+def _window_s(settings_of_runs: str, organs: int) -> float:
+    config = RunConfig.model_validate_json(settings_of_runs)
     size, scale = sample_patch(config.plan)
-    network = build_network(config.model, config.plan, organs, seed=config.seed, norm_statistics=config.norm_statistics)
+    network = build_network(config.model, config.plan, organs, seed=0, norm_statistics=config.norm_statistics)
     network.to(config.device).eval()
     windows = torch.zeros(config.evaluation.batch_size, 1, *size, device=config.device)
 
@@ -94,8 +97,10 @@ def _window_s(config: RunConfig, organs: int) -> float:
     return _better_of_two(once, config) * scale / config.evaluation.batch_size
 
 
-def _voxel_s(config: RunConfig, organs: int) -> float:
+@lru_cache(maxsize=32)
+def _voxel_s(settings_of_runs: str, organs: int) -> float:
     """Seconds for a voxel of a scan: probabilities back on its grid, and the comparison of two label maps."""
+    config = RunConfig.model_validate_json(settings_of_runs)
     grid: Triple = (
         _SAMPLE[0] // 2,
         _SAMPLE[1] // 2,

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -50,17 +51,61 @@ def estimate(config: RunConfig, cohort: Cohort) -> WorkEstimate:
     """Measure one training step of the run's network on this device, and multiply.
 
     The step is taken on a patch of at most 64x64x64 voxels, or the smallest one that the plan allows, and
-    scaled to the plan's patch by its voxels; activations are counted as autograd keeps them.
+    scaled to the plan's patch by its voxels; activations are counted as autograd keeps them. Runs with the same
+    network, plan and training are measured once.
     """
-    plan, settings = config.plan, config.training
-    network = build_network(
-        config.model, plan, len(cohort.organs), seed=config.seed, norm_statistics=config.norm_statistics
+    step = _measured_step(timed(config), len(cohort.organs))
+    weights = 4 * step.parameters
+    sites = ("pooled",) if config.arm == "centralized" else cohort.seen_sites
+    exchanges = len(sites) * config.rounds * config.exchanges_weights
+    steps_by = {site: config.rounds * steps for site, steps in steps_by_site(config, cohort).items()}
+    steps_per_site, all_steps = max(steps_by.values()), sum(steps_by.values())
+    method = kind_of(config.strategy)
+    trained = all_steps * (2 if method is not None and method.second_model else 1)
+    parallel = config.engine.parallel_sites or 1 if config.engine.name == "ray" else 1
+    return WorkEstimate(
+        parameters=step.parameters,
+        training_sites=sites,
+        steps_per_site=steps_per_site,
+        steps=trained,
+        patches=trained * config.training.batch_size,
+        bytes_down=weights * exchanges,
+        bytes_up=config.codec.size(step.form) * exchanges,
+        seconds_per_step=step.seconds,
+        training_seconds=step.seconds * trained / parallel,
+        memory_bytes=step.kept_bytes + 6 * weights,  # network, gradient, momentum, global, update, sum
     )
+
+
+def timed(config: RunConfig) -> str:
+    """The settings on which the time of a step or a window depends, as JSON: those of all runs that are measured once.
+
+    >>> from amos_fl.runs.config import resolve
+    >>> one, other = (timed(resolve([("here", {"seed": seed, "rounds": 5 + seed})])) for seed in (0, 1))
+    >>> one == other
+    True
+    """
+    return config.model_dump_json(include={"model", "plan", "norm_statistics", "training", "evaluation", "device"})
+
+
+@dataclass(frozen=True)
+class _Step:
+    parameters: int
+    form: dict[str, tuple[tuple[int, ...], str]]
+    seconds: float
+    kept_bytes: int
+
+
+@lru_cache(maxsize=32)
+def _measured_step(settings_of_runs: str, organs: int) -> _Step:
+    config = RunConfig.model_validate_json(settings_of_runs)
+    plan, settings = config.plan, config.training
+    network = build_network(config.model, plan, organs, seed=0, norm_statistics=config.norm_statistics)
     network.to(config.device).train()
     size, scale = sample_patch(plan)
     image = torch.zeros(settings.batch_size, 1, *size, device=config.device)
     label = torch.zeros(settings.batch_size, *size, dtype=torch.long, device=config.device)
-    annotated = torch.ones(settings.batch_size, len(cohort.organs) + 1, dtype=torch.bool, device=config.device)
+    annotated = torch.ones(settings.batch_size, organs + 1, dtype=torch.bool, device=config.device)
     loss_of = DiceCrossEntropy(
         batch_dice=settings.batch_dice, class_balance=settings.class_balance, supervision=supervision_of(network)
     )
@@ -85,25 +130,5 @@ def estimate(config: RunConfig, cohort: Cohort) -> WorkEstimate:
             seconds = min(seconds, time.perf_counter() - start)
     finally:
         torch.set_num_threads(threads)
-    parameters = parameter_count(network)
-    weights = 4 * parameters
-    sites = ("pooled",) if config.arm == "centralized" else cohort.seen_sites
     form = {name: (tuple(parameter.shape), "float32") for name, parameter in network.named_parameters()}
-    exchanges = len(sites) * config.rounds * config.exchanges_weights
-    steps_by = {site: config.rounds * steps for site, steps in steps_by_site(config, cohort).items()}
-    steps_per_site, all_steps = max(steps_by.values()), sum(steps_by.values())
-    method = kind_of(config.strategy)
-    trained = all_steps * (2 if method is not None and method.second_model else 1)
-    parallel = config.engine.parallel_sites or 1 if config.engine.name == "ray" else 1
-    return WorkEstimate(
-        parameters=parameters,
-        training_sites=sites,
-        steps_per_site=steps_per_site,
-        steps=trained,
-        patches=trained * settings.batch_size,
-        bytes_down=weights * exchanges,
-        bytes_up=config.codec.size(form) * exchanges,
-        seconds_per_step=seconds * scale,
-        training_seconds=seconds * scale * trained / parallel,
-        memory_bytes=int(kept * scale) + 6 * weights,  # network, gradient, momentum, global, update, sum
-    )
+    return _Step(parameter_count(network), form, seconds * scale, int(kept * scale))
