@@ -6,13 +6,16 @@ import re
 import socket
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.table import Table
 
 from amos_fl.api.doctor import GIB, examine, free_memory
 from amos_fl.api.settings import resolve_run, settled
+from amos_fl.cli.console import Console
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.runs.config import read_yaml
@@ -172,3 +175,21 @@ def test_a_shell_completes_commands_options_and_their_words(program: str) -> Non
         assert completed("amos-fl simulate --weighting eq") == ["equal"]
     else:
         assert completed("amos-fl-site stat") == ["status"]
+
+
+def test_a_log_has_paths_in_one_piece_and_a_terminal_does_not_scroll_sideways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS")
+    path = "/".join(["folder of a run"] * 20)
+    for console in (Console(file=StringIO()), Console(file=StringIO(), force_terminal=True, width=80)):
+        console.print(f"everything is in {path}; begin there")
+        table = Table("organ", "path")
+        table.add_row("liver", path)
+        console.print(table)
+        text, *rows = console.file.getvalue().splitlines()
+        if console.is_terminal:
+            assert max(map(len, [text, *rows])) <= 80
+        else:
+            assert text == f"everything is in {path}; begin there"
+            assert 80 < max(map(len, rows)) <= 120

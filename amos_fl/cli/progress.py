@@ -1,6 +1,5 @@
 """Progress of work on many cases: a bar on a terminal, an occasional line elsewhere."""
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -15,10 +14,9 @@ from amos_fl.cli.console import Console
 PLAIN_EVERY_S = 15.0
 
 
-def plain_console(width: int = 120) -> Console:
-    """A console that prints text as it is; without a terminal `width` columns wide, as 80 would wrap every path."""
-    known = sys.stdout.isatty() or os.environ.get("COLUMNS")
-    return Console(highlight=False, markup=False, width=None if known else width)
+def plain_console() -> Console:
+    """A console that prints text as it is."""
+    return Console(highlight=False, markup=False)
 
 
 class Progress:

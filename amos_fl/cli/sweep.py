@@ -36,9 +36,7 @@ def sweep(
     store: StoreOption = None,
     resume: ResumeOption = None,
     accept_changes: AcceptChangesOption = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the runs, their steps and time; run nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their cost; run nothing.")] = False,
 ) -> None:
     """One run for every combination of settings; finished ones are skipped when it is run again."""
     if (config is None) == (resume is None):
