@@ -20,9 +20,9 @@ class Console(RichConsole):
     copied.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, plain_width: int = PLAIN_WIDTH, **settings: Any) -> None:
         known = sys.stdout.isatty() or os.environ.get("COLUMNS")
-        super().__init__(**{"markup": False, "emoji": False, "width": None if known else PLAIN_WIDTH, **settings})
+        super().__init__(**{"markup": False, "emoji": False, "width": None if known else plain_width, **settings})
 
     def print(self, *objects: Any, **settings: Any) -> None:
         """As Rich's `print`, with texts in one piece where there is no terminal."""

@@ -9,14 +9,14 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from amos_fl.cli.console import Console
+from amos_fl.cli.console import PLAIN_WIDTH, Console
 
 PLAIN_EVERY_S = 15.0
 
 
-def plain_console() -> Console:
-    """A console that prints text as it is."""
-    return Console(highlight=False, markup=False)
+def plain_console(width: int = PLAIN_WIDTH) -> Console:
+    """A console that prints text as it is; without a terminal its tables are `width` columns wide."""
+    return Console(highlight=False, plain_width=width)
 
 
 class Progress:
