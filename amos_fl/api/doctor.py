@@ -102,8 +102,13 @@ def _packages() -> Examined:
         return Examined("amos-fl", "lacks", "runs from source, without an installation", "pip install -e .")
     here = f"{own}, with {', '.join(f'{name} {_version(name)}' for name in ('flwr', 'ray', 'monai'))}"
     if wrong := _missing(wanted):
-        return Examined("amos-fl", "lacks", listed(wrong, 5), f"pip install --upgrade {_OWN}=={own}")
+        return Examined("amos-fl", "lacks", listed(wrong, 5), f"{_installer()} --upgrade {_OWN}=={own}")
     return Examined("amos-fl", "fine", here)
+
+
+def _installer() -> str:
+    """What installs packages beside this program; uv leaves its receipt in the environment of a tool."""
+    return "uv tool install" if (Path(sys.prefix) / "uv-receipt.toml").is_file() else "pip install"
 
 
 def _version(name: str) -> str:
@@ -213,7 +218,7 @@ def _extras() -> Iterator[Examined]:
         if not wanted:  # nothing of it exists for this Python
             continue
         if missing := _missing(wanted):
-            remedy = f"if wanted: pip install '{_OWN}[{name}]'"
+            remedy = f"if wanted: {_installer()} '{_OWN}[{name}]'"
             yield Examined(f"extra {name}", "optional", listed(missing, 3), remedy)
         else:
             yield Examined(f"extra {name}", "fine", listed([one.name for one in wanted]))
