@@ -24,13 +24,21 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from amos_fl.api.doctor import PROGRAMS
+from amos_fl.cli.main import run
 from amos_fl.deploy.connection import STEPS, check_connection
 from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.enroll import enroll
 from amos_fl.deploy.enroll import register as keep_key
 from amos_fl.deploy.findings import Finding
 from amos_fl.deploy.keys import read_public_key, token_hash, write_token
-from amos_fl.deploy.layout import PUBLIC_KEY, SiteConnection, read_site, write_site
+from amos_fl.deploy.layout import (
+    PUBLIC_KEY,
+    SiteConnection,
+    read_deployment,
+    read_site,
+    write_deployment,
+    write_site,
+)
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl_clients.operation.registration import ask_registered
@@ -90,6 +98,23 @@ def test_a_site_learns_whether_its_key_is_registered_and_nothing_changes_there(r
         )
         # had the question activated the node, its key would be in use and could not be asked for again
         assert ask_registered(a, at(a, port)).outcome == "ok"
+
+
+def test_a_run_of_sites_that_are_not_admitted_is_told_before_anything_is_submitted(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = root / "sites/site-a" / PUBLIC_KEY
+    keep_key(root, "A", key)
+    with superlink(root / "superlink") as (port, register):
+        write_deployment(root, read_deployment(root).model_copy(update={"port": port}))
+        assert run(["deploy", "run", str(root), "--rounds", "1"]) == 2
+        said = capsys.readouterr().err
+        assert "site A is registered here and not admitted; site B has no key registered here: too few sites" in said
+        assert f"then 'amos-fl deploy admit {root}'" in said
+        register(key)
+        assert not_admitted(root, ("A", "B"), connection_of(root)) == {"B": "has no key registered here"}
+        assert run(["deploy", "run", str(root), "--rounds", "1", "--min-sites", "2"]) == 2
+        assert "amos-fl: site B has no key registered here: too few sites" in capsys.readouterr().err
 
 
 def test_a_real_superlink_passes_the_other_checks_and_says_its_version(root: Path) -> None:
