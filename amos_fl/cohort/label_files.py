@@ -117,9 +117,13 @@ def write_cohort_of(
         notes += [f"{scan.case}: {sentence}" for sentence in said]
         label = target if annotated[scan.case] else None
         kept.append(Found(scan.case, scan.image, label, scan.split if label else "test"))
-        given = (table or {}).get(scan.case, Row())
-        own = scan.row if site is None else replace(scan.row, site=None)
-        rows[scan.case] = Row(*(mine or its for mine, its in zip(_fields(given), _fields(own), strict=True)))
+        given, own = (table or {}).get(scan.case, Row()), scan.row
+        rows[scan.case] = Row(
+            given.site or (own.site if site is None else None),
+            given.patient or own.patient,
+            given.split or own.split,
+            given.modality or own.modality,
+        )
         on_case(done, len(found.scans), scan.case)
     if not kept:
         raise AmosError(f"{found.folder}: no case could be used; {notes[-1] if notes else 'it holds none'}")
@@ -127,17 +131,11 @@ def write_cohort_of(
         found.folder.resolve().name, found.folder, dict(organs), None, "its files", tuple(kept), tuple(notes)
     )
     if table is not None:
-        rows |= {name: row for name, row in table.items() if name not in annotated}  # a stranger is refused there
+        known = {scan.case for scan in found.scans}
+        rows |= {name: row for name, row in table.items() if name not in known}  # a stranger is refused there
     imported = imported_cohort(dataset, site=site, table=rows, split=split, seed=seed, modality=modality)
-    cases = tuple(
-        replace(case, annotated=annotated[case.case] or tuple(organs), patient=rows[case.case].patient or "")
-        for case in imported.cohort.cases
-    )
+    cases = tuple(replace(case, annotated=annotated[case.case] or tuple(organs)) for case in imported.cohort.cases)
     return replace(imported, cohort=replace(imported.cohort, cases=cases))
-
-
-def _fields(row: Row) -> tuple[str | None, ...]:
-    return row.site, row.patient, row.split, row.modality
 
 
 def _write(
@@ -168,7 +166,7 @@ def _write(
             packed = np.packbits(_mask(drawn, label, name))
             masks[organ] = masks[organ] | packed if organ in masks else packed
     if not looked_for:
-        return (), notes
+        return (), [*notes, "none of the organs was looked for in it, so it can be predicted and not scored"]
     array, shared = combined(masks, shape, organs)
     write_label(target, array, scan.image)
     return looked_for, [*notes, *shared]
