@@ -150,7 +150,7 @@ def bids(root: Path) -> dict[str, np.ndarray]:
             truth[f"{stem}_{suffix}"] = 6 * (label == 1) + (label == 2)
         elif subject == "02":
             put(made / f"{stem}_label-liver_mask.nii.gz", label == 1, scan)
-            put(made / f"{stem}_label-gallbladder_mask.nii.gz", label == 2, scan)
+            put(made / f"{stem}_label-gallBladder_mask.nii.gz", label == 2, scan)
             truth[f"{stem}_{suffix}"] = 6 * (label == 1) + 4 * (label == 2)
         elif suffix == "T2w":
             put(made / f"{stem}_space-T2w_dseg.nii.gz", label, scan)

@@ -66,7 +66,8 @@ def read_bids(folder: Path, pipeline: str | None = None) -> LabelledScans:
         elif label.suffix == "mask" and "label" not in label.entities:
             notes.append(f"{shown(label.path.name)}: left out: a mask whose name has no label-ORGAN")
         elif label.suffix == "mask":
-            of[image.path].append(LabelFile(label.path, label.entities["label"]))
+            words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label.entities["label"])  # leftKidney: names have no other sign
+            of[image.path].append(LabelFile(label.path, words))
         elif values := _values(label, roots):
             of[image.path].append(LabelFile(label.path, values=values))
         else:

@@ -66,11 +66,16 @@ def values_of(structures: Sequence[str], label_map: LabelMap, organs: Mapping[in
     {'liver': 6}
 
     Raises:
-        AmosError: as `matches`, or a structure that equals several organs.
+        AmosError: as `matches`, a structure that equals several organs, or none that equals one.
     """
+    if not any(label_map.values()):
+        raise AmosError(
+            f"none of the structures ({listed(structures, 5)}) has the name of an organ of the cohort",
+            "say which is which: --suggestion FILE, then --label-map FILE",
+        )
     numbered = dict(enumerate(structures, start=1))
     found: dict[str, int] = {}
-    for match in matches(label_map, numbered, organs, "the cohort"):
+    for match in matches(label_map, numbered, organs, "the new cohort"):
         if len(match.theirs) > 1:
             several = " and ".join(repr(organs[value]) for value in match.theirs)
             raise AmosError(

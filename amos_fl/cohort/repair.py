@@ -20,7 +20,7 @@ from amos_fl.cohort.reference import reference_of
 from amos_fl.cohort.table import PHANTOM_MARK, Case, Cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file, whole_folder, write_json
-from amos_fl.scan_files import parts_of
+from amos_fl.scan_files import check_file, parts_of
 from amos_fl.volumes.nifti import read_geometry, write_label
 from amos_fl.volumes.nifti_file import NiftiFile, open_nifti
 from amos_fl.volumes.plausible_grid import corner_distance_mm, tolerance_mm
@@ -115,7 +115,8 @@ def repair_file(source: Path, target: Path) -> list[str]:
     Raises:
         AmosError: the file is damaged in a way that cannot be repaired, or is no NIfTI file.
     """
-    if len(parts_of(source)) > 1 or not source.is_file() or not source.name.lower().endswith((".nii", ".nii.gz")):
+    check_file(source)
+    if len(parts_of(source)) > 1 or not source.name.lower().endswith((".nii", ".nii.gz")):
         return []
     content, done = _content(source)
     if done:
@@ -174,6 +175,8 @@ def _content(source: Path) -> tuple[bytes, list[str]]:
 
 def _header_bytes(stored: bytes, source: Path) -> int:
     """Where the compressed content begins (RFC 1952, section 2.3)."""
+    if len(stored) <= 10:
+        raise AmosError(f"{source.name}: is cut off at its beginning", "fetch it again")
     flags, at = stored[3], 10
     if flags & 4:
         at += 2 + int.from_bytes(stored[at : at + 2], "little")
@@ -186,22 +189,23 @@ def _header_bytes(stored: bytes, source: Path) -> int:
 
 
 def _header(file: NiftiFile, content: bytes) -> tuple[Nifti1Header, list[str]]:
-    """The header that says one thing of where the patient lies, and what was done for that."""
-    header = file.image.header.copy()  # in which nibabel has made negative voxel sizes positive
-    stored = type(header).from_fileobj(BytesIO(content), check=False)
-    sform, qform = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
+    """The header as stored, made to say one thing of where the patient lies, and what was done for that."""
+    # nibabel's own copy of it lacks the scale and the place of the voxels, and has unknown codes set to 0.
+    known = file.image.header
+    header = type(known).from_fileobj(BytesIO(content), check=False)
+    sform, qform = int(known["sform_code"]), int(known["qform_code"])
     done = []
-    if sform and qform:
-        apart = corner_distance_mm(file.affine, header.get_qform(), file.shape)
-        if apart > tolerance_mm(header.get_zooms()[:3]):
+    if sform > 0 and qform > 0:
+        apart = corner_distance_mm(file.affine, known.get_qform(), file.shape)
+        if apart > tolerance_mm(known.get_zooms()[:3]):
             done.append(f"its qform set to its sform, from which it placed voxels up to {apart:.1f} mm apart")
-    if (np.asarray(stored["pixdim"])[1:4] < 0).any():
+    sizes = np.asarray(header["pixdim"])[1:4]
+    if (sizes < 0).any():
         done.append("negative voxel sizes made positive")
-    if done:
-        code = int(header["sform_code"]) or int(header["qform_code"])
-        if sform or qform:
-            header.set_sform(file.affine, code)
-            header.set_qform(file.affine, code)
+        header["pixdim"][1:4] = np.abs(sizes)
+    if done and (sform > 0 or qform > 0):
+        header.set_sform(file.affine, sform or qform)
+        header.set_qform(file.affine, qform or sform)
     return header, done
 
 
