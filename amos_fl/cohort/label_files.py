@@ -8,6 +8,7 @@ import numpy as np
 
 from amos_fl.cohort.dataset import Dataset, Found, ImportedCohort, Row, imported_cohort
 from amos_fl.cohort.label_map import LabelMap, matches
+from amos_fl.cohort.organ_names import organ_key
 from amos_fl.cohort.overlaps import combined
 from amos_fl.cohort.table import Modality, OnCase, Split
 from amos_fl.errors import AmosError
@@ -149,8 +150,9 @@ def _write(
     """Write a scan's label map; the organs that were looked for in it, and notes. Without any, none is written."""
     shape, affine = read_geometry(scan.image)
     grid = Volume(np.broadcast_to(np.uint8(0), shape), affine)  # the grid alone; no voxel of the scan is read
-    there = {name for label in scan.labels for name in label.structures}
-    wanted = {organ: {name for name, value in values.items() if value == organ} for organ in values.values()}
+    # By any spelling: one site's Liver is another's liver, and not a second part of it.
+    there = {organ_key(name) for label in scan.labels for name in label.structures}
+    wanted = {organ: {organ_key(name) for name, one in values.items() if one == organ} for organ in values.values()}
     looked_for = tuple(sorted(organ for organ, names in wanted.items() if names <= there))
     notes = [
         f"{organs[organ]} is not used, without {listed(sorted(names - there), 3)}"
@@ -162,7 +164,7 @@ def _write(
     for label in scan.labels:
         used = {name: values[name] for name in label.structures if values.get(name) in looked_for}
         for name in used:
-            if (other := source.setdefault(name, label.path)) != label.path:
+            if (other := source.setdefault(organ_key(name), label.path)) != label.path:
                 raise AmosError(f"{name} is in two of its files, {other.name} and {label.path.name}", "keep one")
         if not used:
             continue
