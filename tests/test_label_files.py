@@ -112,7 +112,7 @@ def test_parts_of_an_organ_are_joined_and_an_organ_without_all_its_parts_was_not
     cohort = read_cohort(tmp_path / "out")
     assert {case.case: case.annotated for case in cohort.cases} == {"a": (1, 6), "b": (1,)}
     said = capsys.readouterr().out
-    assert "b: liver is not used, without lobe_2" in said
+    assert "b: liver is not used, without lobe 2" in said
     assert "taken as the smaller: spleen" in said
     found = labels_of(cohort)
     assert set(np.unique(found["a"])) == {0, 1, 6}
