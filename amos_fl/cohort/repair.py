@@ -196,7 +196,7 @@ def _header(file: NiftiFile, content: bytes) -> tuple[Nifti1Header, list[str]]:
     sform, qform = int(known["sform_code"]), int(known["qform_code"])
     done = []
     if sform > 0 and qform > 0:
-        apart = corner_distance_mm(file.affine, known.get_qform(), file.shape)
+        apart = corner_distance_mm(file.affine, np.asarray(known.get_qform(), dtype=np.float64), file.shape)
         if apart > tolerance_mm(known.get_zooms()[:3]):
             done.append(f"its qform set to its sform, from which it placed voxels up to {apart:.1f} mm apart")
     sizes = np.asarray(header["pixdim"])[1:4]
