@@ -77,13 +77,14 @@ def values_of(structures: Sequence[str], label_map: LabelMap, organs: Mapping[in
     numbered = dict(enumerate(structures, start=1))
     found: dict[str, int] = {}
     for match in matches(label_map, numbered, organs, "the new cohort"):
-        if len(match.theirs) > 1:
-            several = " and ".join(repr(organs[value]) for value in match.theirs)
+        value, *others = match.theirs
+        if others:
+            several = " and ".join(repr(organs[one]) for one in match.theirs)
             raise AmosError(
                 f"label map: {numbered[match.ours[0]]!r} equals {several}, and nothing says which voxel is which",
                 "leave it empty",
             )
-        found |= {numbered[number]: match.theirs[0] for number in match.ours}
+        found |= {numbered[number]: value for number in match.ours}
     return found
 
 

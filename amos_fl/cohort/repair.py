@@ -199,7 +199,7 @@ def _header(file: NiftiFile, content: bytes) -> tuple[Nifti1Header, list[str]]:
         apart = corner_distance_mm(file.affine, np.asarray(known.get_qform(), dtype=np.float64), file.shape)
         if apart > tolerance_mm(known.get_zooms()[:3]):
             done.append(f"its qform set to its sform, from which it placed voxels up to {apart:.1f} mm apart")
-    sizes = np.asarray(header["pixdim"])[1:4]
+    sizes = np.asarray(header["pixdim"], dtype=np.float64)[1:4]
     if (sizes < 0).any():
         done.append("negative voxel sizes made positive")
         header["pixdim"][1:4] = np.abs(sizes)
