@@ -94,6 +94,14 @@ def is_held(folder: Path) -> bool:
     return False
 
 
+def works_in(folder: Path) -> bool | None:
+    """Whether a process works in a folder; None: one on another machine, or in another container, may."""
+    if is_held(folder):
+        return True
+    holder = _read(folder / HOLDERS)
+    return False if holder is None else is_alive(holder["pid"], holder["owner"])
+
+
 def is_empty(folder: Path) -> bool:
     """Whether a folder holds nothing but what this module leaves there."""
     return all(entry.name.startswith((LOCK, HOLDERS)) for entry in folder.iterdir())

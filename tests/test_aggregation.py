@@ -1,22 +1,25 @@
 """Updates into weights: two ways to the same mean, whatever the order, and nothing bad let in."""
 
+import logging
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Array, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amos_fl.errors import AmosError
 from amos_fl.methods.base import Work
+from amos_fl.runs.folder import RunFolder
 from amos_fl.training.settings import TrainingSettings
 from amos_fl_clients.federation.messages import ARRAYS, METRICS, WEIGHT
 from amos_fl_clients.federation.records import BadUpdate, record_of, view_of, views_of
 from amos_fl_server.federation.aggregate import WeightedMean, checked_update, form_of, in_order
-from amos_fl_server.federation.engines.inline import InlineGrid
+from amos_fl_server.federation.engines.inline import InlineEngine, InlineGrid
 from amos_fl_server.federation.strategies import make_strategy
 from amos_fl_server.federation.strategies.base import RoundInput
 from amos_fl_server.federation.strategies.flower import load_flower_strategy
@@ -94,6 +97,28 @@ def test_flowers_fedavg_plugged_in_gives_the_weights_of_ours() -> None:
         results.append(arrays)
     for name in results[0]:
         assert np.array_equal(results[0][name], results[1][name])
+
+
+def test_what_flower_says_in_a_round_stays_out_of_the_terminal_of_a_simulation(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Hears(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    logger, hears = logging.getLogger("flwr"), Hears()
+    logger.addHandler(hears)
+
+    def server(grid: Grid, context: Context) -> None:
+        make_strategy("flwr.serverapp.strategy:FedAvg", {}).messages(round_input(update(9), {"A": 3.0}))
+
+    try:
+        InlineEngine().run(server, RunFolder(tmp_path), ["A"], lambda event: None)  # pyright: ignore
+        assert said == []
+        server(None, None)  # pyright: ignore[reportArgumentType] - neither is looked at
+        assert any("Sampled 1 nodes" in line for line in said)
+    finally:
+        logger.removeHandler(hears)
 
 
 @given(st.permutations(SITES))

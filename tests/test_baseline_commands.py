@@ -1,6 +1,7 @@
 """`amos-fl centralized`, `local`, `finetune`, `leave-one-out` and `sweep`, as their user meets them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def test_a_dry_run_of_the_pooled_training_counts_one_trainer(federated, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert "12 steps at each of 1 site, 12 in all, 24 patches" in printed
     assert "weights sent: 0.0 MB to the sites and 0.0 MB back" in printed
+    assert re.search(r"min of training without augmentation, [\d.]+ min of scoring \(\d+ scans in all\)", printed)
 
 
 def test_the_same_budget_comes_from_settings_as_from_a_run(federated, settings, store, tmp_path, capsys):
@@ -78,7 +80,9 @@ def test_a_sweep_runs_once_what_it_lists(tiny_root, store, tmp_path, capsys):
     file, out = tmp_path / "sweep.yaml", tmp_path / "s"
     file.write_text(yaml.safe_dump({"settings": plain, "grid": {"seed": [0, 1]}, "baselines": ["centralized"]}))
     assert run(["sweep", str(file), "--dry-run"]) == 0
-    assert "4 runs" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert re.search(r"^seed1: .* in all; about [\d.]+ s of training and [\d.]+ s of scoring", listed, re.MULTILINE)
+    assert re.search(r"^4 runs, about [\d.]+ \w+ one after another$", listed, re.MULTILINE)
     assert run(["sweep", str(file), "--out", str(out), "--store", str(store)]) == 0
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == [
         "centralized-seed0",

@@ -45,6 +45,8 @@ def test_held_out_sites_and_another_output_file(release: Path, tmp_path: Path) -
     lines = out.read_text().splitlines()
     assert not [line for line in lines if line.split(",")[1] in "ABC" and line.split(",")[3] != "test"]
     assert "C: train 0, val 0, test 100" in done.stdout
+    assert amos_fl("data", "amos22", release, "--out", tmp_path / "a-folder").returncode == 0
+    assert [path.name for path in (tmp_path / "a-folder").iterdir()] == ["cohort.csv"]
 
 
 def test_check_leaves_with_2_on_errors_and_with_0_on_warnings(tmp_path: Path) -> None:

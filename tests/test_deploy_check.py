@@ -386,7 +386,7 @@ def test_the_command_prints_a_table_and_leaves_with_2_when_something_is_wrong(
     out, err = capsys.readouterr()
     assert err == ""
     assert "answers 503 to /health instead of 200" in out
-    assert "14 checks: 1 wrong, 2 not checked" in out
+    assert "15 checks: 1 wrong, 2 not checked" in out
     assert not any(line in out for line in (folder / KEY).read_text().splitlines()[1:-1])
 
 

@@ -1,6 +1,7 @@
 """A site's key is made at the site, its public half is registered, and a bundle holds one site's things alone."""
 
 import hashlib
+import re
 import shutil
 import stat
 import subprocess
@@ -8,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -20,6 +22,7 @@ from amos_fl.deploy.keys import fingerprint, new_key, public_line, read_private_
 from amos_fl.deploy.layout import DEMONSTRATION_KEY, KEY, PUBLIC_KEY, read_site
 from amos_fl.errors import AmosError
 from amos_fl_clients.federation.settings import read_settings
+from amos_fl_clients.operation.command import app
 
 
 @pytest.fixture
@@ -168,6 +171,28 @@ def test_a_bundle_holds_what_one_site_needs_and_nothing_else(tmp_path: Path, tin
     for other in (site for site in tiny_cohort.sites if site != "A"):
         assert not any(case.case.encode() in content for case in tiny_cohort.of(site=other))
     assert (root / "submit/token").read_bytes().strip() not in content
+
+
+def test_the_page_of_a_bundle_says_how_to_start_look_pause_stop_and_update_by_commands_that_exist(
+    root: Path, tmp_path: Path
+) -> None:
+    assert run(["deploy", "bundle", str(root), "A", "-o", str(tmp_path / "a.zip")]) == 0
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        page = archive.read("site-a/README.md").decode()
+        services = yaml.safe_load(archive.read("site-a/docker-compose.yml"))["services"]
+    for heading in ("## 5. Take part", "## Updating", "## Keep"):
+        assert heading in page
+    for what in ("**start**", "**look**", "**pause**", "take part again", "**stop**", "read its log"):
+        assert f"| {what}" in page
+    assert "    1,spleen\n" in page
+    named = set(re.findall(r"`docker compose (?:run --rm|exec|logs -f) (\S+?)[ `]", page))
+    assert named == {"site", "check", "enroll"}
+    assert named <= services.keys()
+    sites_own = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    used = set(re.findall(r"amos-fl-site ([a-z-]+) (?:site-a|/site)`", page))
+    assert used == {"supernode", "status", "pause", "resume"}
+    assert used <= sites_own
+    assert set(re.findall(r"amos-fl deploy ([a-z]+) site-a", page)) == {"enroll", "check"}
 
 
 def test_a_newer_bundle_leaves_the_hospitals_settings_and_key(root: Path, tmp_path: Path) -> None:

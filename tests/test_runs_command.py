@@ -14,6 +14,7 @@ from federations import federate
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import AmosError
+from amos_fl.locks import HOLDERS, at_work
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.listing import ListedGroup, ListedRun, list_runs
 from amos_fl.runs.results import results_of
@@ -82,10 +83,25 @@ def test_a_run_that_did_not_come_to_its_end_says_how_far_it_came(
     assert (found.state, found.state_in_words) == (state, words)
 
 
-def test_an_unfinished_run_with_a_fresh_trace_may_be_running(finished: RunFolder, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_running_while_a_process_works_in_it_and_has_stopped_at_once(
+    finished: RunFolder, tmp_path: Path
+) -> None:
     folder = unfinished(finished, tmp_path / "run", 2)
+    with at_work(folder.path):
+        assert the_run(folder.path).state_in_words == "at round 2 of 3, running?"
+    os.utime(folder.path / "ledger.jsonl")
+    assert the_run(folder.path).state_in_words == "stopped at round 2 of 3"
+
+
+def test_a_fresh_trace_of_another_machine_may_be_a_running_run(finished: RunFolder, tmp_path: Path) -> None:
+    folder = unfinished(finished, tmp_path / "run", 2)
+    another = {"pid": 1, "host": "elsewhere", "since": "today", "owner": "0" * 16}
+    (folder.path / HOLDERS).write_text(json.dumps(another))
     os.utime(folder.path / "ledger.jsonl")
     assert the_run(folder.path).state_in_words == "at round 2 of 3, running?"
+    for trace in folder.path.rglob("*"):
+        os.utime(trace, (1, 1))
+    assert the_run(folder.path).state_in_words == "stopped at round 2 of 3"
 
 
 def test_rounds_without_a_site_are_counted(finished: RunFolder, tmp_path: Path) -> None:

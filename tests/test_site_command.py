@@ -2,19 +2,26 @@
 
 import hashlib
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 from hospitals import hospital, write_hospital
 
 from amos_fl.cohort.table import Cohort
+from amos_fl.deploy.running import CONTACT, check_own_port
 from amos_fl.errors import AmosError
 from amos_fl_clients.federation.policy import Refusal
 from amos_fl_clients.federation.settings import read_settings
+from amos_fl_clients.flower.taking_over import noting_contact
 from amos_fl_clients.operation.allowed_apps import sha256_of_shipped_app
+from amos_fl_clients.operation.processes import only_supernode
 
 
 def site_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -36,6 +43,49 @@ def test_one_command_pauses_a_site_and_one_resumes_it(tmp_path: Path, tiny_cohor
     assert "site A takes part" in status
     assert len(re.findall(r"asked=", status)) == 1
     assert "answer=sent" in status
+
+
+def test_status_says_whether_the_supernode_runs_and_when_the_superlink_answered(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    settings = write_hospital(tmp_path, tiny_cohort, "A")
+    state = read_settings(settings).state
+    state.mkdir()
+
+    def connection() -> str:
+        return re.search(r"^connection: +(.*)$", site_command("status", tmp_path).stdout, re.MULTILINE)[1]  # pyright: ignore
+
+    assert connection().startswith("its SuperNode does not run (last, the SuperLink has never answered); start it with")
+    with only_supernode("A", state):
+        assert "runs, but the SuperLink has never answered; why says: amos-fl deploy check" in connection()
+        noting_contact(lambda client, request: "answer", state)("client", "request")
+        assert re.fullmatch(r"its SuperNode runs; the SuperLink answered \d+ s ago", connection())
+        os.utime(state / CONTACT, (time.time() - 400,) * 2)
+        assert "runs, but the SuperLink answered 7 min ago; why says" in connection()
+    with pytest.raises(httpx.ConnectError):
+        noting_contact(unreachable, state)("client", "request")
+    assert "(last, the SuperLink answered 7 min ago)" in connection()
+
+
+def unreachable(client: object, request: object) -> None:
+    raise httpx.ConnectError("no route")
+
+
+def test_a_taken_port_is_said_in_a_sentence_with_a_free_one(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    write_hospital(tmp_path, tiny_cohort, "A")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for given in (["--port", str(port)], [f"--port={port}"]):
+            said = site_command("supernode", tmp_path, "--insecure", *given)
+            assert said.returncode == 2
+            assert re.fullmatch(
+                rf"amos-fl-site: port {port} of this machine is taken, .* SuperNode; add --port \d+ \(only .*\)\n",
+                said.stderr,
+            )
+        finding = check_own_port(tmp_path / "state", port)
+        assert finding.outcome == "wrong"
+        assert "--port" in finding.remedy
+    assert check_own_port(tmp_path / "state", port).outcome == "ok"
 
 
 def test_the_hash_of_the_app_is_printed_for_a_sites_settings(tmp_path: Path) -> None:

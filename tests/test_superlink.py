@@ -23,17 +23,27 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from amos_fl.api.doctor import PROGRAMS
+from amos_fl.cli.main import run
 from amos_fl.deploy.connection import STEPS, check_connection
 from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.enroll import enroll
 from amos_fl.deploy.enroll import register as keep_key
 from amos_fl.deploy.findings import Finding
 from amos_fl.deploy.keys import read_public_key, token_hash, write_token
-from amos_fl.deploy.layout import PUBLIC_KEY, SiteConnection, read_site, write_site
+from amos_fl.deploy.layout import (
+    PUBLIC_KEY,
+    SiteConnection,
+    read_deployment,
+    read_site,
+    write_deployment,
+    write_site,
+)
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl_clients.operation.registration import ask_registered
-from amos_fl_server.operation.admission import admit_sites
+from amos_fl_server.operation.admission import admit_sites, not_admitted
+from amos_fl_server.operation.connection import connection_of
 from amos_fl_server.operation.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens, set_environment
 
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
@@ -84,10 +94,27 @@ def test_a_site_learns_whether_its_key_is_registered_and_nothing_changes_there(r
         finding = ask_registered(b, at(b, port))
         assert (finding.outcome, finding.remedy) == (
             "wrong",
-            "send keys/site.pub to the coordinator, who runs 'amos-fl deploy register'",
+            "send keys/site.pub to the coordinator, who runs 'amos-fl deploy register' and then 'amos-fl deploy admit'",
         )
         # had the question activated the node, its key would be in use and could not be asked for again
         assert ask_registered(a, at(a, port)).outcome == "ok"
+
+
+def test_a_run_of_sites_that_are_not_admitted_is_told_before_anything_is_submitted(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = root / "sites/site-a" / PUBLIC_KEY
+    keep_key(root, "A", key)
+    with superlink(root / "superlink") as (port, register):
+        write_deployment(root, read_deployment(root).model_copy(update={"port": port}))
+        assert run(["deploy", "run", str(root), "--rounds", "1"]) == 2
+        said = capsys.readouterr().err
+        assert "site A is registered here and not admitted; site B has no key registered here: too few sites" in said
+        assert f"then 'amos-fl deploy admit {root}'" in said
+        register(key)
+        assert not_admitted(root, ("A", "B"), connection_of(root)) == {"B": "has no key registered here"}
+        assert run(["deploy", "run", str(root), "--rounds", "1", "--min-sites", "2"]) == 2
+        assert "amos-fl: site B has no key registered here: too few sites" in capsys.readouterr().err
 
 
 def test_a_real_superlink_passes_the_other_checks_and_says_its_version(root: Path) -> None:
@@ -153,6 +180,17 @@ def test_another_machine_cannot_say_that_it_is_this_one(tmp_path: Path, monkeypa
     assert other.get("http://superlink/v1/runtime/acquire-task").status_code == 403
 
 
+def test_flowers_programs_are_found_where_only_ours_are_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {**os.environ, "PATH": str(tmp_path)})
+    assert shutil.which("flower-superexec") is None
+    set_environment(tmp_path)
+    for program in PROGRAMS:
+        assert shutil.which(program) is not None
+    assert os.environ["PATH"].endswith(str(tmp_path))
+
+
 def test_the_token_for_flowers_command_is_readable_by_its_owner_alone(root: Path, tmp_path: Path) -> None:
     write_flower_home(root, tmp_path / "home")
     assert (tmp_path / "home/credentials.yaml").stat().st_mode & 0o777 == 0o600
@@ -184,8 +222,11 @@ def test_flowers_own_commands_meet_the_guard(tmp_path: Path) -> None:
         listed = flower(tmp_path / "without", "flwr", "supernode", "register", a / PUBLIC_KEY, "deployment")
         assert "Authentication failed" in listed.stdout
         assert ask_registered(a, connection).outcome == "wrong"
+        assert not_admitted(root, ("A", "B"), connection_of(root))["A"] == "has no key registered here"
         keep_key(root, "A", a / PUBLIC_KEY)
+        assert not_admitted(root, ("A",), connection_of(root)) == {"A": "is registered here and not admitted"}
         done = admit_sites(root)
+        assert not_admitted(root, ("A",), connection_of(root)) == {}
         assert (list(done.nodes), done.new, done.removed) == (["A"], ("A",), 0)
         assert admit_sites(root).new == ()
         assert ask_registered(a, connection).outcome == "ok"

@@ -96,10 +96,25 @@ def resolve_run(
     checked; when runs are only planned, that is left to them.
 
     Raises:
-        AmosError: invalid settings, a cohort that cannot be read or has nothing to train on, or a scan or label map
-        with an implausible header.
+        AmosError: as `settled`, or a scan or label map with an implausible header.
     """
     from amos_fl.cohort.reference import check_headers
+
+    settings, members = settled(layers)
+    if settings.cohort is None:
+        members = taking_part(phantom(on_case), settings)
+    if headers:
+        check_headers(members.cases)
+    return settings, members
+
+
+def settled(layers: list[Layer]) -> tuple[RunConfig, Cohort]:
+    """As `resolve_run`, without a look at any scan: the phantom's cases are then one a site and split, without files.
+
+    Raises:
+        AmosError: invalid settings, or a cohort that cannot be read or has nothing to train on.
+    """
+    from amos_fl.cohort.outline import outline
     from amos_fl_server.federation.strategies import make_strategy, strategy_of
 
     origin = origin_in(layers)
@@ -107,8 +122,7 @@ def resolve_run(
     asked = resolve([recipe, *layers])
     make_strategy(asked.strategy, asked.strategy_options)
     if asked.cohort is None:
-        with_device(asked)  # before the phantom is generated, which takes minutes
-        everyone = phantom(on_case)
+        everyone = outline()
         recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
     else:
         everyone = read_cohort(asked.cohort)
@@ -117,10 +131,7 @@ def resolve_run(
     settings = with_device(begun_at(origin, resolve([as_trained(recipe, origin), *layers])))
     strategy_of(settings)
     check_own_code(settings, len(everyone.organs))
-    members = taking_part(everyone, settings)
-    if headers:
-        check_headers(members.cases)
-    return settings, members
+    return settings, taking_part(everyone, settings)
 
 
 def with_plan_made(config: RunConfig, cohort: Cohort, store: Path, on_case: OnCase | None = None) -> RunConfig:

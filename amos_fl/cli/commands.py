@@ -11,6 +11,8 @@ _DATA = CommandGroup(
         "dicom": ("dicom:dicom", "Turn an export of a hospital's archive into a cohort."),
         "msd": ("datasets:msd", "Turn a task of the Medical Segmentation Decathlon into a cohort."),
         "nnunet": ("datasets:nnunet", "Turn a dataset in nnU-Net's raw layout into a cohort."),
+        "masks": ("label_files:masks", "Turn scans with a label file for each organ into a cohort."),
+        "bids": ("label_files:bids", "Turn a BIDS folder into a cohort."),
         "relabel": ("datasets:relabel", "Give a cohort AMOS's organs and label values."),
         "join": ("datasets:join", "Put the cases of several cohorts into one."),
         "stats": ("stats:stats", "Measure a cohort as the paper measures AMOS."),
@@ -60,6 +62,8 @@ _EXPERIMENTS = CommandGroup(
 EVERYTHING = CommandGroup(
     "Federated organ segmentation in abdominal CT and MR, one client per scanner.",
     {
+        "doctor": ("doctor:doctor", "Say what this machine has and lacks, and what to do."),
+        "init": ("init:init", "Write the settings of a first run, asking five questions."),
         "simulate": ("simulate:simulate", "Train one network over the sites of a cohort."),
         "centralized": ("baselines:centralized", "Train one network on the pooled cases of all seen sites."),
         "local": ("baselines:local", "Train each seen site alone."),

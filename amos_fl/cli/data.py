@@ -9,13 +9,15 @@ import typer
 from rich.table import Table
 
 from amos_fl.cli.console import Console
+from amos_fl.cli.datasets import target_of
 from amos_fl.cli.options import WorkersOption
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cohort.amos22 import ImportResult, import_amos22
 from amos_fl.cohort.check import check_cohort
 from amos_fl.cohort.protocols import Protocol
+from amos_fl.cohort.repair import repair_cohort
 from amos_fl.cohort.scanners import SCANNERS
-from amos_fl.cohort.table import read_cohort, write_cohort
+from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.phantom.montage import montage as draw_montage
 from amos_fl.phantom.release import demo_cases, write_release
@@ -44,7 +46,9 @@ def amos22(
     hold_out: Annotated[
         list[str] | None, typer.Option(help="Scanners (A to H) kept out of training; may be repeated.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The cohort file to write.  [default: ROOT/cohort.csv]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The cohort file to write, or its folder.  [default: ROOT/cohort.csv]")
+    ] = None,
     metadata: Annotated[
         Path | None, typer.Option(help="AMOS's metadata table.  [default: looked for in and beside ROOT]")
     ] = None,
@@ -52,9 +56,7 @@ def amos22(
     """Turn an AMOS22 release, as downloaded, into a cohort."""
     sites = [site for word in hold_out or () for site in word.replace(",", " ").split()]
     result = import_amos22(root, protocol=protocol, hold_out=sites, metadata=metadata)
-    target = out or root / "cohort.csv"
-    if target.is_dir():
-        target = target / "cohort.csv"
+    target = target_of(root, out)
     write_cohort(result.cohort, target)
     console = plain_console()
     console.print(f"release: {result.folder}\nmetadata table: {result.metadata or 'none'}\n", soft_wrap=True)
@@ -83,9 +85,15 @@ def _beside_table2(result: ImportResult) -> Table:
 def check(
     cohort: Annotated[Path, typer.Argument(help="A cohort.csv, or the folder that holds one.")],
     workers: WorkersOption = _WORKERS,
+    fix: Annotated[
+        Path | None,
+        typer.Option(help="A new folder for repaired copies of what can be repaired safely, and a cohort with them."),
+    ] = None,
 ) -> None:
     """Read every scan and label map of a cohort and say what is wrong. Exit code 2 on errors."""
     found = read_cohort(cohort)
+    if fix is not None:
+        found = _fixed(found, fix)
     with Progress() as progress:
         findings = check_cohort(found, workers=workers, on_case=progress.of("checking"))
     console = plain_console()
@@ -102,6 +110,22 @@ def check(
     )
     if count["error"]:
         raise typer.Exit(2)
+
+
+def _fixed(cohort: Cohort, out: Path) -> Cohort:
+    """The cohort with its repaired files, which is written to `out`; what was repaired is shown."""
+    with Progress() as progress:
+        repairs = repair_cohort(cohort, out, on_case=progress.of("repairing"))
+    console = plain_console()
+    if repairs:
+        table = Table("case", "file", "repair")
+        for repair in repairs:
+            table.add_row(repair.case, repair.kind, repair.sentence)
+        console.print(table)
+    else:
+        console.print("nothing to repair")
+    console.print(f"wrote {out / 'cohort.csv'}; its check, with what only a person can decide:", soft_wrap=True)
+    return read_cohort(out)
 
 
 def phantom(

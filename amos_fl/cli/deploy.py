@@ -20,6 +20,7 @@ from amos_fl.deploy.enroll import register as keep
 from amos_fl.deploy.findings import Finding
 from amos_fl.deploy.keys import fingerprint, spoken, spoken_fingerprint
 from amos_fl.deploy.layout import AUTHORITY, DEMONSTRATION_KEY, read_deployment, site_folder_name
+from amos_fl.deploy.running import OWN_PORT
 from amos_fl.deploy.shipped import SERVER_FILES, SITE_FILES, texts_of
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file
@@ -194,9 +195,12 @@ def admit(root: RootArgument = None, host: HostOption = None) -> None:
 def check(
     folder: FolderArgument,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for each answer.")] = 10.0,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="The --port that the site's SuperNode is started with.")
+    ] = OWN_PORT,
 ) -> None:
     """At a hospital: test everything this site needs, and report what is wrong. Exit code 2 if anything is."""
-    findings = check_site(folder, ask_registered, read_settings, timeout_s=timeout)
+    findings = check_site(folder, ask_registered, read_settings, timeout_s=timeout, port=port)
     _show(findings)
     failed = sum(finding.outcome == "wrong" for finding in findings)
     unknown = sum(finding.outcome == "not checked" for finding in findings)

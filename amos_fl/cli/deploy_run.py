@@ -97,6 +97,7 @@ def run(
     for module, digest in own_modules(settings).items():
         typer.echo(f"sites must allow, under allowed_modules:  {module}: {digest}")
     with _runs(place, host) as client:
+        _check_admitted(place, settings, client.connection, wait)
         submitted, folder = _make(client, settings, organs, out)
 
         write_json(folder / MARK, {"run": submitted.name, "deployment": str(place.resolve()), "host": host})
@@ -139,6 +140,26 @@ def deployed_settings(layers: list[tuple[str, dict[str, Any]]], deployment: Depl
         raise AmosError(f"site {unknown[0]}: is not in this deployment, which has {', '.join(deployment.sites)}")
     engine = settings.engine.model_copy(update={"name": "deployment"})
     return settings.model_copy(update={"sites": tuple(expected), "cohort": None, "engine": engine, "device": "auto"})
+
+
+def _check_admitted(place: Path, settings: RunConfig, connection: Any, wait: float) -> None:
+    """Say at once which sites the SuperLink would not let in; a run waits for them until its time is up.
+
+    Raises:
+        AmosError: without them there are too few, so that the run could not begin.
+    """
+    from amos_fl_server.operation.admission import not_admitted
+
+    sites = settings.sites or ()
+    lacking = not_admitted(place, sites, connection)
+    if not lacking:
+        return
+    said = "; ".join(f"site {site} {why}" for site, why in lacking.items())
+    remedy = f"'amos-fl deploy register {place} SITE PUB' where a key is missing, then 'amos-fl deploy admit {place}'"
+    let_in = len(sites) - len(lacking)
+    if let_in < (settings.min_sites or len(lacking)):  # by default more than half have to take part
+        raise AmosError(f"{said}: too few sites are left for this run", remedy)
+    typer.echo(f"{said}: the run waits {wait:g} s for that ({remedy}) and then begins without", err=True)
 
 
 @contextmanager

@@ -7,11 +7,33 @@ from rich.table import Table
 
 from amos_fl.cli.console import Console
 from amos_fl.cohort.table import SPLITS, Cohort
+from amos_fl.inference.cost import scoring
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import check_free
 from amos_fl.runs.estimate import estimate
 from amos_fl.runs.start import start_weights
 from amos_fl.wording import counted
+
+
+def cost_in_words(config: RunConfig, cohort: Cohort) -> tuple[str, float]:
+    """The time and traffic of a run of a group, and its seconds; without augmentation and preparation."""
+    if config.lacks_plan:
+        return "its plan is made first, so its time is not known", 0.0
+    cost, scored = estimate(config, cohort), scoring(config, cohort)
+    sent = (cost.bytes_down + cost.bytes_up) / 1e6
+    said = f"about {hours_in_words(cost.training_seconds)} of training and {hours_in_words(scored.seconds)} of scoring"
+    return f"{said}, {sent:,.0f} MB sent", cost.training_seconds + scored.seconds
+
+
+def hours_in_words(seconds: float) -> str:
+    """A duration.
+
+    >>> hours_in_words(20), hours_in_words(200), hours_in_words(20_000)
+    ('20 s', '3.3 min', '5.6 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def show_dry_run(config: RunConfig, cohort: Cohort, out: Path | None = None) -> None:
@@ -37,14 +59,15 @@ def show_dry_run(config: RunConfig, cohort: Cohort, out: Path | None = None) -> 
         _, begun = start_weights(config, cohort.organs)
         if begun is not None:
             console.print(begun.sentence, markup=False, soft_wrap=True)
-    cost = estimate(config, cohort)
+    cost, scored = estimate(config, cohort), scoring(config, cohort)
     console.print(
         f"network: {cost.parameters:,} parameters\n"
         f"work: {cost.steps_per_site:,} steps at each of {counted(len(cost.training_sites), 'site')}, "
         f"{cost.steps:,} in all, {cost.patches:,} patches\n"
         f"weights sent: {cost.bytes_down / 1e6:,.1f} MB to the sites and {cost.bytes_up / 1e6:,.1f} MB back\n"
         f"estimate on {config.device}: {cost.seconds_per_step:.3g} s a step, {cost.training_seconds / 60:,.1f} min of "
-        f"training without augmentation and scoring, {cost.memory_bytes / 2**30:.2f} GiB for training one site",
+        f"training without augmentation, {scored.seconds / 60:,.1f} min of scoring ({counted(scored.scans, 'scan')} in "
+        f"all), {cost.memory_bytes / 2**30:.2f} GiB for training one site",
         markup=False,
     )
     if out is not None:

@@ -36,7 +36,7 @@ def app_of(group: CommandGroup, callback: Callable[..., None] | None = None, **s
         table = group.commands
 
     settings |= {"no_args_is_help": not group.alone, "invoke_without_command": bool(group.alone)}
-    settings |= {"add_completion": False, "pretty_exceptions_enable": False}
+    settings = {"add_completion": False, "pretty_exceptions_enable": False, **settings}
     return typer.Typer(cls=Commands, help=group.help, callback=callback, **settings)
 
 

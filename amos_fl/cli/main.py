@@ -36,7 +36,13 @@ def _options(
 
 
 keep_argument_help()
-app = app_of(EVERYTHING, _options, name="amos-fl", context_settings={"help_option_names": ["-h", "--help"]})
+app = app_of(
+    EVERYTHING,
+    _options,
+    name="amos-fl",
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def main() -> None:

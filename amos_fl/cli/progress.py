@@ -1,6 +1,5 @@
 """Progress of work on many cases: a bar on a terminal, an occasional line elsewhere."""
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -10,15 +9,14 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from amos_fl.cli.console import Console
+from amos_fl.cli.console import PLAIN_WIDTH, Console
 
 PLAIN_EVERY_S = 15.0
 
 
-def plain_console(width: int = 120) -> Console:
-    """A console that prints text as it is; without a terminal `width` columns wide, as 80 would wrap every path."""
-    known = sys.stdout.isatty() or os.environ.get("COLUMNS")
-    return Console(highlight=False, markup=False, width=None if known else width)
+def plain_console(width: int = PLAIN_WIDTH) -> Console:
+    """A console that prints text as it is; without a terminal its tables are `width` columns wide."""
+    return Console(highlight=False, plain_width=width)
 
 
 class Progress:

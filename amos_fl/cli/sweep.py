@@ -36,7 +36,7 @@ def sweep(
     store: StoreOption = None,
     resume: ResumeOption = None,
     accept_changes: AcceptChangesOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their steps; run nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their cost; run nothing.")] = False,
 ) -> None:
     """One run for every combination of settings; finished ones are skipped when it is run again."""
     if (config is None) == (resume is None):
@@ -89,11 +89,18 @@ def _members(sweep: Sweep, layers: Layers) -> list[PlannedRun]:
 
 
 def _list(members: list[PlannedRun]) -> None:
+    from amos_fl.cli.dry_run import cost_in_words, hours_in_words
+
+    seconds = 0.0
     for member in members:
         config = member.config
         steps = [config.rounds * steps for steps in steps_by_site(config, member.cohort).values()]
-        typer.echo(f"{member.name}: {config.arm}, {max(steps)} steps at {len(steps)} trainers, {sum(steps)} in all")
-    typer.echo(f"{len(members)} runs")
+        said, takes = cost_in_words(config, member.cohort)
+        seconds += takes
+        typer.echo(
+            f"{member.name}: {config.arm}, {max(steps)} steps at {len(steps)} trainers, {sum(steps)} in all; {said}"
+        )
+    typer.echo(f"{len(members)} runs, about {hours_in_words(seconds)} one after another")
 
 
 def _same(group: Group, members: list[PlannedRun]) -> Group:

@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from amos_fl.cohort.dataset import Dataset, Found, ImportedCohort, Row, imported_cohort
 from amos_fl.cohort.dicom_export import Export, LabelledSeries, LeftOut, series_name
 from amos_fl.cohort.dicom_organs import StructureNames
+from amos_fl.cohort.overlaps import combined
 from amos_fl.cohort.table import Modality, OnCase
 from amos_fl.dicom.labels import grid_of
 from amos_fl.dicom.series import Series, write_series
@@ -24,7 +25,6 @@ from amos_fl.escape.csv_cells import Writer
 from amos_fl.files import whole_file
 from amos_fl.pseudonyms import pseudonym, secret_key
 from amos_fl.volumes.nifti import write_label
-from amos_fl.wording import counted
 
 DEFAULT_SITE = "site"
 
@@ -177,19 +177,8 @@ def _label_map(
     if source.labels and not masks:
         why = f" ({'; '.join(notes)})" if notes else ""
         raise AmosError(f"no structure of its labels is one of the organs{why}")
-    array = np.zeros(shape, dtype=np.uint8)
-    sizes = {organ: int(np.unpackbits(packed).sum()) for organ, packed in masks.items()}
-    # The smaller one wins, as a lesion in an organ or a duodenum in a sloppy stomach should.
-    for organ in sorted(masks, key=lambda organ: (-sizes[organ], organ)):
-        mask = np.unpackbits(masks[organ], count=array.size).reshape(shape).astype(bool)
-        before = np.bincount(array[mask], minlength=256)
-        for other in np.flatnonzero(before[1:]) + 1:
-            both = counted(int(before[other]), "voxel")
-            notes.append(
-                f"{organs[organ]} and {organs[int(other)]} share {both}, taken as the smaller: {organs[organ]}"
-            )
-        array[mask] = organ
-    return array, tuple(sorted(masks)), notes
+    array, shared = combined(masks, shape, organs)
+    return array, tuple(sorted(masks)), [*notes, *shared]
 
 
 _CASES = ("case", "patient", "patient_id", "study_uid", "series_uid", "where", "labels", "organs")

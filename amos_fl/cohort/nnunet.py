@@ -16,7 +16,6 @@ from typing import Literal
 
 import nibabel
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
 from nibabel.nifti1 import Nifti1Image
 
 from amos_fl.cohort.reference import label_of
@@ -235,15 +234,6 @@ def _is_plain(path: Path) -> bool:
     return isinstance(scan, Nifti1Image) and len(scan.shape) == 3 and path.name.lower().endswith((".nii", _ENDING))
 
 
-def _holds_whole_numbers(path: Path) -> bool:
-    """Whether a label map's values are stored as whole numbers, without fractions or a scale.
-
-    A resampling tool's 0.99995 is 1 to a reader that rounds, but 0 to one that truncates.
-    """
-    stored = open_nifti(path).image.dataobj
-    return isinstance(stored, ArrayProxy) and stored.dtype.kind in "iu" and (stored.slope, stored.inter) == (1, 0)
-
-
 def _write_image(case: Case, target: Path, copy: bool) -> None:
     read_geometry(case.image)
     if _is_plain(case.image):
@@ -274,7 +264,7 @@ def _write_label(
     shape, affine = read_geometry(case.image)
     label_shape, label_affine = read_geometry(label)
     same_grid = shape == label_shape and np.allclose(affine, label_affine)
-    as_it_is = same_grid and _is_plain(label) and _holds_whole_numbers(label) and not case.label_values
+    as_it_is = same_grid and _is_plain(label) and open_nifti(label).holds_whole_numbers and not case.label_values
     if as_it_is and lookup is None:
         _put(label, target, copy)
         return

@@ -164,7 +164,8 @@ def read_cohort(path: Path | str) -> Cohort:
     if path.is_dir():
         path = path / "cohort.csv"
     if not path.is_file():
-        raise AmosError(f"{path}: no such cohort file", "make one with 'amos-fl data amos22' or 'amos-fl data phantom'")
+        makers = "'amos-fl data amos22', 'msd', 'nnunet', 'dicom', 'masks' or 'bids' (amos-fl data --help)"
+        raise AmosError(f"{path}: no such cohort file", f"make one with {makers}")
     organs = _organs_beside(path)
     cases = tuple(_case(path, line, row, organs) for line, row in _rows(path))
     seen: set[str] = set()

@@ -15,6 +15,7 @@ from amos_fl.deploy.local_checks import (
     check_scans,
     check_version,
 )
+from amos_fl.deploy.running import OWN_PORT, check_own_port
 from amos_fl.errors import AmosError
 
 AskRegistered = Callable[[Path, SiteConnection], Finding]
@@ -28,9 +29,16 @@ _CORRECT = "correct it; the page on running a site lists the settings"
 
 
 def check_site(
-    folder: Path, ask_registered: AskRegistered, read_settings: ReadSettings, *, timeout_s: float = 10.0
+    folder: Path,
+    ask_registered: AskRegistered,
+    read_settings: ReadSettings,
+    *,
+    timeout_s: float = 10.0,
+    port: int = OWN_PORT,
 ) -> list[Finding]:
     """Check everything that a site needs and report what is wrong, without changing anything.
+
+    `port` is the SuperNode's own, for which another than Flower's can be given at its start.
 
     Raises:
         AmosError: the folder holds no bundle, so that there is nothing to check.
@@ -46,10 +54,12 @@ def check_site(
     settings, place = _settings(folder, connection, read_settings)
     findings.append(settings)
     if place is None:
-        return findings + [skipped(name, "needs: settings") for name in ("scans", "organs", "device", "disk")]
+        return findings + [
+            skipped(name, "needs: settings") for name in ("own port", "scans", "organs", "device", "disk")
+        ]
     scans, cases = check_scans(place)
     organs = check_organs(folder, place) if cases else skipped("organs", "needs: scans")
-    return [*findings, scans, organs, check_device(place), check_disk(place, cases)]
+    return [*findings, check_own_port(place.state, port), scans, organs, check_device(place), check_disk(place, cases)]
 
 
 def _settings(folder: Path, connection: SiteConnection, read: ReadSettings) -> tuple[Finding, SitePlace | None]:

@@ -4,6 +4,27 @@ from collections.abc import Mapping
 
 from amos_fl.deploy.layout import DEMONSTRATION_KEY, SiteConnection, site_folder_name
 
+_IN_IMAGE = "docker compose exec site amos-fl-site"
+_WORK = (
+    ("make the key (1)", "amos-fl deploy enroll {}", "docker compose run --rm enroll"),
+    ("check everything (4)", "amos-fl deploy check {}", "docker compose run --rm check"),
+    ("**start**", "amos-fl-site supernode {}", "docker compose up -d"),
+    ("**look**: connected? what was asked, what left?", "amos-fl-site status {}", f"{_IN_IMAGE} status /site"),
+    ("read its log", "", "docker compose logs -f site"),
+    ("**pause**: refuse every request", "amos-fl-site pause {}", f"{_IN_IMAGE} pause /site"),
+    ("take part again", "amos-fl-site resume {}", f"{_IN_IMAGE} resume /site"),
+    ("**stop**", "", "docker compose down"),
+)
+"""What is done at a site, without a container and in one; where no command is needed, the terminal does it."""
+
+
+def _table(folder: str) -> str:
+    rows = [("to", "", "in a container"), ("---",) * 3]
+    for what, here, in_image in _WORK:
+        own = f"`{here.format(folder)}`" if here else "Ctrl-C" if "stop" in what else "in its terminal"
+        rows.append((what, own, f"`{in_image}`"))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
 
 def instructions(connection: SiteConnection, organs: Mapping[int, str]) -> str:
     """The page for one site, in Markdown; `organs` are those that the deployment's runs learn, by label."""
@@ -69,6 +90,28 @@ the coordinator never changes it.
 
 tests the way to the SuperLink, the certificate, the clock, the versions, the key, the scans, the GPU and the disk, and
 says in words what is wrong and what to do.
+
+## 5. Take part
+
+Without a container, the commands of the first column; in one, those of the second, typed in this folder, after
+`docker load < amos-fl.tar.gz` (the image, as the coordinator sends it) and a file `.env` here with
+`AMOS_FL_USER=1000:1000`, which is what `id -u` and `id -g` print. What else can be set stands in `docker-compose.yml`.
+
+{_table(folder)}
+The site may be started before the coordinator begins a run, and stays up between runs. Stopping it in a round loses its
+work on that round alone: the federation goes on without it, and it takes part again when it is started. Every request
+and every answer is a line in `state/audit.log`. With a GPU: `device: cuda` in `settings.yaml`, and in a container
+`docker compose -f docker-compose.yml -f docker-compose.gpu.yml up -d`.
+
+If port 9094 of this machine is taken, as by a second site on it, add `--port 9095` to `supernode` and to `check`; only
+this machine's own processes use it.
+
+## Updating
+
+Compare the SHA-256 of the new bundle with the coordinator's, stop the site, and unpack it over this folder: it replaces
+this page, `site.yaml`, `organs.csv`, `ca.crt` and the compose files, and leaves `settings.yaml`, the key, the scans and
+`.env`. Install the version of amos-fl that the new page names (`pip install`, or `docker load` of the new image), check
+(4) and start (5).
 
 ## Keep
 

@@ -1,7 +1,9 @@
 """Estimate the cost of a run before it starts: steps, bytes, and time and memory measured on a small part of it."""
 
+import math
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -12,6 +14,7 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.work import steps_by_site
 from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.training.supervision import supervision_of
+from amos_fl.volumes.plan import Plan, Triple
 
 MOST_VOXELS = 64**3
 
@@ -32,27 +35,77 @@ class WorkEstimate:
     memory_bytes: int
 
 
-def estimate(config: RunConfig, cohort: Cohort) -> WorkEstimate:
-    """Measure one training step of the run's network on this device, and multiply.
-
-    The step is taken on a patch of at most 64x64x64 voxels, or the smallest one that the plan allows, and
-    scaled to the plan's patch by its voxels; activations are counted as autograd keeps them.
-    """
-    plan, settings = config.plan, config.training
-    network = build_network(
-        config.model, plan, len(cohort.organs), seed=config.seed, norm_statistics=config.norm_statistics
-    )
-    network.to(config.device).train()
+def sample_patch(plan: Plan) -> tuple[Triple, float]:
+    """A patch of at most 64x64x64 voxels, or the smallest that the plan allows, and how much larger the plan's is."""
     size = list(plan.patch)
     while size[0] * size[1] * size[2] > MOST_VOXELS:
         axis = max((a for a in range(3) if size[a] > plan.divisor[a]), key=lambda a: size[a], default=None)
         if axis is None:
             break
         size[axis] -= plan.divisor[axis]
-    scale = plan.patch[0] * plan.patch[1] * plan.patch[2] / (size[0] * size[1] * size[2])
+    x, y, z = size
+    return (x, y, z), math.prod(plan.patch) / (x * y * z)
+
+
+def estimate(config: RunConfig, cohort: Cohort) -> WorkEstimate:
+    """Measure one training step of the run's network on this device, and multiply.
+
+    The step is taken on a patch of at most 64x64x64 voxels, or the smallest one that the plan allows, and
+    scaled to the plan's patch by its voxels; activations are counted as autograd keeps them. Runs with the same
+    network, plan and training are measured once.
+    """
+    step = _measured_step(timed(config), len(cohort.organs))
+    weights = 4 * step.parameters
+    sites = ("pooled",) if config.arm == "centralized" else cohort.seen_sites
+    exchanges = len(sites) * config.rounds * config.exchanges_weights
+    steps_by = {site: config.rounds * steps for site, steps in steps_by_site(config, cohort).items()}
+    steps_per_site, all_steps = max(steps_by.values()), sum(steps_by.values())
+    method = kind_of(config.strategy)
+    trained = all_steps * (2 if method is not None and method.second_model else 1)
+    parallel = config.engine.parallel_sites or 1 if config.engine.name == "ray" else 1
+    return WorkEstimate(
+        parameters=step.parameters,
+        training_sites=sites,
+        steps_per_site=steps_per_site,
+        steps=trained,
+        patches=trained * config.training.batch_size,
+        bytes_down=weights * exchanges,
+        bytes_up=config.codec.size(step.form) * exchanges,
+        seconds_per_step=step.seconds,
+        training_seconds=step.seconds * trained / parallel,
+        memory_bytes=step.kept_bytes + 6 * weights,  # network, gradient, momentum, global, update, sum
+    )
+
+
+def timed(config: RunConfig) -> str:
+    """The settings on which the time of a step or a window depends, as JSON: those of all runs that are measured once.
+
+    >>> from amos_fl.runs.config import resolve
+    >>> one, other = (timed(resolve([("here", {"seed": seed, "rounds": 5 + seed})])) for seed in (0, 1))
+    >>> one == other
+    True
+    """
+    return config.model_dump_json(include={"model", "plan", "norm_statistics", "training", "evaluation", "device"})
+
+
+@dataclass(frozen=True)
+class _Step:
+    parameters: int
+    form: dict[str, tuple[tuple[int, ...], str]]
+    seconds: float
+    kept_bytes: int
+
+
+@lru_cache(maxsize=32)
+def _measured_step(settings_of_runs: str, organs: int) -> _Step:
+    config = RunConfig.model_validate_json(settings_of_runs)
+    plan, settings = config.plan, config.training
+    network = build_network(config.model, plan, organs, seed=0, norm_statistics=config.norm_statistics)
+    network.to(config.device).train()
+    size, scale = sample_patch(plan)
     image = torch.zeros(settings.batch_size, 1, *size, device=config.device)
     label = torch.zeros(settings.batch_size, *size, dtype=torch.long, device=config.device)
-    annotated = torch.ones(settings.batch_size, len(cohort.organs) + 1, dtype=torch.bool, device=config.device)
+    annotated = torch.ones(settings.batch_size, organs + 1, dtype=torch.bool, device=config.device)
     loss_of = DiceCrossEntropy(
         batch_dice=settings.batch_dice, class_balance=settings.class_balance, supervision=supervision_of(network)
     )
@@ -77,25 +130,5 @@ def estimate(config: RunConfig, cohort: Cohort) -> WorkEstimate:
             seconds = min(seconds, time.perf_counter() - start)
     finally:
         torch.set_num_threads(threads)
-    parameters = parameter_count(network)
-    weights = 4 * parameters
-    sites = ("pooled",) if config.arm == "centralized" else cohort.seen_sites
     form = {name: (tuple(parameter.shape), "float32") for name, parameter in network.named_parameters()}
-    exchanges = len(sites) * config.rounds * config.exchanges_weights
-    steps_by = {site: config.rounds * steps for site, steps in steps_by_site(config, cohort).items()}
-    steps_per_site, all_steps = max(steps_by.values()), sum(steps_by.values())
-    method = kind_of(config.strategy)
-    trained = all_steps * (2 if method is not None and method.second_model else 1)
-    parallel = config.engine.parallel_sites or 1 if config.engine.name == "ray" else 1
-    return WorkEstimate(
-        parameters=parameters,
-        training_sites=sites,
-        steps_per_site=steps_per_site,
-        steps=trained,
-        patches=trained * settings.batch_size,
-        bytes_down=weights * exchanges,
-        bytes_up=config.codec.size(form) * exchanges,
-        seconds_per_step=seconds * scale,
-        training_seconds=seconds * scale * trained / parallel,
-        memory_bytes=int(kept * scale) + 6 * weights,  # network, gradient, momentum, global, update, sum
-    )
+    return _Step(parameter_count(network), form, seconds * scale, int(kept * scale))

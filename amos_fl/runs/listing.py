@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from amos_fl.errors import AmosError
+from amos_fl.locks import works_in
 from amos_fl.runs.config import dotted
 from amos_fl.runs.stored import MOST_BYTES
 from amos_fl.safe_yaml import read_yaml_file
@@ -163,7 +164,8 @@ def _run(path: Path, name: str) -> ListedRun:
         last = _parsed(lines[-1].replace(": NaN", ": null")) if lines else {"round": 0, "seconds": 0.0}
         # The fast reader, for thousands of lines: what only the strict one refuses changes a count and nothing else.
         known |= {"round": int(last["round"]), "gaps": sum(bool(json.loads(line)["missing"]) for line in lines)}
-        state = _state(path, float(last["seconds"]), begun=bool(lines))
+        deployed = isinstance(engine := settings.get("engine"), dict) and engine.get("name") == "deployment"
+        state = _state(path, float(last["seconds"]), begun=bool(lines), deployed=deployed)
         reading = "scores_by_site.csv"
         dsc, nsd = _group_scores(path / reading) if state == "finished" else ({}, {})
     except (OSError, ValueError, OverflowError, RecursionError, KeyError, TypeError, AttributeError, csv.Error):
@@ -184,8 +186,9 @@ def _parsed(text: str | bytes) -> Any:
     return parsed(text, most_bytes=MOST_BYTES)
 
 
-def _state(path: Path, seconds_of_a_round: float, *, begun: bool) -> State:
-    """The state of a run; whether it is running is guessed from its last write and the length of its rounds."""
+def _state(path: Path, seconds_of_a_round: float, *, begun: bool, deployed: bool) -> State:
+    """The state of a run; whether one that a SuperLink or another machine carries out is running is guessed from its
+    last write and the length of its rounds."""
     if (path / "summary.md").is_file() and (path / "model" / "weights.safetensors").is_file():
         return "finished"
     traces = [path / "ledger.jsonl", path / "checkpoints", path / "evaluations", path / "sites"]
@@ -193,7 +196,8 @@ def _state(path: Path, seconds_of_a_round: float, *, begun: bool) -> State:
     newest = max((trace.stat().st_mtime for trace in traces if trace.exists()), default=None)
     if newest is None:
         return "not begun"
-    if time.time() - newest < max(_QUIET_S, 3 * seconds_of_a_round):
+    running = None if deployed else works_in(path)
+    if running or (running is None and time.time() - newest < max(_QUIET_S, 3 * seconds_of_a_round)):
         return "running?"
     return "stopped" if begun or (path / "sites").exists() else "not begun"
 

@@ -63,6 +63,15 @@ class NiftiFile:
         """The position in the (uncompressed) file at which the last voxel ends."""
         return int(self._proxy.offset) + math.prod(self.shape) * self._proxy.dtype.itemsize
 
+    @property
+    def holds_whole_numbers(self) -> bool:
+        """Whether its values are stored as whole numbers, without fractions or a scale.
+
+        A resampling tool's 0.99995 is 1 to a reader that rounds, but 0 to one that truncates.
+        """
+        stored = self.image.dataobj
+        return isinstance(stored, ArrayProxy) and stored.dtype.kind in "iu" and (stored.slope, stored.inter) == (1, 0)
+
     def voxels(self, dtype: Any = None, channel: int | None = None) -> np.ndarray:
         """All voxels, scaled as the header says; `dtype` float32, or None for the file's own type.
 

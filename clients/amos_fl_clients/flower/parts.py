@@ -105,6 +105,12 @@ HEARTBEATS = tuple(
     )
     for module in ("flwr.supernode.fleet_http_connection", "flwr.supercore.heartbeat")
 )
+HEARTBEAT = Part(
+    _CLIENT,
+    "FleetHttpClient.SendNodeHeartbeat",
+    "self, request",
+    "Nothing at a site says when its SuperLink last answered.",
+)
 START_SUPEREXEC = Part(
     _SUPERNODE,
     "subprocess",

@@ -11,7 +11,7 @@ from amos_fl_clients.flower import parts
 from amos_fl_clients.flower.backoff import BELL, Backoff, Doorbell, asking_again
 from amos_fl_clients.flower.message_sync import MessageSync
 from amos_fl_clients.flower.programs import OwnProcess, check_command, run_program, say_nothing_to_others
-from amos_fl_clients.flower.taking_over import taking_over
+from amos_fl_clients.flower.taking_over import noting_contact, taking_over
 
 HEARTBEAT = "AMOS_FL_HEARTBEAT_S"
 """Seconds between a site's signs of life, at least 10; a site that misses two of them counts as down."""
@@ -28,6 +28,7 @@ def replace(own_process: OwnProcess, state: Path | None) -> None:
     """Replace everything that a SuperNode of amos-fl does differently from Flower's."""
     if state is not None:
         parts.ACTIVATE_NODE.replace(taking_over(parts.ACTIVATE_NODE.present, state))
+        parts.HEARTBEAT.replace(noting_contact(parts.HEARTBEAT.present, state))
     for request in parts.ASKED_AGAIN:
         request.replace(asking_again(request.present))
     if (heartbeat_s := os.environ.get(HEARTBEAT)) is not None:

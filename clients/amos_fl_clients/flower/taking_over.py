@@ -12,12 +12,13 @@ from typing import Any
 
 import httpx
 
+from amos_fl.deploy.running import CONTACT, NODE
 from amos_fl.files import write_text
 
 
 def taking_over(activate: Callable[..., Any], state: Path) -> Callable[..., Any]:
     """Flower's `ActivateNode`, which first signs off an earlier process of this site if that is in the way."""
-    kept = state / "node"
+    kept = state / NODE
 
     def activate_node(client: Any, request: Any) -> Any:
         try:
@@ -31,6 +32,18 @@ def taking_over(activate: Callable[..., Any], state: Path) -> Callable[..., Any]
         return answer
 
     return activate_node
+
+
+def noting_contact(heartbeat: Callable[..., Any], state: Path) -> Callable[..., Any]:
+    """Flower's sign of life to the SuperLink, which leaves a mark in the site's state when it was answered."""
+
+    def send_and_note(client: Any, request: Any) -> Any:
+        answer = heartbeat(client, request)
+        with suppress(OSError):
+            (state / CONTACT).touch()
+        return answer
+
+    return send_and_note
 
 
 def _signed_off(client: Any, kept: Path) -> bool:

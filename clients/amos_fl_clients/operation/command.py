@@ -1,6 +1,7 @@
 """`amos-fl-site`: the command with which a hospital runs its own site."""
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,6 @@ app = typer.Typer(
     name="amos-fl-site",
     help="A hospital's own site: start it, pause it, see what was asked of it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -59,12 +59,14 @@ def resume(settings: SettingsArgument) -> None:
 def status(
     settings: SettingsArgument, lines: Annotated[int, typer.Option(min=0, help="Of the audit log.")] = 10
 ) -> None:
-    """Show what this site allows, whether it is paused, and the last lines of its audit log."""
+    """Show whether this site is connected and paused, what it allows, and the last lines of its audit log."""
+    from amos_fl.deploy.running import connection_in_words
     from amos_fl_clients.federation.audit import AUDIT_LOG
     from amos_fl_clients.federation.policy import is_paused
 
     site = _settings(settings)
     typer.echo(f"site {site.site} {'is PAUSED' if is_paused(site.state) else 'takes part'}")
+    typer.echo(f"connection:          {connection_in_words(settings, site.state)}")
     typer.echo(f"steps a round:       {'any' if site.max_steps_per_round is None else site.max_steps_per_round}")
     typer.echo(f"methods allowed:     {'any' if site.allowed_methods is None else ', '.join(site.allowed_methods)}")
     modules = "any" if site.allowed_modules is None else ", ".join(site.allowed_modules) or "none"
@@ -120,7 +122,26 @@ def supernode(context: typer.Context, settings: SettingsArgument) -> None:
     node_config = f'site="{site.site}" site-settings="{path}"'
     arguments = [*_connection(settings, context.args), *context.args, "--node-config", node_config]
     with only_supernode(site.site, site.state):
+        _check_port(context.args)
         run_supernode(arguments, site.state)
+
+
+def _check_port(given: list[str]) -> None:
+    """Refuse to start where another program has the SuperNode's own port, of which Flower makes a traceback.
+
+    Raises:
+        AmosError: it is taken.
+    """
+    from amos_fl.deploy.running import OWN_PORT, free_port, is_free
+
+    said = dict(pairwise(given))
+    said |= {name: value for name, is_, value in (word.partition("=") for word in given) if is_}
+    port, host = said.get("--port", str(OWN_PORT)), said.get("--host", "127.0.0.1")
+    if port.isdigit() and 0 < int(port) < 65536 and not is_free(int(port), host):
+        raise AmosError(
+            f"port {port} of this machine is taken, perhaps by another site's SuperNode",
+            f"add --port {free_port(int(port))} (only this machine's processes use it)",
+        )
 
 
 def _connection(folder: Path, given: list[str]) -> list[str]:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from amos_fl.deploy.running import LOCK
 from amos_fl.errors import AmosError, code_of
 from amos_fl_clients.federation.audit import Audited
 from amos_fl_clients.federation.error_replies import SiteFailure, error_reply, keep_details, words_that_may_travel
@@ -63,7 +64,7 @@ def only_supernode(site: str, state: Path) -> Iterator[None]:
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(state / "supernode.lock", os.O_RDWR | os.O_CREAT, 0o640)
+        descriptor = os.open(state / LOCK, os.O_RDWR | os.O_CREAT, 0o640)
     except OSError as error:
         raise AmosError(
             f"site {site}: {state} may not be written ({error.strerror}); "

@@ -33,5 +33,5 @@ def ask_registered(folder: Path, connection: SiteConnection) -> Finding:
     return wrong(
         CHECK,
         f"the SuperLink does not know the key {spoken_fingerprint(key.public_key())}",
-        "send keys/site.pub to the coordinator, who runs 'amos-fl deploy register'",
+        "send keys/site.pub to the coordinator, who runs 'amos-fl deploy register' and then 'amos-fl deploy admit'",
     )

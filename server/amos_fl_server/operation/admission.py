@@ -1,12 +1,13 @@
 """Synchronise a SuperLink's list of SuperNodes with the keys that the coordinator registered."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from amos_fl.deploy.enroll import registered_keys
 from amos_fl.deploy.keys import read_public_key
 from amos_fl_clients.flower.control import public_key_bytes
-from amos_fl_server.operation.connection import connection_of, control_of
+from amos_fl_server.operation.connection import Connection, connection_of, control_of
 
 
 @dataclass(frozen=True)
@@ -47,3 +48,19 @@ def admit_sites(root: Path, *, host: str | None = None) -> Admission:
         new=tuple(sorted(new.values())),
         removed=len(gone),
     )
+
+
+def not_admitted(root: Path, sites: Sequence[str], connection: Connection) -> dict[str, str]:
+    """Those of these sites that the running SuperLink does not let in, each with what is missing.
+
+    Raises:
+        AmosError: the SuperLink does not answer, is not trusted, or refuses the token.
+    """
+    keys = {site: public_key_bytes(read_public_key(path)) for site, path in registered_keys(root).items()}
+    with control_of(connection) as client:
+        known = {key for key, node in client.nodes().items() if node.status != "unregistered"}
+    return {
+        site: "is registered here and not admitted" if site in keys else "has no key registered here"
+        for site in sites
+        if keys.get(site) not in known
+    }

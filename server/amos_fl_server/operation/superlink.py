@@ -116,6 +116,8 @@ def set_environment(runs: Path) -> None:
     os.environ[RUNS] = str(runs)
     for name, value in FASTER.items():
         os.environ.setdefault(name, value)
+    # Flower starts its programs by name, and they are on no path where `uv tool` installed them, or without `activate`.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     # With it uvicorn would trust other machines' claims about their address, and one could claim to be this one.
     os.environ.pop("FORWARDED_ALLOW_IPS", None)
 

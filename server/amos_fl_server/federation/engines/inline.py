@@ -4,8 +4,10 @@ No start-up, a debugger works, and one GPU is used fully. A message is carried o
 pulled, so that no more than one update exists at a time.
 """
 
+import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -88,6 +90,18 @@ class InlineGrid(OwnGrid):
         return reply
 
 
+@contextmanager
+def _flower_silent() -> Iterator[None]:
+    """Keep Flower's log, in which a strategy says what it sampled, out of the terminal on which the run is shown."""
+    logger = logging.getLogger("flwr")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 class InlineEngine:
     """One site after another, in this process."""
 
@@ -98,7 +112,8 @@ class InlineEngine:
             check=folder.stop_file.check,
         )
         context = Context(run_id=1, node_id=SERVER_NODE, node_config={}, state=RecordDict(), run_config={})
-        server(InlineGrid(app, sites), context)
+        with _flower_silent():
+            server(InlineGrid(app, sites), context)
 
     def phase_timeout_s(self, site_timeout_s: float | None, sites: int) -> float | None:
         return None  # the sites check their time between steps
