@@ -7,7 +7,7 @@ from typing import Unpack
 
 import pandas as pd
 
-from amos_fl.api.arguments import OnProgress, Place, model_of, saying, store_at
+from amos_fl.api.arguments import OnProgress, Place, models_of, saying, store_at
 from amos_fl.api.keywords import HowToPredict, Settings, settings_of
 from amos_fl.api.model import TrainedModel
 from amos_fl.api.run import Run, heard_by
@@ -157,7 +157,7 @@ class Scored:
 
 
 def evaluate(
-    run: "Run | TrainedModel | Place",
+    run: "Run | TrainedModel | Place | Sequence[Run | Place]",
     cohort: Place | None = None,
     *,
     split: Split = "test",
@@ -175,6 +175,7 @@ def evaluate(
 ) -> Scored:
     """Score a run's chosen weights on the cases of a cohort (by default its own), by site and by organ.
 
+    Several runs, or a group's folder, are scored as one ensemble: the mean of their probabilities.
     `on_progress(what, done, total)` is called after each case that was prepared and scored. `seen` are the sites whose
     scanners trained the network, by default the run's; with `predictions` the label maps are kept, too. `inference`
     are settings of inference (by default the run's): see `InferenceKeywords`.
@@ -184,13 +185,14 @@ def evaluate(
     """
     if split not in SPLITS:
         raise AmosError(f"--split {split}: unknown split; choose from {', '.join(SPLITS)}")
-    model = model_of(run).about
+    model = models_of(run).about
     model = replace(model, inference=model.inference.changed(inference))
     if cohort is None and model.run is None:
         raise AmosError(f"{model.folder}: this model lies apart from its run, so its cohort is unknown; add --cohort")
-    if model.run is not None:  # its settings say how to score, its cases what it was trained on
-        config_as_begun(model.run)
-        cohort_as_begun(model.run)
+    for member in model.members:  # its run's settings say how to score, its cases what it was trained on
+        if member.run is not None:
+            config_as_begun(member.run)
+            cohort_as_begun(member.run)
     source = model.folder if model.run is None else model.run.path
     file = Path(cohort) if cohort is not None else source / "cohort.csv"
     members = read_cohort(file) if cohort is not None or model.run is None else cohort_now(model.run)
@@ -228,7 +230,7 @@ class Predicting:
 
 
 def predicting(
-    run: "Run | TrainedModel | Place",
+    run: "Run | TrainedModel | Place | Sequence[Run | Place]",
     scans: "Place | Sequence[Place]",
     out: Place,
     *,
@@ -247,7 +249,7 @@ def predicting(
         if (known := {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(modality.upper())) is None:
             raise AmosError(f"--modality {modality}: must be CT or MR")
         modality = known
-    model = model_of(run).about
+    model = models_of(run).about
     paths = [Path(scans)] if isinstance(scans, str | Path) else [Path(scan) for scan in scans]
     inference = {name: how.get(name) for name in RecordedInference.model_fields}
     wanted = Wanted(
@@ -264,7 +266,9 @@ def predicting(
     cohort = read_cohort(listed) if listed else None
     found = find_scans(paths, modality, cohort=cohort, series=how.get("series"), on_note=notes.append)
     usable = [scan for scan in found if not scan.problem]
-    told = (model.folder / TRAINING_SCANS).exists()  # then each such scan is said to be unlike them
+    told = all(
+        (member.folder / TRAINING_SCANS).exists() for member in model.members
+    )  # then each such scan is said to be unlike them
     new = {scan.modality for scan in usable} - set(model.modalities) if model.modalities and not told else set()
     if untrained := sorted(new):
         notes.append(f"this network was trained on {' and '.join(model.modalities)} only, not on {untrained[0]}")
@@ -273,10 +277,14 @@ def predicting(
 
 
 def predict(
-    run: "Run | TrainedModel | Place", scans: "Place | Sequence[Place]", out: Place, **how: Unpack[HowToPredict]
+    run: "Run | TrainedModel | Place | Sequence[Run | Place]",
+    scans: "Place | Sequence[Place]",
+    out: Place,
+    **how: Unpack[HowToPredict],
 ) -> list[ScanOutcome]:
     """Predict the organs of scans and write a folder of label maps, each on its scan's own grid.
 
+    Several runs, or a group's folder, predict as one ensemble: the mean of their probabilities.
     Returns one outcome per scan, in order: `predicted`, `kept` (exists already from this scan and these weights), or
     `failed` with the reason in its notes; a failing scan does not affect the others. `how`: see `HowToPredict`.
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from amos_fl.cohort.folds import in_fold
 from amos_fl.cohort.table import Cohort, OnCase, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import DEMONSTRATION, network_named
@@ -56,11 +57,13 @@ def with_device(config: RunConfig) -> RunConfig:
 
 
 def taking_part(cohort: Cohort, config: RunConfig) -> Cohort:
-    """The cohort restricted to the sites that the settings name, with sites held out.
+    """The cohort restricted to the sites that the settings name, with sites held out, divided into folds if wanted.
 
     Raises:
         AmosError: a site that the cohort does not have, or no case to train on.
     """
+    if config.fold is not None:  # of all sites, so that the division does not depend on which take part
+        cohort = in_fold(cohort, config.fold, config.folds)
     if config.sites is not None:
         cohort = cohort.only(config.sites)
     cohort = cohort.holding_out(config.hold_out)

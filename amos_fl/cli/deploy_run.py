@@ -54,7 +54,7 @@ HostOption = Annotated[
 ]
 
 
-@takes_settings("cohort", "device", "engine", "prepare_workers")
+@takes_settings("cohort", "device", "engine", "fold", "folds", "prepare_workers")
 def run(
     flags: Flags,
     root: RootArgument = None,
@@ -134,6 +134,8 @@ def deployed_settings(layers: list[tuple[str, dict[str, Any]]], deployment: Depl
         recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
     settings = begun_at(origin, resolve([as_trained(recipe, origin), *layers]))
     strategy_of(settings)
+    if settings.fold is not None:
+        raise AmosError("fold: each hospital has divided its own cases, in its cohort.csv; leave fold out")
     expected = settings.sites if settings.sites is not None else deployment.sites
     if unknown := [site for site in (*expected, *settings.hold_out) if site not in deployment.sites]:
         raise AmosError(f"site {unknown[0]}: is not in this deployment, which has {', '.join(deployment.sites)}")

@@ -28,6 +28,10 @@ AcceptChangesOption = Annotated[
 PersonalModelOption = Annotated[
     str | None, typer.Option("--site", help="The model that a personal method (fedbn, fedper, ditto) left this site.")
 ]
+WithOption = Annotated[
+    list[Path] | None,
+    typer.Option("--with", metavar="RUN", help="One more run, for the mean of their probabilities; may be repeated."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes; each holds one scan in memory.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and its cost; run nothing.")]

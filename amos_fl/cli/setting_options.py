@@ -37,7 +37,7 @@ NAMES = {
 """Options whose names differ from those of their settings."""
 
 GROUPS = {
-    "Sites": ("cohort", "sites", "hold_out", "min_sites", "site_timeout_s"),
+    "Sites": ("cohort", "sites", "hold_out", "fold", "folds", "min_sites", "site_timeout_s"),
     "Network and plan": ("model", "plan", "planning", "start_from"),
     "Training": ("training",),
     "Evaluation": ("evaluation",),

@@ -74,12 +74,14 @@ def finished_planes(
     inference: InferenceSettings,
     check: Callable[[], None] | None,
     unlearned: Collection[int] = (),
+    turns: Sequence[Callable[[], None]] = (),
 ) -> Iterator[Float[Tensor, "class x y"]]:
     """The class probabilities of a prepared case, plane by plane along z, on `device`.
 
     Volumes smaller than the patch are padded evenly on both sides with air, and the padding is removed again. The
-    probabilities of `unlearned` channels are added to the background's and become 0.
-    Memory: one slab of (class, x, y, patch z).
+    probabilities of `unlearned` channels are added to the background's and become 0. Of an ensemble, each of `turns`
+    makes `network` another member, for the windows of one z; the probabilities are the mean over members.
+    Memory: one slab of (class, x, y, patch z), and one network, however many take turns in it.
     """
     padded = tuple(max(n, p) for n, p in zip(prepared.shape, patch, strict=True))
     x, y, z = padded
@@ -92,15 +94,18 @@ def finished_planes(
     following = [*list(starts)[1:], z]
     for (low, corners), upcoming in zip(starts.items(), following, strict=True):
         band = prepared.image_patch((-offset[0], -offset[1], low - offset[2]), (x, y, patch[2]))
-        for group in _grouped(corners, inference.batch_size):
-            if check is not None:
-                check()
-            windows = torch.from_numpy(np.stack([band[i : i + patch[0], j : j + patch[1]] for i, j in group]))
-            shares = probabilities(network, windows[:, None].to(device), inference.mirror)
-            for (i, j), share in zip(group, shares, strict=True):
-                where = (slice(i, i + patch[0]), slice(j, j + patch[1]))
-                sums[:, *where].addcmul_(share, weights)
-                counts[where] += weights
+        for take_turn in turns or (None,):
+            if take_turn is not None:
+                take_turn()
+            for group in _grouped(corners, inference.batch_size):
+                if check is not None:
+                    check()
+                windows = torch.from_numpy(np.stack([band[i : i + patch[0], j : j + patch[1]] for i, j in group]))
+                shares = probabilities(network, windows[:, None].to(device), inference.mirror)
+                for (i, j), share in zip(group, shares, strict=True):
+                    where = (slice(i, i + patch[0]), slice(j, j + patch[1]))
+                    sums[:, *where].addcmul_(share, weights)
+                    counts[where] += weights
         done = upcoming - low
         first = max(0, inside[2].start - low)
         last = min(done, inside[2].stop - low)
