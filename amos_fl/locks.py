@@ -94,6 +94,15 @@ def is_held(folder: Path) -> bool:
     return False
 
 
+def is_at_work(folder: Path) -> bool | None:
+    """As `is_held`, told by the holder's name alone, so that looking takes no lock; None: on another machine, perhaps.
+
+    A process that was killed here counts as gone; of one elsewhere nothing is known.
+    """
+    holder = _read(folder / HOLDERS)
+    return False if holder is None else is_alive(holder["pid"], holder["owner"])
+
+
 def is_empty(folder: Path) -> bool:
     """Whether a folder holds nothing but what this module leaves there."""
     return all(entry.name.startswith((LOCK, HOLDERS)) for entry in folder.iterdir())

@@ -47,6 +47,7 @@ class Settings(TypedDict, total=False):
     engine: str | Mapping[str, Any]
     device: str
     prepare_workers: int
+    trackers: Sequence[str]
     keep_checkpoints: Literal["needed", "all"]
 
 

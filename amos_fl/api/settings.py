@@ -12,6 +12,7 @@ from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import DEMONSTRATION, network_named
 from amos_fl.runs.config import RunConfig, dotted, merge, resolve
 from amos_fl.runs.own_code import check_own_code, check_same_modules
+from amos_fl.runs.tracking.tracker import check_trackers
 
 if TYPE_CHECKING:  # it imports NumPy, which --help does not need
     from amos_fl.runs.folder import RunFolder
@@ -19,8 +20,8 @@ if TYPE_CHECKING:  # it imports NumPy, which --help does not need
 
 Layer = tuple[str, dict[str, Any]]
 """Some settings, and the name of their source in error messages."""
-WHERE = ("engine", "device")
-"""Settings that say where, not what, a run computes; they may change from one resume to the next."""
+WHERE = ("engine", "device", "trackers")
+"""Settings that say where, not what, a run computes and tells; they may change from one resume to the next."""
 
 
 def cache_folder() -> Path:
@@ -119,6 +120,7 @@ def resolve_run(
             recipe = (recipe[0], {**recipe[1], "plan": "amos-mr"})
     settings = with_device(begun_at(origin, resolve([as_trained(recipe, origin), *layers])))
     strategy_of(settings)
+    check_trackers(settings.trackers)
     check_own_code(settings, len(everyone.organs))
     members = taking_part(everyone, settings)
     if headers:

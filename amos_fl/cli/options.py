@@ -8,6 +8,7 @@ import typer
 from amos_fl.cli.setting_options import setting
 
 DeviceOption = Annotated[str | None, setting("device")]
+TrackerOption = Annotated[list[str] | None, setting("trackers")]
 SeedOption = Annotated[int | None, setting("seed")]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Settings as YAML, like a run folder's config.yaml.")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from amos_fl.api.settings import cache_folder, next_out, with_layers
-from amos_fl.cli.options import AcceptChangesOption, DeviceOption, ResumeOption, RunsAtOnceOption, StoreOption
+from amos_fl.cli.options import AcceptChangesOption, DeviceOption, ResumeOption, RunsAtOnceOption, StoreOption, TrackerOption
 from amos_fl.cli.running import CONTINUES, carry_out_at_once, carry_out_group, say_the_rest, show_finished
 from amos_fl.cli.setting_options import setting
 from amos_fl.cli.settings import layers_of, refuse_beside, refuse_without, resolve_run
@@ -32,6 +32,7 @@ def sweep(
     gpus_per_run: Annotated[float, typer.Option(min=0, help="With --parallel: share of a GPU for each run.")] = 0.0,
     ray_address: Annotated[str | None, setting("engine.address")] = None,
     device: DeviceOption = None,
+    tracker: TrackerOption = None,
     out: Annotated[Path | None, typer.Option(help="The group's folder; by default a new one under runs/.")] = None,
     store: StoreOption = None,
     resume: ResumeOption = None,
@@ -43,7 +44,7 @@ def sweep(
         raise AmosError("sweep needs either the file of a new sweep, amos-fl sweep SWEEP.yaml, or --resume FOLDER")
     refuse_without("--resume", resume, {"--accept-changes": accept_changes})
     refuse_without("--parallel", parallel > 1, {"--gpus-per-run": gpus_per_run or None, "--ray-address": ray_address})
-    layers = layers_of(None, {"device": device}, None)
+    layers = layers_of(None, {"device": device, "trackers": tracker or None}, None)
     if resume is not None:
         refuse_beside("--resume", CONTINUES, {"--out": out, "--dry-run": dry_run})
         group = read_group(resume)

@@ -185,6 +185,11 @@ class RunConfig(_Settings):
     )
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.")
     prepare_workers: int = Field(default=1, ge=1, le=4096, description="Processes that prepare a site's cases.")
+    trackers: tuple[str, ...] = Field(
+        default=(),
+        description="Where losses, scores and results are sent beside the run folder: mlflow, wandb, or module:name of "
+        "your own.",
+    )
     keep_checkpoints: Literal["needed", "all"] = Field(
         default="needed", description="Checkpoints that stay: the last two and the best, or those of all rounds."
     )
@@ -201,7 +206,7 @@ class RunConfig(_Settings):
 
     def science(self) -> dict[str, Any]:
         """The settings that decide the weights: two runs with the same ones, cohort and start give the same weights."""
-        where = {"cohort", "engine", "prepare_workers", "keep_checkpoints", "site_timeout_s", "device", "start_from"}
+        where = {"cohort", "engine", "prepare_workers", "keep_checkpoints", "site_timeout_s", "device", "start_from", "trackers"}
         # A plan made from the cases follows from the planning settings, and a given plan does not need them.
         where.add("plan" if self.planning.auto else "planning")
         if self.update_codec != "top-k":
