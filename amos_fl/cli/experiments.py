@@ -168,7 +168,11 @@ def run(
         for preset in presets:
             refuse_cohort_for(preset)
         given["amos"] = cohort.resolve()  # not remembered: the next experiment means AMOS when it says so
-    flags = {key: value for key, value in {"device": device, "seed": seed, "trackers": tracker or None}.items() if value is not None}
+    flags = {
+        key: value
+        for key, value in {"device": device, "seed": seed, "trackers": tracker or None}.items()
+        if value is not None
+    }
     planner = Planner(workspace, given, partial(resolve_run, headers=False), flags, steps)
     store = store or cache_folder() / "store"
     together = None if parallel == 1 else _together(store, quick, parallel)

@@ -7,7 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from amos_fl.api.settings import cache_folder, next_out, with_layers
-from amos_fl.cli.options import AcceptChangesOption, DeviceOption, ResumeOption, RunsAtOnceOption, StoreOption, TrackerOption
+from amos_fl.cli.options import (
+    AcceptChangesOption,
+    DeviceOption,
+    ResumeOption,
+    RunsAtOnceOption,
+    StoreOption,
+    TrackerOption,
+)
 from amos_fl.cli.running import CONTINUES, carry_out_at_once, carry_out_group, say_the_rest, show_finished
 from amos_fl.cli.setting_options import setting
 from amos_fl.cli.settings import layers_of, refuse_beside, refuse_without, resolve_run

@@ -1,6 +1,7 @@
 """A view for whoever asked for it: on the terminal, or as a page until Ctrl-C."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from rich.console import Console
 
@@ -24,7 +25,5 @@ def watch_view(look: Callable[[], View], console: Console, *, page: bool, port: 
     look()  # what cannot be read is said here, and not in the page
     with page_server(look, port, every_s) as server:
         console.print(f"open http://{HOST}:{server.server_port}/ in a browser here; Ctrl-C ends it", soft_wrap=True)
-        try:
+        with suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.2)
-        except KeyboardInterrupt:
-            pass

@@ -5,6 +5,7 @@ _PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 <title>amos-fl</title>
 <style nonce="NONCE">
 :root { color-scheme: light dark; --text: #1b1f24; --soft: #57606a; --line: #d0d7de; --back: #ffffff; --bar: #0b6e99;
@@ -101,7 +102,8 @@ function chart(about) {
   const [x0, x1] = [Math.min(...xs), Math.max(Math.min(...xs) + 1, ...xs)];
   let [y0, y1] = [Math.min(0, ...ys), Math.max(...ys)];
   if (y1 <= y0) y1 = y0 + 1;
-  const x = v => left + (v - x0) / (x1 - x0) * (w - left - 10), y = v => h - bottom - (v - y0) / (y1 - y0) * (h - bottom - top);
+  const x = v => left + (v - x0) / (x1 - x0) * (w - left - 10);
+  const y = v => h - bottom - (v - y0) / (y1 - y0) * (h - bottom - top);
   const svg = drawn("svg", {viewBox: `0 0 ${w} ${h}`, role: "img", "aria-label": about.title + ", " + names.map(
     name => name + " " + about.lines[name].at(-1)[1].toPrecision(3)).join(", ")});
   for (const share of [0, .5, 1]) {
@@ -121,7 +123,8 @@ function chart(about) {
   figure.append(svg);
   const keys = made("div");
   names.forEach((name, i) => {
-    const key = made("span", undefined, {class: "key"}), mark = drawn("svg", {viewBox: "0 0 26 6", "aria-hidden": "true"});
+    const key = made("span", undefined, {class: "key"});
+    const mark = drawn("svg", {viewBox: "0 0 26 6", "aria-hidden": "true"});
     mark.append(dashed(drawn("line", {x1: 0, x2: 26, y1: 3, y2: 3, stroke: COLOURS[i % COLOURS.length],
       "stroke-width": 2}), i));
     key.append(mark, made("span", `${name} ${about.lines[name].at(-1)[1].toPrecision(3)}`));

@@ -57,7 +57,7 @@ def page_server(look: Callable[[], View], port: int = 0, every_s: float = 2.0) -
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the overridden method
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     try:

@@ -206,7 +206,16 @@ class RunConfig(_Settings):
 
     def science(self) -> dict[str, Any]:
         """The settings that decide the weights: two runs with the same ones, cohort and start give the same weights."""
-        where = {"cohort", "engine", "prepare_workers", "keep_checkpoints", "site_timeout_s", "device", "start_from", "trackers"}
+        where = {
+            "cohort",
+            "engine",
+            "prepare_workers",
+            "keep_checkpoints",
+            "site_timeout_s",
+            "device",
+            "start_from",
+            "trackers",
+        }
         # A plan made from the cases follows from the planning settings, and a given plan does not need them.
         where.add("plan" if self.planning.auto else "planning")
         if self.update_codec != "top-k":

@@ -94,13 +94,15 @@ def scores_of(evaluation: Mapping[str, Any], kind: str) -> dict[str, float]:
     return _numbers(found)
 
 
-def test_scores_of(folder: RunFolder) -> dict[str, float]:
+def final_scores_of(folder: RunFolder) -> dict[str, float]:
     """The test DSC and NSD of a finished run by site and by group (`seen CT`); none of an unfinished one."""
     if not folder.finished:
         return {}
     results = results_of(folder, folder.config(), folder.cohort())
     rows = [*results.by_site, *results.by_group]
-    return _numbers({f"test {name}/{row.name}": value for row in rows for name, value in (("DSC", row.dsc), ("NSD", row.nsd))})
+    return _numbers(
+        {f"test {name}/{row.name}": value for row in rows for name, value in (("DSC", row.dsc), ("NSD", row.nsd))}
+    )
 
 
 def files_of(folder: RunFolder) -> list[Path]:

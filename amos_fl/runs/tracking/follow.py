@@ -10,7 +10,7 @@ from amos_fl.errors import Interrupted
 from amos_fl.files import write_json
 from amos_fl.runs.events import Event, Listener, RoundFinished, RoundScored, Said
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.tracking.content import Rounds, described, files_of, read_state, test_scores_of
+from amos_fl.runs.tracking.content import Rounds, described, files_of, final_scores_of, read_state
 from amos_fl.runs.tracking.tracker import End, Tracker, is_installed, tracker_named
 from amos_fl.wording import first_line
 
@@ -70,7 +70,7 @@ class _Sender(threading.Thread):
             if isinstance(item, RoundFinished | RoundScored):
                 tell_news()
         tell_news()
-        tracker.end(item, test_scores_of(self.folder), files_of(self.folder) if item == "finished" else [])
+        tracker.end(item, final_scores_of(self.folder), files_of(self.folder) if item == "finished" else [])
         note(item)
 
 
@@ -123,4 +123,3 @@ def send(folder: RunFolder, names: Sequence[str], listener: Listener) -> None:
     """Tell trackers of a run as it is now: what they have not been told yet of its rounds, scores and files."""
     with tracked(folder, names, listener):
         pass
-

@@ -9,6 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from amos_fl.locks import at_work
+from amos_fl.runs.tracking.tracker import End, TrackedRun, Tracker, Value
+
 # A run must not wait minutes for a server that is down, nor report to MLflow's makers; the user's own choice counts.
 for _name, _value in {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -19,12 +22,9 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-import mlflow
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.tracking import MlflowClient
-
-from amos_fl.locks import at_work
-from amos_fl.runs.tracking.tracker import End, TrackedRun, Tracker, Value
+import mlflow  # noqa: E402 - it reads some of these while it is imported
+from mlflow.entities import Metric, Param, RunTag  # noqa: E402
+from mlflow.tracking import MlflowClient  # noqa: E402
 
 EXPERIMENT = "amos-fl"
 GROUP, PARENT = "amos_fl.group", "mlflow.parentRunId"

@@ -1,6 +1,5 @@
 """What there is to see of a site's own part in federations: what it was asked, what it answered, what it does now."""
 
-import json
 import shlex
 import time
 from dataclasses import dataclass, field

@@ -69,9 +69,10 @@ def run_in_parallel(
 ) -> None:
     """Carry out runs, `at_once` of them at a time, on this machine or on the cluster at `address`.
 
-    With `report`, each writes its page at its end. Each requests as many CPUs from Ray as its training has threads, and `gpus_per_run`. `on_outcome` is called as each
-    run ends; while waiting, `on_wait` is called with the rounds that the running ones have finished. A
-    KeyboardInterrupt asks every run to stop after its current step, waits for them, and is raised again.
+    Each requests as many CPUs from Ray as its training has threads, and `gpus_per_run`. With `report`, each writes its
+    page at its end. `on_outcome` is called as each run ends; while waiting, `on_wait` is called with the rounds that
+    the running ones have finished. A KeyboardInterrupt asks every run to stop after its current step, waits for them,
+    and is raised again.
 
     Raises:
         AmosError: Ray does not start.

@@ -123,7 +123,8 @@ def simulate(
 ) -> None:
     """Start or continue a federation in `folder`, and write its results.
 
-    `and_then` is called after them, before the run's trackers are told of its end. With `accept_changes` it is continued although its settings, cases or scans have changed since it began.
+    `and_then` is called after them, before the run's trackers are told of its end. With `accept_changes` it is
+    continued although its settings, cases or scans have changed since it began.
 
     Raises:
         AmosError: bad input. AtWork: another process works on this run. RunStopped: too few sites, or the disk is full.
@@ -131,13 +132,13 @@ def simulate(
     """
     with stopping_on_a_full_disk(folder), at_work(folder.path):
         note_places(folder, cohort)
-        _check_and_lay_out(folder, config, cohort, store, listener, accept_changes)
+        _check(folder, config, cohort, store, listener, accept_changes)
         with tracked(folder, config.trackers, WatchedFiles(folder.path).beside(listener)) as listen:
             _simulate(folder, config, cohort, store, listen)
             and_then()
 
 
-def _check_and_lay_out(
+def _check(
     folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, listener: Listener, accept_changes: bool
 ) -> None:
     recorded, now = folder.about().versions, versions()

@@ -44,7 +44,10 @@ class SubmittedRun:
         Raises:
             AmosError: there is one already, or the SuperLink's version does not know the settings.
         """
-        body: dict[str, Any] = {"config": config.model_dump(mode="json") | {"start_from": None, "trackers": []}, "organs": organs}
+        body: dict[str, Any] = {
+            "config": config.model_dump(mode="json") | {"start_from": None, "trackers": []},
+            "organs": organs,
+        }
         body["modules"] = own_modules(config)
         if config.start_from is not None:
             origin = origin_of(config.start_from)
