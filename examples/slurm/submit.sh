@@ -1,0 +1,20 @@
+#!/bin/bash
+# Submit a sweep as a SLURM array job, one task for each run that has not finished:
+#   bash submit.sh SWEEP.yaml FOLDER [options of sbatch, such as --partition=gpu --gres=gpu:1 --time=04:00:00]
+set -euo pipefail
+sweep=$1 folder=$2
+shift 2
+here=$(cd "$(dirname "$0")" && pwd)
+if [ -f "$folder/group.yaml" ]; then
+  names=$(amos-fl sweep --resume "$folder" --prepare)
+else
+  names=$(amos-fl sweep "$sweep" --out "$folder" --prepare)
+fi
+if [ -z "$names" ]; then
+  echo "all runs of $folder have finished"
+  exit 0
+fi
+printf '%s\n' "$names" > "$folder/tasks.txt"
+mkdir -p "$folder/slurm"
+last=$(($(wc -l < "$folder/tasks.txt") - 1))
+sbatch --array="0-$last" --output="$folder/slurm/%a.log" --open-mode=append "$@" "$here/task.sh" "$folder"
