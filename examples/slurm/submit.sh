@@ -14,7 +14,8 @@ if [ -z "$names" ]; then
   echo "all runs of $folder have finished"
   exit 0
 fi
-printf '%s\n' "$names" > "$folder/tasks.txt"
 mkdir -p "$folder/slurm"
-last=$(($(wc -l < "$folder/tasks.txt") - 1))
-sbatch --array="0-$last" --output="$folder/slurm/%a.log" --open-mode=append "$@" "$here/task.sh" "$folder"
+tasks="$folder/slurm/tasks-$(date +%Y%m%d-%H%M%S)-$$.txt" # of this array: what is queued again reads it again
+printf '%s\n' "$names" > "$tasks"
+last=$(($(wc -l < "$tasks") - 1))
+sbatch --array="0-$last" --output="$folder/slurm/%a.log" --open-mode=append "$@" "$here/task.sh" "$folder" "$tasks"

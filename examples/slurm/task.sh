@@ -8,8 +8,8 @@
 #SBATCH --signal=TERM@180
 #SBATCH --requeue
 set -uo pipefail
-folder=$1
-name=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" "$folder/tasks.txt")
+folder=$1 tasks=$2
+name=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" "$tasks")
 status=0
 srun amos-fl sweep --resume "$folder" --only "$name" || status=$?
 if [ "$status" -eq 143 ]; then # stopped by SIGTERM

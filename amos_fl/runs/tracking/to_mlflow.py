@@ -22,9 +22,9 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-import mlflow  # noqa: E402 - it reads some of these while it is imported
-from mlflow.entities import Metric, Param, RunTag  # noqa: E402
-from mlflow.tracking import MlflowClient  # noqa: E402
+import mlflow  # noqa: E402 - it reads some of these while it is imported  # pyright: ignore[reportMissingImports]
+from mlflow.entities import Metric, Param, RunTag  # noqa: E402  # pyright: ignore[reportMissingImports]
+from mlflow.tracking import MlflowClient  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 EXPERIMENT = "amos-fl"
 GROUP, PARENT = "amos_fl.group", "mlflow.parentRunId"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import wandb
+import wandb  # pyright: ignore[reportMissingImports]
 
 from amos_fl.errors import AmosError
 from amos_fl.runs.tracking.tracker import End, TrackedRun, Tracker
