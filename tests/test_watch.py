@@ -1,17 +1,16 @@
 """A run as it goes on, read from its files: on the terminal, as a page in a real browser, and at a hospital."""
 
+import http.client
 import json
 import shutil
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from federations import federate, killed_after
+from federations import federate, killed_after, resume
 from playwright.sync_api import sync_playwright
 from test_report_browser import FLAGS, PROGRAMS
 
@@ -48,10 +47,10 @@ def test_a_run_is_seen_while_it_goes_on_when_it_was_stopped_and_when_it_has_fini
             seen.append(watched(path).look())
             assert {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()} == before
             if isinstance(event, RoundFinished):
-                raise KeyboardInterrupt
+                raise ConnectionError
 
     settings = {"rounds": 3, "evaluation": {"every": 1}, "sites": ("A", "D")}
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(ConnectionError):
         federate(path, cohort, store, look, **settings)
     assert [view.state for view in seen] == [f"running, {n} of 3 rounds done" for n in (0, 1, 2)]
     assert next((bar.label, bar.done, bar.total) for bar in seen[0].bars) == ("rounds", 0, 3)
@@ -59,8 +58,8 @@ def test_a_run_is_seen_while_it_goes_on_when_it_was_stopped_and_when_it_has_fini
     stopped = watched(path).look()
     assert stopped.state == f"stopped, 2 of 3 rounds done; continue with: amos-fl simulate --resume {path}"
     assert not stopped.over
-    assert command(["simulate", "--resume", str(path), "--store", str(store)]) == 0
-    view, folder = watched(path).look(), open_run(path)
+    folder = resume(path, store)
+    view = watched(path).look()
     assert (view.state, view.over) == ("finished", True)
     assert view.alarms == ()
     ledger = folder.ledger()
@@ -105,7 +104,7 @@ def test_a_deployed_run_is_watched_where_its_files_are_fetched(tmp_path: Path, f
     assert watched(path).look().state.startswith("deployed, 2 of 2 rounds done; the last round ended")
     (path / "outcome.json").write_text(json.dumps({"exit_code": 3, "error": "too few sites"}))
     view = watched(path).look()
-    assert (view.state, view.over) == ("ended after 2 of 2 rounds done: too few sites", True)
+    assert (view.state, view.over) == ("failed, 2 of 2 rounds done: too few sites", True)
 
 
 def test_the_command_shows_a_run_and_a_group(
@@ -173,16 +172,24 @@ def served(path: Path) -> Iterator[str]:
             thread.join()
 
 
+def asked(place: str, path: str, host: str | None = None) -> tuple[int, str, dict[str, str]]:
+    """The status, the text and the headers of an answer."""
+    connection = http.client.HTTPConnection(place.removeprefix("http://"))
+    connection.request("GET", path, headers={"Host": host} if host else {})
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode(), dict(answer.getheaders())
+    connection.close()
+    return found
+
+
 def test_the_page_answers_this_machine_alone(finished_run: Path) -> None:
     with served(finished_run) as place:
-        with urllib.request.urlopen(f"{place}/view.json") as answer:
-            assert json.load(answer)["state"] == "finished"
-            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-        for path, host, status in (("/view.json", "evil.example:80", 403), ("/../config.yaml", None, 404)):
-            request = urllib.request.Request(f"{place}{path}", headers={"Host": host} if host else {})
-            with pytest.raises(urllib.error.HTTPError) as refused:
-                urllib.request.urlopen(request)
-            assert refused.value.code == status
+        status, text, headers = asked(place, "/view.json")
+        assert (status, json.loads(text)["state"]) == (200, "finished")
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert asked(place, "/view.json", "evil.example:80")[0] == 403
+        assert asked(place, "/../config.yaml")[0] == 404
+        assert asked(place, "/", "localhost")[1].startswith("<!doctype html>")
 
 
 @pytest.mark.slow
@@ -207,7 +214,7 @@ def test_the_page_follows_a_run_in_a_browser_and_loads_nothing_from_elsewhere(
             page.goto(place)
             page.get_by_text("stopped, 1 of 2 rounds done").wait_for()
             pages.append(page)
-        assert command(["simulate", "--resume", str(path), "--store", str(store)]) == 0
+        resume(path, store)
         for page in pages:
             page.locator("#state", has_text="finished").wait_for()
             assert page.locator("tbody tr", has_text="A").locator("td").nth(1).inner_text() == "2"

@@ -229,6 +229,7 @@ def _follow(
 ) -> None:
     """Show a run until it ends, fetch its folder, tell trackers of it, and leave with its exit code."""
     from amos_fl.runs.tracking.follow import tracked
+    from amos_fl_server.operation.connection import NoAnswer
     from amos_fl_server.operation.submitter import SMALL_BYTES, Following
 
     again = f"amos-fl deploy run --resume {folder}"
@@ -240,7 +241,8 @@ def _follow(
         # Where this machine is the SuperLink's and --out lies among its runs, there is nothing to fetch.
         there = (folder / "submissions.json").is_file()
         following = Following(submitted, None if there else folder, display, display.line, after)
-        following.fetch(SMALL_BYTES)  # its settings, of which trackers are told first
+        with suppress(NoAnswer):
+            following.fetch(SMALL_BYTES)  # its settings, of which trackers are told first
         try:
             with tracked(RunFolder(folder), trackers, display) as following.listener:
                 state = following.to_the_end(asked_to_stop)

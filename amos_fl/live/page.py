@@ -14,21 +14,19 @@ _PAGE = """<!doctype html>
   --bar: #58b4d9; --alarm: #ff8a80; --face: #161b22; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 75rem; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: var(--text);
-  background: var(--back); }
-h1 { font-size: 1.4rem; margin: 0; overflow-wrap: anywhere; }
+  background: var(--back); overflow-wrap: anywhere; }
+h1 { font-size: 1.4rem; margin: 0; }
 h2 { font-size: 1.05rem; margin: 1.5rem 0 .4rem; }
 #state { font-size: 1.1rem; margin: .2rem 0; }
 .soft, figcaption { color: var(--soft); }
-.alarm { color: var(--alarm); font-weight: 600; overflow-wrap: anywhere; }
+.alarm { color: var(--alarm); font-weight: 600; }
 .bars { display: grid; grid-template-columns: minmax(6rem, auto) minmax(4rem, 1fr) auto; gap: .3rem .8rem;
   align-items: center; }
-.bars span { overflow-wrap: anywhere; }
 progress { width: 100%; height: .9rem; accent-color: var(--bar); }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; }
-td { overflow-wrap: anywhere; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
 figure { margin: 0; background: var(--face); padding: .6rem; border-radius: .4rem; }
 svg { width: 100%; height: auto; display: block; }
@@ -36,7 +34,7 @@ svg text { fill: var(--soft); font-size: 11px; }
 .key { display: inline-flex; align-items: center; gap: .35rem; margin-right: .9rem; }
 .key svg { width: 1.6rem; }
 ol.log { list-style: none; margin: 0; padding: .6rem; background: var(--face); border-radius: .4rem;
-  font: .85rem/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
+  font: .85rem/1.5 ui-monospace, monospace; }
 </style>
 </head>
 <body>

@@ -110,7 +110,7 @@ class WatchedRun:
             with suppress(OSError, ValueError, KeyError, TypeError):
                 outcome = json.loads((path / "outcome.json").read_text(encoding="utf-8"))
                 if outcome["exit_code"]:
-                    return f"ended after {where}: {outcome['error'] or 'failed'}", True
+                    return f"failed, {where}: {outcome['error'] or 'the program failed'}", True
         if config.engine.name == "deployment" or (path / _DEPLOYED).is_file():
             heard = max(self._ended.values(), default=None)
             ago = "" if heard is None else f"; the last round ended {_span(time.time() - heard)} ago"

@@ -32,7 +32,7 @@ def page_server(look: Callable[[], View], port: int = 0, every_s: float = 2.0) -
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if (self.headers.get("Host") or "").rpartition(":")[0] not in _NAMES:
+            if (self.headers.get("Host") or "").partition(":")[0] not in _NAMES:
                 self._answer(HTTPStatus.FORBIDDEN, "text/plain", "this page is for this machine alone")
             elif self.path == "/":
                 self._answer(HTTPStatus.OK, "text/html", page(nonce, every_s))

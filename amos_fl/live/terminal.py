@@ -17,7 +17,7 @@ def show(look: Callable[[], View], console: Console, every_s: float) -> None:
     """Show a view until it is over or Ctrl-C; where the output is no terminal, once."""
     view = look()
     if not console.is_terminal or view.over:
-        console.print(rendered(view, console.width), soft_wrap=True)
+        console.print(rendered(view, console.width))
         return
     with Live(rendered(view, console.width), console=console, auto_refresh=False, transient=False) as live:
         try:

@@ -60,10 +60,10 @@ def _check_alike(first: Model, other: Model) -> None:
         ("file of its own network", dict(first.modules), dict(other.modules)),
     ):
         if mine != theirs:
-            raise AmosError(f"{other.folder}: has another {what} than {first.folder}, so the two cannot be averaged")
+            raise AmosError(f"{other.folder}: differs from {first.folder} in its {what}, so the two cannot be averaged")
     mine, theirs = (dotted(model.plan.model_dump(mode="json", exclude={"name"})) for model in (first, other))
     if differ := [key for key in mine if mine[key] != theirs.get(key)]:
         raise AmosError(
-            f"{other.folder}: has another plan than {first.folder} ({differ[0]} is {theirs.get(differ[0])}, not "
+            f"{other.folder}: differs from {first.folder} in its plan ({differ[0]} is {theirs.get(differ[0])}, not "
             f"{mine[differ[0]]}), so the two cannot be averaged; train them with one plan, written by amos-fl plan"
         )

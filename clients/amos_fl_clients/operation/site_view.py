@@ -71,7 +71,7 @@ class WatchedSite:
 def asked_in(line: str) -> dict[str, str] | None:
     r"""A line of the audit log by key, its time under `when`; None for one that cannot be read.
 
-    >>> asked_in('2026-03-01T09:31:40Z run=42 asked=train answer=refused why="it is \"paused\"" seconds=0.01')["why"]
+    >>> asked_in(r'2026-03-01T09:31:40Z run=42 asked=train answer=refused why="it is \"paused\"" seconds=0.01')["why"]
     'it is "paused"'
     """
     try:
