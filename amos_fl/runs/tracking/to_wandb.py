@@ -27,8 +27,9 @@ class Wandb(Tracker):
         return "offline" if offline else os.environ.get("WANDB_PROJECT", PROJECT)
 
     def begin(self, run: TrackedRun) -> str:
-        if os.environ.get("WANDB_MODE", "online") == "online" and not wandb.api.api_key:
-            raise AmosError("no API key (wandb login), and WANDB_MODE is not offline")  # it would ask on the terminal
+        online = os.environ.get("WANDB_MODE", "online") == "online"
+        if online and not wandb.login(prompt=False, verify=False):  # it would ask on the terminal, in the run's way
+            raise AmosError("there is no API key; give it by: wandb login, or set WANDB_MODE=offline")
         settings = wandb.Settings(
             console="off",
             silent=True,
