@@ -35,8 +35,11 @@ class Wandb(Tracker):
             silent=True,
             disable_code=True,
             disable_git=True,
+            host="amos-fl",  # instead of the machine's name
             x_disable_meta=True,
             x_disable_stats=True,
+            x_disable_machine_info=True,
+            x_save_requirements=False,
             init_timeout=60,
         )
         self._run = wandb.init(
@@ -64,10 +67,10 @@ class Wandb(Tracker):
             results = wandb.Artifact(f"{self._name}-results", type="results")
             for file in files:
                 if not file.is_dir():
-                    results.add_file(str(file))
+                    results.add_file(str(file), policy="immutable")
             self._run.log_artifact(results)
             for folder in (file for file in files if file.is_dir()):
                 model = wandb.Artifact(f"{self._name}-{folder.name}", type=folder.name)
-                model.add_dir(str(folder))
+                model.add_dir(str(folder), policy="immutable")  # of the file itself, not of a copy
                 self._run.log_artifact(model)
         self._run.finish(exit_code=_EXIT_CODES[how])
