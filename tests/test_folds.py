@@ -1,5 +1,6 @@
 """Cross-validation: the cases that are not test cases, divided into folds by site and patient."""
 
+import csv
 from collections import Counter
 from pathlib import Path
 
@@ -124,4 +125,20 @@ def test_a_sweep_over_folds_records_each_division_and_its_baselines_share_it(tmp
         parts.append(found[0])
     assert parts[0] | parts[1] == {"a_train_0", "a_train_1", "a_train_2", "a_val_7"}
     assert not parts[0] & parts[1]
+    scores = tmp_path / "scores"
+    command = ["evaluate", str(out / "fold0"), "--with", str(out / "fold1"), "--split", "val", "--out", str(scores)]
+    assert run([*command, "--store", str(tmp_path / "store")]) == 0
+    scored = {(row["case"], int(row["organ"])): row["dsc"] for row in csv.DictReader((scores / "scores.csv").open())}
+    wanted = {}
+    for fold in (0, 1):  # what each run said of its validation cases, which it did not train on
+        evaluation = open_run(out / f"fold{fold}").read_evaluation(1, "val")
+        assert evaluation is not None
+        for site in ("A", "G"):
+            for each in evaluation["sites"][site]["cases"]:
+                wanted |= {(each["case"], int(organ)): s["dsc"] for organ, s in each["scores"].items()}
+    assert scored.keys() == wanted.keys()
+    assert len(scored) == 2 * 7
+    assert {key: float(dsc) for key, dsc in scored.items()} == pytest.approx(wanted, abs=1e-6)
+    assert "cross-validation over 2 folds" in (scores / "summary.md").read_text()
+    assert "measure memory" not in (scores / "summary.md").read_text()
     assert tiny_config(fold=0, folds=2).science() != tiny_config(fold=1, folds=2).science()

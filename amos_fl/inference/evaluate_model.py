@@ -197,6 +197,20 @@ def evaluate_model(
     return ModelScores(question, Results(chosen, [], scored, organs), notes, cohort.synthetic())
 
 
+def joined(parts: Sequence[ModelScores], model: Model) -> ModelScores:
+    """The scores of a cross-validation: each part is of one fold's validation cases, by the networks of that fold."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    cases = sorted((case for part in parts for case in part.results.cases), key=lambda case: (case.site, case.case))
+    rounds = [f"round {member.round} of {member.name}" for member in model.members]
+    chosen = Choice(first.results.chosen.round, f"weights of {listed(rounds, 10)}")
+    said = f"cross-validation over {len(parts)} folds: each case was predicted by the networks that it validated, alone"
+    notes = dict.fromkeys([said, *(note for part in parts for note in part.notes)])
+    results = Results(chosen, [], cases, first.results.organs)
+    return ModelScores(first.question, results, list(notes), any(part.synthetic for part in parts))
+
+
 def notes_on(model: Model, cohort: Cohort, question: Question, common: Common) -> list[str]:
     """What a reader of the scores needs to know: who counts as seen, what was left out, what was trained on."""
     cases = question.cases(cohort)

@@ -34,6 +34,24 @@ def read_ensemble(paths: Sequence[Path], site: str | None = None) -> Model:
     return replace(first, others=tuple(others), modalities=tuple(known), synthetic=synthetic)
 
 
+def by_fold(model: Model) -> list[Model]:
+    """Per fold the networks that left its cases out, if the members are runs of all folds of one division; else none.
+
+    Several runs of a fold, of other seeds, are an ensemble by themselves.
+    """
+    found: dict[int, list[Model]] = {}
+    folds: set[int] = set()
+    for member in model.members:
+        config = member.run.config() if member.run is not None else None
+        if config is None or config.fold is None:
+            return []
+        found.setdefault(config.fold, []).append(replace(member, inference=model.inference))
+        folds.add(config.folds)
+    if len(folds) != 1 or sorted(found) != list(range(folds.pop())):
+        return []
+    return [replace(first, others=tuple(others)) for _, (first, *others) in sorted(found.items())]
+
+
 def _members(path: Path) -> list[Path]:
     group = read_group(path)
     settings = [dotted(RunFolder(member).config().science()) for member in group.members]
