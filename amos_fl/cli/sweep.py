@@ -176,13 +176,19 @@ def _in_parallel(
     typer.echo(f"{len(group.names) - len(left)} of {len(group.names)} runs are finished; {at_once} at a time")
     if not left:
         return []
+    settings = with_layers(left[0].config(), layers)
+    if settings.trackers != left[0].config().trackers:
+        raise AmosError(
+            "--tracker: with --parallel a run tells the trackers it was made with; leave --parallel out, or send the runs "
+            "afterwards with amos-fl track"
+        )
     try:
         failed = carry_out_at_once(
             left,
             store,
             name_of=lambda folder: folder.path.name,
             at_once=at_once,
-            device=with_layers(left[0].config(), layers).device,
+            device=settings.device,
             gpus_per_run=gpus_per_run,
             address=address,
             accept_changes=accept,

@@ -6,6 +6,7 @@ web page of elsewhere can read it through the user's browser, and the page itsel
 
 import json
 import secrets
+import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +25,7 @@ def page_server(look: Callable[[], View], port: int = 0, every_s: float = 2.0) -
     Raises:
         AmosError: the port is taken, or may not be used.
     """
+    looking = threading.Lock()
     nonce = secrets.token_urlsafe(16)
     policy = (
         f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
@@ -38,7 +40,8 @@ def page_server(look: Callable[[], View], port: int = 0, every_s: float = 2.0) -
                 self._answer(HTTPStatus.OK, "text/html", page(nonce, every_s))
             elif self.path == "/view.json":
                 try:
-                    text = json.dumps(look().as_json())
+                    with looking:  # two windows may ask at once, and a look remembers what it has read
+                        text = json.dumps(look().as_json())
                 except Exception as error:  # of a file that is being written, perhaps: the page asks again
                     self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", str(error) or type(error).__name__)
                     return

@@ -15,7 +15,7 @@ from amos_fl.runs.events import Event, Listener, SiteWork, line_of
 EVENTS = "events.jsonl"
 WORK = Path("sites") / "work.json"
 """By site the last piece of work, as `SiteWork` has it, with its time."""
-EVERY_S = 1.0
+EVERY_S = 2.0
 
 
 @dataclass
