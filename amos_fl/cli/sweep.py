@@ -179,8 +179,8 @@ def _in_parallel(
     settings = with_layers(left[0].config(), layers)
     if settings.trackers != left[0].config().trackers:
         raise AmosError(
-            "--tracker: with --parallel a run tells the trackers it was made with; leave --parallel out, or send the runs "
-            "afterwards with amos-fl track"
+            "--tracker: with --parallel a run tells the trackers it was made with; leave --parallel out, or send the "
+            "runs afterwards with amos-fl track"
         )
     try:
         failed = carry_out_at_once(
