@@ -16,8 +16,8 @@ from amos_fl.wording import first_line
 
 TRACKING = "tracking.json"
 """In a run's folder: what each tracker has been told, so that a resume goes on there."""
-FINISHED_S, STOPPED_S = 600.0, 10.0
-"""How long a finished run waits until everything is sent, and one that was stopped or failed."""
+FINISHED_S, STOPPED_S, SOON_S = 600.0, 10.0, 3.0
+"""How long a finished run waits until everything is sent, one that was stopped or failed, and either without a word."""
 _changing = threading.Lock()
 
 
@@ -109,6 +109,9 @@ def tracked(folder: RunFolder, names: Sequence[str], listener: Listener) -> Iter
         for sender in senders:
             sender.put(how)
         for sender in senders:
+            sender.join(min(SOON_S, FINISHED_S))
+            if sender.is_alive() and how == "finished":
+                listener(Said(f"waiting until {sender.tracker_name} has the results, at most {FINISHED_S:.0f} s"))
             sender.join(FINISHED_S if how == "finished" else STOPPED_S)
             if sender.is_alive() and sender.failure is None:
                 sender.failure = f"tracker {sender.tracker_name}: does not answer"
