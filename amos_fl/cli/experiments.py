@@ -205,8 +205,12 @@ def _trainer(store: Path, quick: bool) -> Any:
     def train(folder: Any, config: Any, members: Any, title: str) -> None:
         with Display() as display:
             display.line(f"{title}: run folder {folder.path}")
-            report = partial(write_report, folder.path, display.line)
-            simulate(folder, config, members, store, display, **({} if quick else {"and_then": report}))
+
+            def report() -> None:
+                if not quick:
+                    write_report(folder.path, display.line)
+
+            simulate(folder, config, members, store, display, and_then=report)
 
     return train
 

@@ -14,7 +14,7 @@ from amos_fl.live.view import Bar, Chart, Table, View
 from amos_fl.locks import is_at_work
 from amos_fl.metrics.scores import Scores
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.events import Event, RoundFinished, RoundStarted, Said, SiteFailed, event_of, in_words
+from amos_fl.runs.events import Event, RoundFinished, Said, SiteFailed, event_of, in_words
 from amos_fl.runs.folder import LEDGER, RunFolder, open_run
 from amos_fl.runs.group import is_group, read_group
 from amos_fl.runs.ledger import LedgerEntry
@@ -44,7 +44,6 @@ class WatchedRun:
     _said: list[tuple[float, Event]] = field(default_factory=list)
     _ended: dict[int, float] = field(default_factory=dict)
     """When each round of the present attempt ended."""
-    _current: int = 0
 
     def __post_init__(self) -> None:
         self._ledger, self._events = Tail(self.folder.path / LEDGER), Tail(self.folder.path / EVENTS)
@@ -91,8 +90,6 @@ class WatchedRun:
             if in_words(event) is not None:
                 self._said = [*self._said[-MOST_LINES:], found]
             match event:
-                case RoundStarted(number):
-                    self._current = number
                 case RoundFinished(number):
                     self._ended[number] = when
                 case Said(text) if text.startswith("continuing after round"):
