@@ -205,7 +205,7 @@ def evaluate(
     parts: list[tuple[Model, Cohort, Question]] = []
     for part, own in [(fold, cohort_now(fold.run)) for fold in of_folds if fold.run] or [(model, members)]:
         # A site that trains nothing has the same validation cases in every fold, and is no part of a cross-validation.
-        asked = given["sites"] if not of_folds else sorted(set(own.seen_sites) & set(given["sites"] or own.sites))
+        asked = given["sites"] if not of_folds else own.only(given["sites"] or own.seen_sites).seen_sites
         question = Question.of(part, own, split=split, sites=asked, seen=given["hold_out"], tolerance_mm=tolerance_mm)
         parts.append((part, own, question))
     folder = Path(out) if out else next_out("evaluate")
