@@ -21,7 +21,13 @@ from amos_fl.cli.setting_options import DECIDED_ELSEWHERE, flag_of, leaves
 from amos_fl.runs.config import RunConfig
 
 ANOTHER_THING = {
-    *("data phantom --seed", "data msd --seed", "data nnunet --seed", "compare --seed"),  # not of a run
+    *(
+        "data phantom --seed",
+        "data msd --seed",
+        "data nnunet --seed",
+        "data dicom --seed",
+        "compare --seed",
+    ),  # not of a run
     *("annotate start --cohort", "calibrate --cohort"),  # their default is another
     *("evaluate --cohort", "predict --cohort", "score --cohort"),
     *("deploy init --cohort", "deploy init --sites", "experiments run --cohort"),

@@ -143,7 +143,11 @@ def test_a_run_is_written_offline_for_weights_and_biases(
     folder = federate(tmp_path / "run", tiny_cohort.only(("A", "D")), store, events.append, **settings)
     assert [event.text for event in events if isinstance(event, Said) and event.text.startswith("tracker")] == []
     [file] = (folder.path / "wandb").glob("offline-run-*/run-*.wandb")
-    content = file.read_bytes()
+    content, deadline = file.read_bytes(), time.monotonic() + STARTS_S
+    while b"run-model" not in content:  # its own process writes it, and ends with this one
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+        content = file.read_bytes()
     for name in (b"loss/A", b"DSC/unseen", b"test DSC/A", b"training.learning_rate", b"run-model"):
         assert name in content, name
     told = json.loads((folder.path / "tracking.json").read_text())
