@@ -27,6 +27,8 @@ from .networks.registry import build_network as build_network
 from .prepared.prepare import prepare_case as prepare_case
 from .prepared.prepare import prepare_cases as prepare_cases
 from .runs.inference_settings import InferenceSettings as InferenceSettings
+from .runs.tracking.tracker import TrackedRun as TrackedRun
+from .runs.tracking.tracker import Tracker as Tracker
 from .training.loop import train as train
 from .training.settings import TrainingSettings as TrainingSettings
 from .volumes.plan import Plan as Plan

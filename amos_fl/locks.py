@@ -94,10 +94,11 @@ def is_held(folder: Path) -> bool:
     return False
 
 
-def works_in(folder: Path) -> bool | None:
-    """Whether a process works in a folder; None: one on another machine, or in another container, may."""
-    if is_held(folder):
-        return True
+def is_at_work(folder: Path) -> bool | None:
+    """Whether a process works in a folder, by its name there alone, so that looking takes no lock; None: perhaps.
+
+    A process that was killed here counts as gone; of one elsewhere nothing is known.
+    """
     holder = _read(folder / HOLDERS)
     return False if holder is None else is_alive(holder["pid"], holder["owner"])
 

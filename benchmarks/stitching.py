@@ -33,9 +33,8 @@ def network_of() -> torch.nn.Module:
 
 
 def by_amos_fl(image: np.ndarray, patch: tuple[int, int, int]) -> np.ndarray:
-    from amos_fl.export.portable import InMemory
     from amos_fl.inference.restore import restore
-    from amos_fl.inference.windows import finished_planes, slab_axis
+    from amos_fl.inference.windows import InMemory, finished_planes, slab_axis
     from amos_fl.prepared.store import Geometry
     from amos_fl.runs.inference_settings import DEFAULT
 

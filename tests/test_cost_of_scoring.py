@@ -19,7 +19,7 @@ def test_as_many_windows_are_counted_as_a_prediction_takes(
     grid: tuple[int, int, int], patch: tuple[int, int, int], overlap: float
 ) -> None:
     padded = tuple(max(n, p) for n, p in zip(grid, patch, strict=True))
-    taken = sum(map(len, window_starts(padded, patch, overlap).values()))  # pyright: ignore[reportArgumentType]
+    taken = sum(map(len, window_starts(padded, patch, overlap, 2).values()))  # pyright: ignore[reportArgumentType]
     assert windows_over(grid, patch, overlap) == taken
 
 

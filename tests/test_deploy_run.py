@@ -121,7 +121,7 @@ def test_after_a_kill_of_superlink_and_server_the_service_brings_the_run_up_to_t
     folder = open_run(tmp_path / "both")
     assert folder.finished
     assert hashes(folder) == simulated(tmp_path, cohort, store, rounds=3, local_steps=LONG, evaluation={"every": 3})
-    of_simulations = {"sites", "tensorboard", "predictions", "scans.json"}
+    of_simulations = {"sites", "tensorboard", "tracking.json", "predictions", "scans.json"}
     left = {path.name for path in (tmp_path / "simulated").iterdir()} - of_simulations
     assert left | {"report.html"} <= {path.name for path in folder.path.iterdir()}
     assert "a deployment, each site on its own machine" in (folder.path / "summary.md").read_text()

@@ -34,7 +34,7 @@ def test_a_deployed_run_has_the_weights_and_the_folder_of_a_simulation(
     simulated = federate(tmp_path / "simulated", tiny_cohort, store, **settings)
     assert hashes(folder) == hashes(simulated)
     assert folder.finished
-    left = {path.name for path in simulated.path.iterdir()} - {"sites", "tensorboard", "scans.json"}
+    left = {path.name for path in simulated.path.iterdir()} - {"sites", "tensorboard", "tracking.json", "scans.json"}
     assert left <= {path.name for path in folder.path.iterdir()}
     for number in (1, 2):
         ours, theirs = folder.read_evaluation(number, "val"), simulated.read_evaluation(number, "val")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Said, line_of
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.start import begin, start_weights
+from amos_fl.runs.tracking.follow import tracked
 from amos_fl.weights import arrays_of, hash_of, save_arrays
 from amos_fl_server.operation.connection import Connection, RunsClient
 from amos_fl_server.operation.run_registry import (
@@ -363,6 +365,51 @@ def test_events_are_read_on_from_where_the_last_reading_ended(client: TestClient
     first = client.get("/amos-fl/runs/one/events").content
     file.write_text("".join(lines))
     assert client.get("/amos-fl/runs/one/events", params={"after": len(first)}).content.decode() == lines[1]
+
+
+OWN_TRACKER = """
+from amos_fl import Tracker
+
+class Mine(Tracker):
+    def begin(self, run):
+        self.file = run.folder.parent / "told.txt"
+
+    def event(self, event):
+        self._add(type(event).__name__)
+
+    def round(self, number, values):
+        self._add(f"{number} {sorted(values)[0]}")
+
+    def end(self, how, values, files):
+        self._add(how)
+
+    def _add(self, text):
+        with self.file.open("a") as file:
+            file.write(text + "\\n")
+"""
+
+
+def test_trackers_are_told_by_whoever_follows_a_run_and_the_superlink_learns_nothing_of_them(
+    client: TestClient, tmp_path: Path, finished_run: Path, written: Callable[[str], str]
+) -> None:
+    name = f"{written(OWN_TRACKER)}:Mine"
+    near = Near(client, tmp_path / "runs")
+    run = SubmittedRun(near.connection, near, "one")
+    run.make(tiny_config(trackers=(name,)), ORGANS)
+    served, here = tmp_path / "runs/one", tmp_path / "here/one"
+    assert name not in (served / "config.yaml").read_text()
+    following = Following(run, here, lambda event: None, print)
+    following.fetch()
+    with tracked(RunFolder(here), [name], print) as following.listener:
+        for part in ("ledger.jsonl", "events.jsonl"):
+            shutil.copy(finished_run / part, served / part)
+        shutil.copytree(finished_run / "evaluations", served / "evaluations")
+        following.new_events()
+        following.fetch()
+    told = (tmp_path / "here/told.txt").read_text().splitlines()
+    assert [line for line in told if line[0].isdigit()] == ["1 bytes/down", "2 bytes/down", "2 DSC/A"]
+    assert "RoundScored" in told
+    assert told[-1] == "stopped"  # as far as is known here
 
 
 def test_two_runs_of_equal_settings_keep_apart_what_sites_remember(tmp_path: Path) -> None:

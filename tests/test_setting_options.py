@@ -28,6 +28,7 @@ ANOTHER_THING = {
     *("deploy init --cohort", "deploy init --sites", "experiments run --cohort"),
     *("score --hold-out", "data amos22 --hold-out", "data export nnunet --hold-out"),  # what is scored or written
     *("score --tolerance-mm", "evaluate --predictions"),  # one of each organ; beside the scores
+    "data nnunet --fold",  # of nnU-Net's own splits
     *("data check --workers", "data phantom --workers", "data stats --workers", "plan --workers", "score --workers"),
 }
 """Options that are called as a setting is and are not it."""

@@ -1,6 +1,6 @@
 """What several functions of the Python interface take, and how it is read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from amos_fl.api.model import TrainedModel
@@ -21,6 +21,18 @@ def model_of(run: Run | TrainedModel | Place) -> TrainedModel:
     if isinstance(run, TrainedModel):
         return run
     return TrainedModel.read(run.path if isinstance(run, Run) else run)
+
+
+def models_of(run: "Run | TrainedModel | Place | Sequence[Run | Place]") -> TrainedModel:
+    """As `model_of`; of several runs, or the folder of a group of runs, all models as one ensemble.
+
+    Raises:
+        AmosError: there is none, or they cannot be averaged.
+    """
+    if isinstance(run, TrainedModel):
+        return run
+    runs = [run] if isinstance(run, str | Path | Run) else run
+    return TrainedModel.ensemble([one.path if isinstance(one, Run) else one for one in runs])
 
 
 def store_at(store: Place | None) -> Path:

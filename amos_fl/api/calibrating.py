@@ -73,6 +73,7 @@ def calibrate(
     if not 0 <= copies <= len(COPIES):
         raise AmosError(f"--copies {copies}: must be at least 0 and at most {len(COPIES)}")
     model = model_of(run).about
+    model.check_single("a calibration")
     if measure and (model.run is None or cohort is not None):
         raise AmosError("--measure: is of a run's folder and its own test cases; leave out --cohort, or --measure")
     members, seen = _members(model, cohort)

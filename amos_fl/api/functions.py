@@ -7,7 +7,7 @@ from typing import Unpack
 
 import pandas as pd
 
-from amos_fl.api.arguments import OnProgress, Place, model_of, saying, store_at
+from amos_fl.api.arguments import OnProgress, Place, models_of, saying, store_at
 from amos_fl.api.keywords import HowToPredict, Settings, settings_of
 from amos_fl.api.model import TrainedModel
 from amos_fl.api.run import Run, heard_by
@@ -22,7 +22,7 @@ from amos_fl.comparison.write import check_out, write_comparison
 from amos_fl.device import device_named
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder
-from amos_fl.inference.evaluate_model import ModelScores, Question, evaluate_model, write_evaluation
+from amos_fl.inference.evaluate_model import ModelScores, Question, evaluate_model, joined, write_evaluation
 from amos_fl.inference.predict_scans import ScanOutcome, Wanted, predict_scans
 from amos_fl.inference.scans import Scan, find_scans
 from amos_fl.locks import at_work
@@ -32,10 +32,12 @@ from amos_fl.runs import arms
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
 from amos_fl.runs.config import RunConfig, read_yaml
 from amos_fl.runs.create import create_run
+from amos_fl.runs.ensemble import by_fold
 from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import create_group
 from amos_fl.runs.inference_settings import InferenceKeywords, RecordedInference
+from amos_fl.runs.model import Model
 from amos_fl.runs.record import read_runs
 from amos_fl.runs.training_scans import TRAINING_SCANS
 
@@ -157,7 +159,7 @@ class Scored:
 
 
 def evaluate(
-    run: "Run | TrainedModel | Place",
+    run: "Run | TrainedModel | Place | Sequence[Run | Place]",
     cohort: Place | None = None,
     *,
     split: Split = "test",
@@ -175,6 +177,9 @@ def evaluate(
 ) -> Scored:
     """Score a run's chosen weights on the cases of a cohort (by default its own), by site and by organ.
 
+    Several runs, or a group's folder, are scored as one ensemble: the mean of their probabilities. Runs of all folds of
+    a cross-validation are scored on `val` of their own cohorts each on its own fold, together on every case once.
+
     `on_progress(what, done, total)` is called after each case that was prepared and scored. `seen` are the sites whose
     scanners trained the network, by default the run's; with `predictions` the label maps are kept, too. `inference`
     are settings of inference (by default the run's): see `InferenceKeywords`.
@@ -184,36 +189,45 @@ def evaluate(
     """
     if split not in SPLITS:
         raise AmosError(f"--split {split}: unknown split; choose from {', '.join(SPLITS)}")
-    model = model_of(run).about
+    model = models_of(run).about
     model = replace(model, inference=model.inference.changed(inference))
     if cohort is None and model.run is None:
         raise AmosError(f"{model.folder}: this model lies apart from its run, so its cohort is unknown; add --cohort")
-    if model.run is not None:  # its settings say how to score, its cases what it was trained on
-        config_as_begun(model.run)
-        cohort_as_begun(model.run)
+    for member in model.members:  # its run's settings say how to score, its cases what it was trained on
+        if member.run is not None:
+            config_as_begun(member.run)
+            cohort_as_begun(member.run)
     source = model.folder if model.run is None else model.run.path
     file = Path(cohort) if cohort is not None else source / "cohort.csv"
     members = read_cohort(file) if cohort is not None or model.run is None else cohort_now(model.run)
     given = settings_of({"sites": sites, "hold_out": seen})
-    question = Question.of(
-        model, members, split=split, sites=given["sites"], seen=given["hold_out"], tolerance_mm=tolerance_mm
-    )
+    of_folds = by_fold(model) if split == "val" and cohort is None and model.others else []
+    parts: list[tuple[Model, Cohort, Question]] = []
+    for part, own in [(fold, cohort_now(fold.run)) for fold in of_folds if fold.run] or [(model, members)]:
+        # A site that trains nothing has the same validation cases in every fold, and is no part of a cross-validation.
+        asked = given["sites"] if not of_folds else own.only(given["sites"] or own.seen_sites).seen_sites
+        question = Question.of(part, own, split=split, sites=asked, seen=given["hold_out"], tolerance_mm=tolerance_mm)
+        parts.append((part, own, question))
     folder = Path(out) if out else next_out("evaluate")
     check_free(folder)
     # The lock is beside the folder, because the folder itself appears only when it is complete.
     with at_work(folder.parent, to=folder.name), whole_folder(folder) as beside:
-        evaluation = evaluate_model(
-            model,
-            members,
-            question,
-            store=store_at(store),
-            device=device_named(device),
-            workers=workers,
-            on_prepared=saying(on_progress, "preparing"),
-            on_scored=saying(on_progress, "scoring"),
-            label_map=label_map_named(label_map, members.organs, model.organs) if label_map is not None else None,
-            save_to=beside / "predictions" if predictions else None,
-        )
+        scored = [
+            evaluate_model(
+                part,
+                own,
+                question,
+                store=store_at(store),
+                device=device_named(device),
+                workers=workers,
+                on_prepared=saying(on_progress, "preparing"),
+                on_scored=saying(on_progress, "scoring"),
+                label_map=label_map_named(label_map, own.organs, part.organs) if label_map is not None else None,
+                save_to=beside / "predictions" if predictions else None,
+            )
+            for part, own, question in parts
+        ]
+        evaluation = joined(scored, model)
         write_evaluation(beside, evaluation, model, source, file)
     return Scored(folder, evaluation)
 
@@ -228,7 +242,7 @@ class Predicting:
 
 
 def predicting(
-    run: "Run | TrainedModel | Place",
+    run: "Run | TrainedModel | Place | Sequence[Run | Place]",
     scans: "Place | Sequence[Place]",
     out: Place,
     *,
@@ -247,7 +261,7 @@ def predicting(
         if (known := {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(modality.upper())) is None:
             raise AmosError(f"--modality {modality}: must be CT or MR")
         modality = known
-    model = model_of(run).about
+    model = models_of(run).about
     paths = [Path(scans)] if isinstance(scans, str | Path) else [Path(scan) for scan in scans]
     inference = {name: how.get(name) for name in RecordedInference.model_fields}
     wanted = Wanted(
@@ -264,7 +278,9 @@ def predicting(
     cohort = read_cohort(listed) if listed else None
     found = find_scans(paths, modality, cohort=cohort, series=how.get("series"), on_note=notes.append)
     usable = [scan for scan in found if not scan.problem]
-    told = (model.folder / TRAINING_SCANS).exists()  # then each such scan is said to be unlike them
+    told = all(
+        (member.folder / TRAINING_SCANS).exists() for member in model.members
+    )  # then each such scan is said to be unlike them
     new = {scan.modality for scan in usable} - set(model.modalities) if model.modalities and not told else set()
     if untrained := sorted(new):
         notes.append(f"this network was trained on {' and '.join(model.modalities)} only, not on {untrained[0]}")
@@ -273,10 +289,14 @@ def predicting(
 
 
 def predict(
-    run: "Run | TrainedModel | Place", scans: "Place | Sequence[Place]", out: Place, **how: Unpack[HowToPredict]
+    run: "Run | TrainedModel | Place | Sequence[Run | Place]",
+    scans: "Place | Sequence[Place]",
+    out: Place,
+    **how: Unpack[HowToPredict],
 ) -> list[ScanOutcome]:
     """Predict the organs of scans and write a folder of label maps, each on its scan's own grid.
 
+    Several runs, or a group's folder, predict as one ensemble: the mean of their probabilities.
     Returns one outcome per scan, in order: `predicted`, `kept` (exists already from this scan and these weights), or
     `failed` with the reason in its notes; a failing scan does not affect the others. `how`: see `HowToPredict`.
 

@@ -18,6 +18,8 @@ class Settings(TypedDict, total=False):
     cohort: str | Path | None
     sites: str | Sequence[str] | None
     hold_out: str | Sequence[str]
+    fold: int | None
+    folds: int
     seed: int
     model: str
     plan: str | Path | Mapping[str, Any]
@@ -45,6 +47,7 @@ class Settings(TypedDict, total=False):
     engine: str | Mapping[str, Any]
     device: str
     prepare_workers: int
+    trackers: Sequence[str]
     keep_checkpoints: Literal["needed", "all"]
 
 

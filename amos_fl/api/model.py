@@ -1,5 +1,6 @@
 """A trained network in Python: scans in, label maps out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,7 @@ from amos_fl.errors import AmosError
 from amos_fl.export.write import export_model
 from amos_fl.inference.predict_scans import Wanted, predict_scans
 from amos_fl.inference.scans import find_scans
+from amos_fl.runs.ensemble import read_ensemble
 from amos_fl.runs.inference_settings import InferenceKeywords
 from amos_fl.runs.model import Model, read_model
 from amos_fl.volumes.nifti import read_label, write_label
@@ -66,6 +68,18 @@ class TrainedModel:
         """
         return cls(read_model(Path(path), site))
 
+    @classmethod
+    def ensemble(cls, paths: Sequence[str | Path], site: str | None = None) -> "TrainedModel":
+        """Several networks of one form as one, whose probabilities are averaged: runs, `model/` folders or groups.
+
+        A group is a sweep's folder whose runs differ in seed and fold alone. An ensemble predicts and is evaluated; it
+        has no network of its own, no calibration and no export.
+
+        Raises:
+            AmosError: as `read`, or networks that differ in form or plan.
+        """
+        return cls(read_ensemble([Path(path) for path in paths], site))
+
     @property
     def organs(self) -> dict[int, str]:
         """Label values and organs, in the order of the network's channels after the background's."""
@@ -73,6 +87,7 @@ class TrainedModel:
 
     def network(self, device: str = "cpu") -> Any:
         """The `torch.nn.Module` with its weights, in evaluation mode on `device`."""
+        self.about.check_single("network()")
         return self.about.network(device)
 
     def predict(
@@ -120,8 +135,11 @@ class TrainedModel:
         Raises:
             AmosError: `out` exists, or the network cannot be written so that it gives the same.
         """
+        self.about.check_single("an export")
         return export_model(self.about, Path(out), to, self.about.inference.changed(how), modality=modality)
 
     def __repr__(self) -> str:
         where = f"round {self.about.round} of {self.about.folder}"
+        if self.about.others:
+            return f"TrainedModel(ensemble of {len(self.about.members)} {self.about.architecture})"
         return f"TrainedModel({self.about.architecture}, {len(self.about.organs)} organs, {where})"

@@ -7,6 +7,7 @@ from amos_fl.api.settings import with_layers
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.locks import at_work
+from amos_fl.report.after_run import write_report
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.folder import RunFolder, open_run
@@ -32,8 +33,15 @@ def carry_out(
     from amos_fl_server.federation.simulate import simulate
 
     folder = RunFolder(path)
-    simulate(folder, settings, members, store, listener, accept_changes=accept_changes)
-    write_report(path, lambda text: listener(Said(text)))
+    simulate(
+        folder,
+        settings,
+        members,
+        store,
+        listener,
+        accept_changes=accept_changes,
+        and_then=lambda: write_report(path, lambda text: listener(Said(text))),
+    )
     return with_layers(folder.config(), [])
 
 
@@ -75,14 +83,3 @@ def check_all_finished(group: Group, failed: Sequence[tuple[str, int]]) -> None:
         error = AmosError(f"{names}: did not finish; see above, then: amos-fl {group.kind} --resume {group.path}")
         error.exit_code = failed[0][1]
         raise error
-
-
-def write_report(path: Path, say: Callable[[str], None]) -> None:
-    """Write the run's report; an error is reported, but does not fail a finished run."""
-    try:
-        from amos_fl.report.page import write_run_report
-        from amos_fl.runs.record import read_run
-
-        write_run_report(read_run(path))
-    except Exception as error:  # the run itself is complete; its report can be made again
-        say(f"the report could not be written ({type(error).__name__}: {error}); try: amos-fl report {path}")

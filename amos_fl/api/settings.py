@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from amos_fl.cohort.folds import in_fold
 from amos_fl.cohort.table import Cohort, OnCase, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import DEMONSTRATION, network_named
 from amos_fl.runs.config import RunConfig, dotted, merge, resolve
 from amos_fl.runs.own_code import check_own_code, check_same_modules
+from amos_fl.runs.tracking.tracker import check_trackers
 
 if TYPE_CHECKING:  # it imports NumPy, which --help does not need
     from amos_fl.runs.folder import RunFolder
@@ -18,8 +20,8 @@ if TYPE_CHECKING:  # it imports NumPy, which --help does not need
 
 Layer = tuple[str, dict[str, Any]]
 """Some settings, and the name of their source in error messages."""
-WHERE = ("engine", "device")
-"""Settings that say where, not what, a run computes; they may change from one resume to the next."""
+WHERE = ("engine", "device", "trackers")
+"""Settings that say where, not what, a run computes and tells; they may change from one resume to the next."""
 
 
 def cache_folder() -> Path:
@@ -56,11 +58,13 @@ def with_device(config: RunConfig) -> RunConfig:
 
 
 def taking_part(cohort: Cohort, config: RunConfig) -> Cohort:
-    """The cohort restricted to the sites that the settings name, with sites held out.
+    """The cohort restricted to the sites that the settings name, with sites held out, divided into folds if wanted.
 
     Raises:
         AmosError: a site that the cohort does not have, or no case to train on.
     """
+    if config.fold is not None:  # of all sites, so that the division does not depend on which take part
+        cohort = in_fold(cohort, config.fold, config.folds)
     if config.sites is not None:
         cohort = cohort.only(config.sites)
     cohort = cohort.holding_out(config.hold_out)
@@ -130,6 +134,7 @@ def settled(layers: list[Layer]) -> tuple[RunConfig, Cohort]:
             recipe = (recipe[0], {**recipe[1], "plan": "amos-mr"})
     settings = with_device(begun_at(origin, resolve([as_trained(recipe, origin), *layers])))
     strategy_of(settings)
+    check_trackers(settings.trackers)
     check_own_code(settings, len(everyone.organs))
     return settings, taking_part(everyone, settings)
 

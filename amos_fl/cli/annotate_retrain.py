@@ -91,7 +91,7 @@ def _settings_of(member: "NamedModel", cohort_file: Path, layers: Layers) -> Any
     model = member.model
     if model.run is not None:
         before = model.run.config()
-        base = before.model_dump(mode="json", exclude={"cohort", "start_from", "arm", "planning"})
+        base = before.model_dump(mode="json", exclude={"cohort", "start_from", "arm", "planning", "fold", "folds"})
         if before.engine.name == "deployment":  # the corrected scans lie here
             del base["engine"]
         was = "federated" if before.exchanges_weights else "centralized"

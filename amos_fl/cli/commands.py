@@ -80,6 +80,8 @@ EVERYTHING = CommandGroup(
         "models": ("models:models", "List the networks and what they cost."),
         "methods": ("methods:methods", "List the federated methods, their options and what they cost."),
         "runs": ("runs:runs", "List runs: their state, strategy, test DSC and size."),
+        "watch": ("watch:watch", "Watch a run: rounds, sites, losses, scores, time left."),
+        "track": ("track:track", "Send runs to MLflow, Weights & Biases or a tracker of your own."),
         "diff": ("runs:diff", "Find the first round and site at which two runs differ."),
         "score": ("score:score", "Score label maps made by any program."),
         "data": _DATA,

@@ -3,15 +3,14 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 
-from amos_fl.api.running import write_report
 from amos_fl.api.settings import as_trained, begun_at, next_out, origin_in, recipe_for, refuse_settings
 from amos_fl.cli.console import Console
 from amos_fl.cli.display import Display, show_results
@@ -27,10 +26,12 @@ from amos_fl.deploy.layout import Deployment, organs_of, read_deployment
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl.networks.catalogue import DEMONSTRATION
+from amos_fl.report.after_run import write_report
 from amos_fl.runs.config import RunConfig, merge, resolve
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.own_code import check_own_code, own_modules
 from amos_fl.runs.results import results_of
+from amos_fl.runs.tracking.tracker import check_trackers
 from amos_fl.wording import counted
 from amos_fl_server.operation.run_registry import RunState
 
@@ -54,7 +55,7 @@ HostOption = Annotated[
 ]
 
 
-@takes_settings("cohort", "device", "engine", "prepare_workers")
+@takes_settings("cohort", "device", "engine", "fold", "folds", "prepare_workers")
 def run(
     flags: Flags,
     root: RootArgument = None,
@@ -78,13 +79,16 @@ def run(
     if resume is not None:
         refuse_settings(layers, "--resume", "continues a run with its own settings")
         refuse_beside("--resume", "continues the run that it names", {"--out": out, "--dry-run": dry_run})
-        _resume(root, host, resume, wait, detach)
+        trackers = flags.get("trackers") or _trackers_of(resume)
+        check_trackers(trackers)
+        _resume(root, host, resume, wait, trackers, detach)
         return
 
     place = deployment_folder(root)
     deployment = read_deployment(place)
     settings, organs = deployed_settings(layers, deployment), organs_of(place)
     check_own_code(settings, len(organs))
+    check_trackers(settings.trackers)
     if settings.start_from is not None:
         from amos_fl.runs.start import check_start
 
@@ -100,9 +104,11 @@ def run(
         _check_admitted(place, settings, client.connection, wait)
         submitted, folder = _make(client, settings, organs, out)
 
-        write_json(folder / MARK, {"run": submitted.name, "deployment": str(place.resolve()), "host": host})
+        trackers = settings.trackers
+        mark = {"run": submitted.name, "deployment": str(place.resolve()), "host": host, "trackers": trackers}
+        write_json(folder / MARK, mark)
         submitted.submit(wait)
-        _follow(submitted, folder, settings.rounds, detach=detach, what="submitted")
+        _follow(submitted, folder, settings.rounds, trackers, detach=detach, what="submitted")
 
 
 def runs_folder() -> Path:
@@ -135,6 +141,8 @@ def deployed_settings(layers: list[tuple[str, dict[str, Any]]], deployment: Depl
         recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
     settings = begun_at(origin, resolve([as_trained(recipe, origin), *layers]))
     strategy_of(settings)
+    if settings.fold is not None:
+        raise AmosError("fold: each hospital has divided its own cases, in its cohort.csv; leave fold out")
     expected = settings.sites if settings.sites is not None else deployment.sites
     if unknown := [site for site in (*expected, *settings.hold_out) if site not in deployment.sites]:
         raise AmosError(f"site {unknown[0]}: is not in this deployment, which has {', '.join(deployment.sites)}")
@@ -180,7 +188,17 @@ def _make(client: Any, settings: RunConfig, organs: dict[int, str], out: Path | 
     return submitted, folder
 
 
-def _resume(root: Path | None, host: str | None, resume: Path, wait: float, detach: bool) -> None:
+def _trackers_of(folder: Path) -> list[str]:
+    """The trackers with which a run was submitted from here; none where nothing is known."""
+    with suppress(OSError, ValueError, AttributeError):
+        found = json.loads((folder / MARK).read_text(encoding="utf-8")).get("trackers", [])
+        return [str(name) for name in found] if isinstance(found, list) else []
+    return []
+
+
+def _resume(
+    root: Path | None, host: str | None, resume: Path, wait: float, trackers: Sequence[str], detach: bool
+) -> None:
     """Follow a run in progress, resubmit one that ended too early, or fetch a finished one."""
     from amos_fl_server.operation.submitter import SubmittedRun
 
@@ -194,7 +212,7 @@ def _resume(root: Path | None, host: str | None, resume: Path, wait: float, deta
             after = len(client.read(f"/runs/{name}/events", after=0)) if state.state != "created" else 0
             submitted.go_on(state, wait)
             what = f"submitted again, to continue after round {state.rounds_done}"
-        _follow(submitted, folder, state.rounds, detach=detach, what=what, after=after)
+        _follow(submitted, folder, state.rounds, trackers, detach=detach, what=what, after=after)
 
 
 def submitted_as(root: Path | None, host: str | None, run: Path) -> tuple[str, Path, str | None, Path]:
@@ -220,9 +238,20 @@ def submitted_as(root: Path | None, host: str | None, run: Path) -> tuple[str, P
     return run.name, deployment_folder(root), host, runs_folder() / run.name
 
 
-def _follow(submitted: "SubmittedRun", folder: Path, rounds: int, *, detach: bool, what: str, after: int = 0) -> None:
-    """Show a run until it ends, fetch its folder, and leave with its exit code."""
-    from amos_fl_server.operation.submitter import Following
+def _follow(
+    submitted: "SubmittedRun",
+    folder: Path,
+    rounds: int,
+    trackers: Sequence[str],
+    *,
+    detach: bool,
+    what: str,
+    after: int = 0,
+) -> None:
+    """Show a run until it ends, fetch its folder, tell trackers of it, and leave with its exit code."""
+    from amos_fl.runs.tracking.follow import tracked
+    from amos_fl_server.operation.connection import NoAnswer
+    from amos_fl_server.operation.submitter import SMALL_BYTES, Following
 
     again = f"amos-fl deploy run --resume {folder}"
     if detach:
@@ -233,13 +262,16 @@ def _follow(submitted: "SubmittedRun", folder: Path, rounds: int, *, detach: boo
         # Where this machine is the SuperLink's and --out lies among its runs, there is nothing to fetch.
         there = (folder / "submissions.json").is_file()
         following = Following(submitted, None if there else folder, display, display.line, after)
+        with suppress(NoAnswer):
+            following.fetch(SMALL_BYTES)  # its settings, of which trackers are told first
         try:
-            state = following.to_the_end(asked_to_stop)
+            with tracked(RunFolder(folder), trackers, display) as following.listener:
+                state = following.to_the_end(asked_to_stop)
+                if state.state == "finished":
+                    write_report(folder, display.line)
         except KeyboardInterrupt:
             display.line(f"left the run alone; it goes on at the SuperLink. Follow it with: {again}")
             raise typer.Exit(INTERRUPTED) from None
-        if state.state == "finished":
-            write_report(folder, display.line)
     _show_end(state, folder, again)
 
 

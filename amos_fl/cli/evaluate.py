@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from amos_fl.cli.display import show_results
-from amos_fl.cli.options import DeviceOption, SitesOption, StoreOption
+from amos_fl.cli.options import DeviceOption, SitesOption, StoreOption, WithOption
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cli.setting_options import setting, takes_inference
 from amos_fl.cohort.table import Split
@@ -16,7 +16,8 @@ from amos_fl.runs.summary import PHANTOM_NOTE
 
 @takes_inference()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A finished run, or a copy of its model/ folder.")],
+    run: Annotated[Path, typer.Argument(help="A finished run, a copy of its model/ folder, or a group of runs.")],
+    others: WithOption = None,
     cohort: Annotated[Path | None, typer.Option(help="cohort.csv or its folder; default: the run's own.")] = None,
     split: Annotated[Split, typer.Option(help="The split whose cases are scored.")] = "test",
     sites: SitesOption = None,
@@ -45,7 +46,7 @@ def evaluate(
 
     with Progress() as progress:
         found = scored(
-            run,
+            [run, *(others or [])],
             cohort,
             split=split,
             sites=sites,

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from amos_fl.api.running import write_report
 from amos_fl.api.settings import cache_folder
 from amos_fl.cli.display import Display
-from amos_fl.cli.options import DeviceOption, RunsAtOnceOption, SeedOption, StoreOption
+from amos_fl.cli.options import DeviceOption, RunsAtOnceOption, SeedOption, StoreOption, TrackerOption
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cli.running import carry_out_at_once
 from amos_fl.cli.settings import resolve_run
@@ -26,6 +25,7 @@ from amos_fl.experiments.quick_data import PHANTOMS, phantom_data, quick_data
 from amos_fl.experiments.results_page import results_page
 from amos_fl.experiments.workspace import Workspace
 from amos_fl.files import write_text
+from amos_fl.report.after_run import write_report
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.summary import number
 from amos_fl.wording import counted
@@ -150,6 +150,7 @@ def run(
     parallel: RunsAtOnceOption = 1,
     device: DeviceOption = None,
     seed: SeedOption = None,
+    tracker: TrackerOption = None,
     store: StoreOption = None,
     out: OutOption = OUT,
 ) -> None:
@@ -167,7 +168,11 @@ def run(
         for preset in presets:
             refuse_cohort_for(preset)
         given["amos"] = cohort.resolve()  # not remembered: the next experiment means AMOS when it says so
-    flags = {key: value for key, value in {"device": device, "seed": seed}.items() if value is not None}
+    flags = {
+        key: value
+        for key, value in {"device": device, "seed": seed, "trackers": tracker or None}.items()
+        if value is not None
+    }
     planner = Planner(workspace, given, partial(resolve_run, headers=False), flags, steps)
     store = store or cache_folder() / "store"
     together = None if parallel == 1 else _together(store, quick, parallel)
@@ -200,9 +205,12 @@ def _trainer(store: Path, quick: bool) -> Any:
     def train(folder: Any, config: Any, members: Any, title: str) -> None:
         with Display() as display:
             display.line(f"{title}: run folder {folder.path}")
-            simulate(folder, config, members, store, display)
-            if not quick:
-                write_report(folder.path, display.line)
+
+            def report() -> None:
+                if not quick:
+                    write_report(folder.path, display.line)
+
+            simulate(folder, config, members, store, display, and_then=report)
 
     return train
 

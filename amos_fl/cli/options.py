@@ -8,6 +8,7 @@ import typer
 from amos_fl.cli.setting_options import setting
 
 DeviceOption = Annotated[str | None, setting("device")]
+TrackerOption = Annotated[list[str] | None, setting("trackers")]
 SeedOption = Annotated[int | None, setting("seed")]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Settings as YAML, like a run folder's config.yaml.")
@@ -27,6 +28,10 @@ AcceptChangesOption = Annotated[
 ]
 PersonalModelOption = Annotated[
     str | None, typer.Option("--site", help="The model that a personal method (fedbn, fedper, ditto) left this site.")
+]
+WithOption = Annotated[
+    list[Path] | None,
+    typer.Option("--with", metavar="RUN", help="One more run, for the mean of their probabilities; may be repeated."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes; each holds one scan in memory.")]

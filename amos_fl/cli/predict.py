@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from amos_fl.cli.options import DeviceOption, PersonalModelOption
+from amos_fl.cli.options import DeviceOption, PersonalModelOption, WithOption
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cli.setting_options import takes_inference
 from amos_fl.cohort.table import Modality
@@ -16,9 +16,10 @@ from amos_fl.wording import counted
 
 @takes_inference()
 def predict(
-    run: Annotated[Path, typer.Argument(help="A finished run, or a copy of its model/ folder.")],
+    run: Annotated[Path, typer.Argument(help="A finished run, a copy of its model/ folder, or a group of runs.")],
     scans: Annotated[list[Path], typer.Argument(help="NIfTI files, folders of them, or folders with DICOM series.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the label maps.")],
+    others: WithOption = None,
     site: PersonalModelOption = None,
     modality: Annotated[
         Modality | None, typer.Option(case_sensitive=False, help="Needed for NIfTI files, which do not say.")
@@ -58,7 +59,7 @@ def predict(
             number = sum(states.values()) + 1
             progress.show(f"predicting {scan.name} ({number}/{len(begun.scans)})", done, total)
 
-        trained = TrainedModel.read(run, site)
+        trained = TrainedModel.ensemble([run, *(others or [])], site)
         begun = predicting(
             trained,
             scans,

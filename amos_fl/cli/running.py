@@ -9,7 +9,7 @@ import typer
 from rich.console import Console as RichConsole
 
 from amos_fl.api import running
-from amos_fl.api.running import carry_out_members, check_all_finished, write_report
+from amos_fl.api.running import carry_out_members, check_all_finished
 from amos_fl.api.settings import refuse_settings, with_layers
 from amos_fl.cli.console import Console
 from amos_fl.cli.display import Display, show_group, show_results
@@ -147,8 +147,8 @@ def carry_out_at_once(
         ended += 1
         if outcome.error is not None:
             failed.append(outcome)
-        elif report:
-            write_report(outcome.folder.path, typer.echo)
+        for note in outcome.notes:
+            typer.echo(f"{name_of(outcome.folder)}: {note}")
         typer.echo(f"{ended}/{len(folders)} {name_of(outcome.folder)}: {outcome.error or 'finished'}")
 
     with Console(highlight=False).status("running") as status:
@@ -156,7 +156,7 @@ def carry_out_at_once(
         def on_wait(rounds: dict[RunFolder, int]) -> None:
             status.update(", ".join(f"{name_of(folder)}: round {number}" for folder, number in rounds.items()))
 
-        run_in_parallel(folders, store, on_outcome=on_outcome, on_wait=on_wait, **how)
+        run_in_parallel(folders, store, report=report, on_outcome=on_outcome, on_wait=on_wait, **how)
     return failed
 
 

@@ -31,22 +31,26 @@ NAMES = {
     "training.batch_size": "--training-batch-size",
     "evaluation.batch_size": "--evaluation-batch-size",
     "evaluation.every": "--evaluate-every",
+    "trackers": "--tracker",
     "engine.name": "--engine",
     "engine.address": "--ray-address",
 }
 """Options whose names differ from those of their settings."""
 
 GROUPS = {
-    "Sites": ("cohort", "sites", "hold_out", "min_sites", "site_timeout_s"),
+    "Sites": ("cohort", "sites", "hold_out", "fold", "folds", "min_sites", "site_timeout_s"),
     "Network and plan": ("model", "plan", "planning", "start_from"),
     "Training": ("training",),
     "Evaluation": ("evaluation",),
-    "Engine and machine": ("engine", "device", "prepare_workers", "keep_checkpoints"),
+    "Engine and machine": ("engine", "device", "prepare_workers", "keep_checkpoints", "trackers"),
 }
 """The headings of `--help`, with the settings or sections under each; all others come under the federation."""
 
 BY_NAME = {"strategy_options": "mu=0.01", "site_steps": "A=20"}
 """Settings that map names to values, with an example; an option gives one pair."""
+
+REPEATED = ("trackers",)
+"""Settings with several values, of which an option gives one."""
 
 METAVARS: dict[Any, str] = {
     int: "N",
@@ -58,6 +62,7 @@ METAVARS: dict[Any, str] = {
     "strategy_options": "NAME=VALUE",
     "site_steps": "SITE=STEPS",
     "plan": "NAME",
+    "trackers": "NAME",
 }
 """The placeholder for an option's value in `--help`, by setting or by type."""
 
@@ -154,7 +159,7 @@ def setting(key: str, otherwise: str = "", *, flag: str = "", panel: str | None 
 def _annotation(key: str) -> Any:
     kind = _kind(leaves()[key])
     panel = next((group for group, keys in GROUPS.items() if _is_in(key, keys)), "Federation")
-    plain = list[str] if key in BY_NAME else kind if kind in (int, float, bool, Path) else str
+    plain = list[str] if key in (*BY_NAME, *REPEATED) else kind if kind in (int, float, bool, Path) else str
     return Annotated[plain | None, setting(key, panel=panel)]
 
 
@@ -231,7 +236,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
         value = str(value.resolve())
     elif key in BY_NAME:
         return _by_name(key, value or [])
-    if value is None:
+    if value is None or (key in REPEATED and not value):
         return {}
     for part in reversed(key.split(".")):
         value = {part: value}

@@ -22,12 +22,19 @@ def names(text: str | None) -> list[str] | None:
 
 
 def layers_of(config: Path | None, flags: Flags, assignments: list[str] | None) -> list[Layer]:
-    """Settings in order of increasing precedence: a file's, the options', then those of `--set`."""
+    """Settings in order of increasing precedence: a file's, the options', then those of `--set`.
+
+    Raises:
+        AmosError: a file or an assignment that cannot be read, or `--folds` without a fold.
+    """
     layers: list[Layer] = []
     if config is not None:
         layers.append((str(config), read_yaml(config)))
     layers.append(("command line", {key: value for key, value in flags.items() if value not in (None, {})}))
-    return layers + [(f"--set {text}", parse_assignment(text)) for text in assignments or []]
+    layers += [(f"--set {text}", parse_assignment(text)) for text in assignments or []]
+    given = {key for _, layer in layers for key, value in layer.items() if value is not None}
+    refuse_without("--fold", "fold" in given, {"--folds": flags.get("folds")})
+    return layers
 
 
 def resolve_run(layers: list[Layer], *, headers: bool = True) -> tuple[RunConfig, Cohort]:

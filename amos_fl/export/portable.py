@@ -17,7 +17,7 @@ from torch import Tensor
 
 from amos_fl.errors import AmosError
 from amos_fl.inference.restore import restore
-from amos_fl.inference.windows import finished_planes, slab_axis
+from amos_fl.inference.windows import InMemory, finished_planes, slab_axis
 from amos_fl.prepared.image import prepare_image
 from amos_fl.prepared.store import Geometry
 from amos_fl.volumes.nifti import Volume, orientation_of
@@ -59,22 +59,6 @@ class Recipe:
         """The axis along which planes come of a prepared image (x, y, z)."""
         x, y, z = (int(side) for side in image_shape)
         return slab_axis((x, y, z), self.patch)
-
-
-@dataclass(frozen=True)
-class InMemory:
-    """A prepared image (x, y, z), no smaller than a window, that is read as one in a store is."""
-
-    image: np.ndarray
-
-    @property
-    def shape(self) -> Triple:
-        x, y, z = self.image.shape
-        return (x, y, z)
-
-    def image_patch(self, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
-        """A float32 patch (size) from `start` on."""
-        return self.image[tuple(slice(low, low + side) for low, side in zip(start, size, strict=True))]
 
 
 def prepared(

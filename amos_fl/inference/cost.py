@@ -11,7 +11,7 @@ import torch
 
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.inference.restore import restore
-from amos_fl.inference.windows import probabilities
+from amos_fl.inference.windows import InMemory, finished_planes
 from amos_fl.metrics.scores import score_case
 from amos_fl.networks.registry import build_network
 from amos_fl.prepared.store import Geometry
@@ -86,26 +86,23 @@ def _window_s(settings_of_runs: str, organs: int) -> float:
     size, scale = sample_patch(config.plan)
     network = build_network(config.model, config.plan, organs, seed=0, norm_statistics=config.norm_statistics)
     network.to(config.device).eval()
-    windows = torch.zeros(config.evaluation.batch_size, 1, *size, device=config.device)
+    image, device = InMemory(np.zeros(size, np.float32)), torch.device(config.device)
 
     def once() -> None:
-        with torch.inference_mode():
-            probabilities(network, windows, config.evaluation.mirror)
-        if windows.is_cuda:
-            torch.cuda.synchronize()
+        inference = config.evaluation
+        for plane in finished_planes(
+            network, image, size, 1 + organs, axis=2, device=device, inference=inference, check=None
+        ):
+            plane.cpu()
 
-    return _better_of_two(once, config) * scale / config.evaluation.batch_size
+    return _better_of_two(once, config) * scale
 
 
 @lru_cache(maxsize=32)
 def _voxel_s(settings_of_runs: str, organs: int) -> float:
     """Seconds for a voxel of a scan: probabilities back on its grid, and the comparison of two label maps."""
     config = RunConfig.model_validate_json(settings_of_runs)
-    grid: Triple = (
-        _SAMPLE[0] // 2,
-        _SAMPLE[1] // 2,
-        _SAMPLE[2],
-    )  # coarser in the plane than the scan
+    grid: Triple = (_SAMPLE[0] // 2, _SAMPLE[1] // 2, _SAMPLE[2])  # coarser in the plane than the scan
     labels = tuple(range(1, organs + 1))
     geometry = Geometry(
         _SAMPLE, config.plan.spacing_mm, ((0, _SAMPLE[0]), (0, _SAMPLE[1]), (0, _SAMPLE[2])), ((0, 1), (1, 1), (2, 1))
@@ -115,7 +112,7 @@ def _voxel_s(settings_of_runs: str, organs: int) -> float:
     plane = plane.contiguous().to(config.device)
 
     def once() -> None:
-        drawn = restore((plane for _ in range(grid[2])), grid, geometry, labels)
+        drawn = restore((plane for _ in range(grid[2])), 2, grid, geometry, labels)
         score_case(drawn, drawn, config.plan.spacing_mm, labels, config.evaluation.tolerance_mm)
 
     return _better_of_two(once, config) / math.prod(_SAMPLE)

@@ -35,6 +35,7 @@ def evaluate_cases(
     labels: Collection[int] = (),
     unlearned: Collection[int] = (),
     seen: Collection[str] = (),
+    turns: Sequence[Callable[[], None]] = (),
 ) -> list[CaseScores]:
     """Predict and score each case, in order; organs that were not annotated in a case are skipped.
 
@@ -60,6 +61,7 @@ def evaluate_cases(
             inference=inference,
             check=check,
             unlearned=unlearned,
+            turns=turns,
         )
         if save_to is not None:
             write_prediction(prediction, case.image, save_to / f"{case.case}.nii.gz")

@@ -20,7 +20,7 @@ from amos_fl.runs.model import Model
 from amos_fl.runs.results import Results, write_tables
 from amos_fl.runs.selection import Choice, choose_round
 from amos_fl.runs.summary import PHANTOM_NOTE, score_table
-from amos_fl.wording import counted
+from amos_fl.wording import counted, listed
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Question:
         named = cohort.sites if sites is None else tuple(sorted(set(sites)))
         cohort.only({*named, *(seen or ())})
         if seen is None:
-            seen = model.run.cohort().seen_sites if model.run else ()
+            seen = {site for member in model.members if member.run for site in member.run.cohort().seen_sites}
         if tolerance_mm is None:
             tolerance_mm = model.run.config().evaluation.tolerance_mm if model.run else 1.0
         if tolerance_mm <= 0:
@@ -161,6 +161,7 @@ def evaluate_model(
     if save_to is not None:
         write_organs(common.cohort.organs, save_to / "organs.csv")
     network = model.network(device)
+    turns = model.turns(network, model.inference)
     torch.set_num_threads(model.inference.threads)
     # All organs of the cohort, so that the prepared cases are shared with its runs.
     prepared = prepare_cases(cases, model.plan, store, tuple(cohort.organs), workers=workers, on_case=on_prepared)
@@ -178,11 +179,15 @@ def evaluate_model(
             save_to=save_to / case.site if save_to else None,
             unlearned=model.unlearned_channels,
             seen=question.seen,
+            turns=turns,
         )
         if on_scored is not None:
             on_scored(number, len(cases), case.case)
     chosen = Choice(model.round, f"weights of round {model.round}")
-    if model.run is not None:
+    if model.others:
+        rounds = [f"round {member.round} of {member.name}" for member in model.members]
+        chosen = Choice(model.round, f"weights of {listed(rounds, 10)}")
+    elif model.run is not None:
         config = model.run.config()
         chosen = choose_round(model.run, config, config.rounds)
     organs = dict(common.cohort.organs)
@@ -190,6 +195,20 @@ def evaluate_model(
     if len(question.cases(cohort)) > len(cases):
         notes.append(f"{counted(len(question.cases(cohort)) - len(cases), 'case')} without a common organ left out")
     return ModelScores(question, Results(chosen, [], scored, organs), notes, cohort.synthetic())
+
+
+def joined(parts: Sequence[ModelScores], model: Model) -> ModelScores:
+    """The scores of a cross-validation: each part is of one fold's validation cases, by the networks of that fold."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    cases = sorted((case for part in parts for case in part.results.cases), key=lambda case: (case.site, case.case))
+    rounds = [f"round {member.round} of {member.name}" for member in model.members]
+    chosen = Choice(first.results.chosen.round, f"weights of {listed(rounds, 10)}")
+    said = f"cross-validation over {len(parts)} folds: each case was predicted by the networks that it validated, alone"
+    notes = dict.fromkeys([said, *(note for part in parts for note in part.notes)])
+    results = Results(chosen, [], cases, first.results.organs)
+    return ModelScores(first.question, results, list(notes), any(part.synthetic for part in parts))
 
 
 def notes_on(model: Model, cohort: Cohort, question: Question, common: Common) -> list[str]:
@@ -224,9 +243,11 @@ def notes_on(model: Model, cohort: Cohort, question: Question, common: Common) -
     everyone = [case for site in sites for case in cohort.of(site=site, split=question.split)]
     if unlabelled := len(everyone) - len(cases):
         notes.append(f"{counted(unlabelled, 'case')} without a label map left out")
-    trained = {(c.site, c.case) for c in model.run.cohort().of(split="train")} if model.run else set()
+    runs = [member.run for member in model.members if member.run]
+    trained = {(c.site, c.case) for run in runs for c in run.cohort().of(split="train")}
     if repeated := sum((case.site, case.case) in trained for case in cases):
-        notes.append(f"{counted(repeated, 'case')} of these {len(cases)} trained this network; they measure memory")
+        it = "a network of the ensemble" if model.others else "this network"
+        notes.append(f"{counted(repeated, 'case')} of these {len(cases)} trained {it}; they measure memory")
     new = sorted({case.modality for case in cases} - set(model.modalities)) if model.modalities else []
     if new:
         notes.append(f"the network was trained on {' and '.join(model.modalities)} only but scored on {new[0]}, too")
@@ -241,6 +262,7 @@ def write_evaluation(folder: Path, evaluation: ModelScores, model: Model, source
         "run": str(source),
         "weights_sha256": model.weights_sha256(),
         "round": model.round,
+        **({"members": [str(member.folder) for member in model.members]} if model.others else {}),
         "cohort": str(cohort_file),
         "split": question.split,
         "sites": list(question.sites),
@@ -251,7 +273,8 @@ def write_evaluation(folder: Path, evaluation: ModelScores, model: Model, source
         "notes": evaluation.notes,
     }
     write_json(folder / "evaluation.json", about)
-    title = f"Scores of {source.resolve().name} on {cohort_file.resolve().parent.name}, {question.split} cases"
+    name = f"{len(model.members)} networks together" if model.others else source.resolve().name
+    title = f"Scores of {name} on {cohort_file.resolve().parent.name}, {question.split} cases"
     parts = [f"# {markdown.text(title)}\n"]
     if evaluation.synthetic:
         parts.append(f"> {PHANTOM_NOTE}\n")

@@ -36,6 +36,7 @@ class Expecting:
         Raises:
             AmosError: it has none, or one of other weights or settings.
         """
+        model.check_single("the expected DSC")
         found, file = read_calibration(model), model.folder / CALIBRATION
         if unknown := {*found.copies, *found.expected_dsc.weights} - {*COPIES, AGREEMENT, CONFIDENCE}:
             raise AmosError(f"{file}: is of a newer version of amos-fl ({sorted(unknown)[0]} is not known here)")

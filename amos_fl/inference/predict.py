@@ -33,6 +33,7 @@ def predict_case(
     probabilities: UInt8[np.ndarray, "x y z class"] | None = None,
     unlearned: Collection[int] = (),
     certainty: Certainty | None = None,
+    turns: Sequence[Callable[[], None]] = (),
 ) -> UInt8[np.ndarray, "x y z"]:
     """The label map of a case on its scan's own grid and in its file's orientation.
 
@@ -45,6 +46,7 @@ def predict_case(
         unlearned: channels (1 and up) of organs that no training case annotated. The loss treated them and background
             as one class, so their probabilities are added to the background's before the largest class is taken.
         certainty: if given, filled with sums of the classes' probabilities (for 1 + organs classes).
+        turns: of an ensemble, functions that make `network` one member after the other (`finished_planes`).
 
     Raises:
         AmosError: a case too large for the device's memory.
@@ -69,6 +71,7 @@ def predict_case(
                 inference=inference,
                 check=check,
                 unlearned=unlearned,
+                turns=turns,
             )
             with torch.inference_mode():
                 return restore(planes, axis, prepared.shape, prepared.geometry, organs, probabilities, certainty)
@@ -94,6 +97,7 @@ def drawing(
         inference=inference,
         check=check,
         unlearned=model.unlearned_channels,
+        turns=model.turns(network, inference),
     )
 
 

@@ -131,10 +131,11 @@ def predict_scans(
     if wanted.seg:
         highdicom_or_sentence()
     expecting = Expecting.of(model, wanted.inference) if wanted.expected_dsc else None
-    trained_on = read_training_scans(model.folder)
+    trained_on = [told for member in model.members if (told := read_training_scans(member.folder)) is not None]
     if out.exists() and not out.is_dir():
         raise AmosError(f"{out}: is a file; give a folder with -o")
     network = model.network(wanted.device)
+    model.turns(network, wanted.inference)  # once, before each scan would be refused
     torch.set_num_threads(wanted.inference.threads)
     out.mkdir(parents=True, exist_ok=True)
     remove_abandoned(out.glob(".*.tmp.*"))
@@ -236,7 +237,7 @@ def _predict(
     files: _Files,
     wanted: Wanted,
     expecting: Expecting | None,
-    trained_on: TrainingScans | None,
+    trained_on: Sequence[TrainingScans],
     scratch: Path,
     on_window: Callable[[Scan, int, int], None] | None,
 ) -> _Drawn:
@@ -247,12 +248,15 @@ def _predict(
     del volume  # as large as the scan, and only a preview needs it later
     case = Case(scan.name, "predict", scan.modality, "test", path, None, ())
     prepared = prepare_case(case, model.plan, scratch / "store", ())
-    if trained_on is not None and (why := unlike(prepared, trained_on)):
-        notes.append(f"{scan.path.name}: is unlike the scans that this network was trained on in {why}")
+    odd = [unlike(prepared, told) for told in trained_on]
+    if odd and all(odd):  # where one member of an ensemble knows such scans, they are not unlike
+        it = "this network was" if len(odd) == 1 else "these networks were"
+        notes.append(f"{scan.path.name}: is unlike the scans that {it} trained on in {odd[0]}")
     settings, patch = wanted.inference, model.plan.patch
     x, y, z = (max(n, p) for n, p in zip(prepared.shape, patch, strict=True))
     starts = window_starts((x, y, z), patch, settings.overlap, slab_axis((x, y, z), patch))
-    passes = 1 + len(expecting.copies if expecting else ())  # a copy of another scale has a few windows more or less
+    # A copy of another scale has a few windows more or less.
+    passes = len(model.members) + len(expecting.copies if expecting else ())
     total = passes * sum(map(len, starts.values()))
     done = itertools.count()
 
@@ -307,6 +311,7 @@ class _Record:
             "round": model.round,
             "organs": {str(label): organ for label, organ in model.organs.items()},
             "synthetic_training": model.synthetic,
+            **({"members": [member.weights_sha256() for member in model.members]} if model.others else {}),
             **({"not_learned": list(model.unlearned)} if model.unlearned else {}),
             "inference": settings.decisive,
         }

@@ -10,6 +10,7 @@ the classes at once; that is why this is our own.
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -40,6 +41,22 @@ class Readable(Protocol):
     def image_patch(self, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
         """A float32 patch (size) from `start` on; outside the image it is air."""
         ...
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A prepared image (x, y, z), no smaller than a window, that is read as one in a store is."""
+
+    image: np.ndarray
+
+    @property
+    def shape(self) -> Triple:
+        x, y, z = self.image.shape
+        return (x, y, z)
+
+    def image_patch(self, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
+        """A float32 patch (size) from `start` on."""
+        return self.image[tuple(slice(low, low + side) for low, side in zip(start, size, strict=True))]
 
 
 def slab_axis(shape: Triple, patch: Triple) -> int:
@@ -77,12 +94,14 @@ def finished_planes(
     inference: InferenceSettings,
     check: Callable[[], None] | None,
     unlearned: Collection[int] = (),
+    turns: Sequence[Callable[[], None]] = (),
 ) -> Iterator[Float[Tensor, "class u v"]]:
     """The class probabilities of a prepared case, plane by plane along `axis`, on `device`; u and v are the others.
 
     Volumes smaller than the patch are padded evenly on both sides with air, and the padding is removed again. The
-    probabilities of `unlearned` channels are added to the background's and become 0.
-    Memory: one slab of all classes, as thick as the patch along `axis`.
+    probabilities of `unlearned` channels are added to the background's and become 0. Of an ensemble, each of `turns`
+    makes `network` another member, for the windows of one slab; the probabilities are the mean over members.
+    Memory: one slab of all classes, as thick as the patch along `axis`, and one network, however many take turns in it.
     """
     shape = _triple(max(n, p) for n, p in zip(prepared.shape, patch, strict=True))
     offset = [(m - n) // 2 for m, n in zip(shape, prepared.shape, strict=True)]
@@ -100,15 +119,18 @@ def finished_planes(
         band = prepared.image_patch(begin, slab)
         places = [_region([0 if i == axis else c for i, c in enumerate(corner)], patch) for corner in corners]
         different = _different(band, places)
-        for first in range(0, len(different), together):
-            group = different[first : first + together]
-            if check is not None:
-                for _ in itertools.chain(*group):
-                    check()
-            into = [[sums[:, *place] for place in same] for same in group]
-            _add(network, [band[same[0]] for same in group], into, weights, inference)
-        for place in places:
-            counts[place] += weights
+        for take_turn in turns or (None,):
+            if take_turn is not None:
+                take_turn()
+            for first in range(0, len(different), together):
+                group = different[first : first + together]
+                if check is not None:
+                    for _ in itertools.chain(*group):
+                        check()
+                into = [[sums[:, *place] for place in same] for same in group]
+                _add(network, [band[same[0]] for same in group], into, weights, inference)
+            for place in places:
+                counts[place] += weights
         done = upcoming - low
         first, last = max(0, inside[axis].start - low), min(done, inside[axis].stop - low)
         for start in range(first, last, _PLANES[axis]):

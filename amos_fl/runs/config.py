@@ -87,6 +87,13 @@ class RunConfig(_Settings):
     hold_out: tuple[str, ...] = Field(
         default=(), description="Sites that train nothing and are scored as unseen, e.g. C."
     )
+    fold: int | None = Field(
+        default=None,
+        ge=0,
+        description="Cross-validation: the training and validation cases are divided by patient, and those of this "
+        "fold (0, 1, ...) validate; none: as the cohort says.",
+    )
+    folds: int = Field(default=5, ge=2, le=1000, description="Folds of the cross-validation.")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Decides all randomness of the run.")
     model: str = Field(
         default="small",
@@ -178,6 +185,11 @@ class RunConfig(_Settings):
     )
     device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps, or auto: a GPU if there is one.")
     prepare_workers: int = Field(default=1, ge=1, le=4096, description="Processes that prepare a site's cases.")
+    trackers: tuple[str, ...] = Field(
+        default=(),
+        description="Where losses, scores and results are sent beside the run folder: mlflow, wandb, or module:name of "
+        "your own.",
+    )
     keep_checkpoints: Literal["needed", "all"] = Field(
         default="needed", description="Checkpoints that stay: the last two and the best, or those of all rounds."
     )
@@ -186,17 +198,30 @@ class RunConfig(_Settings):
     def _belongs_together(self) -> "RunConfig":
         if self.sites_per_round is not None and self.sites_per_round > 1 and self.sites_per_round % 1:
             raise ValueError(f"sites_per_round {self.sites_per_round:g} is neither a whole number nor a share below 1")
+        if self.fold is not None and self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold}: of {self.folds} folds the last is {self.folds - 1}")
         if self.weighting == "steps" and self.local_seconds is not None:
             raise ValueError("weighting steps needs steps that are known beforehand; leave local_seconds out")
         return self
 
     def science(self) -> dict[str, Any]:
         """The settings that decide the weights: two runs with the same ones, cohort and start give the same weights."""
-        where = {"cohort", "engine", "prepare_workers", "keep_checkpoints", "site_timeout_s", "device", "start_from"}
+        where = {
+            "cohort",
+            "engine",
+            "prepare_workers",
+            "keep_checkpoints",
+            "site_timeout_s",
+            "device",
+            "start_from",
+            "trackers",
+        }
         # A plan made from the cases follows from the planning settings, and a given plan does not need them.
         where.add("plan" if self.planning.auto else "planning")
         if self.update_codec != "top-k":
             where.add("top_k_share")
+        if self.fold is None:
+            where |= {"fold", "folds"}
         unused: dict[str, Any] = dict.fromkeys(where, True)
         if self.training.synthetic_share == 0:
             unused["training"] = {"synthetic_share"}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from amos_fl.errors import AmosError
-from amos_fl.locks import works_in
+from amos_fl.locks import is_at_work
 from amos_fl.runs.config import dotted
 from amos_fl.runs.stored import MOST_BYTES
 from amos_fl.safe_yaml import read_yaml_file
@@ -196,7 +196,7 @@ def _state(path: Path, seconds_of_a_round: float, *, begun: bool, deployed: bool
     newest = max((trace.stat().st_mtime for trace in traces if trace.exists()), default=None)
     if newest is None:
         return "not begun"
-    running = None if deployed else works_in(path)
+    running = None if deployed else is_at_work(path)
     if running or (running is None and time.time() - newest < max(_QUIET_S, 3 * seconds_of_a_round)):
         return "running?"
     return "stopped" if begun or (path / "sites").exists() else "not begun"

@@ -1,7 +1,8 @@
 """Read a run's final network, from its run folder or from just a copy of its `model/` folder."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,20 @@ from pydantic import ValidationError
 from torch import nn
 
 from amos_fl.errors import AmosError
-from amos_fl.files import sha256_of_file
+from amos_fl.files import sha256_of_file, sha256_of_json
 from amos_fl.networks.registry import build_network
 from amos_fl.own_code import sha256_of_module
 from amos_fl.runs.as_begun import config_as_begun
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.inference_settings import RecordedInference
+from amos_fl.runs.group import is_group
+from amos_fl.runs.inference_settings import InferenceSettings, RecordedInference
 from amos_fl.runs.learned import Learned, channels_unlearned, learned_in, names_unlearned, not_learned_in_words
 from amos_fl.runs.network_file import read_network_file
 from amos_fl.runs.origin import NETWORK, WEIGHTS, personal_model
 from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.plan import Plan
 from amos_fl.weights import load_arrays, read_arrays
+from amos_fl.wording import listed
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,21 @@ class Model:
     learned_note: str = ""
     modules: Mapping[str, str] = field(default_factory=dict)
     """The module of a network of the user's own, with the SHA-256 of its file when it was trained."""
+    others: "tuple[Model, ...]" = ()
+    """The other members of an ensemble, of the same form; class probabilities are the mean over all members."""
+
+    @property
+    def members(self) -> "tuple[Model, ...]":
+        """The networks whose probabilities are averaged; of a single model it alone."""
+        return (replace(self, others=()), *self.others)
+
+    @property
+    def name(self) -> str:
+        """Its run's name, with the group's before it if it has one; or the model folder's path."""
+        if self.run is None:
+            return str(self.folder)
+        path = self.run.path.resolve()
+        return f"{path.parent.name}/{path.name}" if is_group(path.parent) else path.name
 
     @property
     def unlearned(self) -> tuple[str, ...]:
@@ -62,6 +80,9 @@ class Model:
     def notes(self) -> list[str]:
         """Notes about its organs for anyone who predicts with it."""
         notes = [self.learned_note] if self.learned_note else []
+        if self.others:
+            names = listed([member.name for member in self.members], 10)
+            notes.append(f"the mean of the probabilities of {len(self.members)} networks: {names}")
         if self.unlearned:
             notes.append(not_learned_in_words(self.unlearned))
         return notes
@@ -80,15 +101,44 @@ class Model:
         network = build_network(
             self.architecture, self.plan, len(self.organs), seed=0, norm_statistics=self.norm_statistics
         )
+        self._load_into(network)
+        return network.to(device).eval()
+
+    def _load_into(self, network: nn.Module) -> None:
         weights = read_arrays(self.folder / WEIGHTS, "copy it again from its run")
         try:
             load_arrays(network, weights)
         except AmosError as error:
             raise AmosError(f"{self.folder}: {error}; was it trained by another version of amos-fl?") from None
-        return network.to(device).eval()
+
+    def turns(self, network: nn.Module, inference: InferenceSettings) -> tuple[Callable[[], None], ...]:
+        """Per member of an ensemble a function that loads its weights into `network`; none for a single model.
+
+        Raises:
+            AmosError: settings of inference that an ensemble cannot follow.
+        """
+        if not self.others:
+            return ()
+        if inference.test_time_adaptation:
+            raise AmosError(
+                "test-time adaptation fits one network to a scan, and these are several; turn it off "
+                "(--no-test-time-adaptation), or name one run"
+            )
+        return tuple(partial(member._load_into, network) for member in self.members)
+
+    def check_single(self, what: str) -> None:
+        """Check that it is a single network, as `what` needs.
+
+        Raises:
+            AmosError: it is an ensemble.
+        """
+        if self.others:
+            raise AmosError(f"{what} is of one network, and this is an ensemble of {len(self.members)}; name one run")
 
     def weights_sha256(self) -> str:
-        """The SHA-256 of the file of weights."""
+        """The SHA-256 of the file of weights; of an ensemble that of its members' as a list."""
+        if self.others:
+            return sha256_of_json([member.weights_sha256() for member in self.members])
         return sha256_of_file(self.folder / WEIGHTS)
 
 

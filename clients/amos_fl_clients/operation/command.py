@@ -83,6 +83,25 @@ def status(
             typer.echo(f"  {line}")
 
 
+@app.command()
+def watch(
+    settings: SettingsArgument,
+    page: Annotated[bool, typer.Option("--page", help="Serve it as one page, to this machine alone.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With --page: the port; 0: a free one.")] = 0,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks at the files.")] = 2.0,
+) -> None:
+    """Watch this site's own part: what it was asked, what it answered, and what it does now.
+
+    It only reads the site's files, and asks nothing of anybody.
+    """
+    from rich.console import Console
+
+    from amos_fl.live.command import watch_view
+    from amos_fl_clients.operation.site_view import WatchedSite
+
+    watch_view(WatchedSite(_settings(settings)).look, Console(highlight=False), page=page, port=port, every_s=every)
+
+
 @app.command("app-hash")
 def app_hash(
     folder: Annotated[Path | None, typer.Argument(help="A Flower app; none: the one of this installation.")] = None,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from amos_fl.errors import AmosError, Interrupted
-from amos_fl.runs.events import silent
+from amos_fl.report.after_run import write_report
+from amos_fl.runs.events import Event, Said
 from amos_fl.runs.folder import RunFolder
 from amos_fl_server.federation.engines.ray_cluster import running_ray  # before Ray, which reads what it sets
 from amos_fl_server.federation.simulate import simulate
@@ -24,19 +25,32 @@ class RunOutcome:
     folder: RunFolder
     error: str | None
     exit_code: int
+    notes: tuple[str, ...] = ()
 
 
-def _carry_out(path: str, device: str, store: str, accept_changes: bool) -> tuple[str | None, int]:
+def _carry_out(
+    path: str, device: str, store: str, accept_changes: bool, report: bool
+) -> tuple[str | None, int, tuple[str, ...]]:
     """Carry out one run in a worker. Errors are returned as text, because Ray would wrap them."""
-    folder = RunFolder(Path(path))
+    folder, notes = RunFolder(Path(path)), list[str]()
+
+    def listener(event: Event) -> None:
+        if isinstance(event, Said) and event.text.startswith("tracker "):
+            notes.append(event.text)
+
+    def and_then() -> None:
+        if report:
+            write_report(folder.path, notes.append)
+
     try:
         config = folder.config().model_copy(update={"device": device})
-        simulate(folder, config, folder.cohort(), Path(store), silent, accept_changes=accept_changes)
+        how: dict[str, Any] = {"accept_changes": accept_changes, "and_then": and_then}
+        simulate(folder, config, folder.cohort(), Path(store), listener, **how)
     except AmosError as error:
-        return str(error), error.exit_code
+        return str(error), error.exit_code, tuple(notes)
     except Interrupted as error:
-        return str(error), 130
-    return None, 0
+        return str(error), 130, tuple(notes)
+    return None, 0, tuple(notes)
 
 
 def run_in_parallel(
@@ -48,15 +62,17 @@ def run_in_parallel(
     gpus_per_run: float = 0.0,
     address: str | None = None,
     accept_changes: bool = False,
+    report: bool = False,
     on_outcome: Callable[[RunOutcome], None],
     on_wait: Callable[[dict[RunFolder, int]], None] = lambda rounds: None,
     pause_s: float = 1.0,
 ) -> None:
     """Carry out runs, `at_once` of them at a time, on this machine or on the cluster at `address`.
 
-    Each requests as many CPUs from Ray as its training has threads, and `gpus_per_run`. `on_outcome` is called as each
-    run ends; while waiting, `on_wait` is called with the rounds that the running ones have finished. A
-    KeyboardInterrupt asks every run to stop after its current step, waits for them, and is raised again.
+    Each requests as many CPUs from Ray as its training has threads, and `gpus_per_run`. With `report`, each writes its
+    page at its end. `on_outcome` is called as each run ends; while waiting, `on_wait` is called with the rounds that
+    the running ones have finished. A KeyboardInterrupt asks every run to stop after its current step, waits for them,
+    and is raised again.
 
     Raises:
         AmosError: Ray does not start.
@@ -80,7 +96,7 @@ def run_in_parallel(
                 while queue and len(running) < at_once and not interrupted:
                     folder = queue.pop(0)
                     where = str(folder.path.resolve()), device, str(store.resolve())
-                    running[task.remote(*where, accept_changes)] = folder
+                    running[task.remote(*where, accept_changes, report)] = folder
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=pause_s)
                 for reference in ready:
                     on_outcome(_outcome(running.pop(reference), reference))
@@ -97,8 +113,8 @@ def run_in_parallel(
 
 def _outcome(folder: RunFolder, reference: Any) -> RunOutcome:
     try:
-        error, code = ray.get(reference)
+        error, code, notes = ray.get(reference)
     except RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return RunOutcome(folder, f"its process failed: {lines[-1] if lines else type(error).__name__}", 1)
-    return RunOutcome(folder, error, code)
+    return RunOutcome(folder, error, code, notes)

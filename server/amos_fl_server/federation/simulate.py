@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +23,9 @@ from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.finish import write_results
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.moved import note_places
-from amos_fl.runs.tensorboard import with_tensorboard
+from amos_fl.runs.tracking.follow import tracked
 from amos_fl.runs.training_scans import write_training_scans
+from amos_fl.runs.watched_files import WatchedFiles
 from amos_fl.runs.work import check_sites_named
 from amos_fl.warned import heard
 from amos_fl_clients.federation.settings import SiteSettings, write_settings
@@ -118,10 +119,12 @@ def simulate(
     listener: Listener,
     *,
     accept_changes: bool = False,
+    and_then: Callable[[], object] = lambda: None,
 ) -> None:
     """Start or continue a federation in `folder`, and write its results.
 
-    With `accept_changes` it is continued although its settings, cases or scans have changed since it began.
+    `and_then` is called after them, before the run's trackers are told of its end. With `accept_changes` it is
+    continued although its settings, cases or scans have changed since it began.
 
     Raises:
         AmosError: bad input. AtWork: another process works on this run. RunStopped: too few sites, or the disk is full.
@@ -129,10 +132,13 @@ def simulate(
     """
     with stopping_on_a_full_disk(folder), at_work(folder.path):
         note_places(folder, cohort)
-        _simulate(folder, config, cohort, store, listener, accept_changes)
+        _check(folder, config, cohort, store, listener, accept_changes)
+        with tracked(folder, config.trackers, WatchedFiles(folder.path).beside(listener)) as listen:
+            _simulate(folder, config, cohort, store, listen)
+            and_then()
 
 
-def _simulate(
+def _check(
     folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, listener: Listener, accept_changes: bool
 ) -> None:
     recorded, now = folder.about().versions, versions()
@@ -141,18 +147,21 @@ def _simulate(
         listener(Said(f"this run was begun with other versions ({names}); its weights may differ from then on"))
     for change in check_unchanged(folder, config, cohort, store, accept=accept_changes):
         listener(Said(f"changed since the run was begun, and noted in its ledger: {change}"))
-    strategy = strategy_of(config)
+    strategy_of(config)
     if not cohort.seen_sites:
         raise AmosError("no site has a labelled training case; give a cohort with cases whose split is train")
     check_sites_named(config, cohort.seen_sites)
     _end_orphans(folder, cohort.sites)
     folder.remove_unfinished()
+
+
+def _simulate(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path, listener: Listener) -> None:
     sites = lay_out_sites(folder, cohort, config, store)
-    engine = make_engine(config)
+    strategy, engine = strategy_of(config), make_engine(config)
     try:
-        with with_tensorboard(folder.path / "tensorboard", listener) as listen, _stopping_on_request(folder, listen):
-            federation = Federation(config, folder, strategy, engine, listen, cohort.organs, sites, cohort.seen_sites)
-            engine.run(federation.server_app(), folder, sites, listen)
+        with _stopping_on_request(folder, listener):
+            federation = Federation(config, folder, strategy, engine, listener, cohort.organs, sites, cohort.seen_sites)
+            engine.run(federation.server_app(), folder, sites, listener)
     finally:  # site processes that were killed may have left partial files
         _end_orphans(folder, sites)
         folder.remove_unfinished()

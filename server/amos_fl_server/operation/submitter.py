@@ -39,10 +39,15 @@ class SubmittedRun:
     def make(self, config: RunConfig, organs: dict[int, str]) -> None:
         """Make its folder at the SuperLink; the weights in `config.start_from`, which fit the run, are sent along.
 
+        Its trackers stay here, with whoever follows the run.
+
         Raises:
             AmosError: there is one already, or the SuperLink's version does not know the settings.
         """
-        body: dict[str, Any] = {"config": config.model_dump(mode="json") | {"start_from": None}, "organs": organs}
+        body: dict[str, Any] = {
+            "config": config.model_dump(mode="json") | {"start_from": None, "trackers": []},
+            "organs": organs,
+        }
         body["modules"] = own_modules(config)
         if config.start_from is not None:
             origin = origin_of(config.start_from)

@@ -1,0 +1,23 @@
+"""Losses and scores as TensorBoard's events, in the run's folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from amos_fl.runs.tracking.tracker import End, TrackedRun, Tracker
+
+
+class TensorBoard(Tracker):
+    """Writes `tensorboard/` below the run's folder; it is on wherever the package is installed."""
+
+    def begin(self, run: TrackedRun) -> None:
+        self._writer = SummaryWriter(str(run.folder / "tensorboard"))
+
+    def round(self, number: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name.replace(" ", "_"), value, number)
+        self._writer.flush()
+
+    def end(self, how: End, values: Mapping[str, float], files: Sequence[Path]) -> None:
+        self._writer.close()
