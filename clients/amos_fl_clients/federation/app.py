@@ -19,7 +19,7 @@ from amos_fl.inference.evaluate import evaluate_cases
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, scores_to_json
 from amos_fl.owner import identity
-from amos_fl.pictures.planes import keep_picture
+from amos_fl.pictures.kept import keep_picture
 from amos_fl.planning.measure import fingerprint_of_cases
 from amos_fl.runs.events import Listener, SiteWork, silent
 from amos_fl.runs.inference_settings import RecordedInference
