@@ -24,6 +24,8 @@ from amos_fl.volumes.nifti import Volume, read_image, to_canonical
 MOST_SLICES = {"axial": 20, "coronal": 10, "sagittal": 10}
 """The slices that are kept at most, equally far apart."""
 JPEG_QUALITY = 75
+SCORES_FILE = "scores.csv"
+"""Beside the pictures: the scores of their cases, which a site may keep to itself."""
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,8 @@ EXAMPLES_TEXT = (
     "back."
 )
 NO_PICTURES = (
-    "No pictures: scans stay at their sites, and only a simulation keeps planes of its test cases for its report."
+    "No pictures: scans stay at their sites, and only a simulation keeps pictures of its test cases for its report. A "
+    "deployed site has a page of its own: amos-fl-site report."
 )
 
 

@@ -144,6 +144,7 @@ def _write(figure: Figure, path: Path, title: str) -> None:
         for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
             if (colour := _LIGHT.get(_one_colour(artist, part))) is not None:
                 getattr(artist, f"set_{part}")(colour)
+    figure.set_layout_engine("none")  # as it is laid out on the page
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with mpl.rc_context(_AS_FILES):
         for kind, metadata in undated.items():

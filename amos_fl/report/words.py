@@ -11,11 +11,12 @@ _MEASURED: dict[str, str] = {
 }
 
 
-def words_of(metrics: Sequence[MetricName], tolerance_mm: float, *, unseen: bool = True) -> Words:
-    """The scores, and what seen and unseen scanners are."""
+def words_of(metrics: Sequence[MetricName], tolerance_mm: float | None, *, unseen: bool = True) -> Words:
+    """The scores, with their tolerance if it is known, and what seen and unseen scanners are."""
     words: Words = []
     for metric in metrics:
-        about = METRICS[metric].about.format(tolerance_mm=f"{tolerance_mm:g}")
+        tolerance = "some" if tolerance_mm is None else f"{tolerance_mm:g}"
+        about = METRICS[metric].about.format(tolerance_mm=tolerance)
         words.append((title_of(metric), f"{about}: {_MEASURED[metric]}" if metric in _MEASURED else about))
     if unseen:
         words.append(("seen", "a scanner (site) on whose scans the network was trained; its test cases are others"))
