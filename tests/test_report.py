@@ -14,13 +14,14 @@ from xml.etree import ElementTree
 import pytest
 from made_runs import with_cases
 from reports import Pages
+from typer.testing import CliRunner
 
 from amos_fl.cli.main import run as amos_fl
 from amos_fl.comparison.compare import compare_runs
 from amos_fl.comparison.write import write_comparison
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
-from amos_fl.metrics.rows import ScoreRow
+from amos_fl.metrics.rows import ScoreRow, rows_by_case, sums_by_case
 from amos_fl.metrics.table import CaseScores
 from amos_fl.report import series
 from amos_fl.report.examples import chosen_examples
@@ -31,6 +32,7 @@ from amos_fl.report.run_page import missing_cases, run_context
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
+from amos_fl_clients.operation.command import app as site_command
 
 
 @pytest.fixture
@@ -200,6 +202,26 @@ def test_any_case_can_be_looked_at_from_the_table_of_all_cases(pages: Pages) -> 
             assert json.loads(re.findall(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)[0])[
                 "views"
             ]
+
+
+def test_a_hospital_makes_a_page_of_its_own_cases_and_says_what_it_lacks(pages: Pages, tmp_path: Path) -> None:
+    site, out = pages.run.folder.site("D"), tmp_path / "page"
+    done = CliRunner().invoke(site_command, ["report", str(site), "--out", str(out)])
+    assert (done.exit_code, done.stdout) == (0, f"wrote {out / 'report.html'}; it holds pictures of patients\n")
+    text = (out / "report.html").read_text()
+    case = next(case for case in pages.run.results.cases if case.site == "D")
+    (row,) = rows_by_case(sums_by_case([case], pages.run.cohort.organs))
+    assert f'<a href="cases/D/{case.case}.html">{case.case}</a>' in text
+    assert f'data-value="{row.dsc}"' in text
+    assert 'class="plane"' in (out / "cases" / "D" / f"{case.case}.html").read_text()
+    assert not re.search(r"(src|href)=.https?:", text)
+    settings = json.loads((site / "site.json").read_text())
+    write_json(tmp_path / "settings.yaml", {**settings, "pictures": None})
+    lacking = CliRunner().invoke(site_command, ["report", str(tmp_path)])
+    assert "keeps no pictures of its test cases; write 'pictures: state/pictures' into" in str(lacking.exception)
+    write_json(tmp_path / "settings.yaml", {**settings, "pictures": "none yet"})
+    early = CliRunner().invoke(site_command, ["report", str(tmp_path)])
+    assert "no test case of site D has been scored yet" in str(early.exception)
 
 
 def test_case_pages_of_an_earlier_report_go(pages: Pages) -> None:

@@ -6,6 +6,7 @@ from scan and label alone: every model's picture of a case shows the same ones.
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -135,7 +136,10 @@ def load_picture(path: Path) -> CasePicture:
             stacks = tuple(_stack(view, arrays) for view in AXES)
     except FileNotFoundError:
         raise AmosError(f"{path}: no such picture") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, Image.DecompressionBombError):
+    except (
+        *(OSError, ValueError, KeyError, TypeError, EOFError),
+        *(zlib.error, zipfile.BadZipFile, Image.DecompressionBombError),
+    ):
         raise AmosError(f"{path}: holds no picture of a case; remove it") from None
     return CasePicture("CT" if is_ct else "MR", stacks, pixel_mm, (low, high), outside_ml)
 

@@ -143,7 +143,7 @@ def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
         ("learning", "Learning curves", bool(context["learning"])),
         ("cost", "Cost", True),
         ("published", "Published", context["published_table"] is not None),
-        ("cases", "Cases", bool(context["examples"])),
+        ("cases", "Cases", bool(context["case_table"].rows)),
     ]
     return [(anchor, heading) for anchor, heading, there in parts if there]
 

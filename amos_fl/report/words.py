@@ -30,5 +30,8 @@ OUTCOMES: Words = [
 ]
 COMPARED: Words = [
     ("arm", "what is compared: runs with the same settings, whatever their seeds, or one model for each site"),
-    ("p after Holm", "the chance of such a difference if there were none, corrected for the number of tests"),
+    (
+        "p after Holm",
+        "how often so large a difference comes by chance where there is none, corrected for the number of tests",
+    ),
 ]
