@@ -205,10 +205,10 @@ def test_an_organs_number_stands_on_it_or_beside_it_if_it_is_small() -> None:
     large, small = np.zeros((2, 40, 40), bool)
     large[10:30, 10:30] = True
     large[12:28, 12:28] = False  # its middle is not part of it
-    column, row = number_place(large)
+    column, row = number_place(large, 4)
     assert large[row, column]
     small[10:13, 10:13] = True
-    column, row = number_place(small)
+    column, row = number_place(small, 4)
     assert not small[row, column]
     assert abs(column - 12) < 6
 

@@ -15,8 +15,8 @@ from PIL import Image
 from amos_fl.pictures.kept import JPEG_QUALITY, Stack
 from amos_fl.report.palette import organ_line
 
-SMALL_PIXELS = 150
-"""The number of an organ stands beside a cut that is smaller, so that it does not hide it."""
+NUMBER_HEIGHT = 0.04
+"""Of an organ's number, in heights of the picture."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def slice_svg(stack: Stack, at: int, lines: Mapping[int, OrganLine], name: str, 
                 what = escape(f"{line.name}: {kind}")
                 drawn.append(f'<path class="{kind}" data-organ="{value}" {how} d="{path}"><title>{what}</title></path>')
         mask = label == value
-        x, y = number_place(mask if mask.any() else prediction == value)
+        x, y = number_place(mask if mask.any() else prediction == value, NUMBER_HEIGHT * height)
         numbers.append(f'<text data-organ="{value}" x="{x}" y="{y}">{value}</text>')
     return Markup(
         f'<svg role="img" aria-labelledby="{name}-title {name}-desc" viewBox="0 0 {width} {height}" width="{width}" '
@@ -101,19 +101,21 @@ def slice_svg(stack: Stack, at: int, lines: Mapping[int, OrganLine], name: str, 
         f'<desc id="{name}-desc">{escape(_told(stack, at, lines))}</desc>'
         f'<image width="{width}" height="{height}" href="{_picture(stack.grey[at])}"/>'
         f'<g transform="scale(.5)" fill="none">{"".join(drawn)}</g>'
-        f'<g class="organ-numbers">{"".join(numbers)}</g></svg>'
+        f'<g class="organ-numbers" font-size="{NUMBER_HEIGHT * height:.1f}">{"".join(numbers)}</g></svg>'
     )
 
 
-def number_place(mask: Bool[np.ndarray, "row column"]) -> tuple[int, int]:
-    """Where an organ's number stands, as column and row: on the pixel nearest to its middle, or beside a small cut.
+def number_place(mask: Bool[np.ndarray, "row column"], size: float) -> tuple[int, int]:
+    """Where an organ's number, `size` pixels high, stands, as column and row.
 
-    >>> number_place(np.ones((15, 15), bool)), number_place(np.eye(4, dtype=bool))
-    ((7, 7), (7, 0))
+    It is on the pixel nearest to the organ's middle, or beside a cut so small that it would hide it.
+
+    >>> number_place(np.ones((15, 15), bool), 4), number_place(np.eye(4, dtype=bool), 4)
+    ((7, 7), (6, 0))
     """
     rows, columns = np.nonzero(mask)
-    if len(rows) < SMALL_PIXELS:
-        return int(columns.max()) + 4, int(rows.min())
+    if len(rows) < (2.5 * size) ** 2:
+        return round(int(columns.max()) + 0.7 * size), int(rows.min())
     nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
     return int(columns[nearest]), int(rows[nearest])
 

@@ -84,12 +84,13 @@ function Viewer(root) {
         pen.stroke(line);
       }
       if (!hidden.numbers && pixels) {
-        const small = pixels < 150;
+        const size = 0.04 * height;
+        const small = pixels < (2.5 * size) ** 2;
         pen.setLineDash([]);
-        pen.font = `600 ${8 * zoom}px sans-serif`;
+        pen.font = `600 ${size * zoom}px sans-serif`;
         pen.textAlign = "center"; pen.textBaseline = "middle";
-        pen.lineWidth = zoom; pen.strokeStyle = "#000"; pen.fillStyle = "#fff";
-        const where = [(small ? right + 4 : x / pixels) * zoom, (small ? top : y / pixels) * zoom];
+        pen.lineWidth = 0.15 * size * zoom; pen.strokeStyle = "#000"; pen.fillStyle = "#fff";
+        const where = [(small ? right + 0.7 * size : x / pixels) * zoom, (small ? top : y / pixels) * zoom];
         pen.strokeText(value, ...where);
         pen.fillText(value, ...where);
       }
