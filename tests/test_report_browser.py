@@ -144,7 +144,7 @@ def test_the_way_to_the_top_stays_in_sight_and_the_first_tab_leads_to_the_conten
     page.keyboard.press("Enter")
     assert page.evaluate("() => document.activeElement.id") == "content"
     page.evaluate("() => scrollTo({ top: document.body.scrollHeight, behavior: 'instant' })")
-    top = page.get_by_role("link", name="Top")
+    top = page.get_by_role("link", name="Top", exact=True)
     box = top.bounding_box()
     assert box is not None
     assert 0 <= box["y"] < 60

@@ -116,7 +116,7 @@ def test_every_slice_shows_the_place_of_the_scan_that_it_names() -> None:
         for at, position in enumerate(stack.positions):
             organ = np.take(label, position, axis) == 6
             assert (stack.label[at] == 6).any() == organ.any()
-            assert stack.grey[at].max() > 100 if organ.any() else stack.grey[at].max() < 100
+            assert (stack.grey[at].max() > 140) == organ.any()  # 171 and 98, as far as JPEG keeps them
 
 
 def test_organs_that_nobody_annotated_are_not_drawn(tiny_cohort: Cohort, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_file_without_a_picture_is_refused_in_a_sentence(tmp_path: Path, conte
         np.savez(file, other=np.zeros(3))
     elif content == "half":
         picture = picture_of(*a_case(), "CT")
-        stacks = (replace(picture.stacks[0], jpeg=picture.stacks[1].jpeg), *picture.stacks[1:])
+        stacks = (replace(picture.stacks[0], jpeg=picture.stacks[2].jpeg), *picture.stacks[1:])
         save_picture(file, replace(picture, stacks=stacks))
     else:
         file.write_bytes(bytes(content))

@@ -39,7 +39,7 @@ TINTS = _tints(
 INK, MUTED, RULE, PAPER = (tint.stand_in for tint in TINTS[:4])
 SERIES = tuple(tint.stand_in for tint in TINTS[4:])
 SEEN, UNSEEN = SERIES[0], SERIES[1]
-ORGAN_COLOURS = ("#56b4e9", "#e69f00", "#f0e442", "#e891c0", "#00b386", "#f2702d", "#4f8ff7", "#f2f2f2")
+ORGAN_COLOURS = ("#56b4e9", "#e69f00", "#f0e442", "#cc79a7", "#009e73", "#f2702d", "#5a6cff", "#f2f2f2")
 """Colours of organs on a scan, which is dark on any page: those of Okabe and Ito, lighter where black needs it."""
 DASHES = ("", "5 2.5", "1.5 2")
 """Of the lines of the first eight organs, of the next eight, and of all others, so that colour is not all there is."""
