@@ -110,7 +110,7 @@ def _caption(c: Comparison, columns: Sequence[tuple[MetricName, Scope]]) -> str:
         + (", ± the standard deviation of the seeds' means." if max(seeds) > 1 else "."),
         "The best of a column is bold.",
         f"Difference from {c.reference} on the same cases, by the paired permutation test with Holm's correction over "
-        f"arms and groups of scanners: {marks}.",
+        f"arms and groups of scanners: {marks}. The test does not cover the variation between seeds.",
         *([f"Not tested: {listed(untested)}."] if untested else []),
         *([PHANTOM_NOTE] if c.synthetic else []),
     ]
@@ -125,8 +125,8 @@ def _figures(c: Comparison) -> list[str]:
         (
             "arm-groups",
             f"{metrics} of every arm by group of scanners. A mark is the mean over organs of their mean over cases, a "
-            "line its 95 % interval (bootstrap over cases within sites). 'seen sites' and 'unseen sites' are means "
-            "over sites with equal weight.",
+            "line its 95 % interval (bootstrap over cases within sites). Seen sites and unseen sites are means over "
+            "sites with equal weight.",
         )
     ]
     kinds = {scope.name: scope.kind for scope in c.scopes}
