@@ -99,9 +99,9 @@ def picture_of(
         at = np.unique(np.linspace(0, size - 1, min(size, MOST_SLICES[view])).round().astype(int))
         sides = [np.moveaxis(part, axis, 0)[at] for part in inside]
         grey = np.stack([upright(grey_levels(side, window), spacing, pixel_mm, smooth=True) for side in sides[0]])
-        labels = (np.stack([upright(side, spacing, pixel_mm, smooth=False) for side in of]) for of in sides[1:])
+        marked, found = (np.stack([upright(side, spacing, pixel_mm, smooth=False) for side in of]) for of in sides[1:])
         positions = tuple((at + box[axis].start).tolist())
-        stacks.append(Stack(view, _jpeg(grey), *labels, positions=positions, of=scan.shape[axis]))
+        stacks.append(Stack(view, _jpeg(grey), marked, found, positions, scan.shape[axis]))
     return CasePicture(modality, tuple(stacks), pixel_mm, window, outside * scan.voxel_ml)
 
 
