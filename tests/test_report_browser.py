@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,10 @@ def every_page(
     from amos_fl.annotate.project import open_project
 
     folder = tmp_path_factory.mktemp("pages")
-    large = compared(everything(seeds=(0, 1, 2)))
+    large = compared([replace(record, folder=report_pages.run.folder) for record in everything(seeds=(0, 1))])
     write_comparison(large, folder / "large")
     cases, _ = statistics_of(tiny_cohort)
+    project = shutil.copytree(begun, begun.parent / "shown")  # beside it, so that its relative paths hold
     run, comparison = report_pages.run_page, report_pages.comparison_page
     return {
         "run": run,
@@ -71,7 +73,7 @@ def every_page(
         "case of a run": next((run.parent / "cases" / "D").glob("*.html")),
         "case of a comparison": next((comparison.parent / "cases" / "A").glob("*.html")),
         "cohort": write_cohort_page(tiny_cohort, cases, folder / "stats"),
-        "labelling": write_annotation_report(open_project(begun)),
+        "labelling": write_annotation_report(open_project(project)),
         "site": write_site_report("D", report_pages.run.folder.site("D") / "pictures", folder / "site"),
     }
 
