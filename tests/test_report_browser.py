@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from reports import Pages
 
 from amos_fl.cohort.statistics import statistics_of
-from amos_fl.cohort.table import Cohort
+from amos_fl.cohort.table import read_cohort
 from amos_fl.comparison.write import write_comparison
 from amos_fl.report.cohort_page import write_cohort_page
 from amos_fl.report.page import write_annotation_report, write_comparison_report
@@ -55,7 +55,7 @@ class Opened:
 
 @pytest.fixture(scope="module")
 def every_page(
-    report_pages: Pages, begun: Path, tiny_cohort: Cohort, tmp_path_factory: pytest.TempPathFactory
+    report_pages: Pages, begun: Path, tiny_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """A page of each kind; the large comparison has six arms in six groups of scanners."""
     from amos_fl.annotate.project import open_project
@@ -63,7 +63,8 @@ def every_page(
     folder = tmp_path_factory.mktemp("pages")
     large = compared([replace(record, folder=report_pages.run.folder) for record in everything(seeds=(0, 1))])
     write_comparison(large, folder / "large")
-    cases, _ = statistics_of(tiny_cohort)
+    cohort = read_cohort(tiny_root)
+    cases, _ = statistics_of(cohort)
     project = shutil.copytree(begun, begun.parent / "shown")  # beside it, so that its relative paths hold
     run, comparison = report_pages.run_page, report_pages.comparison_page
     return {
@@ -72,7 +73,7 @@ def every_page(
         "large comparison": write_comparison_report(large, folder / "large"),
         "case of a run": next((run.parent / "cases" / "D").glob("*.html")),
         "case of a comparison": next((comparison.parent / "cases" / "A").glob("*.html")),
-        "cohort": write_cohort_page(tiny_cohort, cases, folder / "stats"),
+        "cohort": write_cohort_page(cohort, cases, folder / "stats"),
         "labelling": write_annotation_report(open_project(project)),
         "site": write_site_report("D", report_pages.run.folder.site("D") / "pictures", folder / "site"),
     }
