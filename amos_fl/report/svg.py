@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -157,7 +157,7 @@ def _one_colour(artist: Any, part: str) -> str:
     found = getattr(artist, f"get_{part}", lambda: None)()
     if isinstance(found, np.ndarray) and found.ndim == 2:
         found = found[0] if len(found) == 1 else None
-    return to_hex(found) if is_color_like(found) else ""
+    return to_hex(cast(Any, found)) if is_color_like(found) else ""
 
 
 def _local(name: str) -> str:
