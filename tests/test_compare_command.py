@@ -66,6 +66,16 @@ def test_it_prints_the_answer_and_leaves_tables_latex_and_a_report(made: Made) -
     }
 
 
+def test_quiet_prints_the_answer_alone(made: Made, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run(arguments(runs, made.folder, "--quiet")) == 0
+    printed = capsys.readouterr().out
+    assert "DSC by arm" not in printed
+    assert "pooled scores" in printed
+    assert printed.rstrip().endswith("report.html")
+    assert len(printed.splitlines()) < 15
+
+
 def test_its_scores_and_costs_are_those_of_the_runs(made: Made, runs: Path) -> None:
     found = {
         (row["arm"], row["scope"], row["metric"]): row["value"]

@@ -5,28 +5,34 @@ import json
 import math
 import re
 import shutil
+import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from made_runs import with_cases
 from reports import Pages
+from typer.testing import CliRunner
 
 from amos_fl.cli.main import run as amos_fl
 from amos_fl.comparison.compare import compare_runs
 from amos_fl.comparison.write import write_comparison
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
+from amos_fl.metrics.rows import ScoreRow, rows_by_case, sums_by_case
 from amos_fl.metrics.table import CaseScores
 from amos_fl.report import series
 from amos_fl.report.examples import chosen_examples
+from amos_fl.report.figures import _named_apart, learning_curves
 from amos_fl.report.page import render, write_comparison_report, write_run_report
 from amos_fl.report.run_figures import DATA_FOLDER, write_data
 from amos_fl.report.run_page import missing_cases, run_context
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
+from amos_fl_clients.operation.command import app as site_command
 
 
 @pytest.fixture
@@ -116,14 +122,12 @@ def test_a_comparison_shows_each_sites_best_median_and_worst_case_by_the_referen
         "D, CT, median case: fair",
         "D, CT, worst case: bad",
     ]
-    assert [float(mean) for mean in re.findall(r"Mean DSC of the case: (\d\.\d+)", text)] == [
-        0.9,
-        0.95,
-        0.6,
-        0.95,
-        0.2,
-        0.95,
-    ]
+    told = re.findall(r"Mean DSC of the case: fedavg ([\d.]+) and pooled ([\d.]+)\.<?", text)
+    assert told == [("0.900", "0.950"), ("0.600", "0.950"), ("0.200", "0.950")]
+    for name in marks:  # any case can be looked at, with both arms
+        page = (tmp_path / "out" / "cases" / "D" / f"{name}.html").read_text()
+        assert f'href="cases/D/{name}.html"' in text
+        assert re.findall(r'class="model"><b>(\w+)</b>', page) == ["fedavg", "pooled"]
 
 
 def test_a_comparison_draws_the_curve_of_every_site_from_the_runs_own_scores(pages: Pages) -> None:
@@ -184,6 +188,99 @@ def test_a_simulation_leaves_planes_of_every_test_case_and_the_report_shows_them
     assert len(re.findall('class="plane"', pages.run_page.read_text())) == 3 * len(kept)
 
 
+def test_any_case_can_be_looked_at_from_the_table_of_all_cases(pages: Pages) -> None:
+    for page in (pages.run_page, pages.comparison_page):
+        linked = set(re.findall(r'<a href="(cases/[^"]+)">', page.read_text()))
+        assert linked == {f"cases/{case.site}/{case.case}.html" for case in pages.run.results.cases}
+        for address in linked:
+            text = (page.parent / address).read_text()
+            found = Outline(text)
+            files = [a for a in found.addresses if not a.startswith(("#", "data:"))]
+            assert [name for name in files if not ((page.parent / address).parent / name).exists()] == []
+            assert len([name for name in files if name.endswith(".nii.gz")]) == 2  # the scan and its label
+            assert "as confidential as the scans" in text
+            assert json.loads(re.findall(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)[0])[
+                "views"
+            ]
+
+
+def test_a_hospital_makes_a_page_of_its_own_cases_and_says_what_it_lacks(pages: Pages, tmp_path: Path) -> None:
+    site, out = pages.run.folder.site("D"), tmp_path / "page"
+    done = CliRunner().invoke(site_command, ["report", str(site), "--out", str(out)])
+    assert (done.exit_code, done.stdout) == (0, f"wrote {out / 'report.html'}; it holds pictures of patients\n")
+    text = (out / "report.html").read_text()
+    case = next(case for case in pages.run.results.cases if case.site == "D")
+    (row,) = rows_by_case(sums_by_case([case], pages.run.cohort.organs))
+    assert f'<a href="cases/D/{case.case}.html">{case.case}</a>' in text
+    assert f'data-value="{row.dsc}"' in text
+    assert 'class="plane"' in (out / "cases" / "D" / f"{case.case}.html").read_text()
+    assert not re.search(r"(src|href)=.https?:", text)
+    settings = json.loads((site / "site.json").read_text())
+    write_json(tmp_path / "settings.yaml", {**settings, "pictures": None})
+    lacking = CliRunner().invoke(site_command, ["report", str(tmp_path)])
+    assert "keeps no pictures of its test cases; write 'pictures: state/pictures' into" in str(lacking.exception)
+    write_json(tmp_path / "settings.yaml", {**settings, "pictures": "none yet"})
+    early = CliRunner().invoke(site_command, ["report", str(tmp_path)])
+    assert "no test case of site D has been scored yet" in str(early.exception)
+
+
+def test_case_pages_of_an_earlier_report_go(pages: Pages) -> None:
+    old = pages.run_page.parent / "cases" / "A" / "gone.html"
+    old.write_text("a patient")
+    write_run_report(pages.run)
+    assert not old.exists()
+
+
+def test_every_figure_is_a_file_for_a_paper_in_light_colours(pages: Pages) -> None:
+    for page in (pages.run_page, pages.comparison_page):
+        linked = re.findall(r'<a href="(figures/[^"]+)">', page.read_text())
+        assert len(linked) >= 10
+        assert {f"figures/{file.name}" for file in (page.parent / "figures").iterdir()} == set(linked)
+        for address in linked:
+            content = (page.parent / address).read_bytes()
+            if address.endswith(".pdf"):
+                assert content.startswith(b"%PDF-")
+                streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL)
+                drawn = b"".join(zlib.decompress(part) for part in streams if part[:1] == b"x")
+                assert not re.search(rb"0\.05\d+ 0\.05\d+ 0(?:\.0\d*)? (?:rg|RG)", drawn)  # no stand-in
+            else:
+                assert ElementTree.fromstring(content).tag.endswith("svg")
+                assert not re.search(rb'0d0e|var\(|<text|font-family|href="(?!#)', content)
+
+
+def test_words_of_the_field_are_explained_before_they_are_used(pages: Pages) -> None:
+    for page in (pages.run_page, pages.comparison_page):
+        text = page.read_text()
+        words = text[text.index('class="words"') : text.index("</header>")]
+        assert "Dice similarity coefficient" in words
+        assert "tolerance of 1 mm" in words
+        for word in ("seen", "unseen", "missed", "hallucinated"):
+            assert f"<dt>{word}</dt>" in words
+
+
+def test_long_tables_are_folded_and_the_top_is_one_click_away(pages: Pages) -> None:
+    text = pages.run_page.read_text()
+    assert re.search(r"<details><summary>Every round \(3\)</summary>", text)
+    assert '<a href="#top">Top</a>' in text
+    assert text.index('class="skip" href="#content"') < text.index("<h1>")
+    assert re.search(r"Last round ended</dt><dd>\d{4}-\d\d-\d\d \d\d:\d\d UTC", text)
+
+
+def test_one_round_has_whole_numbers_and_no_empty_chart() -> None:
+    losses = [series.LossPoint(1, "A", 1.0, 2, 1.0)]
+    svg = learning_curves("learning", losses, [])
+    assert re.findall(r">([\d.]+)</text>", svg)[0] == "1"
+    assert "DSC during training" not in svg
+    scores = [ScoreRow(round=1, site="A", group="seen", dsc=0.5)]
+    assert "DSC during training" in learning_curves("learning", losses, scores)
+
+
+def test_names_of_sites_with_like_scores_stand_above_each_other() -> None:
+    marks = [(0.80 + i / 1000, f"site-{i}") for i in range(5)]
+    lines = [line for _, _, line in _named_apart(marks, (0.0, 1.0))]
+    assert len(set(lines)) == 5
+
+
 def test_without_pictures_the_report_says_why(pages: Pages, tmp_path: Path) -> None:
     folder = replace(pages.run.folder, path=tmp_path / "copy")
     for file in pages.run.folder.path.rglob("*"):
@@ -192,7 +289,7 @@ def test_without_pictures_the_report_says_why(pages: Pages, tmp_path: Path) -> N
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(file.read_bytes())
     page = page_of(replace(pages.run, folder=folder), tmp_path)
-    assert "only a simulation keeps planes" in page
+    assert "only a simulation keeps pictures" in page
     assert 'class="plane"' not in page
 
 

@@ -3,11 +3,20 @@
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_runs import compared, everything
 from playwright.sync_api import Browser, Page, sync_playwright
 from reports import Pages
+
+from amos_fl.cohort.statistics import statistics_of
+from amos_fl.cohort.table import read_cohort
+from amos_fl.comparison.write import write_comparison
+from amos_fl.report.cohort_page import write_cohort_page
+from amos_fl.report.page import write_annotation_report, write_comparison_report
+from amos_fl.report.site_page import write_site_report
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
@@ -44,6 +53,78 @@ class Opened:
         self.page.goto(file.as_uri())
 
 
+@pytest.fixture(scope="module")
+def every_page(
+    report_pages: Pages, begun: Path, tiny_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """A page of each kind; the large comparison has six arms in six groups of scanners."""
+    from amos_fl.annotate.project import open_project
+
+    folder = tmp_path_factory.mktemp("pages")
+    large = compared([replace(record, folder=report_pages.run.folder) for record in everything(seeds=(0, 1))])
+    write_comparison(large, folder / "large")
+    cohort = read_cohort(tiny_root)
+    cases, _ = statistics_of(cohort)
+    project = shutil.copytree(begun, begun.parent / "shown")  # beside it, so that its relative paths hold
+    run, comparison = report_pages.run_page, report_pages.comparison_page
+    return {
+        "run": run,
+        "comparison": comparison,
+        "large comparison": write_comparison_report(large, folder / "large"),
+        "case of a run": next((run.parent / "cases" / "D").glob("*.html")),
+        "case of a comparison": next((comparison.parent / "cases" / "A").glob("*.html")),
+        "cohort": write_cohort_page(cohort, cases, folder / "stats"),
+        "labelling": write_annotation_report(open_project(project)),
+        "site": write_site_report("D", report_pages.run.folder.site("D") / "pictures", folder / "site"),
+    }
+
+
+KINDS = (
+    "run",
+    "comparison",
+    "large comparison",
+    "case of a run",
+    "case of a comparison",
+    "cohort",
+    "labelling",
+    "site",
+)
+OPEN = "() => { for (const part of document.querySelectorAll('details')) part.open = true }"
+CUT = """() => [...document.querySelectorAll('.scroll:has(table)')].filter(e => e.scrollWidth > e.clientWidth + 1)
+  .map(e => e.querySelector('table').id)"""
+WITHOUT_CUE = """() => [...document.querySelectorAll('.scroll')]
+  .filter(e => (e.scrollWidth > e.clientWidth + 1) !== (e.nextElementSibling.checkVisibility()))
+  .map(e => e.getAttribute('aria-label'))"""
+BEYOND = "() => document.documentElement.scrollWidth - innerWidth"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_page_cuts_a_table_or_loads_anything(browser: Browser, every_page: dict[str, Path], kind: str) -> None:
+    opened = Opened(browser, every_page[kind], width=1400)
+    page = opened.page
+    page.evaluate(OPEN)
+    assert page.evaluate(CUT) == []
+    assert page.evaluate(BEYOND) <= 0
+    # On a phone what is wider scrolls sideways in its own place, and says so; nothing else does.
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.wait_for_function(f"() => ({WITHOUT_CUE})().length === 0", timeout=60_000)
+    assert page.evaluate(BEYOND) <= 0
+    assert opened.said == []
+    assert [url for url in opened.asked if not url.startswith("data:")] == [every_page[kind].as_uri()]
+
+
+def test_the_first_column_of_a_wide_table_stays_in_sight_on_a_phone(
+    browser: Browser, every_page: dict[str, Path]
+) -> None:
+    page = Opened(browser, every_page["large comparison"], width=390).page
+    place = page.locator(".scroll:has(#main-scores)")
+    place.evaluate("e => e.scrollLeft = 300")
+    assert place.evaluate("e => e.scrollLeft") > 0
+    name = page.locator("#main-scores tbody th").first.bounding_box()
+    assert name is not None
+    assert 0 <= name["x"] < 60
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("which", ["run_page", "comparison_page"])
 def test_a_page_opens_without_an_error_and_asks_for_nothing(
@@ -55,6 +136,79 @@ def test_a_page_opens_without_an_error_and_asks_for_nothing(
     assert [url for url in opened.asked if not url.startswith("data:")] == [file.as_uri()]
     broken = "() => [...document.images].filter(i => !i.naturalWidth).length"
     assert opened.page.evaluate(broken) == 0
+
+
+def test_the_way_to_the_top_stays_in_sight_and_the_first_tab_leads_to_the_content(
+    browser: Browser, pages: Pages
+) -> None:
+    page = Opened(browser, pages.run_page).page
+    page.keyboard.press("Tab")
+    assert page.evaluate("() => document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("() => document.activeElement.id") == "content"
+    page.evaluate("() => scrollTo({ top: document.body.scrollHeight, behavior: 'instant' })")
+    top = page.get_by_role("link", name="Top", exact=True)
+    box = top.bounding_box()
+    assert box is not None
+    assert 0 <= box["y"] < 60
+    top.click()
+    page.wait_for_function("() => scrollY === 0")
+
+
+@pytest.mark.parametrize("kind", ["case of a comparison", "run"])
+def test_the_arrow_keys_scroll_through_the_slices_of_a_case_in_all_rows(
+    browser: Browser, every_page: dict[str, Path], kind: str
+) -> None:
+    opened = Opened(browser, every_page[kind])
+    viewer = opened.page.locator(".viewer").first
+    slider = viewer.get_by_role("slider", name="axial slice")
+    rows = viewer.locator('.pane[data-view="0"]')
+    before = rows.first.locator(".where").inner_text()
+    slider.focus()
+    opened.page.keyboard.press("Home")
+    rows.first.locator("canvas").wait_for()
+    opened.page.keyboard.press("ArrowRight")
+    told = slider.get_attribute("aria-valuetext")
+    assert told is not None
+    assert re.match(r"axial \d+ of 20", told)
+    for row in rows.all():
+        row.locator('canvas[data-slice="1"]').wait_for()
+        assert row.locator(".where").inner_text() == told != before
+        assert row.locator("canvas").get_attribute("aria-label") == told
+    assert rows.count() == (2 if kind == "case of a comparison" else 1)
+    assert opened.said == []
+
+
+def test_an_organ_can_be_hidden_in_a_slice_that_was_scrolled_to(browser: Browser, every_page: dict[str, Path]) -> None:
+    page = Opened(browser, every_page["case of a run"]).page
+    slider = page.get_by_role("slider", name="axial slice")
+    middle = int(slider.get_attribute("max") or 0) // 2
+    slider.fill(str(middle))
+    canvas = page.locator(f'.pane[data-view="0"] canvas[data-slice="{middle}"]')
+    canvas.wait_for()
+    coloured = """canvas => { const d = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+      let n = 0; for (let i = 0; i < d.length; i += 4) if (Math.abs(d[i] - d[i + 2]) > 40) n++; return n }"""
+    assert canvas.evaluate(coloured) > 0
+    for box in page.locator(".organs input").all():
+        box.uncheck()
+    page.wait_for_function(f"() => ({coloured})(document.querySelector('.pane[data-view=\"0\"] canvas')) === 0")
+    assert page.locator(".pane svg path:visible").count() == 0
+
+
+def test_a_view_says_its_sides_scale_and_slice_in_sight(browser: Browser, every_page: dict[str, Path]) -> None:
+    page = Opened(browser, every_page["case of a run"]).page
+    pane = page.locator('.pane[data-view="0"]')
+    assert pane.locator(".side.left").inner_text() == "R"
+    assert pane.locator(".side.right").inner_text() == "L"
+    scale, whole = pane.locator(".scale").bounding_box(), pane.locator("svg").bounding_box()
+    assert scale is not None
+    assert whole is not None
+    # The pixels of a tiny cohort's pictures are 8 mm wide.
+    width_mm = 8 * int((pane.locator("svg").get_attribute("viewBox") or "").split()[2])
+    said_mm = float(pane.locator(".scale").inner_text().removesuffix(" mm"))
+    assert scale["width"] / whole["width"] == pytest.approx(said_mm / width_mm, abs=0.01)
+    assert "HU" in page.locator(".window").inner_text()
+    assert re.search(r"\d ball", page.locator(".organs").inner_text())
 
 
 def test_what_a_page_may_load_is_limited_to_itself(browser: Browser, pages: Pages) -> None:
@@ -173,15 +327,15 @@ def test_print_is_dark_on_white_with_everything_open(browser: Browser, pages: Pa
     assert page.pdf(path=tmp_path / "report.pdf")[:5] == b"%PDF-"
 
 
-def test_outlines_of_label_and_prediction_can_be_hidden(browser: Browser, pages: Pages) -> None:
+def test_label_and_prediction_can_be_hidden(browser: Browser, pages: Pages) -> None:
     page = Opened(browser, pages.run_page).page
     label, prediction = page.locator(".planes path.label").first, page.locator(".planes path.prediction").first
-    stroke = "e => getComputedStyle(e).stroke"
-    assert label.evaluate(stroke) != prediction.evaluate(stroke)
-    page.get_by_label("label (thick, blue)").uncheck()
+    fill = "e => getComputedStyle(e).fill"
+    assert label.evaluate(fill) != prediction.evaluate(fill) == "none"
+    page.get_by_label("label: filled").uncheck()
     shown = "e => getComputedStyle(e).display"
     assert (label.evaluate(shown), prediction.evaluate(shown)) == ("none", "inline")
-    page.get_by_label("label (thick, blue)").check()
+    page.get_by_label("label: filled").check()
     assert label.evaluate(shown) == "inline"
 
 

@@ -1,4 +1,4 @@
-"""The planes that a site keeps of a case, and their outlines."""
+"""The pictures that a site keeps of a case, and what is drawn on them."""
 
 import re
 from dataclasses import replace
@@ -13,16 +13,11 @@ from matplotlib.path import Path as Polygon
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.inference.evaluate import reference_of
-from amos_fl.pictures.planes import (
-    best_planes,
-    grey_levels,
-    keep_picture,
-    load_planes,
-    planes_of,
-    save_planes,
-    window_of,
-)
-from amos_fl.report.slices import outline_path, plane_svg
+from amos_fl.pictures.kept import CasePicture, keep_picture, load_picture, picture_of, save_picture
+from amos_fl.pictures.planes import best_planes, grey_levels, planes_of, window_of
+from amos_fl.report.palette import ORGAN_COLOURS
+from amos_fl.report.slices import number_place, organ_lines, outline_path, slice_svg
+from amos_fl.report.viewer import Budget, case_view
 from amos_fl.volumes.nifti import Volume
 
 
@@ -89,19 +84,39 @@ def test_ct_is_shown_in_an_abdominal_window_and_mr_by_its_own_levels() -> None:
     assert faint.max() == 255
 
 
-def test_planes_read_back_as_they_were(tmp_path: Path) -> None:
-    planes = planes_of(*a_case(), "CT")
-    save_planes(tmp_path / "case.npz", planes)
-    again = load_planes(tmp_path / "case.npz")
-    for before, after in zip(planes, again, strict=True):
-        assert (before.view, before.pixel_mm, before.position, before.of) == (
-            after.view,
-            after.pixel_mm,
-            after.position,
-            after.of,
-        )
-        for part in ("grey", "label", "prediction"):
-            assert np.array_equal(getattr(before, part), getattr(after, part))
+def same(a: CasePicture, b: CasePicture) -> bool:
+    about = [(p.modality, p.pixel_mm, p.window, p.outside_ml, p.shows_the_same_as(a)) for p in (a, b)]
+    drawn = [[(s.view, s.jpeg, s.prediction.tolist()) for s in p.stacks] for p in (a, b)]
+    return about[0] == about[1] and drawn[0] == drawn[1]
+
+
+def test_a_picture_reads_back_as_it_was(tmp_path: Path) -> None:
+    picture = picture_of(*a_case(), "CT")
+    save_picture(tmp_path / "case.npz", picture)
+    assert same(load_picture(tmp_path / "case.npz"), picture)
+
+
+def test_the_slices_kept_are_the_same_whatever_a_model_predicts() -> None:
+    image, label, prediction = a_case()
+    far = np.zeros_like(prediction)
+    far[:3, :3, :3] = 7
+    mine, other = picture_of(image, label, prediction, "CT"), picture_of(image, label, far, "CT")
+    assert mine.shows_the_same_as(other)
+    assert [stack.jpeg for stack in mine.stacks] == [stack.jpeg for stack in other.stacks]
+    assert mine.outside_ml == 0
+    assert other.outside_ml == pytest.approx(27 * 0.016)  # what lies outside is not drawn, and said
+
+
+def test_every_slice_shows_the_place_of_the_scan_that_it_names() -> None:
+    image, label, prediction = a_case()
+    for stack in picture_of(image, label, prediction, "CT").stacks:
+        axis = {"axial": 2, "coronal": 1, "sagittal": 0}[stack.view]
+        assert stack.of == label.shape[axis]
+        assert len(stack.positions) <= 20
+        for at, position in enumerate(stack.positions):
+            organ = np.take(label, position, axis) == 6
+            assert (stack.label[at] == 6).any() == organ.any()
+            assert (stack.grey[at].max() > 140) == organ.any()  # 171 and 98, as far as JPEG keeps them
 
 
 def test_organs_that_nobody_annotated_are_not_drawn(tiny_cohort: Cohort, tmp_path: Path) -> None:
@@ -111,20 +126,24 @@ def test_organs_that_nobody_annotated_are_not_drawn(tiny_cohort: Cohort, tmp_pat
     prediction = np.full(reference.shape, 2, np.uint8)
     prediction[reference.array == 1] = 1
     keep_picture(tmp_path, case, prediction, reference)
-    for plane in load_planes(tmp_path / f"{case.case}.npz"):
-        assert np.array_equal(plane.prediction, plane.label)
-        assert set(np.unique(plane.label)) == {0, 1}
+    for stack in load_picture(tmp_path / f"{case.case}.npz").stacks:
+        assert np.array_equal(stack.prediction, stack.label)
+        assert set(np.unique(stack.label)) == {0, 1}
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip", None])
-def test_a_file_without_planes_is_refused_in_a_sentence(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [b"", b"no zip", None, "half"])
+def test_a_file_without_a_picture_is_refused_in_a_sentence(tmp_path: Path, content: bytes | str | None) -> None:
     file = tmp_path / "case.npz"
     if content is None:
         np.savez(file, other=np.zeros(3))
+    elif content == "half":
+        picture = picture_of(*a_case(), "CT")
+        stacks = (replace(picture.stacks[0], jpeg=picture.stacks[2].jpeg), *picture.stacks[1:])
+        save_picture(file, replace(picture, stacks=stacks))
     else:
-        file.write_bytes(content)
-    with pytest.raises(AmosError, match="holds no planes"):
-        load_planes(file)
+        file.write_bytes(bytes(content))
+    with pytest.raises(AmosError, match="holds no picture"):
+        load_picture(file)
 
 
 def polygons(path: str) -> list[np.ndarray]:
@@ -144,10 +163,85 @@ def test_the_inside_of_an_outline_is_the_mask(mask: np.ndarray) -> None:
         assert inside == mask[row, column]
 
 
-def test_a_plane_names_each_line_by_organ_and_kind_and_escapes_what_it_is_told() -> None:
-    plane = planes_of(*a_case(), "CT")[0]
-    svg = plane_svg(plane, {6: "liver & <co>"}, "p", "<i>case</i>")
+def test_a_slice_names_each_line_by_organ_and_kind_and_escapes_what_it_is_told() -> None:
+    stack = picture_of(*a_case(), "CT").stacks[0]
+    at = int((stack.label == 6).sum(axis=(1, 2)).argmax())
+    svg = slice_svg(stack, at, organ_lines({6: "liver & <co>"}), "p", "<i>case</i>")
     assert "<title>liver &amp; &lt;co&gt;: label</title>" in svg
     assert "<title>liver &amp; &lt;co&gt;: prediction</title>" in svg
     assert "<i>" not in svg
     assert svg.count('class="label"') == svg.count('class="prediction"') == 1
+    assert f"axial {stack.positions[at] + 1} of 20" in svg
+    assert re.search(r'<text data-organ="6"[^>]*>6</text>', svg)
+
+
+def test_no_two_of_fifteen_organs_are_drawn_alike() -> None:
+    lines = organ_lines({value: f"organ {value}" for value in range(1, 17)})
+    assert len({(line.colour, line.dash) for line in lines.values()}) == 16
+
+
+# What people without one of the three kinds of cones see of linear red, green and blue (Machado et al., IEEE TVCG
+# 15:1291, 2009, severity 1).
+SEEN = {
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+@pytest.mark.parametrize("kind", SEEN)
+def test_the_colours_of_organs_differ_for_colour_blind_readers_and_stand_out_on_black(kind: str) -> None:
+    rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in ORGAN_COLOURS])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    assert (linear @ [0.2126, 0.7152, 0.0722] > 3 * 0.05 - 0.05).all()  # a contrast of 3 to black (WCAG 2.2)
+    seen = np.clip(linear @ np.array(SEEN[kind]).T, 0, 1)
+    lms = seen @ [[0.4122, 0.2119, 0.0883], [0.5363, 0.6807, 0.2817], [0.0514, 0.1074, 0.6300]]  # to Oklab
+    lab = np.cbrt(lms) @ [[0.2105, 1.9780, 0.0259], [0.7936, -2.4286, 0.7828], [-0.0041, 0.4506, -0.8087]]
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1) + np.eye(len(lab))
+    assert apart.min() > 0.04, apart.round(3)
+
+
+def test_an_organs_number_stands_on_it_or_beside_it_if_it_is_small() -> None:
+    large, small = np.zeros((2, 40, 40), bool)
+    large[10:30, 10:30] = True
+    large[12:28, 12:28] = False  # its middle is not part of it
+    column, row = number_place(large, 4)
+    assert large[row, column]
+    small[10:13, 10:13] = True
+    column, row = number_place(small, 4)
+    assert not small[row, column]
+    assert abs(column - 12) < 6
+
+
+def test_a_page_has_slices_to_scroll_through_up_to_its_budget() -> None:
+    picture = picture_of(*a_case(), "CT")
+    whole = case_view("a", "case", {6: "liver"}, [("", picture)])
+    assert whole["data"]
+    budget = Budget(left=len(whole["data"]) + 1)
+    assert case_view("b", "case", {6: "liver"}, [("", picture)], budget)["data"]
+    view = case_view("c", "case", {6: "liver"}, [("", picture)], budget)
+    assert not view["data"]
+    assert len(view["rows"][0]["planes"]) == 3
+
+
+def test_a_scale_and_sides_are_on_every_view() -> None:
+    picture = picture_of(*a_case(), "CT")
+    views = {view["view"]: view for view in case_view("a", "case", {}, [("", picture)])["views"]}
+    assert [views[name]["sides"] for name in ("axial", "coronal", "sagittal")] == [("R", "L"), ("R", "L"), ("A", "P")]
+    for stack in picture.stacks:
+        view = views[stack.view]
+        width_mm = stack.label.shape[2] * picture.pixel_mm
+        assert float(view["scale_percent"]) == pytest.approx(100 * view["scale_mm"] / width_mm, abs=0.06)
+        assert view["scale_mm"] <= width_mm / 2
+
+
+def test_models_are_shown_at_one_slice_and_another_cases_picture_is_left_out() -> None:
+    image, label, prediction = a_case()
+    worse = np.zeros_like(label)
+    pictures = [("one", picture_of(image, label, prediction, "CT")), ("two", picture_of(image, label, worse, "CT"))]
+    other = picture_of(image, np.roll(label, -4, 0), prediction, "CT")
+    view = case_view("a", "case", {6: "liver"}, [*pictures, ("three", other)])
+    assert [row["what"] for row in view["rows"]] == ["one", "two"]
+    told = [re.findall(r"(axial|coronal|sagittal) (\d+) of", "".join(row["planes"])) for row in view["rows"]]
+    assert told[0] == told[1]
+    assert len(told[0]) == 3

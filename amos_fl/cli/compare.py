@@ -29,6 +29,9 @@ def compare(
     published: Annotated[
         bool, typer.Option("--published", help="Show the paper's numbers even if no setting matches theirs.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print only what went wrong and the answer, without tables.")
+    ] = False,
 ) -> None:
     """Compare finished runs on the same test cases: federated, centralized, local, fine-tuned, leave-one-out."""
     from amos_fl.api.functions import compare as compared
@@ -48,9 +51,10 @@ def compare(
         console.print(f"problem: {problem}", markup=False, style="bold red", soft_wrap=True)
     if comparison.synthetic:
         console.print(PHANTOM_NOTE, soft_wrap=True)
-    for table in all_tables(comparison):
-        if table.brief:
-            console.print(rich_table(table))
-    for sentence in (*comparison.notes, "", *comparison.findings):
+    if not quiet:
+        for table in all_tables(comparison):
+            if table.brief:
+                console.print(rich_table(table))
+    for sentence in (*(() if quiet else (*comparison.notes, "")), *comparison.findings):
         console.print(sentence, markup=False, soft_wrap=True)
     console.print(f"everything is in {folder}; begin with {folder / 'report.html'}", markup=False, soft_wrap=True)

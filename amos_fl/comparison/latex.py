@@ -22,6 +22,7 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    "±": r"\ensuremath{\pm}",
 }
 MOST_ROWS = 36
 """The most rows that fit on a page."""
@@ -37,10 +38,10 @@ def escape(text: str) -> str:
     return "".join(_SPECIAL.get(letter, letter) for letter in visible(text))
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Escape a cell, with numbers in math mode, so that a minus is a minus; a dash for a missing value.
 
-    >>> print(_cell("-0.012 [-0.030, +0.006]"), _cell("-"))
+    >>> print(cell("-0.012 [-0.030, +0.006]"), cell("-"))
     $-0.012$ [$-0.030$, $+0.006$] --
     """
     return "--" if text == "-" else _NUMBER.sub(r"$\1$", escape(text))
@@ -65,7 +66,7 @@ def _float(table: TextTable, rows: range, *, synthetic: bool) -> str:
     lines = [
         r"\begin{table}[htbp]",
         r"\centering",
-        rf"\caption{{{_cell(caption)}}}",
+        rf"\caption{{{cell(caption)}}}",
         rf"\label{{tab:{label}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{'l' * table.names}{'r' * (len(table.columns) - table.names)}}}",
@@ -82,7 +83,7 @@ def _float(table: TextTable, rows: range, *, synthetic: bool) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     # A row that begins with a bracket would be read as an argument of the \\ before it.
-    first, *rest = map(_cell, cells)
+    first, *rest = map(cell, cells)
     return " & ".join([f"{{}}{first}" if first.startswith("[") else first, *rest]) + r" \\"
 
 
@@ -100,7 +101,7 @@ def latex_document(comparison: Comparison, tables: Sequence[TextTable]) -> str:
     ]
     for title, sentences in said:
         if sentences:
-            items = [rf"\item {_cell(sentence)}" for sentence in sentences]
+            items = [rf"\item {cell(sentence)}" for sentence in sentences]
             parts += [rf"\subsection*{{{title}}}", r"\begin{itemize}", *items, r"\end{itemize}"]
-    parts += [rf"\input{{{table.key}}}" for table in tables]
+    parts += [rf"\input{{{name}}}" for name in ("paper", *(table.key for table in tables))]
     return "\n".join([*parts, r"\end{document}", ""])

@@ -198,7 +198,7 @@ def _marked(cell: MeanScore | None, difference: Difference | None) -> str:
     if cell is None or math.isnan(cell.estimate.value):
         return "-"
     counts = ((cell.missed, "m"), (cell.hallucinated, "h"))
-    marks = "".join(f" {count:.3g}{mark}" for count, mark in counts if count) if cell.organ else ""
+    marks = "".join(f" {count:.1f}".removesuffix(".0") + mark for count, mark in counts if count) if cell.organ else ""
     star = "*" if difference is not None and difference.p_holm < 0.05 else ""
     return f"{number(cell.estimate.value)}{star}{marks}"
 

@@ -18,6 +18,7 @@ from amos_fl.comparison.comparison import (
 )
 from amos_fl.comparison.latex import latex_document, latex_table
 from amos_fl.comparison.overview import overview_page
+from amos_fl.comparison.paper import paper_page
 from amos_fl.comparison.statistics import Estimate
 from amos_fl.comparison.tables import all_tables, markdown_page
 from amos_fl.csv_table import write_table
@@ -82,6 +83,7 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
     tables = all_tables(comparison)
     for table in tables:
         write_text(out / "latex" / f"{table.key}.tex", latex_table(table, synthetic=comparison.synthetic))
+    write_text(out / "latex" / "paper.tex", paper_page(comparison))
     write_text(out / "latex" / "comparison.tex", latex_document(comparison, tables))
 
 

@@ -255,6 +255,9 @@ share_case_scores: none
 share_histograms: false
 withhold_counts_below: 3
 
+# Slices of the test cases, with label and prediction, and their scores, for 'amos-fl-site report'; they stay here
+pictures: state/pictures
+
 # What else this site may refuse; take the # away:
 # refuse_evaluation_on: [test]     # splits on which no network is scored
 # max_steps_per_round: 500         # a request for more training in one round is refused

@@ -1,25 +1,19 @@
-"""Three planes of a scored case, small enough to keep, which a site saves for a simulation's report.
+"""Planes of a case as pictures: upright, with square pixels, in grey levels of a window.
 
-Planes are chosen where many organs are cut and where prediction and label differ most, resampled to square pixels
-and written as `CASE.npz`, which holds plain arrays only.
+The three planes of a case are chosen where many organs are cut and where prediction and label differ most.
 """
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from amos_fl.cohort.table import Case
-from amos_fl.errors import AmosError
-from amos_fl.files import whole_file
-from amos_fl.volumes.nifti import Volume, read_image, to_canonical
+from amos_fl.volumes.nifti import Volume, to_canonical
 
-VIEWS = ("axial", "coronal", "sagittal")
+AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
+"""Per view the axis of a canonical scan that it is a plane of."""
 CT_WINDOW_HU = (-135.0, 215.0)
 VIEW_MARGIN_MM = 20.0
 """The margin shown around the organs."""
@@ -70,18 +64,21 @@ def best_planes(label: UInt8[np.ndarray, "x y z"], prediction: UInt8[np.ndarray,
     >>> best_planes(label, np.zeros_like(label))
     (1, 1, 2)
     """
-    found = []
     wrong = label != prediction
-    for axis, size in enumerate(label.shape):
-        planes = np.moveaxis(label, axis, 0).reshape(size, -1)
-        areas = np.stack([np.bincount(plane, minlength=256)[1:] for plane in planes])  # (plane, organ)
-        areas = areas[:, areas.any(axis=0)]
-        cut = (areas / areas.max(axis=0, initial=1)).sum(axis=1) if areas.size else np.zeros(size)
-        differing = wrong.sum(axis=tuple(other for other in range(3) if other != axis))
-        worth = cut / max(cut.max(), 1e-9) + differing / max(differing.max(), 1)
-        # The middle one if there is nothing to see anywhere.
-        found.append(int(np.argmax(worth)) if worth.any() else size // 2)
-    return found[0], found[1], found[2]
+    sides = (np.moveaxis(label, axis, 0) for axis in range(3)), (np.moveaxis(wrong, axis, 0) for axis in range(3))
+    x, y, z = (best_slice(label_side, wrong_side) for label_side, wrong_side in zip(*sides, strict=True))
+    return x, y, z
+
+
+def best_slice(label: UInt8[np.ndarray, "slice row column"], wrong: Bool[np.ndarray, "slice row column"]) -> int:
+    """Of parallel slices, the one that shows most organs and most that is `wrong`; the middle one if none does."""
+    size = len(label)
+    areas = np.stack([np.bincount(plane.ravel(), minlength=256)[1:] for plane in label])  # (slice, organ)
+    areas = areas[:, areas.any(axis=0)]
+    cut = (areas / areas.max(axis=0, initial=1)).sum(axis=1) if areas.size else np.zeros(size)
+    differing = wrong.sum(axis=(1, 2))
+    worth = cut / max(cut.max(), 1e-9) + differing / max(differing.max(), 1)
+    return int(np.argmax(worth)) if worth.any() else size // 2
 
 
 def planes_of(
@@ -94,23 +91,22 @@ def planes_of(
     scan = to_canonical(image)
     maps = [to_canonical(Volume(array, image.affine)).array for array in (label, prediction)]
     decisive = maps if chosen_by is None else [to_canonical(Volume(chosen_by, image.affine)).array] * 2
-    box = _around(np.maximum(*decisive), scan.spacing_mm)
+    box = around(np.maximum(*decisive), scan.spacing_mm)
     inside = maps[0][box], maps[1][box]
     at = best_planes(decisive[0][box], decisive[1][box])
     window = window_of(scan.array, modality)
-    extent_mm = max(n * mm for n, mm in zip(inside[0].shape, scan.spacing_mm, strict=True))
-    pixel_mm = max(FINEST_PIXEL_MM, min(scan.spacing_mm), extent_mm / LONGEST_PIXELS)
+    pixel_mm = pixel_mm_of(inside[0].shape, scan.spacing_mm)
     planes = []
-    for view, axis in zip(VIEWS, (2, 1, 0), strict=True):
+    for view, axis in AXES.items():
         spacing = [mm for a, mm in enumerate(scan.spacing_mm) if a != axis]
         here = tuple(at[axis] if a == axis else slice(None) for a in range(3))
         grey = grey_levels(scan.array[box][here], window)
         planes.append(
             Plane(
                 view,
-                grey=_upright(grey, spacing, pixel_mm, smooth=True),
-                label=_upright(inside[0][here], spacing, pixel_mm, smooth=False),
-                prediction=_upright(inside[1][here], spacing, pixel_mm, smooth=False),
+                grey=upright(grey, spacing, pixel_mm, smooth=True),
+                label=upright(inside[0][here], spacing, pixel_mm, smooth=False),
+                prediction=upright(inside[1][here], spacing, pixel_mm, smooth=False),
                 pixel_mm=pixel_mm,
                 position=at[axis] + box[axis].start,
                 of=scan.shape[axis],
@@ -119,7 +115,13 @@ def planes_of(
     return planes
 
 
-def _around(organs: np.ndarray, spacing_mm: Sequence[float]) -> tuple[slice, slice, slice]:
+def pixel_mm_of(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
+    """The width of a picture's square pixels, so that the longest side of a part of a scan has few enough of them."""
+    extent_mm = max(n * mm for n, mm in zip(shape, spacing_mm, strict=True))
+    return max(FINEST_PIXEL_MM, min(spacing_mm), extent_mm / LONGEST_PIXELS)
+
+
+def around(organs: np.ndarray, spacing_mm: Sequence[float]) -> tuple[slice, slice, slice]:
     """The box around all organs, with a margin; the whole scan if there are none."""
     marked = organs > 0
     lines = [np.flatnonzero(marked.any(axis=tuple(b for b in range(3) if b != a))) for a in range(3)]
@@ -131,57 +133,9 @@ def _around(organs: np.ndarray, spacing_mm: Sequence[float]) -> tuple[slice, sli
     return x, y, z
 
 
-def _upright(plane: np.ndarray, spacing_mm: Sequence[float], pixel_mm: float, *, smooth: bool) -> np.ndarray:
+def upright(plane: np.ndarray, spacing_mm: Sequence[float], pixel_mm: float, *, smooth: bool) -> np.ndarray:
     """A plane of canonical axes with its last axis from top to bottom, right and front on the left."""
     picture = Image.fromarray(np.ascontiguousarray(plane.T[::-1, ::-1]))
     width, height = (max(1, round(n * mm / pixel_mm)) for n, mm in zip(plane.shape, spacing_mm, strict=True))
     how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
     return np.asarray(picture.resize((width, height), how))
-
-
-def save_planes(path: Path, planes: Sequence[Plane]) -> None:
-    """Write the planes of a case as one compressed file, whole or not at all."""
-    arrays: dict[str, np.ndarray] = {}
-    for plane in planes:
-        for part in ("grey", "label", "prediction"):
-            arrays[f"{plane.view}_{part}"] = getattr(plane, part)
-        arrays[f"{plane.view}_where"] = np.array([plane.pixel_mm, plane.position, plane.of], np.float64)
-    with whole_file(path) as beside, beside.open("wb") as file:
-        cast(Any, np.savez_compressed)(file, **arrays)
-
-
-def load_planes(path: Path) -> list[Plane]:
-    """The planes that `save_planes` wrote.
-
-    Raises:
-        AmosError: no such file, or one that holds no planes.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            planes = []
-            for view in VIEWS:
-                where: Float[np.ndarray, 3] = arrays[f"{view}_where"]
-                shown = [arrays[f"{view}_{part}"] for part in ("grey", "label", "prediction")]
-                if len({part.shape for part in shown}) != 1 or any(p.dtype != np.uint8 or p.ndim != 2 for p in shown):
-                    raise ValueError(view)
-                grey, label, prediction = shown
-                planes.append(Plane(view, grey, label, prediction, float(where[0]), int(where[1]), int(where[2])))
-    except FileNotFoundError:
-        raise AmosError(f"{path}: no such picture") from None
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
-        raise AmosError(f"{path}: holds no planes of a case; remove it") from None
-    return planes
-
-
-def keep_picture(folder: Path, case: Case, prediction: np.ndarray, reference: Volume) -> None:
-    """Write the planes of a scored case to `folder/CASE.npz`, without organs that nobody annotated in it.
-
-    Raises:
-        AmosError: the scan cannot be read.
-    """
-    image = read_image(case.image)
-    # Organs that were not looked for are neither right nor wrong.
-    values = np.arange(256, dtype=np.uint8)
-    values[~np.isin(values, case.annotated)] = 0
-    planes = planes_of(image, reference.array, values[prediction], case.modality)
-    save_planes(folder / f"{case.case}.npz", planes)

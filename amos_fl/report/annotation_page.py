@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,6 @@ def annotation_context(progress: ProjectProgress, files: dict[str, str]) -> dict
     project, state = progress.project, progress.state
     stages = state.stages()
     context: dict[str, Any] = {
-        "version": version("amos-fl"),
         "title": project.path.resolve().name,
         "kind": "Labelling project",
         "synthetic": project.cohort.synthetic(),

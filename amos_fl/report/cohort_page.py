@@ -1,9 +1,7 @@
 """Write `stats.html`, a cohort on one page, with its numbers and figures as files beside it."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +21,16 @@ from amos_fl.csv_table import write_table
 from amos_fl.files import write_text
 from amos_fl.report import cohort_figures as figures
 from amos_fl.report.page import render
-from amos_fl.report.palette import TINTS
 from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
+from amos_fl.report.svg import figures_as_files
 
 STATS_NOTE = "These scans are a phantom's, made by amos-fl itself: the figures describe the phantom, not patients."
 STATISTICS_PAGE = "stats.html"
+_PAPER = "the AMOS paper (Ji et al., 2022, arXiv:2206.08023)"
 
 
 def write_cohort_page(cohort: Cohort, cases: Sequence[CaseStatistics], out: Path, left_out: Sequence[str] = ()) -> Path:
-    """Write the page, `cases.csv`, `groups.csv`, `volumes.csv` and the figures as SVG into `out`; return the page.
+    """Write the page, its numbers (`cases.csv`, `groups.csv`, `volumes.csv`) and its figures (SVG, PDF) into `out`.
 
     `left_out` tells the page which of the cohort's cases are not among `cases`, and why.
     """
@@ -44,23 +43,11 @@ def write_cohort_page(cohort: Cohort, cases: Sequence[CaseStatistics], out: Path
     }
     for name, rows in files.items():
         write_table(out / f"{name}.csv", list(rows[0]) if rows else [], rows)
-    drawn = _figures(cohort, groups, paper)
-    for name, svg in drawn.items():
-        write_text(out / f"{name}.svg", standing_alone(svg))
-    write_text(out / STATISTICS_PAGE, render("cohort.html", _context(cohort, groups, paper, drawn, left_out)))
-    return out / STATISTICS_PAGE
-
-
-def standing_alone(svg: Markup) -> str:
-    """A figure of the page as a standalone file, in the colours for a light background."""
-    colours = {f"var(--{tint.name})": tint.light for tint in TINTS}
-    written = re.sub("|".join(map(re.escape, colours)), lambda found: colours[found[0]], str(svg))
-    written = written.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" ', 1)
-    if "xlink:href" not in written:
-        return f'<?xml version="1.0" encoding="utf-8"?>\n{written}\n'
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{written}\n'.replace(
-        "<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1
-    )
+    page = out / STATISTICS_PAGE
+    with figures_as_files(page):
+        drawn = _figures(cohort, groups, paper)
+    write_text(page, render("cohort.html", _context(cohort, groups, paper, drawn, left_out)))
+    return page
 
 
 def _figures(cohort: Cohort, groups: Sequence[StatisticsGroup], paper: Mapping[str, PaperRow]) -> dict[str, Markup]:
@@ -98,7 +85,6 @@ def _context(
     return {
         "title": "A cohort in numbers",
         "kind": f"{measured} cases of {len(cohort.sites)} sites",
-        "version": version("amos-fl"),
         "synthetic": synthetic,
         "phantom_note": STATS_NOTE,
         "problems": [f"left out: {why}" for why in left_out],
@@ -151,7 +137,7 @@ def overview_table(cohort: Cohort, groups: Sequence[StatisticsGroup], paper: Map
     if paper:
         scans = count(PAPER_SCANS)
         rows.append([text("Table 1, AMOS"), count(15), scans, scans, count(PAPER_SLICES), count(PAPER_VOXELS_PER_SCAN)])
-    return table("overview", "As Table 1" if paper else "Cases and organs", columns, rows, "groups.csv")
+    return table("overview", f"As Table 1 of {_PAPER}" if paper else "Cases and organs", columns, rows, "groups.csv")
 
 
 def splits_table(cohort: Cohort, paper: Mapping[str, PaperRow]) -> SortableTable:
@@ -165,13 +151,13 @@ def splits_table(cohort: Cohort, paper: Mapping[str, PaperRow]) -> SortableTable
         published = list(SCANNERS[site].table2) if paper else []
         modality = text(" ".join(sorted({case.modality for case in own})))
         rows.append([text(site), modality, *map(count, (*counts, sum(counts), *published))])
-    return table("splits", "As Table 2" if paper else "Cases by scanner and split", columns, rows)
+    return table("splits", f"As Table 2 of {_PAPER}" if paper else "Cases by scanner and split", columns, rows)
 
 
 def spatial_table(groups: Sequence[StatisticsGroup], paper: Mapping[str, PaperRow]) -> SortableTable:
     """Tables 8 and 9, right half: slice spacing and slices as min, max and median."""
     ends = ("min", "max", "median")
-    columns = [Column("group", False), Column("cases"), *(Column(f"mm {end}", what="between slices") for end in ends)]
+    columns = [Column("group", False), Column("cases"), *(Column(f"mm {end}") for end in ends)]
     columns += [Column(f"slices {end}") for end in ends]
     columns += [Column("paper: mm", False), Column("paper: slices", False)] if paper else []
     rows = []
@@ -184,9 +170,8 @@ def spatial_table(groups: Sequence[StatisticsGroup], paper: Mapping[str, PaperRo
             known = paper[group.name]
             row += [text(" / ".join(f"{v:g}" for v in three)) for three in (known.spacing_mm, known.slices)]
         rows.append(row)
-    return table(
-        "spatial", "As Tables 8 and 9" if paper else "Distance and number of slices", columns, rows, "groups.csv"
-    )
+    caption = f"As Tables 8 and 9 of {_PAPER}" if paper else "Distance of slices in mm, and their number"
+    return table("spatial", caption, columns, rows, "groups.csv")
 
 
 def intensity_table(groups: Sequence[StatisticsGroup], paper: Mapping[str, PaperRow]) -> SortableTable:
@@ -207,7 +192,7 @@ def intensity_table(groups: Sequence[StatisticsGroup], paper: Mapping[str, Paper
         rows.append(row)
     units = {"CT": "HU (CT)", "MR": "the scanner's own unit (MR)"}
     used = " or ".join(units[group.name] for group in _of(groups, "modality") if group.labelled)
-    caption = f"As Tables 8 and 9: organs in {used}" if paper else f"Intensities of the organs in {used}"
+    caption = f"As Tables 8 and 9 of {_PAPER}: organs in {used}" if paper else f"Intensities of the organs in {used}"
     return table("intensities-table", caption, columns, rows, "groups.csv")
 
 
@@ -215,7 +200,7 @@ def _volumes_table(cohort: Cohort, groups: Sequence[StatisticsGroup]) -> Sortabl
     modalities = _of(groups, "modality")
     columns = [Column("organ", False)]
     for group in modalities:
-        columns += [Column(f"{group.name}: cases"), *(Column(w, what="ml") for w in ("min", "median", "mean", "max"))]
+        columns += [Column(f"{group.name}: cases"), *map(Column, ("min", "median", "mean", "max"))]
     rows = []
     annotated = {organ for group in modalities for found in group.labelled for organ in found.case.annotated}
     for organ, name in cohort.organs.items():

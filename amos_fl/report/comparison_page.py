@@ -1,24 +1,22 @@
 """The page of a comparison. Its numbers are in the CSV files that `amos_fl.comparison.write` leaves beside it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
-from amos_fl.comparison.comparison import Arm, Comparison, Scope
+from amos_fl.comparison.comparison import Comparison, Scope
 from amos_fl.comparison.notes import withheld_in_words
 from amos_fl.comparison.statistics import Estimate
-from amos_fl.comparison.tables import interval
 from amos_fl.metrics.catalogue import MetricName, title_of
 from amos_fl.report import comparison_figures as figures
-from amos_fl.report.examples import case_planes, chosen_examples
+from amos_fl.report.comparison_cases import all_cases_table, comparison_examples
+from amos_fl.report.examples import Address
 from amos_fl.report.figures import score, signed
-from amos_fl.report.run_page import duration
-from amos_fl.report.slices import legend_line
+from amos_fl.report.run_page import duration, last_round_ended
 from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
+from amos_fl.report.words import COMPARED, OUTCOMES, words_of
 from amos_fl.runs.config import has_strategy
-from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.wording import listed
 
@@ -30,23 +28,21 @@ FILES = {
     "site_curves": "curves_by_site.csv",
 }
 CASES_TEXT = (
-    "For each site the test cases with the reference's best, median and worst score, as each arm predicts them. Every "
-    "model's planes are those that cut most organs and where it differs most from the label, so planes can differ. "
-    "Axial and coronal planes show the patient's right on the left, sagittal ones the front."
+    "For each site the test cases with the reference's best, median and worst score, as each arm predicts them, all on "
+    "the same slices: at first those that cut most organs and where the arms differ most from the label. The table "
+    "below leads to all other cases. R and L are the patient's right and left, A and P front and back."
 )
 
 
-def comparison_context(comparison: Comparison) -> dict[str, Any]:
-    """The context of the template `comparison.html`."""
+def comparison_context(comparison: Comparison, case_pages: Mapping[Address, str] | None = None) -> dict[str, Any]:
+    """The context of the template `comparison.html`; `case_pages` are the addresses of cases on pages of their own."""
     metric = comparison.metrics[0]
     groups, means = comparison.scopes_of("group"), comparison.scopes_of("sites")
-    examples = list(_examples(comparison))
     gaps = [gap for gap in comparison.gaps if _kind(comparison, gap.scope) != "site"]
     # "local, at home" and "local, elsewhere" count as one word in the title.
     title = listed(list(dict.fromkeys(arm.name.split(",")[0] for arm in comparison.main_arms)))
     several = len({row.case for row in comparison.case_rows}) > 0
     context: dict[str, Any] = {
-        "version": version("amos-fl"),
         "title": title[0].upper() + title[1:],
         "kind": f"Comparison of {len(comparison.records)} runs",
         "synthetic": comparison.synthetic,
@@ -125,10 +121,14 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
         "cases of the sites that it was trained on, dashed on the test cases of those that it was not. An arm that "
         "exchanges no weights has no curve in the middle panel.",
         "published_table": _published_table(comparison),
-        "examples": examples,
+        "examples": comparison_examples(comparison, case_pages or {}),
         "cases_text": CASES_TEXT,
-        "legend_label": legend_line("label"),
-        "legend_prediction": legend_line("prediction"),
+        "case_table": all_cases_table(comparison, case_pages or {}),
+        "words": [
+            *words_of(comparison.metrics, comparison.tolerance_mm),
+            *OUTCOMES,
+            *COMPARED,
+        ],
     }
     return context | {"contents": _contents(context)}
 
@@ -143,7 +143,7 @@ def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
         ("learning", "Learning curves", bool(context["learning"])),
         ("cost", "Cost", True),
         ("published", "Published", context["published_table"] is not None),
-        ("cases", "Cases", bool(context["examples"])),
+        ("cases", "Cases", bool(context["case_table"].rows)),
     ]
     return [(anchor, heading) for anchor, heading, there in parts if there]
 
@@ -211,12 +211,19 @@ def _runs_table(comparison: Comparison) -> SortableTable:
                 text(", ".join(record.seen_sites)),
                 count(config.seed),
                 count(record.results.chosen.round),
+                text(last_round_ended(record)),
                 text(about.get("amos-fl", "–")),
                 text(record.cohort_sha256[:12]),
             ]
         )
     names = [("run", False), ("arm", False), ("strategy", False), ("network", False), ("trained on", False)]
-    names += [("seed", True), ("chosen round", True), ("amos-fl", False), ("cohort", False)]
+    names += [
+        ("seed", True),
+        ("chosen round", True),
+        ("last round ended", False),
+        ("amos-fl", False),
+        ("cohort", False),
+    ]
     return table("runs", "The runs", [Column(*name) for name in names], rows, "runs.csv")
 
 
@@ -254,16 +261,18 @@ def _main_table(comparison: Comparison) -> SortableTable:
         rows.append([text(arm.name), *map(_in_one, estimates)])
     columns = [
         Column("arm", False),
-        *(Column(f"{scope.name} ({scope.cases})", what="in brackets the test cases") for scope in scopes),
+        *(Column(f"{scope.name} ({scope.cases})") for scope in scopes),
     ]
-    return table("main-scores", f"Mean {title_of(metric)} with its 95 % interval", columns, rows, "scores.csv")
+    caption = f"Mean {title_of(metric)} with its 95 % interval; in brackets the number of test cases"
+    return table("main-scores", caption, columns, rows, "scores.csv")
 
 
 def _in_one(estimate: Estimate | None) -> Cell:
-    """A value with its interval in one cell."""
+    """A value with its interval below it."""
     if estimate is None or math.isnan(estimate.value):
         return Cell("–")
-    return Cell(interval(estimate), estimate.value)
+    between = f"{score(estimate.low, 3)} to {score(estimate.high, 3)}" if estimate.has_interval else ""
+    return Cell(score(estimate.value, 3), estimate.value, small=between)
 
 
 def _named(scope: Scope) -> str:
@@ -358,43 +367,3 @@ def _published_table(comparison: Comparison) -> SortableTable | None:
     columns = [Column(name, False) for name in ("source", "network", "trained on", "cases", "organ", "score")]
     columns += [Column("published, real AMOS"), Column("same setting as", False)]
     return table("published-table", "The AMOS paper's numbers", columns, rows, "published.csv") if rows else None
-
-
-def _examples(comparison: Comparison) -> Iterator[dict[str, Any]]:
-    """For each site the reference's best, median and worst case in every main arm that has pictures of them."""
-    metric = comparison.metrics[0]
-    for place, scope in enumerate(comparison.scopes_of("site")):
-        means = {arm.name: _case_means(comparison, arm.name, scope.name, metric) for arm in comparison.main_arms}
-        for rank, case in chosen_examples(means[comparison.reference]):
-            cases = []
-            for number_, arm in enumerate(comparison.main_arms):
-                record = _model_for(comparison, arm, scope.name)
-                if record is None or case not in means[arm.name]:
-                    continue
-                title = f"Case {case} of site {scope.name}, {arm.name}"
-                name = f"case-{place}-{rank.split()[0].lower()}-{number_}"
-                if planes := case_planes(record, scope.name, case, title, name):
-                    said = f"Mean {title_of(metric)} of the case: {score(means[arm.name][case], 3)}. Run {record.name}."
-                    cases.append({"arm": arm.name, "text": said, "planes": planes})
-            if cases:
-                heading = f"{scope.name}, {scope.modality}, {rank.lower().removesuffix(' case')} case: {case}"
-                yield {"heading": heading, "cases": cases}
-
-
-def _case_means(comparison: Comparison, arm: str, site: str, metric: MetricName) -> dict[str, float]:
-    values: dict[str, list[float]] = {}
-    for row in comparison.case_rows:
-        if row.arm == arm and row.site == site and not math.isnan(getattr(row, metric)):
-            values.setdefault(row.case, []).append(getattr(row, metric))
-    return {case: math.fsum(marks) / len(marks) for case, marks in values.items()}
-
-
-def _model_for(comparison: Comparison, arm: Arm, site: str) -> RunRecord | None:
-    """The run whose pictures of a site represent an arm; none if many models are averaged."""
-    records = [record for record in comparison.records if record.name in arm.runs]
-    fits = {
-        "at home": lambda record: site in record.seen_sites,
-        "left out": lambda record: site in record.unseen_sites,
-        "elsewhere": lambda record: False,
-    }.get(arm.view, lambda record: True)
-    return next((record for record in records if fits(record)), None)

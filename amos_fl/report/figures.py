@@ -65,7 +65,7 @@ def around(values: Iterable[float], least: float = 0.2, low: float = 0.0, high: 
 
 
 def _whole_numbers(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
 
 
 def _site_styles(sites: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -86,7 +86,9 @@ def learning_curves(name: str, losses: Sequence[LossPoint], scores: Sequence[Sco
     sites = sorted({p.site for p in losses} | {p.site for p in scores})
     styles = _site_styles(sites)
     with page_style():
-        figure, (left, right) = panels_of(2, 3.3)
+        # Without validation cases and unseen scanners nothing is scored during training.
+        figure, panels = panels_of(2 if scores else 1, 3.3)
+        left, right = panels[0], panels[-1]
         for site in sites:
             mine = [p for p in losses if p.site == site]
             if mine:
@@ -96,12 +98,13 @@ def learning_curves(name: str, losses: Sequence[LossPoint], scores: Sequence[Sco
                 dashes = "-" if scored[0].seen else (0, (4, 2))
                 right.plot([p.round for p in scored], [p.dsc for p in scored], linestyle=dashes, **styles[site])
         left.set(title="Training loss", xlabel="round")
-        right.set(title="DSC during training", xlabel="round", ylim=(0, top_of(p.dsc for p in scores)))
+        if scores:
+            right.set(title="DSC during training", xlabel="round", ylim=(0, top_of(p.dsc for p in scores)))
         last = max((p.round for p in (*losses, *scores)), default=1)
-        for axes in (left, right):
+        for axes in panels:
             axes.set_xlim(0.5, last + 0.5)
             _whole_numbers(axes)
-        found = {line.get_label(): line for axes in (right, left) for line in axes.get_lines()}
+        found = {line.get_label(): line for axes in reversed(panels) for line in axes.get_lines()}
         order = [site for site in sites if site in found]
         figure.legend([found[s] for s in order], order, loc="outside upper left", ncols=10, title=None)
         return to_svg(figure, name, "Learning curves by site", _told_curves(losses, scores))
@@ -249,22 +252,30 @@ def seen_and_unseen(
     """
     rows = list(dict.fromkeys((row.modality, row.group) for row in sorted(means, key=lambda row: row.modality)))
     with page_style():
-        figure, panels = panels_of(len(IN_RUNS), 0.95 + 0.42 * len(rows), sharey=True)
+        ends = {metric: _ends_of_means(means, metric) for metric in IN_RUNS}
+        named = {
+            (metric, row): _named_apart(
+                [(getattr(c, metric), c.site) for c in means if (c.modality, c.group) == row], ends[metric]
+            )
+            for metric in IN_RUNS
+            for row in rows
+        }
+        lines = 1 + max((line for names in named.values() for _, _, line in names), default=0)
+        figure, panels = panels_of(len(IN_RUNS), 0.95 + (0.3 + 0.12 * lines) * len(rows), sharey=True)
         for axes, metric in zip(panels, IN_RUNS, strict=True):
-            for place, (modality, group) in enumerate(rows):
+            for place, row in enumerate(rows):
+                modality, group = row
                 colour, marker, _ = _GROUP[group]
-                for site in (row for row in means if (row.modality, row.group) == (modality, group)):
-                    value = getattr(site, metric)
+                for value, site, line in named[metric, row]:
                     axes.plot([value], [place], marker, color=colour, markersize=5)
-                    axes.annotate(
-                        site.site, (value, place), (0, 5), textcoords="offset points", ha="center", fontsize=7.5
-                    )
+                    above = (0, 5 + 9 * line)
+                    axes.annotate(site, (value, place), above, textcoords="offset points", ha="center", fontsize=7.5)
                 mean = groups.get(f"{metric} {group} {modality}", math.nan)
                 axes.plot([mean, mean], [place + 0.08, place + 0.36], color=INK, linewidth=2)
             axes.set(
                 title=title_of(metric),
-                xlim=around((getattr(c, metric) for c in means), high=METRICS[metric].high),
-                ylim=(len(rows) - 0.45, -0.65),
+                xlim=ends[metric],
+                ylim=(len(rows) - 0.45, -0.65 - 0.1 * (lines - 1)),
             )
             axes.set_yticks(range(len(rows)), [f"{modality}, {group}" for modality, group in rows])
             axes.tick_params(axis="y", length=0)
@@ -275,6 +286,27 @@ def seen_and_unseen(
             told.append(f"{c.site} ({c.modality}, {c.group}): {values}.")
         told += [f"Seen minus unseen on {gap.modality}: {title_of(gap.metric)} {signed(gap.gap)}." for gap in gaps]
         return to_svg(figure, name, "Scores of seen and unseen scanners", " ".join(told))
+
+
+def _ends_of_means(means: Sequence[ScoreRow], metric: MetricName) -> tuple[float, float]:
+    return around((getattr(c, metric) for c in means), high=METRICS[metric].high)
+
+
+def _named_apart(marks: Sequence[tuple[float, str]], ends: tuple[float, float]) -> list[tuple[float, str, int]]:
+    """Marks on one line of an axis with the line above them that each name stands in, so that none overlap.
+
+    >>> _named_apart([(0.5, "A"), (0.51, "B"), (0.9, "C")], (0.0, 1.0))
+    [(0.5, 'A', 0), (0.51, 'B', 1), (0.9, 'C', 0)]
+    """
+    letter = 0.021 * (ends[1] - ends[0])  # the width of a letter, on an axis of half a page
+    until: list[float] = []  # where each line is free again
+    placed = []
+    for value, name in sorted(mark for mark in marks if not math.isnan(mark[0])):
+        half = letter * (len(name) + 0.6) / 2
+        line = next((i for i, end in enumerate(until) if end <= value - half), len(until))
+        until[line : line + 1] = [value + half]
+        placed.append((value, name, line))
+    return placed
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -39,8 +39,19 @@ TINTS = _tints(
 INK, MUTED, RULE, PAPER = (tint.stand_in for tint in TINTS[:4])
 SERIES = tuple(tint.stand_in for tint in TINTS[4:])
 SEEN, UNSEEN = SERIES[0], SERIES[1]
-LABEL_LINE, PREDICTION_LINE = "#56b4e9", "#ff9e1b"
-"""Colours on a scan, which is dark on any page."""
+ORGAN_COLOURS = ("#56b4e9", "#e69f00", "#f0e442", "#cc79a7", "#009e73", "#f2702d", "#5a6cff", "#f2f2f2")
+"""Colours of organs on a scan, which is dark on any page: those of Okabe and Ito, lighter where black needs it."""
+DASHES = ("", "5 2.5", "1.5 2")
+"""Of the lines of the first eight organs, of the next eight, and of all others, so that colour is not all there is."""
+
+
+def organ_line(place: int) -> tuple[str, str]:
+    """The colour and the dashes (SVG, empty: a solid line) of the organ at a place of the cohort's list, from 0 on.
+
+    >>> organ_line(0), organ_line(8)
+    (('#56b4e9', ''), ('#56b4e9', '5 2.5'))
+    """
+    return ORGAN_COLOURS[place % len(ORGAN_COLOURS)], DASHES[min(place // len(ORGAN_COLOURS), len(DASHES) - 1)]
 
 
 def css_variables(scheme: str) -> str:

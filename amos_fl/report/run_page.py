@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 from amos_fl.cohort.table import SPLITS
@@ -11,13 +11,14 @@ from amos_fl.comparison.statistics import LEAST_CASES
 from amos_fl.metrics.catalogue import IN_RUNS, title_of
 from amos_fl.metrics.rows import ScoreRow
 from amos_fl.report import series
-from amos_fl.report.examples import site_examples
+from amos_fl.report.examples import Address, site_examples
 from amos_fl.report.figures import score, signed
 from amos_fl.report.run_figures import PageFigure, Section, page_figures
 from amos_fl.report.series import GapRow
-from amos_fl.report.slices import legend_line
 from amos_fl.report.sortable import Column, SortableTable, count, number, table, text
+from amos_fl.report.words import OUTCOMES, words_of
 from amos_fl.runs.config import dotted, has_strategy
+from amos_fl.runs.folder import LEDGER
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.runs.wording import left_out_in_mr, unlearned_in_words, work_in_words
@@ -36,9 +37,9 @@ MOST_NAMED = 5
 _SCORE_COLUMNS = (
     Column("cases"),
     *(Column(title_of(metric)) for metric in IN_RUNS),
-    Column("DSC (present)", what="over the organs that the reference has"),
-    Column("missed", what="organs of cases that only the reference has"),
-    Column("hallucinated", what="organs of cases that only the prediction has"),
+    Column("DSC (present)", what="over the organs that the reference has, without hallucinated ones"),
+    Column("missed"),
+    Column("hallucinated"),
 )
 
 
@@ -76,8 +77,11 @@ def why_withheld(record: RunRecord) -> str:
     )
 
 
-def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
-    """The context of the template `run.html`."""
+def run_context(
+    record: RunRecord, files: dict[str, str], case_pages: Mapping[Address, str] | None = None
+) -> dict[str, Any]:
+    """The context of the template `run.html`; `case_pages` are the addresses of cases on pages of their own."""
+    case_pages = case_pages or {}
     results = record.results
     gaps = series.gap_rows(record)
     shown: dict[str, list[PageFigure]] = {section: [] for section in get_args(Section)}
@@ -85,7 +89,6 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
         shown[drawn.section].append(drawn)
     scored, per_case, withheld = bool(results.by_site), bool(results.cases), why_withheld(record)
     context: dict[str, Any] = {
-        "version": version("amos-fl"),
         "title": record.name,
         "kind": KINDS.get(record.arm, record.arm),
         "synthetic": record.synthetic,
@@ -93,6 +96,10 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
         "problems": [*results.problems, *missing_cases(record)],
         "all_well": "Nothing went wrong: every site took part in every round, and every test case was scored.",
         "lead": lead(record),
+        "words": [
+            *words_of(IN_RUNS, record.config.evaluation.tolerance_mm),
+            *(OUTCOMES if results.by_site else []),
+        ],
         "numbers": _key_numbers(record),
         "contents": _contents(scored, expected=bool(shown["expected"])),
         "figures": shown,
@@ -105,36 +112,33 @@ def run_context(record: RunRecord, files: dict[str, str]) -> dict[str, Any]:
         "cost_facts": _cost_facts(record),
     }
     if scored:
-        examples = site_examples(record)
-        pictures = any(case["planes"] for site in examples for case in site["cases"])
+        examples = site_examples(record, case_pages)
+        pictures = any(case["view"] for site in examples for case in site["cases"])
         context |= {
             "site_table": sortable_scores("sites", "Test scores by site", "site", results.by_site + results.by_group),
             "personal_table": personal_table(record),
             "organ_table": sortable_scores("by-organ", "Test scores by organ", "organ", results.by_organ),
-            "definition": "DSC and NSD are means over cases, then over organs, on the scans' own grids. An organ that "
-            "only one of prediction and reference has scores 0 and is counted as missed or hallucinated; DSC (present) "
-            "leaves out hallucinated organs. "
+            "definition": "DSC and NSD are means over cases, then over organs, on the scans' own grids. "
             + left_out_in_mr(record.cohort.organs, [row.modality for row in results.by_group]),
             "per_case": per_case,
             "withheld": withheld,
             "gap_sentences": gap_sentences(gaps, record),
             "examples": examples if pictures else [],
             "cases_text": EXAMPLES_TEXT if pictures else NO_PICTURES,
-            "legend_label": legend_line("label"),
-            "legend_prediction": legend_line("prediction"),
-            "case_table": _case_table(series.case_rows(record), files["cases"]),
+            "case_table": _case_table(series.case_rows(record), files["cases"], case_pages),
         }
     return context
 
 
 EXAMPLES_TEXT = (
-    "For each site its best, median and worst test case by the mean DSC of the case. The planes are those that cut "
-    "most organs and where label and prediction differ most, so they show more error than a plane taken at random. "
-    "Axial and coronal planes show the patient's right on the left, sagittal ones the front. Pointing at a line names "
-    "its organ."
+    "For each site its best, median and worst test case by the mean DSC of the case; the table below leads to all "
+    "others. The slices shown at first are those that cut most organs and where label and prediction differ most, so "
+    "they show more error than a slice taken at random. R and L are the patient's right and left, A and P front and "
+    "back."
 )
 NO_PICTURES = (
-    "No pictures: scans stay at their sites, and only a simulation keeps planes of its test cases for its report."
+    "No pictures: scans stay at their sites, and only a simulation keeps pictures of its test cases for its report. A "
+    "deployed site has a page of its own: amos-fl-site report."
 )
 
 
@@ -204,6 +208,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def last_round_ended(record: RunRecord) -> str:
+    """When the run's last round ended, by the time of its ledger; a dash if that is gone."""
+    try:
+        ended = (record.folder.path / LEDGER).stat().st_mtime
+    except OSError:
+        return "–"
+    return f"{datetime.fromtimestamp(ended, UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
     config, plan = record.config, record.config.plan
     options = ", ".join(f"{key} {value}" for key, value in config.strategy_options.items())
@@ -226,6 +239,7 @@ def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
         ),
         ("Weights", record.results.chosen.sentence.removeprefix("weights of ")),
         ("Seed", str(config.seed)),
+        ("Last round ended", last_round_ended(record)),
         ("Engine", config.engine.name + ("" if config.engine.name == "deployment" else f", device {config.device}")),
         ("Cohort", f"{len(record.cohort.cases)} cases, SHA-256 {record.cohort_sha256[:16]}…"),
         ("amos-fl", about.get("amos-fl", "unknown") + (f", commit {about['commit']}" if about.get("commit") else "")),
@@ -351,10 +365,10 @@ def gap_sentences(gaps: Sequence[GapRow], record: RunRecord) -> list[str]:
     return found
 
 
-def _case_table(rows: Sequence[ScoreRow], file: str) -> SortableTable:
+def _case_table(rows: Sequence[ScoreRow], file: str, pages: Mapping[Address, str]) -> SortableTable:
     body = [
         [
-            text(row.case),
+            text(row.case, pages.get((row.site, row.case), "")),
             text(row.site),
             text(row.modality),
             text(row.group),

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: `text` is shown; `value` is what a number sorts by, None if it is text or missing."""
+    """A cell: `text` is shown, with `small` below it, as a link to `href` if there is one.
+
+    `value` is what a number sorts by, None if it is text or missing.
+    """
 
     text: str
     value: float | None = None
+    href: str = ""
+    small: str = ""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's header; `number` says how its cells are aligned and sorted, `what` explains the header if needed."""
+    """A column's header; `number` says how its cells are aligned and sorted, `what` explains it below the table."""
 
     head: str
     number: bool = True
@@ -32,12 +37,17 @@ class SortableTable:
     rows: tuple[tuple[Cell, ...], ...]
     csv: str = ""
 
+    @property
+    def explained(self) -> list[Column]:
+        """The columns whose header needs words."""
+        return [column for column in self.columns if column.what]
+
 
 def number(value: float, digits: int = 3) -> Cell:
     """A number, or a dash if there is none.
 
     >>> number(0.71284), number(math.nan)
-    (Cell(text='0.713', value=0.71284), Cell(text='–', value=None))
+    (Cell(text='0.713', value=0.71284, href='', small=''), Cell(text='–', value=None, href='', small=''))
     """
     return Cell("–") if math.isnan(value) else Cell(f"{value:.{digits}f}", float(value))
 
@@ -51,8 +61,8 @@ def count(value: float) -> Cell:
     return Cell(f"{value:,.0f}".replace(",", "\u202f"), float(value))
 
 
-def text(value: object) -> Cell:
-    return Cell(str(value))
+def text(value: object, href: str = "") -> Cell:
+    return Cell(str(value), href=href)
 
 
 def table(

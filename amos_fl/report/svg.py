@@ -1,16 +1,25 @@
-"""Matplotlib's figures as SVG for a web page: they follow its colours and fonts and can be read aloud."""
+"""Matplotlib's figures as SVG for a web page, where they follow its colours and fonts and can be read aloud.
+
+Beside a page they are files, too: SVG and PDF, complete in themselves, in the colours for a light background.
+"""
 
 import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+import numpy as np
 from markupsafe import Markup
+from matplotlib.colors import is_color_like, to_hex
 from matplotlib.figure import Figure
 
+from amos_fl.files import whole_file
 from amos_fl.report.palette import INK, MUTED, RULE, TINTS
 
 _STYLE: dict[Any, Any] = {
@@ -52,6 +61,40 @@ _FONT = re.compile(r"font: (?:(bold|[1-9]00) )?([\d.]+)px [^;]*")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
+_LIGHT = {tint.stand_in: tint.light for tint in TINTS}
+# Letters as outlines in SVG and as TrueType in PDF: neither needs a font of the reader's.
+_AS_FILES: dict[Any, Any] = {**_STYLE, "svg.fonttype": "path", "pdf.fonttype": 42, "savefig.facecolor": "white"}
+
+
+class Drawing(Markup):
+    """An inline SVG element; `file` is the address of its files beside the page, without suffix, or empty."""
+
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class _Files:
+    folder: Path
+    address: str
+
+
+_KEPT: ContextVar[_Files | None] = ContextVar("files of figures", default=None)
+
+
+@contextmanager
+def figures_as_files(page: Path, folder: str = "") -> Iterator[None]:
+    """Within it, every figure is also written as SVG and PDF into a folder beside a page; others are removed there."""
+    files = _Files(page.parent / folder, f"{folder}/" if folder else "")
+    if folder:
+        for old in [*files.folder.glob("*.svg"), *files.folder.glob("*.pdf")]:
+            old.unlink()
+    token = _KEPT.set(files)
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
 @contextmanager
 def page_style() -> Iterator[None]:
     """Matplotlib's settings within which figures are made and written."""
@@ -59,7 +102,7 @@ def page_style() -> Iterator[None]:
         yield
 
 
-def to_svg(figure: Figure, name: str, title: str, description: str) -> Markup:
+def to_svg(figure: Figure, name: str, title: str, description: str) -> Drawing:
     """A figure as an inline SVG element.
 
     `name` is unique on the page and the prefix of all ids. Screen readers read `title` and `description` in its place.
@@ -88,7 +131,33 @@ def to_svg(figure: Figure, name: str, title: str, description: str) -> Markup:
         element = ElementTree.Element(tag, id=f"{name}-{tag}")
         element.text = text
         root.insert(place, element)
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
+    drawing = Drawing(ElementTree.tostring(root, encoding="unicode"))
+    if (files := _KEPT.get()) is not None:
+        _write(figure, files.folder / name, title)
+        drawing.file = files.address + name
+    return drawing
+
+
+def _write(figure: Figure, path: Path, title: str) -> None:
+    """Write a figure as `path`.svg and `path`.pdf; the same figure gives the same files."""
+    for artist in figure.findobj():
+        for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
+            if (colour := _LIGHT.get(_one_colour(artist, part))) is not None:
+                getattr(artist, f"set_{part}")(colour)
+    figure.set_layout_engine("none")  # as it is laid out on the page
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with mpl.rc_context(_AS_FILES):
+        for kind, metadata in undated.items():
+            with whole_file(path.with_name(f"{path.name}.{kind}")) as beside:
+                figure.savefig(beside, format=kind, metadata={"Title": title, "Creator": "amos-fl", **metadata})
+
+
+def _one_colour(artist: Any, part: str) -> str:
+    """The colour of a part of an artist, without opacity; empty if it has none, or many."""
+    found = getattr(artist, f"get_{part}", lambda: None)()
+    if isinstance(found, np.ndarray) and found.ndim == 2:
+        found = found[0] if len(found) == 1 else None
+    return to_hex(cast(Any, found)) if is_color_like(found) else ""
 
 
 def _local(name: str) -> str:

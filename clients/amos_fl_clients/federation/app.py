@@ -16,10 +16,11 @@ from amos_fl.cohort.table import Case, Cohort, Split, write_organs
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl.inference.evaluate import evaluate_cases
+from amos_fl.metrics.rows import write_scores
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, scores_to_json
 from amos_fl.owner import identity
-from amos_fl.pictures.planes import keep_picture
+from amos_fl.pictures.kept import SCORES_FILE, keep_picture
 from amos_fl.planning.measure import fingerprint_of_cases
 from amos_fl.runs.events import Listener, SiteWork, silent
 from amos_fl.runs.inference_settings import RecordedInference
@@ -161,6 +162,9 @@ def make_client_app(
         )
         if settings.predictions is not None and beside:
             write_organs(task.organs, settings.predictions / "organs.csv")
+        if settings.pictures is not None and beside:
+            with suppress(OSError):
+                write_scores(settings.pictures / SCORES_FILE, results, task.organs)
         scores = Scores()
         for result in results:
             reported = reported_organs(task.organs, result.modality)

@@ -102,6 +102,25 @@ def watch(
     watch_view(WatchedSite(_settings(settings)).look, Console(highlight=False), page=page, port=port, every_s=every)
 
 
+@app.command()
+def report(
+    settings: SettingsArgument,
+    out: Annotated[Path | None, typer.Option(help="The folder of the page; by default that of the pictures.")] = None,
+) -> None:
+    """Make a page of this site's own test cases, with the last network that was scored on them; it stays here."""
+    from amos_fl.report.site_page import write_site_report
+
+    site = _settings(settings)
+    if site.pictures is None:
+        raise AmosError(
+            f"site {site.site} keeps no pictures of its test cases; write 'pictures: state/pictures' into "
+            f"{_settings_file(settings)}, and try again when a run has scored them"
+        )
+    typer.echo(
+        f"wrote {write_site_report(site.site, site.pictures, out or site.pictures)}; it holds pictures of patients"
+    )
+
+
 @app.command("app-hash")
 def app_hash(
     folder: Annotated[Path | None, typer.Argument(help="A Flower app; none: the one of this installation.")] = None,

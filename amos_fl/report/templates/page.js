@@ -28,12 +28,15 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-for (const box of document.querySelectorAll("input[data-toggles]")) {
-  box.disabled = false;
-  box.addEventListener("change", () => {
-    document.body.classList.toggle(`without-${box.dataset.toggles}`, !box.checked);
-  });
+// What is wider than its place says that it scrolls.
+function cue() {
+  for (const part of document.querySelectorAll(".scroll")) {
+    part.nextElementSibling.hidden = part.scrollWidth <= part.clientWidth + 1;
+  }
 }
+new ResizeObserver(cue).observe(document.body);
+document.addEventListener("toggle", cue, true);
+cue();
 // In print everything is expanded.
 let closed = [];
 window.addEventListener("beforeprint", () => {
