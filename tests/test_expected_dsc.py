@@ -38,7 +38,7 @@ def body_of(prepared: PreparedCase, *, certainty: Certainty | None = None, proba
     body = torch.from_numpy(prepared.image() > -3.5)
     shares = torch.stack([torch.where(body, 0.2, 0.8), torch.where(body, 0.8, 0.2)])
     planes = (shares[..., z] for z in range(prepared.shape[2]))
-    return restore(planes, prepared.shape, prepared.geometry, (1,), None, certainty)
+    return restore(planes, 2, prepared.shape, prepared.geometry, (1,), None, certainty)
 
 
 def test_what_is_drawn_the_same_on_every_copy_has_agreement_1(prepared: PreparedCase) -> None:

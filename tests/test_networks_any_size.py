@@ -74,8 +74,8 @@ def test_a_volume_larger_than_its_window_comes_out_the_same_whether_its_windows_
     axes = [np.exp(-0.5 * ((np.arange(p) - (p - 1) / 2) / (p / 8)) ** 2) for p in patch]
     weights = np.maximum(np.einsum("i,j,k->ijk", *axes), 1e-3)
     image = case.image()
-    for z, corners in window_starts(case.shape, patch, 0.0).items():
-        for x, y in corners:
+    for corners in window_starts(case.shape, patch, 0.0, 2).values():
+        for x, y, z in corners:
             where = (slice(x, x + patch[0]), slice(y, y + patch[1]), slice(z, z + patch[2]))
             window = torch.from_numpy(np.pad(image[where], more, mode="edge"))[None, None]
             with torch.no_grad():

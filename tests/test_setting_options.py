@@ -22,6 +22,7 @@ from amos_fl.runs.config import RunConfig
 
 ANOTHER_THING = {
     *("data phantom --seed", "data msd --seed", "data nnunet --seed", "data dicom --seed"),  # not of a run
+    *("data masks --seed", "data bids --seed"),
     "compare --seed",
     *("annotate start --cohort", "calibrate --cohort"),  # their default is another
     *("evaluate --cohort", "predict --cohort", "score --cohort"),

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from amos_fl.cli.datasets import SeedOption, SplitOption, TableOption, target_of, write
+from amos_fl.cli.label_files import LabelMapOption
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cohort.dataset import read_table
 from amos_fl.cohort.dicom_cohort import cohort_of, write_cases
@@ -48,10 +49,7 @@ def dicom(
     organs: Annotated[
         Path | None, typer.Option(help="The cohort's organs, such as the organs.csv of a bundle; default: AMOS's.")
     ] = None,
-    label_map: Annotated[
-        str,
-        typer.Option(help="A CSV or YAML file: organ (the structure's name) and equals; 'amos': those of one name."),
-    ] = SUGGESTED,
+    label_map: LabelMapOption = SUGGESTED,
     suggestion: Annotated[
         Path | None, typer.Option(help="Write the label map here, as CSV to be corrected and given to --label-map.")
     ] = None,

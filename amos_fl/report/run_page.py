@@ -110,6 +110,7 @@ def run_context(
         "versions_table": _versions_table(record),
         "rounds_table": _rounds_table(record, files["rounds"]),
         "cost_facts": _cost_facts(record),
+        "examples": [],
     }
     if scored:
         examples = site_examples(record, case_pages)

@@ -57,8 +57,10 @@ class HeldArray(Array):
 
     @property
     def data(self) -> bytes:  # pyright: ignore[reportIncompatibleVariableOverride] - Flower's is set once and kept
-        """The serialised array, as `Array(values)` would hold it."""
-        return _bytes_of(self.__dict__["values"])
+        """The serialised array, as `Array(values)` would hold it; made once, so that all who asked share it."""
+        if "bytes" not in self.__dict__:
+            self.__dict__["bytes"] = _bytes_of(self.__dict__["values"])
+        return self.__dict__["bytes"]
 
     def numpy(self) -> np.ndarray:
         """A copy of the values."""
