@@ -9,6 +9,7 @@ import pytest
 
 from amos_fl.cli.main import run
 from amos_fl.errors import AmosError
+from amos_fl.runs.as_begun import changed_settings
 from amos_fl.runs.folder import open_run
 from amos_fl.runs.listing import ListedRun, list_runs
 from amos_fl.runs.record import read_run
@@ -90,3 +91,17 @@ def test_a_run_as_it_was_begun_is_read_by_all(copy: Path, finished_run: Path) ->
     assert read_run(copy).config == read_run(finished_run).config
     [found] = list_runs([copy])
     assert found.state_in_words == "finished"
+
+
+def test_a_setting_of_the_plan_that_the_runs_version_did_not_have_is_unchanged_at_its_default(
+    finished_run: Path,
+) -> None:
+    folder = open_run(finished_run)
+    config = folder.config()
+    plan = config.plan.model_dump(mode="json")
+    older = folder.about().model_copy(update={"plan": {key: plan[key] for key in plan if key != "mr_percentile"}})
+    assert changed_settings(older, config) == {"config.yaml": []}
+    other = config.model_copy(update={"plan": config.plan.model_copy(update={"mr_percentile": 99.5})})
+    assert any(
+        "plan.mr_percentile was - and is 99.5" in change for change in changed_settings(older, other)["config.yaml"]
+    )

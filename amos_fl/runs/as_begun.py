@@ -13,6 +13,7 @@ from amos_fl.errors import AmosError
 from amos_fl.runs.about import AboutRun
 from amos_fl.runs.config import RunConfig, dotted
 from amos_fl.runs.folder import RunFolder, places_of
+from amos_fl.volumes.plan import Plan
 
 SCANS = "scans.json"
 """A hash per case of the content of its scan and label map when the run began."""
@@ -81,16 +82,19 @@ def changed_by(folder: RunFolder, changed: Mapping[str, Sequence[str]], remedy: 
 def _settings(about: AboutRun, settings: Mapping[str, Any], config: RunConfig) -> list[str]:
     if about.settings is None:  # begun by a version that did not record them
         return []
-    # Settings that the run's older version did not have count as unchanged while they have their defaults.
-    defaults = dotted(RunConfig().science())
-    then, now = dotted(about.settings), dotted(settings)
-    now = {key: value for key, value in now.items() if key in then or value != defaults.get(key)}
-    then = {key: value for key, value in then.items() if key in now or key not in defaults or value != defaults[key]}
-    changes = _differences(then, now)
+    changes = _since(dotted(about.settings), dotted(settings), dotted(RunConfig().science()))
     if about.plan is not None:
         plan = config.plan.model_dump(mode="json")
-        changes += _differences(dotted(about.plan, "plan."), dotted(plan, "plan."))
+        optional = {name: field.default for name, field in Plan.model_fields.items() if not field.is_required()}
+        changes += _since(dotted(about.plan, "plan."), dotted(plan, "plan."), dotted(optional, "plan."))
     return changes
+
+
+def _since(then: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """What differs; what only one of the two versions of this program has is unchanged while it has its default."""
+    now = {key: value for key, value in now.items() if key in then or value != defaults.get(key)}
+    then = {key: value for key, value in then.items() if key in now or key not in defaults or value != defaults[key]}
+    return _differences(then, now)
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
