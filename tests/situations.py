@@ -281,7 +281,8 @@ def import_everything() -> None:
     """What commands import when they begin their work is imported once, and every command's process has it."""
     for package in (amos_fl, amos_fl_clients, amos_fl_server):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if ".ray" not in module.name and not module.name.endswith("__main__"):
+            # Ray's engine, and the trackers of extras.
+            if not any(part in module.name for part in (".ray", ".to_mlflow", ".to_wandb", "__main__")):
                 importlib.import_module(module.name)
     for name in (
         "torch",
