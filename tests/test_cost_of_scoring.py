@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amos_fl.cohort.table import Cohort
-from amos_fl.inference.cost import scoring, windows_over
-from amos_fl.inference.windows import window_starts
+from amos_fl.inference.cost import scoring
+from amos_fl.inference.windows import window_starts, windows_over
 
 SIDES = st.tuples(*[st.integers(1, 90)] * 3)
 

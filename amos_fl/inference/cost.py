@@ -11,7 +11,7 @@ import torch
 
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.inference.restore import restore
-from amos_fl.inference.windows import InMemory, finished_planes
+from amos_fl.inference.windows import InMemory, finished_planes, windows_over
 from amos_fl.metrics.scores import score_case
 from amos_fl.networks.registry import build_network
 from amos_fl.prepared.store import Geometry
@@ -68,16 +68,6 @@ def _size_of(case: Case, config: RunConfig) -> tuple[int, int]:
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     grid = resampled_shape(shape, (spacing[0], spacing[1], spacing[2]), config.plan.spacing_mm)
     return windows_over(grid, config.plan.patch, config.evaluation.overlap), math.prod(shape)
-
-
-def windows_over(grid: Triple, patch: Triple, overlap: float) -> int:
-    """How many windows cover a grid; their starts are `windows.window_starts`.
-
-    >>> windows_over((6, 4, 8), (4, 4, 4), 0.5), windows_over((3, 3, 3), (4, 4, 4), 0.5)
-    (6, 1)
-    """
-    steps = [max(1, int(side * (1 - overlap))) for side in patch]
-    return math.prod(1 + max(0, -(-(n - p) // step)) for n, p, step in zip(grid, patch, steps, strict=True))
 
 
 @lru_cache(maxsize=32)

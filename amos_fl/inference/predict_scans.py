@@ -31,7 +31,7 @@ from amos_fl.inference.predict import drawing, write_prediction
 from amos_fl.inference.probability_map import ProbabilityMap
 from amos_fl.inference.scans import Scan, read_scan
 from amos_fl.inference.unlike import unlike
-from amos_fl.inference.windows import slab_axis, window_starts
+from amos_fl.inference.windows import windows_over
 from amos_fl.locks import at_work
 from amos_fl.pictures.preview import colours_of, preview, write_preview
 from amos_fl.prepared.prepare import prepare_case
@@ -253,11 +253,9 @@ def _predict(
         it = "this network was" if len(odd) == 1 else "these networks were"
         notes.append(f"{scan.path.name}: is unlike the scans that {it} trained on in {odd[0]}")
     settings, patch = wanted.inference, model.plan.patch
-    x, y, z = (max(n, p) for n, p in zip(prepared.shape, patch, strict=True))
-    starts = window_starts((x, y, z), patch, settings.overlap, slab_axis((x, y, z), patch))
     # A copy of another scale has a few windows more or less.
     passes = len(model.members) + len(expecting.copies if expecting else ())
-    total = passes * sum(map(len, starts.values()))
+    total = passes * windows_over(prepared.shape, patch, settings.overlap)
     done = itertools.count()
 
     def check() -> None:
