@@ -104,12 +104,14 @@ def _say(sentence: str, exit_code: int) -> int:
 
 
 _python_showwarning = warnings.showwarning
+# Python hides these by default; a library that is imported may have had them shown.
+_FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning)
 
 
 def _showwarning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
     if issubclass(category, AmosWarning):
         print(f"amos-fl: warning: {visible(str(message))}", file=sys.stderr)
-    else:
+    elif sys.warnoptions or not issubclass(category, _FOR_DEVELOPERS):
         _python_showwarning(message, category, *where, **more)  # pyright: ignore[reportArgumentType] - handed on as it came
 
 
