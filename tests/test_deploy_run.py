@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,8 @@ from amos_fl.deploy.layout import site_folder
 from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.runs.config import merge
 from amos_fl.runs.folder import RunFolder, open_run
-from amos_fl_server.operation.run_registry import is_carried_out
+from amos_fl_server.operation.run_registry import is_carried_out, submissions_of
+from amos_fl_server.operation.submitter import SubmittedRun, with_flowers_word
 
 T = TypeVar("T")
 
@@ -115,6 +117,12 @@ def test_after_a_kill_of_superlink_and_server_the_service_brings_the_run_up_to_t
     running.end(["service"])
     assert (ended.state, ended.error) == ("finished", None)
     assert "brought up again after round 1 of 3" in running.log("service")
+    # Flower was told to stop the first submission; whoever read its state before that is not misled.
+    first = replace(ended, state="died", exit_code=None, flower_run=int(submissions_of(served)[0]))
+    with running.runs() as client:
+        run = SubmittedRun(client.connection, client, "both")
+        assert with_flowers_word(client.connection, first, lambda: first).state == "stopped"
+        assert with_flowers_word(client.connection, first, run.known_state).state == "finished"
     fetched = running.deploy("run", "--resume", str(tmp_path / "both"))
     assert fetched.returncode == 0, fetched.stderr
     assert "Test scores by site" in fetched.stdout

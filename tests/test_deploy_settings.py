@@ -123,5 +123,6 @@ def test_a_superlink_that_does_not_answer_says_nothing_about_a_run(tmp_path: Pat
     create_deployment(tmp_path / "fl", ["A"], hosts=[], port=port, days=1, cohort=None, demonstration_keys=False)
     connection = connection_of(tmp_path / "fl", "127.0.0.1")
     for state in ("waiting", "died"):
+        known = RunState("one", state, 0, 3, "fedavg", flower_run=7)
         with pytest.raises(NoAnswer):
-            with_flowers_word(connection, RunState("one", state, 0, 3, "fedavg", flower_run=7))
+            with_flowers_word(connection, known, lambda known=known: known)

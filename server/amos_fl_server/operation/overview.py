@@ -16,7 +16,7 @@ from amos_fl.runs.events import event_of, in_words
 from amos_fl_clients.flower.control import public_key_bytes
 from amos_fl_server.operation.connection import Connection, NoAnswer, RunsClient, connection_of, control_of
 from amos_fl_server.operation.run_registry import RunState, state_in
-from amos_fl_server.operation.submitter import with_flowers_word
+from amos_fl_server.operation.submitter import SubmittedRun, with_flowers_word
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ def overview(root: Path, host: str | None = None) -> Overview:
         there = client.get("/about")["versions"]
         listed = [state_in(run) for run in client.get("/runs")]
         answers = _answers(client, listed)
-    runs = tuple(with_flowers_word(connection, run) for run in listed)
+        runs = tuple(
+            with_flowers_word(connection, run, SubmittedRun(connection, client, run.name).known_state)
+            for run in listed
+        )
     with control_of(connection) as control:
         known = control.nodes()
     keys = {site: public_key_bytes(read_public_key(path)) for site, path in registered_keys(root).items()}

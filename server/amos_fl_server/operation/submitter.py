@@ -72,12 +72,16 @@ class SubmittedRun:
 
     def state(self) -> RunState:
         """Its state, including what Flower knows of a run that none of our processes has picked up."""
-        return with_flowers_word(self.connection, state_in(self.client.get(f"/runs/{self.name}")))
+        return with_flowers_word(self.connection, self.known_state(), self.known_state)
+
+    def known_state(self) -> RunState:
+        """Its state as its folder at the SuperLink has it."""
+        return state_in(self.client.get(f"/runs/{self.name}"))
 
     def stop(self) -> None:
         """Ask it to stop; sites finish their current step, and their work on this round is lost."""
         self.client.post(f"/runs/{self.name}/stop")
-        state = state_in(self.client.get(f"/runs/{self.name}"))
+        state = self.known_state()
         if state.state == "waiting" and state.flower_run is not None:
             self._stop_at_flower(state.flower_run)
 
@@ -94,12 +98,26 @@ class SubmittedRun:
             control.stop_run(flower_run)
 
 
-def with_flowers_word(connection: Connection, state: RunState) -> RunState:
+def with_flowers_word(connection: Connection, state: RunState, known_now: Callable[[], RunState]) -> RunState:
     """A run's state, completed by Flower's knowledge of whether it will still be picked up, or was stopped.
+
+    A run that is restarted meanwhile is stopped at Flower under its old number, so what Flower adds counts only if
+    `known_now`, asked after it, still gives the same submission.
 
     Raises:
         NoAnswer: the SuperLink does not answer now, which says nothing about the run.
     """
+    while True:
+        found = _with_flowers_word(connection, state)
+        if found == state:
+            return state
+        now = known_now()
+        if (now.state, now.flower_run) == (state.state, state.flower_run):
+            return found
+        state = now
+
+
+def _with_flowers_word(connection: Connection, state: RunState) -> RunState:
     if state.state not in ("waiting", "died") or state.flower_run is None:
         return state
     status: Any = None
@@ -147,10 +165,10 @@ class Following:
         silent, stopping, asked_flower = False, False, 0.0
         while True:
             try:
-                state = state_in(self.run.client.get(f"/runs/{self.run.name}"))
+                state = self.run.known_state()
                 if state.state in ("waiting", "died") and time.monotonic() - asked_flower >= self.ask_flower_s:
                     asked_flower = time.monotonic()
-                    state = with_flowers_word(self.run.connection, state)
+                    state = with_flowers_word(self.run.connection, state, self.run.known_state)
                     if state.state == "died":
                         self.say(f"the process of run {self.run.name} died after round {state.rounds_done}")
                         if stopping:
@@ -236,7 +254,8 @@ def keep_runs_going(connection: Connection, say: Callable[[str], None], given_up
     """
     with RunsClient(connection) as client:
         for listed in client.get("/runs"):
-            state = with_flowers_word(connection, state_in(listed))
+            run = SubmittedRun(connection, client, state_in(listed).name)
+            state = with_flowers_word(connection, state_in(listed), run.known_state)
             left = state.state == "created" and time.time() - state.changed > NOT_SUBMITTED_S
             mark = (state.name, state.tries)
             if state.given_up and mark not in given_up:
@@ -245,7 +264,7 @@ def keep_runs_going(connection: Connection, say: Callable[[str], None], given_up
             if (state.state != "died" and not left) or mark in given_up:
                 continue
             try:
-                SubmittedRun(connection, client, state.name).go_on(state, state.wait_s)
+                run.go_on(state, state.wait_s)
                 say(f"run {state.name}: brought up again after round {state.rounds_done} of {state.rounds}")
             except NoAnswer:
                 raise
