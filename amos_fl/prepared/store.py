@@ -2,7 +2,8 @@
 
 A case is a folder `<first two letters of its key>/<key>` holding `image.b2nd` (float32, normalised),
 `label.b2nd` (uint8), `foreground.safetensors` (voxel positions per organ) and `meta.json`. Both arrays are
-Blosc2 with chunks the size of a patch, cut into small blocks, so that a patch is read without the rest of the volume.
+Blosc2 with chunks of half a patch's sides, cut into small blocks, so that a patch is read without the rest of the
+volume. LZ4 is read in half of Zstandard's time and needs a tenth more of disk.
 """
 
 import json
@@ -142,13 +143,14 @@ def _block(chunk: Sequence[int], item_bytes: int) -> Triple:
 
 
 def _write_array(path: Path, array: np.ndarray, patch: Sequence[int]) -> None:
-    chunks = [min(p, n) for p, n in zip(patch, array.shape, strict=True)]
+    chunks = [min(-(-p // 2), n) for p, n in zip(patch, array.shape, strict=True)]
     voxels: Any = np.ascontiguousarray(array)
+    shuffled = blosc2.Filter.BITSHUFFLE if array.itemsize == 1 else blosc2.Filter.SHUFFLE
     compressed: Any = blosc2.asarray(
         voxels,
         chunks=tuple(chunks),
         blocks=_block(chunks, array.itemsize),
-        cparams=blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, nthreads=1),
+        cparams=blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=1, filters=[shuffled], nthreads=1),
         dparams=blosc2.DParams(nthreads=1),
     )
     # Written by Python, not by Blosc2, which doesn't distinguish a full disk from other failures.

@@ -82,13 +82,15 @@ def draw_batch(
     # With one thread, sums round alike in this process and in a worker, whatever the number of training threads.
     torch.set_num_threads(1)
     try:
-        numbers = range(settings.batch_size)
-        samples = [_sample(labelled, plan, settings, organs, seed, site, step, n, changes_later) for n in numbers]
+        labels = torch.empty((settings.batch_size, *plan.patch), dtype=torch.int64)
+        samples = [
+            _sample(labelled, plan, settings, organs, seed, site, step, number, changes_later, label)
+            for number, label in enumerate(labels)
+        ]
     finally:
         torch.set_num_threads(threads)
-    images, labels, annotated, changes = zip(*samples, strict=True)
-    later = changes if changes_later else ()
-    return Batch(torch.stack(images), torch.stack(labels), torch.stack(annotated), later)
+    images, annotated, changes = zip(*samples, strict=True)
+    return Batch(torch.stack(images), labels, torch.stack(annotated), changes if changes_later else ())
 
 
 def _sample(
@@ -101,8 +103,12 @@ def _sample(
     step: int,
     number: int,
     changes_later: bool,
-) -> tuple[Tensor, Tensor, Tensor, IntensityChange]:
-    """One sample: image (1, X, Y, Z), label (X, Y, Z) int64, annotated channels (1 + organs,), and its change."""
+    channels: Tensor,
+) -> tuple[Tensor, Tensor, IntensityChange]:
+    """One sample: image (1, X, Y, Z), annotated channels (1 + organs,), and its change.
+
+    Its label map is written to `channels` (X, Y, Z; int64).
+    """
     drawing = generator(seed, "patch", site, step, number)
     case = cases[int(drawing.integers(len(cases)))]
     annotated = [True, *(organ in case.annotated for organ in organs)]
@@ -113,8 +119,8 @@ def _sample(
     augmenting = generator(seed, "augment", site, step, number)
     resampling = draw_resampling(plan, settings.augmentation, augmenting)
     image, label = _read(case, origin, plan, resampling)
-    label = torch.from_numpy(_channel_of_label(organs, case.annotated))[label.long()]
-    image, label = mirror(image, label, settings.augmentation, augmenting)
+    image, label = mirror(image, _to_channels(label, organs, case.annotated), settings.augmentation, augmenting)
+    label = channels.copy_(label)
     if settings.synthetic_share > 0:
         drawing = generator(seed, "synthetic", site, step, number)
         if drawing.random() < settings.synthetic_share:
@@ -125,7 +131,8 @@ def _sample(
     if settings.transforms is not None:
         drawing = generator(seed, "transforms", site, step, number)
         image, label = transformed(settings.transforms, image, label, drawing)
-    return image, label, torch.tensor(annotated), change
+        channels.copy_(label)
+    return image, torch.tensor(annotated), change
 
 
 def _on_foreground(number: int, settings: TrainingSettings, drawing: np.random.Generator) -> bool:
@@ -178,10 +185,11 @@ def _read(
     return resampling(torch.from_numpy(image)[None], torch.from_numpy(label))
 
 
-def _channel_of_label(organs: Sequence[int], annotated: Sequence[int]) -> np.ndarray:
-    """A table from label values 0..255 to channels; organs not annotated or not in the run become 0."""
-    channels = np.zeros(256, np.int64)
+def _to_channels(label: Tensor, organs: Sequence[int], annotated: Sequence[int]) -> Tensor:
+    """Channels (X, Y, Z; uint8) of label values (X, Y, Z; uint8); organs not annotated or not in the run become 0."""
+    table = bytearray(256)
     for channel, organ in enumerate(organs, start=1):
         if organ in annotated:
-            channels[organ] = channel
-    return channels
+            table[organ] = channel
+    # A byte string has the fastest table of all: a tensor's needs the voxels as 64-bit indices first.
+    return torch.frombuffer(bytearray(label.numpy().tobytes()).translate(table), dtype=torch.uint8).view(label.shape)
