@@ -12,6 +12,8 @@ PYTHON ?=
 PIP_ARGS ?=
 # Further arguments for pytest, for example PYTEST_ARGS='-k phantom -x'.
 PYTEST_ARGS ?=
+# Arguments for the table of benchmarks, for example BENCH_ARGS='--nnunet ~/nnunet/bin/python'.
+BENCH_ARGS ?=
 # Two files of tests at a time; three of those marked slow, which have processes of their own and wait for them.
 QUICK := -m "not slow" -n 2 --dist loadfile
 SLOW := -m slow -n 3 --dist loadfile
@@ -71,8 +73,12 @@ format: $(DEV_READY) ## Let ruff format the code and sort its imports
 	$(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(DEV_READY) ## Every benchmark, one after another
-	@set -e; for file in benchmarks/[!_]*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+bench: $(DEV_READY) ## A table of benchmarks beside other tools, at small sizes (minutes, on an idle machine)
+	$(BIN)/python benchmarks/table.py $(BENCH_ARGS)
+
+.PHONY: bench-full
+bench-full: $(DEV_READY) ## The same at real sizes (half an hour or more)
+	$(BIN)/python benchmarks/table.py --full $(BENCH_ARGS)
 
 .PHONY: wheel-test
 wheel-test: $(DEV_READY) ## Build the wheel, install it in an empty environment, run it outside the checkout

@@ -1,7 +1,7 @@
 """What a round costs beside the training: five sites, a network of 31.2 million parameters, no training step.
 
     python benchmarks/round_overhead.py            # all, each in a process of its own
-    python benchmarks/round_overhead.py inline     # one
+    python benchmarks/round_overhead.py inline torch   # some
 
 `inline` and `ray` are this project's engines with everything that a run does in a round (checks for NaN,
 checkpoint, hash, ledger). `flower` is Flower's own simulation with its FedAvg, `torch` a running sum in one
@@ -19,9 +19,18 @@ import tempfile
 import time
 from pathlib import Path
 
+from _rows import OURS, note
+
 os.environ.update(FLWR_TELEMETRY_ENABLED="0", RAY_USAGE_STATS_ENABLED="0", FLWR_LOG_LEVEL="ERROR")
 SITES, ROUNDS = ("A", "B", "C", "D", "E"), 6
 KINDS = ("inline", "ray", "flower", "torch")
+INLINE, RAY = "a round without training, inline, 5 sites, 31.2 M parameters", "the same on Ray"
+ROWS: dict[str, dict[str, tuple[str, float | None]]] = {
+    "inline": {INLINE: (OURS, 0.5)},
+    "ray": {RAY: (OURS, None)},
+    "flower": {INLINE: ("Flower's simulation", None), RAY: ("Flower's simulation", None)},
+    "torch": {INLINE: ("a running sum in torch", None)},
+}
 
 
 def resident_bytes(field: str) -> int:
@@ -174,9 +183,9 @@ def measure_from_here() -> None:
 
 
 def main() -> None:
-    if len(sys.argv) == 1:
+    if len(sys.argv) != 2:
         print("kind     s per round   first round   peak memory of this process, in copies of the weights", flush=True)
-        for kind in KINDS:
+        for kind in sys.argv[1:] or KINDS:
             subprocess.run([sys.executable, __file__, kind], check=True)
         return
     kind = sys.argv[1]
@@ -185,7 +194,10 @@ def main() -> None:
 
     seconds = {"flower": run_flower, "torch": run_torch}.get(kind, lambda: run_engine(kind))()
     copies = (resident_bytes("VmHWM") - _before) / (4 * 31_175_008)
-    print(f"{kind:8} {statistics.median(seconds[1:]):8.2f} {seconds[0]:13.2f} {copies:12.1f}", flush=True)
+    middle = statistics.median(seconds[1:])
+    print(f"{kind:8} {middle:8.2f} {seconds[0]:13.2f} {copies:12.1f}", flush=True)
+    for work, (tool, limit) in ROWS.get(kind, {}).items():
+        note(work, tool, middle, memory=f"{copies:.1f} copies", limit=limit)
 
 
 if __name__ == "__main__":

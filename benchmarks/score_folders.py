@@ -20,6 +20,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import scoring
+from _rows import OURS, note
 from surface_distance import metrics as deepmind
 
 from amos_fl.metrics.table import read_scores
@@ -99,6 +100,9 @@ def main() -> None:
     ratio, processor_ratio = seconds * options.cases / ours, processor * options.cases / ours_processor
     print(f"           ratio: {ratio:6.1f} times as fast, {processor_ratio:.1f} times in processor time")
     print(f"largest difference between the scores: {difference:.1e}")
+    work = "scoring a folder, processor time of a case"
+    note(work, OURS, ours_processor / options.cases)
+    note(work, "surface-distance", processor)
 
 
 if __name__ == "__main__":

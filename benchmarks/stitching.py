@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _rows import OURS, note
 
 CLASSES = 16
 
@@ -77,7 +78,7 @@ def by_nnunet(image: np.ndarray, patch: tuple[int, int, int]) -> np.ndarray:
 
 
 TOOLS: dict[str, Callable[[np.ndarray, tuple[int, int, int]], np.ndarray]] = {
-    "amos-fl": by_amos_fl,
+    OURS: by_amos_fl,
     "MONAI": by_monai,
     "nnU-Net": by_nnunet,
 }
@@ -113,11 +114,12 @@ def main() -> None:
         image, labels = Path(place) / "image.npy", {}
         np.save(image, np.random.default_rng(0).normal(size=given.shape).astype(np.float32))
         print(f"{'tool':<10} {'seconds':>8} {'peak':>9} {'ratio':>6} {'other labels':>13}")
-        ours = 0.0
+        ours, work = 0.0, f"windows to a label map of {'x'.join(map(str, given.shape))}"
         for tool in TOOLS:
             python = given.nnunet if tool == "nnU-Net" else sys.executable
             if tool == "nnU-Net" and subprocess.run([python, "-c", "import nnunetv2"], capture_output=True).returncode:
                 print(f"{tool:<10} is not installed for {shutil.which(python) or python}")
+                note(work, tool, None)
                 continue
             out = Path(place) / f"{tool}.npy"
             command = [python, __file__, "--patch", *map(str, patch), "--one", tool, image, out]
@@ -128,9 +130,11 @@ def main() -> None:
             labels[tool] = np.load(out)
             seconds = statistics.median(one["seconds"] for one in printed)
             ours = ours or seconds
-            differing = float(np.mean(labels[tool] != labels["amos-fl"]))
+            differing = float(np.mean(labels[tool] != labels[OURS]))
             peak = max(one["peak_mb"] for one in printed)
             print(f"{tool:<10} {seconds:>8.2f} {peak:>6.0f} MB {seconds / ours:>6.2f} {differing:>13.2e}")
+            limit = 12.0 if tool == OURS and tuple(given.shape) == (512, 512, 100) else None
+            note(work, tool, seconds, memory=f"{peak:.0f} MB", limit=limit)
 
 
 if __name__ == "__main__":
