@@ -134,7 +134,8 @@ def test_predict_says_what_to_expect_of_each_organ(
 
 
 def test_predict_without_it_makes_no_further_pass(calibrated: Path, tiny_root: Path, tmp_path: Path) -> None:
-    from amos_fl.inference.predict_scans import Wanted, predict_scans
+    from amos_fl.inference.predict_scans import predict_scans
+    from amos_fl.inference.predicted_files import Wanted
     from amos_fl.inference.scans import find_scans
     from amos_fl.runs.model import read_model
 

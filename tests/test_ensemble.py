@@ -14,7 +14,8 @@ from numpy.random import default_rng
 import amos_fl
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Split, read_cohort
-from amos_fl.inference.predict_scans import Wanted, predict_scans
+from amos_fl.inference.predict_scans import predict_scans
+from amos_fl.inference.predicted_files import Wanted
 from amos_fl.inference.scans import Scan, find_scans
 from amos_fl.runs.about import read_about, write_about
 from amos_fl.runs.ensemble import read_ensemble

@@ -19,8 +19,9 @@ from amos_fl.cli.main import run
 from amos_fl.cohort.table import read_cohort
 from amos_fl.files import ABANDONED_S, CERTAINLY_ABANDONED_S, remove_abandoned, scratch_folder
 from amos_fl.inference.predict import predict_case
-from amos_fl.inference.predict_scans import Wanted, predict_scans
-from amos_fl.inference.scans import find_scans
+from amos_fl.inference.predict_scans import predict_scans
+from amos_fl.inference.predicted_files import Wanted
+from amos_fl.inference.scans import Scan, find_scans
 from amos_fl.prepared.prepare import prepare_case
 from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.model import read_model
@@ -179,6 +180,31 @@ def test_ctrl_c_leaves_no_unfinished_file(finished_run: Path, scan: Path, tmp_pa
         list(predict_scans(model, find_scans([scan], "CT"), tmp_path, wanted, on_window=interrupt))
     assert windows == [(0, windows[0][1]), (1, windows[0][1])]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_scan_is_prepared_while_the_network_is_at_work_on_one(
+    finished_run: Path, scan: Path, tmp_path: Path
+) -> None:
+    second, out = tmp_path / "second.nii.gz", tmp_path / "out"
+    shutil.copy(scan, second)
+    seen: list[str] = []
+
+    def wait(of: Scan, done: int, total: int) -> None:
+        deadline = time.monotonic() + 60
+        while of.path == scan and not list(out.glob(".*.tmp.work/1/store/*/*/meta.json")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        seen.append(of.name)
+
+    model = read_model(finished_run)
+    scans = find_scans([scan, second], "CT")
+    outcomes = list(predict_scans(model, scans, out, Wanted(RecordedInference()), on_window=wait))
+    assert [outcome.state for outcome in outcomes] == ["predicted", "predicted"]
+    assert list(dict.fromkeys(seen)) == [each.name for each in scans]
+    assert len({(out / f"{each.name}.nii.gz").read_bytes() for each in scans}) == 1
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["predict.json", *(f"{each.name}.nii.gz" for each in scans)]
+    )
 
 
 def test_what_a_killed_process_left_goes_and_what_may_be_in_use_stays(tmp_path: Path) -> None:

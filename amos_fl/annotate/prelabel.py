@@ -17,7 +17,8 @@ from amos_fl.annotate.state import CaseState, ProjectState, project_state
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_file
-from amos_fl.inference.predict_scans import Wanted, predict_scans
+from amos_fl.inference.predict_scans import predict_scans
+from amos_fl.inference.predicted_files import Wanted
 from amos_fl.inference.scans import Scan
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.runs.inference_settings import RecordedInference

@@ -23,7 +23,8 @@ from amos_fl.device import device_named
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder
 from amos_fl.inference.evaluate_model import ModelScores, Question, evaluate_model, joined, write_evaluation
-from amos_fl.inference.predict_scans import ScanOutcome, Wanted, predict_scans
+from amos_fl.inference.predict_scans import ScanOutcome, predict_scans
+from amos_fl.inference.predicted_files import Wanted
 from amos_fl.inference.scans import Scan, find_scans
 from amos_fl.locks import at_work
 from amos_fl.metrics.catalogue import IN_RUNS, MetricName

@@ -12,7 +12,8 @@ from jaxtyping import UInt8
 from amos_fl.device import device_named
 from amos_fl.errors import AmosError
 from amos_fl.export.write import export_model
-from amos_fl.inference.predict_scans import Wanted, predict_scans
+from amos_fl.inference.predict_scans import predict_scans
+from amos_fl.inference.predicted_files import Wanted
 from amos_fl.inference.scans import find_scans
 from amos_fl.runs.ensemble import read_ensemble
 from amos_fl.runs.inference_settings import InferenceKeywords

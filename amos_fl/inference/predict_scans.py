@@ -1,17 +1,19 @@
 """Predict scans, one after another, into a folder of label maps.
 
-The folder records in `predict.json` which weights, settings and scans its files came from, so that a second run does
-what is missing and never passes one network's label map off as another's.
+The next scan is read and prepared while the network is at work on one.
 """
 
 import itertools
-import json
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,6 +30,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import check_name, remove_abandoned, scratch_folder, write_json
 from amos_fl.inference.expected import Expecting
 from amos_fl.inference.predict import drawing, write_prediction
+from amos_fl.inference.predicted_files import PredictionRecord, ScanFiles, Wanted, refuse_to_replace
 from amos_fl.inference.probability_map import ProbabilityMap
 from amos_fl.inference.scans import Scan, read_scan
 from amos_fl.inference.unlike import unlike
@@ -35,28 +38,13 @@ from amos_fl.inference.windows import windows_over
 from amos_fl.locks import at_work
 from amos_fl.pictures.preview import colours_of, preview, write_preview
 from amos_fl.prepared.prepare import prepare_case
+from amos_fl.prepared.store import PreparedCase
 from amos_fl.runs.expected import ScanExpected
-from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.model import Model
 from amos_fl.runs.training_scans import TrainingScans, read_training_scans
 from amos_fl.scan_files import problem_of
+from amos_fl.volumes.nifti import Volume
 from amos_fl.warned import heard
-
-RECORD = "predict.json"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What to write for each scan besides its label map, and how to compute it."""
-
-    inference: RecordedInference
-    device: str = "cpu"
-    probabilities: bool = False
-    preview: bool = False
-    seg: bool = False
-    rtstruct: bool = False
-    expected_dsc: bool = False
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,41 +62,6 @@ class ScanOutcome:
     expected: ScanExpected | None = None
 
 
-@dataclass(frozen=True)
-class _Files:
-    """The outputs of one scan."""
-
-    label: Path
-    probabilities: Path | None
-    preview: Path | None
-    seg: Path | None
-    rtstruct: Path | None
-    expected: Path | None
-
-    @classmethod
-    def of(cls, out: Path, name: str, wanted: Wanted) -> "_Files":
-        return cls(
-            label=out / f"{name}.nii.gz",
-            probabilities=out / f"{name}_probabilities.nii.gz" if wanted.probabilities else None,
-            preview=out / f"{name}_preview.png" if wanted.preview else None,
-            seg=out / f"{name}_seg.dcm" if wanted.seg else None,
-            rtstruct=out / f"{name}_rtstruct.dcm" if wanted.rtstruct else None,
-            expected=out / f"{name}_expected.json" if wanted.expected_dsc else None,
-        )
-
-    @classmethod
-    def every(cls, out: Path, name: str) -> "_Files":
-        """All files that a scan may have, written now or by an earlier run."""
-        everything = Wanted(
-            RecordedInference(), probabilities=True, preview=True, seg=True, rtstruct=True, expected_dsc=True
-        )
-        return cls.of(out, name, everything)
-
-    def all(self) -> list[Path]:
-        paths = (self.label, self.probabilities, self.preview, self.seg, self.rtstruct, self.expected)
-        return [path for path in paths if path is not None]
-
-
 def predict_scans(
     model: Model,
     scans: Sequence[Scan],
@@ -122,7 +75,8 @@ def predict_scans(
     `<name>.nii.gz` is the label map on the scan's own grid; `<name>_probabilities.nii.gz`, `<name>_preview.png`,
     `<name>_expected.json` and, of a DICOM series, `<name>_seg.dcm` and `<name>_rtstruct.dcm` are written if wanted.
     Existing files from the same scan, weights and settings are kept. `on_window(scan, done, total)` is called for
-    every window and may raise; nothing unfinished is left.
+    every window and may raise; nothing unfinished is left. While the network is at work on a scan, the next one is read
+    and prepared, so that memory is needed for both.
 
     Raises:
         AmosError: `out` is not a folder, the model's weights are damaged, it has no calibration and one is needed, or
@@ -140,49 +94,38 @@ def predict_scans(
     out.mkdir(parents=True, exist_ok=True)
     remove_abandoned(out.glob(".*.tmp.*"))
     with at_work(out), scratch_folder(out) as scratch:
-        record = _Record.read(out, model, wanted.inference)
-        for scan in scans:
-            started = time.monotonic()
-            files = _Files.of(out, scan.name, wanted)
-            try:
-                if scan.problem:
-                    raise AmosError(scan.problem)
-                for file in _Files.every(out, scan.name).all():
-                    check_name(file)
-                if scan.series is None and (files.seg or files.rtstruct):
-                    raise AmosError(
-                        f"{scan.path.name}: is NIfTI, and DICOM SEG and RTSTRUCT refer to the images of a DICOM series",
-                        "give the folder of the series, or leave out --seg and --rtstruct",
-                    )
-                if scan.series is None and (why := problem_of(scan.path)):
-                    raise AmosError(f"{scan.path.name}: {why}")
-                content = scan.content_hash()
-                same = record.has(scan, content)
-                if same and not wanted.overwrite and all(file.is_file() for file in files.all()):
-                    expected = expecting.kept(files.expected) if expecting and files.expected else None
-                    if (expected is not None) == wanted.expected_dsc:
-                        yield ScanOutcome(scan, "kept", expected=expected)
+        record = PredictionRecord.read(out, model, wanted.inference)
+        ready = partial(
+            _ready, out=out, wanted=wanted, record=record, model=model, expecting=expecting, told=trained_on
+        )
+        rooms = [scratch / str(number) for number in range(len(scans))]
+        with closing(_one_ahead(list(zip(scans, rooms, strict=True)), ready)) as coming:
+            for scan, room, reading in coming:
+                started = time.monotonic()
+                try:
+                    found = reading.result()
+                    if isinstance(found, ScanOutcome):
+                        yield found
                         continue
-                _refuse_to_replace(scan, files, wanted.overwrite or same)
-                with heard() as notes:
-                    drawn = _predict(model, network, scan, files, wanted, expecting, trained_on, scratch, on_window)
-                for file in files.all() if same else _Files.every(out, scan.name).all():
-                    file.unlink(missing_ok=True)
-                record.add(scan, content)
-                with heard():  # the scan's header, which is read again
-                    drawn.write_dicom(files, model, scan)
-                    drawn.write(files)
-                notes = tuple(dict.fromkeys([*notes, *drawn.notes]))
-                yield ScanOutcome(scan, "predicted", notes, drawn.organs, time.monotonic() - started, drawn.expected)
-            except AmosError as error:
-                yield ScanOutcome(scan, "failed", (str(error),))
-            except PermissionError as error:
-                if error.filename is None or Path(error.filename).is_relative_to(out):
-                    raise
-                yield ScanOutcome(scan, "failed", (f"{scan.path.name}: cannot be read; check its permissions",))
-            finally:
-                for leftover in scratch.iterdir():
-                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+                    with heard() as warned:
+                        drawn = _predict(model, network, scan, found, wanted, expecting, room, on_window)
+                    for file in found.files.all() if found.same else ScanFiles.every(out, scan.name).all():
+                        file.unlink(missing_ok=True)
+                    record.add(scan, found.content)
+                    with heard():  # the scan's header, which is read again
+                        drawn.write_dicom(found.files, model, scan)
+                        drawn.write(found.files)
+                    notes = tuple(dict.fromkeys((*found.notes, *warned, *drawn.notes)))
+                    seconds = time.monotonic() - started
+                    yield ScanOutcome(scan, "predicted", notes, drawn.organs, seconds, drawn.expected)
+                except AmosError as error:
+                    yield ScanOutcome(scan, "failed", (str(error),))
+                except PermissionError as error:
+                    if error.filename is None or Path(error.filename).is_relative_to(out):
+                        raise
+                    yield ScanOutcome(scan, "failed", (f"{scan.path.name}: cannot be read; check its permissions",))
+                finally:
+                    shutil.rmtree(room, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -200,7 +143,7 @@ class _Drawn:
     def organs(self) -> int:
         return len(np.unique(self.label[self.label > 0]))
 
-    def write(self, files: _Files) -> None:
+    def write(self, files: ScanFiles) -> None:
         """Write the outputs, the label map last."""
         if self.probabilities is not None and files.probabilities is not None:
             self.probabilities.write(files.probabilities)
@@ -210,7 +153,7 @@ class _Drawn:
             write_json(files.expected, self.expected.model_dump(mode="json"))
         write_prediction(self.label, self.path, files.label)
 
-    def write_dicom(self, files: _Files, model: Model, scan: Scan) -> None:
+    def write_dicom(self, files: ScanFiles, model: Model, scan: Scan) -> None:
         """Write what goes back to an archive, with references to the series.
 
         Raises:
@@ -230,106 +173,123 @@ class _Drawn:
             write_structure_set(files.rtstruct, slices, scan.series, regions, maker)
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A scan that was read and prepared. `same` says that the folder's files of its name were made from it.
+
+    `path` is its NIfTI file, `volume` its voxels where a preview needs them, `notes` sentences about it.
+    """
+
+    files: ScanFiles
+    path: Path
+    volume: Volume | None
+    prepared: PreparedCase
+    content: str
+    same: bool
+    notes: tuple[str, ...]
+
+
+def _ready(
+    scan: Scan,
+    room: Path,
+    *,
+    out: Path,
+    wanted: Wanted,
+    record: PredictionRecord,
+    model: Model,
+    expecting: Expecting | None,
+    told: Sequence[TrainingScans],
+) -> _Ready | ScanOutcome:
+    """Read and prepare a scan in the scratch folder `room`; an outcome if its files are kept.
+
+    Raises:
+        AmosError: it cannot be read, or its files may not be written.
+    """
+    files = ScanFiles.of(out, scan.name, wanted)
+    if scan.problem:
+        raise AmosError(scan.problem)
+    for file in ScanFiles.every(out, scan.name).all():
+        check_name(file)
+    if scan.series is None and (files.seg or files.rtstruct):
+        raise AmosError(
+            f"{scan.path.name}: is NIfTI, and DICOM SEG and RTSTRUCT refer to the images of a DICOM series",
+            "give the folder of the series, or leave out --seg and --rtstruct",
+        )
+    if scan.series is None and (why := problem_of(scan.path)):
+        raise AmosError(f"{scan.path.name}: {why}")
+    content = scan.content_hash()
+    same = record.has(scan, content)
+    if same and not wanted.overwrite and all(file.is_file() for file in files.all()):
+        expected = expecting.kept(files.expected) if expecting and files.expected else None
+        if (expected is not None) == wanted.expected_dsc:
+            return ScanOutcome(scan, "kept", expected=expected)
+    refuse_to_replace(scan, files, wanted.overwrite or same)
+    room.mkdir()
+    with heard() as warned:
+        path = scan.as_nifti(room)
+        volume, notes = read_scan(path, scan.path.name, scan.modality)
+        shown = volume if files.preview is not None else None
+        del volume  # as large as the scan, and only a preview needs it later
+        case = Case(scan.name, "predict", scan.modality, "test", path, None, ())
+        prepared = prepare_case(case, model.plan, room / "store", ())
+        notes = [*scan.notes(), *notes]
+        odd = [unlike(prepared, scans) for scans in told]
+        if odd and all(odd):  # where one member of an ensemble knows such scans, they are not unlike
+            it = "this network was" if len(odd) == 1 else "these networks were"
+            notes.append(f"{scan.path.name}: is unlike the scans that {it} trained on in {odd[0]}")
+    return _Ready(files, path, shown, prepared, content, same, (*warned, *notes))
+
+
+def _one_ahead(
+    scans: Sequence[tuple[Scan, Path]], ready: Callable[[Scan, Path], _Ready | ScanOutcome]
+) -> Iterator[tuple[Scan, Path, Future[_Ready | ScanOutcome]]]:
+    """Each scan, its room and what `ready` makes of it; the next one's begins when this one's is taken."""
+    ahead = ThreadPoolExecutor(1, "next-scan")
+    try:
+        coming = deque(ahead.submit(ready, *first) for first in scans[:1])
+        for number, (scan, room) in enumerate(scans):
+            coming.extend(ahead.submit(ready, *following) for following in scans[number + 1 : number + 2])
+            yield scan, room, coming.popleft()
+    finally:
+        ahead.shutdown(cancel_futures=True)  # waits for the thread, which may still be writing to its room
+
+
 def _predict(
     model: Model,
     network: nn.Module,
     scan: Scan,
-    files: _Files,
+    ready: _Ready,
     wanted: Wanted,
     expecting: Expecting | None,
-    trained_on: Sequence[TrainingScans],
-    scratch: Path,
+    room: Path,
     on_window: Callable[[Scan, int, int], None] | None,
 ) -> _Drawn:
-    path = scan.as_nifti(scratch)
-    volume, notes = read_scan(path, scan.path.name, scan.modality)
-    notes = [*scan.notes(), *notes]
-    shown = volume if files.preview is not None else None
-    del volume  # as large as the scan, and only a preview needs it later
-    case = Case(scan.name, "predict", scan.modality, "test", path, None, ())
-    prepared = prepare_case(case, model.plan, scratch / "store", ())
-    odd = [unlike(prepared, told) for told in trained_on]
-    if odd and all(odd):  # where one member of an ensemble knows such scans, they are not unlike
-        it = "this network was" if len(odd) == 1 else "these networks were"
-        notes.append(f"{scan.path.name}: is unlike the scans that {it} trained on in {odd[0]}")
     settings, patch = wanted.inference, model.plan.patch
     # A copy of another scale has a few windows more or less.
     passes = len(model.members) + len(expecting.copies if expecting else ())
-    total = passes * windows_over(prepared.shape, patch, settings.overlap)
+    total = passes * windows_over(ready.prepared.shape, patch, settings.overlap)
     done = itertools.count()
 
     def check() -> None:
         if on_window is not None:
             on_window(scan, min(next(done), total - 1), total)
 
-    room = ProbabilityMap(path, 1 + len(model.organs), scratch) if files.probabilities else None
+    classes = ProbabilityMap(ready.path, 1 + len(model.organs), room) if ready.files.probabilities else None
     draw = drawing(model, network, inference=settings, device=wanted.device, check=check)
-    shares = room.canonical if room else None
+    shares = classes.canonical if classes else None
     expected = None
     if expecting is None:
-        label = draw(prepared, probabilities=shares)
+        label = draw(ready.prepared, probabilities=shares)
     else:
-        label, expected = expecting.predict(draw, prepared, shares)
+        label, expected = expecting.predict(draw, ready.prepared, shares)
     picture = None
-    if shown is not None:
+    if ready.volume is not None:
         where = "trained on a synthetic phantom; " if model.synthetic else ""
-        picture = preview(shown, label, scan.modality, model.organs, scan.name, f"{where}not for diagnosis")
-    return _Drawn(path, label, room, picture, expected, notes)
+        picture = preview(ready.volume, label, scan.modality, model.organs, scan.name, f"{where}not for diagnosis")
+    return _Drawn(ready.path, label, classes, picture, expected, [])
 
 
 def _region(label: int, organ: str) -> Region:
     red, green, blue = (int(colour) for colour in colours_of(np.array(label)))
     code = code_of(organ)
     return Region(label, organ, (red, green, blue), code.value, code.meaning, code.side)
-
-
-def _refuse_to_replace(scan: Scan, files: _Files, overwrite: bool) -> None:
-    for file in files.all():
-        if file.resolve() == scan.path.resolve():
-            raise AmosError(f"{scan.path.name}: its label map would replace the scan itself; give another folder")
-        if file.exists() and not overwrite:
-            raise AmosError(
-                f"{file.name}: already exists, from another scan, other weights or other settings; "
-                "add --overwrite, or give another folder"
-            )
-
-
-class _Record:
-    """What the files in a folder of predictions were made from."""
-
-    def __init__(self, path: Path, source: dict[str, Any], scans: dict[str, Any]) -> None:
-        self.path, self.source, self.scans = path, source, scans
-
-    @classmethod
-    def read(cls, out: Path, model: Model, settings: RecordedInference) -> "_Record":
-        """The record of `out`; scans of other weights or settings are dropped."""
-        source = {
-            "weights_sha256": model.weights_sha256(),
-            "model": model.architecture,
-            "round": model.round,
-            "organs": {str(label): organ for label, organ in model.organs.items()},
-            "synthetic_training": model.synthetic,
-            **({"members": [member.weights_sha256() for member in model.members]} if model.others else {}),
-            **({"not_learned": list(model.unlearned)} if model.unlearned else {}),
-            "inference": settings.decisive,
-        }
-        try:
-            known = json.loads((out / RECORD).read_text(encoding="utf-8"))
-            # A folder of an older version lacks settings that were added later; it was made with their defaults.
-            known["inference"] |= RecordedInference.model_validate(known["inference"]).decisive
-            scans = known["scans"] if {**known, "scans": None} == {**source, "scans": None} else {}
-        except (OSError, ValueError, KeyError, TypeError):
-            scans = {}
-        return cls(out / RECORD, source, scans)
-
-    def has(self, scan: Scan, content: str) -> bool:
-        """Whether the folder's files of this name were made from this scan."""
-        return self.scans.get(scan.name) == _about(scan, content)
-
-    def add(self, scan: Scan, content: str) -> None:
-        self.scans[scan.name] = _about(scan, content)
-        write_json(self.path, {**self.source, "scans": self.scans})
-
-
-def _about(scan: Scan, content: str) -> dict[str, str]:
-    return {"source": scan.path.name, "modality": scan.modality, "sha256": content}

@@ -62,8 +62,7 @@ def overview(root: Path, host: str | None = None) -> Overview:
         listed = [state_in(run) for run in client.get("/runs")]
         answers = _answers(client, listed)
         runs = tuple(
-            with_flowers_word(connection, run, SubmittedRun(connection, client, run.name).known_state)
-            for run in listed
+            with_flowers_word(connection, run, SubmittedRun(connection, client, run.name).known_state) for run in listed
         )
     with control_of(connection) as control:
         known = control.nodes()
