@@ -312,6 +312,8 @@ def test_a_preset_runs_through_on_the_phantom_in_its_quick_form(
     page = tmp_path / "results.md"
     assert run(["experiments", "results", out]) == 2, "a quick form's scores are no results"
     assert run(["experiments", "results", out, "--quick", "-o", str(page)]) == 0
+    title = read_preset("modalities").title
+    assert page.read_text().startswith(f"# {title}, quick form\n\nWritten by `amos-fl experiments results ")
     assert "| centralized-160-40* | centralized on " in page.read_text()
     assert "teach a network nothing" in page.read_text()
 

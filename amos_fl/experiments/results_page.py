@@ -99,7 +99,11 @@ def results_page(
     if not rows:
         named = ", ".join(map(str, folders))
         raise AmosError(f"{named}: contains no finished run; make some with: amos-fl experiments run NAME")
-    parts = ["# Results\n", f"Written by `{command}` from run folders; do not edit it by hand.\n"]
+    headings = [section for section in sections if section.startswith("## ")]
+    if len(headings) == 1:  # it is the page's title
+        sections.remove(headings[0])
+    title = headings[0][3:] if len(headings) == 1 else "Results\n"
+    parts = [f"# {title}", f"Written by `{command}` from run folders; do not edit it by hand.\n"]
     if any(row.synthetic for row in rows):
         parts.append(f"> \\* synthetic. {PHANTOM_NOTE}\n")
     if any("| run |" in section for section in sections):
