@@ -5,13 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from flwr.app import Context
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, Interrupted
 from amos_fl.runs.events import Listener
 from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.settings import SiteSettings, read_settings
+
+SERVER_NODE, FIRST_NODE = 1, 1001
+"""The number of the server among Flower's nodes, and that of the first simulated site."""
+RAISED = 2
+"""Flower's code for an error that a ClientApp raised."""
 
 
 class Engine(Protocol):
@@ -51,3 +57,24 @@ class SimulatedSites:
         except (KeyError, ValueError, IndexError):
             raise AmosError("this site was started without its number among the simulated sites") from None
         return read_settings(self.root / site / "site.json")
+
+
+def context_of(node: int, sites: int) -> Context:
+    """Flower's context of a simulated site, by its node."""
+    numbers: dict[str, bool | bytes | float | int | str] = {"partition-id": node - FIRST_NODE, "num-partitions": sites}
+    return Context(run_id=1, node_id=node, node_config=numbers, state=RecordDict(), run_config={})
+
+
+def carried_out(app: ClientApp, message: Message, context: Context) -> Message:
+    """A site's reply to a message; any failure of its code becomes an error reply.
+
+    Raises:
+        Interrupted: a stop was requested.
+    """
+    try:
+        return app(message, context)
+    except Interrupted:
+        raise
+    except Exception as error:  # any failure of a site's code is that site's failure
+        text = str(error) if isinstance(error, AmosError) else f"{type(error).__name__}: {error}"
+        return Message(Error(code=RAISED, reason=text), reply_to=message)

@@ -9,20 +9,15 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-from amos_fl.errors import AmosError, Interrupted
 from amos_fl.runs.events import Listener
 from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.app import make_client_app
 from amos_fl_clients.flower.grids import OwnGrid, Run, begin_task, give_id
-from amos_fl_server.federation.engines.base import SimulatedSites
-
-SERVER_NODE = 1
-RAISED = 2
-"""Flower's code for an error that a ClientApp raised."""
+from amos_fl_server.federation.engines.base import FIRST_NODE, SERVER_NODE, SimulatedSites, carried_out, context_of
 
 
 class InlineGrid(OwnGrid):
@@ -33,16 +28,7 @@ class InlineGrid(OwnGrid):
         self._app = app
         self._run = Run.create_empty(1)
         self._waiting: dict[str, Message] = {}
-        self._contexts = {
-            1001 + i: Context(
-                run_id=1,
-                node_id=1001 + i,
-                node_config={"partition-id": i, "num-partitions": len(sites)},
-                state=RecordDict(),
-                run_config={},
-            )
-            for i in range(len(sites))
-        }
+        self._contexts = {node: context_of(node, len(sites)) for node in range(FIRST_NODE, FIRST_NODE + len(sites))}
 
     def set_run(self, run: Run) -> None:
         self._run = run
@@ -79,13 +65,7 @@ class InlineGrid(OwnGrid):
         return replies
 
     def _carry_out(self, message: Message) -> Message:
-        try:
-            reply = self._app(message, self._contexts[message.metadata.dst_node_id])
-        except Interrupted:
-            raise
-        except Exception as error:  # any failure of a site's code is that site's failure
-            text = str(error) if isinstance(error, AmosError) else f"{type(error).__name__}: {error}"
-            reply = Message(Error(code=RAISED, reason=text), reply_to=message)
+        reply = carried_out(self._app, message, self._contexts[message.metadata.dst_node_id])
         give_id(reply)
         return reply
 
