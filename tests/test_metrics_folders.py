@@ -209,7 +209,8 @@ def test_what_does_not_pair_is_named(tmp_path):
     assert [(pair.case, pair.prediction is None) for pair in allowed.pairs] == [("a", True), ("b", False), ("c", False)]
     assert (allowed.missing, allowed.extra) == (("a",), ("d",))
     missing = score_pairs(allowed.pairs[:1], Rules())[0][0].scores
-    assert missing[1] == OrganScore(0.0, 0.0, "missed", pytest.approx(3 * 4 * 3 * 20 / 1000), 0.0)
+    assert missing[1].reference_ml == pytest.approx(3 * 4 * 3 * 20 / 1000)
+    assert missing[1] == OrganScore(0.0, 0.0, "missed", missing[1].reference_ml, 0.0)
     assert missing[2].outcome == "absent"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -316,3 +317,13 @@ def test_a_table_that_was_spoilt_names_the_file_and_the_line(tmp_path, change, s
         read_scores(path)
     with pytest.raises(AmosError, match="no such file"):
         read_scores(tmp_path / "none.csv")
+
+
+def test_two_scores_are_equal_where_the_same_numbers_are_undefined():
+    missed, absent = OrganScore(0.0, 0.0, "missed", 3.0, 0.0), OrganScore(math.nan, math.nan, "absent", 0.0, 0.0)
+    for score in (missed, absent):
+        again = replace(score)
+        assert (score, hash(score)) == (again, hash(again))
+        assert score != replace(score, hd95_mm=1.0)
+    assert missed != absent
+    assert replace(missed, hd95_mm=2.0) == replace(missed, hd95_mm=2.0)

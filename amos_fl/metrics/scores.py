@@ -29,11 +29,12 @@ UNIT = 2**40
 """Scores are summed in whole multiples of 1/UNIT, so that the order of cases or sites does not change a sum."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OrganScore:
     """One organ in one case. `dsc` and `nsd` lie between 0 and 1, or are NaN if the organ does not count.
 
-    `hd95_mm` is NaN if it was not measured, or is undefined because prediction or reference lacks the organ.
+    `hd95_mm` is NaN if it was not measured, or is undefined because prediction or reference lacks the organ. Two scores
+    are equal where the same of their numbers are NaN and the others are equal.
     """
 
     dsc: float
@@ -42,6 +43,19 @@ class OrganScore:
     reference_ml: float
     predicted_ml: float
     hd95_mm: float = math.nan
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, OrganScore):
+            return NotImplemented
+        return self._comparable == other._comparable
+
+    def __hash__(self) -> int:
+        return hash(self._comparable)
+
+    @property
+    def _comparable(self) -> tuple[float | str | None, ...]:
+        numbers = (self.dsc, self.nsd, self.reference_ml, self.predicted_ml, self.hd95_mm)
+        return (self.outcome, *(None if math.isnan(number) else number for number in numbers))
 
     @property
     def volume_error_ml(self) -> float:

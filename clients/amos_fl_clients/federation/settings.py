@@ -1,5 +1,6 @@
 """A site's own settings: the places of its scans and state, its device, and what it allows."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -106,9 +107,12 @@ def read_settings(path: Path) -> SiteSettings:
     settings = settings.model_copy(update=_from(path.parent, settings))
     for name in _PATHS:
         try:
-            (getattr(settings, name) or path).exists()
-        except OSError as error:  # a name that is too long for any file, say
-            raise AmosError(f"{path}: {name}: cannot be a file or folder here ({error.strerror})") from None
+            os.stat(getattr(settings, name) or path)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError) as error:  # a name that is too long for any file, say
+            why = error.strerror if isinstance(error, OSError) else error
+            raise AmosError(f"{path}: {name}: cannot be a file or folder here ({why})") from None
     return settings
 
 
