@@ -10,10 +10,11 @@ import pytest
 from federations import federate, hashes, resume
 
 from amos_fl.cohort.table import Cohort
-from amos_fl.errors import Interrupted
+from amos_fl.errors import AmosError, Interrupted
 from amos_fl.runs.events import Event, SiteFailed, SiteWork
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.record import read_run
+from amos_fl_server.federation.engines.ray_cluster import running_ray
 
 pytestmark = pytest.mark.slow  # Ray takes about ten seconds to start
 RAY = {"name": "ray", "cpus_per_site": 1, "parallel_sites": 2}
@@ -107,3 +108,43 @@ def test_ctrl_c_stops_the_sites_of_a_ray_run_and_it_resumes(tmp_path: Path, tiny
         federate(run, tiny_cohort, store, ctrl_c, engine=RAY, **settings)
     assert hashes(RunFolder(run)) == hashes(whole)[:1]
     assert hashes(resume(run, store)) == hashes(whole)
+
+
+def test_a_machine_of_a_cluster_that_dies_fails_for_its_sites_alone(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    failed: list[SiteFailed] = []
+    settings = {"rounds": 2, "local_steps": 60, "evaluation": {"every": 9}}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        others = [cluster.add_node(num_cpus=1)]
+
+        def lose_a_machine(event: Event) -> None:
+            if isinstance(event, SiteFailed):
+                failed.append(event)
+            in_training = isinstance(event, SiteWork) and (event.activity, event.round) == ("train", 1)
+            if others and in_training and 0 < event.done < event.total:
+                cluster.remove_node(others.pop(), allow_graceful=False)
+
+        engine = {"name": "ray", "cpus_per_site": 1, "address": cluster.address}
+        folder = federate(tmp_path / "run", tiny_cohort, store, lose_a_machine, engine=engine, **settings)
+    finally:
+        cluster.shutdown()
+    assert not others
+    assert [(event.round, event.reason) for event in failed] == [(1, "its process died")]
+    ledger = folder.ledger()
+    assert len(ledger[0]["sites"]) == 2
+    assert sorted(ledger[1]["sites"]) == ["A", "B", "G"]
+
+
+def test_a_cluster_without_room_or_without_the_run_folder_is_refused(tmp_path: Path) -> None:
+    arguments = {"num_cpus": 1, "include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    with running_ray(address="local", **arguments):
+        from amos_fl_server.federation.engines.ray_grid import Room, start_hosts
+
+        with pytest.raises(AmosError, match=r"no machine of the Ray cluster has 2 CPUs and 0\.5 GPUs for a site"):
+            start_hosts(tmp_path, ("A",), Room(2, 0.5), None)
+        with pytest.raises(AmosError, match=r"nowhere: is not there on .* on a disk that all machines"):
+            start_hosts(tmp_path / "nowhere", ("A", "B"), Room(1), None)
