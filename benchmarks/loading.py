@@ -31,8 +31,8 @@ def made_scan() -> tuple[np.ndarray, np.ndarray]:
 
     draw = np.random.default_rng(0)
     coarse = draw.normal(size=tuple(side // 2 for side in SHAPE)).astype(np.float32)
-    image = zoom(coarse, 2, order=1).astype(np.float32)
-    label = zoom(draw.integers(0, 16, tuple(side // 20 for side in SHAPE)).astype(np.uint8), 20, order=0)
+    image = np.asarray(zoom(coarse, 2, order=1), np.float32)
+    label = np.asarray(zoom(draw.integers(0, 16, tuple(side // 20 for side in SHAPE), np.uint8), 20, order=0))
     full = np.zeros(SHAPE, np.uint8)
     full[tuple(slice(side) for side in label.shape)] = label
     return image, full
@@ -51,7 +51,8 @@ def timed(read: Callable[[tuple[int, ...]], object], patches: int) -> tuple[floa
     walls, before = [], time.process_time()
     for first, second in zip(places[::2], places[1::2], strict=True):
         started = time.perf_counter()
-        read(first), read(second)
+        read(first)
+        read(second)
         walls.append((time.perf_counter() - started) * 1e3)
     return statistics.median(walls), (time.process_time() - before) / len(walls) * 1e3
 

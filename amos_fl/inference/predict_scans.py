@@ -7,7 +7,7 @@ import itertools
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -242,7 +242,7 @@ def _ready(
 
 def _one_ahead(
     scans: Sequence[tuple[Scan, Path]], ready: Callable[[Scan, Path], _Ready | ScanOutcome]
-) -> Iterator[tuple[Scan, Path, Future[_Ready | ScanOutcome]]]:
+) -> Generator[tuple[Scan, Path, Future[_Ready | ScanOutcome]]]:
     """Each scan, its room and what `ready` makes of it; the next one's begins when this one's is taken."""
     ahead = ThreadPoolExecutor(1, "next-scan")
     try:

@@ -61,8 +61,13 @@ class SimulatedSites:
 
 def context_of(node: int, sites: int) -> Context:
     """Flower's context of a simulated site, by its node."""
-    numbers: dict[str, bool | bytes | float | int | str] = {"partition-id": node - FIRST_NODE, "num-partitions": sites}
-    return Context(run_id=1, node_id=node, node_config=numbers, state=RecordDict(), run_config={})
+    return Context(
+        run_id=1,
+        node_id=node,
+        node_config={"partition-id": node - FIRST_NODE, "num-partitions": sites},
+        state=RecordDict(),
+        run_config={},
+    )
 
 
 def carried_out(app: ClientApp, message: Message, context: Context) -> Message:

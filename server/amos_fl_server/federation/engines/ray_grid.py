@@ -62,7 +62,7 @@ class _Host:
 
     def carry_out(
         self, node: int, message_type: str, group: str, rest: RecordDict, names: Sequence[str], *records: Any
-    ) -> RecordDict | tuple[int, str]:
+    ) -> RecordDict | tuple[int, str | None]:
         """The reply's content, or the code and the reason of its error.
 
         `rest` is the message's content without the records of arrays, whose names and values follow.
