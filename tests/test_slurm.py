@@ -1,15 +1,18 @@
 """A sweep in parts: its runs one by one, by several processes, and by SLURM's array jobs with stand-ins for SLURM."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from federations import TINY, hashes
+from federations import TINY, federate, hashes
 
 from amos_fl.cli.main import run
+from amos_fl.cohort.table import Cohort
 from amos_fl.locks import at_work
+from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.runs.config import merge
 from amos_fl.runs.folder import open_run
 
@@ -68,13 +71,18 @@ STAND_INS = {
 }
 
 
+def with_stand_ins(folder: Path, programs: dict[str, str]) -> dict[str, str]:
+    """An environment in which these programs, each a bash script, stand before all others."""
+    (folder / "bin").mkdir()
+    for name, text in programs.items():
+        (folder / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / "bin" / name).chmod(0o755)
+    return {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+
+
 def test_the_scripts_submit_an_array_and_queue_again_what_ran_out_of_time(tmp_path: Path) -> None:
-    programs, out = tmp_path / "bin", tmp_path / "my sweep"
-    programs.mkdir()
-    for name, text in STAND_INS.items():
-        (programs / name).write_text(f"#!/bin/bash\n{text}\n")
-        (programs / name).chmod(0o755)
-    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "OUT": str(out)}
+    out = tmp_path / "my sweep"
+    env = with_stand_ins(tmp_path, STAND_INS) | {"OUT": str(out)}
     command = ["bash", str(SCRIPTS / "submit.sh"), "sweep.yaml", str(out), "--partition=gpu"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -87,3 +95,37 @@ def test_the_scripts_submit_an_array_and_queue_again_what_ran_out_of_time(tmp_pa
         f"sweep --resume {out} --only one",
         f"sweep --resume {out} --only two",
     ]
+
+
+WITHOUT_SLURM = {
+    "srun": 'while [[ "$1" == --* ]]; do shift; done; exec "$@"',
+    "scontrol": """
+        case "$1" in
+          show) printf '%s\\n' 127.0.0.1 127.0.0.1 ;;
+          requeue) echo "$2" >> "$OUT/requeued" ;;
+        esac
+    """,
+}
+
+
+@pytest.mark.slow
+def test_one_run_over_the_nodes_of_a_job_gives_the_weights_of_one_machine(
+    tmp_path: Path, tiny_root: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    """Ray is real, on two nodes of one machine; SLURM is not."""
+    settings = merge(merge(dict(NETWORKS["small"].recipe), TINY), {"rounds": 2})
+    expected = hashes(federate(tmp_path / "inline", tiny_cohort, store, **settings))
+    file, out = tmp_path / "run.yaml", tmp_path / "out"
+    file.write_text(json.dumps({**TINY, "rounds": 2, "cohort": str(tiny_root)}))
+    environment = with_stand_ins(tmp_path, WITHOUT_SLURM) | {
+        "OUT": str(tmp_path),
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_CPUS_PER_TASK": "1",
+    }
+    command = ["bash", str(SCRIPTS / "ray.sh"), "simulate", "--config", str(file), "--out", str(out)]
+    command += ["--store", str(store)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert hashes(open_run(out)) == expected
+    assert not (tmp_path / "requeued").exists()
