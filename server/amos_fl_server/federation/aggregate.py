@@ -99,9 +99,15 @@ def _arrays_in(reply: Message, form: Form) -> dict[str, np.ndarray]:
             raise BadUpdate(f"{name} is {array.shape} in its update, and must be {shape}")
         if array.dtype != dtype:
             raise BadUpdate(f"{name} is {array.dtype} in its update, and must be {dtype}")
-        if dtype.kind == "f" and not all(np.isfinite(block).all() for (block,) in blocks(array)):
+        if dtype.kind == "f" and not all(_is_finite(block) for (block,) in blocks(array)):
             raise BadUpdate(f"{name} holds NaN or infinite values in its update")
     return {name: arrays[name] for name in form}
+
+
+def _is_finite(block: np.ndarray) -> bool:
+    """Whether all numbers (n,) are finite: so they are if their squares' sum is, which is found in less time."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.dot(block, block)) or np.isfinite(block).all())
 
 
 def _check_statistic(name: str, array: np.ndarray) -> None:
@@ -183,7 +189,6 @@ class WeightedMean:
         self._added += self.weights[site]
         for name in sorted(arrays, key=lambda name: name.endswith(MEAN)):  # a variance needs its mean
             self._add_array(name, arrays, share)
-        _give_back_freed_memory()
 
     def _add_array(self, name: str, arrays: dict[str, np.ndarray], share: float) -> None:
         array = arrays.pop(name)
