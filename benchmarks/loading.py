@@ -60,12 +60,13 @@ def timed(read: Callable[[tuple[int, ...]], object], patches: int) -> tuple[floa
 def from_nnunet(folder: Path, patches: int) -> None:
     """In nnU-Net's own Python: write the case as it does, read patches, and print the times as JSON."""
     from nnunetv2.training.dataloading.nnunet_dataset import (  # pyright: ignore[reportMissingImports]
+        comp_blosc2_params,
         nnUNetDatasetBlosc2,
     )
 
     image, label = np.load(folder / "image.npy")[None], np.load(folder / "label.npy")[None].astype(np.int8)
-    blocks, chunks = nnUNetDatasetBlosc2.comp_blosc2_params(image.shape, PATCH, image.itemsize)
-    label_blocks, label_chunks = nnUNetDatasetBlosc2.comp_blosc2_params(label.shape, PATCH, label.itemsize)
+    blocks, chunks = comp_blosc2_params(image.shape, PATCH, image.itemsize)
+    label_blocks, label_chunks = comp_blosc2_params(label.shape, PATCH, label.itemsize)
     nnUNetDatasetBlosc2.save_case(
         image,
         label,

@@ -40,10 +40,8 @@ def test_ray_and_inline_give_the_same_weights(tmp_path: Path, tiny_cohort: Cohor
         {"strategy": "scaffold"},
         # The updates side by side, of sites that are drawn and do unequal work, and encode their updates.
         {"strategy": "geometric-median", "sites_per_round": 2, "site_steps": {"A": 1}, "update_codec": "top-k"},
-        # What sites report beside their updates.
-        pytest.param({"strategy": "feddg-ga", "local_steps": 1}, marks=pytest.mark.slow),
         # A second model at each site, scored there.
-        pytest.param({"strategy": "ditto", "local_steps": 1}, marks=pytest.mark.slow),
+        {"strategy": "ditto", "local_steps": 1},
     ],
 )
 def test_ray_carries_out_any_method_as_inline_does(

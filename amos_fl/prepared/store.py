@@ -145,7 +145,7 @@ def _block(chunk: Sequence[int], item_bytes: int) -> Triple:
 def _write_array(path: Path, array: np.ndarray, patch: Sequence[int]) -> None:
     chunks = [min(-(-p // 2), n) for p, n in zip(patch, array.shape, strict=True)]
     voxels: Any = np.ascontiguousarray(array)
-    shuffled = blosc2.Filter.BITSHUFFLE if array.itemsize == 1 else blosc2.Filter.SHUFFLE
+    shuffled = blosc2.Filter.NOFILTER if array.itemsize == 1 else blosc2.Filter.SHUFFLE
     compressed: Any = blosc2.asarray(
         voxels,
         chunks=tuple(chunks),
