@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amos_fl.errors import AmosError
+from amos_fl.randomness import generator
 from amos_fl.volumes.nifti import (
     Volume,
     from_canonical,
@@ -20,6 +21,7 @@ from amos_fl.volumes.nifti import (
     read_label,
     reconcile,
     to_canonical,
+    voxel_counts,
     write_label,
 )
 
@@ -202,3 +204,10 @@ def test_real_scans_are_read_and_come_back_from_the_canonical_orientation(case):
     label = reconcile(image, read_label(REAL / f"labels/{case}.nii.gz", range(1, 16)), case)
     back = from_canonical(to_canonical(label).array, orientation_of(image.affine))
     np.testing.assert_array_equal(back, np.asarray(nib.load(REAL / f"labels/{case}.nii.gz").dataobj))
+
+
+@given(st.tuples(*[st.integers(0, 9)] * 3), st.sampled_from(["C", "F", "every other"]), st.integers(0, 2**32))
+def test_voxels_are_counted_by_value_in_any_order_of_memory(shape, order, seed):
+    label = generator(seed, "labels").integers(0, 256, (2 * shape[0], *shape[1:]), np.uint8)
+    label = label[::2] if order == "every other" else np.asarray(label, order=order)
+    assert voxel_counts(label).tolist() == [int(np.sum(label == value)) for value in range(256)]
