@@ -1,6 +1,7 @@
 """The interface of an engine, which carries messages between one ServerApp and the apps of the sites."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,7 @@ from amos_fl.errors import AmosError, Interrupted
 from amos_fl.runs.events import Listener
 from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.settings import SiteSettings, read_settings
+from amos_fl_clients.flower.grids import OwnGrid, Run, begin_task
 
 SERVER_NODE, FIRST_NODE = 1, 1001
 """The number of the server among Flower's nodes, and that of the first simulated site."""
@@ -42,6 +44,33 @@ class Engine(Protocol):
     def lost(self, site: str, sent_at: float) -> bool:
         """Whether a failed message, sent at this time since the epoch, was never picked up by the site."""
         ...
+
+
+class SimulatedGrid(OwnGrid):
+    """What the grids of simulated sites share. Node ids are 1001, 1002, ... in the order of the sites."""
+
+    def __init__(self, sites: int) -> None:
+        begin_task(1, SERVER_NODE)
+        self._run = Run.create_empty(1)
+        self._sites = sites
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        return self._run
+
+    def get_node_ids(self) -> list[int]:
+        return [FIRST_NODE + number for number in range(self._sites)]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        ids = self.push_messages(messages)
+        end = None if timeout is None else time.monotonic() + timeout
+        replies: list[Message] = []
+        while len(replies) < len(ids) and (end is None or time.monotonic() < end):
+            replies += self.pull_messages(ids)
+        return replies
 
 
 @dataclass(frozen=True)

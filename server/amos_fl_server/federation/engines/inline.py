@@ -5,7 +5,6 @@ pulled, so that no more than one update exists at a time.
 """
 
 import logging
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,29 +15,18 @@ from flwr.serverapp import ServerApp
 from amos_fl.runs.events import Listener
 from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.app import make_client_app
-from amos_fl_clients.flower.grids import OwnGrid, Run, begin_task, give_id
-from amos_fl_server.federation.engines.base import FIRST_NODE, SERVER_NODE, SimulatedSites, carried_out, context_of
+from amos_fl_clients.flower.grids import give_id
+from amos_fl_server.federation.engines.base import SERVER_NODE, SimulatedGrid, SimulatedSites, carried_out, context_of
 
 
-class InlineGrid(OwnGrid):
-    """Flower's Grid over apps in this process. Node ids are 1001, 1002, ... in the order of the sites."""
+class InlineGrid(SimulatedGrid):
+    """Flower's Grid over apps in this process."""
 
     def __init__(self, app: ClientApp, sites: Sequence[str]) -> None:
-        begin_task(1, SERVER_NODE)
+        super().__init__(len(sites))
         self._app = app
-        self._run = Run.create_empty(1)
         self._waiting: dict[str, Message] = {}
-        self._contexts = {node: context_of(node, len(sites)) for node in range(FIRST_NODE, FIRST_NODE + len(sites))}
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        return self._run
-
-    def get_node_ids(self) -> list[int]:
-        return list(self._contexts)
+        self._contexts = {node: context_of(node, len(sites)) for node in self.get_node_ids()}
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         ids = []
@@ -55,14 +43,6 @@ class InlineGrid(OwnGrid):
             if message_id in wanted:
                 return [self._carry_out(self._waiting.pop(message_id))]
         return []
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        ids = self.push_messages(messages)
-        end = None if timeout is None else time.monotonic() + timeout
-        replies: list[Message] = []
-        while len(replies) < len(ids) and (end is None or time.monotonic() < end):
-            replies += self.pull_messages(ids)
-        return replies
 
     def _carry_out(self, message: Message) -> Message:
         reply = carried_out(self._app, message, self._contexts[message.metadata.dst_node_id])

@@ -17,11 +17,12 @@ from amos_fl.runs.events import ProgressFile
 from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.app import make_client_app
 from amos_fl_clients.federation.settings import SiteSettings
-from amos_fl_clients.flower.grids import OwnGrid, Run, begin_task, give_id
+from amos_fl_clients.flower.grids import begin_task, give_id
 from amos_fl_server.federation.engines.base import (
     FIRST_NODE,
     RAISED,
     SERVER_NODE,
+    SimulatedGrid,
     SimulatedSites,
     carried_out,
     context_of,
@@ -108,28 +109,17 @@ def _unseen(run: Path, machines: Sequence[str]) -> AmosError:
     )
 
 
-class RayGrid(OwnGrid):
-    """Flower's Grid over hosts on Ray. Node ids are 1001, 1002, ... in the order of the sites."""
+class RayGrid(SimulatedGrid):
+    """Flower's Grid over hosts on Ray."""
 
     def __init__(self, hosts: Sequence[Any], folder: Path, sites: int) -> None:
-        begin_task(1, SERVER_NODE)
+        super().__init__(sites)
         self.hosts = len(hosts)
-        self._run = Run.create_empty(1)
-        self._folder, self._sites = folder, sites
+        self._folder = folder
         self._queue: deque[tuple[Message, list[tuple[str, Any]]]] = deque()
         self._free: list[Any] = []
         self._at_work: dict[Any, tuple[Any, Message]] = {}
         self._starting: dict[Any, Any] = {host.where.remote(): host for host in hosts}
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        return self._run
-
-    def get_node_ids(self) -> list[int]:
-        return [FIRST_NODE + number for number in range(self._sites)]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         ids, stored = [], dict[int, Any]()
@@ -160,14 +150,6 @@ class RayGrid(OwnGrid):
                 if message.metadata.message_id in wanted:
                     replies.append(reply)
         self._hand_out()
-        return replies
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        ids = self.push_messages(messages)
-        end = None if timeout is None else time.monotonic() + timeout
-        replies: list[Message] = []
-        while len(replies) < len(ids) and (end is None or time.monotonic() < end):
-            replies += self.pull_messages(ids)
         return replies
 
     def end(self, site: int) -> None:
