@@ -65,7 +65,7 @@ class SimulatedGrid(OwnGrid):
         return [FIRST_NODE + number for number in range(self._sites)]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        ids = self.push_messages(messages)
+        ids = list(self.push_messages(messages))
         end = None if timeout is None else time.monotonic() + timeout
         replies: list[Message] = []
         while len(replies) < len(ids) and (end is None or time.monotonic() < end):
