@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,12 +73,12 @@ STAND_INS = {
 
 
 def with_stand_ins(folder: Path, programs: dict[str, str]) -> dict[str, str]:
-    """An environment in which these programs, each a bash script, stand before all others."""
+    """An environment in which these programs, each a bash script, stand before all others, and this Python's next."""
     (folder / "bin").mkdir()
     for name, text in programs.items():
         (folder / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
         (folder / "bin" / name).chmod(0o755)
-    return {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    return {**os.environ, "PATH": f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def test_the_scripts_submit_an_array_and_queue_again_what_ran_out_of_time(tmp_path: Path) -> None:

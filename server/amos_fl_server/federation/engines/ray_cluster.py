@@ -15,6 +15,8 @@ from typing import Any
 # Read by Ray at its import: no reports to its makers, no warnings that a user cannot act on.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# By default Ray runs what it starts at a niceness of 15: anything else on the machine would keep it from its work.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # An update that was added leaves the object store at once, not within a second with others: its place is used again.
 os.environ.setdefault("RAY_free_objects_batch_size", "1")
 
