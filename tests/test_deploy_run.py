@@ -238,7 +238,7 @@ def test_a_run_whose_processes_are_killed_again_and_again_ends_with_equal_weight
     done = running.deploy("run", "--config", str(config), "--out", str(tmp_path / "often"), "--detach")
     assert done.returncode == 0, done.stderr
     served = running.served("often")
-    for _ in range(3):
+    for _ in range(2):
         wait_until("work at A", lambda: (site_folder(running.root, "A") / "state/progress.json").exists() or None)
         (site_folder(running.root, "A") / "state/progress.json").unlink()
         running.kill("superlink", *SITES)
