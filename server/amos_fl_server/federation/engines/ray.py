@@ -6,15 +6,11 @@ what a site sends back is read from there in place.
 """
 
 import contextlib
-import json
 import logging
 import os
-import signal
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from amos_fl.errors import AmosError
@@ -56,12 +52,12 @@ class RayEngine:
             try:
                 environment = {"env_vars": {"PYTHONPATH": _search_path()}}
                 ray_runs.enter_context(running_ray(runtime_env=environment, **self._init_args()))
-                hosts = start_hosts(folder.path.resolve(), self._sites, self._room(), self.settings.parallel_sites)
+                starting = start_hosts(folder.path.resolve(), self._sites, self._room(), self.settings.parallel_sites)
             except AmosError:
                 raise
             except Exception as error:
                 raise AmosError(f"the ray engine did not start: {error.__cause__ or error}") from error
-            self._grid = RayGrid(hosts, folder.path.resolve(), len(sites))
+            self._grid = RayGrid(starting, folder.path.resolve(), len(sites))
             context = Context(run_id=1, node_id=SERVER_NODE, node_config={}, state=RecordDict(), run_config={})
             server(self._grid, context)
 
@@ -99,20 +95,16 @@ class RayEngine:
                 self._listener(work)
 
     def end_site(self, site: str) -> None:
-        """End the process of a hung site; Ray starts another for the next round."""
-        if self._folder is None or self._grid is None:
-            return
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            where = json.loads(_address_file(self._folder, site).read_text())
-            if where["host"] == socket.gethostname() and where["pid"] != os.getpid():
-                os.kill(int(where["pid"]), signal.SIGKILL)
-                return
-        self._grid.end(self._sites.index(site))
+        """Give up what a site was asked, and the process that hangs with it; Ray starts another for the next round."""
+        if self._grid is not None:
+            self._grid.give_up(self._sites.index(site))
 
     def lost(self, site: str, sent_at: float) -> bool:
         """Whether the site has not begun since then: a process that had died before makes a message fail, too."""
+        if self._folder is None:
+            return False
         try:
-            return self._folder is not None and _address_file(self._folder, site).stat().st_mtime < sent_at
+            return (self._folder.site(site) / "state" / "process.json").stat().st_mtime < sent_at
         except OSError:
             return True
 
@@ -120,7 +112,3 @@ class RayEngine:
 def _search_path() -> str:
     """The import path for Ray's processes, the same as this one's."""
     return os.pathsep.join([*filter(None, sys.path), *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
-def _address_file(folder: RunFolder, site: str) -> Path:
-    return folder.site(site) / "state" / "process.json"

@@ -1,9 +1,12 @@
 """Flower's grid over processes of Ray, each of which carries out one site's message at a time."""
 
+import os
+import signal
 import socket
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +60,9 @@ class _Host:
 
         self._app = make_client_app(SimulatedSites(run / "sites", sites), listener_of=progress, check=stop.check)
 
-    def where(self) -> tuple[str, bool]:
-        """The machine's name, and whether it sees the run's folder."""
-        return socket.gethostname(), (self._run / "config.yaml").is_file()
+    def where(self) -> tuple[str, int, bool]:
+        """The machine's name, this process's id, and whether the run's folder is seen from here."""
+        return socket.gethostname(), os.getpid(), (self._run / "config.yaml").is_file()
 
     def carry_out(
         self, node: int, message_type: str, group: str, rest: RecordDict, names: Sequence[str], *records: Any
@@ -80,11 +83,28 @@ class _Host:
         return (reply.error.code, reply.error.reason) if reply.has_error() else reply.content
 
 
-def start_hosts(run: Path, sites: tuple[str, ...], room: Room, most: int | None) -> list[Any]:
-    """Start processes for sites wherever Ray's machines have room, `most` at the most; returns those that are asked.
+@dataclass
+class _Process:
+    """A process of Ray with a `_Host`, and where it was when it last answered."""
+
+    host: Any
+    machine: str = ""
+    pid: int = 0
+
+    def end(self) -> None:
+        """End it; Ray starts another in its place. A process that is stopped hears only the system's own signal."""
+        if self.machine == socket.gethostname():
+            with suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
+        else:
+            ray.kill(self.host, no_restart=False)
+
+
+def start_hosts(run: Path, sites: tuple[str, ...], room: Room, most: int | None) -> dict[Any, _Process]:
+    """Start processes for sites wherever Ray's machines have room, `most` at the most; returns their first answers.
 
     Raises:
-        AmosError: no machine has room for a site, a process does not start, or a machine does not see the run's folder.
+        AmosError: no machine has room for a site. RayError: none starts.
     """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     fitting = sum(room.times_in(machine) for machine in machines)
@@ -95,31 +115,23 @@ def start_hosts(run: Path, sites: tuple[str, ...], room: Room, most: int | None)
             "lower engine.cpus_per_site, training.threads or engine.gpus_per_site",
         )
     kind = ray.remote(num_cpus=room.cpus, num_gpus=room.gpus, max_restarts=-1, scheduling_strategy="SPREAD")(_Host)
-    hosts = [kind.remote(run, sites) for _ in range(min(fitting, len(sites), most or fitting))]
-    seen = [ray.get(first) for first in ray.wait([host.where.remote() for host in hosts], num_returns=1)[0]]
-    if blind := sorted({machine for machine, sees in seen if not sees}):
-        raise _unseen(run, blind)
-    return hosts
-
-
-def _unseen(run: Path, machines: Sequence[str]) -> AmosError:
-    return AmosError(
-        f"{run}: is not there on {', '.join(machines)}",
-        "put runs, store (--store) and cohort on a disk that all machines of the Ray cluster see at this path",
-    )
+    processes = [_Process(kind.remote(run, sites)) for _ in range(min(fitting, len(sites), most or fitting))]
+    starting = {process.host.where.remote(): process for process in processes}
+    ray.get(ray.wait(list(starting), num_returns=1)[0])
+    return starting
 
 
 class RayGrid(SimulatedGrid):
     """Flower's Grid over hosts on Ray."""
 
-    def __init__(self, hosts: Sequence[Any], folder: Path, sites: int) -> None:
+    def __init__(self, starting: dict[Any, _Process], folder: Path, sites: int) -> None:
         super().__init__(sites)
-        self.hosts = len(hosts)
+        self.hosts = len(starting)
         self._folder = folder
         self._queue: deque[tuple[Message, list[tuple[str, Any]]]] = deque()
-        self._free: list[Any] = []
-        self._at_work: dict[Any, tuple[Any, Message]] = {}
-        self._starting: dict[Any, Any] = {host.where.remote(): host for host in hosts}
+        self._free: list[_Process] = []
+        self._at_work: dict[Any, tuple[_Process, Message]] = {}
+        self._starting = starting
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         ids, stored = [], dict[int, Any]()
@@ -145,39 +157,41 @@ class RayGrid(SimulatedGrid):
             if reference in self._starting:
                 self._welcome(reference)
             else:
-                host, message = self._at_work.pop(reference)
-                reply = self._reply(reference, host, message)
+                process, message = self._at_work.pop(reference)
+                reply = self._reply(reference, process, message)
                 if message.metadata.message_id in wanted:
                     replies.append(reply)
         self._hand_out()
         return replies
 
-    def end(self, site: int) -> None:
-        """End the process that is at work for a site, by its number; Ray starts another in its place."""
-        for host, message in self._at_work.values():
-            if message.metadata.dst_node_id == FIRST_NODE + site:
-                ray.kill(host, no_restart=False)
+    def give_up(self, site: int) -> None:
+        """Drop what waits for a site, by its number, and end the process that is at work for it."""
+        node = FIRST_NODE + site
+        self._queue = deque(waiting for waiting in self._queue if waiting[0].metadata.dst_node_id != node)
+        for process, message in self._at_work.values():
+            if message.metadata.dst_node_id == node:
+                process.end()
 
     def _hand_out(self) -> None:
         while self._queue and self._free:
-            (message, arrays), host = self._queue.popleft(), self._free.pop(0)
+            (message, arrays), process = self._queue.popleft(), self._free.pop(0)
             rest = RecordDict({name: record for name, record in message.content.items() if name not in dict(arrays)})
             about, names = message.metadata, [name for name, _ in arrays]
-            reference = host.carry_out.remote(
+            reference = process.host.carry_out.remote(
                 about.dst_node_id, about.message_type, about.group_id, rest, names, *(stored for _, stored in arrays)
             )
-            self._at_work[reference] = host, message
+            self._at_work[reference] = process, message
 
-    def _reply(self, reference: Any, host: Any, message: Message) -> Message:
+    def _reply(self, reference: Any, process: _Process, message: Message) -> Message:
         try:
             found = ray.get(reference)
-            self._free.append(host)
+            self._free.append(process)
         except RayActorError:
             found = RAISED, DIED
-            self._starting[host.where.remote()] = host
+            self._starting[process.host.where.remote()] = process
         except RayError as error:
             found = RAISED, str(error)
-            self._free.append(host)
+            self._free.append(process)
         if isinstance(found, RecordDict):
             reply = Message(found, reply_to=message)
         else:
@@ -187,13 +201,16 @@ class RayGrid(SimulatedGrid):
 
     def _welcome(self, reference: Any) -> None:
         """Use a process that has answered since it was started; ask one that has not again, until Ray restarts it."""
-        host = self._starting.pop(reference)
+        process = self._starting.pop(reference)
         try:
-            machine, sees_run = ray.get(reference)
+            process.machine, process.pid, sees_run = ray.get(reference)
         except RayError:
             time.sleep(WAIT_S)
-            self._starting[host.where.remote()] = host
+            self._starting[process.host.where.remote()] = process
             return
         if not sees_run:
-            raise _unseen(self._folder, [machine])
-        self._free.append(host)
+            raise AmosError(
+                f"{self._folder}: is not there on {process.machine}",
+                "put runs, store (--store) and cohort on a disk that all machines of the Ray cluster see at this path",
+            )
+        self._free.append(process)
