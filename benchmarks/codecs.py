@@ -70,7 +70,7 @@ def main() -> None:
     print("| updates | kB of an update | DSC, seen sites | difference | DSC, unseen | difference |")
     print("|---|---|---|---|---|---|")
     for codec, arm in by_codec.items():
-        exchanges = sum(len(entry["sites"]) for entry in records[0].ledger) * len(asked.seeds)
+        exchanges = sum(len(entry["sites"]) for entry in records[0].ledger)  # of a seed, as are the arm's bytes
         row = [codec, f"{arm.cost.bytes_up / exchanges / 1000:,.0f}"]
         for scope in SCOPES:
             score, apart = compared.cell(arm.name, scope, "dsc"), compared.difference(arm.name, scope, "dsc")
