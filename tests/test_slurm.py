@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -110,14 +112,16 @@ WITHOUT_SLURM = {
 
 
 @pytest.mark.slow
-def test_one_run_over_the_nodes_of_a_job_gives_the_weights_of_one_machine(
+def test_one_run_over_the_nodes_of_a_job_that_runs_out_of_time_ends_with_the_weights_of_one_machine(
     tmp_path: Path, tiny_root: Path, tiny_cohort: Cohort, store: Path
 ) -> None:
     """Ray is real, on two nodes of one machine; SLURM is not."""
-    settings = merge(merge(dict(NETWORKS["small"].recipe), TINY), {"rounds": 2})
-    expected = hashes(federate(tmp_path / "inline", tiny_cohort, store, **settings))
+    longer = merge(TINY, {"rounds": 3, "local_steps": 40})
+    expected = hashes(
+        federate(tmp_path / "inline", tiny_cohort, store, **merge(dict(NETWORKS["small"].recipe), longer))
+    )
     file, out = tmp_path / "run.yaml", tmp_path / "out"
-    file.write_text(json.dumps({**TINY, "rounds": 2, "cohort": str(tiny_root)}))
+    file.write_text(json.dumps({**longer, "cohort": str(tiny_root)}))
     environment = with_stand_ins(tmp_path, WITHOUT_SLURM) | {
         "OUT": str(tmp_path),
         "SLURM_JOB_NODELIST": "node[1-2]",
@@ -126,7 +130,18 @@ def test_one_run_over_the_nodes_of_a_job_gives_the_weights_of_one_machine(
     }
     command = ["bash", str(SCRIPTS / "ray.sh"), "simulate", "--config", str(file), "--out", str(out)]
     command += ["--store", str(store)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    said = tmp_path / "said"
+    with said.open("w") as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as job:
+        deadline = time.monotonic() + 300
+        while not (out / "ledger.jsonl").is_file():
+            assert job.poll() is None, said.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(timeout=120) == 0, said.read_text()
+    assert (tmp_path / "requeued").read_text() == f"{os.getpid()}\n"
+    assert hashes(open_run(out)) == expected[: len(hashes(open_run(out)))]
+    assert not open_run(out).finished
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stdout + again.stderr
     assert hashes(open_run(out)) == expected
-    assert not (tmp_path / "requeued").exists()

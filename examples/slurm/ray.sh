@@ -18,22 +18,30 @@ on_node() { # NODE, then the arguments of `ray start`
   started+=($!)
 }
 on_node "${nodes[0]}" --head --node-ip-address="${nodes[0]}" --port="$port" --include-dashboard=false
-until ray status --address "$address" >/dev/null 2>&1; do
-  kill -0 "${started[0]}" 2>/dev/null || { echo "Ray did not start on ${nodes[0]}"; exit 1; }
-  sleep 1
-done
+until_there() { # how many nodes Ray must have
+  until [ "$(ray status --address "$address" 2>/dev/null | grep -c '^ 1 node_')" -ge "$1" ]; do
+    for process in "${started[@]}"; do
+      kill -0 "$process" 2>/dev/null || { echo "Ray did not start on a node; what it said is above"; exit 1; }
+    done
+    sleep 1
+  done
+}
+until_there 1
 for node in "${nodes[@]:1}"; do
   on_node "$node" --address="$address"
 done
-until [ "$(ray status --address "$address" 2>/dev/null | grep -c '^ 1 node_')" -ge "${#nodes[@]}" ]; do sleep 1; done
+until_there "${#nodes[@]}"
 
-out=
+out='' store=() before=''
 for argument in "$@"; do
-  [ "$out" = next ] && out=$argument
-  [ "$argument" = --out ] && out=next
+  case "$before" in
+    --out) out=$argument ;;
+    --store) store=(--store "$argument") ;;
+  esac
+  before=$argument
 done
 if [ -n "$out" ] && [ -f "$out/config.yaml" ]; then # queued again: go on after the last complete round
-  set -- "$1" --resume "$out"
+  set -- "$1" --resume "$out" "${store[@]}"
 fi
 amos-fl "$@" --engine ray --ray-address "$address" &
 run=$!
