@@ -172,7 +172,8 @@ def test_reading_a_cohort_needs_no_torch():
 
 
 def test_the_faces_load_flower_and_ray_only_in_the_functions_that_need_them():
-    loaded = modules_after("import amos_fl.api.functions, amos_fl.api.running, amos_fl.cli.main")
+    faces = ", ".join(f"amos_fl.api.{name}" for name in ("functions", "comparing", "predicting", "running"))
+    loaded = modules_after(f"import {faces}, amos_fl.cli.main")
     assert {"amos_fl.api.settings", "amos_fl.runs.config"} <= loaded
     assert not loaded & {"flwr", "ray"}
 

@@ -1,6 +1,6 @@
 """The commands as functions: the same settings, the same folders, the same numbers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
@@ -8,27 +8,19 @@ from typing import Unpack
 import pandas as pd
 
 from amos_fl.api.arguments import OnProgress, Place, models_of, saying, store_at
-from amos_fl.api.keywords import HowToPredict, Settings, settings_of
+from amos_fl.api.keywords import Settings, settings_of
 from amos_fl.api.model import TrainedModel
 from amos_fl.api.run import Run, heard_by
 from amos_fl.api.running import carry_out, carry_out_members, check_all_finished
 from amos_fl.api.settings import Layer, OnCase, check_free, cohort_now, like_run, next_out, resolve_run
-from amos_fl.api.tables import cells_table, differences_table, scores_table, sums_table
+from amos_fl.api.tables import scores_table, sums_table
 from amos_fl.cohort.label_map import label_map_named
 from amos_fl.cohort.table import SPLITS, Cohort, Split, read_cohort
-from amos_fl.comparison.compare import compare_runs
-from amos_fl.comparison.comparison import Comparison
-from amos_fl.comparison.write import check_out, write_comparison
 from amos_fl.device import device_named
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_folder
 from amos_fl.inference.evaluate_model import ModelScores, Question, evaluate_model, joined, write_evaluation
-from amos_fl.inference.predict_scans import ScanOutcome, predict_scans
-from amos_fl.inference.predicted_files import Wanted
-from amos_fl.inference.scans import Scan, find_scans
 from amos_fl.locks import at_work
-from amos_fl.metrics.catalogue import IN_RUNS, MetricName
-from amos_fl.report.page import write_comparison_report
 from amos_fl.runs import arms
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
 from amos_fl.runs.config import RunConfig, read_yaml
@@ -37,10 +29,8 @@ from amos_fl.runs.ensemble import by_fold
 from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import create_group
-from amos_fl.runs.inference_settings import InferenceKeywords, RecordedInference
+from amos_fl.runs.inference_settings import InferenceKeywords
 from amos_fl.runs.model import Model
-from amos_fl.runs.record import read_runs
-from amos_fl.runs.training_scans import TRAINING_SCANS
 
 
 def simulate(
@@ -231,146 +221,6 @@ def evaluate(
         evaluation = joined(scored, model)
         write_evaluation(beside, evaluation, model, source, file)
     return Scored(folder, evaluation)
-
-
-@dataclass(frozen=True)
-class Predicting:
-    """A prediction in progress: the scans found, notes for the reader, and the outcomes as they arrive."""
-
-    scans: tuple[Scan, ...]
-    notes: tuple[str, ...]
-    outcomes: Iterator[ScanOutcome]
-
-
-def predicting(
-    run: "Run | TrainedModel | Place | Sequence[Run | Place]",
-    scans: "Place | Sequence[Place]",
-    out: Place,
-    *,
-    on_window: Callable[[Scan, int, int], None] | None = None,
-    **how: Unpack[HowToPredict],
-) -> Predicting:
-    """As `predict`, scan by scan: each is predicted when its outcome is requested.
-
-    `on_window(scan, done, total)` is called after each batch of windows.
-
-    Raises:
-        AmosError: no model, no scan, or no modality.
-    """
-    modality, listed = how.get("modality"), how.get("cohort")
-    if modality is not None:
-        if (known := {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(modality.upper())) is None:
-            raise AmosError(f"--modality {modality}: must be CT or MR")
-        modality = known
-    model = models_of(run).about
-    paths = [Path(scans)] if isinstance(scans, str | Path) else [Path(scan) for scan in scans]
-    inference = {name: how.get(name) for name in RecordedInference.model_fields}
-    wanted = Wanted(
-        inference=model.inference.changed(inference),
-        device=device_named(how.get("device", "auto")),
-        probabilities=how.get("probabilities", False),
-        preview=how.get("preview", False),
-        seg=how.get("seg", False),
-        rtstruct=how.get("rtstruct", False),
-        expected_dsc=how.get("expected_dsc", False),
-        overwrite=how.get("overwrite", False),
-    )
-    notes: list[str] = []
-    cohort = read_cohort(listed) if listed else None
-    found = find_scans(paths, modality, cohort=cohort, series=how.get("series"), on_note=notes.append)
-    usable = [scan for scan in found if not scan.problem]
-    told = all(
-        (member.folder / TRAINING_SCANS).exists() for member in model.members
-    )  # then each such scan is said to be unlike them
-    new = {scan.modality for scan in usable} - set(model.modalities) if model.modalities and not told else set()
-    if untrained := sorted(new):
-        notes.append(f"this network was trained on {' and '.join(model.modalities)} only, not on {untrained[0]}")
-    notes += model.notes
-    return Predicting(tuple(found), tuple(notes), predict_scans(model, found, Path(out), wanted, on_window=on_window))
-
-
-def predict(
-    run: "Run | TrainedModel | Place | Sequence[Run | Place]",
-    scans: "Place | Sequence[Place]",
-    out: Place,
-    **how: Unpack[HowToPredict],
-) -> list[ScanOutcome]:
-    """Predict the organs of scans and write a folder of label maps, each on its scan's own grid.
-
-    Several runs, or a group's folder, predict as one ensemble: the mean of their probabilities.
-    Returns one outcome per scan, in order: `predicted`, `kept` (exists already from this scan and these weights), or
-    `failed` with the reason in its notes; a failing scan does not affect the others. `how`: see `HowToPredict`.
-
-    Raises:
-        AmosError: no model, no scan, or no modality.
-    """
-    return list(predicting(run, scans, out, **how).outcomes)
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A comparison of runs: scores with intervals, paired tests, and the findings in words."""
-
-    path: Path
-    comparison: Comparison
-
-    @property
-    def scores(self) -> pd.DataFrame:
-        """One row per arm, scope (a site, a group, the mean over sites), organ ("" is the mean) and metric."""
-        return cells_table(self.comparison)
-
-    @property
-    def differences(self) -> pd.DataFrame:
-        """One row per arm and scope: the arm minus the reference, its 95 % interval, p, Holm's p and a verdict."""
-        return differences_table(self.comparison)
-
-    @property
-    def findings(self) -> list[str]:
-        """The answer in words, the most important first."""
-        return list(self.comparison.findings)
-
-    @property
-    def report(self) -> Path:
-        """The comparison's page, one HTML file."""
-        return self.path / "report.html"
-
-    def _repr_html_(self) -> str:
-        means = self.scores[(self.scores["organ"] == "") & (self.scores["metric"] == "dsc")]
-        table = means.pivot_table(index="scope", columns="arm", values="value", sort=False).round(3)
-        return f"<p>DSC, <code>{self.path}</code></p>{table.to_html()}"
-
-
-def compare(
-    runs: "Sequence[Run | Place | Sequence[Run]]",
-    out: Place | None = None,
-    *,
-    reference: str | None = None,
-    metrics: Sequence[MetricName] = IN_RUNS,
-    seed: int = 0,
-    resamples: int = 10_000,
-    published: bool = False,
-) -> Compared:
-    """Compare finished runs on the test cases that all of them scored, and write the comparison's folder.
-
-    `runs` are runs, run folders, groups' folders, or lists of runs as `local` returns them.
-
-    Raises:
-        AmosError: fewer than two arms, or runs that cannot be compared.
-    """
-    paths: list[Path] = []
-    for run in runs:
-        members = [run] if isinstance(run, str | Path | Run) else run
-        paths += [member.path if isinstance(member, Run) else Path(member) for member in members]
-    folder = Path(out) if out else next_out("compare")
-    check_out(folder)
-    records = read_runs(paths)
-    with at_work(folder):
-        comparison = compare_runs(
-            records, metrics=metrics, reference=reference, seed=seed, resamples=resamples, published=published
-        )
-        write_comparison(comparison, folder)
-        write_comparison_report(comparison, folder)
-    return Compared(folder, comparison)
 
 
 def _layers(config: Place | None, init: Place | None, settings: Settings) -> list[Layer]:

@@ -34,7 +34,7 @@ def compare(
     ] = False,
 ) -> None:
     """Compare finished runs on the same test cases: federated, centralized, local, fine-tuned, leave-one-out."""
-    from amos_fl.api.functions import compare as compared
+    from amos_fl.api.comparing import compare as compared
 
     found = compared(
         runs,

@@ -49,8 +49,8 @@ def predict(
     inference: InferenceKeywords,
 ) -> None:
     """Predict the organs of scans, each on its own grid. Exit code 2 if a scan failed."""
-    from amos_fl.api.functions import predicting
     from amos_fl.api.model import TrainedModel
+    from amos_fl.api.predicting import predicting
 
     states = {"predicted": 0, "kept": 0, "failed": 0}
     with Progress() as progress:
