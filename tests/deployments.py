@@ -36,9 +36,9 @@ class Hospitals(InlineGrid):
             )
             for number, site in enumerate(sites)
         ]
+        super().__init__(self._app(), sites)
         self._names = list(sites)
         self._there = there
-        super().__init__(self._app(), sites)
 
     def _app(self) -> ClientApp:
         return make_client_app(

@@ -26,7 +26,7 @@ class InlineGrid(SimulatedGrid):
         super().__init__(len(sites))
         self._app = app
         self._waiting: dict[str, Message] = {}
-        self._contexts = {node: context_of(node, len(sites)) for node in self.get_node_ids()}
+        self._contexts: dict[int, Context] = {}
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         ids = []
@@ -45,7 +45,9 @@ class InlineGrid(SimulatedGrid):
         return []
 
     def _carry_out(self, message: Message) -> Message:
-        reply = carried_out(self._app, message, self._contexts[message.metadata.dst_node_id])
+        node = message.metadata.dst_node_id
+        context = self._contexts.setdefault(node, context_of(node, self._sites))
+        reply = carried_out(self._app, message, context)
         give_id(reply)
         return reply
 
