@@ -82,7 +82,7 @@ def test_a_scanner_that_is_held_out_tests_with_all_its_cases_and_the_others_trai
     tasks = {task.step: task for task in planner.plan(preset)}
     without_g = tasks["robust-federated-without-G-1"].members[0]
     assert (without_g.cohort.unseen_sites, without_g.config.seed) == (("G",), 1)
-    assert (without_g.config.rounds, without_g.config.local_steps) == (15, 25)
+    assert (without_g.config.rounds, without_g.config.local_steps) == (20, 25)
     assert without_g.config.training.augmentation == "robust"
     assert tasks["light-chaos-0"].work.missing
     folders = [task.work.folder for task in tasks.values() if task.work.folder]
