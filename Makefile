@@ -39,6 +39,9 @@ help: ## List the targets
 .PHONY: install
 install: $(RUN_READY) ## The environment with amos-fl and what the tests need; the other targets make it, too
 
+.PHONY: dev
+dev: $(DEV_READY) ## The same with what the checks and the documentation need
+
 .PHONY: demo
 demo: $(RUN_READY) ## A federation, its pooled and its local counterparts, and what they say (2 cores, minutes)
 	$(call once,simulate,federated,--strategy fedavg)

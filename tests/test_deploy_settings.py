@@ -47,7 +47,7 @@ def test_sites_with_the_phantom_run_the_demonstration_as_a_simulation_does() -> 
         ({"start_from": "weights.safetensors"}, "weights.safetensors: no such weights"),
         ({"strategy": "fedfoo"}, "fedfoo"),
         ({"model": "smal"}, "no model 'smal'"),
-        ({"fold": 1}, "each hospital has divided its own cases"),
+        ({"fold": 1}, "each site has divided its own cases"),
     ],
 )
 def test_settings_that_a_deployment_cannot_have_are_refused_here(layer: dict[str, object], words: str) -> None:

@@ -12,7 +12,16 @@ from amos_fl.api.keywords import Settings, settings_of
 from amos_fl.api.model import TrainedModel
 from amos_fl.api.run import Run, heard_by
 from amos_fl.api.running import carry_out, carry_out_members, check_all_finished
-from amos_fl.api.settings import Layer, OnCase, check_free, cohort_now, like_run, next_out, resolve_run
+from amos_fl.api.settings import (
+    Layer,
+    OnCase,
+    check_free,
+    cohort_now,
+    like_run,
+    next_out,
+    resolve_run,
+    settled_on_nodes,
+)
 from amos_fl.api.tables import scores_table, sums_table
 from amos_fl.cohort.label_map import label_map_named
 from amos_fl.cohort.table import SPLITS, Cohort, Split, read_cohort
@@ -56,9 +65,14 @@ def simulate(
         AmosError: invalid settings or scans, in one sentence. RunStopped: too few sites answered. Interrupted: Ctrl-C;
         `open_run(path).resume()` continues.
     """
-    layers = _layers(config, init, settings)
+    layers, heard = _layers(config, init, settings), heard_by(progress, listener)
+    if (on_nodes := settled_on_nodes(layers)) is not None:
+        path = Path(out) if out else next_out(on_nodes.strategy)
+        check_free(path)
+        carry_out(path, on_nodes, None, store_at(store), heard)
+        return Run(path)
     resolved, members = resolve_run(layers, _drawing(progress, listener))
-    return _carried_out(resolved, members, out, resolved.strategy, store, heard_by(progress, listener))
+    return _carried_out(resolved, members, out, resolved.strategy, store, heard)
 
 
 def pooled(

@@ -115,8 +115,9 @@ class Run:
             AmosError: something has changed or is missing. AtWork: another process works on the run.
         """
         folder = run_folder.open_run(self.path)
-        members = cohort_now(folder, read_cohort(cohort) if cohort else None)
         settings, where = with_layers(folder.config(), []), Path(store) if store else cache_folder() / "store"
+        on_nodes = bool(settings.engine.site_settings)
+        members = None if on_nodes else cohort_now(folder, read_cohort(cohort) if cohort else None)
         carry_out(self.path, settings, members, where, heard_by(progress, listener), accept_changes=accept_changes)
         return Run(self.path)
 

@@ -17,7 +17,7 @@ from amos_fl.runs.group import Group
 def carry_out(
     path: Path,
     settings: RunConfig,
-    members: Cohort,
+    members: Cohort | None,
     store: Path,
     listener: Listener,
     *,
@@ -25,23 +25,25 @@ def carry_out(
 ) -> RunConfig:
     """Start or continue the run in a folder, and write its report; returns the settings with the plan that it made.
 
-    With `accept_changes` it is continued although its settings, cases or scans have changed since it began.
+    `members` is None if the sites have their cases on machines of their own. With `accept_changes` it is continued
+    although its settings, cases or scans have changed since it began.
 
     Raises:
         AmosError: bad input. RunStopped: too few sites. Interrupted: a stop was requested.
     """
-    from amos_fl_server.federation.simulate import simulate
-
     folder = RunFolder(path)
-    simulate(
-        folder,
-        settings,
-        members,
-        store,
-        listener,
-        accept_changes=accept_changes,
-        and_then=lambda: write_report(path, lambda text: listener(Said(text))),
-    )
+
+    def report() -> None:
+        write_report(path, lambda text: listener(Said(text)))
+
+    if members is None:
+        from amos_fl_server.operation.cluster import simulate_on_nodes
+
+        simulate_on_nodes(path, settings, listener, report)
+    else:
+        from amos_fl_server.federation.simulate import simulate
+
+        simulate(folder, settings, members, store, listener, accept_changes=accept_changes, and_then=report)
     return with_layers(folder.config(), [])
 
 

@@ -1,12 +1,13 @@
 """Resolve the settings and cohort of a run from a user's request, for the command line and Python alike."""
 
 import os
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amos_fl.cohort.folds import in_fold
+from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Cohort, OnCase, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import DEMONSTRATION, network_named
@@ -137,6 +138,53 @@ def settled(layers: list[Layer]) -> tuple[RunConfig, Cohort]:
     check_trackers(settings.trackers)
     check_own_code(settings, len(everyone.organs))
     return settings, taking_part(everyone, settings)
+
+
+def settled_elsewhere(
+    layers: list[Layer], sites: Sequence[str], whose: str, *, demonstration: bool = False
+) -> RunConfig:
+    """The settings of a run over sites that keep their cases, and decide on which device they compute.
+
+    `whose` names what the sites are of, in an error; a `demonstration` is of the phantom.
+
+    Raises:
+        AmosError: a wrong setting, a site that there is not, or initial weights that do not fit.
+    """
+    from amos_fl_server.federation.strategies import strategy_of
+
+    origin = origin_in(layers)
+    _, recipe = recipe_for(layers, origin.model if origin else None)
+    if demonstration:
+        recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
+    settings = begun_at(origin, resolve([as_trained(recipe, origin), *layers]))
+    strategy_of(settings)
+    if settings.fold is not None:
+        raise AmosError("fold: each site has divided its own cases, in its cohort.csv; leave fold out")
+    expected = settings.sites if settings.sites is not None else tuple(sites)
+    if unknown := [site for site in (*expected, *settings.hold_out) if site not in sites]:
+        raise AmosError(f"site {unknown[0]}: is not in {whose}, which has {', '.join(sites)}")
+    engine = settings.engine.model_copy(update={"name": "deployment"})
+    return settings.model_copy(update={"sites": tuple(expected), "cohort": None, "engine": engine, "device": "auto"})
+
+
+def settled_on_nodes(layers: list[Layer]) -> RunConfig | None:
+    """The settings of a run on a Ray cluster without a shared disk; none if that is not what the layers ask for.
+
+    Raises:
+        AmosError: as `settled_elsewhere`, or a setting that each site decides.
+    """
+    engines = [layer.get("engine") for _, layer in layers]
+    if not any(isinstance(engine, dict) and engine.get("site_settings") for engine in engines):
+        return None
+    asked = resolve(layers)
+    if asked.cohort is not None:
+        raise AmosError("cohort: with engine.site_settings each site has a cohort of its own; leave cohort out")
+    if asked.engine.name != "ray":
+        raise AmosError("engine.site_settings is for a Ray cluster; add --engine ray")
+    settings = settled_elsewhere(layers, tuple(sorted(asked.engine.site_settings)), "engine.site_settings")
+    check_trackers(settings.trackers)
+    check_own_code(settings, len(AMOS_ORGANS))  # how many there are is known when the run begins
+    return settings
 
 
 def with_plan_made(config: RunConfig, cohort: Cohort, store: Path, on_case: OnCase | None = None) -> RunConfig:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from amos_fl.api.settings import as_trained, begun_at, next_out, origin_in, recipe_for, refuse_settings
+from amos_fl.api.settings import next_out, refuse_settings, settled_elsewhere
 from amos_fl.cli.console import Console
 from amos_fl.cli.display import Display, show_results
 from amos_fl.cli.options import (
@@ -25,9 +25,8 @@ from amos_fl.cli.settings import Flags, layers_of, refuse_beside
 from amos_fl.deploy.layout import Deployment, organs_of, read_deployment
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
-from amos_fl.networks.catalogue import DEMONSTRATION
 from amos_fl.report.after_run import write_report
-from amos_fl.runs.config import RunConfig, merge, resolve
+from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.own_code import check_own_code, own_modules
 from amos_fl.runs.results import results_of
@@ -133,21 +132,7 @@ def deployed_settings(layers: list[tuple[str, dict[str, Any]]], deployment: Depl
     Raises:
         AmosError: a wrong setting, a site that the deployment does not have, or initial weights that do not fit.
     """
-    from amos_fl_server.federation.strategies import strategy_of
-
-    origin = origin_in(layers)
-    _, recipe = recipe_for(layers, origin.model if origin else None)
-    if deployment.phantom:
-        recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
-    settings = begun_at(origin, resolve([as_trained(recipe, origin), *layers]))
-    strategy_of(settings)
-    if settings.fold is not None:
-        raise AmosError("fold: each hospital has divided its own cases, in its cohort.csv; leave fold out")
-    expected = settings.sites if settings.sites is not None else deployment.sites
-    if unknown := [site for site in (*expected, *settings.hold_out) if site not in deployment.sites]:
-        raise AmosError(f"site {unknown[0]}: is not in this deployment, which has {', '.join(deployment.sites)}")
-    engine = settings.engine.model_copy(update={"name": "deployment"})
-    return settings.model_copy(update={"sites": tuple(expected), "cohort": None, "engine": engine, "device": "auto"})
+    return settled_elsewhere(layers, deployment.sites, "this deployment", demonstration=deployment.phantom)
 
 
 def _check_admitted(place: Path, settings: RunConfig, connection: Any, wait: float) -> None:

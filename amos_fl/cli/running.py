@@ -39,10 +39,35 @@ def resume_run(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path
     layers, elsewhere = apart_from_cohort(layers)
     refuse_settings(layers, "--resume", "continues a run with its own settings")
     folder = open_run(path)
+    settings = with_layers(folder.config(), layers)
+    if settings.engine.site_settings:
+        carry_out_on_nodes(path, settings)
+        return
     members = cohort_now(folder, elsewhere)
     if not folder.finished:
         check_headers(members.cases)
-    carry_out(path, with_layers(folder.config(), layers), members, store, accept_changes)
+    carry_out(path, settings, members, store, accept_changes)
+
+
+def carry_out_on_nodes(path: Path, settings: RunConfig) -> None:
+    """Run, or continue, a run on a Ray cluster without a shared disk; then its tables and its report."""
+    engine = settings.engine
+    with Display() as display:
+        sites = " ".join(f"{site} on {engine.site_nodes[site]}," for site in settings.sites or ()).rstrip(",")
+        what = f"{settings.strategy}: {counted(settings.rounds, 'round')} of {steps_in_words(settings)}"
+        display.line(f"{what}; {sites}; run folder {path}")
+        _with_how_to_go_on(path, display, lambda: running.carry_out(path, settings, None, path, display))
+    folder = RunFolder(path)
+    show_results(display.console, results_of(folder, folder.config(), folder.cohort()))
+    display.console.print(f"everything is in {path}; begin with {first_page(path)}", markup=False)
+
+
+def _with_how_to_go_on(path: Path, display: Display, run: Callable[[], RunConfig]) -> RunConfig:
+    try:
+        return run()
+    except Interrupted:
+        display.line(f"stopped; continue with: amos-fl simulate --resume {path}")
+        raise typer.Exit(130) from None
 
 
 def apart_from_cohort(
@@ -81,11 +106,12 @@ def _run_one(
         display.line(f"{title}{_in_words(settings, members)}; run folder {folder.path}")
         if folder.synthetic and not title:
             display.line(PHANTOM_NOTE)
-        try:
-            settings = running.carry_out(folder.path, settings, members, store, display, accept_changes=accept_changes)
-        except Interrupted:
-            display.line(f"stopped; continue with: amos-fl simulate --resume {folder.path}")
-            raise typer.Exit(130) from None
+        begun = settings
+
+        def run() -> RunConfig:
+            return running.carry_out(folder.path, begun, members, store, display, accept_changes=accept_changes)
+
+        settings = _with_how_to_go_on(folder.path, display, run)
     return display.console, settings
 
 

@@ -46,7 +46,12 @@ GROUPS = {
 }
 """The headings of `--help`, with the settings or sections under each; all others come under the federation."""
 
-BY_NAME = {"strategy_options": "mu=0.01", "site_steps": "A=20"}
+BY_NAME = {
+    "strategy_options": "mu=0.01",
+    "site_steps": "A=20",
+    "engine.site_nodes": "A=gpu-1",
+    "engine.site_settings": "A=/data/A/site.yaml",
+}
 """Settings that map names to values, with an example; an option gives one pair."""
 
 REPEATED = ("trackers",)
@@ -61,6 +66,8 @@ METAVARS: dict[Any, str] = {
     "hold_out": "A,B",
     "strategy_options": "NAME=VALUE",
     "site_steps": "SITE=STEPS",
+    "engine.site_nodes": "SITE=NODE",
+    "engine.site_settings": "SITE=FILE",
     "plan": "NAME",
     "trackers": "NAME",
 }

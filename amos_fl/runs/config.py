@@ -74,6 +74,22 @@ class EngineSettings(_Settings):
     address: str | None = Field(
         default=None, description="An existing Ray cluster, as host:port; none: one is started here."
     )
+    site_nodes: dict[str, str] = Field(
+        default={},
+        description="Where in a Ray cluster a site works: the name or address of a machine, or a label of some as "
+        "KEY=VALUE; none: wherever there is room.",
+    )
+    site_settings: dict[str, str] = Field(
+        default={},
+        description="For a Ray cluster whose machines share no disk: the settings file of each site (site.yaml), which "
+        "lies on its own machine beside its scans; none: sites are laid out in the run's folder.",
+    )
+
+    @model_validator(mode="after")
+    def _placed(self) -> "EngineSettings":
+        if lacking := sorted(set(self.site_settings) - set(self.site_nodes)):
+            raise ValueError(f"site_settings of {lacking[0]} lies on a machine that site_nodes does not name")
+        return self
 
 
 class RunConfig(_Settings):
@@ -320,6 +336,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+_BY_NAME = ("strategy_options.", "site_steps.", "plan.", "engine.site_nodes.", "engine.site_settings.")
+"""What begins the keys of settings whose parts have names of the user's."""
+
+
 def parse_assignment(text: str) -> dict[str, Any]:
     """One `--set key=value` as nested settings; the value is read as YAML.
 
@@ -333,7 +353,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
     if not equals:
         raise AmosError(f"--set {text}: must have the form key=value, like training.learning_rate=0.02")
     known = _keys(RunConfig)
-    if key not in known and not key.startswith(("strategy_options.", "site_steps.", "plan.")):
+    if key not in known and not key.startswith(_BY_NAME):
         raise AmosError(f"--set {text}: no setting {key!r}; {nearest(key, known)}")
     try:
         data: Any = parsed_yaml(value, f"--set {text}")

@@ -78,7 +78,7 @@ def lay_out_sites(folder: RunFolder, cohort: Cohort, config: RunConfig, store: P
 
 
 @contextmanager
-def _stopping_on_request(folder: RunFolder, listener: Listener) -> Iterator[None]:
+def stopping_on_request(folder: RunFolder, listener: Listener) -> Iterator[None]:
     """The first Ctrl-C, SIGTERM or SIGHUP asks the run to stop after the current step; the second ends it at once."""
     folder.stop_file.clear()
 
@@ -159,7 +159,7 @@ def _simulate(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path,
     sites = lay_out_sites(folder, cohort, config, store)
     strategy, engine = strategy_of(config), make_engine(config)
     try:
-        with _stopping_on_request(folder, listener):
+        with stopping_on_request(folder, listener):
             federation = Federation(config, folder, strategy, engine, listener, cohort.organs, sites, cohort.seen_sites)
             engine.run(federation.server_app(), folder, sites, listener)
     finally:  # site processes that were killed may have left partial files

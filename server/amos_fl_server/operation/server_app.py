@@ -23,7 +23,7 @@ from amos_fl.files import write_json
 from amos_fl.runs.about import write_about
 from amos_fl.runs.changes import check_unchanged
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.events import Event, Said, SiteFailed, in_words, line_of
+from amos_fl.runs.events import Event, Listener, Said, SiteFailed, in_words, line_of
 from amos_fl.runs.finish import write_results
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl_server.federation.discovery import DeployedFederation
@@ -68,30 +68,37 @@ def run_deployed(
     engine: RemoteEngine | None = None,
     *,
     ask_again_s: float = 30.0,
+    listener: Listener | None = None,
 ) -> None:
     """Start or continue a run with the sites of a grid, and write its results.
+
+    Events go to `listener`; without one, into the run's folder and to Flower's log.
 
     Raises:
         AmosError: bad settings. RunStopped: too few sites. Interrupted: a stop was requested.
     """
     with stopping_on_a_full_disk(folder):
-        _run_deployed(grid, folder, wait_for_sites_s, engine, ask_again_s)
+        _run_deployed(grid, folder, wait_for_sites_s, engine, ask_again_s, listener)
 
 
 def _run_deployed(
-    grid: Grid, folder: RunFolder, wait_for_sites_s: float, engine: RemoteEngine | None, ask_again_s: float
+    grid: Grid,
+    folder: RunFolder,
+    wait_for_sites_s: float,
+    engine: RemoteEngine | None,
+    ask_again_s: float,
+    listener: Listener | None,
 ) -> None:
     config = folder.config()
     check_unchanged(folder, config, None)
     organs, sites = _organs_and_sites(folder, config)
     folder.remove_unfinished()
-    listener = EventLog(folder.path / "events.jsonl")
     federation = DeployedFederation(
         config,
         folder,
         strategy_of(config),
         engine or RemoteEngine(),
-        listener,
+        listener or EventLog(folder.path / "events.jsonl"),
         organs,
         sites,
         (),

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,8 @@ from amos_fl_server.federation.engines.base import SERVER_NODE
 from amos_fl_server.federation.engines.ray_cluster import running_ray  # before Ray, which reads what it sets
 
 # isort: split
-from amos_fl_server.federation.engines.ray_grid import RayGrid, Room, start_hosts
+from amos_fl_server.federation.engines.ray_grid import RayGrid
+from amos_fl_server.federation.engines.ray_hosts import InRunFolder, Layout, Placement, Room, start_hosts
 
 
 @dataclass
@@ -48,41 +49,13 @@ class RayEngine:
         for site in sites:
             (folder.site(site) / "state" / "progress.json").unlink(missing_ok=True)
         logging.getLogger("flwr").setLevel(logging.CRITICAL)
-        with contextlib.ExitStack() as ray_runs:
-            try:
-                environment = {"env_vars": {"PYTHONPATH": _search_path()}}
-                ray_runs.enter_context(running_ray(runtime_env=environment, **self._init_args()))
-                starting = start_hosts(folder.path.resolve(), self._sites, self._room(), self.settings.parallel_sites)
-            except AmosError:
-                raise
-            except Exception as error:
-                raise AmosError(f"the ray engine did not start: {error.__cause__ or error}") from error
-            self._grid = RayGrid(starting, folder.path.resolve(), len(sites))
+        with ray_over(self.settings, self.threads, InRunFolder(folder.path.resolve(), self._sites)) as grid:
+            self._grid = grid
             context = Context(run_id=1, node_id=SERVER_NODE, node_config={}, state=RecordDict(), run_config={})
             server(self._grid, context)
 
-    def _room(self) -> Room:
-        return Room(self.settings.cpus_per_site or self.threads, self.settings.gpus_per_site)
-
-    def _init_args(self) -> dict[str, Any]:
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        if self.settings.address:
-            return {"address": self.settings.address, **quiet}
-        cpus = self._room().cpus * (self.settings.parallel_sites or self._fitting())
-        # "local": another Ray cluster on this machine must not be joined by accident.
-        return {"address": "local", "num_cpus": cpus, "include_dashboard": False, **quiet}
-
-    def _fitting(self) -> int:
-        cores = os.cpu_count() or 1
-        return max(1, min(len(self._sites), cores // self._room().cpus))
-
     def phase_timeout_s(self, site_timeout_s: float | None, sites: int) -> float | None:
-        if site_timeout_s is None:
-            return None
-        at_once = self._grid.hosts if self._grid is not None else self._fitting()
-        waves = -(-sites // at_once)
-        # The sites check their time themselves; this catches one that hangs.
-        return waves * site_timeout_s + 5.0
+        return waves_s(site_timeout_s, sites, self._grid.hosts if self._grid is not None else sites)
 
     def poll(self) -> None:
         """Show the progress that the sites have written."""
@@ -107,6 +80,47 @@ class RayEngine:
             return (self._folder.site(site) / "state" / "process.json").stat().st_mtime < sent_at
         except OSError:
             return True
+
+
+def waves_s(site_timeout_s: float | None, sites: int, at_once: int) -> float | None:
+    """How long the server waits for this many sites, of which so many are at work at the same time."""
+    if site_timeout_s is None:
+        return None
+    # The sites check their time themselves; this catches one that hangs.
+    return -(-sites // at_once) * site_timeout_s + 5.0
+
+
+@contextlib.contextmanager
+def ray_over(settings: EngineSettings, threads: int, layout: Layout) -> Iterator[RayGrid]:
+    """A context in which Ray runs, with processes for these sites; a site takes `threads` cores, if nothing is set.
+
+    Raises:
+        AmosError: Ray does not start, or has no room for a site.
+    """
+    room = Room(settings.cpus_per_site or threads, settings.gpus_per_site)
+    placement = Placement(settings.site_nodes)
+    environment = {"env_vars": {"PYTHONPATH": _search_path()}}
+    with contextlib.ExitStack() as ray_runs:
+        try:
+            ray_runs.enter_context(
+                running_ray(runtime_env=environment, **_init_args(settings, room, len(layout.sites)))
+            )
+            starting = start_hosts(layout, room, settings.parallel_sites, placement)
+        except AmosError:
+            raise
+        except Exception as error:
+            raise AmosError(f"the ray engine did not start: {error.__cause__ or error}") from error
+        yield RayGrid(starting, layout.sites, placement, settings.parallel_sites)
+
+
+def _init_args(settings: EngineSettings, room: Room, sites: int) -> dict[str, Any]:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if settings.address:
+        return {"address": settings.address, **quiet}
+    fitting = max(1, min(sites, (os.cpu_count() or 1) // room.cpus))
+    # "local": another Ray cluster on this machine must not be joined by accident.
+    cpus = room.cpus * (settings.parallel_sites or fitting)
+    return {"address": "local", "num_cpus": cpus, "include_dashboard": False, **quiet}
 
 
 def _search_path() -> str:

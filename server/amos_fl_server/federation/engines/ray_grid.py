@@ -1,137 +1,64 @@
 """Flower's grid over processes of Ray, each of which carries out one site's message at a time."""
 
-import os
-import signal
-import socket
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 from flwr.app import Error, Message, RecordDict
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from amos_fl.errors import AmosError, Interrupted
-from amos_fl.runs.events import ProgressFile
-from amos_fl.runs.folder import RunFolder
-from amos_fl_clients.federation.app import make_client_app
-from amos_fl_clients.federation.settings import SiteSettings
-from amos_fl_clients.flower.grids import begin_task, give_id
-from amos_fl_server.federation.engines.base import (
-    FIRST_NODE,
-    RAISED,
-    SERVER_NODE,
-    SimulatedGrid,
-    SimulatedSites,
-    carried_out,
-    context_of,
-)
+from amos_fl.errors import AmosError
+from amos_fl_clients.flower.grids import give_id
+from amos_fl_server.federation.engines.base import FIRST_NODE, RAISED, SimulatedGrid
+from amos_fl_server.federation.engines.ray_hosts import ANYWHERE, Placement, Process, Where
 
 WAIT_S = 0.05
+LOOK_S = 1.0
+"""How long it counts that a machine is in the cluster."""
 DIED = "ActorDiedError: the process of the site is gone"
 
 
-@dataclass(frozen=True)
-class Room:
-    """What a site takes on a machine."""
-
-    cpus: int
-    gpus: float = 0.0
-
-    def times_in(self, resources: dict[str, float]) -> int:
-        """How many sites fit into a machine's resources at the same time."""
-        by_cpu = int(resources.get("CPU", 0) // self.cpus)
-        return min(by_cpu, int(resources.get("GPU", 0) // self.gpus)) if self.gpus else by_cpu
-
-
-class _Host:
-    """In a process of Ray: carries out the messages to any of a run's sites."""
-
-    def __init__(self, run: Path, sites: tuple[str, ...]) -> None:
-        self._run, self._sites = run, sites
-        stop = RunFolder(run).stop_file
-
-        def progress(settings: SiteSettings) -> ProgressFile:
-            return ProgressFile(settings.state / "progress.json")
-
-        self._app = make_client_app(SimulatedSites(run / "sites", sites), listener_of=progress, check=stop.check)
-
-    def where(self) -> tuple[str, int, bool]:
-        """The machine's name, this process's id, and whether the run's folder is seen from here."""
-        return socket.gethostname(), os.getpid(), (self._run / "config.yaml").is_file()
-
-    def carry_out(
-        self, node: int, message_type: str, group: str, rest: RecordDict, names: Sequence[str], *records: Any
-    ) -> RecordDict | tuple[int, str | None]:
-        """The reply's content, or the code and the reason of its error.
-
-        `rest` is the message's content without the records of arrays, whose names and values follow.
-        """
-        begin_task(1, SERVER_NODE)
-        for name, record in zip(names, records, strict=True):
-            rest[name] = record
-        message = Message(rest, node, message_type, group_id=group)
-        give_id(message)
-        try:
-            reply = carried_out(self._app, message, context_of(node, len(self._sites)))
-        except Interrupted as error:
-            return RAISED, str(error)
-        return (reply.error.code, reply.error.reason) if reply.has_error() else reply.content
-
-
-@dataclass
-class _Process:
-    """A process of Ray with a `_Host`, and where it was when it last answered."""
-
-    host: Any
-    machine: str = ""
-    pid: int = 0
-
-    def end(self) -> None:
-        """End it; Ray starts another in its place. A process that is stopped hears only the system's own signal."""
-        if self.machine == socket.gethostname():
-            with suppress(OSError):
-                os.kill(self.pid, signal.SIGKILL)
-        else:
-            ray.kill(self.host, no_restart=False)
-
-
-def start_hosts(run: Path, sites: tuple[str, ...], room: Room, most: int | None) -> dict[Any, _Process]:
-    """Start processes for sites wherever Ray's machines have room, `most` at the most; returns their first answers.
-
-    Raises:
-        AmosError: no machine has room for a site. RayError: none starts.
-    """
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fitting = sum(room.times_in(machine) for machine in machines)
-    if not fitting:
-        gpus = f" and {room.gpus:g} GPUs" if room.gpus else ""
-        raise AmosError(
-            f"no machine of the Ray cluster has {room.cpus} CPUs{gpus} for a site",
-            "lower engine.cpus_per_site, training.threads or engine.gpus_per_site",
-        )
-    kind = ray.remote(num_cpus=room.cpus, num_gpus=room.gpus, max_restarts=-1, scheduling_strategy="SPREAD")(_Host)
-    processes = [_Process(kind.remote(run, sites)) for _ in range(min(fitting, len(sites), most or fitting))]
-    starting = {process.host.where.remote(): process for process in processes}
-    ray.get(ray.wait(list(starting), num_returns=1)[0])
-    return starting
-
-
 class RayGrid(SimulatedGrid):
-    """Flower's Grid over hosts on Ray."""
+    """Flower's Grid over hosts on Ray, of which `most` at the most are at work at the same time."""
 
-    def __init__(self, starting: dict[Any, _Process], folder: Path, sites: int) -> None:
-        super().__init__(sites)
-        self.hosts = len(starting)
-        self._folder = folder
+    def __init__(
+        self,
+        starting: dict[Any, Process],
+        sites: Sequence[str],
+        placement: Placement = ANYWHERE,
+        most: int | None = None,
+    ) -> None:
+        super().__init__(len(sites))
+        self._places = [placement.of(site) for site in sites]
+        self._most = most or len(starting)
         self._queue: deque[tuple[Message, list[tuple[str, Any]]]] = deque()
-        self._free: list[_Process] = []
-        self._at_work: dict[Any, tuple[_Process, Message]] = {}
+        self._free: list[Process] = []
+        self._at_work: dict[Any, tuple[Process, Message]] = {}
         self._starting = starting
+        self._unplaced: list[Message] = []
+        self._nodes: tuple[float, list[dict[str, Any]]] = (-LOOK_S, [])
+
+    @property
+    def hosts(self) -> int:
+        """How many sites are at work at the same time, if all machines are there."""
+        return min(self._most, len(self._free) + len(self._at_work) + len(self._starting))
+
+    def organs(self) -> dict[int, str]:
+        """The organs of the first site, as its own cohort names them.
+
+        Raises:
+            AmosError: the site's settings or cohort cannot be read on its machine.
+        """
+        process = next(process for process in self._starting.values() if process.place == self._places[0])
+        try:
+            _checked(ray.get(process.host.where.remote()))
+            return ray.get(process.host.organs.remote())
+        except RayTaskError as error:
+            raise AmosError(str(error.cause)) from None
+        except RayError as error:
+            raise AmosError(f"engine.site_nodes: the process on {process.place.text} ended: {error}") from None
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         ids, stored = [], dict[int, Any]()
@@ -149,20 +76,16 @@ class RayGrid(SimulatedGrid):
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """The replies to these messages that have come; one to a message that nobody waits for any more is dropped."""
         wanted = set(message_ids)
-        if not self._at_work and not self._starting:
-            return []
-        done, _ = ray.wait([*self._at_work, *self._starting], num_returns=1, timeout=WAIT_S)
-        replies = []
-        for reference in done:
-            if reference in self._starting:
-                self._welcome(reference)
-            else:
-                process, message = self._at_work.pop(reference)
-                reply = self._reply(reference, process, message)
-                if message.metadata.message_id in wanted:
-                    replies.append(reply)
+        replies, self._unplaced = self._unplaced, []
+        if not replies and (self._at_work or self._starting):
+            done, _ = ray.wait([*self._at_work, *self._starting], num_returns=1, timeout=WAIT_S)
+            for reference in done:
+                if reference in self._starting:
+                    self._welcome(reference)
+                else:
+                    replies.append(self._reply(reference, *self._at_work.pop(reference)))
         self._hand_out()
-        return replies
+        return [reply for reply in replies if reply.metadata.reply_to_message_id in wanted]
 
     def give_up(self, site: int) -> None:
         """Drop what waits for a site, by its number, and end the process that is at work for it."""
@@ -172,17 +95,41 @@ class RayGrid(SimulatedGrid):
             if message.metadata.dst_node_id == node:
                 process.end()
 
-    def _hand_out(self) -> None:
-        while self._queue and self._free:
-            (message, arrays), process = self._queue.popleft(), self._free.pop(0)
-            rest = RecordDict({name: record for name, record in message.content.items() if name not in dict(arrays)})
-            about, names = message.metadata, [name for name, _ in arrays]
-            reference = process.host.carry_out.remote(
-                about.dst_node_id, about.message_type, about.group_id, rest, names, *(stored for _, stored in arrays)
-            )
-            self._at_work[reference] = process, message
+    def _place_of(self, message: Message) -> Where:
+        return self._places[message.metadata.dst_node_id - FIRST_NODE]
 
-    def _reply(self, reference: Any, process: _Process, message: Message) -> Message:
+    def _hand_out(self) -> None:
+        """Give each free process the first message for a site of its, while as many are at work as may be."""
+        for message, arrays in list(self._queue):
+            place = self._place_of(message)
+            process = next((process for process in self._free if process.place == place), None)
+            if process is None:
+                self._refuse_if_away(message, arrays, place)
+            elif len(self._at_work) < self._most:
+                self._queue.remove((message, arrays))
+                self._free.remove(process)
+                self._begin(process, message, arrays)
+
+    def _begin(self, process: Process, message: Message, arrays: list[tuple[str, Any]]) -> None:
+        rest = RecordDict({name: record for name, record in message.content.items() if name not in dict(arrays)})
+        about, names = message.metadata, [name for name, _ in arrays]
+        reference = process.host.carry_out.remote(
+            about.dst_node_id, about.message_type, about.group_id, rest, names, *(stored for _, stored in arrays)
+        )
+        self._at_work[reference] = process, message
+
+    def _refuse_if_away(self, message: Message, arrays: list[tuple[str, Any]], place: Where) -> None:
+        """Answer for a site whose machine has left the cluster: nobody will, before it is back."""
+        if place.text is None or any(process.place == place for process, _ in self._at_work.values()):
+            return
+        if time.monotonic() - self._nodes[0] > LOOK_S:
+            self._nodes = time.monotonic(), ray.nodes()
+        if not any(place.has(node) for node in self._nodes[1]):
+            self._queue.remove((message, arrays))
+            self._unplaced.append(_error(message, RAISED, f"its machine, {place.text}, is not in the cluster"))
+
+    def _reply(self, reference: Any, process: Process, message: Message) -> Message:
+        found: Any
         try:
             found = ray.get(reference)
             self._free.append(process)
@@ -192,10 +139,9 @@ class RayGrid(SimulatedGrid):
         except RayError as error:
             found = RAISED, str(error)
             self._free.append(process)
-        if isinstance(found, RecordDict):
-            reply = Message(found, reply_to=message)
-        else:
-            reply = Message(Error(code=found[0], reason=found[1]), reply_to=message)
+        if isinstance(found, tuple):
+            return _error(message, *found)
+        reply = Message(found, reply_to=message)
         give_id(reply)
         return reply
 
@@ -203,14 +149,28 @@ class RayGrid(SimulatedGrid):
         """Use a process that has answered since it was started; ask one that has not again, until Ray restarts it."""
         process = self._starting.pop(reference)
         try:
-            process.machine, process.pid, sees_run = ray.get(reference)
+            answer: Any = ray.get(reference)
         except RayError:
             time.sleep(WAIT_S)
             self._starting[process.host.where.remote()] = process
             return
-        if not sees_run:
-            raise AmosError(
-                f"{self._folder}: is not there on {process.machine}",
-                "put runs, store (--store) and cohort on a disk that all machines of the Ray cluster see at this path",
-            )
+        process.machine, process.pid = _checked(answer)
         self._free.append(process)
+
+
+def _checked(answer: tuple[str, int, tuple[str, str] | None]) -> tuple[str, int]:
+    """The machine and number of a process.
+
+    Raises:
+        AmosError: it does not see the files that it needs.
+    """
+    machine, pid, missing = answer
+    if missing is not None:
+        raise AmosError(f"{missing[0]}: is not there on {machine}", missing[1])
+    return machine, pid
+
+
+def _error(message: Message, code: int, reason: str | None) -> Message:
+    reply = Message(Error(code=code, reason=reason), reply_to=message)
+    give_id(reply)
+    return reply
