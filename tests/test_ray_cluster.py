@@ -22,7 +22,7 @@ from federations import TINY, federate, hashes, tiny_config
 from flower_deployment import free_port
 from hospitals import write_hospital
 
-from amos_fl.cohort.table import Cohort
+from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.runs.config import merge
@@ -129,9 +129,10 @@ def wait_until_ray_has(number: int) -> None:
         time.sleep(0.1)
 
 
-@pytest.fixture
-def machines(tmp_path: Path, tiny_cohort: Cohort) -> Iterator[Machines]:
-    cluster = Machines(tmp_path)
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> Iterator[Machines]:
+    tiny_cohort = read_cohort(tiny_root)
+    cluster = Machines(tmp_path_factory.mktemp("machines"))
     cluster.here.mkdir()
     for site in SITES:
         folder = cluster.folder(site)
