@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from PIL import Image
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import read_cohort
 from amos_fl.files import ABANDONED_S, CERTAINLY_ABANDONED_S, remove_abandoned, scratch_folder
-from amos_fl.inference.predict import predict_case
+from amos_fl.inference.predict import predict_case, write_prediction
 from amos_fl.inference.predict_scans import predict_scans
 from amos_fl.inference.predicted_files import Wanted
 from amos_fl.inference.scans import Scan, find_scans
@@ -205,6 +206,29 @@ def test_the_next_scan_is_prepared_while_the_network_is_at_work_on_one(
     assert sorted(path.name for path in out.iterdir()) == sorted(
         ["predict.json", *(f"{each.name}.nii.gz" for each in scans)]
     )
+
+
+def test_the_files_of_one_scan_are_written_while_the_network_is_at_work_on_the_next(
+    finished_run: Path, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second, out = tmp_path / "second.nii.gz", tmp_path / "out"
+    shutil.copy(scan, second)
+    scans, next_begun = find_scans([scan, second], "CT"), threading.Event()
+
+    def begin(of: Scan, done: int, total: int) -> None:
+        if of.path == second:
+            next_begun.set()
+
+    def late(label: np.ndarray, source: Path, file: Path) -> None:
+        assert next_begun.wait(60)
+        write_prediction(label, source, file)
+
+    monkeypatch.setattr("amos_fl.inference.predict_scans.write_prediction", late)
+    outcomes = predict_scans(read_model(finished_run), scans, out, Wanted(RecordedInference()), on_window=begin)
+    first = next(outcomes)
+    assert (first.scan.path, first.state) == (scan, "predicted")
+    assert (out / f"{first.scan.name}.nii.gz").is_file()
+    assert [outcome.scan.path for outcome in outcomes] == [second]
 
 
 def test_what_a_killed_process_left_goes_and_what_may_be_in_use_stays(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Predict scans, one after another, into a folder of label maps.
 
-The next scan is read and prepared while the network is at work on one.
+While the network is at work on one, the next is read and prepared, and the files of the one before are written.
 """
 
 import itertools
@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,7 +76,8 @@ def predict_scans(
     `<name>_expected.json` and, of a DICOM series, `<name>_seg.dcm` and `<name>_rtstruct.dcm` are written if wanted.
     Existing files from the same scan, weights and settings are kept. `on_window(scan, done, total)` is called for
     every window and may raise; nothing unfinished is left. While the network is at work on a scan, the next one is read
-    and prepared, so that memory is needed for both.
+    and prepared and the last one's files are written, so that memory is needed for all three. A scan's outcome comes
+    when its files are there.
 
     Raises:
         AmosError: `out` is not a folder, the model's weights are damaged, it has no calibration and one is needed, or
@@ -99,40 +100,51 @@ def predict_scans(
             _ready, out=out, wanted=wanted, record=record, model=model, expecting=expecting, told=trained_on
         )
         rooms = [scratch / str(number) for number in range(len(scans))]
-        with closing(_one_ahead(list(zip(scans, rooms, strict=True)), ready)) as coming:
+        with (
+            closing(_one_ahead(list(zip(scans, rooms, strict=True)), ready)) as coming,
+            ThreadPoolExecutor(1, "files-of-last-scan") as writer,  # at its end it waits for what is being written
+        ):
+            writing: Future[ScanOutcome] | None = None
             for scan, room, reading in coming:
-                started = time.monotonic()
-                try:
-                    found = reading.result()
-                    if isinstance(found, ScanOutcome):
-                        yield found
-                        continue
-                    with heard() as warned:
-                        drawn = _predict(model, network, scan, found, wanted, expecting, room, on_window)
-                    for file in found.files.all() if found.same else ScanFiles.every(out, scan.name).all():
-                        file.unlink(missing_ok=True)
-                    record.add(scan, found.content)
-                    with heard():  # the scan's header, which is read again
-                        drawn.write_dicom(found.files, model, scan)
-                        drawn.write(found.files)
-                    notes = tuple(dict.fromkeys((*found.notes, *warned, *drawn.notes)))
-                    seconds = time.monotonic() - started
-                    yield ScanOutcome(scan, "predicted", notes, drawn.organs, seconds, drawn.expected)
-                except AmosError as error:
-                    yield ScanOutcome(scan, "failed", (str(error),))
-                except PermissionError as error:
-                    if error.filename is None or Path(error.filename).is_relative_to(out):
-                        raise
-                    yield ScanOutcome(scan, "failed", (f"{scan.path.name}: cannot be read; check its permissions",))
-                finally:
+                found = _drawn(model, network, scan, reading, wanted, expecting, out, room, on_window)
+                if writing is not None:
+                    yield writing.result()
+                    writing = None
+                if isinstance(found, ScanOutcome):
                     shutil.rmtree(room, ignore_errors=True)
+                    yield found
+                else:
+                    writing = writer.submit(_written, found, out, record, model, scan, room)
+            if writing is not None:
+                yield writing.result()
+
+
+@contextmanager
+def _failing_alone(scan: Scan, out: Path) -> Iterator[list[ScanOutcome]]:
+    """Turn what is wrong with one scan into its outcome, in the list; what is wrong with the folder is raised."""
+    failed: list[ScanOutcome] = []
+    try:
+        yield failed
+    except AmosError as error:
+        failed.append(ScanOutcome(scan, "failed", (str(error),)))
+    except PermissionError as error:
+        if error.filename is None or Path(error.filename).is_relative_to(out):
+            raise
+        failed.append(ScanOutcome(scan, "failed", (f"{scan.path.name}: cannot be read; check its permissions",)))
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A finished prediction, not yet written."""
+    """A finished prediction, not yet written. It took `seconds`, and `content` is the scan's hash.
+
+    `same` says that the folder's files of its name were made from the same scan.
+    """
 
     path: Path
+    files: ScanFiles
+    content: str
+    same: bool
+    seconds: float
     label: np.ndarray
     probabilities: ProbabilityMap | None
     picture: Image | None
@@ -254,6 +266,26 @@ def _one_ahead(
         ahead.shutdown(cancel_futures=True)  # waits for the thread, which may still be writing to its room
 
 
+def _drawn(
+    model: Model,
+    network: nn.Module,
+    scan: Scan,
+    reading: Future[_Ready | ScanOutcome],
+    wanted: Wanted,
+    expecting: Expecting | None,
+    out: Path,
+    room: Path,
+    on_window: Callable[[Scan, int, int], None] | None,
+) -> _Drawn | ScanOutcome:
+    """The prediction of a scan when it is ready; its outcome if there is none."""
+    with _failing_alone(scan, out) as failed:
+        ready = reading.result()
+        if isinstance(ready, ScanOutcome):
+            return ready
+        return _predict(model, network, scan, ready, wanted, expecting, room, on_window)
+    return failed[0]
+
+
 def _predict(
     model: Model,
     network: nn.Module,
@@ -264,6 +296,7 @@ def _predict(
     room: Path,
     on_window: Callable[[Scan, int, int], None] | None,
 ) -> _Drawn:
+    started = time.monotonic()
     settings, patch = wanted.inference, model.plan.patch
     # A copy of another scale has a few windows more or less.
     passes = len(model.members) + len(expecting.copies if expecting else ())
@@ -278,15 +311,46 @@ def _predict(
     draw = drawing(model, network, inference=settings, device=wanted.device, check=check)
     shares = classes.canonical if classes else None
     expected = None
-    if expecting is None:
-        label = draw(ready.prepared, probabilities=shares)
-    else:
-        label, expected = expecting.predict(draw, ready.prepared, shares)
+    with heard() as warned:
+        if expecting is None:
+            label = draw(ready.prepared, probabilities=shares)
+        else:
+            label, expected = expecting.predict(draw, ready.prepared, shares)
     picture = None
     if ready.volume is not None:
         where = "trained on a synthetic phantom; " if model.synthetic else ""
         picture = preview(ready.volume, label, scan.modality, model.organs, scan.name, f"{where}not for diagnosis")
-    return _Drawn(ready.path, label, classes, picture, expected, [])
+    return _Drawn(
+        ready.path,
+        ready.files,
+        ready.content,
+        ready.same,
+        time.monotonic() - started,
+        label,
+        classes,
+        picture,
+        expected,
+        [*ready.notes, *warned],
+    )
+
+
+def _written(drawn: _Drawn, out: Path, record: PredictionRecord, model: Model, scan: Scan, room: Path) -> ScanOutcome:
+    """Write a prediction's files, and remove its room in the scratch folder."""
+    started = time.monotonic()
+    try:
+        with _failing_alone(scan, out) as failed:
+            for file in drawn.files.all() if drawn.same else ScanFiles.every(out, scan.name).all():
+                file.unlink(missing_ok=True)
+            record.add(scan, drawn.content)
+            with heard():  # the scan's header, which is read again
+                drawn.write_dicom(drawn.files, model, scan)
+                drawn.write(drawn.files)
+            seconds = drawn.seconds + time.monotonic() - started
+            notes = tuple(dict.fromkeys(drawn.notes))
+            return ScanOutcome(scan, "predicted", notes, drawn.organs, seconds, drawn.expected)
+        return failed[0]
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def _region(label: int, organ: str) -> Region:

@@ -161,6 +161,11 @@ class ProgressFile:
     path: Path
     every_s: float = 0.5
 
+    @classmethod
+    def of(cls, state: Path) -> "ProgressFile":
+        """The file of a site with this folder of state."""
+        return cls(state / "progress.json")
+
     def __call__(self, event: Event) -> None:
         if not isinstance(event, SiteWork):
             return

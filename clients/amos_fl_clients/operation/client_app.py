@@ -7,7 +7,7 @@ from amos_fl_clients.operation.settings_lookup import settings_of
 
 
 def _progress(settings: SiteSettings) -> Listener:
-    return ProgressFile(settings.state / "progress.json")
+    return ProgressFile.of(settings.state)
 
 
 app = make_client_app(settings_of, listener_of=_progress)

@@ -58,11 +58,11 @@ class WatchedSite:
         )
 
     def _work(self) -> list[Bar]:
-        work = ProgressFile(self.settings.state / "progress.json").read()
+        work = ProgressFile.of(self.settings.state).read()
         if work is None or work.done >= work.total:
             return []
         loss = "" if work.loss is None else f"loss {work.loss:.3f}"
-        file = self.settings.state / "progress.json"
+        file = ProgressFile.of(self.settings.state).path
         ago = time.time() - file.stat().st_mtime
         text = ", ".join(filter(None, [loss, f"{ago:.0f} s ago" if ago > 60 else ""]))
         return [Bar(f"round {work.round}, {work.activity}", work.done, work.total, text)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from amos_fl.locks import at_work
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.events import Listener
+from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.tracking.follow import tracked
 from amos_fl.runs.watched_files import WatchedFiles
@@ -57,7 +57,7 @@ def simulate_on_nodes(
     nodes = {site: node for site, node in config.engine.site_nodes.items() if site in sites}
     engine = config.engine.model_copy(update={"site_nodes": nodes})
     layout = OnTheirNodes(tuple((site, files[site]) for site in sites))
-    with ray_over(engine, config.training.threads, layout) as grid:
+    with ray_over(engine, config.training.threads, layout, lambda text: listener(Said(text))) as grid:
         folder = RunFolder(path)
         if not (path / "config.yaml").is_file():
             folder = prepare_run(path, config.model_copy(update={"sites": sites}), grid.organs())

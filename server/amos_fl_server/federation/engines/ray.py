@@ -9,13 +9,13 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import EngineSettings
-from amos_fl.runs.events import Listener, ProgressFile, SiteWork, silent
+from amos_fl.runs.events import Listener, ProgressFile, Said, SiteWork, silent
 from amos_fl.runs.folder import RunFolder
 
 # Read by Flower at its import: no reports to its makers.
@@ -47,9 +47,10 @@ class RayEngine:
     def run(self, server: ServerApp, folder: RunFolder, sites: Sequence[str], listener: Listener) -> None:
         self._folder, self._sites, self._listener = folder, tuple(sites), listener
         for site in sites:
-            (folder.site(site) / "state" / "progress.json").unlink(missing_ok=True)
+            ProgressFile.of(folder.site(site) / "state").path.unlink(missing_ok=True)
         logging.getLogger("flwr").setLevel(logging.CRITICAL)
-        with ray_over(self.settings, self.threads, InRunFolder(folder.path.resolve(), self._sites)) as grid:
+        layout = InRunFolder(folder.path.resolve(), self._sites)
+        with ray_over(self.settings, self.threads, layout, lambda text: listener(Said(text))) as grid:
             self._grid = grid
             context = Context(run_id=1, node_id=SERVER_NODE, node_config={}, state=RecordDict(), run_config={})
             server(self._grid, context)
@@ -62,7 +63,7 @@ class RayEngine:
         if self._folder is None:
             return
         for site in self._sites:
-            work = ProgressFile(self._folder.site(site) / "state" / "progress.json").read()
+            work = ProgressFile.of(self._folder.site(site) / "state").read()
             if work is not None and work != self._shown.get(site):
                 self._shown[site] = work
                 self._listener(work)
@@ -91,8 +92,10 @@ def waves_s(site_timeout_s: float | None, sites: int, at_once: int) -> float | N
 
 
 @contextlib.contextmanager
-def ray_over(settings: EngineSettings, threads: int, layout: Layout) -> Iterator[RayGrid]:
+def ray_over(settings: EngineSettings, threads: int, layout: Layout, say: Callable[[str], object]) -> Iterator[RayGrid]:
     """A context in which Ray runs, with processes for these sites; a site takes `threads` cores, if nothing is set.
+
+    `say` is told what the user may have to wait for.
 
     Raises:
         AmosError: Ray does not start, or has no room for a site.
@@ -105,7 +108,7 @@ def ray_over(settings: EngineSettings, threads: int, layout: Layout) -> Iterator
             ray_runs.enter_context(
                 running_ray(runtime_env=environment, **_init_args(settings, room, len(layout.sites)))
             )
-            starting = start_hosts(layout, room, settings.parallel_sites, placement)
+            starting = start_hosts(layout, room, settings.parallel_sites, placement, say)
         except AmosError:
             raise
         except Exception as error:

@@ -6,7 +6,7 @@ A process serves every site, or, where the settings say on which machine a site 
 import os
 import signal
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,9 @@ from amos_fl_server.federation.engines.base import (
     context_of,
 )
 
+BUSY_S = 20.0
+"""After which a cluster is taken to be busy with other work."""
+
 
 @dataclass(frozen=True)
 class Room:
@@ -54,7 +57,7 @@ class InRunFolder:
 
     def app(self) -> ClientApp:
         def progress(settings: SiteSettings) -> ProgressFile:
-            return ProgressFile(settings.state / "progress.json")
+            return ProgressFile.of(settings.state)
 
         return make_client_app(
             SimulatedSites(self.run / "sites", self.sites),
@@ -208,11 +211,16 @@ ANYWHERE = Placement({})
 
 
 def start_hosts(
-    layout: Layout, room: Room, most: int | None, placement: Placement = Placement({})
+    layout: Layout,
+    room: Room,
+    most: int | None,
+    placement: Placement = ANYWHERE,
+    say: Callable[[str], object] = lambda _: None,
 ) -> dict[Any, Process]:
     """Start processes for sites wherever Ray's machines have room, `most` at the most; returns their first answers.
 
-    Each place that sites are bound to has one at least, so that there may be more than `most`.
+    Each place that sites are bound to has one at least, so that there may be more than `most`. A cluster that is busy
+    with other work is waited for, and `say` is told so.
 
     Raises:
         AmosError: no machine has room for a site, or none is called as a site's. RayError: none starts.
@@ -242,5 +250,9 @@ def start_hosts(
         for _ in range(max(1, min(fitting, len(sites), (most or fitting) - len(starting)))):
             process = Process(kind.remote(layout, sites), where)
             starting[process.host.where.remote()] = process
-    ray.get(ray.wait(list(starting), num_returns=1)[0])
+    first, _ = ray.wait(list(starting), num_returns=1, timeout=BUSY_S)
+    if not first:
+        say("the Ray cluster has no room for a site yet; waiting for it (Ctrl-C ends that)")
+        first, _ = ray.wait(list(starting), num_returns=1)
+    ray.get(first)
     return starting
