@@ -58,3 +58,14 @@ def first_line(error: BaseException) -> str:
     ('too', 'KeyError')
     """
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def clock(seconds: float) -> str:
+    """A time as a clock shows it.
+
+    >>> clock(75), clock(4000)
+    ('1:15', '1:06:40')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

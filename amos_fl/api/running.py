@@ -1,5 +1,6 @@
 """Carry out runs, with their results and reports, for the command line and Python alike."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import Group
+from amos_fl.wording import clock, counted
 
 
 def carry_out(
@@ -61,13 +63,19 @@ def carry_out_members(
     failed: list[tuple[str, int]] = []
     with at_work(group.path):
         left = {folder.path for folder in group.unfinished}
+        took: list[float] = []
         for number, path in enumerate(group.members, start=1):
             title = f"{group.kind} {number}/{len(group.members)}, {path.name}: "
             if path not in left:
                 say(f"{title}finished before; skipped")
                 continue
+            if took:
+                rest = len(left) - len(took) - len(failed)
+                say(f"{group.kind}: about {clock(sum(took) / len(took) * rest)} left for {counted(rest, 'run')}")
+            begun = time.monotonic()
             try:
                 one(open_run(path), title)
+                took.append(time.monotonic() - begun)
             except AmosError as error:
                 say(f"{title}{error}")
                 failed.append((path.name, error.exit_code))

@@ -16,6 +16,7 @@ from amos_fl.runs.events import Event, RoundFinished, RoundScored, RoundStarted,
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.results import Results
 from amos_fl.runs.summary import number
+from amos_fl.wording import clock
 
 VERBS = {
     "measure": "measuring",
@@ -25,12 +26,8 @@ VERBS = {
     "evaluate": "scoring",
 }
 PLAIN_EVERY_S = 15.0
-
-
-def _time_left(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+PACE_AFTER_S = 5.0
+"""How long a site must have been at its cases before the time for the rest is said."""
 
 
 class Display:
@@ -42,6 +39,8 @@ class Display:
         self._bars: dict[tuple[str, str], TaskID] = {}
         self._said_at = time.monotonic()
         self._rounds, self._seconds = 0, 0.0
+        self._begun: dict[tuple[str, str, int], tuple[float, int]] = {}
+        """When a site's activity of a round was first heard of, and how far it was then."""
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -88,7 +87,14 @@ class Display:
         if not self._rounds or next_round > rounds:
             return ""
         mean = self._seconds / self._rounds
-        return f"about {_time_left(mean * (rounds - next_round + 1))} left to train"
+        return f"about {clock(mean * (rounds - next_round + 1))} left to train"
+
+    def _left_of(self, event: SiteWork, now: float) -> str:
+        """The time that a site's other cases take at the pace of those that are done."""
+        begun, done = self._begun.setdefault((event.site, event.activity, event.round), (now, event.done))
+        if now - begun < PACE_AFTER_S or event.done in (done, event.total):
+            return ""
+        return f"about {clock((now - begun) / (event.done - done) * (event.total - event.done))} left"
 
     def _clear(self) -> None:
         for bar in self._progress.task_ids:
@@ -97,14 +103,14 @@ class Display:
 
     def _work(self, event: SiteWork) -> None:
         key = (event.site, event.activity)
-        note = f"loss {event.loss:.3f}" if event.loss is not None else ""
+        now = time.monotonic()
+        note = f"loss {event.loss:.3f}" if event.loss is not None else self._left_of(event, now)
         text = f"{VERBS.get(event.activity, event.activity)} {event.site}"
         if self.live:
             if key not in self._bars:
                 self._bars[key] = self._progress.add_task(f"  {text}", total=event.total, note=note)
             self._progress.update(self._bars[key], completed=event.done, total=event.total, note=note)
             return
-        now = time.monotonic()
         if now - self._said_at >= PLAIN_EVERY_S and event.done < event.total:
             self._said_at = now
             where = f"round {event.round}, " if event.round else ""

@@ -1,6 +1,7 @@
 """A run, or a group of runs, carried out on the terminal: progress, tables, report, and how to go on after Ctrl-C."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from amos_fl.runs.results import results_of
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.runs.wording import work_in_words
 from amos_fl.runs.work import steps_in_words
-from amos_fl.wording import counted
+from amos_fl.wording import clock, counted
 
 if TYPE_CHECKING:  # it imports Flower and Ray
     from amos_fl_server.federation.parallel import RunOutcome
@@ -166,7 +167,7 @@ def carry_out_at_once(
     from amos_fl_server.federation.parallel import run_in_parallel
 
     failed: list[RunOutcome] = []
-    ended = 0
+    ended, begun = 0, time.monotonic()
 
     def on_outcome(outcome: "RunOutcome") -> None:
         nonlocal ended
@@ -175,7 +176,9 @@ def carry_out_at_once(
             failed.append(outcome)
         for note in outcome.notes:
             typer.echo(f"{name_of(outcome.folder)}: {note}")
-        typer.echo(f"{ended}/{len(folders)} {name_of(outcome.folder)}: {outcome.error or 'finished'}")
+        rest = (time.monotonic() - begun) / ended * (len(folders) - ended)
+        left = f", about {clock(rest)} left" if rest else ""
+        typer.echo(f"{ended}/{len(folders)} {name_of(outcome.folder)}: {outcome.error or 'finished'}{left}")
 
     with Console(highlight=False).status("running") as status:
 
