@@ -16,6 +16,7 @@ from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.comparison.compare import compare_runs
 from amos_fl.comparison.write import write_comparison
+from amos_fl.experiments.drops import drops_page
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown
 from amos_fl.experiments.pictures import write_pictures
 from amos_fl.experiments.preset import read_preset
@@ -185,6 +186,42 @@ def test_pictures_show_the_same_slice_of_the_cases_at_the_quartiles_under_every_
         assert not np.array_equal(reference, second)
         neither = ~(coloured[1] | coloured[3])
         assert np.array_equal(scan[neither], second[neither])
+
+
+def test_a_drop_is_the_difference_on_the_cases_that_both_scored_over_all_seeds(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "title: Mine\nquestion: Which?\nrecipe: network\nbudget: {steps: 4, rounds: 1}\n"
+        "each: {seed: [0, 1, 2]}\n"
+        'steps:\n  "all-{seed}": {train: federated, data: amos}\n  "less-{seed}": {train: federated, data: amos}\n'
+        'drops:\n  - {site: G, row: mine, trained: "all-{seed}", held_out: "less-{seed}"}\n'
+    )
+    preset, workspace = read_preset(str(tmp_path / "mine.yaml")), Workspace(tmp_path / "out", "full")
+    assert drops_page(preset, workspace) == ""
+    works, told = {}, {}
+    for step, cases in (("all", 7), ("less", 9)):  # the held-out site tests with two cases more
+        for seed in range(3 if step == "all" else 2):  # the third pair is not done
+            scores = {f"g_test_{n}": 0.9 - n / 20 - seed / 50 - (step == "less") * (0.1 + n / 50) for n in range(cases)}
+            told[f"{step}-{seed}"] = scores
+            cohort = made_cohort({"A": ("MR", True, 1), "G": ("MR", step == "all", cases)})
+            record = made_run(f"{step}-{seed}", lambda case, site, organ, s=scores: s.get(case, 0.0), cohort=cohort)
+            folder = create_run(workspace.runs / f"{step}-{seed}", record.config, record.cohort)
+            write_tables(folder.path, record.results)
+            write_text(folder.path / "summary.md", "made")
+            save_arrays({"a": np.zeros(1, np.float32)}, folder.path / "model" / "weights.safetensors")
+            works[f"{step}-{seed}"] = StepWork("run", f"runs/{step}-{seed}")
+    workspace.write_state("mine", works)
+    shared = [f"g_test_{n}" for n in range(7)]
+    trained, held_out = (
+        float(np.mean([told[f"{step}-{seed}"][case] for seed in range(2) for case in shared]))
+        for step in ("all", "less")
+    )
+    line = drops_page(preset, workspace).splitlines()[-1]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:4] == ["G", "mine", "7", "2"]
+    values = [cell.split(" ")[0] for cell in cells[4:]]
+    assert values == [f"{trained:.3f}", f"{held_out:.3f}", f"{trained - held_out:+.3f}"]
+    low, high = (float(limit) for limit in cells[6].partition("[")[2].rstrip("]").split(", "))
+    assert 0.1 < low < trained - held_out < high < 0.22
 
 
 def with_scans(cohort: Cohort, folder: Path) -> Cohort:

@@ -15,6 +15,8 @@ steps:                               # in the order in which they are carried ou
   "{network}-test": {evaluate: "{network}-ct", data: amos/paper, modality: CT}
 results:
   - {row: "{network}", column: CT-val, step: "{network}-ct", published: {table: 4, cases: CT-val}}
+drops:                               # what a scanner loses that is held out, against a step that trained there
+  - {site: G, row: "{network}", trained: "{network}-ct", held_out: "{network}-without-G"}
 """
 
 import itertools
@@ -162,6 +164,18 @@ class Pictures(_Part):
     cases: int = Field(default=1, ge=1, le=3)
 
 
+class Drop(_Part):
+    """What a site loses that is held out: two steps scored on its cases, one that trained there and one that did not.
+
+    Drops of the same site and `row` are one row of the table, the seeds of an arm.
+    """
+
+    site: str
+    row: str
+    trained: str
+    held_out: str
+
+
 class Published(_Part):
     """The place of the paper's number in `published.csv`, by its columns; the network is that of the step."""
 
@@ -200,6 +214,7 @@ class Preset(_Part):
     steps: dict[str, Step]
     results: tuple[Result, ...] = ()
     pictures: tuple[Pictures, ...] = ()
+    drops: tuple[Drop, ...] = ()
 
     def data_sets(self) -> tuple[str, ...]:
         """The names of the data sets that its steps need, including borrowed steps, in order."""
@@ -253,14 +268,17 @@ def preset_from(file: Path) -> Preset:
     try:
         steps = [(name, _with_all_compared(step, each)) for name, step in (data.get("steps") or {}).items()]
         data["steps"] = dict(_expanded(steps, each))
-        data["results"] = list(_expanded(data.get("results") or [], each))
+        for name in ("results", "drops"):
+            data[name] = list(_expanded(data.get(name) or [], each))
         preset = Preset.model_validate({"name": file.stem, **data})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise AmosError(f"{file}: {where}: {first['msg']}") from None
     except (TypeError, ValueError, AttributeError) as error:
-        raise AmosError(f"{file}: steps must be a mapping, results a list and each a mapping ({error})") from None
+        raise AmosError(
+            f"{file}: steps must be a mapping, results and drops lists and each a mapping ({error})"
+        ) from None
     _check(file, preset)
     return preset
 
@@ -320,6 +338,10 @@ def _check(file: Path, preset: Preset) -> None:
         for named in (result.step, result.shared_with):
             if named is not None and named not in preset.steps:
                 raise AmosError(f"{file}: results: no step {named!r}; {nearest(named, preset.steps)}")
+    for drop in preset.drops:
+        for named in (drop.trained, drop.held_out):
+            if named not in preset.steps:
+                raise AmosError(f"{file}: drops: no step {named!r}; {nearest(named, preset.steps)}")
     for shown in preset.pictures:
         if unknown := [step for step in shown.steps.values() if step not in preset.steps]:
             raise AmosError(f"{file}: pictures: no step {unknown[0]!r}; {nearest(unknown[0], preset.steps)}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from amos_fl.errors import AmosError
 from amos_fl.escape import markdown
+from amos_fl.experiments.drops import drops_page
 from amos_fl.experiments.others import others_page
 from amos_fl.experiments.outcome import outcome, outcome_in_markdown, overviews
 from amos_fl.experiments.pictures import write_pictures
@@ -144,7 +145,7 @@ def _section(workspace: Workspace, preset: Preset, rows: Sequence[PageRow]) -> l
     if cells := outcome(preset, workspace):
         parts.append(outcome_in_markdown([cell for cell in cells if not cell.organ], note=False))
     compared = overviews(preset, workspace)
-    parts += [*compared, others_page(workspace.preset(preset.name))]
+    parts += [drops_page(preset, workspace), *compared, others_page(workspace.preset(preset.name))]
     if compared and len({row.seed for row in rows}) > 1:
         parts.append(_how(preset, rows))
     elif rows:
