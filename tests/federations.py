@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from amos_fl.cohort.table import Cohort
-from amos_fl.runs.config import RunConfig, merge, resolve
+from amos_fl.runs.config import RunConfig, resolve
 from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Event, Listener, RoundFinished, silent
 from amos_fl.runs.folder import RunFolder, open_run
+from amos_fl.runs.layers import merge
 from amos_fl.weights import read_arrays
 from amos_fl_server.federation.simulate import simulate
 

@@ -20,8 +20,8 @@ from secure_deployment import EXAMPLES, SecureDeployment, secure_deployment
 from amos_fl.cohort.table import Cohort
 from amos_fl.deploy.layout import site_folder
 from amos_fl.networks.catalogue import NETWORKS
-from amos_fl.runs.config import merge
 from amos_fl.runs.folder import RunFolder, open_run
+from amos_fl.runs.layers import merge
 from amos_fl_server.operation.run_registry import is_carried_out, submissions_of
 from amos_fl_server.operation.submitter import SubmittedRun, with_flowers_word
 

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from amos_fl.cli.display import Display
 from amos_fl.cli.main import run
-from amos_fl.runs.config import merge
 from amos_fl.runs.events import RoundFinished, SiteWork
+from amos_fl.runs.layers import merge
 
 
 @pytest.fixture

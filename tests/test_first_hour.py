@@ -18,7 +18,7 @@ from amos_fl.api.settings import resolve_run, settled
 from amos_fl.cli.console import Console
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort, write_cohort
-from amos_fl.runs.config import read_yaml
+from amos_fl.runs.layers import read_yaml
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:

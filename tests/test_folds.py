@@ -13,8 +13,9 @@ from amos_fl.cli.main import run
 from amos_fl.cohort.folds import fold_of_cases, in_fold
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.errors import AmosError
-from amos_fl.runs.config import RunConfig, merge
+from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import open_run
+from amos_fl.runs.layers import merge
 
 
 def case(name: str, site: str, split: str = "train", patient: str = "", *, labelled: bool = True) -> Case:

@@ -7,7 +7,7 @@ import yaml
 from federations import TINY
 
 from amos_fl.cli.main import run
-from amos_fl.runs.config import merge
+from amos_fl.runs.layers import merge
 
 RESUME = ["--resume", "RUN"]
 REFUSED = [

@@ -25,9 +25,9 @@ from hospitals import write_hospital
 from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import NETWORKS
-from amos_fl.runs.config import merge
 from amos_fl.runs.events import Event, RoundFinished, SiteFailed, silent
 from amos_fl.runs.folder import open_run
+from amos_fl.runs.layers import merge
 from amos_fl.runs.record import read_run
 from amos_fl_server.operation.cluster import simulate_on_nodes
 

@@ -16,8 +16,8 @@ from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort
 from amos_fl.locks import at_work
 from amos_fl.networks.catalogue import NETWORKS
-from amos_fl.runs.config import merge
 from amos_fl.runs.folder import open_run
+from amos_fl.runs.layers import merge
 
 SCRIPTS = Path(__file__).parents[1] / "examples" / "slurm"
 

@@ -14,7 +14,8 @@ from amos_fl.deploy.layout import read_deployment
 from amos_fl.errors import AmosError
 from amos_fl.metrics.rules import tolerance_asked_for
 from amos_fl.metrics.table import read_scores
-from amos_fl.runs.config import parse_assignment, read_yaml
+from amos_fl.runs.config import parse_assignment
+from amos_fl.runs.layers import read_yaml
 from amos_fl.runs.sweep import read_sweep
 from amos_fl.safe_yaml import NotYaml, parsed_yaml
 from amos_fl.strict import load_json

@@ -18,9 +18,9 @@ from federations import TINY, federate, hashes
 
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort
-from amos_fl.runs.config import merge
 from amos_fl.runs.events import Event, Said
 from amos_fl.runs.folder import open_run
+from amos_fl.runs.layers import merge
 from amos_fl.runs.results import results_of
 
 pytestmark = pytest.mark.slow

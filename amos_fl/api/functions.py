@@ -32,13 +32,14 @@ from amos_fl.inference.evaluate_model import ModelScores, Question, evaluate_mod
 from amos_fl.locks import at_work
 from amos_fl.runs import arms
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
-from amos_fl.runs.config import RunConfig, read_yaml
+from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import create_run
 from amos_fl.runs.ensemble import by_fold
 from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import create_group
 from amos_fl.runs.inference_settings import InferenceKeywords
+from amos_fl.runs.layers import read_yaml
 from amos_fl.runs.model import Model
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from amos_fl.runs.config import merge
 from amos_fl.runs.inference_settings import InferenceKeywords
+from amos_fl.runs.layers import merge
 
 
 class Settings(TypedDict, total=False):

@@ -11,7 +11,8 @@ from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Cohort, OnCase, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import DEMONSTRATION, network_named
-from amos_fl.runs.config import RunConfig, dotted, merge, resolve
+from amos_fl.runs.config import RunConfig, resolve
+from amos_fl.runs.layers import dotted, merge
 from amos_fl.runs.own_code import check_own_code, check_same_modules
 from amos_fl.runs.tracking.tracker import check_trackers
 

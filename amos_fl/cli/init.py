@@ -16,7 +16,8 @@ from amos_fl.cohort.table import SPLITS, Cohort
 from amos_fl.errors import AmosError
 from amos_fl.escape.terminal import visible
 from amos_fl.files import write_text
-from amos_fl.runs.config import RunConfig, merge
+from amos_fl.runs.config import RunConfig
+from amos_fl.runs.layers import merge
 
 PHANTOM = "phantom"
 ALL = "all"

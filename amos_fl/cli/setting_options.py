@@ -21,8 +21,9 @@ from pydantic.fields import FieldInfo
 from amos_fl.cli.settings import Flags, names
 from amos_fl.cli.usage import either, limits, must_be
 from amos_fl.errors import AmosError
-from amos_fl.runs.config import RunConfig, merge, parse_assignment
+from amos_fl.runs.config import RunConfig, parse_assignment
 from amos_fl.runs.inference_settings import RecordedInference
+from amos_fl.runs.layers import merge
 
 NAMES = {
     "start_from": "--init",

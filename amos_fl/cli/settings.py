@@ -9,8 +9,9 @@ from amos_fl.api.settings import Layer
 from amos_fl.cli.progress import Progress
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
-from amos_fl.runs.config import ALONE, RunConfig, parse_assignment, read_yaml
+from amos_fl.runs.config import ALONE, RunConfig, parse_assignment
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.layers import read_yaml
 
 Flags = dict[str, Any]
 """What the options of a command say, as nested settings."""

@@ -21,8 +21,8 @@ from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
 from amos_fl.metrics.catalogue import IN_RUNS, MetricName
 from amos_fl.metrics.scores import Outcome
-from amos_fl.runs.config import dotted
 from amos_fl.runs.folder import open_run
+from amos_fl.runs.layers import dotted
 from amos_fl.runs.origin import Origin
 from amos_fl.runs.record import RunCost, RunRecord
 

@@ -27,7 +27,7 @@ from amos_fl.experiments.hippocampus import sites_of
 from amos_fl.experiments.shared import shared
 from amos_fl.files import sha256_of_json, write_text
 from amos_fl.randomness import generator
-from amos_fl.runs.config import read_yaml
+from amos_fl.runs.layers import read_yaml
 from amos_fl.wording import nearest
 
 

@@ -33,7 +33,7 @@ from amos_fl.cohort.table import Modality, Split
 from amos_fl.errors import AmosError
 from amos_fl.experiments.data import data_sets
 from amos_fl.experiments.shared import presets_folder
-from amos_fl.runs.config import read_yaml
+from amos_fl.runs.layers import read_yaml
 from amos_fl.wording import nearest
 
 PresetForm = Literal["full", "quick"]

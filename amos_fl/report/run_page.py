@@ -17,8 +17,9 @@ from amos_fl.report.run_figures import PageFigure, Section, page_figures
 from amos_fl.report.series import GapRow
 from amos_fl.report.sortable import Column, SortableTable, count, number, table, text
 from amos_fl.report.words import OUTCOMES, words_of
-from amos_fl.runs.config import dotted, has_strategy
+from amos_fl.runs.config import has_strategy
 from amos_fl.runs.folder import LEDGER
+from amos_fl.runs.layers import dotted
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.runs.wording import left_out_in_mr, unlearned_in_words, work_in_words

@@ -11,8 +11,9 @@ from typing import Any
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.about import AboutRun
-from amos_fl.runs.config import RunConfig, dotted
+from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, places_of
+from amos_fl.runs.layers import dotted
 from amos_fl.volumes.plan import Plan
 
 SCANS = "scans.json"

@@ -1,7 +1,7 @@
 """The settings of a run: one pydantic model, from YAML and the command line, written to the run folder."""
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,7 +12,8 @@ from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.planning.settings import PlanningSettings
 from amos_fl.runs.inference_settings import InferenceSettings, RecordedInference
-from amos_fl.safe_yaml import parsed_yaml, read_yaml_file
+from amos_fl.runs.layers import merge, read_yaml
+from amos_fl.safe_yaml import parsed_yaml
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import AUTO, PLANS, Plan, plan_named
 from amos_fl.wording import nearest
@@ -288,52 +289,6 @@ def _message(error: ValidationError, source: str) -> str:
     shown = repr(first["input"]) if not isinstance(first["input"], dict) else "the given mapping"
     shown = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}..."
     return f"{source}: {key} is {shown}: {first['msg'].removeprefix('Value error, ')}"
-
-
-def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key; an empty one is a value.
-
-    >>> dotted({"training": {"threads": 2, "more": {}}})
-    {'training.threads': 2, 'training.more': {}}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
-    return flat
-
-
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`, nested mappings merged key by key."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping of settings.
-
-    Raises:
-        AmosError: no such file, not YAML, not a mapping.
-    """
-    try:
-        data = read_yaml_file(path)
-    except IsADirectoryError:
-        raise AmosError(f"{path}: is a folder, where a settings file was expected") from None
-    except FileNotFoundError:
-        raise AmosError(f"{path}: no such settings file") from None
-    except OSError as error:
-        raise AmosError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise AmosError(f"{path}: is not YAML ({error})") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise AmosError(f"{path}: must hold settings as 'key: value' lines")
-    if unnamed := [key for key in data if not isinstance(key, str)]:
-        raise AmosError(f"{path}: {unnamed[0]!r} is not the name of a setting; write settings as 'key: value' lines")
-    return data
 
 
 _BY_NAME = ("strategy_options.", "site_steps.", "plan.", "engine.site_nodes.", "engine.site_settings.")

@@ -8,8 +8,8 @@ from typing import Any
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
-from amos_fl.runs.config import dotted
 from amos_fl.runs.folder import RunFolder, open_run, places_of
+from amos_fl.runs.layers import dotted
 from amos_fl.runs.ledger import LedgerEntry
 
 ABSENT = "-"

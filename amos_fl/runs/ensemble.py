@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from amos_fl.errors import AmosError
-from amos_fl.runs.config import dotted
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import is_group, read_group
+from amos_fl.runs.layers import dotted
 from amos_fl.runs.model import Model, read_model
 
 APART = ("seed", "fold", "folds")

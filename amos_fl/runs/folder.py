@@ -28,9 +28,10 @@ from amos_fl.errors import AmosError
 from amos_fl.files import remove_abandoned, write_json, write_text
 from amos_fl.runs.about import AboutRun, read_about
 from amos_fl.runs.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from amos_fl.runs.config import RunConfig, read_yaml, resolve
+from amos_fl.runs.config import RunConfig, resolve
 from amos_fl.runs.evaluation import read_evaluation_file, set_aside
 from amos_fl.runs.events import StopFile
+from amos_fl.runs.layers import read_yaml
 from amos_fl.runs.ledger import LedgerEntry, entries_in, ledger_text
 from amos_fl.runs.ledger_file import Extent, LedgerFile
 from amos_fl.runs.stored import Stored, read_stored

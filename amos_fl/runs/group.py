@@ -14,9 +14,10 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import write_text
 from amos_fl.locks import at_work, is_empty
-from amos_fl.runs.config import RunConfig, read_yaml
+from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import create_run
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.layers import read_yaml
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from amos_fl.errors import AmosError
 from amos_fl.locks import is_at_work
-from amos_fl.runs.config import dotted
+from amos_fl.runs.layers import dotted
 from amos_fl.runs.stored import MOST_BYTES
 from amos_fl.safe_yaml import read_yaml_file
 from amos_fl.strict_json import parsed

@@ -18,7 +18,8 @@ from typing import Any
 
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
-from amos_fl.runs.config import dotted, merge, parse_assignment, read_yaml
+from amos_fl.runs.config import parse_assignment
+from amos_fl.runs.layers import dotted, merge, read_yaml
 from amos_fl.wording import nearest
 
 MOST_NAME = 100

@@ -10,9 +10,10 @@ from typing import Any
 
 from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import Scores
-from amos_fl.runs.config import RunConfig, dotted
+from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import LEDGER, OWN, RunFolder
 from amos_fl.runs.group import is_group
+from amos_fl.runs.layers import dotted
 from amos_fl.runs.ledger import LedgerEntry
 from amos_fl.runs.results import results_of
 from amos_fl.runs.selection import seen_and_unseen_dsc
