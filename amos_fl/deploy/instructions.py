@@ -10,6 +10,7 @@ _WORK = (
     ("check everything (4)", "amos-fl deploy check {}", "docker compose run --rm check"),
     ("**start**", "amos-fl-site supernode {}", "docker compose up -d"),
     ("**look**: connected? what was asked, what left?", "amos-fl-site status {}", f"{_IN_IMAGE} status /site"),
+    ("see its own test cases: a page that stays here", "amos-fl-site report {}", f"{_IN_IMAGE} report /site"),
     ("read its log", "", "docker compose logs -f site"),
     ("**pause**: refuse every request", "amos-fl-site pause {}", f"{_IN_IMAGE} pause /site"),
     ("take part again", "amos-fl-site resume {}", f"{_IN_IMAGE} resume /site"),
