@@ -25,7 +25,7 @@ from hospitals import write_hospital
 from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import NETWORKS
-from amos_fl.runs.events import Event, RoundFinished, SiteFailed, silent
+from amos_fl.runs.events import Event, RoundFinished, silent
 from amos_fl.runs.folder import open_run
 from amos_fl.runs.layers import merge
 from amos_fl.runs.record import read_run
@@ -194,26 +194,32 @@ def test_sites_on_machines_of_their_own_give_the_weights_of_one_though_the_leadi
     assert {case.site for case in read_run(out).cohort.cases} == set(SITES)
 
 
-def test_a_machine_that_leaves_the_cluster_is_missing_by_name_until_it_is_back(
+def test_a_machine_that_leaves_the_cluster_is_missing_by_name_until_it_is_back_with_its_files(
     tmp_path: Path, machines: Machines
 ) -> None:
-    failed: list[SiteFailed] = []
+    settings_of_g = machines.folder("G") / "settings.yaml"
+    aside = settings_of_g.with_suffix(".aside")
 
     def lose_g(event: Event) -> None:
-        if isinstance(event, SiteFailed):
-            failed.append(event)
-        if isinstance(event, RoundFinished) and event.round == 1:
+        if not isinstance(event, RoundFinished):
+            return
+        if event.round == 1:
             machines.lose("G")
             wait_until_ray_has(3)
-        if isinstance(event, RoundFinished) and event.round == 3:
+        if event.round == 3:
+            settings_of_g.rename(aside)
             machines.start("G")
             wait_until_ray_has(4)
+        if event.round == 4:
+            aside.rename(settings_of_g)
 
-    settings = {"rounds": 4, "min_sites": 2, "evaluation": {"every": 9}, "engine": machines.engine}
+    settings = {"rounds": 5, "min_sites": 2, "evaluation": {"every": 9}, "engine": machines.engine}
     simulate_on_nodes(tmp_path / "out", tiny_config(**settings), lose_g)
     ledger = open_run(tmp_path / "out").ledger()
-    assert [sorted(entry["sites"]) for entry in ledger] == [["A", "B", "G"], ["A", "B"], ["A", "B"], ["A", "B", "G"]]
+    whole, without_g = ["A", "B", "G"], ["A", "B"]
+    assert [sorted(entry["sites"]) for entry in ledger] == [whole, without_g, without_g, without_g, whole]
     assert "its machine, site=G, is not in the cluster" in ledger[2]["missing"]["G"]
+    assert "here/settings.yaml: is not there on" in ledger[3]["missing"]["G"]
 
 
 def test_a_machine_or_file_that_is_not_there_is_named_and_nothing_is_left(tmp_path: Path, machines: Machines) -> None:

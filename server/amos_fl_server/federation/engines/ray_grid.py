@@ -53,7 +53,7 @@ class RayGrid(SimulatedGrid):
         """
         process = next(process for process in self._starting.values() if process.place == self._places[0])
         try:
-            _checked(ray.get(process.host.where.remote()))
+            process.found(ray.get(process.host.where.remote()))
             return ray.get(process.host.organs.remote())
         except RayTaskError as error:
             raise AmosError(str(error.cause)) from None
@@ -108,7 +108,11 @@ class RayGrid(SimulatedGrid):
             elif len(self._at_work) < self._most:
                 self._queue.remove((message, arrays))
                 self._free.remove(process)
-                self._begin(process, message, arrays)
+                if process.missing is None:
+                    self._begin(process, message, arrays)
+                else:  # it came back without its files; perhaps they are there by the next message
+                    self._unplaced.append(_error(message, RAISED, process.missing))
+                    self._starting[process.host.where.remote()] = process
 
     def _begin(self, process: Process, message: Message, arrays: list[tuple[str, Any]]) -> None:
         rest = RecordDict({name: record for name, record in message.content.items() if name not in dict(arrays)})
@@ -154,20 +158,8 @@ class RayGrid(SimulatedGrid):
             time.sleep(WAIT_S)
             self._starting[process.host.where.remote()] = process
             return
-        process.machine, process.pid = _checked(answer)
+        process.found(answer)
         self._free.append(process)
-
-
-def _checked(answer: tuple[str, int, tuple[str, str] | None]) -> tuple[str, int]:
-    """The machine and number of a process.
-
-    Raises:
-        AmosError: it does not see the files that it needs.
-    """
-    machine, pid, missing = answer
-    if missing is not None:
-        raise AmosError(f"{missing[0]}: is not there on {machine}", missing[1])
-    return machine, pid
 
 
 def _error(message: Message, code: int, reason: str | None) -> Message:

@@ -96,10 +96,7 @@ class OnTheirNodes:
         """What the machine that this is asked on does not see of these sites, and the remedy."""
         for site, file in self.settings:
             if site in sites and not Path(file).is_file():
-                return (
-                    file,
-                    f"engine.site_settings: give the file of site {site} on its own machine (engine.site_nodes)",
-                )
+                return file, f"give the file of site {site} on its machine (engine.site_settings, engine.site_nodes)"
         return None
 
     def organs(self, site: str) -> dict[int, str]:
@@ -180,6 +177,19 @@ class Process:
     place: Where
     machine: str = ""
     pid: int = 0
+    missing: str | None = None
+    """What was not seen there when it last answered."""
+
+    def found(self, answer: tuple[str, int, tuple[str, str] | None]) -> None:
+        """Take over what the process says of where it is.
+
+        Raises:
+            AmosError: it does not see the files that it needs, and never did; later, its sites alone fail.
+        """
+        first, (self.machine, self.pid, missing) = not self.machine, answer
+        self.missing = f"{missing[0]}: is not there on {self.machine}" if missing else None
+        if missing and first:
+            raise AmosError(f"{missing[0]}: is not there on {self.machine}", missing[1])
 
     def end(self) -> None:
         """End it; Ray starts another in its place. A process that is stopped hears only the system's own signal."""
