@@ -1,6 +1,7 @@
 """Patches painted on label maps: how far their contrasts reach, what stays, and what they depend on."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,6 +130,19 @@ def test_a_share_of_the_patches_is_painted_and_the_others_are_as_without(tmp_pat
     assert not any(kept_of_all)
 
 
+@pytest.mark.parametrize(("where", "painted"), [("all", True), ("MR", False), ("CT", True)])
+def test_scans_of_one_modality_alone_are_painted_if_wanted(tmp_path: Path, where: str, painted: bool) -> None:
+    case = boxes_case(tmp_path)
+    assert case.modality == "CT"
+
+    def batch(**settings: Any) -> Batch:
+        return draw_batch([case], TINY, TrainingSettings(**settings), ORGANS, seed=0, site="A", step=0)
+
+    plain, some = batch(), batch(synthetic_share=1.0, synthetic_in=where)
+    assert same(plain, some) != painted
+    assert torch.equal(plain.label, some.label)
+
+
 def test_painted_patches_do_not_depend_on_workers_threads_or_other_calls(tmp_path: Path) -> None:
     case = boxes_case(tmp_path)
 
@@ -158,9 +172,12 @@ def test_the_loss_on_validation_cases_is_of_the_real_scans(tmp_path: Path) -> No
 
 
 def test_a_run_that_paints_nothing_is_named_as_before_there_was_the_setting() -> None:
-    assert "synthetic_share" not in RunConfig().science()["training"]
+    assert not {"synthetic_share", "synthetic_in"} & set(RunConfig().science()["training"])
     painting = RunConfig(training=TrainingSettings(synthetic_share=0.25))
     assert painting.science()["training"]["synthetic_share"] == 0.25
+    assert "synthetic_in" not in painting.science()["training"]
+    of_mr = RunConfig(training=TrainingSettings(synthetic_share=0.25, synthetic_in="MR"))
+    assert of_mr.science()["training"]["synthetic_in"] == "MR"
 
 
 def test_a_federation_on_painted_patches_resumes_to_the_same_weights(

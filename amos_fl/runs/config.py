@@ -241,7 +241,9 @@ class RunConfig(_Settings):
             where |= {"fold", "folds"}
         unused: dict[str, Any] = dict.fromkeys(where, True)
         if self.training.synthetic_share == 0:
-            unused["training"] = {"synthetic_share"}
+            unused["training"] = {"synthetic_share", "synthetic_in"}
+        elif self.training.synthetic_in == "all":  # so that runs begun without the setting are still found
+            unused["training"] = {"synthetic_in"}
         return self.model_dump(mode="json", exclude=unused)
 
     @property

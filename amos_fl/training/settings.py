@@ -59,6 +59,11 @@ class TrainingSettings(BaseModel):
         description="Share of the patches whose image is painted anew on the site's own label map, each organ with a "
         "random brightness, before the augmentation changes it; 0: none.",
     )
+    synthetic_in: Literal["all", "CT", "MR"] = Field(
+        default="all",
+        description="Of which scans these are: all, or those of one modality. A CT value means the same on every "
+        "scanner, and an MR value does not.",
+    )
     transforms: str | None = Field(
         default=None,
         description="Your own augmentation, applied after the named one, as module:function; none: no further one.",

@@ -121,7 +121,7 @@ def _sample(
     image, label = _read(case, origin, plan, resampling)
     image, label = mirror(image, _to_channels(label, organs, case.annotated), settings.augmentation, augmenting)
     label = channels.copy_(label)
-    if settings.synthetic_share > 0:
+    if settings.synthetic_share > 0 and settings.synthetic_in in ("all", case.modality):
         drawing = generator(seed, "synthetic", site, step, number)
         if drawing.random() < settings.synthetic_share:
             image = synthetic_image(image, label, case.modality, case.padding, plan, drawing)
