@@ -38,12 +38,14 @@ class RayGrid(SimulatedGrid):
         self._at_work: dict[Any, tuple[Process, Message]] = {}
         self._starting = starting
         self._unplaced: list[Message] = []
+        self._without_files: list[Process] = []
         self._nodes: tuple[float, list[dict[str, Any]]] = (-LOOK_S, [])
 
     @property
     def hosts(self) -> int:
         """How many sites are at work at the same time, if all machines are there."""
-        return min(self._most, len(self._free) + len(self._at_work) + len(self._starting))
+        there = (self._free, self._at_work, self._starting, self._without_files)
+        return min(self._most, sum(map(len, there)))
 
     def organs(self) -> dict[int, str]:
         """The organs of the first site, as its own cohort names them.
@@ -62,6 +64,8 @@ class RayGrid(SimulatedGrid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         ids, stored = [], dict[int, Any]()
+        self._starting |= {process.host.where.remote(): process for process in self._without_files}
+        self._without_files.clear()  # until they answer again
         for message in messages:
             give_id(message)
             ids.append(message.metadata.message_id)
@@ -108,11 +112,7 @@ class RayGrid(SimulatedGrid):
             elif len(self._at_work) < self._most:
                 self._queue.remove((message, arrays))
                 self._free.remove(process)
-                if process.missing is None:
-                    self._begin(process, message, arrays)
-                else:  # it came back without its files; perhaps they are there by the next message
-                    self._unplaced.append(_error(message, RAISED, process.missing))
-                    self._starting[process.host.where.remote()] = process
+                self._begin(process, message, arrays)
 
     def _begin(self, process: Process, message: Message, arrays: list[tuple[str, Any]]) -> None:
         rest = RecordDict({name: record for name, record in message.content.items() if name not in dict(arrays)})
@@ -159,7 +159,19 @@ class RayGrid(SimulatedGrid):
             self._starting[process.host.where.remote()] = process
             return
         process.found(answer)
-        self._free.append(process)
+        if process.missing is None:
+            self._free.append(process)
+        else:
+            self._without_files.append(process)
+            self._refuse(process.place, process.missing)
+
+    def _refuse(self, place: Where, why: str) -> None:
+        """Answer for the sites of a place that has no other process."""
+        others = [*self._free, *self._starting.values(), *(process for process, _ in self._at_work.values())]
+        if all(process.place != place for process in others):
+            for message, arrays in [waiting for waiting in self._queue if self._place_of(waiting[0]) == place]:
+                self._queue.remove((message, arrays))
+                self._unplaced.append(_error(message, RAISED, why))
 
 
 def _error(message: Message, code: int, reason: str | None) -> Message:
