@@ -141,12 +141,14 @@ def test_a_machine_of_a_cluster_that_dies_fails_for_its_sites_alone(
 def test_a_cluster_without_room_or_the_run_folder_is_refused_and_what_is_given_up_is_not_begun(tmp_path: Path) -> None:
     arguments = {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     with running_ray(address="local", **arguments):
-        from amos_fl_server.federation.engines.ray_grid import RayGrid, Room, start_hosts
+        from amos_fl_server.federation.engines.ray_grid import RayGrid
+        from amos_fl_server.federation.engines.ray_hosts import InRunFolder, Room, start_hosts
 
         with pytest.raises(AmosError, match=r"no machine of the Ray cluster has 2 CPUs and 0\.5 GPUs for a site"):
-            start_hosts(tmp_path, ("A",), Room(2, 0.5), None)
+            start_hosts(InRunFolder(tmp_path, ("A",)), Room(2, 0.5), None)
         (tmp_path / "config.yaml").touch()
-        grid = RayGrid(start_hosts(tmp_path, ("A", "B"), Room(1), 1), tmp_path, 2)
+        sites = ("A", "B")
+        grid = RayGrid(start_hosts(InRunFolder(tmp_path, sites), Room(1), 1), sites)
         asked = [grid.create_message(RecordDict(), "query.describe", node, "") for node in grid.get_node_ids()]
         ids = grid.push_messages(asked)
         grid.give_up(1)  # B, which waits for the only process
@@ -156,6 +158,6 @@ def test_a_cluster_without_room_or_the_run_folder_is_refused_and_what_is_given_u
         assert [reply.metadata.reply_to_message_id for reply in replies] == ids[:1]
         assert grid.pull_messages(ids) == []
         nowhere = tmp_path / "nowhere"
-        grid = RayGrid(start_hosts(nowhere, ("A", "B"), Room(1), None), nowhere, 2)
+        grid = RayGrid(start_hosts(InRunFolder(nowhere, sites), Room(1), None), sites)
         with pytest.raises(AmosError, match=r"nowhere: is not there on .* on a disk that all machines"):
             grid.send_and_receive([grid.create_message(RecordDict(), "query.describe", 1001, "")])
