@@ -10,20 +10,16 @@ how many scans of a sequence the sites trained with. Synthetic scans.
 import argparse
 import re
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from amos_fl.comparison.means import mean_of
-from amos_fl.comparison.statistics import Marks, draws_within, estimates
+from amos_fl.comparison.means import mean_of_runs
 from amos_fl.comparison.tables import interval
 from amos_fl.escape import markdown
 from amos_fl.experiments.preset import read_preset
 from amos_fl.experiments.quick_data import PHANTOMS
 from amos_fl.experiments.workspace import Workspace
 from amos_fl.metrics.scores import reported_organs
-from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores
+from amos_fl.metrics.table import organs_of_scores, read_scores
 from amos_fl.phantom.release import listed_cases
 from amos_fl.phantom.scanners import PHANTOM_SCANNERS
 from amos_fl.phantom.tissues import SEQUENCES
@@ -39,17 +35,6 @@ def sequence_of(case: str, seed: int) -> str:
     listed = next(listed for listed in listed_cases().values() if listed.name == case)
     kinds = PHANTOM_SCANNERS[listed.domain].kinds
     return str(generator(seed, "phantom", "scan", listed.amos_id).choice(list(kinds), p=list(kinds.values())))
-
-
-def mean_in_words(runs: Sequence[Sequence[CaseScores]], organs: tuple[int, ...]) -> str:
-    """The mean over cases, then organs, of runs on the same cases, with its interval."""
-    scores = [np.array([[c.scores[o].dsc if o in c.scores else np.nan for o in organs] for c in run]) for run in runs]
-    if not len(scores[0]):
-        return "-"
-    sites = [SITE] * len(scores[0])
-    draws = draws_within(sites, 10_000, generator(0, "bootstrap", SITE))
-    mean = mean_of(Marks.of(scores), tuple(map(str, organs)), sites, draws)
-    return interval(estimates(mean.values, mean.draws, mean.cases, mean.strata, mean.patients)[-1])
 
 
 def main() -> None:
@@ -70,10 +55,11 @@ def main() -> None:
     for arm, runs in arms.items():
         of_site = [[case for case in read_scores(run.path / "scores.csv") if case.site == SITE] for run in runs]
         by_sequence = [
-            mean_in_words([[c for c in run if sequence_of(c.case, seed) in group] for run in of_site], organs)
+            [[case for case in run if sequence_of(case.case, seed) in group] for run in of_site]
             for group in GROUPS.values()
         ]
-        rows.append([arm, str(len(runs)), *by_sequence])
+        means = [mean_of_runs(cases, organs, "dsc", SITE).estimates()[-1] for cases in by_sequence]
+        rows.append([arm, str(len(runs)), *map(interval, means)])
     cases = Counter(sequence_of(case.case, seed) for case in first.cohort().of(site=SITE, split="test"))
     heads = [f"{name} ({sum(cases[s] for s in group)})" for name, group in GROUPS.items()]
     print(markdown.table(["arm", "runs", *heads], rows))

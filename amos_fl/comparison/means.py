@@ -13,6 +13,7 @@ from amos_fl.comparison.comparison import MeanScore, Scope, Spread
 from amos_fl.comparison.patients import of_first_cases
 from amos_fl.comparison.statistics import Estimate, Marks, draws_within, estimates, means, strata_of
 from amos_fl.metrics.catalogue import MetricName
+from amos_fl.metrics.table import CaseScores
 from amos_fl.randomness import generator
 
 
@@ -27,6 +28,10 @@ class Mean:
     strata: int  # the sites within which cases were drawn
     patients: list[int]  # as cases, or fewer if a patient has several
 
+    def estimates(self) -> list[Estimate]:
+        """The mean of each organ with its interval, and last that of all organs."""
+        return estimates(self.values, self.draws, self.cases, self.strata, self.patients)
+
 
 def mean_of(
     marks: Marks, organs: tuple[str, ...], strata: Sequence[str], weights: Float[np.ndarray, "draw unit"] | None
@@ -36,6 +41,22 @@ def mean_of(
     draws = None if weights is None else means(drawn, weights)
     cases, patients = marks.cases_per_organ(), drawn.cases_per_organ()
     return Mean(organs, means(marks)[0], draws, cases, len(strata_of(strata)), patients)
+
+
+def mean_of_runs(
+    runs: Sequence[Sequence[CaseScores]], organs: Sequence[int], metric: MetricName, scope: str, resamples: int = 10_000
+) -> Mean:
+    """The mean of runs on the same cases, in the same order, as a comparison of them has it in this scope.
+
+    Draws depend on the scope's name and the cases' sites alone, so that means over the same cases are paired.
+    """
+    scores = [
+        np.array([[getattr(c.scores[o], metric) if o in c.scores else np.nan for o in organs] for c in run])
+        for run in runs
+    ]
+    strata = [f"{case.site} {case.modality}" for case in runs[0]]
+    weights = draws_within(strata, resamples, generator(0, "bootstrap", scope))
+    return mean_of(Marks.of(scores), tuple(map(str, organs)), strata, weights)
 
 
 def minus(one: Mean, other: Mean, fewer: Mean) -> Estimate:
@@ -107,7 +128,7 @@ class Means:
                 if marks is None:
                     continue
                 mean = mean_of(marks, names[:-1], strata, weights)
-                found = estimates(mean.values, mean.draws, mean.cases, mean.strata, mean.patients)
+                found = mean.estimates()
                 # Differences by organ are taken in groups between main arms; elsewhere the mean's draws are enough.
                 if mean.draws is not None and not (arm.arm.main and scope.kind == "group"):
                     mean = replace(mean, draws=mean.draws[:, -1:])

@@ -6,20 +6,15 @@ organs, with a bootstrap interval over the cases.
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from amos_fl.comparison.means import Mean, mean_of, minus
-from amos_fl.comparison.statistics import Marks, draws_within, estimates
+from amos_fl.comparison.means import mean_of_runs, minus
 from amos_fl.comparison.tables import interval
 from amos_fl.escape import markdown
 from amos_fl.experiments.preset import Preset
 from amos_fl.experiments.workspace import Workspace
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores
-from amos_fl.randomness import generator
 from amos_fl.runs.folder import RunFolder
 
-RESAMPLES = 10_000
 WHAT = (
     "DSC on a scanner that is held out, beside networks that trained there, on the same test cases, all seeds "
     "together, with 95 % intervals over the cases:"
@@ -54,24 +49,14 @@ def _row(site: str, row: str, pairs: Sequence[tuple[RunFolder, RunFolder]]) -> l
     if not names:
         return [*first, "-", "-", "-"]
     organs = organs_of_scores(pairs[0][0].path / "scores.csv")
-    reported = tuple(reported_organs(organs, scored[0][0][names[0]].modality))
-    draws = draws_within([site] * len(names), RESAMPLES, generator(0, "bootstrap", site))
-
-    def mean(which: int) -> Mean:
-        runs = [np.array([_dsc(pair[which][name], reported) for name in names]) for pair in scored]
-        return mean_of(Marks.of(runs), tuple(map(str, reported)), [site] * len(names), draws)
-
-    trained, held_out = mean(0), mean(1)
-    cells = [
-        interval(estimates(one.values, one.draws, one.cases, one.strata, one.patients)[-1])
-        for one in (trained, held_out)
-    ]
+    reported = reported_organs(organs, scored[0][0][names[0]].modality)
+    trained, held_out = (
+        mean_of_runs([[pair[which][name] for name in names] for pair in scored], reported, "dsc", site)
+        for which in (0, 1)
+    )
+    cells = [interval(mean.estimates()[-1]) for mean in (trained, held_out)]
     return [*first, *cells, interval(minus(trained, held_out, held_out), sign=True)]
 
 
 def _cases_of(run: RunFolder, site: str) -> dict[str, CaseScores]:
     return {case.case: case for case in read_scores(run.path / "scores.csv") if case.site == site}
-
-
-def _dsc(case: CaseScores, organs: Sequence[int]) -> list[float]:
-    return [case.scores[organ].dsc if organ in case.scores else np.nan for organ in organs]

@@ -6,19 +6,13 @@ makes one. Intervals are those of a comparison, over the same cases in the same 
 
 from pathlib import Path
 
-import numpy as np
-
-from amos_fl.comparison.means import mean_of
-from amos_fl.comparison.statistics import Marks, draws_within, estimates
+from amos_fl.comparison.means import mean_of_runs
 from amos_fl.comparison.tables import interval
 from amos_fl.escape import markdown
 from amos_fl.metrics.catalogue import IN_RUNS, MetricName, title_of
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores
-from amos_fl.randomness import generator
 from amos_fl.runs.stored import Stored, read_stored
-
-RESAMPLES = 10_000
 
 
 class AboutOther(Stored):
@@ -60,8 +54,4 @@ def _in_group(folder: Path, cases: list[CaseScores], group: str, metric: MetricN
         return "-"
     cases = sorted(cases, key=lambda case: (case.site, case.case))
     organs = reported_organs(organs_of_scores(folder / "scores.csv"), cases[0].modality)
-    values = [[getattr(c.scores[o], metric) if o in c.scores else np.nan for o in organs] for c in cases]
-    strata = [f"{case.site} {case.modality}" for case in cases]
-    weights = draws_within(strata, RESAMPLES, generator(0, "bootstrap", group))
-    mean = mean_of(Marks.of([np.array(values)]), tuple(map(str, organs)), strata, weights)
-    return interval(estimates(mean.values, mean.draws, mean.cases, mean.strata, mean.patients)[-1])
+    return interval(mean_of_runs([cases], organs, metric, group).estimates()[-1])

@@ -22,7 +22,7 @@ from amos_fl.metrics.table import CaseScores, scores_to_json
 from amos_fl.owner import identity
 from amos_fl.pictures.kept import SCORES_FILE, keep_picture
 from amos_fl.planning.measure import fingerprint_of_cases
-from amos_fl.runs.events import Listener, SiteWork, silent
+from amos_fl.runs.events import Listener, ProgressFile, SiteWork, silent
 from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.learned import annotated_for_training
 from amos_fl.runs.origin import about_network, personal_model, write_model
@@ -51,6 +51,11 @@ Check = Callable[[], None]
 
 def _nothing() -> None:
     pass
+
+
+def progress_file(settings: SiteSettings) -> ProgressFile:
+    """The listener of a site whose progress is read from its folder."""
+    return ProgressFile.of(settings.state)
 
 
 def make_client_app(

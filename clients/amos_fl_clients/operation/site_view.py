@@ -58,12 +58,12 @@ class WatchedSite:
         )
 
     def _work(self) -> list[Bar]:
-        work = ProgressFile.of(self.settings.state).read()
+        file = ProgressFile.of(self.settings.state)
+        work = file.read()
         if work is None or work.done >= work.total:
             return []
         loss = "" if work.loss is None else f"loss {work.loss:.3f}"
-        file = ProgressFile.of(self.settings.state).path
-        ago = time.time() - file.stat().st_mtime
+        ago = time.time() - file.path.stat().st_mtime
         text = ", ".join(filter(None, [loss, f"{ago:.0f} s ago" if ago > 60 else ""]))
         return [Bar(f"round {work.round}, {work.activity}", work.done, work.total, text)]
 

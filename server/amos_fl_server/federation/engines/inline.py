@@ -26,7 +26,6 @@ class InlineGrid(SimulatedGrid):
         super().__init__(len(sites))
         self._app = app
         self._waiting: dict[str, Message] = {}
-        self._contexts: dict[int, Context] = {}
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         ids = []
@@ -45,9 +44,7 @@ class InlineGrid(SimulatedGrid):
         return []
 
     def _carry_out(self, message: Message) -> Message:
-        node = message.metadata.dst_node_id
-        context = self._contexts.setdefault(node, context_of(node, self._sites))
-        reply = carried_out(self._app, message, context)
+        reply = carried_out(self._app, message, context_of(message.metadata.dst_node_id, self._sites))
         give_id(reply)
         return reply
 

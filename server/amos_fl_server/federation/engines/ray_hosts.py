@@ -18,9 +18,8 @@ from flwr.clientapp import ClientApp
 
 from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import AmosError, Interrupted
-from amos_fl.runs.events import ProgressFile
 from amos_fl.runs.folder import RunFolder
-from amos_fl_clients.federation.app import make_client_app
+from amos_fl_clients.federation.app import make_client_app, progress_file
 from amos_fl_clients.federation.settings import SiteSettings, read_settings
 from amos_fl_clients.flower.grids import begin_task, give_id
 from amos_fl_server.federation.engines.base import (
@@ -56,17 +55,11 @@ class InRunFolder:
     sites: tuple[str, ...]
 
     def app(self) -> ClientApp:
-        def progress(settings: SiteSettings) -> ProgressFile:
-            return ProgressFile.of(settings.state)
-
         return make_client_app(
             SimulatedSites(self.run / "sites", self.sites),
-            listener_of=progress,
+            listener_of=progress_file,
             check=RunFolder(self.run).stop_file.check,
         )
-
-    def organs(self, site: str) -> dict[int, str]:
-        return dict(RunFolder(self.run).cohort().organs)
 
     def missing(self, sites: Sequence[str]) -> tuple[str, str] | None:
         """What the machine that this is asked on does not see of these sites, and the remedy."""
@@ -87,7 +80,7 @@ class OnTheirNodes:
         return tuple(site for site, _ in self.settings)
 
     def app(self) -> ClientApp:
-        return make_client_app(self._settings_of)
+        return make_client_app(self._settings_of, listener_of=progress_file)
 
     def _settings_of(self, context: Context) -> SiteSettings:
         return read_settings(Path(self.settings[int(str(context.node_config["partition-id"]))][1]))
@@ -118,7 +111,8 @@ class Host:
         return socket.gethostname(), os.getpid(), self._layout.missing(self._mine)
 
     def organs(self) -> dict[int, str]:
-        """The organs of the first of its sites."""
+        """The organs of the first of its sites, which has its folder here."""
+        assert isinstance(self._layout, OnTheirNodes)
         return self._layout.organs(self._mine[0])
 
     def carry_out(
