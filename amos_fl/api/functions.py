@@ -11,7 +11,7 @@ from amos_fl.api.arguments import OnProgress, Place, models_of, saying, store_at
 from amos_fl.api.keywords import Settings, settings_of
 from amos_fl.api.model import TrainedModel
 from amos_fl.api.run import Run, heard_by
-from amos_fl.api.running import carry_out, carry_out_members, check_all_finished
+from amos_fl.api.running import carry_out, carry_out_members, carry_out_on_nodes, check_all_finished
 from amos_fl.api.settings import (
     Layer,
     OnCase,
@@ -70,7 +70,7 @@ def simulate(
     if (on_nodes := settled_on_nodes(layers)) is not None:
         path = Path(out) if out else next_out(on_nodes.strategy)
         check_free(path)
-        carry_out(path, on_nodes, None, store_at(store), heard)
+        carry_out_on_nodes(path, on_nodes, heard)
         return Run(path)
     resolved, members = resolve_run(layers, _drawing(progress, listener))
     return _carried_out(resolved, members, out, resolved.strategy, store, heard)

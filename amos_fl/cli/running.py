@@ -57,7 +57,7 @@ def carry_out_on_nodes(path: Path, settings: RunConfig) -> None:
         sites = " ".join(f"{site} on {engine.site_nodes[site]}," for site in settings.sites or ()).rstrip(",")
         what = f"{settings.strategy}: {counted(settings.rounds, 'round')} of {steps_in_words(settings)}"
         display.line(f"{what}; {sites}; run folder {path}")
-        _with_how_to_go_on(path, display, lambda: running.carry_out(path, settings, None, path, display))
+        _with_how_to_go_on(path, display, lambda: running.carry_out_on_nodes(path, settings, display))
     folder = RunFolder(path)
     show_results(display.console, results_of(folder, folder.config(), folder.cohort()))
     display.console.print(f"everything is in {path}; begin with {first_page(path)}", markup=False)
