@@ -190,7 +190,7 @@ def test_the_page_of_a_bundle_says_how_to_start_look_pause_stop_and_update_by_co
     assert named <= services.keys()
     sites_own = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     used = set(re.findall(r"amos-fl-site ([a-z-]+) (?:site-a|/site)`", page))
-    assert used == {"supernode", "status", "pause", "resume"}
+    assert used == {"supernode", "status", "report", "pause", "resume"}
     assert used <= sites_own
     assert set(re.findall(r"amos-fl deploy ([a-z]+) site-a", page)) == {"enroll", "check"}
 
