@@ -133,6 +133,24 @@ def test_the_reference_is_a_federated_arm_or_the_one_that_was_named() -> None:
         compared(records, reference="fedavg")
 
 
+def test_an_arm_has_the_name_that_was_given_to_one_of_its_runs() -> None:
+    records = everything(seeds=(0, 1))
+    named = compared(records, names={"fedavg-1": "ours", "local-0": "alone"}, reference="ours")
+    plain = compared(records)
+    renamed = [arm.name.replace("fedavg", "ours").replace("local", "alone") for arm in plain.arms]
+    assert [arm.name for arm in named.arms] == renamed
+    assert named.reference == "ours"
+    assert value(named, "ours", "seen") == value(plain, "fedavg", "seen")
+    for names, sentence in (
+        ({"fedavg-2": "ours"}, "--name fedavg-2=ours: no such run; there are fedavg-0"),
+        ({"fedavg-0": "ours", "fedavg-1": "theirs"}, "ours and theirs name one arm"),
+        ({"fedavg-0": "ours", "pooled-0": "ours"}, "--name: ours would be two arms"),
+        ({"fedavg-0": " "}, "--name fedavg-0=: has no name"),
+    ):
+        with pytest.raises(AmosError, match=sentence):
+            compared(records, names=names)
+
+
 # The gap
 
 

@@ -1,6 +1,6 @@
 """`amos-fl compare` as a function: the same tables, the same findings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from amos_fl.comparison.write import check_out, write_comparison
 from amos_fl.locks import at_work
 from amos_fl.metrics.catalogue import IN_RUNS, MetricName
 from amos_fl.report.page import write_comparison_report
-from amos_fl.runs.record import read_runs
+from amos_fl.runs.record import RunRecord, read_runs
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def compare(
     out: Place | None = None,
     *,
     reference: str | None = None,
+    names: "Mapping[str, str] | None" = None,
     metrics: Sequence[MetricName] = IN_RUNS,
     seed: int = 0,
     resamples: int = 10_000,
@@ -64,10 +65,11 @@ def compare(
 ) -> Compared:
     """Compare finished runs on the test cases that all of them scored, and write the comparison's folder.
 
-    `runs` are runs, run folders, groups' folders, or lists of runs as `local` returns them.
+    `runs` are runs, run folders, groups' folders, or lists of runs as `local` returns them. `names` says what
+    the arms of some runs are called in tables and figures, by the run's name or folder, or its group's.
 
     Raises:
-        AmosError: fewer than two arms, or runs that cannot be compared.
+        AmosError: fewer than two arms, runs that cannot be compared, or names for arms that are not there.
     """
     paths: list[Path] = []
     for run in runs:
@@ -78,8 +80,24 @@ def compare(
     records = read_runs(paths)
     with at_work(folder):
         comparison = compare_runs(
-            records, metrics=metrics, reference=reference, seed=seed, resamples=resamples, published=published
+            records,
+            metrics=metrics,
+            reference=reference,
+            names=_by_run(records, names or {}),
+            seed=seed,
+            resamples=resamples,
+            published=published,
         )
         write_comparison(comparison, folder)
         write_comparison_report(comparison, folder)
     return Compared(folder, comparison)
+
+
+def _by_run(records: Sequence[RunRecord], names: Mapping[str, str]) -> dict[str, str]:
+    """Names of arms by the names of runs, where a run, or a group of runs, is given by its folder."""
+    found = {}
+    for given, name in names.items():
+        folder = Path(given).resolve()
+        members = [r.name for r in records if folder in (r.folder.path.resolve(), r.folder.path.resolve().parent)]
+        found |= dict.fromkeys(members or [str(given)], name)
+    return found

@@ -1,5 +1,6 @@
 """`amos-fl compare`: compares runs, with intervals, tests, the gap in words, and costs."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 
 from amos_fl.cli.progress import plain_console
 from amos_fl.comparison.tables import all_tables, rich_table
+from amos_fl.errors import AmosError
 from amos_fl.metrics.catalogue import IN_RUNS
 from amos_fl.runs.summary import PHANTOM_NOTE
 
@@ -19,6 +21,10 @@ def compare(
     ] = None,
     reference: Annotated[
         str | None, typer.Option(help="Compare with this arm or run; default: a federated one.")
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN=NAME", help="What the arm of this run is called in tables and figures; repeatable."),
     ] = None,
     metric: Annotated[
         list[str] | None,
@@ -40,7 +46,8 @@ def compare(
         runs,
         out,
         reference=reference,
-        metrics=[name for name in IN_RUNS if not metric or name in metric],
+        names=_names(name or ()),
+        metrics=[one for one in IN_RUNS if not metric or one in metric],
         seed=seed,
         resamples=resamples,
         published=published,
@@ -58,3 +65,13 @@ def compare(
     for sentence in (*(() if quiet else (*comparison.notes, "")), *comparison.findings):
         console.print(sentence, markup=False, soft_wrap=True)
     console.print(f"everything is in {folder}; begin with {folder / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _names(given: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        run, equals, name = text.partition("=")
+        if not equals:
+            raise AmosError(f"--name {text}: is not a run and the name of its arm; write RUN=NAME")
+        found[run] = name
+    return found

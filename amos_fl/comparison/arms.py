@@ -6,7 +6,7 @@ separate arm, and together they make the arms that are compared with the others 
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,21 +67,61 @@ class _ArmPart:
     rows: Bool[np.ndarray, " case"]
 
 
-def make_arms(records: Sequence[RunRecord], table: CaseTable) -> list[ArmScores]:
-    """All arms made from the runs, the main ones first, in display order."""
+def make_arms(
+    records: Sequence[RunRecord], table: CaseTable, names: Mapping[str, str] | None = None
+) -> list[ArmScores]:
+    """All arms made from the runs, the main ones first, in display order.
+
+    `names` gives the arm of a run (by the run's name, or its group's) a name of its own. Other arms are named after
+    strategy or kind, with the settings that set them apart.
+
+    Raises:
+        AmosError: a name for a run that is not there, two for the same arm, or one for two arms.
+    """
+    given = _given_names(records, names or {})
     arms: list[ArmScores] = []
     for kind in _KINDS:
         mine = [record for record in records if record.arm == kind]
         bundles = _bundles(mine) if kind in FAMILIES else _by_settings(mine)
-        names = _told_apart([_word(bundle[0]) for bundle in bundles], bundles)
-        for name, seeds in zip(names, bundles, strict=True):
+        words = _told_apart([_word(bundle[0]) for bundle in bundles], bundles)
+        for word, seeds in zip(words, bundles, strict=True):
+            name = _name_of(seeds, given) or word
             arms += _family(kind, name, seeds, table) if kind in FAMILIES else [_arm(kind, "", name, seeds, table)]
             arms += _personal(name, seeds, table)
+    if given and (
+        twice := [n for n, times in Counter(arm.arm.name for arm in arms if arm.arm.main).items() if times > 1]
+    ):
+        raise AmosError(
+            f"--name: {twice[0]} would be two arms, whose runs differ in more than the seed; name them apart"
+        )
     return sorted(arms, key=lambda a: (not a.arm.main, _KINDS.index(a.arm.kind), a.arm.view, a.arm.site, a.arm.name))
 
 
 Bundle = list[list[RunRecord]]
 """The runs of one setting: per seed one run, or one per site of a family."""
+
+
+def _given_names(records: Sequence[RunRecord], names: Mapping[str, str]) -> dict[str, str]:
+    """The names given to arms, by the name of each run that has one."""
+    found = {}
+    for run, name in names.items():
+        members = [record.name for record in records if run in (record.name, record.name.partition("/")[0])]
+        if not members:
+            raise AmosError(f"--name {run}={name}: no such run; there are {', '.join(r.name for r in records)}")
+        if not name.strip():
+            raise AmosError(f"--name {run}=: has no name for its arm; write it after the =")
+        found |= dict.fromkeys(members, name.strip())
+    return found
+
+
+def _name_of(bundle: Bundle, given: Mapping[str, str]) -> str | None:
+    """The name given to one of an arm's runs, or None."""
+    names = sorted({given[record.name] for members in bundle for record in members if record.name in given})
+    if len(names) > 1:
+        raise AmosError(
+            f"--name: {' and '.join(names)} name one arm, whose runs differ only in the seed; give one name"
+        )
+    return names[0] if names else None
 
 
 def _by_settings(records: Iterable[RunRecord]) -> list[Bundle]:

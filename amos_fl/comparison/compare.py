@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ def compare_runs(
     *,
     metrics: Sequence[MetricName] = IN_RUNS,
     reference: str | None = None,
+    names: Mapping[str, str] | None = None,
     seed: int = 0,
     resamples: int = 10_000,
     published: bool = False,
@@ -38,18 +39,20 @@ def compare_runs(
     Args:
         metrics: those to compare.
         reference: the arm (or one of its runs) that the others are compared with; by default a federated one.
+        names: what to call the arms of these runs, by the run's name or its group's.
         seed: of the bootstrap and of the permutations.
         resamples: draws of the bootstrap, and permutations of a test that is not exact.
         published: include the paper's numbers even if no run has their setting.
 
     Raises:
-        AmosError: fewer than two arms, no such reference, or runs that scored other cases or with another tolerance.
+        AmosError: fewer than two arms, no such reference, names that do not fit, or runs that scored other cases or
+            with another tolerance.
     """
     records = sorted(records, key=lambda record: record.name)
     if len(records) < 2:
         raise AmosError("a comparison needs two runs or more; give their folders, or a group's folder")
     table = common_cases(records)
-    arms, chosen = with_reference(make_arms(records, table), reference)
+    arms, chosen = with_reference(make_arms(records, table, names), reference)
     seen = {site for record in records if record.name in chosen.arm.runs for site in record.seen_sites}
     scopes = make_scopes(table, sorted(seen))
     found = Means(table, scopes, arms, tuple(metrics), seed, resamples)

@@ -110,10 +110,11 @@ class Evaluate(OnData):
 
 
 class Compare(_Part):
-    """A comparison of steps, as `amos-fl compare`."""
+    """A comparison of steps, as `amos-fl compare`; `names` says what a step's arm is called, by that name."""
 
     compare: tuple[str, ...]
     reference: str | None = None
+    names: dict[str, str] = {}
 
 
 class Statistics(OnData):
@@ -287,7 +288,8 @@ def _with_all_compared(step: Any, each: dict[str, list[Any]]) -> Any:
     """A comparison stays one step, with each of its names expanded; any other step as it is."""
     if not (isinstance(step, dict) and isinstance(step.get("compare"), list)):
         return step
-    return {**step, "compare": list(_expanded(step["compare"], each))}
+    names = dict(_expanded(list((step.get("names") or {}).items()), each))
+    return {**step, "compare": list(_expanded(step["compare"], each)), **({"names": names} if names else {})}
 
 
 def _expanded(entries: list[Any], each: dict[str, list[Any]]) -> Iterator[Any]:
@@ -326,8 +328,10 @@ def _check(file: Path, preset: Preset) -> None:
                 needed = (of,)
             case Evaluate(evaluate=of):
                 needed = (of,)
-            case Compare(compare=compared):
+            case Compare(compare=compared, names=names):
                 needed = compared
+                if others := [step for step in names.values() if step not in compared]:
+                    raise AmosError(f"{file}: steps.{name}: names {others[0]!r}, which it does not compare")
         for other in needed:
             if other not in done:
                 raise AmosError(f"{file}: steps.{name}: no step {other!r} above it; {nearest(other, done)}")
