@@ -15,9 +15,10 @@ from amos_fl.cohort.amos22 import import_amos22
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
+from amos_fl.files import write_json
 from amos_fl.phantom import organs, release, tissues
 from amos_fl.phantom.anatomy import Patient, draw_patient
-from amos_fl.phantom.atlas import atlas_dsc
+from amos_fl.phantom.atlas import atlas_dsc, kept_atlas_dsc
 from amos_fl.phantom.montage import montage
 from amos_fl.phantom.pose import Slab
 from amos_fl.phantom.release import FOLDERS, demo_cases, header_of, listed_cases, person_of, write_release
@@ -375,3 +376,15 @@ def test_an_atlas_knows_a_patient_it_has_seen_and_not_one_it_has_not(tmp_path):
     unseen = atlas_dsc([case(i) for i in (557, 591, 593, 595)], [case(553)], large)
     assert min(seen.values()) > 0.8
     assert np.mean(list(unseen.values())) < 0.75
+
+
+def test_the_atlas_of_the_same_scans_is_computed_once(tmp_path, small_release):
+    cases = [case for case in import_amos22(small_release, protocol="paper").cohort.cases if case.label is not None][:2]
+    first = kept_atlas_dsc(cases, cases, (1, 6), tmp_path)
+    assert first == atlas_dsc(cases, cases, (1, 6))
+    (file,) = (tmp_path / "atlas").iterdir()
+    write_json(file, {"1": 0.5})
+    assert kept_atlas_dsc(cases, cases, (1, 6), tmp_path) == {1: 0.5}
+    file.write_text("{")
+    assert kept_atlas_dsc(cases, cases, (1, 6), tmp_path) == first
+    assert kept_atlas_dsc(cases[:1], cases, (1, 6), tmp_path) == atlas_dsc(cases[:1], cases, (1, 6))

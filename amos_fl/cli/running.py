@@ -18,7 +18,7 @@ from amos_fl.cli.settings import cohort_now
 from amos_fl.cohort.reference import check_headers
 from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.errors import Interrupted
-from amos_fl.phantom.atlas import atlas_dsc
+from amos_fl.phantom.atlas import kept_atlas_dsc
 from amos_fl.runs.config import RunConfig, has_strategy
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import Group
@@ -89,7 +89,7 @@ def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path, acc
     console, settings = _run_one(folder, settings, members, store, accept_changes=accept_changes)
     show_results(console, results_of(folder, settings, members))
     if folder.synthetic and settings.arm == "federated":
-        _show_atlas(console, members)
+        _show_atlas(console, members, store)
     console.print(f"everything is in {path}; begin with {first_page(path)}", markup=False)
 
 
@@ -206,12 +206,12 @@ def show_finished(group: Group, failed: Sequence[tuple[str, int]]) -> None:
     check_all_finished(group, failed)
 
 
-def _show_atlas(console: Any, members: Cohort) -> None:
+def _show_atlas(console: Any, members: Cohort, store: Path) -> None:
     """Print what position alone would score on the phantom, to judge the scores by."""
     train = [c for c in members.cases if c.split == "train" and c.modality == "CT"]
     test = [c for c in members.of(split="test") if c.site in members.seen_sites and c.modality == "CT"]
     if train and test:
-        by_organ = atlas_dsc(train, test, tuple(members.organs))
+        by_organ = kept_atlas_dsc(train, test, tuple(members.organs), store)
         known = [score for score in by_organ.values() if not math.isnan(score)]
         mean = math.fsum(known) / len(known)
         console.print(f"for comparison, an atlas that knows only where organs usually are: DSC {mean:.3f} on seen CT")

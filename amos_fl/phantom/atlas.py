@@ -5,8 +5,10 @@ makes it: it finds the body's outline in each image and aligns to it, there is o
 share of training cases from which on it draws an organ is the one with the best mean DSC on them.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from nibabel.affines import voxel_sizes
@@ -15,6 +17,8 @@ from scipy import ndimage
 from amos_fl.cohort.reference import label_of
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
+from amos_fl.files import sha256_of_file, sha256_of_json, write_json
+from amos_fl.prepared.prepare import content_hash
 from amos_fl.volumes.nifti import read_image
 
 BINS = (48, 40, 72)
@@ -99,6 +103,31 @@ def atlas_dsc(training: Sequence[Case], test: Sequence[Case], organs: Sequence[i
                 if (case.label == organ).any():
                     scores[organ].append(_dsc(prediction == organ, case.label == organ))
     return {organ: float(np.mean(found)) for organ, found in scores.items() if found}
+
+
+def kept_atlas_dsc(
+    training: Sequence[Case], test: Sequence[Case], organs: Sequence[int], store: Path
+) -> dict[int, float]:
+    """As `atlas_dsc`, computed once for the same scans and label maps: the scores are kept in the training store."""
+    content = [
+        [[case.modality, *(content_hash(path, store) for path in (case.image, case.label) if path)] for case in cases]
+        for cases in (training, test)
+    ]
+    key = sha256_of_json([sha256_of_file(__file__), content, list(organs)])
+    file = store / "atlas" / f"{key}.json"
+    if (kept := _kept(file)) is None:
+        kept = atlas_dsc(training, test, organs)
+        write_json(file, {str(organ): score for organ, score in kept.items()})
+    return kept
+
+
+def _kept(file: Path) -> dict[int, float] | None:
+    """Scores written earlier; None if there are none or they cannot be read."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {int(organ): float(score) for organ, score in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def _predicted(known: list[_Located], tests: list[_Located], organs: Sequence[int]) -> list[np.ndarray]:
