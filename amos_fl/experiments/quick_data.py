@@ -44,7 +44,11 @@ _SCANNERS: tuple[Wanted, ...] = (
     *((site, None, split, number) for site in "ABC" for split, number in (("train", 7), ("val", 2), ("test", 6))),
     *(("F", None, None, 29), ("G", "people", None, 9), ("G", "center", None, 11), ("H", None, None, 7)),
 )
-PHANTOMS: dict[str, tuple[int, tuple[Wanted, ...]]] = {"phantom": (4, _FULL), "phantom-scanners": (6, _SCANNERS)}
+PHANTOMS: dict[str, tuple[int, tuple[Wanted, ...]]] = {
+    "phantom": (4, _FULL),
+    "phantom-scanners": (6, _SCANNERS),
+    "phantom-pilot": (9, _SCANNERS),
+}
 """The data sets that are phantoms: their seeds and their cases."""
 
 
