@@ -20,7 +20,8 @@ from amos_fl.comparison.paper import paper_page
 from amos_fl.comparison.tables import TextTable, all_tables, markdown_page, rich_table
 from amos_fl.comparison.write import write_comparison
 from amos_fl.errors import AmosError
-from amos_fl.report.page import write_comparison_report
+from amos_fl.report.comparison_page import comparison_context
+from amos_fl.report.page import render, write_comparison_report
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.summary import PHANTOM_NOTE
 
@@ -104,6 +105,16 @@ def test_latex_compiles_with_its_figures(tmp_path: Path, awkward: Comparison) ->
     assert "too large" not in done.stdout
     assert "<../figures/arm-groups.pdf>" in done.stdout.replace("\n", "")
     assert "undefined" not in done.stdout
+
+
+def test_a_page_begins_with_eight_findings_and_folds_the_others(tmp_path: Path, awkward: Comparison) -> None:
+    many = replace(awkward, findings=tuple(f"Finding {i}." for i in range(1, 21)))
+    page = write_comparison_report(many, tmp_path).read_text()
+    summary = page.index("All else that was found (12)")
+    assert page.index("Finding 8.") < summary < page.index("Finding 9.") < page.index("Finding 20.")
+    assert page.index("Finding 20.") < page.index("What is compared")
+    assert "All else" not in render("comparison.html", comparison_context(replace(many, findings=many.findings[:8])))
+    assert all(f"- {finding}" in markdown_page(many).splitlines() for finding in many.findings)
 
 
 def latex_is_sound(text: str) -> bool:
