@@ -1,10 +1,12 @@
 """What a comparison writes: CSV files that read back, LaTeX that compiles, and what is synthetic says so."""
 
 import csv
+import json
 import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from amos_fl.comparison.paper import paper_page
 from amos_fl.comparison.tables import TextTable, all_tables, markdown_page, rich_table
 from amos_fl.comparison.write import write_comparison
 from amos_fl.errors import AmosError
+from amos_fl.report.comparison_page import comparison_context
+from amos_fl.report.page import render, write_comparison_report
+from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.summary import PHANTOM_NOTE
 
 
@@ -53,14 +58,17 @@ def test_a_comparison_replaces_a_comparison_and_nothing_else(tmp_path: Path, who
 
 
 @pytest.fixture(scope="module")
-def awkward() -> Comparison:
-    """Names that mean something to LaTeX, and synthetic scans."""
-    organs = {1: "liver_50% & {co}", 2: "spleen~#1", 3: "$x^2$ \\end"}
+def awkward(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Names that mean something to LaTeX, and synthetic scans; the runs' folders hold as much as a report reads."""
+    organs = {1: "liver_50% & {co}", 2: "spleen~#1", 3: "$x^2$ \\end, é λ ≥ Δ"}
     cohort = made_cohort({**SITES, "B_x": ("CT", True, 6)}, organs)
-    runs = [
-        made_run(f"run_{arm}", noisy(0.8, name=arm), cohort=cohort, arm=arm, synthetic=True)
-        for arm in ("federated", "centralized")
-    ]
+    about = {"run_id": "0" * 16, "cohort_sha256": "0" * 64, "synthetic": True, "versions": {}}
+    runs = []
+    for arm in ("federated", "centralized"):
+        folder = tmp_path_factory.mktemp(arm)
+        (folder / "versions.json").write_text(json.dumps(about))
+        record = made_run(f"run_{arm}", noisy(0.8, name=arm), cohort=cohort, arm=arm, synthetic=True)
+        runs.append(replace(record, folder=RunFolder(folder)))
     return compared(runs)
 
 
@@ -87,18 +95,26 @@ def test_a_table_longer_than_a_page_goes_on_in_another() -> None:
     assert len(set(labels)) == 3
 
 
-def test_latex_compiles(tmp_path: Path, awkward: Comparison) -> None:
-    if shutil.which("pdflatex") is None:
-        pytest.skip("there is no pdflatex on this machine")
-    tables = all_tables(awkward)
-    for table in tables:
-        (tmp_path / f"{table.key}.tex").write_text(latex_table(table, synthetic=True))
-    (tmp_path / "paper.tex").write_text(paper_page(awkward).replace(r"\includegraphics", "% "))
-    (tmp_path / "comparison.tex").write_text(latex_document(awkward, tables))
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex on this machine")
+def test_latex_compiles_with_its_figures(tmp_path: Path, awkward: Comparison) -> None:
+    write_comparison(awkward, tmp_path)
+    write_comparison_report(awkward, tmp_path)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "comparison.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path / "latex", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "too large" not in done.stdout
+    assert "<../figures/arm-groups.pdf>" in done.stdout.replace("\n", "")
+    assert "undefined" not in done.stdout
+
+
+def test_a_page_begins_with_eight_findings_and_folds_the_others(tmp_path: Path, awkward: Comparison) -> None:
+    many = replace(awkward, findings=tuple(f"Finding {i}." for i in range(1, 21)))
+    page = write_comparison_report(many, tmp_path).read_text()
+    summary = page.index("All else that was found (12)")
+    assert page.index("Finding 8.") < summary < page.index("Finding 9.") < page.index("Finding 20.")
+    assert page.index("Finding 20.") < page.index("What is compared")
+    assert "All else" not in render("comparison.html", comparison_context(replace(many, findings=many.findings[:8])))
+    assert all(f"- {finding}" in markdown_page(many).splitlines() for finding in many.findings)
 
 
 def latex_is_sound(text: str) -> bool:

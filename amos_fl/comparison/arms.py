@@ -21,6 +21,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
 from amos_fl.metrics.catalogue import IN_RUNS, MetricName
 from amos_fl.metrics.scores import Outcome
+from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import open_run
 from amos_fl.runs.layers import dotted
 from amos_fl.runs.origin import Origin
@@ -45,6 +46,8 @@ _WHAT: dict[tuple[ArmKind, View], str] = {
     ("finetune", "elsewhere"): "the models that other sites trained further, their scores averaged",
     ("leave-one-out", "left out"): "for each site the federation without it",
 }
+WITHOUT_EFFECT = {"training.workers", "evaluation.every", "evaluation.unseen", "evaluation.predictions"}
+"""Settings whose values do not make two arms incomparable."""
 
 
 @dataclass(frozen=True)
@@ -164,11 +167,20 @@ def _begun_from(record: RunRecord) -> str:
         return ""
     if start.is_relative_to(record.folder.path.resolve()):  # sent by its submitter: nothing else is known about it
         return f"{Origin(start).name} {record.folder.about().start_sha256}"
-    for folder in start.parents:
+    settings = settings_of_start(record)
+    return str(start) if settings is None else str(sorted((key, str(value)) for key, value in settings.items()))
+
+
+def settings_of_start(record: RunRecord) -> dict[str, Any] | None:
+    """The settings, without the seed, of the run that a run started from; None if it started from none, or a file."""
+    for folder in record.config.start_from.parents if record.config.start_from else ():
         if (folder / "config.yaml").is_file():
-            settings = open_run(folder).config().science()
-            return str(sorted((key, str(value)) for key, value in settings.items() if key != "seed"))
-    return str(start)
+            return settings_but_seed(open_run(folder).config())
+    return None
+
+
+def settings_but_seed(config: RunConfig) -> dict[str, Any]:
+    return {key: value for key, value in config.science().items() if key != "seed"}
 
 
 def _word(members: Sequence[RunRecord]) -> str:

@@ -74,7 +74,7 @@ def compare_runs(
         differences=tuple(_differences(found, arms, chosen)),
         spreads=tuple(found.spreads()),
         worst=tuple(_worst(found, arms)),
-        gaps=tuple(gaps_of(found, [arm.arm for arm in arms], chosen.arm)),
+        gaps=tuple(gaps_of(found, [arm.arm for arm in arms], chosen.arm, records)),
         curves=tuple(curves_of(records, [arm.arm for arm in arms])),
         site_curves=tuple(site_curves_of(records, [arm.arm for arm in arms])),
         published=tuple(published_beside(records, [a.arm for a in arms], scopes, table, everything=published)),

@@ -129,6 +129,9 @@ class Gap:
     "pooled - local" (the sum of these two),
     "seen - unseen" (one arm, two scopes: other patients), "trained on - left out" (the same cases of a scanner),
     "fine-tuned - federated".
+
+    The two arms have equal settings, but for what makes them arms of two kinds. An arm that no arm of the other kind
+    equals is paired with the reference, or with the first of that kind; `settings_differ` then names what differs.
     """
 
     kind: str
@@ -139,6 +142,12 @@ class Gap:
     metric: MetricName
     estimate: Estimate
     sentence: str
+    settings_differ: tuple[str, ...] = ()
+
+    @property
+    def part(self) -> str:
+        """The kind, for a table."""
+        return f"{self.kind} (settings differ)" if self.settings_differ else self.kind
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,27 @@
 """The gap taken apart: what federation costs against pooling, gives over training alone, loses on unseen scanners."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from amos_fl.comparison.arms import WITHOUT_EFFECT, compared_settings, settings_but_seed, settings_of_start
 from amos_fl.comparison.comparison import LEAST_SEEDS, Arm, Gap, Scope
 from amos_fl.comparison.means import Means, minus
 from amos_fl.comparison.statistics import Estimate
 from amos_fl.metrics.catalogue import MetricName, title_of
+from amos_fl.runs.config import ALONE, has_strategy
+from amos_fl.runs.record import RunRecord
 from amos_fl.wording import counted
 
 
 @dataclass(frozen=True)
 class _Words:
-    """The words for a positive gap, a negative gap, and one that is not shown."""
+    """The words for a positive gap, a negative gap, and one that is not shown; and what a gap says something about."""
 
     positive: str
     negative: str
     neither: str
+    subject: str = ""
 
 
 _WORDS: dict[str, _Words] = {
@@ -25,16 +29,19 @@ _WORDS: dict[str, _Words] = {
         "that is what federation costs there",
         "federation costs nothing there",
         "no cost of federation is shown",
+        "the cost of federation",
     ),
     "federated - local": _Words(
         "that is what federation gives there over training alone",
         "training alone does better there",
         "neither a gain nor a loss from federation is shown",
+        "the gain from federation",
     ),
     "pooled - local": _Words(
         "that is all there is to win over training alone",
         "training alone does better there",
         "nothing to win over training alone is shown",
+        "the gain from pooling",
     ),
     "seen - unseen": _Words(
         "that is what it loses on scanners that it has not seen",
@@ -45,31 +52,84 @@ _WORDS: dict[str, _Words] = {
         "that is what it is worth to a scanner to have taken part",
         "a scanner that was left out is scored no worse",
         "no benefit of having taken part is shown",
+        "the benefit of having taken part",
     ),
     "fine-tuned - federated": _Words(
         "training the federated model further at each site gains that",
         "training the federated model further at each site loses that",
         "neither a gain nor a loss from training further is shown",
+        "the gain from training further",
     ),
 }
 
 
-def gaps_of(found: Means, arms: Sequence[Arm], reference: Arm) -> list[Gap]:
-    """All gaps between these arms, by kind, the reference's first within each."""
+_OF_A_KIND = {"arm", "seed", "hold_out", "sites", "rounds", "local_steps", "local_seconds", "site_steps"}
+"""Settings that an arm's kind decides, and those of the budget, which has notes of its own."""
+_OF_FEDERATIONS = ALONE.keys() | {"max_update_norm"}
+_OF_FINETUNING = {"start_from", "training.learning_rate"}
+_NO_RECIPE = WITHOUT_EFFECT | {"training.threads", "plan.name"}
+
+
+def gaps_of(found: Means, arms: Sequence[Arm], reference: Arm, records: Sequence[RunRecord]) -> list[Gap]:
+    """All gaps between these arms, by kind, those of equal settings first within each, and then the reference's."""
     main = [arm for arm in arms if arm.main]
+    by_name = {record.name: record for record in records}
+    runs = {arm.name: by_name[arm.runs[0]] for arm in main}
     federated = sorted((arm for arm in main if arm.kind == "federated"), key=lambda arm: arm is not reference)
+    pooled = [arm for arm in main if arm.kind == "centralized"]
+    partners = {arm.name: _partners(arm, federated, runs) for arm in main if arm.kind != "federated"}
     gaps: list[Gap] = []
     for fed in federated:
         for kind, minuend, subtrahend in _pairs(fed, main):
-            gaps += _on_the_same_cases(found, kind, minuend, subtrahend)
-    for pooled in main:
+            other = minuend if subtrahend is fed else subtrahend
+            if fed.name in partners[other.name]:
+                gaps += _on_the_same_cases(found, kind, minuend, subtrahend, partners[other.name][fed.name])
+    of_locals = {arm.name: _partners(arm, pooled, runs) for arm in main if arm.kind == "local"}
+    for one in pooled:
         for local in main:
-            if pooled.kind == "centralized" and local.kind == "local":
-                gaps += _on_the_same_cases(found, "pooled - local", pooled, local)
+            if one.name in of_locals.get(local.name, {}):
+                gaps += _on_the_same_cases(found, "pooled - local", one, local, of_locals[local.name][one.name])
     for arm in main:
         if not arm.view:
             gaps += _seen_minus_unseen(found, arm)
-    return sorted(gaps, key=lambda gap: list(_WORDS).index(gap.kind))
+    return sorted(gaps, key=lambda gap: (list(_WORDS).index(gap.kind), bool(gap.settings_differ)))
+
+
+def _partners(arm: Arm, others: Sequence[Arm], runs: Mapping[str, RunRecord]) -> dict[str, tuple[str, ...]]:
+    """The arms among the others that have an arm's settings; without any the first, with the settings that differ."""
+    apart = [(other.name, settings_apart(runs[arm.name], runs[other.name])) for other in others]
+    return dict([(name, differ) for name, differ in apart if not differ] or apart[:1])
+
+
+def settings_apart(run: RunRecord, other: RunRecord) -> tuple[str, ...]:
+    """The settings of network, plan, training and scoring that make more of two arms than two kinds.
+
+    Between two federations (one of them without a site) those of the method are among them, otherwise not: one trainer
+    has none. `run` may be a fine-tuned one, which has to begin from the other.
+    """
+    left_out, federations = _OF_A_KIND | _NO_RECIPE, has_strategy(run.arm) and has_strategy(other.arm)
+    if not federations:
+        left_out = left_out | _OF_FEDERATIONS
+    if run.arm == "finetune":
+        left_out = left_out | _OF_FINETUNING
+    mine, theirs = (
+        {
+            key: str(value)
+            for key, value in compared_settings(record).items()
+            if key not in left_out and key.partition(".")[0] not in left_out
+        }
+        for record in (run, other)
+    )
+    differ = {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
+    if not federations and "group" not in (mine["norm_statistics"], theirs["norm_statistics"]):
+        differ.discard("norm_statistics")  # whether a server averages them or not is nothing to one trainer
+    if run.arm == "centralized" and other.arm == "federated" and run.seen_sites != other.seen_sites:
+        differ.add("sites")
+    start = settings_of_start(run) if run.arm == "finetune" else None
+    if start is not None and start != settings_but_seed(other.config):
+        differ.add("start_from")
+    # A plan that is made and one that is given share no key.
+    return tuple(sorted({"plan" if key.startswith(("plan.", "planning.")) else key for key in differ}))
 
 
 def _pairs(fed: Arm, main: Sequence[Arm]) -> Iterator[tuple[str, Arm, Arm]]:
@@ -84,7 +144,9 @@ def _pairs(fed: Arm, main: Sequence[Arm]) -> Iterator[tuple[str, Arm, Arm]]:
             yield "fine-tuned - federated", arm, fed
 
 
-def _on_the_same_cases(found: Means, kind: str, minuend: Arm, subtrahend: Arm) -> list[Gap]:
+def _on_the_same_cases(
+    found: Means, kind: str, minuend: Arm, subtrahend: Arm, settings_differ: tuple[str, ...]
+) -> list[Gap]:
     gaps = []
     for scope in found.scopes:
         for metric in found.metrics:
@@ -92,10 +154,11 @@ def _on_the_same_cases(found: Means, kind: str, minuend: Arm, subtrahend: Arm) -
                 continue
             estimate = gap_between(found, minuend, scope, subtrahend, scope, metric)
             if estimate is not None:
-                sentence = _sentence(kind, minuend, subtrahend, scope, metric, estimate, scope.withheld)
-                gaps.append(
-                    Gap(kind, minuend.name, subtrahend.name, scope.name, scope.name, metric, estimate, sentence)
+                sentence = _sentence(
+                    kind, minuend, subtrahend, scope, metric, estimate, scope.withheld, settings_differ
                 )
+                names = (minuend.name, subtrahend.name, scope.name, scope.name)
+                gaps.append(Gap(kind, *names, metric, estimate, sentence, settings_differ))
     return gaps
 
 
@@ -164,7 +227,14 @@ def size(value: float, metric: MetricName) -> str:
 
 
 def _sentence(
-    kind: str, a: Arm, b: Arm, scope: Scope, metric: MetricName, estimate: Estimate, withheld: bool = False
+    kind: str,
+    a: Arm,
+    b: Arm,
+    scope: Scope,
+    metric: MetricName,
+    estimate: Estimate,
+    withheld: bool = False,
+    settings_differ: Sequence[str] = (),
 ) -> str:
     words, much = _WORDS[kind], size(estimate.value, metric)
     if kind == "seen - unseen":
@@ -172,6 +242,9 @@ def _sentence(
     else:
         said = f"On {where(scope)} {_subject(a)} scores {much} than {_subject(b)}"
     said = f"{said} {evidence(estimate, withheld)}"
+    if settings_differ:
+        differ = ", ".join(settings_differ)
+        return f"{said}; their settings differ ({differ}), so this says nothing about {words.subject}."
     if not estimate.has_interval:
         return f"{said}."
     meaning = words.neither

@@ -8,6 +8,11 @@ from amos_fl.comparison.tables import TextTable
 from amos_fl.escape.terminal import visible
 from amos_fl.runs.summary import PHANTOM_NOTE
 
+_SIGNS = (
+    {"±": "pm", "≤": "leq", "≥": "geq", "≈": "approx", "→": "to", "Δ": "Delta", "Σ": "Sigma", "Ω": "Omega"}
+    | {"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "η": "eta", "θ": "theta", "κ": "kappa"}
+    | {"λ": "lambda", "μ": "mu", "π": "pi", "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "phi", "ω": "omega"}
+)
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -22,8 +27,10 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "±": r"\ensuremath{\pm}",
+    "−": r"\ensuremath{-}",
+    **{sign: rf"\ensuremath{{\{name}}}" for sign, name in _SIGNS.items()},
 }
+"""LaTeX's own signs, and others that it prints in mathematics alone; accented letters are printed as they are."""
 MOST_ROWS = 36
 """The most rows that fit on a page."""
 _NUMBER = re.compile(r"(?<![\w.])([+-]?\d+\.\d+)(?![\w.])")

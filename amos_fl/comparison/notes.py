@@ -1,10 +1,10 @@
 """Notes for the reader of a comparison, and its findings in words."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 
-from amos_fl.comparison.arms import compared_settings
+from amos_fl.comparison.arms import WITHOUT_EFFECT, compared_settings
 from amos_fl.comparison.comparison import ALPHA, LEAST_SEEDS, Arm, Comparison, Difference, Gap
 from amos_fl.comparison.costs import budget_notes
 from amos_fl.comparison.gap import evidence, size, where
@@ -15,7 +15,6 @@ from amos_fl.runs.record import RunRecord
 from amos_fl.wording import listed
 
 _COMPARED_SETTINGS = ("model", "plan.", "training.", "evaluation.", "selection", "start_from")
-_WITHOUT_EFFECT = {"training.workers", "evaluation.every", "evaluation.unseen", "evaluation.predictions"}
 
 
 def notes_of(comparison: Comparison) -> list[str]:
@@ -104,18 +103,21 @@ def _compared(record: RunRecord) -> dict[str, str]:
     return {
         key: str(value)
         for key, value in compared_settings(record).items()
-        if key.startswith(_COMPARED_SETTINGS) and key not in _WITHOUT_EFFECT
+        if key.startswith(_COMPARED_SETTINGS) and key not in WITHOUT_EFFECT
     }
 
 
 def findings_of(comparison: Comparison) -> list[str]:
-    """The findings in words: each part of the gap over equally weighted sites (or in groups), then the tests."""
+    """The findings in words: each part of the gap over equally weighted sites (or in groups), then the tests.
+
+    Parts between arms of different settings, from which nothing follows, come after the others.
+    """
     metric = comparison.metrics[0]
-    gaps = [g for g in comparison.gaps if g.metric == metric and comparison.reference in (g.minuend, g.subtrahend)]
+    arms = {arm.name: arm for arm in comparison.main_arms}
+    gaps = sorted(_gaps_to_say(comparison, arms), key=lambda gap: bool(gap.settings_differ))
     found: list[str] = []
     for _, family in groupby(gaps, key=lambda gap: (gap.kind, gap.minuend, gap.subtrahend)):
         found += [gap.sentence for gap in _headline(comparison, list(family))]
-    arms = {arm.name: arm for arm in comparison.main_arms}
     for difference in comparison.differences:
         in_group = difference.metric == metric and difference.family.startswith("groups")
         if in_group and arms[difference.arm].kind == "federated":
@@ -127,6 +129,23 @@ def findings_of(comparison: Comparison) -> list[str]:
                 f"over {worst.cases} case{'' if worst.cases == 1 else 's'}."
             )
     return found
+
+
+def _gaps_to_say(comparison: Comparison, arms: Mapping[str, Arm]) -> Iterator[Gap]:
+    """The gaps of the reference, and for arms that are paired with another federated arm theirs with the first such."""
+    reference, metric = comparison.reference, comparison.metrics[0]
+    partner: dict[tuple[str, str], str] = {}
+    for gap in comparison.gaps:
+        pair = (gap.minuend, gap.subtrahend)
+        of_federated = [name for name in pair if arms[name].kind == "federated"]
+        if arms[reference].kind == "federated" and len(of_federated) == 1:
+            # Gaps with the reference come first within a kind and among those of equal settings.
+            other = pair[1] if pair[0] in of_federated else pair[0]
+            said = partner.setdefault((gap.kind, other), of_federated[0]) in of_federated
+        else:
+            said = reference in pair
+        if gap.metric == metric and said:
+            yield gap
 
 
 def _headline(comparison: Comparison, gaps: list[Gap]) -> list[Gap]:

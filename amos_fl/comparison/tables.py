@@ -129,18 +129,20 @@ def _where_it_changes(values: Sequence[str]) -> tuple[int, ...]:
 def _gaps(c: Comparison, metric: MetricName) -> TextTable:
     kinds = {scope.name: scope.kind for scope in c.scopes}
     mine = [gap for gap in c.gaps if gap.metric == metric and kinds[gap.scope] != "site"]
+    differ = any(gap.settings_differ for gap in mine)
     rows = []
     for gap in mine:
         two = gap.scope != gap.other_scope
         scope = f"{gap.scope} - {gap.other_scope}" if two else gap.scope
         arms = gap.minuend if gap.minuend == gap.subtrahend else f"{gap.minuend} - {gap.subtrahend}"
-        rows.append((gap.kind, arms, scope, interval(gap.estimate, sign=True), str(gap.estimate.cases)))
+        rows.append((gap.part, arms, scope, interval(gap.estimate, sign=True), str(gap.estimate.cases)))
     return TextTable(
         f"gaps_{metric}",
         f"The gap in {title_of(metric)}, taken apart",
         ("gap", "arms", "cases of", "difference", "cases"),
         tuple(rows),
-        "Seen minus unseen is between different patients, the others are on the same cases.",
+        "Seen minus unseen is between different patients, the others are on the same cases."
+        + (" Where settings differ, nothing follows about federation; gaps.csv names them." if differ else ""),
         _where_it_changes([f"{gap.kind} {gap.minuend} {gap.subtrahend}" for gap in mine]),
         names=3,
         brief=metric == c.metrics[0],

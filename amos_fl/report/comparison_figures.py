@@ -102,7 +102,7 @@ def gap_forest(name: str, gaps: Sequence[Gap], metric: MetricName) -> Markup:
 def _parts(gap: Gap) -> str:
     if gap.scope != gap.other_scope:
         return f"{gap.minuend}: {gap.scope} − {gap.other_scope}"
-    return f"{gap.minuend} − {gap.subtrahend}, {gap.scope}"
+    return f"{gap.minuend} − {gap.subtrahend}, {gap.scope}{' (settings differ)' if gap.settings_differ else ''}"
 
 
 def arms_by_site(name: str, comparison: Comparison, metric: MetricName) -> Markup:

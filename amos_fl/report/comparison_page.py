@@ -27,6 +27,8 @@ FILES = {
     "curves": "curves.csv",
     "site_curves": "curves_by_site.csv",
 }
+MOST_FINDINGS = 8
+"""The most findings that a page begins with; the others are folded."""
 CASES_TEXT = (
     "For each site the test cases with the reference's best, median and worst score, as each arm predicts them, all on "
     "the same slices: at first those that cut most organs and where the arms differ most from the label. The table "
@@ -50,6 +52,7 @@ def comparison_context(comparison: Comparison, case_pages: Mapping[Address, str]
         "problems": comparison.problems,
         "all_well": "Nothing went wrong in these runs.",
         "findings": comparison.findings,
+        "findings_shown": MOST_FINDINGS,
         "reference": comparison.reference,
         "notes": comparison.notes,
         "numbers": _key_numbers(comparison, metric),
@@ -337,7 +340,7 @@ def _spreads_table(comparison: Comparison) -> SortableTable:
 def _gaps_table(comparison: Comparison) -> SortableTable:
     rows = [
         [
-            text(gap.kind),
+            text(gap.part),
             text(gap.scope if gap.scope == gap.other_scope else f"{gap.scope} − {gap.other_scope}"),
             text(title_of(gap.metric)),
             *_interval(gap.estimate, difference=True),
