@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from federations import federate, hashes, killed_after, resume
 
+from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import Scores
@@ -54,6 +55,11 @@ class Hanging(Tracker):
     def begin(self, run):
         import threading
         threading.Event().wait()
+
+class Slow(Tracker):
+    def end(self, how, values, files):
+        import time
+        time.sleep(0.5)
 
 heard = []
 
@@ -139,6 +145,27 @@ def test_a_tracker_that_fails_or_hangs_is_said_once_and_changes_nothing(
     assert said[1].startswith(f"tracker {name}:Hanging: does not answer")
     assert len(said) == 2
     assert f"amos-fl track {folder.path} --tracker {name}:Broken" in said[0]
+
+
+def test_a_run_that_is_sent_slowly_is_sent_and_only_a_tracker_that_fails_is_a_failure(
+    tmp_path: Path,
+    finished_run: Path,
+    written: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(follow, "SOON_S", 0.05)
+    name, run_folder = written(MINE), copied(finished_run, tmp_path)
+    assert run(["track", str(run_folder), "--tracker", f"{name}:Slow"]) == 0
+    said = capsys.readouterr()
+    assert f"waiting until {name}:Slow has the results" in said.out
+    assert said.out.endswith(f"{run_folder}: sent to {name}:Slow\n")
+    assert said.err == ""
+    # Two trackers that fail are one run that could not be sent.
+    monkeypatch.setattr(follow, "FINISHED_S", 2.0)
+    trackers = [f"--tracker={name}:{which}" for which in ("Broken", "Hanging", "Slow")]
+    assert run(["track", str(run_folder), *trackers]) == 2
+    assert "1 of 1 run could not be sent; see above" in capsys.readouterr().err
 
 
 def test_a_function_of_events_is_a_tracker_too(
