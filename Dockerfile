@@ -10,8 +10,9 @@ ARG PYTHON_IMAGE=python:3.11-slim
 # The names of what amos-fl needs, apart, so that another change of pyproject.toml installs nothing anew.
 FROM ${PYTHON_IMAGE} AS names
 COPY pyproject.toml /
-RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-      > /needed.txt
+# The extra `dicom` is in it, because a hospital makes its cohort from DICOM with this image.
+RUN python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+      print(*p['dependencies'], *p['optional-dependencies']['dicom'], sep='\n')" > /needed.txt
 
 # What amos-fl needs, at the versions of requirements.lock: the large layer.
 FROM ${PYTHON_IMAGE} AS dependencies
@@ -32,12 +33,14 @@ RUN [ -z "${TORCH_BACKEND}" ] || [ -n "${PIP_ARGS}" ] \
 RUN /opt/amos-fl/bin/python -m pip install --no-cache-dir --no-compile --disable-pip-version-check \
       --constraint requirements.lock --requirement needed.txt ${PIP_ARGS}
 # Left out: what installs packages (uv, which only runs that install packages would use, and pip, setuptools), headers,
-# tests, and the parts of Ray that no simulation uses. The root file system is read-only, so Python compiles here.
+# tests, pydicom's example files, and the parts of Ray that no simulation uses. The root file system is read-only, so
+# Python compiles here.
 RUN cd /opt/amos-fl/lib/python3*/site-packages \
  && rm -rf pip pip-*.dist-info setuptools setuptools-*.dist-info _distutils_hack distutils-precedence.pth pkg_resources \
       uv ../../../bin/uv ../../../bin/uvx ../../../bin/pip* \
       torch/include torch/test torch/share torch/bin/test_* torch/bin/protoc* torch/lib/*_test.so \
       ray/jars ray/rllib ray/llm ray/cpp ray/include ray/dashboard/client Crypto/SelfTest matplotlib/mpl-data/sample_data \
+      pydicom/data/test_files pydicom/data/charset_files pydicom/data/palettes \
  && find . -depth -type d \( -name tests -o -name test \) ! -path './torch/*' -exec rm -rf {} + \
  && find . -name '*.a' -delete \
  && /opt/amos-fl/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x 'testing/_internal' .

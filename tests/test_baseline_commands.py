@@ -82,6 +82,8 @@ def test_a_sweep_runs_once_what_it_lists(tiny_root, store, tmp_path, capsys):
     assert run(["sweep", str(file), "--dry-run"]) == 0
     listed = capsys.readouterr().out
     assert re.search(r"^seed1: .* in all; about [\d.]+ s of training and [\d.]+ s of scoring", listed, re.MULTILINE)
+    assert "disk: at most " in listed
+    assert re.search(r"^centralized-seed0: centralized, \d+ steps at 1 trainer, ", listed, re.MULTILINE)
     assert re.search(r"^4 runs, about [\d.]+ \w+ one after another$", listed, re.MULTILINE)
     assert run(["sweep", str(file), "--out", str(out), "--store", str(store)]) == 0
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == [

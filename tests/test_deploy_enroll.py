@@ -14,12 +14,13 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from amos_fl.cli.main import run
-from amos_fl.cohort.table import Cohort
+from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.deploy.bundle import write_bundle
 from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.enroll import enroll, register, registered_keys
 from amos_fl.deploy.keys import fingerprint, new_key, public_line, read_private_key, read_public_key, spoken_fingerprint
 from amos_fl.deploy.layout import DEMONSTRATION_KEY, KEY, PUBLIC_KEY, read_site
+from amos_fl.deploy.shipped import SITE_FILES, texts_of
 from amos_fl.errors import AmosError
 from amos_fl_clients.federation.settings import read_settings
 from amos_fl_clients.operation.command import app
@@ -33,7 +34,7 @@ def root(tmp_path: Path) -> Path:
 
 def unpacked(root: Path, site: str, at: Path) -> Path:
     """The bundle of a site, unpacked at its hospital."""
-    write_bundle(root, site, at / f"{site}.zip")
+    write_bundle(root, site, at / f"{site}.zip", beside=texts_of("amos_fl_clients", SITE_FILES))
     with zipfile.ZipFile(at / f"{site}.zip") as archive:
         archive.extractall(at)
     return at / f"site-{site.lower()}"
@@ -186,13 +187,68 @@ def test_the_page_of_a_bundle_says_how_to_start_look_pause_stop_and_update_by_co
         assert f"| {what}" in page
     assert "    1,spleen\n" in page
     named = set(re.findall(r"`docker compose (?:run --rm|exec|logs -f) (\S+?)[ `]", page))
-    assert named == {"site", "check", "enroll"}
+    assert named == {"site", "check", "cohort", "enroll"}
     assert named <= services.keys()
     sites_own = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     used = set(re.findall(r"amos-fl-site ([a-z-]+) (?:site-a|/site)`", page))
-    assert used == {"supernode", "status", "report", "pause", "resume"}
+    assert used == {"supernode", "status", "watch", "report", "pause", "resume"}
     assert used <= sites_own
     assert set(re.findall(r"amos-fl deploy ([a-z]+) site-a", page)) == {"enroll", "check"}
+    assert "compare both: the key's" in page
+    assert "the authority's" in page
+    assert page.count("pip install 'amos-fl[dicom]'") == 2
+
+
+def test_a_hospital_makes_its_cohort_in_the_container_without_a_network_and_out_of_sight_of_the_site(
+    root: Path, tmp_path: Path
+) -> None:
+    folder = unpacked(root, "A", tmp_path)
+    services = yaml.safe_load((folder / "docker-compose.yml").read_text())["services"]
+    cohort, site = services["cohort"], services["site"]
+    assert cohort["network_mode"] == "none"
+    assert cohort["profiles"] == ["cohort"]
+    assert cohort["read_only"]
+    assert cohort["cap_drop"] == ["ALL"]
+    mounts = {place: (source, mode) for source, place, mode in map(mounted, cohort["volumes"])}
+    assert mounts == {
+        "/export": ("${AMOS_FL_EXPORT:-../export}", "ro"),
+        "/organs.csv": ("./organs.csv", "ro"),
+        "/data": ("${AMOS_FL_DATA:-./data}", "rw"),
+        "/private": ("${AMOS_FL_PRIVATE:-../private}", "rw"),
+    }
+    assert (folder / "organs.csv").is_file()
+    # What the site is given as its scans is what is written here, and it reads neither the export nor the way back.
+    assert ("${AMOS_FL_DATA:-./data}", "/site/data", "ro") in map(mounted, site["volumes"])
+    assert not [source for source, _, _ in map(mounted, site["volumes"]) if "EXPORT" in source or "PRIVATE" in source]
+
+
+def mounted(volume: str) -> tuple[str, str, str]:
+    """What is mounted, where, and how: of `SOURCE:PLACE` or `SOURCE:PLACE:ro`."""
+    found = re.fullmatch(r"(.+?):(/[^:]*)(?::(ro))?", volume)
+    assert found is not None
+    return found[1], found[2], found[3] or "rw"
+
+
+def test_the_command_of_the_service_makes_a_cohort_as_this_sites_from_an_export(root: Path, tmp_path: Path) -> None:
+    """The command of the compose file, with its places on this machine; no container is needed for that."""
+    pytest.importorskip("highdicom")
+    from pacs import STRAIGHT, box, write_ct, write_rtstruct
+
+    folder = unpacked(root, "A", tmp_path)
+    slices = write_ct(tmp_path / "export" / "series")
+    liver = [(z, box((2, 3), (14, 12))) for z in range(3, 8)]
+    write_rtstruct(tmp_path / "export" / "structures.dcm", slices, STRAIGHT, {"Liver": liver})
+    (tmp_path / "private").mkdir()
+    service = yaml.safe_load((folder / "docker-compose.yml").read_text())["services"]["cohort"]
+    places = {"/export": tmp_path / "export", "/organs.csv": folder / "organs.csv"}
+    places |= {"/data": folder / "data", "/private": tmp_path / "private"}
+    _, *command = (str(places.get(part, part)) for part in service["entrypoint"])
+    suggestion = tmp_path / "private" / "map.csv"
+    assert run([*command, "--dry-run", "--suggestion", str(suggestion)]) == 0
+    assert run([*command, "--label-map", str(suggestion), "--site", "A"]) == 0
+    [case] = read_cohort(folder / "data").cases
+    assert (case.site, case.modality) == ("A", "CT")
+    assert (tmp_path / "private" / "cases.csv").is_file()
 
 
 def test_a_newer_bundle_leaves_the_hospitals_settings_and_key(root: Path, tmp_path: Path) -> None:

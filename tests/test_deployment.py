@@ -1,5 +1,6 @@
 """The server of a deployment: sites that come late, leave, are held out, or say that they are somebody else."""
 
+import errno
 import json
 from collections.abc import Iterable
 from dataclasses import replace
@@ -320,6 +321,27 @@ def test_a_paused_site_is_not_asked_again_and_again_and_takes_part_once_it_is_re
     grid._there = resumed_after_round_1
     run_deployed(grid, again, 0, AT_ONCE, ask_again_s=0)
     assert [sorted(entry["missing"]) for entry in again.ledger()] == [["B"], []]
+
+
+def test_a_run_that_cannot_go_on_names_no_path_to_be_given_to_resume_at_another_machine(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    """`amos-fl deploy run`, which shows the sentence, adds the command that continues the run from there."""
+    settings: dict[str, object] = {"sites": ("A", "G"), "rounds": 2, "min_sites": 2, "engine": {"name": "deployment"}}
+    short = deployed_run(tmp_path / "short" / "run", tiny_cohort, **settings)
+    with pytest.raises(RunStopped, match=r"1 of 2 sites sent an update") as stopped:
+        run_deployed(Unreliable(tmp_path / "short", tiny_cohort, "AG"), short, 0, AT_ONCE)
+    assert str(stopped.value).endswith("the last checkpoint is of round 0")
+    full = deployed_run(tmp_path / "full" / "run", tiny_cohort, **settings)
+
+    def until_the_disk_is_full() -> str:
+        if len(full.ledger()) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return "AG"
+
+    with pytest.raises(RunStopped, match="no space is left on the disk") as stopped:
+        run_deployed(Hospitals(tmp_path / "full", tiny_cohort, "AG", until_the_disk_is_full), full, 5, AT_ONCE)
+    assert str(stopped.value).endswith("the last checkpoint is of round 1; free some space, then continue")
 
 
 class Keyed(Hospitals):

@@ -101,6 +101,14 @@ def test_the_lock_pins_what_the_dependencies_need_in_turn():
     assert len(names) > len(declared()), "the dependencies' own dependencies were not walked"
 
 
+def test_the_image_installs_what_reading_a_hospitals_export_needs():
+    recipe = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
+    found = re.search(r'RUN python3 -c "([^"]+)" +> /needed\.txt', recipe)
+    assert found is not None
+    printed = subprocess.run([sys.executable, "-c", found[1]], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert printed.stdout.splitlines() == [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dicom"]]
+
+
 def test_the_lock_names_versions_that_any_index_has():
     assert not {name: str(number) for name, number in locked().items() if number.local}
     assert not {name for name in locked() if of_torch_for_gpus(name)}

@@ -1,6 +1,7 @@
 """`amos-fl simulate` as a user types it: results, dry run, resume, and one plain sentence for every wrong input."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def test_a_dry_run_prints_the_work_and_writes_nothing(
     printed = capsys.readouterr().out
     assert "14 steps at each of 3 sites, 42 in all, 84 patches" in printed
     assert "GiB for training one site" in printed
+    assert re.search(r"^disk: at most [\d.]+ MB of prepared scans in the store and [\d.]+ MB of weights", printed, re.M)
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from federations import federate, hashes, killed_after, resume
 
+from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import Scores
@@ -55,6 +56,11 @@ class Hanging(Tracker):
         import threading
         threading.Event().wait()
 
+class Slow(Tracker):
+    def end(self, how, values, files):
+        import time
+        time.sleep(0.5)
+
 heard = []
 
 def function(event):
@@ -96,6 +102,9 @@ def test_a_tracker_is_told_every_round_score_and_result_once_also_over_a_resume(
         assert values["DSC/G"] == Scores.from_dict(evaluation["sites"]["G"]["scores"]).mean_dsc()
         assert values["DSC/unseen"] == macro_dsc(evaluation, seen=False)
         assert values["DSC/seen"] == macro_dsc(evaluation, seen=True)
+        for group, which in (("seen", True), ("unseen", False)):
+            members = [values[f"NSD/{site}"] for site, about in evaluation["sites"].items() if about["seen"] == which]
+            assert values[f"NSD/{group}"] == pytest.approx(sum(members) / len(members), abs=1e-12)
     ends = [line[1:] for line in found if line[0] == "end"]
     assert [how for how, _, _ in ends] == ["failed", "finished"]
     _, values, files = ends[1]
@@ -139,6 +148,44 @@ def test_a_tracker_that_fails_or_hangs_is_said_once_and_changes_nothing(
     assert said[1].startswith(f"tracker {name}:Hanging: does not answer")
     assert len(said) == 2
     assert f"amos-fl track {folder.path} --tracker {name}:Broken" in said[0]
+
+
+def test_a_run_that_is_sent_slowly_is_sent_and_only_a_tracker_that_fails_is_a_failure(
+    tmp_path: Path,
+    finished_run: Path,
+    written: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(follow, "SOON_S", 0.05)
+    name, run_folder = written(MINE), copied(finished_run, tmp_path)
+    assert run(["track", str(run_folder), "--tracker", f"{name}:Slow"]) == 0
+    said = capsys.readouterr()
+    assert f"waiting until {name}:Slow has the results" in said.out
+    assert said.out.endswith(f"{run_folder}: sent to {name}:Slow\n")
+    assert said.err == ""
+    # Two trackers that fail are one run that could not be sent.
+    monkeypatch.setattr(follow, "FINISHED_S", 2.0)
+    trackers = [f"--tracker={name}:{which}" for which in ("Broken", "Hanging", "Slow")]
+    assert run(["track", str(run_folder), *trackers]) == 2
+    assert "1 of 1 run could not be sent; see above" in capsys.readouterr().err
+
+
+def test_tensorboard_has_a_runs_settings_as_text_once_also_after_a_resume(
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    killed_after(tmp_path / "run", 1, tiny_cohort.only("A"), store, sites=("A",), rounds=2)
+    resume(tmp_path / "run", store)
+    read = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    read.Reload()
+    [event] = read.Tensors("settings/text_summary")
+    said = event.tensor_proto.string_val[0].decode().splitlines()
+    assert "    rounds: 2" in said
+    assert any(line.startswith("    training.learning_rate: ") for line in said)
+    assert [scalar.step for scalar in read.Scalars("loss/A")] == [1, 2]
 
 
 def test_a_function_of_events_is_a_tracker_too(

@@ -10,19 +10,20 @@ from amos_fl.cohort.table import SPLITS, Cohort
 from amos_fl.inference.cost import scoring
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import check_free
-from amos_fl.runs.estimate import estimate
+from amos_fl.runs.estimate import disk, estimate
 from amos_fl.runs.start import start_weights
 from amos_fl.wording import counted
 
 
 def cost_in_words(config: RunConfig, cohort: Cohort) -> tuple[str, float]:
-    """The time and traffic of a run of a group, and its seconds; without augmentation and preparation."""
+    """The time, traffic and disk of a run of a group, and its seconds; without augmentation and preparation."""
     if config.lacks_plan:
         return "its plan is made first, so its time is not known", 0.0
     cost, scored = estimate(config, cohort), scoring(config, cohort)
     sent = (cost.bytes_down + cost.bytes_up) / 1e6
     said = f"about {hours_in_words(cost.training_seconds)} of training and {hours_in_words(scored.seconds)} of scoring"
-    return f"{said}, {sent:,.0f} MB sent", cost.training_seconds + scored.seconds
+    kept = _disk_in_words(config, cohort, cost.parameters)
+    return f"{said}, {sent:,.0f} MB sent; disk: {kept}", cost.training_seconds + scored.seconds
 
 
 def hours_in_words(seconds: float) -> str:
@@ -36,8 +37,25 @@ def hours_in_words(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
+def _disk_in_words(config: RunConfig, cohort: Cohort, parameters: int) -> str:
+    need = disk(config, cohort, parameters)
+    return (
+        f"at most {bytes_in_words(need.store_bytes)} of prepared scans in the store and "
+        f"{bytes_in_words(need.checkpoint_bytes)} of weights in checkpoints"
+    )
+
+
+def bytes_in_words(number: float) -> str:
+    """A size on disk.
+
+    >>> bytes_in_words(20_000), bytes_in_words(2_500_000), bytes_in_words(12_300_000_000)
+    ('0.0 MB', '2.5 MB', '12.3 GB')
+    """
+    return f"{number / 1e6:.1f} MB" if number < 1e9 else f"{number / 1e9:,.1f} GB"
+
+
 def show_dry_run(config: RunConfig, cohort: Cohort, out: Path | None = None) -> None:
-    """Print settings, sites, work in steps and bytes, and an estimate of time and memory.
+    """Print settings, sites, work in steps and bytes, and an estimate of time, memory and disk.
 
     Raises:
         AmosError: the run could not be created in `out`.
@@ -67,7 +85,8 @@ def show_dry_run(config: RunConfig, cohort: Cohort, out: Path | None = None) -> 
         f"weights sent: {cost.bytes_down / 1e6:,.1f} MB to the sites and {cost.bytes_up / 1e6:,.1f} MB back\n"
         f"estimate on {config.device}: {cost.seconds_per_step:.3g} s a step, {cost.training_seconds / 60:,.1f} min of "
         f"training without augmentation, {scored.seconds / 60:,.1f} min of scoring ({counted(scored.scans, 'scan')} in "
-        f"all), {cost.memory_bytes / 2**30:.2f} GiB for training one site",
+        f"all), {cost.memory_bytes / 2**30:.2f} GiB for training one site\n"
+        f"disk: {_disk_in_words(config, cohort, cost.parameters)}",
         markup=False,
     )
     if out is not None:

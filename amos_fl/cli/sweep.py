@@ -36,7 +36,7 @@ from amos_fl.runs.group import Group, PlannedRun, create_group, is_group, read_g
 from amos_fl.runs.own_code import check_same_modules
 from amos_fl.runs.sweep import Sweep, read_sweep
 from amos_fl.runs.work import steps_by_site
-from amos_fl.wording import nearest
+from amos_fl.wording import counted, nearest
 
 Layers = list[tuple[str, dict[str, Any]]]
 
@@ -153,9 +153,10 @@ def _list(members: list[PlannedRun]) -> None:
         said, takes = cost_in_words(config, member.cohort)
         seconds += takes
         typer.echo(
-            f"{member.name}: {config.arm}, {max(steps)} steps at {len(steps)} trainers, {sum(steps)} in all; {said}"
+            f"{member.name}: {config.arm}, {counted(max(steps), 'step')} at {counted(len(steps), 'trainer')}, "
+            f"{sum(steps)} in all; {said}"
         )
-    typer.echo(f"{len(members)} runs, about {hours_in_words(seconds)} one after another")
+    typer.echo(f"{counted(len(members), 'run')}, about {hours_in_words(seconds)} one after another")
 
 
 def _same(group: Group, members: list[PlannedRun]) -> Group:

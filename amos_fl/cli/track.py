@@ -11,6 +11,7 @@ from amos_fl.runs.events import Event, Said
 from amos_fl.runs.folder import open_run
 from amos_fl.runs.group import is_group, read_group
 from amos_fl.runs.tracking.tracker import check_trackers
+from amos_fl.wording import counted
 
 
 def track(
@@ -20,11 +21,10 @@ def track(
     """Send runs to trackers: what these have not been told yet of rounds, scores and results."""
     from amos_fl.runs.tracking.follow import send
 
-    failed: list[str] = []
+    failed = 0
 
     def listener(event: Event) -> None:
         if isinstance(event, Said):
-            failed.append(event.text)
             typer.echo(event.text)
 
     folders = [open_run(path) for run in runs for path in (read_group(run).members if is_group(run) else [run])]
@@ -33,9 +33,9 @@ def track(
         if not names:
             raise AmosError(f"{folder.path}: has no trackers of its own; name one, like --tracker mlflow")
         check_trackers(names)
-        before = len(failed)
-        send(folder, names, listener)
-        if len(failed) == before:
+        if send(folder, names, listener):
+            failed += 1
+        else:
             typer.echo(f"{folder.path}: sent to {', '.join(names)}")
     if failed:
-        raise AmosError(f"{len(failed)} of {len(folders)} runs could not be sent; see above")
+        raise AmosError(f"{failed} of {counted(len(folders), 'run')} could not be sent; see above")

@@ -6,24 +6,25 @@ from amos_fl.deploy.layout import DEMONSTRATION_KEY, SiteConnection, site_folder
 
 _IN_IMAGE = "docker compose exec site amos-fl-site"
 _WORK = (
-    ("make the key (1)", "amos-fl deploy enroll {}", "docker compose run --rm enroll"),
-    ("check everything (4)", "amos-fl deploy check {}", "docker compose run --rm check"),
-    ("**start**", "amos-fl-site supernode {}", "docker compose up -d"),
-    ("**look**: connected? what was asked, what left?", "amos-fl-site status {}", f"{_IN_IMAGE} status /site"),
-    ("see its own test cases: a page that stays here", "amos-fl-site report {}", f"{_IN_IMAGE} report /site"),
-    ("read its log", "", "docker compose logs -f site"),
-    ("**pause**: refuse every request", "amos-fl-site pause {}", f"{_IN_IMAGE} pause /site"),
-    ("take part again", "amos-fl-site resume {}", f"{_IN_IMAGE} resume /site"),
-    ("**stop**", "", "docker compose down"),
+    ("make the key (1)", "`amos-fl deploy enroll {folder}`", "docker compose run --rm enroll"),
+    ("make the cohort (2)", "as under 2", "docker compose run --rm cohort --site {site}"),
+    ("check everything (4)", "`amos-fl deploy check {folder}`", "docker compose run --rm check"),
+    ("**start**", "`amos-fl-site supernode {folder}`", "docker compose up -d"),
+    ("**look**: connected? what was asked, what left?", "`amos-fl-site status {folder}`", f"{_IN_IMAGE} status /site"),
+    ("see its part in a run, live", "`amos-fl-site watch {folder}`", f"{_IN_IMAGE} watch /site"),
+    ("see its own test cases: a page that stays here", "`amos-fl-site report {folder}`", f"{_IN_IMAGE} report /site"),
+    ("read its log", "in its terminal", "docker compose logs -f site"),
+    ("**pause**: refuse every request", "`amos-fl-site pause {folder}`", f"{_IN_IMAGE} pause /site"),
+    ("take part again", "`amos-fl-site resume {folder}`", f"{_IN_IMAGE} resume /site"),
+    ("**stop**", "Ctrl-C", "docker compose down"),
 )
-"""What is done at a site, without a container and in one; where no command is needed, the terminal does it."""
+"""What is done at a site, without a container and in one."""
 
 
-def _table(folder: str) -> str:
+def _table(site: str, folder: str) -> str:
     rows = [("to", "", "in a container"), ("---",) * 3]
     for what, here, in_image in _WORK:
-        own = f"`{here.format(folder)}`" if here else "Ctrl-C" if "stop" in what else "in its terminal"
-        rows.append((what, own, f"`{in_image}`"))
+        rows.append((what, here.format(folder=folder), f"`{in_image.format(site=site)}`"))
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -37,9 +38,10 @@ def instructions(connection: SiteConnection, organs: Mapping[int, str]) -> str:
         f"this site. Before real scans come near, make the site's own: `amos-fl deploy enroll {folder} --replace`."
         if demonstration
         else f"    amos-fl deploy enroll {folder}\n\n"
-        "This makes the site's key and its `settings.yaml`, and prints the key's fingerprint. Send `keys/site.pub` to\n"
-        "the coordinator (by e-mail is fine) and read the fingerprint to them over the phone. `keys/site.key` never\n"
-        "leaves this machine."
+        "This makes the site's key and its `settings.yaml`, and prints two fingerprints. Send `keys/site.pub` to the\n"
+        "coordinator (by e-mail is fine), call them, and compare both: the key's, so that no one else's key is\n"
+        "registered as yours, and the authority's, so that this site trusts theirs and no other. `keys/site.key`\n"
+        "never leaves this machine."
     )
     return f"""\
 # Site {site} of a federation with amos-fl
@@ -49,7 +51,7 @@ scores, and only over connections that this machine opens, to `{connection.host}
 Nothing has to be opened inwards.
 
 You need amos-fl {connection.amos_fl} with flwr {connection.flwr}, as the container image that the coordinator names or
-from `pip install`.
+from `pip install 'amos-fl[dicom]'`, whose extra `dicom` reads the archive's export.
 
 ## 1. The key
 
@@ -63,7 +65,13 @@ An export of the hospital's archive, DICOM series with structure sets (RTSTRUCT)
     amos-fl data dicom EXPORT --organs {folder}/organs.csv --site {site} --out {folder}/data --private PRIVATE
 
 (`--dry-run --suggestion map.csv` first lists what is there; no name, number or date of a patient is copied; PRIVATE
-leads back to them and stays outside this folder). Or put scans and label maps in NIfTI below `data/`, or mount them
+leads back to them and stays outside this folder). In a container (5), `AMOS_FL_EXPORT` and `AMOS_FL_PRIVATE` in the
+file `.env` name the two folders, which must be there, and the rest is given to its command:
+
+    docker compose run --rm cohort --dry-run --suggestion /private/map.csv
+    docker compose run --rm cohort --label-map /private/map.csv --site {site}
+
+Or put scans and label maps in NIfTI below `data/`, or mount them
 there read-only, and describe them in `data/cohort.csv`:
 
     case,site,modality,split,image,label,annotated
@@ -98,7 +106,7 @@ Without a container, the commands of the first column; in one, those of the seco
 `docker load < amos-fl.tar.gz` (the image, as the coordinator sends it) and a file `.env` here with
 `AMOS_FL_USER=1000:1000`, which is what `id -u` and `id -g` print. What else can be set stands in `docker-compose.yml`.
 
-{_table(folder)}
+{_table(site, folder)}
 The site may be started before the coordinator begins a run, and stays up between runs. Stopping it in a round loses its
 work on that round alone: the federation goes on without it, and it takes part again when it is started. Every request
 and every answer is a line in `state/audit.log`. With a GPU: `device: cuda` in `settings.yaml`, and in a container
@@ -111,8 +119,8 @@ this machine's own processes use it.
 
 Compare the SHA-256 of the new bundle with the coordinator's, stop the site, and unpack it over this folder: it replaces
 this page, `site.yaml`, `organs.csv`, `ca.crt` and the compose files, and leaves `settings.yaml`, the key, the scans and
-`.env`. Install the version of amos-fl that the new page names (`pip install`, or `docker load` of the new image), check
-(4) and start (5).
+`.env`. Install the version of amos-fl that the new page names (`pip install 'amos-fl[dicom]'`, or `docker load` of the
+new image), check (4) and start (5).
 
 ## Keep
 

@@ -13,7 +13,7 @@ from amos_fl.volumes.plan import Plan
 from amos_fl.volumes.plausible_grid import check_memory
 from amos_fl.volumes.resample import resample_image
 
-_BYTES_PER_VOXEL = 5
+BYTES_PER_VOXEL = 5
 """Bytes per voxel of a resampled case, at least: float32 of the scan and uint8 of its label map."""
 
 
@@ -37,7 +37,7 @@ def prepare_image(original: Volume, modality: str, plan: Plan, name: str) -> Pre
     extent_mm = [(high - low) * mm for (low, high), mm in zip(box, scan.spacing_mm, strict=True)]
     check_memory(
         math.prod(math.ceil(mm / to) for mm, to in zip(extent_mm, plan.spacing_mm, strict=True)),
-        _BYTES_PER_VOXEL,
+        BYTES_PER_VOXEL,
         f"{name}, resampled to {'x'.join(f'{mm:g}' for mm in plan.spacing_mm)} mm,",
     )
     image = crop(scan.array, box)

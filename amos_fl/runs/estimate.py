@@ -5,16 +5,20 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 
-from amos_fl.cohort.table import Cohort
+from amos_fl.cohort.table import Case, Cohort
 from amos_fl.methods import kind_of
 from amos_fl.networks.registry import build_network, parameter_count
+from amos_fl.prepared.image import BYTES_PER_VOXEL
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.work import steps_by_site
 from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.training.supervision import supervision_of
+from amos_fl.volumes.nifti import read_geometry
 from amos_fl.volumes.plan import Plan, Triple
+from amos_fl.volumes.resample import resampled_shape
 
 MOST_VOXELS = 64**3
 
@@ -75,6 +79,38 @@ def estimate(config: RunConfig, cohort: Cohort) -> WorkEstimate:
         training_seconds=step.seconds * trained / parallel,
         memory_bytes=step.kept_bytes + 6 * weights,  # network, gradient, momentum, global, update, sum
     )
+
+
+@dataclass(frozen=True)
+class DiskEstimate:
+    """The most that a run keeps: prepared scans in the store, as large as uncompressed, and weights in checkpoints."""
+
+    store_bytes: int
+    checkpoint_bytes: int
+
+
+def disk(config: RunConfig, cohort: Cohort, parameters: int) -> DiskEstimate:
+    """The disk that a run needs, from the headers of its labelled scans, which are taken whole.
+
+    Checkpoints are counted without what a strategy itself keeps from round to round. Of the needed ones there are the
+    last two, the best for all sites, and the best for each.
+
+    Raises:
+        AmosError: a scan whose header cannot be read.
+    """
+    voxels = sum(_prepared_voxels(case, config.plan) for case in cohort.of(labelled=True))
+    kept = config.rounds
+    if config.keep_checkpoints == "needed":
+        sites = len(cohort.seen_sites)
+        personal = (kind := kind_of(config.strategy)) is not None and kind.personal
+        kept = min(kept, 3 + sites * (2 if personal else 1))
+    return DiskEstimate(BYTES_PER_VOXEL * voxels, 4 * parameters * kept)
+
+
+def _prepared_voxels(case: Case, plan: Plan) -> int:
+    shape, affine = read_geometry(case.image, header_only=True)
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
+    return math.prod(resampled_shape(shape, (x, y, z), plan.spacing_mm))
 
 
 def timed(config: RunConfig) -> str:

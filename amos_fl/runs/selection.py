@@ -1,7 +1,7 @@
 """Choose the round whose weights a run keeps, on the seen sites' validation cases, never on unseen scanners."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,8 +58,12 @@ class Bests:
 
 
 def _dsc_of_sites(evaluation: dict[str, Any], *, seen: bool) -> dict[str, float]:
+    return _of_sites(evaluation, Scores.mean_dsc, seen=seen)
+
+
+def _of_sites(evaluation: dict[str, Any], mean_of: Callable[[Scores], float], *, seen: bool) -> dict[str, float]:
     sites = evaluation["sites"].items()
-    return {name: Scores.from_dict(site["scores"]).mean_dsc() for name, site in sites if site["seen"] == seen}
+    return {name: mean_of(Scores.from_dict(site["scores"])) for name, site in sites if site["seen"] == seen}
 
 
 def _mean(scores: Iterable[float]) -> float:
@@ -74,7 +78,16 @@ def macro_dsc(evaluation: dict[str, Any], *, seen: bool) -> float:
 
 def seen_and_unseen_dsc(evaluation: dict[str, Any]) -> tuple[float | None, float | None]:
     """The macro means of a round's evaluation, None if there is none."""
-    seen, unseen = macro_dsc(evaluation, seen=True), macro_dsc(evaluation, seen=False)
+    return _macro_means(evaluation, Scores.mean_dsc)
+
+
+def seen_and_unseen_nsd(evaluation: dict[str, Any]) -> tuple[float | None, float | None]:
+    """As `seen_and_unseen_dsc`, of the NSD."""
+    return _macro_means(evaluation, Scores.mean_nsd)
+
+
+def _macro_means(evaluation: dict[str, Any], mean_of: Callable[[Scores], float]) -> tuple[float | None, float | None]:
+    seen, unseen = (_mean(_of_sites(evaluation, mean_of, seen=which).values()) for which in (True, False))
     return (None if math.isnan(seen) else seen, None if math.isnan(unseen) else unseen)
 
 

@@ -1,12 +1,15 @@
 """What the containers may do, what they reach, and what the image holds."""
 
 import json
+import os
 import re
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 
-from eight_sites import IMAGE, SITES, Federation, docker
+import pytest
+from eight_sites import IMAGE, ROOT, SITES, Federation, called, compose_command, docker
 
 SERVICES = {"superlink", "submit", *(f"site-{letter}" for letter in SITES)}
 SECRET = re.compile(rb"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----\s+[A-Za-z0-9+/=]{40}")
@@ -112,3 +115,41 @@ def test_the_image_holds_no_key_no_scan_and_nothing_that_builds(image: str) -> N
     )
     assert not found
     assert "No module named pip" in docker("run", "--rm", IMAGE, "python", "-m", "pip", check=False)
+
+
+PLACES = ("export", "data", "private")
+
+
+def test_a_hospital_makes_its_cohort_in_the_image_from_an_export_of_its_archive(
+    image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service of the hospital's own compose file, on a series and a structure set that are made here."""
+    pytest.importorskip("highdicom")
+    from pacs import ID, NAME, STRAIGHT, box, write_ct, write_rtstruct
+
+    site = tmp_path / "site-a"
+    for folder in (site, *(tmp_path / name for name in PLACES)):
+        folder.mkdir()
+    (site / "docker-compose.yml").write_bytes((ROOT / "clients/docker-compose.yml").read_bytes())
+    (site / "organs.csv").write_text("label,organ\n1,spleen\n6,liver\n")
+    slices = write_ct(tmp_path / "export" / "series")
+    liver = [(z, box((2, 3), (14, 12))) for z in range(3, 8)]
+    write_rtstruct(tmp_path / "export" / "structures.dcm", slices, STRAIGHT, {"Liver": liver})
+    for name in PLACES:
+        monkeypatch.setenv(f"AMOS_FL_{name.upper()}", str(tmp_path / name))
+    monkeypatch.setenv("AMOS_FL_IMAGE", image)
+    user = (os.getuid(), os.getgid()) if os.getuid() else (1000, 1000)
+    monkeypatch.setenv("AMOS_FL_USER", "{}:{}".format(*user))
+    if os.getuid() == 0:  # the image's user writes there
+        for folder in (tmp_path / "data", tmp_path / "private"):
+            os.chown(folder, *user)
+    project = ["--project-name", f"amosfl{os.getpid()}cohort", "--project-directory", str(site)]
+    compose = [*compose_command(), *project, "--file", str(site / "docker-compose.yml"), "run", "--rm", "cohort"]
+    called(*compose, "--dry-run", "--suggestion", "/private/map.csv")
+    called(*compose, "--label-map", "/private/map.csv", "--site", "A")
+    _, row = (tmp_path / "data" / "cohort.csv").read_text().splitlines()
+    assert ",A,CT," in row
+    assert [len(list((tmp_path / "data" / kind).iterdir())) for kind in ("images", "labels")] == [1, 1]
+    assert NAME not in row
+    assert ID not in row
+    assert "cases.csv" in {file.name for file in (tmp_path / "private").iterdir()}

@@ -16,7 +16,7 @@ from amos_fl.runs.group import is_group
 from amos_fl.runs.layers import dotted
 from amos_fl.runs.ledger import LedgerEntry
 from amos_fl.runs.results import results_of
-from amos_fl.runs.selection import seen_and_unseen_dsc
+from amos_fl.runs.selection import seen_and_unseen_dsc, seen_and_unseen_nsd
 from amos_fl.runs.tail import Tail, entry_of
 from amos_fl.runs.tracking.tracker import TrackedRun, Value
 
@@ -90,8 +90,9 @@ def scores_of(evaluation: Mapping[str, Any], kind: str) -> dict[str, float]:
     for site, about in evaluation["sites"].items():
         scores = Scores.from_dict(about["scores"])
         found |= {f"DSC/{site}{own}": scores.mean_dsc(), f"NSD/{site}{own}": scores.mean_nsd()}
-    seen, unseen = seen_and_unseen_dsc(dict(evaluation))
-    found |= {"DSC/personal": seen} if own else {"DSC/seen": seen, "DSC/unseen": unseen}
+    for name, means in (("DSC", seen_and_unseen_dsc), ("NSD", seen_and_unseen_nsd)):
+        seen, unseen = means(dict(evaluation))
+        found |= {f"{name}/personal": seen} if own else {f"{name}/seen": seen, f"{name}/unseen": unseen}
     return _numbers(found)
 
 

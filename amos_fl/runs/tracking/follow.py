@@ -75,11 +75,13 @@ class _Sender(threading.Thread):
 
 
 @contextmanager
-def tracked(folder: RunFolder, names: Sequence[str], listener: Listener) -> Iterator[Listener]:
+def tracked(
+    folder: RunFolder, names: Sequence[str], listener: Listener, failures: list[str] | None = None
+) -> Iterator[Listener]:
     """A listener that also keeps the named trackers informed, and TensorBoard if it is installed.
 
     At the end they are told how the run ended, with the results that its folder holds then. A tracker that fails is
-    said once, and left out from then on; nothing of it reaches the run.
+    said once, added to `failures`, and left out from then on; nothing of it reaches the run.
     """
     usual = ["tensorboard"] if is_installed("tensorboard") else []
     senders = [_Sender(name, folder) for name in dict.fromkeys([*usual, *names])]
@@ -90,6 +92,8 @@ def tracked(folder: RunFolder, names: Sequence[str], listener: Listener) -> Iter
         for sender in senders:
             if sender.failure is not None and not sender.told:
                 sender.told = True
+                if failures is not None:
+                    failures.append(sender.failure)
                 listener(Said(f"{sender.failure}; the run goes on without it ({_later(sender, folder)})"))
 
     def also_tell(event: Event) -> None:
@@ -122,7 +126,12 @@ def _later(sender: _Sender, folder: RunFolder) -> str:
     return f"to send it later: amos-fl track {folder.path} --tracker {sender.tracker_name}"
 
 
-def send(folder: RunFolder, names: Sequence[str], listener: Listener) -> None:
-    """Tell trackers of a run as it is now: what they have not been told yet of its rounds, scores and files."""
-    with tracked(folder, names, listener):
+def send(folder: RunFolder, names: Sequence[str], listener: Listener) -> list[str]:
+    """Tell trackers of a run as it is now: what they have not been told yet of its rounds, scores and files.
+
+    Returns a sentence for each tracker that could not be told everything.
+    """
+    failures: list[str] = []
+    with tracked(folder, names, listener, failures):
         pass
+    return failures

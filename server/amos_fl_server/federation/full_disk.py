@@ -9,8 +9,10 @@ from amos_fl.runs.folder import RunFolder
 
 
 @contextmanager
-def stopping_on_a_full_disk(folder: RunFolder) -> Iterator[None]:
+def stopping_on_a_full_disk(folder: RunFolder, *, deployed: bool = False) -> Iterator[None]:
     """Turn the system's error for a full disk into a resumable stop of the run.
+
+    A deployed run is continued from another machine, whose command says how.
 
     Raises:
         RunStopped: the disk is full.
@@ -21,7 +23,7 @@ def stopping_on_a_full_disk(folder: RunFolder) -> Iterator[None]:
         if not is_disk_full(error):
             raise
         what = f" while writing {_final(str(error.filename))}" if error.filename else ""
-        raise RunStopped(f"{folder.path}: no space is left on the disk{what}; {_then(folder)}") from None
+        raise RunStopped(f"{folder.path}: no space is left on the disk{what}; {_then(folder, deployed)}") from None
 
 
 def stop_where_a_disk_is_full(folder: RunFolder, failed: Mapping[str, AmosError]) -> None:
@@ -35,10 +37,10 @@ def stop_where_a_disk_is_full(folder: RunFolder, failed: Mapping[str, AmosError]
             raise RunStopped(f"{folder.path}: no space is left on the disk (site {site}: {error}); {_then(folder)}")
 
 
-def _then(folder: RunFolder) -> str:
+def _then(folder: RunFolder, deployed: bool = False) -> str:
     done = folder.rounds_done
     last = f"the last checkpoint is of round {done}" if done else "no round is finished"
-    return f"{last}; free some space, then continue with --resume {folder.path}"
+    return f"{last}; free some space, then continue{'' if deployed else f' with --resume {folder.path}'}"
 
 
 def _final(name: str) -> str:
