@@ -4,6 +4,7 @@ make demo
 python docs/_gallery.py demo docs/images/gallery
 """
 
+import csv
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
+
+from amos_fl.csv_table import write_table
+from amos_fl.report.site_page import write_site_report
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-background-networking")
@@ -57,6 +61,7 @@ def served(run: Path) -> Iterator[str]:
 def main(demo: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     program = next(found for name in PROGRAMS if (found := shutil.which(name)))
+    site_page(demo, "A")
     case = sorted((demo / "comparison/cases/F").glob("*.html"))[0]
     with served(demo / "federated") as live, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=FLAGS, headless=True)
@@ -64,6 +69,15 @@ def main(demo: Path, folder: Path) -> None:
         for shot in shots(demo, case, live):
             take(page, shot, folder)
         browser.close()
+
+
+def site_page(demo: Path, site: str) -> None:
+    """A site's page, from what a deployed site would keep: its pictures and the scores of its cases."""
+    kept = shutil.copytree(demo / f"federated/sites/{site}/pictures", demo / "kept", dirs_exist_ok=True)
+    with (demo / "federated/scores.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["site"] == site]
+    write_table(kept / "scores.csv", list(rows[0]), rows)
+    write_site_report(site, kept, demo / "site")
 
 
 def shots(demo: Path, case: Path, live: str) -> list[Shot]:
@@ -74,7 +88,7 @@ def shots(demo: Path, case: Path, live: str) -> list[Shot]:
         Shot("organs", run, below="#organs"),
         Shot("case", case.resolve().as_uri()),
         Shot("watch", live, wait_for="tbody tr"),
-        Shot("cohort", (demo / "statistics/index.html").resolve().as_uri()),
+        Shot("cohort", (demo / "statistics/stats.html").resolve().as_uri()),
         Shot("site", (demo / "site/report.html").resolve().as_uri()),
         Shot("narrow", comparison, width=390, height=800),
     ]
