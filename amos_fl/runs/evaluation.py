@@ -162,9 +162,8 @@ class ScoresOfCase(Strict):
         """The scores by label value, in its order."""
         found: dict[int, OrganScore] = {}
         for organ in sorted(self.scores, key=int):  # JSON's keys are sorted as text
-            values: dict[str, Any] = {
-                name: math.nan if it is None else it for name, it in vars(self.scores[organ]).items()
-            }
+            score = vars(self.scores[organ])
+            values: dict[str, Any] = {name: math.nan if value is None else value for name, value in score.items()}
             found[int(organ)] = OrganScore(**values)
         return found
 
