@@ -17,6 +17,7 @@ from amos_fl.prepared.prepare import prepare_cases
 from amos_fl.runs.arms import centralized, finetunes_of, leave_one_out, locals_of
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import create_run
+from amos_fl.runs.evaluation import Evaluation
 from amos_fl.runs.events import SiteWork
 from amos_fl.runs.folder import OWN, RunFolder, open_run
 from amos_fl.runs.group import PlannedRun, create_group, read_group
@@ -170,9 +171,10 @@ def test_a_sites_own_round_is_scored_with_the_weights_of_that_round(tiny_cohort,
     evaluation = folder.read_evaluation(1, "val")
     assert evaluation is not None
     # Round 1 as if it had been perfect at A: A alone would choose it, and its weights must still be worth keeping.
-    for organ in evaluation["sites"]["A"]["scores"]["organs"].values():
+    perfect = evaluation.model_dump()
+    for organ in perfect["sites"]["A"]["scores"]["organs"].values():
         organ["dsc_sum"] = organ["counted"] * UNIT
-    folder.write_evaluation(1, "val", evaluation)
+    folder.write_evaluation(1, "val", Evaluation.model_validate(perfect))
     assert best_rounds(folder, 3)["A"] == 1
     assert 1 in rounds_worth_keeping(bests_of(folder, 3), bests_of(folder, 3, OWN["val"]), folder.config(), 3)
     assert "D" not in best_rounds(folder, 3)  # an unseen scanner chooses nothing

@@ -41,10 +41,8 @@ def test_a_deployed_run_has_the_weights_and_the_folder_of_a_simulation(
         ours, theirs = folder.read_evaluation(number, "val"), simulated.read_evaluation(number, "val")
         assert ours is not None
         assert theirs is not None
-        assert {s: r["scores"] for s, r in ours["sites"].items()} == {
-            s: r["scores"] for s, r in theirs["sites"].items()
-        }
-        assert {s: r["seen"] for s, r in ours["sites"].items()} == {s: r["seen"] for s, r in theirs["sites"].items()}
+        assert {s: r.scores for s, r in ours.sites.items()} == {s: r.scores for s, r in theirs.sites.items()}
+        assert {s: r.seen for s, r in ours.sites.items()} == {s: r.seen for s, r in theirs.sites.items()}
 
 
 def test_the_server_knows_numbers_of_cases_and_no_names(tmp_path: Path, tiny_cohort: Cohort) -> None:
@@ -95,7 +93,7 @@ def test_a_site_that_is_held_out_trains_nothing_and_is_an_unseen_scanner(
     assert hashes(folder) == hashes(simulated)
     scored = folder.read_evaluation(1, "val")
     assert scored is not None
-    assert {site: result["seen"] for site, result in scored["sites"].items()} == {"A": True, "D": False, "G": False}
+    assert {site: result.seen for site, result in scored.sites.items()} == {"A": True, "D": False, "G": False}
 
 
 def test_a_site_that_is_away_is_named_in_every_round_and_takes_part_again_when_it_is_back(

@@ -15,6 +15,7 @@ from amos_fl.cli.main import run
 from amos_fl.cohort.table import read_cohort
 from amos_fl.runs.create import create_run
 from amos_fl.runs.difference import Change, compare_folders
+from amos_fl.runs.evaluation import Evaluation
 from amos_fl.runs.folder import RunFolder
 from amos_fl.weights import fingerprint_of
 
@@ -135,12 +136,13 @@ def test_a_run_that_was_stopped_is_the_same_as_far_as_it_went_and_still_differs(
 def test_other_scores_from_equal_weights_are_named(finished: RunFolder, copy: RunFolder) -> None:
     evaluation = copy.read_evaluation(3, "test")
     assert evaluation is not None
-    evaluation["sites"]["D"]["seconds"] += 1
-    copy.write_evaluation(3, "test", evaluation)
+    other = evaluation.model_dump()
+    other["sites"]["D"]["seconds"] += 1
+    copy.write_evaluation(3, "test", Evaluation.model_validate(other))
     assert compare_folders(finished.path, copy.path).same
-    evaluation["sites"]["D"]["scores"]["organs"]["1"]["reference_ml_sum"] += 1
-    evaluation["sites"]["D"]["scores"]["organs"]["1"]["volume_error_sum"] += 1
-    copy.write_evaluation(3, "test", evaluation)
+    other["sites"]["D"]["scores"]["organs"]["1"]["reference_ml_sum"] += 1
+    other["sites"]["D"]["scores"]["organs"]["1"]["volume_error_sum"] += 1
+    copy.write_evaluation(3, "test", Evaluation.model_validate(other))
     found = compare_folders(finished.path, copy.path)
     assert found.scores == "the test scores of round 3 part at site D"
     assert not found.same

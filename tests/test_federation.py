@@ -254,7 +254,9 @@ def test_the_chosen_round_is_the_best_on_seen_validation_and_the_last_without(
     folder = federate(tmp_path / "run", tiny_cohort, store, rounds=3, evaluation={"every": 1})
     from amos_fl.runs.selection import choose_round, macro_dsc
 
-    scores = {n: macro_dsc(folder.read_evaluation(n, "val") or {}, seen=True) for n in (1, 2, 3)}
+    evaluations = {n: folder.read_evaluation(n, "val") for n in (1, 2, 3)}
+    scores = {n: macro_dsc(found, seen=True) for n, found in evaluations.items() if found is not None}
+    assert scores.keys() == {1, 2, 3}
     assert choose_round(folder, folder.config(), 3).round == max(scores, key=lambda n: (scores[n], -n))
     without = replace(tiny_cohort, cases=tuple(c for c in tiny_cohort.cases if c.split != "val"))
     second = federate(tmp_path / "without", without, store, rounds=2)

@@ -122,7 +122,7 @@ def test_a_sweep_over_folds_records_each_division_and_its_baselines_share_it(tmp
         assert open_run(members[0]).config().fold == fold
         scored = open_run(members[0]).read_evaluation(1, "val")
         assert scored is not None
-        assert {each["case"] for each in scored["sites"]["A"]["cases"]} == found[0]
+        assert {each.case for each in scored.sites["A"].cases} == found[0]
         parts.append(found[0])
     assert parts[0] | parts[1] == {"a_train_0", "a_train_1", "a_train_2", "a_val_7"}
     assert not parts[0] & parts[1]
@@ -135,8 +135,8 @@ def test_a_sweep_over_folds_records_each_division_and_its_baselines_share_it(tmp
         evaluation = open_run(out / f"fold{fold}").read_evaluation(1, "val")
         assert evaluation is not None
         for site in ("A", "G"):
-            for each in evaluation["sites"][site]["cases"]:
-                wanted |= {(each["case"], int(organ)): s["dsc"] for organ, s in each["scores"].items()}
+            for each in evaluation.sites[site].cases:
+                wanted |= {(each.case, int(organ)): score.dsc for organ, score in each.scores.items()}
     assert scored.keys() == wanted.keys()
     assert len(scored) == 2 * 7
     assert {key: float(dsc) for key, dsc in scored.items()} == pytest.approx(wanted, abs=1e-6)

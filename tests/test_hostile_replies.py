@@ -139,17 +139,17 @@ def of_others(folder: RunFolder) -> dict[str, Any]:
     ]
     scores = {}
     for split in ("val", "test"):
-        found = folder.read_evaluation(1, split) or {"sites": {}, "missing": {}}
-        sites = {s: {k: v for k, v in r.items() if k != "seconds"} for s, r in found["sites"].items()}
-        scores[split] = (sites, sorted(found["missing"]))
+        found = folder.read_evaluation(1, split)
+        sites = {s: r.model_dump(exclude={"seconds"}) for s, r in found.sites.items()} if found else {}
+        scores[split] = (sites, sorted(found.missing) if found else [])
     return {"ledger": ledger, "scores": scores, "plan": folder.config().plan}
 
 
 def reasons(folder: RunFolder, kind: str) -> list[str]:
     """Why the site is missing, where the kind of request has its place for that."""
     if kind == "evaluate":
-        found = [folder.read_evaluation(1, split) or {"missing": {}} for split in ("val", "test")]
-        return [evaluation["missing"].get(HOSTILE_SITE, "") for evaluation in found]
+        found = [folder.read_evaluation(1, split) for split in ("val", "test")]
+        return [evaluation.missing.get(HOSTILE_SITE, "") if evaluation else "" for evaluation in found]
     if kind == FINGERPRINT:
         return [folder.plan_sources()[1].get(HOSTILE_SITE, "")]
     return [folder.ledger()[0]["missing"].get(HOSTILE_SITE, "")]

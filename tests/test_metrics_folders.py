@@ -26,6 +26,7 @@ from amos_fl.metrics.scores import OrganScore, Scores, score_case
 from amos_fl.metrics.summary import COLUMNS_OF_TABLES, tables_of
 from amos_fl.metrics.table import CaseScores, sums_of
 from amos_fl.prepared.prepare import prepare_case
+from amos_fl.runs.evaluation import SumsOfSite
 from amos_fl.volumes.plan import Plan
 
 # surface-distance 0.1 uses names that SciPy has moved.
@@ -124,7 +125,7 @@ def test_merging_the_scores_of_sites_equals_scoring_their_cases_together(tmp_pat
     merged = Scores()
     for site in ("site1", "site0"):
         cases, _ = score_pairs(pair_up(tmp_path / site / "pred", tmp_path / site / "labels").pairs, Rules(ORGANS))
-        merged.merge(Scores.from_dict(sums_of(cases, ORGANS).to_dict()))
+        merged.merge(SumsOfSite.model_validate(sums_of(cases, ORGANS).to_dict()).to_scores())
     assert merged == sums_of(pooled, ORGANS)
     assert merged.mean("hd95_mm") > 0
 

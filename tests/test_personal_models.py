@@ -267,7 +267,7 @@ def test_a_killed_run_goes_on_to_the_same_personal_models(
 def site_scores(run: RunFolder, number: int, kind: str) -> dict[str, Any]:
     found = run.read_evaluation(number, kind)
     assert found is not None
-    return {site: about["scores"] for site, about in found["sites"].items()}
+    return {site: about.scores for site, about in found.sites.items()}
 
 
 def test_a_site_that_lost_its_own_arrays_says_so_by_name(tmp_path: Path, cohort: Cohort, store: Path) -> None:

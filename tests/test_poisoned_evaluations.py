@@ -12,6 +12,7 @@ from federations import federate, hashes, resume
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import UNIT
+from amos_fl.metrics.table import scores_to_json
 from amos_fl.runs.events import Event, Said
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.record import read_run
@@ -80,7 +81,7 @@ def test_a_poisoned_evaluation_is_named_set_aside_and_scored_again(
     again, before = folder.read_evaluation(1, "val"), whole.read_evaluation(1, "val")
     assert again is not None
     assert before is not None
-    assert {s: r["scores"] for s, r in again["sites"].items()} == {s: r["scores"] for s, r in before["sites"].items()}
+    assert {s: r.scores for s, r in again.sites.items()} == {s: r.scores for s, r in before.sites.items()}
     assert hashes(folder) == hashes(whole)
     assert (run / "summary.md").read_text() == (whole.path / "summary.md").read_text()
     read_run(run)
@@ -117,3 +118,22 @@ def test_a_poisoned_test_evaluation_is_scored_again_and_one_set_aside_before_sta
         path.name for path in (whole.path / "evaluations").iterdir()
     }
     assert names == {f"{file.name}.set-aside", f"{file.name}.set-aside-1"}
+
+
+def test_an_evaluation_is_the_same_record_at_every_reading_and_is_written_to_the_byte(
+    tmp_path: Path, whole: RunFolder
+) -> None:
+    again = RunFolder(tmp_path)
+    for number, split in whole.evaluations():
+        first, second = (whole.read_evaluation(number, split) for _ in range(2))
+        assert first is not None
+        assert second is not None
+        assert (first, repr(first)) == (second, repr(second))
+        again.write_evaluation(number, split, second)
+        file = whole.evaluation_file(number, split)
+        assert again.evaluation_file(number, split).read_bytes() == file.read_bytes()
+        for site, about in json.loads(file.read_bytes())["sites"].items():
+            scored = second.sites[site]
+            assert scored.scores.to_scores().to_dict() == about["scores"]
+            told = {case["case"]: case["scores"] for case in about["cases"]}
+            assert {case.case: scores_to_json(case.by_organ()) for case in scored.cases} == told

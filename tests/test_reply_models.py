@@ -262,7 +262,7 @@ def test_json_is_bounded_before_it_is_parsed_and_read_in_one_way() -> None:
             parsed(text, most_bytes=200_000)
 
 
-def sums(**values: int) -> dict[str, Any]:
+def sums(**values: Any) -> dict[str, Any]:
     one = Scores.of([{1: OrganScore(0.5, 0.5, "scored", 2.0, 1.0)}]).to_dict()["organs"]["1"]
     return {"cases": 3, "organs": {"1": {**one, **values}}}
 
@@ -272,6 +272,8 @@ def sums(**values: int) -> dict[str, Any]:
     [
         {"dsc_sum": 2**41},
         {"nsd_sum": 2**41},
+        {"dsc_sum": 0.5},
+        {"dsc_sum": -1},
         {"counted": 2},
         {"counted": 0},
         {"scored": 4},
@@ -285,10 +287,26 @@ def sums(**values: int) -> dict[str, Any]:
         {"scored": MOST_CASES + 1},
     ],
 )
-def test_sums_that_no_cases_have_are_refused_where_no_case_is_told(values: dict[str, int]) -> None:
+def test_sums_that_no_cases_have_are_refused_where_no_case_is_told(values: dict[str, Any]) -> None:
     SumsOfSite.model_validate(sums())
     with pytest.raises(ValidationError):
         SumsOfSite.model_validate(sums(**values))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {**sums(), "cases": -1},
+        {**sums(), "organs": {"liver": sums()["organs"]["1"]}},
+        {**sums(), "organs": {"1": {"dsc": 3}}},
+        {**sums(), "organs": [1]},
+        "none",
+    ],
+)
+def test_what_are_not_sums_per_organ_is_refused(data: Any) -> None:
+    with pytest.raises(ValidationError):
+        SumsOfSite.model_validate(data)
 
 
 def test_what_is_wrong_repeats_nothing_of_what_was_sent() -> None:

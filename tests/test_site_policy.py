@@ -63,9 +63,9 @@ def test_a_site_that_refuses_evaluation_on_one_split_still_trains(
     val, test = folder.read_evaluation(1, "val"), folder.read_evaluation(1, "test")
     assert val is not None
     assert test is not None
-    assert "A" in val["sites"]
-    assert test["missing"] == {"A": "refused by site A: it does not allow evaluation on test"}
-    assert sorted(test["sites"]) == ["D", "G"]
+    assert "A" in val.sites
+    assert test.missing == {"A": "refused by site A: it does not allow evaluation on test"}
+    assert sorted(test.sites) == ["D", "G"]
 
 
 def test_more_steps_than_a_site_allows_are_refused_and_its_name_is_in_the_ledger(

@@ -11,7 +11,6 @@ from federations import federate, hashes, killed_after, resume
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
-from amos_fl.metrics.scores import Scores
 from amos_fl.runs.events import Event, Said
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.results import results_of
@@ -99,7 +98,7 @@ def test_a_tracker_is_told_every_round_score_and_result_once_also_over_a_resume(
     for number, values in scored.items():
         evaluation = folder.read_evaluation(number, "val")
         assert evaluation is not None
-        assert values["DSC/G"] == Scores.from_dict(evaluation["sites"]["G"]["scores"]).mean_dsc()
+        assert values["DSC/G"] == evaluation.sites["G"].scores.to_scores().mean_dsc()
         assert values["DSC/unseen"] == macro_dsc(evaluation, seen=False)
         assert values["DSC/seen"] == macro_dsc(evaluation, seen=True)
         for group, which in (("seen", True), ("unseen", False)):

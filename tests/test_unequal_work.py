@@ -193,7 +193,7 @@ def test_a_deployed_run_of_a_method_has_the_weights_of_a_simulation(
 def scores_in(folder: RunFolder, number: int, kind: str) -> dict[str, Any]:
     found = folder.read_evaluation(number, kind)
     assert found is not None
-    return {site: about["scores"] for site, about in found["sites"].items() if site in ("A", "B", "G")}
+    return {site: about.scores for site, about in found.sites.items() if site in ("A", "B", "G")}
 
 
 def test_a_site_that_is_away_at_the_start_may_have_steps_of_its_own_and_counts_for_what_a_method_needs(

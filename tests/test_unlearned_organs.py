@@ -217,7 +217,7 @@ def test_the_weights_of_a_run_are_those_of_before(partial: Cohort, store: Path, 
     last = again.read_evaluation(2, "val")
     assert last is not None
     assert scores[1] is not None
-    assert {s: r["scores"] for s, r in last["sites"].items()} == {s: r["scores"] for s, r in scores[1]["sites"].items()}
+    assert {s: r.scores for s, r in last.sites.items()} == {s: r.scores for s, r in scores[1].sites.items()}
 
 
 def test_a_run_counts_what_it_began_with_as_learned(
@@ -264,6 +264,6 @@ def test_a_deployed_server_knows_it_from_what_its_sites_say(partial: Cohort, sto
     ours, theirs = folder.read_evaluation(2, "val"), simulated.read_evaluation(2, "val")
     assert ours is not None
     assert theirs is not None
-    assert {s: r["scores"] for s, r in ours["sites"].items()} == {s: r["scores"] for s, r in theirs["sites"].items()}
+    assert {s: r.scores for s, r in ours.sites.items()} == {s: r.scores for s, r in theirs.sites.items()}
     assert {case.annotated for case in folder.cohort().of(site="D")} == {(1, 2)}
     assert {case.annotated for case in folder.cohort().of(split="train")} == {(1,)}

@@ -213,5 +213,5 @@ def test_a_network_is_not_scored_with_other_statistics_than_the_sites_own(
     resume(run.path, store)
     evaluation = run.read_evaluation(2, "test")
     assert evaluation is not None
-    assert "what was kept after round 2 is not there" in evaluation["missing"]["A"]
-    assert evaluation["missing"].keys() == {"A"}, evaluation["missing"]
+    assert "what was kept after round 2 is not there" in evaluation.missing["A"]
+    assert evaluation.missing.keys() == {"A"}, evaluation.missing

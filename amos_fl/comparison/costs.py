@@ -78,7 +78,7 @@ def curves_of(records: Sequence[RunRecord], arms: Sequence[Arm]) -> list[CurvePo
             transferred += entry["bytes_down"] + entry["bytes_up"]
             seconds += entry["seconds"]
             evaluation = record.folder.read_evaluation(entry["round"], "val")
-            if evaluation is None or evaluation["missing"]:
+            if evaluation is None or evaluation.missing:
                 continue
             points.append(
                 CurvePoint(

@@ -11,7 +11,6 @@ from pathlib import Path
 from amos_fl.csv_table import write_table
 from amos_fl.errors import AmosError
 from amos_fl.inference.evaluate_model import Question, evaluate_model
-from amos_fl.metrics.scores import Scores
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.model import read_model
 from amos_fl.runs.selection import best_rounds, choose_round
@@ -43,20 +42,20 @@ def site_choices(folder: RunFolder, store: Path, *, device: str = "cpu") -> list
     chosen, best = choose_round(folder, config, config.rounds).round, best_rounds(folder, config.rounds)
     found = []
     for site in cohort.seen_sites:
-        val, test = (_dsc(folder.read_evaluation(chosen, split), site) for split in ("val", "test"))
+        val, test = (_dsc(folder, chosen, split, site) for split in ("val", "test"))
         own = best.get(site)
         if own is None:
             found.append(SiteChoice(site, chosen, val, test, None, math.nan, math.nan))
             continue
-        own_val = _dsc(folder.read_evaluation(own, "val"), site)
+        own_val = _dsc(folder, own, "val", site)
         own_test = test if own == chosen else _test_dsc(folder, own, site, store, device)
         found.append(SiteChoice(site, chosen, val, test, own, own_val, own_test))
     return found
 
 
-def _dsc(evaluation: dict | None, site: str) -> float:
-    scored = (evaluation or {"sites": {}})["sites"].get(site)
-    return Scores.from_dict(scored["scores"]).mean_dsc() if scored else math.nan
+def _dsc(folder: RunFolder, number: int, split: str, site: str) -> float:
+    scored = folder.scores_of_sites(number, split).get(site)
+    return scored.scores.to_scores().mean_dsc() if scored is not None else math.nan
 
 
 def _test_dsc(folder: RunFolder, number: int, site: str, store: Path, device: str) -> float:

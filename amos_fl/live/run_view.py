@@ -3,17 +3,15 @@
 import json
 import math
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from amos_fl.errors import AmosError
 from amos_fl.live.view import Bar, Chart, Table, View
 from amos_fl.locks import is_at_work
-from amos_fl.metrics.scores import Scores
 from amos_fl.runs.config import RunConfig
+from amos_fl.runs.evaluation import Evaluation
 from amos_fl.runs.events import Event, RoundFinished, Said, SiteFailed, event_of, in_words
 from amos_fl.runs.folder import LEDGER, RunFolder, open_run
 from amos_fl.runs.group import is_group, read_group
@@ -257,9 +255,9 @@ def watched(path: Path) -> WatchedRun | WatchedGroup:
     return WatchedGroup(path) if is_group(path) else WatchedRun(open_run(path))
 
 
-def _scores_of(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    found = {site: Scores.from_dict(about["scores"]).mean_dsc() for site, about in evaluation["sites"].items()}
-    seen, unseen = seen_and_unseen_dsc(dict(evaluation))
+def _scores_of(evaluation: Evaluation) -> dict[str, float]:
+    found = {site: about.scores.to_scores().mean_dsc() for site, about in evaluation.sites.items()}
+    seen, unseen = seen_and_unseen_dsc(evaluation)
     means = {name: value for name, value in (("seen", seen), ("unseen", unseen)) if value is not None}
     return {name: value for name, value in {**found, **means}.items() if math.isfinite(value)}
 

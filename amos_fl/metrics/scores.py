@@ -303,26 +303,6 @@ class Scores:
         """The scores as JSON values: whole numbers only, so that nothing is rounded."""
         return {"cases": self.cases, "organs": {str(o): asdict(self.organs[o]) for o in sorted(self.organs)}}
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Scores":
-        """The scores that `to_dict` gave.
-
-        Raises:
-            AmosError: invalid data, as a site of another version might send it.
-        """
-        try:
-            organs = {int(organ): OrganSums(**sums) for organ, sums in data["organs"].items()}
-            numbers = [data["cases"], *(number for sums in organs.values() for number in vars(sums).values())]
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise AmosError("the scores are not sums and counts per organ; all sites must run one version") from None
-        if not all(type(number) is int and number >= 0 for number in numbers) or any(
-            max(sums.dsc_sum, sums.nsd_sum) > sums.counted * UNIT
-            or any(sums.of_metric(metric)[1] > sums.scored for metric in FURTHER)
-            for sums in organs.values()
-        ):
-            raise AmosError("the scores hold an impossible sum or count; all sites must run one version")
-        return cls(organs, data["cases"])
-
 
 def reported_organs(organs: Mapping[int, str], modality: str) -> tuple[int, ...]:
     """The organs whose scores are reported: in MR without AMOS's bladder and prostate/uterus.

@@ -1,4 +1,4 @@
-"""Scores per case and organ as JSON values, and back, and from a CSV file."""
+"""Scores per case and organ, as JSON values and from a CSV file."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -106,12 +106,3 @@ def scores_to_json(scores: Mapping[int, OrganScore]) -> dict[str, Any]:
         return None if isinstance(value, float) and math.isnan(value) else value
 
     return {str(organ): {key: number(value) for key, value in asdict(score).items()} for organ, score in scores.items()}
-
-
-def scores_from_json(data: Mapping[str, Any]) -> dict[int, OrganScore]:
-    """The scores that `scores_to_json` gave."""
-    restored: dict[int, OrganScore] = {}
-    for organ, score in sorted(data.items(), key=lambda item: int(item[0])):  # JSON's keys are sorted as text
-        values: dict[str, Any] = {key: math.nan if value is None else value for key, value in score.items()}
-        restored[int(organ)] = OrganScore(**values)
-    return restored

@@ -10,7 +10,8 @@ from pydantic import ConfigDict, Field
 
 from amos_fl.files import write_json
 from amos_fl.runs.source import source_commit
-from amos_fl.runs.stored import Stored, read_stored
+from amos_fl.runs.stored import MOST_BYTES, Stored, read_stored
+from amos_fl.strict_json import parsed
 
 VERSIONS = "versions.json"
 _REMEDY = "copy it from another copy of the run, or start a new one with --config and the config.yaml beside it"
@@ -55,6 +56,11 @@ def read_about(folder: Path) -> AboutRun:
         AmosError: its `versions.json` is missing or damaged.
     """
     return read_stored(folder / VERSIONS, AboutRun, _REMEDY)
+
+
+def glance_at_about(folder: Path) -> Any:
+    """What a run's `versions.json` holds, not validated, for lists of runs; an OSError or ValueError if damaged."""
+    return parsed((folder / VERSIONS).read_bytes(), most_bytes=MOST_BYTES)
 
 
 def write_about(folder: Path, about: AboutRun) -> None:

@@ -6,7 +6,7 @@ from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import MOST_NAME_BYTES, remove_abandoned, sha256_of_json
 from amos_fl.locks import HOLDERS, LOCK, at_work
-from amos_fl.runs.about import AboutRun, versions, write_about
+from amos_fl.runs.about import VERSIONS, AboutRun, versions, write_about
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, places_of
 from amos_fl.runs.own_code import own_modules
@@ -30,7 +30,7 @@ def check_free(path: Path) -> None:
             remove_abandoned(path.glob(".*.tmp.*"))
             found = {entry.name for entry in path.iterdir() if not entry.name.startswith((LOCK, HOLDERS))}
             # A run that was killed during creation has only the files written before its settings.
-            if found and not ("versions.json" in found and found <= {"versions.json", "cohort.csv", "organs.csv"}):
+            if found and not (VERSIONS in found and found <= {VERSIONS, "cohort.csv", "organs.csv"}):
                 raise AmosError(f"{path}: is not empty; choose another --out")
     except OSError as error:
         raise AmosError(f"{path}: cannot be looked into ({error.strerror}); choose another --out") from None
@@ -61,7 +61,7 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str 
         try:
             _write_run(RunFolder(path), config, cohort, start)
         except OSError:  # for instance a full disk: a partial run would be in the way of a new one
-            for name in ("config.yaml", "cohort.csv", "organs.csv", "versions.json"):
+            for name in ("config.yaml", "cohort.csv", "organs.csv", VERSIONS):
                 (path / name).unlink(missing_ok=True)
             raise
     return RunFolder(path)

@@ -184,5 +184,4 @@ def _scores(one: RunFolder, other: RunFolder) -> str | None:
 
 def _evaluation(run: RunFolder, number: int, split: str) -> dict[str, Any]:
     """Each site's answer, without its duration."""
-    evaluation = run.read_evaluation(number, split) or {"sites": {}}
-    return {site: [result["split"], result["scores"]] for site, result in evaluation["sites"].items()}
+    return {site: (result.split, result.scores) for site, result in run.scores_of_sites(number, split).items()}

@@ -4,9 +4,10 @@ They are used for the files in a run's `evaluations/` and for sites' answers, an
 counts are at most the cases, its sums at most what the counts allow, and single cases, if shared, add up to the sums.
 """
 
-import json
+import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -17,8 +18,7 @@ from amos_fl.cohort.table import Modality, Split, plain_name
 from amos_fl.errors import AmosError
 from amos_fl.files import MOST_NAME_BYTES
 from amos_fl.metrics.catalogue import FURTHER, stem_of, title_of
-from amos_fl.metrics.scores import UNIT, OrganScore, Outcome, Scores, reported_organs
-from amos_fl.metrics.table import scores_from_json
+from amos_fl.metrics.scores import UNIT, OrganScore, OrganSums, Outcome, Scores, reported_organs
 from amos_fl.strict_json import parsed, what_is_wrong
 
 MOST_CASES = 25_000
@@ -113,6 +113,10 @@ class SumsOfSite(Strict):
                 raise ValueError("an organ has more outcomes than there are cases")
         return self
 
+    def to_scores(self) -> Scores:
+        """The sums as scores that can be merged with others."""
+        return Scores({int(organ): OrganSums(**vars(sums)) for organ, sums in self.organs.items()}, self.cases)
+
 
 class ScoreOfOrgan(Strict):
     """One organ in one case; the fields are those of `amos_fl.metrics.scores.OrganScore`, None for NaN."""
@@ -155,7 +159,13 @@ class ScoresOfCase(Strict):
     scores: Annotated[dict[Organ, ScoreOfOrgan], Field(max_length=MOST_ORGANS)]
 
     def by_organ(self) -> dict[int, OrganScore]:
-        return scores_from_json({organ: score.model_dump() for organ, score in self.scores.items()})
+        """The scores by label value, in its order."""
+        found: dict[int, OrganScore] = {}
+        for organ in sorted(self.scores, key=int):  # JSON's keys are sorted as text
+            score = vars(self.scores[organ])
+            values: dict[str, Any] = {name: math.nan if value is None else value for name, value in score.items()}
+            found[int(organ)] = OrganScore(**values)
+        return found
 
 
 class SiteScores(Strict):
@@ -185,10 +195,7 @@ class SiteScores(Strict):
         for case in self.cases:
             reported = reported_organs(organs, case.modality)
             total.add({organ: score for organ, score in case.by_organ().items() if organ in reported})
-        return total.to_dict() == {
-            "cases": self.scores.cases,
-            "organs": {organ: self.scores.organs[organ].model_dump() for organ in sorted(self.scores.organs, key=int)},
-        }
+        return total == self.scores.to_scores()
 
 
 class SiteEvaluation(SiteScores):
@@ -213,32 +220,38 @@ class Evaluation(Strict):
         return self
 
 
-def read_evaluation_file(file: Path, round_number: int) -> dict[str, Any]:
-    """The evaluation in a run's file, as plain data.
+def read_evaluation_file(file: Path, round_number: int) -> Evaluation:
+    """The evaluation in a run's file.
 
     Raises:
         AmosError: it cannot be read, or holds impossible values.
     """
     try:
         about = file.stat()
-        _check(file, round_number, about.st_mtime_ns, about.st_size)
-        return json.loads(file.read_bytes())
+        fresh = _checked(file, round_number, about.st_mtime_ns, about.st_size)
+        with suppress(IndexError):
+            return fresh.pop()
+        return Evaluation.model_validate_json(file.read_bytes())
     except OSError as error:
         raise AmosError(f"{file}: cannot be read ({error.strerror})") from None
 
 
 @lru_cache(maxsize=4096)  # pages and choices read every evaluation many times, and an old one never changes
-def _check(file: Path, round_number: int, changed_ns: int, size: int) -> None:
+def _checked(file: Path, round_number: int, changed_ns: int, size: int) -> list[Evaluation]:
+    """A checked file's evaluation, for the first reader to take out; later ones parse the file by faster means.
+
+    It is not held longer, because the evaluations of many rounds at many sites would fill the memory.
+    """
     try:
-        data = parsed(file.read_bytes(), most_bytes=MOST_FILE_BYTES)
-        if Evaluation.model_validate(data).round != round_number:
+        found = Evaluation.model_validate(parsed(file.read_bytes(), most_bytes=MOST_FILE_BYTES))
+        if found.round != round_number:
             raise ValueError("it is of another round")
     except ValidationError as error:
         why = what_is_wrong(error, Evaluation)
     except ValueError as error:
         why = str(error)
     else:
-        return
+        return [found]
     raise AmosError(
         f"{file}: holds no scores that can be ({why})",
         "continue the run with --resume, which sets the file aside and has the round scored again, or move it away",

@@ -29,7 +29,7 @@ from amos_fl.files import remove_abandoned, write_json, write_text
 from amos_fl.runs.about import AboutRun, read_about
 from amos_fl.runs.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from amos_fl.runs.config import RunConfig, resolve
-from amos_fl.runs.evaluation import read_evaluation_file, set_aside
+from amos_fl.runs.evaluation import Evaluation, SiteEvaluation, read_evaluation_file, set_aside
 from amos_fl.runs.events import StopFile
 from amos_fl.runs.layers import read_yaml
 from amos_fl.runs.ledger import LedgerEntry, entries_in, ledger_text
@@ -205,10 +205,10 @@ class RunFolder:
         found = (pattern.fullmatch(file.name) for file in (self.path / "evaluations").glob("round_*.json"))
         return sorted((int(match[1]), match[2]) for match in found if match)
 
-    def write_evaluation(self, round_number: int, split: str, result: dict[str, Any]) -> None:
-        write_json(self.evaluation_file(round_number, split), result)
+    def write_evaluation(self, round_number: int, split: str, evaluation: Evaluation) -> None:
+        write_json(self.evaluation_file(round_number, split), evaluation.model_dump())
 
-    def read_evaluation(self, round_number: int, split: str) -> dict[str, Any] | None:
+    def read_evaluation(self, round_number: int, split: str) -> Evaluation | None:
         """The scores of a round on a split; None if it was not scored.
 
         Raises:
@@ -216,6 +216,15 @@ class RunFolder:
         """
         file = self.evaluation_file(round_number, split)
         return read_evaluation_file(file, round_number) if file.exists() else None
+
+    def scores_of_sites(self, round_number: int, split: str) -> dict[str, SiteEvaluation]:
+        """Each site's scores of a round on a split; empty if it was not scored.
+
+        Raises:
+            AmosError: as `read_evaluation`.
+        """
+        found = self.read_evaluation(round_number, split)
+        return found.sites if found is not None else {}
 
     def set_poisoned_aside(self) -> list[tuple[int, str, str]]:
         """Rename invalid evaluations; returns each one's round and split, and a sentence that names the file."""

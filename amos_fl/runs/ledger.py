@@ -1,5 +1,6 @@
 """The ledger of a run, `ledger.jsonl`: one line per finished round, which is appended and never written again."""
 
+import json
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, with_confi
 from typing_extensions import TypedDict
 
 from amos_fl.errors import AmosError
-from amos_fl.runs.stored import checked, json_line, read_lines
+from amos_fl.runs.stored import MOST_BYTES, checked, json_line, read_lines
+from amos_fl.strict_json import parsed
 
 _Count = Annotated[int, Field(ge=0, le=10**15)]
 _Seconds = Annotated[float, Field(ge=0, le=10**10, allow_inf_nan=False)]
@@ -109,6 +111,20 @@ def entries_in(file: Path, remedy: str, *, growing: bool = False) -> Iterator[Le
         if entry["round"] != number:
             raise _out_of_place(number, str(file), remedy)
         yield entry
+
+
+def glance_at_ledger(file: Path, *, growing: bool) -> tuple[int, float, int]:
+    """The last round, its seconds, and the number of rounds with a site missing; zeros before the first one.
+
+    For lists of many runs, like `entries_in` and not validated: a damaged line is any error of Python's.
+    """
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    lines = (text[: text.rfind("\n") + 1] if growing else text).splitlines()
+    if not lines:
+        return 0, 0.0, 0
+    last = parsed(lines[-1].replace(": NaN", ": null"), most_bytes=MOST_BYTES)
+    # The fast reader, for thousands of lines: what only the strict one refuses changes a count and nothing else.
+    return int(last["round"]), float(last["seconds"]), sum(bool(json.loads(line)["missing"]) for line in lines)
 
 
 def in_sequence(entries: list[LedgerEntry], source: str, remedy: str) -> list[LedgerEntry]:

@@ -5,7 +5,6 @@ unreadable runs are included, with the reason.
 """
 
 import csv
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -15,16 +14,17 @@ from typing import Any, Literal
 
 from amos_fl.errors import AmosError
 from amos_fl.locks import is_at_work
+from amos_fl.runs.about import VERSIONS, glance_at_about
+from amos_fl.runs.folder import LEDGER, RunFolder
 from amos_fl.runs.layers import dotted
-from amos_fl.runs.stored import MOST_BYTES
+from amos_fl.runs.ledger import glance_at_ledger
 from amos_fl.safe_yaml import read_yaml_file
-from amos_fl.strict_json import parsed
 
 State = Literal["finished", "running?", "stopped", "not begun", "damaged"]
 
 _DEEPEST = 2
 _QUIET_S = 600.0
-_REMAINS = ("versions.json", "ledger.jsonl", "checkpoints")
+_REMAINS = (VERSIONS, LEDGER, "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -150,22 +150,17 @@ def _run(path: Path, name: str) -> ListedRun:
             "seed": int(settings["seed"]),
             "size_bytes": size,
         }
-        reading = "versions.json"
-        about = _parsed((path / reading).read_bytes())
+        reading = VERSIONS
+        about = glance_at_about(path)
         known["synthetic"] = bool(about["synthetic"])
         if not _holds(settings, about.get("settings") or {}):
             problem = "config.yaml is not what the run was begun with"
             return ListedRun(path, name, "damaged", size_bytes=size, problem=problem)
-        reading = "ledger.jsonl"
-        text = (path / reading).read_text(encoding="utf-8") if (path / reading).is_file() else ""
-        if not (path / "summary.md").is_file():
-            text = text[: text.rfind("\n") + 1]  # the last line is being written, or a kill has cut it off
-        lines = text.splitlines()
-        last = _parsed(lines[-1].replace(": NaN", ": null")) if lines else {"round": 0, "seconds": 0.0}
-        # The fast reader, for thousands of lines: what only the strict one refuses changes a count and nothing else.
-        known |= {"round": int(last["round"]), "gaps": sum(bool(json.loads(line)["missing"]) for line in lines)}
+        reading = LEDGER
+        finished = RunFolder(path).finished
+        known["round"], seconds, known["gaps"] = glance_at_ledger(path / reading, growing=not finished)
         deployed = isinstance(engine := settings.get("engine"), dict) and engine.get("name") == "deployment"
-        state = _state(path, float(last["seconds"]), begun=bool(lines), deployed=deployed)
+        state = "finished" if finished else _state(path, seconds, begun=known["round"] > 0, deployed=deployed)
         reading = "scores_by_site.csv"
         dsc, nsd = _group_scores(path / reading) if state == "finished" else ({}, {})
     except (OSError, ValueError, OverflowError, RecursionError, KeyError, TypeError, AttributeError, csv.Error):
@@ -182,16 +177,10 @@ def _holds(settings: Any, recorded: Any) -> bool:
     return all(now.get(key) == value for key, value in dotted(recorded).items() if not key.startswith("plan."))
 
 
-def _parsed(text: str | bytes) -> Any:
-    return parsed(text, most_bytes=MOST_BYTES)
-
-
 def _state(path: Path, seconds_of_a_round: float, *, begun: bool, deployed: bool) -> State:
-    """The state of a run; whether one that a SuperLink or another machine carries out is running is guessed from its
-    last write and the length of its rounds."""
-    if (path / "summary.md").is_file() and (path / "model" / "weights.safetensors").is_file():
-        return "finished"
-    traces = [path / "ledger.jsonl", path / "checkpoints", path / "evaluations", path / "sites"]
+    """The state of an unfinished run; whether one that a SuperLink or another machine carries out is running is
+    guessed from its last write and the length of its rounds."""
+    traces = [path / LEDGER, path / "checkpoints", path / "evaluations", path / "sites"]
     traces += (path / "sites").glob("*/state")
     newest = max((trace.stat().st_mtime for trace in traces if trace.exists()), default=None)
     if newest is None:

@@ -17,6 +17,7 @@ from amos_fl.cohort.organ_names import organ_key
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl.own_code import modules_of
+from amos_fl.runs.about import VERSIONS
 from amos_fl.runs.as_begun import config_as_begun
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, stored_organs
@@ -157,23 +158,23 @@ def origin_of(file: Path) -> Origin:
             return Origin(file, about["model"], plan, dict(organs), statistics, learned)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
             raise AmosError(f"{beside}: is damaged; copy it again from its run") from None
-    for folder in list(file.resolve().parents)[:3]:
-        if (folder / "config.yaml").is_file() and (folder / "versions.json").is_file():
-            run = RunFolder(folder)
-            config = config_as_begun(run)
-            organs = sorted(stored_organs(run).items())
-            learned = _learned_around(file)
-            return Origin(file, config.model, config.plan, dict(organs), config.norm_statistics, learned)
-    return Origin(file)
+    if not (around := _runs_around(file)):
+        return Origin(file)
+    config, organs = config_as_begun(around[0]), sorted(stored_organs(around[0]).items())
+    return Origin(file, config.model, config.plan, dict(organs), config.norm_statistics, _learned_around(file))
+
+
+def _runs_around(file: Path) -> list[RunFolder]:
+    """The runs that contain a weights file, the innermost first."""
+    around = list(file.resolve().parents)[:3]
+    return [RunFolder(path) for path in around if (path / "config.yaml").is_file() and (path / VERSIONS).is_file()]
 
 
 def _learned_around(file: Path) -> tuple[int, ...] | None:
     """The organs learned by the run that contains a weights file; None outside a run."""
-    for folder in list(file.resolve().parents)[:3]:
-        if (folder / "config.yaml").is_file() and (folder / "versions.json").is_file():
-            run = RunFolder(folder)
-            with suppress(AmosError):  # a run that has not come so far holds no cohort
-                return learned_in(run, run.cohort()).organs
+    for run in _runs_around(file):
+        with suppress(AmosError):  # a run that has not come so far holds no cohort
+            return learned_in(run, run.cohort()).organs
     return None
 
 

@@ -8,7 +8,6 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
 from amos_fl.metrics.rows import ScoreRow, row_of
-from amos_fl.metrics.scores import Scores
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
 from amos_fl.runs.config import ArmKind, RunConfig
 from amos_fl.runs.folder import RunFolder, open_run
@@ -86,11 +85,10 @@ class RunRecord:
         """
         rows = []
         for number in (entry["round"] for entry in self.ledger):
-            evaluation = self.folder.read_evaluation(number, "val") or {"sites": {}}
-            for site, result in sorted(evaluation["sites"].items()):
-                group, share = "seen" if result["seen"] else "unseen", round(number / self.config.rounds, 6)
+            for site, result in sorted(self.folder.scores_of_sites(number, "val").items()):
+                group, share = "seen" if result.seen else "unseen", round(number / self.config.rounds, 6)
                 where = {"run": self.name, "round": number, "share": share, "site": site, "group": group, "over": site}
-                rows.append(row_of(Scores.from_dict(result["scores"]), split=result["split"], **where))
+                rows.append(row_of(result.scores.to_scores(), split=result.split, **where))
         return rows
 
     def settings_key(self) -> str:

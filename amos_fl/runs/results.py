@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.csv_table import write_table
 from amos_fl.metrics.catalogue import IN_RUNS
 from amos_fl.metrics.rows import ScoreRow, SiteSums, mean_rows, organ_rows, rows_by, sums_by_case, write_scores
-from amos_fl.metrics.scores import Scores
-from amos_fl.metrics.table import CaseScores, scores_from_json
+from amos_fl.metrics.table import CaseScores
 from amos_fl.runs.config import RunConfig
+from amos_fl.runs.evaluation import SiteEvaluation
 from amos_fl.runs.folder import OWN, RunFolder
 from amos_fl.runs.selection import Choice, choose_round, own_rounds
 
@@ -62,26 +61,24 @@ class Results:
         return organ_rows(self.in_groups)
 
 
-def withheld_sums(evaluation: dict[str, Any] | None) -> list[SiteSums]:
-    """The sums of sites in an evaluation that shared no scores of single cases.
+def withheld_sums(evaluated: Mapping[str, SiteEvaluation]) -> list[SiteSums]:
+    """The sums of those sites that shared no scores of single cases.
 
     A site with both CT and MR sends one sum over both.
     """
     return [
-        SiteSums(site, result["seen"], " and ".join(result["modalities"]), Scores.from_dict(result["scores"]))
-        for site, result in (evaluation or {"sites": {}})["sites"].items()
-        if not result["cases"] and result["scores"]["cases"]
+        SiteSums(site, result.seen, " and ".join(result.modalities), result.scores.to_scores())
+        for site, result in evaluated.items()
+        if not result.cases and result.scores.cases
     ]
 
 
-def test_cases(evaluation: dict[str, Any] | None) -> list[CaseScores]:
-    """The cases of an evaluation that the sites shared."""
+def test_cases(evaluated: Mapping[str, SiteEvaluation]) -> list[CaseScores]:
+    """The cases that the sites shared."""
     return [
-        CaseScores(
-            case["case"], site, case["modality"], result["seen"], result["split"], scores_from_json(case["scores"])
-        )
-        for site, result in (evaluation or {"sites": {}})["sites"].items()
-        for case in result["cases"]
+        CaseScores(case.case, site, case.modality, result.seen, result.split, case.by_organ())
+        for site, result in evaluated.items()
+        for case in result.cases
     ]
 
 
@@ -97,7 +94,7 @@ def problems_of(folder: RunFolder) -> list[str]:
         missing += [f"{when}: site {site} is missing: {reason}" for site, reason in entry["missing"].items()]
     found = [*changed, *restarted, *missing]
     for number, split in folder.evaluations():
-        failed = (folder.read_evaluation(number, split) or {"missing": {}})["missing"]
+        failed = evaluation.missing if (evaluation := folder.read_evaluation(number, split)) is not None else {}
         found += [f"{split} scores of round {number}: site {s} is missing: {why}" for s, why in failed.items()]
     return found
 
@@ -105,8 +102,8 @@ def problems_of(folder: RunFolder) -> list[str]:
 def results_of(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results:
     """The results of a run from the files in its folder."""
     chosen = choose_round(folder, config, config.rounds)
-    evaluation = folder.read_evaluation(chosen.round, "test")
-    cases, withheld = test_cases(evaluation), tuple(withheld_sums(evaluation))
+    evaluated = folder.scores_of_sites(chosen.round, "test")
+    cases, withheld = test_cases(evaluated), tuple(withheld_sums(evaluated))
     personal = _personal(folder, config, cohort)
     return Results(chosen, problems_of(folder), cases, cohort.organs, withheld, personal)
 
@@ -120,14 +117,14 @@ def _personal(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results |
     found = {
         site: scores
         for number in rounds
-        for site, scores in (folder.read_evaluation(number, OWN["test"]) or {"sites": {}})["sites"].items()
+        for site, scores in folder.scores_of_sites(number, OWN["test"]).items()
         if chosen_rounds.get(site, config.rounds) == number
     }
     if not found:
         return None
-    evaluation = {"sites": {site: found[site] for site in sorted(found)}}
+    evaluated = {site: found[site] for site in sorted(found)}
     chosen = Choice(max(rounds), "each site's own model, of the round that is best on its own validation cases")
-    return Results(chosen, [], test_cases(evaluation), cohort.organs, tuple(withheld_sums(evaluation)))
+    return Results(chosen, [], test_cases(evaluated), cohort.organs, tuple(withheld_sums(evaluated)))
 
 
 def write_tables(folder: Path, results: Results) -> None:

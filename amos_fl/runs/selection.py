@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from amos_fl.metrics.scores import Scores
 from amos_fl.runs.config import RunConfig
+from amos_fl.runs.evaluation import Evaluation
 from amos_fl.runs.folder import OWN, RunFolder
 
 
@@ -33,13 +33,13 @@ class Bests:
     _together: _Best | None = None
     _of_sites: dict[str, _Best] = field(default_factory=dict)
 
-    def add(self, number: int, evaluation: dict[str, Any]) -> None:
+    def add(self, number: int, evaluation: Evaluation) -> None:
         scores = _dsc_of_sites(evaluation, seen=True)
         for site, score in scores.items():
             if not math.isnan(score):
                 self._of_sites[site] = max(self._of_sites.get(site, (-math.inf, 0)), (score, -number))
         together = _mean(scores.values())
-        if not evaluation["missing"] and not math.isnan(together):
+        if not evaluation.missing and not math.isnan(together):
             self._together = max(self._together or (-math.inf, 0), (together, -number))
 
     def choice(self, config: RunConfig, last: int) -> Choice:
@@ -57,13 +57,12 @@ class Bests:
         return {site: -number for site, (_, number) in self._of_sites.items()}
 
 
-def _dsc_of_sites(evaluation: dict[str, Any], *, seen: bool) -> dict[str, float]:
+def _dsc_of_sites(evaluation: Evaluation, *, seen: bool) -> dict[str, float]:
     return _of_sites(evaluation, Scores.mean_dsc, seen=seen)
 
 
-def _of_sites(evaluation: dict[str, Any], mean_of: Callable[[Scores], float], *, seen: bool) -> dict[str, float]:
-    sites = evaluation["sites"].items()
-    return {name: mean_of(Scores.from_dict(site["scores"])) for name, site in sites if site["seen"] == seen}
+def _of_sites(evaluation: Evaluation, mean_of: Callable[[Scores], float], *, seen: bool) -> dict[str, float]:
+    return {name: mean_of(site.scores.to_scores()) for name, site in evaluation.sites.items() if site.seen == seen}
 
 
 def _mean(scores: Iterable[float]) -> float:
@@ -71,22 +70,22 @@ def _mean(scores: Iterable[float]) -> float:
     return math.fsum(means) / len(means) if means else math.nan
 
 
-def macro_dsc(evaluation: dict[str, Any], *, seen: bool) -> float:
+def macro_dsc(evaluation: Evaluation, *, seen: bool) -> float:
     """The mean over the seen (or the unseen) sites of their mean DSC; NaN if none has a score."""
     return _mean(_dsc_of_sites(evaluation, seen=seen).values())
 
 
-def seen_and_unseen_dsc(evaluation: dict[str, Any]) -> tuple[float | None, float | None]:
+def seen_and_unseen_dsc(evaluation: Evaluation) -> tuple[float | None, float | None]:
     """The macro means of a round's evaluation, None if there is none."""
     return _macro_means(evaluation, Scores.mean_dsc)
 
 
-def seen_and_unseen_nsd(evaluation: dict[str, Any]) -> tuple[float | None, float | None]:
+def seen_and_unseen_nsd(evaluation: Evaluation) -> tuple[float | None, float | None]:
     """As `seen_and_unseen_dsc`, of the NSD."""
     return _macro_means(evaluation, Scores.mean_nsd)
 
 
-def _macro_means(evaluation: dict[str, Any], mean_of: Callable[[Scores], float]) -> tuple[float | None, float | None]:
+def _macro_means(evaluation: Evaluation, mean_of: Callable[[Scores], float]) -> tuple[float | None, float | None]:
     seen, unseen = (_mean(_of_sites(evaluation, mean_of, seen=which).values()) for which in (True, False))
     return (None if math.isnan(seen) else seen, None if math.isnan(unseen) else unseen)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from amos_fl.errors import AmosError
-from amos_fl.metrics.scores import Scores
 from amos_fl.runs.config import RunConfig
+from amos_fl.runs.evaluation import Evaluation
 from amos_fl.runs.folder import LEDGER, OWN, RunFolder
 from amos_fl.runs.group import is_group
 from amos_fl.runs.layers import dotted
@@ -83,15 +83,15 @@ def losses_of(entry: LedgerEntry) -> dict[str, float]:
     return _numbers({**losses, **others, **sent})
 
 
-def scores_of(evaluation: Mapping[str, Any], kind: str) -> dict[str, float]:
+def scores_of(evaluation: Evaluation, kind: str) -> dict[str, float]:
     """The DSC and NSD of a round's evaluation by site, and the means over the seen and the unseen sites."""
     found: dict[str, float | None] = {}
     own = "" if kind == "val" else " own model"
-    for site, about in evaluation["sites"].items():
-        scores = Scores.from_dict(about["scores"])
+    for site, about in evaluation.sites.items():
+        scores = about.scores.to_scores()
         found |= {f"DSC/{site}{own}": scores.mean_dsc(), f"NSD/{site}{own}": scores.mean_nsd()}
     for name, means in (("DSC", seen_and_unseen_dsc), ("NSD", seen_and_unseen_nsd)):
-        seen, unseen = means(dict(evaluation))
+        seen, unseen = means(evaluation)
         found |= {f"{name}/personal": seen} if own else {f"{name}/seen": seen, f"{name}/unseen": unseen}
     return _numbers(found)
 

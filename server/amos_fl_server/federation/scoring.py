@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, MessageType, RecordDict
@@ -10,13 +10,10 @@ from flwr.serverapp import Grid
 
 from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError
+from amos_fl.runs.evaluation import Evaluation, SiteEvaluation
 from amos_fl.runs.events import RoundScored, Said, SiteFailed
 from amos_fl.runs.folder import OWN
-from amos_fl.runs.selection import (
-    choose_round,
-    own_rounds,
-    seen_and_unseen_dsc,
-)
+from amos_fl.runs.selection import choose_round, own_rounds, seen_and_unseen_dsc
 from amos_fl_clients.federation.messages import (
     ARRAYS,
     CONFIG,
@@ -62,7 +59,7 @@ class Scoring(Connected):
         kind: str,
         *,
         personal: bool = False,
-    ) -> tuple[bool, dict[str, Any] | None]:
+    ) -> tuple[bool, Evaluation | None]:
         """Whether these scores are new, and the scores; None where nobody is asked."""
         found = self.folder.read_evaluation(number, kind)
         new = found is None and bool(asked)
@@ -93,7 +90,7 @@ class Scoring(Connected):
         splits: Mapping[str, str],
         *,
         personal: bool = False,
-    ) -> dict[str, Any]:
+    ) -> Evaluation:
         """Scores of weights on one split of each site: sums and counts, and cases if the sites share them.
 
         Or, where `personal`, of each site's own model of that round.
@@ -108,7 +105,7 @@ class Scoring(Connected):
             messages[site] = Message(content, self.nodes[site], MessageType.EVALUATE)
             self._say_what_is_kept(messages[site], site, number)
         failed: dict[str, AmosError] = {}
-        sites: dict[str, Any] = {}
+        sites: dict[str, SiteEvaluation] = {}
         engine, stop = self.engine, self.folder.stop_file
 
         def asked_of(site: str) -> Asked:
@@ -117,20 +114,19 @@ class Scoring(Connected):
         replies = exchange(grid, messages, failed, stop=stop, poll=engine.poll, lost=engine.lost)
         for site, _, said in arriving(replies, EvaluateReply, asked_of, failed):
             if said is not None:
-                sites[site] = {
-                    "seen": not self._is_unseen(site),
-                    "split": splits[site],
-                    **said.model_dump(include={"modalities", "scores", "cases"}),
-                    "seconds": round(float(said.seconds), 3),
-                }
+                sites[site] = SiteEvaluation(
+                    seen=not self._is_unseen(site),
+                    split=cast(Split, splits[site]),
+                    modalities=said.modalities,
+                    scores=said.scores,
+                    cases=said.cases,
+                    seconds=round(said.seconds, 3),
+                )
         for site, reason in sorted(failed.items()):
             self.listener(SiteFailed(site, "evaluate", number, str(reason)))
         self._stop_where_a_disk_is_full(failed)
-        return {
-            "round": number,
-            "sites": {site: sites[site] for site in sorted(sites)},
-            "missing": sentences_of(failed),
-        }
+        scored = {site: sites[site] for site in sorted(sites)}
+        return Evaluation(round=number, sites=scored, missing=sentences_of(failed))
 
     def _finish(self, grid: Grid, task: Task, record: ArrayRecord) -> None:
         """Score the chosen weights on every site's test cases, and keep them under model/."""
@@ -151,8 +147,8 @@ class Scoring(Connected):
         for site in self._training_weights(task):
             by_round.setdefault(chosen.get(site, self.config.rounds), []).append(site)
         for number, sites in sorted(by_round.items()):
-            found = self.folder.read_evaluation(number, OWN["test"]) or {"sites": {}, "missing": {}}
-            if not set(sites) <= {*found["sites"], *found["missing"]}:
+            found = self.folder.read_evaluation(number, OWN["test"])
+            if found is None or not set(sites) <= {*found.sites, *found.missing}:
                 record = record_of_sums(self.folder.read_checkpoint(number).weights)
                 found = self.evaluate(grid, task, number, record, dict.fromkeys(sites, "test"), personal=True)
                 self.folder.write_evaluation(number, OWN["test"], found)
