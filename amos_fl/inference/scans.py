@@ -207,8 +207,5 @@ def read_scan(path: Path, name: str, modality: Modality) -> tuple[Volume, list[s
     Raises:
         AmosError: it cannot be read, or is not a plausible scan.
     """
-    try:
-        scan = read_image(path)
-    except AmosError as error:  # the user does not know the file that a DICOM series was converted to
-        raise AmosError(str(error).replace(f"{path.name}: ", f"{name}: ", 1)) from None
+    scan = read_image(path, name)  # the user does not know the file that a DICOM series was converted to
     return scan, [f"{name}: {concern}" for concern in intensity_concerns(scan.array, None, modality)]
