@@ -7,7 +7,7 @@ import typer
 
 from amos_fl.cli.options import TrackerOption
 from amos_fl.errors import AmosError
-from amos_fl.runs.events import Event, Said
+from amos_fl.runs.events import Event, Notice, TrackerFailed, in_words
 from amos_fl.runs.folder import open_run
 from amos_fl.runs.group import is_group, read_group
 from amos_fl.runs.tracking.tracker import check_trackers
@@ -23,9 +23,10 @@ def track(
     failed: list[str] = []
 
     def listener(event: Event) -> None:
-        if isinstance(event, Said):
-            failed.append(event.text)
-            typer.echo(event.text)
+        if isinstance(event, TrackerFailed):
+            failed.append(event.tracker)
+        if isinstance(event, Notice):
+            typer.echo(in_words(event))
 
     folders = [open_run(path) for run in runs for path in (read_group(run).members if is_group(run) else [run])]
     for folder in folders:
