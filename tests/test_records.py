@@ -80,7 +80,7 @@ GOOD = layout_bytes([("a", "float32", (3,))])
         (b"[" * 100_000, of_bytes(VALUES_OF_3), "cannot be read"),
         (b"\xff", of_bytes(VALUES_OF_3), "cannot be read"),
         (b"7", of_bytes(VALUES_OF_3), "cannot be read"),
-        (GOOD, Array(np.arange(3, dtype=np.float32)), "they are no bytes"),
+        (GOOD, Array(np.arange(3, dtype=np.float32)), "they are not bytes"),
     ],
 )
 def test_packed_weights_that_are_none_are_refused(layout: bytes, values: Array, why: str) -> None:

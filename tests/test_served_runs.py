@@ -237,7 +237,7 @@ def test_a_superlink_whose_file_of_a_module_is_another_than_the_submitters_makes
     for modules in ({}, {"served_nets": "0" * 64}):
         answer = client.post("/amos-fl/runs/one", json={**body, "modules": modules})
         assert answer.status_code == 400
-        assert f"module served_nets: the SuperLink's file is another (SHA-256 {here}); use the same" in answer.text
+        assert f"module served_nets: the SuperLink has a different file (SHA-256 {here}); use the same" in answer.text
     assert client.post("/amos-fl/runs/one", json={**body, "modules": {"served_nets": here}}).status_code == 201
     body["config"]["model"] = "nowhere_to_be_found:build"
     answer = client.post("/amos-fl/runs/two", json=body)
