@@ -105,7 +105,7 @@ def best_rounds(folder: RunFolder, last: int, kind: str = "val") -> dict[str, in
 
 
 def own_rounds(folder: RunFolder, config: RunConfig) -> dict[str, int]:
-    """By site the round of its own model that it keeps: its best; those not named, the last one."""
+    """Each site's chosen round of its personal model, which is its best one; sites not named keep the last."""
     return {} if config.selection == "last" else best_rounds(folder, config.rounds, OWN["val"])
 
 

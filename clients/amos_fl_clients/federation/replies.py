@@ -80,7 +80,7 @@ def _check_fingerprint(reply: FingerprintReply, settings: SiteSettings) -> None:
     for group in (reply.fingerprint.CT, reply.fingerprint.MR):
         for histogram in (*group.spacing, *group.shape, *group.extent_mm, group.intensity):
             if any(count < settings.withhold_counts_below for count in histogram.counts.values()):
-                raise _withheld(settings, "its fingerprint tells a count that is too small to be told")
+                raise _withheld(settings, "its fingerprint holds a count that is too small to be sent")
 
 
 def _check_cases(reply: EvaluateReply, settings: SiteSettings) -> None:
@@ -101,13 +101,13 @@ def _check_arrays(settings: SiteSettings, arrays: Mapping[str, Any], form: Mappi
     else:
         text = None
     if set(arrays) != set(form):
-        raise _withheld(settings, "its arrays are not those of the network")
+        raise _withheld(settings, "its arrays do not match the network's")
     for name, (shape, dtype) in form.items():
         array = arrays[name]
         try:
             values = view_of(array)  # refuses extra bytes beyond the values, which might hold anything
         except BadUpdate:
-            raise _withheld(settings, f"the array {name} is no plain array of numbers") from None
+            raise _withheld(settings, f"the array {name} is not a plain array of numbers") from None
         if (tuple(values.shape), str(values.dtype)) != (shape, dtype) or array.stype != "numpy.ndarray":
             raise _withheld(settings, f"the array {name} is not of the network's shape and dtype")
         if name == "layout" and text is not None and values.tobytes() != text.encode():

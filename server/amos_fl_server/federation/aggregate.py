@@ -128,7 +128,7 @@ def _check_statistic(name: str, array: np.ndarray) -> None:
 def _check_distance(arrays: Arrays, before: Arrays, norm: float | None, max_norm: float) -> None:
     norm = trained_norm(before) if norm is None else norm
     with np.errstate(over="ignore", invalid="ignore"):  # of double precision, the square may be infinite
-        # Weights are no further apart than their norms together, and that is quickly seen.
+        # The distance is at most the sum of the norms, which is quick to check.
         if _rough_norm(arrays) + norm <= max_norm * max(norm, 1.0):
             return
         distance = relative_distance(arrays, before, norm)

@@ -92,7 +92,7 @@ def run_in_parallel(
         queue, running, interrupted = list(folders), {}, False
         while queue or running:
             try:
-                # Only as many tasks as can run are handed to Ray: waiting ones could not be told from running ones.
+                # Only as many tasks as can run are handed to Ray: waiting ones look like running ones.
                 while queue and len(running) < at_once and not interrupted:
                     folder = queue.pop(0)
                     where = str(folder.path.resolve()), device, str(store.resolve())

@@ -167,4 +167,4 @@ def _trust(authority: Path) -> Any:
     try:
         return ssl.create_default_context(cafile=str(authority))
     except (OSError, ssl.SSLError):
-        raise AmosError(f"{authority}: is not there or is no certificate; restore it from a backup") from None
+        raise AmosError(f"{authority}: is missing or is not a certificate; restore it from a backup") from None

@@ -224,7 +224,7 @@ def start_hosts(
     """Start processes for sites wherever Ray's machines have room, `most` at the most; returns their first answers.
 
     Each place that sites are bound to has one at least, so that there may be more than `most`. A cluster that is busy
-    with other work is waited for, and `say` is told so.
+    with other work is waited for, and `say` receives a sentence about it.
 
     Raises:
         AmosError: no machine has room for a site, or none is called as a site's. RayError: none starts.

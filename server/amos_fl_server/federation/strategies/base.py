@@ -137,7 +137,7 @@ class Strategy(ABC):
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Restore what `state` returned."""
         if arrays or values:
-            raise AmosError(f"the checkpoint is of another strategy than {type(self).__name__}")
+            raise AmosError(f"the checkpoint belongs to a strategy other than {type(self).__name__}")
 
 
 class MethodStrategy(Strategy):
@@ -233,7 +233,7 @@ class MethodStrategy(Strategy):
 
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         if (arrays and not self.method.server_models) or (values and not self.method.keeps_values):
-            raise AmosError(f"the checkpoint is of another strategy than {type(self.method).__name__}")
+            raise AmosError(f"the checkpoint belongs to a strategy other than {type(self.method).__name__}")
         self.memory = Memory({name: np.array(array) for name, array in arrays.items()}, dict(values))
 
 
