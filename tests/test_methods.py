@@ -287,7 +287,7 @@ def test_a_site_that_has_lost_its_control_begins_at_zero_and_is_named(
 
 
 def test_a_method_that_needs_fresh_momentum_is_refused_with_kept_momentum(tmp_path: Path, tiny_cohort: Cohort) -> None:
-    with pytest.raises(AmosError, match="strategy scaffold needs --optimizer-state reset"):
+    with pytest.raises(AmosError, match="strategy scaffold needs optimizer_state reset"):
         federate(tmp_path / "run", tiny_cohort, tmp_path, strategy="scaffold", optimizer_state="keep")
 
 

@@ -342,7 +342,7 @@ def test_weights_that_came_to_harm_or_never_came_make_no_run(client: TestClient,
 
 def test_a_text_without_end_is_not_read_to_its_end(client: TestClient) -> None:
     answer = client.post("/amos-fl/runs/one", content=b" " * (MOST_WORDS_BYTES + 1))
-    assert (answer.status_code, answer.json()["error"]) == (400, "a request may bring 4 MB of text at most")
+    assert (answer.status_code, answer.json()["error"]) == (400, "a request may hold 4 MB of text at most")
 
 
 def test_a_checkpoint_that_is_removed_while_it_is_fetched_does_not_end_the_following(

@@ -169,7 +169,7 @@ class SiteScores(Strict):
     @model_validator(mode="after")
     def _can_be(self) -> "SiteScores":
         if bool(self.modalities) != bool(self.scores.cases):
-            raise ValueError("cases and modalities do not belong together")
+            raise ValueError("cases and modalities contradict each other")
         if self.cases:
             each_once([case.case for case in self.cases])
             if len(self.cases) != self.scores.cases:

@@ -88,7 +88,7 @@ def size_of(array: Array) -> int:
 
 
 def identity_of(array: Array) -> int:
-    """A number that two arrays which exist at one time share if they are the same bytes in memory."""
+    """A number that two arrays share, while both exist, if they are the same bytes in memory."""
     return id(array.__dict__["values"] if isinstance(array, HeldArray) else array.data)
 
 

@@ -108,7 +108,7 @@ class Description(Strict):
     def _can_be(self) -> "Description":
         some = any(self.cases.values())
         if some != bool(self.modalities) or (self.annotated and not some):
-            raise ValueError("cases, modalities and annotated organs do not belong together")
+            raise ValueError("cases, modalities and annotated organs contradict one another")
         if not set(self.annotated_in_training) <= set(self.annotated):
             raise ValueError("an organ is annotated in its training cases and in none of its cases")
         if self.annotated_in_training and not self.cases["train"]:
@@ -165,7 +165,7 @@ class WireGroup(Strict):
             and all(axis.lies_within(EXTENT_BIN_MM, MOST_EXTENT_MM, EXTENT_BIN_MM) for axis in self.extent_mm)
             and self.intensity.lies_within(*HU_RANGE)
         ):
-            raise ValueError("a value lies where no scan's does")
+            raise ValueError("a value is outside what a scan can have")
         if self.intensity.total > self.cases * MOST_VOXELS_OF_A_CASE:
             raise ValueError("there are more intensities than its cases have voxels")
         return self
@@ -254,16 +254,16 @@ class EvaluateReply(SiteScores):
 
     def against(self, asked: Asked) -> str | None:
         if self.weight != self.scores.cases:
-            return "its scores are of another number of cases than it says"
+            return "its scores cover a different number of cases than it says"
         organs = {str(organ) for organ in asked.organs}
         if asked.described is not None:
             if asked.cases not in (None, self.weight):
                 return f"its scores are of {self.weight} cases, and it described {asked.cases}"
             if not set(self.modalities) <= set(asked.described.modalities):
-                return "its scores are of a modality that it did not describe"
+                return "its scores cover a modality that it did not describe"
             organs &= {str(organ) for organ in asked.described.annotated}
         if not set(self.scores.organs).union(*(case.scores for case in self.cases)) <= organs:
-            return "its scores are of an organ that this run does not ask for or that is not annotated there"
+            return "its scores include an organ that this run does not ask for or that is not annotated there"
         if not self.adds_up(asked.organs):
             return "its sums contradict its cases"
         return None
@@ -301,7 +301,7 @@ def read_reply(reply: Message, model: type[OneReply], asked: Asked) -> OneReply:
     """
     kind = next(kind for kind, of in MODELS.items() if of is model)
     if not reply.has_content() or reply.metadata.message_type != kind:
-        raise BadReply("it is an answer to another question")
+        raise BadReply("it answers a different request")
     records: dict[str, Any] = dict(reply.content)
     kinds: dict[str, type] = {METRICS: MetricRecord, SITE: ConfigRecord}
     _expect(set(records), {*kinds, *({ARRAYS} if model is TrainReply else ())}, "record")

@@ -59,7 +59,7 @@ def read_token(root: Path) -> str:
     try:
         return (root / "submit/token").read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
-        raise AmosError(f"{root / 'submit/token'}: is not there or cannot be read; submit from where it is") from None
+        raise AmosError(f"{root / 'submit/token'}: is missing or cannot be read; submit from where it is") from None
 
 
 @contextmanager

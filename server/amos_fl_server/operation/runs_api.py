@@ -149,7 +149,7 @@ def _app(runs: ServedRuns) -> Starlette:
         try:
             about = Submission.model_validate(parsed(await _words(request), most_bytes=MOST_WORDS_BYTES))
         except ValueError:
-            return _said("a submission is a number of Flower's and the seconds to wait; run the same version", 400)
+            return _said("a submission needs Flower's run id and the seconds to wait; run the same version", 400)
         note_submission(folder, about.flower_run, about.wait_s)
         return JSONResponse({})
 
@@ -208,7 +208,7 @@ async def _words(request: Request) -> bytes:
     async for part in request.stream():
         text += part
         if len(text) > MOST_WORDS_BYTES:
-            raise AmosError(f"a request may bring {MOST_WORDS_BYTES // 1_000_000} MB of text at most")
+            raise AmosError(f"a request may hold {MOST_WORDS_BYTES // 1_000_000} MB of text at most")
     return text
 
 
@@ -219,7 +219,7 @@ async def _bring(runs: ServedRuns, sha256: str, request: Request) -> None:
         AmosError: they do not match that hash, or there is no room for them.
     """
     if not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise AmosError("weights are sent under their SHA-256")
+        raise AmosError("weights must be sent under their SHA-256")
     starts = runs.root / STARTS
     starts.mkdir(parents=True, exist_ok=True)
     found, size = hashlib.sha256(), 0
@@ -228,11 +228,11 @@ async def _bring(runs: ServedRuns, sha256: str, request: Request) -> None:
             async for part in request.stream():
                 size += len(part)
                 if size > MOST_WEIGHTS_BYTES:
-                    raise AmosError(f"weights of more than {MOST_WEIGHTS_BYTES >> 30} GiB are not taken")
+                    raise AmosError(f"weights of more than {MOST_WEIGHTS_BYTES >> 30} GiB are not accepted")
                 found.update(part)
                 await run_in_threadpool(file.write, part)
             if found.hexdigest() != sha256:
-                raise AmosError("the weights have changed on their way; submit the run again")
+                raise AmosError("the weights were changed in transit; submit the run again")
     except OSError as error:
         raise AmosError(f"the SuperLink cannot keep the weights ({error.strerror}); make room on its disk") from None
 
@@ -285,7 +285,7 @@ def _take(starts: Path, start: Start, file: Path) -> None:
     """
     sent = starts / start.sha256
     if not sent.is_file():
-        raise AmosError("the weights to begin with are not at the SuperLink; submit the run again")
+        raise AmosError("the SuperLink does not have the initial weights; submit the run again")
     file.parent.mkdir(parents=True)
     try:
         os.link(sent, file)

@@ -217,9 +217,7 @@ class Following:
         for file in listed:
             target = self.folder / file["path"]
             if not target.resolve().is_relative_to(self.folder.resolve()):
-                raise AmosError(
-                    f"the SuperLink names a file outside of the run's folder ({file['path']}); read its log"
-                )
+                raise AmosError(f"the SuperLink names a file outside of the run's folder ({file['path']}); see its log")
             if at_most_bytes is not None and file["bytes"] > at_most_bytes:
                 continue
             if not _is_same(target, file):
