@@ -112,7 +112,7 @@ def test_of_a_header_nothing_is_interpreted() -> None:
         with pytest.raises(BadUpdate, match="its header and its description differ"):
             view_of(with_header(other))
     for told in (good.data + b"a voxel", good.data[:-1]):
-        with pytest.raises(BadUpdate, match="of another size"):
+        with pytest.raises(BadUpdate, match="size differs from its header"):
             view_of(Array(dtype="float32", shape=(3,), stype="numpy.ndarray", data=told))
 
 
