@@ -20,9 +20,9 @@ def device_named(name: str) -> str:
     if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
         raise AmosError(f"unknown device {name!r}", "choose cpu, cuda, cuda:1, mps or auto")
     if kind == "cuda" and (not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count()):
-        raise AmosError(f"device {name}: this machine has no such GPU", "use --device cpu")
+        raise AmosError(f"device {name}: this machine has no such GPU", "use the device cpu")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise AmosError("device mps: this machine has none", "use --device cpu")
+        raise AmosError("device mps: this machine has none", "use the device cpu")
     return name
 
 

@@ -64,7 +64,7 @@ def at_work(folder: Path, *, to: str = "", wait_s: float = 0.0) -> Iterator[None
         if before is not None and is_alive(before["pid"], before["owner"]) is None:
             warnings.warn(
                 f"{folder}: process {before['pid']} on {before['host']} has worked here since {before['since']} and "
-                "left no word of its end; if it still does, stop one of the two",
+                "did not record that it ended; if it is still running, stop one of the two",
                 AmosWarning,
                 stacklevel=3,
             )

@@ -6,15 +6,11 @@ its stack has room for.
 
 import json
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 MOST_DIGITS = 40
 MOST_DEPTH = 32
-_OF_THE_CODE = re.compile(r" or instance of \w+")
 
 
 def parsed(text: str | bytes, *, most_bytes: int) -> Any:
@@ -28,7 +24,7 @@ def parsed(text: str | bytes, *, most_bytes: int) -> Any:
     {'a': [1, 2.5, None]}
     >>> parsed('{"a": 1, "a": 2}', most_bytes=100)
     Traceback (most recent call last):
-    ValueError: a key is there twice
+    ValueError: a key appears twice
     """
     size = len(text) if isinstance(text, bytes) else _bytes_of(text)
     if size > most_bytes:
@@ -58,7 +54,7 @@ def _bytes_of(text: str) -> int:
 def _once_each(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("a key appears twice")
     return found
 
 
@@ -91,42 +87,3 @@ def _deeper_than(value: Any, depth: int) -> bool:
         if not level:
             return False
     return True
-
-
-def what_is_wrong(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first error of data that do not fit a model, in the model's own words.
-
-    Names and values come from the sender and are not repeated: a key that is not the model's is shown as `*`.
-
-    >>> class Small(BaseModel):
-    ...     counts: dict[str, int]
-    >>> try:
-    ...     Small.model_validate({"counts": {"<script>": "many"}})
-    ... except ValidationError as error:
-    ...     what_is_wrong(error, Small)
-    'counts.*: input should be a valid integer, unable to parse string as an integer'
-    """
-    first: Any = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    known = _names_in(model)
-    where = ".".join("*" if part not in known else str(part) for part in first["loc"])
-    said = _OF_THE_CODE.sub("", str(first["msg"]).removeprefix("Value error, "))
-    if said[1:2].islower():
-        said = f"{said[0].lower()}{said[1:]}"
-    return f"{where}: {said}" if where else said
-
-
-def _names_in(model: type[BaseModel]) -> set[str]:
-    """The names of a model's fields and of the models within it."""
-    seen: set[type] = set()
-    names: set[str] = set()
-    kinds: list[Any] = [model]
-    while kinds:
-        kind = kinds.pop()
-        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in seen:
-            seen.add(kind)
-            for name, field in kind.model_fields.items():
-                names |= {name, field.alias or name}
-                kinds.append(field.annotation)
-        else:
-            kinds.extend(getattr(kind, "__args__", ()))
-    return names

@@ -39,16 +39,50 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """A hint that names the nearest of `words`, or all of them if none is near.
+    """A hint that names the nearest of `words`, or all of them if none is near; sections may be left out.
 
     >>> nearest("fedprx", ["fedavg", "fedprox"])
     "did you mean 'fedprox'?"
+    >>> nearest("batch_size", ["training.batch_size", "evaluation.batch_size", "seed"])
+    "did you mean 'training.batch_size' or 'evaluation.batch_size'?"
     """
     words = list(words)
     section = word.rpartition(".")[0]
+    if not section and (elsewhere := [repr(other) for other in words if other.endswith(f".{word}")]):
+        return f"did you mean {either(elsewhere)}?"
     inside = [other for other in words if section and other.startswith(f"{section}.")]
     close = difflib.get_close_matches(word, inside or words, n=1, cutoff=0.75 if inside else 0.6)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(inside or words)}"
+
+
+def either(words: Iterable[object]) -> str:
+    """Words to choose from.
+
+    >>> either(["a", "b", "c"]), either(["a"])
+    ('a, b or c', 'a')
+    """
+    *others, last = map(str, words)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def limits(**bounds: float | None) -> str:
+    """The bounds of a number in words; bounds that no user reaches are left out.
+
+    >>> limits(ge=0, lt=1), limits(gt=0), limits(ge=0, lt=2**63)
+    ('at least 0 and below 1', 'above 0', 'at least 0')
+    """
+    signs = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    known = {sign: bounds[name] for name, sign in signs.items() if bounds.get(name) is not None}
+    return " and ".join(f"{sign} {bound:,}" for sign, bound in known.items() if bound is not None and bound < 2**62)
+
+
+def must_be(kind: type, bounds: str) -> str:
+    """What a number has to be.
+
+    >>> must_be(int, limits(ge=1))
+    'must be a whole number, at least 1'
+    """
+    return ", ".join([f"must be a {'whole ' * (kind is int)}number", *([bounds] if bounds else [])])
 
 
 def first_line(error: BaseException) -> str:

@@ -146,6 +146,7 @@ def measure(model: str, kind: str) -> None:
     from amos_fl.deploy.layout import read_site, site_folder
     from amos_fl.runs.config import resolve
     from amos_fl.runs.events import silent
+    from amos_fl.runs.layers import Layer
     from amos_fl_server.operation.admission import admit_sites
     from amos_fl_server.operation.connection import RunsClient, connection_of
     from amos_fl_server.operation.submitter import Following, SubmittedRun
@@ -202,7 +203,7 @@ def measure(model: str, kind: str) -> None:
                 )
             with RunsClient(connection) as client:
                 run = SubmittedRun(connection, client, "bench")
-                run.make(resolve([("benchmark", settings(model))]), dict(cohort.organs))
+                run.make(resolve([Layer("benchmark", settings(model))]), dict(cohort.organs))
                 run.submit(300.0)
                 state = Following(run, None, silent, lambda _: None).to_the_end()
                 assert state.state == "finished", state

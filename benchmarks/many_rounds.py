@@ -32,6 +32,7 @@ from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Event, Listener, RoundScored
 from amos_fl.runs.finish import write_results
 from amos_fl.runs.folder import RunFolder, open_run
+from amos_fl.runs.layers import Layer
 from amos_fl.runs.ledger import ledger_text
 from amos_fl.runs.selection import bests_of
 from amos_fl.runs.stored import json_line
@@ -91,7 +92,7 @@ def light_run(folder: Path, sites: int, rounds: int, **settings: Any) -> RunFold
         for split in ("train", "val", "test")
     ]
     light = {"model": f"{Path(__file__).stem}:light_network", "plan": PLAN, "rounds": rounds, "local_steps": 1}
-    config = resolve([("light", {"device": "cpu", "evaluation": {"every": 1}, **light, **settings})])
+    config = resolve([Layer("light", {"device": "cpu", "evaluation": {"every": 1}, **light, **settings})])
     return create_run(folder, config, Cohort(tuple(cases), ORGANS))
 
 

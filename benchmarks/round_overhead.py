@@ -64,6 +64,7 @@ def run_engine(engine: str) -> list[float]:
     from amos_fl.runs.config import resolve
     from amos_fl.runs.create import create_run
     from amos_fl.runs.events import Event, RoundFinished
+    from amos_fl.runs.layers import Layer
 
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -86,7 +87,7 @@ def run_engine(engine: str) -> list[float]:
             "training": {"threads": 1},
             "engine": {"name": engine},
         }
-        config = resolve([("benchmark", settings)])
+        config = resolve([Layer("benchmark", settings)])
         cohort = Cohort(tuple(cases))
         folder = create_run(root / "run", config, cohort)
         seconds: list[float] = []

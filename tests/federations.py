@@ -11,7 +11,7 @@ from amos_fl.runs.config import RunConfig, resolve
 from amos_fl.runs.create import create_run
 from amos_fl.runs.events import Event, Listener, RoundFinished, silent
 from amos_fl.runs.folder import RunFolder, open_run
-from amos_fl.runs.layers import merge
+from amos_fl.runs.layers import Layer, merge
 from amos_fl.weights import read_arrays
 from amos_fl_server.federation.simulate import simulate
 
@@ -33,7 +33,7 @@ TINY: dict[str, Any] = {
 
 
 def tiny_config(**settings: Any) -> RunConfig:
-    return resolve([("test", merge(TINY, settings))])
+    return resolve([Layer("test", merge(TINY, settings))])
 
 
 def federate(out: Path, cohort: Cohort, store: Path, listener: Listener = silent, **settings: Any) -> RunFolder:

@@ -15,6 +15,7 @@ from amos_fl.metrics.table import CaseScores
 from amos_fl.randomness import generator
 from amos_fl.runs.config import resolve
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.layers import Layer
 from amos_fl.runs.record import RunCost, RunRecord
 from amos_fl.runs.results import Results
 from amos_fl.runs.selection import choose_round
@@ -56,7 +57,7 @@ def made_run(
     **settings: Any,
 ) -> RunRecord:
     """A record whose test cases have the given scores. Its folder does not exist."""
-    config = resolve([("made", settings)])
+    config = resolve([Layer("made", settings)])
     everyone = cohort or made_cohort()
     cohort = everyone.holding_out(config.hold_out)
     if config.sites is not None:

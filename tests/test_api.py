@@ -63,7 +63,7 @@ def test_a_model_predicts_a_scan_on_its_own_grid(tiny: Path, trained: amos_fl.Ru
     assert np.array_equal(found.labels, np.asarray(by_command.dataobj))
     assert found.volumes_ml["ball"] == pytest.approx(np.count_nonzero(found.labels == 1) * 0.512)
     assert np.array_equal(np.asarray(nib.nifti1.load(found.save(tiny / "saved.nii.gz")).dataobj), found.labels)
-    with pytest.raises(amos_fl.AmosError, match="--modality"):
+    with pytest.raises(amos_fl.AmosError, match="give the modality, CT or MR"):
         trained.model.predict(scan)
     [outcome] = amos_fl.predict(trained, scan, tiny / "again", modality="CT")
     assert outcome.state == "predicted"
@@ -80,6 +80,54 @@ def test_pooled_and_local_runs_stand_beside_a_federation(tiny: Path, trained: am
     assert set(compared.differences["reference"]) == {"fedavg"}
     with pytest.raises(amos_fl.AmosError, match="takes everything from that run; leave out rounds"):
         amos_fl.pooled(trained, rounds=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "wanted"),
+    [
+        ("rounds", "--rounds", 0, "must be a whole number, at least 1 and at most 1,000,000"),
+        ("training.momentum", "--momentum", 1, "must be a number, at least 0 and below 1"),
+        ("evaluation.overlap", "--overlap", "x", "must be a number, at least 0 and below 1"),
+        ("weighting", "--weighting", "age", "choose cases, equal, steps or modality"),
+    ],
+)
+def test_a_wrong_setting_gets_one_sentence_wherever_it_was_given(
+    name: str, option: str, value: object, wanted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = f"is {value!r}: {wanted}"
+    assert command(["simulate", option, str(value)]) == 2
+    assert f"{option} {said}" in capsys.readouterr().err
+    assert command(["simulate", "--set", f"{name}={value}"]) == 2
+    assert f"{name} {said}" in capsys.readouterr().err
+    (tmp_path / "run.yaml").write_text(f"{name.replace('.', ': {')}: {value}{'}' * name.count('.')}\n")
+    assert command(["simulate", "--config", str(tmp_path / "run.yaml")]) == 2
+    assert f"run.yaml: {name} {said}" in capsys.readouterr().err
+    with pytest.raises(amos_fl.AmosError) as found:
+        amos_fl.simulate(**{name: value})  # pyright: ignore[reportArgumentType]
+    assert str(found.value) == f"the keywords: {name} {said}"
+
+
+def test_a_setting_without_its_section_is_recognised() -> None:
+    with pytest.raises(amos_fl.AmosError, match=r"no setting 'overlap'; did you mean 'evaluation.overlap'"):
+        amos_fl.simulate(overlap=3)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(amos_fl.AmosError, match=r"did you mean 'training.batch_size' or 'evaluation.batch_size'\?"):
+        amos_fl.simulate(batch_size=3)  # pyright: ignore[reportCallIssue]
+
+
+def test_errors_name_the_arguments_of_the_functions(tiny: Path, trained: amos_fl.Run) -> None:
+    wrong = {
+        "split is 'all': choose train, val or test": lambda: amos_fl.evaluate(trained, split="all"),  # pyright: ignore
+        "modality is 'PET': choose CT or MR": lambda: amos_fl.predict(trained, tiny, tiny / "x", modality="PET"),
+        "overlap is 1: must be a number, at least 0 and below 1": lambda: amos_fl.evaluate(trained, overlap=1),
+        "copies is -1: must be a whole number, at least 0": lambda: amos_fl.calibrate(trained, copies=-1),
+        "already exists; choose another folder": lambda: amos_fl.evaluate(trained, out=tiny),
+        "like takes everything from that run": lambda: amos_fl.pooled(trained, rounds=3),
+    }
+    for sentence, call in wrong.items():
+        with pytest.raises(amos_fl.AmosError) as found:
+            call()
+        assert sentence in str(found.value)
+        assert "--" not in str(found.value)
 
 
 def test_evaluating_a_run_on_its_own_cohort_gives_its_own_scores(tiny: Path, trained: amos_fl.Run) -> None:

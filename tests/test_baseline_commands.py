@@ -179,7 +179,7 @@ def test_a_sweep_is_every_combination(tmp_path):
     assert len(sweep.combinations) == 8
     assert sweep.combinations[0].name == "fedavg-seed0-learning_rate0.1"
     assert sweep.combinations[-1].name == "fedprox-mu0.1-seed1-learning_rate0.2"
-    merged = {key: value for _, layer in sweep.combinations[-1].layers for key, value in layer.items()}
+    merged = {key: value for layer in sweep.combinations[-1].layers for key, value in layer.settings.items()}
     assert merged == {
         "strategy": "fedprox",
         "strategy_options": {"mu": 0.1},

@@ -22,6 +22,7 @@ from amos_fl.errors import AmosError
 from amos_fl.runs.config import resolve
 from amos_fl.runs.estimate import estimate
 from amos_fl.runs.events import Event, RoundFinished
+from amos_fl.runs.layers import Layer
 from amos_fl.weights import read_arrays
 from amos_fl_clients.federation.error_replies import ReplyWithheld
 from amos_fl_clients.federation.messages import ARRAYS
@@ -391,7 +392,7 @@ def test_a_codec_that_there_is_not_is_refused_in_words(
 def test_a_dry_run_says_how_much_would_come_back(tiny_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     costs = {}
     for name in ("none", "fp16", "int8"):
-        config = resolve([("test", {**TINY, "update_codec": name})])
+        config = resolve([Layer("test", {**TINY, "update_codec": name})])
         costs[name] = estimate(config, read_cohort(tiny_root))
     assert costs["fp16"].bytes_up * 2 == costs["none"].bytes_up == costs["fp16"].bytes_down
     assert costs["int8"].bytes_up * 3 < costs["none"].bytes_up

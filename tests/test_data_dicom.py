@@ -465,7 +465,7 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(tmp_path: Path, capsys: 
     slices = write_ct(tmp_path / "export")
     refused(tmp_path, "no series could become a case", capsys)
     liver_on(tmp_path / "export/RS", slices)
-    refused(tmp_path, "is in the cohort, and leads back to patients", capsys, "--private", str(tmp_path / "cohort/x"))
+    refused(tmp_path, "is in the cohort, and would identify patients", capsys, "--private", str(tmp_path / "cohort/x"))
     assert run(["data", "dicom", str(tmp_path / "export")]) == 2
     assert "needs --out" in capsys.readouterr().err
     assert run(["data", "dicom", str(tmp_path / "nowhere"), "--dry-run"]) == 2

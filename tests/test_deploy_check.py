@@ -343,7 +343,7 @@ def test_a_disk_that_cannot_hold_the_prepared_scans(folder: Path, tmp_path: Path
     ("text", "said"),
     [
         (None, "settings.yaml is not there"),
-        ("site: A\nstore: x\n", "settings.yaml: cohort: Field required"),
+        ("site: A\nstore: x\n", "settings.yaml: cohort: is missing"),
         ("- 1\n", "settings.yaml: must hold settings"),
         ("site: B\ncohort: x\nstore: x\nstate: x\n", "settings.yaml is for site B, and site.yaml for site A"),
     ],

@@ -230,7 +230,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     with pytest.raises(AmosError, match=r"deployment\.yaml: port: "):
         read_deployment(tmp_path / "dep")
     file.write_text("sites: [A\n")
-    with pytest.raises(AmosError, match=r"deployment\.yaml, line \d: is no YAML"):
+    with pytest.raises(AmosError, match=r"deployment\.yaml, line \d: is not valid YAML"):
         read_deployment(tmp_path / "dep")
 
 

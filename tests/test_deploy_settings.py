@@ -13,6 +13,7 @@ from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.layout import Deployment
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import DEMONSTRATION, NETWORKS
+from amos_fl.runs.layers import Layer
 from amos_fl.volumes.plan import plan_named
 from amos_fl_server.operation.connection import NoAnswer, connection_of
 from amos_fl_server.operation.run_registry import RunState
@@ -22,7 +23,7 @@ HERE = Deployment(host="fl.example.org", port=8000, names=("fl.example.org",), s
 
 
 def test_a_run_has_the_recipe_of_its_network_and_leaves_the_device_to_the_sites() -> None:
-    settings = deployed_settings([("command line", {"rounds": 7})], HERE)
+    settings = deployed_settings([Layer("command line", {"rounds": 7})], HERE)
     assert settings.training.learning_rate == NETWORKS["small"].recipe["training"]["learning_rate"]
     assert (settings.rounds, settings.sites, settings.engine.name, settings.device) == (
         7,
@@ -36,7 +37,7 @@ def test_sites_with_the_phantom_run_the_demonstration_as_a_simulation_does() -> 
     phantom = HERE.model_copy(update={"phantom": True})
     settings = deployed_settings([], phantom)
     assert (settings.rounds, settings.local_steps) == (DEMONSTRATION["rounds"], DEMONSTRATION["local_steps"])
-    assert deployed_settings([("command line", {"rounds": 2})], phantom).rounds == 2
+    assert deployed_settings([Layer("command line", {"rounds": 2})], phantom).rounds == 2
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_sites_with_the_phantom_run_the_demonstration_as_a_simulation_does() -> 
 )
 def test_settings_that_a_deployment_cannot_have_are_refused_here(layer: dict[str, object], words: str) -> None:
     with pytest.raises(AmosError, match=words):
-        deployed_settings([("command line", layer)], HERE)
+        deployed_settings([Layer("command line", layer)], HERE)
 
 
 def test_a_run_that_begins_with_weights_has_their_network_and_plan_and_refuses_another(tmp_path: Path) -> None:
@@ -61,15 +62,15 @@ def test_a_run_that_begins_with_weights_has_their_network_and_plan_and_refuses_a
     about = {"model": "vnet", "plan": plan.model_dump(mode="json"), "organs": {"1": "liver"}}
     (tmp_path / "network.json").write_text(json.dumps(about))
     asked: dict[str, object] = {"start_from": str(tmp_path)}
-    settings = deployed_settings([("command line", asked)], HERE)
+    settings = deployed_settings([Layer("command line", asked)], HERE)
     assert (settings.model, settings.plan.name) == ("vnet", "theirs")
     assert settings.start_from == tmp_path.resolve() / "weights.safetensors"
     with pytest.raises(AmosError, match="are of the network 'vnet', and this run trains 'unet'"):
-        deployed_settings([("command line", {**asked, "model": "unet"})], HERE)
+        deployed_settings([Layer("command line", {**asked, "model": "unet"})], HERE)
 
 
 def test_the_settings_of_a_simulation_run_in_a_deployment_without_its_cohort() -> None:
-    settings = deployed_settings([("config.yaml", {"cohort": "/data/cohort.csv", "device": "cuda"})], HERE)
+    settings = deployed_settings([Layer("config.yaml", {"cohort": "/data/cohort.csv", "device": "cuda"})], HERE)
     assert (settings.cohort, settings.device) == (None, "auto")
 
 

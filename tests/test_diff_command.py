@@ -175,7 +175,7 @@ def test_the_json_says_the_same(finished: RunFolder, capsys: pytest.CaptureFixtu
         ("ledger.jsonl", '{"round": 1', "ledger.jsonl, line 1: cannot be read"),
         ("versions.json", "[]", "versions.json: cannot be read"),
         ("config.yaml", "a: [", "is not YAML"),
-        ("evaluations/round_0003_val.json", "{", "round_0003_val.json: holds no scores that can be"),
+        ("evaluations/round_0003_val.json", "{", "round_0003_val.json: holds impossible scores"),
     ],
 )
 def test_a_damaged_run_is_one_plain_sentence(

@@ -41,7 +41,7 @@ def test_a_copied_model_needs_a_cohort_and_gives_the_same_scores(
 ) -> None:
     shutil.copytree(finished_run / "model", tmp_path / "model")
     assert run(["evaluate", str(tmp_path / "model"), "--out", str(tmp_path / "out")]) == 2
-    assert "add --cohort" in capsys.readouterr().err
+    assert "name its cohort" in capsys.readouterr().err
     evaluated(tmp_path / "model", tmp_path / "out", store, "--cohort", str(tiny_root), "--seen", "A,B,G")
     assert (tmp_path / "out/scores.csv").read_bytes() == (finished_run / "scores.csv").read_bytes()
     evaluated(tmp_path / "model", tmp_path / "unseen", store, "--cohort", str(tiny_root))
@@ -153,4 +153,4 @@ def test_an_unfinished_run_and_a_taken_folder_are_refused(
     assert run(["evaluate", str(tmp_path / "half")]) == 2
     assert "has not finished" in capsys.readouterr().err
     assert run(["evaluate", str(finished_run), "--out", str(tmp_path / "half")]) == 2
-    assert "already exists; choose another --out" in capsys.readouterr().err
+    assert "already exists; choose another folder" in capsys.readouterr().err

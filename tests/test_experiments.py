@@ -163,7 +163,7 @@ def test_a_training_with_code_of_ones_own_is_another_once_the_code_has_changed(
         ({"steps": {"a": {"train": "federated", "data": "btvc"}}, "results": []}, "did you mean 'btcv'"),
         ({"budget": None}, "steps.pooled: a training needs a budget"),
         ({"results": [{"row": "", "column": "", "step": "poled"}]}, "did you mean 'pooled'"),
-        ({"colour": "red"}, "colour: Extra inputs"),
+        ({"colour": "red"}, "no setting 'colour'; there are"),
     ],
 )
 def test_a_mistake_in_a_preset_is_named_with_its_file_and_place(tmp_path: Path, changes: Any, message: str) -> None:

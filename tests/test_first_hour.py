@@ -18,7 +18,7 @@ from amos_fl.api.settings import resolve_run, settled
 from amos_fl.cli.console import Console
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort, write_cohort
-from amos_fl.runs.layers import read_yaml
+from amos_fl.runs.layers import Layer, read_yaml
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
@@ -101,7 +101,7 @@ def test_five_answers_become_settings_that_a_run_takes(
     assert run(["init", "--ask"]) == 0
     assert len(asked) == 5
     assert asked[0].endswith("[cohort.csv]: ")
-    settings, cohort = resolve_run([("run.yaml", read_yaml(Path("run.yaml")))])
+    settings, cohort = resolve_run([Layer("run.yaml", read_yaml(Path("run.yaml")))])
     assert (settings.strategy, settings.rounds, settings.local_steps, settings.device) == ("fedprox", 3, 7, "cpu")
     assert settings.hold_out == ("B",)
     assert "B" not in cohort.seen_sites
@@ -131,7 +131,7 @@ def test_without_a_terminal_options_and_defaults_answer_and_nothing_is_overwritt
     assert run(["init", str(out), "--rounds", "4", "--learning-rate", "0.1", "--strategy-option", "mu=0.5"]) == 2
     assert run(["init", str(out), "--rounds", "4", "--learning-rate", "0.1", "--hold-out", "C"]) == 0
     written = out.read_text()
-    settings, cohort = settled([("run.yaml", read_yaml(out))])
+    settings, cohort = settled([Layer("run.yaml", read_yaml(out))])
     assert (settings.rounds, settings.local_steps, settings.training.learning_rate) == (4, 20, 0.1)
     assert "C" in cohort.unseen_sites
     assert all(f"# {name}:" in written or f"\n{name}:" in written for name in ("cohort", "model", "device"))

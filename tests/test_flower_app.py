@@ -131,7 +131,7 @@ def test_a_site_allows_the_app_of_its_own_installation_and_those_that_it_names(t
     for allowed, content in ((settings(tmp_path), other), (settings(tmp_path, sha256_of_app(other)), ours)):
         with pytest.raises(Refusal, match=rf"^refused by site A: .*{sha256_of_app(content)}$"):
             check_app(allowed, content)
-    with pytest.raises(AmosError, match="holds no Flower app"):
+    with pytest.raises(AmosError, match="is not a Flower app"):
         archive_of(tmp_path)
 
 

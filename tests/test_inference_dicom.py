@@ -85,7 +85,7 @@ def test_what_dicom_says_of_the_modality_holds(tmp_path: Path) -> None:
     affine = turned((0, 0, 0), (0.7, 0.7, 2.0))
     write_series(tmp_path / "mr", even_volume(), affine, modality="MR")
     assert find_scans([tmp_path / "mr"], None)[0].modality == "MR"
-    with pytest.raises(AmosError, match="DICOM says MR, --modality says CT"):
+    with pytest.raises(AmosError, match="DICOM says MR, and the given modality is CT"):
         find_scans([tmp_path / "mr"], "CT")
     write_series(tmp_path / "pet", even_volume(), affine, Modality="PT")
     with pytest.raises(AmosError, match=r"no CT or MR series.*PT"):

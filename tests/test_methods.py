@@ -21,6 +21,7 @@ from amos_fl.methods.base import Arrays, Memory, Method, ServerRound, SiteRound,
 from amos_fl.methods.scaffold import CONTROL, Scaffold
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.events import Event, RoundFinished
+from amos_fl.runs.layers import Layer
 from amos_fl.training.schedule import polynomial_learning_rate
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.weights import arrays_of, is_trained, read_arrays
@@ -286,14 +287,14 @@ def test_a_site_that_has_lost_its_control_begins_at_zero_and_is_named(
 
 
 def test_a_method_that_needs_fresh_momentum_is_refused_with_kept_momentum(tmp_path: Path, tiny_cohort: Cohort) -> None:
-    with pytest.raises(AmosError, match="strategy scaffold needs --optimizer-state reset"):
+    with pytest.raises(AmosError, match="strategy scaffold needs optimizer_state reset"):
         federate(tmp_path / "run", tiny_cohort, tmp_path, strategy="scaffold", optimizer_state="keep")
 
 
 def test_the_recipe_of_a_network_gives_way_to_what_a_method_needs() -> None:
-    layers: list[tuple[str, dict[str, Any]]] = [("test", {"strategy": "scaffold"})]
-    assert recipe_for(layers)[1][1]["optimizer_state"] == "reset"
-    assert recipe_for([])[1][1]["optimizer_state"] == "keep"
+    layers = [Layer("test", {"strategy": "scaffold"})]
+    assert recipe_for(layers)[1].settings["optimizer_state"] == "reset"
+    assert recipe_for([])[1].settings["optimizer_state"] == "keep"
 
 
 @pytest.mark.parametrize("damage", ["gone", "misshapen", "of other names"])

@@ -107,7 +107,7 @@ def test_a_tolerance_of_its_own_counts_for_its_organ_alone():
         (np.zeros((2, 2, 3), np.uint8), {}, "share one 3D grid"),
         (np.zeros((2, 2, 2), np.float32), {}, "whole numbers"),
         (np.zeros((2, 2, 2), np.uint8), {"organs": [0, 1]}, "0 is not an organ"),
-        (np.zeros((2, 2, 2), np.uint8), {"tolerance_mm": {1: 1.0}}, "none for organ 2"),
+        (np.zeros((2, 2, 2), np.uint8), {"tolerance_mm": {1: 1.0}}, "no NSD tolerance for organ 2"),
         (np.zeros((2, 2, 2), np.uint8), {"tolerance_mm": -2.0}, "tolerance is -2.0 mm"),
         (np.zeros((2, 2, 2), np.uint8), {"spacing_mm": (1, 1, math.nan)}, "three positive"),
     ],

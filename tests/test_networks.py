@@ -240,7 +240,7 @@ def test_a_network_of_ones_own_is_built_by_its_import_path(own: str):
         ("draws", "gives other logits the second time"),
         ("draws_in_training", "gives other logits the second time"),
         ("broken", "fails on the plan coarse .'width'"),
-        ("by_chance", r"0\.bias differs between two networks of one seed"),
+        ("by_chance", r"0\.bias differs between two networks with the same seed"),
     ],
 )
 def test_a_network_that_cannot_be_trained_is_refused_before_anything_is(own: str, name: str, why: str):

@@ -17,6 +17,7 @@ from amos_fl.networks.mednext import MedNeXt
 from amos_fl.networks.registry import outline
 from amos_fl.networks.resenc import ResEnc, ResidualBlock
 from amos_fl.planning.planner import memory_gb, patch_for
+from amos_fl.runs.layers import Layer
 from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.volumes.plan import PLANS, Plan, Triple, isotropic
 
@@ -170,8 +171,8 @@ def test_resenc_l_is_planned_for_24_gb_and_resenc_m_takes_amoss_plan(
 ) -> None:
     write_cohort(tiny_cohort.only(sites), tmp_path / "cohort.csv")
     given = {"cohort": str(tmp_path)}
-    large, _ = resolve_run([("command line", {**given, "model": "resenc-l"})])
+    large, _ = resolve_run([Layer("command line", {**given, "model": "resenc-l"})])
     assert large.lacks_plan
     assert large.planning.memory_gb == 24
-    medium, _ = resolve_run([("command line", {**given, "model": "resenc-m"})])
+    medium, _ = resolve_run([Layer("command line", {**given, "model": "resenc-m"})])
     assert medium.plan.name == ("amos-ct" if "A" in sites else "amos-mr")

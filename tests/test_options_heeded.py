@@ -105,4 +105,4 @@ def test_a_dry_run_says_where_the_run_would_be_and_whether_it_could(
     out.mkdir()
     (out / "thesis.tex").touch()
     assert run([command, "--config", str(file), "--out", str(out), "--dry-run"]) == 2
-    assert "is not empty; choose another --out" in capsys.readouterr().err
+    assert "is not empty; choose another folder" in capsys.readouterr().err

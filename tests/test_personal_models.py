@@ -298,7 +298,7 @@ def test_a_private_part_that_no_layer_has_is_refused_at_the_start(
 
 def test_a_site_without_a_model_of_its_own_refuses_to_have_it_scored(tmp_path: Path, cohort: Cohort) -> None:
     hospital = Hospital(write_hospital(tmp_path, cohort, "A"), tiny_task(cohort))
-    with pytest.raises(Refusal, match="fedavg leaves it no model of its own"):
+    with pytest.raises(Refusal, match="fedavg leaves it no personal model"):
         hospital.evaluate("val", model="personal")
     with pytest.raises(Refusal, match="no such model"):
         hospital.evaluate("val", model="best")

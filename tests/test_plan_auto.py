@@ -24,6 +24,7 @@ from amos_fl.planning.settings import PlanningSettings
 from amos_fl.runs.config import resolve
 from amos_fl.runs.events import Event, RoundFinished, Said, SiteWork
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.layers import Layer
 from amos_fl_clients.federation.error_replies import ReplyWithheld
 from amos_fl_clients.federation.messages import FINGERPRINT
 from amos_fl_clients.federation.policy import Refusal
@@ -184,7 +185,7 @@ def test_the_written_plan_is_taken_by_plan_config_and_set(
     shown = capsys.readouterr().out
     assert "24 x 24 x 20" in shown
     written = yaml.safe_load(file.read_text())["plan"]
-    cohort = ("a test", {"cohort": str(tiny_root)})
+    cohort = Layer("a test", {"cohort": str(tiny_root)})
     for given in (
         layers_of(None, {"plan": str(file)}, None),
         layers_of(file, {}, None),
@@ -231,11 +232,12 @@ def test_a_damaged_plan_file_names_the_setting(tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     file.write_text("plan:\n  spacing_mm: [1, 1]\n  patch: [16, 16, 16]\n")
     with pytest.raises(AmosError, match=rf"{file}: spacing_mm"):
-        resolve([("command line", {"plan": str(file)})])
+        resolve([Layer("command line", {"plan": str(file)})])
 
 
 def test_a_later_plan_takes_the_place_of_one_that_was_to_be_made() -> None:
-    auto, named = ("a file", {"plan": "auto", "planning": {"memory_gb": 4}}), ("command line", {"plan": "amos-ct"})
+    auto = Layer("a file", {"plan": "auto", "planning": {"memory_gb": 4}})
+    named = Layer("command line", {"plan": "amos-ct"})
     assert resolve([auto]).lacks_plan
     assert not resolve([auto, named]).lacks_plan
     assert resolve([auto, named]).plan.name == "amos-ct"

@@ -160,7 +160,7 @@ def test_a_gpu_without_memory_is_one_sentence_that_names_the_setting(
     model = read_model(finished_run)
     case = read_cohort(tiny_root).of(site="A", split="test")[0]
     prepared = prepare_case(case, model.plan, tmp_path / "store", tuple(ORGANS))
-    with pytest.raises(AmosError, match=r"does not fit into the GPU's memory; lower the batch size.*--device cpu"):
+    with pytest.raises(AmosError, match=r"does not fit into the GPU's memory; lower the batch size.*the device cpu"):
         predict_case(Full(), prepared, model.plan, organs=tuple(ORGANS))
 
 

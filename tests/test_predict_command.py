@@ -100,13 +100,13 @@ def test_the_modality_of_a_nifti_is_never_guessed(
     finished_run: Path, scan: Path, tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["predict", str(finished_run), str(scan), "-o", str(tmp_path / "out")]) == 2
-    assert "add --modality CT or --modality MR" in capsys.readouterr().err
+    assert "give the modality, CT or MR" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     command = ["predict", str(finished_run), str(scan), "-o", str(tmp_path / "out"), "--probabilities"]
     listed = [*command, "--cohort", str(tiny_root)]
     assert run(listed) == 0
     assert run([*listed, "--modality", "MR"]) == 2
-    assert "the cohort says CT, --modality says MR" in capsys.readouterr().err
+    assert "the cohort says CT, and the given modality is MR" in capsys.readouterr().err
     about = json.loads((tmp_path / "out/predict.json").read_text())
     assert [found["modality"] for found in about["scans"].values()] == ["CT"]
     before = next((tmp_path / "out").glob("*_probabilities.nii.gz")).read_bytes()

@@ -80,7 +80,7 @@ GOOD = layout_bytes([("a", "float32", (3,))])
         (b"[" * 100_000, of_bytes(VALUES_OF_3), "cannot be read"),
         (b"\xff", of_bytes(VALUES_OF_3), "cannot be read"),
         (b"7", of_bytes(VALUES_OF_3), "cannot be read"),
-        (GOOD, Array(np.arange(3, dtype=np.float32)), "they are no bytes"),
+        (GOOD, Array(np.arange(3, dtype=np.float32)), "they are not bytes"),
     ],
 )
 def test_packed_weights_that_are_none_are_refused(layout: bytes, values: Array, why: str) -> None:
@@ -112,7 +112,7 @@ def test_of_a_header_nothing_is_interpreted() -> None:
         with pytest.raises(BadUpdate, match="its header and its description differ"):
             view_of(with_header(other))
     for told in (good.data + b"a voxel", good.data[:-1]):
-        with pytest.raises(BadUpdate, match="of another size"):
+        with pytest.raises(BadUpdate, match="size differs from its header"):
             view_of(Array(dtype="float32", shape=(3,), stype="numpy.ndarray", data=told))
 
 

@@ -11,12 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from amos_fl.invalid import what_is_wrong
 from amos_fl.metrics.scores import OrganScore, Scores, reported_organs
 from amos_fl.metrics.table import scores_to_json
 from amos_fl.planning.fingerprint import fingerprint_of_grid, merged
 from amos_fl.planning.histogram import Histogram
 from amos_fl.runs.evaluation import MOST_CASES, Evaluation, SumsOfSite
-from amos_fl.strict_json import MOST_DEPTH, parsed, what_is_wrong
+from amos_fl.strict_json import MOST_DEPTH, parsed
 from amos_fl_clients.federation.error_replies import ReplyWithheld
 from amos_fl_clients.federation.messages import DESCRIBE, FINGERPRINT, METRICS, SITE
 from amos_fl_clients.federation.replies import check_reply
@@ -249,7 +250,7 @@ def test_json_is_bounded_before_it_is_parsed_and_read_in_one_way() -> None:
     for text, why in {
         "[" * (MOST_DEPTH + 1) + "]" * (MOST_DEPTH + 1): "nested too deeply",
         "[" * 100_000: "nested too deeply",
-        '{"a": 1, "b": {"c": 1, "c": 1}}': "a key is there twice",
+        '{"a": 1, "b": {"c": 1, "c": 1}}': "a key appears twice",
         "1" * 41: "more than 40 digits",
         "1e999": "too large",
         "-Infinity": "NaN or infinite",

@@ -237,7 +237,7 @@ def test_a_superlink_whose_file_of_a_module_is_another_than_the_submitters_makes
     for modules in ({}, {"served_nets": "0" * 64}):
         answer = client.post("/amos-fl/runs/one", json={**body, "modules": modules})
         assert answer.status_code == 400
-        assert f"module served_nets: the SuperLink's file is another (SHA-256 {here}); use the same" in answer.text
+        assert f"module served_nets: the SuperLink has a different file (SHA-256 {here}); use the same" in answer.text
     assert client.post("/amos-fl/runs/one", json={**body, "modules": {"served_nets": here}}).status_code == 201
     body["config"]["model"] = "nowhere_to_be_found:build"
     answer = client.post("/amos-fl/runs/two", json=body)
@@ -324,7 +324,10 @@ def test_a_run_begins_with_the_weights_that_its_submitter_sent_along(client: Tes
 def test_weights_that_came_to_harm_or_never_came_make_no_run(client: TestClient, tmp_path: Path) -> None:
     sha256 = hashlib.sha256(b"weights").hexdigest()
     answer = client.put(f"/amos-fl/starts/{sha256}", content=b"wrights")
-    assert (answer.status_code, answer.json()["error"][:35]) == (400, "the weights have changed on their w")
+    assert (answer.status_code, answer.json()["error"]) == (
+        400,
+        "the weights were changed in transit; submit the run again",
+    )
     assert client.put("/amos-fl/starts/short", content=b"weights").status_code == 400
     put = client.put(f"/amos-fl/starts/{sha256}", content=b"weights", headers={"Authorization": "Bearer wrong"})
     assert put.status_code == 401
@@ -342,7 +345,7 @@ def test_weights_that_came_to_harm_or_never_came_make_no_run(client: TestClient,
 
 def test_a_text_without_end_is_not_read_to_its_end(client: TestClient) -> None:
     answer = client.post("/amos-fl/runs/one", content=b" " * (MOST_WORDS_BYTES + 1))
-    assert (answer.status_code, answer.json()["error"]) == (400, "a request may bring 4 MB of text at most")
+    assert (answer.status_code, answer.json()["error"]) == (400, "a request may hold 4 MB of text at most")
 
 
 def test_a_checkpoint_that_is_removed_while_it_is_fetched_does_not_end_the_following(

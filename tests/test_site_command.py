@@ -92,7 +92,7 @@ def test_the_hash_of_the_app_is_printed_for_a_sites_settings(tmp_path: Path) -> 
     assert site_command("app-hash").stdout.strip() == sha256_of_shipped_app()
     wrong = site_command("app-hash", tmp_path)
     assert wrong.returncode == 2
-    assert wrong.stderr == f"amos-fl-site: {tmp_path}: holds no Flower app (there is no pyproject.toml in it)\n"
+    assert wrong.stderr == f"amos-fl-site: {tmp_path}: is not a Flower app (it has no pyproject.toml)\n"
 
 
 def test_module_hash_prints_a_line_of_a_sites_settings_and_does_not_run_the_module(

@@ -204,7 +204,7 @@ def test_settings_are_yaml_or_json_with_paths_relative_to_the_file(tmp_path: Pat
         ("max_steps_per_round: -1", "max_steps_per_round"),
         ("share_case_scores: all", "share_case_scores"),
         ("allowed_apps: [abc]", "64 hexadecimal digits"),
-        ("allowed_methods: [fedavgg]", "there is no method 'fedavgg'; did you mean 'fedavg"),
+        ("allowed_methods: [fedavgg]", "no method 'fedavgg'; did you mean 'fedavg"),
         (
             "allowed_modules: {my_lab.nets: 12ab}",
             "allowed_modules.my_lab.nets: must be the SHA-256 of the module's file",

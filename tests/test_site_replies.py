@@ -197,7 +197,7 @@ def test_packed_weights_say_no_more_than_the_network_has_room_for(tmp_path: Path
         ArrayRecord({LAYOUT: honest[LAYOUT], VALUES: Array(values.view(np.int8))}),
     ):
         reply.content[ARRAYS] = told
-        with pytest.raises(ReplyWithheld, match=r"shape and dtype|laid out otherwise"):
+        with pytest.raises(ReplyWithheld, match=r"shape and dtype|the layout of its packed weights"):
             check(site, reply)
 
 
@@ -216,5 +216,5 @@ def test_a_case_under_a_name_of_its_own_is_withheld_where_pseudonyms_are_asked_f
     check(site, reply)
     cases = json_of(reply, "cases")
     reply.content.config_records["site"]["cases"] = json.dumps([{**cases[0], "case": "a_test_8"}])
-    with pytest.raises(ReplyWithheld, match="a case is under a name of its own"):
+    with pytest.raises(ReplyWithheld, match="a case is sent under its own name"):
         check(site, reply)

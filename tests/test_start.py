@@ -21,6 +21,7 @@ from amos_fl.networks.vnet import VNet
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import create_run
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.layers import Layer
 from amos_fl.runs.origin import Origin, weights_file
 from amos_fl.runs.start import start_weights, take_over
 from amos_fl.volumes.plan import plan_named
@@ -151,9 +152,9 @@ def test_group_normalisation_comes_along_and_other_statistics_are_refused_with_t
     about = {"model": "vnet", "plan": PLAN.model_dump(mode="json"), "organs": {"1": "a"}, "norm_statistics": "group"}
     (tmp_path / "network.json").write_text(json.dumps(about))
     asked = {"cohort": str(tiny_root), "start_from": str(tmp_path)}
-    config, _ = resolve_run([("test", asked)])
+    config, _ = resolve_run([Layer("test", asked)])
     assert (config.model, config.norm_statistics, config.plan.patch) == ("vnet", "group", PLAN.patch)
-    config, _ = resolve_run([("test", {**asked, "norm_statistics": "local"})])
+    config, _ = resolve_run([Layer("test", {**asked, "norm_statistics": "local"})])
     assert config.norm_statistics == "local"
     batch, group = VNet(1), with_group_norm(VNet(1))
     for network, other, remedy in ((batch, group, "to group"), (group, batch, "to average or local")):

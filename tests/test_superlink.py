@@ -196,7 +196,7 @@ def test_the_token_for_flowers_command_is_readable_by_its_owner_alone(root: Path
     assert (tmp_path / "home/credentials.yaml").stat().st_mode & 0o777 == 0o600
     assert (root / "submit/token").read_text().strip() not in (tmp_path / "home/config.toml").read_text()
     (root / "submit/token").unlink()
-    with pytest.raises(AmosError, match=r"submit/token: is not there or cannot be read"):
+    with pytest.raises(AmosError, match=r"submit/token: is missing or cannot be read"):
         write_flower_home(root, tmp_path / "home")
 
 

@@ -11,7 +11,7 @@ from federations import federate, hashes, killed_after, resume
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
-from amos_fl.runs.events import Event, Said
+from amos_fl.runs.events import Event, Said, TrackerFailed, in_words
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.results import results_of
 from amos_fl.runs.selection import macro_dsc
@@ -142,7 +142,7 @@ def test_a_tracker_that_fails_or_hangs_is_said_once_and_changes_nothing(
     folder = federate(tmp_path / "run", tiny_cohort.only("A"), store, events.append, sites=("A",), trackers=trackers)
     assert folder.finished
     assert time.monotonic() - started < 600
-    said = [event.text for event in events if isinstance(event, Said) and event.text.startswith("tracker ")]
+    said = [in_words(event) or "" for event in events if isinstance(event, TrackerFailed)]
     assert said[0].startswith(f"tracker {name}:Broken: no such server; the run goes on without it (to send it later:")
     assert said[1].startswith(f"tracker {name}:Hanging: does not answer")
     assert len(said) == 2

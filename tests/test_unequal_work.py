@@ -19,6 +19,7 @@ from amos_fl.methods.fednova import FedNova
 from amos_fl.runs.arms import centralized, locals_of
 from amos_fl.runs.config import resolve
 from amos_fl.runs.folder import OWN, RunFolder
+from amos_fl.runs.layers import Layer
 from amos_fl.runs.work import sites_asked, steps_by_site
 from amos_fl_server.operation.server_app import run_deployed
 
@@ -98,13 +99,13 @@ def test_a_round_asks_some_sites_drawn_by_the_seed_and_goes_on_so_after_a_stop(
 
 
 def test_a_number_of_sites_is_drawn_alike_often() -> None:
-    config = resolve([("here", {"sites_per_round": 0.4})])
+    config = resolve([Layer("here", {"sites_per_round": 0.4})])
     drawn = [sites_asked(config, number, "ABCGH") for number in range(1, 1001)]
     assert {len(names) for names in drawn} == {2}
     counts = [sum(site in names for names in drawn) for site in "ABCGH"]
     assert min(counts) > 340
     assert max(counts) < 460
-    all_of_them = resolve([("here", {"sites_per_round": 9})])
+    all_of_them = resolve([Layer("here", {"sites_per_round": 9})])
     assert sites_asked(all_of_them, 1, "CAB") == ["A", "B", "C"]
 
 
@@ -146,7 +147,7 @@ def test_the_worst_site_comes_to_count_for_more(tmp_path: Path, tiny_cohort: Coh
 )
 def test_settings_that_cannot_be_are_told(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(AmosError) as told:
-        resolve([("here", settings)])
+        resolve([Layer("here", settings)])
     assert words in str(told.value)
 
 

@@ -23,7 +23,7 @@ from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.inference.predict import predict_case
-from amos_fl.runs.events import Event, Said
+from amos_fl.runs.events import Event, Said, Warned, in_words
 from amos_fl.runs.folder import open_run
 from amos_fl.runs.learned import learned_in, recorded_organs
 from amos_fl.runs.model import read_model
@@ -101,8 +101,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, partial: Cohort, store: Pa
     said: list[str] = []
 
     def listen(event: Event) -> None:
-        if isinstance(event, Said):
-            said.append(event.text)
+        if isinstance(event, Said | Warned):
+            said.append(in_words(event) or "")
 
     out = tmp_path_factory.mktemp("trained") / "run"
     federate(out, partial, store, listen, **LEARNS)
@@ -230,8 +230,8 @@ def test_a_run_counts_what_it_began_with_as_learned(
     said: list[str] = []
 
     def listen(event: Event) -> None:
-        if isinstance(event, Said):
-            said.append(event.text)
+        if isinstance(event, Said | Warned):
+            said.append(in_words(event) or "")
 
     second = federate(tmp_path / "second", partial, store, listen, rounds=1, start_from=str(first.path))
     assert recorded_organs(second) == (1, 2)

@@ -15,6 +15,7 @@ from test_aggregation import reply, round_input, update
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import RunConfig, resolve
+from amos_fl.runs.layers import Layer
 from amos_fl.weights import arrays_of, relative_distance, trained_norm
 from amos_fl_clients.federation.records import BadUpdate
 from amos_fl_server.federation import aggregate
@@ -137,7 +138,7 @@ def test_the_bound_is_a_setting_and_changes_no_weights_of_a_run_within_it(
     assert hashes(runs[0]) == hashes(runs[1])
     for wrong in (0, -1, "far"):
         with pytest.raises(AmosError, match="max_update_norm"):
-            resolve([("test", {"max_update_norm": wrong})])
+            resolve([Layer("test", {"max_update_norm": wrong})])
 
 
 def test_below_the_bound_the_site_is_in_the_ledger_with_the_reason(tmp_path: Path, store: Path) -> None:

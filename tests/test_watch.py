@@ -19,7 +19,18 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.live.run_view import watched
 from amos_fl.live.serve import page_server
 from amos_fl.live.view import View
-from amos_fl.runs.events import Event, RoundFinished, SiteWork, event_of, line_of
+from amos_fl.runs.events import (
+    Continued,
+    Event,
+    RoundFinished,
+    Said,
+    SiteWork,
+    TrackerFailed,
+    Warned,
+    event_of,
+    in_words,
+    line_of,
+)
 from amos_fl.runs.folder import open_run
 from amos_fl.runs.selection import macro_dsc
 from amos_fl_clients.federation.audit import audit_line
@@ -99,6 +110,30 @@ def test_who_was_missing_and_how_long_it_takes_is_seen(tmp_path: Path, finished_
     assert cells(view)["B"][-1] == "1"
     assert view.bars[0].text == "about 16 min left"  # 120 s a round, 8 rounds
     assert event_of(lines[0]) is not None
+
+
+def test_a_pause_is_no_round_and_what_went_wrong_is_an_alarm_by_the_kind_of_event(
+    tmp_path: Path, finished_run: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(finished_run, path, ignore=shutil.ignore_patterns("summary.md", "sites"))
+    now = datetime.now(UTC).timestamp()
+    failed = TrackerFailed("mlflow", "no such server", "amos-fl track run")
+    events = {
+        now - 36_000: RoundFinished(1, 9, 0.5, 1.0, ("A",)),
+        now - 60: Continued(1, 9),
+        now - 50: Warned("no case annotates box"),
+        now - 40: failed,
+        now - 30: Said("tracker, warning and continuing after round 1 are only words here"),
+        now - 1: RoundFinished(2, 9, 0.5, 1.0, ("A",)),
+    }
+    (path / "events.jsonl").write_text("".join(line_of(event, when) + "\n" for when, event in events.items()))
+    config = open_run(path).config()
+    open_run(path).write_config(config.model_copy(update={"rounds": 9}))
+    view = watched(path).look()
+    assert view.alarms == ("warning: no case annotates box", in_words(failed))
+    assert "h" not in view.bars[0].text.split()  # the ten hours of the pause are no round's
+    assert [line.split("  ", 1)[1] for line in view.lines][1] == "continuing after round 1 of 9"
 
 
 def test_a_deployed_run_is_watched_where_its_files_are_fetched(tmp_path: Path, finished_run: Path) -> None:

@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_strategy_is_named(tmp_path: Path, tiny_cohort: 
     taken_back(run, 1)
     state = run.checkpoint_folder(1) / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "strategy": {"momentum": {"kind": "array"}}}))
-    with pytest.raises(AmosError, match="round_0001: the checkpoint is of another strategy than FedAvg; remove"):
+    with pytest.raises(AmosError, match="round_0001: the checkpoint belongs to a strategy other than FedAvg; remove"):
         resume(run.path, store)
 
 

@@ -29,6 +29,7 @@ from amos_fl.runs.model import Model
 from amos_fl.runs.model_card import model_card
 from amos_fl.runs.record import read_run
 from amos_fl.runs.training_scans import TRAINING_SCANS, write_training_scans
+from amos_fl.wording import limits, must_be
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ def calibrate(
         AmosError: no such model, too few validation cases, or scans that are not here.
     """
     if not 0 <= copies <= len(COPIES):
-        raise AmosError(f"--copies {copies}: must be at least 0 and at most {len(COPIES)}")
+        raise AmosError(f"copies is {copies}: {must_be(int, limits(ge=0, le=len(COPIES)))}")
     model = model_of(run).about
     model.check_single("a calibration")
     if measure and (model.run is None or cohort is not None):
-        raise AmosError("--measure: is of a run's folder and its own test cases; leave out --cohort, or --measure")
+        raise AmosError("measure needs a run folder and uses its own test cases; leave out cohort, or measure")
     members, seen = _members(model, cohort)
     names, where = list(COPIES)[:copies], store_at(store)
 
@@ -117,7 +118,9 @@ def _members(model: Model, given: Place | None) -> tuple[Cohort, tuple[str, ...]
         AmosError: no cohort, one with other organs, or a run whose scans are at its sites.
     """
     if model.run is None and given is None:
-        raise AmosError(f"{model.folder}: this model lies apart from its run, so its cohort is unknown; add --cohort")
+        raise AmosError(
+            f"{model.folder}: this model lies apart from its run, so its cohort is unknown; name its cohort"
+        )
     own = None
     if model.run is not None:
         deployed = config_as_begun(model.run).engine.name == "deployment"

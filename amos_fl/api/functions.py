@@ -13,7 +13,6 @@ from amos_fl.api.model import TrainedModel
 from amos_fl.api.run import Run, heard_by
 from amos_fl.api.running import carry_out, carry_out_members, carry_out_on_nodes, check_all_finished
 from amos_fl.api.settings import (
-    Layer,
     OnCase,
     check_free,
     cohort_now,
@@ -39,8 +38,9 @@ from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import create_group
 from amos_fl.runs.inference_settings import InferenceKeywords
-from amos_fl.runs.layers import read_yaml
+from amos_fl.runs.layers import Layer, read_yaml
 from amos_fl.runs.model import Model
+from amos_fl.wording import either
 
 
 def simulate(
@@ -194,11 +194,13 @@ def evaluate(
         AmosError: no such model, cohort or case; or `out` exists already.
     """
     if split not in SPLITS:
-        raise AmosError(f"--split {split}: unknown split; choose from {', '.join(SPLITS)}")
+        raise AmosError(f"split is {split!r}: choose {either(SPLITS)}")
     model = models_of(run).about
     model = replace(model, inference=model.inference.changed(inference))
     if cohort is None and model.run is None:
-        raise AmosError(f"{model.folder}: this model lies apart from its run, so its cohort is unknown; add --cohort")
+        raise AmosError(
+            f"{model.folder}: this model lies apart from its run, so its cohort is unknown; name its cohort"
+        )
     for member in model.members:  # its run's settings say how to score, its cases what it was trained on
         if member.run is not None:
             config_as_begun(member.run)
@@ -239,16 +241,16 @@ def evaluate(
 
 
 def _layers(config: Place | None, init: Place | None, settings: Settings) -> list[Layer]:
-    layers: list[Layer] = [] if config is None else [(str(config), read_yaml(Path(config)))]
+    layers: list[Layer] = [] if config is None else [Layer(str(config), read_yaml(Path(config)))]
     given = settings_of({**settings, **({} if init is None else {"start_from": init})})
-    return [*layers, ("the keywords", given)]
+    return [*layers, Layer("the keywords", given)]
 
 
 def _base(like: "Run | Place | None", layers: list[Layer], on_case: OnCase | None) -> tuple[RunConfig, Cohort]:
     if like is None:
         return resolve_run(layers, on_case)
     path = like.path if isinstance(like, Run) else Path(like)
-    return like_run(path, [(name, layer) for name, layer in layers if layer])
+    return like_run(path, [layer for layer in layers if layer.settings])
 
 
 def _drawing(progress: bool, listener: Listener | None) -> OnCase | None:

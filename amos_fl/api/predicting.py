@@ -46,7 +46,7 @@ def predicting(
     modality, listed = how.get("modality"), how.get("cohort")
     if modality is not None:
         if (known := {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(modality.upper())) is None:
-            raise AmosError(f"--modality {modality}: must be CT or MR")
+            raise AmosError(f"modality is {modality!r}: choose CT or MR")
         modality = known
     model = models_of(run).about
     paths = [Path(scans)] if isinstance(scans, str | Path) else [Path(scan) for scan in scans]

@@ -12,7 +12,7 @@ from amos_fl.cohort.table import Cohort, OnCase, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import DEMONSTRATION, network_named
 from amos_fl.runs.config import RunConfig, resolve
-from amos_fl.runs.layers import dotted, merge
+from amos_fl.runs.layers import Layer, dotted, merge
 from amos_fl.runs.own_code import check_own_code, check_same_modules
 from amos_fl.runs.tracking.tracker import check_trackers
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # it imports NumPy, which --help does not need
     from amos_fl.runs.folder import RunFolder
     from amos_fl.runs.origin import Origin
 
-Layer = tuple[str, dict[str, Any]]
-"""Some settings, and the name of their source in error messages."""
 WHERE = ("engine", "device", "trackers")
 """Settings that say where, not what, a run computes and tells; they may change from one resume to the next."""
 
@@ -49,7 +47,7 @@ def check_free(folder: Path) -> None:
         AmosError: it is not empty, or it is a file.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise AmosError(f"{folder}: already exists; choose another --out")
+        raise AmosError(f"{folder}: already exists; choose another folder")
 
 
 def with_device(config: RunConfig) -> RunConfig:
@@ -84,13 +82,13 @@ def recipe_for(layers: list[Layer], otherwise: str | None = None) -> tuple[str, 
     """
     from amos_fl.methods import kind_of  # it imports NumPy
 
-    model = next((str(layer["model"]) for _, layer in reversed(layers) if "model" in layer), otherwise or "small")
+    given = {key: value for layer in layers for key, value in layer.settings.items()}
+    model = str(given.get("model", otherwise or "small"))
     recipe: dict[str, Any] = {**network_named(model).recipe, "model": model}
-    method = next((str(layer["strategy"]) for _, layer in reversed(layers) if "strategy" in layer), "")
-    kind = kind_of(method)
+    kind = kind_of(str(given.get("strategy", "")))
     if kind is not None and kind.needs_reset:
         recipe["optimizer_state"] = "reset"
-    return model, (f"recipe of {model}", recipe)
+    return model, Layer(f"recipe of {model}", recipe)
 
 
 def resolve_run(
@@ -129,11 +127,11 @@ def settled(layers: list[Layer]) -> tuple[RunConfig, Cohort]:
     make_strategy(asked.strategy, asked.strategy_options)
     if asked.cohort is None:
         everyone = outline()
-        recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
+        recipe = replace(recipe, settings=merge(recipe.settings, DEMONSTRATION))
     else:
         everyone = read_cohort(asked.cohort)
-        if recipe[1]["plan"] == "amos-ct" and all(case.modality == "MR" for case in everyone.cases):
-            recipe = (recipe[0], {**recipe[1], "plan": "amos-mr"})
+        if recipe.settings["plan"] == "amos-ct" and all(case.modality == "MR" for case in everyone.cases):
+            recipe = replace(recipe, settings={**recipe.settings, "plan": "amos-mr"})
     settings = with_device(begun_at(origin, resolve([as_trained(recipe, origin), *layers])))
     strategy_of(settings)
     check_trackers(settings.trackers)
@@ -156,7 +154,7 @@ def settled_elsewhere(
     origin = origin_in(layers)
     _, recipe = recipe_for(layers, origin.model if origin else None)
     if demonstration:
-        recipe = (recipe[0], merge(recipe[1], DEMONSTRATION))
+        recipe = replace(recipe, settings=merge(recipe.settings, DEMONSTRATION))
     settings = begun_at(origin, resolve([as_trained(recipe, origin), *layers]))
     strategy_of(settings)
     if settings.fold is not None:
@@ -174,14 +172,14 @@ def settled_on_nodes(layers: list[Layer]) -> RunConfig | None:
     Raises:
         AmosError: as `settled_elsewhere`, or a setting that each site decides.
     """
-    engines = [layer.get("engine") for _, layer in layers]
+    engines = [layer.settings.get("engine") for layer in layers]
     if not any(isinstance(engine, dict) and engine.get("site_settings") for engine in engines):
         return None
     asked = resolve(layers)
     if asked.cohort is not None:
         raise AmosError("cohort: with engine.site_settings each site has a cohort of its own; leave cohort out")
     if asked.engine.name != "ray":
-        raise AmosError("engine.site_settings is for a Ray cluster; add --engine ray")
+        raise AmosError("engine.site_settings is for a Ray cluster; set engine.name to ray")
     settings = settled_elsewhere(layers, tuple(sorted(asked.engine.site_settings)), "engine.site_settings")
     check_trackers(settings.trackers)
     check_own_code(settings, len(AMOS_ORGANS))  # how many there are is known when the run begins
@@ -208,17 +206,17 @@ def origin_in(layers: list[Layer]) -> "Origin | None":
     """
     from amos_fl.runs.origin import origin_of, weights_file
 
-    asked = next((layer["start_from"] for _, layer in reversed(layers) if "start_from" in layer), None)
+    asked = next((one.settings["start_from"] for one in reversed(layers) if "start_from" in one.settings), None)
     return None if asked is None else origin_of(weights_file(Path(str(asked))))
 
 
 def as_trained(recipe: Layer, origin: "Origin | None") -> Layer:
     """A recipe with the plan and normalisation of the network to start from, if it is the same model."""
-    if origin is None or origin.model != recipe[1]["model"] or origin.plan is None:
+    if origin is None or origin.model != recipe.settings["model"] or origin.plan is None:
         return recipe
     # The settings other than "group" have the same layers, and differ only in how statistics are treated.
     norm = {"norm_statistics": "group"} if origin.norm_statistics == "group" else {}
-    return recipe[0], {**recipe[1], "plan": origin.plan.model_dump(), **norm}
+    return replace(recipe, settings={**recipe.settings, "plan": origin.plan.model_dump(), **norm})
 
 
 def begun_at(origin: "Origin | None", settings: RunConfig) -> RunConfig:
@@ -263,22 +261,23 @@ def refuse_settings(layers: list[Layer], option: str, does: str) -> None:
     Raises:
         AmosError: naming what to leave out.
     """
-    if given := {key for _, layer in layers for key in dotted(layer) if key.partition(".")[0] not in WHERE}:
-        words = sorted("--init" if key == "start_from" else key for key in given)
+    given = {(key, layer.kind) for layer in layers for key in dotted(layer.settings)}
+    if barred := {(key, kind) for key, kind in given if key.partition(".")[0] not in WHERE}:
+        words = sorted({"--init" if (key, kind) == ("start_from", "options") else key for key, kind in barred})
         raise AmosError(f"{option} {does}; leave out {', '.join(words)}, or start a new run")
 
 
-def like_run(path: Path, layers: list[Layer]) -> tuple[RunConfig, Cohort]:
+def like_run(path: Path, layers: list[Layer], option: str = "like") -> tuple[RunConfig, Cohort]:
     """The settings and cohort of a federated run, from which to compute another arm.
 
     Raises:
-        AmosError: no run there, one of another arm, or settings beside `--like`.
+        AmosError: no run there, one of another arm, or settings beside it, which errors call `option`.
     """
     from amos_fl.cohort.reference import check_headers
     from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
     from amos_fl.runs.folder import open_run
 
-    refuse_settings(layers, "--like", "takes everything from that run")
+    refuse_settings(layers, option, "takes everything from that run")
     folder = open_run(path)
     settings = with_layers(config_as_begun(folder), layers)
     if settings.arm != "federated":
@@ -293,6 +292,6 @@ def like_run(path: Path, layers: list[Layer]) -> tuple[RunConfig, Cohort]:
 def with_layers(config: RunConfig, layers: list[Layer]) -> RunConfig:
     """Recorded settings with the command line's changes, on a device of this machine."""
     recorded = config.model_dump(mode="json")
-    for _, layer in layers:
-        recorded = merge(recorded, layer)
-    return with_device(resolve([("the run's settings", recorded)]))
+    for layer in layers:
+        recorded = merge(recorded, layer.settings)
+    return with_device(resolve([Layer("the run's settings", recorded)]))

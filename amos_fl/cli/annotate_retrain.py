@@ -18,12 +18,11 @@ from amos_fl.files import whole_folder
 from amos_fl.runs.arms import centralized
 from amos_fl.runs.create import create_run
 from amos_fl.runs.folder import open_run
+from amos_fl.runs.layers import Layer
 from amos_fl.wording import counted
 
 if TYPE_CHECKING:
     from amos_fl.annotate.members import NamedModel
-
-Layers = list[tuple[str, dict[str, Any]]]
 
 
 def retrain_round(
@@ -57,7 +56,7 @@ def retrain_round(
     typer.echo(f"round {state.round} is retrained; start the next with: amos-fl annotate start {path}")
 
 
-def _begin(project: Project, state: ProjectState, layers: Layers, *, reviewed: bool) -> tuple[Path, ...]:
+def _begin(project: Project, state: ProjectState, layers: list[Layer], *, reviewed: bool) -> tuple[Path, ...]:
     """Write the enlarged set and the run folders; the ledger names them once they are whole."""
     from amos_fl.annotate.members import recorded_members
 
@@ -84,7 +83,7 @@ def _begin(project: Project, state: ProjectState, layers: Layers, *, reviewed: b
     return runs
 
 
-def _settings_of(member: "NamedModel", cohort_file: Path, layers: Layers) -> Any:
+def _settings_of(member: "NamedModel", cohort_file: Path, layers: list[Layer]) -> Any:
     """Settings and cohort of a run that starts from a network: those of the network's run, with the user's changes."""
     from amos_fl.runs.model import WEIGHTS
 
@@ -98,10 +97,10 @@ def _settings_of(member: "NamedModel", cohort_file: Path, layers: Layers) -> Any
     else:
         base, was = dict[str, Any](model=model.architecture), "federated"
     base["plan"] = model.plan.model_dump(mode="json")  # the weights are of this plan, however it was made
-    asked = next((layer["arm"] for _, layer in layers if "arm" in layer), was)
+    asked = next((layer.settings["arm"] for layer in layers if "arm" in layer.settings), was)
     own = {**base, "cohort": str(cohort_file), "start_from": str((model.folder / WEIGHTS).resolve()), "arm": was}
-    over = [(source, {k: v for k, v in layer.items() if k != "arm"}) for source, layer in layers]
-    settings, cohort = resolve_run([(f"the settings of {member.source}", own), *over])
+    over = [layer.where(lambda key: key != "arm") for layer in layers]
+    settings, cohort = resolve_run([Layer(f"the settings of {member.source}", own), *over])
     if asked == "centralized" and was == "federated":
         pooled = centralized(settings, cohort)
         return pooled.config, pooled.cohort

@@ -41,15 +41,14 @@ from amos_fl.runs.config import ALONE, RunConfig
 from amos_fl.runs.create import create_run
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import Group, PlannedRun, create_group, read_group
+from amos_fl.runs.layers import Layer
 from amos_fl.runs.record import read_runs
 from amos_fl.runs.summary import number
 from amos_fl.runs.work import steps_by_site
 
-Layers = list[tuple[str, dict[str, Any]]]
 
-
-def _base(like: Path | None, layers: Layers) -> tuple[RunConfig, Cohort]:
-    return like_run(like, layers) if like is not None else resolve_run(layers)
+def _base(like: Path | None, layers: list[Layer]) -> tuple[RunConfig, Cohort]:
+    return like_run(like, layers, "--like") if like is not None else resolve_run(layers)
 
 
 @takes_settings(*ALONE, "engine")
@@ -211,7 +210,7 @@ def _resumed(resume: Path | None, accept_changes: bool, others: dict[str, Any]) 
 def _group(
     kind: str,
     like: Path | None,
-    layers: Layers,
+    layers: list[Layer],
     out: Path | None,
     store: Path | None,
     resumed: tuple[Path | None, bool],
@@ -229,6 +228,6 @@ def _group(
     else:
         group = create_group(out or next_out(kind), kind, members_of(*_base(like, layers)))
     # Each run's folder holds the settings of its arm; only those of where to compute may be given again.
-    where = [(source, {key: layer[key] for key in WHERE if key in layer}) for source, layer in layers]
+    where = [layer.where(lambda key: key in WHERE) for layer in layers]
     carry_out_group(group, store or cache_folder() / "store", where, accept_changes)
     return group

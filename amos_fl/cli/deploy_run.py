@@ -28,6 +28,7 @@ from amos_fl.files import write_json
 from amos_fl.report.after_run import write_report
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.layers import Layer
 from amos_fl.runs.own_code import check_own_code, own_modules
 from amos_fl.runs.results import results_of
 from amos_fl.runs.tracking.tracker import check_trackers
@@ -126,7 +127,7 @@ def deployment_folder(root: Path | None) -> Path:
     return root or Path()
 
 
-def deployed_settings(layers: list[tuple[str, dict[str, Any]]], deployment: Deployment) -> RunConfig:
+def deployed_settings(layers: list[Layer], deployment: Deployment) -> RunConfig:
     """The settings of a run over the sites of a deployment; each site decides where and on which device it computes.
 
     Raises:

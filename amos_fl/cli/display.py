@@ -12,7 +12,7 @@ from rich.table import Table
 
 from amos_fl.cli.console import Console as OwnConsole
 from amos_fl.metrics.rows import ScoreRow
-from amos_fl.runs.events import Event, RoundFinished, RoundScored, RoundStarted, Said, SiteFailed, SiteWork, in_words
+from amos_fl.runs.events import Event, Notice, RoundFinished, RoundScored, RoundStarted, SiteWork, in_words
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.results import Results
 from amos_fl.runs.summary import number
@@ -80,7 +80,7 @@ class Display:
             case RoundScored():
                 self._clear()
                 self.line(in_words(event) or "")
-            case SiteFailed() | Said():
+            case _ if isinstance(event, Notice):
                 self.line(in_words(event) or "")
 
     def _left(self, next_round: int, rounds: int) -> str:

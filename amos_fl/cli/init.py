@@ -17,7 +17,7 @@ from amos_fl.errors import AmosError
 from amos_fl.escape.terminal import visible
 from amos_fl.files import write_text
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.layers import merge
+from amos_fl.runs.layers import Layer, merge
 
 PHANTOM = "phantom"
 ALL = "all"
@@ -40,11 +40,11 @@ def init(
     if out.exists():
         raise AmosError(f"{out}: is there already; name another file, or remove it")
     given = {key: value for key, value in flags.items() if value not in (None, {})}
-    settled([("command line", given)])
+    settled([Layer("command line", given)])
     for keys, question in QUESTIONS.items():
         if (sys.stdin.isatty() if ask is None else ask) and not set(keys) & set(given):
             given = merge(given, _answer(question, given))
-    config, cohort = settled([("answers", given)])
+    config, cohort = settled([Layer("answers", given)])
     write_text(out, "\n".join([*_head(out), *_lines(given, config)]) + "\n")
     typer.echo(f"wrote {out}: {_in_words(config, cohort)}")
     typer.echo(f"see what it costs:  amos-fl simulate --config {out} --dry-run")
@@ -53,7 +53,7 @@ def init(
 
 def _answer(question: "Question", given: dict[str, Any]) -> dict[str, Any]:
     """The settings that the user answers with, asked again until they are valid."""
-    text, default, settings_in = question(settled([("answers", given)]))
+    text, default, settings_in = question(settled([Layer("answers", given)]))
     while True:
         try:
             said = input(f"{visible(text)} [{default}]: ").strip() or default
@@ -61,7 +61,7 @@ def _answer(question: "Question", given: dict[str, Any]) -> dict[str, Any]:
             raise AmosError("the questions ended without an answer; give options instead, or --no-ask") from None
         try:
             answer = settings_in(said)
-            settled([("answer", merge(given, answer))])
+            settled([Layer("answer", merge(given, answer))])
             return answer
         except AmosError as error:
             typer.echo(f"  {visible(str(error))}")

@@ -15,7 +15,6 @@ from amos_fl.cli.options import HoldOutOption, SitesOption, StoreOption, Workers
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cli.setting_options import setting
 from amos_fl.cli.settings import names, phantom
-from amos_fl.cli.usage import either
 from amos_fl.cohort.organ_names import same_organs
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import SPLITS, Cohort, Modality, Split, read_cohort
@@ -28,6 +27,7 @@ from amos_fl.planning.measure import fingerprint_of_cases, measured_cases, media
 from amos_fl.planning.planner import memory_gb, plan_from
 from amos_fl.planning.settings import PlanningSettings, Resolution
 from amos_fl.volumes.plan import Plan, plan_named
+from amos_fl.wording import either
 
 
 def plan(

@@ -22,6 +22,7 @@ from amos_fl.phantom.atlas import kept_atlas_dsc
 from amos_fl.runs.config import RunConfig, has_strategy
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import Group
+from amos_fl.runs.layers import Layer
 from amos_fl.runs.record import read_run
 from amos_fl.runs.results import results_of
 from amos_fl.runs.summary import PHANTOM_NOTE
@@ -35,7 +36,7 @@ if TYPE_CHECKING:  # it imports Flower and Ray
 CONTINUES = "continues the run in its folder"
 
 
-def resume_run(path: Path, layers: list[tuple[str, dict[str, Any]]], store: Path, accept_changes: bool = False) -> None:
+def resume_run(path: Path, layers: list[Layer], store: Path, accept_changes: bool = False) -> None:
     """Continue a run to its end and show its results; a finished one only shows them."""
     layers, elsewhere = apart_from_cohort(layers)
     refuse_settings(layers, "--resume", "continues a run with its own settings")
@@ -71,15 +72,10 @@ def _with_how_to_go_on(path: Path, display: Display, run: Callable[[], RunConfig
         raise typer.Exit(130) from None
 
 
-def apart_from_cohort(
-    layers: list[tuple[str, dict[str, Any]]],
-) -> tuple[list[tuple[str, dict[str, Any]]], Cohort | None]:
+def apart_from_cohort(layers: list[Layer]) -> tuple[list[Layer], Cohort | None]:
     """Settings without the cohort that `--cohort` names, and that cohort: on resuming, it tells where scans are now."""
-    named = [layer["cohort"] for source, layer in layers if source == "command line" and "cohort" in layer]
-    others = [
-        (source, {key: value for key, value in layer.items() if (source, key) != ("command line", "cohort")})
-        for source, layer in layers
-    ]
+    named = [layer.settings["cohort"] for layer in layers if layer.kind == "options" and "cohort" in layer.settings]
+    others = [layer.where(lambda key: key != "cohort") if layer.kind == "options" else layer for layer in layers]
     return others, read_cohort(named[-1]) if named else None
 
 
@@ -134,9 +130,7 @@ def first_page(path: Path) -> Path:
     return path / "report.html" if (path / "report.html").is_file() else path / "summary.md"
 
 
-def carry_out_group(
-    group: Group, store: Path, layers: list[tuple[str, dict[str, Any]]], accept_changes: bool = False
-) -> None:
+def carry_out_group(group: Group, store: Path, layers: list[Layer], accept_changes: bool = False) -> None:
     """Run what is left of a group, one run after another, and show the scores of all of them.
 
     A run that fails does not stop the others; it is named at the end.

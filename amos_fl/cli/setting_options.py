@@ -19,11 +19,12 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from amos_fl.cli.settings import Flags, names
-from amos_fl.cli.usage import either, limits, must_be
 from amos_fl.errors import AmosError
-from amos_fl.runs.config import RunConfig, parse_assignment
+from amos_fl.invalid import limits_of, requirement
+from amos_fl.runs.config import RunConfig, nested_setting, parsed_value
 from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.layers import merge
+from amos_fl.wording import either
 
 NAMES = {
     "start_from": "--init",
@@ -74,7 +75,6 @@ METAVARS: dict[Any, str] = {
 }
 """The placeholder for an option's value in `--help`, by setting or by type."""
 
-BOUNDS = ("ge", "gt", "le", "lt")
 DECIDED_ELSEWHERE = ("arm", "planning.auto")
 """Settings decided by the command itself and by `--plan auto`."""
 
@@ -181,13 +181,13 @@ class _Value(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         field, choices = leaves()[self.key], _choices(self.key)
+        described: Any = Annotated[(field.annotation, None, *field.metadata)]  # pyright: ignore[reportInvalidTypeForm]
         try:
-            described: Any = Annotated[(field.annotation, None, *field.metadata)]  # pyright: ignore[reportInvalidTypeForm]
             taken = TypeAdapter(described).validate_python(value)
         except ValidationError:
             taken = None
         if taken is None or (choices and taken not in choices):
-            wanted = f"choose {either(choices)}" if choices else must_be(_kind(field), _limits(field))
+            wanted = f"choose {either(choices)}" if choices else requirement(described)
             given = value if re.fullmatch(r"[-+.\de]+", str(value)) else repr(value)
             raise AmosError(f"{param.opts[0] if param else self.key} is {given}: {wanted}")
         return taken
@@ -218,10 +218,6 @@ def _choices(key: str) -> list[str]:
     )
 
 
-def _limits(field: FieldInfo) -> str:
-    return limits(**{name: getattr(rule, name) for rule in field.metadata for name in BOUNDS if hasattr(rule, name)})
-
-
 def _help(key: str, otherwise: str) -> str:
     """The setting's description, allowed values and default."""
     field, choices = leaves()[key], _choices(key)
@@ -230,7 +226,7 @@ def _help(key: str, otherwise: str) -> str:
         default = "yes" if default else "no"
     elif isinstance(default, float):
         default = f"{default:.3g}"
-    facts = [either(choices) if choices else _limits(field)]
+    facts = [either(choices) if choices else limits_of(field.metadata)]
     facts.append(f"default: {default}" if isinstance(default, int | str) else "")
     said = "; ".join(filter(None, facts))
     return f"{(field.description or '').rstrip('.')}." + (f" ({said})" if said else "")
@@ -254,7 +250,9 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 def _by_name(key: str, texts: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for text in texts:
-        if not text.partition("=")[0] or "=" not in text:
-            raise AmosError(f"{flag_of(key)} {text}: must have the form name=value, like {BY_NAME[key]}")
-        found = merge(found, parse_assignment(f"{key}.{text}"))
+        name, equals, value = text.partition("=")
+        source = f"{flag_of(key)} {text}"
+        if not name or not equals:
+            raise AmosError(f"{source}: must have the form name=value, like {BY_NAME[key]}")
+        found = merge(found, nested_setting(f"{key}.{name}", parsed_value(value, source), source))
     return found

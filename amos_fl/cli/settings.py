@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from amos_fl.api import settings
-from amos_fl.api.settings import Layer
 from amos_fl.cli.progress import Progress
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.config import ALONE, RunConfig, parse_assignment
 from amos_fl.runs.folder import RunFolder
-from amos_fl.runs.layers import read_yaml
+from amos_fl.runs.layers import Layer, read_yaml
 
 Flags = dict[str, Any]
 """What the options of a command say, as nested settings."""
@@ -30,10 +29,11 @@ def layers_of(config: Path | None, flags: Flags, assignments: list[str] | None) 
     """
     layers: list[Layer] = []
     if config is not None:
-        layers.append((str(config), read_yaml(config)))
-    layers.append(("command line", {key: value for key, value in flags.items() if value not in (None, {})}))
-    layers += [(f"--set {text}", parse_assignment(text)) for text in assignments or []]
-    given = {key for _, layer in layers for key, value in layer.items() if value is not None}
+        layers.append(Layer(str(config), read_yaml(config)))
+    options = {key: value for key, value in flags.items() if value not in (None, {})}
+    layers.append(Layer("command line", options, "options"))
+    layers += [Layer(f"--set {text}", parse_assignment(text), "assignment") for text in assignments or []]
+    given = {key for layer in layers for key, value in layer.settings.items() if value is not None}
     refuse_without("--fold", "fold" in given, {"--folds": flags.get("folds")})
     return layers
 
@@ -89,6 +89,6 @@ def refuse_of_one_trainer(layers: list[Layer]) -> None:
     Raises:
         AmosError: naming what to leave out.
     """
-    for source, layer in layers:
-        if source.startswith("--set ") and (given := sorted(set(layer) & set(ALONE))):
-            raise AmosError(f"{source}: a run with one trainer has no {given[0]}; leave it out")
+    for layer in layers:
+        if layer.kind == "assignment" and (given := sorted(set(layer.settings) & set(ALONE))):
+            raise AmosError(f"{layer.source}: a run with one trainer has no {given[0]}; leave it out")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -33,12 +33,11 @@ from amos_fl.runs.arms import centralized, leave_one_out, locals_of
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import Group, PlannedRun, create_group, is_group, read_group
+from amos_fl.runs.layers import Layer
 from amos_fl.runs.own_code import check_same_modules
 from amos_fl.runs.sweep import Sweep, read_sweep
 from amos_fl.runs.work import steps_by_site
 from amos_fl.wording import counted, nearest
-
-Layers = list[tuple[str, dict[str, Any]]]
 
 
 def sweep(
@@ -105,7 +104,7 @@ def sweep(
     typer.echo(f"compare them with: amos-fl compare {group.path}")
 
 
-def _carry_out_only(group: Group, names: list[str], store: Path, layers: Layers, accept_changes: bool) -> None:
+def _carry_out_only(group: Group, names: list[str], store: Path, layers: list[Layer], accept_changes: bool) -> None:
     """Carry out the named runs of a group without its lock: a run's own keeps others from the same run.
 
     Raises:
@@ -122,7 +121,7 @@ def _carry_out_only(group: Group, names: list[str], store: Path, layers: Layers,
         carry_out(folder.path, with_layers(folder.config(), layers), cohort_now(folder), store, accept_changes)
 
 
-def _members(sweep: Sweep, layers: Layers) -> list[PlannedRun]:
+def _members(sweep: Sweep, layers: list[Layer]) -> list[PlannedRun]:
     """The federated runs, then their baselines, only once for settings that differ in nothing but the strategy."""
     makers: dict[str, Callable[[RunConfig, Cohort], list[PlannedRun]]] = {
         "centralized": lambda base, cohort: [centralized(base, cohort)],
@@ -177,7 +176,7 @@ def _same(group: Group, members: list[PlannedRun]) -> Group:
 
 
 def _in_parallel(
-    group: Group, store: Path, layers: Layers, at_once: int, gpus_per_run: float, address: str | None, accept: bool
+    group: Group, store: Path, layers: list[Layer], at_once: int, gpus_per_run: float, address: str | None, accept: bool
 ) -> list[tuple[str, int]]:
     """What is left of a group, several runs at a time; the names and exit codes of those that failed."""
     left = group.unfinished
@@ -187,8 +186,8 @@ def _in_parallel(
     settings = with_layers(left[0].config(), layers)
     if settings.trackers != left[0].config().trackers:
         raise AmosError(
-            "--tracker: with --parallel a run tells the trackers it was made with; leave --parallel out, or send the "
-            "runs afterwards with amos-fl track"
+            "--tracker: with --parallel each run reports to the trackers it was created with; leave --parallel out, or "
+            "send the runs afterwards with amos-fl track"
         )
     try:
         failed = carry_out_at_once(

@@ -7,7 +7,7 @@ import typer
 
 from amos_fl.cli.options import TrackerOption
 from amos_fl.errors import AmosError
-from amos_fl.runs.events import Event, Said
+from amos_fl.runs.events import Event, Notice, TrackerFailed, in_words
 from amos_fl.runs.folder import open_run
 from amos_fl.runs.group import is_group, read_group
 from amos_fl.runs.tracking.tracker import check_trackers
@@ -21,11 +21,13 @@ def track(
     """Send runs to trackers: what these have not been told yet of rounds, scores and results."""
     from amos_fl.runs.tracking.follow import send
 
-    failed = 0
+    failed: set[Path] = set()
 
     def listener(event: Event) -> None:
-        if isinstance(event, Said):
-            typer.echo(event.text)
+        if isinstance(event, TrackerFailed):
+            failed.add(folder.path)
+        if isinstance(event, Notice):
+            typer.echo(in_words(event))
 
     folders = [open_run(path) for run in runs for path in (read_group(run).members if is_group(run) else [run])]
     for folder in folders:
@@ -33,9 +35,8 @@ def track(
         if not names:
             raise AmosError(f"{folder.path}: has no trackers of its own; name one, like --tracker mlflow")
         check_trackers(names)
-        if send(folder, names, listener):
-            failed += 1
-        else:
+        send(folder, names, listener)
+        if folder.path not in failed:
             typer.echo(f"{folder.path}: sent to {', '.join(names)}")
     if failed:
-        raise AmosError(f"{failed} of {counted(len(folders), 'run')} could not be sent; see above")
+        raise AmosError(f"{len(failed)} of {counted(len(folders), 'run')} could not be sent; see above")

@@ -1,9 +1,10 @@
 """What is wrong with a command line, in one sentence with its remedy."""
 
 import re
-from collections.abc import Iterable
 
 import click
+
+from amos_fl.wording import either, limits, must_be
 
 
 def in_words(error: click.UsageError) -> str:
@@ -22,36 +23,6 @@ def in_words(error: click.UsageError) -> str:
     given = re.match(r"(.+?) is not (?:one of|a valid|in the range)", error.message)
     wanted = _wanted(parameter.type)
     return f"{option} is {given[1]}: {wanted}" if given and wanted else f"{option}: {error.message.rstrip('.')}"
-
-
-def either(words: Iterable[object]) -> str:
-    """Words to choose from.
-
-    >>> either(["a", "b", "c"]), either(["a"])
-    ('a, b or c', 'a')
-    """
-    *others, last = map(str, words)
-    return f"{', '.join(others)} or {last}" if others else last
-
-
-def limits(**bounds: float | None) -> str:
-    """The bounds of a number in words; bounds that no user reaches are left out.
-
-    >>> limits(ge=0, lt=1), limits(gt=0), limits(ge=0, lt=2**63)
-    ('at least 0 and below 1', 'above 0', 'at least 0')
-    """
-    signs = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    known = {sign: bounds[name] for name, sign in signs.items() if bounds.get(name) is not None}
-    return " and ".join(f"{sign} {bound:,}" for sign, bound in known.items() if bound is not None and bound < 2**62)
-
-
-def must_be(kind: type, bounds: str) -> str:
-    """What a number has to be.
-
-    >>> must_be(int, limits(ge=1))
-    'must be a whole number, at least 1'
-    """
-    return ", ".join([f"must be a {'whole ' * (kind is int)}number", *([bounds] if bounds else [])])
 
 
 def value_in_words(kind: click.ParamType) -> tuple[str, str] | None:

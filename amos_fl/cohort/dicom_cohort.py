@@ -69,7 +69,9 @@ def write_cases(
         AmosError: `private` lies in `out`, or there is no key in it that can be used.
     """
     if private.resolve().is_relative_to(out.resolve()):
-        raise AmosError(f"{private}: is in the cohort, and leads back to patients", "choose a folder beside it")
+        raise AmosError(
+            f"{private}: is in the cohort, and would identify patients", "choose a folder outside the cohort"
+        )
     private.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = secret_key(private / "pseudonym.key")
     written: list[Written] = []

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from amos_fl.errors import AmosError
 from amos_fl.files import write_text
+from amos_fl.invalid import wrong_setting
 from amos_fl.safe_yaml import NotYaml, read_yaml_file
 
 SERVICE = "superlink"
@@ -161,8 +162,7 @@ def _read(path: Path, model: type[_Read], remedy: str) -> _Read:
     except FileNotFoundError:
         raise AmosError(f"{path}: no such file; {remedy}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        raise AmosError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise wrong_setting(error, model, str(path)) from None
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
@@ -171,10 +171,10 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except OSError:
-        raise AmosError(f"{path}: cannot be read, or is no text") from None
+        raise AmosError(f"{path}: cannot be read as a text file") from None
     except NotYaml as error:
         where = f", line {error.line}" if error.line else ""
-        raise AmosError(f"{path}{where}: is no YAML; compare it with the page on deploying") from None
+        raise AmosError(f"{path}{where}: is not valid YAML; compare it with the page on deploying") from None
     if not isinstance(found, dict):
         raise AmosError(f"{path}: must hold settings, one 'name: value' per line")
     return found

@@ -119,10 +119,7 @@ def _drawn(label: Label, series: Series) -> Iterator[Drawn]:
         frames = _frames(label.path, ds)
         size = int(ds.Rows), int(ds.Columns)
         _check_length(ds, size, len(frames.places))
-    try:
-        numbers = stored_numbers(label.path, size)
-    except AmosError as error:  # the sentence names the file, and so does the caller
-        raise AmosError(str(error).removeprefix(label.path.name).removeprefix(":").strip()) from None
+    numbers = stored_numbers(label.path, size)
     grid = _Grid.of(frames.places, size, affine, shape)
     notes = () if grid.same else ("drawn on another grid than the scan's; each voxel has the value of the nearest",)
     for structure in label.structures:

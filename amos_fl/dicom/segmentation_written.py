@@ -28,7 +28,8 @@ def highdicom_or_sentence() -> Any:
         import highdicom
     except ImportError:
         raise AmosError(
-            "writing DICOM SEG needs highdicom", "install it: pip install highdicom; or take --rtstruct, which does not"
+            "writing DICOM SEG needs highdicom",
+            "install it: pip install highdicom; or write an RTSTRUCT, which does not need it",
         ) from None
     return highdicom
 

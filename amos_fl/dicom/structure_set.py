@@ -163,9 +163,9 @@ def _filled(structure: Structure, contours: Sequence[Any], to_index: np.ndarray,
 def _points(contour: Any) -> np.ndarray:
     data = np.asarray([float(value) for value in contour.get("ContourData") or []])
     if len(data) % 3 or len(data) < 9:
-        raise AmosError(f"has a closed contour of {len(data)} numbers, which are no three points or more")
+        raise AmosError(f"has a closed contour with {counted(len(data), 'coordinate')}; it needs at least three points")
     if not np.isfinite(data).all() or np.abs(data).max() > 1e6:
-        raise AmosError("has a contour whose coordinates are no places")
+        raise AmosError("has a contour whose coordinates are not finite, or far outside any scan")
     return data.reshape(-1, 3)
 
 

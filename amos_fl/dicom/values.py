@@ -78,7 +78,10 @@ def voxels_of(frames: Sequence[DicomFrame], size: tuple[int, int]) -> np.ndarray
     for place, frame in enumerate(frames):
         places.setdefault(frame.path, []).append(place)
     for path, where in places.items():
-        numbers = stored_numbers(path, size)
+        try:
+            numbers = stored_numbers(path, size)
+        except AmosError as error:
+            raise error.of(path.name) from None
         for place in where:
             frame = frames[place]
             if frame.index >= len(numbers):
@@ -95,7 +98,7 @@ def stored_numbers(path: Path, size: tuple[int, int]) -> np.ndarray:
     """The stored numbers (frame, row, column) of a file, or what its table of values makes of them.
 
     Raises:
-        AmosError: the pixels are damaged, or of another shape than `size` rows and columns.
+        AmosError: the pixels are damaged, or of another shape than `size` rows and columns; without the file's name.
     """
     pydicom = pydicom_or_sentence()
     from pydicom.pixels.processing import apply_modality_lut
@@ -107,29 +110,29 @@ def stored_numbers(path: Path, size: tuple[int, int]) -> np.ndarray:
             ds = pydicom.dcmread(path)
             count, syntax = int(ds.get("NumberOfFrames") or 1), ds.file_meta.TransferSyntaxUID.name
             if "PixelData" not in ds:  # pydicom drops an element in which the file ends
-                raise AmosError("is cut off; fetch it again")
+                raise AmosError("is cut off", "fetch it again")
             if compressed := ds.file_meta.TransferSyntaxUID.is_encapsulated:
                 _check_compressed(ds, count)
             with _decoders_words() if compressed else nullcontext([]) as words:
                 stored = np.asarray(pixel_array(ds, raw=True))
             stored = stored.reshape(-1, *stored.shape[-2:])
             values = apply_modality_lut(stored, ds) if ds.get("ModalityLUTSequence") else stored
-        except AmosError as error:
-            raise AmosError(f"{path.name} {error}") from None
+        except AmosError:
+            raise
         except PermissionError:
-            raise AmosError(f"{path.name} cannot be read; check its permissions") from None
+            raise AmosError("cannot be read", "check its permissions") from None
         except Exception as error:  # a damaged stream can make decoders raise anything
             why = " ".join(str(error).split()).rpartition("all available plugins: ")[2] or type(error).__name__
             why = one_line(_NOTHING.sub("no image was found", why), 200)
             raise AmosError(
-                f"{path.name}: its pixels cannot be decoded ({syntax or 'damaged header'}: {why}); fetch it "
-                "again, or decompress it first, for example with gdcmconv --raw"
+                f"its pixels cannot be decoded ({syntax or 'damaged header'}: {why})",
+                "fetch it again, or decompress it first, for example with gdcmconv --raw",
             ) from None
     if words:
-        raise AmosError(f"{path.name}: its pixels are damaged ({syntax}: {one_line(words[0], 200)}); fetch it again")
+        raise AmosError(f"its pixels are damaged ({syntax}: {one_line(words[0], 200)})", "fetch it again")
     if values.shape != (count, *size):
         found = "x".join(map(str, values.shape))
-        raise AmosError(f"{path.name} holds pixels of a shape other than its header says ({found}); fetch it again")
+        raise AmosError(f"holds pixels of a shape other than its header says ({found})", "fetch it again")
     return values
 
 

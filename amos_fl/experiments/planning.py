@@ -19,10 +19,10 @@ from amos_fl.files import sha256_of_json
 from amos_fl.runs.arms import centralized, finetunes_of, leave_one_out, locals_of
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.group import PlannedRun
+from amos_fl.runs.layers import Layer
 from amos_fl.runs.own_code import own_modules
 
-Layers = list[tuple[str, dict[str, Any]]]
-Resolve = Callable[[Layers], tuple[RunConfig, Cohort]]
+Resolve = Callable[[list[Layer]], tuple[RunConfig, Cohort]]
 
 
 @dataclass(frozen=True)
@@ -95,19 +95,19 @@ class Planner:
     def _training(self, preset: Preset, owner: Preset, name: str, step: Train, tasks: dict[str, StepTask]) -> StepTask:
         quick = self.workspace.form == "quick"
         file, cohort = self._cohort(step, step.quick_take if quick else step.take)
-        layers: Layers = [("shared/paper.yaml", shared("paper"))] if owner.recipe == "paper" else []
-        layers += [(owner.name, owner.settings), (name, step.settings)]
+        layers = [Layer("shared/paper.yaml", shared("paper"))] if owner.recipe == "paper" else []
+        layers += [Layer(owner.name, owner.settings), Layer(name, step.settings)]
         budget = step.budget or owner.budget
         assert budget is not None, "the preset was checked"
         if quick:
-            layers += [("shared/quick.yaml", shared("quick")["settings"]), (owner.name, owner.quick_settings)]
+            layers += [Layer("shared/quick.yaml", shared("quick")["settings"]), Layer(owner.name, owner.quick_settings)]
             budget = owner.quick_budget or Budget.model_validate(shared("quick")["budget"])
         if self.steps is not None:
             budget = Budget(steps=self.steps, rounds=min(budget.rounds, self.steps))
         pooled = step.train == "centralized"
         local_steps = budget.local_steps(1 if pooled else max(1, len(cohort.seen_sites)))
         work = {"cohort": str(file), "rounds": budget.rounds, "local_steps": local_steps}
-        config, members = self.resolve([*layers, ("command line", self.flags), ("budget", work)])
+        config, members = self.resolve([*layers, Layer("command line", self.flags, "options"), Layer("budget", work)])
         if pooled:
             config = centralized(config, members, "equal-steps").config
         start = _ready(tasks, step.start) if step.start else None

@@ -33,6 +33,7 @@ from amos_fl.cohort.table import Modality, Split
 from amos_fl.errors import AmosError
 from amos_fl.experiments.data import data_sets
 from amos_fl.experiments.shared import presets_folder
+from amos_fl.invalid import wrong_setting
 from amos_fl.runs.layers import read_yaml
 from amos_fl.wording import nearest
 
@@ -273,9 +274,7 @@ def preset_from(file: Path) -> Preset:
             data[name] = list(_expanded(data.get(name) or [], each))
         preset = Preset.model_validate({"name": file.stem, **data})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise AmosError(f"{file}: {where}: {first['msg']}") from None
+        raise wrong_setting(error, Preset, str(file)) from None
     except (TypeError, ValueError, AttributeError) as error:
         raise AmosError(
             f"{file}: steps must be a mapping, results and drops lists and each a mapping ({error})"

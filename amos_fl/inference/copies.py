@@ -21,7 +21,7 @@ GAMMA, NOISE_SD = 0.75, 0.15
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AlteredCase(PreparedCase):
-    """A prepared case with another image, held in memory; its label map is not to be had."""
+    """A prepared case with another image, held in memory; its label map is unavailable."""
 
     array: np.ndarray
 

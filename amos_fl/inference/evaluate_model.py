@@ -20,7 +20,7 @@ from amos_fl.runs.model import Model
 from amos_fl.runs.results import Results, write_tables
 from amos_fl.runs.selection import Choice, choose_round
 from amos_fl.runs.summary import PHANTOM_NOTE, score_table
-from amos_fl.wording import counted, listed
+from amos_fl.wording import counted, limits, listed, must_be
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Question:
         if tolerance_mm is None:
             tolerance_mm = model.run.config().evaluation.tolerance_mm if model.run else 1.0
         if tolerance_mm <= 0:
-            raise AmosError(f"--tolerance-mm {tolerance_mm:g}: must be more than 0 mm")
+            raise AmosError(f"tolerance_mm is {tolerance_mm:g}: {must_be(float, limits(gt=0))}")
         question = cls(split, named, frozenset(seen) & set(named), tolerance_mm)
         if not question.cases(cohort):
             raise AmosError(f"no labelled {split} case at {', '.join(named)}; there is nothing to score")
@@ -106,7 +106,7 @@ def in_common(model: Model, cohort: Cohort, label_map: LabelMap | None = None) -
             raise AmosError(
                 f"the network knows {', '.join(model.organs.values())} and the cohort "
                 f"{', '.join(cohort.organs.values())}; they share no organ by name, see organs.csv beside cohort.csv, "
-                "or give a --label-map"
+                "or give a label map"
             )
         compared, taken = cohort, set(channels)
     else:
@@ -183,10 +183,10 @@ def evaluate_model(
         )
         if on_scored is not None:
             on_scored(number, len(cases), case.case)
-    chosen = Choice(model.round, f"weights of round {model.round}")
+    chosen = Choice(model.round, f"round {model.round}")
     if model.others:
         rounds = [f"round {member.round} of {member.name}" for member in model.members]
-        chosen = Choice(model.round, f"weights of {listed(rounds, 10)}")
+        chosen = Choice(model.round, listed(rounds, 10))
     elif model.run is not None:
         config = model.run.config()
         chosen = choose_round(model.run, config, config.rounds)
@@ -204,7 +204,7 @@ def joined(parts: Sequence[ModelScores], model: Model) -> ModelScores:
     first = parts[0]
     cases = sorted((case for part in parts for case in part.results.cases), key=lambda case: (case.site, case.case))
     rounds = [f"round {member.round} of {member.name}" for member in model.members]
-    chosen = Choice(first.results.chosen.round, f"weights of {listed(rounds, 10)}")
+    chosen = Choice(first.results.chosen.round, listed(rounds, 10))
     said = f"cross-validation over {len(parts)} folds: each case was predicted by the networks that it validated, alone"
     notes = dict.fromkeys([said, *(note for part in parts for note in part.notes)])
     results = Results(chosen, [], cases, first.results.organs)

@@ -46,7 +46,7 @@ class Expecting:
             if (learned := found.inference.get(name, value)) != value:
                 raise AmosError(
                     f"{file}: was learned with {name} {learned}, not {value}",
-                    f"leave out --{name.replace('_', '-')}, or the expected DSC",
+                    f"leave out {name}, or the expected DSC",
                 )
         return cls(found, calibration_sha256(model), model.plan, model.organs)
 

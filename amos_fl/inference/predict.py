@@ -54,7 +54,9 @@ def predict_case(
     batch_size, adapts = inference.batch_size, inference.test_time_adaptation
     training = network.training
     network.eval()
-    remedy = "lower the batch size of inference (--batch-size, or evaluation.batch_size of a run), or use --device cpu"
+    remedy = (
+        "lower the batch size of inference (--batch-size, or evaluation.batch_size of a run), or use the device cpu"
+    )
     try:
         with (
             memory_said(f"{prepared.case}: predicting it with {batch_size} windows at a time", remedy),

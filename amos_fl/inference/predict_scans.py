@@ -225,7 +225,7 @@ def _ready(
     if scan.series is None and (files.seg or files.rtstruct):
         raise AmosError(
             f"{scan.path.name}: is NIfTI, and DICOM SEG and RTSTRUCT refer to the images of a DICOM series",
-            "give the folder of the series, or leave out --seg and --rtstruct",
+            "give the folder of the series, or leave out seg and rtstruct",
         )
     if scan.series is None and (why := problem_of(scan.path)):
         raise AmosError(f"{scan.path.name}: {why}")

@@ -129,7 +129,7 @@ def _dicom_scans(path: Path, files: Sequence[Path], modality: str | None, series
         return _every_series(path, files, modality)
     chosen = chosen_series(series_in(files), series, str(path))
     if modality is not None and modality != chosen.modality:
-        raise AmosError(f"{path}: DICOM says {chosen.modality}, --modality says {modality}; leave it out")
+        raise AmosError(f"{path}: DICOM says {chosen.modality}, and the given modality is {modality}; leave it out")
     return [Scan(_stem(path.resolve()), path, cast(Modality, chosen.modality), chosen)]
 
 
@@ -191,12 +191,12 @@ def _stem(path: Path) -> str:
 def _modality_of(path: Path, given: str | None, listed: Mapping[Path, str]) -> Modality:
     known = listed.get(path.resolve())
     if given is not None and known is not None and given != known:
-        raise AmosError(f"{path.name}: the cohort says {known}, --modality says {given}; leave it out")
+        raise AmosError(f"{path.name}: the cohort says {known}, and the given modality is {given}; leave it out")
     modality = known or given
     if modality is None:
         raise AmosError(
             f"{path.name}: a NIfTI file does not say whether it is CT or MR, and the two are normalised differently; "
-            "add --modality CT or --modality MR, or --cohort with a cohort that lists it"
+            "give the modality, CT or MR, or a cohort that lists it"
         )
     return cast(Modality, modality)
 
@@ -207,8 +207,5 @@ def read_scan(path: Path, name: str, modality: Modality) -> tuple[Volume, list[s
     Raises:
         AmosError: it cannot be read, or is not a plausible scan.
     """
-    try:
-        scan = read_image(path)
-    except AmosError as error:  # the user does not know the file that a DICOM series was converted to
-        raise AmosError(str(error).replace(f"{path.name}: ", f"{name}: ", 1)) from None
+    scan = read_image(path, name)  # the user does not know the file that a DICOM series was converted to
     return scan, [f"{name}: {concern}" for concern in intensity_concerns(scan.array, None, modality)]

@@ -12,7 +12,7 @@ from amos_fl.live.view import Bar, Chart, Table, View
 from amos_fl.locks import is_at_work
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.evaluation import Evaluation
-from amos_fl.runs.events import Event, RoundFinished, Said, SiteFailed, event_of, in_words
+from amos_fl.runs.events import Continued, Event, RoundFinished, SiteFailed, TrackerFailed, Warned, event_of, in_words
 from amos_fl.runs.folder import LEDGER, RunFolder, open_run
 from amos_fl.runs.group import is_group, read_group
 from amos_fl.runs.ledger import LedgerEntry
@@ -90,7 +90,7 @@ class WatchedRun:
             match event:
                 case RoundFinished(number):
                     self._ended[number] = when
-                case Said(text) if text.startswith("continuing after round"):
+                case Continued():
                     self._ended.clear()
         for number, kind in self.folder.evaluations():
             if kind == "val" and number not in self._scores:
@@ -265,7 +265,7 @@ def _scores_of(evaluation: Evaluation) -> dict[str, float]:
 def _is_alarm(event: Event) -> bool:
     if isinstance(event, SiteFailed):
         return event.activity != "train"  # those are in the ledger, too
-    return isinstance(event, Said) and event.text.startswith(("warning", "tracker ", "stopped"))
+    return isinstance(event, TrackerFailed | Warned)
 
 
 def _clock(when: float) -> str:

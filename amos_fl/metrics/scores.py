@@ -101,7 +101,7 @@ def score_case(
     if not isinstance(tolerance_mm, Mapping):
         tolerance_mm = dict.fromkeys(organs, tolerance_mm)
     elif missing := set(organs) - set(tolerance_mm):
-        raise AmosError(f"the NSD's tolerances name none for organ {min(missing)}; give one per organ, or one for all")
+        raise AmosError(f"no NSD tolerance for organ {min(missing)}; give one per organ, or one for all")
     tolerances = {organ: checked_tolerance(tolerance_mm[organ]) for organ in organs}
     boxes = [_boxes(labels, max(organs, default=1)) for labels in (prediction, reference)]
     scores = {}

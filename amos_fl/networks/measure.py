@@ -55,7 +55,7 @@ def measure(
     except WorkerKilled:
         raise AmosError(
             f"{model}: its process was killed while it was measured, perhaps out of memory; "
-            "give a smaller --patch or --batch-size"
+            "give a smaller patch or batch size"
         ) from None
 
 
@@ -66,7 +66,7 @@ def _measured(model: str, device: str, patch: Triple, batch_size: int, threads: 
     if not on_gpu:
         _forget_peak()
     before = memory()
-    with memory_said(f"{model} at {'x'.join(map(str, patch))}", "give a smaller --patch or --batch-size"):
+    with memory_said(f"{model} at {'x'.join(map(str, patch))}", "give a smaller patch or batch size"):
         network = build_network(model, plan_for(model, patch), organ_count, seed=0).to(device)
         image = torch.zeros(batch_size, 1, *patch, device=device)
         window_seconds = _least(lambda: _window(network, image[:1]), on_gpu)

@@ -89,7 +89,8 @@ def check_own_network(model: str, plan: Plan, organ_count: int) -> None:
     for (name, one), other in zip(network.state_dict().items(), again.state_dict().values(), strict=True):
         if not torch.equal(one, other):
             raise AmosError(
-                f"model {model}: {name} differs between two networks of one seed; draw weights with PyTorch alone"
+                f"model {model}: {name} differs between two networks with the same seed; "
+                "initialise weights with PyTorch only"
             )
     size = small_patch(plan)
     image = torch.from_numpy(generator(0, "own network").standard_normal((1, 1, *size), np.float32))

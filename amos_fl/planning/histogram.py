@@ -27,7 +27,7 @@ class Histogram(BaseModel):
     @classmethod
     def _in_order(cls, counts: dict[int, int]) -> dict[int, int]:
         if any(count < 1 for count in counts.values()):
-            raise ValueError("every bin that is told must hold at least one value")
+            raise ValueError("every reported bin must hold at least one value")
         return dict(sorted(counts.items()))
 
     @classmethod
@@ -64,7 +64,7 @@ class Histogram(BaseModel):
         30.0
 
         Raises:
-            ValueError: no value was told.
+            ValueError: no value was reported.
         """
         position = share * (self.told - 1)
         low, high = self._of_rank(math.floor(position)), self._of_rank(math.ceil(position))
@@ -90,7 +90,7 @@ class Histogram(BaseModel):
         """The mean of the reported values.
 
         Raises:
-            ValueError: no value was told.
+            ValueError: no value was reported.
         """
         return float(self._mean())
 
@@ -98,7 +98,7 @@ class Histogram(BaseModel):
         """The standard deviation of the reported values (of the population, not a sample estimate).
 
         Raises:
-            ValueError: no value was told.
+            ValueError: no value was reported.
         """
         squares = sum(value * value * count for value, count in self.counts.items())
         return math.sqrt(Fraction(squares, self._some()) - self._mean() ** 2)
@@ -109,7 +109,7 @@ class Histogram(BaseModel):
 
     def _some(self) -> int:
         if not self.counts:
-            raise ValueError("no value was told")
+            raise ValueError("no value was reported")
         return self.told
 
     def _of_rank(self, rank: int) -> int:

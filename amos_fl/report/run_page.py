@@ -239,7 +239,7 @@ def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
             f"{config.model}, plan {plan.name}: spacing {' x '.join(f'{s:g}' for s in plan.spacing_mm)} mm, "
             f"patch {' x '.join(map(str, plan.patch))}",
         ),
-        ("Weights", record.results.chosen.sentence.removeprefix("weights of ")),
+        ("Weights", record.results.chosen.of),
         ("Seed", str(config.seed)),
         ("Last round ended", last_round_ended(record)),
         ("Engine", config.engine.name + ("" if config.engine.name == "deployment" else f", device {config.device}")),

@@ -1,4 +1,4 @@
-"""`model/calibration.json`: the DSC to be expected of a prediction whose label nobody has, and how well it was hit.
+"""`model/calibration.json`: the DSC to be expected of a prediction without a label, and how accurate it was.
 
 A calibration is learned on validation cases of seen sites alone, and holds no case.
 """

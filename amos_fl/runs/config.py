@@ -9,17 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from amos_fl.codecs import Codec, CodecName
 from amos_fl.errors import AmosError
+from amos_fl.invalid import setting_keys, wrong_setting
 from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.planning.settings import PlanningSettings
 from amos_fl.runs.inference_settings import InferenceSettings, RecordedInference
-from amos_fl.runs.layers import merge, read_yaml
+from amos_fl.runs.layers import Layer, merge, read_yaml
 from amos_fl.safe_yaml import parsed_yaml
 from amos_fl.training.settings import NormStatistics, TrainingSettings
 from amos_fl.volumes.plan import AUTO, PLANS, Plan, plan_named
 from amos_fl.wording import nearest
 
-MOST_SHOWN = 60
-"""The most characters of a wrong value that an error repeats."""
 ArmKind = Literal["federated", "centralized", "local", "finetune", "leave-one-out"]
 
 ALONE: dict[str, Any] = {
@@ -272,27 +271,6 @@ def has_strategy(arm: str | None) -> bool:
     return arm in ("federated", "leave-one-out")
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for name, field in model.model_fields.items():
-        keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _keys(field.annotation, f"{prefix}{name}.")
-    return keys
-
-
-def _message(error: ValidationError, source: str) -> str:
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"{source}: no setting {key!r}; {nearest(key, _keys(RunConfig))}"
-    if not key:  # two settings that do not belong together
-        return f"{source}: {first['msg'].removeprefix('Value error, ')}"
-    shown = repr(first["input"]) if not isinstance(first["input"], dict) else "the given mapping"
-    shown = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}..."
-    return f"{source}: {key} is {shown}: {first['msg'].removeprefix('Value error, ')}"
-
-
 _BY_NAME = ("strategy_options.", "site_steps.", "plan.", "engine.site_nodes.", "engine.site_settings.")
 """What begins the keys of settings whose parts have names of the user's."""
 
@@ -306,26 +284,43 @@ def parse_assignment(text: str) -> dict[str, Any]:
     Raises:
         AmosError: no `=`, an unknown key, or a value that is not YAML.
     """
+    source = f"--set {text}"
     key, equals, value = text.partition("=")
     if not equals:
-        raise AmosError(f"--set {text}: must have the form key=value, like training.learning_rate=0.02")
-    known = _keys(RunConfig)
-    if key not in known and not key.startswith(_BY_NAME):
-        raise AmosError(f"--set {text}: no setting {key!r}; {nearest(key, known)}")
+        raise AmosError(f"{source}: must have the form key=value, like training.learning_rate=0.02")
+    return nested_setting(key, parsed_value(value, source), source)
+
+
+def parsed_value(text: str, source: str) -> Any:
+    """A value of a setting, read as YAML.
+
+    Raises:
+        AmosError: it is not YAML; it begins with `source`.
+    """
     try:
-        data: Any = parsed_yaml(value, f"--set {text}")
+        data: Any = parsed_yaml(text, source)
     except ValueError:
-        raise AmosError(f"--set {text}: {value!r} is not a value") from None
+        raise AmosError(f"{source}: {text!r} is not a value") from None
     if isinstance(data, str):
         with contextlib.suppress(ValueError):  # YAML reads 1e-3 as text, Python and every user as a number.
             data = float(data)
+    return data
+
+
+def nested_setting(key: str, value: Any, source: str) -> dict[str, Any]:
+    """A setting by its dotted key as nested settings.
+
+    Raises:
+        AmosError: there is no such setting, or it is not the user's to set; it begins with `source`.
+    """
+    known = setting_keys(RunConfig)
+    if key not in known and not key.startswith(_BY_NAME):
+        raise AmosError(f"{source}: no setting {key!r}", nearest(key, known))
     if key == "arm":
-        raise AmosError(f"--set {text}: a run's role in a comparison follows from the command; leave it out")
-    *outer, last = key.split(".")
-    nested: dict[str, Any] = {last: data}
-    for part in reversed(outer):
-        nested = {part: nested}
-    return nested
+        raise AmosError(f"{source}: a run's role in a comparison follows from the command", "leave it out")
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
 
 
 def read_plan(path: Path) -> Plan:
@@ -341,9 +336,7 @@ def read_plan(path: Path) -> Plan:
     try:
         return Plan.model_validate({"name": "custom", **data})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"]) or "plan"
-        raise AmosError(f"{path}: {key}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise wrong_setting(error, Plan, str(path)) from None
 
 
 def _plan_of(text: str) -> Plan:
@@ -370,20 +363,19 @@ def _with_plan(layer: dict[str, Any]) -> dict[str, Any]:
     return layer
 
 
-def resolve(layers: Iterable[tuple[str, dict[str, Any]]]) -> RunConfig:
-    """The run's settings from layers of (source, nested settings), later ones over earlier ones.
+def resolve(layers: Iterable[Layer]) -> RunConfig:
+    """The run's settings from layers, later ones over earlier ones.
 
     A plan may be given by its name, by its file, or as `auto`, to be made from the training sites' fingerprints.
     Raises an AmosError that names the setting if one is invalid.
     """
     merged: dict[str, Any] = {}
-    source = "settings"
-    for source, layer in layers:
-        merged = merge(merged, _with_plan(layer))
+    for layer in layers:
+        merged = merge(merged, _with_plan(layer.settings))
         try:
             RunConfig.model_validate(merged)
         except ValidationError as error:
-            raise AmosError(_message(error, source)) from None
+            raise wrong_setting(error, RunConfig, layer.source) from None
     config = RunConfig.model_validate(merged)
     if (percentile := config.planning.mr_percentile) is None or config.lacks_plan:
         return config

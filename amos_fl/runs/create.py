@@ -20,20 +20,20 @@ def check_free(path: Path) -> None:
         AmosError: it holds a run already, or other files, or cannot be looked into.
     """
     if len(path.name.encode(errors="replace")) > MOST_NAME_BYTES:
-        raise AmosError(f"{path}: its name is longer than {MOST_NAME_BYTES} bytes; choose a shorter --out")
+        raise AmosError(f"{path}: its name is longer than {MOST_NAME_BYTES} bytes; choose a shorter one")
     try:
         if (path / "config.yaml").exists():
-            raise AmosError(f"{path}: holds a run already; continue it with --resume {path}, or choose another --out")
+            raise AmosError(f"{path}: holds a run already; continue it with --resume {path}, or choose another folder")
         if path.exists() and not path.is_dir():
-            raise AmosError(f"{path}: is a file; choose another --out")
+            raise AmosError(f"{path}: is a file; choose another folder")
         if path.is_dir():
             remove_abandoned(path.glob(".*.tmp.*"))
             found = {entry.name for entry in path.iterdir() if not entry.name.startswith((LOCK, HOLDERS))}
             # A run that was killed during creation has only the files written before its settings.
             if found and not (VERSIONS in found and found <= {VERSIONS, "cohort.csv", "organs.csv"}):
-                raise AmosError(f"{path}: is not empty; choose another --out")
+                raise AmosError(f"{path}: is not empty; choose another folder")
     except OSError as error:
-        raise AmosError(f"{path}: cannot be looked into ({error.strerror}); choose another --out") from None
+        raise AmosError(f"{path}: cannot be looked into ({error.strerror}); choose another folder") from None
 
 
 def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str | None = None) -> RunFolder:
@@ -55,7 +55,7 @@ def create_run(path: Path, config: RunConfig, cohort: Cohort, start_sha256: str 
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AmosError(f"{path}: cannot make this folder ({error.strerror}); choose another --out") from None
+        raise AmosError(f"{path}: cannot make this folder ({error.strerror}); choose another folder") from None
     with at_work(path):
         check_free(path)  # two processes may have begun at once
         try:

@@ -117,7 +117,8 @@ def timed(config: RunConfig) -> str:
     """The settings on which the time of a step or a window depends, as JSON: those of all runs that are measured once.
 
     >>> from amos_fl.runs.config import resolve
-    >>> one, other = (timed(resolve([("here", {"seed": seed, "rounds": 5 + seed})])) for seed in (0, 1))
+    >>> from amos_fl.runs.layers import Layer
+    >>> one, other = (timed(resolve([Layer("here", {"seed": seed, "rounds": 5 + seed})])) for seed in (0, 1))
     >>> one == other
     True
     """

@@ -17,9 +17,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from amos_fl.cohort.table import Modality, Split, plain_name
 from amos_fl.errors import AmosError
 from amos_fl.files import MOST_NAME_BYTES
+from amos_fl.invalid import what_is_wrong
 from amos_fl.metrics.catalogue import FURTHER, stem_of, title_of
 from amos_fl.metrics.scores import UNIT, OrganScore, OrganSums, Outcome, Scores, reported_organs
-from amos_fl.strict_json import parsed, what_is_wrong
+from amos_fl.strict_json import parsed
 
 MOST_CASES = 25_000
 """The most cases of a split at one site: the largest public collection of labelled abdominal scans has 20,460."""
@@ -42,7 +43,7 @@ def _name(name: str) -> str:
 def each_once(values: list[Any]) -> list[Any]:
     """The values, which must differ from one another."""
     if len(set(values)) < len(values):
-        raise ValueError("an entry is there twice")
+        raise ValueError("an entry appears twice")
     return values
 
 
@@ -84,19 +85,19 @@ class SumsOfOrgan(Strict):
     def _can_be(self) -> "SumsOfOrgan":
         outcomes = self.scored + self.missed + self.hallucinated
         if self.counted not in (outcomes, outcomes + self.absent):  # the absent count in FLARE's rule alone
-            raise ValueError("the cases that count are not those of its outcomes")
+            raise ValueError("the number of cases contradicts the outcomes")
         perfect = (self.counted - self.missed - self.hallucinated) * UNIT
         if max(self.dsc_sum, self.nsd_sum) > perfect:
             raise ValueError("a sum of scores is more than its cases allow")
         for metric in FURTHER:
             total, counted = (getattr(self, f"{stem_of(metric)}_{part}") for part in ("sum", "counted"))
             if counted > self.scored or (total and not counted):
-                raise ValueError(f"{title_of(metric)} is of more cases than have the organ in both maps")
+                raise ValueError(f"{title_of(metric)} counts more cases than have the organ in both maps")
         reference, predicted = self.reference_ml_sum, self.predicted_ml_sum
         if (reference and not self.scored + self.missed) or (predicted and not self.scored + self.hallucinated):
-            raise ValueError("a volume is of cases that do not have the organ")
+            raise ValueError("a volume is given though no case has the organ")
         if not abs(reference - predicted) <= self.volume_error_sum <= reference + predicted:
-            raise ValueError("the volume errors are not those of the volumes")
+            raise ValueError("the volume errors contradict the volumes")
         return self
 
 
@@ -139,7 +140,7 @@ class ScoreOfOrgan(Strict):
         }
         further = any(getattr(self, metric) is not None for metric in FURTHER)
         if not allowed[self.outcome] or (further and self.outcome != "scored"):
-            raise ValueError("the scores are not those of the outcome")
+            raise ValueError("the scores contradict the outcome")
         has = {
             "scored": (True, True),
             "missed": (True, False),
@@ -147,7 +148,7 @@ class ScoreOfOrgan(Strict):
             "absent": (False, False),
         }
         if (self.reference_ml > 0, self.predicted_ml > 0) != has[self.outcome]:
-            raise ValueError("the volumes are not those of the outcome")
+            raise ValueError("the volumes contradict the outcome")
         return self
 
 
@@ -178,13 +179,13 @@ class SiteScores(Strict):
     @model_validator(mode="after")
     def _can_be(self) -> "SiteScores":
         if bool(self.modalities) != bool(self.scores.cases):
-            raise ValueError("cases and modalities do not belong together")
+            raise ValueError("cases and modalities contradict each other")
         if self.cases:
             each_once([case.case for case in self.cases])
             if len(self.cases) != self.scores.cases:
-                raise ValueError("there are not as many cases as the sums are of")
+                raise ValueError("the number of cases does not match the sums")
             if {case.modality for case in self.cases} != set(self.modalities):
-                raise ValueError("the modalities are not those of the cases")
+                raise ValueError("the modalities differ from those of the cases")
         return self
 
     def adds_up(self, organs: Mapping[int, str]) -> bool:
@@ -253,7 +254,7 @@ def _checked(file: Path, round_number: int, changed_ns: int, size: int) -> list[
     else:
         return [found]
     raise AmosError(
-        f"{file}: holds no scores that can be ({why})",
+        f"{file}: holds impossible scores ({why})",
         "continue the run with --resume, which sets the file aside and has the round scored again, or move it away",
     )
 

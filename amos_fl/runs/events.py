@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 from amos_fl.errors import Interrupted
 from amos_fl.files import write_text
@@ -77,17 +78,43 @@ class RoundScored:
 
 
 @dataclass(frozen=True)
+class Continued:
+    """The run, which was stopped, goes on after round `round` of `rounds`."""
+
+    round: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class TrackerFailed:
+    """A tracker receives nothing more of this run, with the reason; `command` sends it the rest later."""
+
+    tracker: str
+    reason: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Warned:
+    """A sentence about something that the user probably does not want."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Said:
     """A sentence for the user."""
 
     text: str
 
 
-Event = SiteWork | RoundStarted | SiteFailed | RoundFinished | RoundScored | Said
+Notice = SiteFailed | Continued | TrackerFailed | Warned | Said
+"""Events that are shown as they come, whatever else is on display."""
+Event = SiteWork | RoundStarted | RoundFinished | RoundScored | Notice
 Listener = Callable[[Event], None]
 
 
-_KINDS = {kind.__name__: kind for kind in (SiteWork, RoundStarted, SiteFailed, RoundFinished, RoundScored, Said)}
+_KINDS = {kind.__name__: kind for kind in get_args(Event)}
 
 
 def line_of(event: Event, when: float) -> str:
@@ -138,6 +165,12 @@ def in_words(event: Event) -> str | None:
             return f"round {number}: {', '.join(scores) or 'nothing to score'}"
         case SiteFailed(site, activity, number, reason):
             return f"round {number}: site {site} {_FAILED.get(activity, 'failed')}: {reason}"
+        case Continued(number, rounds):
+            return f"continuing after round {number} of {rounds}"
+        case TrackerFailed(tracker, reason, command):
+            return f"tracker {tracker}: {reason}; the run goes on without it (to send it later: {command})"
+        case Warned(text):
+            return f"warning: {text}"
         case Said(text):
             return text
         case _:

@@ -31,7 +31,7 @@ from amos_fl.runs.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from amos_fl.runs.config import RunConfig, resolve
 from amos_fl.runs.evaluation import Evaluation, SiteEvaluation, read_evaluation_file, set_aside
 from amos_fl.runs.events import StopFile
-from amos_fl.runs.layers import read_yaml
+from amos_fl.runs.layers import Layer, read_yaml
 from amos_fl.runs.ledger import LedgerEntry, entries_in, ledger_text
 from amos_fl.runs.ledger_file import Extent, LedgerFile
 from amos_fl.runs.stored import Stored, read_stored
@@ -102,7 +102,7 @@ class RunFolder:
         return (self.path / "summary.md").is_file() and (self.path / "model" / "weights.safetensors").is_file()
 
     def config(self) -> RunConfig:
-        config = resolve([(str(self.path / "config.yaml"), read_yaml(self.path / "config.yaml"))])
+        config = resolve([Layer(str(self.path / "config.yaml"), read_yaml(self.path / "config.yaml"))])
         if config.start_from is not None:  # relative if the weights are in the folder, and move with it
             config = config.model_copy(update={"start_from": self.path.resolve() / config.start_from})
         return config

@@ -58,16 +58,16 @@ def create_group(path: Path, kind: str, members: Sequence[PlannedRun]) -> Group:
     """
     if is_group(path):
         raise AmosError(
-            f"{path}: holds a group of runs already; continue it with --resume {path}, or choose another --out"
+            f"{path}: holds a group of runs already; continue it with --resume {path}, or choose another folder"
         )
     if path.is_dir() and not is_empty(path):
-        raise AmosError(f"{path}: is not empty; choose another --out")
+        raise AmosError(f"{path}: is not empty; choose another folder")
     names = tuple(member.name for member in members)
     if len(set(names)) < len(names):
         raise AmosError(f"{path}: two runs of this group would share a name ({', '.join(names)})")
     with at_work(path):
         if not is_empty(path):
-            raise AmosError(f"{path}: another process has begun a group of runs there; choose another --out")
+            raise AmosError(f"{path}: another process has begun a group of runs there; choose another folder")
         for member in members:
             create_run(path / member.name, member.config, member.cohort)
         # Last, because its presence says that the folder is a whole group.

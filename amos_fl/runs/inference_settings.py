@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypedDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from amos_fl.errors import AmosError
+from amos_fl.invalid import wrong_setting
 
 
 class InferenceSettings(BaseModel):
@@ -62,9 +63,7 @@ class RecordedInference(InferenceSettings):
         try:
             return type(self).model_validate({**self.model_dump(), **chosen})
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            option = "--" + str(first["loc"][0]).replace("_", "-")
-            raise AmosError(f"{option} {first['input']}: {first['msg']}") from None
+            raise wrong_setting(error, type(self)) from None
 
 
 class InferenceKeywords(TypedDict, total=False):

@@ -1,11 +1,28 @@
 """Nested settings, from files and elsewhere: read, merged, and by dotted key."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from amos_fl.errors import AmosError
 from amos_fl.safe_yaml import read_yaml_file
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Some nested settings, over those of the layers before it. `source` is what errors call it.
+
+    `kind` says whether a user gave them as a command's `options` or as one `--set` (`assignment`).
+    """
+
+    source: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    kind: Literal["options", "assignment", "other"] = "other"
+
+    def where(self, keep: Callable[[str], bool]) -> "Layer":
+        """Only the settings or sections whose name is to be kept."""
+        return replace(self, settings={key: value for key, value in self.settings.items() if keep(key)})
 
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -85,7 +85,7 @@ class LedgerFile:
         return min(spans[2 * begun - 1], up_to) if begun else 0
 
     def go_on(self, written: Extent | Sequence[LedgerEntry], rounds: int, source: Path) -> None:
-        """Continue after the round of the checkpoint in `source`, as far as which the ledger was `written`.
+        """Continue after the round of the checkpoint in `source`; `written` is how far the ledger then reached.
 
         A checkpoint of an older version holds the entries themselves: then both files are written from them.
 

@@ -26,7 +26,7 @@ def model_card(folder: RunFolder, config: RunConfig, cohort: Cohort, results: "R
     hashes = {entry["round"]: entry["weights_sha256"] for entry in folder.entries()}
     scores = score_table(results.by_group, "group") if results.by_group else "No test case was scored."
     data = f"{PHANTOM_NOTE}\n" if folder.synthetic else ""
-    chosen = results.chosen.sentence.removeprefix("weights of ")
+    chosen = results.chosen.of
     start = f"- The run {markdown.text(folder.start_sentence)}\n" if folder.start_sentence else ""
     work = markdown.text(work_in_words(config, cohort))
     channels = len(cohort.organs) + 1

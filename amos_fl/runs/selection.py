@@ -12,10 +12,15 @@ from amos_fl.runs.folder import OWN, RunFolder
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen round, and the reason in a sentence."""
+    """The chosen round, and in words `of` which round or rounds the weights are, with the reason."""
 
     round: int
-    sentence: str
+    of: str
+
+    @property
+    def sentence(self) -> str:
+        """The same as a sentence of its own."""
+        return f"weights of {self.of}"
 
 
 _Best = tuple[float, int]
@@ -45,12 +50,12 @@ class Bests:
     def choice(self, config: RunConfig, last: int) -> Choice:
         """The best round of all sites together; `last` without scores, or with `selection: last`."""
         if config.selection == "last":
-            return Choice(last, f"weights of round {last}, the last one, as the settings say")
+            return Choice(last, f"round {last}, the last one, as the settings say")
         if self._together is None:
-            return Choice(last, f"weights of round {last}, the last one, because there are no validation scores")
+            return Choice(last, f"round {last}, the last one, because there are no validation scores")
         score, number = self._together
         why = f"the best on the seen sites' validation cases (DSC {score:.3f})"
-        return Choice(-number, f"weights of round {-number}, {why}")
+        return Choice(-number, f"round {-number}, {why}")
 
     def of_sites(self) -> dict[str, int]:
         """By seen site its best round."""
@@ -117,7 +122,7 @@ def best_rounds(folder: RunFolder, last: int, kind: str = "val") -> dict[str, in
 
 
 def own_rounds(folder: RunFolder, config: RunConfig) -> dict[str, int]:
-    """By site the round of its own model that it keeps: its best; those not named, the last one."""
+    """Each site's chosen round of its personal model, which is its best one; sites not named keep the last."""
     return {} if config.selection == "last" else best_rounds(folder, config.rounds, OWN["val"])
 
 

@@ -149,7 +149,7 @@ def take_over(
 def _another(origin: Origin, why: str) -> AmosError:
     return AmosError(
         f"{origin.file}: these weights are of another network ({why}); give the run the model and the plan that they "
-        "were trained with, which a run folder brings along where --model and --plan are left out"
+        "were trained with, or name the run folder and omit --model and --plan"
     )
 
 

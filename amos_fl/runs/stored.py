@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from amos_fl.errors import AmosError
+from amos_fl.invalid import what_is_wrong
 from amos_fl.strict_json import parsed
 
 MOST_BYTES = 256 << 20
@@ -92,16 +93,8 @@ def fitting(value: Any, kind: "type[BaseModel] | TypeAdapter[Any]", source: str,
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        why = _first(error)
+        why = what_is_wrong(error, None if isinstance(kind, TypeAdapter) else kind, shows="keys")
     raise AmosError(f"{source}: cannot be read ({why}); {remedy}")
-
-
-def _first(error: ValidationError) -> str:
-    """The first error, with the path to it; keys of a run's own files are its sites and settings."""
-    first: Any = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part)[:60] for part in first["loc"])
-    said = str(first["msg"]).removeprefix("Value error, ")
-    return f"{where}: {said[:1].lower()}{said[1:]}" if where else said
 
 
 def without_nan(value: Any) -> Any:

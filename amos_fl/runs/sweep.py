@@ -18,15 +18,14 @@ from typing import Any
 
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
-from amos_fl.runs.config import parse_assignment
-from amos_fl.runs.layers import dotted, merge, read_yaml
+from amos_fl.runs.config import nested_setting
+from amos_fl.runs.layers import Layer, dotted, merge, read_yaml
 from amos_fl.wording import nearest
 
 MOST_NAME = 100
 """Characters of a run's name; the end of a longer one is replaced by a hash."""
 KEYS = ("settings", "runs", "grid", "baselines")
 BASELINES = ("centralized", "local", "leave-one-out")
-Layers = list[tuple[str, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Combination:
     """One set of settings of a sweep, and its run's name, made of the values that distinguish it."""
 
     name: str
-    layers: Layers
+    layers: list[Layer]
 
 
 @dataclass(frozen=True)
@@ -71,27 +70,15 @@ def read_sweep(path: Path) -> Sweep:
         chosen = dict(zip(grid, values, strict=True))
         nested: dict[str, Any] = {}
         for key, value in chosen.items():
-            nested = merge(nested, _nested(path, str(key), value))
+            nested = merge(nested, nested_setting(str(key), value, f"{path}: grid.{key}"))
         own = {key: value for key, value in dotted(entry).items() if value != {}}
+        layers = [Layer(str(path), common), Layer(f"{path}: runs", entry), Layer(str(path), nested)]
         name = _name(own | {str(key): value for key, value in chosen.items()})
-        combinations.append(Combination(name, [(str(path), common), (f"{path}: runs", entry), (str(path), nested)]))
+        combinations.append(Combination(name, layers))
     names = [combination.name for combination in combinations]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise AmosError(f"{path}: two of its runs have the same settings ({twice[0]}); leave one out")
     return Sweep(tuple(combinations), tuple(dict.fromkeys(baselines)))
-
-
-def _nested(path: Path, key: str, value: Any) -> dict[str, Any]:
-    try:
-        nested = parse_assignment(f"{key}=0")
-    except AmosError as error:
-        raise AmosError(f"{path}: grid.{key}: {str(error).partition(': ')[2]}") from None
-    inner = nested
-    *outer, last = key.split(".")
-    for part in outer:
-        inner = inner[part]
-    inner[last] = value
-    return nested
 
 
 def _name(values: dict[str, Any]) -> str:

@@ -17,7 +17,8 @@ def steps_at(config: "RunConfig", site: str, cases: int) -> int:
     """The steps that a site with so many training cases is asked for in a round, at most where they are timed.
 
     >>> from amos_fl.runs.config import resolve
-    >>> config = resolve([("here", {"local_epochs": 2, "site_steps": {"B": 7}, "training": {"batch_size": 2}})])
+    >>> from amos_fl.runs.layers import Layer
+    >>> config = resolve([Layer("here", {"local_epochs": 2, "site_steps": {"B": 7}, "training": {"batch_size": 2}})])
     >>> steps_at(config, "A", 5), steps_at(config, "B", 5)
     (5, 7)
     """
@@ -40,7 +41,8 @@ def steps_in_words(config: "RunConfig") -> str:
     """How much a site trains in a round.
 
     >>> from amos_fl.runs.config import resolve
-    >>> steps_in_words(resolve([("here", {"local_steps": 20, "local_seconds": 30, "site_steps": {"B": 1}})]))
+    >>> from amos_fl.runs.layers import Layer
+    >>> steps_in_words(resolve([Layer("here", {"local_steps": 20, "local_seconds": 30, "site_steps": {"B": 1}})]))
     '20 steps (B 1), at most 30 s'
     """
     unit = counted(config.local_steps, "step")
@@ -55,7 +57,8 @@ def sites_asked(config: "RunConfig", number: int, trainers: Sequence[str]) -> li
     """The training sites that a round asks, sorted: all, or as many as are to be drawn, by the seed and the round.
 
     >>> from amos_fl.runs.config import resolve
-    >>> config = resolve([("here", {"seed": 3, "sites_per_round": 0.5})])
+    >>> from amos_fl.runs.layers import Layer
+    >>> config = resolve([Layer("here", {"seed": 3, "sites_per_round": 0.5})])
     >>> [sites_asked(config, number, ["A", "B", "C", "G"]) for number in (1, 2)]
     [['C', 'G'], ['B', 'G']]
     """
@@ -75,7 +78,8 @@ def counts_of(config: "RunConfig", weights: Mapping[str, float], groups: Mapping
     `groups` are the modalities of the sites' cases. With the weighting `modality` each group counts alike.
 
     >>> from amos_fl.runs.config import resolve
-    >>> config = resolve([("here", {"weighting": "modality"})])
+    >>> from amos_fl.runs.layers import Layer
+    >>> config = resolve([Layer("here", {"weighting": "modality"})])
     >>> counts_of(config, {"A": 30.0, "B": 10.0, "G": 5.0}, {"A": "CT", "B": "CT", "G": "MR"})
     {'A': 0.75, 'B': 0.25, 'G': 1.0}
     """

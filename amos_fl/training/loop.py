@@ -105,7 +105,7 @@ def train(
     scaler = torch.amp.GradScaler(device.type, init_scale=1024.0, enabled=half)
     numbers = range(first_step, first_step + steps)
     supervision, own = supervision_of(network), None if settings.loss is None else loss_at(settings.loss)
-    remedy = "lower training.batch_size or the plan's patch, or use --device cpu"
+    remedy = "lower training.batch_size or the plan's patch, or use the device cpu"
     with (
         thread_number(settings.threads),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),

@@ -63,13 +63,13 @@ def read_geometry(path: Path | str, *, header_only: bool = False) -> tuple[tuple
     return (x, y, z), file.affine
 
 
-def read_image(path: Path | str) -> Volume:
-    """Read a scan as float32 in its file's own orientation.
+def read_image(path: Path | str, name: str = "") -> Volume:
+    """Read a scan as float32 in its file's own orientation. Errors name it `name`, by default the file's.
 
     Raises:
         AmosError: not NIfTI, truncated, not three-dimensional, or not a plausible scan (`plausible_grid`, `_voxels`).
     """
-    file = open_nifti(path)
+    file = open_nifti(path, name=name)
     voxels = file.voxels(np.float32)
     check_voxels(voxels, file.name)
     return Volume(voxels, file.affine)

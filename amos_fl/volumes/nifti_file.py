@@ -143,37 +143,38 @@ class NiftiFile:
             warn(f"{self.name}: holds {rest} bytes after its last voxel, which are taken for padding")
 
 
-def open_nifti(path: Path | str, *, channels: bool = False) -> NiftiFile:
+def open_nifti(path: Path | str, *, channels: bool = False, name: str = "") -> NiftiFile:
     """Open a NIfTI file (also NIfTI-2 and pairs of .hdr and .img) and check its header; voxels are not read yet.
 
     With `channels` it has four dimensions, the last being the channels. Warns if the header leaves the patient's
-    position open.
+    position open. Errors and warnings call the file `name`, by default its own.
 
     Raises:
         AmosError: not a NIfTI file, one that cannot hold what its header promises, a wrong number of dimensions, or an
         implausible header (`plausible_grid`).
     """
     path = Path(path)
+    name = name or path.name
     _check_kind(path)
     try:
-        with heard() as ours, _library_speaks(path.name) as theirs:
+        with heard() as ours, _library_speaks(name) as theirs:
             image = nibabel.load(path)
             if not isinstance(image, Nifti1Pair):  # NIfTI-2 and .hdr/.img pairs are Nifti1Pairs as well
                 raise not_nifti(path)
-            found = _checked(path.name, image, 4 if channels else 3)
+            found = _checked(name, image, 4 if channels else 3)
     except AmosError:
         raise
     except _CUT:
-        raise AmosError(f"{path.name}: is truncated or damaged", "fetch it again") from None
+        raise AmosError(f"{name}: is truncated or damaged", "fetch it again") from None
     except FileNotFoundError as error:
         other = Path(str(error.filename or "")).name or f"{path.stem}.img or .hdr"
-        raise AmosError(f"{path.name}: the other half of the pair, {other}, is not there", "put it beside") from None
+        raise AmosError(f"{name}: the other half of the pair, {other}, is not there", "put it beside") from None
     except PermissionError:
-        raise AmosError(f"{path.name}: cannot be read", "check its permissions") from None
+        raise AmosError(f"{name}: cannot be read", "check its permissions") from None
     except ImageFileError:
         raise not_nifti(path) from None
     except _UNREADABLE as error:
-        raise AmosError(f"{path.name}: its header is damaged ({_field(error)})", "fetch it again") from None
+        raise AmosError(f"{name}: its header is damaged ({_field(error)})", "fetch it again") from None
     for sentence in (*theirs, *ours):
         warn(sentence)
     return found

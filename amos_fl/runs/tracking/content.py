@@ -1,4 +1,4 @@
-"""What trackers are told of a run, read from its folder."""
+"""What a tracker receives about a run, read from its folder."""
 
 import json
 import math
@@ -24,7 +24,7 @@ TABLES = ("report.html", "summary.md", "scores.csv", "scores_by_site.csv", "scor
 
 
 def described(folder: RunFolder, known_as: str | None) -> TrackedRun:
-    """A run as it is told to a tracker."""
+    """What a tracker receives about a run when it begins."""
     path = folder.path.resolve()
     config, about = folder.config(), folder.about()
     group = path.parent if is_group(path.parent) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from amos_fl.errors import Interrupted
 from amos_fl.files import write_json
-from amos_fl.runs.events import Event, Listener, RoundFinished, RoundScored, Said
+from amos_fl.runs.events import Event, Listener, RoundFinished, RoundScored, Said, TrackerFailed
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.tracking.content import Rounds, described, files_of, final_scores_of, read_state
 from amos_fl.runs.tracking.tracker import End, Tracker, is_installed, tracker_named
@@ -40,7 +40,7 @@ class _Sender(threading.Thread):
             self._follow(tracker_named(self.tracker_name))
         except BaseException as error:  # whatever a tracker raises is its own, SystemExit too
             said = first_line(error) if str(error) else type(error).__name__
-            self.failure = f"tracker {self.tracker_name}: {said.rstrip('.')}"
+            self.failure = said.rstrip(".")
 
     def _follow(self, tracker: Tracker) -> None:
         key = f"{self.tracker_name} {tracker.place}".strip()
@@ -75,13 +75,11 @@ class _Sender(threading.Thread):
 
 
 @contextmanager
-def tracked(
-    folder: RunFolder, names: Sequence[str], listener: Listener, failures: list[str] | None = None
-) -> Iterator[Listener]:
+def tracked(folder: RunFolder, names: Sequence[str], listener: Listener) -> Iterator[Listener]:
     """A listener that also keeps the named trackers informed, and TensorBoard if it is installed.
 
     At the end they are told how the run ended, with the results that its folder holds then. A tracker that fails is
-    said once, added to `failures`, and left out from then on; nothing of it reaches the run.
+    said once, and left out from then on; nothing of it reaches the run.
     """
     usual = ["tensorboard"] if is_installed("tensorboard") else []
     senders = [_Sender(name, folder) for name in dict.fromkeys([*usual, *names])]
@@ -92,9 +90,7 @@ def tracked(
         for sender in senders:
             if sender.failure is not None and not sender.told:
                 sender.told = True
-                if failures is not None:
-                    failures.append(sender.failure)
-                listener(Said(f"{sender.failure}; the run goes on without it ({_later(sender, folder)})"))
+                listener(TrackerFailed(sender.tracker_name, sender.failure, _later(sender, folder)))
 
     def also_tell(event: Event) -> None:
         for sender in senders:
@@ -118,20 +114,15 @@ def tracked(
                 listener(Said(f"waiting until {sender.tracker_name} has the results, at most {FINISHED_S:.0f} s"))
             sender.join(FINISHED_S if how == "finished" else STOPPED_S)
             if sender.is_alive() and sender.failure is None:
-                sender.failure = f"tracker {sender.tracker_name}: does not answer"
+                sender.failure = "does not answer"
         say_failures()
 
 
 def _later(sender: _Sender, folder: RunFolder) -> str:
-    return f"to send it later: amos-fl track {folder.path} --tracker {sender.tracker_name}"
+    return f"amos-fl track {folder.path} --tracker {sender.tracker_name}"
 
 
-def send(folder: RunFolder, names: Sequence[str], listener: Listener) -> list[str]:
-    """Tell trackers of a run as it is now: what they have not been told yet of its rounds, scores and files.
-
-    Returns a sentence for each tracker that could not be told everything.
-    """
-    failures: list[str] = []
-    with tracked(folder, names, listener, failures):
+def send(folder: RunFolder, names: Sequence[str], listener: Listener) -> None:
+    """Tell trackers of a run as it is now: what they have not been told yet of its rounds, scores and files."""
+    with tracked(folder, names, listener):
         pass
-    return failures

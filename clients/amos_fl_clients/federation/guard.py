@@ -118,6 +118,6 @@ def _allowed_task(settings: SiteSettings, message: Message) -> Task:
             if (model := str(value_of(message, MODEL, SHARED))) != SHARED:
                 check_personal(settings, model, task.method, task.method_options)
     except (KeyError, TypeError, ValueError, ValidationError):
-        raise Refusal(settings.site, "the request is not of its version of amos-fl") from None
+        raise Refusal(settings.site, "the request comes from a different version of amos-fl") from None
     check_run(settings, task.run_id)
     return task

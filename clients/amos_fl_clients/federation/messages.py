@@ -61,7 +61,7 @@ class Task(BaseModel):
     update_codec: CodecName = "none"
     top_k_share: float = Field(default=0.1, gt=0, le=1)
     local_seconds: float | None = None
-    """A site ends its training in a round after so many, short of the steps that it is asked for."""
+    """A site ends its training in a round after this many seconds, even before its last step."""
     tolerance_mm: float
     inference: InferenceSettings
     site_timeout_s: float | None = None
@@ -72,7 +72,7 @@ class Task(BaseModel):
 
     @property
     def own_code(self) -> tuple[str, ...]:
-        """The import paths of code that is not amos-fl's and that a site would run."""
+        """The import paths of custom code that a site would run."""
         return own_paths(self.method, self.model, self.training)
 
     @property
@@ -85,7 +85,7 @@ class Task(BaseModel):
 
 
 def agreed_weight(task: Task, cases: int, steps: int) -> int:
-    """What a site's update weighs in a round: known to site and server alike, and 1 where it trains no step.
+    """The weight of a site's update in a round, known to site and server alike, and 1 where it trains no step.
 
     With the weighting by modality the server shares out what the sites of each modality weigh together.
     """

@@ -21,7 +21,7 @@ from amos_fl_clients.federation.settings import SiteSettings
 from amos_fl_clients.federation.state import PRIVATE, SECOND_MODEL, Kept, load_kept
 
 _WEIGHTS, _MOMENTUM = "weights/", "momentum/"
-"""Before the names in what is kept of a second model."""
+"""The prefixes of names among the stored arrays of a second model."""
 
 
 @lru_cache(maxsize=1)
@@ -67,7 +67,7 @@ def second_network(message: Message, task: Task, settings: SiteSettings) -> tupl
 
 
 def second_model(kept: Mapping[str, np.ndarray]) -> tuple[Arrays, Arrays]:
-    """The weights and the momentum in what is kept of a second model."""
+    """The weights and the momentum among the stored arrays of a second model."""
     weights, momentum = Arrays(), Arrays()
     for name, array in kept.items():
         (weights if name.startswith(_WEIGHTS) else momentum)[name.partition("/")[2]] = array
@@ -75,7 +75,7 @@ def second_model(kept: Mapping[str, np.ndarray]) -> tuple[Arrays, Arrays]:
 
 
 def as_second_model(weights: Mapping[str, np.ndarray], momentum: Mapping[str, np.ndarray]) -> Arrays:
-    """What is kept of a second model."""
+    """The stored arrays of a second model."""
     return {
         **{_WEIGHTS + name: array for name, array in weights.items()},
         **{_MOMENTUM + name: array for name, array in momentum.items()},

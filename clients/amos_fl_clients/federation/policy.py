@@ -85,7 +85,7 @@ def check_method(settings: SiteSettings, method: str, options: Mapping[str, obje
 
 
 def check_modules(settings: SiteSettings, paths: Iterable[str], wanted: Mapping[str, str]) -> None:
-    """Raise Refusal for own code of a run that the site does not allow, or whose file is another than the server's.
+    """Raise Refusal for a run's custom code that the site does not allow, or whose file differs from the server's.
 
     Nothing of a module is run before it is known to be allowed.
     """
@@ -117,12 +117,12 @@ def check_evaluation(settings: SiteSettings, split: str) -> None:
 
 
 def check_personal(settings: SiteSettings, model: str, method: str, options: Mapping[str, object]) -> None:
-    """Raise Refusal where another than the shared model is asked for that the run's method does not leave the site."""
+    """Raise Refusal for a personal model, if the run's method leaves the site none."""
     if model != PERSONAL:
         raise Refusal(settings.site, f"no such model; choose from {SHARED}, {PERSONAL}")
     check_method(settings, method, options)
     if not method_named(method, options).personal:
-        raise Refusal(settings.site, f"{method} leaves it no model of its own to be scored")
+        raise Refusal(settings.site, f"{method} leaves it no personal model to score")
 
 
 def check_histograms(settings: SiteSettings) -> None:

@@ -88,7 +88,7 @@ def size_of(array: Array) -> int:
 
 
 def identity_of(array: Array) -> int:
-    """A number that two arrays which exist at one time share if they are the same bytes in memory."""
+    """A number that two arrays share, while both exist, if they are the same bytes in memory."""
     return id(array.__dict__["values"] if isinstance(array, HeldArray) else array.data)
 
 
@@ -152,7 +152,7 @@ def view_of(array: Array) -> np.ndarray:
         return array.values
     try:
         if type(array.data) is not bytes or type(array.shape) not in (tuple, list):
-            raise ValueError("it is no array")
+            raise ValueError("it is not an array")
         dtype, shape = _dtype_named(array.dtype), _shape(list(array.shape))
         if array.stype != "numpy.ndarray":
             raise ValueError("it is serialised in another way")
@@ -160,7 +160,7 @@ def view_of(array: Array) -> np.ndarray:
             header = _header(dtype, shape, fortran_order=order == "F")
             if array.data.startswith(header):
                 if len(array.data) != len(header) + prod(shape) * dtype.itemsize:
-                    raise ValueError("it is of another size than it says")
+                    raise ValueError("its size differs from its header")
                 return np.frombuffer(array.data, dtype, offset=len(header)).reshape(shape, order=order)
         raise ValueError("its header and its description differ")
     except (ValueError, OverflowError) as error:
@@ -194,7 +194,7 @@ def views_of(record: ArrayRecord) -> dict[str, np.ndarray]:
     layout, values = view_of(record[LAYOUT]), view_of(record[VALUES])
     try:
         if values.dtype != np.uint8 or values.ndim != 1:
-            raise ValueError("they are no bytes")
+            raise ValueError("they are not bytes")
         if layout.nbytes > MOST_LAYOUT_BYTES:
             raise ValueError("their layout is too long")
         return dict(_parts(values, json.loads(layout.tobytes())))

@@ -58,7 +58,7 @@ def check_reply(
     for key in numbers_and_texts(model)[1] - {"site"}:
         # Its form is checked, too: spaces and other ways to write a letter might carry information.
         if json.dumps(json.loads(cast(str, said[key]))) != said[key]:
-            raise _withheld(settings, f"{key} is written in another way than it needs")
+            raise _withheld(settings, f"{key} is not in its only allowed form")
     if isinstance(found, FingerprintReply):
         _check_fingerprint(found, settings)
     elif isinstance(found, EvaluateReply):
@@ -80,7 +80,7 @@ def _check_fingerprint(reply: FingerprintReply, settings: SiteSettings) -> None:
     for group in (reply.fingerprint.CT, reply.fingerprint.MR):
         for histogram in (*group.spacing, *group.shape, *group.extent_mm, group.intensity):
             if any(count < settings.withhold_counts_below for count in histogram.counts.values()):
-                raise _withheld(settings, "its fingerprint tells a count that is too small to be told")
+                raise _withheld(settings, "its fingerprint holds a count that is too small to be sent")
 
 
 def _check_cases(reply: EvaluateReply, settings: SiteSettings) -> None:
@@ -89,7 +89,7 @@ def _check_cases(reply: EvaluateReply, settings: SiteSettings) -> None:
         raise _withheld(settings, "it does not share the scores of single cases")
     pseudonym = re.compile(rf"{re.escape(settings.site)}-[0-9a-f]{{12}}")
     if settings.share_case_scores == "pseudonyms" and not all(pseudonym.fullmatch(c.case) for c in reply.cases):
-        raise _withheld(settings, "a case is under a name of its own")
+        raise _withheld(settings, "a case is sent under its own name")
 
 
 def _check_arrays(settings: SiteSettings, arrays: Mapping[str, Any], form: Mapping[str, ArrayForm]) -> None:
@@ -101,17 +101,17 @@ def _check_arrays(settings: SiteSettings, arrays: Mapping[str, Any], form: Mappi
     else:
         text = None
     if set(arrays) != set(form):
-        raise _withheld(settings, "its arrays are not those of the network")
+        raise _withheld(settings, "its arrays do not match the network's")
     for name, (shape, dtype) in form.items():
         array = arrays[name]
         try:
             values = view_of(array)  # refuses extra bytes beyond the values, which might hold anything
         except BadUpdate:
-            raise _withheld(settings, f"the array {name} is no plain array of numbers") from None
+            raise _withheld(settings, f"the array {name} is not a plain array of numbers") from None
         if (tuple(values.shape), str(values.dtype)) != (shape, dtype) or array.stype != "numpy.ndarray":
-            raise _withheld(settings, f"the array {name} is not of the network's shape and dtype")
+            raise _withheld(settings, f"the array {name} does not have the network's shape and dtype")
         if name == "layout" and text is not None and values.tobytes() != text.encode():
-            raise _withheld(settings, "its packed weights are laid out otherwise than the network's")
+            raise _withheld(settings, "the layout of its packed weights is not the network's")
 
 
 def names_and_forms(state: Mapping[str, Any]) -> dict[str, ArrayForm]:

@@ -13,10 +13,11 @@ from flwr.app import ConfigRecord, Error, Message, MetricRecord
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from amos_fl.cohort.table import Split
+from amos_fl.invalid import what_is_wrong
 from amos_fl.methods.base import VAL_AFTER, VAL_BEFORE
 from amos_fl.planning.fingerprint import EXTENT_BIN_MM, HU_RANGE, SHAPE_BIN, SPACING_BINS_PER_MM, Fingerprint
 from amos_fl.runs.evaluation import MOST_CASES, Count, Modalities, Name, Seconds, SiteScores, Strict, each_once
-from amos_fl.strict_json import parsed, what_is_wrong
+from amos_fl.strict_json import parsed
 from amos_fl_clients.federation.messages import ARRAYS, DESCRIBE, FINGERPRINT, METRICS, RESTARTED, SITE
 from amos_fl_clients.federation.state import ALL_LOST
 
@@ -107,7 +108,7 @@ class Description(Strict):
     def _can_be(self) -> "Description":
         some = any(self.cases.values())
         if some != bool(self.modalities) or (self.annotated and not some):
-            raise ValueError("cases, modalities and annotated organs do not belong together")
+            raise ValueError("cases, modalities and annotated organs contradict one another")
         if not set(self.annotated_in_training) <= set(self.annotated):
             raise ValueError("an organ is annotated in its training cases and in none of its cases")
         if self.annotated_in_training and not self.cases["train"]:
@@ -121,7 +122,7 @@ class DescribeReply(Strict):
 
     def against(self, asked: Asked) -> str | None:
         if self.description.site != self.site:
-            return "its description is of another site"
+            return "its description belongs to another site"
         if self.description.modalities and not set(self.description.annotated) & set(asked.organs):
             return "none of the organs of this run is annotated in its cases"
         return None
@@ -157,14 +158,14 @@ class WireGroup(Strict):
     @model_validator(mode="after")
     def _can_be(self) -> "WireGroup":
         if any(axis.total != self.cases for axes in (self.spacing, self.shape, self.extent_mm) for axis in axes):
-            raise ValueError("a histogram is of another number of cases")
+            raise ValueError("a histogram counts a different number of cases")
         if not (
             all(axis.lies_within(*_SPACING_BINS) for axis in self.spacing)
             and all(axis.lies_within(SHAPE_BIN, MOST_VOXELS, SHAPE_BIN) for axis in self.shape)
             and all(axis.lies_within(EXTENT_BIN_MM, MOST_EXTENT_MM, EXTENT_BIN_MM) for axis in self.extent_mm)
             and self.intensity.lies_within(*HU_RANGE)
         ):
-            raise ValueError("a value lies where no scan's does")
+            raise ValueError("a value is outside what a scan can have")
         if self.intensity.total > self.cases * MOST_VOXELS_OF_A_CASE:
             raise ValueError("there are more intensities than its cases have voxels")
         return self
@@ -179,7 +180,7 @@ class WireFingerprint(Strict):
     @model_validator(mode="after")
     def _can_be(self) -> "WireFingerprint":
         if self.MR.intensity.total:
-            raise ValueError("MR has no intensities that could be told")
+            raise ValueError("MR has no intensities to report")
         return self
 
 
@@ -191,9 +192,9 @@ class FingerprintReply(Strict):
         if asked.described is not None:
             groups = {"CT": self.fingerprint.CT.cases, "MR": self.fingerprint.MR.cases}
             if sum(groups.values()) != asked.described.cases["train"]:
-                return "its fingerprint is of another number of cases than it described"
+                return "its fingerprint covers a different number of cases than it described"
             if not {name for name, cases in groups.items() if cases} <= set(asked.described.modalities):
-                return "its fingerprint is of a modality that it did not describe"
+                return "its fingerprint covers a modality that it did not describe"
         return None
 
     @property
@@ -227,9 +228,9 @@ class TrainReply(Strict):
     @model_validator(mode="after")
     def _can_be(self) -> "TrainReply":
         if self.steps and not abs(self.train_loss) <= MOST_LOSS:
-            raise ValueError("train_loss is no finite number")
+            raise ValueError("train_loss is not finite")
         if not self.steps and self.train_loss == self.train_loss:
-            raise ValueError("train_loss is of no step")
+            raise ValueError("train_loss is given though no step was taken")
         return self
 
     def against(self, asked: Asked) -> str | None:
@@ -253,18 +254,18 @@ class EvaluateReply(SiteScores):
 
     def against(self, asked: Asked) -> str | None:
         if self.weight != self.scores.cases:
-            return "its scores are of another number of cases than it says"
+            return "its scores cover a different number of cases than it says"
         organs = {str(organ) for organ in asked.organs}
         if asked.described is not None:
             if asked.cases not in (None, self.weight):
                 return f"its scores are of {self.weight} cases, and it described {asked.cases}"
             if not set(self.modalities) <= set(asked.described.modalities):
-                return "its scores are of a modality that it did not describe"
+                return "its scores cover a modality that it did not describe"
             organs &= {str(organ) for organ in asked.described.annotated}
         if not set(self.scores.organs).union(*(case.scores for case in self.cases)) <= organs:
-            return "its scores are of an organ that this run does not ask for or that is not annotated there"
+            return "its scores include an organ that this run does not ask for or that is not annotated there"
         if not self.adds_up(asked.organs):
-            return "its sums are not those of its cases"
+            return "its sums contradict its cases"
         return None
 
 
@@ -296,16 +297,16 @@ def read_reply(reply: Message, model: type[OneReply], asked: Asked) -> OneReply:
     """The values in a reply.
 
     Raises:
-        BadReply: it is of another kind, has forbidden, missing or impossible values.
+        BadReply: it is of the wrong kind, or has forbidden, missing or impossible values.
     """
     kind = next(kind for kind, of in MODELS.items() if of is model)
     if not reply.has_content() or reply.metadata.message_type != kind:
-        raise BadReply("it is an answer to another question")
+        raise BadReply("it answers a different request")
     records: dict[str, Any] = dict(reply.content)
     kinds: dict[str, type] = {METRICS: MetricRecord, SITE: ConfigRecord}
     _expect(set(records), {*kinds, *({ARRAYS} if model is TrainReply else ())}, "record")
     if not all(isinstance(records[name], of) for name, of in kinds.items()):
-        raise BadReply("a record is of another kind than its name says")
+        raise BadReply("the kind of a record does not match its name")
     numbers, texts = numbers_and_texts(model)
     values = _values(records[METRICS], numbers, "number")
     said = _values(records[SITE], texts, "text")
@@ -349,7 +350,7 @@ def _values(record: Mapping[str, Any], expected: set[str], what: str) -> dict[st
 
 def _parsed(key: str, text: Any, asked: Asked) -> Any:
     if type(text) is not str:
-        raise BadReply(f"{key} is no text")
+        raise BadReply(f"{key} is not text")
     try:
         return parsed(text, most_bytes=most_bytes(key, asked))
     except ValueError as error:

@@ -3,13 +3,14 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from amos_fl.cohort.table import Split
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
+from amos_fl.invalid import wrong_setting
 from amos_fl.methods import METHODS
 from amos_fl.own_code import is_path
 from amos_fl.safe_yaml import read_yaml_file
@@ -35,7 +36,7 @@ def _sha256(digits: str) -> str:
 
 def _method(name: str) -> str:
     if name not in METHODS and not is_path(name):
-        raise ValueError(f"there is no method {name!r}; {nearest(name, METHODS)}")
+        raise ValueError(f"no method {name!r}; {nearest(name, METHODS)}")
     return name
 
 
@@ -94,7 +95,7 @@ def read_settings(path: Path) -> SiteSettings:
     try:
         data = read_yaml_file(path)
     except OSError:
-        raise AmosError(f"{path}: no such site settings, or no text") from None
+        raise AmosError(f"{path}: cannot be read as a text file") from None
     except ValueError:
         raise AmosError(f"{path}: is neither YAML nor JSON", "write one 'name: value' per line") from None
     if not isinstance(data, dict):
@@ -102,8 +103,7 @@ def read_settings(path: Path) -> SiteSettings:
     try:
         settings = SiteSettings.model_validate(data)
     except ValidationError as error:
-        what, remedy = _in_words(error)
-        raise AmosError(f"{path}: {what}", remedy) from None
+        raise wrong_setting(error, SiteSettings, str(path)) from None
     settings = settings.model_copy(update=_from(path.parent, settings))
     for name in _PATHS:
         try:
@@ -117,15 +117,6 @@ def read_settings(path: Path) -> SiteSettings:
 
 
 _PATHS = ("cohort", "store", "state", "predictions", "pictures")
-
-
-def _in_words(error: ValidationError) -> tuple[str, str]:
-    """What is wrong, and the remedy if there is one."""
-    first: Any = error.errors(include_url=False)[0]
-    key = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        return f"no setting {key!r}", f"there are {', '.join(SiteSettings.model_fields)}"
-    return f"{key}: {first['msg'].removeprefix('Value error, ')}", ""
 
 
 def _from(folder: Path, settings: SiteSettings) -> dict[str, Path]:

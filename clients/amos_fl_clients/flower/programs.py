@@ -29,7 +29,7 @@ def check_command(command: Sequence[str], known: str) -> None:
     """Allow Flower to start no program at a site other than the one that ours replaces.
 
     Raises:
-        RuntimeError: it is another.
+        RuntimeError: Flower would start another one.
     """
     if command[0] != known:
         raise RuntimeError(f"this version of Flower starts {command[0]} at a site, which amos-fl does not know")

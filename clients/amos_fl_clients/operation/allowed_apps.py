@@ -33,7 +33,7 @@ def archive_of(app: Path) -> bytes:
     from amos_fl_clients.flower.control import build_app
 
     if not (app / "pyproject.toml").is_file():
-        raise AmosError(f"{app}: holds no Flower app (there is no pyproject.toml in it)")
+        raise AmosError(f"{app}: is not a Flower app (it has no pyproject.toml)")
     try:
         return build_app(app)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What there is to see of a site's own part in federations: what it was asked, what it answered, what it does now."""
+"""A view of a site's part in federations: what it was asked, what it answered, what it does now."""
 
 import shlex
 import time
@@ -16,7 +16,7 @@ MOST_LINES, MOST_RUNS, MOST_ALARMS = 40, 8, 6
 
 @dataclass
 class WatchedSite:
-    """A site as its own files tell of it; nothing is asked of anybody."""
+    """A site as its own files show it; nobody is asked anything."""
 
     settings: SiteSettings
     _log: Tail = field(init=False)

@@ -105,7 +105,7 @@ def _arrays_in(reply: Message, form: Form) -> dict[str, np.ndarray]:
 
 
 def _is_finite(block: np.ndarray) -> bool:
-    """Whether all numbers (n,) are finite: so they are if their squares' sum is, which is found in less time."""
+    """Whether all numbers (n,) are finite, by the sum of their squares where that suffices, which is faster."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(np.dot(block, block)) or np.isfinite(block).all())
 
@@ -128,7 +128,7 @@ def _check_statistic(name: str, array: np.ndarray) -> None:
 def _check_distance(arrays: Arrays, before: Arrays, norm: float | None, max_norm: float) -> None:
     norm = trained_norm(before) if norm is None else norm
     with np.errstate(over="ignore", invalid="ignore"):  # of double precision, the square may be infinite
-        # Weights are no further apart than their norms together, and that is quickly seen.
+        # The distance is at most the sum of the norms, which is quick to check.
         if _rough_norm(arrays) + norm <= max_norm * max(norm, 1.0):
             return
         distance = relative_distance(arrays, before, norm)
@@ -140,7 +140,7 @@ def _check_distance(arrays: Arrays, before: Arrays, norm: float | None, max_norm
 
 
 def _rough_norm(arrays: Arrays) -> float:
-    """A number no less than the norm of the trained weights, summed in their own precision; not finite if they are."""
+    """An upper bound of the norm of the trained weights, summed in their own precision; not finite if it overflows."""
     squares = sum(
         float(np.dot(block, block))
         for name, array in arrays.items()

@@ -8,7 +8,7 @@ from typing import Any
 
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.report.after_run import write_report
-from amos_fl.runs.events import Event, Said
+from amos_fl.runs.events import Event, TrackerFailed, in_words
 from amos_fl.runs.folder import RunFolder
 from amos_fl_server.federation.engines.ray_cluster import running_ray  # before Ray, which reads what it sets
 from amos_fl_server.federation.simulate import simulate
@@ -35,8 +35,8 @@ def _carry_out(
     folder, notes = RunFolder(Path(path)), list[str]()
 
     def listener(event: Event) -> None:
-        if isinstance(event, Said) and event.text.startswith("tracker "):
-            notes.append(event.text)
+        if isinstance(event, TrackerFailed):
+            notes.append(in_words(event) or "")
 
     def and_then() -> None:
         if report:
@@ -92,7 +92,7 @@ def run_in_parallel(
         queue, running, interrupted = list(folders), {}, False
         while queue or running:
             try:
-                # Only as many tasks as can run are handed to Ray: waiting ones could not be told from running ones.
+                # Only as many tasks as can run are handed to Ray: waiting ones look like running ones.
                 while queue and len(running) < at_once and not interrupted:
                     folder = queue.pop(0)
                     where = str(folder.path.resolve()), device, str(store.resolve())

@@ -103,7 +103,7 @@ def _plan_of_most(
             rest = merged(found[site] for site in sites if site != left_out)
             with suppress(AmosError):
                 plan = plan_from(rest, organs, planning, name=AUTO)
-                failed[left_out] = AmosError(f"with its fingerprint no plan can be made: {error}")
+                failed[left_out] = AmosError(f"no plan can be made with its fingerprint: {error}")
                 del found[left_out]
                 return rest, plan
         raise

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from amos_fl.errors import AmosError, RunStopped
 from amos_fl.runs.changes import accepted_before
 from amos_fl.runs.checkpoint import remedy_for
-from amos_fl.runs.events import RoundFinished, RoundStarted, Said, SiteFailed
+from amos_fl.runs.events import Continued, RoundFinished, RoundStarted, Said, SiteFailed, Warned
 from amos_fl.runs.folder import OWN
 from amos_fl.runs.learned import names_unlearned, recorded_organs, write_learned
 from amos_fl.runs.ledger import LedgerEntry, sites_in_weights
@@ -138,7 +138,7 @@ class Federation(Scoring):
         known = recorded_organs(self.folder)
         self.learned |= set(self.organs if known is None and self.folder.about().start_sha256 else known or ())
         self._learn_from(self.ledger.averaged)
-        self.listener(Said(f"continuing after round {checkpoint.round} of {self.config.rounds}"))
+        self.listener(Continued(checkpoint.round, self.config.rounds))
         return checkpoint.round + 1, record_of_sums(checkpoint.weights)
 
     def _learn_from(self, sites: Iterable[str]) -> None:
@@ -154,8 +154,8 @@ class Federation(Scoring):
         annotated = {organ for described in self.described.values() for organ in described.annotated_in_training}
         if never := names_unlearned(self.organs, self.learned | annotated):
             self.listener(
-                Said(
-                    f"warning: no training case annotates {', '.join(never)}; the network does not learn "
+                Warned(
+                    f"no training case annotates {', '.join(never)}; the network does not learn "
                     f"{'it' if len(never) == 1 else 'them'} and predicts background there"
                 )
             )

@@ -123,7 +123,7 @@ def simulate(
 ) -> None:
     """Start or continue a federation in `folder`, and write its results.
 
-    `and_then` is called after them, before the run's trackers are told of its end. With `accept_changes` it is
+    `and_then` is called after them, before the run's trackers learn that it ended. With `accept_changes` it is
     continued although its settings, cases or scans have changed since it began.
 
     Raises:
@@ -170,7 +170,7 @@ def _simulate(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path,
     try:
         _note_training_scans(folder, federation.config, cohort, store)
     except AmosError as error:  # of a site, perhaps, that was left out of every round
-        listener(Said(f"what the training scans were like is not beside the model: {error}"))
+        listener(Said(f"training-scan statistics could not be written: {error}"))
 
 
 def _note_training_scans(folder: RunFolder, config: RunConfig, cohort: Cohort, store: Path) -> None:

@@ -59,7 +59,7 @@ def read_token(root: Path) -> str:
     try:
         return (root / "submit/token").read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
-        raise AmosError(f"{root / 'submit/token'}: is not there or cannot be read; submit from where it is") from None
+        raise AmosError(f"{root / 'submit/token'}: is missing or cannot be read; submit from where it is") from None
 
 
 @contextmanager
@@ -167,4 +167,4 @@ def _trust(authority: Path) -> Any:
     try:
         return ssl.create_default_context(cafile=str(authority))
     except (OSError, ssl.SSLError):
-        raise AmosError(f"{authority}: is not there or is no certificate; restore it from a backup") from None
+        raise AmosError(f"{authority}: is missing or is not a certificate; restore it from a backup") from None

@@ -145,7 +145,7 @@ def flower_log(connection: Connection, state: RunState, *, follow: bool) -> Iter
         AmosError: the run was never submitted.
     """
     if state.flower_run is None:
-        raise AmosError(f"run {state.name}: was not submitted yet, so there is no log")
+        raise AmosError(f"run {state.name}: has not been submitted yet, so it has no log")
     with control_of(connection) as control:
         for line in control.log_of(state.flower_run):
             yield line

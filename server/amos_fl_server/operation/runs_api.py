@@ -30,6 +30,7 @@ from amos_fl.deploy.layout import versions
 from amos_fl.errors import AmosError
 from amos_fl.escape.terminal import one_line
 from amos_fl.files import whole_file, whole_folder, write_json
+from amos_fl.invalid import what_is_wrong
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.origin import BROUGHT, NETWORK, WEIGHTS
 from amos_fl.runs.own_code import own_modules
@@ -55,7 +56,7 @@ STARTS = ".starts"
 """The folder, beside the runs, of weights that a submitter has sent, until the run that starts from them is made."""
 START_KEPT_S = 86400.0
 _making = Lock()
-"""A lock, so that of two requests for one name the second is told that it is taken."""
+"""A lock, so that of two requests for one name the second learns that it is taken."""
 
 Submitter = Callable[[str], str | None]
 
@@ -148,7 +149,7 @@ def _app(runs: ServedRuns) -> Starlette:
         try:
             about = Submission.model_validate(parsed(await _words(request), most_bytes=MOST_WORDS_BYTES))
         except ValueError:
-            return _said("a submission is a number of Flower's and the seconds to wait; run the same version", 400)
+            return _said("a submission needs Flower's run id and the seconds to wait; run the same version", 400)
         note_submission(folder, about.flower_run, about.wait_s)
         return JSONResponse({})
 
@@ -207,7 +208,7 @@ async def _words(request: Request) -> bytes:
     async for part in request.stream():
         text += part
         if len(text) > MOST_WORDS_BYTES:
-            raise AmosError(f"a request may bring {MOST_WORDS_BYTES // 1_000_000} MB of text at most")
+            raise AmosError(f"a request may hold {MOST_WORDS_BYTES // 1_000_000} MB of text at most")
     return text
 
 
@@ -215,10 +216,10 @@ async def _bring(runs: ServedRuns, sha256: str, request: Request) -> None:
     """Store the weights in a request, for a run that is about to be made.
 
     Raises:
-        AmosError: they are not those of that hash, or there is no room for them.
+        AmosError: they do not match that hash, or there is no room for them.
     """
     if not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise AmosError("weights are sent under their SHA-256")
+        raise AmosError("weights must be sent under their SHA-256")
     starts = runs.root / STARTS
     starts.mkdir(parents=True, exist_ok=True)
     found, size = hashlib.sha256(), 0
@@ -227,11 +228,11 @@ async def _bring(runs: ServedRuns, sha256: str, request: Request) -> None:
             async for part in request.stream():
                 size += len(part)
                 if size > MOST_WEIGHTS_BYTES:
-                    raise AmosError(f"weights of more than {MOST_WEIGHTS_BYTES >> 30} GiB are not taken")
+                    raise AmosError(f"weights of more than {MOST_WEIGHTS_BYTES >> 30} GiB are not accepted")
                 found.update(part)
                 await run_in_threadpool(file.write, part)
             if found.hexdigest() != sha256:
-                raise AmosError("the weights have changed on their way; submit the run again")
+                raise AmosError("the weights were changed in transit; submit the run again")
     except OSError as error:
         raise AmosError(f"the SuperLink cannot keep the weights ({error.strerror}); make room on its disk") from None
 
@@ -250,8 +251,7 @@ def _make(runs: ServedRuns, name: str, body: bytes) -> Response:
     try:
         new = NewRun.model_validate(parsed(body, most_bytes=MOST_WORDS_BYTES))
     except ValidationError as error:
-        first: Any = error.errors(include_url=False)[0]
-        why = one_line(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        why = one_line(what_is_wrong(error, NewRun, shows="keys"))
         return _said(f"the SuperLink does not know these settings ({why}); run the same version", 400)
     except ValueError as error:
         return _said(f"the SuperLink cannot read these settings: {error}", 400)
@@ -259,7 +259,9 @@ def _make(runs: ServedRuns, name: str, body: bytes) -> Response:
         raise AmosError("start_from: weights are sent along with a run, not named by a path; run the same version")
     for module, digest in own_modules(new.config).items():
         if new.modules.get(module) != digest:
-            raise AmosError(f"module {module}: the SuperLink's file is another (SHA-256 {digest}); use the same file")
+            raise AmosError(
+                f"module {module}: the SuperLink has a different file (SHA-256 {digest}); use the same file"
+            )
     _forget_old(runs.root / STARTS)
     with _making:
         if path.exists():
@@ -283,7 +285,7 @@ def _take(starts: Path, start: Start, file: Path) -> None:
     """
     sent = starts / start.sha256
     if not sent.is_file():
-        raise AmosError("the weights to begin with are not at the SuperLink; submit the run again")
+        raise AmosError("the SuperLink does not have the initial weights; submit the run again")
     file.parent.mkdir(parents=True)
     try:
         os.link(sent, file)

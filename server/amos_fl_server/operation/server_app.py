@@ -23,7 +23,7 @@ from amos_fl.files import write_json
 from amos_fl.runs.about import write_about
 from amos_fl.runs.changes import check_unchanged
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.events import Event, Listener, Said, SiteFailed, in_words, line_of
+from amos_fl.runs.events import Event, Listener, Notice, in_words, line_of
 from amos_fl.runs.finish import write_results
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl_server.federation.discovery import DeployedFederation
@@ -45,7 +45,7 @@ class EventLog:
     def __call__(self, event: Event) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line_of(event, time.time()) + "\n")
-        if isinstance(event, Said | SiteFailed):
+        if isinstance(event, Notice):
             print(visible(in_words(event) or ""), flush=True)
 
 

@@ -65,7 +65,7 @@ class SubmittedRun:
         with control_of(self.connection) as control:
             run_id = control.start_run(sha256_of_app(content), content, {RUN_FOLDER: self.name, WAIT_S: wait_s})
         if run_id is None:
-            raise AmosError(f"run {self.name}: the SuperLink did not take it in; read its log")
+            raise AmosError(f"run {self.name}: the SuperLink did not accept the run; see its log")
         about = {"flower_run": run_id, "wait_s": wait_s}
         self.client.post(f"/runs/{self.name}/submissions", json.dumps(about))
         return run_id
@@ -89,7 +89,7 @@ class SubmittedRun:
         """Restart a run that no process carries out from its last complete round."""
         self.submit(wait_s)
         # Now, or its sites would go on with messages that nobody waits for; and not before, or whoever follows the run
-        # would meanwhile be told by Flower that it was stopped by request.
+        # would meanwhile learn from Flower that it was stopped by request.
         if state.flower_run is not None:
             self._stop_at_flower(state.flower_run)
 
@@ -217,9 +217,7 @@ class Following:
         for file in listed:
             target = self.folder / file["path"]
             if not target.resolve().is_relative_to(self.folder.resolve()):
-                raise AmosError(
-                    f"the SuperLink names a file outside of the run's folder ({file['path']}); read its log"
-                )
+                raise AmosError(f"the SuperLink names a file outside of the run's folder ({file['path']}); see its log")
             if at_most_bytes is not None and file["bytes"] > at_most_bytes:
                 continue
             if not _is_same(target, file):

@@ -95,7 +95,7 @@ def waves_s(site_timeout_s: float | None, sites: int, at_once: int) -> float | N
 def ray_over(settings: EngineSettings, threads: int, layout: Layout, say: Callable[[str], object]) -> Iterator[RayGrid]:
     """A context in which Ray runs, with processes for these sites; a site takes `threads` cores, if nothing is set.
 
-    `say` is told what the user may have to wait for.
+    `say` receives what the user may have to wait for.
 
     Raises:
         AmosError: Ray does not start, or has no room for a site.

@@ -16,7 +16,7 @@ from amos_fl_server.federation.engines.ray_hosts import ANYWHERE, Placement, Pro
 
 WAIT_S = 0.05
 LOOK_S = 1.0
-"""How long it counts that a machine is in the cluster."""
+"""How long a look at which machines are in the cluster stays valid."""
 DIED = "ActorDiedError: the process of the site is gone"
 
 
@@ -103,7 +103,7 @@ class RayGrid(SimulatedGrid):
         return self._places[message.metadata.dst_node_id - FIRST_NODE]
 
     def _hand_out(self) -> None:
-        """Give each free process the first message for a site of its, while as many are at work as may be."""
+        """Give each free process the first message for one of its sites, while no more are at work than allowed."""
         for message, arrays in list(self._queue):
             place = self._place_of(message)
             process = next((process for process in self._free if process.place == place), None)
@@ -123,7 +123,7 @@ class RayGrid(SimulatedGrid):
         self._at_work[reference] = process, message
 
     def _refuse_if_away(self, message: Message, arrays: list[tuple[str, Any]], place: Where) -> None:
-        """Answer for a site whose machine has left the cluster: nobody will, before it is back."""
+        """Answer for a site whose machine has left the cluster: nobody else will until it is back."""
         if place.text is None or any(process.place == place for process, _ in self._at_work.values()):
             return
         if time.monotonic() - self._nodes[0] > LOOK_S:

@@ -62,7 +62,7 @@ class InRunFolder:
         )
 
     def missing(self, sites: Sequence[str]) -> tuple[str, str] | None:
-        """What the machine that this is asked on does not see of these sites, and the remedy."""
+        """What this machine cannot see of these sites, and the remedy."""
         if (self.run / "config.yaml").is_file():
             return None
         shared = "put runs, store (--store) and cohort on a disk that all machines of the Ray cluster see at this path"
@@ -86,7 +86,7 @@ class OnTheirNodes:
         return read_settings(Path(self.settings[int(str(context.node_config["partition-id"]))][1]))
 
     def missing(self, sites: Sequence[str]) -> tuple[str, str] | None:
-        """What the machine that this is asked on does not see of these sites, and the remedy."""
+        """What this machine cannot see of these sites, and the remedy."""
         for site, file in self.settings:
             if site in sites and not Path(file).is_file():
                 return file, f"give the file of site {site} on its machine (engine.site_settings, engine.site_nodes)"
@@ -175,7 +175,7 @@ class Process:
     """What was not seen there when it last answered."""
 
     def found(self, answer: tuple[str, int, tuple[str, str] | None]) -> None:
-        """Take over what the process says of where it is.
+        """Record where the process says it is.
 
         Raises:
             AmosError: it does not see the files that it needs, and never did; later, its sites alone fail.
@@ -224,7 +224,7 @@ def start_hosts(
     """Start processes for sites wherever Ray's machines have room, `most` at the most; returns their first answers.
 
     Each place that sites are bound to has one at least, so that there may be more than `most`. A cluster that is busy
-    with other work is waited for, and `say` is told so.
+    with other work is waited for, and `say` receives a sentence about it.
 
     Raises:
         AmosError: no machine has room for a site, or none is called as a site's. RayError: none starts.

@@ -34,7 +34,7 @@ def strategy_of(config: RunConfig) -> Strategy:
     needs_reset = isinstance(strategy, MethodStrategy) and strategy.method.needs_reset
     if needs_reset and config.optimizer_state != "reset":
         raise AmosError(
-            f"strategy {config.strategy} needs --optimizer-state reset: with kept momentum, gradients of earlier "
+            f"strategy {config.strategy} needs optimizer_state reset: with kept momentum, gradients of earlier "
             "rounds also move a site's weights, and it would count them as this round's"
         )
     strategy.check_network(config.model, parts_of(config.model, config.plan, 1, config.norm_statistics))

@@ -28,15 +28,16 @@ Failed = dict[str, AmosError]
 Replies = Iterable[tuple[str, Message]]
 Accepted = Iterable[tuple[str, Arrays, Done]]
 Shares = dict[str, float | None]
-"""By site what its update counts, of 1; None where a strategy does not say."""
+"""Each site's share of the mean, all of them 1; None where a strategy does not say."""
 
 
 @dataclass(frozen=True)
 class RoundInput:
-    """What a strategy is given in a round, of the sites that are asked, by site in sorted order.
+    """A strategy's input in a round; mappings are by site, in sorted order, of the sites that are asked.
 
-    `works` is what each is asked for, and `weights` are the agreed weights that their replies must name. `all_counts`
-    is what updates count, of all training sites, asked or not. Updates that must lie side by side do so in `spool`.
+    `works` is the work that each is asked for, and `weights` are the agreed weights that their replies must name.
+    `all_counts` are the weights of all training sites in a mean, asked or not. Strategies that need all updates at once
+    keep them in `spool`.
     """
 
     arrays: ArrayRecord
@@ -53,7 +54,7 @@ class RoundInput:
 
     @property
     def work(self) -> Work:
-        """The most that a site is asked for."""
+        """The most work that a site is asked for."""
         return max(self.works.values(), key=lambda work: work.steps)
 
     @property
@@ -61,7 +62,7 @@ class RoundInput:
         return self.work.number
 
     def before(self) -> dict[str, np.ndarray]:
-        """The weights sent to the sites of which they send their own, without a copy."""
+        """Those of the sent weights that sites send back, without a copy."""
         arrays = views_of(self.arrays)
         return {name: array for name, array in arrays.items() if name in self.form}
 
@@ -137,7 +138,7 @@ class Strategy(ABC):
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Restore what `state` returned."""
         if arrays or values:
-            raise AmosError(f"the checkpoint is of another strategy than {type(self).__name__}")
+            raise AmosError(f"the checkpoint belongs to a strategy other than {type(self).__name__}")
 
 
 class MethodStrategy(Strategy):
@@ -160,7 +161,7 @@ class MethodStrategy(Strategy):
         if not private:
             raise AmosError(
                 f"strategy {name} leaves a part of the network at each site that the network {model} does not have",
-                "choose another --model or --strategy",
+                "choose another model or strategy",
             )
         if unknown := sorted((private | self.withheld(parts)) - parts.everything):
             raise AmosError(
@@ -233,7 +234,7 @@ class MethodStrategy(Strategy):
 
     def restore(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         if (arrays and not self.method.server_models) or (values and not self.method.keeps_values):
-            raise AmosError(f"the checkpoint is of another strategy than {type(self.method).__name__}")
+            raise AmosError(f"the checkpoint belongs to a strategy other than {type(self.method).__name__}")
         self.memory = Memory({name: np.array(array) for name, array in arrays.items()}, dict(values))
 
 

@@ -44,7 +44,7 @@ _REFUSED: dict[tuple[type[FlowerBase], ...], str] = {
         DifferentialPrivacyClientSideFixedClipping,
         DifferentialPrivacyServerSideAdaptiveClipping,
         DifferentialPrivacyServerSideFixedClipping,
-    ): "its noise would be drawn from the run's seed, which every site is told, and would protect nobody; there is no "
+    ): "its noise would be drawn from the run's seed, which every site knows, and would protect nobody; there is no "
     "differential privacy here. --strategy norm-bound bounds how far one site's update moves the weights",
     (FedXgbBagging, FedXgbCyclic): "it combines decision trees, not the weights of a network; choose another",
 }

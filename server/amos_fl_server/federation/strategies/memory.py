@@ -48,7 +48,7 @@ def remember(strategy: FlowerBase, arrays: Mapping[str, np.ndarray], trees: Mapp
         _set_fields(strategy, trees, arrays)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
         name = type(strategy).__name__
-        raise AmosError(f"what the strategy {name} has kept is damaged or of another strategy") from None
+        raise AmosError(f"the state kept by the strategy {name} is damaged or belongs to another strategy") from None
 
 
 def _fields(strategy: FlowerBase, path: str, arrays: dict[str, np.ndarray], depth: int) -> dict[str, Tree]:
