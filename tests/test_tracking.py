@@ -102,7 +102,7 @@ def test_a_tracker_is_told_every_round_score_and_result_once_also_over_a_resume(
         assert values["DSC/unseen"] == macro_dsc(evaluation, seen=False)
         assert values["DSC/seen"] == macro_dsc(evaluation, seen=True)
         for group, which in (("seen", True), ("unseen", False)):
-            members = [values[f"NSD/{site}"] for site, about in evaluation["sites"].items() if about["seen"] == which]
+            members = [values[f"NSD/{site}"] for site, about in evaluation.sites.items() if about.seen == which]
             assert values[f"NSD/{group}"] == pytest.approx(sum(members) / len(members), abs=1e-12)
     ends = [line[1:] for line in found if line[0] == "end"]
     assert [how for how, _, _ in ends] == ["failed", "finished"]
