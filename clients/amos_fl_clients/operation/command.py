@@ -94,8 +94,7 @@ def watch(
 
     It only reads the site's files, and asks nothing of anybody.
     """
-    from rich.console import Console
-
+    from amos_fl.escape.console import Console
     from amos_fl.live.command import watch_view
     from amos_fl_clients.operation.site_view import WatchedSite
 
