@@ -134,7 +134,7 @@ def test_nothing_reaches_a_terminal_but_letters(value: str) -> None:
 def test_a_console_prints_markup_and_control_characters_as_text() -> None:
     from rich.table import Table
 
-    from amos_fl.cli.console import Console
+    from amos_fl.escape.console import Console
 
     shown = Table("[red]head[/red]", title="[bold]x")
     shown.add_row("[link=http://x.example]a[/link] :smile:\x1b[2J")

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from amos_fl.api.doctor import GIB, examine, free_memory
 from amos_fl.api.settings import resolve_run, settled
-from amos_fl.cli.console import Console
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort, write_cohort
+from amos_fl.escape.console import Console
 from amos_fl.runs.layers import Layer, read_yaml
 
 

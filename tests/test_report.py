@@ -9,10 +9,11 @@ import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
-from made_runs import with_cases
+from made_runs import compared, everything, with_cases
 from reports import Pages
 from typer.testing import CliRunner
 
@@ -29,6 +30,7 @@ from amos_fl.report.figures import _named_apart, learning_curves
 from amos_fl.report.page import render, write_comparison_report, write_run_report
 from amos_fl.report.run_figures import DATA_FOLDER, write_data
 from amos_fl.report.run_page import missing_cases, run_context
+from amos_fl.report.site_page import write_site_report
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
@@ -117,11 +119,8 @@ def test_a_comparison_shows_each_sites_best_median_and_worst_case_by_the_referen
     comparison = compare_runs([record, better], resamples=200)
     write_comparison(comparison, tmp_path / "out")
     text = write_comparison_report(comparison, tmp_path / "out").read_text()
-    assert re.findall(r"<h3>(D, CT, .+)</h3>", text) == [
-        "D, CT, best case: good",
-        "D, CT, median case: fair",
-        "D, CT, worst case: bad",
-    ]
+    assert "<summary>D, CT: good, fair, bad</summary>" in text
+    assert re.findall(r"<h3>(.+)</h3>", text) == ["Best case: good", "Median case: fair", "Worst case: bad"]
     told = re.findall(r"Mean DSC of the case: fedavg ([\d.]+) and pooled ([\d.]+)\.<?", text)
     assert told == [("0.900", "0.950"), ("0.600", "0.950"), ("0.200", "0.950")]
     for name in marks:  # any case can be looked at, with both arms
@@ -213,8 +212,20 @@ def test_a_hospital_makes_a_page_of_its_own_cases_and_says_what_it_lacks(pages: 
     (row,) = rows_by_case(sums_by_case([case], pages.run.cohort.organs))
     assert f'<a href="cases/D/{case.case}.html">{case.case}</a>' in text
     assert f'data-value="{row.dsc}"' in text
-    assert 'class="plane"' in (out / "cases" / "D" / f"{case.case}.html").read_text()
+    assert "normalised surface Dice with a tolerance of 1 mm:" in text
+    page = out / "cases" / "D" / f"{case.case}.html"
+    assert 'class="plane"' in page.read_text()
+    files = [page.parent / unquote(a) for a in Outline(page.read_text()).addresses if a.endswith(".nii.gz")]
+    assert [file.resolve() for file in files] == [
+        file.resolve() for c in pages.run.cohort.of(site="D", split="test") for file in (c.image, c.label) if file
+    ]
     assert not re.search(r"(src|href)=.https?:", text)
+    (tmp_path / "older").mkdir()
+    for name in ("scores.csv", f"{case.case}.npz"):  # without a record of the tolerance, or a cohort
+        shutil.copy(site / "pictures" / name, tmp_path / "older" / name)
+    older = write_site_report("D", tmp_path / "older", tmp_path / "older", tmp_path / "gone.csv")
+    assert "normalised surface Dice: which" in older.read_text()
+    assert ".nii.gz" not in (tmp_path / "older/cases/D" / f"{case.case}.html").read_text()
     settings = json.loads((site / "site.json").read_text())
     write_json(tmp_path / "settings.yaml", {**settings, "pictures": None})
     lacking = CliRunner().invoke(site_command, ["report", str(tmp_path)])
@@ -251,15 +262,33 @@ def test_every_figure_is_a_file_for_a_paper_in_light_colours(pages: Pages) -> No
 def test_words_of_the_field_are_explained_before_they_are_used(pages: Pages) -> None:
     for page in (pages.run_page, pages.comparison_page):
         text = page.read_text()
-        words = text[text.index('class="words"') : text.index("</header>")]
+        begin, end = text.index('class="words"'), text.index("</dl>", text.index('class="words"'))
+        words = text[begin:end]
         assert "Dice similarity coefficient" in words
         assert "tolerance of 1 mm" in words
-        for word in ("seen", "unseen", "missed", "hallucinated"):
+        found = ["seen", "unseen", "missed", "hallucinated", "patches", "seed"]
+        found += ["95 % interval", "arm"] if page == pages.comparison_page else []
+        for word in found:
             assert f"<dt>{word}</dt>" in words
+        used = text[:begin] if page == pages.run_page else text[text.index("</h1>") : begin]  # its title names its arms
+        shown = re.sub(r"<(style|head)>.*?</\1>|<[^>]+>", " ", used, flags=re.DOTALL)
+        assert [word for word in ("DSC", "NSD", *found) if re.search(rf"\b{word}\b", shown)] == []
+        assert end < min(text.index('class="lead"'), text.index('class="numbers"'))
+
+
+def test_pooled_training_and_intervals_are_explained_where_they_are_used(pages: Pages, tmp_path: Path) -> None:
+    records = [replace(r, folder=pages.run.folder) for r in everything() if r.name in ("fedavg-0", "pooled-0")]
+    text = write_comparison_report(compared(records), tmp_path).read_text()
+    assert text.index("<dt>pooled</dt>") < text.index("<dt>missed</dt>") < text.index('class="lead"')
 
 
 def test_long_tables_are_folded_and_the_top_is_one_click_away(pages: Pages) -> None:
-    text = pages.run_page.read_text()
+    text, compared_text = pages.run_page.read_text(), pages.comparison_page.read_text()
+    for page in (text, compared_text):  # the cases of the first site are open
+        folded = re.findall(r'<details class="site"( open)?><summary>(\w), [CTMR]{2}(?:, \w+)?: ', page)
+        assert [bool(is_open) for is_open, _ in folded] == [i == 0 for i in range(len(folded))]
+        assert len(folded) > 2
+    assert "<summary>The runs (" not in compared_text
     assert re.search(r"<details><summary>Every round \(3\)</summary>", text)
     assert '<a href="#top">Top</a>' in text
     assert text.index('class="skip" href="#content"') < text.index("<h1>")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_runs import compared, everything
+from made_runs import compared, everything, made_run, noisy
 from playwright.sync_api import Browser, Page, sync_playwright
 from reports import Pages
 
@@ -19,6 +19,11 @@ from amos_fl.report.page import write_annotation_report, write_comparison_report
 from amos_fl.report.site_page import write_site_report
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+LONG_NAMES = (
+    *("fedavg_without_normalisation", "fedavg_with_momentum_at_server", "scaffold, as its authors have it"),
+    *("fedprox.proximal-term-of-0.01", "ditto_personalised_at_each_site", "federated without synthetic scans"),
+    *("leave_one_scanner_out_everywhere", "light augmentation, larger patches"),
+)
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 
 
@@ -57,16 +62,21 @@ class Opened:
 def every_page(
     report_pages: Pages, begun: Path, tiny_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """A page of each kind; the large comparison has six arms in six groups of scanners."""
+    """A page of each kind; the large comparison has 13 arms, eight of them with long names."""
     from amos_fl.annotate.project import open_project
 
     folder = tmp_path_factory.mktemp("pages")
-    large = compared([replace(record, folder=report_pages.run.folder) for record in everything(seeds=(0, 1))])
+    names = {f"other-{i}": f"{name}_of_{i + 1}_steps" for i, name in enumerate(LONG_NAMES)}
+    others = [made_run(run, noisy(0.7, name=run), local_steps=i + 1) for i, run in enumerate(names)]
+    records = [*everything(seeds=(0, 1)), *others]
+    large = compared([replace(record, folder=report_pages.run.folder) for record in records], names=names)
+    assert len(large.main_arms) >= 12
     write_comparison(large, folder / "large")
     cohort = read_cohort(tiny_root)
     cases, _ = statistics_of(cohort)
     project = shutil.copytree(begun, begun.parent / "shown")  # beside it, so that its relative paths hold
     run, comparison = report_pages.run_page, report_pages.comparison_page
+    at_site = report_pages.run.folder.site("D")
     return {
         "run": run,
         "comparison": comparison,
@@ -75,7 +85,7 @@ def every_page(
         "case of a comparison": next((comparison.parent / "cases" / "A").glob("*.html")),
         "cohort": write_cohort_page(cohort, cases, folder / "stats"),
         "labelling": write_annotation_report(open_project(project)),
-        "site": write_site_report("D", report_pages.run.folder.site("D") / "pictures", folder / "site"),
+        "site": write_site_report("D", at_site / "pictures", folder / "site", at_site / "cohort.csv"),
     }
 
 
@@ -117,12 +127,71 @@ def test_the_first_column_of_a_wide_table_stays_in_sight_on_a_phone(
     browser: Browser, every_page: dict[str, Path]
 ) -> None:
     page = Opened(browser, every_page["large comparison"], width=390).page
-    place = page.locator(".scroll:has(#main-scores)")
+    place = page.locator(".scroll:has(#arms)")
     place.evaluate("e => e.scrollLeft = 300")
     assert place.evaluate("e => e.scrollLeft") > 0
-    name = page.locator("#main-scores tbody th").first.bounding_box()
+    name = page.locator("#arms tbody th").first.bounding_box()
     assert name is not None
     assert 0 <= name["x"] < 60
+
+
+@pytest.mark.parametrize(("kind", "table"), [("large comparison", "main-scores"), ("run", "sites")])
+def test_a_row_of_the_main_table_is_a_card_on_a_phone(
+    browser: Browser, every_page: dict[str, Path], kind: str, table: str
+) -> None:
+    page = Opened(browser, every_page[kind], width=390).page
+    place = page.locator(f".scroll:has(#{table})")
+    assert place.evaluate("e => e.scrollWidth <= e.clientWidth")
+    row = page.locator(f"#{table} tbody tr").first
+    boxes = [cell.bounding_box() for cell in row.locator("td").all()]
+    assert len({round(box["x"]) for box in boxes if box}) == 1  # one below another
+    heads = page.locator(f"#{table} thead th").all_text_contents()[1:]
+    said = row.locator("td").evaluate_all("all => all.map(e => getComputedStyle(e, '::before').content)")
+    assert [text.strip('"') for text in said] == heads
+    page.set_viewport_size({"width": 1400, "height": 900})
+    assert page.locator(f"#{table} thead").is_visible()
+
+
+def test_findings_are_on_the_first_screen_below_the_folded_words(browser: Browser, every_page: dict[str, Path]) -> None:
+    page = Opened(browser, every_page["large comparison"], width=1400).page
+    words, lead = page.locator(".words").bounding_box(), page.locator(".lead").bounding_box()
+    assert words is not None
+    assert lead is not None
+    assert words["y"] + words["height"] <= lead["y"] < 450
+    page.locator(".words summary").click()
+    assert page.locator(".words dd").first.is_visible()
+
+
+def test_long_tables_and_the_cases_of_further_sites_are_folded(browser: Browser, every_page: dict[str, Path]) -> None:
+    page = Opened(browser, every_page["large comparison"]).page
+    assert page.locator("#runs").is_hidden()
+    page.get_by_text(re.compile(r"^The runs \(\d+\)$")).click()
+    assert page.locator("#runs").is_visible()
+    page = Opened(browser, every_page["run"]).page
+    assert [box.is_visible() for box in page.locator("details.site .viewer").all()][:2] == [True, False]
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_an_organs_number_can_be_read_however_small_the_picture_is(
+    browser: Browser, every_page: dict[str, Path], width: int
+) -> None:
+    opened = Opened(browser, every_page["run"], width=width)
+    page = opened.page
+    page.evaluate(OPEN)
+    small = """() => [...document.querySelectorAll('svg.plane .organ-numbers text')]
+      .filter(e => parseFloat(getComputedStyle(e).fontSize) * e.getScreenCTM().a < 10.9).length"""
+    assert page.locator("svg.plane .organ-numbers text").count() > 3
+    page.wait_for_function(f"() => ({small})() === 0")
+    slider = page.get_by_role("slider", name="axial slice").first
+    slider.fill(str(int(slider.get_attribute("max") or 0) // 2))
+    canvas = page.locator("canvas").first
+    canvas.wait_for()
+    page.wait_for_function(
+        """() => { const c = document.querySelector('canvas');
+          const size = parseFloat(c.getContext('2d').font.replace(/^\\D*\\d00 /, ''));
+          return size > 0 && size * c.clientWidth / c.width >= 10.9 }"""
+    )
+    assert opened.said == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -315,7 +384,7 @@ def test_a_narrow_screen_scrolls_tables_and_not_the_page(browser: Browser, pages
 
 def test_print_is_dark_on_white_with_everything_open(browser: Browser, pages: Pages, tmp_path: Path) -> None:
     page = Opened(browser, pages.run_page, "dark").page
-    assert page.locator("details[open]").count() == 0
+    assert page.locator("details[open]").count() == 1  # the cases of the first site
     page.evaluate("() => window.dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0
     page.emulate_media(media="print")
@@ -323,7 +392,7 @@ def test_print_is_dark_on_white_with_everything_open(browser: Browser, pages: Pa
     assert luminance(found["paper"]) > 0.9
     assert all(contrast(colour, found["paper"]) >= 4.5 for colour in (*found["texts"], *found["labels"]))
     page.evaluate("() => window.dispatchEvent(new Event('afterprint'))")
-    assert page.locator("details[open]").count() == 0
+    assert page.locator("details[open]").count() == 1
     assert page.pdf(path=tmp_path / "report.pdf")[:5] == b"%PDF-"
 
 

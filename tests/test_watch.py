@@ -4,21 +4,24 @@ import http.client
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from federations import federate, killed_after, resume
-from playwright.sync_api import sync_playwright
-from test_report_browser import FLAGS, PROGRAMS
+from playwright.sync_api import Browser
+from test_report_browser import WITHOUT_CUE, browser
+from typer.testing import CliRunner
 
 from amos_fl.cli.main import run as command
 from amos_fl.cohort.table import Cohort
 from amos_fl.live.run_view import watched
 from amos_fl.live.serve import page_server
-from amos_fl.live.view import View
+from amos_fl.live.view import Chart, View
+from amos_fl.locks import at_work
 from amos_fl.runs.events import (
     Continued,
     Event,
@@ -35,8 +38,11 @@ from amos_fl.runs.folder import open_run
 from amos_fl.runs.selection import macro_dsc
 from amos_fl_clients.federation.audit import audit_line
 from amos_fl_clients.federation.policy import pause
-from amos_fl_clients.federation.settings import SiteSettings
+from amos_fl_clients.federation.settings import SiteSettings, write_settings
+from amos_fl_clients.operation.command import app as site_command
 from amos_fl_clients.operation.site_view import WatchedSite
+
+__all__ = ["browser"]  # a fixture
 
 
 def cells(view: View, table: int = 0) -> dict[str, tuple[str, ...]]:
@@ -168,6 +174,51 @@ def test_the_command_shows_a_run_and_a_group(
     assert "--port needs --page" in capsys.readouterr().err
 
 
+def long_path(folder: Path) -> Path:
+    path = folder / "a-folder-whose-name-is-as-long-as-a-group-of-experiments" / "with-another-one-below-it-as-long"
+    path.mkdir(parents=True)
+    return path
+
+
+def test_a_path_stays_in_one_piece_where_there_is_no_terminal(
+    tmp_path: Path, finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = long_path(tmp_path) / "run"
+    shutil.copytree(finished_run, path, ignore=shutil.ignore_patterns("summary.md", "sites"))
+    assert command(["watch", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert f"continue with: amos-fl simulate --resume {path}\n" in said
+    assert "│ A " in said  # a table is one still
+
+
+def test_a_hospital_watches_on_the_programs_own_console(tmp_path: Path) -> None:
+    folder = long_path(tmp_path)
+    settings = site(folder)
+    write_settings(settings, folder / "settings.yaml")
+    refused = {"run": 42, "asked": "[red]", "answer": "refused", "why": "\x1b[2J"}
+    (settings.state / "audit.log").write_text(audit_line(datetime(2026, 3, 1, tzinfo=UTC), refused) + "\n")
+    work = {"site": "north", "activity": "[red]", "round": 3, "done": 4, "total": 50, "loss": None}
+    (settings.state / "progress.json").write_text(json.dumps(work))
+    done = CliRunner().invoke(site_command, ["watch", str(folder)])
+    assert done.exit_code == 0
+    assert f"\n{settings.state / 'audit.log'}\n" in done.stdout
+    assert "[red] was refused" in done.stdout
+    assert "round 3, [red]" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_no_work_is_shown_of_a_run_that_nobody_works_on(tmp_path: Path, finished_run: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(finished_run, path, ignore=shutil.ignore_patterns("summary.md"))
+    work = {"site": "G", "activity": "evaluate", "round": 2, "done": 5, "total": 11, "loss": None, "time": time.time()}
+    (path / "sites/work.json").write_text(json.dumps({"G": work}))
+    with at_work(path):
+        assert [bar.label for bar in watched(path).look().bars] == ["rounds", "G, scoring"]
+    view = watched(path).look()
+    assert view.state.startswith("stopped")
+    assert [bar.label for bar in view.bars] == ["rounds"]
+
+
 def site(tmp_path: Path) -> SiteSettings:
     tmp_path.joinpath("state").mkdir()
     return SiteSettings(site="north", cohort=tmp_path / "c.csv", store=tmp_path / "store", state=tmp_path / "state")
@@ -201,7 +252,13 @@ def test_a_hospital_sees_its_own_part(tmp_path: Path) -> None:
 
 @contextmanager
 def served(path: Path) -> Iterator[str]:
-    with page_server(watched(path).look, every_s=0.2) as server:
+    with served_view(watched(path).look) as place:
+        yield place
+
+
+@contextmanager
+def served_view(look: Callable[[], View]) -> Iterator[str]:
+    with page_server(look, every_s=0.2) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
@@ -231,18 +288,54 @@ def test_the_page_answers_this_machine_alone(finished_run: Path) -> None:
         assert asked(place, "/", "localhost")[1].startswith("<!doctype html>")
 
 
+def test_a_wide_table_on_a_phone_says_that_it_scrolls_and_stays_where_it_was_scrolled_to(
+    browser: Browser, tmp_path: Path, finished_run: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(finished_run, path, ignore=shutil.ignore_patterns("summary.md"))  # it may go on, so the page asks
+    with served(path) as place:
+        page = browser.new_context(viewport={"width": 390, "height": 800}).new_page()
+        page.goto(place)
+        wide = page.get_by_role("region", name="Sites, as of their last round")
+        wide.wait_for()
+        page.wait_for_function(f"() => ({WITHOUT_CUE})().length === 0")
+        assert page.locator(".cue").is_visible()
+        assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+        wide.evaluate("e => e.scrollLeft = 1000")
+        scrolled = wide.evaluate("e => e.scrollLeft")
+        assert scrolled > 0
+        name = wide.locator("tbody td").first.bounding_box()
+        assert name is not None
+        assert 0 <= name["x"] < 60
+        with (path / "ledger.jsonl").open("a") as ledger:  # a round more
+            last = json.loads((path / "ledger.jsonl").read_text().splitlines()[-1])
+            ledger.write(json.dumps({**last, "round": 3}) + "\n")
+        page.locator("tbody tr", has_text="A").locator("td", has_text="3").first.wait_for()
+        assert wide.evaluate("e => e.scrollLeft") == scrolled
+        page.set_viewport_size({"width": 1400, "height": 900})
+        page.locator(".cue").wait_for(state="hidden")
+        page.context.close()
+
+
+def test_one_scored_round_stands_on_an_axis_from_the_beginning_of_the_run(browser: Browser) -> None:
+    view = View("run one", "running", charts=(Chart("DSC by site", {"A": [(20.0, 0.5)]}),))
+    with served_view(lambda: view) as place:
+        page = browser.new_context().new_page()
+        page.goto(place)
+        page.locator("figure svg[role=img]").wait_for()
+        said = page.locator("figure text[text-anchor=middle]").all_text_contents()
+        page.context.close()
+    assert said == ["0", "10", "20"]
+
+
 @pytest.mark.slow
 def test_the_page_follows_a_run_in_a_browser_and_loads_nothing_from_elsewhere(
-    tmp_path: Path, tiny_cohort: Cohort, store: Path
+    browser: Browser, tmp_path: Path, tiny_cohort: Cohort, store: Path
 ) -> None:
-    program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("no Chromium is installed here")
     path = tmp_path / "run"
     cohort = tiny_cohort.only(("A", "D", "G"))
     killed_after(path, 1, cohort, store, rounds=2, evaluation={"every": 1}, sites=("A", "D", "G"))
-    with served(path) as place, sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=[*FLAGS, "--disable-sync"], headless=True)
+    with served(path) as place:
         said, asked = list[str](), set[str]()
         pages = []
         for width in (1400, 390):
@@ -260,6 +353,6 @@ def test_the_page_follows_a_run_in_a_browser_and_loads_nothing_from_elsewhere(
             assert page.locator("figure polyline").count() >= 4
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
             assert page.locator("#alarms p").count() == 0
-        browser.close()
+            page.context.close()
     assert said == []
     assert {url for url in asked if not url.startswith("data:")} == {f"{place}/", f"{place}/view.json"}

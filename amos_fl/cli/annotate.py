@@ -15,12 +15,12 @@ from amos_fl.annotate.state import project_state
 from amos_fl.annotate.take_in import ImportRequest, Taken, files_of, named_files, take_in
 from amos_fl.cli.annotate_retrain import retrain_round
 from amos_fl.cli.annotate_tables import change_table, show_queue, show_status
-from amos_fl.cli.console import Console
 from amos_fl.cli.options import DeviceOption, SetOption, StoreOption
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cli.setting_options import setting, takes_inference
 from amos_fl.cohort.table import read_cohort
 from amos_fl.errors import AmosError
+from amos_fl.escape.console import Console
 from amos_fl.metrics.rules import organ_called
 from amos_fl.runs.inference_settings import InferenceKeywords
 from amos_fl.wording import counted

@@ -9,7 +9,6 @@ import typer
 from rich.table import Table
 
 from amos_fl.api.settings import WHERE, cache_folder, like_run, next_out, refuse_settings
-from amos_fl.cli.console import Console
 from amos_fl.cli.options import (
     AcceptChangesOption,
     ConfigOption,
@@ -34,6 +33,7 @@ from amos_fl.cli.settings import (
 )
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
+from amos_fl.escape.console import Console
 from amos_fl.runs.arms import centralized as pooled
 from amos_fl.runs.arms import finetunes_of, locals_of
 from amos_fl.runs.arms import leave_one_out as without_each

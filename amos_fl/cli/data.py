@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from amos_fl.cli.console import Console
 from amos_fl.cli.datasets import target_of
 from amos_fl.cli.options import WorkersOption
 from amos_fl.cli.progress import Progress, plain_console
@@ -19,6 +18,7 @@ from amos_fl.cohort.repair import repair_cohort
 from amos_fl.cohort.scanners import SCANNERS
 from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
+from amos_fl.escape.console import Console
 from amos_fl.phantom.montage import montage as draw_montage
 from amos_fl.phantom.release import demo_cases, write_release
 from amos_fl.phantom.scan import Contrast, Size

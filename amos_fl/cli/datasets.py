@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from amos_fl.cli.console import Console
 from amos_fl.cli.progress import Progress
 from amos_fl.cohort.dataset import Dataset, imported_cohort, read_table
 from amos_fl.cohort.joining import joined, shared_patients
@@ -16,6 +15,7 @@ from amos_fl.cohort.msd import read_msd
 from amos_fl.cohort.nnunet_raw import read_nnunet
 from amos_fl.cohort.table import SPLITS, Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
+from amos_fl.escape.console import Console
 from amos_fl.wording import counted
 
 FolderArgument = Annotated[Path, typer.Argument(help="The folder with dataset.json.")]

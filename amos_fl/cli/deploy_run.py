@@ -12,7 +12,6 @@ import typer
 import yaml
 
 from amos_fl.api.settings import next_out, refuse_settings, settled_elsewhere
-from amos_fl.cli.console import Console
 from amos_fl.cli.display import Display, show_results
 from amos_fl.cli.options import (
     ConfigOption,
@@ -24,6 +23,7 @@ from amos_fl.cli.setting_options import takes_settings
 from amos_fl.cli.settings import Flags, layers_of, refuse_beside
 from amos_fl.deploy.layout import Deployment, organs_of, read_deployment
 from amos_fl.errors import AmosError
+from amos_fl.escape.console import Console
 from amos_fl.files import write_json
 from amos_fl.report.after_run import write_report
 from amos_fl.runs.config import RunConfig

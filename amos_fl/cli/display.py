@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from amos_fl.cli.console import Console as OwnConsole
+from amos_fl.escape.console import Console as OwnConsole
 from amos_fl.metrics.rows import ScoreRow
 from amos_fl.runs.events import Event, Notice, RoundFinished, RoundScored, RoundStarted, SiteWork, in_words
 from amos_fl.runs.record import RunRecord

@@ -5,8 +5,8 @@ from pathlib import Path
 import yaml
 from rich.table import Table
 
-from amos_fl.cli.console import Console
 from amos_fl.cohort.table import SPLITS, Cohort
+from amos_fl.escape.console import Console
 from amos_fl.inference.cost import scoring
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import check_free

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from amos_fl.cli.console import Console
 from amos_fl.cli.options import SitesOption
 from amos_fl.cli.progress import Progress
 from amos_fl.cohort.nnunet import ModalityChoice, Partial, export_nnunet
 from amos_fl.cohort.table import read_cohort
+from amos_fl.escape.console import Console
 
 
 def nnunet(

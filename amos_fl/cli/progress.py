@@ -9,7 +9,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from amos_fl.cli.console import PLAIN_WIDTH, Console
+from amos_fl.escape.console import PLAIN_WIDTH, Console
 
 PLAIN_EVERY_S = 15.0
 

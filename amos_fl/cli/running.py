@@ -12,12 +12,12 @@ from rich.console import Console as RichConsole
 from amos_fl.api import running
 from amos_fl.api.running import carry_out_members, check_all_finished
 from amos_fl.api.settings import refuse_settings, with_layers
-from amos_fl.cli.console import Console
 from amos_fl.cli.display import Display, show_group, show_results
 from amos_fl.cli.settings import cohort_now
 from amos_fl.cohort.reference import check_headers
 from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.errors import Interrupted
+from amos_fl.escape.console import Console
 from amos_fl.phantom.atlas import kept_atlas_dsc
 from amos_fl.runs.config import RunConfig, has_strategy
 from amos_fl.runs.folder import RunFolder, open_run

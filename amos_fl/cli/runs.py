@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from amos_fl.cli.console import Console
 from amos_fl.cli.progress import plain_console
 from amos_fl.errors import AmosError
+from amos_fl.escape.console import Console
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.difference import Change, compare_folders
 from amos_fl.runs.listing import ListedGroup, ListedRun, list_runs

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from amos_fl.cli.console import Console
+from amos_fl.escape.console import Console
 
 PageOption = Annotated[bool, typer.Option("--page", help="Serve it as one page, to this machine alone.")]
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="With --page: the port; 0: a free one.")]

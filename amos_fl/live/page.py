@@ -24,6 +24,12 @@ h2 { font-size: 1.05rem; margin: 1.5rem 0 .4rem; }
   align-items: center; }
 progress { width: 100%; height: .9rem; accent-color: var(--bar); }
 .scroll { overflow-x: auto; }
+.cue { font-size: .85rem; margin: .3rem 0 1rem; }
+.cue::before { content: "⇄ "; }
+@media (max-width: 40rem) {
+  th:first-child, td:first-child { position: sticky; left: 0; background: var(--back); }
+  svg text { font-size: 14px; }
+}
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; }
@@ -82,8 +88,24 @@ function table(about) {
   }
   const scroll = made("div", undefined, {class: "scroll", tabindex: "0", role: "region", "aria-label": about.title});
   scroll.append(shown);
-  part.append(scroll);
+  part.append(scroll, made("p", "Wider than the screen: scroll it sideways.", {class: "cue soft", hidden: ""}));
   return part;
+}
+// What is wider than its place says that it scrolls.
+function cue() {
+  for (const part of document.querySelectorAll(".scroll"))
+    part.nextElementSibling.hidden = part.scrollWidth <= part.clientWidth + 1;
+}
+new ResizeObserver(cue).observe(document.body);
+let tables = "";
+function putTables(all) {
+  const told = JSON.stringify(all);
+  if (told === tables) return;
+  tables = told;
+  const places = () => [...document.querySelectorAll(".scroll")], before = places().map(part => part.scrollLeft);
+  put("tables", all.map(table));
+  places().forEach((part, i) => { part.scrollLeft = before[i] || 0; });
+  cue();
 }
 function dashed(line, index) {
   const dash = DASHES[index % DASHES.length];
@@ -97,7 +119,8 @@ function chart(about) {
   if (!all.length) return figure;
   const [w, h, left, bottom, top] = [480, 220, 44, 22, 8];
   const xs = all.map(p => p[0]), ys = all.map(p => p[1]);
-  const [x0, x1] = [Math.min(...xs), Math.max(Math.min(...xs) + 1, ...xs)];
+  const last = Math.max(...xs), first = Math.min(...xs);
+  const x0 = first < last ? first : 0, x1 = Math.max(x0 + 1, last);  // one point: from the beginning of the run
   let [y0, y1] = [Math.min(0, ...ys), Math.max(...ys)];
   if (y1 <= y0) y1 = y0 + 1;
   const x = v => left + (v - x0) / (x1 - x0) * (w - left - 10);
@@ -141,7 +164,7 @@ function show(view) {
     const share = made("progress", undefined, {max: Math.max(bar.total, 1), value: bar.done, "aria-label": bar.label});
     return [made("span", bar.label), share, made("span", `${bar.done}/${bar.total} ${bar.text}`)];
   }));
-  put("tables", view.tables.map(table));
+  putTables(view.tables);
   put("charts", view.charts.filter(about => Object.keys(about.lines).length).map(chart));
   const log = made("ol", undefined, {class: "log"});
   view.lines.forEach(line => log.append(made("li", line)));

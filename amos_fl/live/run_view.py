@@ -138,7 +138,9 @@ class WatchedRun:
         return f"about {_span(pace * left - min(waited, pace))} left"
 
     def _work(self) -> list[Bar]:
-        """What each site is at, as the run wrote it last."""
+        """What each site is at, as the run wrote it last; nothing if no process works on the run any more."""
+        if is_at_work(self.folder.path) is False:
+            return []
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             found = json.loads((self.folder.path / WORK).read_text(encoding="utf-8"))
             now = time.time()

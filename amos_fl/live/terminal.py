@@ -17,7 +17,8 @@ def show(look: Callable[[], View], console: Console, every_s: float) -> None:
     """Show a view until it is over or Ctrl-C; where the output is no terminal, once."""
     view = look()
     if not console.is_terminal or view.over:
-        console.print(rendered(view, console.width))
+        # A path that is torn at the end of a line can be neither found nor copied.
+        console.print(rendered(view, console.width), soft_wrap=True)
         return
     with Live(rendered(view, console.width), console=console, auto_refresh=False, transient=False) as live:
         try:
@@ -31,7 +32,7 @@ def show(look: Callable[[], View], console: Console, every_s: float) -> None:
 
 def rendered(view: View, width: int = 120) -> RenderableType:
     """A view as text, bars and tables; its charts are on the page alone."""
-    parts: list[RenderableType] = [Text(f"{view.title}: {view.state}", style="bold")]
+    parts: list[RenderableType] = [Text(one_line(f"{view.title}: {view.state}"), style="bold")]
     parts += [Text(one_line(note)) for note in view.notes]
     parts += [Text(one_line(alarm), style="bold red") for alarm in view.alarms]
     if view.bars:

@@ -27,6 +27,8 @@ MOST_SLICES = {"axial": 20, "coronal": 10, "sagittal": 10}
 JPEG_QUALITY = 75
 SCORES_FILE = "scores.csv"
 """Beside the pictures: the scores of their cases, which a site may keep to itself."""
+SCORED_FILE = "scored.json"
+"""Beside the scores: how they were measured, `tolerance_mm` of NSD."""
 
 
 @dataclass(frozen=True)

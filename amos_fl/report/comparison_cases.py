@@ -17,24 +17,26 @@ from amos_fl.wording import listed
 
 def comparison_examples(comparison: Comparison, pages: Mapping[Address, str]) -> list[dict[str, Any]]:
     """For each site the reference's best, median and worst case, as every main arm with a picture has it."""
-    metric, budget, examples = comparison.metrics[0], Budget(), []
+    metric, budget, sites = comparison.metrics[0], Budget(), []
     for place, scope in enumerate(comparison.scopes_of("site")):
-        means = _means(comparison, scope.name, metric)
+        means, cases = _means(comparison, scope.name, metric), []
         for rank, case in chosen_examples(means[comparison.reference]):
             if shown := _pictures(comparison, scope.name, case):
                 name, title = f"case-{place}-{rank.split()[0].lower()}", f"Case {case} of site {scope.name}"
                 marks = [f"{arm.name} {score(means[arm.name].get(case, math.nan), 3)}" for arm, _, _ in shown]
                 pictures = [(arm.name, picture) for arm, _, picture in shown]
-                examples.append(
+                cases.append(
                     {
                         "case": case,
-                        "heading": f"{scope.name}, {scope.modality}, {rank.lower().removesuffix(' case')} case: {case}",
+                        "rank": f"{rank.removesuffix(' case')} case",
                         "text": f"Mean {title_of(metric)} of the case: {listed(marks)}.",
                         "view": case_view(name, title, comparison.organs, pictures, budget),
                         "href": pages.get((scope.name, case), ""),
                     }
                 )
-    return examples
+        if cases:
+            sites.append({"heading": f"{scope.name}, {scope.modality}", "cases": cases})
+    return sites
 
 
 def comparison_case_pages(comparison: Comparison) -> Iterator[CasePage]:
@@ -49,7 +51,7 @@ def comparison_case_pages(comparison: Comparison) -> Iterator[CasePage]:
                 case_view("case", f"Case {case} of site {site}", comparison.organs, pictures),
                 _organs_table(comparison, rows),
                 [
-                    *case_files(shown[0][1], site, case),
+                    *case_files(shown[0][1].cohort, site, case),
                     *(file for _, record, _ in shown for file in predictions_of(record, site, case)),
                 ],
             )

@@ -15,7 +15,7 @@ from amos_fl.report.examples import Address
 from amos_fl.report.figures import score, signed
 from amos_fl.report.run_page import duration, last_round_ended
 from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
-from amos_fl.report.words import COMPARED, OUTCOMES, words_of
+from amos_fl.report.words import COMPARED, INTERVAL, OUTCOMES, POOLED, TRAINED, words_of
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.wording import listed
@@ -129,8 +129,11 @@ def comparison_context(comparison: Comparison, case_pages: Mapping[Address, str]
         "case_table": all_cases_table(comparison, case_pages or {}),
         "words": [
             *words_of(comparison.metrics, comparison.tolerance_mm),
-            *OUTCOMES,
+            *INTERVAL,
             *COMPARED,
+            *TRAINED,
+            *(POOLED if any(arm.kind == "centralized" for arm in comparison.arms) else []),
+            *OUTCOMES,
         ],
     }
     return context | {"contents": _contents(context)}
@@ -267,7 +270,7 @@ def _main_table(comparison: Comparison) -> SortableTable:
         *(Column(f"{scope.name} ({scope.cases})") for scope in scopes),
     ]
     caption = f"Mean {title_of(metric)} with its 95 % interval; in brackets the number of test cases"
-    return table("main-scores", caption, columns, rows, "scores.csv")
+    return table("main-scores", caption, columns, rows, "scores.csv", stacks=True)
 
 
 def _in_one(estimate: Estimate | None) -> Cell:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.metrics.table import CaseScores
@@ -130,7 +131,7 @@ def run_case_pages(record: RunRecord) -> Iterator[CasePage]:
                 record.cohort.organs,
                 picture,
                 f"Test case of site {case.site}, {case.modality}, {seen} scanner; {record.name}",
-                [*case_files(record, case.site, case.case), *predictions_of(record, case.site, case.case)],
+                [*case_files(record.cohort, case.site, case.case), *predictions_of(record, case.site, case.case)],
             )
 
 
@@ -142,9 +143,9 @@ def case_page(
     return CasePage(case.site, case.case, kind, view, _scores_table(case, organs), files)
 
 
-def case_files(record: RunRecord, site: str, case: str) -> list[tuple[Path, str]]:
+def case_files(cohort: Cohort, site: str, case: str) -> list[tuple[Path, str]]:
     """The scan and the label of a case, where they are on this machine."""
-    found = next((one for one in record.cohort.of(site=site, split="test") if one.case == case), None)
+    found = next((one for one in cohort.of(site=site, split="test") if one.case == case), None)
     if found is None:
         return []
     return [(found.image, "the scan"), *([(found.label, "its label")] if found.label else [])]

@@ -16,7 +16,7 @@ from amos_fl.report.figures import score, signed
 from amos_fl.report.run_figures import PageFigure, Section, page_figures
 from amos_fl.report.series import GapRow
 from amos_fl.report.sortable import Column, SortableTable, count, number, table, text
-from amos_fl.report.words import OUTCOMES, words_of
+from amos_fl.report.words import INTERVAL, OUTCOMES, POOLED, TRAINED, words_of
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.folder import LEDGER
 from amos_fl.runs.layers import dotted
@@ -99,6 +99,9 @@ def run_context(
         "lead": lead(record),
         "words": [
             *words_of(IN_RUNS, record.config.evaluation.tolerance_mm),
+            *(INTERVAL if any(not math.isnan(gap.low) for gap in gaps) else []),
+            *TRAINED,
+            *(POOLED if record.arm == "centralized" else []),
             *(OUTCOMES if results.by_site else []),
         ],
         "numbers": _key_numbers(record),
@@ -341,7 +344,7 @@ def sortable_scores(
     ]
     columns = [Column(first, False), Column("modality", False), Column("scanner", False), *_SCORE_COLUMNS]
     file = file or ("scores_by_organ.csv" if first == "organ" else "scores_by_site.csv")
-    return table(name, caption, columns, body, file)
+    return table(name, caption, columns, body, file, stacks=first == "site")
 
 
 def gap_sentences(gaps: Sequence[GapRow], record: RunRecord) -> list[str]:

@@ -1,8 +1,12 @@
 """Sortable tables of the page: what a cell shows, and what it sorts by."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+MOST_LETTERS = 12
+"""Of a header's words that are never broken."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +30,29 @@ class Column:
     number: bool = True
     what: str = ""
 
+    @property
+    def long(self) -> bool:
+        """Whether a word of the header is so long that it must be broken.
+
+        >>> Column("trained on").long, Column("hallucinated").long, Column("fedavg_with_momentum").long
+        (False, False, True)
+        """
+        return max(map(len, re.split(r"[\s-]", self.head))) > MOST_LETTERS
+
 
 @dataclass(frozen=True)
 class SortableTable:
-    """A table that sorts on a click on a header. `csv` is the file beside the page that holds its numbers."""
+    """A table that sorts on a click on a header. `csv` is the file beside the page that holds its numbers.
+
+    On a narrow screen it scrolls sideways or, if it `stacks`, each of its rows is a card with the headers as labels.
+    """
 
     name: str
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     csv: str = ""
+    stacks: bool = False
 
     @property
     def explained(self) -> list[Column]:
@@ -66,7 +83,13 @@ def text(value: object, href: str = "") -> Cell:
 
 
 def table(
-    name: str, caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]], csv: str = ""
+    name: str,
+    caption: str,
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Cell]],
+    csv: str = "",
+    *,
+    stacks: bool = False,
 ) -> SortableTable:
     """A table; `name` is unique on the page."""
-    return SortableTable(name, caption, tuple(columns), tuple(map(tuple, rows)), csv)
+    return SortableTable(name, caption, tuple(columns), tuple(map(tuple, rows)), csv, stacks)

@@ -7,7 +7,7 @@ from amos_fl.metrics.catalogue import METRICS, MetricName, title_of
 Words = list[tuple[str, str]]
 _MEASURED: dict[str, str] = {
     "dsc": "how much of prediction and reference (the label drawn by people) overlap; 0 is nothing, 1 all",
-    "nsd": "which part of the two surfaces lies closer together than that; 0 is nothing, 1 all",
+    "nsd": "which part of the two surfaces lies closer together than the tolerance; 0 is nothing, 1 all",
 }
 
 
@@ -15,8 +15,11 @@ def words_of(metrics: Sequence[MetricName], tolerance_mm: float | None, *, unsee
     """The scores, with their tolerance if it is known, and what seen and unseen scanners are."""
     words: Words = []
     for metric in metrics:
-        tolerance = "some" if tolerance_mm is None else f"{tolerance_mm:g}"
-        about = METRICS[metric].about.format(tolerance_mm=tolerance)
+        about = METRICS[metric].about
+        if tolerance_mm is None:
+            about = about.partition(" with a tolerance of ")[0]
+        else:
+            about = about.format(tolerance_mm=f"{tolerance_mm:g}")
         words.append((title_of(metric), f"{about}: {_MEASURED[metric]}" if metric in _MEASURED else about))
     if unseen:
         words.append(("seen", "a scanner (site) on whose scans the network was trained; its test cases are others"))
@@ -28,6 +31,18 @@ OUTCOMES: Words = [
     ("missed", "an organ of a case that the reference has and the prediction has not; it scores 0"),
     ("hallucinated", "an organ of a case that the prediction has and the reference has not; it scores 0"),
 ]
+INTERVAL: Words = [
+    (
+        "95 % interval",
+        "where a mean or a difference may well lie if other cases of the same sites are scored (a bootstrap over "
+        "cases); what chance does to the training is not in it",
+    )
+]
+TRAINED: Words = [
+    ("patches", "blocks cut from the training scans, a few for each step; their number says how much was trained"),
+    ("seed", "the number from which all chance in a run follows; between seeds, chance alone differs"),
+]
+POOLED: Words = [("pooled", "with the training scans of all sites in one place, as without a federation")]
 COMPARED: Words = [
     ("arm", "what is compared: runs with the same settings, whatever their seeds, or one model for each site"),
     (

@@ -1,5 +1,6 @@
 "use strict";
 // Slices of cases: a slider, or its arrow keys, shows another one in all rows of a case; check boxes hide what is drawn.
+const LEAST_PX = 11;  // the height of an organ's number on the screen, however small the picture is
 const hidden = { label: false, prediction: false, numbers: false };
 const viewers = [...document.querySelectorAll(".viewer")].map((root) => new Viewer(root));
 
@@ -50,12 +51,13 @@ function Viewer(root) {
       canvas.dataset.slice = slice;
       const pen = canvas.getContext("2d");
       pen.drawImage(maps[0], 0, slice * view.height, view.width, view.height, 0, 0, canvas.width, canvas.height);
-      paint(pen, zoom, view, label, values(maps[2 + row], view, slice));
+      const size = numberSize(view.width, view.height, canvas);
+      paint(pen, zoom, view, label, values(maps[2 + row], view, slice), size);
       pane.querySelector(".where").textContent = view.where[slice];
     });
   }
 
-  function paint(pen, zoom, view, label, prediction) {
+  function paint(pen, zoom, view, label, prediction, size) {
     const { width, height } = view;
     for (const value of new Set([...label, ...prediction])) {
       if (!value || without.has(value)) continue;
@@ -84,7 +86,6 @@ function Viewer(root) {
         pen.stroke(line);
       }
       if (!hidden.numbers && pixels) {
-        const size = 0.04 * height;
         const small = pixels < (2.5 * size) ** 2;
         pen.setLineDash([]);
         pen.font = `600 ${size * zoom}px sans-serif`;
@@ -118,6 +119,19 @@ function Viewer(root) {
     });
   }
   this.redraw = () => Object.keys(at).forEach((number) => draw(Number(number)));
+  new ResizeObserver(() => {
+    for (const plane of root.querySelectorAll("svg.plane")) {
+      const { width, height } = plane.viewBox.baseVal;
+      plane.querySelector(".organ-numbers").setAttribute("font-size", numberSize(width, height, plane));
+    }
+    this.redraw();
+  }).observe(root);
+}
+
+// An organ's number is 4 % of its picture high, but never too small to be read; in the picture's pixels.
+function numberSize(width, height, shown) {
+  const across = shown.getBoundingClientRect().width;
+  return across ? Math.max(0.04 * height, LEAST_PX * width / across) : 0.04 * height;
 }
 
 function edge(path, column, row, right, down, zoom) {

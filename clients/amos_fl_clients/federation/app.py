@@ -20,7 +20,7 @@ from amos_fl.metrics.rows import write_scores
 from amos_fl.metrics.scores import Scores, reported_organs
 from amos_fl.metrics.table import CaseScores, scores_to_json
 from amos_fl.owner import identity
-from amos_fl.pictures.kept import SCORES_FILE, keep_picture
+from amos_fl.pictures.kept import SCORED_FILE, SCORES_FILE, keep_picture
 from amos_fl.planning.measure import fingerprint_of_cases
 from amos_fl.runs.events import Listener, ProgressFile, SiteWork, silent
 from amos_fl.runs.inference_settings import RecordedInference
@@ -170,6 +170,7 @@ def make_client_app(
         if settings.pictures is not None and beside:
             with suppress(OSError):
                 write_scores(settings.pictures / SCORES_FILE, results, task.organs)
+                write_json(settings.pictures / SCORED_FILE, {"tolerance_mm": task.tolerance_mm})
         scores = Scores()
         for result in results:
             reported = reported_organs(task.organs, result.modality)

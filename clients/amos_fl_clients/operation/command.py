@@ -94,8 +94,7 @@ def watch(
 
     It only reads the site's files, and asks nothing of anybody.
     """
-    from rich.console import Console
-
+    from amos_fl.escape.console import Console
     from amos_fl.live.command import watch_view
     from amos_fl_clients.operation.site_view import WatchedSite
 
@@ -116,9 +115,8 @@ def report(
             f"site {site.site} keeps no pictures of its test cases; write 'pictures: state/pictures' into "
             f"{_settings_file(settings)}, and try again when a run has scored them"
         )
-    typer.echo(
-        f"wrote {write_site_report(site.site, site.pictures, out or site.pictures)}; it holds pictures of patients"
-    )
+    page = write_site_report(site.site, site.pictures, out or site.pictures, site.cohort)
+    typer.echo(f"wrote {page}; it holds pictures of patients")
 
 
 @app.command("app-hash")
