@@ -1,11 +1,11 @@
 """Whether a site's SuperNode runs on this machine, when the SuperLink last answered it, and its own port."""
 
-import os
 import socket
 import time
 from pathlib import Path
 
 from amos_fl.deploy.findings import Finding, holds, wrong
+from amos_fl.locks import is_locked
 
 LOCK = "supernode.lock"
 """In a site's state, locked while its SuperNode runs."""
@@ -19,19 +19,10 @@ SILENT_S = 90.0
 
 def is_running(state: Path) -> bool:
     """Whether a SuperNode of the site with this state runs here."""
-    import fcntl
-
     try:
-        descriptor = os.open(state / LOCK, os.O_RDWR)
-    except OSError:  # never started, or not ours to write
+        return is_locked(state / LOCK)
+    except OSError:  # not ours to write
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def silent_s(state: Path) -> float | None:

@@ -6,7 +6,6 @@ programs are started with a few parts replaced (`amos_fl_clients.flower`): each 
 role, and the process of a message hashes an app before unpacking it.
 """
 
-import fcntl
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from flwr.app import Context, Error, Message
 
 from amos_fl.deploy.running import LOCK
 from amos_fl.errors import AmosError, code_of
+from amos_fl.locks import AtWork, take
 from amos_fl_clients.federation.audit import Audited
 from amos_fl_clients.federation.error_replies import SiteFailure, error_reply, keep_details, words_that_may_travel
 from amos_fl_clients.federation.policy import Refusal, check_not_paused
@@ -62,21 +62,18 @@ def only_supernode(site: str, state: Path) -> Iterator[None]:
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(state / LOCK, os.O_RDWR | os.O_CREAT, 0o640)
+        lock = take(state / LOCK)
+    except AtWork:
+        raise AmosError(f"site {site}: its SuperNode runs already on {state}; end it first") from None
     except OSError as error:
         raise AmosError(
             f"site {site}: {state} may not be written ({error.strerror}); "
             f"let the user with id {os.getuid()} write there, or mount a volume there"
         ) from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise AmosError(f"site {site}: its SuperNode runs already on {state}; end it first") from None
-    try:
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 class AppCheck:
