@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from amos_fl.cohort.folds import in_fold
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Cohort, OnCase, read_cohort
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, already_exists
 from amos_fl.networks.catalogue import DEMONSTRATION, network_named
 from amos_fl.runs.config import RunConfig, resolve
 from amos_fl.runs.layers import dotted, merge
@@ -49,7 +49,7 @@ def check_free(folder: Path) -> None:
         AmosError: it is not empty, or it is a file.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise AmosError(f"{folder}: already exists; choose another --out")
+        raise already_exists(folder, "choose another --out")
 
 
 def with_device(config: RunConfig) -> RunConfig:

@@ -44,6 +44,7 @@ from amos_fl.runs.group import Group, PlannedRun, create_group, read_group
 from amos_fl.runs.record import read_runs
 from amos_fl.runs.summary import number
 from amos_fl.runs.work import steps_by_site
+from amos_fl.wording import MISSING
 
 Layers = list[tuple[str, dict[str, Any]]]
 
@@ -191,7 +192,7 @@ def _show_choices(group: Group, store: Path) -> None:
     for choice in choices:
         tuned = next((row.dsc for row in records[choice.site].results.by_site if row.name == choice.site), math.nan)
         for_all = f"{number(choice.test_dsc_for_all)} (round {choice.round_for_all})"
-        own = f"{number(choice.test_dsc_own)} (round {choice.own_round})" if choice.own_round else "-"
+        own = f"{number(choice.test_dsc_own)} (round {choice.own_round})" if choice.own_round else MISSING
         table.add_row(choice.site, for_all, own, number(tuned))
     Console(highlight=False).print(table)
 

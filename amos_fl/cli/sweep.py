@@ -36,7 +36,8 @@ from amos_fl.runs.group import Group, PlannedRun, create_group, is_group, read_g
 from amos_fl.runs.own_code import check_same_modules
 from amos_fl.runs.sweep import Sweep, read_sweep
 from amos_fl.runs.work import steps_by_site
-from amos_fl.wording import nearest
+from amos_fl.stopping import INTERRUPTED
+from amos_fl.wording import nearest, roughly
 
 Layers = list[tuple[str, dict[str, Any]]]
 
@@ -144,18 +145,18 @@ def _members(sweep: Sweep, layers: Layers) -> list[PlannedRun]:
 
 
 def _list(members: list[PlannedRun]) -> None:
-    from amos_fl.cli.dry_run import cost_in_words, hours_in_words
+    from amos_fl.cli.dry_run import estimate_in_words
 
     seconds = 0.0
     for member in members:
         config = member.config
         steps = [config.rounds * steps for steps in steps_by_site(config, member.cohort).values()]
-        said, takes = cost_in_words(config, member.cohort)
+        said, takes = estimate_in_words(config, member.cohort)
         seconds += takes
         typer.echo(
             f"{member.name}: {config.arm}, {max(steps)} steps at {len(steps)} trainers, {sum(steps)} in all; {said}"
         )
-    typer.echo(f"{len(members)} runs, about {hours_in_words(seconds)} one after another")
+    typer.echo(f"{len(members)} runs, about {roughly(seconds)} one after another")
 
 
 def _same(group: Group, members: list[PlannedRun]) -> Group:
@@ -202,5 +203,5 @@ def _in_parallel(
         )
     except KeyboardInterrupt:
         say_the_rest(group)
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     return [(outcome.folder.path.name, outcome.exit_code) for outcome in failed]

@@ -26,11 +26,12 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Event, Listener, Said, SiteFailed, in_words, line_of
 from amos_fl.runs.finish import write_results
 from amos_fl.runs.folder import RunFolder, open_run
+from amos_fl.stopping import INTERRUPTED
 from amos_fl_server.federation.discovery import DeployedFederation
 from amos_fl_server.federation.engines.remote import RemoteEngine, SiteGrid
 from amos_fl_server.federation.full_disk import stopping_on_a_full_disk
 from amos_fl_server.federation.strategies import strategy_of
-from amos_fl_server.operation.run_registry import INTERRUPTED, carried_out, folder_of, note_begin
+from amos_fl_server.operation.run_registry import carried_out, folder_of, note_begin
 
 RUN_FOLDER, WAIT_S = "run-folder", "wait-for-sites-s"
 FAULT = 1
