@@ -15,6 +15,7 @@ from amos_fl.runs.config import RunConfig, resolve
 from amos_fl.runs.layers import dotted, merge
 from amos_fl.runs.own_code import check_own_code, check_same_modules
 from amos_fl.runs.tracking.tracker import check_trackers
+from amos_fl.volumes.plan import AUTO
 
 if TYPE_CHECKING:  # it imports NumPy, which --help does not need
     from amos_fl.runs.folder import RunFolder
@@ -194,7 +195,6 @@ def with_plan_made(config: RunConfig, cohort: Cohort, store: Path, on_case: OnCa
         return config
     from amos_fl.planning.measure import fingerprint_of_cases, measured_cases
     from amos_fl.planning.planner import plan_from
-    from amos_fl.volumes.plan import AUTO
 
     found = fingerprint_of_cases(measured_cases(cohort), cohort.organs, store=store, on_case=on_case)
     return config.model_copy(update={"plan": plan_from(found, len(cohort.organs), config.planning, name=AUTO)})

@@ -16,7 +16,8 @@ import httpx
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from amos_fl.cohort.table import Cohort, write_cohort
+from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.cohort.table import Cohort, read_organs, write_cohort
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.escape.terminal import visible
 from amos_fl.files import write_json
@@ -112,9 +113,6 @@ def _run_deployed(
 
 def _organs_and_sites(folder: RunFolder, config: RunConfig) -> tuple[Mapping[int, str], tuple[str, ...]]:
     """The organs to be learned, and the expected sites: from the settings, or from the run folder's cohort."""
-    from amos_fl.cohort.organs import AMOS_ORGANS
-    from amos_fl.cohort.table import read_organs
-
     try:
         cohort = folder.cohort()
     except AmosError:  # no case is known here
