@@ -71,6 +71,15 @@ def code_of(error: BaseException) -> Code:
     return "file-unreadable" if isinstance(error, OSError) else "failed"
 
 
+def already_exists(path: object, remedy: str) -> AmosError:
+    """What would be written is there already, and nothing is overwritten.
+
+    >>> print(already_exists("a.yaml", "name another file"))
+    a.yaml: already exists; name another file
+    """
+    return AmosError(f"{path}: already exists", remedy)
+
+
 class DiskFull(AmosError):  # noqa: N818 - named after what happened
     """The disk of prepared scans is full, so the next scan would fail too."""
 

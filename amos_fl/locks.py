@@ -29,6 +29,8 @@ LOCK = ".lock"
 HOLDERS = ".at_work"
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 _LOOK_AGAIN_S = 0.05
+_OTHERS_LOOK_S = 0.2
+"""Whether a lock is held can only be seen by taking it, and another process may be looking, too."""
 _WRITING_S = 1.0
 
 
@@ -82,15 +84,35 @@ def at_work(folder: Path, *, to: str = "", wait_s: float = 0.0) -> Iterator[None
 
 def is_held(folder: Path) -> bool:
     """Whether a process works in a folder."""
-    path = folder / LOCK
+    return is_locked(folder / LOCK)
+
+
+def take(path: Path, mode: int = 0o640) -> FileLock:
+    """Lock a file, which is made if necessary and stays, until this process releases the lock or ends.
+
+    Raises:
+        AtWork: another process has locked it. OSError: it may not be written, or its disk has no locks.
+    """
+    lock = FileLock(path, mode=mode, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=_OTHERS_LOOK_S, poll_interval=_LOOK_AGAIN_S)
+    except Timeout:
+        raise AtWork(f"{path}: another process has locked it; wait for it, or stop it") from None
+    return lock
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process has locked a file.
+
+    Raises:
+        OSError: it is there and may not be written, or its disk has no locks.
+    """
     if not path.exists():
         return False
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=4 * _LOOK_AGAIN_S, poll_interval=_LOOK_AGAIN_S)  # another may be looking, too
-    except Timeout:
+        take(path).release()
+    except AtWork:
         return True
-    lock.release()
     return False
 
 

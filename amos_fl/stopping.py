@@ -16,6 +16,8 @@ from functools import partial
 from types import FrameType
 
 REQUESTS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit code of what was stopped by request, and may go on."""
 SAME_REQUEST_S = 1.0
 """`timeout` and `docker compose` signal a process twice at once, directly and through its group; that counts once."""
 _received: list[tuple[int, float]] = []
@@ -26,7 +28,7 @@ _waiting: list[Callable[[], None]] = []
 
 def exit_code() -> int:
     """128 and the signal's number: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
-    return 128 + (_received[0][0] if _received else signal.SIGINT)
+    return 128 + _received[0][0] if _received else INTERRUPTED
 
 
 def words() -> str:

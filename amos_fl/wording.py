@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Collection, Iterable, Sequence
 
+MISSING = "-"
+"""In the place of a value that is missing, in every table, page and picture."""
+
 
 def case_name(amos_id: int) -> str:
     """A case's name as used in file names.
@@ -94,8 +97,33 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+def duration(seconds: float) -> str:
+    """A measured time.
+
+    >>> duration(42.3), duration(312), duration(7300)
+    ('42 s', '5 min 12 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def roughly(seconds: float) -> str:
+    """A time in its largest unit of which there are at least two: for estimates, and how long ago something was.
+
+    >>> roughly(12.3), roughly(400), roughly(8000), roughly(400_000)
+    ('12 s', '7 min', '2 h', '5 days')
+    """
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{round(seconds / length)} {unit}"
+    return f"{max(0, round(seconds))} s"
+
+
 def clock(seconds: float) -> str:
-    """A time as a clock shows it.
+    """A time as a clock shows it, for what is left of work.
 
     >>> clock(75), clock(4000)
     ('1:15', '1:06:40')

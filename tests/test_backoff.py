@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,7 +62,9 @@ def test_a_bell_ends_a_wait_at_once_and_a_wait_without_it_lasts() -> None:
     bell.ring()
     code = f"import time; from amos_fl_clients.flower.backoff import Doorbell; Doorbell.at({bell.heard_at}).wait(600)"
     subprocess.run([sys.executable, "-c", code], pass_fds=[bell.heard_at], check=True, timeout=60)
-    heard.wait(0.01)  # not rung again: ends by itself
+    begun = time.monotonic()
+    heard.wait(0.2)  # not rung again
+    assert time.monotonic() - begun >= 0.2
 
 
 def test_a_process_ends_when_the_one_that_rings_its_bell_is_gone() -> None:
@@ -153,6 +156,7 @@ mine = []
 def work(arguments):
     mine.append(arguments)
     import threading
+import time
     line = {"pid": os.getpid(), "parent": os.getppid(), "seen": mine, "input": sys.stdin.read(), "argv": sys.argv[1:]}
     with open(arguments[0], "w") as file:
         json.dump(line, file)

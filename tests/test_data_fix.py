@@ -49,7 +49,7 @@ def test_a_sound_cohort_is_listed_and_nothing_is_copied(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"cohort.csv", "organs.csv"}
     assert [case.image.resolve() for case in after.cases] == [case.image.resolve() for case in cohort.cases]
     assert run(["data", "check", str(tmp_path / "in"), "--fix", str(tmp_path / "out")]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_qform_and_sform_agree_afterwards_and_no_voxel_has_changed(

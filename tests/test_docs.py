@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated
@@ -68,6 +69,27 @@ def test_every_page_is_reached_from_the_first():
 
 def test_the_readme_fits_on_a_screen_and_a_half():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 90
+
+
+def test_the_floors_of_the_contributors_page_are_those_that_import_linter_enforces():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    level = {name: i for i, layer in enumerate(layers) for name in layer.split(" | ")}
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("| floor |")[2].partition("\n\n")[0]
+    floors = [re.findall(r"`(\w+)`", line) for line in table.splitlines()[2:]]
+    named = [name for floor in floors for name in floor]
+    assert len(named) == len(set(named))
+    rooms = {path.parent.name for path in (ROOT / "amos_fl").glob("*/__init__.py")}
+    assert rooms <= set(named) <= level.keys()
+    above = -1
+    for floor in floors:
+        levels = [level[name] for name in floor]
+        assert above < min(levels), floor
+        above = max(levels)
+    rows = [level[name] for name in named if name not in floors[-1]]
+    assert rows == sorted(rows)
 
 
 @pytest.mark.parametrize("model", [RunConfig, SiteSettings])

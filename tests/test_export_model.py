@@ -381,7 +381,7 @@ def test_what_cannot_be_exported_is_said(
 
 def test_nothing_that_is_there_is_replaced(model: amos_fl.TrainedModel, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(AmosError, match="is there already; give a new folder"):
+    with pytest.raises(AmosError, match="already exists; give a new folder"):
         model.export(tmp_path / "out", "torchscript")
 
 

@@ -137,7 +137,7 @@ def test_without_a_terminal_options_and_defaults_answer_and_nothing_is_overwritt
     assert all(f"# {name}:" in written or f"\n{name}:" in written for name in ("cohort", "model", "device"))
     capsys.readouterr()
     assert run(["init", str(out)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert out.read_text() == written
 
 

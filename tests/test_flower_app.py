@@ -26,7 +26,7 @@ from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.error_replies import SiteFailure
 from amos_fl_clients.federation.policy import Refusal, pause
 from amos_fl_clients.federation.settings import SiteSettings, read_settings
-from amos_fl_clients.flower.clientapp import clientapp_module
+from amos_fl_clients.flower.clientapp import CheckedProcess, holds_exactly
 from amos_fl_clients.operation.allowed_apps import (
     archive_of,
     check_app,
@@ -34,7 +34,7 @@ from amos_fl_clients.operation.allowed_apps import (
     sha256_of_shipped_app,
     shipped_app,
 )
-from amos_fl_clients.operation.processes import AppCheck, holds_exactly
+from amos_fl_clients.operation.processes import AppCheck
 from amos_fl_server.federation.exchange import failure_of
 from amos_fl_server.federation.simulate import lay_out_sites
 from amos_fl_server.operation.run_registry import prepare_run
@@ -139,11 +139,12 @@ class OneMessage:
     """The check of one message's process, with the message of a SuperNode and without its network."""
 
     def __init__(self, settings_file: Path) -> None:
-        self.check = AppCheck(clientapp_module())
+        check = AppCheck()
+        self.check = CheckedProcess(check)
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         message = Message(RecordDict(), 7, "train")
         context = Context(1, 7, {"site-settings": str(settings_file)}, RecordDict(), {})
-        self.check._pulled = (message, context, None, None)
+        check.received(message, context)
 
 
 @pytest.fixture

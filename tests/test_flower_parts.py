@@ -14,13 +14,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from fastapi import FastAPI
+from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg, MultiKrum
 from flwr.supercore.constant import TaskType
 from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResultStatus
+from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 
-from amos_fl_clients.flower import clientapp, parts, superexec, superlink, supernode
+from amos_fl_clients.flower import clientapp, parts, strategies, superexec, superlink, supernode
 from amos_fl_clients.flower.backoff import BELL, FLOWERS_WAIT_S, Doorbell, asking_again
 from amos_fl_clients.flower.parts import Part
 
@@ -31,7 +35,8 @@ PARTS = [
     for part in (found if isinstance(found, tuple) else (found,))
     if isinstance(part, Part)
 ]
-DOCUMENTED = ("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation")
+DOCUMENTED = ("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.simulation")
+"""The modules of Flower's reference, as far as amos-fl uses them; public is what each has in its `__all__`."""
 
 
 @pytest.fixture(autouse=True)
@@ -56,24 +61,42 @@ def test_another_version_of_flower_ends_the_process_instead_of_going_unchecked()
 
 def test_nothing_but_this_room_imports_more_of_flower_than_it_documents() -> None:
     found = {}
-    for folder in ("amos_fl", "clients", "server", "benchmarks"):
+    for folder in ("amos_fl", "clients", "server", "benchmarks", "examples"):
         for file in (ROOT / folder).rglob("*.py"):
-            if file.parent == ROOT / "clients/amos_fl_clients/flower":
-                continue
-            names = [name for name in _imported(ast.parse(file.read_text())) if name.split(".")[0] == "flwr"]
-            if private := [name for name in names if not name.startswith(DOCUMENTED)]:
+            if file.parent != ROOT / "clients/amos_fl_clients/flower" and (private := list(_private(file.read_text()))):
                 found[str(file.relative_to(ROOT))] = private
     assert found == {}
 
 
-def _imported(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+@pytest.mark.parametrize(
+    ("line", "private"),
+    [
+        ("from flwr.serverapp.strategy import FedAvg, Strategy", []),
+        ("from flwr.serverapp.strategy.multikrum import select_multikrum", ["flwr.serverapp.strategy.multikrum"]),
+        ("from flwr.app.exception import AppExitException", ["flwr.app.exception"]),
+        ("from flwr.serverapp import ServerApp, exception", ["flwr.serverapp.exception"]),
+        ("import flwr.app as app", ["flwr.app"]),
+        ("load('flwr.application')", ["flwr.application"]),
+        ("load('flwr.serverapp.strategy:FedAvg')", []),
+    ],
+)
+def test_documented_is_what_a_public_module_exports_by_name(line: str, private: list[str]) -> None:
+    assert list(_private(line)) == private
+
+
+def _private(code: str) -> Iterator[str]:
+    """What code uses of Flower, or may use, that no public module of Flower's has in its `__all__`."""
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
-            yield node.module
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "flwr")  # and then what?
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "flwr":
+            if node.module not in DOCUMENTED:
+                yield str(node.module)
+            else:
+                public = importlib.import_module(node.module).__all__
+                yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name not in public)
         elif isinstance(node, ast.Constant) and re.fullmatch(r"flwr(\.\w+)+", str(node.value)):
-            yield str(node.value)  # a module for importlib
+            yield from {str(node.value)}.difference(DOCUMENTED)  # a module for importlib
 
 
 def own_process_in(folder: Path) -> Callable[[str, Any], list[str]]:
@@ -115,11 +138,10 @@ def test_every_part_is_replaced_in_one_program(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Doorbell, "end_with_the_other", lambda self: None)  # it would end this process
     monkeypatch.setenv(BELL, "0")
     own_process = own_process_in(tmp_path)
-    check: Any = SimpleNamespace(pull_task_input=1, install_from_fab=2, get_load_client_app_fn=3, error=4)
     groups = [
         changed(lambda: supernode.replace(own_process, tmp_path)),
         changed(lambda: (superexec.replace(own_process), parts.EXECUTOR.present())[0]),
-        changed(lambda: clientapp.replace(lambda module: check)),
+        changed(lambda: clientapp.replace(SiteCheck())),
         changed(lambda: superlink.replace(NoOpControlAuthnPlugin(), print)),  # pyright: ignore
     ]
     assert set().union(*groups) == set(PARTS)
@@ -222,15 +244,75 @@ def test_a_superexec_looks_for_a_task_when_its_bell_is_rung() -> None:
     assert done.returncode == 0
 
 
-def test_the_process_of_a_message_calls_the_sites_check_in_the_place_of_flowers_functions() -> None:
-    """What the check itself does is in test_flower_app."""
-    check: Any = SimpleNamespace(pull_task_input=1, install_from_fab=2, get_load_client_app_fn=3, error=4)
-    given: list[Any] = []
-    clientapp.replace(lambda module: (given.append(module.install_from_fab), check)[1])
-    assert given[0].__module__ == "flwr.cli.install"
-    module = clientapp.clientapp_module()
-    assert (module.pull_task_input, module.install_from_fab) == (1, 2)
-    assert (module.get_load_client_app_fn, module.Error) == (3, 4)
+class SiteCheck:
+    """A site's check that keeps what it is told; what the real one does is in test_flower_app."""
+
+    failure: Error | None = None
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def received(self, message: Message, context: Context) -> None:
+        self.told += [message, context]
+
+    def unpacked(self, content: bytes, unpack: Callable[[], Path]) -> Path:
+        self.told.append(content)
+        return Path("unpacked")
+
+    def before_import(self, folder: Path) -> None:
+        self.told.append(folder)
+
+    def words(self, reason: str) -> str:
+        return "no details"
+
+
+def test_the_process_of_a_message_asks_the_sites_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    process: Any = importlib.import_module(parts.PULL_TASK.module)
+    task: Any = ("message", "context", "run", "app")
+    parts.PULL_TASK.replace(lambda client: task)  # Flower's own functions, without network and app
+    parts.LOAD_APP.replace(lambda **options: lambda *app: app)
+    check = SiteCheck()
+    clientapp.replace(check)
+    assert process.pull_task_input(None) == task
+    assert process.install_from_fab(b"app", skip_prompt=True) == Path("unpacked")
+    load = process.get_load_client_app_fn(default_app_ref="", app_path=None, multi_app=True)
+    assert load("a/b", "1", "0123456789") == ("a/b", "1", "0123456789")
+    assert check.told == ["message", "context", b"app", process.get_project_dir("a/b", "1", "0123456789")]
+    assert process.Error(code=2, reason="jane.nii").reason == "no details"
+    check.failure = Error(7, "refused")
+    assert process.Error(code=2, reason="jane.nii") is check.failure
+
+
+def replies_with(*values: float) -> list[Message]:
+    """Replies of sites 0, 1, ... whose weights have one value each."""
+    found = []
+    for node, value in enumerate(values):
+        arrays = ArrayRecord({"w": Array(np.full(3, value))})
+        content = RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 1})})
+        found.append(Message(content, reply_to=Message(RecordDict(), node, "train")))
+    return found
+
+
+@pytest.mark.parametrize("chosen", [1, 2, 3])
+def test_the_replies_that_count_as_used_are_those_in_krums_mean(chosen: int) -> None:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    values = (100.0, 1.0, 1.5, 2.5, -80.0)
+    krum = MultiKrum(num_malicious_nodes=2, num_nodes_to_select=chosen)
+    used = strategies.used_of(krum, [reply.content for reply in replies_with(*values)])
+    record, _ = krum.aggregate_train(1, replies_with(*values))
+    assert record is not None
+    assert record["w"].numpy()[0] == pytest.approx(np.mean([values[number] for number in used]))
+    assert 0 < len(used) < len(values)
+    assert strategies.used_of(FedAvg(), [reply.content for reply in replies_with(*values)]) == [0, 1, 2, 3, 4]
+
+
+def test_a_strategy_that_cannot_aggregate_raises_the_error_that_is_known() -> None:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    first, second = replies_with(1.0, 2.0)
+    second.content["arrays"] = ArrayRecord({"another": Array(np.ones(3))})
+    with pytest.raises(strategies.StrategyError):
+        FedAvg().aggregate_train(1, [first, second])
 
 
 class Nobody(superlink.TokenPlugin):

@@ -123,7 +123,7 @@ def test_a_resume_of_a_damaged_run_says_what_is_damaged_or_goes_on_as_it_would_h
     def no_training(*_: object, **__: object) -> None:
         raise Interrupted("the run would go on")
 
-    # What follows is the round itself, which other tests are about.
+    # What a resume reads has been read by then. The round itself would take seconds for each of many damages.
     monkeypatch.setattr("amos_fl_server.federation.rounds.Federation._round", no_training)
     random_ = random.Random(SEED)
     folder = tmp_path / "run"

@@ -324,11 +324,11 @@ def test_what_has_no_value_stays_last_however_a_table_is_sorted(browser: Browser
     page = Opened(browser, pages.run_page).page
     page.evaluate(
         "() => { const cell = document.querySelector('#sites tbody tr').cells[4];"
-        " cell.textContent = '–'; delete cell.dataset.value }"
+        " cell.textContent = '-'; delete cell.dataset.value }"
     )
     for _ in range(2):
         page.locator("#sites thead button").nth(4).click()
-        assert column(page, "sites", 5)[-1] == "–"
+        assert column(page, "sites", 5)[-1] == "-"
 
 
 def luminance(colour: str) -> float:

@@ -255,7 +255,7 @@ def test_a_chosen_channel_is_never_taken_from_another_source_of_the_same_names(t
         target.write_bytes(path.read_bytes())
         os.utime(target, (1, 1))
     assert run([*ask, str(tasks[0]), "--out", str(tmp_path / "cohorts/a.csv")]) == 2
-    assert "exists already, made from another scan" in capsys.readouterr().err
+    assert "already exists, made from another scan" in capsys.readouterr().err
 
 
 def test_a_second_cohort_never_renames_the_organs_of_the_first(tmp_path: Path, capsys) -> None:

@@ -4,11 +4,12 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import write_tiny_cohort
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from hospitals import Hospital, hospital, json_of
 from hostile_replies import Tamper, first, record
 from hypothesis import given
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from amos_fl.cohort.table import Cohort
 from amos_fl_clients.federation.error_replies import ReplyWithheld, SiteFailure
+from amos_fl_clients.federation.guard import GuardedApp
 from amos_fl_clients.federation.messages import ARRAYS
 from amos_fl_clients.federation.records import LAYOUT, VALUES, is_packed, packed, record_of, views_of
 from amos_fl_clients.federation.replies import check_reply, names_and_forms
@@ -158,21 +160,30 @@ def test_whatever_a_key_is_called_it_does_not_leave_and_neither_does_its_name(
     assert str(withheld.value) == f"site A: its reply was withheld: it holds a {what} that is not on the list"
 
 
-def test_the_apps_own_replies_go_through_the_check(closed: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handler that says too much is stopped by the app itself."""
-    from amos_fl_clients.federation import app, messages, training
+def test_a_handler_that_says_too_much_is_stopped_by_the_app_itself(closed: Hospital) -> None:
+    assert type(closed.app) is GuardedApp
+    talkative = GuardedApp(
+        lambda _: closed.settings,
+        lambda *_: {name: (array.shape, str(array.dtype)) for name, array in views_of(closed.weights()).items()},
+    )
 
-    honest = messages.reply_with
+    @talkative.query("describe")
+    @talkative.train()
+    @talkative.evaluate()
+    def answer_and_more(message: Message, context: Context) -> Message:
+        reply = closed.app.answer(message, context)
+        reply.content.config_records["site"]["patient"] = "Jane Doe"
+        return reply
 
-    def talkative(message: Message, site: str, **records: object) -> Message:
-        return honest(message, site, **records, patient="Jane Doe")  # pyright: ignore[reportArgumentType]
-
-    for module in (app, training):
-        monkeypatch.setattr(module, "reply_with", talkative)
-    for kind in ("query.describe", "train", "evaluate"):
+    asked: dict[str, dict[str, Any]] = {
+        "query.describe": {},
+        "train": {"round": 1, "steps": 1, "first_step": 0, "total_steps": 6},
+        "evaluate": {"round": 1, "split": "test"},
+    }
+    for kind, more in asked.items():
         with pytest.raises(SiteFailure, match="withheld: it holds a text that is not on the list"):
-            answer(closed, kind)
-    assert all("answer=failed" in line for line in closed.audit[-3:])
+            closed.ask(kind, app=talkative, **more)
+        assert "answer=failed" in closed.audit[-1]
 
 
 def test_the_form_of_a_network_is_that_of_its_weights(closed: Hospital) -> None:

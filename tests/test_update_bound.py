@@ -2,7 +2,10 @@
 
 import math
 import tracemalloc
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from test_aggregation import reply, round_input, update
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
+from amos_fl.methods.base import Arrays, Done, Method, Work
 from amos_fl.runs.config import RunConfig, resolve
 from amos_fl.runs.layers import Layer
 from amos_fl.weights import arrays_of, relative_distance, trained_norm
@@ -27,6 +31,19 @@ STATISTICS = {
     "norm.running_var": np.ones(3, np.float32),
     "norm.num_batches_tracked": np.asarray(0),
 }
+
+
+DISTANCES: list[float] = []
+
+
+@dataclass(frozen=True)
+class NotingDistances(Method):
+    """FedAvg, which notes how far each update lies from the round's weights."""
+
+    def admit(self, before: Mapping[str, np.ndarray], update: Arrays, done: Done, work: Work) -> Arrays:
+        DISTANCES.append(relative_distance(update, before))
+        assert DISTANCES[-1] == relative_distance(update, before, trained_norm(before))
+        return update
 
 
 @given(scale=st.floats(0.01, 1000), seed=st.integers(0, 99))
@@ -108,25 +125,21 @@ def test_the_bound_takes_no_copy_of_the_weights() -> None:
 
 
 def test_real_updates_lie_far_within_the_default_also_where_the_rate_is_far_too_high(
-    tmp_path: Path, tiny_cohort: Cohort, store: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_cohort: Cohort, store: Path
 ) -> None:
-    seen: list[float] = []
-    honest = aggregate.relative_distance
-
-    def noting(arrays: aggregate.Arrays, before: aggregate.Arrays, norm: float | None) -> float:
-        seen.append(honest(arrays, before, norm))
-        assert seen[-1] == honest(arrays, before)
-        return seen[-1]
-
-    monkeypatch.setattr(aggregate, "relative_distance", noting)
-    monkeypatch.setattr(aggregate, "_rough_norm", lambda arrays: math.inf)  # else none is near enough to be measured
     default = RunConfig().max_update_norm
     assert default is not None
-    federate(tmp_path / "usual", tiny_cohort, store, rounds=2, local_steps=10, training={"learning_rate": 0.2})
-    assert len(seen) == 6
-    assert 0 < max(seen) < default / 100
-    federate(tmp_path / "wild", tiny_cohort, store, rounds=1, local_steps=25, training={"learning_rate": 5.0})
-    assert max(seen) < default / 10
+    noting: dict[str, Any] = {"strategy": f"{__name__}:NotingDistances"}
+    DISTANCES.clear()
+    federate(
+        tmp_path / "usual", tiny_cohort, store, rounds=2, local_steps=10, training={"learning_rate": 0.2}, **noting
+    )
+    assert len(DISTANCES) == 6
+    assert 0 < max(DISTANCES) < default / 100
+    DISTANCES.clear()
+    federate(tmp_path / "wild", tiny_cohort, store, rounds=1, local_steps=25, training={"learning_rate": 5.0}, **noting)
+    assert len(DISTANCES) == 3
+    assert max(DISTANCES) < default / 10
 
 
 def test_the_bound_is_a_setting_and_changes_no_weights_of_a_run_within_it(

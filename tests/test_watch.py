@@ -114,7 +114,7 @@ def test_who_was_missing_and_how_long_it_takes_is_seen(tmp_path: Path, finished_
     view = watched(path).look()
     assert view.alarms == ("round 1: site B was missing: its process died",)
     assert cells(view)["B"][-1] == "1"
-    assert view.bars[0].text == "about 16 min left"  # 120 s a round, 8 rounds
+    assert view.bars[0].text == "about 16:00 left"  # 120 s a round, 8 rounds
     assert event_of(lines[0]) is not None
 
 

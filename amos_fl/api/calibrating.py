@@ -21,6 +21,7 @@ from amos_fl.inference.expected import calibration_sha256
 from amos_fl.inference.unlike import training_scans
 from amos_fl.locks import at_work
 from amos_fl.prepared.prepare import prepare_cases
+from amos_fl.report.page import write_run_report
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
 from amos_fl.runs.calibration import Calibration, write_calibration
 from amos_fl.runs.expected import EXPECTED, MeasuredAgreement, write_measured
@@ -149,8 +150,6 @@ def _cases(model: Model, members: Cohort, split: Split, sites: Sequence[str]) ->
 
 def _write_pages(run: RunFolder) -> None:
     """Write the run's model card and report again, which tell of the expected DSC."""
-    from amos_fl.report.page import write_run_report
-
     record = read_run(run.path)
     card = model_card(run, record.config, record.cohort, record.results)
     write_text(run.path / "model" / "MODEL_CARD.md", card)

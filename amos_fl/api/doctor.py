@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Literal
 
@@ -225,8 +225,6 @@ def _extras() -> Iterator[Examined]:
 
 
 def _names_of_extras() -> list[str]:
-    from importlib.metadata import metadata
-
     try:
         return sorted(set(metadata(_OWN).get_all("Provides-Extra") or ()) - BESIDES)
     except PackageNotFoundError:

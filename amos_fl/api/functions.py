@@ -191,7 +191,7 @@ def evaluate(
     are settings of inference (by default the run's): see `InferenceKeywords`.
 
     Raises:
-        AmosError: no such model, cohort or case; or `out` exists already.
+        AmosError: no such model, cohort or case; or `out` already exists.
     """
     if split not in SPLITS:
         raise AmosError(f"split is {split!r}: choose {either(SPLITS)}")

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from amos_fl.cohort.folds import in_fold
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Cohort, OnCase, read_cohort
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, already_exists
 from amos_fl.networks.catalogue import DEMONSTRATION, network_named
 from amos_fl.runs.config import RunConfig, resolve
 from amos_fl.runs.layers import Layer, dotted, merge
 from amos_fl.runs.own_code import check_own_code, check_same_modules
 from amos_fl.runs.tracking.tracker import check_trackers
+from amos_fl.volumes.plan import AUTO
 
 if TYPE_CHECKING:  # it imports NumPy, which --help does not need
     from amos_fl.runs.folder import RunFolder
@@ -47,7 +48,7 @@ def check_free(folder: Path) -> None:
         AmosError: it is not empty, or it is a file.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise AmosError(f"{folder}: already exists; choose another folder")
+        raise already_exists(folder, "choose another folder")
 
 
 def with_device(config: RunConfig) -> RunConfig:
@@ -192,7 +193,6 @@ def with_plan_made(config: RunConfig, cohort: Cohort, store: Path, on_case: OnCa
         return config
     from amos_fl.planning.measure import fingerprint_of_cases, measured_cases
     from amos_fl.planning.planner import plan_from
-    from amos_fl.volumes.plan import AUTO
 
     found = fingerprint_of_cases(measured_cases(cohort), cohort.organs, store=store, on_case=on_case)
     return config.model_copy(update={"plan": plan_from(found, len(cohort.organs), config.planning, name=AUTO)})

@@ -10,15 +10,16 @@ from amos_fl.annotate.ledger import Imported
 from amos_fl.annotate.progress import ProjectProgress
 from amos_fl.annotate.project import Project
 from amos_fl.annotate.state import CaseState
+from amos_fl.wording import MISSING
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return MISSING if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def volume(value_ml: float) -> str:
     """A volume in ml, with no more digits than are useful."""
-    return "-" if math.isnan(value_ml) else f"{value_ml:.1f}" if value_ml < 100 else f"{value_ml:.0f}"
+    return MISSING if math.isnan(value_ml) else f"{value_ml:.1f}" if value_ml < 100 else f"{value_ml:.0f}"
 
 
 def minutes(value: float | None) -> str:
@@ -28,7 +29,7 @@ def minutes(value: float | None) -> str:
     ('12 min', '2.5 h')
     """
     if value is None or math.isnan(value):
-        return "-"
+        return MISSING
     return f"{value:.0f} min" if value < 120 else f"{value / 60:.1f} h"
 
 

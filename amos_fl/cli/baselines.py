@@ -45,6 +45,7 @@ from amos_fl.runs.layers import Layer
 from amos_fl.runs.record import read_runs
 from amos_fl.runs.summary import number
 from amos_fl.runs.work import steps_by_site
+from amos_fl.wording import MISSING
 
 
 def _base(like: Path | None, layers: list[Layer]) -> tuple[RunConfig, Cohort]:
@@ -190,7 +191,7 @@ def _show_choices(group: Group, store: Path) -> None:
     for choice in choices:
         tuned = next((row.dsc for row in records[choice.site].results.by_site if row.name == choice.site), math.nan)
         for_all = f"{number(choice.test_dsc_for_all)} (round {choice.round_for_all})"
-        own = f"{number(choice.test_dsc_own)} (round {choice.own_round})" if choice.own_round else "-"
+        own = f"{number(choice.test_dsc_own)} (round {choice.own_round})" if choice.own_round else MISSING
         table.add_row(choice.site, for_all, own, number(tuned))
     Console(highlight=False).print(table)
 

@@ -22,7 +22,7 @@ from amos_fl.escape.console import Console
 from amos_fl.phantom.montage import montage as draw_montage
 from amos_fl.phantom.release import demo_cases, write_release
 from amos_fl.phantom.scan import Contrast, Size
-from amos_fl.wording import counted
+from amos_fl.wording import MISSING, counted
 
 _WORKERS = min(4, os.cpu_count() or 1)
 
@@ -76,7 +76,7 @@ def _beside_table2(result: ImportResult) -> Table:
         sites = [scanner for scanner in SCANNERS.values() if scanner.modality == modality]
         for scanner in sites:
             numbers = (*result.counts[scanner.domain], *scanner.table2)
-            table.add_row(scanner.domain, scanner.model, modality, *(str(n) if n else "-" for n in numbers))
+            table.add_row(scanner.domain, scanner.model, modality, *(str(n) if n else MISSING for n in numbers))
         sums = [sum(row) for row in zip(*((*result.counts[s.domain], *s.table2) for s in sites), strict=True)]
         table.add_row("", f"all {modality}", "", *map(str, sums), end_section=True)
     return table

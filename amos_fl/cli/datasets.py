@@ -14,7 +14,7 @@ from amos_fl.cohort.label_map import LabelMap, label_map_in_words, label_map_nam
 from amos_fl.cohort.msd import read_msd
 from amos_fl.cohort.nnunet_raw import read_nnunet
 from amos_fl.cohort.table import SPLITS, Cohort, read_cohort, write_cohort
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, already_exists
 from amos_fl.escape.console import Console
 from amos_fl.wording import counted
 
@@ -94,7 +94,7 @@ def relabel(
     _show_label_map(chosen, len(found.organs))
     if suggestion is not None:
         if suggestion.exists():
-            raise AmosError(f"{suggestion}: already exists; choose another --suggestion")
+            raise already_exists(suggestion, "choose another --suggestion")
         write_label_map(suggestion, chosen)
         typer.echo(f"wrote {suggestion}; correct it, then give it to --label-map")
     try:

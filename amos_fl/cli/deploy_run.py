@@ -22,7 +22,7 @@ from amos_fl.cli.running import first_page
 from amos_fl.cli.setting_options import takes_settings
 from amos_fl.cli.settings import Flags, layers_of, refuse_beside
 from amos_fl.deploy.layout import Deployment, organs_of, read_deployment
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, already_exists
 from amos_fl.escape.console import Console
 from amos_fl.files import write_json
 from amos_fl.report.after_run import write_report
@@ -32,13 +32,13 @@ from amos_fl.runs.layers import Layer
 from amos_fl.runs.own_code import check_own_code, own_modules
 from amos_fl.runs.results import results_of
 from amos_fl.runs.tracking.tracker import check_trackers
+from amos_fl.stopping import INTERRUPTED
 from amos_fl.wording import counted
 from amos_fl_server.operation.run_registry import RunState
 
 if TYPE_CHECKING:
     from amos_fl_server.operation.submitter import SubmittedRun
 
-INTERRUPTED = 130
 MARK = "deployment.json"
 """In a run's folder on the submitter's machine: which run it is, and of which deployment."""
 
@@ -97,7 +97,7 @@ def run(
         typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
         return
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AmosError(f"{out}: already exists; choose another --out, or continue it with --resume {out}")
+        raise already_exists(out, f"choose another --out, or continue it with --resume {out}")
     for module, digest in own_modules(settings).items():
         typer.echo(f"sites must allow, under allowed_modules:  {module}: {digest}")
     with _runs(place, host) as client:

@@ -14,6 +14,7 @@ from amos_fl.cli.options import JsonOption
 from amos_fl.cli.progress import plain_console
 from amos_fl.errors import AmosError
 from amos_fl.escape.terminal import visible, without_colours
+from amos_fl.wording import roughly
 from amos_fl_server.operation.run_registry import state_in
 
 if TYPE_CHECKING:
@@ -60,18 +61,7 @@ def _show(found: "Overview") -> None:
 
 
 def _ago(when: float | None) -> str:
-    """A time in the past in words.
-
-    >>> _ago(None), _ago(time.time() - 90)
-    ('', '2 min ago')
-    """
-    if not when:
-        return ""
-    seconds = max(0.0, time.time() - when)
-    for limit, unit, name in ((60, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
-        if seconds < limit:
-            return f"{round(seconds / unit)} {name} ago"
-    return f"{round(seconds / 86400)} days ago"
+    return f"{roughly(time.time() - when)} ago" if when else ""
 
 
 def logs(

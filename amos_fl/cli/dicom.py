@@ -18,7 +18,7 @@ from amos_fl.cohort.dicom_organs import StructureNames
 from amos_fl.cohort.label_map import SUGGESTED, read_label_map, write_label_map
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import check_organs_beside, read_organs
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, already_exists
 from amos_fl.wording import counted
 
 _MOST_LISTED = 20
@@ -66,7 +66,7 @@ def dicom(
     if out is None and not dry_run:
         raise AmosError("data dicom: needs --out, the folder of the cohort; or --dry-run to see what is found")
     if suggestion is not None and suggestion.exists():
-        raise AmosError(f"{suggestion}: is there already; choose another --suggestion")
+        raise already_exists(suggestion, "choose another --suggestion")
     of = read_organs(organs) if organs is not None else dict(AMOS_ORGANS)
     rows = read_table(table) if table is not None else None
     choice = Choice(modality, tuple(description or ()), tuple(exclude or ()), tuple(labels or ()), unlabelled)

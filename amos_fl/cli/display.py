@@ -12,19 +12,21 @@ from rich.table import Table
 
 from amos_fl.escape.console import Console as OwnConsole
 from amos_fl.metrics.rows import ScoreRow
-from amos_fl.runs.events import Event, Notice, RoundFinished, RoundScored, RoundStarted, SiteWork, in_words
+from amos_fl.runs.events import (
+    Event,
+    Notice,
+    RoundFinished,
+    RoundScored,
+    RoundStarted,
+    SiteWork,
+    activity_in_words,
+    in_words,
+)
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.results import Results
 from amos_fl.runs.summary import number
-from amos_fl.wording import clock
+from amos_fl.wording import MISSING, clock
 
-VERBS = {
-    "measure": "measuring",
-    "prepare": "preparing",
-    "train": "training",
-    "personalise": "personalising",
-    "evaluate": "scoring",
-}
 PLAIN_EVERY_S = 15.0
 PACE_AFTER_S = 5.0
 """How long a site must have been at its cases before the time for the rest is said."""
@@ -105,7 +107,7 @@ class Display:
         key = (event.site, event.activity)
         now = time.monotonic()
         note = f"loss {event.loss:.3f}" if event.loss is not None else self._left_of(event, now)
-        text = f"{VERBS.get(event.activity, event.activity)} {event.site}"
+        text = f"{activity_in_words(event.activity)} {event.site}"
         if self.live:
             if key not in self._bars:
                 self._bars[key] = self._progress.add_task(f"  {text}", total=event.total, note=note)
@@ -144,13 +146,13 @@ def organ_table(rows: list[ScoreRow]) -> Table:
         table.add_column(f"{group} {modality}", justify="right")
     cells = {(row.name, row.group, row.modality): _cell(row) for row in rows}
     for organ in dict.fromkeys(row.name for row in rows):
-        table.add_row(organ, *(cells.get((organ, *column), "-") for column in columns))
+        table.add_row(organ, *(cells.get((organ, *column), MISSING) for column in columns))
     return table
 
 
 def _cell(row: ScoreRow) -> str:
     if math.isnan(row.dsc):
-        return "-"
+        return MISSING
     marks = "".join(f" {count}{mark}" for count, mark in ((row.missed, "m"), (row.hallucinated, "h")) if count)
     return f"{row.dsc:.2f}/{row.nsd:.2f}{marks}"
 
@@ -179,7 +181,9 @@ def show_group(console: Console, records: Sequence[RunRecord]) -> None:
         table.add_column(site, justify="right", no_wrap=True)
     for record in records:
         rows = {row.name: row for row in record.results.by_site}
-        cells = [f"{number(rows[s].dsc)}{'*' if s in record.seen_sites else ' '}" if s in rows else "-" for s in sites]
+        cells = [
+            f"{number(rows[s].dsc)}{'*' if s in record.seen_sites else ' '}" if s in rows else MISSING for s in sites
+        ]
         table.add_row(record.folder.path.name, *cells)
         for problem in record.results.problems:
             console.print(f"problem: {record.name}: {problem}", markup=False, style="bold red")

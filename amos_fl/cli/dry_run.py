@@ -12,29 +12,18 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import check_free
 from amos_fl.runs.estimate import disk, estimate
 from amos_fl.runs.start import start_weights
-from amos_fl.wording import counted
+from amos_fl.wording import counted, roughly
 
 
-def cost_in_words(config: RunConfig, cohort: Cohort) -> tuple[str, float]:
+def estimate_in_words(config: RunConfig, cohort: Cohort) -> tuple[str, float]:
     """The time, traffic and disk of a run of a group, and its seconds; without augmentation and preparation."""
     if config.lacks_plan:
         return "its plan is made first, so its time is not known", 0.0
     cost, scored = estimate(config, cohort), scoring(config, cohort)
     sent = (cost.bytes_down + cost.bytes_up) / 1e6
-    said = f"about {hours_in_words(cost.training_seconds)} of training and {hours_in_words(scored.seconds)} of scoring"
+    said = f"about {roughly(cost.training_seconds)} of training and {roughly(scored.seconds)} of scoring"
     kept = _disk_in_words(config, cohort, cost.parameters)
     return f"{said}, {sent:,.0f} MB sent; disk: {kept}", cost.training_seconds + scored.seconds
-
-
-def hours_in_words(seconds: float) -> str:
-    """A duration.
-
-    >>> hours_in_words(20), hours_in_words(200), hours_in_words(20_000)
-    ('20 s', '3.3 min', '5.6 h')
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def _disk_in_words(config: RunConfig, cohort: Cohort, parameters: int) -> str:

@@ -28,7 +28,8 @@ from amos_fl.files import write_text
 from amos_fl.report.after_run import write_report
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.summary import number
-from amos_fl.wording import counted
+from amos_fl.stopping import INTERRUPTED
+from amos_fl.wording import MISSING, counted
 
 OUT = Path("runs/experiments")
 OutOption = Annotated[Path, typer.Option("--out", help="The folder of all experiments; runs are shared in it.")]
@@ -49,7 +50,7 @@ def experiments(context: typer.Context, out: OutOption = OUT) -> None:
         preset = read_preset(name)
         cost = preset_cost(preset)
         states = [_state_in_words(Workspace(out, form), name) for form in ("full", "quick")]
-        takes = preset.takes or (f"{cost.gpu_hours:,.0f} GPU hours" if cost.trainings else "-")
+        takes = preset.takes or (f"{cost.gpu_hours:,.0f} GPU hours" if cost.trainings else MISSING)
         table.add_row(name, ", ".join(preset.paper) or "ours", preset.title, str(cost.trainings), takes, *states)
     console = plain_console(160)
     console.print(table)
@@ -128,7 +129,7 @@ def _published_table(published: list[tuple[str, str, float, float]]) -> Any:
     table = Table("", *columns, title=f"What the paper printed, DSC / NSD ({MARK})", title_justify="left")
     at = {(row, column): f"{number(dsc, 4)} / {number(nsd, 4)}" for row, column, dsc, nsd in published}
     for row in dict.fromkeys(row for row, _, _, _ in published):
-        table.add_row(row, *(at.get((row, column), "-") for column in columns))
+        table.add_row(row, *(at.get((row, column), MISSING) for column in columns))
     return table
 
 
@@ -244,7 +245,7 @@ def _run_one(preset: Preset, planner: Planner, workspace: Workspace, callbacks: 
         report = carry_out(preset, planner.plan(preset), workspace, callbacks)
     except Interrupted:
         typer.echo(f"stopped; continue with: {again}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     _say(preset, report)
     if report.missing and not (report.done_now or report.done_before or report.failed):
         return f"{preset.name}: {next(iter(report.missing.values()))}"

@@ -13,7 +13,7 @@ from amos_fl.api.settings import settled
 from amos_fl.cli.setting_options import leaves, takes_settings
 from amos_fl.cli.settings import Flags, names
 from amos_fl.cohort.table import SPLITS, Cohort
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, already_exists
 from amos_fl.escape.terminal import visible
 from amos_fl.files import write_text
 from amos_fl.runs.config import RunConfig
@@ -38,7 +38,7 @@ def init(
 ) -> None:
     """Write the settings of a first run, asking at most five questions; each answer is checked at once."""
     if out.exists():
-        raise AmosError(f"{out}: is there already; name another file, or remove it")
+        raise already_exists(out, "name another file, or remove it")
     given = {key: value for key, value in flags.items() if value not in (None, {})}
     settled([Layer("command line", given)])
     for keys, question in QUESTIONS.items():

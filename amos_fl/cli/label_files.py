@@ -15,7 +15,7 @@ from amos_fl.cohort.label_map import SUGGESTED, label_map_named, write_label_map
 from amos_fl.cohort.mask_folders import read_mask_folders
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Modality, check_organs_beside, read_organs
-from amos_fl.errors import AmosError
+from amos_fl.errors import already_exists
 from amos_fl.wording import counted
 
 OutOption = Annotated[Path, typer.Option("-o", "--out", help="The folder of the cohort, with its label maps.")]
@@ -85,7 +85,7 @@ def _make(
     map_ = label_map_named(label_map, dict(enumerate(structures, start=1)), of)
     if suggestion is not None:
         if suggestion.exists():
-            raise AmosError(f"{suggestion}: is there already; choose another --suggestion")
+            raise already_exists(suggestion, "choose another --suggestion")
         write_label_map(suggestion, {name: map_.get(name, ()) for name in structures})
         typer.echo(f"wrote {suggestion}; correct it, then give it to --label-map")
         return

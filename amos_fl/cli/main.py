@@ -18,7 +18,6 @@ from amos_fl.cli.usage import in_words
 from amos_fl.errors import AmosError, AmosWarning, Interrupted, is_disk_full
 from amos_fl.escape.terminal import visible
 
-INTERRUPTED = 130
 _LONGEST = 2000
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -65,7 +64,7 @@ def run(arguments: list[str] | None = None) -> int:
     stopping.forget()
     try:
         left_with = app(args=arguments, prog_name="amos-fl", standalone_mode=False)
-        if left_with == INTERRUPTED:  # typer turns a KeyboardInterrupt into this and says nothing
+        if left_with == stopping.INTERRUPTED:  # typer turns a KeyboardInterrupt into this and says nothing
             return _say(stopping.words(), stopping.exit_code())
         return left_with or 0
     except click.exceptions.NoArgsIsHelpError as error:

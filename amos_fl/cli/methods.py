@@ -10,6 +10,7 @@ from amos_fl.cli.options import JsonOption
 from amos_fl.cli.progress import plain_console
 from amos_fl.methods import METHODS, options_of
 from amos_fl.methods.base import Method
+from amos_fl.wording import MISSING
 
 
 def methods(as_json: JsonOption = False) -> None:
@@ -21,8 +22,8 @@ def methods(as_json: JsonOption = False) -> None:
 
     table = Table("method", "what it does", "options", "sent", "at a site", "at the server", "from", show_lines=True)
     for row in rows:
-        options = "\n".join(f"{name}={_shown(value)}" for name, value in row["options"].items()) or "-"
-        models = [str(row[key] or "-") for key in ("sent_models", "site_models", "server_models")]
+        options = "\n".join(f"{name}={_shown(value)}" for name, value in row["options"].items()) or MISSING
+        models = [str(row[key] or MISSING) for key in ("sent_models", "site_models", "server_models")]
         table.add_row(row["method"], row["what"], options, *models, row["paper"])
     console = plain_console()
     console.print(table)

@@ -15,6 +15,7 @@ from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import DictWriter
 from amos_fl.networks.catalogue import NETWORKS, network_named
 from amos_fl.volumes.plan import Triple
+from amos_fl.wording import MISSING
 
 
 def models(
@@ -97,7 +98,7 @@ def _show(rows: list[dict[str, Any]], about: str) -> None:
         if about:
             for kind in ("window", "step"):
                 seconds = row.get(f"{kind}_seconds")
-                cells += ["-" if seconds is None else f"{seconds:.2f}", _gib(row.get(f"{kind}_bytes"))]
+                cells += [MISSING if seconds is None else f"{seconds:.2f}", _gib(row.get(f"{kind}_bytes"))]
         table.add_row(*cells)
     console.print(table)
     for row in rows:
@@ -125,4 +126,4 @@ def _beside(value: float, published: float | None, form: str, mark: str = "") ->
 
 
 def _gib(size: int | None) -> str:
-    return "-" if size is None else f"{size / 2**30:.2f}"
+    return MISSING if size is None else f"{size / 2**30:.2f}"

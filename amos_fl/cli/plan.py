@@ -27,7 +27,7 @@ from amos_fl.planning.measure import fingerprint_of_cases, measured_cases, media
 from amos_fl.planning.planner import memory_gb, plan_from
 from amos_fl.planning.settings import PlanningSettings, Resolution
 from amos_fl.volumes.plan import Plan, plan_named
-from amos_fl.wording import either
+from amos_fl.wording import MISSING, either
 
 
 def plan(
@@ -189,7 +189,7 @@ def _show_bounds(console: Console, pooled: Fingerprint, together: Fingerprint) -
         if every.total:
             unit = BINS if name.startswith("spacing") else 1
             low, high = (f"{end / unit:g}" if math.isfinite(end) else "any" for end in told.quantile_bounds(share))
-            kept = f"{told.quantile(share) / unit:g}" if told.counts else "-"
+            kept = f"{told.quantile(share) / unit:g}" if told.counts else MISSING
             table.add_row(f"{name}, {word}", f"{every.quantile(share) / unit:g}", kept, f"{low} to {high}")
     every, told = all_of["intensity"], told_of["intensity"]
     if told.counts:

@@ -28,6 +28,7 @@ from amos_fl.runs.results import results_of
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.runs.wording import work_in_words
 from amos_fl.runs.work import steps_in_words
+from amos_fl.stopping import INTERRUPTED
 from amos_fl.wording import clock, counted
 
 if TYPE_CHECKING:  # it imports Flower and Ray
@@ -69,7 +70,7 @@ def _with_how_to_go_on(path: Path, display: Display, run: Callable[[], RunConfig
         return run()
     except Interrupted:
         display.line(f"stopped; continue with: amos-fl simulate --resume {path}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def apart_from_cohort(layers: list[Layer]) -> tuple[list[Layer], Cohort | None]:

@@ -37,7 +37,8 @@ from amos_fl.runs.layers import Layer
 from amos_fl.runs.own_code import check_same_modules
 from amos_fl.runs.sweep import Sweep, read_sweep
 from amos_fl.runs.work import steps_by_site
-from amos_fl.wording import counted, nearest
+from amos_fl.stopping import INTERRUPTED
+from amos_fl.wording import counted, nearest, roughly
 
 
 def sweep(
@@ -143,19 +144,19 @@ def _members(sweep: Sweep, layers: list[Layer]) -> list[PlannedRun]:
 
 
 def _list(members: list[PlannedRun]) -> None:
-    from amos_fl.cli.dry_run import cost_in_words, hours_in_words
+    from amos_fl.cli.dry_run import estimate_in_words
 
     seconds = 0.0
     for member in members:
         config = member.config
         steps = [config.rounds * steps for steps in steps_by_site(config, member.cohort).values()]
-        said, takes = cost_in_words(config, member.cohort)
+        said, takes = estimate_in_words(config, member.cohort)
         seconds += takes
         typer.echo(
             f"{member.name}: {config.arm}, {counted(max(steps), 'step')} at {counted(len(steps), 'trainer')}, "
             f"{sum(steps)} in all; {said}"
         )
-    typer.echo(f"{counted(len(members), 'run')}, about {hours_in_words(seconds)} one after another")
+    typer.echo(f"{counted(len(members), 'run')}, about {roughly(seconds)} one after another")
 
 
 def _same(group: Group, members: list[PlannedRun]) -> Group:
@@ -202,5 +203,5 @@ def _in_parallel(
         )
     except KeyboardInterrupt:
         say_the_rest(group)
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     return [(outcome.folder.path.name, outcome.exit_code) for outcome in failed]

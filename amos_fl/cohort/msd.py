@@ -132,7 +132,7 @@ def _refuse_another_source(target: Path, source: Path, made_of: str) -> None:
         said = ""
     if said != made_of:
         raise AmosError(
-            f"{target}: exists already, made from another scan than the present {source}; choose another --out, or "
+            f"{target}: already exists, made from another scan than the present {source}; choose another --out, or "
             f"remove {target.parent.parent} if no cohort needs it any more"
         )
 

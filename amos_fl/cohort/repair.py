@@ -18,7 +18,7 @@ from nibabel.orientations import aff2axcodes
 
 from amos_fl.cohort.reference import reference_of
 from amos_fl.cohort.table import PHANTOM_MARK, Case, Cohort, write_cohort
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, already_exists
 from amos_fl.files import whole_file, whole_folder, write_json
 from amos_fl.scan_files import check_file, parts_of
 from amos_fl.volumes.nifti import read_geometry, write_label
@@ -51,7 +51,7 @@ def repair_cohort(
         AmosError: there is something at `out`.
     """
     if out.exists():
-        raise AmosError(f"{out}: is there already; choose another folder for --fix")
+        raise already_exists(out, "choose another folder for --fix")
     repairs: list[Repair] = []
     cases: list[Case] = []
     with whole_folder(out) as folder:

@@ -7,6 +7,7 @@ from amos_fl.comparison.comparison import Comparison
 from amos_fl.comparison.tables import TextTable
 from amos_fl.escape.terminal import visible
 from amos_fl.runs.summary import PHANTOM_NOTE
+from amos_fl.wording import MISSING
 
 _SIGNS = (
     {"±": "pm", "≤": "leq", "≥": "geq", "≈": "approx", "→": "to", "Δ": "Delta", "Σ": "Sigma", "Ω": "Omega"}
@@ -51,7 +52,7 @@ def cell(text: str) -> str:
     >>> print(cell("-0.012 [-0.030, +0.006]"), cell("-"))
     $-0.012$ [$-0.030$, $+0.006$] --
     """
-    return "--" if text == "-" else _NUMBER.sub(r"$\1$", escape(text))
+    return "--" if text == MISSING else _NUMBER.sub(r"$\1$", escape(text))
 
 
 def latex_table(table: TextTable, *, synthetic: bool) -> str:

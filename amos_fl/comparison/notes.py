@@ -9,7 +9,7 @@ from amos_fl.comparison.comparison import ALPHA, LEAST_SEEDS, Arm, Comparison, D
 from amos_fl.comparison.costs import budget_notes
 from amos_fl.comparison.gap import evidence, size, where
 from amos_fl.comparison.patients import patients_in_words, patients_of
-from amos_fl.comparison.statistics import LEAST_CASES, least_p
+from amos_fl.comparison.statistics import LEAST_COMPARED_CASES, least_p
 from amos_fl.metrics.catalogue import title_of
 from amos_fl.runs.record import RunRecord
 from amos_fl.wording import listed
@@ -37,7 +37,7 @@ def notes_of(comparison: Comparison) -> list[str]:
         "Intervals (95 %) are from a bootstrap over cases within sites, the same cases in every arm; they do not cover "
         "the choice of the seed. p is from a paired permutation test, with Holm's correction over each table's tests. "
         + patients_in_words(
-            sorted({row.case for row in comparison.case_rows}), patients_of(comparison.records), LEAST_CASES
+            sorted({row.case for row in comparison.case_rows}), patients_of(comparison.records), LEAST_COMPARED_CASES
         )
     )
     notes += [sentence for sentence in (powerless_in_words(comparison), withheld_in_words(comparison)) if sentence]

@@ -12,6 +12,7 @@ from amos_fl.escape import markdown
 from amos_fl.metrics.catalogue import MetricName, title_of
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.summary import PHANTOM_NOTE, number
+from amos_fl.wording import MISSING
 
 _SHOWN = ("better", "worse", "higher", "lower")
 
@@ -51,7 +52,7 @@ def _scores(c: Comparison, metric: MetricName) -> TextTable:
             cell, sd = c.cell(arm.name, scope.name, metric), spreads.get((arm.name, scope.name))
             cells.append(interval(cell.estimate if cell else None) + (f" ± {number(sd)}" if cell and sd else ""))
         places = [worst.get((arm.name, place)) for place in among]
-        cells += ["-" if place is None else f"{place.name} {number(place.value)}" for place in places]
+        cells += [MISSING if place is None else f"{place.name} {number(place.value)}" for place in places]
         rows.append((f"{arm.name}{'*' if c.synthetic else ''}", *cells))
     heads = [f"{scope.name} ({scope.cases})" for scope in groups] + [f"worst {place} site" for place in among]
     tolerance = f" NSD at {c.tolerance_mm:g} mm." if metric == "nsd" else ""
@@ -71,7 +72,7 @@ def _differences(c: Comparison, metric: MetricName) -> TextTable:
     for arm in c.main_arms:
         found = [c.difference(arm.name, scope.name, metric) for scope in groups]
         if any(found):
-            rows.append((arm.name, *("-" if d is None else _in_words(d) for d in found)))
+            rows.append((arm.name, *(MISSING if d is None else _in_words(d) for d in found)))
     return TextTable(
         f"overview_differences_{metric}",
         f"{title_of(metric)} of each arm minus {c.reference}",
@@ -92,9 +93,9 @@ def _in_words(d: Difference) -> str:
 def _costs(c: Comparison) -> TextTable:
     def row(arm: Arm) -> tuple[str, ...]:
         cost, federated = arm.cost, has_strategy(arm.kind)
-        megabytes = f"{cost.bytes_down / 1e6:.1f} / {cost.bytes_up / 1e6:.1f}" if federated else "-"
+        megabytes = f"{cost.bytes_down / 1e6:.1f} / {cost.bytes_up / 1e6:.1f}" if federated else MISSING
         seeds = ", ".join(map(str, arm.seeds))
-        numbers = (cost.rounds if federated else "-", cost.steps, cost.patches, megabytes, f"{cost.seconds:.0f}")
+        numbers = (cost.rounds if federated else MISSING, cost.steps, cost.patches, megabytes, f"{cost.seconds:.0f}")
         return (arm.name.removesuffix(", at home"), seeds, *map(str, numbers))
 
     return TextTable(

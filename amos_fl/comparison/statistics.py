@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
-LEAST_CASES = 6
+LEAST_COMPARED_CASES = 6
 """With fewer cases a two-sided exact test cannot reach 0.05 (2 / 2**5), and an interval would be meaningless."""
 LEAST_IN_STRATUM = 3
 """A draw from two cases is just one of them, with nothing between their scores."""
@@ -193,7 +193,7 @@ def estimates(
     """
     lows, highs = np.full(len(values), np.nan), np.full(len(values), np.nan)
     independent = cases if patients is None else patients
-    wide = [i for i, n in enumerate(independent) if n >= LEAST_CASES and not math.isnan(values[i])]
+    wide = [i for i, n in enumerate(independent) if n >= LEAST_COMPARED_CASES and not math.isnan(values[i])]
     if draws is not None:
         for n in {independent[i] for i in wide}:
             columns = [i for i in wide if independent[i] == n]
@@ -227,7 +227,7 @@ def paired_p(a: Marks, b: Marks, permutations: int, random: np.random.Generator)
     cases = len(a.sums)
     observed = np.abs(means(a)[0] - means(b)[0])
     counting = np.asarray(Marks(a.sums, np.minimum(a.counts, b.counts)).cases_per_organ())
-    enough = (counting >= LEAST_CASES) & ~np.isnan(observed)
+    enough = (counting >= LEAST_COMPARED_CASES) & ~np.isnan(observed)
     if not enough.any():
         return np.full(len(observed), np.nan)
     exact = cases <= EXACT_CASES

@@ -12,6 +12,7 @@ from amos_fl.escape import markdown
 from amos_fl.metrics.catalogue import MetricName, title_of
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.summary import PHANTOM_NOTE, number
+from amos_fl.wording import MISSING
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,7 +43,7 @@ def interval(estimate: Estimate | None, *, sign: bool = False) -> str:
     ('0.812 [0.790, 0.830]', '+0.012')
     """
     if estimate is None or math.isnan(estimate.value):
-        return "-"
+        return MISSING
     form = "+.3f" if sign else ".3f"
     value = f"{estimate.value:{form}}"
     return value if not estimate.has_interval else f"{value} [{estimate.low:{form}}, {estimate.high:{form}}]"
@@ -169,7 +170,7 @@ def _sites(c: Comparison, metric: MetricName) -> TextTable:
 
 
 def _short(cell: MeanScore | None) -> str:
-    return "-" if cell is None else number(cell.estimate.value)
+    return MISSING if cell is None else number(cell.estimate.value)
 
 
 def _organs(c: Comparison, metric: MetricName, scope: Scope) -> TextTable:
@@ -182,7 +183,7 @@ def _organs(c: Comparison, metric: MetricName, scope: Scope) -> TextTable:
         if any(cells):
             differences = [c.difference(arm.name, scope.name, metric, organ) for arm in arms]
             shown = [_marked(cell, difference) for cell, difference in zip(cells, differences, strict=True)]
-            printed = [number(beside[organ].value) if organ in beside else "-"] if beside else []
+            printed = [number(beside[organ].value) if organ in beside else MISSING] if beside else []
             rows.append((organ or "mean of organs", *shown, *printed))
     return TextTable(
         f"organs_{scope.name.replace(' ', '_')}_{metric}",
@@ -198,7 +199,7 @@ def _organs(c: Comparison, metric: MetricName, scope: Scope) -> TextTable:
 
 def _marked(cell: MeanScore | None, difference: Difference | None) -> str:
     if cell is None or math.isnan(cell.estimate.value):
-        return "-"
+        return MISSING
     counts = ((cell.missed, "m"), (cell.hallucinated, "h"))
     marks = "".join(f" {count:.1f}".removesuffix(".0") + mark for count, mark in counts if count) if cell.organ else ""
     star = "*" if difference is not None and difference.p_holm < 0.05 else ""
@@ -212,7 +213,7 @@ def _worst(c: Comparison, metric: MetricName) -> TextTable:
     rows = []
     for arm in c.main_arms:
         found = [worst.get((arm.name, what, among)) for what, among in columns]
-        rows.append((arm.name, *("-" if w is None else f"{w.name} {number(w.value)}" for w in found)))
+        rows.append((arm.name, *(MISSING if w is None else f"{w.name} {number(w.value)}" for w in found)))
     heads = [f"{what}, {among}" for what, among in columns]
     title = f"Worst site and worst organ ({title_of(metric)})"
     return TextTable(f"worst_{metric}", title, ("arm", *heads), tuple(rows), brief=metric == c.metrics[0])
@@ -250,8 +251,8 @@ def _costs(c: Comparison) -> TextTable:
         cost = arm.cost
         # One trainer's rounds only mark where it is scored, and it exchanges nothing.
         federated = has_strategy(arm.kind)
-        whole = (cost.rounds if federated else "-", cost.steps, cost.sequential_steps, cost.patches)
-        megabytes = f"{cost.bytes_down / 1e6:.1f} / {cost.bytes_up / 1e6:.1f}" if federated else "-"
+        whole = (cost.rounds if federated else MISSING, cost.steps, cost.sequential_steps, cost.patches)
+        megabytes = f"{cost.bytes_down / 1e6:.1f} / {cost.bytes_up / 1e6:.1f}" if federated else MISSING
         scores = (_short(c.cell(arm.name, scope.name, metric)) for scope in groups)
         return (arm.name.removesuffix(", at home"), *map(str, whole), megabytes, f"{cost.seconds:.0f}", *scores)
 
@@ -274,7 +275,7 @@ def _published(c: Comparison) -> TextTable:
         # Table 10's means are Table 4's; its organs are in the tables by organ.
         if not p.organ and p.metric in c.metrics and not p.source.startswith("Table 10"):
             beside = c.cell(c.reference, p.scope, p.metric) if p.scope else None
-            rows.append((p.source, title_of(p.metric), number(p.value, 4), p.scope or "-", _short(beside)))
+            rows.append((p.source, title_of(p.metric), number(p.value, 4), p.scope or MISSING, _short(beside)))
     return TextTable(
         "published",
         f"The AMOS paper's numbers ({MARK})",

@@ -23,6 +23,7 @@ from amos_fl.deploy.certificates import read_certificate
 from amos_fl.deploy.findings import Finding, holds, skipped, wrong
 from amos_fl.deploy.layout import AUTHORITY, SiteConnection, address_of, versions
 from amos_fl.errors import AmosError
+from amos_fl.wording import roughly
 
 AHEAD_S, BEHIND_S = 5.0, 300.0
 """How far a site's clock may be ahead of or behind the SuperLink's; Flower refuses signatures beyond that."""
@@ -203,17 +204,10 @@ def _clock(route: Route, timeout_s: float) -> Finding:
         side = "ahead of" if ahead > 0 else "behind"
         return wrong(
             "clock",
-            f"this machine's clock is {_duration(abs(ahead))} {side} the SuperLink's",
+            f"this machine's clock is {roughly(abs(ahead))} {side} the SuperLink's",
             "set it by a time service (NTP); the SuperLink refuses signatures from another time",
         )
     return holds("clock", f"agrees with the SuperLink's to {max(1, round(abs(ahead)))} s")
-
-
-def _duration(seconds: float) -> str:
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def _answers(route: Route, trusted: ssl.SSLContext, connection: SiteConnection, timeout_s: float) -> list[Finding]:

@@ -1,5 +1,6 @@
 """Check what a site needs on its own machine: versions, key, settings, scans, GPU and disk."""
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -181,8 +182,6 @@ def check_disk(place: SitePlace, cases: tuple[Case, ...]) -> Finding:
 
 
 def _voxels(path: Path) -> int:
-    import math
-
     from amos_fl.volumes.nifti import read_geometry
 
     return math.prod(read_geometry(path, header_only=True)[0])

@@ -1,11 +1,12 @@
 """Whether a site's SuperNode runs on this machine, when the SuperLink last answered it, and its own port."""
 
-import os
 import socket
 import time
 from pathlib import Path
 
 from amos_fl.deploy.findings import Finding, holds, wrong
+from amos_fl.locks import is_locked
+from amos_fl.wording import roughly
 
 LOCK = "supernode.lock"
 """In a site's state, locked while its SuperNode runs."""
@@ -19,19 +20,10 @@ SILENT_S = 90.0
 
 def is_running(state: Path) -> bool:
     """Whether a SuperNode of the site with this state runs here."""
-    import fcntl
-
     try:
-        descriptor = os.open(state / LOCK, os.O_RDWR)
-    except OSError:  # never started, or not ours to write
+        return is_locked(state / LOCK)
+    except OSError:  # not ours to write
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def silent_s(state: Path) -> float | None:
@@ -43,24 +35,12 @@ def silent_s(state: Path) -> float | None:
 def connection_in_words(folder: Path, state: Path) -> str:
     """What is known here of a site's connection, and what to do where there is none."""
     silence = silent_s(state)
-    last = "the SuperLink has never answered" if silence is None else f"the SuperLink answered {_ago(silence)}"
+    last = "the SuperLink has never answered" if silence is None else f"the SuperLink answered {roughly(silence)} ago"
     if not is_running(state):
         return f"its SuperNode does not run (last, {last}); start it with: amos-fl-site supernode {folder}"
     if silence is not None and silence < SILENT_S:
         return f"its SuperNode runs; {last}"
     return f"its SuperNode runs, but {last}; why says: amos-fl deploy check {folder}"
-
-
-def _ago(seconds: float) -> str:
-    """A time ago in words.
-
-    >>> _ago(12.3), _ago(400), _ago(8000), _ago(400_000)
-    ('12 s ago', '7 min ago', '2 h ago', '5 days ago')
-    """
-    for unit, length, at_least in (("days", 86400, 2 * 86400), ("h", 3600, 7200), ("min", 60, 120)):
-        if seconds >= at_least:
-            return f"{round(seconds / length)} {unit} ago"
-    return f"{round(seconds)} s ago"
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:

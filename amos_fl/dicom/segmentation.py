@@ -10,13 +10,13 @@ import numpy as np
 from amos_fl.dicom.header import DicomFrame, damage_said, frame_of, pydicom_or_sentence
 from amos_fl.dicom.labels import Drawn, Label, Structure, grid_of
 from amos_fl.dicom.series import Series
+from amos_fl.dicom.stack import LPS_TO_RAS
 from amos_fl.dicom.values import stored_numbers
 from amos_fl.errors import AmosError
 from amos_fl.escape.terminal import one_line
 
 _SAME_PIXELS = 0.25
 """How far, in pixels or slices, a segmentation's grid may be from that of its series to be taken as the same."""
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class _Grid:
         frames = np.eye(4)
         frames[:3, :3] = np.column_stack([right * pixel_mm[0, 1], down * pixel_mm[0, 0], normal])
         frames[:3, 3] = positions[0]
-        to_frames = np.linalg.inv(_LPS_TO_RAS @ frames) @ affine
+        to_frames = np.linalg.inv(LPS_TO_RAS @ frames) @ affine
         apart = np.diff(np.unique(np.round(heights_mm, 3)))
         stated = [place.spacing_between_slices_mm for place in places]
         reach_mm = (stated[0] or (float(apart.min()) if len(apart) else places[0].slice_thickness_mm or 1.0)) / 2

@@ -21,7 +21,8 @@ _UNEVEN_MM = 0.05
 _SAME_PLACE_MM = 0.01
 _UNIT = 0.01
 """How far the length of a direction may deviate from 1."""
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""From DICOM's patient space to NIfTI's, and back."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def stack_of(frames: Sequence[DicomFrame], size: tuple[int, int]) -> Stack:
     row_mm, column_mm = np.median(pixel_mm, axis=0)
     affine[:3, :3] = np.column_stack([axes[0] * column_mm, axes[1] * row_mm, normal * step])
     affine[:3, 3] = positions[0]
-    return Stack(tuple(frames), _LPS_TO_RAS @ affine, tuple(_contradicted_spacing(frames, step)))
+    return Stack(tuple(frames), LPS_TO_RAS @ affine, tuple(_contradicted_spacing(frames, step)))
 
 
 def _require(frames: Sequence[DicomFrame], what: str, words: str) -> None:

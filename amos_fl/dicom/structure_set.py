@@ -11,6 +11,7 @@ from amos_fl.dicom.contours import filled
 from amos_fl.dicom.header import damage_said, pydicom_or_sentence
 from amos_fl.dicom.labels import Drawn, Label, Structure, grid_of
 from amos_fl.dicom.series import Series
+from amos_fl.dicom.stack import LPS_TO_RAS
 from amos_fl.errors import AmosError
 from amos_fl.escape.terminal import one_line
 from amos_fl.wording import counted
@@ -18,7 +19,6 @@ from amos_fl.wording import counted
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _OFF_PLANE = 0.25
 """How far a contour may lie from its slice, as a share of the distance of slices."""
-_LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
 def read_structure_set(path: Path) -> Label:
@@ -129,7 +129,8 @@ def _filled(structure: Structure, contours: Sequence[Any], to_index: np.ndarray,
         if contour.get("ContourGeometricType") not in _CLOSED:
             others += 1
             continue
-        points = _points(contour) * _LPS_TO_RAS @ to_index[:3, :3].T + to_index[:3, 3]  # (point, 3) in voxels
+        points_mm = _points(contour) * LPS_TO_RAS.diagonal()[:3]
+        points = points_mm @ to_index[:3, :3].T + to_index[:3, 3]  # (point, 3) in voxels
         height = float(points[:, 2].mean())
         if not -0.5 <= height <= shape[0] - 0.5:
             beyond += 1

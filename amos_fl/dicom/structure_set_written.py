@@ -13,12 +13,12 @@ from amos_fl.dicom.labels import grid_of
 from amos_fl.dicom.outlines import outlines
 from amos_fl.dicom.series import Series
 from amos_fl.dicom.sources import NOT_FOR_DIAGNOSIS, TYPE_2, Maker, Region, present, source_images
+from amos_fl.dicom.stack import LPS_TO_RAS
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
 
 _SERIES_NUMBER = 9002
 _DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"
-_RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
 def write_structure_set(
@@ -106,7 +106,7 @@ def _contours(mask: np.ndarray, affine: np.ndarray, references: Sequence[Any]) -
     for number in np.flatnonzero(mask.any(axis=(1, 2))).tolist():
         for points in outlines(mask[number]):
             index = np.column_stack([points, np.full(len(points), number)])
-            places = (index @ affine[:3, :3].T + affine[:3, 3]) * _RAS_TO_LPS
+            places = (index @ affine[:3, :3].T + affine[:3, 3]) * LPS_TO_RAS.diagonal()[:3]
             yield _item(
                 ContourImageSequence=[references[number]],
                 ContourGeometricType="CLOSED_PLANAR",

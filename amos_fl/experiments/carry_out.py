@@ -17,6 +17,7 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import create_run
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import Group, create_group, is_group, read_group
+from amos_fl.runs.record import read_runs
 from amos_fl.wording import counted
 
 LARGE_BYTES = 10_000_000
@@ -196,7 +197,6 @@ def _compare(task: StepTask, tasks: list[StepTask], workspace: Workspace, callba
     from amos_fl.comparison.compare import compare_runs
     from amos_fl.comparison.write import write_comparison
     from amos_fl.report.page import write_comparison_report
-    from amos_fl.runs.record import read_runs
 
     assert isinstance(task.definition, Compare)
     works = [_task_of(tasks, step).work for step in task.needs]

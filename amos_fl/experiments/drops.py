@@ -14,6 +14,7 @@ from amos_fl.experiments.workspace import Workspace
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores
 from amos_fl.runs.folder import RunFolder
+from amos_fl.wording import MISSING
 
 WHAT = (
     "DSC on a scanner that is held out, beside networks that trained there, on the same test cases, all seeds "
@@ -47,7 +48,7 @@ def _row(site: str, row: str, pairs: Sequence[tuple[RunFolder, RunFolder]]) -> l
     mark = "*" if pairs[0][0].synthetic else ""
     first = [site, f"{row}{mark}", str(len(names)), str(len(pairs))]
     if not names:
-        return [*first, "-", "-", "-"]
+        return [*first, MISSING, MISSING, MISSING]
     organs = organs_of_scores(pairs[0][0].path / "scores.csv")
     reported = reported_organs(organs, scored[0][0][names[0]].modality)
     trained, held_out = (

@@ -13,6 +13,7 @@ from amos_fl.metrics.catalogue import IN_RUNS, MetricName, title_of
 from amos_fl.metrics.scores import reported_organs
 from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores
 from amos_fl.runs.stored import Stored, read_stored
+from amos_fl.wording import MISSING
 
 
 class AboutOther(Stored):
@@ -51,7 +52,7 @@ def _group(case: CaseScores) -> str:
 def _in_group(folder: Path, cases: list[CaseScores], group: str, metric: MetricName) -> str:
     """The mean of a group with its interval, as a comparison gives them."""
     if not cases:
-        return "-"
+        return MISSING
     cases = sorted(cases, key=lambda case: (case.site, case.case))
     organs = reported_organs(organs_of_scores(folder / "scores.csv"), cases[0].modality)
     return interval(mean_of_runs([cases], organs, metric, group).estimates()[-1])

@@ -29,6 +29,7 @@ from amos_fl.metrics.table import CaseScores, organs_of_scores, read_scores
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.summary import PHANTOM_NOTE, number
 from amos_fl.runs.work import steps_by_site
+from amos_fl.wording import MISSING
 
 COLUMNS_OF_RESULTS = (
     *("row", "column", "organ", "cases", "dsc", "nsd", "published_dsc", "published_nsd", "synthetic", "steps"),
@@ -210,7 +211,7 @@ def _has_published(cell: ResultCell) -> bool:
 
 def _in_words(cell: ResultCell | None) -> str:
     if cell is None:
-        return "-"
+        return MISSING
     text = f"{number(cell.dsc)} / {number(cell.nsd)}{'*' if cell.synthetic else ''}"
     if _has_published(cell):
         text += f" ({number(cell.published_dsc, 4)} / {number(cell.published_nsd, 4)})"

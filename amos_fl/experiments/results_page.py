@@ -27,6 +27,7 @@ from amos_fl.runs.record import RunCost
 from amos_fl.runs.stored import Stored, read_stored
 from amos_fl.runs.summary import PHANTOM_NOTE, number
 from amos_fl.runs.work import steps_in_words
+from amos_fl.wording import MISSING
 
 QUICK_NOTE = (
     "A few optimizer steps on the phantom show that the experiment works and teach a network nothing. The names "
@@ -64,7 +65,7 @@ class PageRow:
 
     def cells(self, groups: Sequence[str]) -> list[str]:
         mark = "*" if self.synthetic else ""
-        shown = [f"{self.scores[group]}{mark}" if group in self.scores else "-" for group in groups]
+        shown = [f"{self.scores[group]}{mark}" if group in self.scores else MISSING for group in groups]
         trained = f"{self.trained}, seed {self.seed}"
         return [f"{self.name}{mark}", trained, self.network, self.budget, *shown, self.seconds, self.commit]
 
@@ -182,7 +183,7 @@ def _rows_of(workspace: Workspace, preset: Preset, step: str, works: dict[str, S
             base,
             name=f"{step} (on other cases)",
             scores=_scores(folder / "scores.csv"),
-            seconds="-",
+            seconds=MISSING,
             synthetic=about.synthetic or about.synthetic_training,
         )
 

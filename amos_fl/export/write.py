@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, already_exists
 from amos_fl.export.bundle import inference_config, metadata
 from amos_fl.export.formats import write_onnx, write_torchscript
 from amos_fl.export.gather import gathered
@@ -42,7 +42,7 @@ def export_model(
         modality: CT or MR, of the scans that will be predicted; by default the network's, if it was trained on one.
 
     Raises:
-        AmosError: no such format, a folder that is there already, a network that cannot be written in the format or
+        AmosError: no such format, a folder that already exists, a network that cannot be written in the format or
         would give other logits there, or what no export can do (test-time adaptation).
     """
     if to not in FORMATS:
@@ -62,7 +62,7 @@ def export_model(
             "add --modality CT or --modality MR",
         )
     if out.exists():
-        raise AmosError(f"{out}: is there already", "give a new folder with -o")
+        raise already_exists(out, "give a new folder with -o")
     network, recipe = model.network(), recipe_of(model, inference, modality)
     with whole_folder(out) as folder:
         if modality is not None and to == "monai-bundle":

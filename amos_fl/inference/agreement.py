@@ -11,7 +11,7 @@ from amos_fl.randomness import generator
 from amos_fl.runs.calibration import FAILURE, FALSE_ALARMS, Agreement, Interval
 from amos_fl.runs.expected import Expected
 
-LEAST_CASES = 6
+LEAST_CORRELATED_CASES = 6
 """With fewer cases a correlation has no interval."""
 RESAMPLES = 1000
 Numbers = Float[np.ndarray, " number"]
@@ -72,7 +72,7 @@ def _interval(
     value = measure(*np.concatenate(cases).T)
     if math.isnan(value):
         return None
-    if len(cases) < LEAST_CASES:
+    if len(cases) < LEAST_CORRELATED_CASES:
         return Interval(value=value)
     random = generator(0, "bootstrap of expected DSC", len(cases))
     draws = [

@@ -21,7 +21,7 @@ from amos_fl.runs.expected import Expected, MeasuredAgreement
 from amos_fl.runs.model import Model
 
 DEFAULT_COPIES = 2
-LEAST_CASES = 2
+LEAST_CALIBRATION_CASES = 2
 """Each case is left out in turn, and something has to be learned from the others."""
 
 
@@ -89,10 +89,10 @@ def calibration(model: Model, known: Sequence[Known], copies: Sequence[str]) -> 
         AmosError: too few cases.
     """
     cases = dict.fromkeys(one.case for one in known)
-    if len(cases) < LEAST_CASES:
+    if len(cases) < LEAST_CALIBRATION_CASES:
         raise AmosError(
-            f"{len(cases)} validation cases with an organ that the network found: at least {LEAST_CASES} are needed to "
-            "learn what DSC to expect"
+            f"{len(cases)} validation cases with an organ that the network found: at least {LEAST_CALIBRATION_CASES} "
+            "are needed to learn what DSC to expect"
         )
     names = (AGREEMENT, CONFIDENCE) if copies else (CONFIDENCE,)
     left_out: list[Expected] = []

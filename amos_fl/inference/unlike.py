@@ -13,7 +13,7 @@ import numpy as np
 from amos_fl.cohort.table import Modality
 from amos_fl.planning.histogram import Histogram, added
 from amos_fl.prepared.store import PreparedCase
-from amos_fl.runs.training_scans import LEAST_CASES, Ranges, ScansOfModality, TrainingScans
+from amos_fl.runs.training_scans import LEAST_DISCLOSED_CASES, Ranges, ScansOfModality, TrainingScans
 from amos_fl.wording import listed
 
 BINS_PER_SD, ENDS_SD = 10, 8
@@ -64,7 +64,7 @@ def training_scans(cases: Iterable[PreparedCase], on_case: Callable[[], None] = 
 
 
 def _summed(members: Sequence[tuple[PreparedCase, Histogram]]) -> ScansOfModality:
-    if len(members) < LEAST_CASES:
+    if len(members) < LEAST_DISCLOSED_CASES:
         return ScansOfModality(cases=len(members))
     histograms = [histogram for _, histogram in members]
     together = added(histograms)

@@ -12,7 +12,17 @@ from amos_fl.live.view import Bar, Chart, Table, View
 from amos_fl.locks import is_at_work
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.evaluation import Evaluation
-from amos_fl.runs.events import Continued, Event, RoundFinished, SiteFailed, TrackerFailed, Warned, event_of, in_words
+from amos_fl.runs.events import (
+    Continued,
+    Event,
+    RoundFinished,
+    SiteFailed,
+    TrackerFailed,
+    Warned,
+    activity_in_words,
+    event_of,
+    in_words,
+)
 from amos_fl.runs.folder import LEDGER, RunFolder, open_run
 from amos_fl.runs.group import is_group, read_group
 from amos_fl.runs.ledger import LedgerEntry
@@ -20,13 +30,11 @@ from amos_fl.runs.listing import list_runs
 from amos_fl.runs.selection import seen_and_unseen_dsc
 from amos_fl.runs.tail import Tail, entry_of
 from amos_fl.runs.watched_files import EVENTS, WORK
-from amos_fl.wording import counted
+from amos_fl.wording import MISSING, clock, counted, roughly
 
 MOST_LINES, MOST_ALARMS = 40, 6
 PACE_ROUNDS = 10
 """The last rounds that say how long one takes, scoring included."""
-VERBS = {"measure": "measuring", "prepare": "preparing", "train": "training", "personalise": "own model",
-         "evaluate": "scoring"}  # fmt: skip
 _DEPLOYED = "deployment.json"
 
 
@@ -108,7 +116,7 @@ class WatchedRun:
                     return f"failed, {where}: {outcome['error'] or 'the program failed'}", True
         if config.engine.name == "deployment" or (path / _DEPLOYED).is_file():
             heard = max(self._ended.values(), default=None)
-            ago = "" if heard is None else f"; the last round ended {_span(time.time() - heard)} ago"
+            ago = "" if heard is None else f"; the last round ended {roughly(time.time() - heard)} ago"
             return f"deployed, {where}{ago}", False
         match is_at_work(path):
             case True if done == config.rounds:
@@ -135,7 +143,7 @@ class WatchedRun:
             return ""
         waited = time.time() - max(self._ended.values()) if self._ended else 0.0
         pace = math.fsum(paces) / len(paces)
-        return f"about {_span(pace * left - min(waited, pace))} left"
+        return f"about {clock(pace * left - min(waited, pace))} left"
 
     def _work(self) -> list[Bar]:
         """What each site is at, as the run wrote it last; nothing if no process works on the run any more."""
@@ -146,12 +154,12 @@ class WatchedRun:
             now = time.time()
             return [
                 Bar(
-                    f"{site}, {VERBS.get(str(work['activity']), str(work['activity']))}",
+                    f"{site}, {activity_in_words(str(work['activity']))}",
                     int(work["done"]),
                     int(work["total"]),
                     "; ".join(
                         ([f"loss {work['loss']:.3f}"] if work["loss"] is not None else [])
-                        + ([f"{_span(now - work['time'])} ago"] if now - work["time"] > 60 else [])
+                        + ([f"{roughly(now - work['time'])} ago"] if now - work["time"] > 60 else [])
                     ),
                 )
                 for site, work in sorted(found.items())
@@ -182,10 +190,10 @@ class WatchedRun:
                 (
                     site,
                     str(len(mine)),
-                    f"{last['steps']}" if last else "-",
-                    f"{last['loss']:.3f}" if last and math.isfinite(last["loss"]) else "-",
-                    f"{last['seconds']:.1f}" if last else "-",
-                    f"{scored[site]:.3f}" if site in scored else "-",
+                    f"{last['steps']}" if last else MISSING,
+                    f"{last['loss']:.3f}" if last and math.isfinite(last["loss"]) else MISSING,
+                    f"{last['seconds']:.1f}" if last else MISSING,
+                    f"{scored[site]:.3f}" if site in scored else MISSING,
                     str(gone),
                 )
             )
@@ -272,15 +280,3 @@ def _is_alarm(event: Event) -> bool:
 
 def _clock(when: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(when))
-
-
-def _span(seconds: float) -> str:
-    """A span of time in words.
-
-    >>> _span(7), _span(90), _span(7260)
-    ('7 s', '2 min', '2 h 1 min')
-    """
-    if seconds < 60:
-        return f"{max(0, round(seconds))} s"
-    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -5,11 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from amos_fl.methods.base import Arrays, Memory, Method, ServerRound, check_range
-
-SHARES = "shares"
-LEAST = 0.01
-"""The least share of a site, as a part of an equal one, so that a round in which only such sites answer has a mean."""
+from amos_fl.methods.base import LEAST_SHARE, SHARES, Arrays, Memory, Method, ServerRound, check_range, kept_shares
 
 
 @dataclass(frozen=True)
@@ -30,16 +26,15 @@ class Agnostic(Method):
     def counts(self, weights: Mapping[str, float], memory: Memory) -> Mapping[str, float]:
         if self.rate == 0:
             return weights
-        shares, total = memory.values.setdefault(SHARES, {}), sum(weights.values())
-        return {site: shares.setdefault(site, weight / total) for site, weight in weights.items()}
+        return kept_shares(weights, memory)
 
     def step(self, given: ServerRound, mean: Arrays, memory: Memory) -> Arrays:
         shares: dict[str, float] = memory.values.get(SHARES, {})
         for site, done in given.done.items() if shares else ():
             shares[site] += self.rate * (done.loss if math.isfinite(done.loss) else 0.0)
         if shares:
-            least = LEAST / len(shares)
-            above = on_simplex({site: share - least for site, share in shares.items()}, 1 - LEAST)
+            least = LEAST_SHARE / len(shares)
+            above = on_simplex({site: share - least for site, share in shares.items()}, 1 - LEAST_SHARE)
             shares |= {site: least + share for site, share in above.items()}
         return mean
 

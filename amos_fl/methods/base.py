@@ -34,6 +34,10 @@ if TYPE_CHECKING:  # it imports PyTorch, which a list of the methods does not ne
 
 Arrays = dict[str, np.ndarray]
 """Trained parameters by name, without running statistics of normalisation layers, which are pooled by every method."""
+SHARES = "shares"
+"""The name of the sites' shares in a server's memory."""
+LEAST_SHARE = 0.01
+"""The least share of a site, as a part of an equal one, so that a round in which only such sites answer has a mean."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,12 @@ class Method:
     def step(self, given: ServerRound, mean: Arrays, memory: Memory) -> Arrays:
         """The next weights, from the mean of the updates; `mean` may be changed and returned."""
         return mean
+
+
+def kept_shares(weights: Mapping[str, float], memory: Memory) -> dict[str, float]:
+    """Each site's share in a server's memory, which begins as that of its weight."""
+    shares, total = memory.values.setdefault(SHARES, {}), sum(weights.values())
+    return {site: shares.setdefault(site, weight / total) for site, weight in weights.items()}
 
 
 def check_range(name: str, value: float, low: float, high: float = np.inf) -> None:

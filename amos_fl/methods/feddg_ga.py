@@ -11,11 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from amos_fl.methods.base import VAL_AFTER, VAL_BEFORE, Arrays, Memory, Method, ServerRound, check_range
+from amos_fl.methods.base import (
+    LEAST_SHARE,
+    SHARES,
+    VAL_AFTER,
+    VAL_BEFORE,
+    Arrays,
+    Memory,
+    Method,
+    ServerRound,
+    check_range,
+    kept_shares,
+)
 
-SHARES, LOSSES = "shares", "losses"
-LEAST = 0.01
-"""The least share of a site, as a part of an equal one, so that a round in which only such sites answer has a mean."""
+LOSSES = "losses"
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,7 @@ class FedDgGa(Method):
     def counts(self, weights: Mapping[str, float], memory: Memory) -> Mapping[str, float]:
         if self.step_size == 0:
             return weights
-        shares, total = memory.values.setdefault(SHARES, {}), sum(weights.values())
-        return {site: shares.setdefault(site, weight / total) for site, weight in weights.items()}
+        return kept_shares(weights, memory)
 
     def step(self, given: ServerRound, mean: Arrays, memory: Memory) -> Arrays:
         if self.step_size == 0:
@@ -50,7 +58,9 @@ class FedDgGa(Method):
         gaps = {site: reports[VAL_BEFORE] - own[site] for site, reports in told.items() if site in own}
         work = given.work
         left = 1 - work.first_step / work.total_steps if work.total_steps else 0.0
-        shares.update(adjusted({site: shares[site] for site in gaps}, gaps, self.step_size * left, LEAST / len(shares)))
+        shares.update(
+            adjusted({site: shares[site] for site in gaps}, gaps, self.step_size * left, LEAST_SHARE / len(shares))
+        )
         memory.values[LOSSES] = {site: reports[VAL_AFTER] for site, reports in told.items()}
         return mean
 

@@ -17,6 +17,7 @@ from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
 from amos_fl.phantom.release import FOLDERS, ListedCase, listed_cases
 from amos_fl.phantom.scanners import ACHIEVA, PHANTOM_SCANNERS
+from amos_fl.pictures.planes import upright
 from amos_fl.pictures.preview import COLOURS, outlined
 
 
@@ -24,14 +25,6 @@ def grey(image: np.ndarray, modality: str) -> np.ndarray:
     """A plane or volume as uint8: CT in the window -135 to 215 HU, MR up to its 99th percentile."""
     low, high = (-135.0, 215.0) if modality == "CT" else (0.0, max(float(np.percentile(image[image > 0], 98.5)), 1e-6))
     return (np.clip((image - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-
-
-def _upright(plane: np.ndarray, spacing: tuple[float, float], scale: float, *, smooth: bool) -> np.ndarray:
-    """A plane of canonical axes as rows from top to bottom, the patient's right on the left, `scale` pixels per mm."""
-    image = Image.fromarray(np.ascontiguousarray(plane.transpose()[::-1, ::-1]))
-    size = [max(1, round(n * mm * scale)) for n, mm in zip(plane.shape, spacing, strict=True)]
-    how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
-    return np.asarray(image.resize((size[0], size[1]), how))
 
 
 def column(
@@ -53,12 +46,12 @@ def column(
     inside = tuple(slice(a[0], a[-1] + 1) if len(a) else slice(None) for a in across)
     shades, label, j = shades[inside], label[inside], j - (inside[1].start or 0)
     x, y, z = spacing_mm
-    axial = _upright(shades[:, :, k], (x, y), scale, smooth=True)
-    coronal = _upright(shades[:, j, :], (x, z), scale, smooth=True)
+    axial = upright(shades[:, :, k], (x, y), 1 / scale, smooth=True)
+    coronal = upright(shades[:, j, :], (x, z), 1 / scale, smooth=True)
     return [
         np.repeat(axial[..., None], 3, -1),
-        outlined(axial, _upright(label[:, :, k], (x, y), scale, smooth=False)),
-        outlined(coronal, _upright(label[:, j, :], (x, z), scale, smooth=False)),
+        outlined(axial, upright(label[:, :, k], (x, y), 1 / scale, smooth=False)),
+        outlined(coronal, upright(label[:, j, :], (x, z), 1 / scale, smooth=False)),
     ]
 
 

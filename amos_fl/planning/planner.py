@@ -12,10 +12,8 @@ import numpy as np
 from amos_fl.errors import AmosError
 from amos_fl.planning.fingerprint import SPACING_BINS_PER_MM, CaseGroup, Fingerprint
 from amos_fl.planning.settings import PlanningSettings
-from amos_fl.volumes.plan import Plan, Triple
+from amos_fl.volumes.plan import ANISOTROPIC, Plan, Triple
 
-ANISOTROPIC = 3.0
-"""An axis is coarse if its spacing is more than this many times the others' and it has this many times fewer voxels."""
 COARSE_AXIS_SHARE = 0.1
 """A coarse axis takes this percentile of the spacings instead of the median."""
 START_VOXELS = 512

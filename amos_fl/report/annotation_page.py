@@ -13,11 +13,10 @@ from amos_fl.annotate.progress import ProjectProgress, RoundRow
 from amos_fl.annotate.state import STAGES, Stage
 from amos_fl.report.figures import WIDTH, grid_of_scores, score
 from amos_fl.report.palette import INK, MUTED, PAPER, RULE, SERIES
-from amos_fl.report.run_page import duration
 from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
 from amos_fl.report.svg import page_style, to_svg
 from amos_fl.runs.summary import PHANTOM_NOTE
-from amos_fl.wording import counted
+from amos_fl.wording import MISSING, counted, duration
 
 _COLOURS: dict[Stage, str] = {
     "not pre-labelled": RULE,
@@ -137,7 +136,7 @@ def _agreement(progress: ProjectProgress) -> list[dict[str, Any]]:
 
 
 def _time(value_minutes: float) -> Cell:
-    return Cell("–") if math.isnan(value_minutes) else Cell(duration(60 * value_minutes), value_minutes)
+    return Cell(MISSING) if math.isnan(value_minutes) else Cell(duration(60 * value_minutes), value_minutes)
 
 
 def _rounds_table(progress: ProjectProgress) -> SortableTable:
@@ -249,11 +248,11 @@ def _cases_table(progress: ProjectProgress) -> SortableTable:
             text(row.case),
             text(row.site),
             text(row.stage),
-            text(row.who or "–"),
+            text(row.who or MISSING),
             number(row.need, 2),
             count(row.annotated),
             count(row.versions),
-            text(row.reasons or "–"),
+            text(row.reasons or MISSING),
         ]
         for row in progress.cases
     ]

@@ -23,6 +23,7 @@ from amos_fl.report import cohort_figures as figures
 from amos_fl.report.page import render
 from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
 from amos_fl.report.svg import figures_as_files
+from amos_fl.wording import MISSING
 
 STATS_NOTE = "These scans are a phantom's, made by amos-fl itself: the figures describe the phantom, not patients."
 STATISTICS_PAGE = "stats.html"
@@ -217,7 +218,7 @@ def _volumes_table(cohort: Cohort, groups: Sequence[StatisticsGroup]) -> Sortabl
 
 
 def _count_or_dash(value: float) -> Cell:
-    return Cell("–") if math.isnan(value) else count(round(value))
+    return Cell(MISSING) if math.isnan(value) else count(round(value))
 
 
 def _intensity(value: float) -> Cell:

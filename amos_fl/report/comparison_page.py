@@ -13,12 +13,12 @@ from amos_fl.report import comparison_figures as figures
 from amos_fl.report.comparison_cases import all_cases_table, comparison_examples
 from amos_fl.report.examples import Address
 from amos_fl.report.figures import score, signed
-from amos_fl.report.run_page import duration, last_round_ended
+from amos_fl.report.run_page import last_round_ended
 from amos_fl.report.sortable import Cell, Column, SortableTable, count, number, table, text
 from amos_fl.report.words import COMPARED, INTERVAL, OUTCOMES, POOLED, TRAINED, words_of
 from amos_fl.runs.config import has_strategy
 from amos_fl.runs.summary import PHANTOM_NOTE
-from amos_fl.wording import listed
+from amos_fl.wording import MISSING, duration, listed
 
 FILES = {
     "cells": "scores.csv",
@@ -193,9 +193,9 @@ def _arms_table(comparison: Comparison) -> SortableTable:
                 count(len(arm.runs)),
                 count(len(arm.seeds)),
                 # One trainer's rounds only mark where it is scored, and it exchanges nothing.
-                count(cost.rounds) if has_strategy(arm.kind) else Cell("–"),
+                count(cost.rounds) if has_strategy(arm.kind) else Cell(MISSING),
                 *(count(value) for value in (cost.steps, cost.sequential_steps, cost.patches)),
-                *(_megabytes(v) if has_strategy(arm.kind) else Cell("–") for v in (cost.bytes_down, cost.bytes_up)),
+                *(_megabytes(v) if has_strategy(arm.kind) else Cell(MISSING) for v in (cost.bytes_down, cost.bytes_up)),
                 Cell(duration(cost.seconds), cost.seconds),
             ]
         )
@@ -212,13 +212,13 @@ def _runs_table(comparison: Comparison) -> SortableTable:
             [
                 text(record.name),
                 text(record.arm),
-                text(config.strategy if has_strategy(record.arm) else "–"),
+                text(config.strategy if has_strategy(record.arm) else MISSING),
                 text(f"{config.model}, {config.plan.name}"),
                 text(", ".join(record.seen_sites)),
                 count(config.seed),
                 count(record.results.chosen.round),
                 text(last_round_ended(record)),
-                text(about.get("amos-fl", "–")),
+                text(about.get("amos-fl", MISSING)),
                 text(record.cohort_sha256[:12]),
             ]
         )
@@ -276,7 +276,7 @@ def _main_table(comparison: Comparison) -> SortableTable:
 def _in_one(estimate: Estimate | None) -> Cell:
     """A value with its interval below it."""
     if estimate is None or math.isnan(estimate.value):
-        return Cell("–")
+        return Cell(MISSING)
     between = f"{score(estimate.low, 3)} to {score(estimate.high, 3)}" if estimate.has_interval else ""
     return Cell(score(estimate.value, 3), estimate.value, small=between)
 

@@ -20,6 +20,7 @@ from amos_fl.metrics.table import CaseScores
 from amos_fl.report.palette import INK, MUTED, PAPER, SEEN, SERIES, UNSEEN
 from amos_fl.report.series import CostPoint, GapRow, LossPoint
 from amos_fl.report.svg import page_style, to_svg
+from amos_fl.wording import MISSING
 
 WIDTH = 8.6
 """The width of a figure in inches; at 96 pixels per inch, the width of the page's column."""
@@ -31,9 +32,9 @@ def score(value: float, digits: int = 2) -> str:
     """A score as it is printed.
 
     >>> score(0.4567), score(math.nan)
-    ('0.46', '–')
+    ('0.46', '-')
     """
-    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+    return MISSING if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def panels_of(columns: int, height: float, **options: Any) -> tuple[Figure, Sequence[Axes]]:
@@ -158,7 +159,7 @@ def grid_of_scores(
         for i, row in enumerate(values.tolist()):
             for x, value in zip(starts.tolist(), row, strict=True):
                 if math.isnan(value):
-                    axes.text(x + 0.5, i + 0.5, "–", ha="center", va="center", color=MUTED, fontsize=7.5)
+                    axes.text(x + 0.5, i + 0.5, MISSING, ha="center", va="center", color=MUTED, fontsize=7.5)
                     continue
                 colour = colours(min(max(value / high, 0.0), 1.0))
                 axes.add_patch(Rectangle((x, i), 1, 1, facecolor=colour, edgecolor=PAPER, linewidth=1))
@@ -316,7 +317,7 @@ def signed(value: float, digits: int = 3) -> str:
     ('+0.042', '−0.100', '0.000')
     """
     if math.isnan(value):
-        return "–"
+        return MISSING
     text = f"{abs(value):.{digits}f}"
     return text if float(text) == 0 else ("−" if value < 0 else "+") + text
 

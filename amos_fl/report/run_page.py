@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 from amos_fl.cohort.table import SPLITS
-from amos_fl.comparison.statistics import LEAST_CASES
+from amos_fl.comparison.statistics import LEAST_COMPARED_CASES
 from amos_fl.metrics.catalogue import IN_RUNS, title_of
 from amos_fl.metrics.rows import ScoreRow
 from amos_fl.report import series
@@ -24,7 +24,7 @@ from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
 from amos_fl.runs.wording import left_out_in_mr, unlearned_in_words, work_in_words
 from amos_fl.runs.work import steps_in_words
-from amos_fl.wording import counted, listed
+from amos_fl.wording import MISSING, counted, duration, listed
 
 KINDS = {
     "federated": "Federated run",
@@ -200,25 +200,12 @@ def _key_numbers(record: RunRecord) -> list[dict[str, str]]:
     return [*numbers, spent]
 
 
-def duration(seconds: float) -> str:
-    """A time as people say it.
-
-    >>> duration(42.3), duration(312), duration(7300)
-    ('42 s', '5 min 12 s', '2 h 1 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def last_round_ended(record: RunRecord) -> str:
     """When the run's last round ended, by the time of its ledger; a dash if that is gone."""
     try:
         ended = (record.folder.path / LEDGER).stat().st_mtime
     except OSError:
-        return "–"
+        return MISSING
     return f"{datetime.fromtimestamp(ended, UTC):%Y-%m-%d %H:%M} UTC"
 
 
@@ -269,7 +256,7 @@ def _settings_table(record: RunRecord) -> SortableTable:
     rows = []
     for key, value in dotted(record.config.model_dump(mode="json")).items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-        rows.append([text(key), text("–" if shown in (None, "", {}) else shown)])
+        rows.append([text(key), text(MISSING if shown in (None, "", {}) else shown)])
     return table("settings", "All settings", [Column("setting", False), Column("value", False)], rows, "config.yaml")
 
 
@@ -288,7 +275,7 @@ def _rounds_table(record: RunRecord, file: str) -> SortableTable:
             number(row.bytes_down / 1e6, 1),
             number(row.bytes_up / 1e6, 1),
             number(row.seconds, 1),
-            text(row.missing or "–"),
+            text(row.missing or MISSING),
         ]
         for row in series.round_totals(record)
     ]
@@ -355,7 +342,7 @@ def gap_sentences(gaps: Sequence[GapRow], record: RunRecord) -> list[str]:
             f"95 % interval {signed(gap.low)} to {signed(gap.high)}"
             if not math.isnan(gap.low)
             else "too few cases for an interval"
-            if min(gap.seen_cases, gap.unseen_cases) < LEAST_CASES
+            if min(gap.seen_cases, gap.unseen_cases) < LEAST_COMPARED_CASES
             else "no interval, which needs scores per case"
         )
         found.append(

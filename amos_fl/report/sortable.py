@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from amos_fl.wording import MISSING
+
 MOST_LETTERS = 12
 """Of a header's words that are never broken."""
 
@@ -64,9 +66,9 @@ def number(value: float, digits: int = 3) -> Cell:
     """A number, or a dash if there is none.
 
     >>> number(0.71284), number(math.nan)
-    (Cell(text='0.713', value=0.71284, href='', small=''), Cell(text='–', value=None, href='', small=''))
+    (Cell(text='0.713', value=0.71284, href='', small=''), Cell(text='-', value=None, href='', small=''))
     """
-    return Cell("–") if math.isnan(value) else Cell(f"{value:.{digits}f}", float(value))
+    return Cell(MISSING) if math.isnan(value) else Cell(f"{value:.{digits}f}", float(value))
 
 
 def count(value: float) -> Cell:

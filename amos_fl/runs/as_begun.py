@@ -15,12 +15,12 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, places_of
 from amos_fl.runs.layers import dotted
 from amos_fl.volumes.plan import Plan
+from amos_fl.wording import MISSING
 
 SCANS = "scans.json"
 """A hash per case of the content of its scan and label map when the run began."""
 THE_SCANS = "the scans"
 """The kind of change reported if the content of a scan no longer matches `SCANS`."""
-_ABSENT = "-"
 _MOST_NAMED = 5
 _COPY = "put it back, from another copy of the run perhaps"
 
@@ -100,9 +100,9 @@ def _since(then: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[st
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name} was {_text(then.get(name, _ABSENT))} and is {_text(now.get(name, _ABSENT))}"
+        f"{name} was {_text(then.get(name, MISSING))} and is {_text(now.get(name, MISSING))}"
         for name in dict.fromkeys([*then, *now])
-        if then.get(name, _ABSENT) != now.get(name, _ABSENT)
+        if then.get(name, MISSING) != now.get(name, MISSING)
     ]
 
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from amos_fl.files import write_json
 from amos_fl.runs.evaluation import Count, Name
 from amos_fl.runs.stored import Stored
+from amos_fl.wording import MISSING
 
 CALIBRATION = "calibration.json"
 FAILURE = 0.5
@@ -64,7 +65,7 @@ class Agreement(Stored):
 
     def cells(self) -> list[str]:
         """A row of a table under `AGREEMENT_COLUMNS`."""
-        correlations = (each.in_words() if each else "-" for each in (self.pearson, self.spearman))
+        correlations = (each.in_words() if each else MISSING for each in (self.pearson, self.spearman))
         failures, sound = f"{self.failures_flagged} of {self.failures}", f"{self.sound_flagged} of {self.sound}"
         return [str(self.cases), str(self.organs), *correlations, f"{self.error:.3f}", failures, sound]
 

@@ -11,8 +11,8 @@ from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
 from amos_fl.runs.folder import RunFolder, open_run, places_of
 from amos_fl.runs.layers import dotted
 from amos_fl.runs.ledger import LedgerEntry
+from amos_fl.wording import MISSING
 
-ABSENT = "-"
 _OF_A_SITE = {"cases": "training cases", "steps": "steps", "loss": "loss"}
 _LATER = {"update_fingerprint": "update", "share": "share in the weights"}
 """What a ledger of an older version does not say."""
@@ -85,9 +85,9 @@ def compare_folders(first: Path, second: Path) -> RunDifference:
 def _changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[Change, ...]:
     a, b = dotted(first), dotted(second)
     return tuple(
-        Change(name, _text(a.get(name, ABSENT)), _text(b.get(name, ABSENT)))
+        Change(name, _text(a.get(name, MISSING)), _text(b.get(name, MISSING)))
         for name in dict.fromkeys([*a, *b])
-        if a.get(name, ABSENT) != b.get(name, ABSENT)
+        if a.get(name, MISSING) != b.get(name, MISSING)
     )
 
 
@@ -105,7 +105,7 @@ def _settings(one: RunFolder, other: RunFolder) -> tuple[tuple[Change, ...], tup
     ]
     for chosen, about in zip(science, abouts, strict=True):
         chosen["start_from (SHA-256)"] = about.start_sha256
-        chosen["module (SHA-256)"] = about.modules or ABSENT
+        chosen["module (SHA-256)"] = about.modules or MISSING
     versions = [{"version": about.versions} for about in abouts]
     return _changes(*science), _changes(*rest) + _changes(*versions)
 
@@ -131,7 +131,7 @@ def _parting(first: Sequence[LedgerEntry], second: Sequence[LedgerEntry]) -> Par
             found = [
                 Change(
                     f"{site}: {names.get(key, key)}",
-                    *(_text(values.get(key, ABSENT)) for values in mine),
+                    *(_text(values.get(key, MISSING)) for values in mine),
                 )
                 for key in shared
                 if mine[0].get(key) != mine[1].get(key)

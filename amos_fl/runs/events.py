@@ -146,6 +146,24 @@ def event_of(line: str) -> tuple[float, Event] | None:
         return None
 
 
+_ACTIVITIES = {
+    "measure": "measuring",
+    "prepare": "preparing",
+    "train": "training",
+    "personalise": "personalising",
+    "evaluate": "scoring",
+}
+
+
+def activity_in_words(activity: str) -> str:
+    """What a site is at, by `SiteWork.activity`, as a bar on a terminal or a page says it.
+
+    >>> activity_in_words("evaluate")
+    'scoring'
+    """
+    return _ACTIVITIES.get(activity, activity)
+
+
 _FAILED = {"train": "trained nothing", "evaluate": "was not scored", "fingerprint": "is left out of the plan"}
 
 

@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from amos_fl.escape import markdown
+from amos_fl.wording import MISSING
 
 if TYPE_CHECKING:  # nothing here needs torch, and a command that only prints PHANTOM_NOTE should not wait for it
     from amos_fl.cohort.table import Cohort
@@ -20,7 +21,7 @@ PHANTOM_NOTE = (
 
 def number(value: float, digits: int = 3) -> str:
     """A score for a table; a dash if there is none."""
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+    return MISSING if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def score_table(rows: "list[ScoreRow]", first: str) -> str:
@@ -61,7 +62,7 @@ def _plan_sources(folder: "RunFolder") -> str:
 
 def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results: "Results") -> str:
     """The text of `summary.md`."""
-    from amos_fl.runs.wording import cost_in_words, left_out_in_mr, unlearned_in_words, work_in_words
+    from amos_fl.runs.wording import left_out_in_mr, spent_in_words, unlearned_in_words, work_in_words
 
     costs = [(entry["seconds"], entry["bytes_down"], entry["bytes_up"]) for entry in folder.entries()]
     seconds, down, up = (sum(column) for column in zip(*costs, strict=True)) if costs else (0, 0, 0)
@@ -80,7 +81,7 @@ def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results:
         + (f"- it {markdown.text(folder.start_sentence)}\n" if folder.start_sentence else "")
         + f"- {results.chosen.sentence}\n"
         + "".join(f"- {markdown.text(sentence)}\n" for sentence in unlearned_in_words(folder, cohort))
-        + f"- {cost_in_words(config, seconds, down, up)}\n"
+        + f"- {spent_in_words(config, seconds, down, up)}\n"
     )
     if results.by_site:
         parts += ["## Test scores by site\n", score_table(results.by_site, "site") + "\n"]

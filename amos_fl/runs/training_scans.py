@@ -15,7 +15,7 @@ from amos_fl.planning.histogram import Histogram
 from amos_fl.runs.stored import Stored, read_stored
 
 TRAINING_SCANS = "training_scans.json"
-LEAST_CASES = 3
+LEAST_DISCLOSED_CASES = 3
 """As a site withholds by default: what fewer cases have in common may be known of one of them."""
 _Length = Annotated[float, Field(gt=0, le=1e5)]
 _Range = tuple[_Length, _Length]
@@ -24,7 +24,7 @@ Ranges = tuple[_Range, _Range, _Range]
 
 
 class ScansOfModality(Stored):
-    """The training scans of a modality; without ranges and intensities where they were fewer than `LEAST_CASES`.
+    """The training scans of a modality; without ranges and intensities of fewer than `LEAST_DISCLOSED_CASES`.
 
     `intensities` is the mean over cases of their histograms, `furthest` the largest distance of a training case's from
     that of the others (`amos_fl.inference.unlike`), rounded upwards.
@@ -42,7 +42,7 @@ class ScansOfModality(Stored):
     @model_validator(mode="after")
     def _whole(self) -> "ScansOfModality":
         told = [self.spacing_mm is None, self.extent_mm is None, self.furthest is None, not self.intensities.counts]
-        if len(set(told)) > 1 or (self.cases < LEAST_CASES and not told[0]):
+        if len(set(told)) > 1 or (self.cases < LEAST_DISCLOSED_CASES and not told[0]):
             raise ValueError("ranges and intensities are there together, of enough cases, or not at all")
         return self
 

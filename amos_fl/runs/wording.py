@@ -46,7 +46,7 @@ def _one_trainer(config: "RunConfig") -> str:
     )
 
 
-def cost_in_words(config: "RunConfig", seconds: float, bytes_down: int, bytes_up: int) -> str:
+def spent_in_words(config: "RunConfig", seconds: float, bytes_down: int, bytes_up: int) -> str:
     """The time of the rounds, and the weights exchanged."""
     if not config.exchanges_weights:
         return f"{seconds:.0f} s of training; no weights were exchanged"

@@ -14,6 +14,10 @@ from amos_fl.errors import AmosError
 Triple = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 """mm, along x, y and z."""
+ANISOTROPIC = 3.0
+"""More than this many times longer than short is anisotropic (nnU-Net's ANISO_THRESHOLD): spacings are not interpolated
+with splines across slices, an axis of so much coarser spacing and fewer voxels is planned as thick slices, and a patch
+of so few slices is rotated and scaled in its plane only."""
 Positive = Annotated[float, Field(gt=0)]
 MrPercentile = Annotated[
     float | None,

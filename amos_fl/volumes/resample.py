@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage, sparse
 
-from amos_fl.volumes.plan import Spacing, Triple
+from amos_fl.volumes.plan import ANISOTROPIC, Spacing, Triple
 
-ANISOTROPIC = 3.0
-"""Ratio of the largest to the smallest spacing above which slices are not interpolated with splines."""
 _SLAB = 32
 
 # scipy's stubs lack the sparse arrays' two-dimensional shape, so the type checker sees them as `Any`.
@@ -105,7 +103,7 @@ def coarse_axis(spacing_mm: Spacing, target_mm: Spacing) -> int | None:
     True
     """
     for spacing in (spacing_mm, target_mm):
-        if max(spacing) / min(spacing) > ANISOTROPIC:
+        if max(spacing) / min(spacing) > ANISOTROPIC:  # no splines across slices
             return int(np.argmax(spacing))
     return None
 

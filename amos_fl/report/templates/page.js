@@ -14,7 +14,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const keyed = [...body.rows].map((row) => {
         const cell = row.cells[index];
         const text = cell.textContent.trim();
-        const value = numeric ? (cell.dataset.value ? Number(cell.dataset.value) : null) : text === "–" ? null : text;
+        const value = numeric ? (cell.dataset.value ? Number(cell.dataset.value) : null) : text === "-" ? null : text;
         return { row, value };
       });
       keyed.sort((a, b) => {

@@ -8,10 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
-from amos_fl.volumes.plan import Plan, Triple
-
-ANISOTROPIC = 3.0
-"""A patch more than this many times longer than it is thick is rotated and scaled in its plane only (nnU-Net)."""
+from amos_fl.volumes.plan import ANISOTROPIC, Plan, Triple
 
 
 @dataclass(frozen=True)

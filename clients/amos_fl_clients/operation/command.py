@@ -9,6 +9,7 @@ import typer
 
 from amos_fl.errors import AmosError
 from amos_fl.escape.terminal import visible
+from amos_fl.own_code import sha256_of_module
 from amos_fl_clients.federation.settings import SiteSettings, read_settings
 
 app = typer.Typer(
@@ -132,8 +133,6 @@ def app_hash(
 @app.command("module-hash")
 def module_hash(module: Annotated[str, typer.Argument(help="A module installed here, like my_lab.methods.")]) -> None:
     """Print the line by which a site's allowed_modules allow a researcher's module; nothing of it is run."""
-    from amos_fl.own_code import sha256_of_module
-
     digest = sha256_of_module(module)
     if digest is None:
         raise AmosError(f"{module}: no file found for this module; install it, or run this in its folder")

@@ -6,19 +6,17 @@ programs are started with a few parts replaced (`amos_fl_clients.flower`): each 
 role, and the process of a message hashes an app before unpacking it.
 """
 
-import fcntl
-import io
 import os
-import shutil
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from flwr.app import Context, Error, Message
 
 from amos_fl.deploy.running import LOCK
 from amos_fl.errors import AmosError, code_of
+from amos_fl.locks import AtWork, take
 from amos_fl_clients.federation.audit import Audited
 from amos_fl_clients.federation.error_replies import SiteFailure, error_reply, keep_details, words_that_may_travel
 from amos_fl_clients.federation.policy import Refusal, check_not_paused
@@ -47,7 +45,7 @@ def run_superexec(arguments: Sequence[str]) -> None:
 
 def run_clientapp(arguments: Sequence[str]) -> None:
     """Run `flwr-clientapp`, which checks the app before unpacking it, and the words of every error."""
-    clientapp.run(arguments, AppCheck)
+    clientapp.run(arguments, AppCheck())
 
 
 def run_preloaded(arguments: Sequence[str]) -> None:
@@ -64,113 +62,81 @@ def only_supernode(site: str, state: Path) -> Iterator[None]:
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(state / LOCK, os.O_RDWR | os.O_CREAT, 0o640)
+        lock = take(state / LOCK)
+    except AtWork:
+        raise AmosError(f"site {site}: its SuperNode runs already on {state}; end it first") from None
     except OSError as error:
         raise AmosError(
             f"site {site}: {state} may not be written ({error.strerror}); "
             f"let the user with id {os.getuid()} write there, or mount a volume there"
         ) from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise AmosError(f"site {site}: its SuperNode runs already on {state}; end it first") from None
-    try:
         yield
     finally:
-        os.close(descriptor)
-
-
-def holds_exactly(folder: Path, content: bytes) -> bool:
-    """Whether a folder holds exactly the files of an archive, byte for byte, and no others, such as compiled ones."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        sent = {name: archive.read(name) for name in archive.namelist() if not name.startswith(".info/")}
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
-    return sent.keys() == found.keys() and all(path.read_bytes() == sent[name] for name, path in found.items())
+        lock.release()
 
 
 class AppCheck:
     """The check of an app between its arrival and its import, in the process of one message."""
 
-    def __init__(self, process: Any) -> None:
-        self._pull: Callable[[Any], Any] = process.pull_task_input
-        self._install: Callable[..., Path] = process.install_from_fab
-        self._loader: Callable[..., Any] = process.get_load_client_app_fn
-        self._error: Callable[..., Any] = process.Error
-        self._folder_of: Callable[..., Path] = process.get_project_dir
-        self._pulled: Any = None
+    def __init__(self) -> None:
+        self.failure: Error | None = None
+        self._message: Message | None = None
+        self._context: Context | None = None
         self._installed: Path | None = None
         self._share_details = False
-        self._failure: Any = None
 
-    def pull_task_input(self, client: Any) -> Any:
-        self._pulled = self._pull(client)
-        return self._pulled
+    def received(self, message: Message, context: Context) -> None:
+        self._message, self._context = message, context
 
-    def install_from_fab(self, content: bytes, **options: Any) -> Path:
+    def unpacked(self, content: bytes, unpack: Callable[[], Path]) -> Path:
         """Unpack an app that is allowed.
 
         Raises:
             Refusal: it is not, or the site is paused. SiteFailure: the settings cannot be read.
         """
-        message, context, *_ = self._pulled
-        settings = settings_of(context)
+        message, settings = self._asked()
         self._share_details = settings.share_error_details
         try:
             check_not_paused(settings)
             check_app(settings, content)
-            self._installed = self._unpacked(content, **options)
+            self._installed = unpack()
         except Refusal as refusal:
             Audited(settings.site, settings.state, message).refused(str(refusal))
-            self._failure = error_reply(message, settings.site, refusal, in_full=False).error
+            self.failure = error_reply(message, settings.site, refusal, in_full=False).error
             raise
         except Exception as error:
             self._fail(settings, message, error)
         assert self._installed is not None
         return self._installed
 
-    def _unpacked(self, content: bytes, **options: Any) -> Path:
-        """The folder of an app with exactly the content of its archive.
+    def before_import(self, folder: Path) -> None:
+        """Restrict the import to the folder into which the checked app was unpacked.
 
-        Flower uses an existing folder of the right name as it is, and someone may have put something into it.
+        Raises:
+            SiteFailure: it is another.
         """
-        folder = self._install(content, **options)
-        if not holds_exactly(folder, content):
-            shutil.rmtree(folder)
-            folder = self._install(content, **options)
-        return folder
+        if self._installed is None or folder != self._installed:
+            message, settings = self._asked()
+            failure = SiteFailure("the app that was sent and the app that was to be run are not the same")
+            self.failure = error_reply(message, settings.site, failure, in_full=False).error
+            raise failure
 
-    def _fail(self, settings: SiteSettings, message: Any, error: Exception) -> None:
+    def words(self, reason: str) -> str:
+        """The reason of an app's own error, or no details at all."""
+        return reason if self._share_details else "the site's program failed; its own log says why"
+
+    def _asked(self) -> tuple[Message, SiteSettings]:
+        assert self._message is not None
+        assert self._context is not None
+        return self._message, settings_of(self._context)
+
+    def _fail(self, settings: SiteSettings, message: Message, error: Exception) -> None:
         words = words_that_may_travel(error, settings.site)
         Audited(settings.site, settings.state, message).failed(words)
         keep_details(settings, error)
-        self._failure = error_reply(message, settings.site, error, in_full=False).error
+        self.failure = error_reply(message, settings.site, error, in_full=False).error
         raise SiteFailure(words, code=code_of(error)) from None
-
-    def get_load_client_app_fn(self, **options: Any) -> Any:
-        """Flower's loader, restricted to the folder into which the checked app was unpacked.
-
-        The server names that folder by parts, and could name another one.
-        """
-        load = self._loader(**options)
-
-        def load_checked(fab_id: str, fab_version: str, fab_hash: str) -> Any:
-            if self._installed is None or self._folder_of(fab_id, fab_version, fab_hash) != self._installed:
-                message, context, *_ = self._pulled
-                failure = SiteFailure("the app that was sent and the app that was to be run are not the same")
-                self._failure = error_reply(message, settings_of(context).site, failure, in_full=False).error
-                raise failure
-            return load(fab_id, fab_version, fab_hash)
-
-        return load_checked
-
-    def error(self, code: int, reason: str) -> Any:
-        """An error reply: why the app was refused, or no details at all about other errors."""
-        if self._failure is not None:
-            return self._failure
-        if not self._share_details:
-            reason = "the site's program failed; its own log says why"
-        return self._error(code=code, reason=reason)
 
 
 if __name__ == "__main__":

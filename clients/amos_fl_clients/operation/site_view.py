@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from amos_fl.live.view import Bar, Chart, Table, View
 from amos_fl.runs.events import ProgressFile
 from amos_fl.runs.tail import Tail
+from amos_fl.wording import MISSING
 from amos_fl_clients.federation.audit import AUDIT_LOG
 from amos_fl_clients.federation.policy import is_paused
 from amos_fl_clients.federation.settings import SiteSettings
@@ -86,7 +87,7 @@ def _row(run: str, asked: list[dict[str, str]]) -> tuple[str, ...]:
     scored = sum(each.get("asked") == "evaluate" and each.get("answer") == "sent" for each in asked)
     gone = sum(each.get("answer") in ("refused", "failed") for each in asked)
     sent = sum(int(each["bytes"]) for each in asked if each.get("bytes", "").isdigit()) / 1e6
-    last = trained[-1].get("round", "-") if trained else "-"
+    last = trained[-1].get("round", MISSING) if trained else MISSING
     return run, str(len(trained)), last, str(scored), str(gone), f"{sent:.1f}", asked[-1]["when"]
 
 

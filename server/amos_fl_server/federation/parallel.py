@@ -10,6 +10,7 @@ from amos_fl.errors import AmosError, Interrupted
 from amos_fl.report.after_run import write_report
 from amos_fl.runs.events import Event, TrackerFailed, in_words
 from amos_fl.runs.folder import RunFolder
+from amos_fl.stopping import INTERRUPTED
 from amos_fl_server.federation.engines.ray_cluster import running_ray  # before Ray, which reads what it sets
 from amos_fl_server.federation.simulate import simulate
 
@@ -49,7 +50,7 @@ def _carry_out(
     except AmosError as error:
         return str(error), error.exit_code, tuple(notes)
     except Interrupted as error:
-        return str(error), 130, tuple(notes)
+        return str(error), INTERRUPTED, tuple(notes)
     return None, 0, tuple(notes)
 
 

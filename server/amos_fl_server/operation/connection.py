@@ -1,6 +1,7 @@
 """Connect a submitter to the SuperLink of a deployment: Flower's requests and ours, with one token, over TLS."""
 
 import json
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,8 +163,6 @@ class RunsClient:
 
 
 def _trust(authority: Path) -> Any:
-    import ssl
-
     try:
         return ssl.create_default_context(cafile=str(authority))
     except (OSError, ssl.SSLError):

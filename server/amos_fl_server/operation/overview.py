@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,6 @@ def _site(site: str, node: Any, registered: bool, answers: dict[str, Answer]) ->
 
 
 def _seconds(text: str) -> float | None:
-    from datetime import datetime
-
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:

@@ -26,11 +26,11 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import create_run
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.stored import read_stored
+from amos_fl.stopping import INTERRUPTED
 
 RUNS = "AMOS_FL_RUNS"
 """The environment variable that names the folder of the runs, for the SuperLink and its ServerApps alike."""
 DECLINED = "declined"
-INTERRUPTED = 130
 MOST_TRIES = 3
 """The most submissions of a run without completing a round in between."""
 WAIT_FOR_SITES_S = 600.0

@@ -16,7 +16,8 @@ import httpx
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from amos_fl.cohort.table import Cohort, write_cohort
+from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.cohort.table import Cohort, read_organs, write_cohort
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.escape.terminal import visible
 from amos_fl.files import write_json
@@ -26,11 +27,12 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Event, Listener, Notice, in_words, line_of
 from amos_fl.runs.finish import write_results
 from amos_fl.runs.folder import RunFolder, open_run
+from amos_fl.stopping import INTERRUPTED
 from amos_fl_server.federation.discovery import DeployedFederation
 from amos_fl_server.federation.engines.remote import RemoteEngine, SiteGrid
 from amos_fl_server.federation.full_disk import stopping_on_a_full_disk
 from amos_fl_server.federation.strategies import strategy_of
-from amos_fl_server.operation.run_registry import INTERRUPTED, carried_out, folder_of, note_begin
+from amos_fl_server.operation.run_registry import carried_out, folder_of, note_begin
 
 RUN_FOLDER, WAIT_S = "run-folder", "wait-for-sites-s"
 FAULT = 1
@@ -111,9 +113,6 @@ def _run_deployed(
 
 def _organs_and_sites(folder: RunFolder, config: RunConfig) -> tuple[Mapping[int, str], tuple[str, ...]]:
     """The organs to be learned, and the expected sites: from the settings, or from the run folder's cohort."""
-    from amos_fl.cohort.organs import AMOS_ORGANS
-    from amos_fl.cohort.table import read_organs
-
     try:
         cohort = folder.cohort()
     except AmosError:  # no case is known here

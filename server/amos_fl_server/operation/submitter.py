@@ -16,9 +16,10 @@ from amos_fl.runs.config import RunConfig
 from amos_fl.runs.events import Listener, RoundFinished, RoundScored, event_of
 from amos_fl.runs.origin import origin_of
 from amos_fl.runs.own_code import own_modules
+from amos_fl.stopping import INTERRUPTED
 from amos_fl_clients.operation.allowed_apps import archive_of, sha256_of_app, shipped_app
 from amos_fl_server.operation.connection import Connection, NoAnswer, NotThere, RunsClient, control_of
-from amos_fl_server.operation.run_registry import INTERRUPTED, WAIT_FOR_SITES_S, RunState, state_in, unless_given_up
+from amos_fl_server.operation.run_registry import WAIT_FOR_SITES_S, RunState, state_in, unless_given_up
 from amos_fl_server.operation.server_app import RUN_FOLDER, WAIT_S
 
 SMALL_BYTES = 1_000_000

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
-from flwr.app.exception import AppExitException
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import (
     DifferentialPrivacyClientSideAdaptiveClipping,
@@ -22,10 +21,8 @@ from flwr.serverapp.strategy import (
     DifferentialPrivacyServerSideFixedClipping,
     FedXgbBagging,
     FedXgbCyclic,
-    MultiKrum,
 )
 from flwr.serverapp.strategy import Strategy as FlowerBase
-from flwr.serverapp.strategy.multikrum import select_multikrum
 
 from amos_fl.errors import AmosError
 from amos_fl.methods.base import Arrays
@@ -34,6 +31,7 @@ from amos_fl.randomness import derived_seed
 from amos_fl.weights import is_statistic
 from amos_fl_clients.federation.messages import ARRAYS, CONFIG
 from amos_fl_clients.federation.records import BadUpdate, is_packed, record_of, views_of
+from amos_fl_clients.flower.strategies import StrategyError, used_of
 from amos_fl_server.federation.aggregate import WeightedMean
 from amos_fl_server.federation.strategies.base import Failed, Replies, RoundInput, Shares, Strategy
 from amos_fl_server.federation.strategies.memory import memory_of, remember
@@ -122,15 +120,12 @@ class FlowerStrategy(Strategy):
         try:
             with _seeded(given.seed, "strategy aggregates", given.number):
                 record, _ = self.inner.aggregate_train(given.number, kept)
-        except AppExitException as error:
+        except StrategyError as error:
             raise AmosError(f"strategy {type(self.inner).__name__}: {error}") from None
         if record is None:
             return {}, {}
-        if isinstance(self.inner, MultiKrum):  # Krum is one
-            by_site = {site: reply.content for site, reply in zip(used, kept, strict=True)}
-            bad, number = self.inner.num_malicious_nodes, self.inner.num_nodes_to_select
-            chosen = select_multikrum(list(by_site.values()), bad, number)
-            used = {site: None for site, content in by_site.items() if any(content is one for one in chosen)}
+        sites = list(used)
+        used = {sites[number]: None for number in used_of(self.inner, [reply.content for reply in kept])}
         found = {**views_of(record), **(pooled.result() if statistics else {})}
         return {n: np.asarray(found[n]).astype(d, copy=False).reshape(s) for n, (d, s) in given.form.items()}, used
 
