@@ -33,15 +33,18 @@ def write_series(
     seed: int = 0,
     leave_out: tuple[int, ...] = (),
     shift_mm: np.ndarray | None = None,
+    uids_of: str = "",
     **tags: Any,
 ) -> list[Dataset]:
     """Write `array` (x, y, z), whose `affine` leads to RAS mm, slice by slice along z under shuffled names.
 
     x becomes the columns and y the rows of a slice. Each slice has its own slope and intercept. `shift_mm` (in RAS)
-    moves every slice against the one before, as a tilted gantry does.
+    moves every slice against the one before, as a tilted gantry does. UIDs follow from the folder, or from `uids_of`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    series_uid, study_uid, frame_uid = (generate_uid(entropy_srcs=[str(folder), str(number), w]) for w in "abc")
+    series_uid, study_uid, frame_uid = (
+        generate_uid(entropy_srcs=[uids_of or str(folder), str(number), w]) for w in "abc"
+    )
     steps = RAS_TO_LPS @ affine[:3, :3]
     spacing = np.linalg.norm(steps, axis=0)
     random = np.random.default_rng(seed)

@@ -36,7 +36,8 @@ def write_patient(folder: Path, number: int) -> tuple[np.ndarray, np.ndarray]:
     # Even and not too low, so that the slopes and intercepts of slices hold them exactly.
     array = 2 * np.rint(np.asarray(nib.Nifti1Image.from_filename(image).dataobj).clip(-980) / 2).astype(int)
     values = np.asarray(nib.Nifti1Image.from_filename(label).dataobj)
-    slices = write_series(folder / f"P{number}/CT", array, AFFINE, PatientID=f"P{number}", seed=number, **IDENTITY)
+    named = {"PatientID": f"P{number}", "uids_of": f"patient {number}", **IDENTITY}
+    slices = write_series(folder / f"P{number}/CT", array, AFFINE, seed=number, **named)
     masks = {"Liver": values == 1, "Kidney_L": values == 2}
     if number % 2:
         write_seg(folder / f"P{number}/SEG/1", slices, masks)
@@ -52,7 +53,10 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hospital")
     (folder / "organs.csv").write_text(ORGANS)
     truth = [write_patient(folder / "export", number) for number in range(6)]
-    organs = ["--organs", str(folder / "organs.csv"), "--site", "north"]
+    # Cases are named after UIDs and this key, and the draws of the training after the cases.
+    (folder / "private").mkdir()
+    (folder / "private/pseudonym.key").write_text("00" * 32 + "\n")
+    organs = ["--organs", str(folder / "organs.csv"), "--site", "north", "--private", str(folder / "private")]
     assert run(["data", "dicom", str(folder / "export"), "--out", str(folder / "cohort"), *organs]) == 0
     np.savez(folder / "truth.npz", *[part for pair in truth for part in pair])
     settings = {
