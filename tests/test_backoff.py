@@ -156,7 +156,6 @@ mine = []
 def work(arguments):
     mine.append(arguments)
     import threading
-import time
     line = {"pid": os.getpid(), "parent": os.getppid(), "seen": mine, "input": sys.stdin.read(), "argv": sys.argv[1:]}
     with open(arguments[0], "w") as file:
         json.dump(line, file)

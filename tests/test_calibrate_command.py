@@ -168,7 +168,7 @@ def test_a_calibration_learned_from_another_cohorts_cases_is_the_sites_own(
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (["calibrate", "RUN", "--copies", "5"], "--copies 5: must be at least 0 and at most 4"),
+        (["calibrate", "RUN", "--copies", "5"], "copies is 5: must be a whole number, at least 0 and at most 4"),
         (["calibrate", "MODEL"], "this model lies apart from its run, so its cohort is unknown; name its cohort"),
         (["calibrate", "MODEL", "--measure"], "measure needs a run folder and uses its own test cases"),
         (

@@ -227,7 +227,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     create_deployment(tmp_path / "dep", ["A"])
     file = tmp_path / "dep/deployment.yaml"
     file.write_text(file.read_text().replace("port: 8000", "port: 80000"))
-    with pytest.raises(AmosError, match=r"deployment\.yaml: port: "):
+    with pytest.raises(AmosError, match=r"deployment\.yaml: port is 80000: must be a whole number"):
         read_deployment(tmp_path / "dep")
     file.write_text("sites: [A\n")
     with pytest.raises(AmosError, match=r"deployment\.yaml, line \d: is not valid YAML"):

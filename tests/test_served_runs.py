@@ -333,7 +333,7 @@ def test_weights_that_came_to_harm_or_never_came_make_no_run(client: TestClient,
     assert put.status_code == 401
     body = {"config": tiny_config().model_dump(mode="json"), "organs": ORGANS}
     for start, word in (
-        ({"sha256": sha256, "name": "parent", "network": None}, "are not at the SuperLink"),
+        ({"sha256": sha256, "name": "parent", "network": None}, "does not have the initial weights"),
         ({"sha256": sha256, "name": "../parent", "network": None}, "does not know these settings (start.name"),
     ):
         answer = client.post("/amos-fl/runs/one", json={**body, "start": start})

@@ -207,7 +207,7 @@ def test_settings_are_yaml_or_json_with_paths_relative_to_the_file(tmp_path: Pat
         ("allowed_methods: [fedavgg]", "no method 'fedavgg'; did you mean 'fedavg"),
         (
             "allowed_modules: {my_lab.nets: 12ab}",
-            "allowed_modules.my_lab.nets: must be the SHA-256 of the module's file",
+            "allowed_modules.my_lab.nets is '12ab': must be the SHA-256 of the module's file",
         ),
         ("- a", "neither YAML nor JSON"),
     ],
