@@ -161,7 +161,7 @@ def test_every_command_prints_on_that_console() -> None:
         if re.search(r"^(?!if TYPE_CHECKING).*\brich\.console\.Console\(", path.read_text(), re.MULTILINE)
         or (
             re.search(r"\bConsole\(", path.read_text().replace("class Console(", ""))
-            and not re.search(r"^from amos_fl\.cli\.console import .*\bConsole\b", path.read_text(), re.MULTILINE)
+            and not re.search(r"^from amos_fl\.escape\.console import .*\bConsole\b", path.read_text(), re.MULTILINE)
         )
     ]
     assert direct == []
