@@ -52,6 +52,7 @@ class Deployment:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
             "OMP_NUM_THREADS": "1",
+            "RAY_ADDRESS": "local",  # Flower's simulation: a Ray of its own beside that of another test
         }
 
     def start(self, name: str, *command: str) -> None:
