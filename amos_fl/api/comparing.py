@@ -16,7 +16,7 @@ from amos_fl.comparison.write import check_out, write_comparison
 from amos_fl.locks import at_work
 from amos_fl.metrics.catalogue import IN_RUNS, MetricName
 from amos_fl.report.page import write_comparison_report
-from amos_fl.runs.record import RunRecord, read_runs
+from amos_fl.runs.record import read_runs
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def compare(
     out: Place | None = None,
     *,
     reference: str | None = None,
-    names: "Mapping[str, str] | None" = None,
+    names: Mapping[str, str] | None = None,
     metrics: Sequence[MetricName] = IN_RUNS,
     seed: int = 0,
     resamples: int = 10_000,
@@ -83,7 +83,7 @@ def compare(
             records,
             metrics=metrics,
             reference=reference,
-            names=_by_run(records, names or {}),
+            names=names,
             seed=seed,
             resamples=resamples,
             published=published,
@@ -91,13 +91,3 @@ def compare(
         write_comparison(comparison, folder)
         write_comparison_report(comparison, folder)
     return Compared(folder, comparison)
-
-
-def _by_run(records: Sequence[RunRecord], names: Mapping[str, str]) -> dict[str, str]:
-    """Names of arms by the names of runs, where a run, or a group of runs, is given by its folder."""
-    found = {}
-    for given, name in names.items():
-        folder = Path(given).resolve()
-        members = [r.name for r in records if folder in (r.folder.path.resolve(), r.folder.path.resolve().parent)]
-        found |= dict.fromkeys(members or [str(given)], name)
-    return found

@@ -26,6 +26,7 @@ from amos_fl.runs.folder import open_run
 from amos_fl.runs.layers import dotted
 from amos_fl.runs.origin import Origin
 from amos_fl.runs.record import RunCost, RunRecord
+from amos_fl.wording import listed
 
 FAMILIES: tuple[ArmKind, ...] = ("local", "finetune", "leave-one-out")
 _KINDS: tuple[ArmKind, ...] = ("federated", "centralized", "finetune", "leave-one-out", "local")
@@ -75,8 +76,8 @@ def make_arms(
 ) -> list[ArmScores]:
     """All arms made from the runs, the main ones first, in display order.
 
-    `names` gives the arm of a run (by the run's name, or its group's) a name of its own. Other arms are named after
-    strategy or kind, with the settings that set them apart.
+    `names` gives the arm of a run (by name or folder of the run, or of its group) a name of its own. Other arms are
+    named after strategy or kind, with the settings that set them apart.
 
     Raises:
         AmosError: a name for a run that is not there, two for the same arm, or one for two arms.
@@ -91,12 +92,9 @@ def make_arms(
             name = _name_of(seeds, given) or word
             arms += _family(kind, name, seeds, table) if kind in FAMILIES else [_arm(kind, "", name, seeds, table)]
             arms += _personal(name, seeds, table)
-    if given and (
-        twice := [n for n, times in Counter(arm.arm.name for arm in arms if arm.arm.main).items() if times > 1]
-    ):
-        raise AmosError(
-            f"--name: {twice[0]} would be two arms, whose runs differ in more than the seed; name them apart"
-        )
+    times = Counter(arm.arm.name for arm in arms if arm.arm.main)
+    if given and (twice := [name for name in times if times[name] > 1]):
+        raise AmosError(f"the name {twice[0]} would be of two arms, whose runs differ in more than the seed", "use two")
     return sorted(arms, key=lambda a: (not a.arm.main, _KINDS.index(a.arm.kind), a.arm.view, a.arm.site, a.arm.name))
 
 
@@ -108,22 +106,29 @@ def _given_names(records: Sequence[RunRecord], names: Mapping[str, str]) -> dict
     """The names given to arms, by the name of each run that has one."""
     found = {}
     for run, name in names.items():
-        members = [record.name for record in records if run in (record.name, record.name.partition("/")[0])]
+        members = [record.name for record in records if _is_of(record, run)]
         if not members:
-            raise AmosError(f"--name {run}={name}: no such run; there are {', '.join(r.name for r in records)}")
+            raise AmosError(
+                f"{name!r} names the arm of {run}: no such run; there are {listed([r.name for r in records])}"
+            )
         if not name.strip():
-            raise AmosError(f"--name {run}=: has no name for its arm; write it after the =")
+            raise AmosError(f"the name given to the arm of {run} is empty", "leave it out, or write one")
         found |= dict.fromkeys(members, name.strip())
     return found
+
+
+def _is_of(record: RunRecord, run: str) -> bool:
+    """Whether a run, or its group, has this name or folder."""
+    group, member, _ = record.name.partition("/")
+    folder, path = Path(run).resolve(), record.folder.path.resolve()
+    return run in (record.name, group) or folder == path or bool(member and folder == path.parent)
 
 
 def _name_of(bundle: Bundle, given: Mapping[str, str]) -> str | None:
     """The name given to one of an arm's runs, or None."""
     names = sorted({given[record.name] for members in bundle for record in members if record.name in given})
     if len(names) > 1:
-        raise AmosError(
-            f"--name: {' and '.join(names)} name one arm, whose runs differ only in the seed; give one name"
-        )
+        raise AmosError(f"{listed(names)} name one arm, whose runs differ only in the seed", "give it one name")
     return names[0] if names else None
 
 

@@ -39,7 +39,7 @@ def compare_runs(
     Args:
         metrics: those to compare.
         reference: the arm (or one of its runs) that the others are compared with; by default a federated one.
-        names: what to call the arms of these runs, by the run's name or its group's.
+        names: what to call the arms of these runs, by name or folder of the run or of its group.
         seed: of the bootstrap and of the permutations.
         resamples: draws of the bootstrap, and permutations of a test that is not exact.
         published: include the paper's numbers even if no run has their setting.

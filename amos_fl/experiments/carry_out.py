@@ -203,9 +203,8 @@ def _compare(task: StepTask, tasks: list[StepTask], workspace: Workspace, callba
     records = read_runs([workspace.root / work.folder for work in works if workspace.done(work)])
     reference = task.definition.reference
     chosen = Path(_task_of(tasks, reference).work.folder).name if reference in task.needs and reference else None
-    there = {record.name for record in records}
-    named = {Path(_task_of(tasks, step).work.folder).name: name for name, step in task.definition.names.items()}
-    names = {run: name for run, name in named.items() if run in there}
+    named = {name: _task_of(tasks, step).work for name, step in task.definition.names.items()}
+    names = {str(workspace.root / work.folder): name for name, work in named.items() if workspace.done(work)}
     callbacks.say(f"{title}: comparing {len(records)} runs")
     resamples = 200 if workspace.form == "quick" else 10_000
     comparison = compare_runs(records, reference=chosen, names=names, resamples=resamples)
