@@ -72,7 +72,8 @@ class DeployedFederation(Federation):
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(self.absent.items()))
             raise RunStopped(
                 f"{len(trainers)} training sites are connected and {max(needed, 1)} are needed"
-                f"{f' ({reasons})' if reasons else ''}; start the sites, then continue"
+                f"{f' ({reasons})' if reasons else ''}",
+                "start the sites",
             )
         if not self.folder.rounds_done:  # later, a site that is away must not end a run
             may_train = [*trainers, *self.absent]

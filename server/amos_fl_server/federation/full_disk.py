@@ -1,4 +1,4 @@
-"""Stop a run on a full disk as with too few sites: with a sentence, at its last checkpoint, to be resumed."""
+"""Runs that stop at their last checkpoint, to be resumed: on a full disk as with too few sites, with a sentence."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,10 +9,22 @@ from amos_fl.runs.folder import RunFolder
 
 
 @contextmanager
-def stopping_on_a_full_disk(folder: RunFolder, *, deployed: bool = False) -> Iterator[None]:
-    """Turn the system's error for a full disk into a resumable stop of the run.
+def saying_how_to_go_on(folder: RunFolder) -> Iterator[None]:
+    """Add to a stop of the run how it is continued on this machine.
 
-    A deployed run is continued from another machine, whose command says how.
+    Raises:
+        RunStopped: the run stopped.
+    """
+    try:
+        yield
+    except RunStopped as stopped:
+        go_on = f"continue with --resume {folder.path}"
+        raise RunStopped(stopped.what, f"{stopped.remedy}, then {go_on}" if stopped.remedy else go_on) from None
+
+
+@contextmanager
+def stopping_on_a_full_disk(folder: RunFolder) -> Iterator[None]:
+    """Turn the system's error for a full disk into a resumable stop of the run.
 
     Raises:
         RunStopped: the disk is full.
@@ -23,7 +35,7 @@ def stopping_on_a_full_disk(folder: RunFolder, *, deployed: bool = False) -> Ite
         if not is_disk_full(error):
             raise
         what = f" while writing {_final(str(error.filename))}" if error.filename else ""
-        raise RunStopped(f"{folder.path}: no space is left on the disk{what}; {_then(folder, deployed)}") from None
+        raise _stopped(folder, what) from None
 
 
 def stop_where_a_disk_is_full(folder: RunFolder, failed: Mapping[str, AmosError]) -> None:
@@ -34,13 +46,13 @@ def stop_where_a_disk_is_full(folder: RunFolder, failed: Mapping[str, AmosError]
     """
     for site, error in sorted(failed.items()):
         if error.code == "disk-full":
-            raise RunStopped(f"{folder.path}: no space is left on the disk (site {site}: {error}); {_then(folder)}")
+            raise _stopped(folder, f" (site {site}: {error})")
 
 
-def _then(folder: RunFolder, deployed: bool = False) -> str:
+def _stopped(folder: RunFolder, where: str) -> RunStopped:
     done = folder.rounds_done
     last = f"the last checkpoint is of round {done}" if done else "no round is finished"
-    return f"{last}; free some space, then continue{'' if deployed else f' with --resume {folder.path}'}"
+    return RunStopped(f"{folder.path}: no space is left on the disk{where}; {last}", "free some space")
 
 
 def _final(name: str) -> str:

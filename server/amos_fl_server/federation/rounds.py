@@ -205,11 +205,9 @@ class Federation(Scoring):
         came, needed = len(asked) - len(training.missing), self._min_sites(len(asked))
         if came < needed or not shares:
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(training.missing.items()))
-            deployed = self.config.engine.name == "deployment"  # whoever follows that run says how to continue it
             raise RunStopped(
                 f"round {number}: {came} of {len(asked)} sites sent an update and {needed} are needed "
                 f"({reasons}); the last checkpoint is of round {number - 1}"
-                f"{'' if deployed else f', continue with --resume {self.folder.path}'}"
             )
         if withheld := set(given.form) ^ set(before := views_of(given.arrays)):
             arrays = {name: before[name] if name in withheld else arrays[name] for name in before}

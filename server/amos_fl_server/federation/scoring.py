@@ -13,7 +13,7 @@ from amos_fl.errors import AmosError
 from amos_fl.runs.evaluation import Evaluation, SiteEvaluation
 from amos_fl.runs.events import RoundScored, Said, SiteFailed
 from amos_fl.runs.folder import OWN
-from amos_fl.runs.selection import choose_round, own_rounds, seen_and_unseen_dsc
+from amos_fl.runs.selection import choose_round, own_rounds, seen_and_unseen
 from amos_fl_clients.federation.messages import (
     ARRAYS,
     CONFIG,
@@ -45,9 +45,9 @@ class Scoring(Connected):
         at_home = None
         if self.strategy.personal:
             of_personal, own = self._scored(grid, task, number, record, seen, OWN["val"], personal=True)
-            new, at_home = new or of_personal, seen_and_unseen_dsc(own)[0] if own else None
+            new, at_home = new or of_personal, seen_and_unseen(own)[0] if own else None
         if new and result is not None:
-            self.listener(RoundScored(number, *seen_and_unseen_dsc(result), at_home))
+            self.listener(RoundScored(number, *seen_and_unseen(result), at_home))
 
     def _scored(
         self,

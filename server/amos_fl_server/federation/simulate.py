@@ -30,7 +30,7 @@ from amos_fl.runs.work import check_sites_named
 from amos_fl.warned import heard
 from amos_fl_clients.federation.settings import SiteSettings, write_settings
 from amos_fl_server.federation.engines import make_engine
-from amos_fl_server.federation.full_disk import stopping_on_a_full_disk
+from amos_fl_server.federation.full_disk import saying_how_to_go_on, stopping_on_a_full_disk
 from amos_fl_server.federation.rounds import Federation
 from amos_fl_server.federation.strategies import strategy_of
 
@@ -130,7 +130,7 @@ def simulate(
         AmosError: bad input. AtWork: another process works on this run. RunStopped: too few sites, or the disk is full.
             Interrupted: Ctrl-C, SIGTERM or SIGHUP.
     """
-    with stopping_on_a_full_disk(folder), at_work(folder.path):
+    with saying_how_to_go_on(folder), stopping_on_a_full_disk(folder), at_work(folder.path):
         note_places(folder, cohort)
         _check(folder, config, cohort, store, listener, accept_changes)
         with tracked(folder, config.trackers, WatchedFiles(folder.path).beside(listener)) as listen:

@@ -18,6 +18,7 @@ from amos_fl_server.federation.engines.ray import ray_over, waves_s
 from amos_fl_server.federation.engines.ray_grid import RayGrid
 from amos_fl_server.federation.engines.ray_hosts import OnTheirNodes
 from amos_fl_server.federation.engines.remote import RemoteEngine
+from amos_fl_server.federation.full_disk import saying_how_to_go_on
 from amos_fl_server.federation.simulate import stopping_on_request
 from amos_fl_server.operation.run_registry import prepare_run
 from amos_fl_server.operation.server_app import run_deployed
@@ -63,6 +64,7 @@ def simulate_on_nodes(
             folder = prepare_run(path, config.model_copy(update={"sites": sites}), grid.organs())
         with (
             at_work(path),
+            saying_how_to_go_on(folder),
             tracked(folder, config.trackers, WatchedFiles(path).beside(listener)) as listen,
             stopping_on_request(folder, listen),
         ):

@@ -79,7 +79,7 @@ def run_deployed(
     Raises:
         AmosError: bad settings. RunStopped: too few sites. Interrupted: a stop was requested.
     """
-    with stopping_on_a_full_disk(folder, deployed=True):
+    with stopping_on_a_full_disk(folder):
         _run_deployed(grid, folder, wait_for_sites_s, engine, ask_again_s, listener)
 
 
