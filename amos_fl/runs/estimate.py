@@ -3,12 +3,13 @@
 import math
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from amos_fl.cohort.table import Case, Cohort
+from amos_fl.cohort.table import Cohort
 from amos_fl.methods import kind_of
 from amos_fl.networks.registry import build_network, parameter_count
 from amos_fl.prepared.image import BYTES_PER_VOXEL
@@ -17,7 +18,7 @@ from amos_fl.runs.work import steps_by_site
 from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.training.supervision import supervision_of
 from amos_fl.volumes.nifti import read_geometry
-from amos_fl.volumes.plan import Plan, Triple
+from amos_fl.volumes.plan import Plan, Spacing, Triple
 from amos_fl.volumes.resample import resampled_shape
 
 MOST_VOXELS = 64**3
@@ -98,7 +99,7 @@ def disk(config: RunConfig, cohort: Cohort, parameters: int) -> DiskEstimate:
     Raises:
         AmosError: a scan whose header cannot be read.
     """
-    voxels = sum(_prepared_voxels(case, config.plan) for case in cohort.of(labelled=True))
+    voxels = sum(_prepared_voxels(case.image, config.plan.spacing_mm) for case in cohort.of(labelled=True))
     kept = config.rounds
     if config.keep_checkpoints == "needed":
         sites = len(cohort.seen_sites)
@@ -107,10 +108,11 @@ def disk(config: RunConfig, cohort: Cohort, parameters: int) -> DiskEstimate:
     return DiskEstimate(BYTES_PER_VOXEL * voxels, 4 * parameters * kept)
 
 
-def _prepared_voxels(case: Case, plan: Plan) -> int:
-    shape, affine = read_geometry(case.image, header_only=True)
+@cache  # the runs of a sweep share their scans
+def _prepared_voxels(image: Path, spacing_mm: Spacing) -> int:
+    shape, affine = read_geometry(image, header_only=True)
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
-    return math.prod(resampled_shape(shape, (x, y, z), plan.spacing_mm))
+    return math.prod(resampled_shape(shape, (x, y, z), spacing_mm))
 
 
 def timed(config: RunConfig) -> str:
