@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ from amos_fl.randomness import generator
 
 if TYPE_CHECKING:
     from labelling import Desk
+    from playwright.sync_api import Browser
     from reports import Pages
 
 # An example takes as long as the machine lets it; what is wrong is never how long.
@@ -190,3 +191,11 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         return name
 
     return write
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    from browsing import started
+
+    with started() as browser:
+        yield browser

@@ -2,13 +2,13 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from browsing import WITHOUT_CUE, Opened
 from made_runs import compared, everything, made_run, noisy
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from reports import Pages
 
 from amos_fl.cohort.statistics import statistics_of
@@ -18,44 +18,16 @@ from amos_fl.report.cohort_page import write_cohort_page
 from amos_fl.report.page import write_annotation_report, write_comparison_report
 from amos_fl.report.site_page import write_site_report
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LONG_NAMES = (
     *("fedavg_without_normalisation", "fedavg_with_momentum_at_server", "scaffold, as its authors have it"),
     *("fedprox.proximal-term-of-0.01", "ditto_personalised_at_each_site", "federated without synthetic scans"),
     *("leave_one_scanner_out_everywhere", "light augmentation, larger patches"),
 )
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 
 
 @pytest.fixture
 def pages(report_pages: Pages) -> Pages:
     return report_pages
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("no Chromium is installed here")
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=[*FLAGS, "--disable-sync"], headless=True)
-        yield browser
-        browser.close()
-
-
-class Opened:
-    """A page, and all that it said and asked for."""
-
-    def __init__(self, browser: Browser, file: Path, scheme: str = "light", width: int = 1000) -> None:
-        self.page: Page = browser.new_context(
-            color_scheme="dark" if scheme == "dark" else "light", viewport={"width": width, "height": 900}
-        ).new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(file.as_uri())
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +74,6 @@ KINDS = (
 OPEN = "() => { for (const part of document.querySelectorAll('details')) part.open = true }"
 CUT = """() => [...document.querySelectorAll('.scroll:has(table)')].filter(e => e.scrollWidth > e.clientWidth + 1)
   .map(e => e.querySelector('table').id)"""
-WITHOUT_CUE = """() => [...document.querySelectorAll('.scroll')]
-  .filter(e => (e.scrollWidth > e.clientWidth + 1) !== (e.nextElementSibling.checkVisibility()))
-  .map(e => e.getAttribute('aria-label'))"""
 BEYOND = "() => document.documentElement.scrollWidth - innerWidth"
 
 

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from browsing import WITHOUT_CUE
 from federations import federate, killed_after, resume
 from playwright.sync_api import Browser
-from test_report_browser import WITHOUT_CUE, browser
 from typer.testing import CliRunner
 
 from amos_fl.cli.main import run as command
@@ -41,8 +41,6 @@ from amos_fl_clients.federation.policy import pause
 from amos_fl_clients.federation.settings import SiteSettings, write_settings
 from amos_fl_clients.operation.command import app as site_command
 from amos_fl_clients.operation.site_view import WatchedSite
-
-__all__ = ["browser"]  # a fixture
 
 
 def cells(view: View, table: int = 0) -> dict[str, tuple[str, ...]]:
