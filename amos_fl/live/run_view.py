@@ -27,7 +27,7 @@ from amos_fl.runs.folder import LEDGER, RunFolder, open_run
 from amos_fl.runs.group import is_group, read_group
 from amos_fl.runs.ledger import LedgerEntry
 from amos_fl.runs.listing import list_runs
-from amos_fl.runs.selection import seen_and_unseen_dsc
+from amos_fl.runs.selection import seen_and_unseen
 from amos_fl.runs.tail import Tail, entry_of
 from amos_fl.runs.watched_files import EVENTS, WORK
 from amos_fl.wording import MISSING, clock, counted, roughly
@@ -267,7 +267,7 @@ def watched(path: Path) -> WatchedRun | WatchedGroup:
 
 def _scores_of(evaluation: Evaluation) -> dict[str, float]:
     found = {site: about.scores.to_scores().mean_dsc() for site, about in evaluation.sites.items()}
-    seen, unseen = seen_and_unseen_dsc(evaluation)
+    seen, unseen = seen_and_unseen(evaluation)
     means = {name: value for name, value in (("seen", seen), ("unseen", unseen)) if value is not None}
     return {name: value for name, value in {**found, **means}.items() if math.isfinite(value)}
 

@@ -39,7 +39,7 @@ class Bests:
     _of_sites: dict[str, _Best] = field(default_factory=dict)
 
     def add(self, number: int, evaluation: Evaluation) -> None:
-        scores = _dsc_of_sites(evaluation, seen=True)
+        scores = _of_sites(evaluation, Scores.mean_dsc, seen=True)
         for site, score in scores.items():
             if not math.isnan(score):
                 self._of_sites[site] = max(self._of_sites.get(site, (-math.inf, 0)), (score, -number))
@@ -62,10 +62,6 @@ class Bests:
         return {site: -number for site, (_, number) in self._of_sites.items()}
 
 
-def _dsc_of_sites(evaluation: Evaluation, *, seen: bool) -> dict[str, float]:
-    return _of_sites(evaluation, Scores.mean_dsc, seen=seen)
-
-
 def _of_sites(evaluation: Evaluation, mean_of: Callable[[Scores], float], *, seen: bool) -> dict[str, float]:
     return {name: mean_of(site.scores.to_scores()) for name, site in evaluation.sites.items() if site.seen == seen}
 
@@ -77,20 +73,13 @@ def _mean(scores: Iterable[float]) -> float:
 
 def macro_dsc(evaluation: Evaluation, *, seen: bool) -> float:
     """The mean over the seen (or the unseen) sites of their mean DSC; NaN if none has a score."""
-    return _mean(_dsc_of_sites(evaluation, seen=seen).values())
+    return _mean(_of_sites(evaluation, Scores.mean_dsc, seen=seen).values())
 
 
-def seen_and_unseen_dsc(evaluation: Evaluation) -> tuple[float | None, float | None]:
-    """The macro means of a round's evaluation, None if there is none."""
-    return _macro_means(evaluation, Scores.mean_dsc)
-
-
-def seen_and_unseen_nsd(evaluation: Evaluation) -> tuple[float | None, float | None]:
-    """As `seen_and_unseen_dsc`, of the NSD."""
-    return _macro_means(evaluation, Scores.mean_nsd)
-
-
-def _macro_means(evaluation: Evaluation, mean_of: Callable[[Scores], float]) -> tuple[float | None, float | None]:
+def seen_and_unseen(
+    evaluation: Evaluation, mean_of: Callable[[Scores], float] = Scores.mean_dsc
+) -> tuple[float | None, float | None]:
+    """The means over the seen and over the unseen sites of their mean DSC (or another), None if none has a score."""
     seen, unseen = (_mean(_of_sites(evaluation, mean_of, seen=which).values()) for which in (True, False))
     return (None if math.isnan(seen) else seen, None if math.isnan(unseen) else unseen)
 

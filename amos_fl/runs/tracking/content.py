@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amos_fl.errors import AmosError
+from amos_fl.metrics.scores import Scores
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.evaluation import Evaluation
 from amos_fl.runs.folder import LEDGER, OWN, RunFolder
@@ -16,7 +17,7 @@ from amos_fl.runs.group import is_group
 from amos_fl.runs.layers import dotted
 from amos_fl.runs.ledger import LedgerEntry
 from amos_fl.runs.results import results_of
-from amos_fl.runs.selection import seen_and_unseen_dsc, seen_and_unseen_nsd
+from amos_fl.runs.selection import seen_and_unseen
 from amos_fl.runs.tail import Tail, entry_of
 from amos_fl.runs.tracking.tracker import TrackedRun, Value
 
@@ -90,8 +91,8 @@ def scores_of(evaluation: Evaluation, kind: str) -> dict[str, float]:
     for site, about in evaluation.sites.items():
         scores = about.scores.to_scores()
         found |= {f"DSC/{site}{own}": scores.mean_dsc(), f"NSD/{site}{own}": scores.mean_nsd()}
-    for name, means in (("DSC", seen_and_unseen_dsc), ("NSD", seen_and_unseen_nsd)):
-        seen, unseen = means(evaluation)
+    for name, mean_of in (("DSC", Scores.mean_dsc), ("NSD", Scores.mean_nsd)):
+        seen, unseen = seen_and_unseen(evaluation, mean_of)
         found |= {f"{name}/personal": seen} if own else {f"{name}/seen": seen, f"{name}/unseen": unseen}
     return _numbers(found)
 
