@@ -25,7 +25,7 @@ from amos_fl.cli.main import run as command
 from amos_fl.errors import AmosError
 from amos_fl.export.formats import write_onnx, write_torchscript
 from amos_fl.export.gather import gathered
-from amos_fl.export.portable import Recipe, affine_of, prepared
+from amos_fl.export.portable import PortableNetwork, affine_of, prepared
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.origin import about_network, write_model
@@ -178,7 +178,7 @@ def test_the_affine_of_a_prepared_image_leads_to_where_the_scan_has_its_voxels(a
     affine = np.array([[0, -6.0, 0, 90], [7.0, 0, 0, -40], [0, 0, 11.0, 5], [0, 0, 0, 1]])
     places = np.stack([*np.indices((30, 28, 24)), np.ones((30, 28, 24))])
     position = np.einsum("r,rxyz->xyz", affine[axis], places).astype(np.float32)  # mm, which splines reproduce
-    image, grid = prepared(Volume(position, affine), "CT", Recipe((1,), (), PLAN, None))
+    image, grid = prepared(Volume(position, affine), "CT", PortableNetwork((1,), (), PLAN, None))
     assert image.shape[0] == 32  # padded to a window
     found = affine_of(image.shape, grid, affine)
     for voxel in [(12, 9, 11), (14, 20, 20), (20, 15, 25)]:

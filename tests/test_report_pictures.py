@@ -17,7 +17,7 @@ from amos_fl.pictures.kept import CasePicture, keep_picture, load_picture, pictu
 from amos_fl.pictures.planes import best_planes, grey_levels, planes_of, window_of
 from amos_fl.report.palette import ORGAN_COLOURS
 from amos_fl.report.slices import number_place, organ_lines, outline_path, slice_svg
-from amos_fl.report.viewer import Budget, case_view
+from amos_fl.report.viewer import PageBudget, case_view
 from amos_fl.volumes.nifti import Volume
 
 
@@ -217,7 +217,7 @@ def test_a_page_has_slices_to_scroll_through_up_to_its_budget() -> None:
     picture = picture_of(*a_case(), "CT")
     whole = case_view("a", "case", {6: "liver"}, [("", picture)])
     assert whole["data"]
-    budget = Budget(left=len(whole["data"]) + 1)
+    budget = PageBudget(left=len(whole["data"]) + 1)
     assert case_view("b", "case", {6: "liver"}, [("", picture)], budget)["data"]
     view = case_view("c", "case", {6: "liver"}, [("", picture)], budget)
     assert not view["data"]

@@ -8,19 +8,12 @@ from typing import Unpack
 import pandas as pd
 
 from amos_fl.api.arguments import OnProgress, Place, models_of, saying, store_at
+from amos_fl.api.begin import NewRun, federation_of, new_pooled, new_simulation
 from amos_fl.api.keywords import Settings, settings_of
 from amos_fl.api.model import TrainedModel
 from amos_fl.api.run import Run, heard_by
-from amos_fl.api.running import carry_out, carry_out_members, carry_out_on_nodes, check_all_finished
-from amos_fl.api.settings import (
-    OnCase,
-    check_free,
-    cohort_now,
-    like_run,
-    next_out,
-    resolve_run,
-    settled_on_nodes,
-)
+from amos_fl.api.running import carry_out, carry_out_members, check_all_finished
+from amos_fl.api.settings import OnCase, check_free, cohort_now, next_out
 from amos_fl.api.tables import scores_table, sums_table
 from amos_fl.cohort.label_map import label_map_named
 from amos_fl.cohort.table import SPLITS, Cohort, Split, read_cohort
@@ -32,7 +25,6 @@ from amos_fl.locks import at_work
 from amos_fl.runs import arms
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.create import create_run
 from amos_fl.runs.ensemble import by_fold
 from amos_fl.runs.events import Listener, Said
 from amos_fl.runs.folder import RunFolder
@@ -66,14 +58,8 @@ def simulate(
         AmosError: invalid settings or scans, in one sentence. RunStopped: too few sites answered. Interrupted: Ctrl-C;
         `open_run(path).resume()` continues.
     """
-    layers, heard = _layers(config, init, settings), heard_by(progress, listener)
-    if (on_nodes := settled_on_nodes(layers)) is not None:
-        path = Path(out) if out else next_out(on_nodes.strategy)
-        check_free(path)
-        carry_out_on_nodes(path, on_nodes, heard)
-        return Run(path)
-    resolved, members = resolve_run(layers, _drawing(progress, listener))
-    return _carried_out(resolved, members, out, resolved.strategy, store, heard)
+    new = new_simulation(_layers(config, init, settings), _drawing(progress, listener))
+    return _carried_out(new, out, store, heard_by(progress, listener))
 
 
 def pooled(
@@ -96,9 +82,8 @@ def pooled(
     Raises:
         AmosError: as `simulate`, or settings given together with `like`.
     """
-    base, members = _base(like, _layers(config, init, settings), _drawing(progress, listener))
-    made = arms.centralized(base, members, budget)
-    return _carried_out(made.config, made.cohort, out, "centralized", store, heard_by(progress, listener))
+    base, members = _federation(like, _layers(config, init, settings), _drawing(progress, listener))
+    return _carried_out(new_pooled(base, members, budget), out, store, heard_by(progress, listener))
 
 
 def local(
@@ -120,7 +105,7 @@ def local(
     Raises:
         AmosError: as `simulate`, or settings given together with `like`, or a run failed (after the others finished).
     """
-    base, members = _base(like, _layers(config, init, settings), _drawing(progress, listener))
+    base, members = _federation(like, _layers(config, init, settings), _drawing(progress, listener))
     path = Path(out) if out else next_out("local")
     group = create_group(path, "local", arms.locals_of(base, members, budget))
     heard, where = heard_by(progress, listener), store_at(store)
@@ -246,11 +231,9 @@ def _layers(config: Place | None, init: Place | None, settings: Settings) -> lis
     return [*layers, Layer("the keywords", given)]
 
 
-def _base(like: "Run | Place | None", layers: list[Layer], on_case: OnCase | None) -> tuple[RunConfig, Cohort]:
-    if like is None:
-        return resolve_run(layers, on_case)
-    path = like.path if isinstance(like, Run) else Path(like)
-    return like_run(path, [layer for layer in layers if layer.settings])
+def _federation(like: "Run | Place | None", layers: list[Layer], on_case: OnCase | None) -> tuple[RunConfig, Cohort]:
+    path = like.path if isinstance(like, Run) else None if like is None else Path(like)
+    return federation_of(path, layers, on_case)
 
 
 def _drawing(progress: bool, listener: Listener | None) -> OnCase | None:
@@ -265,10 +248,7 @@ def _drawing(progress: bool, listener: Listener | None) -> OnCase | None:
     return on_case
 
 
-def _carried_out(
-    settings: RunConfig, members: Cohort, out: Place | None, name: str, store: Place | None, listener: Listener
-) -> Run:
-    path = Path(out) if out else next_out(name)
-    create_run(path, settings, members)
-    carry_out(path, settings, members, store_at(store), listener)
+def _carried_out(new: NewRun, out: Place | None, store: Place | None, listener: Listener) -> Run:
+    path = new.create(Path(out) if out else None)
+    carry_out(path, new.settings, new.cohort, store_at(store), listener)
     return Run(path)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from amos_fl.api.begin import continued
 from amos_fl.api.model import TrainedModel
-from amos_fl.api.running import carry_out, carry_out_on_nodes
-from amos_fl.api.settings import cache_folder, cohort_now, with_layers
+from amos_fl.api.running import carry_out
+from amos_fl.api.settings import cache_folder
 from amos_fl.api.tables import rounds_table, scores_table, sums_table
 from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.report.page import PAGE, write_run_report
@@ -114,13 +115,9 @@ class Run:
         Raises:
             AmosError: something has changed or is missing. AtWork: another process works on the run.
         """
-        folder, heard = run_folder.open_run(self.path), heard_by(progress, listener)
-        settings, where = with_layers(folder.config(), []), Path(store) if store else cache_folder() / "store"
-        if settings.engine.site_settings:
-            carry_out_on_nodes(self.path, settings, heard)
-        else:
-            members = cohort_now(folder, read_cohort(cohort) if cohort else None)
-            carry_out(self.path, settings, members, where, heard, accept_changes=accept_changes)
+        settings, members = continued(self.path, [], read_cohort(cohort) if cohort else None)
+        where, heard = Path(store) if store else cache_folder() / "store", heard_by(progress, listener)
+        carry_out(self.path, settings, members, where, heard, accept_changes=accept_changes)
         return Run(self.path)
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ from amos_fl.wording import clock, counted
 def carry_out(
     path: Path,
     settings: RunConfig,
-    members: Cohort,
+    members: Cohort | None,
     store: Path,
     listener: Listener,
     *,
@@ -27,28 +27,22 @@ def carry_out(
 ) -> RunConfig:
     """Start or continue the run in a folder, and write its report; returns the settings with the plan that it made.
 
-    With `accept_changes` it is continued although its settings, cases or scans have changed since it began.
+    `members` are None if sites have their cases on machines of their own (`engine.site_settings`). With
+    `accept_changes` a run is continued although its settings, cases or scans have changed since it began.
 
     Raises:
         AmosError: bad input. RunStopped: too few sites. Interrupted: a stop was requested.
     """
-    from amos_fl_server.federation.simulate import simulate
-
     folder, report = RunFolder(path), _reporting(path, listener)
-    simulate(folder, settings, members, store, listener, accept_changes=accept_changes, and_then=report)
+    if members is None:
+        from amos_fl_server.operation.cluster import simulate_on_nodes
+
+        simulate_on_nodes(path, settings, listener, report)
+    else:
+        from amos_fl_server.federation.simulate import simulate
+
+        simulate(folder, settings, members, store, listener, accept_changes=accept_changes, and_then=report)
     return with_layers(folder.config(), [])
-
-
-def carry_out_on_nodes(path: Path, settings: RunConfig, listener: Listener) -> RunConfig:
-    """As `carry_out`, with sites that have their cases on machines of their own (`engine.site_settings`).
-
-    Raises:
-        AmosError: bad input. RunStopped: too few sites. Interrupted: a stop was requested.
-    """
-    from amos_fl_server.operation.cluster import simulate_on_nodes
-
-    simulate_on_nodes(path, settings, listener, _reporting(path, listener))
-    return with_layers(RunFolder(path).config(), [])
 
 
 def _reporting(path: Path, listener: Listener) -> Callable[[], object]:

@@ -13,7 +13,7 @@ from amos_fl.errors import AmosError, already_exists
 from amos_fl.networks.catalogue import DEMONSTRATION, network_named
 from amos_fl.runs.config import RunConfig, resolve
 from amos_fl.runs.layers import Layer, dotted, merge
-from amos_fl.runs.own_code import check_own_code, check_same_modules
+from amos_fl.runs.own_code import check_own_code
 from amos_fl.runs.tracking.tracker import check_trackers
 from amos_fl.volumes.plan import AUTO
 
@@ -265,28 +265,6 @@ def refuse_settings(layers: list[Layer], option: str, does: str) -> None:
     if barred := {(key, kind) for key, kind in given if key.partition(".")[0] not in WHERE}:
         words = sorted({"--init" if (key, kind) == ("start_from", "options") else key for key, kind in barred})
         raise AmosError(f"{option} {does}; leave out {', '.join(words)}, or start a new run")
-
-
-def like_run(path: Path, layers: list[Layer], option: str = "like") -> tuple[RunConfig, Cohort]:
-    """The settings and cohort of a federated run, from which to compute another arm.
-
-    Raises:
-        AmosError: no run there, one of another arm, or settings beside it, which errors call `option`.
-    """
-    from amos_fl.cohort.reference import check_headers
-    from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
-    from amos_fl.runs.folder import open_run
-
-    refuse_settings(layers, option, "takes everything from that run")
-    folder = open_run(path)
-    settings = with_layers(config_as_begun(folder), layers)
-    if settings.arm != "federated":
-        raise AmosError(f"{path}: is a {settings.arm} run; give the federated run that it belongs to")
-    cohort_as_begun(folder)
-    check_same_modules(folder.about())
-    members = cohort_now(folder)
-    check_headers(members.cases)
-    return settings, members
 
 
 def with_layers(config: RunConfig, layers: list[Layer]) -> RunConfig:

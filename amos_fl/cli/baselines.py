@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from amos_fl.api.settings import WHERE, cache_folder, like_run, next_out, refuse_settings
+from amos_fl.api.begin import federation_of, new_pooled
+from amos_fl.api.settings import WHERE, cache_folder, next_out, refuse_settings
 from amos_fl.cli.options import (
     AcceptChangesOption,
     ConfigOption,
@@ -20,25 +21,16 @@ from amos_fl.cli.options import (
     SetOption,
     StoreOption,
 )
-from amos_fl.cli.running import CONTINUES, carry_out, carry_out_group, resume_run
+from amos_fl.cli.progress import Progress
+from amos_fl.cli.running import CONTINUES, carry_out_group, carry_out_new, resume_run
 from amos_fl.cli.setting_options import setting, takes_settings
-from amos_fl.cli.settings import (
-    Flags,
-    layers_of,
-    refuse_beside,
-    refuse_of_one_trainer,
-    refuse_without,
-    resolve_run,
-    with_plan_made,
-)
+from amos_fl.cli.settings import Flags, layers_of, refuse_beside, refuse_of_one_trainer, refuse_without
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.escape.console import Console
-from amos_fl.runs.arms import centralized as pooled
 from amos_fl.runs.arms import finetunes_of, locals_of
 from amos_fl.runs.arms import leave_one_out as without_each
 from amos_fl.runs.config import ALONE, RunConfig
-from amos_fl.runs.create import create_run
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import Group, PlannedRun, create_group, read_group
 from amos_fl.runs.layers import Layer
@@ -48,8 +40,9 @@ from amos_fl.runs.work import steps_by_site
 from amos_fl.wording import MISSING
 
 
-def _base(like: Path | None, layers: list[Layer]) -> tuple[RunConfig, Cohort]:
-    return like_run(like, layers, "--like") if like is not None else resolve_run(layers)
+def _federation(like: Path | None, layers: list[Layer]) -> tuple[RunConfig, Cohort]:
+    with Progress() as progress:
+        return federation_of(like, layers, progress.of("drawing the phantom:"), "--like")
 
 
 @takes_settings(*ALONE, "engine")
@@ -79,16 +72,15 @@ def centralized(
         return
     refuse_of_one_trainer(layers)
     budget = budget or "equal-samples"
-    base, members = _base(like, layers)
-    run = pooled(base, members, budget)
-    typer.echo(_budget_in_words(base, run.config, members, budget))
+    base, members = _federation(like, layers)
+    new = new_pooled(base, members, budget)
+    typer.echo(_budget_in_words(base, new.settings, members, budget))
     if dry_run:
         from amos_fl.cli.dry_run import show_dry_run
 
-        show_dry_run(with_plan_made(run.config, run.cohort, store), run.cohort, out)
+        show_dry_run(new, store, out)
         return
-    folder = create_run(out or next_out("centralized"), run.config, run.cohort)
-    carry_out(folder.path, run.config, run.cohort, store)
+    carry_out_new(new, out, store)
 
 
 def _budget_in_words(base: RunConfig, pooled: RunConfig, members: Cohort, budget: str) -> str:
@@ -227,7 +219,7 @@ def _group(
                 f"{resume}: is a {group.kind} group; continue it with: amos-fl {group.kind} --resume {resume}"
             )
     else:
-        group = create_group(out or next_out(kind), kind, members_of(*_base(like, layers)))
+        group = create_group(out or next_out(kind), kind, members_of(*_federation(like, layers)))
     # Each run's folder holds the settings of its arm; only those of where to compute may be given again.
     where = [layer.where(lambda key: key in WHERE) for layer in layers]
     carry_out_group(group, store or cache_folder() / "store", where, accept_changes)

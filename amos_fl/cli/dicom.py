@@ -13,7 +13,7 @@ from amos_fl.cli.label_files import LabelMapOption
 from amos_fl.cli.progress import Progress, plain_console
 from amos_fl.cohort.dataset import read_table
 from amos_fl.cohort.dicom_cohort import cohort_of, write_cases
-from amos_fl.cohort.dicom_export import Choice, Export, LeftOut, read_export, series_name
+from amos_fl.cohort.dicom_export import Export, LeftOut, SeriesChoice, read_export, series_name
 from amos_fl.cohort.dicom_organs import StructureNames
 from amos_fl.cohort.label_map import SUGGESTED, read_label_map, write_label_map
 from amos_fl.cohort.organs import AMOS_ORGANS
@@ -69,7 +69,7 @@ def dicom(
         raise already_exists(suggestion, "choose another --suggestion")
     of = read_organs(organs) if organs is not None else dict(AMOS_ORGANS)
     rows = read_table(table) if table is not None else None
-    choice = Choice(modality, tuple(description or ()), tuple(exclude or ()), tuple(labels or ()), unlabelled)
+    choice = SeriesChoice(modality, tuple(description or ()), tuple(exclude or ()), tuple(labels or ()), unlabelled)
     typer.echo(f"reading the headers below {folder}")
     export = read_export(folder, choice)
     names = StructureNames(export.labels)

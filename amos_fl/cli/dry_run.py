@@ -5,6 +5,8 @@ from pathlib import Path
 import yaml
 from rich.table import Table
 
+from amos_fl.api.begin import NewRun
+from amos_fl.cli.settings import with_plan_made
 from amos_fl.cohort.table import SPLITS, Cohort
 from amos_fl.escape.console import Console
 from amos_fl.inference.cost import scoring
@@ -43,16 +45,23 @@ def bytes_in_words(number: float) -> str:
     return f"{number / 1e6:.1f} MB" if number < 1e9 else f"{number / 1e9:,.1f} GB"
 
 
-def show_dry_run(config: RunConfig, cohort: Cohort, out: Path | None = None) -> None:
+def show_dry_run(new: NewRun, store: Path, out: Path | None = None) -> None:
     """Print settings, sites, work in steps and bytes, and an estimate of time, memory and disk.
+
+    Of sites with cases of their own the settings are all that is known.
 
     Raises:
         AmosError: the run could not be created in `out`.
     """
     if out is not None:
         check_free(out)
+    config, cohort = new.settings, new.cohort
+    if cohort is not None:
+        config = with_plan_made(config, cohort, store)
     console = Console(highlight=False)
     console.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), markup=False)
+    if cohort is None:
+        return
     table = Table(title="Labelled cases", title_justify="left", title_style="bold")
     for name in ("site", "role", "modality", *SPLITS):
         table.add_column(name)

@@ -51,7 +51,7 @@ def init(
     typer.echo(f"start it:           amos-fl simulate --config {out}")
 
 
-def _answer(question: "Question", given: dict[str, Any]) -> dict[str, Any]:
+def _answer(question: "_Question", given: dict[str, Any]) -> dict[str, Any]:
     """The settings that the user answers with, asked again until they are valid."""
     text, default, settings_in = question(settled([Layer("answers", given)]))
     while True:
@@ -67,7 +67,7 @@ def _answer(question: "Question", given: dict[str, Any]) -> dict[str, Any]:
             typer.echo(f"  {visible(str(error))}")
 
 
-Question = Callable[[Known], tuple[str, str, Callable[[str], dict[str, Any]]]]
+_Question = Callable[[Known], tuple[str, str, Callable[[str], dict[str, Any]]]]
 """From what is known: what to ask, the default, and how an answer becomes settings."""
 
 
@@ -127,7 +127,7 @@ def _budget(known: Known) -> tuple[str, str, Callable[[str], dict[str, Any]]]:
     return text, f"{config.rounds}x{config.local_steps} auto", settings_in
 
 
-QUESTIONS: dict[tuple[str, ...], Question] = {
+QUESTIONS: dict[tuple[str, ...], _Question] = {
     ("cohort",): _data,
     ("sites", "hold_out"): _sites,
     ("model", "plan", "start_from"): _network,

@@ -10,17 +10,18 @@ import typer
 from rich.console import Console as RichConsole
 
 from amos_fl.api import running
+from amos_fl.api.begin import NewRun, continued
 from amos_fl.api.running import carry_out_members, check_all_finished
 from amos_fl.api.settings import refuse_settings, with_layers
 from amos_fl.cli.display import Display, show_group, show_results
+from amos_fl.cli.progress import Progress
 from amos_fl.cli.settings import cohort_now
-from amos_fl.cohort.reference import check_headers
 from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.errors import Interrupted
 from amos_fl.escape.console import Console
 from amos_fl.phantom.atlas import kept_atlas_dsc
 from amos_fl.runs.config import RunConfig, has_strategy
-from amos_fl.runs.folder import RunFolder, open_run
+from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import Group
 from amos_fl.runs.layers import Layer
 from amos_fl.runs.record import read_run
@@ -41,36 +42,9 @@ def resume_run(path: Path, layers: list[Layer], store: Path, accept_changes: boo
     """Continue a run to its end and show its results; a finished one only shows them."""
     layers, elsewhere = apart_from_cohort(layers)
     refuse_settings(layers, "--resume", "continues a run with its own settings")
-    folder = open_run(path)
-    settings = with_layers(folder.config(), layers)
-    if settings.engine.site_settings:
-        carry_out_on_nodes(path, settings)
-        return
-    members = cohort_now(folder, elsewhere)
-    if not folder.finished:
-        check_headers(members.cases)
+    with Progress() as progress:
+        settings, members = continued(path, layers, elsewhere, progress.of("drawing the phantom:"))
     carry_out(path, settings, members, store, accept_changes)
-
-
-def carry_out_on_nodes(path: Path, settings: RunConfig) -> None:
-    """Run, or continue, a run on a Ray cluster without a shared disk; then its tables and its report."""
-    engine = settings.engine
-    with Display() as display:
-        sites = " ".join(f"{site} on {engine.site_nodes[site]}," for site in settings.sites or ()).rstrip(",")
-        what = f"{settings.strategy}: {counted(settings.rounds, 'round')} of {steps_in_words(settings)}"
-        display.line(f"{what}; {sites}; run folder {path}")
-        _with_how_to_go_on(path, display, lambda: running.carry_out_on_nodes(path, settings, display))
-    folder = RunFolder(path)
-    show_results(display.console, results_of(folder, folder.config(), folder.cohort()))
-    display.console.print(f"everything is in {path}; begin with {first_page(path)}", markup=False)
-
-
-def _with_how_to_go_on(path: Path, display: Display, run: Callable[[], RunConfig]) -> RunConfig:
-    try:
-        return run()
-    except Interrupted:
-        display.line(f"stopped; continue with: amos-fl simulate --resume {path}")
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def apart_from_cohort(layers: list[Layer]) -> tuple[list[Layer], Cohort | None]:
@@ -80,20 +54,28 @@ def apart_from_cohort(layers: list[Layer]) -> tuple[list[Layer], Cohort | None]:
     return others, read_cohort(named[-1]) if named else None
 
 
-def carry_out(path: Path, settings: RunConfig, members: Cohort, store: Path, accept_changes: bool = False) -> None:
-    """Run, or continue, the run in a folder; then its tables and its report."""
+def carry_out(
+    path: Path, settings: RunConfig, members: Cohort | None, store: Path, accept_changes: bool = False
+) -> None:
+    """Run, or continue, the run in a folder; then its tables and its report. `members` as in `running.carry_out`."""
     folder = RunFolder(path)
     console, settings = _run_one(folder, settings, members, store, accept_changes=accept_changes)
-    show_results(console, results_of(folder, settings, members))
+    scored = members if members is not None else folder.cohort()
+    show_results(console, results_of(folder, settings, scored))
     if folder.synthetic and settings.arm == "federated":
-        _show_atlas(console, members, store)
+        _show_atlas(console, scored, store)
     console.print(f"everything is in {path}; begin with {first_page(path)}", markup=False)
+
+
+def carry_out_new(new: NewRun, out: Path | None, store: Path) -> None:
+    """As `carry_out`, of a run whose folder does not exist yet."""
+    carry_out(new.create(out), new.settings, new.cohort, store)
 
 
 def _run_one(
     folder: RunFolder,
     settings: RunConfig,
-    members: Cohort,
+    members: Cohort | None,
     store: Path,
     title: str = "",
     *,
@@ -102,20 +84,22 @@ def _run_one(
     """One run to its end with live progress; the console, and the settings with the plan that the run made."""
     with Display() as display:
         display.line(f"{title}{_in_words(settings, members)}; run folder {folder.path}")
-        if folder.synthetic and not title:
+        if not title and members is not None and members.synthetic():
             display.line(PHANTOM_NOTE)
-        begun = settings
-
-        def run() -> RunConfig:
-            return running.carry_out(folder.path, begun, members, store, display, accept_changes=accept_changes)
-
-        settings = _with_how_to_go_on(folder.path, display, run)
+        try:
+            settings = running.carry_out(folder.path, settings, members, store, display, accept_changes=accept_changes)
+        except Interrupted:
+            display.line(f"stopped; continue with: amos-fl simulate --resume {folder.path}")
+            raise typer.Exit(INTERRUPTED) from None
     return display.console, settings
 
 
-def _in_words(settings: RunConfig, members: Cohort) -> str:
-    seen, unseen = " ".join(members.seen_sites), " ".join(members.unseen_sites) or "none"
+def _in_words(settings: RunConfig, members: Cohort | None) -> str:
     steps = f"{counted(settings.rounds, 'round')} of {steps_in_words(settings)}"
+    if members is None:
+        nodes = settings.engine.site_nodes
+        return f"{settings.strategy}: {steps}; {', '.join(f'{site} on {nodes[site]}' for site in settings.sites or ())}"
+    seen, unseen = " ".join(members.seen_sites), " ".join(members.unseen_sites) or "none"
     if not has_strategy(settings.arm):
         others = "unseen" if settings.arm == "centralized" else "others"
         return f"{work_in_words(settings, members)}; {others}: {unseen}"

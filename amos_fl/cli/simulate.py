@@ -1,9 +1,7 @@
 """`amos-fl simulate`: a federation on this machine, from settings to scores."""
 
-import typer
-import yaml
-
-from amos_fl.api.settings import cache_folder, next_out, settled_on_nodes
+from amos_fl.api.begin import new_simulation
+from amos_fl.api.settings import cache_folder
 from amos_fl.cli.options import (
     AcceptChangesOption,
     ConfigOption,
@@ -13,10 +11,10 @@ from amos_fl.cli.options import (
     SetOption,
     StoreOption,
 )
-from amos_fl.cli.running import CONTINUES, carry_out, carry_out_on_nodes, resume_run
+from amos_fl.cli.progress import Progress
+from amos_fl.cli.running import CONTINUES, carry_out_new, resume_run
 from amos_fl.cli.setting_options import flag_of, takes_settings
-from amos_fl.cli.settings import Flags, layers_of, refuse_beside, refuse_without, resolve_run, with_plan_made
-from amos_fl.runs.create import check_free, create_run
+from amos_fl.cli.settings import Flags, layers_of, refuse_beside, refuse_without
 
 
 @takes_settings()
@@ -38,22 +36,13 @@ def simulate(
         refuse_beside("--resume", CONTINUES, {"--out": out, "--dry-run": dry_run})
         resume_run(resume, layers, store, accept_changes)
         return
-    if (on_nodes := settled_on_nodes(layers)) is not None:
-        if dry_run:
-            typer.echo(yaml.safe_dump(on_nodes.model_dump(mode="json"), sort_keys=False), nl=False)
-            return
-        path = out or next_out(on_nodes.strategy)
-        check_free(path)
-        carry_out_on_nodes(path, on_nodes)
-        return
-    settings, members = resolve_run(layers)
+    with Progress() as progress:
+        new = new_simulation(layers, progress.of("drawing the phantom:"))
     of_ray = {flag_of(f"engine.{key}"): value for key, value in flags.get("engine", {}).items() if key != "name"}
-    refuse_without("--engine ray", settings.engine.name == "ray", of_ray)
+    refuse_without("--engine ray", new.cohort is None or new.settings.engine.name == "ray", of_ray)
     if dry_run:
         from amos_fl.cli.dry_run import show_dry_run
 
-        show_dry_run(with_plan_made(settings, members, store), members, out)
+        show_dry_run(new, store, out)
         return
-
-    folder = create_run(out or next_out(settings.strategy), settings, members)
-    carry_out(folder.path, settings, members, store)
+    carry_out_new(new, out, store)

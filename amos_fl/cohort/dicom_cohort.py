@@ -42,7 +42,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedExport:
     """What became of an export: its cases, and what was left out while they were written, and notes on both."""
 
     cases: tuple[Written, ...]
@@ -59,7 +59,7 @@ def write_cases(
     private: Path,
     *,
     on_case: OnCase = lambda done, total, case: None,
-) -> Imported:
+) -> ImportedExport:
     """Write the scan and the label map of each case into `out`, and which case is which series into `private`.
 
     `values` has the label value of each structure that is an organ. A case that cannot be written is left out, and the
@@ -97,11 +97,11 @@ def write_cases(
     rows = [[one.what, one.where, one.why] for one in left_out]
     _write_private(private / "left_out.csv", ("what", "where", "why"), rows)
     _write_private(private / "notes.csv", ("note",), [[note] for note in notes])
-    return Imported(tuple(written), tuple(left_out), tuple(notes))
+    return ImportedExport(tuple(written), tuple(left_out), tuple(notes))
 
 
 def cohort_of(
-    imported: Imported,
+    imported: ImportedExport,
     organs: Mapping[int, str],
     *,
     site: str | None,

@@ -24,7 +24,7 @@ _READERS: dict[str, Callable[[Path], Label]] = {"RTSTRUCT": read_structure_set, 
 
 
 @dataclass(frozen=True)
-class Choice:
+class SeriesChoice:
     """Which series and labels of an export are wanted; an empty list wants all.
 
     Descriptions are compared without capitals, as words that occur in them or as patterns with * and ?.
@@ -78,7 +78,7 @@ class Export:
         return _place(self.folder, series.files)
 
 
-def read_export(folder: Path, choice: Choice) -> Export:
+def read_export(folder: Path, choice: SeriesChoice) -> Export:
     """Look through all files below a folder, by their headers.
 
     Raises:
@@ -139,7 +139,7 @@ def _name_of(label: Label) -> str:
     return f"{label.kind} '{label.description}'" if label.description else label.kind
 
 
-def _labels_in(series: Series, choice: Choice, out: _LeftOut) -> list[Label]:
+def _labels_in(series: Series, choice: SeriesChoice, out: _LeftOut) -> list[Label]:
     found = []
     for path in series.files if series.modality in _READERS else ():
         try:
@@ -154,7 +154,7 @@ def _labels_in(series: Series, choice: Choice, out: _LeftOut) -> list[Label]:
     return found
 
 
-def _chosen(found: Iterable[Series], choice: Choice, out: _LeftOut) -> tuple[list[Series], dict[str, Series]]:
+def _chosen(found: Iterable[Series], choice: SeriesChoice, out: _LeftOut) -> tuple[list[Series], dict[str, Series]]:
     """The series that may become cases, and all that hold images, by UID."""
     usable, scans = [], {}
     for series in found:
@@ -169,7 +169,7 @@ def _chosen(found: Iterable[Series], choice: Choice, out: _LeftOut) -> tuple[lis
     return usable, scans
 
 
-def _unwanted(series: Series, choice: Choice) -> str | None:
+def _unwanted(series: Series, choice: SeriesChoice) -> str | None:
     if not series.volume:
         kind = "a localizer" if series.localizer else "no CT or MR of four or more slices"
         return series.problem or f"is {kind}"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from amos_fl.cohort.label_map import LabelMap, suggested
 from amos_fl.cohort.organ_names import organ_key
-from amos_fl.dicom.labels import Label, Structure
+from amos_fl.dicom.labels import DrawnStructure, Label
 from amos_fl.errors import AmosError
 from amos_fl.wording import nearest
 
@@ -25,7 +25,7 @@ class StructureNames:
         self.counts: Counter[str] = Counter(name for name, structure in named if not structure.absent)
         self._structures = dict(named)
 
-    def of(self, structure: Structure) -> str:
+    def of(self, structure: DrawnStructure) -> str:
         """The name of a structure among the others."""
         several = len(self._meanings[structure.name] - {""}) > 1 or not structure.name
         return f"{structure.name} ({structure.meaning})".strip() if several and structure.meaning else structure.name

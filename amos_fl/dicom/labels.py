@@ -15,7 +15,7 @@ Kind = Literal["RTSTRUCT", "SEG"]
 
 
 @dataclass(frozen=True)
-class Structure:
+class DrawnStructure:
     """One thing that a label draws. `meaning` is its coded name in words, where it has one.
 
     `absent` says why nothing is drawn, and is empty where something is.
@@ -41,7 +41,7 @@ class Label:
     frames_of_reference: frozenset[str]
     series_uids: frozenset[str]
     instance_uids: frozenset[str]
-    structures: tuple[Structure, ...]
+    structures: tuple[DrawnStructure, ...]
     read: Callable[["Label", Series], Iterator["Drawn"]]
     notes: tuple[str, ...] = ()
 
@@ -58,7 +58,7 @@ class Label:
 class Drawn:
     """A structure on the grid of a series (slice, row, column); no mask where `problem` says why it cannot be used."""
 
-    structure: Structure
+    structure: DrawnStructure
     mask: Bool[np.ndarray, "slice row column"] | None
     problem: str = ""
     notes: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from amos_fl.dicom.header import DicomFrame, damage_said, frame_of, pydicom_or_sentence
-from amos_fl.dicom.labels import Drawn, Label, Structure, grid_of
+from amos_fl.dicom.labels import Drawn, DrawnStructure, Label, grid_of
 from amos_fl.dicom.series import Series
 from amos_fl.dicom.stack import LPS_TO_RAS
 from amos_fl.dicom.values import stored_numbers
@@ -53,7 +53,7 @@ def _label(path: Path, ds: Any) -> Label:
             continue
         absent = "" if number in in_frames or 0 in in_frames else "has no frame"
         name = one_line(str(segment.get("SegmentLabel") or "").strip(), 64)
-        structures.append(Structure(number, name, _meaning(segment), absent))
+        structures.append(DrawnStructure(number, name, _meaning(segment), absent))
     numbers = [structure.number for structure in structures]
     if len(set(numbers)) < len(numbers):
         raise AmosError("gives two segments one number; export it again")

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from amos_fl.dicom.header import without_bare_warnings
 from amos_fl.dicom.series import Series
-from amos_fl.dicom.sources import NOT_FOR_DIAGNOSIS, Maker, Region, present, source_images
+from amos_fl.dicom.sources import NOT_FOR_DIAGNOSIS, CodedOrgan, Maker, present, source_images
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
 from amos_fl.wording import first_line
@@ -35,7 +35,11 @@ def highdicom_or_sentence() -> Any:
 
 
 def write_segmentation(
-    path: Path, label: UInt8[np.ndarray, "slice row column"], series: Series, regions: Sequence[Region], maker: Maker
+    path: Path,
+    label: UInt8[np.ndarray, "slice row column"],
+    series: Series,
+    regions: Sequence[CodedOrgan],
+    maker: Maker,
 ) -> None:
     """Write a label map on the grid of a series: a binary segment for each region in it, with references to its images.
 
@@ -83,7 +87,7 @@ def write_segmentation(
             seg.save_as(beside)
 
 
-def _described(highdicom: Any, number: int, region: Region, maker: Maker) -> Any:
+def _described(highdicom: Any, number: int, region: CodedOrgan, maker: Maker) -> Any:
     from pydicom.sr.codedict import codes
 
     found = highdicom.seg.SegmentDescription(

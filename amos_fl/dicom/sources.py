@@ -22,7 +22,7 @@ NOT_FOR_DIAGNOSIS = "amos-fl: research only, not for diagnosis"
 
 
 @dataclass(frozen=True)
-class Region:
+class CodedOrgan:
     """An organ of a label map: its value there, its name and colour, and its SNOMED CT code with the side."""
 
     value: int
@@ -73,7 +73,7 @@ def source_images(series: Series) -> tuple[list[Any], list[int]]:
     return [read[frame.path] for frame in frames], [frame.index for frame in frames]
 
 
-def present(label: np.ndarray, regions: Sequence[Region]) -> list[Region]:
+def present(label: np.ndarray, regions: Sequence[CodedOrgan]) -> list[CodedOrgan]:
     """The regions that a label map holds, in their order."""
     values = set(np.unique(label).tolist())
     return [region for region in regions if region.value in values]

@@ -9,7 +9,7 @@ import numpy as np
 
 from amos_fl.dicom.contours import filled
 from amos_fl.dicom.header import damage_said, pydicom_or_sentence
-from amos_fl.dicom.labels import Drawn, Label, Structure, grid_of
+from amos_fl.dicom.labels import Drawn, DrawnStructure, Label, grid_of
 from amos_fl.dicom.series import Series
 from amos_fl.dicom.stack import LPS_TO_RAS
 from amos_fl.errors import AmosError
@@ -45,7 +45,9 @@ def read_structure_set(path: Path) -> Label:
             instances |= {uid for contour in own for uid in _images(contour)}
             closed = [contour for contour in own if contour.get("ContourGeometricType") in _CLOSED]
             absent = "" if closed else "has points and open lines only" if own else "has no contour"
-            structures.append(Structure(number, one_line(str(roi.get("ROIName") or "").strip(), 64), absent=absent))
+            structures.append(
+                DrawnStructure(number, one_line(str(roi.get("ROIName") or "").strip(), 64), absent=absent)
+            )
         numbers = [structure.number for structure in structures]
         if len(set(numbers)) < len(numbers):
             raise AmosError("gives two structures one number; export it again")
@@ -121,7 +123,9 @@ def _drawn(label: Label, series: Series) -> Iterator[Drawn]:
         yield drawn
 
 
-def _filled(structure: Structure, contours: Sequence[Any], to_index: np.ndarray, shape: tuple[int, int, int]) -> Drawn:
+def _filled(
+    structure: DrawnStructure, contours: Sequence[Any], to_index: np.ndarray, shape: tuple[int, int, int]
+) -> Drawn:
     """Raises AmosError where a structure cannot be used; the sentence lacks its name."""
     by_slice: dict[int, list[np.ndarray]] = {}
     beyond = others = 0

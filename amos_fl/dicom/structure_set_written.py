@@ -12,7 +12,7 @@ from amos_fl.dicom.header import pydicom_or_sentence, without_bare_warnings
 from amos_fl.dicom.labels import grid_of
 from amos_fl.dicom.outlines import outlines
 from amos_fl.dicom.series import Series
-from amos_fl.dicom.sources import NOT_FOR_DIAGNOSIS, TYPE_2, Maker, Region, present, source_images
+from amos_fl.dicom.sources import NOT_FOR_DIAGNOSIS, TYPE_2, CodedOrgan, Maker, present, source_images
 from amos_fl.dicom.stack import LPS_TO_RAS
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file
@@ -22,7 +22,11 @@ _DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"
 
 
 def write_structure_set(
-    path: Path, label: UInt8[np.ndarray, "slice row column"], series: Series, regions: Sequence[Region], maker: Maker
+    path: Path,
+    label: UInt8[np.ndarray, "slice row column"],
+    series: Series,
+    regions: Sequence[CodedOrgan],
+    maker: Maker,
 ) -> None:
     """Write a label map on the grid of a series: a structure for each region in it, with references to its images.
 

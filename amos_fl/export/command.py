@@ -15,7 +15,7 @@ from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
 from amos_fl.errors import AmosError
-from amos_fl.export.portable import MODALITIES, Recipe, predict_scan
+from amos_fl.export.portable import MODALITIES, PortableNetwork, predict_scan
 from amos_fl.volumes.nifti import Volume
 
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=about["inference"]["threads"], help="CPU threads")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    network, recipe = opened(here, given.threads), Recipe.read(about)
+    network, recipe = opened(here, given.threads), PortableNetwork.read(about)
     given.out.mkdir(parents=True, exist_ok=True)
     failed = 0
     for path in given.scans:

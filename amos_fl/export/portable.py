@@ -27,7 +27,7 @@ MODALITIES = ("CT", "MR")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PortableNetwork:
     """What an export says about its network, beside the weights.
 
     `organs` are the label values of channels 1 and up, `unlearned` the channels that count as background. `plan` has
@@ -40,7 +40,7 @@ class Recipe:
     inference: Any
 
     @classmethod
-    def read(cls, about: Mapping[str, Any]) -> "Recipe":
+    def read(cls, about: Mapping[str, Any]) -> "PortableNetwork":
         """From the JSON of an export."""
         return cls(
             tuple(sorted(int(label) for label in about["organs"])),  # JSON's keys are words, and 10 comes before 2
@@ -62,7 +62,7 @@ class Recipe:
 
 
 def prepared(
-    scan: Volume, modality: str | None, recipe: Recipe
+    scan: Volume, modality: str | None, recipe: PortableNetwork
 ) -> tuple[Float[np.ndarray, "x y z"], Int[np.ndarray, "3 6"]]:
     """The image that the windows are cut from, and what it takes to come back to the scan's grid.
 
@@ -98,7 +98,7 @@ def affine_of(image_shape: Sequence[int], grid: np.ndarray, affine: np.ndarray) 
 
 
 def class_planes(
-    image: Float[Tensor, "x y z"], network: Callable[[Tensor], Tensor], recipe: Recipe
+    image: Float[Tensor, "x y z"], network: Callable[[Tensor], Tensor], recipe: PortableNetwork
 ) -> Iterator[Float[Tensor, "class u v"]]:
     """The class probabilities of a prepared image, plane by plane along its axis; windows go to its device."""
     return finished_planes(
@@ -115,7 +115,7 @@ def class_planes(
 
 
 def label_map(
-    planes: Iterable[Float[Tensor, "class u v"]], image_shape: Sequence[int], grid: np.ndarray, recipe: Recipe
+    planes: Iterable[Float[Tensor, "class u v"]], image_shape: Sequence[int], grid: np.ndarray, recipe: PortableNetwork
 ) -> UInt8[np.ndarray, "x y z"]:
     """The label map on the scan's own grid and in its file's orientation, from the planes of a prepared image."""
     sides, lows, highs, (nx, ny, nz), axes, flips = grid.T.tolist()
@@ -136,7 +136,11 @@ def label_map(
 
 
 def predict_scan(
-    scan: Volume, modality: str | None, network: Callable[[Tensor], Tensor], recipe: Recipe, device: str = "cpu"
+    scan: Volume,
+    modality: str | None,
+    network: Callable[[Tensor], Tensor],
+    recipe: PortableNetwork,
+    device: str = "cpu",
 ) -> UInt8[np.ndarray, "x y z"]:
     """The label map of a scan, on its own grid and in its file's orientation.
 

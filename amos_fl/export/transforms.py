@@ -10,7 +10,7 @@ from monai.inferers.inferer import Inferer
 from monai.transforms.transform import MapTransform
 from torch import Tensor
 
-from amos_fl.export.portable import Recipe, affine_of, class_planes, label_map, prepared
+from amos_fl.export.portable import PortableNetwork, affine_of, class_planes, label_map, prepared
 from amos_fl.volumes.nifti import Volume
 
 
@@ -25,7 +25,7 @@ class Prepared(MapTransform):
 
     def __init__(self, keys: Any, modality: str | None, recipe: Mapping[str, Any]) -> None:
         super().__init__(keys)
-        self.modality, self.recipe = modality, Recipe.read(recipe)
+        self.modality, self.recipe = modality, PortableNetwork.read(recipe)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -44,7 +44,7 @@ class Windows(Inferer):
 
     def __init__(self, recipe: Mapping[str, Any], device: Any = "cpu") -> None:
         super().__init__()
-        self.recipe, self.device = Recipe.read(recipe), device
+        self.recipe, self.device = PortableNetwork.read(recipe), device
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         found = torch.empty((len(inputs), 1 + len(self.recipe.organs), *inputs.shape[2:]), device=self.device)
@@ -60,7 +60,7 @@ class Restored(MapTransform):
 
     def __init__(self, keys: Any, ref_image: str, recipe: Mapping[str, Any]) -> None:
         super().__init__(keys)
-        self.ref_image, self.recipe = ref_image, Recipe.read(recipe)
+        self.ref_image, self.recipe = ref_image, PortableNetwork.read(recipe)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)

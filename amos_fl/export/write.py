@@ -82,7 +82,7 @@ def export_model(
 
 
 def recipe_of(model: Model, inference: RecordedInference, modality: str | None) -> dict[str, Any]:
-    """What an export says about its network (`amos_fl.export.portable.Recipe` reads it)."""
+    """What an export says about its network (`amos_fl.export.portable.PortableNetwork` reads it)."""
     return {
         "made_by": f"amos-fl {_version()}",
         "model": model.architecture,

@@ -18,7 +18,7 @@ from amos_fl.metrics.table import CaseScores
 from amos_fl.prepared.prepare import prepare_cases
 from amos_fl.runs.model import Model
 from amos_fl.runs.results import Results, write_tables
-from amos_fl.runs.selection import Choice, choose_round
+from amos_fl.runs.selection import ChosenRound, choose_round
 from amos_fl.runs.summary import PHANTOM_NOTE, score_table
 from amos_fl.wording import counted, limits, listed, must_be
 
@@ -183,10 +183,10 @@ def evaluate_model(
         )
         if on_scored is not None:
             on_scored(number, len(cases), case.case)
-    chosen = Choice(model.round, f"round {model.round}")
+    chosen = ChosenRound(model.round, f"round {model.round}")
     if model.others:
         rounds = [f"round {member.round} of {member.name}" for member in model.members]
-        chosen = Choice(model.round, listed(rounds, 10))
+        chosen = ChosenRound(model.round, listed(rounds, 10))
     elif model.run is not None:
         config = model.run.config()
         chosen = choose_round(model.run, config, config.rounds)
@@ -204,7 +204,7 @@ def joined(parts: Sequence[ModelScores], model: Model) -> ModelScores:
     first = parts[0]
     cases = sorted((case for part in parts for case in part.results.cases), key=lambda case: (case.site, case.case))
     rounds = [f"round {member.round} of {member.name}" for member in model.members]
-    chosen = Choice(first.results.chosen.round, listed(rounds, 10))
+    chosen = ChosenRound(first.results.chosen.round, listed(rounds, 10))
     said = f"cross-validation over {len(parts)} folds: each case was predicted by the networks that it validated, alone"
     notes = dict.fromkeys([said, *(note for part in parts for note in part.notes)])
     results = Results(chosen, [], cases, first.results.organs)

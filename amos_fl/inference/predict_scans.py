@@ -24,7 +24,7 @@ from amos_fl._version import __version__
 from amos_fl.cohort.organ_codes import code_of
 from amos_fl.cohort.table import Case
 from amos_fl.dicom.segmentation_written import highdicom_or_sentence, write_segmentation
-from amos_fl.dicom.sources import Maker, Region
+from amos_fl.dicom.sources import CodedOrgan, Maker
 from amos_fl.dicom.structure_set_written import write_structure_set
 from amos_fl.errors import AmosError
 from amos_fl.files import check_name, remove_abandoned, scratch_folder, write_json
@@ -353,7 +353,7 @@ def _written(drawn: _Drawn, out: Path, record: PredictionRecord, model: Model, s
         shutil.rmtree(room, ignore_errors=True)
 
 
-def _region(label: int, organ: str) -> Region:
+def _region(label: int, organ: str) -> CodedOrgan:
     red, green, blue = (int(colour) for colour in colours_of(np.array(label)))
     code = code_of(organ)
-    return Region(label, organ, (red, green, blue), code.value, code.meaning, code.side)
+    return CodedOrgan(label, organ, (red, green, blue), code.value, code.meaning, code.side)

@@ -32,7 +32,7 @@ SCORED_FILE = "scored.json"
 
 
 @dataclass(frozen=True)
-class Stack:
+class KeptSlices:
     """The slices of a case in one view, from the feet, the back and the left on.
 
     `jpeg` holds the scan's grey levels, one slice below another; `label` and `prediction` are label values. Rows go
@@ -61,7 +61,7 @@ class CasePicture:
     """
 
     modality: str
-    stacks: tuple[Stack, ...]
+    stacks: tuple[KeptSlices, ...]
     pixel_mm: float
     window: tuple[float, float]
     outside_ml: float
@@ -103,7 +103,7 @@ def picture_of(
         grey = np.stack([upright(grey_levels(side, window), spacing, pixel_mm, smooth=True) for side in sides[0]])
         marked, found = (np.stack([upright(side, spacing, pixel_mm, smooth=False) for side in of]) for of in sides[1:])
         positions = tuple((at + box[axis].start).tolist())
-        stacks.append(Stack(view, _jpeg(grey), marked, found, positions, scan.shape[axis]))
+        stacks.append(KeptSlices(view, _jpeg(grey), marked, found, positions, scan.shape[axis]))
     return CasePicture(modality, tuple(stacks), pixel_mm, window, outside * scan.voxel_ml)
 
 
@@ -146,7 +146,7 @@ def load_picture(path: Path) -> CasePicture:
     return CasePicture("CT" if is_ct else "MR", stacks, pixel_mm, (low, high), outside_ml)
 
 
-def _stack(view: str, arrays: Any) -> Stack:
+def _stack(view: str, arrays: Any) -> KeptSlices:
     label, prediction = arrays[f"{view}_label"], arrays[f"{view}_prediction"]
     *positions, of = arrays[f"{view}_at"].astype(int).tolist()
     jpeg = arrays[f"{view}_jpeg"].tobytes()
@@ -157,7 +157,7 @@ def _stack(view: str, arrays: Any) -> Stack:
         raise ValueError(view)
     if size != (label.shape[2], label.shape[0] * label.shape[1]):
         raise ValueError(view)
-    return Stack(view, jpeg, label, prediction, tuple(positions), of)
+    return KeptSlices(view, jpeg, label, prediction, tuple(positions), of)
 
 
 def keep_picture(folder: Path, case: Case, prediction: np.ndarray, reference: Volume) -> None:

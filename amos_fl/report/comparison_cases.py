@@ -10,14 +10,14 @@ from amos_fl.pictures.kept import CasePicture
 from amos_fl.report.examples import Address, CasePage, case_files, chosen_examples, kept_picture, predictions_of
 from amos_fl.report.figures import score
 from amos_fl.report.sortable import Column, SortableTable, number, table, text
-from amos_fl.report.viewer import Budget, case_view
+from amos_fl.report.viewer import PageBudget, case_view
 from amos_fl.runs.record import RunRecord
 from amos_fl.wording import listed
 
 
 def comparison_examples(comparison: Comparison, pages: Mapping[Address, str]) -> list[dict[str, Any]]:
     """For each site the reference's best, median and worst case, as every main arm with a picture has it."""
-    metric, budget, sites = comparison.metrics[0], Budget(), []
+    metric, budget, sites = comparison.metrics[0], PageBudget(), []
     for place, scope in enumerate(comparison.scopes_of("site")):
         means, cases = _means(comparison, scope.name, metric), []
         for rank, case in chosen_examples(means[comparison.reference]):

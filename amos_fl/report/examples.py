@@ -16,7 +16,7 @@ from amos_fl.pictures.kept import CasePicture, load_picture
 from amos_fl.report.figures import score
 from amos_fl.report.series import case_rows
 from amos_fl.report.sortable import Column, SortableTable, number, table, text
-from amos_fl.report.viewer import Budget, case_view
+from amos_fl.report.viewer import PageBudget, case_view
 from amos_fl.runs.record import RunRecord
 from amos_fl.wording import listed
 
@@ -82,7 +82,7 @@ def chosen_examples(means: Mapping[str, float]) -> list[tuple[str, str]]:
 
 def site_examples(record: RunRecord, pages: Mapping[Address, str]) -> list[dict[str, Any]]:
     """For every site its examples, for a template; a case without a picture has no view, without a page no address."""
-    rows, budget = case_rows(record), Budget()
+    rows, budget = case_rows(record), PageBudget()
     scores = {case.case: case for case in record.results.cases}
     organs, sites = record.cohort.organs, []
     for place, (group, modality, site) in enumerate(dict.fromkeys((r.group, r.modality, r.site) for r in rows)):

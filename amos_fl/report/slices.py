@@ -12,7 +12,7 @@ from jaxtyping import Bool, UInt8
 from markupsafe import Markup, escape
 from PIL import Image
 
-from amos_fl.pictures.kept import JPEG_QUALITY, Stack
+from amos_fl.pictures.kept import JPEG_QUALITY, KeptSlices
 from amos_fl.report.palette import organ_line
 
 NUMBER_HEIGHT = 0.04
@@ -73,7 +73,7 @@ def _picture(grey: UInt8[np.ndarray, "row column"]) -> str:
     return data_url(written.getvalue(), "jpeg")
 
 
-def slice_svg(stack: Stack, at: int, lines: Mapping[int, OrganLine], name: str, title: str) -> Markup:
+def slice_svg(stack: KeptSlices, at: int, lines: Mapping[int, OrganLine], name: str, title: str) -> Markup:
     """One slice with every organ: the label filled, the prediction as a line, and the organ's number.
 
     `name` is unique on the page and begins all ids.
@@ -120,7 +120,7 @@ def number_place(mask: Bool[np.ndarray, "row column"], size: float) -> tuple[int
     return int(columns[nearest]), int(rows[nearest])
 
 
-def _told(stack: Stack, at: int, lines: Mapping[int, OrganLine]) -> str:
+def _told(stack: KeptSlices, at: int, lines: Mapping[int, OrganLine]) -> str:
     label, prediction = stack.label[at], stack.prediction[at]
     found = np.unique(label[label > 0]).tolist()
     shown = [lines[value].name if value in lines else f"label {value}" for value in found]
@@ -132,6 +132,6 @@ def _told(stack: Stack, at: int, lines: Mapping[int, OrganLine]) -> str:
     )
 
 
-def where(stack: Stack, at: int) -> str:
+def where(stack: KeptSlices, at: int) -> str:
     """The place of a slice: `axial 34 of 90`."""
     return f"{stack.view} {stack.positions[at] + 1} of {stack.of}"

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from amos_fl.pictures.kept import CasePicture, Stack
+from amos_fl.pictures.kept import CasePicture, KeptSlices
 from amos_fl.pictures.planes import best_slice
 from amos_fl.report.slices import OrganLine, data_url, organ_lines, slice_svg, where
 
@@ -20,7 +20,7 @@ _SCALES_MM = (100, 50, 20, 10, 5, 2)
 
 
 @dataclass
-class Budget:
+class PageBudget:
     """What a page may still take up with slices that can be scrolled through."""
 
     left: int = PAGE_BUDGET_BYTES
@@ -38,7 +38,7 @@ def case_view(
     title: str,
     organs: Mapping[int, str],
     pictures: Sequence[tuple[str, CasePicture]],
-    budget: Budget | None = None,
+    budget: PageBudget | None = None,
 ) -> dict[str, Any]:
     """A case for the template's macro `viewer`: a row of views for each model, named, all with the same slices.
 
@@ -87,13 +87,13 @@ def _lines(organs: Mapping[int, str], pictures: Sequence[CasePicture]) -> dict[i
     return {value: line for value, line in organ_lines(named).items() if value in found}
 
 
-def _start(stacks: Sequence[Stack]) -> int:
+def _start(stacks: Sequence[KeptSlices]) -> int:
     """The slice that is shown at first: one for all models."""
     wrong = np.sum([stack.label != stack.prediction for stack in stacks], axis=0)
     return best_slice(stacks[0].label, wrong)
 
 
-def _view(stack: Stack, at: int, pixel_mm: float) -> dict[str, Any]:
+def _view(stack: KeptSlices, at: int, pixel_mm: float) -> dict[str, Any]:
     _, height, width = stack.label.shape
     scale_mm = next((mm for mm in _SCALES_MM if mm <= 0.4 * width * pixel_mm), _SCALES_MM[-1])
     sides = ("A", "P") if stack.view == "sagittal" else ("R", "L")

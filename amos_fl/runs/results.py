@@ -13,7 +13,7 @@ from amos_fl.metrics.table import CaseScores
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.evaluation import SiteEvaluation
 from amos_fl.runs.folder import OWN, RunFolder
-from amos_fl.runs.selection import Choice, choose_round, own_rounds
+from amos_fl.runs.selection import ChosenRound, choose_round, own_rounds
 
 SUMMED = ("name", "group", "modality", "cases", *IN_RUNS, "dsc_present", "missed", "hallucinated")
 """The columns of scores_by_site.csv and scores_by_organ.csv."""
@@ -23,7 +23,7 @@ SUMMED = ("name", "group", "modality", "cases", *IN_RUNS, "dsc_present", "missed
 class Results:
     """The test scores of a run, and its failures; its tables are made from these."""
 
-    chosen: Choice
+    chosen: ChosenRound
     problems: list[str]
     cases: list[CaseScores]
     organs: Mapping[int, str]
@@ -123,7 +123,7 @@ def _personal(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results |
     if not found:
         return None
     evaluated = {site: found[site] for site in sorted(found)}
-    chosen = Choice(max(rounds), "each site's own model, of the round that is best on its own validation cases")
+    chosen = ChosenRound(max(rounds), "each site's own model, of the round that is best on its own validation cases")
     return Results(chosen, [], test_cases(evaluated), cohort.organs, tuple(withheld_sums(evaluated)))
 
 

@@ -11,7 +11,7 @@ from amos_fl.runs.folder import OWN, RunFolder
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenRound:
     """The chosen round, and in words `of` which round or rounds the weights are, with the reason."""
 
     round: int
@@ -47,15 +47,15 @@ class Bests:
         if not evaluation.missing and not math.isnan(together):
             self._together = max(self._together or (-math.inf, 0), (together, -number))
 
-    def choice(self, config: RunConfig, last: int) -> Choice:
+    def choice(self, config: RunConfig, last: int) -> ChosenRound:
         """The best round of all sites together; `last` without scores, or with `selection: last`."""
         if config.selection == "last":
-            return Choice(last, f"round {last}, the last one, as the settings say")
+            return ChosenRound(last, f"round {last}, the last one, as the settings say")
         if self._together is None:
-            return Choice(last, f"round {last}, the last one, because there are no validation scores")
+            return ChosenRound(last, f"round {last}, the last one, because there are no validation scores")
         score, number = self._together
         why = f"the best on the seen sites' validation cases (DSC {score:.3f})"
-        return Choice(-number, f"round {-number}, {why}")
+        return ChosenRound(-number, f"round {-number}, {why}")
 
     def of_sites(self) -> dict[str, int]:
         """By seen site its best round."""
@@ -96,7 +96,7 @@ def bests_of(folder: RunFolder, last: int, kind: str = "val") -> Bests:
     return found
 
 
-def choose_round(folder: RunFolder, config: RunConfig, last: int) -> Choice:
+def choose_round(folder: RunFolder, config: RunConfig, last: int) -> ChosenRound:
     """The round up to `last` with the highest macro mean of the seen sites' validation DSC, the earliest in a tie.
 
     A round counts only when no site failed in its evaluation. Without validation scores, or with
