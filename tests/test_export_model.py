@@ -26,6 +26,7 @@ from amos_fl.errors import AmosError
 from amos_fl.export.formats import write_onnx, write_torchscript
 from amos_fl.export.gather import gathered
 from amos_fl.export.portable import PortableNetwork, affine_of, prepared
+from amos_fl.export.write import export_model
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.origin import about_network, write_model
@@ -376,6 +377,18 @@ def test_what_cannot_be_exported_is_said(
 ) -> None:
     with pytest.raises(AmosError, match=sentence):
         model.export(tmp_path / "out", to, **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_setting_that_no_export_heeds_is_refused_and_not_forgotten(
+    model: amos_fl.TrainedModel, tmp_path: Path
+) -> None:
+    class Newer(RecordedInference):
+        least_piece_ml: float = 0.0
+
+    sentence = "least_piece_ml=0.5, which an exported network cannot do"
+    with pytest.raises(AmosError, match=sentence):
+        export_model(model.about, tmp_path / "out", "torchscript", Newer(least_piece_ml=0.5), modality="CT")
     assert list(tmp_path.iterdir()) == []
 
 

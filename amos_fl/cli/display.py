@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from amos_fl.escape.console import Console as OwnConsole
+from amos_fl.metrics.catalogue import IN_RUNS, title_of
 from amos_fl.metrics.rows import ScoreRow
 from amos_fl.runs.events import (
     Event,
@@ -124,7 +125,7 @@ def rows_table(title: str, first: str, rows: list[ScoreRow]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     table.add_column(first, overflow="fold")  # on a narrow terminal long names wrap and numbers never do
     table.add_column("modality", no_wrap=True)
-    for name in ("cases", "DSC", "NSD", "present", "missed", "halluc."):
+    for name in ("cases", *map(title_of, IN_RUNS), "present", "missed", "halluc."):
         table.add_column(name, justify="right", no_wrap=True)
     before = rows[0].group if rows else ""
     for row in rows:
@@ -132,15 +133,16 @@ def rows_table(title: str, first: str, rows: list[ScoreRow]) -> Table:
             table.add_section()
             before = row.group
         name = row.name if row.group in row.name else f"{row.name} ({row.group})"
-        scores = [number(value) for value in (row.dsc, row.nsd, row.dsc_present)]
+        scores = [number(value) for value in (*(getattr(row, metric) for metric in IN_RUNS), row.dsc_present)]
         table.add_row(name, row.modality, str(row.cases), *scores, str(row.missed), str(row.hallucinated))
     return table
 
 
 def organ_table(rows: list[ScoreRow]) -> Table:
-    """DSC per organ, one column for each of seen and unseen CT and MR."""
+    """The scores of each organ, with a column for each of seen and unseen CT and MR."""
     columns = list(dict.fromkeys((row.group, row.modality) for row in rows))
-    table = Table(title="DSC / NSD by organ (m: missed, h: hallucinated)", title_justify="left", title_style="bold")
+    table = Table(title=f"{' / '.join(map(title_of, IN_RUNS))} by organ (m: missed, h: hallucinated)")
+    table.title_justify, table.title_style = "left", "bold"
     table.add_column("organ")
     for group, modality in columns:
         table.add_column(f"{group} {modality}", justify="right")
@@ -154,7 +156,7 @@ def _cell(row: ScoreRow) -> str:
     if math.isnan(row.dsc):
         return MISSING
     marks = "".join(f" {count}{mark}" for count, mark in ((row.missed, "m"), (row.hallucinated, "h")) if count)
-    return f"{row.dsc:.2f}/{row.nsd:.2f}{marks}"
+    return "/".join(f"{getattr(row, metric):.2f}" for metric in IN_RUNS) + marks
 
 
 def show_results(console: Console, results: Results) -> None:

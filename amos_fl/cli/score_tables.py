@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from amos_fl.metrics.catalogue import METRICS, title_of
 from amos_fl.metrics.pairs import Problem
 from amos_fl.metrics.rows import ScoreRow
 from amos_fl.metrics.summary import ScoreTables
@@ -48,10 +49,10 @@ def _table(title: str, first: str, rows: list[ScoreRow]) -> Table:
     look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True, "header_style": "bold"}
     table = Table(title=title, title_justify="left", title_style="bold", **look)
     table.add_column(first, overflow="fold")
-    for name in ("cases", "DSC", "NSD", "HD95", "ml", "|ml|", "missed", "halluc."):
+    for name in ("cases", *map(title_of, METRICS), "ml", "|ml|", "missed", "halluc."):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        marks = [number(row.dsc), number(row.nsd), number(row.hd95_mm, 2)]
+        marks = [number(getattr(row, metric), 3 if METRICS[metric].high == 1 else 2) for metric in METRICS]
         volumes = [number(row.volume_error_ml, 1), number(row.absolute_volume_error_ml, 1)]
         table.add_row(row.name, str(row.cases), *marks, *volumes, str(row.missed), str(row.hallucinated))
     return table

@@ -7,7 +7,7 @@ warnings only.
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -25,6 +25,8 @@ from amos_fl.workers import each
 
 Severity = Literal["error", "warning"]
 _METADATA_FOLDERS_ABOVE = 3
+_ROUGHLY = 8
+"""Every eighth slice is enough to tell scans apart; those that are alike in these are compared whole."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def check_cohort(
         examined.append(result)
         if on_case is not None:
             on_case(len(examined), len(cohort.cases), case.case)
+    examined = _hashed_if_alike(cohort.cases, examined, workers)
     findings = [finding for result in examined for finding in result.findings]
     findings += _same_scans(cohort.cases, examined)
     findings += _same_labels(cohort.cases, examined)
@@ -97,7 +100,7 @@ def _examine(case: Case, organs: dict[int, str]) -> _Examined:
             label = found if image is None else reconcile(image, found, case.label.name)
         except AmosError as error:
             note("error", str(error))
-    result = _Examined((), image_hash=_content_hash(image) if image is not None else "")
+    result = _Examined((), image_hash=_content_hash(image, _ROUGHLY) if image is not None else "")
     if image is not None:
         for concern in intensity_concerns(image.array, label.array if label else None, case.modality):
             note("warning", concern)
@@ -120,15 +123,29 @@ def _examine(case: Case, organs: dict[int, str]) -> _Examined:
     return replace(result, findings=tuple(findings))
 
 
-def _content_hash(volume: Volume) -> str:
-    """A hash of the voxels, whatever the file's type, compression and orientation.
+def _hashed_if_alike(cases: Sequence[Case], examined: Sequence[_Examined], workers: int) -> list[_Examined]:
+    """The same, with hashes of all voxels of those scans that are alike in some slices: they are read once more."""
+    numbers = {case: number for number, case in enumerate(cases)}
+    alike = [numbers[case] for group in _groups(cases, (result.image_hash for result in examined)) for case in group]
+    hashes = each(_image_hash, [cases[number] for number in alike], workers=workers)
+    known = dict(zip(alike, hashes, strict=True))
+    return [replace(one, image_hash=known.get(number, one.image_hash)) for number, one in enumerate(examined)]
+
+
+def _image_hash(case: Case) -> str:
+    with heard():
+        return _content_hash(read_image(case.image))
+
+
+def _content_hash(volume: Volume, every: int = 1) -> str:
+    """A hash of the voxels (of one slice in `every`), whatever the file's type, compression and orientation.
 
     Scans and label maps are told apart by their types, which reading them decides. Slices are taken one by one, each
     along the axis that NIfTI stores first: a copy of the whole volume in another order would take longer than all else.
     """
     voxels = to_canonical(volume).array
     digest = hashlib.sha256(f"{voxels.shape} {voxels.dtype}".encode())
-    for z in range(voxels.shape[2]):
+    for z in range(0, voxels.shape[2], every):
         plane = np.ascontiguousarray(voxels[..., z].T)
         # -0.0 becomes 0.0
         digest.update((plane + np.float32(0) if plane.dtype == np.float32 else plane).data)

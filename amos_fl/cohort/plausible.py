@@ -56,7 +56,7 @@ def intensity_concerns(image: np.ndarray, label: np.ndarray | None, modality: Mo
     sampled = (slice(None, None, step),) * 3
     values = image[sampled]
     low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
-    if image.min() == image.max():
+    if values.min() == values.max() and image.min() == image.max():
         return ["all voxels of the scan have one value"]
     if modality != "CT":
         return []

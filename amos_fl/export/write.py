@@ -19,6 +19,8 @@ from amos_fl.wording import nearest
 Format = Literal["monai-bundle", "onnx", "torchscript"]
 FORMATS: tuple[str, ...] = get_args(Format)
 
+_CARRIED_OUT = ("overlap", "batch_size", "mirror", "threads")
+"""The settings of inference that an exported network heeds."""
 _NO_NNUNET = (
     "--to nnunet: nnU-Net crops and resamples a scan in its own way, so in its results folder the same weights would "
     "give other label maps; use monai-bundle, onnx or torchscript"
@@ -53,6 +55,9 @@ def export_model(
             "as it is",
             "add --no-test-time-adaptation, and expect other label maps than the run's",
         )
+    for name, field in type(inference).model_fields.items():
+        if name not in _CARRIED_OUT and (value := getattr(inference, name)) != field.default:
+            raise AmosError(f"{model.folder}: its run has {name}={value}, which an exported network cannot do")
     if modality is None and len(model.modalities) == 1:
         modality = model.modalities[0]
     if modality is None and to == "monai-bundle":
@@ -95,7 +100,7 @@ def recipe_of(model: Model, inference: RecordedInference, modality: str | None) 
         "not_learned": list(model.unlearned),
         "unlearned_channels": list(model.unlearned_channels),
         "preparation": {**model.plan.preparation(), "mr_percentile": model.plan.mr_percentile},
-        "inference": inference.model_dump(mode="json", exclude={"test_time_adaptation"}),
+        "inference": inference.model_dump(mode="json", include=set(_CARRIED_OUT)),
         "notice": _NOTICE,
     }
 

@@ -1,10 +1,10 @@
 """Choose the round whose weights a run keeps, on the seen sites' validation cases, never on unseen scanners."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from amos_fl.metrics.scores import Scores
+from amos_fl.metrics.catalogue import MetricName
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.evaluation import Evaluation
 from amos_fl.runs.folder import OWN, RunFolder
@@ -39,7 +39,7 @@ class Bests:
     _of_sites: dict[str, _Best] = field(default_factory=dict)
 
     def add(self, number: int, evaluation: Evaluation) -> None:
-        scores = _of_sites(evaluation, Scores.mean_dsc, seen=True)
+        scores = _of_sites(evaluation, "dsc", seen=True)
         for site, score in scores.items():
             if not math.isnan(score):
                 self._of_sites[site] = max(self._of_sites.get(site, (-math.inf, 0)), (score, -number))
@@ -62,8 +62,8 @@ class Bests:
         return {site: -number for site, (_, number) in self._of_sites.items()}
 
 
-def _of_sites(evaluation: Evaluation, mean_of: Callable[[Scores], float], *, seen: bool) -> dict[str, float]:
-    return {name: mean_of(site.scores.to_scores()) for name, site in evaluation.sites.items() if site.seen == seen}
+def _of_sites(evaluation: Evaluation, metric: MetricName, *, seen: bool) -> dict[str, float]:
+    return {name: site.scores.to_scores().mean(metric) for name, site in evaluation.sites.items() if site.seen == seen}
 
 
 def _mean(scores: Iterable[float]) -> float:
@@ -73,14 +73,12 @@ def _mean(scores: Iterable[float]) -> float:
 
 def macro_dsc(evaluation: Evaluation, *, seen: bool) -> float:
     """The mean over the seen (or the unseen) sites of their mean DSC; NaN if none has a score."""
-    return _mean(_of_sites(evaluation, Scores.mean_dsc, seen=seen).values())
+    return _mean(_of_sites(evaluation, "dsc", seen=seen).values())
 
 
-def seen_and_unseen(
-    evaluation: Evaluation, mean_of: Callable[[Scores], float] = Scores.mean_dsc
-) -> tuple[float | None, float | None]:
-    """The means over the seen and over the unseen sites of their mean DSC (or another), None if none has a score."""
-    seen, unseen = (_mean(_of_sites(evaluation, mean_of, seen=which).values()) for which in (True, False))
+def seen_and_unseen(evaluation: Evaluation, metric: MetricName = "dsc") -> tuple[float | None, float | None]:
+    """The means of a metric over the seen and over the unseen sites; None if no site has a score."""
+    seen, unseen = (_mean(_of_sites(evaluation, metric, seen=which).values()) for which in (True, False))
     return (None if math.isnan(seen) else seen, None if math.isnan(unseen) else unseen)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amos_fl.errors import AmosError
-from amos_fl.metrics.scores import Scores
+from amos_fl.metrics.catalogue import IN_RUNS, title_of
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.evaluation import Evaluation
 from amos_fl.runs.folder import LEDGER, OWN, RunFolder
@@ -85,27 +85,26 @@ def losses_of(entry: LedgerEntry) -> dict[str, float]:
 
 
 def scores_of(evaluation: Evaluation, kind: str) -> dict[str, float]:
-    """The DSC and NSD of a round's evaluation by site, and the means over the seen and the unseen sites."""
+    """The scores of a round's evaluation by site, and the means over the seen and the unseen sites."""
     found: dict[str, float | None] = {}
     own = "" if kind == "val" else " own model"
     for site, about in evaluation.sites.items():
         scores = about.scores.to_scores()
-        found |= {f"DSC/{site}{own}": scores.mean_dsc(), f"NSD/{site}{own}": scores.mean_nsd()}
-    for name, mean_of in (("DSC", Scores.mean_dsc), ("NSD", Scores.mean_nsd)):
-        seen, unseen = seen_and_unseen(evaluation, mean_of)
-        found |= {f"{name}/personal": seen} if own else {f"{name}/seen": seen, f"{name}/unseen": unseen}
+        found |= {f"{title_of(metric)}/{site}{own}": scores.mean(metric) for metric in IN_RUNS}
+    for metric in IN_RUNS:
+        seen, unseen = seen_and_unseen(evaluation, metric)
+        title = title_of(metric)
+        found |= {f"{title}/personal": seen} if own else {f"{title}/seen": seen, f"{title}/unseen": unseen}
     return _numbers(found)
 
 
 def final_scores_of(folder: RunFolder) -> dict[str, float]:
-    """The test DSC and NSD of a finished run by site and by group (`seen CT`); none of an unfinished one."""
+    """The test scores of a finished run by site and by group (`seen CT`); none of an unfinished one."""
     if not folder.finished:
         return {}
     results = results_of(folder, folder.config(), folder.cohort())
     rows = [*results.by_site, *results.by_group]
-    return _numbers(
-        {f"test {name}/{row.name}": value for row in rows for name, value in (("DSC", row.dsc), ("NSD", row.nsd))}
-    )
+    return _numbers({f"test {title_of(metric)}/{row.name}": getattr(row, metric) for row in rows for metric in IN_RUNS})
 
 
 def files_of(folder: RunFolder) -> list[Path]:
