@@ -86,7 +86,7 @@ def test_commands_that_read_a_finished_run_say_what_is_damaged(
 
     files = [(next(iter(sorted(folder.glob(pattern)))), commands) for pattern, commands in FINISHED]
     ways = {file: (file.read_bytes(), damages(file.read_bytes(), file.suffix, random_)) for file, _ in files}
-    budget = Budget(8 * len(files))
+    budget = Budget(4 * len(files))
     while budget.left:
         for file, commands in files:
             content, damaged = ways[file]
@@ -132,7 +132,7 @@ def test_a_resume_of_a_damaged_run_says_what_is_damaged_or_goes_on_as_it_would_h
     ways: dict[Path, tuple[bytes, Iterator[bytes | None]]] = {
         file: (file.read_bytes(), damages(file.read_bytes(), file.suffix, random_)) for file in files
     }
-    budget = Budget(8 * len(files))
+    budget = Budget(4 * len(files))
     while budget.left:
         for file in files:
             put(file, next(ways[file][1]))

@@ -2,10 +2,7 @@
 
 import hashlib
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +23,6 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.own_code import sha256_of_module
 from amos_fl.runs.difference import compare_folders
-from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.model import read_model
 from amos_fl.runs.record import read_run
 from amos_fl.training.patches.prefetch import draw_batches
@@ -275,38 +271,3 @@ def test_a_site_that_does_not_allow_a_module_is_missing_by_name_and_the_others_g
     [entry] = folder.ledger()
     assert sorted(entry["sites"]) == ["A", "G"]
     assert "refused by site B: it does not run the module my_lab.methods" in entry["missing"]["B"]
-
-
-# As a user runs them
-
-
-def amos_fl(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The installed command, in a folder that holds a user's own files alone."""
-    command = [str(Path(sys.executable).with_name("amos-fl")), "simulate", *arguments]
-    own = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.Popen(
-        command, cwd=folder, env={**os.environ, **own}, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-@pytest.mark.slow
-def test_the_examples_run_from_an_empty_folder_on_two_engines_killed_and_resumed_with_the_same_weights(
-    tmp_path: Path, tiny_root: Path, store: Path
-) -> None:
-    shutil.copytree(EXAMPLES / "my_lab", tmp_path / "my_lab")
-    training = {**TINY["training"], **OF_A_LAB["training"]}
-    settings = {**TINY, **OF_A_LAB, "training": training, "cohort": str(tiny_root), "rounds": 4, "local_steps": 8}
-    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(settings))))
-    where = ("--config", "settings.yaml", "--store", str(store))
-    amos_fl(tmp_path, *where, "--out", "inline").communicate()
-    assert RunFolder(tmp_path / "inline").finished
-    ray = ("--engine", "ray", "--cpus-per-site", "1")
-    killed = amos_fl(tmp_path, *where, *ray, "--out", "ray")
-    assert killed.stdout is not None
-    assert any(line.startswith("round 1/4") for line in killed.stdout)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    assert 1 <= len(hashes(RunFolder(tmp_path / "ray"))) < 4
-    amos_fl(tmp_path, "--resume", "ray", *ray, "--store", str(store)).communicate()
-    assert RunFolder(tmp_path / "ray").finished
-    assert hashes(RunFolder(tmp_path / "ray")) == hashes(RunFolder(tmp_path / "inline"))
