@@ -69,7 +69,10 @@ def wrong_setting(error: ValidationError, model: type[BaseModel], source: str = 
     """
     first = _first(error)
     key = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
+    if first["type"] == "extra_forbidden" and key in setting_keys(model):  # its dot is in a file's key
+        section, _, last = key.rpartition(".")
+        what, remedy = f"no setting {key!r} with a dot in its name", f"write it as {section}: {{{last}: ...}}"
+    elif first["type"] == "extra_forbidden":
         what, remedy = f"no setting {key!r}", nearest(key, setting_keys(model))
     elif not key or first["type"] == "missing":
         what, remedy = ": ".join(filter(None, [key, _in_words(first, model)])), ""

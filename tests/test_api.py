@@ -107,6 +107,14 @@ def test_a_wrong_setting_gets_one_sentence_wherever_it_was_given(
     assert str(found.value) == f"the keywords: {name} {said}"
 
 
+def test_a_setting_by_its_dotted_name_in_a_file_is_shown_as_a_file_has_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.yaml").write_text("evaluation.predictions: true\n")
+    assert command(["simulate", "--config", str(tmp_path / "run.yaml")]) == 2
+    assert "write it as evaluation: {predictions: ...}" in capsys.readouterr().err
+
+
 def test_a_setting_without_its_section_is_recognised() -> None:
     with pytest.raises(amos_fl.AmosError, match=r"no setting 'overlap'; did you mean 'evaluation.overlap'"):
         amos_fl.simulate(overlap=3)  # pyright: ignore[reportCallIssue]

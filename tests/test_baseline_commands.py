@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from federations import TINY, federate, hashes
 
 from amos_fl.cli.main import run
-from amos_fl.cohort.table import Cohort
+from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.sweep import read_sweep
@@ -27,8 +28,6 @@ def settings(tmp_path: Path, tiny_root: Path) -> Path:
 @pytest.fixture(scope="module")
 def federated(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path, store: Path) -> RunFolder:
     """A finished federated run that the tests may read and not change."""
-    from amos_fl.cohort.table import read_cohort
-
     folder = tmp_path_factory.mktemp("federated") / "run"
     return federate(folder, read_cohort(tiny_root), store, rounds=2, evaluation={"every": 1})
 
@@ -49,6 +48,19 @@ def test_a_dry_run_of_the_pooled_training_counts_one_trainer(federated, capsys):
     assert "12 steps at each of 1 site, 12 in all, 24 patches" in printed
     assert "weights sent: 0.0 MB to the sites and 0.0 MB back" in printed
     assert re.search(r"min of training without augmentation, [\d.]+ min of scoring \(\d+ scans in all\)", printed)
+
+
+def test_a_baseline_of_a_run_whose_scans_were_moved_is_told_where_they_are(tiny_root, store, tmp_path, capsys):
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(tiny_root, here)
+    folder = federate(tmp_path / "run", read_cohort(here), store, rounds=1)
+    here.rename(there)
+    like = ["centralized", "--like", str(folder.path), "--store", str(store), "--dry-run"]
+    assert run(like) == 2
+    assert "say with --cohort" in capsys.readouterr().err
+    assert run([*like, "--cohort", str(there)]) == 0
+    assert run([*like, "--cohort", str(there), "--rounds", "3"]) == 2
+    assert "leave out rounds" in capsys.readouterr().err
 
 
 def test_the_same_budget_comes_from_settings_as_from_a_run(federated, settings, store, tmp_path, capsys):

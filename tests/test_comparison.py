@@ -139,6 +139,9 @@ def test_an_arm_has_the_name_that_was_given_to_one_of_its_runs() -> None:
     assert [arm.name for arm in named.arms] == renamed
     assert named.reference == "ours"
     assert value(named, "ours", "seen") == value(plain, "fedavg", "seen")
+    two = [made_run("a", constant(0.9)), made_run("b", constant(0.8), strategy="fedprox")]
+    other = compared(two, names={"a": "zeta", "b": "alpha"})
+    assert (other.reference, [arm.name for arm in other.arms]) == ("zeta", ["zeta", "alpha"])
     for names, sentence in (
         ({"fedavg-2": "ours"}, "'ours' names the arm of fedavg-2: no such run; there are fedavg-0"),
         ({"fedavg-0": "ours", "fedavg-1": "theirs"}, "ours and theirs name one arm"),

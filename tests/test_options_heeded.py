@@ -32,7 +32,7 @@ REFUSED = [
     ("centralized", [*RESUME, "--init", "OTHER"], "leave out --init"),
     ("centralized", ["--like", "RUN", "--rounds", "9"], "leave out rounds"),
     ("centralized", ["--like", "RUN", "--init", "OTHER"], "leave out --init"),
-    ("centralized", ["--like", "RUN", "--cohort", "OTHER"], "leave out cohort"),
+    ("centralized", ["--like", "RUN", "--set", "cohort=OTHER"], "leave out cohort"),
     ("centralized", ["--accept-changes"], "--accept-changes needs --resume"),
     ("centralized", ["--config", "TINY", "--set", "strategy=fedprox"], "a run with one trainer has no strategy"),
     (

@@ -12,7 +12,7 @@ from amos_fl.api.settings import (
     settled_on_nodes,
     with_layers,
 )
-from amos_fl.cohort.table import Cohort
+from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.arms import PooledBudget, centralized
 from amos_fl.runs.config import RunConfig
@@ -62,6 +62,8 @@ def federation_of(
 ) -> tuple[RunConfig, Cohort]:
     """The settings and cohort of a federation whose baselines are asked for: those of a run, or of the layers.
 
+    Beside a run the only setting of what is computed is `cohort`, which says where its scans are now.
+
     Raises:
         AmosError: as `new_simulation`; no run there, one of another arm, or settings beside it, which errors call
             `option`.
@@ -71,6 +73,7 @@ def federation_of(
     from amos_fl.cohort.reference import check_headers
     from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
 
+    layers, elsewhere = apart_from_cohort(layers)
     refuse_settings(layers, option, "takes everything from that run")
     folder = open_run(like)
     settings = with_layers(config_as_begun(folder), layers)
@@ -78,9 +81,17 @@ def federation_of(
         raise AmosError(f"{like}: is a {settings.arm} run; give the federated run that it belongs to")
     cohort_as_begun(folder)
     check_same_modules(folder.about())
-    cohort = cohort_now(folder, on_case=on_case)
+    cohort = cohort_now(folder, elsewhere, on_case)
     check_headers(cohort.cases)
     return settings, cohort
+
+
+def apart_from_cohort(layers: list[Layer]) -> tuple[list[Layer], Cohort | None]:
+    """Settings without the cohort that an option or keyword names, and that cohort: where a run's scans are now."""
+    given = ("options", "keywords")
+    named = [layer.settings["cohort"] for layer in layers if layer.kind in given and layer.settings.get("cohort")]
+    others = [layer.where(lambda key: key != "cohort") if layer.kind in given else layer for layer in layers]
+    return others, read_cohort(named[-1]) if named else None
 
 
 def new_pooled(base: RunConfig, cohort: Cohort, budget: PooledBudget) -> NewRun:

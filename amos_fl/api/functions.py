@@ -76,8 +76,9 @@ def pooled(
 ) -> Run:
     """Train one network on the pooled cases of all seen sites, the baseline of a federation.
 
-    `like` is the federated run whose settings are used; otherwise give the settings of a federation. `budget` says what
-    is equal: the patches seen by all sites together, or the sequential steps.
+    `like` is the federated run whose settings are used, with `cohort` if its scans were moved; otherwise give the
+    settings of a federation. `budget` says what is equal: the patches seen by all sites together, or the sequential
+    steps.
 
     Raises:
         AmosError: as `simulate`, or settings given together with `like`.
@@ -228,7 +229,7 @@ def evaluate(
 def _layers(config: Place | None, init: Place | None, settings: Settings) -> list[Layer]:
     layers: list[Layer] = [] if config is None else [Layer(str(config), read_yaml(Path(config)))]
     given = settings_of({**settings, **({} if init is None else {"start_from": init})})
-    return [*layers, Layer("the keywords", given)]
+    return [*layers, Layer("the keywords", given, "keywords")]
 
 
 def _federation(like: "Run | Place | None", layers: list[Layer], on_case: OnCase | None) -> tuple[RunConfig, Cohort]:

@@ -10,13 +10,13 @@ import typer
 from rich.console import Console as RichConsole
 
 from amos_fl.api import running
-from amos_fl.api.begin import NewRun, continued
+from amos_fl.api.begin import NewRun, apart_from_cohort, continued
 from amos_fl.api.running import carry_out_members, check_all_finished
 from amos_fl.api.settings import refuse_settings, with_layers
 from amos_fl.cli.display import Display, show_group, show_results
 from amos_fl.cli.progress import Progress
 from amos_fl.cli.settings import cohort_now
-from amos_fl.cohort.table import Cohort, read_cohort
+from amos_fl.cohort.table import Cohort
 from amos_fl.errors import Interrupted
 from amos_fl.escape.console import Console
 from amos_fl.phantom.atlas import kept_atlas_dsc
@@ -45,13 +45,6 @@ def resume_run(path: Path, layers: list[Layer], store: Path, accept_changes: boo
     with Progress() as progress:
         settings, members = continued(path, layers, elsewhere, progress.of("drawing the phantom:"))
     carry_out(path, settings, members, store, accept_changes)
-
-
-def apart_from_cohort(layers: list[Layer]) -> tuple[list[Layer], Cohort | None]:
-    """Settings without the cohort that `--cohort` names, and that cohort: on resuming, it tells where scans are now."""
-    named = [layer.settings["cohort"] for layer in layers if layer.kind == "options" and "cohort" in layer.settings]
-    others = [layer.where(lambda key: key != "cohort") if layer.kind == "options" else layer for layer in layers]
-    return others, read_cohort(named[-1]) if named else None
 
 
 def carry_out(

@@ -53,9 +53,13 @@ WITHOUT_EFFECT = {"training.workers", "evaluation.every", "evaluation.unseen", "
 
 @dataclass(frozen=True)
 class ArmScores:
-    """An arm with its scores. `available` marks the cases for which it has scores."""
+    """An arm with its scores. `available` marks the cases for which it has scores.
+
+    `own_name` is that after its strategy or kind, whatever it is called.
+    """
 
     arm: Arm
+    own_name: str
     available: Bool[np.ndarray, " case"]
     marks: dict[MetricName, Marks]
     by_seed: dict[int, dict[MetricName, Marks]]
@@ -89,13 +93,19 @@ def make_arms(
         bundles = _bundles(mine) if kind in FAMILIES else _by_settings(mine)
         words = _told_apart([_word(bundle[0]) for bundle in bundles], bundles)
         for word, seeds in zip(words, bundles, strict=True):
-            name = _name_of(seeds, given) or word
-            arms += _family(kind, name, seeds, table) if kind in FAMILIES else [_arm(kind, "", name, seeds, table)]
-            arms += _personal(name, seeds, table)
+            made = _family(kind, word, seeds, table) if kind in FAMILIES else [_arm(kind, "", word, seeds, table)]
+            arms += [_called(arm, word, _name_of(seeds, given)) for arm in (*made, *_personal(word, seeds, table))]
     times = Counter(arm.arm.name for arm in arms if arm.arm.main)
     if given and (twice := [name for name in times if times[name] > 1]):
         raise AmosError(f"the name {twice[0]} would be of two arms, whose runs differ in more than the seed", "use two")
-    return sorted(arms, key=lambda a: (not a.arm.main, _KINDS.index(a.arm.kind), a.arm.view, a.arm.site, a.arm.name))
+    return sorted(arms, key=lambda a: (not a.arm.main, _KINDS.index(a.arm.kind), a.arm.view, a.arm.site, a.own_name))
+
+
+def _called(arm: ArmScores, word: str, given: str | None) -> ArmScores:
+    """The arm under the name given to its bundle, in place of the bundle's own word."""
+    if given is None or not arm.own_name.startswith(word):
+        return arm
+    return replace(arm, arm=replace(arm.arm, name=given + arm.own_name.removeprefix(word)))
 
 
 Bundle = list[list[RunRecord]]
@@ -317,6 +327,7 @@ def _of_parts(
     )
     return ArmScores(
         arm=arm,
+        own_name=name,
         available=np.any([part.rows for part in parts], axis=0),
         marks=_marks(parts, table),
         by_seed={seed: _marks(mine, table) for seed, mine in sorted(by_seed.items())},
@@ -362,14 +373,15 @@ def _cost_of_a_seed(seeds: list[list[RunCost]]) -> RunCost:
 def with_reference(arms: list[ArmScores], name: str | None) -> tuple[list[ArmScores], ArmScores]:
     """The arms with the reference first, and the reference: by its name or a run's, or otherwise a federated arm.
 
-    Of several federated arms it is `fedavg` if there is one, otherwise the first by name; without any, the first arm.
+    Of several federated arms it is `fedavg` if there is one, otherwise the first by strategy and settings; without any,
+    the first arm. What an arm is called does not matter.
 
     Raises:
         AmosError: no main arm has that name.
     """
     main = [arm for arm in arms if arm.arm.main]
     if name is None:
-        chosen = next((a for a in main if a.arm.kind == "federated" and a.arm.name.split()[0] == "fedavg"), main[0])
+        chosen = next((a for a in main if a.arm.kind == "federated" and a.own_name.split()[0] == "fedavg"), main[0])
     else:
         named = [a for a in main if name == a.arm.name] or [a for a in main if name in a.arm.runs]
         if not named:

@@ -13,12 +13,13 @@ from amos_fl.safe_yaml import read_yaml_file
 class Layer:
     """Some nested settings, over those of the layers before it. `source` is what errors call it.
 
-    `kind` says whether a user gave them as a command's `options` or as one `--set` (`assignment`).
+    `kind` says whether a user gave them as a command's `options`, as a function's `keywords` or as one `--set`
+    (`assignment`).
     """
 
     source: str
     settings: dict[str, Any] = field(default_factory=dict)
-    kind: Literal["options", "assignment", "other"] = "other"
+    kind: Literal["options", "keywords", "assignment", "other"] = "other"
 
     def where(self, keep: Callable[[str], bool]) -> "Layer":
         """Only the settings or sections whose name is to be kept."""
