@@ -131,6 +131,23 @@ def test_the_reference_is_a_federated_arm_or_the_one_that_was_named() -> None:
         compared(records, reference="fedavg")
 
 
+def test_an_arm_that_did_not_train_where_others_did_is_named_so_and_is_not_the_reference() -> None:
+    records = [made_run("a", constant(0.8), hold_out=["G"]), made_run("b", constant(0.9), strategy="fedprox")]
+    found = compared(records)
+    assert [arm.name for arm in found.arms] == ["fedprox", "fedavg, without G"]
+    [said] = [note for note in found.notes if "unseen scanner" in note]
+    assert said.startswith("fedavg, without G: did not train on G, as others here did")
+    both = [records[0], made_run("c", constant(0.9), strategy="fedprox", hold_out=["G"])]
+    assert not any("unseen scanner" in note for note in compared(both).notes)
+
+
+def test_an_option_at_its_default_makes_no_arm_of_its_own() -> None:
+    given = {"strategy": "fedprox", "strategy_options": {"mu": 0.01}}
+    runs = [made_run("a", constant(0.8), strategy="fedprox"), made_run("b", constant(0.9), seed=1, **given)]
+    runs += [made_run("p", constant(0.9), arm="centralized")]
+    assert [(arm.name, arm.seeds) for arm in compared(runs).arms] == [("fedprox", (0, 1)), ("pooled", (0,))]
+
+
 def test_an_arm_has_the_name_that_was_given_to_one_of_its_runs() -> None:
     records = everything(seeds=(0, 1))
     named = compared(records, names={"fedavg-1": "ours", "local-0": "alone"}, reference="ours")

@@ -112,7 +112,7 @@ def test_without_a_federation_of_its_settings_nothing_is_concluded_and_the_setti
     concluded = [s for s in found.findings if any(claim in s for claim in claims)]
     assert concluded == list(found.findings[:2])  # on the seen and on the unseen sites
     assert all("pool scores" in sentence for sentence in concluded)
-    assert set(pairs_of(found, "pooled - local").values()) == {("training.synthetic_share",)}  # other, the first
+    assert set(pairs_of(found, "pooled - local").values()) == {("training.augmentation",)}  # pool, the first
     assert "pooled - federated (settings differ)" in markdown_page(found)
     write_comparison(found, tmp_path / "out")
     with (tmp_path / "out" / "gaps.csv").open() as file:

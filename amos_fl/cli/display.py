@@ -172,6 +172,8 @@ def show_results(console: Console, results: Results) -> None:
         console.print(rows_table("Each site's own model, on its own test cases", "site", results.personal.by_site))
     console.print(organ_table(results.by_organ))
     console.print("present: DSC over the organs that the reference has; hallucinated organs are only counted")
+    if results.little_learned:
+        console.print(results.little_learned, markup=False)
 
 
 def show_group(console: Console, records: Sequence[RunRecord]) -> None:

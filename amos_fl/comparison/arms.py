@@ -6,7 +6,7 @@ separate arm, and together they make the arms that are compared with the others 
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from amos_fl.runs.origin import Origin
 from amos_fl.runs.record import RunCost, RunRecord
 from amos_fl.wording import listed
 
+OF_ONE_MODEL: tuple[ArmKind, ...] = ("federated", "centralized")
 FAMILIES: tuple[ArmKind, ...] = ("local", "finetune", "leave-one-out")
 _KINDS: tuple[ArmKind, ...] = ("federated", "centralized", "finetune", "leave-one-out", "local")
 """The order in which arms are shown."""
@@ -47,8 +48,6 @@ _WHAT: dict[tuple[ArmKind, View], str] = {
     ("finetune", "elsewhere"): "the models that other sites trained further, their scores averaged",
     ("leave-one-out", "left out"): "for each site the federation without it",
 }
-WITHOUT_EFFECT = {"training.workers", "evaluation.every", "evaluation.unseen", "evaluation.predictions"}
-"""Settings whose values do not make two arms incomparable."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +86,12 @@ def make_arms(
         AmosError: a name for a run that is not there, two for the same arm, or one for two arms.
     """
     given = _given_names(records, names or {})
+    trained = {site for record in records if record.arm in OF_ONE_MODEL for site in record.seen_sites}
     arms: list[ArmScores] = []
     for kind in _KINDS:
         mine = [record for record in records if record.arm == kind]
         bundles = _bundles(mine) if kind in FAMILIES else _by_settings(mine)
-        words = _told_apart([_word(bundle[0]) for bundle in bundles], bundles)
+        words = _told_apart([_word(bundle[0], trained) for bundle in bundles], bundles)
         for word, seeds in zip(words, bundles, strict=True):
             made = _family(kind, word, seeds, table) if kind in FAMILIES else [_arm(kind, "", word, seeds, table)]
             arms += [_called(arm, word, _name_of(seeds, given)) for arm in (*made, *_personal(word, seeds, table))]
@@ -160,7 +160,7 @@ def _bundles(records: Iterable[RunRecord]) -> list[Bundle]:
     for record in sorted(records, key=_order):
         parent = record.folder.path.resolve().parent
         # Settings that differ by site within a family: the held-out site, and a budget in rounds and steps.
-        science = dotted(record.config.science())
+        science = dotted(record.science())
         shared = {k: v for k, v in science.items() if v != {} and k not in ("hold_out", "rounds", "local_steps")}
         setting = sha256_of_json([shared, _begun_from(record)])
         again = times[parent, setting, record.seen_sites]
@@ -198,10 +198,13 @@ def settings_but_seed(config: RunConfig) -> dict[str, Any]:
     return {key: value for key, value in config.science().items() if key != "seed"}
 
 
-def _word(members: Sequence[RunRecord]) -> str:
+def _word(members: Sequence[RunRecord], trained: Collection[str]) -> str:
+    """An arm's word, with the sites of other arms on which it did not train."""
     record = members[0]
     strategy = record.config.strategy.replace(":", ".").rpartition(".")[2]
-    return strategy if record.arm == "federated" else _WORDS[record.arm]
+    word = strategy if record.arm == "federated" else _WORDS[record.arm]
+    without = sorted(set(trained) - set(record.seen_sites)) if record.arm in OF_ONE_MODEL else []
+    return f"{word}, without {' '.join(without)}" if without else word
 
 
 def _told_apart(names: list[str], bundles: list[Bundle]) -> list[str]:
@@ -242,7 +245,7 @@ def _usual(values: list[str]) -> str | None:
 
 def compared_settings(record: RunRecord) -> dict[str, Any]:
     """A run's settings, nested ones as `training.learning_rate`; a fine-tuning run is defined by its start."""
-    settings = {key: value for key, value in dotted(record.config.science()).items() if value != {}}
+    settings = {key: value for key, value in dotted(record.science()).items() if value != {}}
     if record.arm == "finetune":
         return settings
     start = record.config.start_from
@@ -370,18 +373,25 @@ def _cost_of_a_seed(seeds: list[list[RunCost]]) -> RunCost:
     return RunCost(**whole, seconds=math.fsum(cost.seconds for cost in together) / n)
 
 
+def _as_reference(arm: ArmScores) -> tuple[bool, bool]:
+    """The order for the choice of a reference: arms that trained on all sites first, and of them fedavg."""
+    word, _, without = arm.own_name.partition(", without ")
+    return bool(without), word.split()[0] != "fedavg"
+
+
 def with_reference(arms: list[ArmScores], name: str | None) -> tuple[list[ArmScores], ArmScores]:
     """The arms with the reference first, and the reference: by its name or a run's, or otherwise a federated arm.
 
-    Of several federated arms it is `fedavg` if there is one, otherwise the first by strategy and settings; without any,
-    the first arm. What an arm is called does not matter.
+    Of several federated arms it is `fedavg` if there is one, otherwise the first by strategy and settings, but one that
+    trained on all sites before others; without any, the first arm. What an arm is called does not matter.
 
     Raises:
         AmosError: no main arm has that name.
     """
     main = [arm for arm in arms if arm.arm.main]
     if name is None:
-        chosen = next((a for a in main if a.arm.kind == "federated" and a.own_name.split()[0] == "fedavg"), main[0])
+        federated = [arm for arm in main if arm.arm.kind == "federated"]
+        chosen = min(federated, key=_as_reference, default=main[0])
     else:
         named = [a for a in main if name == a.arm.name] or [a for a in main if name in a.arm.runs]
         if not named:

@@ -14,6 +14,8 @@ from amos_fl.metrics.rows import ScoreRow
 from amos_fl.runs.config import ArmKind as ArmKind
 from amos_fl.runs.record import RunCost, RunRecord
 
+WITHOUT_EFFECT = {"training.workers", "evaluation.every", "evaluation.unseen", "evaluation.predictions"}
+"""Settings whose values do not make two arms incomparable."""
 ALPHA = 0.05
 LEAST_SEEDS = 3
 """With fewer seeds of either arm none is called better, because the seed alone may have made the difference."""

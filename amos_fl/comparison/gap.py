@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from amos_fl.comparison.arms import WITHOUT_EFFECT, compared_settings, settings_but_seed, settings_of_start
-from amos_fl.comparison.comparison import LEAST_SEEDS, Arm, Gap, Scope
+from amos_fl.comparison.arms import compared_settings, settings_but_seed, settings_of_start
+from amos_fl.comparison.comparison import LEAST_SEEDS, WITHOUT_EFFECT, Arm, Gap, Scope
 from amos_fl.comparison.means import Means, minus
 from amos_fl.comparison.statistics import Estimate
 from amos_fl.metrics.catalogue import MetricName, title_of

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 
-from amos_fl.comparison.arms import WITHOUT_EFFECT, compared_settings
-from amos_fl.comparison.comparison import ALPHA, LEAST_SEEDS, Arm, Comparison, Difference, Gap
+from amos_fl.comparison.arms import OF_ONE_MODEL, compared_settings
+from amos_fl.comparison.comparison import ALPHA, LEAST_SEEDS, WITHOUT_EFFECT, Arm, Comparison, Difference, Gap
 from amos_fl.comparison.costs import budget_notes
 from amos_fl.comparison.gap import evidence, size, where
 from amos_fl.comparison.patients import patients_in_words, patients_of
@@ -20,7 +20,7 @@ _COMPARED_SETTINGS = ("model", "plan.", "training.", "evaluation.", "selection",
 def notes_of(comparison: Comparison) -> list[str]:
     """Notes for the reader: whether budgets are equal, seeds, and settings that differ."""
     reference = next(arm for arm in comparison.arms if arm.name == comparison.reference)
-    notes = budget_notes(comparison.arms, reference)
+    notes = [*_not_trained_on(comparison), *_little_learned(comparison), *budget_notes(comparison.arms, reference)]
     notes += _differing_settings(comparison, reference)
     few = [arm for arm in comparison.main_arms if len(arm.seeds) < LEAST_SEEDS]
     if few:
@@ -54,6 +54,26 @@ def notes_of(comparison: Comparison) -> list[str]:
     elif comparison.published:
         notes.append("Numbers marked 'published, real AMOS' were measured on other cases or in another setting.")
     return notes
+
+
+def _not_trained_on(comparison: Comparison) -> Iterator[str]:
+    """One sentence per arm of one model that did not train on sites on which another such arm did."""
+    by_name = {record.name: record for record in comparison.records}
+    of_one = [arm for arm in comparison.main_arms if arm.kind in OF_ONE_MODEL and not arm.view]
+    trained = {arm.name: set(by_name[arm.runs[0]].seen_sites) for arm in of_one}
+    every = set().union(*trained.values())
+    for name, sites in trained.items():
+        if without := sorted(every - sites):
+            yield (
+                f"{name}: did not train on {listed(without)}, as others here did; its scores there are those of an "
+                "unseen scanner."
+            )
+
+
+def _little_learned(comparison: Comparison) -> Iterator[str]:
+    for record in comparison.records:
+        if said := record.results.little_learned:
+            yield f"{record.name}: {said[0].lower()}{said[1:]}"
 
 
 def powerless_in_words(comparison: Comparison) -> str:

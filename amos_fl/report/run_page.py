@@ -177,7 +177,8 @@ def lead(record: RunRecord) -> str:
         rows = [row for row in record.results.by_group if row.group == group]
         if rows:
             parts.append(f"{listed([f'{score(row.dsc)} on {row.modality}' for row in rows])} of {words}")
-    return f"{what} Its mean DSC on test cases is {', and '.join(parts)}."
+    said = f"{what} Its mean DSC on test cases is {', and '.join(parts)}."
+    return f"{said} {record.results.little_learned}".rstrip()
 
 
 def _key_numbers(record: RunRecord) -> list[dict[str, str]]:

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import sha256_of_json
+from amos_fl.methods import METHODS, options_of
 from amos_fl.metrics.rows import ScoreRow, row_of
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
 from amos_fl.runs.config import ArmKind, RunConfig
@@ -91,9 +93,18 @@ class RunRecord:
                 rows.append(row_of(result.scores.to_scores(), split=result.split, **where))
         return rows
 
+    def science(self) -> dict[str, Any]:
+        """What the run computes; an option of its method at its default is as good as not given."""
+        science = self.config.science()
+        if (kind := METHODS.get(self.config.strategy)) is not None and "strategy_options" in science:
+            usual = options_of(kind)
+            given = science["strategy_options"].items()
+            science["strategy_options"] = {name: value for name, value in given if usual.get(name) != value}
+        return science
+
     def settings_key(self) -> str:
         """A key that is equal for runs on one cohort that differ only in the seed, and where and how they were run."""
-        science = self.config.science()
+        science = self.science()
         del science["seed"]
         return sha256_of_json([science, self.cohort_sha256, *filter(None, [self.modules])])[:16]
 

@@ -48,6 +48,18 @@ class Results:
         return list(rows_by(self.parts, self.organs, "group", "modality"))
 
     @property
+    def little_learned(self) -> str:
+        """A sentence if the network drew hardly an organ that is there, on the scanners that it trained on, or ""."""
+        rows = [row for row in self.by_group if row.group == "seen"]
+        drawn, missed = sum(row.scored for row in rows), sum(row.missed for row in rows)
+        if missed < 9 * max(drawn, 1):
+            return ""
+        return (
+            f"The network drew {drawn} of the {drawn + missed} organs in its seen scanners' test cases: it has learned "
+            "too little to say anything about how it was trained."
+        )
+
+    @property
     def by_site(self) -> list[ScoreRow]:
         return mean_rows(self.at_sites)
 

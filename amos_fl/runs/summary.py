@@ -80,6 +80,7 @@ def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results:
         f"{_plan_sources(folder)}"
         + (f"- it {markdown.text(folder.start_sentence)}\n" if folder.start_sentence else "")
         + f"- {results.chosen.sentence}\n"
+        + (f"- {results.little_learned}\n" if results.little_learned else "")
         + "".join(f"- {markdown.text(sentence)}\n" for sentence in unlearned_in_words(folder, cohort))
         + f"- {spent_in_words(config, seconds, down, up)}\n"
     )
