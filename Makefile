@@ -22,8 +22,9 @@ WHEEL_RUN ?= --rounds 3 --local-steps 2 --sites A,G --set training.threads=1
 
 BIN := $(VENV)/bin
 # Each arm of the demonstration, in a folder of its own; a second time it continues or shows what is there.
-once = $(BIN)/amos-fl $(1) $$(if [ -f demo/$(2)/config.yaml ] || [ -f demo/$(2)/group.yaml ]; \
-	then echo '--resume demo/$(2)'; else echo '$(3) --out demo/$(2)'; fi)
+once = @if [ -f demo/$(2)/config.yaml ] || [ -f demo/$(2)/group.yaml ]; \
+	then set -- --resume demo/$(2); else set -- $(3) --out demo/$(2); fi; \
+	echo "amos-fl $(1) $$*"; $(BIN)/amos-fl $(1) "$$@"
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock $(PIP_ARGS)
 
 # One stamp per set of packages, newer than what it was installed from: a second `make` installs nothing.
@@ -47,7 +48,8 @@ demo: $(RUN_READY) ## A federation, its pooled and its local counterparts, and w
 	$(call once,simulate,federated,--strategy fedavg)
 	$(call once,centralized,pooled,--like demo/federated)
 	$(call once,local,alone,--like demo/federated)
-	$(BIN)/amos-fl compare demo/federated demo/pooled demo/alone --out demo/comparison
+	@echo "amos-fl compare demo/federated demo/pooled demo/alone --out demo/comparison"
+	@$(BIN)/amos-fl compare demo/federated demo/pooled demo/alone --out demo/comparison
 
 .PHONY: test
 test: $(RUN_READY) ## The tests, without those marked slow
