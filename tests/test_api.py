@@ -115,6 +115,15 @@ def test_a_setting_by_its_dotted_name_in_a_file_is_shown_as_a_file_has_it(
     assert "write it as evaluation: {predictions: ...}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("written", ["A, G", "A G", "[A, G]"])
+def test_sites_are_written_in_a_file_as_in_an_option_or_as_a_list(
+    written: str, tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.yaml").write_text(f"cohort: {tiny}/cohort\nsites: {written}\nhold_out: G\nmodel: small\n")
+    assert command(["simulate", "--config", str(tmp_path / "run.yaml"), "--dry-run"]) == 0
+    assert "hold_out:\n- G\n" in capsys.readouterr().out
+
+
 def test_a_setting_without_its_section_is_recognised() -> None:
     with pytest.raises(amos_fl.AmosError, match=r"no setting 'overlap'; did you mean 'evaluation.overlap'"):
         amos_fl.simulate(overlap=3)  # pyright: ignore[reportCallIssue]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from amos_fl.codecs import Codec, CodecName
 from amos_fl.errors import AmosError
@@ -209,6 +209,12 @@ class RunConfig(_Settings):
     keep_checkpoints: Literal["needed", "all"] = Field(
         default="needed", description="Checkpoints that stay: the last two and the best, or those of all rounds."
     )
+
+    @field_validator("sites", "hold_out", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """Sites may be written as options have them: "A, B"."""
+        return value.replace(",", " ").split() if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _belongs_together(self) -> "RunConfig":
