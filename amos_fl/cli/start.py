@@ -3,11 +3,13 @@
 import sys
 
 from amos_fl import stopping
+from amos_fl.threads import sleep_while_waiting
 
 
 def main() -> None:
     """Run the command line; see `amos_fl.cli.main.main` for the exit codes."""
     stopping.interrupt_on_request()
+    sleep_while_waiting()
     try:
         from amos_fl.cli.main import main as command
     except KeyboardInterrupt:
