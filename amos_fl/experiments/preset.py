@@ -111,9 +111,13 @@ class Evaluate(OnData):
 
 
 class Compare(_Part):
-    """A comparison of steps, as `amos-fl compare`; `names` says what a step's arm is called, by that name."""
+    """A comparison of steps, as `amos-fl compare`; `names` says what a step's arm is called, by that name.
+
+    `title` heads its tables, if the step's name does not say enough.
+    """
 
     compare: tuple[str, ...]
+    title: str = ""
     reference: str | None = None
     names: dict[str, str] = {}
 
