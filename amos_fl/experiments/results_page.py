@@ -13,7 +13,7 @@ from amos_fl.errors import AmosError
 from amos_fl.escape import markdown
 from amos_fl.experiments.drops import drops_page
 from amos_fl.experiments.others import others_page
-from amos_fl.experiments.outcome import outcome, outcome_in_markdown, overviews
+from amos_fl.experiments.outcome import outcome, outcome_in_markdown, overviews, quick_note
 from amos_fl.experiments.pictures import write_pictures
 from amos_fl.experiments.preset import Evaluate, Preset, PresetForm, preset_names, read_preset
 from amos_fl.experiments.quick_data import PHANTOMS
@@ -143,7 +143,7 @@ def _section(workspace: Workspace, preset: Preset, rows: Sequence[PageRow]) -> l
         f"## {preset.title}{', quick form' if quick else ''}\n",
         f"`{preset.name}`{source}. {preset.question.strip()}\n",
         *([f"{preset.about.strip()}\n"] if preset.about and not quick else []),
-        *([f"{QUICK_NOTE}\n"] if quick and rows else []),
+        *([f"{quick_note(preset, workspace)} {QUICK_NOTE}\n"] if quick and rows else []),
     ]
     if cells := outcome(preset, workspace):
         parts.append(outcome_in_markdown([cell for cell in cells if not cell.organ], note=False))
