@@ -1,6 +1,7 @@
 """`amos-fl data stats`: a cohort's numbers are those of its voxels, and the paper's stand beside AMOS's own only."""
 
 import csv
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import ORGANS
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from amos_fl.cli.main import run
 from amos_fl.cohort.organs import AMOS_ORGANS
@@ -123,3 +125,24 @@ def test_the_papers_numbers_stand_beside_amos_alone(tmp_path: Path, tiny_cohort:
     page = write_cohort_page(genuine, measured, tmp_path / "phantom").read_text()
     assert "Table 1, AMOS" not in page
     assert "Synthetic scans." in page
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(20, 25_000), (3, 2000), (100, 1100), (40, 3000), (1, 2e6), (200, 900), (0.01, 40), (1.2, 2)]
+)
+@pytest.mark.parametrize("side", ["x", "y"])
+def test_numbers_below_a_logarithmic_axis_never_overprint(low: float, high: float, side: str) -> None:
+    from amos_fl.report.cohort_figures import plain_log
+    from amos_fl.report.figures import panels_of
+    from amos_fl.report.svg import page_style
+
+    with page_style():
+        figure, (_, axes) = panels_of(2, 2.0)
+        axes.set(xscale="log", yscale="log")
+        plain_log(axes, side, [low, high])
+        drawn = FigureCanvasAgg(figure)
+        drawn.draw()
+        labels = (axes.xaxis if side == "x" else axes.yaxis).get_ticklabels()
+        boxes = [label.get_window_extent(drawn.get_renderer()) for label in labels]
+    assert len(boxes) >= 2
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))

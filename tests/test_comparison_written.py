@@ -229,3 +229,16 @@ def test_the_overview_has_one_row_for_each_arm_with_interval_spread_test_worst_s
     # Two arms in four groups are eight tests, and the least p of seven cases is 1/64.
     assert "any arm differs: seen MR (6 cases), unseen CT (7 cases), unseen MR (6 cases)." in page
     assert any("Too few cases to show that any arm differs" in note for note in comparison.notes)
+
+
+@pytest.mark.parametrize(("cases", "intervals"), [(2, False), (7, True)])
+def test_the_overview_speaks_of_intervals_and_tests_only_where_it_has_them(cases: int, intervals: bool) -> None:
+    cohort = made_cohort({"A": ("MR", True, cases), "F": ("MR", False, cases)})
+    runs = [
+        made_run(f"{arm}-{seed}", constant(score + seed / 100), cohort=cohort, seed=seed, strategy=arm)
+        for arm, score in (("fedavg", 0.6), ("median", 0.5))
+        for seed in range(3)
+    ]
+    page = overview_page(compared(runs))
+    assert ("[0.510, 0.510]" in page, "95 % interval" in page, "permutation test" in page) == (intervals,) * 3
+    assert ("without intervals or tests" in page) != intervals

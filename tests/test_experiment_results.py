@@ -17,7 +17,7 @@ from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.comparison.compare import compare_runs
 from amos_fl.comparison.write import write_comparison
 from amos_fl.experiments.drops import drops_page
-from amos_fl.experiments.outcome import outcome, outcome_in_markdown
+from amos_fl.experiments.outcome import outcome, outcome_in_markdown, write_outcome
 from amos_fl.experiments.pictures import write_pictures
 from amos_fl.experiments.preset import read_preset
 from amos_fl.experiments.workspace import StepWork, Workspace
@@ -134,6 +134,8 @@ def test_the_page_shows_runs_of_several_seeds_by_their_arms_and_says_how_they_we
     write_text(other / "about.json", json.dumps(about))
     assert run(["experiments", "results", str(tmp_path)]) == 0
     page = capsys.readouterr().out
+    headings = [line for line in page.splitlines() if line.startswith("##")]
+    assert headings == ["## Methods, pooled and alone", "## Another program", "## How the runs were made"]
     assert "| fedavg | 0.850 [0.850, 0.850] ± 0.071 |" in page
     assert "| median | -0.100 [-0.100, -0.100], p " in page
     assert "| another net | 0.800 [0.800, 0.800] | 0.800 [0.800, 0.800] | 0.720 " in page
@@ -142,6 +144,52 @@ def test_the_page_shows_runs_of_several_seeds_by_their_arms_and_says_how_they_we
     assert "| run |" not in page, "no row for each of the many runs"
     assert "CT" not in page
     assert "synthetic" not in page
+
+
+def test_every_comparison_stands_below_a_heading_that_says_what_it_compares(tmp_path: Path, capsys: Any) -> None:
+    workspace = made_methods(tmp_path, made_cohort({"A": ("MR", True, 6), "D": ("MR", False, 7)}))
+    shutil.move(workspace.preset("hippocampus"), workspace.preset("unseen-scanners"))
+    compared = workspace.preset("unseen-scanners") / "comparison"
+    works = {step: StepWork("comparison", f"unseen-scanners/{step}") for step in ("without-G", "chaos")}
+    for work in works.values():
+        shutil.copytree(compared, workspace.root / work.folder)
+    workspace.write_state("unseen-scanners", works | {"light-start": StepWork("run", "runs/fedavg-0")})
+    assert run(["experiments", "results", str(tmp_path), str(tmp_path)]) == 0
+    page = capsys.readouterr().out
+    headings = [line for line in page.splitlines() if line.startswith("#")]
+    assert headings[1:4] == [
+        f"## {read_preset('unseen-scanners').title}",
+        "### G held out",
+        "### CHAOS (patients' scans)",
+    ]
+    assert run(["experiments", "results", str(tmp_path)]) == 0
+    page = capsys.readouterr().out
+    blocks = page.split("\n## ")
+    assert [block.partition("\n")[0] for block in blocks[1:]] == ["G held out", "CHAOS (patients' scans)"]
+    assert all("DSC on test cases:" in block for block in blocks[1:])
+
+
+def test_results_of_a_quick_form_say_that_they_are_not_results_and_how_few_the_steps_are(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "title: Mine\nquestion: Which?\nrecipe: network\nbudget: {steps: 400, rounds: 1}\n"
+        "steps:\n  one: {train: centralized, data: amos}\n  two: {train: centralized, data: amos}\n"
+        "results:\n  - {row: one, column: MR, step: one}\n"
+    )
+    preset, cohort = read_preset(str(tmp_path / "mine.yaml")), made_cohort({"A": ("MR", True, 2)})
+    told = {}
+    for form in ("quick", "full"):
+        workspace = Workspace(tmp_path / "out", form)
+        write_cohort(cohort, workspace.cohorts / "made" / "cohort.csv")
+        for step, steps in (("one", 4), ("two", 6)):
+            made_folder(
+                workspace.runs / step, cohort, arm="centralized", rounds=2, local_steps=steps // 2, synthetic=True
+            )
+        works = {step: StepWork("run", f"runs/{step}", "cohorts/made/cohort.csv") for step in ("one", "two")}
+        workspace.write_state("mine", works)
+        write_outcome(preset, workspace)
+        told[form] = (workspace.preset("mine") / "results.md").read_text()
+    assert "> Quick form: 4 to 6 optimizer steps a training, on the phantom. Not a result." in told["quick"]
+    assert "Quick form" not in told["full"]
 
 
 def test_pictures_show_the_same_slice_of_the_cases_at_the_quartiles_under_every_step(tmp_path: Path) -> None:

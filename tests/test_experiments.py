@@ -52,6 +52,8 @@ SMALL: dict[str, Any] = {
     "results": [{"row": "pooled", "column": "MR", "step": "pooled"}],
 }
 
+BESIDE = {"row": "", "column": "", "published": {"table": 5, "training": "MR", "cases": "MR-val"}}
+
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -102,6 +104,20 @@ def test_every_number_of_the_papers_tables_belongs_to_a_preset() -> None:
         table = int(score.source.split(",")[0].removeprefix("Table "))
         table = 4 if table == 10 else table
         assert {(table, score.cases, score.training), (table, score.cases, None)} & named, score.source
+
+
+@pytest.mark.parametrize("step", ["pooled", "validation"])
+def test_a_published_number_stands_beside_a_pooled_training_and_its_scores(tmp_path: Path, step: str) -> None:
+    preset = preset_from(preset_file(tmp_path, settings={"model": "unet"}, results=[{**BESIDE, "step": step}]))
+    assert published_of(preset) == [("", "", 0.8559, 0.8056)]
+
+
+def test_no_published_number_stands_beside_a_federated_arm(capsys: Any) -> None:
+    assert run(["experiments", "show", "modalities"]) == 0
+    table = capsys.readouterr().out.partition("What the paper printed")[2]
+    assert "0.8942" in table
+    assert "joint, centralized" in table
+    assert "federated" not in table
 
 
 def test_two_presets_that_say_the_same_training_share_it(tmp_path: Path) -> None:
@@ -163,6 +179,7 @@ def test_a_training_with_code_of_ones_own_is_another_once_the_code_has_changed(
         ({"steps": {"a": {"train": "federated", "data": "btvc"}}, "results": []}, "did you mean 'btcv'"),
         ({"budget": None}, "steps.pooled: a training needs a budget"),
         ({"results": [{"row": "", "column": "", "step": "poled"}]}, "did you mean 'pooled'"),
+        ({"results": [{**BESIDE, "step": "fedavg"}]}, "'fedavg' is not a centralized training, and AMOS published no"),
         ({"colour": "red"}, "no setting 'colour'; there are"),
     ],
 )

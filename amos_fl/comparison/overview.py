@@ -14,6 +14,12 @@ from amos_fl.runs.config import has_strategy
 from amos_fl.runs.summary import PHANTOM_NOTE, number
 from amos_fl.wording import MISSING
 
+_TESTED = (
+    "On the same cases, with the 95 % interval and p of the paired permutation test after Holm's correction over this "
+    "table. A difference is called better or worse where p is below 0.05, both arms have three seeds, and all seeds of "
+    "one lie above all of the other; higher or lower where p alone says so."
+)
+_UNTESTED = "On the same cases, without intervals or tests."
 _SHOWN = ("better", "worse", "higher", "lower")
 
 
@@ -55,22 +61,29 @@ def _scores(c: Comparison, metric: MetricName) -> TextTable:
         cells += [MISSING if place is None else f"{place.name} {number(place.value)}" for place in places]
         rows.append((f"{arm.name}{'*' if c.synthetic else ''}", *cells))
     heads = [f"{scope.name} ({scope.cases})" for scope in groups] + [f"worst {place} site" for place in among]
+    has_interval = any(
+        (cell := c.cell(arm.name, scope.name, metric)) is not None and cell.estimate.has_interval
+        for arm in c.main_arms
+        for scope in groups
+    )
+    certainty = ", with its 95 % interval over cases" if has_interval else ""
     tolerance = f" NSD at {c.tolerance_mm:g} mm." if metric == "nsd" else ""
     return TextTable(
         f"overview_{metric}",
         f"{title_of(metric)} on test cases",
         ("arm", *heads),
         tuple(rows),
-        "Mean over cases, then over organs, of all seeds together, with its 95 % interval over cases; ± the standard "
-        f"deviation of the seeds' means. In brackets the number of cases.{tolerance}",
+        f"Mean over cases, then over organs, of all seeds together{certainty}; ± the standard deviation of the seeds' "
+        f"means. In brackets the number of cases.{tolerance}",
     )
 
 
 def _differences(c: Comparison, metric: MetricName) -> TextTable:
     groups = c.scopes_of("group")
-    rows = []
+    rows, tested = [], False
     for arm in c.main_arms:
         found = [c.difference(arm.name, scope.name, metric) for scope in groups]
+        tested |= any(d is not None and d.estimate.has_interval for d in found)
         if any(found):
             rows.append((arm.name, *(MISSING if d is None else _in_words(d) for d in found)))
     return TextTable(
@@ -78,10 +91,7 @@ def _differences(c: Comparison, metric: MetricName) -> TextTable:
         f"{title_of(metric)} of each arm minus {c.reference}",
         ("arm", *(scope.name for scope in groups)),
         tuple(rows),
-        "On the same cases, with the 95 % interval and p of the paired permutation test after Holm's correction over "
-        "this table. A difference is called better or worse where p is below 0.05, both arms have three seeds, and "
-        "all seeds of one lie above all of the other; higher or lower where p alone says so."
-        + (f" {few}" if (few := powerless_in_words(c)) else ""),
+        f"{_TESTED}{f' {few}' if (few := powerless_in_words(c)) else ''}" if tested else _UNTESTED,
     )
 
 

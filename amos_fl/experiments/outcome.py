@@ -21,7 +21,7 @@ from amos_fl.comparison.published import (
 )
 from amos_fl.csv_table import write_table
 from amos_fl.escape import markdown
-from amos_fl.experiments.preset import Evaluate, Preset, Published, Result, Train
+from amos_fl.experiments.preset import Compare, Evaluate, Preset, Published, Result, Train
 from amos_fl.experiments.workspace import MARKS, StepWork, Workspace
 from amos_fl.files import write_text
 from amos_fl.metrics.rows import ScoreRow, rows_by, sums_by_case
@@ -109,8 +109,7 @@ def _first_training(preset: Preset, step: str, works: dict[str, StepWork], works
 
 
 def _cells(result: Result, scored: _Scored, cases: list[CaseScores], first: RunFolder | None) -> Iterable[ResultCell]:
-    config = scored.run.config()
-    steps = config.rounds * sum(steps_by_site(config, scored.run.cohort()).values())
+    steps = _steps_of(scored.run)
     beside = _beside(result.published, scored, cases, first) if result.published else {}
     *organs, mean = rows_by(sums_by_case(cases, scored.organs), scored.organs)
     for row in [mean, *(organs if result.organs else ())]:
@@ -123,6 +122,12 @@ def _cells(result: Result, scored: _Scored, cases: list[CaseScores], first: RunF
             synthetic=scored.synthetic,
             steps=steps,
         )
+
+
+def _steps_of(run: RunFolder) -> int:
+    """The optimizer steps of a run, at all its trainers together."""
+    config = run.config()
+    return config.rounds * sum(steps_by_site(config, run.cohort()).values())
 
 
 def _beside(
@@ -166,16 +171,37 @@ def write_outcome(preset: Preset, workspace: Workspace) -> list[ResultCell]:
 def outcome_in_words(preset: Preset, workspace: Workspace, cells: list[ResultCell]) -> str:
     """An experiment's results: its table, its comparisons at a glance, or the pages of one that has neither."""
     parts = [outcome_in_markdown(cells)] if preset.results else []
-    parts += overviews(preset, workspace)
-    return "\n".join(parts) or pages_in_words(preset, workspace)
+    for heading, overview in overviews(preset, workspace).items():
+        parts += [f"## {markdown.text(heading)}\n", overview]
+    text = "\n".join(parts) or pages_in_words(preset, workspace)
+    return f"> {quick_note(preset, workspace)}\n\n{text}" if workspace.form == "quick" else text
 
 
-def overviews(preset: Preset, workspace: Workspace) -> list[str]:
-    """The tables at a glance of its finished comparisons."""
+def quick_note(preset: Preset, workspace: Workspace) -> str:
+    """What a quick form is, with the optimizer steps of its trainings.
+
+    It names the fewest and the most, if they differ.
+    """
     works = workspace.works(preset.name)
-    done = [works[step] for step in preset.steps if step in works and works[step].kind == "comparison"]
-    files = [workspace.root / work.folder / "overview.md" for work in done if workspace.done(work)]
-    return [file.read_text(encoding="utf-8") for file in files if file.is_file()]
+    runs = [RunFolder(workspace.root / work.folder) for work in works.values() if work.kind == "run"]
+    steps = sorted({_steps_of(run) for run in runs if (run.path / "config.yaml").is_file()})
+    told = (
+        f" {' to '.join(dict.fromkeys(map(str, (steps[0], steps[-1]))))} optimizer steps a training," if steps else ""
+    )
+    return f"Quick form:{told} on the phantom. Not a result."
+
+
+def overviews(preset: Preset, workspace: Workspace) -> dict[str, str]:
+    """The tables at a glance of its finished comparisons, by what is compared."""
+    works, found = workspace.works(preset.name), {}
+    for name in preset.steps:
+        step, work = preset.resolved(name)[1], works.get(name)
+        if work is None or not isinstance(step, Compare) or not workspace.done(work):
+            continue
+        file = workspace.root / work.folder / "overview.md"
+        if file.is_file():
+            found[step.title or name] = file.read_text(encoding="utf-8")
+    return found
 
 
 def pages_in_words(preset: Preset, workspace: Workspace) -> str:

@@ -111,9 +111,13 @@ class Evaluate(OnData):
 
 
 class Compare(_Part):
-    """A comparison of steps, as `amos-fl compare`; `names` says what a step's arm is called, by that name."""
+    """A comparison of steps, as `amos-fl compare`; `names` says what a step's arm is called, by that name.
+
+    `title` heads its tables, if the step's name does not say enough.
+    """
 
     compare: tuple[str, ...]
+    title: str = ""
     reference: str | None = None
     names: dict[str, str] = {}
 
@@ -179,7 +183,10 @@ class Drop(_Part):
 
 
 class Published(_Part):
-    """The place of the paper's number in `published.csv`, by its columns; the network is that of the step."""
+    """The place of the paper's number in `published.csv`, by its columns; the network is that of the step.
+
+    The paper trained on pooled scans alone, so only a centralized training has one.
+    """
 
     table: int
     cases: str
@@ -313,6 +320,14 @@ def _expanded(entries: list[Any], each: dict[str, list[Any]]) -> Iterator[Any]:
             yield json.loads(filled)
 
 
+def _is_pooled(preset: Preset, name: str) -> bool:
+    """Whether a step is a centralized training, or the scores of one."""
+    owner, step = preset.resolved(name)
+    if isinstance(step, Evaluate):
+        return _is_pooled(owner, step.evaluate)
+    return isinstance(step, Train) and step.train == "centralized"
+
+
 def _check(file: Path, preset: Preset) -> None:
     """Check what the models cannot: every named step and data set exists, and steps come before they are needed."""
     done: set[str] = set()
@@ -341,6 +356,11 @@ def _check(file: Path, preset: Preset) -> None:
         for named in (result.step, result.shared_with):
             if named is not None and named not in preset.steps:
                 raise AmosError(f"{file}: results: no step {named!r}; {nearest(named, preset.steps)}")
+        if result.published is not None and not _is_pooled(preset, result.step):
+            raise AmosError(
+                f"{file}: results: {result.step!r} is not a centralized training, and AMOS published no other result; "
+                "leave out its 'published'"
+            )
     for drop in preset.drops:
         for named in (drop.trained, drop.held_out):
             if named not in preset.steps:

@@ -13,7 +13,7 @@ from amos_fl.errors import AmosError
 from amos_fl.escape import markdown
 from amos_fl.experiments.drops import drops_page
 from amos_fl.experiments.others import others_page
-from amos_fl.experiments.outcome import outcome, outcome_in_markdown, overviews
+from amos_fl.experiments.outcome import outcome, outcome_in_markdown, overviews, quick_note
 from amos_fl.experiments.pictures import write_pictures
 from amos_fl.experiments.preset import Evaluate, Preset, PresetForm, preset_names, read_preset
 from amos_fl.experiments.quick_data import PHANTOMS
@@ -104,6 +104,7 @@ def results_page(
     headings = [section for section in sections if section.startswith("## ")]
     if len(headings) == 1:  # it is the page's title
         sections.remove(headings[0])
+        sections = [section.removeprefix("#") if section.startswith("### ") else section for section in sections]
     title = headings[0][3:] if len(headings) == 1 else "Results\n"
     parts = [f"# {title}", f"Written by `{command}` from run folders; do not edit it by hand.\n"]
     if any(row.synthetic for row in rows):
@@ -125,7 +126,8 @@ def _experiments(workspace: Workspace, names: Sequence[str], pictures: Path | No
         pages = [step for step, work in ordered.items() if work.kind == "statistics" and workspace.done(work)]
         if mine or missing or pages:
             sections += _section(workspace, preset, mine)
-            sections += [] if pictures is None else write_pictures(preset, workspace, pictures)
+            shown = [] if pictures is None else write_pictures(preset, workspace, pictures)
+            sections += ["### Pictures\n", *shown] if shown else []
             if pages:
                 where = f"Pages with tables and figures: {', '.join(pages)} (below `{workspace.runs}`)."
                 sections.append(f"{where}\n")
@@ -141,14 +143,19 @@ def _section(workspace: Workspace, preset: Preset, rows: Sequence[PageRow]) -> l
         f"## {preset.title}{', quick form' if quick else ''}\n",
         f"`{preset.name}`{source}. {preset.question.strip()}\n",
         *([f"{preset.about.strip()}\n"] if preset.about and not quick else []),
-        *([f"{QUICK_NOTE}\n"] if quick and rows else []),
+        *([f"{quick_note(preset, workspace)} {QUICK_NOTE}\n"] if quick and rows else []),
     ]
     if cells := outcome(preset, workspace):
         parts.append(outcome_in_markdown([cell for cell in cells if not cell.organ], note=False))
     compared = overviews(preset, workspace)
-    parts += [drops_page(preset, workspace), *compared, others_page(workspace.preset(preset.name))]
+    if drops := drops_page(preset, workspace):
+        parts += ["### What holding a scanner out costs\n", drops]
+    for heading, overview in compared.items():
+        parts += [f"### {markdown.text(heading)}\n", overview]
+    if others := others_page(workspace.preset(preset.name)):
+        parts += ["### Another program\n", others]
     if compared and len({row.seed for row in rows}) > 1:
-        parts.append(_how(preset, rows))
+        parts += ["### How the runs were made\n", _how(preset, rows)]
     elif rows:
         parts.append(_table(rows))
     return parts

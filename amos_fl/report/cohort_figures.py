@@ -1,10 +1,12 @@
 """The figures of a cohort: intensities, slices, organ volumes and how much of each organ there is."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -49,7 +51,7 @@ def intensity_ranges(name: str, scanners: Sequence[StatisticsGroup], paper: Mapp
             if modality == "MR":  # the scanners' units differ by powers of ten
                 ends = [g.intensities().quantile(share) for g in groups["MR"] for share in (0.005, 0.995)]
                 axes.set_xscale("log", nonpositive="clip")
-                _plain_log(axes, "x", [max(end, max(ends) * 1e-7, 1e-6) for end in ends])
+                plain_log(axes, "x", [max(end, max(ends) * 1e-7, 1e-6) for end in ends])
             axes.set_yticks(range(len(groups[modality])), [g.name for g in groups[modality]])
             axes.tick_params(axis="y", length=0)
             axes.grid(False, axis="y")
@@ -78,9 +80,9 @@ def slices(name: str, cases: Sequence[CaseStatistics]) -> Markup:
                     label=site,
                 )
             axes.set(title=modality, xlabel="distance of slices, mm", xscale="log", yscale="log")
-            _plain_log(axes, "x", [c.spacing_mm[2] for c in cases if c.case.modality == modality])
+            plain_log(axes, "x", [c.spacing_mm[2] for c in cases if c.case.modality == modality])
         panels[0].set(ylabel="slices")
-        _plain_log(panels[0], "y", [float(c.slices) for c in cases])
+        plain_log(panels[0], "y", [float(c.slices) for c in cases])
         marks = {"linestyle": "none", "markersize": 4}
         handles = [Line2D([], [], color=SERIES[i % 8], marker=_MARKERS[i % 8], **marks) for i in range(len(sites))]
         figure.legend(handles, sites, loc="outside upper left", ncols=10)
@@ -92,20 +94,59 @@ def slices(name: str, cases: Sequence[CaseStatistics]) -> Markup:
         return to_svg(figure, name, "Number and distance of slices", " ".join(told))
 
 
-def _plain_log(axes: Axes, side: str, values: Sequence[float]) -> None:
-    """Ticks of a logarithmic axis at round numbers, written out."""
+def plain_log(axes: Axes, side: str, values: Sequence[float]) -> None:
+    """Ticks of a logarithmic axis at round numbers, written out, as many as have room."""
     low, high = min(values) / 1.12, max(values) * 1.12
-    ratio = high / low
-    steps = (1,) if ratio > 5000 else (1, 2, 5) if ratio > 6 else (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
-    if ratio < 2:
-        steps = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9)
-    ticks = [s * 10.0**e for e in range(-6, 9) for s in steps if low <= s * 10.0**e <= high]
     axis = axes.xaxis if side == "x" else axes.yaxis
     (axes.set_xlim if side == "x" else axes.set_ylim)(low, high)
-    axis.set_ticks(
-        ticks, [f"{tick:,.0f}".replace(",", "\u202f") if tick >= 1 and tick % 1 == 0 else f"{tick:g}" for tick in ticks]
-    )
+    ratio = high / low
+    finest = 3 if ratio > 5000 else 2 if ratio > 6 else 1 if ratio >= 2 else 0
+    scales = [_ticks(low, high, steps, decades) for steps, decades in _SCALES[finest:]]
+    ticks = next((ticks for ticks in scales if _has_room(axes, side, ticks)), scales[-1])
+    axis.set_ticks(ticks, [_written_out(tick) for tick in ticks])
     axis.set_ticks([], minor=True)
+
+
+_SCALES: tuple[tuple[tuple[float, ...], int], ...] = (
+    ((1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9), 1),
+    ((1, 1.5, 2, 2.5, 3, 4, 5, 6, 8), 1),
+    ((1, 2, 5), 1),
+    ((1, 3), 1),
+    *(((1,), decades) for decades in (1, 2, 3, 4)),
+)
+"""Round numbers from fine to coarse: the steps within a power of ten, and every how many powers of ten."""
+
+
+def _ticks(low: float, high: float, steps: Sequence[float], decades: int) -> list[float]:
+    """
+    >>> _ticks(20, 3000, (1, 5), 1), _ticks(0.5, 3000, (1,), 2)
+    ([50.0, 100.0, 500.0, 1000.0], [1.0, 100.0])
+    """
+    exponents = [e for e in range(-8, 13) if e % decades == 0]
+    return [s * 10.0**e for e in exponents for s in steps if low <= s * 10.0**e <= high]
+
+
+def _has_room(axes: Axes, side: str, ticks: Sequence[float]) -> bool:
+    """Whether the labels of ticks stand apart, by how much room letters and lines take in points."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None, "axes are drawn in a figure"
+    place, letter = axes.get_position(), 0.65 * rcParams["font.size"]
+    length = 72 * (place.width * figure.get_figwidth() if side == "x" else place.height * figure.get_figheight())
+    low, high = axes.get_xlim() if side == "x" else axes.get_ylim()
+    at = [length * math.log(tick / low) / math.log(high / low) for tick in ticks]
+    sizes = [letter * len(_written_out(tick)) if side == "x" else letter for tick in ticks]
+    return all(
+        b - a >= (first + second) / 2 + letter
+        for (a, first), (b, second) in itertools.pairwise(zip(at, sizes, strict=True))
+    )
+
+
+def _written_out(tick: float) -> str:
+    """
+    >>> _written_out(20000.0) == "20\\u202f000", _written_out(0.05)
+    (True, '0.05')
+    """
+    return f"{tick:,.0f}".replace(",", "\u202f") if tick >= 1 and tick % 1 == 0 else f"{tick:g}"
 
 
 def organ_volumes(name: str, modalities: Sequence[StatisticsGroup], organs: Mapping[int, str]) -> Markup:
@@ -143,7 +184,7 @@ def organ_volumes(name: str, modalities: Sequence[StatisticsGroup], organs: Mapp
                     told.append(f"{organs[organ]} in {group.modality}: {median(values):.3g} ml in the median.")
         axes.set(xscale="log", xlabel="ml", ylim=(len(order) - 0.45, -0.55))
         axes.set_yticks(range(len(order)), [organs[organ] for organ in order])
-        _plain_log(axes, "x", [v for g in modalities for organ in order for v in g.volumes_ml(organ)] or [1.0])
+        plain_log(axes, "x", [v for g in modalities for organ in order for v in g.volumes_ml(organ)] or [1.0])
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")
         handles = [
@@ -176,7 +217,7 @@ def organ_shares(name: str, everything: StatisticsGroup, organs: Mapping[int, st
                 fontsize=7.5,
             )
         axes.set(xscale="log", xlabel="labelled voxels", ylim=(len(order) - 0.4, -0.6))
-        _plain_log(axes, "x", [floor * 1.12, most * 5])
+        plain_log(axes, "x", [floor * 1.12, most * 5])
         axes.set_yticks(range(len(order)), [organs[o] for o in order])
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")
