@@ -218,7 +218,7 @@ def _runs_table(comparison: Comparison) -> SortableTable:
                 count(config.seed),
                 count(record.results.chosen.round),
                 text(last_round_ended(record)),
-                text(about.get("amos-fl", MISSING)),
+                text(", ".join([about.get("amos-fl", MISSING), *filter(None, [about.get("commit", "")[:12]])])),
                 text(record.cohort_sha256[:12]),
             ]
         )
@@ -227,7 +227,7 @@ def _runs_table(comparison: Comparison) -> SortableTable:
         ("seed", True),
         ("chosen round", True),
         ("last round ended", False),
-        ("amos-fl", False),
+        ("amos-fl, commit", False),
         ("cohort", False),
     ]
     return table("runs", "The runs", [Column(*name) for name in names], rows, "runs.csv")
