@@ -19,8 +19,13 @@ def write_table(path: Path | str, columns: Sequence[str], rows: Iterable[Any]) -
         writer = Writer(file)
         writer.writerow(columns)
         for row in rows:
-            told = row.get if isinstance(row, Mapping) else partial(getattr, row)
-            writer.writerow([_shown(told(column)) for column in columns])
+            writer.writerow(cells_of(columns, row))
+
+
+def cells_of(columns: Sequence[str], row: Any) -> list[Any]:
+    """What `write_table` writes of a row."""
+    told = row.get if isinstance(row, Mapping) else partial(getattr, row)
+    return [_shown(told(column)) for column in columns]
 
 
 def _shown(value: Any) -> Any:

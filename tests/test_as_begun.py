@@ -80,11 +80,20 @@ def test_every_command_that_reads_runs_names_the_file(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_list_of_runs_says_so_too(copy: Path) -> None:
-    half_of_the_settings(copy)
+@pytest.mark.parametrize(
+    ("harm", "file"),
+    [
+        (edited, "config.yaml"),
+        (half_of_the_settings, "config.yaml"),
+        (without_the_last_case, "cohort.csv"),
+        (another_organ, "organs.csv"),
+    ],
+)
+def test_a_list_of_runs_says_so_too(copy: Path, harm: Callable[[Path], None], file: str) -> None:
+    harm(copy)
     [found] = list_runs([copy])
     assert isinstance(found, ListedRun)
-    assert found.state_in_words == f"damaged: config.yaml {NOT_AS_BEGUN}"
+    assert found.state_in_words == f"damaged: {file} {NOT_AS_BEGUN}"
 
 
 def test_a_run_as_it_was_begun_is_read_by_all(copy: Path, finished_run: Path) -> None:

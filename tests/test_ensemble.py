@@ -21,7 +21,7 @@ from amos_fl.runs.about import read_about, write_about
 from amos_fl.runs.ensemble import read_ensemble
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.inference_settings import InferenceKeywords
-from amos_fl.weights import read_arrays, save_arrays
+from amos_fl.weights import hash_of, read_arrays, save_arrays
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,10 @@ def group(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         noise = {name: random.standard_normal(array.shape).astype(array.dtype) for name, array in arrays.items()}
         weights.unlink()
         changed = {name: array * (1 + 0.3 * seed * noise[name]) for name, array in arrays.items()}
-        save_arrays({name: changed[name] if array.ndim > 1 else array for name, array in arrays.items()}, weights)
+        changed = {name: changed[name] if array.ndim > 1 else array for name, array in arrays.items()}
+        save_arrays(changed, weights)
+        run = RunFolder(path)
+        run.write_ledger([{**entry, "weights_sha256": hash_of(changed)} for entry in run.ledger()])
     (folder / "group.yaml").write_text(yaml.safe_dump({"kind": "sweep", "runs": [f"seed{n}" for n in range(3)]}))
     return folder
 

@@ -42,6 +42,7 @@ def organ(**values: Any) -> Callable[[str], str]:
     return site_a(lambda result: next(iter(result["scores"]["organs"].values())).update(values))
 
 
+OF_A_MISS = {"outcome": "missed", "dsc": 0.0, "nsd": 0.0, "reference_ml": 7.0, "predicted_ml": 0.0, "hd95_mm": None}
 POISON: dict[str, Callable[[str], str]] = {
     "a DSC of 5": organ(dsc_sum=5 * UNIT),
     "a text for a count": organ(counted="1"),
@@ -55,6 +56,7 @@ POISON: dict[str, Callable[[str], str]] = {
     "half of it": lambda text: text[: len(text) // 2],
     "nothing": lambda text: "",
     "deep nesting": lambda text: "[" * 100_000,
+    "another score of a case": site_a(lambda r: next(iter(r["cases"][0]["scores"].values())).update(OF_A_MISS)),
     "NaN": lambda text: text.replace('"seconds": ', '"seconds": NaN, "was": ', 1),
 }
 

@@ -181,8 +181,9 @@ def test_scores_on_a_phantom_are_marked(
     folder = copied(finished, tmp_path / "run")
     assert run(["runs", str(folder.path)]) == 0
     assert "synthetic" not in capsys.readouterr().out
-    about = json.loads((folder.path / "versions.json").read_text())
-    (folder.path / "versions.json").write_text(json.dumps({**about, "synthetic": True}))
+    for name in ("versions.json", "model/network.json"):
+        about = json.loads((folder.path / name).read_text())
+        (folder.path / name).write_text(json.dumps({**about, "synthetic": True}))
     assert run(["runs", str(folder.path)]) == 0
     printed = capsys.readouterr().out
     assert f"{the_run(folder.path).dsc['seen CT']:.3f}*" in printed

@@ -16,7 +16,9 @@ from amos_fl.files import write_json, write_text
 from amos_fl.inference.evaluate import evaluate_cases
 from amos_fl.metrics.table import CaseScores
 from amos_fl.prepared.prepare import prepare_cases
+from amos_fl.runs.changes import check_contents
 from amos_fl.runs.model import Model
+from amos_fl.runs.moved import OwnCohort
 from amos_fl.runs.results import Results, write_tables
 from amos_fl.runs.selection import ChosenRound, choose_round
 from amos_fl.runs.summary import PHANTOM_NOTE, score_table
@@ -151,13 +153,16 @@ def evaluate_model(
     organs are written to `save_to/SITE/CASE.nii.gz`.
 
     Raises:
-        AmosError: no common organ, or a file that is missing, damaged or on another grid than its scan.
+        AmosError: no common organ, a file that is missing, damaged or on another grid than its scan, or a scan of the
+            run's own cohort that has another content than when the run began.
     """
     common = in_common(model, cohort, label_map)
     known = {case.case: case for case in common.cohort.cases if case.label is not None}
     cases = [case for case in question.cases(cohort) if case.case in known]
     if not cases:
         raise AmosError("none of these cases has an annotated organ that the network knows; there is nothing to score")
+    if model.run is not None and isinstance(cohort, OwnCohort):
+        check_contents(model.run, question.cases(cohort), store)
     if save_to is not None:
         write_organs(common.cohort.organs, save_to / "organs.csv")
     network = model.network(device)

@@ -12,6 +12,9 @@ from amos_fl.metrics.catalogue import METRICS
 from amos_fl.metrics.scores import OUTCOMES, Outcome, Scores, reported_organs
 from amos_fl.metrics.table import MEASURED, SCORE_COLUMNS, CaseScores, organ_name, sums_of
 
+SCORES = (*SCORE_COLUMNS, *MEASURED)
+"""The columns of scores.csv."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow:
@@ -163,6 +166,14 @@ def organ_rows(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
     return [row for row in rows if row.organ]
 
 
+def score_rows(
+    cases: Iterable[CaseScores], organs: Mapping[int, str] = AMOS_ORGANS, sexes: Mapping[str, str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows that `write_scores` writes, by column."""
+    for row in rows_by_organ(cases, organs, sexes):
+        yield {**vars(row), "seen": row.seen, "outcome": row.outcome, "organ": row.label, "organ_name": row.organ}
+
+
 def write_scores(
     path: Path | str,
     cases: Iterable[CaseScores],
@@ -174,8 +185,4 @@ def write_scores(
     Numbers are written so that they read back exactly. A case without any organ has no row. `sexes` by case, `M` or
     `F`, determine an organ's name.
     """
-    rows = (
-        {**vars(row), "seen": row.seen, "outcome": row.outcome, "organ": row.label, "organ_name": row.organ}
-        for row in rows_by_organ(cases, organs, sexes)
-    )
-    write_table(path, (*SCORE_COLUMNS, *MEASURED), rows)
+    write_table(path, SCORES, score_rows(cases, organs, sexes))

@@ -2,6 +2,7 @@
 
 import platform
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -69,7 +70,7 @@ def write_about(folder: Path, about: AboutRun) -> None:
 
 
 def versions() -> dict[str, str]:
-    """The versions of everything that decides the numbers of a run, its commit if known, and the processor's type."""
+    """The versions of everything that decides the numbers of a run, its commit if known, and the processor."""
     found = {"python": platform.python_version(), "machine": platform.machine(), "system": sys.platform}
     for package in ("amos-fl", "flwr", "torch", "monai", "nibabel", "numpy", "scipy", "blosc2", "ray"):
         try:
@@ -78,4 +79,16 @@ def versions() -> dict[str, str]:
             found[package] = "absent"
     if commit := source_commit():
         found["commit"] = commit
+    if cpu := _cpu():
+        found["cpu"] = cpu
     return found
+
+
+def _cpu() -> str:
+    """The processor's model, because the last bits of a sum depend on it; empty if the system does not say."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        named = (line.partition(":")[2] for line in lines if line.partition(":")[0].strip() == "model name")
+        if model := " ".join(next(named, "").split()):
+            return model[:200]
+    return platform.processor()[:200]

@@ -8,12 +8,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.about import AboutRun
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, places_of
 from amos_fl.runs.layers import dotted
+from amos_fl.runs.stored import read_stored
 from amos_fl.volumes.plan import Plan
 from amos_fl.wording import MISSING
 
@@ -21,7 +24,9 @@ SCANS = "scans.json"
 """A hash per case of the content of its scan and label map when the run began."""
 THE_SCANS = "the scans"
 """The kind of change reported if the content of a scan no longer matches `SCANS`."""
+NOT_AS_BEGUN = "is not what the run was begun with"
 _MOST_NAMED = 5
+_HASHES: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 _COPY = "put it back, from another copy of the run perhaps"
 
 
@@ -48,6 +53,16 @@ def cohort_as_begun(folder: RunFolder) -> Cohort:
     return cohort
 
 
+def contents_begun_with(folder: RunFolder) -> dict[str, str]:
+    """The hashes in `SCANS`, by case; empty in a deployed run, and in one of an older version.
+
+    Raises:
+        AmosError: the file is damaged.
+    """
+    file = folder.path / SCANS
+    return read_stored(file, _HASHES, "copy it from another copy of the run, or remove it") if file.exists() else {}
+
+
 def _check(folder: RunFolder, changed: Mapping[str, Sequence[str]]) -> None:
     if any(changed.values()):
         raise changed_by(folder, changed, _COPY)
@@ -72,7 +87,7 @@ def changed_by(folder: RunFolder, changed: Mapping[str, Sequence[str]], remedy: 
     """The error that names the first changed file, and the differences in all of them."""
     found = [f"{file}: {change}" for file, changes in changed.items() for change in changes]
     file = next(file for file, changes in changed.items() if changes)
-    what = "is not what the run was begun with"
+    what = NOT_AS_BEGUN
     if file == THE_SCANS:
         file, what = SCANS, "does not fit the scans any more"
     where = file if file.startswith("module ") else folder.path / file

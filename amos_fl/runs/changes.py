@@ -4,24 +4,28 @@ Resuming a changed run would mix two experiments, so it is refused, or continued
 what was changed and when.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from amos_fl.cohort.table import Case, Cohort
 from amos_fl.files import sha256_of_json, write_json
 from amos_fl.prepared.prepare import content_hash
 from amos_fl.runs.about import AboutRun, Accepted, write_about
-from amos_fl.runs.as_begun import SCANS, THE_SCANS, changed_by, changed_cases, changed_settings, organs_by_label
+from amos_fl.runs.as_begun import (
+    SCANS,
+    THE_SCANS,
+    changed_by,
+    changed_cases,
+    changed_settings,
+    contents_begun_with,
+    organs_by_label,
+)
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.folder import RunFolder, places_of
 from amos_fl.runs.own_code import changed_modules, own_modules
-from amos_fl.runs.stored import read_stored
 
 ACCEPT = "--accept-changes"
-_HASHES: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 
 
 def check_unchanged(
@@ -39,8 +43,8 @@ def check_unchanged(
     changed |= {} if cohort is None else changed_cases(about, cohort)
     scans: dict[str, str] | None = None
     if cohort is not None and store is not None:
-        scans = _contents(cohort, store)
-        changed[THE_SCANS] = _scans(folder, cohort, scans)
+        scans = _contents(cohort.cases, store)
+        changed[THE_SCANS] = _scans(folder, cohort.cases, scans)
     found = [f"{file}: {change}" for file, changes in changed.items() for change in changes]
     if found and not accept:
         request = f", or go on with {ACCEPT}, which notes it in the ledger" if cohort is not None else ""
@@ -73,8 +77,19 @@ def accepted_before(folder: RunFolder, round_number: int) -> list[str]:
     return [word for what in mine for word in what]
 
 
-def _contents(cohort: Cohort, store: Path) -> dict[str, str]:
-    return {case.case: _content(case, store) for case in cohort.cases}
+def check_contents(folder: RunFolder, cases: Sequence[Case], store: Path) -> None:
+    """Check that these cases of a run still have the content with which it began.
+
+    Raises:
+        AmosError: a scan or a label map has another; or is missing.
+    """
+    if changes := _scans(folder, cases, _contents(cases, store)):
+        remedy = "put it back, or name the cohort with --cohort to score what is there now"
+        raise changed_by(folder, {THE_SCANS: changes}, remedy)
+
+
+def _contents(cases: Iterable[Case], store: Path) -> dict[str, str]:
+    return {case.case: _content(case, store) for case in cases}
 
 
 def _content(case: Case, store: Path) -> str:
@@ -82,12 +97,9 @@ def _content(case: Case, store: Path) -> str:
     return sha256_of_json([None if file is None else content_hash(file, store) for file in files])
 
 
-def _scans(folder: RunFolder, cohort: Cohort, scans: Mapping[str, str]) -> list[str]:
-    file = folder.path / SCANS
-    if not file.exists():
-        return []
-    then: dict[str, str] = read_stored(file, _HASHES, "copy it from another copy of the run, or remove it")
-    files = {case.case: case.image.name for case in cohort.cases}
+def _scans(folder: RunFolder, cases: Iterable[Case], scans: Mapping[str, str]) -> list[str]:
+    then = contents_begun_with(folder)
+    files = {case.case: case.image.name for case in cases}
     return [
         f"{name} ({files[name]} or its label map) has another content"
         for name, content in scans.items()

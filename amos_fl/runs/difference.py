@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from amos_fl.cohort.table import Cohort
-from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
+from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun, contents_begun_with
 from amos_fl.runs.folder import RunFolder, open_run, places_of
 from amos_fl.runs.layers import dotted
 from amos_fl.runs.ledger import LedgerEntry
+from amos_fl.runs.record import read_run
 from amos_fl.wording import MISSING
 
 _OF_A_SITE = {"cases": "training cases", "steps": "steps", "loss": "loss"}
@@ -67,14 +68,17 @@ def compare_folders(first: Path, second: Path) -> RunDifference:
     """Compare the runs in two folders, which need not be finished.
 
     Raises:
-        AmosError: a folder holds no run, or one that cannot be read.
+        AmosError: a folder holds no run, or one that cannot be read, or a finished one that has been changed since.
     """
     one, other = open_run(first), open_run(second)
     settings, where = _settings(one, other)
+    for run in (one, other):
+        if run.finished:
+            read_run(run.path)  # which refuses one whose files contradict one another
     ledgers = one.ledger(), other.ledger()
     return RunDifference(
         settings=settings,
-        cases=_cases(cohort_as_begun(one), cohort_as_begun(other)),
+        cases=_cases(cohort_as_begun(one), cohort_as_begun(other)) + _contents(one, other),
         where=where,
         rounds=(len(ledgers[0]), len(ledgers[1])),
         parting=_parting(*ledgers),
@@ -116,6 +120,16 @@ def _cases(one: Cohort, other: Cohort) -> tuple[Change, ...]:
     organs = [{f"organ {label}": organ for label, organ in cohort.organs.items()} for cohort in (one, other)]
     order = (Change("order of the cases", "one", "another"),) if a == b and list(a) != list(b) else ()
     return _changes(a, b) + _changes(*organs) + order
+
+
+def _contents(one: RunFolder, other: RunFolder) -> tuple[Change, ...]:
+    """Cases of both runs whose scan or label map is another, by the hashes that both recorded."""
+    a, b = (contents_begun_with(run) for run in (one, other))
+    return tuple(
+        Change(f"{case}: content of scan and label map", a[case][:16], b[case][:16])
+        for case in a
+        if case in b and a[case] != b[case]
+    )
 
 
 def _parting(first: Sequence[LedgerEntry], second: Sequence[LedgerEntry]) -> Parting | None:
@@ -171,17 +185,18 @@ def _scores(one: RunFolder, other: RunFolder) -> str | None:
     """The first evaluation that both runs have and whose scores differ, in a sentence."""
     evaluations = [set(run.evaluations()) for run in (one, other)]
     for number, split in sorted(evaluations[0] & evaluations[1]):
-        a, b = (_evaluation(run, number, split) for run in (one, other))
+        a, b = (run.scores_of_sites(number, split) for run in (one, other))
         for site in sorted({*a, *b}):
-            if a.get(site) != b.get(site):
+            mine, theirs = a.get(site), b.get(site)
+            if mine is None or theirs is None or (mine.split, mine.scores) != (theirs.split, theirs.scores):
                 return f"the {split} scores of round {number} part at site {site}"
+            cases = [{case.case: case for case in result.cases} for result in (mine, theirs)]
+            if all(cases):  # a site may have withheld them in one of the runs
+                for case in cases[0] | cases[1]:
+                    if cases[0].get(case) != cases[1].get(case):
+                        return f"the {split} scores of round {number} part at site {site} in case {case}"
     if only := sorted(evaluations[0] ^ evaluations[1]):
         number, split = only[0]
         which = "first" if only[0] in evaluations[0] else "second"
         return f"the {which} run alone has {split} scores of round {number}"
     return None
-
-
-def _evaluation(run: RunFolder, number: int, split: str) -> dict[str, Any]:
-    """Each site's answer, without its duration."""
-    return {site: (result.split, result.scores) for site, result in run.scores_of_sites(number, split).items()}

@@ -32,6 +32,7 @@ MOST_SECONDS = 1e8
 MOST_REASON = 2000
 MOST_FILE_BYTES = 1 << 30
 SET_ASIDE = ".set-aside"
+_AGAIN = "continue the run with --resume, which sets the file aside and has the round scored again"
 
 
 def _name(name: str) -> str:
@@ -188,15 +189,24 @@ class SiteScores(Strict):
                 raise ValueError("the modalities differ from those of the cases")
         return self
 
-    def adds_up(self, organs: Mapping[int, str]) -> bool:
-        """Whether the single cases, if shared, have these sums."""
+    def adds_up(self, organs: Mapping[int, str], *, older: bool = False) -> bool:
+        """Whether the single cases, if shared, have these sums.
+
+        With `older` a kind of sum that is not stated, as by a version that did not know it, is not missed.
+        """
         if not self.cases:
             return True
         total = Scores()
         for case in self.cases:
             reported = reported_organs(organs, case.modality)
             total.add({organ: score for organ, score in case.by_organ().items() if organ in reported})
-        return total == self.scores.to_scores()
+        if not older or set(total.organs) != {int(organ) for organ in self.scores.organs}:
+            return total == self.scores.to_scores()
+        return all(
+            getattr(sums, part) == getattr(total.organs[int(organ)], part)
+            for organ, sums in self.scores.organs.items()
+            for part in sums.model_fields_set
+        )
 
 
 class SiteEvaluation(SiteScores):
@@ -221,15 +231,15 @@ class Evaluation(Strict):
         return self
 
 
-def read_evaluation_file(file: Path, round_number: int) -> Evaluation:
-    """The evaluation in a run's file.
+def read_evaluation_file(file: Path, round_number: int, organs: Mapping[int, str]) -> Evaluation:
+    """The evaluation in a file of a run with these organs.
 
     Raises:
-        AmosError: it cannot be read, or holds impossible values.
+        AmosError: it cannot be read, holds impossible values, or its cases do not add up to its sums.
     """
     try:
         about = file.stat()
-        fresh = _checked(file, round_number, about.st_mtime_ns, about.st_size)
+        fresh = _checked(file, round_number, tuple(organs.items()), about.st_mtime_ns, about.st_size)
         with suppress(IndexError):
             return fresh.pop()
         return Evaluation.model_validate_json(file.read_bytes())
@@ -238,7 +248,9 @@ def read_evaluation_file(file: Path, round_number: int) -> Evaluation:
 
 
 @lru_cache(maxsize=4096)  # pages and choices read every evaluation many times, and an old one never changes
-def _checked(file: Path, round_number: int, changed_ns: int, size: int) -> list[Evaluation]:
+def _checked(
+    file: Path, round_number: int, organs: tuple[tuple[int, str], ...], changed_ns: int, size: int
+) -> list[Evaluation]:
     """A checked file's evaluation, for the first reader to take out; later ones parse the file by faster means.
 
     It is not held longer, because the evaluations of many rounds at many sites would fill the memory.
@@ -252,11 +264,11 @@ def _checked(file: Path, round_number: int, changed_ns: int, size: int) -> list[
     except ValueError as error:
         why = str(error)
     else:
-        return [found]
-    raise AmosError(
-        f"{file}: holds impossible scores ({why})",
-        "continue the run with --resume, which sets the file aside and has the round scored again, or move it away",
-    )
+        if all(site.adds_up(dict(organs), older=True) for site in found.sites.values()):
+            return [found]
+        what = "the scores of its cases do not add up to its sums; it was changed after it was written"
+        raise AmosError(f"{file}: {what}", f"put it back, from another copy of the run perhaps, or {_AGAIN}")
+    raise AmosError(f"{file}: holds impossible scores ({why})", f"{_AGAIN}, or move it away")
 
 
 def set_aside(file: Path) -> Path:

@@ -212,10 +212,10 @@ class RunFolder:
         """The scores of a round on a split; None if it was not scored.
 
         Raises:
-            AmosError: the file is damaged, or holds impossible values.
+            AmosError: the file is damaged, holds impossible values, or sums that are not those of its cases.
         """
         file = self.evaluation_file(round_number, split)
-        return read_evaluation_file(file, round_number) if file.exists() else None
+        return read_evaluation_file(file, round_number, stored_organs(self)) if file.exists() else None
 
     def scores_of_sites(self, round_number: int, split: str) -> dict[str, SiteEvaluation]:
         """Each site's scores of a round on a split; empty if it was not scored.

@@ -14,6 +14,7 @@ from amos_fl.files import sha256_of_file, sha256_of_json
 from amos_fl.networks.registry import build_network
 from amos_fl.own_code import sha256_of_module
 from amos_fl.runs.as_begun import config_as_begun
+from amos_fl.runs.as_written import check_mark, check_weights
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.group import is_group
 from amos_fl.runs.inference_settings import InferenceSettings, RecordedInference
@@ -22,7 +23,7 @@ from amos_fl.runs.network_file import read_network_file
 from amos_fl.runs.origin import NETWORK, WEIGHTS, personal_model
 from amos_fl.training.settings import NormStatistics
 from amos_fl.volumes.plan import Plan
-from amos_fl.weights import load_arrays, read_arrays
+from amos_fl.weights import Arrays, load_arrays, read_arrays
 from amos_fl.wording import listed
 
 
@@ -91,8 +92,8 @@ class Model:
         """The network with its weights, in evaluation mode on `device`.
 
         Raises:
-            AmosError: the weights are missing, damaged, or of another network, or the file of the user's own network
-            has changed.
+            AmosError: the weights are missing, damaged, of another network, or not those that the run's ledger names,
+            or the file of the user's own network has changed.
         """
         for module, trained in self.modules.items():
             if sha256_of_module(module) != trained:
@@ -101,11 +102,23 @@ class Model:
         network = build_network(
             self.architecture, self.plan, len(self.organs), seed=0, norm_statistics=self.norm_statistics
         )
-        self._load_into(network)
+        self._load_into(network, self._checked_weights())
+        for other in self.others:
+            other._checked_weights()
         return network.to(device).eval()
 
-    def _load_into(self, network: nn.Module) -> None:
-        weights = read_arrays(self.folder / WEIGHTS, "copy it again from its run")
+    def _checked_weights(self) -> Arrays:
+        """The weights, which in a run's folder must be those of the chosen round in its ledger."""
+        weights = self._weights()
+        if self.run is not None and self.folder == self.run.path / "model":
+            check_weights(self.run, self.round, weights)
+        return weights
+
+    def _weights(self) -> Arrays:
+        return read_arrays(self.folder / WEIGHTS, "copy it again from its run")
+
+    def _load_into(self, network: nn.Module, weights: Arrays | None = None) -> None:
+        weights = self._weights() if weights is None else weights
         try:
             load_arrays(network, weights)
         except AmosError as error:
@@ -148,7 +161,7 @@ def read_model(path: Path, site: str | None = None) -> Model:
     With `site`, the model that a personal method left that site, of a simulated run.
 
     Raises:
-        AmosError: there is none, the run has not finished, or a file of it is damaged.
+        AmosError: there is none, the run has not finished, or a file of it is damaged or contradicts another.
     """
     run = RunFolder(path) if (path / "config.yaml").is_file() else None
     folder = path / "model" if run else path
@@ -162,6 +175,8 @@ def read_model(path: Path, site: str | None = None) -> Model:
             raise AmosError(f"{path}: this run has not finished; continue it with 'amos-fl simulate --resume'")
         what = "holds neither a run nor a model" if path.is_dir() else "no such folder"
         raise AmosError(f"{path}: {what}; give a run folder, or a copy of its model/ with {NETWORK} and {WEIGHTS}")
+    if run is not None:
+        check_mark(run)
     if site is not None:
         folder = _of_site(path, run, site)
     try:

@@ -11,6 +11,7 @@ from amos_fl.files import sha256_of_json
 from amos_fl.methods import METHODS, options_of
 from amos_fl.metrics.rows import ScoreRow, row_of
 from amos_fl.runs.as_begun import cohort_as_begun, config_as_begun
+from amos_fl.runs.as_written import check_as_written
 from amos_fl.runs.config import ArmKind, RunConfig
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.group import is_group, read_group
@@ -113,13 +114,15 @@ def read_run(path: Path, name: str | None = None) -> RunRecord:
     """The finished run in a folder.
 
     Raises:
-        AmosError: the folder holds no run, or one that has not finished or has been changed since it began.
+        AmosError: the folder holds no run, or one that has not finished or has been changed since.
     """
     folder = open_run(path)
     if not folder.finished:
         raise AmosError(f"{path}: this run has not finished; continue it with: amos-fl simulate --resume {path}")
     config, ledger, about = config_as_begun(folder), folder.ledger(), folder.about()
     cohort = cohort_as_begun(folder)
+    results = results_of(folder, config, cohort)
+    check_as_written(folder, config, cohort, results)
     return RunRecord(
         folder=folder,
         name=name or path.resolve().name,
@@ -127,7 +130,7 @@ def read_run(path: Path, name: str | None = None) -> RunRecord:
         cohort=cohort,
         synthetic=about.synthetic,
         cohort_sha256=about.cohort_sha256,
-        results=results_of(folder, config, cohort),
+        results=results,
         ledger=ledger,
         cost=RunCost.of(ledger, config),
         modules=about.modules,

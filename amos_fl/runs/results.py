@@ -1,14 +1,15 @@
 """The scores of a run: per case, by site, by group of sites and by organ, as tables."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.csv_table import write_table
 from amos_fl.metrics.catalogue import IN_RUNS
-from amos_fl.metrics.rows import ScoreRow, SiteSums, mean_rows, organ_rows, rows_by, sums_by_case, write_scores
+from amos_fl.metrics.rows import SCORES, ScoreRow, SiteSums, mean_rows, organ_rows, rows_by, score_rows, sums_by_case
 from amos_fl.metrics.table import CaseScores
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.evaluation import SiteEvaluation
@@ -114,10 +115,14 @@ def problems_of(folder: RunFolder) -> list[str]:
 def results_of(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results:
     """The results of a run from the files in its folder."""
     chosen = choose_round(folder, config, config.rounds)
+    found = results_at(folder, chosen, cohort.organs)
+    return replace(found, problems=problems_of(folder), personal=_personal(folder, config, cohort))
+
+
+def results_at(folder: RunFolder, chosen: ChosenRound, organs: Mapping[int, str]) -> Results:
+    """The test scores of a round, without the run's failures and the sites' own models."""
     evaluated = folder.scores_of_sites(chosen.round, "test")
-    cases, withheld = test_cases(evaluated), tuple(withheld_sums(evaluated))
-    personal = _personal(folder, config, cohort)
-    return Results(chosen, problems_of(folder), cases, cohort.organs, withheld, personal)
+    return Results(chosen, [], test_cases(evaluated), organs, tuple(withheld_sums(evaluated)))
 
 
 def _personal(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results | None:
@@ -141,9 +146,18 @@ def _personal(folder: RunFolder, config: RunConfig, cohort: Cohort) -> Results |
 
 def write_tables(folder: Path, results: Results) -> None:
     """Write scores.csv, scores_by_site.csv and scores_by_organ.csv, and the first two of the sites' own models."""
-    write_scores(folder / "scores.csv", results.cases, results.organs)
-    write_table(folder / "scores_by_site.csv", SUMMED, results.by_site + results.by_group)
-    write_table(folder / "scores_by_organ.csv", SUMMED, results.by_organ)
+    for name, (columns, rows) in tables_of(results).items():
+        write_table(folder / name, columns, rows)
+
+
+def tables_of(results: Results) -> dict[str, tuple[Sequence[str], Iterable[Any]]]:
+    """Columns and rows of the tables that `write_tables` writes, by file name."""
+    tables: dict[str, tuple[Sequence[str], Iterable[Any]]] = {
+        "scores.csv": (SCORES, score_rows(results.cases, results.organs)),
+        "scores_by_site.csv": (SUMMED, results.by_site + results.by_group),
+        "scores_by_organ.csv": (SUMMED, results.by_organ),
+    }
     if results.personal is not None:
-        write_scores(folder / "scores_personal.csv", results.personal.cases, results.organs)
-        write_table(folder / "scores_by_site_personal.csv", SUMMED, results.personal.by_site)
+        tables["scores_personal.csv"] = (SCORES, score_rows(results.personal.cases, results.organs))
+        tables["scores_by_site_personal.csv"] = (SUMMED, results.personal.by_site)
+    return tables
