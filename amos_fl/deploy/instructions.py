@@ -47,8 +47,9 @@ def instructions(connection: SiteConnection, organs: Mapping[int, str]) -> str:
 # Site {site} of a federation with amos-fl
 
 This folder is all that site {site} needs. Scans stay here: what leaves is network weights, counts, losses and sums of
-scores, and only over connections that this machine opens, to `{connection.host}`, port {connection.port}, with TLS.
-Nothing has to be opened inwards.
+scores and volumes, and only over connections that this machine opens, to `{connection.host}`, port {connection.port},
+with TLS. Nothing has to be opened inwards. The coordinator can read each of your updates: there is no secure
+aggregation and no differential privacy.
 
 You need amos-fl {connection.amos_fl} with flwr {connection.flwr}, as the container image that the coordinator names or
 from `pip install 'amos-fl[dicom]'`, whose extra `dicom` reads the archive's export.
