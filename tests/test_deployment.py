@@ -2,6 +2,8 @@
 
 import errno
 import json
+import re
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, Interrupted, RunStopped
+from amos_fl.runs.events import event_of, in_words
 from amos_fl.runs.folder import open_run
 from amos_fl_clients.federation.messages import ARRAYS
 from amos_fl_clients.federation.policy import pause, resume
@@ -119,6 +122,33 @@ def test_a_paused_site_is_reported_by_its_name_before_anybody_knows_its_node(
     run_deployed(grid, folder, 0, AT_ONCE)
     assert folder.ledger()[0]["missing"] == {"B": "refused by site B: it is paused"}
     assert "refused by site B: it is paused" in (folder.path / "summary.md").read_text()
+
+
+def test_a_run_waits_no_longer_for_a_site_that_answers_with_an_error_and_says_whom_it_waits_for(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    looks = 0
+
+    def g_comes_late() -> str:
+        nonlocal looks
+        looks += 1
+        return "AB" if looks <= 2 else "ABG"
+
+    grid = Hospitals(tmp_path, tiny_cohort, "ABG", g_comes_late)
+    (grid.settings[1].parent / "cohort.csv").unlink()
+    folder = deployed_run(tmp_path / "run", tiny_cohort, sites=("A", "B", "G"), rounds=1, min_sites=2)
+    began = time.monotonic()
+    run_deployed(grid, folder, 600, AT_ONCE, ask_again_s=0.1)
+    assert time.monotonic() - began < 300
+    assert sorted(folder.ledger()[0]["sites"]) == ["A", "G"]
+    lines = (folder.path / "events.jsonl").read_text().splitlines()
+    told = [in_words(found[1]) for line in lines if (found := event_of(line))]
+    waiting = [text for text in told if text and text.startswith("waiting for ")]
+    assert len(waiting) == 2
+    assert re.fullmatch(r"waiting for B \(it answered: site B: .+; until \d\d:\d\d UTC\)", waiting[0])
+    assert re.fullmatch(r"waiting for G \(it is not connected; until \d\d:\d\d UTC\)", waiting[1])
+    assert any(text and text.startswith("site B does not take part yet: site B: ") for text in told)
+    assert not any(text and text.startswith("round 0") for text in told)
 
 
 def test_too_few_sites_stop_the_run_and_the_sentence_names_those_that_are_away(
