@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,11 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, Interrupted, RunStopped
+from amos_fl.files import write_json
+from amos_fl.report.run_page import lead, run_context
 from amos_fl.runs.events import event_of, in_words
 from amos_fl.runs.folder import open_run
+from amos_fl.runs.record import read_run
 from amos_fl_clients.federation.messages import ARRAYS
 from amos_fl_clients.federation.policy import pause, resume
 from amos_fl_clients.federation.records import record_of, views_of
@@ -149,6 +153,33 @@ def test_a_run_waits_no_longer_for_a_site_that_answers_with_an_error_and_says_wh
     assert re.fullmatch(r"waiting for G \(it is not connected; until \d\d:\d\d UTC\)", waiting[1])
     assert any(text and text.startswith("site B does not take part yet: site B: ") for text in told)
     assert not any(text and text.startswith("round 0") for text in told)
+
+
+def test_a_site_that_trained_in_no_round_is_named_at_the_top_and_in_the_card_and_why_the_last_round_was_taken(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    folder = deployed_run(
+        tmp_path / "run", tiny_cohort, sites=("A", "B", "G"), rounds=2, min_sites=2, evaluation={"every": 1}
+    )
+    grid = Hospitals(tmp_path, tiny_cohort, "ABG")
+    write_json(grid.settings[1], {**json.loads(grid.settings[1].read_text()), "max_steps_per_round": 0})
+    validating = json.loads(grid.settings[0].read_text())
+    write_json(grid.settings[0], {**validating, "refuse_evaluation_on": ["val"]})
+    run_deployed(grid, folder, 0, AT_ONCE)
+    assert [sorted(entry["sites"]) for entry in folder.ledger()] == [["A", "G"]] * 2
+    first = "B trained in no round: its scores, under seen, are those of an unseen scanner"
+    contributed = "2 of 3 training sites contributed; B trained in none of the rounds"
+    summary, card = (folder.path / "summary.md").read_text(), (folder.path / "model/MODEL_CARD.md").read_text()
+    assert f"## What went wrong\n\n- {first}" in summary
+    assert contributed in summary
+    assert "the last one, because not all sites were scored (A was missing)" in summary
+    assert contributed in card
+    assert f"{first}." in card
+    shown = run_context(record := read_run(folder.path), defaultdict(str))
+    assert shown["problems"][0] == first
+    assert f"{contributed}." in lead(record)
+    assert lead(record).startswith("A and G trained one network together")
+    assert dict(shown["run_facts"])["Trained on"] == "A, G"
 
 
 def test_too_few_sites_stop_the_run_and_the_sentence_names_those_that_are_away(
