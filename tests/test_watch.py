@@ -231,7 +231,14 @@ def test_a_hospital_sees_its_own_part(tmp_path: Path) -> None:
     for number in (1, 2):
         asked = {"run": 42, "asked": "train", "round": number, "steps": 50, "answer": "sent", "bytes": 1_500_000}
         lines.append(audit_line(when + timedelta(hours=number), {**asked, "seconds": f"{10 * number}.00"}))
-    refused = {"run": 42, "asked": "evaluate", "split": "test", "answer": "refused", "why": 'it is "paused"'}
+    refused = {
+        "run": 42,
+        "name": "ct",
+        "asked": "evaluate",
+        "split": "test",
+        "answer": "refused",
+        "why": 'it is "paused"',
+    }
     lines.append(audit_line(when + timedelta(hours=3), {**refused, "seconds": "0.01"}))
     (settings.state / "audit.log").write_text("\n".join(lines) + "\n")
     (settings.state / "progress.json").write_text(
@@ -240,7 +247,7 @@ def test_a_hospital_sees_its_own_part(tmp_path: Path) -> None:
     pause(settings.state)
     view = watching.look()
     assert view.state == "PAUSED; last asked 2026-03-01T12:00:00Z for evaluate"
-    assert cells(view) == {"42": ("2", "2", "0", "1", "3.0", "2026-03-01T12:00:00Z")}
+    assert cells(view) == {"ct (42)": ("2", "2", "0", "1", "3.0", "2026-03-01T12:00:00Z")}
     assert view.alarms == ('2026-03-01T12:00:00Z: evaluate was refused: it is "paused"',)
     assert view.charts[0].lines == {"training": [(1.0, 10.0), (2.0, 20.0)]}
     assert [(bar.label, bar.done, bar.total, bar.text) for bar in view.bars] == [
