@@ -335,6 +335,24 @@ def test_one_scored_round_stands_on_an_axis_from_the_beginning_of_the_run(browse
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1400])
+def test_the_letters_of_a_single_chart_are_neither_tiny_nor_larger_than_the_text(browser: Browser, width: int) -> None:
+    view = View("run one", "running", charts=(Chart("Training loss by site", {"A": [(1.0, 1.25), (2.0, 0.5)]}),))
+    with served_view(lambda: view) as place:
+        page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+        page.goto(place)
+        drawn = page.locator("figure > svg")
+        drawn.wait_for()
+        box = drawn.bounding_box()
+        assert box is not None
+        assert box["width"] <= 640
+        letters = float(drawn.locator("text").first.evaluate("e => parseFloat(getComputedStyle(e).fontSize)"))
+        assert 11 <= letters * box["width"] / 480 <= 16
+        outside = "e => [...e.querySelectorAll('text')].filter(t => t.getBBox().x < 0).map(t => t.textContent)"
+        assert drawn.evaluate(outside) == []
+        page.context.close()
+
+
 def test_the_page_follows_a_run_in_a_browser_and_loads_nothing_from_elsewhere(
     browser: Browser, tmp_path: Path, tiny_cohort: Cohort, store: Path
 ) -> None:
