@@ -193,6 +193,8 @@ def test_errors_that_travel_name_no_path_and_no_patient(
     # What happened is not lost: the site can read it.
     details = (site.settings.state / "errors.log").read_text()
     assert MARKER in details or str(tmp_path) in details
+    assert "Traceback" not in details.splitlines()[0]
+    assert "Error)" not in str(failure.value)
 
 
 @given(

@@ -405,6 +405,21 @@ def test_structures_become_organs_by_a_label_map_that_was_suggested(
     assert "there is no organ 'splen'; did you mean 'spleen'?" in capsys.readouterr().err
 
 
+def test_structures_that_become_nothing_are_counted_and_a_dry_run_without_any_writes_no_label_map(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slices = write_ct(tmp_path / "export")
+    empty = tmp_path / "private/map.csv"
+    assert run(["data", "dicom", str(tmp_path / "export"), "--dry-run", "--suggestion", str(empty)]) == 0
+    assert f"no structure was found, so {empty} is not written" in capsys.readouterr().out
+    assert not empty.exists()
+    rois = {name: on(range(2, 9), box(*shape)) for name, shape in {"Leber": LIVER, "Milz": SPLEEN}.items()}
+    write_rtstruct(tmp_path / "export/RS", slices, STRAIGHT, rois)
+    assert run(["data", "dicom", str(tmp_path / "export"), "--dry-run", "--suggestion", str(empty)]) == 0
+    assert "2 structures are no organ here; to say which one is, write a label map" in capsys.readouterr().out
+    assert empty.exists()
+
+
 # --- patients ---------------------------------------------------------------------------------------
 
 

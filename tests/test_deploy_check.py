@@ -273,8 +273,20 @@ def test_a_key_that_is_missing_open_to_others_or_not_the_public_ones(root: Path,
 
 def test_scans_of_this_site_that_can_be_read_are_counted(folder: Path) -> None:
     finding, cases = check_scans(settings_of(folder))
-    assert finding == holds("scans", "3 train, 1 val, 1 test; 5 with a label map")
+    assert finding.found.startswith("3 train, 1 val, 1 test; 5 with a label map")
     assert len(cases) == 5
+
+
+def test_a_single_case_to_score_is_named_with_the_setting_that_keeps_its_scores_here(folder: Path) -> None:
+    place = settings_of(folder)
+    counts = "3 train, 1 val, 1 test; 5 with a label map"
+    note = "1 val case, 1 test case: sums are its scores; refuse_evaluation_on: [val, test] keeps them here"
+    assert check_scans(place)[0] == holds("scans", f"{counts}; {note}")
+    kept = place.model_copy(update={"refuse_evaluation_on": ("val",)})
+    note = "1 test case: sums are its scores; refuse_evaluation_on: [test] keeps them here"
+    assert check_scans(kept)[0] == holds("scans", f"{counts}; {note}")
+    kept = place.model_copy(update={"refuse_evaluation_on": ("val", "test")})
+    assert check_scans(kept)[0] == holds("scans", counts)
 
 
 def test_a_data_folder_that_is_empty_or_holds_anothers_or_unreadable_scans(folder: Path, tiny_root: Path) -> None:

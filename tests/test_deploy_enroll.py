@@ -197,6 +197,11 @@ def test_the_page_of_a_bundle_says_how_to_start_look_pause_stop_and_update_by_co
     assert "compare both: the key's" in page
     assert "the authority's" in page
     assert page.count("pip install 'amos-fl[dicom]'") == 2
+    assert "--dry-run --suggestion PRIVATE/map.csv" in page
+    assert "--label-map PRIVATE/map.csv --site A" in page
+    assert "kill -TERM" in page
+    assert "the network of a finished run" in page
+    assert "The coordinator can read each of your updates" in page
 
 
 def test_a_hospital_makes_its_cohort_in_the_container_without_a_network_and_out_of_sight_of_the_site(

@@ -83,7 +83,7 @@ def test_a_superlink_that_does_not_answer_is_said_in_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     create_deployment(tmp_path / "fl", ["A"], hosts=["localhost"], port=9)
-    for command in (["run"], ["status"], ["logs", "--deployment"]):
+    for command in (["run"], ["run", "--deployment"], ["status"], ["logs", "--deployment"]):
         assert run(["deploy", *command, str(tmp_path / "fl")]) == 2
         said = capsys.readouterr().err
         assert said.splitlines() == [

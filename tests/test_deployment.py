@@ -2,6 +2,9 @@
 
 import errno
 import json
+import re
+import time
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +18,11 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, Interrupted, RunStopped
+from amos_fl.files import write_json
+from amos_fl.report.run_page import lead, run_context
+from amos_fl.runs.events import event_of, in_words
 from amos_fl.runs.folder import open_run
+from amos_fl.runs.record import read_run
 from amos_fl_clients.federation.messages import ARRAYS
 from amos_fl_clients.federation.policy import pause, resume
 from amos_fl_clients.federation.records import record_of, views_of
@@ -119,6 +126,60 @@ def test_a_paused_site_is_reported_by_its_name_before_anybody_knows_its_node(
     run_deployed(grid, folder, 0, AT_ONCE)
     assert folder.ledger()[0]["missing"] == {"B": "refused by site B: it is paused"}
     assert "refused by site B: it is paused" in (folder.path / "summary.md").read_text()
+
+
+def test_a_run_waits_no_longer_for_a_site_that_answers_with_an_error_and_says_whom_it_waits_for(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    looks = 0
+
+    def g_comes_late() -> str:
+        nonlocal looks
+        looks += 1
+        return "AB" if looks <= 2 else "ABG"
+
+    grid = Hospitals(tmp_path, tiny_cohort, "ABG", g_comes_late)
+    (grid.settings[1].parent / "cohort.csv").unlink()
+    folder = deployed_run(tmp_path / "run", tiny_cohort, sites=("A", "B", "G"), rounds=1, min_sites=2)
+    began = time.monotonic()
+    run_deployed(grid, folder, 600, AT_ONCE, ask_again_s=0.1)
+    assert time.monotonic() - began < 300
+    assert sorted(folder.ledger()[0]["sites"]) == ["A", "G"]
+    lines = (folder.path / "events.jsonl").read_text().splitlines()
+    told = [in_words(found[1]) for line in lines if (found := event_of(line))]
+    waiting = [text for text in told if text and text.startswith("waiting for ")]
+    assert len(waiting) == 2
+    assert re.fullmatch(r"waiting for B \(it answered: site B: .+; until \d\d:\d\d UTC\)", waiting[0])
+    assert re.fullmatch(r"waiting for G \(it is not connected; until \d\d:\d\d UTC\)", waiting[1])
+    assert any(text and text.startswith("site B does not take part yet: site B: ") for text in told)
+    assert not any(text and text.startswith("round 0") for text in told)
+
+
+def test_a_site_that_trained_in_no_round_is_named_at_the_top_and_in_the_card_and_why_the_last_round_was_taken(
+    tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    folder = deployed_run(
+        tmp_path / "run", tiny_cohort, sites=("A", "B", "G"), rounds=2, min_sites=2, evaluation={"every": 1}
+    )
+    grid = Hospitals(tmp_path, tiny_cohort, "ABG")
+    write_json(grid.settings[1], {**json.loads(grid.settings[1].read_text()), "max_steps_per_round": 0})
+    validating = json.loads(grid.settings[0].read_text())
+    write_json(grid.settings[0], {**validating, "refuse_evaluation_on": ["val"]})
+    run_deployed(grid, folder, 0, AT_ONCE)
+    assert [sorted(entry["sites"]) for entry in folder.ledger()] == [["A", "G"]] * 2
+    first = "B trained in no round: its scores, under seen, are those of an unseen scanner"
+    contributed = "2 of 3 training sites contributed; B trained in none of the rounds"
+    summary, card = (folder.path / "summary.md").read_text(), (folder.path / "model/MODEL_CARD.md").read_text()
+    assert f"## What went wrong\n\n- {first}" in summary
+    assert contributed in summary
+    assert "the last one, because not all sites were scored (A was missing)" in summary
+    assert contributed in card
+    assert f"{first}." in card
+    shown = run_context(record := read_run(folder.path), defaultdict(str))
+    assert shown["problems"][0] == first
+    assert f"{contributed}." in lead(record)
+    assert lead(record).startswith("A and G trained one network together")
+    assert dict(shown["run_facts"])["Trained on"] == "A, G"
 
 
 def test_too_few_sites_stop_the_run_and_the_sentence_names_those_that_are_away(
@@ -306,7 +367,8 @@ def test_a_paused_site_is_not_asked_again_and_again_and_takes_part_once_it_is_re
     folder = deployed_run(tmp_path / "patient", tiny_cohort, **settings)
     run_deployed(grid, folder, 0, AT_ONCE, ask_again_s=1000)
     assert [entry["missing"] for entry in folder.ledger()] == [{"B": "refused by site B: it is paused"}] * 2
-    assert len((state / "audit.log").read_text().splitlines()) == 1
+    (line,) = (state / "audit.log").read_text().splitlines()
+    assert " name=patient asked=query.describe " in line
     again = deployed_run(tmp_path / "keen", tiny_cohort, **settings)
 
     def resumed_after_round_1() -> str:

@@ -1,6 +1,7 @@
 """What went wrong is known by codes and fields: sentences may be reworded, and whoever writes them decides nothing."""
 
 import errno
+import logging
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,10 @@ from typing import get_args
 
 import pytest
 from flwr.app import Context, Error, Message, RecordDict
+from flwr.server.superlink.linkstate.utils import (
+    NODE_UNAVAILABLE_ERROR_REASON,
+    REPLY_MESSAGE_UNAVAILABLE_ERROR_REASON,
+)
 from flwr.supercore.task_identity import TaskIdentity
 from hospitals import hospital
 from hypothesis import given
@@ -18,8 +23,9 @@ from amos_fl.errors import AmosError, Code, DiskFull, RunStopped, SiteTimeout, T
 from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.error_replies import error_reply
 from amos_fl_clients.federation.messages import CONFIG, DESCRIBE, request_config
-from amos_fl_clients.federation.policy import pause
+from amos_fl_clients.federation.policy import Refusal, pause
 from amos_fl_clients.federation.reply_models import MOST_SENTENCE, REPORTED, Failure
+from amos_fl_clients.flower.clientapp import in_a_sentence
 from amos_fl_server.federation.exchange import failure_of
 from amos_fl_server.federation.full_disk import stop_where_a_disk_is_full
 from amos_fl_server.operation.overview import _site
@@ -71,6 +77,32 @@ def test_the_server_knows_by_its_code_what_went_wrong_at_a_site(error: Exception
         return
     with pytest.raises(RunStopped, match="no space is left on the disk"):
         stop_where_a_disk_is_full(folder, {"B": arrived(error, in_full=in_full)})
+
+
+@pytest.mark.parametrize(
+    ("code", "flowers", "sentence", "ours"),
+    [
+        (5, NODE_UNAVAILABLE_ERROR_REASON, "it is offline", "not-connected"),
+        (4, REPLY_MESSAGE_UNAVAILABLE_ERROR_REASON, "its answer came too late and is gone", "timed-out"),
+        (8, "ClientApp stopped responding.", "its process died", "process-died"),
+    ],
+)
+def test_what_flower_answers_for_a_lost_site_is_said_in_plain_words(
+    code: int, flowers: str, sentence: str, ours: Code
+) -> None:
+    failure = failure_of(Error(code, flowers))
+    assert (str(failure), failure.code, failure.site) == (sentence, ours, None)
+
+
+def test_flower_logs_a_refusal_as_its_sentence_and_a_fault_with_its_traceback() -> None:
+    def logged(error: Exception) -> str:
+        raised = (type(error), error, None)
+        record = logging.LogRecord("flwr", logging.ERROR, "", 1, "%s raised an exception", ("ClientApp",), raised)
+        assert in_a_sentence(record)
+        return logging.Formatter("%(levelname)s %(message)s").format(record)
+
+    assert logged(Refusal("B", "it is paused", "paused")) == "INFO refused by site B: it is paused"
+    assert logged(KeyError("x")) == "ERROR ClientApp raised an exception\nKeyError: 'x'"
 
 
 def test_a_paused_site_answers_with_its_name_and_the_code(tmp_path: Path, tiny_cohort: Cohort) -> None:

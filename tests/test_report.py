@@ -220,6 +220,7 @@ def test_a_hospital_makes_a_page_of_its_own_cases_and_says_what_it_lacks(pages: 
         file.resolve() for c in pages.run.cohort.of(site="D", split="test") for file in (c.image, c.label) if file
     ]
     assert not re.search(r"(src|href)=.https?:", text)
+    assert "when a run asks for them; of one case they are its own. By audit.log" in text
     (tmp_path / "older").mkdir()
     for name in ("scores.csv", f"{case.case}.npz"):  # without a record of the tolerance, or a cohort
         shutil.copy(site / "pictures" / name, tmp_path / "older" / name)

@@ -18,10 +18,11 @@ from amos_fl.cohort.table import Cohort
 from amos_fl.deploy.running import CONTACT, check_own_port
 from amos_fl.errors import AmosError
 from amos_fl_clients.federation.policy import Refusal
-from amos_fl_clients.federation.settings import read_settings
+from amos_fl_clients.federation.settings import SiteSettings, read_settings
 from amos_fl_clients.flower.taking_over import noting_contact
 from amos_fl_clients.operation.allowed_apps import sha256_of_shipped_app
 from amos_fl_clients.operation.processes import only_supernode
+from amos_fl_clients.operation.scores_sent import scores_in_words
 
 
 def site_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -69,6 +70,23 @@ def test_status_says_whether_the_supernode_runs_and_when_the_superlink_answered(
 
 def unreachable(client: object, request: object) -> None:
     raise httpx.ConnectError("no route")
+
+
+def test_what_is_sent_of_scores_follows_the_settings_and_the_audit_log(tmp_path: Path) -> None:
+    settings = SiteSettings(site="A", cohort=tmp_path, store=tmp_path, state=tmp_path)
+    sums = "The sums of these scores and volumes are sent to the coordinator when a run asks for them"
+    said = scores_in_words(settings)
+    assert said == f"No picture and no case name is sent. {sums}; of one case they are its own."
+    named = scores_in_words(settings.model_copy(update={"share_case_scores": "named"}))
+    assert named.startswith("No picture is sent, but the scores and volumes of each case, with its name. The sums")
+    (tmp_path / "audit.log").write_text(
+        "2026-03-01T09:30:12Z run=4 asked=evaluate round=2 split=test answer=sent records=metrics seconds=1.0\n"
+        "2026-03-01T09:31:12Z run=4 asked=evaluate round=2 split=val answer=sent records=metrics seconds=1.0\n"
+        '2026-03-01T09:32:12Z run=4 asked=evaluate split=test answer=refused why="it is paused" seconds=1.0\n'
+    )
+    refusing = scores_in_words(settings.model_copy(update={"refuse_evaluation_on": ("test",)}))
+    assert "Nothing is sent of these scores either: the settings refuse evaluation on test." in refusing
+    assert refusing.endswith("By audit.log scores on test cases were sent 1 time, last at 2026-03-01T09:30:12Z.")
 
 
 def test_a_taken_port_is_said_in_a_sentence_with_a_free_one(tmp_path: Path, tiny_cohort: Cohort) -> None:

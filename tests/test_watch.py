@@ -231,7 +231,14 @@ def test_a_hospital_sees_its_own_part(tmp_path: Path) -> None:
     for number in (1, 2):
         asked = {"run": 42, "asked": "train", "round": number, "steps": 50, "answer": "sent", "bytes": 1_500_000}
         lines.append(audit_line(when + timedelta(hours=number), {**asked, "seconds": f"{10 * number}.00"}))
-    refused = {"run": 42, "asked": "evaluate", "split": "test", "answer": "refused", "why": 'it is "paused"'}
+    refused = {
+        "run": 42,
+        "name": "ct",
+        "asked": "evaluate",
+        "split": "test",
+        "answer": "refused",
+        "why": 'it is "paused"',
+    }
     lines.append(audit_line(when + timedelta(hours=3), {**refused, "seconds": "0.01"}))
     (settings.state / "audit.log").write_text("\n".join(lines) + "\n")
     (settings.state / "progress.json").write_text(
@@ -240,7 +247,7 @@ def test_a_hospital_sees_its_own_part(tmp_path: Path) -> None:
     pause(settings.state)
     view = watching.look()
     assert view.state == "PAUSED; last asked 2026-03-01T12:00:00Z for evaluate"
-    assert cells(view) == {"42": ("2", "2", "0", "1", "3.0", "2026-03-01T12:00:00Z")}
+    assert cells(view) == {"ct (42)": ("2", "2", "0", "1", "3.0", "2026-03-01T12:00:00Z")}
     assert view.alarms == ('2026-03-01T12:00:00Z: evaluate was refused: it is "paused"',)
     assert view.charts[0].lines == {"training": [(1.0, 10.0), (2.0, 20.0)]}
     assert [(bar.label, bar.done, bar.total, bar.text) for bar in view.bars] == [
@@ -328,6 +335,24 @@ def test_one_scored_round_stands_on_an_axis_from_the_beginning_of_the_run(browse
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1400])
+def test_the_letters_of_a_single_chart_are_neither_tiny_nor_larger_than_the_text(browser: Browser, width: int) -> None:
+    view = View("run one", "running", charts=(Chart("Training loss by site", {"A": [(1.0, 1.25), (2.0, 0.5)]}),))
+    with served_view(lambda: view) as place:
+        page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+        page.goto(place)
+        drawn = page.locator("figure > svg")
+        drawn.wait_for()
+        box = drawn.bounding_box()
+        assert box is not None
+        assert box["width"] <= 640
+        letters = float(drawn.locator("text").first.evaluate("e => parseFloat(getComputedStyle(e).fontSize)"))
+        assert 11 <= letters * box["width"] / 480 <= 16
+        outside = "e => [...e.querySelectorAll('text')].filter(t => t.getBBox().x < 0).map(t => t.textContent)"
+        assert drawn.evaluate(outside) == []
+        page.context.close()
+
+
 def test_the_page_follows_a_run_in_a_browser_and_loads_nothing_from_elsewhere(
     browser: Browser, tmp_path: Path, tiny_cohort: Cohort, store: Path
 ) -> None:

@@ -68,6 +68,9 @@ def run(
         Path | None, typer.Option(help="Continue or follow the run in this folder or of this name.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings; submit nothing.")] = False,
+    deployment_: Annotated[
+        Path | None, typer.Option("--deployment", help="The folder of the deployment, in place of the argument.")
+    ] = None,
     host: HostOption = None,
 ) -> None:
     """Train one network over the hospitals of a deployment; the run folder is fetched from the SuperLink.
@@ -76,6 +79,7 @@ def run(
     settings, 3 too few sites, 130 stopped.
     """
     layers = layers_of(config, flags, assignments)
+    root = deployment_ or root
     if resume is not None:
         refuse_settings(layers, "--resume", "continues a run with its own settings")
         refuse_beside("--resume", "continues the run that it names", {"--out": out, "--dry-run": dry_run})

@@ -78,7 +78,9 @@ def dicom(
     if dry_run:
         _show_series(export)
     _show_structures(names, values, of)
-    if suggestion is not None:
+    if suggestion is not None and not names.counts:
+        typer.echo(f"no structure was found, so {suggestion} is not written")
+    elif suggestion is not None:
         write_label_map(suggestion, {name: map_.get(name, ()) for name in sorted(names.counts)})
         typer.echo(f"wrote {suggestion}; correct it, then give it to --label-map")
     if dry_run or out is None:
@@ -116,8 +118,16 @@ def _show_structures(names: StructureNames, values: dict[str, int], organs: dict
         table.add_row(
             name or "(without a name)", str(count), "nothing" if value is None else f"{value} {organs[value]}"
         )
-    if names.counts:
-        plain_console().print(table)
+    if not names.counts:
+        return
+    console = plain_console()
+    console.print(table)
+    if nothing := sum(name not in values for name in names.counts):
+        console.print(
+            f"{counted(nothing, 'structure')} {'is' if nothing == 1 else 'are'} no organ here; "
+            "to say which one is, write a label map with --suggestion FILE, correct it, and give it to --label-map",
+            soft_wrap=True,
+        )
 
 
 def _show_notes(notes: Iterable[str]) -> None:

@@ -16,7 +16,7 @@ _WORK = (
     ("read its log", "in its terminal", "docker compose logs -f site"),
     ("**pause**: refuse every request", "`amos-fl-site pause {folder}`", f"{_IN_IMAGE} pause /site"),
     ("take part again", "`amos-fl-site resume {folder}`", f"{_IN_IMAGE} resume /site"),
-    ("**stop**", "Ctrl-C", "docker compose down"),
+    ("**stop**", "Ctrl-C, or `kill -TERM` with its number", "docker compose down"),
 )
 """What is done at a site, without a container and in one."""
 
@@ -47,8 +47,9 @@ def instructions(connection: SiteConnection, organs: Mapping[int, str]) -> str:
 # Site {site} of a federation with amos-fl
 
 This folder is all that site {site} needs. Scans stay here: what leaves is network weights, counts, losses and sums of
-scores, and only over connections that this machine opens, to `{connection.host}`, port {connection.port}, with TLS.
-Nothing has to be opened inwards.
+scores and volumes, and only over connections that this machine opens, to `{connection.host}`, port {connection.port},
+with TLS. Nothing has to be opened inwards. The coordinator can read each of your updates: there is no secure
+aggregation and no differential privacy.
 
 You need amos-fl {connection.amos_fl} with flwr {connection.flwr}, as the container image that the coordinator names or
 from `pip install 'amos-fl[dicom]'`, whose extra `dicom` reads the archive's export.
@@ -62,11 +63,14 @@ from `pip install 'amos-fl[dicom]'`, whose extra `dicom` reads the archive's exp
 An export of the hospital's archive, DICOM series with structure sets (RTSTRUCT) or segmentations (SEG), becomes
 `data/` with
 
-    amos-fl data dicom EXPORT --organs {folder}/organs.csv --site {site} --out {folder}/data --private PRIVATE
+    amos-fl data dicom EXPORT --organs {folder}/organs.csv --dry-run --suggestion PRIVATE/map.csv
+    amos-fl data dicom EXPORT --organs {folder}/organs.csv --label-map PRIVATE/map.csv --site {site} \\
+        --out {folder}/data --private PRIVATE
 
-(`--dry-run --suggestion map.csv` first lists what is there; no name, number or date of a patient is copied; PRIVATE
-leads back to them and stays outside this folder). In a container (5), `AMOS_FL_EXPORT` and `AMOS_FL_PRIVATE` in the
-file `.env` name the two folders, which must be there, and the rest is given to its command:
+The first lists what is there; `map.csv` says which structure is which organ, to be corrected in between: a structure
+without an organ there becomes nothing. No name, number or date of a patient is copied; PRIVATE leads back to them
+(`map.csv`, too, may hold names) and stays outside this folder. In a container (5), `AMOS_FL_EXPORT` and
+`AMOS_FL_PRIVATE` in the file `.env` name the two folders, which must be there, and the rest is given to its command:
 
     docker compose run --rm cohort --dry-run --suggestion /private/map.csv
     docker compose run --rm cohort --label-map /private/map.csv --site {site}
@@ -107,6 +111,18 @@ Without a container, the commands of the first column; in one, those of the seco
 `AMOS_FL_USER=1000:1000`, which is what `id -u` and `id -g` print. What else can be set stands in `docker-compose.yml`.
 
 {_table(site, folder)}
+Without a container and without a terminal to keep open, start it with
+
+    nohup amos-fl-site supernode {folder} > {folder}/state/supernode.log 2>&1 &
+    echo $! > {folder}/state/supernode.pid
+
+and stop it with `kill -TERM $(cat {folder}/state/supernode.pid)`, or make a unit of systemd of the same command
+(the page on running a site has one). It is connected when `status` says `its SuperNode runs; the SuperLink answered`
+and how long ago.
+
+The coordinator has the network of a finished run: ask for a copy of its folder `model/`, with which
+`amos-fl predict model SCANS` works here.
+
 The site may be started before the coordinator begins a run, and stays up between runs. Stopping it in a round loses its
 work on that round alone: the federation goes on without it, and it takes part again when it is started. Every request
 and every answer is a line in `state/audit.log`. With a GPU: `device: cuda` in `settings.yaml`, and in a container

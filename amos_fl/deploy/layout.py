@@ -247,7 +247,10 @@ state: state
 # cpu, cuda, or cuda:1 for the second GPU
 device: cpu
 
-# Scores of single cases: none leave the site (only sums and counts do), pseudonyms, or named
+# The coordinator can read each update of this site: there is no secure aggregation and no differential privacy.
+
+# Scores of single cases: none leave the site (only sums and counts of scores and volumes do; of one test case they
+# are its own), pseudonyms, or named
 share_case_scores: none
 
 # Histograms of spacing, shape and CT intensity of the training scans, of which a run can make its plan: do they leave?

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from amos_fl.cohort.organ_names import difference_in_words
-from amos_fl.cohort.table import Case, read_cohort, read_organs
+from amos_fl.cohort.table import Case, Cohort, Split, read_cohort, read_organs
 from amos_fl.deploy.findings import Finding, holds, skipped, wrong
 from amos_fl.deploy.keys import fingerprint, read_private_key, read_public_key, spoken_fingerprint
 from amos_fl.deploy.layout import DEMONSTRATION_KEY, ORGANS, PUBLIC_KEY, SiteConnection, versions
@@ -35,6 +35,8 @@ class SitePlace(Protocol):
     def state(self) -> Path: ...
     @property
     def device(self) -> str: ...
+    @property
+    def refuse_evaluation_on(self) -> tuple[Split, ...]: ...
 
 
 def check_version(connection: SiteConnection) -> Finding:
@@ -114,7 +116,21 @@ def check_scans(place: SitePlace) -> tuple[Finding, tuple[Case, ...]]:
     labelled = sum(case.label is not None for case in cohort.cases)
     if not labelled:
         return wrong("scans", f"{counts}, none with a label map", "name the label maps in cohort.csv"), ()
-    return holds("scans", f"{counts}; {labelled} with a label map"), cohort.cases
+    return holds("scans", f"{counts}; {labelled} with a label map{_single(cohort, place)}"), cohort.cases
+
+
+def _single(cohort: Cohort, place: SitePlace) -> str:
+    """A note on each split with a single case to score, whose scores leave as sums of one."""
+    scored: tuple[Split, ...] = ("val", "test")
+    alone = [
+        split
+        for split in scored
+        if split not in place.refuse_evaluation_on and len(cohort.of(split=split, labelled=True)) == 1
+    ]
+    if not alone:
+        return ""
+    named = ", ".join(f"1 {split} case" for split in alone)
+    return f"; {named}: sums are its scores; refuse_evaluation_on: [{', '.join(alone)}] keeps them here"
 
 
 def check_organs(folder: Path, place: SitePlace) -> Finding:

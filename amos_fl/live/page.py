@@ -28,15 +28,15 @@ progress { width: 100%; height: .9rem; accent-color: var(--bar); }
 .cue::before { content: "⇄ "; }
 @media (max-width: 40rem) {
   th:first-child, td:first-child { position: sticky; left: 0; background: var(--back); }
-  svg text { font-size: 14px; }
 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
-figure { margin: 0; background: var(--face); padding: .6rem; border-radius: .4rem; }
+figure { margin: 0; max-width: 40rem; background: var(--face); padding: .6rem; border-radius: .4rem; }
 svg { width: 100%; height: auto; display: block; }
 svg text { fill: var(--soft); font-size: 11px; }
+@media (max-width: 40rem) { svg text { font-size: 17px; } }
 .key { display: inline-flex; align-items: center; gap: .35rem; margin-right: .9rem; }
 .key svg { width: 1.6rem; }
 ol.log { list-style: none; margin: 0; padding: .6rem; background: var(--face); border-radius: .4rem;
@@ -117,7 +117,7 @@ function chart(about) {
   const figure = made("figure");
   figure.append(made("figcaption", about.title));
   if (!all.length) return figure;
-  const [w, h, left, bottom, top] = [480, 220, 44, 22, 8];
+  const [w, h, left, bottom, top] = [480, 220, 60, 24, 10];
   const xs = all.map(p => p[0]), ys = all.map(p => p[1]);
   const last = Math.max(...xs), first = Math.min(...xs);
   const x0 = first < last ? first : 0, x1 = Math.max(x0 + 1, last);  // one point: from the beginning of the run

@@ -22,7 +22,14 @@ from amos_fl.runs.folder import LEDGER
 from amos_fl.runs.layers import dotted
 from amos_fl.runs.record import RunRecord
 from amos_fl.runs.summary import PHANTOM_NOTE
-from amos_fl.runs.wording import left_out_in_mr, unlearned_in_words, work_in_words
+from amos_fl.runs.wording import (
+    contributed_in_words,
+    left_out_in_mr,
+    unlearned_in_words,
+    untrained_in_words,
+    untrained_sites,
+    work_in_words,
+)
 from amos_fl.runs.work import steps_in_words
 from amos_fl.wording import MISSING, counted, duration, listed
 
@@ -94,7 +101,7 @@ def run_context(
         "kind": KINDS.get(record.arm, record.arm),
         "synthetic": record.synthetic,
         "phantom_note": PHANTOM_NOTE,
-        "problems": [*results.problems, *missing_cases(record)],
+        "problems": [*untrained_in_words(_untrained(record)), *results.problems, *missing_cases(record)],
         "all_well": "Nothing went wrong: every site took part in every round, and every test case was scored.",
         "lead": lead(record),
         "words": [
@@ -156,9 +163,14 @@ def _contents(scored: bool, *, expected: bool) -> list[tuple[str, str]]:
     return [*parts, ("cost", "Cost"), *([("cases", "Cases")] if scored else [])]
 
 
+def _untrained(record: RunRecord) -> list[str]:
+    return untrained_sites(record.config, record.cohort, record.ledger)
+
+
 def lead(record: RunRecord) -> str:
     """The run and its outcome in a few sentences."""
-    config, seen = record.config, record.seen_sites
+    config, untrained = record.config, _untrained(record)
+    seen = [site for site in record.seen_sites if site not in untrained]
     work = f"{counted(config.rounds, 'round')} of {steps_in_words(config)}"
     steps = counted(config.rounds * config.local_steps, "step")
     cases = counted(len(record.cohort.of(split="train", labelled=True)), "training case")
@@ -170,6 +182,8 @@ def lead(record: RunRecord) -> str:
         record.arm,
         f"{listed(seen)} trained one network together with {config.strategy}, in {work} at each of them.",
     )
+    if untrained:
+        what += f" {contributed_in_words(record.cohort, untrained)}."
     if not record.results.by_group:
         return f"{what} No test case was scored."
     parts = []
@@ -216,7 +230,7 @@ def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
     about = record.folder.about().versions
     patches = counted(config.training.batch_size, "patch", "patches")
     facts = [
-        ("Trained on", ", ".join(record.seen_sites)),
+        ("Trained on", ", ".join(site for site in record.seen_sites if site not in _untrained(record))),
         ("Unseen scanners", ", ".join(record.unseen_sites) or "none"),
         ("Strategy", f"{config.strategy}{f' ({options})' if options else ''}, updates weighted by {config.weighting}"),
         (

@@ -21,10 +21,10 @@ from amos_fl.report.words import OUTCOMES, words_of
 from amos_fl.wording import counted
 
 
-def write_site_report(site: str, pictures: Path, out: Path, cohort: Path) -> Path:
+def write_site_report(site: str, pictures: Path, out: Path, cohort: Path, leaves: str = "") -> Path:
     """Write `report.html` and `cases/` into `out` from the pictures and scores that a site keeps; return the page.
 
-    The page of a case leads to its scan and label if the site's `cohort` has them.
+    The page of a case leads to its scan and label if the site's `cohort` has them. `leaves` says what of it is sent.
 
     Raises:
         AmosError: no test case of the site has been scored yet, or its scores are damaged.
@@ -35,7 +35,7 @@ def write_site_report(site: str, pictures: Path, out: Path, cohort: Path) -> Pat
     cases, organs, page = read_scores(file), organs_of_scores(file), out / PAGE
     scored = f"{datetime.fromtimestamp(file.stat().st_mtime, UTC):%Y-%m-%d %H:%M} UTC"
     pages = write_case_pages(page, _case_pages(cases, organs, pictures, scored, cohort), synthetic=False)
-    context = _context(site, cases, organs, pages, scored, _tolerance_mm(pictures / SCORED_FILE))
+    context = _context(site, cases, organs, pages, scored, _tolerance_mm(pictures / SCORED_FILE), leaves)
     write_text(page, render("site.html", context))
     return page
 
@@ -71,6 +71,7 @@ def _context(
     pages: Mapping[Address, str],
     scored: str,
     tolerance_mm: float | None,
+    leaves: str,
 ) -> dict[str, Any]:
     sums = sums_by_case(cases, organs)
     return {
@@ -78,7 +79,7 @@ def _context(
         "kind": f"{counted(len(cases), 'case')}, with the network that was scored on them last ({scored})",
         "synthetic": False,
         "problems": [],
-        "all_well": "This page was made at this site from what the site keeps. Nothing of it is sent anywhere.",
+        "all_well": " ".join(("This page was made at this site from what the site keeps.", leaves)).strip(),
         "words": [*words_of(IN_RUNS, tolerance_mm, unseen=False), *OUTCOMES],
         "contents": [("cases", "Cases"), ("organs", "By organ")],
         "numbers": [

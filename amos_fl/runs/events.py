@@ -164,7 +164,12 @@ def activity_in_words(activity: str) -> str:
     return _ACTIVITIES.get(activity, activity)
 
 
-_FAILED = {"train": "trained nothing", "evaluate": "was not scored", "fingerprint": "is left out of the plan"}
+_FAILED = {
+    "describe": "does not take part yet",
+    "fingerprint": "is left out of the plan",
+    "train": "trained nothing",
+    "evaluate": "was not scored",
+}
 
 
 def in_words(event: Event) -> str | None:
@@ -172,6 +177,8 @@ def in_words(event: Event) -> str | None:
 
     >>> in_words(SiteFailed("B", "train", 2, "its process died"))
     'round 2: site B trained nothing: its process died'
+    >>> in_words(SiteFailed("B", "describe", 0, "it is not connected"))
+    'site B does not take part yet: it is not connected'
     """
     match event:
         case RoundStarted(number, rounds, sites):
@@ -182,7 +189,8 @@ def in_words(event: Event) -> str | None:
             scores = [f"{name} DSC {dsc:.3f}" for name, dsc in event.by_name().items() if dsc is not None]
             return f"round {number}: {', '.join(scores) or 'nothing to score'}"
         case SiteFailed(site, activity, number, reason):
-            return f"round {number}: site {site} {_FAILED.get(activity, 'failed')}: {reason}"
+            said = f"site {site} {_FAILED.get(activity, 'failed')}: {reason}"
+            return f"round {number}: {said}" if number else said
         case Continued(number, rounds):
             return f"continuing after round {number} of {rounds}"
         case TrackerFailed(tracker, reason, command):

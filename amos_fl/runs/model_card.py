@@ -10,7 +10,13 @@ from amos_fl.runs.expected import read_measured
 from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.stored import read_stored
 from amos_fl.runs.summary import PHANTOM_NOTE, score_table
-from amos_fl.runs.wording import target_in_words, unlearned_in_words, work_in_words
+from amos_fl.runs.wording import (
+    target_in_words,
+    unlearned_in_words,
+    untrained_in_words,
+    untrained_sites,
+    work_in_words,
+)
 
 if TYPE_CHECKING:
     from amos_fl.runs.results import Results
@@ -28,7 +34,9 @@ def model_card(folder: RunFolder, config: RunConfig, cohort: Cohort, results: "R
     data = f"{PHANTOM_NOTE}\n" if folder.synthetic else ""
     chosen = results.chosen.of
     start = f"- The run {markdown.text(folder.start_sentence)}\n" if folder.start_sentence else ""
-    work = markdown.text(work_in_words(config, cohort))
+    untrained = untrained_sites(config, cohort, folder.entries())
+    work = markdown.text(work_in_words(config, cohort, untrained))
+    unlike = "".join(f"{markdown.text(sentence)}.\n\n" for sentence in untrained_in_words(untrained))
     channels = len(cohort.organs) + 1
     never = "".join(
         f"- {markdown.text(sentence[0].upper() + sentence[1:])}\n" for sentence in unlearned_in_words(folder, cohort)
@@ -61,7 +69,7 @@ federated training and how its result carries over to other scanners.
 
 ## Scores on test cases
 
-{scores}
+{unlike}{scores}
 {_expected(folder)}
 ## Limits
 

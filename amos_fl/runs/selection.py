@@ -37,6 +37,8 @@ class Bests:
 
     _together: _Best | None = None
     _of_sites: dict[str, _Best] = field(default_factory=dict)
+    _missing: set[str] = field(default_factory=set)
+    """The sites without which others were scored."""
 
     def add(self, number: int, evaluation: Evaluation) -> None:
         scores = _of_sites(evaluation, "dsc", seen=True)
@@ -44,7 +46,9 @@ class Bests:
             if not math.isnan(score):
                 self._of_sites[site] = max(self._of_sites.get(site, (-math.inf, 0)), (score, -number))
         together = _mean(scores.values())
-        if not evaluation.missing and not math.isnan(together):
+        if evaluation.missing and not math.isnan(together):
+            self._missing |= set(evaluation.missing)
+        elif not math.isnan(together):
             self._together = max(self._together or (-math.inf, 0), (together, -number))
 
     def choice(self, config: RunConfig, last: int) -> ChosenRound:
@@ -52,7 +56,11 @@ class Bests:
         if config.selection == "last":
             return ChosenRound(last, f"round {last}, the last one, as the settings say")
         if self._together is None:
-            return ChosenRound(last, f"round {last}, the last one, because there are no validation scores")
+            why = "there are no validation scores"
+            if self._missing:
+                were = "was" if len(self._missing) == 1 else "were"
+                why = f"not all sites were scored ({', '.join(sorted(self._missing))} {were} missing)"
+            return ChosenRound(last, f"round {last}, the last one, because {why}")
         score, number = self._together
         why = f"the best on the seen sites' validation cases (DSC {score:.3f})"
         return ChosenRound(-number, f"round {-number}, {why}")

@@ -62,19 +62,27 @@ def _plan_sources(folder: "RunFolder") -> str:
 
 def summary(folder: "RunFolder", config: "RunConfig", cohort: "Cohort", results: "Results") -> str:
     """The text of `summary.md`."""
-    from amos_fl.runs.wording import left_out_in_mr, spent_in_words, unlearned_in_words, work_in_words
+    from amos_fl.runs.wording import (
+        left_out_in_mr,
+        spent_in_words,
+        unlearned_in_words,
+        untrained_in_words,
+        untrained_sites,
+        work_in_words,
+    )
 
     costs = [(entry["seconds"], entry["bytes_down"], entry["bytes_up"]) for entry in folder.entries()]
     seconds, down, up = (sum(column) for column in zip(*costs, strict=True)) if costs else (0, 0, 0)
     parts = ["# Run summary\n"]
     if folder.synthetic:
         parts.append(f"> {PHANTOM_NOTE}\n")
-    if results.problems:
+    untrained = untrained_sites(config, cohort, folder.entries())
+    if problems := [*untrained_in_words(untrained), *results.problems]:
         parts.append("## What went wrong\n")
-        parts.append("\n".join(f"- {markdown.text(problem)}" for problem in results.problems) + "\n")
+        parts.append("\n".join(f"- {markdown.text(problem)}" for problem in problems) + "\n")
     parts.append("## What was run\n")
     parts.append(
-        f"- {markdown.text(work_in_words(config, cohort))}\n"
+        f"- {markdown.text(work_in_words(config, cohort, untrained))}\n"
         f"- unseen scanners: {markdown.text(', '.join(cohort.unseen_sites)) or 'none'}\n"
         f"- network {config.model} on the plan {markdown.text(config.plan.name)}, {_where(config)}\n"
         f"{_plan_sources(folder)}"

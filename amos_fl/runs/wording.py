@@ -1,6 +1,6 @@
 """Describe a run in words that fit its arm and cohort, for the summary, the report and the model card."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from amos_fl.cohort.organ_names import organ_key
@@ -15,19 +15,49 @@ if TYPE_CHECKING:
     from amos_fl.cohort.table import Cohort
     from amos_fl.runs.config import RunConfig
     from amos_fl.runs.folder import RunFolder
+    from amos_fl.runs.ledger import LedgerEntry
 
 ABDOMINAL = frozenset(map(organ_key, AMOS_ORGANS.values()))
 
 
-def work_in_words(config: "RunConfig", cohort: "Cohort") -> str:
-    """What was trained, by whom, for how long, with the seed."""
+def untrained_sites(config: "RunConfig", cohort: "Cohort", entries: Iterable["LedgerEntry"]) -> list[str]:
+    """The training sites of a federated run that trained in none of its rounds; none before the first round."""
+    trained = [set(entry["sites"]) for entry in entries]
+    if not trained or not has_strategy(config.arm):
+        return []
+    return [site for site in cohort.seen_sites if not any(site in sites for sites in trained)]
+
+
+def untrained_in_words(untrained: Sequence[str]) -> list[str]:
+    """A problem for each site that trained in no round.
+
+    >>> untrained_in_words(["south"])
+    ['south trained in no round: its scores, under seen, are those of an unseen scanner']
+    """
+    return [f"{site} trained in no round: its scores, under seen, are those of an unseen scanner" for site in untrained]
+
+
+def contributed_in_words(cohort: "Cohort", untrained: Sequence[str]) -> str:
+    """How many of the training sites are in the network; empty if all are."""
+    if not untrained:
+        return ""
+    seen = len(cohort.seen_sites)
+    return (
+        f"{seen - len(untrained)} of {counted(seen, 'training site')} contributed; "
+        f"{listed(untrained)} trained in none of the rounds"
+    )
+
+
+def work_in_words(config: "RunConfig", cohort: "Cohort", untrained: Sequence[str] = ()) -> str:
+    """What was trained, by whom, for how long, with the seed, and which sites trained in no round."""
     seen, seed = cohort.seen_sites, f"seed {config.seed}"
     names, steps = ", ".join(seen), config.rounds * config.local_steps
     if has_strategy(config.arm):
         word = f"leave-one-out (without {', '.join(config.hold_out)}): " if config.arm == "leave-one-out" else ""
         sites = f"{len(seen)} training site{'s' * (len(seen) != 1)} ({names})"
         each = f"{counted(config.rounds, 'round')} of {steps_in_words(config)}"
-        return f"{word}strategy {config.strategy}, {each} at each of {sites}, {seed}"
+        less = contributed_in_words(cohort, untrained)
+        return f"{word}strategy {config.strategy}, {each} at each of {sites}, {seed}" + (f"; {less}" if less else "")
     cases = counted(len(cohort.of(split="train", labelled=True)), "training case")
     what = {
         "centralized": f"pooled training: {counted(steps, 'step')} on the {cases} of {names} together",

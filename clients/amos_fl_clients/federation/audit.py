@@ -1,7 +1,7 @@
 """The site's audit log: one line of plain text per request, for the people of the site.
 
-    2026-03-01T09:30:12Z run=42 asked=train round=3 steps=50 answer=sent records=arrays,metrics,site arrays=14 ...
-    2026-03-01T09:31:40Z run=42 asked=evaluate split=test answer=refused why="refused by site A: it is paused" ...
+    2026-03-01T09:30:12Z run=42 name=ct asked=train round=3 steps=50 answer=sent records=arrays,metrics,site ...
+    2026-03-01T09:31:40Z run=42 name=ct asked=evaluate split=test answer=refused why="refused by site A: it is ..." ...
 
 It never holds a case's name, a path or a voxel. Lines are only appended, and are on disk before the answer leaves.
 """
@@ -48,12 +48,17 @@ def audit_line(when: datetime, values: Mapping[str, object]) -> str:
 
 def what_was_asked(message: Message) -> dict[str, object]:
     """The request for the log: the run, and the values that say how much was asked and on which split."""
-    asked: dict[str, object] = {"run": message.metadata.run_id, "asked": message.metadata.message_type}
+    asked: dict[str, object] = {"run": message.metadata.run_id}
     config = message.content.config_records.get("config", {}) if message.has_content() else {}
+    task: dict[str, object] = {}
+    with suppress(KeyError, TypeError, ValueError):  # a request that is about to be refused
+        task = dict(json.loads(str(config["task"])))
+    if task.get("name"):
+        asked["name"] = task["name"]
+    asked["asked"] = message.metadata.message_type
     asked |= {key: config[key] for key in ("round", "steps", "split", "model") if key in config}
-    if message.metadata.message_type == "train":
-        with suppress(KeyError, TypeError, ValueError):  # a request that is about to be refused
-            asked["method"] = json.loads(str(config["task"]))["method"]
+    if message.metadata.message_type == "train" and "method" in task:
+        asked["method"] = task["method"]
     return asked
 
 

@@ -33,20 +33,15 @@ def words_that_may_travel(error: BaseException, site: str) -> str:
     """The sentence that may leave the site for an error of any kind.
 
     >>> words_that_may_travel(FileNotFoundError(2, "No such file", "/data/jane_doe.nii.gz"), "A")
-    "site A: a file of its own is missing or cannot be read (FileNotFoundError); the site's errors.log says more"
+    "site A: a file of its own is missing or cannot be read; run 'amos-fl deploy check' there (errors.log says more)"
     """
     if isinstance(error, _TRAVELS_AS_IT_IS):
         return str(error)
-    name = type(error).__name__
-    return f"site {site}: {_kind_of(error)} ({name}); the site's {ERROR_LOG} says more"
-
-
-def _kind_of(error: BaseException) -> str:
-    if (code := code_of(error)) in _KINDS:
-        return _KINDS[code]
-    return (
-        "its scans, settings or state are not as they should be" if isinstance(error, AmosError) else _KINDS["failed"]
-    )
+    code = code_of(error)
+    if code == "failed":
+        return f"site {site}: {_KINDS[code]} ({type(error).__name__}); the site's {ERROR_LOG} says more"
+    kind = _KINDS.get(code, "its scans, settings or state are not as they should be")
+    return f"site {site}: {kind}; run 'amos-fl deploy check' there ({ERROR_LOG} says more)"
 
 
 _KINDS: dict[Code, str] = {
@@ -67,8 +62,9 @@ def error_reply(message: Message, site: str, error: Exception, *, in_full: bool)
 
 
 def keep_details(settings: SiteSettings, error: BaseException) -> None:
-    """Add an error with its traceback to a log that stays at the site."""
+    """Add an error, its sentence first and then its traceback, to a log that stays at the site."""
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    text = "".join(traceback.format_exception(error)).rstrip()
+    said = one_line(str(error), MOST_SENTENCE) or type(error).__name__
+    text = f"{said}\n{''.join(traceback.format_exception(error)).rstrip()}"
     with suppress(OSError):  # a failure to log must not become another error, with a path in it
         append_line(settings.state / ERROR_LOG, f"{when} {text}\n", mode=LOG_MODE)

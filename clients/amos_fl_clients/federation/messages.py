@@ -46,6 +46,8 @@ class Task(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     run_id: str
+    name: str = Field(default="", max_length=200)
+    """What the coordinator calls the run, for the people of a site."""
     seed: int
     model: str
     plan: Plan

@@ -6,6 +6,7 @@ site's check is told of a message, an archive and a folder.
 
 import importlib
 import io
+import logging
 import shutil
 import sys
 import zipfile
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 from flwr.app import Context, Error, Message
 
+from amos_fl.errors import AmosError
 from amos_fl_clients.flower import parts
 from amos_fl_clients.flower.programs import run_program, say_nothing_to_others
 
@@ -56,6 +58,16 @@ def replace(check: Check) -> None:
     parts.INSTALL_APP.replace(own.install_from_fab)
     parts.LOAD_APP.replace(own.get_load_client_app_fn)
     parts.ERROR.replace(own.error)
+    logging.getLogger("flwr").addFilter(in_a_sentence)
+
+
+def in_a_sentence(record: logging.LogRecord) -> bool:
+    """Have Flower log what a site refuses on purpose as its sentence; a traceback would look like a fault."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, AmosError):
+        record.msg, record.args, record.exc_info, record.exc_text = "%s", (str(error),), None, None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return True
 
 
 class CheckedProcess:

@@ -110,6 +110,7 @@ def report(
 ) -> None:
     """Make a page of this site's own test cases, with the last network that was scored on them; it stays here."""
     from amos_fl.report.site_page import write_site_report
+    from amos_fl_clients.operation.scores_sent import scores_in_words
 
     site = _settings(settings)
     if site.pictures is None:
@@ -117,7 +118,7 @@ def report(
             f"site {site.site} keeps no pictures of its test cases; write 'pictures: state/pictures' into "
             f"{_settings_file(settings)}, and try again when a run has scored them"
         )
-    page = write_site_report(site.site, site.pictures, out or site.pictures, site.cohort)
+    page = write_site_report(site.site, site.pictures, out or site.pictures, site.cohort, scores_in_words(site))
     typer.echo(f"wrote {page}; it holds pictures of patients")
 
 

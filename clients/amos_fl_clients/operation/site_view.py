@@ -88,6 +88,8 @@ def _row(run: str, asked: list[dict[str, str]]) -> tuple[str, ...]:
     gone = sum(each.get("answer") in ("refused", "failed") for each in asked)
     sent = sum(int(each["bytes"]) for each in asked if each.get("bytes", "").isdigit()) / 1e6
     last = trained[-1].get("round", MISSING) if trained else MISSING
+    if name := next((each["name"] for each in reversed(asked) if each.get("name")), ""):
+        run = f"{name} ({run})"
     return run, str(len(trained)), last, str(scored), str(gone), f"{sent:.1f}", asked[-1]["when"]
 
 

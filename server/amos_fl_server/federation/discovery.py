@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,25 +51,33 @@ class DeployedFederation(Federation):
     """Sites whose description has changed, with the reason why their work is refused."""
     registered: dict[int, str] = field(default_factory=dict)
     """The site that each node's key was registered for, if nodes have keys."""
+    waits_until: float | None = None
+    """While the run waits for its sites: until when, in seconds since the epoch."""
+    said_of: dict[str, str] = field(default_factory=dict)
+    """What was said last of each site or node that is waited for."""
 
     def _discover(self, grid: Grid, task: Task) -> None:
-        """Wait until every expected site has described itself, or the time for that is over.
+        """Wait until every expected site has answered, or the time for that is over.
+
+        A site that answers with an error of its own, as where it is paused, is not waited for once all others are there
+        and are enough; it takes part from the round before which it describes itself.
 
         Raises:
             RunStopped: too few of the expected sites are connected.
         """
         deadline = time.monotonic() + self.wait_for_sites_s
+        self.waits_until = time.time() + self.wait_for_sites_s
         self._look_around(grid, task)
-        while (not self.described or self.absent) and time.monotonic() < deadline:
+        while self._is_worth_waiting() and time.monotonic() < deadline:
+            self._say_who_is_waited_for()
             self.folder.stop_file.check()
             time.sleep(1.0)
             self._look_around(grid, task)
+        self.waits_until = None
         for site, reason in sorted({**self._left_out(), **self.absent}.items()):
             self.listener(SiteFailed(site, "describe", 0, str(reason)))
-        trainers = [site for site, described in self.described.items() if described.cases["train"]]
-        # It is not known which of the absent ones would train: all are counted as if they did.
-        needed = self.config.min_sites or (len(trainers) + len(self.absent) + 1) // 2
-        if not self.described or len(trainers) < min(needed, len(trainers) + len(self.absent)):
+        trainers, needed = self._trainers(), self._needed()
+        if not self._are_enough():
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(self.absent.items()))
             raise RunStopped(
                 f"{len(trainers)} training sites are connected and {max(needed, 1)} are needed"
@@ -79,6 +88,43 @@ class DeployedFederation(Federation):
             may_train = [*trainers, *self.absent]
             check_sites_named(self.config, may_train)
             self.strategy.check_sites(may_train)
+
+    def _trainers(self) -> list[str]:
+        return [site for site, described in self.described.items() if described.cases["train"]]
+
+    def _needed(self) -> int:
+        # It is not known which of the absent ones would train: all are counted as if they did.
+        return self.config.min_sites or (len(self._trainers()) + len(self.absent) + 1) // 2
+
+    def _are_enough(self) -> bool:
+        trainers = len(self._trainers())
+        return bool(self.described) and trainers >= min(self._needed(), trainers + len(self.absent))
+
+    def _is_worth_waiting(self) -> bool:
+        return not self._are_enough() or any(self._answer_of(site) is None for site in self.absent)
+
+    def _answer_of(self, site: str) -> AmosError | None:
+        """What an expected site answered instead of its description; None if it did not answer."""
+        for node, why in self.refusals.items():
+            said = why.site if isinstance(why, SiteMissing) else self.claims.get(node)
+            if said is not None and self.registered.get(node, said) == site:
+                return why
+        return None
+
+    def _say_who_is_waited_for(self) -> None:
+        if self.waits_until is None:
+            return
+        until = f"until {datetime.fromtimestamp(self.waits_until, UTC):%H:%M} UTC"
+        for site, why in sorted(self.absent.items()) or [("a first site", AmosError("none is connected"))]:
+            answer = self._answer_of(site)
+            said = str(why) if answer is None else f"it answered: {answer}"
+            self._say_once(site, f"waiting for {site} ({said}; {until})")
+
+    def _say_once(self, of: str, sentence: str) -> None:
+        """Say a sentence unless it was the last one of its subject."""
+        if self.waits_until is not None and self.said_of.get(of) != sentence:
+            self.said_of[of] = sentence
+            self.listener(Said(sentence))
 
     def _look_around(self, grid: Grid, task: Task) -> None:
         """Ask new or returning nodes who they are; a site that has come back has another node."""
@@ -100,7 +146,8 @@ class DeployedFederation(Federation):
             timeout = self.wait_for_sites_s
             stop, poll = self.folder.stop_file, self.engine.poll
             replies = exchange(grid, messages, failed, stop=stop, poll=poll, timeout_s=timeout)
-            for node, _, said in arriving(self._claims_noted(replies), DescribeReply, self._asked_of, failed):
+            answers = arriving(self._claims_noted(replies), DescribeReply, self._asked_of, failed)
+            for came, (node, _, said) in enumerate(answers, 1):
                 self.asked[int(node)] = time.monotonic()
                 self.refusals.pop(int(node), None)
                 if said is not None:
@@ -109,6 +156,8 @@ class DeployedFederation(Federation):
                     self._refuse(int(node), self._named(int(node)), failed[node])
                 else:
                     self.refusals[int(node)] = failed[node]
+                    if came < len(messages):  # the others may prepare their scans for long
+                        self._say_once(f"node {node}", str(failed[node]))
             self._keep_answers([int(node) for node in messages])
         expected = self.sites or tuple(self.described)
         self.absent = {site: self._why_absent(site) for site in expected if site not in self.described}

@@ -12,6 +12,7 @@ from amos_fl.errors import AmosError, Code
 from amos_fl.escape.terminal import one_line
 from amos_fl.runs.events import StopFile
 from amos_fl_clients.federation.reply_models import read_failure
+from amos_fl_clients.flower.lost_messages import lost_in_words
 
 
 class SiteMissing(AmosError):  # noqa: N818 - said of a site
@@ -35,6 +36,8 @@ def failure_of(error: Error) -> SiteMissing:
     """
     said = read_failure(error)
     if said is None:
+        if lost := lost_in_words(error):
+            return SiteMissing(lost[0], code=lost[1])
         sentence, died = failure_in_words(error.reason)
         return SiteMissing(sentence, code="process-died" if died else "failed")
     code = cast(Code, said.code) if said.code in get_args(Code) else "failed"

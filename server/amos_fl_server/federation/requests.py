@@ -12,11 +12,12 @@ from amos_fl_clients.federation.reply_models import Description
 from amos_fl_server.federation.strategies import is_flowers
 
 
-def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str) -> Task:
+def task_for(config: RunConfig, organs: Mapping[int, str], run_id: str, name: str = "") -> Task:
     """The task that the run sends to every site."""
     of_flower = is_flowers(config.strategy)
     return Task(
         run_id=run_id,
+        name=name[:200],
         seed=config.seed,
         model=config.model,
         plan=config.plan,

@@ -61,7 +61,7 @@ class Federation(Scoring):
         """
         if self.config.lacks_plan:
             self._make_plan(grid)
-        task = task_for(self.config, self.organs, self.folder.run_id)
+        task = task_for(self.config, self.organs, self.folder.run_id, self.folder.path.name)
         self._discover(grid, task)
         aside = self.folder.set_poisoned_aside()
         first, record = self._start()
@@ -104,7 +104,7 @@ class Federation(Scoring):
 
         Only training sites are asked for a fingerprint; first all sites introduce themselves, preparing nothing yet.
         """
-        task = task_for(self.config, self.organs, self.folder.run_id)
+        task = task_for(self.config, self.organs, self.folder.run_id, self.folder.path.name)
         self.prepares = False
         self._discover(grid, task)
         self.prepares = True

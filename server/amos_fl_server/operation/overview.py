@@ -24,9 +24,9 @@ from amos_fl_server.operation.submitter import SubmittedRun, with_flowers_word
 class SiteState:
     """The state of a site.
 
-    `state` is `online`, `offline`, `paused` (online, but refusing everything), `not admitted` (its key is registered
-    here, but the SuperLink does not know it), or `unregistered` (it has sent no key). `since` is when that began, if
-    known; `said` is the site's answer when a run last asked.
+    `state` is `online`, `offline`, `paused` (online, but refusing everything), `registered` (admitted, and it has never
+    connected), `not admitted` (its key is registered here, but the SuperLink does not know it), or `unregistered` (it
+    has sent no key). `since` is when that began, if known; `said` is the site's answer when a run last asked.
     """
 
     site: str
