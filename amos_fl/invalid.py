@@ -1,6 +1,7 @@
 """What is wrong with data that do not fit a pydantic model, in the same words whoever gave them."""
 
 import re
+from collections.abc import Callable
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -52,8 +53,12 @@ def what_is_wrong(error: ValidationError, model: Any = None, *, shows: Literal["
     return ": ".join(filter(None, [".".join(parts), _in_words(first, model)]))
 
 
-def wrong_setting(error: ValidationError, model: type[BaseModel], source: str = "") -> AmosError:
+def wrong_setting(
+    error: ValidationError, model: type[BaseModel], source: str = "", *, meant: Callable[[str], str] | None = None
+) -> AmosError:
     """The first error of a user's own settings from `source`, with the wrong value and the names that there are.
+
+    `meant` gives the remedy for a name that is not known, where listing all names would not help.
 
     >>> from pydantic import Field
     >>> class Small(BaseModel, extra="forbid"):
@@ -73,7 +78,7 @@ def wrong_setting(error: ValidationError, model: type[BaseModel], source: str = 
         section, _, last = key.rpartition(".")
         what, remedy = f"no setting {key!r} with a dot in its name", f"write it as {section}: {{{last}: ...}}"
     elif first["type"] == "extra_forbidden":
-        what, remedy = f"no setting {key!r}", nearest(key, setting_keys(model))
+        what, remedy = f"no setting {key!r}", meant(key) if meant else nearest(key, setting_keys(model))
     elif not key or first["type"] == "missing":
         what, remedy = ": ".join(filter(None, [key, _in_words(first, model)])), ""
     else:

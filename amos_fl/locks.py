@@ -8,6 +8,7 @@ locks at all, only that file tells of another process.
 import errno
 import json
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -135,7 +136,8 @@ def _suffix(to: str) -> str:
 
 
 def _me() -> dict[str, Any]:
-    command = " ".join(["amos-fl", *sys.argv[1:3]]) if sys.argv[0].rpartition("/")[2] in ("amos-fl", "main.py") else ""
+    is_ours = sys.argv[0].rpartition("/")[2] in ("amos-fl", "main.py")
+    command = shlex.join(["amos-fl", *sys.argv[1:]]) if is_ours else ""
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),

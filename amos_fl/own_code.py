@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -90,6 +91,16 @@ def modules_of(paths: Iterable[str]) -> dict[str, str]:
             raise AmosError(f"{path}: no file found for the module {module}; install it, or run from its folder")
         found[module] = digest
     return dict(sorted(found.items()))
+
+
+def where_in(error: BaseException, path: str) -> str:
+    """Where in a user's module an error arose, for a sentence; empty if none of its lines was on the way.
+
+    Of several lines of the module it is the innermost, which is the user's even if the error is a library's.
+    """
+    file = getattr(sys.modules.get(module_of(path)), "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f", in {Path(str(file)).name}, line {lines[-1]}" if lines else ""
 
 
 def _parts(path: str) -> tuple[str, str]:

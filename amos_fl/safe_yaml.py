@@ -46,6 +46,38 @@ class NotYaml(ValueError):  # noqa: N818 - said of a text
         super().__init__(why)
         self.line = line
 
+    def of(self, where: Path | str) -> str:
+        """The sentence about a text from `where`.
+
+        >>> NotYaml("a tab; indent with spaces", 3).of("run.yaml"), NotYaml("it is nested too deeply").of("run.yaml")
+        ('run.yaml, line 3: is not YAML (a tab; indent with spaces)', 'run.yaml: is not YAML (it is nested too deeply)')
+        """
+        line = "" if self.line is None else f", line {self.line}"
+        return f"{where}{line}: is not YAML ({self})"
+
+
+_PROBLEMS = {
+    "mapping values are not allowed": "a second ': ' on a line, or a wrong indentation",
+    "cannot start any token": "a tab, or a sign that begins no value; indent with spaces, and quote such a value",
+    "did not find expected ',' or ']'": "a [ that is not closed",
+    "did not find expected ',' or '}'": "a { that is not closed",
+    "unexpected end of stream": "a quotation mark that is not closed",
+    "could not find expected ':'": "a line without ': ', where a name and its value were expected",
+    "did not find expected key": "a wrong indentation, or a value that must be quoted",
+    "did not find expected '-' indicator": "a wrong indentation in a list",
+    "control characters are not allowed": "a control character",
+}
+"""What libyaml says, and what the user sees on that line."""
+
+
+def _in_words(error: yaml.YAMLError) -> NotYaml:
+    """The problem and its line; where something was not closed, the line on which it was opened."""
+    problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read")
+    words = next((said for found, said in _PROBLEMS.items() if found in problem), problem)
+    opened = getattr(error, "context_mark", None) if words.endswith("not closed") else None
+    mark = opened or getattr(error, "problem_mark", None)
+    return NotYaml(words, None if mark is None else mark.line + 1)
+
 
 def parsed_yaml(text: str, where: Path | str) -> Any:
     """The value of a YAML text.
@@ -71,8 +103,7 @@ def parsed_yaml(text: str, where: Path | str) -> Any:
     except _SetTwice as error:
         raise AmosError(f"{where}: {error}", "keep the one that is meant") from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise NotYaml(" ".join(str(error).split()), None if mark is None else mark.line + 1) from None
+        raise _in_words(error) from None
     except RecursionError:
         raise NotYaml("it is nested too deeply") from None
     except NotYaml:

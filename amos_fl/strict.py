@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from amos_fl.errors import AmosError
 
@@ -47,15 +47,43 @@ def columns_of(header: Sequence[str] | None, where: Path | str, *, fold: bool = 
     return names
 
 
-def csv_rows(file: TextIO, where: Path | str, *, by_program: bool = False) -> "csv.DictReader[str]":
+class _Rows(csv.DictReader):
+    """A reader that refuses a row with more values than the header has, of which Python's takes the first ones."""
+
+    def __init__(self, file: Iterable[str], where: Path | str, **how: Any) -> None:
+        super().__init__(file, **how)
+        self.where = where
+
+    def __next__(self) -> dict[str, Any]:
+        row = super().__next__()
+        refuse_surplus(row.pop(None, ()), len(row), self.where, self.line_num)
+        return row
+
+
+def refuse_surplus(surplus: Sequence[str], columns: int, where: Path | str, line: int) -> None:
+    """Refuse a row with values beyond its columns; empty ones, which spreadsheets append, do no harm.
+
+    Raises:
+        AmosError: it has any; the sentence begins with `where`.
+    """
+    if any(value.strip() for value in surplus):
+        raise AmosError(
+            f"{where}, line {line}: has {columns + len(surplus)} values, the header {columns}",
+            'a value with a comma in it needs quotation marks, "like, this"',
+        )
+
+
+def csv_rows(
+    file: Iterable[str], where: Path | str, *, by_program: bool = False, delimiter: str = ","
+) -> "csv.DictReader[str]":
     """A reader of the rows of a CSV file by column (see `columns_of`).
 
     A file written `by_program` is read literally: spaces and capitals count.
 
     Raises:
-        AmosError: two columns of one name.
+        AmosError: two columns of one name; while it is read, a row with more values than columns.
     """
-    reader = csv.DictReader(file, skipinitialspace=not by_program)
+    reader = _Rows(file, where, skipinitialspace=not by_program, delimiter=delimiter)
     columns = columns_of(reader.fieldnames, where, fold=not by_program)
     if not by_program:
         reader.fieldnames = columns

@@ -1,6 +1,7 @@
 """Names, numbers and hints for sentences."""
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Sequence
 
 MISSING = "-"
@@ -41,21 +42,39 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """A hint that names the nearest of `words`, or all of them if none is near; sections may be left out.
+def nearest(word: str, words: Iterable[str], otherwise: str = "") -> str:
+    """A hint that names the nearest of `words`, or all of them (or `otherwise`) if none is near.
+
+    Sections may be left out, and initials stand for a name.
 
     >>> nearest("fedprx", ["fedavg", "fedprox"])
     "did you mean 'fedprox'?"
     >>> nearest("batch_size", ["training.batch_size", "evaluation.batch_size", "seed"])
     "did you mean 'training.batch_size' or 'evaluation.batch_size'?"
+    >>> nearest("training.lr", ["training.loss", "training.learning_rate"])
+    "did you mean 'training.learning_rate'?"
+    >>> nearest("mu", ["seed", "rounds"], "see --help")
+    'see --help'
     """
     words = list(words)
-    section = word.rpartition(".")[0]
+    section, _, last = word.rpartition(".")
     if not section and (elsewhere := [repr(other) for other in words if other.endswith(f".{word}")]):
         return f"did you mean {either(elsewhere)}?"
     inside = [other for other in words if section and other.startswith(f"{section}.")]
+    if meant := [repr(other) for other in inside or words if last.casefold() == _initials(other)]:
+        return f"did you mean {either(meant)}?"
     close = difflib.get_close_matches(word, inside or words, n=1, cutoff=0.75 if inside else 0.6)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(inside or words)}"
+    return f"did you mean {close[0]!r}?" if close else otherwise or f"there are {', '.join(inside or words)}"
+
+
+def _initials(name: str) -> str:
+    """The first letters of a name's words; empty for a single word.
+
+    >>> _initials("training.learning_rate"), _initials("trimmed-mean"), _initials("training.loss")
+    ('lr', 'tm', '')
+    """
+    parts = [part for part in re.split(r"[-_ ]+", name.rpartition(".")[2].casefold()) if part]
+    return "".join(part[0] for part in parts) if len(parts) > 1 else ""
 
 
 def either(words: Iterable[object]) -> str:

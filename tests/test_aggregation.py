@@ -255,7 +255,7 @@ def test_strategies_that_are_none_are_refused_in_words() -> None:
         ("fedprox", {"nu": 1}, "no option 'nu'; did you mean 'mu'|no option 'nu'"),
         ("fedprox", {"mu": -1}, "must be 0 or more"),
         ("flwr.serverapp.strategy:FedNone", {}, "cannot be imported"),
-        ("pathlib:Path", {}, "neither a method .* nor a strategy of Flower's"),
+        ("pathlib:Path", {}, "neither a method nor a strategy of Flower's .*; write class Path.Method."),
         ("flwr.serverapp.strategy:FedAdam", {"nothing": 1}, "nothing"),
     ]:
         with pytest.raises(AmosError, match=words):

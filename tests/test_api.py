@@ -63,7 +63,7 @@ def test_a_model_predicts_a_scan_on_its_own_grid(tiny: Path, trained: amos_fl.Ru
     assert np.array_equal(found.labels, np.asarray(by_command.dataobj))
     assert found.volumes_ml["ball"] == pytest.approx(np.count_nonzero(found.labels == 1) * 0.512)
     assert np.array_equal(np.asarray(nib.nifti1.load(found.save(tiny / "saved.nii.gz")).dataobj), found.labels)
-    with pytest.raises(amos_fl.AmosError, match="give the modality, CT or MR"):
+    with pytest.raises(amos_fl.AmosError, match="add --modality CT or --modality MR"):
         trained.model.predict(scan)
     [outcome] = amos_fl.predict(trained, scan, tiny / "again", modality="CT")
     assert outcome.state == "predicted"

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from federations import TINY, federate, hashes
+from federations import TINY, federate, hashes, tiny_config
 
+from amos_fl.api import running
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort, read_cohort
-from amos_fl.errors import AmosError
+from amos_fl.errors import AmosError, Interrupted
 from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.group import PlannedRun, create_group
 from amos_fl.runs.sweep import read_sweep
 
 SETTINGS = {**TINY, "rounds": 2, "evaluation": {"every": 1}}
@@ -145,13 +147,13 @@ def test_a_run_that_fails_does_not_keep_the_group_from_the_others(tiny_cohort: C
             ["centralized", "--like", "{run}", "--rounds", "3"],
             "--like takes everything from that run; leave out rounds",
         ),
-        (["centralized", "--like", "{tmp}/none"], "holds no run"),
+        (["centralized", "--like", "{tmp}/none"], "none: no such folder; 'amos-fl runs' lists yours"),
         (["centralized", "--resume", "{run}", "--like", "{run}"], "leave out --like"),
         (["local", "--resume", "{run}"], "holds no group of runs"),
         (["finetune"], "needs the federated run"),
         (["finetune", "{run}", "--resume", "{run}"], "leave out RUN"),
         (["sweep"], "needs either the file of a new sweep"),
-        (["sweep", "{tmp}/none.yaml"], "no such settings file"),
+        (["sweep", "{tmp}/none.yaml"], "no such settings file; give the YAML file of a sweep"),
     ],
 )
 def test_wrong_input_gets_one_sentence(arguments, sentence, federated, tmp_path, capsys):
@@ -162,6 +164,24 @@ def test_wrong_input_gets_one_sentence(arguments, sentence, federated, tmp_path,
     assert "Traceback" not in error
 
 
+def test_a_group_that_is_stopped_is_continued_by_one_command_only(
+    tiny_cohort: Cohort, store, tmp_path, capsys, monkeypatch
+):
+    def stopped(*given: object, **how: object) -> None:  # what a run does on Ctrl-C is tested in test_resume.py
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(running, "carry_out", stopped)
+    members = [PlannedRun(name, tiny_config(), tiny_cohort) for name in ("a", "b")]
+    group = create_group(tmp_path / "group", "sweep", members)
+    assert run(["sweep", "--resume", str(group.path), "--store", str(store)]) == 130
+    said = capsys.readouterr()
+    assert f"continue the rest of the group with: amos-fl sweep --resume {group.path}" in said.out + said.err
+    assert (said.out + said.err).count("--resume") == 1
+    assert run(["simulate", "--resume", str(group.path / "a"), "--store", str(store)]) == 130
+    said = capsys.readouterr()
+    assert f"continue with: amos-fl simulate --resume {group.path / 'a'}" in said.out + said.err
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -170,7 +190,9 @@ def test_wrong_input_gets_one_sentence(arguments, sentence, federated, tmp_path,
         ("grid: {sead: [0]}", "grid.sead: no setting 'sead'; did you mean 'seed'"),
         ("runs: {strategy: fedavg}", "runs must be a list"),
         ("grid: {seed: [1, 1]}", "two of its runs have the same settings (seed1)"),
-        ("baselines: [pooled]", "no baseline 'pooled'"),
+        ("baselines: [pooled]", "no baseline 'pooled'; did you mean 'centralized'?"),
+        ("baselines: [locals]", "no baseline 'locals'; did you mean 'local'?"),
+        ("grid: {mu: [0.1]}", "grid.mu: no setting 'mu'; an option of a method goes under strategy_options: {mu: ...}"),
     ],
 )
 def test_a_sweep_that_is_none_is_refused(text, sentence, tmp_path):

@@ -18,7 +18,9 @@ from amos_fl.api.settings import resolve_run, settled
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort, write_cohort
 from amos_fl.escape.console import Console
+from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.runs.layers import Layer, read_yaml
+from amos_fl.volumes.plan import PLANS
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
@@ -173,6 +175,10 @@ def test_a_shell_completes_commands_options_and_their_words(program: str) -> Non
         assert completed("amos-fl deploy adm") == ["admit"]
         assert "--local-steps" in completed("amos-fl simulate --local-")
         assert completed("amos-fl simulate --weighting eq") == ["equal"]
+        assert completed("amos-fl simulate --strategy fedad") == ["fedadam", "fedadagrad"]
+        assert set(completed("amos-fl simulate --model ")) == set(NETWORKS)
+        assert completed("amos-fl simulate --plan amos-") == [name for name in PLANS if name.startswith("amos-")]
+        assert completed("amos-fl predict --device c") == ["cpu", "cuda"]
     else:
         assert completed("amos-fl-site stat") == ["status"]
 

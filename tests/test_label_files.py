@@ -161,6 +161,38 @@ def bids(root: Path) -> dict[str, np.ndarray]:
     return truth
 
 
+@pytest.mark.parametrize("command", ["masks", "bids"])
+def test_a_table_has_a_row_for_every_case_and_nothing_is_written_without(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = {"masks": totalsegmentator, "bids": bids}[command](tmp_path / "in")
+    table, (first, *others) = tmp_path / "table.csv", sorted(truth)
+    rows = [f"{name},west" for name in others]
+    arguments = ["data", command, str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--table", str(table)]
+    for more, words in (
+        ([], f"the table lacks case {first} (1 case); every case needs a row"),
+        ([f"{first},west", "nobody,west"], "the table names case nobody, which is not in"),
+        ([f"{first},west,extra"], "line 5: has 3 values, the header 2" if command == "masks" else "has 3 values"),
+    ):
+        table.write_text("\n".join(["case,site", *rows, *more]))
+        assert run(arguments) == 2
+        assert words in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+    table.write_text("\n".join(["case,site", *rows, f"{first},west"]))
+    assert run(arguments) == 0
+    assert read_cohort(tmp_path / "out").sites == ("west",)
+
+
+@pytest.mark.parametrize(("command", "words"), [("masks", "give a folder with CASE/ct.nii.gz"), ("bids", "in BIDS")])
+def test_a_folder_that_is_not_there_is_said_with_what_to_give(
+    tmp_path: Path, command: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["data", command, str(tmp_path / "nope"), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "nope: no such folder; " in said
+    assert words in said
+
+
 def test_a_bids_folder_becomes_a_cohort_by_subject_and_site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truth = bids(tmp_path / "study")
     assert run(["data", "bids", str(tmp_path / "study"), "--out", str(tmp_path / "out")]) == 0

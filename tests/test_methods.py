@@ -1,7 +1,9 @@
 """Methods: each equals another in its limiting case, and an independent implementation elsewhere."""
 
 import json
-from dataclasses import dataclass, replace
+import re
+import shlex
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,16 @@ from test_aggregation import SITES, reply, round_input, update
 
 from amos_fl.api.settings import recipe_for
 from amos_fl.cli.main import run
+from amos_fl.cli.setting_options import flag_of
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.methods import METHODS, method_named, options_of
-from amos_fl.methods.base import Arrays, Memory, Method, ServerRound, SiteRound, Work
+from amos_fl.methods.base import Arrays, Done, Memory, Method, ServerRound, SiteRound, Work
 from amos_fl.methods.scaffold import CONTROL, Scaffold
+from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.networks.registry import build_network
 from amos_fl.runs.events import Event, RoundFinished
-from amos_fl.runs.layers import Layer
+from amos_fl.runs.layers import Layer, dotted
 from amos_fl.training.schedule import polynomial_learning_rate
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.weights import arrays_of, is_trained, read_arrays
@@ -313,3 +317,25 @@ def test_a_request_without_what_its_method_sends_is_refused_in_words(
     with pytest.raises(Refusal, match="the request lacks 'control'"):
         site.train(more=more)
     assert not site.train(more={CONTROL: record_of(control.items())}).has_error()
+
+
+PAGE = (Path(__file__).parents[1] / "docs/methods.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_methods_names_everything_that_a_method_is_given() -> None:
+    table = PAGE.partition("| object | attribute |")[2].partition("\n\n")[0]
+    named: dict[str, set[str]] = {}
+    for line in table.splitlines()[2:]:
+        thing, attributes = line.split("|")[1:3]
+        kind = (re.findall(r"\(`(\w+)`\)", thing) or list(named)[-1:])[0]
+        named.setdefault(kind, set()).update(re.findall(r"`(\w+)`", attributes))
+    given = {kind.__name__: {field.name for field in fields(kind)} for kind in (SiteRound, ServerRound, Done, Work)}
+    given["Work"].add("displacement")
+    assert named == given
+
+
+def test_the_page_on_methods_gives_the_recipe_of_small_for_a_network_of_ones_own() -> None:
+    [command] = re.findall(r"amos-fl simulate --model my_lab\.nets:build (--plan coarse --opt(?:.|\n)*?)\n\n", PAGE)
+    words = shlex.split(command.replace("\\\n", " "))
+    said = dict(zip(words[::2], words[1::2], strict=True))
+    assert said == {flag_of(key): str(value) for key, value in dotted(dict(NETWORKS["small"].recipe)).items()}

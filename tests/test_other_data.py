@@ -171,8 +171,10 @@ def test_nnunets_splits_and_labelled_test_cases_count(tmp_path: Path, capsys) ->
     assert "every training case trains" in capsys.readouterr().out
     folds = [{"train": ["case_0", "case_1"], "val": ["case_2"]}, {"train": ["case_1", "case_2"], "val": ["case_0"]}]
     (folder / "splits_final.json").write_text(json.dumps(folds))
+    (folder / "cohort.csv").unlink()
     assert run(["data", "nnunet", str(folder), "--fold", "1"]) == 0
     assert [case.split for case in read_cohort(folder).cases] == ["val", "train", "train", "test"]
+    (folder / "cohort.csv").unlink()
     assert run(["data", "nnunet", str(folder), "--split", "1,1,0", "--seed", "3"]) == 0
     drawn = [case.split for case in read_cohort(folder).cases]
     assert drawn.count("val") in (1, 2)
@@ -183,6 +185,46 @@ def test_nnunets_splits_and_labelled_test_cases_count(tmp_path: Path, capsys) ->
     for part in ({"train": ["case_0"], "val": ["case_2"]}, {"train": ["case_0", "case_1"], "val": ["case_1"]}):
         (folder / "splits_final.json").write_text(json.dumps([part]))
         refused("nnunet", folder, "case case_1 is in", capsys)
+
+
+def test_a_cohort_that_somebody_has_edited_is_not_overwritten(tmp_path: Path, capsys) -> None:
+    folder = write_nnunet(tmp_path / "Dataset012_Tiny")
+    file = folder / "cohort.csv"
+    assert run(["data", "nnunet", str(folder), "--site", "here"]) == 0
+    written = file.read_bytes()
+    assert run(["data", "nnunet", str(folder), "--site", "here"]) == 0
+    assert file.read_bytes() == written
+    for edited, how in (
+        (written.replace(b",here,", b",there,", 3), "3 rows: site"),
+        (written.replace(b",here,", b",there,", 1).replace(b",test,", b",train,", 1), ": site, split"),
+        (written.replace(b"case_0,", b"mine,", 1), "1 row more, 1 row fewer"),
+        (written.replace(b"annotated", b"annotated,seen").replace(b"1 2\r\n", b"1 2,yes\r\n"), "4 rows: seen"),
+        (b"my notes", "it is no cohort"),
+    ):
+        file.write_bytes(edited)
+        capsys.readouterr()
+        assert run(["data", "nnunet", str(folder), "--site", "here"]) == 2
+        said = capsys.readouterr().err
+        assert f"{file}: is there already and differs (" in said
+        assert said.endswith(f"{how}); give another --out, or remove it\n"), said
+        assert file.read_bytes() == edited
+    file.write_bytes(written)
+    (folder / "organs.csv").write_text("label,organ\n1,kidney\n2,tumour\n")
+    capsys.readouterr()
+    assert run(["data", "nnunet", str(folder), "--site", "here"]) == 2
+    assert "organs.csv: is there already and differs (other organs)" in capsys.readouterr().err
+
+
+def test_organs_with_amoss_values_need_no_label_map(tmp_path: Path, capsys) -> None:
+    for name, other, spleen, hint in (
+        ("a", "right kidney", 1, False),
+        ("b", "right kidney", 2, True),
+        ("c", "ball", 1, False),
+    ):
+        folder = write_nnunet(tmp_path / name)
+        with_description(folder, labels={"background": 0, "spleen": spleen, other: 3 - spleen})
+        assert run(["data", "nnunet", str(folder)]) == 0
+        assert ("add --label-map amos" in capsys.readouterr().out) is hint
 
 
 def test_a_bad_nnunet_dataset_has_its_sentence(tmp_path: Path, capsys) -> None:

@@ -40,7 +40,10 @@ FROZEN = "@dataclass(frozen=True)"
         ("    def pull(self): ...", r"its pull must take \(self, given\)"),
         ("    sends: ClassVar = ('c',)", "sends c but has no 'more' to make it"),
         ("    def keep(self, given, before, after): return dict(after)", "has a 'keep', but site_models is 0"),
-        ("    def step(self, given, mean, memory): return mean['x']", r"its step fails \(KeyError: 'x'\)"),
+        (
+            "    def step(self, given, mean, memory): return mean['x']",
+            r"its step fails \(KeyError: 'x', in own_\d+\.py, line 11\)",
+        ),
         (
             "    def step(self, given, mean, memory): return {n: a * np.float64(0.5) for n, a in mean.items()}",
             "its step returns float64 .* for a parameter of float32",

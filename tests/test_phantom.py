@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from nibabel.affines import voxel_sizes
 
+from amos_fl.cli.main import run
 from amos_fl.cohort.amos22 import import_amos22
 from amos_fl.cohort.organs import AMOS_ORGANS
 from amos_fl.cohort.table import Case
@@ -50,6 +51,20 @@ def small_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("phantom") / "amos22"
     write_release(out, cases=[*ONE_OF_EACH.values(), 500, 539, 600])
     return out
+
+
+@pytest.mark.parametrize(
+    ("cases", "protocol"), [("1,8,508", "release"), ("1,2,8", "paper"), ("1", "release"), ("2", "")]
+)
+def test_the_protocol_that_is_proposed_for_a_phantom_works(
+    tmp_path: Path, cases: str, protocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "ph"
+    assert run(["data", "phantom", str(out), "--cases", cases, "--workers", "1"]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    command = said.partition("next: amos-fl ")[2].split()
+    assert command[-1:] == ([protocol] if protocol else [])
+    assert not command or run(command) == 0
 
 
 def files_of(folder: Path) -> dict[str, str]:

@@ -100,7 +100,7 @@ def test_the_modality_of_a_nifti_is_never_guessed(
     finished_run: Path, scan: Path, tiny_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["predict", str(finished_run), str(scan), "-o", str(tmp_path / "out")]) == 2
-    assert "give the modality, CT or MR" in capsys.readouterr().err
+    assert "add --modality CT or --modality MR" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     command = ["predict", str(finished_run), str(scan), "-o", str(tmp_path / "out"), "--probabilities"]
     listed = [*command, "--cohort", str(tiny_root)]

@@ -13,7 +13,7 @@ from federations import federate, hashes, resume, tiny_config
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError, Interrupted
 from amos_fl.runs.create import create_run
-from amos_fl.runs.events import Event, SiteWork
+from amos_fl.runs.events import Continued, Event, Said, SiteWork
 from amos_fl.runs.folder import RunFolder, open_run
 
 SETTINGS = {"rounds": 3, "optimizer_state": "keep", "evaluation": {"every": 2}}
@@ -93,8 +93,10 @@ def test_flowers_strategies_remember_themselves_across_a_resume(
 
 
 def test_a_finished_run_resumes_to_itself(tiny_cohort: Cohort, store: Path, uninterrupted: RunFolder) -> None:
-    before = (uninterrupted.path / "scores.csv").read_bytes()
-    resume(uninterrupted.path, store)
+    before, said = (uninterrupted.path / "scores.csv").read_bytes(), []
+    resume(uninterrupted.path, store, said.append)
+    assert [event for event in said if isinstance(event, Continued)] == []
+    assert Said("this run has finished already, after 3 rounds; nothing is trained") in said
     assert (uninterrupted.path / "scores.csv").read_bytes() == before
 
 
@@ -107,7 +109,7 @@ def test_a_run_is_not_written_over(tmp_path: Path, tiny_cohort: Cohort) -> None:
     with pytest.raises(AmosError, match="is not empty"):
         create_run(tmp_path / "other", tiny_config(), tiny_cohort)
     with pytest.raises(AmosError, match="holds no run"):
-        open_run(tmp_path / "nothing")
+        open_run(tmp_path / "other")
 
 
 def test_a_damaged_checkpoint_is_said(uninterrupted: RunFolder, tmp_path: Path) -> None:

@@ -86,13 +86,22 @@ def test_a_dry_run_prints_the_work_and_writes_nothing(
         (["--hold-out", "Z"], "no site Z in this cohort; it has A, B, D, G"),
         (["--sites", "D"], "no site has a labelled training case"),
         (["--cohort", "nowhere"], "no such cohort file"),
-        (["--config", "nowhere.yaml"], "no such settings file"),
+        (["--cohort", "ct.nii.gz"], "ct.nii.gz: is a scan and not a cohort.csv; give the cohort.csv that lists it"),
+        (["--config", "nowhere.yaml"], "no such settings file; 'amos-fl init' writes one"),
+        (["--resume"], "--resume' requires an argument; see amos-fl simulate --help"),
+        (["--set", "training.lr=1"], "did you mean 'training.learning_rate'?"),
+        (["--set", "lr=1"], "did you mean 'training.learning_rate'?"),
+        (["--set", "mu=1"], "no setting 'mu'; an option of a method goes under strategy_options: {mu: ...}"),
+        (["--set", "zzzz=1"], "no setting 'zzzz'; amos-fl simulate --help lists them"),
+        (["--set", "training.zzzz=1"], "no setting 'training.zzzz'; amos-fl simulate --help lists them"),
         (["--resume", "nowhere"], "--resume continues a run with its own settings"),
     ],
 )
 def test_wrong_input_is_one_plain_sentence_and_exit_code_2(
     settings: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    settings.with_name("ct.nii.gz").write_bytes(b"\x1f\x8b\xff")
+    arguments = [str(settings.with_name(one)) if one == "ct.nii.gz" else one for one in arguments]
     assert run(["simulate", "--config", str(settings), *arguments]) == 2
     error = capsys.readouterr().err
     assert words in error
@@ -100,9 +109,42 @@ def test_wrong_input_is_one_plain_sentence_and_exit_code_2(
     assert error.count("\n") == 1
 
 
+def test_an_unknown_name_in_a_file_is_said_without_a_list_of_all_settings(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = settings.read_text()
+    for line, words in (
+        ("mu: 0.1", "no setting 'mu'; an option of a method goes under strategy_options: {mu: ...}"),
+        ("zzzz: 1", "no setting 'zzzz'; amos-fl simulate --help lists them"),
+    ):
+        settings.write_text(f"{text}\n{line}\n")
+        assert run(["simulate", "--config", str(settings)]) == 2
+        assert capsys.readouterr().err == f"amos-fl: {settings}: {words}\n"
+
+
 def test_resuming_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["simulate", "--resume", str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["simulate", "--resume", "NOPE"],
+        ["sweep", "--resume", "NOPE"],
+        ["watch", "NOPE"],
+        ["compare", "NOPE"],
+        ["report", "NOPE"],
+        ["diff", "NOPE", "NOPE"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_folder_that_is_not_there_is_not_called_one_without_a_run(
+    tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    nope = str(tmp_path / "nope")
+    assert run([nope if word == "NOPE" else word for word in arguments]) == 2
+    assert capsys.readouterr().err == f"amos-fl: {nope}: no such folder; 'amos-fl runs' lists yours\n"
 
 
 def test_a_file_that_is_not_nifti_is_named(

@@ -1,5 +1,6 @@
 """What people write twice in a table or in a file of settings is refused, not counted silently."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,48 @@ def test_what_is_named_twice_is_refused_with_the_file_and_the_name(tmp_path: Pat
         read(file)
     assert str(file) in str(caught.value)
     assert said in str(caught.value)
+
+
+SURPLUS = [
+    ("organs.csv", "label,organ\n1,liver,left\n", read_organs),
+    ("sites.csv", "case,site\ns0001,west\ns0002,west,extra\n", read_table),
+    ("meta.csv", "amos_id,Manufacturer's Model Name\n1,Aquilion ONE,extra\n", read_metadata),
+    ("tolerance.csv", "organ,tolerance_mm\nliver,1,5\n", _tolerance),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "read"), SURPLUS, ids=[name for name, *_ in SURPLUS])
+def test_a_row_with_more_values_than_columns_is_refused_and_empty_ones_do_no_harm(
+    tmp_path: Path, name: str, text: str, read: Callable[[Path], object]
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    last = text.count("\n")
+    with pytest.raises(AmosError, match=rf"{name}, line {last}: has 3 values, the header 2; .* needs quotation marks"):
+        read(file)
+    file.write_text(text.replace(",extra", ",,").replace(",left", ",").replace("1,5", "1,"))
+    read(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rounds: 2\nstrategy: a: b\n", "line 2: is not YAML (a second ': ' on a line, or a wrong indentation)"),
+        ("rounds: 2\nsites: [A, B\nmodel: small\n", "line 2: is not YAML (a [ that is not closed)"),
+        ("sites: {A: 1\nmodel: [\n", "is not YAML (a "),
+        ("rounds:\n\t- 2\n", "line 2: is not YAML (a tab"),
+        ("a: 1\nmodel: 'small\n", "line 2: is not YAML (a quotation mark that is not closed)"),
+        ("a: 1\nmodel small\nb: 1\n", "is not YAML (a line without ': '"),
+        ("a: 1\n  b: 2\n", "line 2: is not YAML (a second"),
+    ],
+)
+def test_what_is_no_yaml_is_said_with_its_line_in_plain_words(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(AmosError) as error:
+        read_yaml(file)
+    assert said in str(error.value)
+    assert "unicode string" not in str(error.value)
 
 
 def test_one_setting_of_the_command_line_cannot_say_a_key_twice_either() -> None:

@@ -57,6 +57,13 @@ def test_who_comes_second_is_told_who_works_there_until_that_process_is_dead(tmp
     assert not (tmp_path / HOLDERS).exists()
 
 
+def test_the_whole_command_of_who_works_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/amos-fl", "simulate", "--strategy", "fedprox", "--out", "a run"])
+    command = r"\(amos-fl simulate --strategy fedprox --out 'a run'\); wait for it"
+    with at_work(tmp_path), pytest.raises(AtWork, match=command), at_work(tmp_path):
+        pass
+
+
 def test_a_run_is_not_carried_out_begun_or_grouped_by_two(tmp_path: Path, tiny_cohort: Cohort, store: Path) -> None:
     folder = create_run(tmp_path / "run", tiny_config(), tiny_cohort)
     with held_by_another(tmp_path / "run"), pytest.raises(AtWork, match="has worked here since"):

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from amos_fl.cohort.check import check_cohort
 from amos_fl.cohort.protocols import Protocol
 from amos_fl.cohort.repair import repair_cohort
 from amos_fl.cohort.scanners import SCANNERS
-from amos_fl.cohort.table import Cohort, read_cohort, write_cohort
+from amos_fl.cohort.table import Cohort, read_cohort, write_imported
 from amos_fl.errors import AmosError
 from amos_fl.escape.console import Console
 from amos_fl.phantom.montage import montage as draw_montage
@@ -57,7 +58,7 @@ def amos22(
     sites = [site for word in hold_out or () for site in word.replace(",", " ").split()]
     result = import_amos22(root, protocol=protocol, hold_out=sites, metadata=metadata)
     target = target_of(root, out)
-    write_cohort(result.cohort, target)
+    write_imported(result.cohort, target)
     console = plain_console()
     console.print(f"release: {result.folder}\nmetadata table: {result.metadata or 'none'}\n", soft_wrap=True)
     console.print(_beside_table2(result))
@@ -150,10 +151,19 @@ def phantom(
         write_release(
             out, seed=seed, size=size, contrast=contrast, cases=chosen, workers=workers, on_case=progress.of("drawing")
         )
-    typer.echo(f"wrote {out}; next: amos-fl data amos22 {out} --protocol paper")
+    typer.echo(f"wrote {out}{_next_of(out)}")
     if montage is not None:
         draw_montage(out, montage)
         typer.echo(f"wrote {montage}")
+
+
+def _next_of(release: Path) -> str:
+    """The command that makes a cohort of a phantom, with the first protocol for which it has the cases."""
+    for protocol in ("paper", "release", "public"):
+        with suppress(AmosError):
+            import_amos22(release, protocol=protocol)
+            return f"; next: amos-fl data amos22 {release} --protocol {protocol}"
+    return "; it has no case to train on, so it makes no cohort"
 
 
 def _phantom_cases(text: str) -> list[int] | None:

@@ -1,6 +1,6 @@
 """`amos-fl data msd`, `nnunet`, `relabel` and `join`: other projects' folders as cohorts, cohorts in other labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +13,8 @@ from amos_fl.cohort.joining import joined, shared_patients
 from amos_fl.cohort.label_map import LabelMap, label_map_in_words, label_map_named, suggested, to_amos, write_label_map
 from amos_fl.cohort.msd import read_msd
 from amos_fl.cohort.nnunet_raw import read_nnunet
-from amos_fl.cohort.table import SPLITS, Cohort, read_cohort, write_cohort
+from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.cohort.table import SPLITS, Cohort, read_cohort, write_imported
 from amos_fl.errors import AmosError, already_exists
 from amos_fl.escape.console import Console
 from amos_fl.wording import counted
@@ -150,10 +151,16 @@ def _finish(
         chosen = label_map_named(label_map, cohort.organs)
         _show_label_map(chosen, len(cohort.organs))
         cohort = to_amos(cohort, chosen)
-    elif any(suggested(cohort.organs).values()):
-        shared = ", ".join(organ for organ, equals in suggested(cohort.organs).items() if equals)
+    elif shared := ", ".join(_of_other_value(cohort.organs)):
         typer.echo(f"AMOS has {shared} too; add --label-map amos to use its label values")
     write(cohort, target)
+
+
+def _of_other_value(organs: Mapping[int, str]) -> list[str]:
+    """AMOS's organs among these, if any of them has another label value or name than AMOS's."""
+    equal = suggested(organs)
+    same = all(not equal[name] or AMOS_ORGANS.get(value) == name for value, name in organs.items())
+    return [] if same else [name for name, equals in equal.items() if equals]
 
 
 def _show_label_map(label_map: LabelMap, organs: int) -> None:
@@ -165,10 +172,10 @@ def _show_label_map(label_map: LabelMap, organs: int) -> None:
 
 
 def write(cohort: Cohort, target: Path, *, sources: Sequence[Path] = ()) -> None:
-    """Write a cohort and show it; refuses to overwrite one of `sources`."""
+    """Write a cohort and show it; refuses to overwrite one of `sources`, or another cohort."""
     if any(target.resolve() == target_of(other, None).resolve() for other in sources):
         raise AmosError(f"{target}: is one of the cohorts given; choose another --out")
-    write_cohort(cohort, target)
+    write_imported(cohort, target)
     table = Table("site", "modality", *SPLITS, "without labels", "organs annotated")
     for site in cohort.sites:
         cases = cohort.of(site=site)

@@ -79,6 +79,14 @@ class WholeNames(TyperCommand):
     `--no-mirror` is printed below `--mirror`, not beside it, and the values allowed are in the text.
     """
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The arguments by option; an error knows its command, so that it can name its help."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         shown = copy(self)
         shown.params = [_narrow(parameter) for parameter in self.params]

@@ -82,7 +82,8 @@ def _run_one(
         try:
             settings = running.carry_out(folder.path, settings, members, store, display, accept_changes=accept_changes)
         except Interrupted:
-            display.line(f"stopped; continue with: amos-fl simulate --resume {folder.path}")
+            # Of a group, how to continue it is said by the group.
+            display.line("stopped" if title else f"stopped; continue with: amos-fl simulate --resume {folder.path}")
             raise typer.Exit(INTERRUPTED) from None
     return display.console, settings
 

@@ -21,9 +21,11 @@ from pydantic.fields import FieldInfo
 from amos_fl.cli.settings import Flags, names
 from amos_fl.errors import AmosError
 from amos_fl.invalid import limits_of, requirement
+from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.runs.config import RunConfig, nested_setting, parsed_value
 from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.layers import merge
+from amos_fl.volumes.plan import AUTO, PLANS
 from amos_fl.wording import either
 
 NAMES = {
@@ -74,6 +76,21 @@ METAVARS: dict[Any, str] = {
     "trackers": "NAME",
 }
 """The placeholder for an option's value in `--help`, by setting or by type."""
+
+
+def _methods() -> list[str]:
+    from amos_fl.methods import METHODS  # it imports NumPy, which --help does not need
+
+    return [*METHODS]
+
+
+COMPLETED: dict[str, Callable[[], list[str]]] = {
+    "strategy": _methods,
+    "model": lambda: [*NETWORKS],
+    "plan": lambda: [AUTO, *PLANS],
+    "device": lambda: ["auto", "cpu", "cuda", "mps"],
+}
+"""The names that the shell completes for settings that take others, too: an import path, a file, a second GPU."""
 
 DECIDED_ELSEWHERE = ("arm", "planning.auto")
 """Settings decided by the command itself and by `--plan auto`."""
@@ -161,6 +178,8 @@ def setting(key: str, otherwise: str = "", *, flag: str = "", panel: str | None 
         flag = f"{flag}/--no-{flag.removeprefix('--')}"
     elif kind in (int, float) or _choices(key):
         more["click_type"] = _Value(key)
+    elif key in COMPLETED:
+        more["autocompletion"] = lambda incomplete: [word for word in COMPLETED[key]() if word.startswith(incomplete)]
     return typer.Option(flag, help=_help(key, otherwise), rich_help_panel=panel, show_default=False, **more)
 
 

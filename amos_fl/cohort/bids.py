@@ -17,6 +17,7 @@ from amos_fl.cohort.label_files import LabelFile, LabelledScan, LabelledScans
 from amos_fl.cohort.table import SPLITS, Split
 from amos_fl.errors import AmosError
 from amos_fl.scan_files import scans_in, shown
+from amos_fl.strict import csv_rows
 from amos_fl.wording import counted, listed
 
 _OF_LABELS = {"desc", "label", "seg", "atlas", "res", "den", "space"}
@@ -46,7 +47,7 @@ def read_bids(folder: Path, pipeline: str | None = None) -> LabelledScans:
         AmosError: no such folder, no image with a label, or an unknown pipeline.
     """
     if not folder.is_dir():
-        raise AmosError(f"{folder}: no such folder")
+        raise AmosError(f"{folder}: no such folder", "give a folder in BIDS, with sub-01/anat and derivatives")
     made = folder / "derivatives"
     pipelines = [path.name for path in _folders(made)] if made.is_dir() else []
     if pipeline is not None and pipeline not in pipelines:
@@ -135,7 +136,8 @@ def _read_values(table: Path) -> dict[int, str]:
 
 def _lines(table: Path) -> list[dict[str, str]]:
     try:
-        return list(csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines(), delimiter="\t"))
+        text = table.read_text(encoding="utf-8-sig")
+        return list(csv_rows(text.splitlines(), shown(table), delimiter="\t"))
     except (OSError, UnicodeDecodeError, csv.Error):
         raise AmosError(f"{shown(table)}: cannot be read as a table", "repair or remove it") from None
 

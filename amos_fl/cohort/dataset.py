@@ -133,6 +133,18 @@ def read_table(path: Path) -> dict[str, Row]:
     return found
 
 
+def check_table(table: Mapping[str, Row], names: Sequence[str], folder: Path) -> None:
+    """Check that a user's table has a row for every case of a dataset, and no other.
+
+    Raises:
+        AmosError: it lacks a case, or names another.
+    """
+    if missing := [name for name in names if name not in table]:
+        raise AmosError(f"the table lacks case {missing[0]} ({counted(len(missing), 'case')}); every case needs a row")
+    if strangers := sorted(set(table) - set(names)):
+        raise AmosError(f"the table names case {strangers[0]}, which is not in {folder}")
+
+
 def imported_cohort(
     dataset: Dataset,
     *,
@@ -158,10 +170,8 @@ def imported_cohort(
             f"{dataset.folder}: a case is called {odd[0]!r}; its name may hold letters, digits, '.', '_' and '-' only, "
             f"up to {MOST_NAME_BYTES} bytes of them"
         )
-    if table is not None and (missing := [name for name in names if name not in rows]):
-        raise AmosError(f"the table lacks case {missing[0]} ({counted(len(missing), 'case')}); every case needs a row")
-    if strangers := sorted(set(rows) - set(names)):
-        raise AmosError(f"the table names case {strangers[0]}, which is not in {dataset.folder}")
+    if table is not None:
+        check_table(table, names, dataset.folder)
     default = site or re.sub(r"[^\w.-]+", "_", dataset.name).strip("._") or "site"
     if not plain_name(default):
         raise AmosError(f"--site {default}: may hold letters, digits, '.', '_' and '-' only")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amos_fl.cohort.dataset import Dataset, Found, ImportedCohort, Row, imported_cohort
+from amos_fl.cohort.dataset import Dataset, Found, ImportedCohort, Row, check_table, imported_cohort
 from amos_fl.cohort.label_map import LabelMap, matches
 from amos_fl.cohort.organ_names import organ_key
 from amos_fl.cohort.overlaps import combined
@@ -107,8 +107,10 @@ def write_cohort_of(
     empty mask says that the organ is absent. A case whose label files cannot be used is left out, and named.
 
     Raises:
-        AmosError: no case is left, or as `imported_cohort`.
+        AmosError: no case is left, or as `imported_cohort`, before anything is written if it is about the table.
     """
+    if table is not None:
+        check_table(table, [scan.case for scan in found.scans], found.folder)
     kept: list[Found] = []
     rows: dict[str, Row] = {}
     annotated: dict[str, tuple[int, ...]] = {}
@@ -137,9 +139,6 @@ def write_cohort_of(
     dataset = Dataset(
         found.folder.resolve().name, found.folder, dict(organs), None, "its files", tuple(kept), tuple(notes)
     )
-    if table is not None:
-        known = {scan.case for scan in found.scans}
-        rows |= {name: row for name, row in table.items() if name not in known}  # a stranger is refused there
     imported = imported_cohort(dataset, site=site, table=rows, split=split, seed=seed, modality=modality)
     cases = tuple(replace(case, annotated=annotated[case.case] or tuple(organs)) for case in imported.cohort.cases)
     return replace(imported, cohort=replace(imported.cohort, cases=cases))

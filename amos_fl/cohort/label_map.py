@@ -71,7 +71,7 @@ def _from_yaml(path: Path, text: str) -> LabelMap:
     try:
         data = parsed_yaml(text, path)
     except NotYaml as error:
-        raise AmosError(f"{path}: is not YAML ({error})") from None
+        raise AmosError(error.of(path)) from None
     if not isinstance(data, dict):
         raise AmosError(f"{path}: must hold lines of the form 'organ: what it equals'")
     found: LabelMap = {}

@@ -16,9 +16,11 @@ from amos_fl.cohort.label_files import LabelFile, LabelledScan, LabelledScans
 from amos_fl.cohort.table import SPLITS, Split
 from amos_fl.errors import AmosError
 from amos_fl.scan_files import scans_in, shown
+from amos_fl.strict import csv_rows
 from amos_fl.wording import listed
 
 META = "meta.csv"
+_WHAT = "a folder with CASE/ct.nii.gz and CASE/segmentations/ORGAN.nii.gz, or of scans with --labels FOLDER"
 _SCANS = ("ct", "mri", "mr", "image", "img", "scan")
 
 
@@ -30,9 +32,10 @@ def read_mask_folders(folder: Path, labels: Path | None = None) -> LabelledScans
     Raises:
         AmosError: no such folder, or no scan with a mask in it.
     """
-    for one in (folder, labels):
-        if one is not None and not one.is_dir():
-            raise AmosError(f"{one}: no such folder")
+    if not folder.is_dir():
+        raise AmosError(f"{folder}: no such folder", f"give {_WHAT}")
+    if labels is not None and not labels.is_dir():
+        raise AmosError(f"--labels {labels}: no such folder", "give the folder of the label files")
     notes: list[str] = []
     rows, splits = _meta(folder / META)
     found = _folders(folder, notes) if labels is None else _beside(folder, labels, notes)
@@ -43,7 +46,7 @@ def read_mask_folders(folder: Path, labels: Path | None = None) -> LabelledScans
     if not scans:
         raise AmosError(
             f"{folder}: holds no scan with label files",
-            "give a folder with CASE/ct.nii.gz and CASE/segmentations/ORGAN.nii.gz, or of scans with --labels FOLDER",
+            f"give {_WHAT}",
         )
     return LabelledScans(folder, scans, tuple(notes))
 
@@ -110,7 +113,7 @@ def _meta(file: Path) -> tuple[dict[str, Row], dict[str, Split]]:
         return {}, {}
     try:
         text = file.read_text(encoding="utf-8-sig")
-        lines = list(csv.DictReader(text.splitlines(), delimiter=";" if ";" in text.partition("\n")[0] else ","))
+        lines = list(csv_rows(text.splitlines(), shown(file), delimiter=";" if ";" in text.partition("\n")[0] else ","))
     except (OSError, UnicodeDecodeError, csv.Error):
         raise AmosError(f"{shown(file)}: cannot be read as a table", "repair or remove it") from None
     rows, splits = {}, {}

@@ -21,7 +21,7 @@ from amos_fl.cohort.scanners import (
     published_cases,
 )
 from amos_fl.errors import AmosError
-from amos_fl.strict import columns_of
+from amos_fl.strict import columns_of, refuse_surplus
 from amos_fl.wording import case_name, case_names
 
 PATTERN = "labeled_data_meta*.csv"
@@ -159,12 +159,19 @@ def _read_rows(path: Path) -> list[_Row]:
                 if needed not in header:
                     raise AmosError(f"{path}: no column {shown!r}; this is not AMOS's metadata table")
             return [
-                _row(path, reader.line_num, dict(zip(header, values, strict=False)))
+                _row(path, reader.line_num, _by_column(path, reader.line_num, header, values))
                 for values in reader
                 if any(value.strip() for value in values)
             ]
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise AmosError(f"{path}: is not a CSV text file in UTF-8", "save it again as such") from None
+    except csv.Error as error:
         raise AmosError(f"{path}: is not a CSV text file ({error})") from None
+
+
+def _by_column(path: Path, line: int, header: list[str], values: list[str]) -> dict[str, str]:
+    refuse_surplus(values[len(header) :], len(header), path, line)
+    return dict(zip(header, values, strict=False))
 
 
 def _row(path: Path, line: int, values: dict[str, str]) -> _Row:

@@ -24,6 +24,7 @@ from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import Writer, text_of
 from amos_fl.files import MOST_NAME_BYTES, sha256_of_json, whole_file
 from amos_fl.strict import columns_of, csv_rows
+from amos_fl.wording import counted
 
 Modality = Literal["CT", "MR"]
 Split = Literal["train", "val", "test"]
@@ -166,6 +167,8 @@ def read_cohort(path: Path | str) -> Cohort:
     if not path.is_file():
         makers = "'amos-fl data amos22', 'msd', 'nnunet', 'dicom', 'masks' or 'bids' (amos-fl data --help)"
         raise AmosError(f"{path}: no such cohort file", f"make one with {makers}")
+    if path.name.casefold().endswith((".nii", ".nii.gz", ".dcm")):
+        raise AmosError(f"{path}: is a scan and not a cohort.csv", "give the cohort.csv that lists it")
     organs = _organs_beside(path)
     cases = tuple(_case(path, line, row, organs) for line, row in _rows(path))
     seen: set[str] = set()
@@ -201,7 +204,9 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
                     )
                 row = {name: text_of(value.strip()) for name, value in zip(header, values, strict=True)}
                 rows.append((reader.line_num, row))
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise AmosError(f"{path}: is not a CSV text file in UTF-8", "save it again as such") from None
+    except csv.Error as error:
         raise AmosError(f"{path}: is not a CSV text file ({error})") from None
     return rows
 
@@ -305,22 +310,74 @@ def write_cohort(cohort: Cohort, path: Path | str) -> None:
         AmosError: another cohort in that folder has other organs, which `organs.csv` would give new names.
     """
     path = Path(path)
-    folder = path.parent.resolve()
     check_organs_beside(path, cohort.organs)
+    if cohort.organs != AMOS_ORGANS or path.with_name("organs.csv").exists():
+        write_organs(cohort.organs, path.with_name("organs.csv"))
+    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        Writer(file).writerows(_written(cohort, path))
+
+
+def _written(cohort: Cohort, path: Path) -> list[list[str]]:
+    """The header and the rows of a cohort's file."""
+    folder = path.parent.resolve()
 
     def relative(file: Path | None) -> str:
         # If the file is a link, its own name is kept: stores of large files link to names without a suffix.
         return "" if file is None else Path(os.path.relpath(file.parent.resolve() / file.name, folder)).as_posix()
 
-    if cohort.organs != AMOS_ORGANS or path.with_name("organs.csv").exists():
-        write_organs(cohort.organs, path.with_name("organs.csv"))
     renumbered = any(case.label_values for case in cohort.cases)
     named = any(case.patient for case in cohort.cases)
-    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = Writer(file)
-        writer.writerow([*COLUMNS, *([LABEL_VALUES] if renumbered else []), *([PATIENT] if named else [])])
-        for c in cohort.cases:
-            row = [c.case, c.site, c.modality, c.split, relative(c.image), relative(c.label)]
-            row.append(" ".join(map(str, c.annotated)))
-            values = [" ".join(f"{old}={new}" for old, new in c.label_values)] if renumbered else []
-            writer.writerow([*row, *values, *([c.patient] if named else [])])
+    rows = [[*COLUMNS, *([LABEL_VALUES] if renumbered else []), *([PATIENT] if named else [])]]
+    for c in cohort.cases:
+        row = [c.case, c.site, c.modality, c.split, relative(c.image), relative(c.label)]
+        row.append(" ".join(map(str, c.annotated)))
+        values = [" ".join(f"{old}={new}" for old, new in c.label_values)] if renumbered else []
+        rows.append([*row, *values, *([c.patient] if named else [])])
+    return rows
+
+
+def write_imported(cohort: Cohort, path: Path | str) -> None:
+    """As `write_cohort`, unless that would change a `cohort.csv` or `organs.csv` that somebody may have edited.
+
+    Raises:
+        AmosError: as `write_cohort`, or one of the two is there already and differs.
+    """
+    path = Path(path)
+    check_organs_beside(path, cohort.organs)
+    organs = path.with_name("organs.csv")
+    for file, how in ((path, _how_it_differs(cohort, path)), (organs, _other_organs(cohort, organs))):
+        if how:
+            raise AmosError(f"{file}: is there already and differs ({how})", "give another --out, or remove it")
+    write_cohort(cohort, path)
+
+
+def _how_it_differs(cohort: Cohort, path: Path) -> str:
+    """How the cohort in a file differs from one, in words; empty if it does not, or there is no such file."""
+    if not path.exists():
+        return ""
+    try:
+        there = {row["case"]: row for _, row in _rows(path)}
+    except AmosError:
+        return "it is no cohort"
+    header, *rows = _written(cohort, path)
+    new = {row[0]: dict(zip(header, map(str, row), strict=True)) for row in rows}
+    changed: list[str] = []
+    columns: dict[str, None] = {}
+    for case in there.keys() & new.keys():
+        names = dict.fromkeys((*new[case], *there[case]))
+        if own := [name for name in names if new[case].get(name, "") != there[case].get(name, "").replace("\\", "/")]:
+            changed.append(case)
+            columns |= dict.fromkeys(own)
+    said = [f"{counted(len(changed), 'row')}: {', '.join(sorted(columns))}"] if changed else []
+    said += [f"{counted(len(there.keys() - new.keys()), 'row')} more"] if there.keys() - new.keys() else []
+    said += [f"{counted(len(new.keys() - there.keys()), 'row')} fewer"] if new.keys() - there.keys() else []
+    return ", ".join(said)
+
+
+def _other_organs(cohort: Cohort, organs_file: Path) -> str:
+    if not organs_file.is_file():
+        return ""
+    try:
+        return "" if read_organs(organs_file) == dict(sorted(cohort.organs.items())) else "other organs"
+    except AmosError:
+        return "it names no organs"

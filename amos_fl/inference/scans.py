@@ -196,7 +196,7 @@ def _modality_of(path: Path, given: str | None, listed: Mapping[Path, str]) -> M
     if modality is None:
         raise AmosError(
             f"{path.name}: a NIfTI file does not say whether it is CT or MR, and the two are normalised differently; "
-            "give the modality, CT or MR, or a cohort that lists it"
+            "add --modality CT or --modality MR (in Python modality='CT'), or give a cohort that lists it"
         )
     return cast(Modality, modality)
 

@@ -73,7 +73,7 @@ def method_named(name: str, options: Mapping[str, Any]) -> Method:
     kind = kind_of(name)
     if kind is None:
         if is_path(name):
-            raise AmosError(f"strategy {name}: is not a method, which is an amos_fl.methods.base.Method")
+            raise AmosError(f"strategy {name}: is not a method", subclass_method(name))
         raise AmosError(f"no strategy {name!r}; {nearest(name, METHODS)} (one of your own is given as module:Class)")
     if is_path(name):
         check_kind(name, kind)
@@ -85,6 +85,16 @@ def method_named(name: str, options: Mapping[str, Any]) -> Method:
             words = "true or false" if isinstance(known[option], bool) else "a number"
             raise AmosError(f"strategy_options.{option} is {value!r}; it must be {words}")
     return made(name, kind, options)
+
+
+def subclass_method(path: str) -> str:
+    """The remedy for a class at an import path that is no method.
+
+    >>> subclass_method("my_lab.methods:FedCM")
+    "write class FedCM(Method), with 'from amos_fl.methods.base import Method'"
+    """
+    name = path.replace(":", ".").rpartition(".")[2]
+    return f"write class {name}(Method), with 'from amos_fl.methods.base import Method'"
 
 
 def options_of(kind: type[Method]) -> dict[str, float | bool]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from amos_fl.errors import AmosError
 from amos_fl.methods.base import VAL_AFTER, VAL_BEFORE, Arrays, Done, Memory, Method, ServerRound, SiteRound, Work
+from amos_fl.own_code import where_in
 from amos_fl.randomness import generator
 from amos_fl.training.settings import TrainingSettings
 from amos_fl.weights import hash_of
@@ -214,6 +215,5 @@ def _said(path: str, function: str) -> Iterator[None]:
     except AmosError:
         raise
     except Exception as error:
-        raise AmosError(
-            f"strategy {path}: its {function} fails ({type(error).__name__}: {first_line(error)})"
-        ) from None
+        said = f"{type(error).__name__}: {first_line(error)}{where_in(error, path)}"
+        raise AmosError(f"strategy {path}: its {function} fails ({said})") from None

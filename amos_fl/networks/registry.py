@@ -11,7 +11,7 @@ from torch import nn
 from amos_fl.errors import AmosError
 from amos_fl.networks.catalogue import network_named
 from amos_fl.networks.norms import with_group_norm
-from amos_fl.own_code import is_path, load
+from amos_fl.own_code import is_path, load, where_in
 from amos_fl.randomness import derived_seed, generator
 from amos_fl.training.loss import DiceCrossEntropy
 from amos_fl.training.own import small_patch
@@ -83,7 +83,8 @@ def check_own_network(model: str, plan: Plan, organ_count: int) -> None:
     except AmosError:
         raise
     except Exception as error:
-        raise AmosError(f"model {model}: fails on the plan {plan.name} ({first_line(error)})") from None
+        why = f"{first_line(error)}{where_in(error, model)}"
+        raise AmosError(f"model {model}: fails on the plan {plan.name} ({why})") from None
     if not isinstance(network, nn.Module):
         raise AmosError(f"model {model}: returned {type(network).__name__}; it must return a torch.nn.Module")
     for (name, one), other in zip(network.state_dict().items(), again.state_dict().values(), strict=True):
@@ -105,8 +106,8 @@ def check_own_network(model: str, plan: Plan, organ_count: int) -> None:
             outputs = network.train()(image)
         except Exception as error:
             raise AmosError(
-                f"model {model}: fails on an image of {tuple(image.shape)} ({first_line(error)}); it must "
-                f"take any whose sides are multiples of the plan's {plan.divisor}"
+                f"model {model}: fails on an image of {tuple(image.shape)} ({first_line(error)}"
+                f"{where_in(error, model)}); it must take any whose sides are multiples of the plan's {plan.divisor}"
             ) from None
         wanted = (1, 1 + organ_count, *size)
         if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != wanted:

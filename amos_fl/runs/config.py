@@ -321,12 +321,23 @@ def nested_setting(key: str, value: Any, source: str) -> dict[str, Any]:
     """
     known = setting_keys(RunConfig)
     if key not in known and not key.startswith(_BY_NAME):
-        raise AmosError(f"{source}: no setting {key!r}", nearest(key, known))
+        raise AmosError(f"{source}: no setting {key!r}", _meant(key))
     if key == "arm":
         raise AmosError(f"{source}: a run's role in a comparison follows from the command", "leave it out")
     for part in reversed(key.split(".")):
         value = {part: value}
     return value
+
+
+def _meant(key: str) -> str:
+    """What may have been meant by a name that no setting has."""
+    from amos_fl.methods import METHODS, options_of  # it imports NumPy
+
+    last, known = key.rpartition(".")[2], setting_keys(RunConfig)
+    of_methods = {option for kind in METHODS.values() for option in options_of(kind)}
+    if last in of_methods and not any(other.endswith(f".{key}") for other in known):
+        return f"an option of a method goes under strategy_options: {{{last}: ...}}"
+    return nearest(key, known, "amos-fl simulate --help lists them")
 
 
 def read_plan(path: Path) -> Plan:
@@ -381,7 +392,7 @@ def resolve(layers: Iterable[Layer]) -> RunConfig:
         try:
             RunConfig.model_validate(merged)
         except ValidationError as error:
-            raise wrong_setting(error, RunConfig, layer.source) from None
+            raise wrong_setting(error, RunConfig, layer.source, meant=_meant) from None
     config = RunConfig.model_validate(merged)
     if (percentile := config.planning.mr_percentile) is None or config.lacks_plan:
         return config

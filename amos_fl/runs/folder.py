@@ -257,12 +257,19 @@ def stored_organs(run: RunFolder) -> dict[int, str]:
     return read_organs(beside) if beside.is_file() else dict(AMOS_ORGANS)
 
 
+def no_such_folder(path: Path) -> AmosError:
+    """What is said where a run was expected and there is nothing."""
+    return AmosError(f"{path}: no such folder", "'amos-fl runs' lists yours")
+
+
 def open_run(path: Path) -> RunFolder:
     """The run in a folder.
 
     Raises:
-        AmosError: the folder holds none.
+        AmosError: there is no such folder, or it holds none.
     """
+    if not path.exists():
+        raise no_such_folder(path)
     if not (path / "config.yaml").is_file():
         raise AmosError(f"{path}: holds no run (there is no config.yaml in it)")
     return RunFolder(path)

@@ -16,7 +16,7 @@ from amos_fl.files import write_text
 from amos_fl.locks import at_work, is_empty
 from amos_fl.runs.config import RunConfig
 from amos_fl.runs.create import create_run
-from amos_fl.runs.folder import RunFolder
+from amos_fl.runs.folder import RunFolder, no_such_folder
 from amos_fl.runs.layers import read_yaml
 
 
@@ -79,8 +79,10 @@ def read_group(path: Path) -> Group:
     """The group in a folder.
 
     Raises:
-        AmosError: it holds none, or a damaged one.
+        AmosError: there is no such folder, it holds none, or a damaged one.
     """
+    if not path.exists():
+        raise no_such_folder(path)
     if not is_group(path):
         raise AmosError(f"{path}: holds no group of runs (there is no group.yaml in it)")
     data = read_yaml(path / "group.yaml")

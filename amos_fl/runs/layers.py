@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from amos_fl.errors import AmosError
-from amos_fl.safe_yaml import read_yaml_file
+from amos_fl.safe_yaml import NotYaml, read_yaml_file
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping of settings.
+def read_yaml(path: Path, remedy: str = "'amos-fl init' writes one") -> dict[str, Any]:
+    """A YAML mapping of settings; `remedy` is what to do if there is no such file.
 
     Raises:
         AmosError: no such file, not YAML, not a mapping.
@@ -58,11 +58,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except IsADirectoryError:
         raise AmosError(f"{path}: is a folder, where a settings file was expected") from None
     except FileNotFoundError:
-        raise AmosError(f"{path}: no such settings file") from None
+        raise AmosError(f"{path}: no such settings file", remedy) from None
     except OSError as error:
         raise AmosError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise AmosError(f"{path}: is not YAML ({error})") from None
+    except NotYaml as error:
+        raise AmosError(error.of(path)) from None
     if data is None:
         return {}
     if not isinstance(data, dict):

@@ -26,6 +26,13 @@ MOST_NAME = 100
 """Characters of a run's name; the end of a longer one is replaced by a hash."""
 KEYS = ("settings", "runs", "grid", "baselines")
 BASELINES = ("centralized", "local", "leave-one-out")
+_OTHER_NAMES = {
+    "pooled": "centralized",
+    "central": "centralized",
+    "alone": "local",
+    "single": "local",
+    "loso": "leave-one-out",
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ def read_sweep(path: Path) -> Sweep:
     Raises:
         AmosError: no such file, an unknown key, a grid without values, or two runs with the same settings.
     """
-    data = read_yaml(path)
+    data = read_yaml(path, "give the YAML file of a sweep, as docs/baselines.md describes it")
     if unknown := sorted(set(data) - set(KEYS)):
         raise AmosError(f"{path}: no key {unknown[0]!r} in a sweep; {nearest(unknown[0], KEYS)}")
     common, runs, grid = data.get("settings") or {}, data.get("runs") or [{}], data.get("grid") or {}
@@ -64,7 +71,8 @@ def read_sweep(path: Path) -> Sweep:
     baselines = data.get("baselines") or []
     for kind in baselines if isinstance(baselines, list) else [baselines]:
         if kind not in BASELINES:
-            raise AmosError(f"{path}: no baseline {kind!r}; there are {', '.join(BASELINES)}")
+            meant = nearest(_OTHER_NAMES.get(str(kind), str(kind)), BASELINES)
+            raise AmosError(f"{path}: no baseline {kind!r}", meant)
     combinations = []
     for entry, values in itertools.product(runs, itertools.product(*grid.values())):
         chosen = dict(zip(grid, values, strict=True))

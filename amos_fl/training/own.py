@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from amos_fl.errors import AmosError
-from amos_fl.own_code import load
+from amos_fl.own_code import load, where_in
 from amos_fl.randomness import generator
 from amos_fl.training.loss import Loss
 from amos_fl.volumes.plan import Plan
@@ -144,7 +144,7 @@ def _tried(setting: str, path: str, function: Callable[..., Any], *arguments: An
     except AmosError:
         raise
     except Exception as error:
-        raise AmosError(f"{setting} {path}: fails on a small patch ({_words(error)})") from None
+        raise AmosError(f"{setting} {path}: fails on a small patch ({_words(error)}{where_in(error, path)})") from None
 
 
 def _words(error: Exception) -> str:

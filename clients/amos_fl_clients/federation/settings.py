@@ -13,7 +13,7 @@ from amos_fl.files import write_json
 from amos_fl.invalid import wrong_setting
 from amos_fl.methods import METHODS
 from amos_fl.own_code import is_path
-from amos_fl.safe_yaml import read_yaml_file
+from amos_fl.safe_yaml import NotYaml, read_yaml_file
 from amos_fl.wording import nearest
 
 SHIPPED = "shipped"
@@ -96,8 +96,10 @@ def read_settings(path: Path) -> SiteSettings:
         data = read_yaml_file(path)
     except OSError:
         raise AmosError(f"{path}: cannot be read as a text file") from None
-    except ValueError:
-        raise AmosError(f"{path}: is neither YAML nor JSON", "write one 'name: value' per line") from None
+    except NotYaml as error:
+        where = f", line {error.line}" if error.line else ""
+        what = f"{path}{where}: is neither YAML nor JSON ({error})"
+        raise AmosError(what, "write one 'name: value' per line") from None
     if not isinstance(data, dict):
         raise AmosError(f"{path}: must hold settings, one 'name: value' per line")
     try:

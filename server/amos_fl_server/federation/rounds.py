@@ -23,6 +23,7 @@ from amos_fl.runs.selection import bests_of, rounds_worth_keeping
 from amos_fl.runs.start import begin
 from amos_fl.runs.work import counts_of, sites_asked
 from amos_fl.weights import arrays_of, hash_of
+from amos_fl.wording import counted
 from amos_fl_clients.federation.messages import (
     BEST_ROUND,
     Task,
@@ -138,7 +139,11 @@ class Federation(Scoring):
         known = recorded_organs(self.folder)
         self.learned |= set(self.organs if known is None and self.folder.about().start_sha256 else known or ())
         self._learn_from(self.ledger.averaged)
-        self.listener(Continued(checkpoint.round, self.config.rounds))
+        self.listener(
+            Said(f"this run has finished already, after {counted(checkpoint.round, 'round')}; nothing is trained")
+            if self.folder.finished
+            else Continued(checkpoint.round, self.config.rounds)
+        )
         return checkpoint.round + 1, record_of_sums(checkpoint.weights)
 
     def _learn_from(self, sites: Iterable[str]) -> None:

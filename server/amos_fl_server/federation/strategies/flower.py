@@ -25,6 +25,7 @@ from flwr.serverapp.strategy import (
 from flwr.serverapp.strategy import Strategy as FlowerBase
 
 from amos_fl.errors import AmosError
+from amos_fl.methods import subclass_method
 from amos_fl.methods.base import Arrays
 from amos_fl.own_code import load
 from amos_fl.randomness import derived_seed
@@ -146,8 +147,8 @@ def load_flower_strategy(path: str, options: Mapping[str, Any]) -> FlowerStrateg
     found = load(path, "strategy")
     if not (inspect.isclass(found) and issubclass(found, FlowerBase)):
         raise AmosError(
-            f"strategy {path}: is neither a method (an amos_fl.methods.base.Method) nor a strategy of Flower's (a "
-            "flwr.serverapp.strategy.Strategy)"
+            f"strategy {path}: is neither a method nor a strategy of Flower's (a flwr.serverapp.strategy.Strategy)",
+            subclass_method(path),
         )
     for kinds, why in _REFUSED.items():
         if issubclass(found, kinds):
