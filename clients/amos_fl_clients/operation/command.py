@@ -31,7 +31,10 @@ def _settings_file(path: Path) -> Path:
 
 
 def _settings(path: Path) -> SiteSettings:
-    return read_settings(_settings_file(path))
+    file = _settings_file(path)
+    if not file.exists():
+        raise AmosError(f"{file}: no such file", "give the site's folder, or its settings file")
+    return read_settings(file)
 
 
 @app.command()
@@ -146,9 +149,10 @@ def supernode(context: typer.Context, settings: SettingsArgument) -> None:
     In a folder with site.yaml, the SuperLink's address, the authority and the key come from it unless options say
     otherwise.
     """
+    from amos_fl_clients.flower.refusals import Site
     from amos_fl_clients.operation.processes import only_supernode, run_supernode
 
-    site = _settings(settings)
+    site = _settings_to_start(settings, context.args)
     if any(argument.startswith("--node-config") for argument in context.args):
         raise AmosError("amos-fl-site supernode: gives the SuperNode its --node-config itself; leave it out")
     path = str(_settings_file(settings).resolve())
@@ -156,9 +160,41 @@ def supernode(context: typer.Context, settings: SettingsArgument) -> None:
         raise AmosError(f"{path}: Flower cannot be given a path with quotes or backslashes; rename the folder")
     node_config = f'site="{site.site}" site-settings="{path}"'
     arguments = [*_connection(settings, context.args), *context.args, "--node-config", node_config]
+    superlink = _said(arguments).get("--superlink", "its address")
     with only_supernode(site.site, site.state):
         _check_port(context.args)
-        run_supernode(arguments, site.state)
+        run_supernode(arguments, Site(site.site, settings, site.state, superlink))
+
+
+def _settings_to_start(path: Path, given: list[str]) -> SiteSettings:
+    """The settings of the site, after what `amos-fl deploy check` checks on this machine alone, without the scans.
+
+    Raises:
+        AmosError: something is wrong, so that the site could not take part.
+    """
+    from amos_fl.deploy.check import check_start
+    from amos_fl.deploy.keys import read_private_key
+    from amos_fl.deploy.layout import SITE
+    from amos_fl.deploy.local_checks import check_device
+
+    said = _said(given)
+    if key := said.get("--auth-supernode-private-key"):
+        read_private_key(Path(key).expanduser())
+    if (path / SITE).is_file():
+        encrypted = "--insecure" not in given
+        key, trust = encrypted and not key, encrypted and "--root-certificates" not in said
+        check_start(path, read_settings, key=key, trust=trust)
+        return _settings(path)
+    site = _settings(path)
+    if (device := check_device(site)).outcome == "wrong":
+        raise AmosError(f"site {site.site}: device: {device.found}", device.remedy)
+    return site
+
+
+def _said(given: list[str]) -> dict[str, str]:
+    """The options that were given with a value, as two words or as one."""
+    said = dict(pairwise(given))
+    return said | {name: value for name, is_, value in (word.partition("=") for word in given) if is_}
 
 
 def _check_port(given: list[str]) -> None:
@@ -169,8 +205,7 @@ def _check_port(given: list[str]) -> None:
     """
     from amos_fl.deploy.running import OWN_PORT, free_port, is_free
 
-    said = dict(pairwise(given))
-    said |= {name: value for name, is_, value in (word.partition("=") for word in given) if is_}
+    said = _said(given)
     port, host = said.get("--port", str(OWN_PORT)), said.get("--host", "127.0.0.1")
     if port.isdigit() and 0 < int(port) < 65536 and not is_free(int(port), host):
         raise AmosError(

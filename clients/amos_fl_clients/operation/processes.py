@@ -23,6 +23,7 @@ from amos_fl_clients.federation.policy import Refusal, check_not_paused
 from amos_fl_clients.federation.settings import SiteSettings
 from amos_fl_clients.flower import clientapp, superexec, supernode
 from amos_fl_clients.flower.preloaded import fork_for_each_request
+from amos_fl_clients.flower.refusals import Site
 from amos_fl_clients.operation.allowed_apps import check_app
 from amos_fl_clients.operation.settings_lookup import settings_of
 
@@ -33,9 +34,13 @@ def own_process(role: str, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-P", "-m", "amos_fl_clients.operation.processes", role, *arguments]
 
 
-def run_supernode(arguments: Sequence[str], state: Path | None = None) -> None:
-    """Run `flower-supernode`, which starts this module's SuperExec; with `state`, it takes over from a killed one."""
-    supernode.run(arguments, own_process, state)
+def run_supernode(arguments: Sequence[str], site: Site | None = None) -> None:
+    """Run `flower-supernode`, which starts this module's SuperExec; that of a `site` takes over from a killed one.
+
+    Raises:
+        AmosError: the SuperLink does not let the site take part, or no longer does.
+    """
+    supernode.run(arguments, own_process, site)
 
 
 def run_superexec(arguments: Sequence[str]) -> None:
