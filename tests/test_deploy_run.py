@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import yaml
 from conftest import write_tiny_cohort
 from federations import TINY, federate, hashes
 from flower_deployment import wait_until as wait_for
-from secure_deployment import EXAMPLES, SecureDeployment, secure_deployment
+from secure_deployment import EXAMPLES, SecureDeployment, secure_deployment, started_by
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.deploy.layout import site_folder
@@ -97,6 +98,35 @@ def test_a_killed_site_is_named_in_the_ledger_and_one_that_comes_back_takes_part
     assert any("G" in entry["sites"] for entry in ledger[2:])
     assert list(ledger[1]["missing"]) == ["G"]
     assert "round 2: site G trained nothing" in followed.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's /proc")
+def test_the_processes_of_a_killed_supernode_end_with_it_in_the_middle_of_a_round(tmp_path: Path) -> None:
+    cohort = write_tiny_cohort(tmp_path / "cohort").only(["A"])
+    with secure_deployment(tmp_path, cohort, ["A"]) as running:
+        config = settings(tmp_path, rounds=1, local_steps=500 * LONG)
+        done = running.deploy("run", "--config", str(config), "--out", str(tmp_path / "kill"), "--detach")
+        assert done.returncode == 0, done.stderr
+        wait_until("training at A", lambda: is_training(running, "A", 1))
+        supernode = running.processes.pop("A")
+        started = started_by(supernode.pid)
+        try:
+            assert len(started) >= 3  # its SuperExec, the process that has imported everything, and a message's
+            os.kill(supernode.pid, signal.SIGKILL)  # alone: nothing else is told
+            supernode.wait(timeout=10)
+            wait_for("the end of all that it started", lambda: not any(map(is_at_work, started)) or None, 20)
+        finally:
+            for number in filter(is_at_work, started):
+                os.kill(number, signal.SIGKILL)
+
+
+def is_at_work(number: int) -> bool:
+    """Whether a process runs, and is not just waiting to be reaped."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 @pytest.mark.slow
