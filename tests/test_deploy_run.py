@@ -1,5 +1,6 @@
 """`amos-fl deploy run` on separate processes over TLS: the simulation's weights, kills, restarts, resumption."""
 
+import ctypes
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +36,8 @@ def wait_until(what: str, look: Callable[[], T | None]) -> T:
 
 
 SITES = ("A", "G")
+PR_SET_CHILD_SUBREAPER = 36
+"""Orphans become this process's children, which it does not reap, as in a container without an init."""
 LONG = 60
 """Steps of a round that lasts long enough to be met in the middle."""
 
@@ -112,13 +116,17 @@ def test_the_processes_of_a_killed_supernode_end_with_it_in_the_middle_of_a_roun
         supernode = running.processes.pop("A")
         started = started_by(supernode.pid)
         try:
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             assert len(started) >= 3  # its SuperExec, the process that has imported everything, and a message's
             os.kill(supernode.pid, signal.SIGKILL)  # alone: nothing else is told
             supernode.wait(timeout=10)
             wait_for("the end of all that it started", lambda: not any(map(is_at_work, started)) or None, 20)
         finally:
-            for number in filter(is_at_work, started):
-                os.kill(number, signal.SIGKILL)
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+            for number in started:
+                with suppress(OSError):
+                    os.kill(number, signal.SIGKILL)
+                    os.waitpid(number, 0)
 
 
 def is_at_work(number: int) -> bool:

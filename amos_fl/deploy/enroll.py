@@ -1,5 +1,6 @@
 """Make a hospital's key, and register its public half at the coordinator."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from amos_fl.deploy.layout import (
     write_settings,
     write_site,
 )
-from amos_fl.errors import AmosError
-from amos_fl.files import write_text
+from amos_fl.errors import AmosError, is_disk_full
+from amos_fl.files import private_folder, write_text
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,17 @@ def enroll(folder: Path, site: str | None = None, *, replace: bool = False) -> E
             f"{present[0]}: site {site} has its key already; to make another, which the coordinator "
             "has to register again, give --replace"
         )
-    (folder / KEY).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_settings(folder, site)
-    public = make_key(folder / KEY, folder / PUBLIC_KEY, f"amos-fl site {site}")
+    try:
+        private_folder((folder / KEY).parent)
+        write_settings(folder, site)
+        public = make_key(folder / KEY, folder / PUBLIC_KEY, f"amos-fl site {site}")
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise AmosError(
+            f"{folder}: may not be written ({error.strerror or type(error).__name__})",
+            f"let the user with id {os.getuid()} write there, or unpack the bundle into another folder",
+        ) from None
     if described and connection.key != KEY:
         write_site(folder, connection.model_copy(update={"key": KEY}))
     (folder / DEMONSTRATION_KEY).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """`amos-fl-site`: the command with which a hospital runs its own site."""
 
+import os
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +9,10 @@ import typer
 
 from amos_fl.errors import AmosError
 from amos_fl.escape.terminal import visible
+from amos_fl.files import final_name, in_words, private_folder
 from amos_fl.own_code import sha256_of_module
 from amos_fl_clients.federation.settings import SiteSettings, read_settings
+from amos_fl_clients.flower.programs import options_in
 
 app = typer.Typer(
     name="amos-fl-site",
@@ -45,7 +47,12 @@ def pause(
     from amos_fl_clients.federation.policy import pause as pause_site
 
     site = _settings(settings)
-    pause_site(site.state, why)
+    try:
+        pause_site(site.state, why)
+    except OSError as error:
+        raise AmosError(
+            f"site {site.site} is NOT paused: {site.state} may not be written ({error.strerror})", "stop its SuperNode"
+        ) from None
     typer.echo(f"site {site.site} is paused; every request is refused until: amos-fl-site resume {settings}")
 
 
@@ -55,7 +62,13 @@ def resume(settings: SettingsArgument) -> None:
     from amos_fl_clients.federation.policy import resume as resume_site
 
     site = _settings(settings)
-    was_paused = resume_site(site.state)
+    try:
+        was_paused = resume_site(site.state)
+    except OSError as error:
+        raise AmosError(
+            f"site {site.site} is still paused: {site.state} may not be written ({error.strerror})",
+            f"let the user with id {os.getuid()} write there",
+        ) from None
     typer.echo(f"site {site.site} takes part again" if was_paused else f"site {site.site} was not paused")
 
 
@@ -119,6 +132,7 @@ def report(
             f"site {site.site} keeps no pictures of its test cases; write 'pictures: state/pictures' into "
             f"{_settings_file(settings)}, and try again when a run has scored them"
         )
+    private_folder(out or site.pictures)
     page = write_site_report(site.site, site.pictures, out or site.pictures, site.cohort)
     typer.echo(f"wrote {page}; it holds pictures of patients")
 
@@ -160,7 +174,7 @@ def supernode(context: typer.Context, settings: SettingsArgument) -> None:
         raise AmosError(f"{path}: Flower cannot be given a path with quotes or backslashes; rename the folder")
     node_config = f'site="{site.site}" site-settings="{path}"'
     arguments = [*_connection(settings, context.args), *context.args, "--node-config", node_config]
-    superlink = _said(arguments).get("--superlink", "its address")
+    superlink = options_in(arguments).get("--superlink", "its address")
     with only_supernode(site.site, site.state):
         _check_port(context.args)
         run_supernode(arguments, Site(site.site, settings, site.state, superlink))
@@ -177,7 +191,7 @@ def _settings_to_start(path: Path, given: list[str]) -> SiteSettings:
     from amos_fl.deploy.layout import SITE
     from amos_fl.deploy.local_checks import check_device
 
-    said = _said(given)
+    said = options_in(given)
     if key := said.get("--auth-supernode-private-key"):
         read_private_key(Path(key).expanduser())
     if (path / SITE).is_file():
@@ -191,12 +205,6 @@ def _settings_to_start(path: Path, given: list[str]) -> SiteSettings:
     return site
 
 
-def _said(given: list[str]) -> dict[str, str]:
-    """The options that were given with a value, as two words or as one."""
-    said = dict(pairwise(given))
-    return said | {name: value for name, is_, value in (word.partition("=") for word in given) if is_}
-
-
 def _check_port(given: list[str]) -> None:
     """Refuse to start where another program has the SuperNode's own port, of which Flower makes a traceback.
 
@@ -205,7 +213,7 @@ def _check_port(given: list[str]) -> None:
     """
     from amos_fl.deploy.running import OWN_PORT, free_port, is_free
 
-    said = _said(given)
+    said = options_in(given)
     port, host = said.get("--port", str(OWN_PORT)), said.get("--host", "127.0.0.1")
     if port.isdigit() and 0 < int(port) < 65536 and not is_free(int(port), host):
         raise AmosError(
@@ -244,6 +252,12 @@ def main() -> None:
     except AmosError as error:
         print(f"amos-fl-site: {visible(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if not error.filename:
+            raise
+        said = in_words(error) or AmosError(f"{final_name(error)}: cannot be read or written ({error.strerror})")
+        print(f"amos-fl-site: {visible(str(said))}", file=sys.stderr)
+        sys.exit(said.exit_code)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from flwr.app import Context, Error, Message
 
 from amos_fl.deploy.running import LOCK
 from amos_fl.errors import AmosError, code_of
+from amos_fl.files import private_folder
 from amos_fl.locks import AtWork, take
 from amos_fl_clients.federation.audit import Audited
 from amos_fl_clients.federation.error_replies import SiteFailure, error_reply, keep_details, words_that_may_travel
@@ -66,7 +67,7 @@ def only_supernode(site: str, state: Path) -> Iterator[None]:
         AmosError: it runs already, or the site's state may not be written.
     """
     try:
-        state.mkdir(parents=True, exist_ok=True)
+        private_folder(state)
         lock = take(state / LOCK)
     except AtWork:
         raise AmosError(f"site {site}: its SuperNode runs already on {state}; end it first") from None
