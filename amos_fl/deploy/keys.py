@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file, write_text
 
-_OTHERS_MAY = 0o077
+OTHERS_MAY = 0o077
+"""The permissions that a secret's file must not have."""
 
 
 def write_secret(path: Path, data: bytes) -> None:
@@ -57,7 +58,7 @@ def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
         raise AmosError(f"{path}: no such key", "make it with 'amos-fl deploy enroll'") from None
     except PermissionError:
         raise AmosError(f"{path}: this user may not read the key", "give the file to the user that runs this") from None
-    if mode & _OTHERS_MAY:
+    if mode & OTHERS_MAY:
         raise AmosError(f"{path}: other users of this machine may read this key", "run 'chmod 600' on it")
     try:
         key = load_ssh_private_key(data, None)
