@@ -32,7 +32,6 @@ from amos_fl.deploy.connection import STEPS, check_connection
 from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.enroll import enroll
 from amos_fl.deploy.enroll import register as keep_key
-from amos_fl.deploy.findings import Finding
 from amos_fl.deploy.keys import read_public_key, token_hash, write_token
 from amos_fl.deploy.layout import (
     PUBLIC_KEY,
@@ -94,7 +93,9 @@ def test_a_site_learns_whether_its_key_is_registered_and_nothing_changes_there(r
     a, b = (root / f"sites/site-{site}" for site in ("a", "b"))
     with superlink(root / "superlink") as (port, register):
         register(a / PUBLIC_KEY)
-        assert ask_registered(a, at(a, port)) == Finding("registered", "ok", "the SuperLink knows this site's key")
+        known = ask_registered(a, at(a, port))
+        assert (known.check, known.outcome) == ("registered", "ok")
+        assert "that it is this site's and no other's, the coordinator's register shows" in known.found
         finding = ask_registered(b, at(b, port))
         assert (finding.outcome, finding.remedy) == (
             "wrong",

@@ -16,7 +16,7 @@ from amos_fl.deploy.certificates import (
     write_server_certificate,
 )
 from amos_fl.deploy.instructions import instructions
-from amos_fl.deploy.keys import fingerprint, make_key, read_private_key, read_public_key, write_token
+from amos_fl.deploy.keys import fingerprint, make_key, read_private_key, read_public_key, site_comment, write_token
 from amos_fl.deploy.layout import (
     AUTHORITY,
     DEMONSTRATION_KEY,
@@ -127,7 +127,7 @@ def make_site_folder(root: Path, deployment: Deployment, site: str) -> SiteConne
     write_organs(organs, folder / ORGANS)
     write_text(folder / INSTRUCTIONS, instructions(connection, organs))
     if demonstration and not (folder / key).exists():
-        make_key(folder / key, folder / PUBLIC_KEY, f"amos-fl site {site}, for the demonstration only")
+        make_key(folder / key, folder / PUBLIC_KEY, f"{site_comment(site)}, for the demonstration only")
         shutil.copy(folder / PUBLIC_KEY, registered_key(root, site))
     return connection
 

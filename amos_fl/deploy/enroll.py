@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from amos_fl.deploy.keys import fingerprint, make_key, public_line, read_public_key
+from amos_fl.deploy.keys import fingerprint, make_key, public_line, read_public_key, site_comment
 from amos_fl.deploy.layout import (
     DEMONSTRATION_KEY,
     KEY,
@@ -58,7 +58,7 @@ def enroll(folder: Path, site: str | None = None, *, replace: bool = False) -> E
     try:
         private_folder((folder / KEY).parent)
         write_settings(folder, site)
-        public = make_key(folder / KEY, folder / PUBLIC_KEY, f"amos-fl site {site}")
+        public = make_key(folder / KEY, folder / PUBLIC_KEY, site_comment(site))
     except OSError as error:
         if is_disk_full(error):
             raise
@@ -91,7 +91,7 @@ def register(root: Path, site: str, public_key_file: Path, *, replace: bool = Fa
         if other == site and not same and not replace:
             raise AmosError(f"site {site}: has another key already; give --replace if this one takes its place")
     kept = registered_key(root, site)
-    write_text(kept, public_line(key, f"amos-fl site {site}"))
+    write_text(kept, public_line(key, site_comment(site)))
     return Enrolled(site, kept, key)
 
 

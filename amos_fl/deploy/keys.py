@@ -70,6 +70,23 @@ def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+_OF_SITE = "amos-fl site "
+
+
+def site_comment(site: str) -> str:
+    """The comment at the end of a site's public key."""
+    return f"{_OF_SITE}{site}"
+
+
+def site_of_public_key(path: Path) -> str | None:
+    """The site that the comment of a public key names; None: it names none, or cannot be read."""
+    try:
+        comment = path.read_text(encoding="utf-8")[:10_000].strip().split(" ", 2)[2]
+    except (OSError, UnicodeDecodeError, IndexError):
+        return None
+    return comment.removeprefix(_OF_SITE).partition(",")[0] if comment.startswith(_OF_SITE) else None
+
+
 def public_line(key: ec.EllipticCurvePublicKey, comment: str) -> str:
     """The public half in one line, with a comment at its end."""
     return f"{key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()} {comment}\n"
