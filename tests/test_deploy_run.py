@@ -21,10 +21,11 @@ from flower_deployment import wait_until as wait_for
 from secure_deployment import EXAMPLES, SecureDeployment, secure_deployment, started_by
 
 from amos_fl.cohort.table import Cohort
-from amos_fl.deploy.layout import site_folder
+from amos_fl.deploy.layout import registered_key, site_folder
 from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.layers import merge
+from amos_fl_server.operation.admission import admit_sites
 from amos_fl_server.operation.run_registry import is_carried_out, submissions_of
 from amos_fl_server.operation.submitter import SubmittedRun, with_flowers_word
 
@@ -127,6 +128,21 @@ def test_the_processes_of_a_killed_supernode_end_with_it_in_the_middle_of_a_roun
                 with suppress(OSError):
                     os.kill(number, signal.SIGKILL)
                     os.waitpid(number, 0)
+
+
+@pytest.mark.slow
+def test_a_running_site_whose_key_is_withdrawn_ends_with_a_sentence(tmp_path: Path) -> None:
+    cohort = write_tiny_cohort(tmp_path / "cohort").only(["A"])
+    with secure_deployment(tmp_path, cohort, ["A"]) as running:
+        wait_until("A", lambda: admit_sites(running.root).status == {"A": "online"} or None)
+        registered_key(running.root, "A").unlink()
+        assert admit_sites(running.root).removed == 1
+        site = running.processes["A"]
+        assert wait_for("its end", lambda: None if site.poll() is None else (site.returncode,), 60) == (2,)
+        said = (
+            "amos-fl-site: site A: the SuperLink no longer accepts this site's key; ask the coordinator"
+        )
+        assert said in running.log("A")
 
 
 def is_at_work(number: int) -> bool:
