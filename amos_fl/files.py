@@ -1,5 +1,6 @@
 """Write files and folders that appear whole or not at all, append lines to logs, and hash what is written."""
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,8 @@ from typing import Any
 
 from amos_fl.errors import AmosError, is_disk_full
 from amos_fl.owner import exists, identity, is_alive
+
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 MOST_NAME_BYTES = 160
 """Longest name of a case, a site or a run. A file name may have 255, including what outputs and partial files add."""
@@ -123,6 +126,31 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
                     raise
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def in_words(error: OSError) -> AmosError | None:
+    """The system's refusal to read or write a file as a sentence with its final name; None: it is something else."""
+    if is_disk_full(error):
+        where = f" while writing {final_name(error)}" if error.filename else ""
+        return AmosError(f"no space is left on the disk{where}", "free some, or write elsewhere with --out")
+    if error.errno in _REFUSED and error.filename:
+        return AmosError(f"{final_name(error)}: permission denied", "check its permissions, or use --out")
+    return None
+
+
+def final_name(error: OSError) -> str:
+    """The file as the user knows it: one that is being written has a temporary name until it is complete."""
+    path = Path(str(error.filename))
+    return str(path.with_name(path.name.rpartition(".tmp.")[2]))
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that its owner alone may enter, where scans or pictures of patients lie; one that is there stays.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 @contextmanager

@@ -103,13 +103,13 @@ class SecureDeployment(Deployment):
         """SIGKILL for these and everything that they started, at once; Flower's own are in sessions of their own."""
         for name in names:
             process = self.processes.pop(name)
-            for number in [process.pid, *_started_by(process.pid)]:
+            for number in [process.pid, *started_by(process.pid)]:
                 with suppress(ProcessLookupError):
                     os.kill(number, signal.SIGKILL)
             process.wait(timeout=10)
 
 
-def _started_by(number: int) -> list[int]:
+def started_by(number: int) -> list[int]:
     """The numbers of the processes that one has started, and that those have."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):

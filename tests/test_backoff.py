@@ -19,7 +19,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.nodestate import NodeStateFactory
 
 from amos_fl.errors import AmosError
-from amos_fl_clients.flower.backoff import Backoff, Doorbell, asking_again
+from amos_fl_clients.flower.backoff import BELL, Backoff, Doorbell, asking_again
 from amos_fl_clients.flower.message_sync import MessageSync
 from amos_fl_clients.flower.preloaded import PreloadedProcess
 from amos_fl_clients.operation.processes import only_supernode
@@ -80,6 +80,27 @@ def test_a_process_ends_when_the_one_that_rings_its_bell_is_gone() -> None:
     assert watching.poll() is None
     os.close(bell._rope)
     assert watching.wait(timeout=60) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("told", ["signal", "the SuperNode's end"])
+def test_a_process_that_is_told_to_end_does_so_whatever_it_is_at(told: str) -> None:
+    bell = Doorbell()
+    code = (
+        "import signal, time; from amos_fl_clients.flower import endings; endings.end_for_certain(0.2)\n"
+        "for fd in endings.bell_here(): endings.Doorbell.at(fd).end_with_the_other()\n"
+        "signal.signal(signal.SIGTERM, lambda *_: None); print('busy', flush=True); time.sleep(600)"
+    )
+    environment = {**os.environ, BELL: str(bell.heard_at)}
+    busy = subprocess.Popen(
+        [sys.executable, "-c", code], pass_fds=[bell.heard_at], stdout=subprocess.PIPE, env=environment
+    )
+    assert busy.stdout is not None
+    assert busy.stdout.readline() == b"busy\n"
+    if told == "signal":
+        busy.terminate()
+    else:
+        os.close(bell._rope)
+    assert busy.wait(timeout=60) == 128 + signal.SIGTERM
 
 
 def failing(times: int, status: int) -> tuple[Callable[[str], str], list[str]]:

@@ -445,12 +445,25 @@ def test_nothing_of_a_patient_is_in_the_cohort_and_its_names_stay(tmp_path: Path
     elsewhere = data_dicom(export, "--private", str(tmp_path / "new"))
     assert not {case.case for case in elsewhere.cases} & {case.case for case in first.cases}
     private = tmp_path / "cohort-private"
-    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    for folder in (private, tmp_path / "cohort", tmp_path / "cohort/images", tmp_path / "cohort/labels"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in private.iterdir()} == {0o600}
     with (private / "cases.csv").open() as file:
         rows = {row["case"]: row for row in csv.DictReader(file)}
     assert {row["patient_id"] for row in rows.values()} == {ID}
     assert set(rows) == {case.case for case in first.cases}
+
+
+def test_a_cohort_that_cannot_be_made_is_said_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_ct(tmp_path / "export")
+    (tmp_path / "file").touch()
+    out = tmp_path / "file/cohort"
+    private = ["--unlabelled", "--private", str(tmp_path / "private")]
+    assert run(["data", "dicom", str(tmp_path / "export"), "--out", str(out), *private]) == 2
+    said = capsys.readouterr().err
+    assert said == f"amos-fl: {out}: the folder cannot be made (Not a directory); choose another place\n"
 
 
 def test_splits_are_drawn_by_patient_and_a_table_gives_sites(tmp_path: Path) -> None:

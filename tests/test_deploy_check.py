@@ -271,6 +271,20 @@ def test_a_key_that_is_missing_open_to_others_or_not_the_public_ones(root: Path,
     assert "amos-fl deploy enroll" in check_key(folder, connection).remedy
 
 
+def test_the_key_pair_of_another_site_is_not_taken_for_this_ones(root: Path, tmp_path: Path) -> None:
+    folder, other = root / "sites/site-a", tmp_path / "other"
+    enroll(other, "B")
+    for name in (KEY, PUBLIC_KEY):
+        shutil.copy(other / name, folder / name)
+    finding = check_key(folder, read_site(folder))
+    assert finding.outcome == "wrong"
+    assert finding.found == "keys/site.pub is the key of site B, and site.yaml is of site A"
+    assert "restore this site's own key" in finding.remedy
+    create_deployment(tmp_path / "demo", ["A"], demonstration_keys=True)
+    demonstration = tmp_path / "demo/sites/site-a"
+    assert check_key(demonstration, read_site(demonstration)).outcome == "ok"
+
+
 def test_scans_of_this_site_that_can_be_read_are_counted(folder: Path) -> None:
     finding, cases = check_scans(settings_of(folder))
     assert finding.found.startswith("3 train, 1 val, 1 test; 5 with a label map")

@@ -332,3 +332,15 @@ def test_a_spoken_fingerprint_is_that_of_the_key() -> None:
     assert spoken_fingerprint(one) != spoken_fingerprint(other)
     assert len(spoken_fingerprint(one).split()) == 8
     assert public_line(one, "x").startswith("ecdsa-sha2-nistp384 ")
+
+
+def test_a_folder_that_may_not_be_written_is_said_without_an_option_that_there_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/keys").touch()  # in the way, for the superuser, too
+    assert run(["deploy", "enroll", str(tmp_path / "site"), "--site", "A"]) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(
+        r"amos-fl: \S+/site: may not be written \(.*\); let the user with id \d+ write there, .*\n", said
+    )

@@ -74,7 +74,7 @@ def test_private_files_have_mode_0600_from_their_first_byte_whatever_the_umask(
         os.umask(umask)
     private = {*SECRETS, "sites/site-a/keys/for-the-demonstration-only.key"}
     assert {name for name in files_of(tmp_path / "dep") if mode_of(tmp_path / "dep" / name) == 0o600} == private
-    for folder in ("authority", "submit", "superlink", "sites/site-a/keys"):
+    for folder in ("authority", "submit", "superlink", "sites/site-a/keys", "sites/site-a/state", "sites/site-a/data"):
         assert mode_of(tmp_path / "dep" / folder) == 0o700
 
 

@@ -1,11 +1,14 @@
 """`amos-fl deploy run` on separate processes over TLS: the simulation's weights, kills, restarts, resumption."""
 
+import ctypes
 import hashlib
 import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,13 +18,14 @@ import yaml
 from conftest import write_tiny_cohort
 from federations import TINY, federate, hashes
 from flower_deployment import wait_until as wait_for
-from secure_deployment import EXAMPLES, SecureDeployment, secure_deployment
+from secure_deployment import EXAMPLES, SecureDeployment, secure_deployment, started_by
 
 from amos_fl.cohort.table import Cohort
-from amos_fl.deploy.layout import site_folder
+from amos_fl.deploy.layout import registered_key, site_folder
 from amos_fl.networks.catalogue import NETWORKS
 from amos_fl.runs.folder import RunFolder, open_run
 from amos_fl.runs.layers import merge
+from amos_fl_server.operation.admission import admit_sites
 from amos_fl_server.operation.run_registry import is_carried_out, submissions_of
 from amos_fl_server.operation.submitter import SubmittedRun, with_flowers_word
 
@@ -33,6 +37,8 @@ def wait_until(what: str, look: Callable[[], T | None]) -> T:
 
 
 SITES = ("A", "G")
+PR_SET_CHILD_SUBREAPER = 36
+"""Orphans become this process's children, which it does not reap, as in a container without an init."""
 LONG = 60
 """Steps of a round that lasts long enough to be met in the middle."""
 
@@ -97,6 +103,54 @@ def test_a_killed_site_is_named_in_the_ledger_and_one_that_comes_back_takes_part
     assert any("G" in entry["sites"] for entry in ledger[2:])
     assert list(ledger[1]["missing"]) == ["G"]
     assert "round 2: site G trained nothing" in followed.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's /proc")
+def test_the_processes_of_a_killed_supernode_end_with_it_in_the_middle_of_a_round(tmp_path: Path) -> None:
+    cohort = write_tiny_cohort(tmp_path / "cohort").only(["A"])
+    with secure_deployment(tmp_path, cohort, ["A"]) as running:
+        config = settings(tmp_path, rounds=1, local_steps=500 * LONG)
+        done = running.deploy("run", "--config", str(config), "--out", str(tmp_path / "kill"), "--detach")
+        assert done.returncode == 0, done.stderr
+        wait_until("training at A", lambda: is_training(running, "A", 1))
+        supernode = running.processes.pop("A")
+        started = started_by(supernode.pid)
+        try:
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            assert len(started) >= 3  # its SuperExec, the process that has imported everything, and a message's
+            os.kill(supernode.pid, signal.SIGKILL)  # alone: nothing else is told
+            supernode.wait(timeout=10)
+            wait_for("the end of all that it started", lambda: not any(map(is_at_work, started)) or None, 20)
+        finally:
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+            for number in started:
+                with suppress(OSError):
+                    os.kill(number, signal.SIGKILL)
+                    os.waitpid(number, 0)
+
+
+@pytest.mark.slow
+def test_a_running_site_whose_key_is_withdrawn_ends_with_a_sentence(tmp_path: Path) -> None:
+    cohort = write_tiny_cohort(tmp_path / "cohort").only(["A"])
+    with secure_deployment(tmp_path, cohort, ["A"]) as running:
+        wait_until("A", lambda: admit_sites(running.root).status == {"A": "online"} or None)
+        registered_key(running.root, "A").unlink()
+        assert admit_sites(running.root).removed == 1
+        site = running.processes["A"]
+        assert wait_for("its end", lambda: None if site.poll() is None else (site.returncode,), 60) == (2,)
+        said = (
+            "amos-fl-site: site A: the SuperLink no longer accepts this site's key; ask the coordinator"
+        )
+        assert said in running.log("A")
+
+
+def is_at_work(number: int) -> bool:
+    """Whether a process runs, and is not just waiting to be reaped."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from amos_fl_clients.flower import clientapp, parts, strategies, superexec, superlink, supernode
 from amos_fl_clients.flower.backoff import BELL, FLOWERS_WAIT_S, Doorbell, asking_again
 from amos_fl_clients.flower.parts import Part
+from amos_fl_clients.flower.refusals import Site
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = [
@@ -109,6 +110,10 @@ def own_process_in(folder: Path) -> Callable[[str, Any], list[str]]:
     return lambda role, arguments: [sys.executable, "-c", code, str(folder), role, *arguments]
 
 
+def site_in(folder: Path) -> Site:
+    return Site("A", folder, folder, "superlink:1")
+
+
 class Answers:
     """Answers the requests of a client of Flower's in the place of a SuperLink, and keeps what it was asked."""
 
@@ -135,11 +140,10 @@ def changed(replace: Callable[[], None]) -> set[Part]:
 def test_every_part_is_replaced_in_one_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(supernode.HEARTBEAT, "10")
     monkeypatch.setenv("AMOS_FL_PRELOADED", "0")
-    monkeypatch.setattr(Doorbell, "end_with_the_other", lambda self: None)  # it would end this process
     monkeypatch.setenv(BELL, "0")
     own_process = own_process_in(tmp_path)
     groups = [
-        changed(lambda: supernode.replace(own_process, tmp_path)),
+        changed(lambda: supernode.replace(own_process, site_in(tmp_path))),
         changed(lambda: (superexec.replace(own_process), parts.EXECUTOR.present())[0]),
         changed(lambda: clientapp.replace(SiteCheck())),
         changed(lambda: superlink.replace(NoOpControlAuthnPlugin(), print)),  # pyright: ignore
@@ -155,7 +159,7 @@ def test_a_site_signs_its_predecessor_off_where_that_is_in_the_way(tmp_path: Pat
     flowers = Answers(403)
     with pytest.raises(httpx.HTTPStatusError):
         flowers.client().ActivateNode(ActivateNodeRequest())
-    supernode.replace(own_process_in(tmp_path), tmp_path)
+    supernode.replace(own_process_in(tmp_path), site_in(tmp_path))
     ours = Answers(403, 200, 200)
     ours.client().ActivateNode(ActivateNodeRequest())
     assert ours.asked == ["ActivateNode", "DeactivateNode", "ActivateNode"]

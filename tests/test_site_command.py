@@ -169,3 +169,34 @@ def test_a_site_whose_state_may_not_be_written_says_so_in_one_sentence(tmp_path:
     assert wrong.returncode == 2
     assert "may not be written (Not a directory)" in wrong.stderr
     assert len(wrong.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pause"], "site A is NOT paused: {state} may not be written (Not a directory); stop its SuperNode"),
+        (["report", "--out", "{state}/page"], "{state}/page: cannot be read or written (Not a directory)"),
+    ],
+)
+def test_what_may_not_be_written_is_one_sentence_and_a_pause_that_failed_says_so(
+    arguments: list[str], said: str, tmp_path: Path, tiny_cohort: Cohort
+) -> None:
+    state = tmp_path / "file/state"
+    path = write_hospital(tmp_path, tiny_cohort, "A", state=str(state), pictures="pictures")
+    (tmp_path / "file").touch()
+    name, *options = [argument.format(state=state) for argument in arguments]
+    done = site_command(name, path, *options)
+    assert (done.returncode, done.stderr) == (2, f"amos-fl-site: {said.format(state=state)}\n")
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    for command in ("status", "report", "pause", "supernode"):
+        done = site_command(command, tmp_path / "nosuch")
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"amos-fl-site: {tmp_path / 'nosuch'}: no such file; give the site's folder")
+
+
+def test_the_state_of_a_site_is_its_owners_alone(tmp_path: Path, tiny_cohort: Cohort) -> None:
+    site = read_settings(write_hospital(tmp_path, tiny_cohort, "A"))
+    with only_supernode("A", site.state):
+        assert site.state.stat().st_mode & 0o777 == 0o700

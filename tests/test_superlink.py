@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,11 @@ from starlette.testclient import TestClient
 
 from amos_fl.api.doctor import PROGRAMS
 from amos_fl.cli.main import run
+from amos_fl.deploy.certificates import read_authority, write_server_certificate
 from amos_fl.deploy.connection import STEPS, check_connection
 from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.enroll import enroll
 from amos_fl.deploy.enroll import register as keep_key
-from amos_fl.deploy.findings import Finding
 from amos_fl.deploy.keys import read_public_key, token_hash, write_token
 from amos_fl.deploy.layout import (
     PUBLIC_KEY,
@@ -44,7 +46,8 @@ from amos_fl.files import write_json
 from amos_fl_clients.operation.registration import ask_registered
 from amos_fl_server.operation.admission import admit_sites, not_admitted
 from amos_fl_server.operation.connection import connection_of
-from amos_fl_server.operation.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens, set_environment
+from amos_fl_server.operation.starting import only_superlink
+from amos_fl_server.operation.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens, main, set_environment
 
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
@@ -90,7 +93,9 @@ def test_a_site_learns_whether_its_key_is_registered_and_nothing_changes_there(r
     a, b = (root / f"sites/site-{site}" for site in ("a", "b"))
     with superlink(root / "superlink") as (port, register):
         register(a / PUBLIC_KEY)
-        assert ask_registered(a, at(a, port)) == Finding("registered", "ok", "the SuperLink knows this site's key")
+        known = ask_registered(a, at(a, port))
+        assert (known.check, known.outcome) == ("registered", "ok")
+        assert "that it is this site's and no other's, the coordinator's register shows" in known.found
         finding = ask_registered(b, at(b, port))
         assert (finding.outcome, finding.remedy) == (
             "wrong",
@@ -331,3 +336,80 @@ def test_a_hash_of_a_token_is_sha_256() -> None:
 def test_a_superlink_that_does_not_answer_is_said_in_one_sentence(root: Path) -> None:
     with pytest.raises(AmosError, match=r"the SuperLink at localhost:\d+ does not answer; start it"):
         admit_sites(root)
+
+
+def another_key(root: Path) -> str:
+    create_deployment(root.parent / "foreign", ["A"], hosts=["localhost"])
+    shutil.copy(root.parent / "foreign/superlink/server.key", root / "superlink/server.key")
+    return "server.key: is not the key of server.crt; restore both from one backup, or renew it with"
+
+
+def expired(root: Path) -> str:
+    made = datetime.now(UTC) - timedelta(days=40)
+    write_server_certificate(root / "superlink", read_authority(root / "authority"), ["localhost"], days=30, now=made)
+    return "server.crt: this certificate has expired on "
+
+
+def no_submitters(root: Path) -> str:
+    return "AMOS_FL_SUBMITTERS: name the file submitters.json"
+
+
+def taken_port(root: Path) -> str:
+    return "of this machine is taken, perhaps by another SuperLink; end that one, or choose a --port"
+
+
+def same_database(root: Path) -> str:
+    return "state.db: another SuperLink runs on this database; end it first"
+
+
+@pytest.mark.parametrize("spoil", [another_key, expired, no_submitters, taken_port, same_database])
+def test_a_superlink_that_cannot_start_says_so_in_one_sentence(
+    spoil: Callable[[Path], str], root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said, files = spoil(root), root / "superlink"
+    monkeypatch.setenv(SUBMITTERS, str(files / "submitters.json"))
+    if spoil is no_submitters:
+        monkeypatch.delenv(SUBMITTERS)
+    monkeypatch.setattr("amos_fl_server.operation.superlink.set_environment", lambda runs: None)  # this process's
+    arguments = ["--database", str(files / "state/state.db"), "--ssl-certfile", str(files / "server.crt")]
+    with ExitStack() as held:
+        port = free_port()
+        if spoil is taken_port:
+            held.enter_context(socket.create_server(("127.0.0.1", port)))
+        if spoil is same_database:
+            held.enter_context(only_superlink(arguments))
+        monkeypatch.setattr(
+            sys, "argv", ["amos-fl-superlink", "--port", str(port), *arguments, "--ssl-keyfile", f"{files}/server.key"]
+        )
+        with pytest.raises(SystemExit) as left:
+            main()
+    error = capsys.readouterr().err
+    assert left.value.code == 2
+    assert error.startswith("amos-fl-superlink: ")
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_token_that_is_empty_or_that_others_may_read_is_said(root: Path) -> None:
+    token = root / "submit/token"
+    token.chmod(0o640)
+    with pytest.raises(AmosError, match=r"submit/token: other users of this machine may read this token; run 'chmod"):
+        connection_of(root)
+    token.chmod(0o600)
+    token.write_text("\n")
+    with pytest.raises(AmosError, match=r"submit/token: is empty; restore the token from a backup"):
+        connection_of(root)
+
+
+def test_a_superlink_that_is_not_trusted_is_told_apart_from_one_that_is_down(root: Path) -> None:
+    create_deployment(root.parent / "foreign", ["A"], hosts=["localhost"])
+    with serving(root.parent / "foreign/superlink") as port:
+        deployed = read_deployment(root).model_copy(update={"port": port})
+        write_deployment(root, deployed)
+        with pytest.raises(AmosError, match=r"is not trusted: .*superlink/ca\.crt did not sign its certificate; take"):
+            admit_sites(root)
+    expired(root)
+    with serving(root / "superlink") as port:
+        write_deployment(root, deployed.model_copy(update={"port": port}))
+        with pytest.raises(AmosError, match=r"has expired; renew it with 'amos-fl deploy init DIR --renew-cert"):
+            admit_sites(root)

@@ -1,10 +1,8 @@
 """The command `amos-fl`: its subcommands, and how every error reaches the user as one plain line."""
 
-import errno
 import sys
 import warnings
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import click
@@ -14,12 +12,12 @@ from amos_fl import stopping
 from amos_fl.cli.argument_help import keep_argument_help
 from amos_fl.cli.commands import EVERYTHING
 from amos_fl.cli.lazy import app_of
-from amos_fl.cli.usage import in_words
-from amos_fl.errors import AmosError, AmosWarning, Interrupted, is_disk_full
+from amos_fl.cli.usage import in_words as usage_in_words
+from amos_fl.errors import AmosError, AmosWarning, Interrupted
 from amos_fl.escape.terminal import visible
+from amos_fl.files import in_words
 
 _LONGEST = 2000
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def _version(wanted: bool) -> None:
@@ -71,27 +69,18 @@ def run(arguments: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except click.UsageError as error:
-        return _say(in_words(error), error.exit_code)
+        return _say(usage_in_words(error), error.exit_code)
     except AmosError as error:
         return _say(str(error), error.exit_code)
     except (Interrupted, KeyboardInterrupt) as error:
         return _say(str(error) or stopping.words(), stopping.exit_code())
     except OSError as error:
-        if is_disk_full(error):
-            where = f" while writing {_final_name(error)}" if error.filename else ""
-            return _say(f"no space is left on the disk{where}; free some, or write elsewhere with --out", 2)
-        if error.errno in _REFUSED and error.filename:
-            return _say(f"{_final_name(error)}: permission denied; check its permissions, or use --out", 2)
-        raise
+        if (said := in_words(error)) is None:
+            raise
+        return _say(str(said), said.exit_code)
     finally:
         if "amos_fl.workers" in sys.modules:
             sys.modules["amos_fl.workers"].end_all()
-
-
-def _final_name(error: OSError) -> str:
-    """The file as the user knows it: one that is being written has a temporary name until it is complete."""
-    path = Path(str(error.filename))
-    return str(path.with_name(path.name.rpartition(".tmp.")[2]))
 
 
 def _say(sentence: str, exit_code: int) -> int:

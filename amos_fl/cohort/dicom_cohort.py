@@ -22,7 +22,7 @@ from amos_fl.dicom.labels import grid_of
 from amos_fl.dicom.series import Series, write_series
 from amos_fl.errors import AmosError
 from amos_fl.escape.csv_cells import Writer
-from amos_fl.files import whole_file
+from amos_fl.files import private_folder, whole_file
 from amos_fl.pseudonyms import pseudonym, secret_key
 from amos_fl.volumes.nifti import write_label
 
@@ -66,13 +66,18 @@ def write_cases(
     others go on.
 
     Raises:
-        AmosError: `private` lies in `out`, or there is no key in it that can be used.
+        AmosError: `private` lies in `out`, one of the two cannot be made, or there is no key that can be used.
     """
     if private.resolve().is_relative_to(out.resolve()):
         raise AmosError(
             f"{private}: is in the cohort, and would identify patients", "choose a folder outside the cohort"
         )
-    private.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (out, private):
+        try:
+            private_folder(folder)
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise AmosError(f"{folder}: the folder cannot be made ({why})", "choose another place") from None
     key = secret_key(private / "pseudonym.key")
     written: list[Written] = []
     left_out, notes = list(export.left_out), list(export.notes)
@@ -83,10 +88,11 @@ def write_cases(
         try:
             array, annotated, said = _label_map(source, names, values, organs)
             image = out / "images" / f"{case}.nii.gz"
-            image.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(image.parent)
             write_series(series, image)
             label = out / "labels" / f"{case}.nii.gz" if annotated else None
             if label is not None:
+                private_folder(label.parent)
                 write_label(label, array.transpose(2, 1, 0), image)
             written.append(Written(case, patient, source, image, label, annotated))
             notes += [f"{case}: {sentence}" for sentence in (*series.notes, *said)]

@@ -57,7 +57,7 @@ def write_bundle(
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in FOLDERS:
-                _add(archive, f"{top}/{name}/", b"", 0o40700 if name == "keys" else 0o40755)
+                _add(archive, f"{top}/{name}/", b"", 0o40700)
             for name in files:
                 mode = 0o100600 if name == DEMONSTRATION_KEY else 0o100644
                 _add(archive, f"{top}/{name}", (site_folder(root, site) / name).read_bytes(), mode)

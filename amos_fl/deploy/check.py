@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from amos_fl.deploy.connection import check_connection
+from amos_fl.deploy.connection import check_authority, check_connection, check_flwr
 from amos_fl.deploy.findings import Finding, holds, skipped, wrong
 from amos_fl.deploy.layout import SETTINGS, SITE, SiteConnection, read_site
 from amos_fl.deploy.local_checks import (
@@ -60,6 +60,26 @@ def check_site(
     scans, cases = check_scans(place)
     organs = check_organs(folder, place) if cases else skipped("organs", "needs: scans")
     return [*findings, check_own_port(place.state, port), scans, organs, check_device(place), check_disk(place, cases)]
+
+
+def check_start(folder: Path, read_settings: ReadSettings, *, key: bool = True, trust: bool = True) -> None:
+    """Check what can be checked at once on a site's own machine, before its SuperNode starts.
+
+    `key` and `trust` say whether the folder's key and authority are used.
+
+    Raises:
+        AmosError: something is wrong; the sentence says which site and what.
+    """
+    connection = read_site(folder)
+    findings = [check_version(connection), check_flwr(connection.flwr, "by the bundle")]
+    findings += [check_key(folder, connection)] if key else []
+    findings += [check_authority(folder)] if trust else []
+    settings, place = _settings(folder, connection, read_settings)
+    findings.append(settings)
+    if place is not None:
+        findings.append(check_device(place))
+    if failed := next((finding for finding in findings if finding.outcome == "wrong"), None):
+        raise AmosError(f"site {connection.site}: {failed.check}: {failed.found}", failed.remedy)
 
 
 def _settings(folder: Path, connection: SiteConnection, read: ReadSettings) -> tuple[Finding, SitePlace | None]:

@@ -130,15 +130,27 @@ def _port(route: Route, timeout_s: float) -> Finding:
     return holds("port", f"port {route.port} of {route.host} is open")
 
 
-def _certificate(folder: Path, route: Route, timeout_s: float) -> tuple[Finding, ssl.SSLContext | None]:
-    """The finding, and if it is good the TLS context for the next steps."""
+_NEW_BUNDLE = "ask the coordinator for a new bundle, and compare the fingerprint of ca.crt over the phone"
+
+
+def check_authority(folder: Path) -> Finding:
+    """Check that the site's file of the authority can be used, without any connection."""
     file = folder / AUTHORITY
-    again = "ask the coordinator for a new bundle, and compare the fingerprint of ca.crt over the phone"
     try:
         authority = read_certificate(file)
-        trusted = ssl.create_default_context(cafile=str(file))
+        ssl.create_default_context(cafile=str(file))
     except (AmosError, ssl.SSLError, OSError):
-        return wrong("certificate", f"{file.name} is missing or damaged", again), None
+        return wrong("certificate", f"{file.name} is missing or damaged", _NEW_BUNDLE)
+    return holds("certificate", f"the authority's is valid until {authority.not_valid_after_utc:%Y-%m-%d}")
+
+
+def _certificate(folder: Path, route: Route, timeout_s: float) -> tuple[Finding, ssl.SSLContext | None]:
+    """The finding, and if it is good the TLS context for the next steps."""
+    readable = check_authority(folder)
+    if readable.outcome != "ok":
+        return readable, None
+    authority, again = read_certificate(folder / AUTHORITY), _NEW_BUNDLE
+    trusted = ssl.create_default_context(cafile=str(folder / AUTHORITY))
     try:
         with trusted.wrap_socket(_socket_to(route, timeout_s), server_hostname=route.host) as secured:
             ends = _end_of(secured)
@@ -227,10 +239,11 @@ def _answers(route: Route, trusted: ssl.SSLContext, connection: SiteConnection, 
         running, said_by = str(json.loads(body)["info"]["version"]), "as it says"
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         pass  # a proxy may hide it; then the bundle's version counts
-    return [holds("SuperLink", f"{route.address} is well"), _flwr(running, said_by)]
+    return [holds("SuperLink", f"{route.address} is well"), check_flwr(running, said_by)]
 
 
-def _flwr(running: str, said_by: str) -> Finding:
+def check_flwr(running: str, said_by: str) -> Finding:
+    """Check that this is the minor version of Flower that runs at the SuperLink."""
     here = versions()["flwr"]
     if here.split(".")[:2] != running.split(".")[:2]:
         return wrong(

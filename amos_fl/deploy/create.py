@@ -16,7 +16,7 @@ from amos_fl.deploy.certificates import (
     write_server_certificate,
 )
 from amos_fl.deploy.instructions import instructions
-from amos_fl.deploy.keys import fingerprint, make_key, read_private_key, read_public_key, write_token
+from amos_fl.deploy.keys import fingerprint, make_key, read_private_key, read_public_key, site_comment, write_token
 from amos_fl.deploy.layout import (
     AUTHORITY,
     DEMONSTRATION_KEY,
@@ -39,7 +39,7 @@ from amos_fl.deploy.layout import (
     write_site,
 )
 from amos_fl.errors import AmosError
-from amos_fl.files import whole_folder, write_json, write_text
+from amos_fl.files import private_folder, whole_folder, write_json, write_text
 from amos_fl.scan_files import case_of, parts_of
 
 PORT = 8000
@@ -84,17 +84,17 @@ def create_deployment(
     if cohort is not None:
         cohort = cohort.only(deployment.sites)
     with whole_folder(root) as folder:
-        _private_folder(folder / "authority")
+        private_folder(folder / "authority")
         authority = new_authority(root.resolve().name)
         write_authority(folder / "authority", authority)
-        _private_folder(folder / "superlink")
+        private_folder(folder / "superlink")
         (folder / "superlink/state").mkdir()
         (folder / "superlink/modules").mkdir()
         (folder / "registered").mkdir()
         (folder / "runs").mkdir()
         write_server_certificate(folder / "superlink", authority, deployment.names, days=days)
         shutil.copy(folder / "authority/ca.crt", folder / "superlink" / AUTHORITY)
-        _private_folder(folder / "submit")
+        private_folder(folder / "submit")
         write_json(folder / "superlink/submitters.json", {SUBMITTER: write_token(folder / "submit/token")})
         # Keys do not belong in a repository, and this folder may be inside one.
         write_text(folder / ".gitignore", "*\n")
@@ -115,8 +115,8 @@ def make_site_folder(root: Path, deployment: Deployment, site: str) -> SiteConne
     """Make the folder of a site or bring it up to date; the hospital's own settings, key and data stay."""
     folder = site_folder(root, site)
     for name in ("data", "state"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    _private_folder(folder / "keys")
+        private_folder(folder / name)
+    private_folder(folder / "keys")
     shutil.copy(root / "authority/ca.crt", folder / AUTHORITY)
     demonstration = deployment.demonstration_keys and not _has_own_key(root, site)
     key = DEMONSTRATION_KEY if demonstration else KEY
@@ -127,7 +127,7 @@ def make_site_folder(root: Path, deployment: Deployment, site: str) -> SiteConne
     write_organs(organs, folder / ORGANS)
     write_text(folder / INSTRUCTIONS, instructions(connection, organs))
     if demonstration and not (folder / key).exists():
-        make_key(folder / key, folder / PUBLIC_KEY, f"amos-fl site {site}, for the demonstration only")
+        make_key(folder / key, folder / PUBLIC_KEY, f"{site_comment(site)}, for the demonstration only")
         shutil.copy(folder / PUBLIC_KEY, registered_key(root, site))
     return connection
 
@@ -187,10 +187,6 @@ def _copied(source: Path, folder: Path, case: str) -> Path:
         return copies[0]
     except FileNotFoundError:
         raise AmosError(f"{source}: no such file, which the cohort names for case {case}; correct the cohort") from None
-
-
-def _private_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _each_once(names: list[str]) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
 """Make a hospital's key, and register its public half at the coordinator."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from amos_fl.deploy.keys import fingerprint, make_key, public_line, read_public_key
+from amos_fl.deploy.keys import fingerprint, make_key, public_line, read_public_key, site_comment
 from amos_fl.deploy.layout import (
     DEMONSTRATION_KEY,
     KEY,
@@ -18,8 +19,8 @@ from amos_fl.deploy.layout import (
     write_settings,
     write_site,
 )
-from amos_fl.errors import AmosError
-from amos_fl.files import write_text
+from amos_fl.errors import AmosError, is_disk_full
+from amos_fl.files import private_folder, write_text
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,17 @@ def enroll(folder: Path, site: str | None = None, *, replace: bool = False) -> E
             f"{present[0]}: site {site} has its key already; to make another, which the coordinator "
             "has to register again, give --replace"
         )
-    (folder / KEY).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_settings(folder, site)
-    public = make_key(folder / KEY, folder / PUBLIC_KEY, f"amos-fl site {site}")
+    try:
+        private_folder((folder / KEY).parent)
+        write_settings(folder, site)
+        public = make_key(folder / KEY, folder / PUBLIC_KEY, site_comment(site))
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise AmosError(
+            f"{folder}: may not be written ({error.strerror or type(error).__name__})",
+            f"let the user with id {os.getuid()} write there, or unpack the bundle into another folder",
+        ) from None
     if described and connection.key != KEY:
         write_site(folder, connection.model_copy(update={"key": KEY}))
     (folder / DEMONSTRATION_KEY).unlink(missing_ok=True)
@@ -82,7 +91,7 @@ def register(root: Path, site: str, public_key_file: Path, *, replace: bool = Fa
         if other == site and not same and not replace:
             raise AmosError(f"site {site}: has another key already; give --replace if this one takes its place")
     kept = registered_key(root, site)
-    write_text(kept, public_line(key, f"amos-fl site {site}"))
+    write_text(kept, public_line(key, site_comment(site)))
     return Enrolled(site, kept, key)
 
 

@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
 from amos_fl.errors import AmosError
 from amos_fl.files import whole_file, write_text
 
-_OTHERS_MAY = 0o077
+OTHERS_MAY = 0o077
+"""The permissions that a secret's file must not have."""
 
 
 def write_secret(path: Path, data: bytes) -> None:
@@ -57,7 +58,7 @@ def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
         raise AmosError(f"{path}: no such key", "make it with 'amos-fl deploy enroll'") from None
     except PermissionError:
         raise AmosError(f"{path}: this user may not read the key", "give the file to the user that runs this") from None
-    if mode & _OTHERS_MAY:
+    if mode & OTHERS_MAY:
         raise AmosError(f"{path}: other users of this machine may read this key", "run 'chmod 600' on it")
     try:
         key = load_ssh_private_key(data, None)
@@ -67,6 +68,23 @@ def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
         # The cause might quote the file, so it is left out.
         raise AmosError(f"{path}: holds no key that can be used", "make one with 'amos-fl deploy enroll --replace'")
     return key
+
+
+_OF_SITE = "amos-fl site "
+
+
+def site_comment(site: str) -> str:
+    """The comment at the end of a site's public key."""
+    return f"{_OF_SITE}{site}"
+
+
+def site_of_public_key(path: Path) -> str | None:
+    """The site that the comment of a public key names; None: it names none, or cannot be read."""
+    try:
+        comment = path.read_text(encoding="utf-8")[:10_000].strip().split(" ", 2)[2]
+    except (OSError, UnicodeDecodeError, IndexError):
+        return None
+    return comment.removeprefix(_OF_SITE).partition(",")[0] if comment.startswith(_OF_SITE) else None
 
 
 def public_line(key: ec.EllipticCurvePublicKey, comment: str) -> str:

@@ -9,8 +9,8 @@ from typing import Protocol
 from amos_fl.cohort.organ_names import difference_in_words
 from amos_fl.cohort.table import Case, Cohort, Split, read_cohort, read_organs
 from amos_fl.deploy.findings import Finding, holds, skipped, wrong
-from amos_fl.deploy.keys import fingerprint, read_private_key, read_public_key, spoken_fingerprint
-from amos_fl.deploy.layout import DEMONSTRATION_KEY, ORGANS, PUBLIC_KEY, SiteConnection, versions
+from amos_fl.deploy.keys import fingerprint, read_private_key, read_public_key, site_of_public_key, spoken_fingerprint
+from amos_fl.deploy.layout import DEMONSTRATION_KEY, ORGANS, PUBLIC_KEY, SITE, SiteConnection, versions
 from amos_fl.errors import AmosError
 
 BYTES_PER_VOXEL = 5
@@ -69,6 +69,12 @@ def check_key(folder: Path, connection: SiteConnection) -> Finding:
             "key",
             f"{PUBLIC_KEY} is not the public half of {connection.key}",
             "restore both from one backup, or make new ones with 'amos-fl deploy enroll --replace'",
+        )
+    if (site := site_of_public_key(folder / PUBLIC_KEY)) not in (None, connection.site):
+        return wrong(
+            "key",
+            f"{PUBLIC_KEY} is the key of site {site}, and {SITE} is of site {connection.site}",
+            "restore this site's own key from its backup, or make one with 'amos-fl deploy enroll --replace'",
         )
     if connection.key == DEMONSTRATION_KEY:
         return holds("key", f"{spoken}; made centrally, for the demonstration only")
@@ -158,7 +164,9 @@ def check_organs(folder: Path, place: SitePlace) -> Finding:
 
 def check_device(place: SitePlace) -> Finding:
     """Check that the device in the settings exists."""
-    from amos_fl.device import device_named
+    if place.device == "cpu":
+        return holds("device", "cpu")
+    from amos_fl.device import device_named  # it brings torch, which a SuperNode does without
 
     try:
         device = device_named(place.device)

@@ -1,5 +1,6 @@
 """Whether a site's SuperNode runs on this machine, when the SuperLink last answered it, and its own port."""
 
+import errno
 import socket
 import time
 from pathlib import Path
@@ -49,8 +50,8 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed a moment ago is free
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
+        except OSError as error:  # an address that a socket of IPv4 cannot have says nothing about the port
+            return error.errno not in (errno.EADDRINUSE, errno.EACCES)
     return True
 
 

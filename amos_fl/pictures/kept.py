@@ -18,7 +18,7 @@ from PIL import Image
 
 from amos_fl.cohort.table import Case
 from amos_fl.errors import AmosError
-from amos_fl.files import whole_file
+from amos_fl.files import private_folder, whole_file
 from amos_fl.pictures.planes import AXES, around, grey_levels, pixel_mm_of, upright, window_of
 from amos_fl.volumes.nifti import Volume, read_image, to_canonical
 
@@ -166,6 +166,7 @@ def keep_picture(folder: Path, case: Case, prediction: np.ndarray, reference: Vo
     Raises:
         AmosError: the scan cannot be read.
     """
+    private_folder(folder)
     # Organs that were not looked for are neither right nor wrong.
     left_out = ~np.isin(np.arange(256), case.annotated)
     picture = picture_of(read_image(case.image), reference.array, prediction, case.modality, left_out)

@@ -111,10 +111,10 @@ def test_who_is_not_registered_has_a_foreign_authority_or_no_tls_gets_nowhere(fe
             docker("rm", "--force", stranger, check=False)
 
     unregistered = tried("unregistered", "--root-certificates", "/ca.crt", own_key=foreign)
-    assert "Failed to initialize the connection" in unregistered
+    assert "the SuperLink at superlink:8000 does not know this key" in unregistered
     assert "No SuperNode found with the given public key" in federation.log("superlink", 400)
     untrusted = tried("foreign", "--root-certificates", "/ca.crt", trusted=foreign)
-    assert "CERTIFICATE_VERIFY_FAILED" in untrusted
+    assert "the SuperLink at superlink:8000 is not trusted" in untrusted
     plain = tried("plain", "--insecure")
     assert "TLS is not enabled" in plain
 

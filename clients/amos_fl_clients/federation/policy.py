@@ -7,6 +7,7 @@ from pathlib import Path
 from amos_fl.cohort.organ_names import difference_in_words
 from amos_fl.cohort.table import SPLITS, Cohort
 from amos_fl.errors import AmosError, Code
+from amos_fl.files import private_folder
 from amos_fl.methods import method_named
 from amos_fl.own_code import module_of, sha256_of_module
 from amos_fl.pseudonyms import pseudonym, secret_key
@@ -32,8 +33,11 @@ def pause(state: Path, why: str = "") -> None:
     """Refuse every request from now on; work in progress ends before its next step.
 
     `why` stays at the site.
+
+    Raises:
+        OSError: the state may not be written, so that the site is not paused.
     """
-    state.mkdir(parents=True, exist_ok=True)
+    private_folder(state)
     pause_file(state).write_text(f"{why}\n" if why else "", encoding="utf-8")
 
 

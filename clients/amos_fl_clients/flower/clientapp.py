@@ -18,6 +18,7 @@ from flwr.app import Context, Error, Message
 
 from amos_fl.errors import AmosError
 from amos_fl_clients.flower import parts
+from amos_fl_clients.flower.endings import end_with_the_supernode
 from amos_fl_clients.flower.programs import run_program, say_nothing_to_others
 
 
@@ -46,6 +47,7 @@ class Check(Protocol):
 def run(arguments: Sequence[str], check: Check) -> None:
     """`flwr-clientapp`, with a check of its app."""
     say_nothing_to_others()
+    end_with_the_supernode()
     sys.dont_write_bytecode = True  # the folder of the app stays as it was sent
     replace(check)
     run_program("flwr-clientapp", "flwr.supernode.cli", arguments)

@@ -95,6 +95,12 @@ ASKED_AGAIN = tuple(
         "GetFab",
     )
 )
+CONNECTION_LEAVES = Part(
+    "flwr.supernode.fleet_http_connection",
+    "flwr_exit",
+    "code, message, event_type, event_details, emit_telemetry",
+    "A SuperNode that is refused prints a code and a page's address, not what its hospital can do.",
+)
 HEARTBEATS = tuple(
     Part(
         module,

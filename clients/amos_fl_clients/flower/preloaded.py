@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from io import FileIO
 
+from amos_fl_clients.flower.endings import bell_here
+
 PRELOADED = "AMOS_FL_PRELOADED"
 """If set to 0, every message gets a fresh process, at the cost of its imports."""
 READY = "AMOS_FL_READY"
@@ -52,7 +54,8 @@ class PreloadedProcess:
         hears, says = os.pipe()
         try:
             environment = {**os.environ, READY: str(says)}
-            process = subprocess.Popen(self._command, stdin=subprocess.PIPE, pass_fds=[says], env=environment)
+            passed = [says, *bell_here()]
+            process = subprocess.Popen(self._command, stdin=subprocess.PIPE, pass_fds=passed, env=environment)
         finally:
             os.close(says)
         os.read(hears, 1)
@@ -72,7 +75,7 @@ class PreloadedProcess:
         return False
 
     def close(self) -> None:
-        """End the preloaded process; its forks continue."""
+        """End the preloaded process; its forks continue as long as their SuperNode runs."""
         if self._process.stdin is not None:
             with suppress(OSError):
                 self._process.stdin.close()

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 OwnProcess = Callable[[str, Sequence[str]], list[str]]
@@ -23,6 +24,16 @@ def run_program(name: str, module: str, arguments: Sequence[str]) -> None:
     cli: Any = importlib.import_module(module)
     sys.argv = [name, *arguments]
     getattr(cli, name.replace("-", "_"))()
+
+
+def options_in(arguments: Sequence[str]) -> dict[str, str]:
+    """The options among a program's arguments that have a value, as two words or as one.
+
+    >>> options_in(["--insecure", "--port", "1", "--host=here"])["--port"]
+    '1'
+    """
+    found = dict(pairwise(arguments))
+    return found | {name: value for name, is_, value in (word.partition("=") for word in arguments) if is_}
 
 
 def check_command(command: Sequence[str], known: str) -> None:

@@ -1,13 +1,13 @@
 """A SuperExec that accepts only ClientApps, each in the site's own process, as soon as its SuperNode rings."""
 
-import os
 import subprocess
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from amos_fl_clients.flower import parts
-from amos_fl_clients.flower.backoff import BELL, Doorbell
+from amos_fl_clients.flower.backoff import Doorbell
+from amos_fl_clients.flower.endings import bell_here, end_with_the_supernode
 from amos_fl_clients.flower.preloaded import PreloadedProcess, can_fork
 from amos_fl_clients.flower.programs import OwnProcess, check_command, run_program, say_nothing_to_others
 
@@ -15,6 +15,7 @@ from amos_fl_clients.flower.programs import OwnProcess, check_command, run_progr
 def run(arguments: Sequence[str], own_process: OwnProcess) -> None:
     """`flower-superexec`, running only ClientApps."""
     say_nothing_to_others()
+    end_with_the_supernode()
     replace(own_process)
     run_program("flower-superexec", "flwr.supercore.cli", arguments)
 
@@ -22,9 +23,8 @@ def run(arguments: Sequence[str], own_process: OwnProcess) -> None:
 def replace(own_process: OwnProcess) -> None:
     """Replace everything that a SuperExec of amos-fl does differently from Flower's."""
     parts.EXECUTOR.replace(lambda *_, **__: client_apps_only(own_process))
-    if (descriptor := os.environ.pop(BELL, None)) is not None:
-        bell = Doorbell.at(int(descriptor))
-        bell.end_with_the_other()
+    for descriptor in bell_here():
+        bell = Doorbell.at(descriptor)
         parts.SUPEREXEC_WAITS.replace(SimpleNamespace(sleep=bell.wait))
 
 
@@ -39,7 +39,7 @@ def client_apps_only(own_process: OwnProcess) -> Any:
         check_command(command, "flwr-clientapp")
         if preloaded is not None and preloaded.launch(command[1:], quiet="stdout" in options):
             return None
-        return subprocess.Popen(own_process("clientapp", command[1:]), **options)
+        return subprocess.Popen(own_process("clientapp", command[1:]), pass_fds=bell_here(), **options)
 
     parts.START_CLIENTAPP.replace(SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL))
 

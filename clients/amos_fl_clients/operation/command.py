@@ -1,7 +1,7 @@
 """`amos-fl-site`: the command with which a hospital runs its own site."""
 
+import os
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +9,11 @@ import typer
 
 from amos_fl.errors import AmosError
 from amos_fl.escape.terminal import visible
+from amos_fl.files import final_name, in_words, private_folder
 from amos_fl.own_code import sha256_of_module
 from amos_fl.threads import sleep_while_waiting
 from amos_fl_clients.federation.settings import SiteSettings, read_settings
+from amos_fl_clients.flower.programs import options_in
 
 app = typer.Typer(
     name="amos-fl-site",
@@ -32,7 +34,10 @@ def _settings_file(path: Path) -> Path:
 
 
 def _settings(path: Path) -> SiteSettings:
-    return read_settings(_settings_file(path))
+    file = _settings_file(path)
+    if not file.exists():
+        raise AmosError(f"{file}: no such file", "give the site's folder, or its settings file")
+    return read_settings(file)
 
 
 @app.command()
@@ -43,7 +48,12 @@ def pause(
     from amos_fl_clients.federation.policy import pause as pause_site
 
     site = _settings(settings)
-    pause_site(site.state, why)
+    try:
+        pause_site(site.state, why)
+    except OSError as error:
+        raise AmosError(
+            f"site {site.site} is NOT paused: {site.state} may not be written ({error.strerror})", "stop its SuperNode"
+        ) from None
     typer.echo(f"site {site.site} is paused; every request is refused until: amos-fl-site resume {settings}")
 
 
@@ -53,7 +63,13 @@ def resume(settings: SettingsArgument) -> None:
     from amos_fl_clients.federation.policy import resume as resume_site
 
     site = _settings(settings)
-    was_paused = resume_site(site.state)
+    try:
+        was_paused = resume_site(site.state)
+    except OSError as error:
+        raise AmosError(
+            f"site {site.site} is still paused: {site.state} may not be written ({error.strerror})",
+            f"let the user with id {os.getuid()} write there",
+        ) from None
     typer.echo(f"site {site.site} takes part again" if was_paused else f"site {site.site} was not paused")
 
 
@@ -118,6 +134,7 @@ def report(
             f"site {site.site} keeps no pictures of its test cases; write 'pictures: state/pictures' into "
             f"{_settings_file(settings)}, and try again when a run has scored them"
         )
+    private_folder(out or site.pictures)
     page = write_site_report(site.site, site.pictures, out or site.pictures, site.cohort, scores_in_words(site))
     typer.echo(f"wrote {page}; it holds pictures of patients")
 
@@ -148,9 +165,10 @@ def supernode(context: typer.Context, settings: SettingsArgument) -> None:
     In a folder with site.yaml, the SuperLink's address, the authority and the key come from it unless options say
     otherwise.
     """
+    from amos_fl_clients.flower.refusals import Site
     from amos_fl_clients.operation.processes import only_supernode, run_supernode
 
-    site = _settings(settings)
+    site = _settings_to_start(settings, context.args)
     if any(argument.startswith("--node-config") for argument in context.args):
         raise AmosError("amos-fl-site supernode: gives the SuperNode its --node-config itself; leave it out")
     path = str(_settings_file(settings).resolve())
@@ -158,9 +176,35 @@ def supernode(context: typer.Context, settings: SettingsArgument) -> None:
         raise AmosError(f"{path}: Flower cannot be given a path with quotes or backslashes; rename the folder")
     node_config = f'site="{site.site}" site-settings="{path}"'
     arguments = [*_connection(settings, context.args), *context.args, "--node-config", node_config]
+    superlink = options_in(arguments).get("--superlink", "its address")
     with only_supernode(site.site, site.state):
         _check_port(context.args)
-        run_supernode(arguments, site.state)
+        run_supernode(arguments, Site(site.site, settings, site.state, superlink))
+
+
+def _settings_to_start(path: Path, given: list[str]) -> SiteSettings:
+    """The settings of the site, after what `amos-fl deploy check` checks on this machine alone, without the scans.
+
+    Raises:
+        AmosError: something is wrong, so that the site could not take part.
+    """
+    from amos_fl.deploy.check import check_start
+    from amos_fl.deploy.keys import read_private_key
+    from amos_fl.deploy.layout import SITE
+    from amos_fl.deploy.local_checks import check_device
+
+    said = options_in(given)
+    if key := said.get("--auth-supernode-private-key"):
+        read_private_key(Path(key).expanduser())
+    if (path / SITE).is_file():
+        encrypted = "--insecure" not in given
+        key, trust = encrypted and not key, encrypted and "--root-certificates" not in said
+        check_start(path, read_settings, key=key, trust=trust)
+        return _settings(path)
+    site = _settings(path)
+    if (device := check_device(site)).outcome == "wrong":
+        raise AmosError(f"site {site.site}: device: {device.found}", device.remedy)
+    return site
 
 
 def _check_port(given: list[str]) -> None:
@@ -171,8 +215,7 @@ def _check_port(given: list[str]) -> None:
     """
     from amos_fl.deploy.running import OWN_PORT, free_port, is_free
 
-    said = dict(pairwise(given))
-    said |= {name: value for name, is_, value in (word.partition("=") for word in given) if is_}
+    said = options_in(given)
     port, host = said.get("--port", str(OWN_PORT)), said.get("--host", "127.0.0.1")
     if port.isdigit() and 0 < int(port) < 65536 and not is_free(int(port), host):
         raise AmosError(
@@ -212,6 +255,12 @@ def main() -> None:
     except AmosError as error:
         print(f"amos-fl-site: {visible(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if not error.filename:
+            raise
+        said = in_words(error) or AmosError(f"{final_name(error)}: cannot be read or written ({error.strerror})")
+        print(f"amos-fl-site: {visible(str(said))}", file=sys.stderr)
+        sys.exit(said.exit_code)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from flwr.app import Context, Error, Message
 
 from amos_fl.deploy.running import LOCK
 from amos_fl.errors import AmosError, code_of
+from amos_fl.files import private_folder
 from amos_fl.locks import AtWork, take
 from amos_fl_clients.federation.audit import Audited
 from amos_fl_clients.federation.error_replies import SiteFailure, error_reply, keep_details, words_that_may_travel
@@ -23,6 +24,7 @@ from amos_fl_clients.federation.policy import Refusal, check_not_paused
 from amos_fl_clients.federation.settings import SiteSettings
 from amos_fl_clients.flower import clientapp, superexec, supernode
 from amos_fl_clients.flower.preloaded import fork_for_each_request
+from amos_fl_clients.flower.refusals import Site
 from amos_fl_clients.operation.allowed_apps import check_app
 from amos_fl_clients.operation.settings_lookup import settings_of
 
@@ -33,9 +35,13 @@ def own_process(role: str, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-P", "-m", "amos_fl_clients.operation.processes", role, *arguments]
 
 
-def run_supernode(arguments: Sequence[str], state: Path | None = None) -> None:
-    """Run `flower-supernode`, which starts this module's SuperExec; with `state`, it takes over from a killed one."""
-    supernode.run(arguments, own_process, state)
+def run_supernode(arguments: Sequence[str], site: Site | None = None) -> None:
+    """Run `flower-supernode`, which starts this module's SuperExec; that of a `site` takes over from a killed one.
+
+    Raises:
+        AmosError: the SuperLink does not let the site take part, or no longer does.
+    """
+    supernode.run(arguments, own_process, site)
 
 
 def run_superexec(arguments: Sequence[str]) -> None:
@@ -61,7 +67,7 @@ def only_supernode(site: str, state: Path) -> Iterator[None]:
         AmosError: it runs already, or the site's state may not be written.
     """
     try:
-        state.mkdir(parents=True, exist_ok=True)
+        private_folder(state)
         lock = take(state / LOCK)
     except AtWork:
         raise AmosError(f"site {site}: its SuperNode runs already on {state}; end it first") from None

@@ -7,6 +7,7 @@ from amos_fl.deploy.keys import read_private_key, spoken_fingerprint
 from amos_fl.deploy.layout import AUTHORITY, SiteConnection, address_of
 
 CHECK = "registered"
+_KNOWN = "the SuperLink knows this key; that it is this site's and no other's, the coordinator's register shows"
 
 
 def ask_registered(folder: Path, connection: SiteConnection) -> Finding:
@@ -29,7 +30,7 @@ def ask_registered(folder: Path, connection: SiteConnection) -> Finding:
     if known is None:
         return skipped(CHECK, "the SuperLink gave an answer that it should not give")
     if known:
-        return holds(CHECK, "the SuperLink knows this site's key")
+        return holds(CHECK, _KNOWN)
     return wrong(
         CHECK,
         f"the SuperLink does not know the key {spoken_fingerprint(key.public_key())}",

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from amos_fl.deploy.keys import OTHERS_MAY
 from amos_fl.deploy.layout import address_of, read_deployment
 from amos_fl.errors import AmosError
 from amos_fl_clients.flower.control import Control, control_at
@@ -55,12 +56,18 @@ def read_token(root: Path) -> str:
     """The submitter's token of the deployment in `root`.
 
     Raises:
-        AmosError: it is not there, or cannot be read.
+        AmosError: it is not there, cannot be read, is empty, or others may read it.
     """
+    file = root / "submit/token"
     try:
-        return (root / "submit/token").read_text(encoding="ascii").strip()
+        mode, token = file.stat().st_mode, file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
-        raise AmosError(f"{root / 'submit/token'}: is missing or cannot be read; submit from where it is") from None
+        raise AmosError(f"{file}: is missing or cannot be read; submit from where it is") from None
+    if mode & OTHERS_MAY:
+        raise AmosError(f"{file}: other users of this machine may read this token", "run 'chmod 600' on it")
+    if not token:
+        raise AmosError(f"{file}: is empty", "restore the token from a backup")
+    return token
 
 
 @contextmanager
@@ -85,13 +92,26 @@ def _in_words(connection: Connection) -> Iterator[None]:
         kind = NotThere if error.response.status_code == httpx.codes.NOT_FOUND else AmosError
         raise kind(_refusal(connection, error.response)) from None
     except httpx.HTTPError as error:
-        if "CERTIFICATE" in str(error).upper():
-            raise AmosError(
-                f"the SuperLink at {connection.address} is not trusted; start it, or say with --host how it is reached"
-            ) from None
+        if "certificate" in str(error).lower():
+            raise AmosError(_mistrust(connection, str(error))) from None
         raise NoAnswer(
             f"the SuperLink at {connection.address} does not answer; start it, or say with --host how it is reached"
         ) from None
+
+
+def _mistrust(connection: Connection, words: str) -> str:
+    where = f"the SuperLink at {connection.address}"
+    if "expired" in words:
+        return f"the certificate of {where} has expired; renew it with 'amos-fl deploy init DIR --renew-certificates'"
+    if "mismatch" in words or "not valid for" in words:
+        return (
+            f"the certificate of {where} is not for that name; say with --host another by which it is reached, or add "
+            "this one with 'amos-fl deploy init DIR --renew-certificates --host NAME'"
+        )
+    return (
+        f"{where} is not trusted: {connection.authority} did not sign its certificate; take the superlink/ca.crt of "
+        "that SuperLink's deployment, or let it have this deployment's superlink/server.crt and server.key"
+    )
 
 
 def _refusal(connection: Connection, response: httpx.Response) -> str:

@@ -25,9 +25,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from amos_fl.deploy.keys import token_hash
 from amos_fl.errors import AmosError
+from amos_fl.escape.terminal import visible
 from amos_fl_clients.flower.superlink import FASTER, TokenPlugin, log, run
 from amos_fl_server.operation.run_registry import RUNS
 from amos_fl_server.operation.runs_api import PREFIX, RunsApi
+from amos_fl_server.operation.starting import check_start, only_superlink
 
 SUBMITTERS = "AMOS_FL_SUBMITTERS"
 """The environment variable with the path of submitters.json, which maps names to the SHA-256 of submitters' tokens."""
@@ -123,13 +125,20 @@ def set_environment(runs: Path) -> None:
 
 
 def main() -> None:
-    """Run `flower-superlink` with this process's arguments, checking submitters and own processes."""
-    if SUBMITTERS not in os.environ:
-        raise SystemExit(f"{SUBMITTERS}: name the file submitters.json of the deployment in this variable")
+    """Run `flower-superlink` with this process's arguments. Exit code 2: it cannot start, said in one line."""
     try:
-        plugin = SubmitterTokens(Path(os.environ[SUBMITTERS]))
+        _main()
     except AmosError as error:
-        raise SystemExit(str(error)) from None
+        print(f"amos-fl-superlink: {visible(str(error))}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _main() -> None:
+    """Run `flower-superlink`, checking submitters and own processes."""
+    arguments = with_defaults(sys.argv[1:])
+    if SUBMITTERS not in os.environ:
+        raise AmosError(f"{SUBMITTERS}: name the file submitters.json of the deployment in this variable")
+    plugin = SubmitterTokens(Path(os.environ[SUBMITTERS]))
     runs = Path(os.environ.get(RUNS) or plugin.folder / "state/runs").resolve()
     set_environment(runs)
     logging.getLogger("uvicorn.access").addFilter(_says_something)
@@ -138,8 +147,10 @@ def main() -> None:
         app.add_middleware(RunsApi, runs=runs, submitter=plugin.submitter)
         app.add_middleware(OwnProcessesOnly)  # outside of everything else
 
-    sys.argv[1:] = with_defaults(sys.argv[1:])
-    run(plugin, guard)
+    sys.argv[1:] = arguments
+    with only_superlink(arguments):
+        check_start(arguments)
+        run(plugin, guard)
 
 
 if __name__ == "__main__":
