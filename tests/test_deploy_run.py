@@ -139,9 +139,7 @@ def test_a_running_site_whose_key_is_withdrawn_ends_with_a_sentence(tmp_path: Pa
         assert admit_sites(running.root).removed == 1
         site = running.processes["A"]
         assert wait_for("its end", lambda: None if site.poll() is None else (site.returncode,), 60) == (2,)
-        said = (
-            "amos-fl-site: site A: the SuperLink no longer accepts this site's key; ask the coordinator"
-        )
+        said = "amos-fl-site: site A: the SuperLink no longer accepts this site's key; ask the coordinator"
         assert said in running.log("A")
 
 
