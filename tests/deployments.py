@@ -51,4 +51,5 @@ class Hospitals(InlineGrid):
 
 
 def deployed_run(path: Path, cohort: Cohort, **settings: object) -> RunFolder:
-    return prepare_run(path, tiny_config(**settings), cohort.organs)
+    """The folder of a run over hospitals, as `deploy run` makes it."""
+    return prepare_run(path, tiny_config(**{"engine": {"name": "deployment"}, **settings}), cohort.organs)
