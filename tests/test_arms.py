@@ -174,6 +174,7 @@ def test_a_sites_own_round_is_scored_with_the_weights_of_that_round(tiny_cohort,
     perfect = evaluation.model_dump()
     for organ in perfect["sites"]["A"]["scores"]["organs"].values():
         organ["dsc_sum"] = organ["counted"] * UNIT
+    perfect["sites"]["A"]["cases"] = []  # which would say otherwise
     folder.write_evaluation(1, "val", Evaluation.model_validate(perfect))
     assert best_rounds(folder, 3)["A"] == 1
     assert 1 in rounds_worth_keeping(bests_of(folder, 3), bests_of(folder, 3, OWN["val"]), folder.config(), 3)
