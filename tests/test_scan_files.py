@@ -270,9 +270,13 @@ def test_a_second_cohort_never_renames_the_organs_of_the_first(tmp_path: Path, c
     assert "other organs than first.csv beside it, whose organs.csv it would replace" in capsys.readouterr().err
     assert read_cohort(out / "first.csv").organs == organs
     assert not (out / "second.csv").exists()
-    # The same organs may lie side by side, and a cohort may be imported anew with others where it is alone.
+    # The same organs may lie side by side. A cohort that is alone may be replaced by another once it was taken away.
     assert run(["data", "nnunet", str(first), "--site", "Z", "--out", str(out / "again.csv")]) == 0
     assert run(["data", "nnunet", str(first), "--out", str(tmp_path / "alone")]) == 0
+    assert run(["data", "nnunet", str(second), "--out", str(tmp_path / "alone")]) == 2
+    assert "is there already and differs" in capsys.readouterr().err
+    for name in ("cohort.csv", "organs.csv"):
+        (tmp_path / "alone" / name).unlink()
     assert run(["data", "nnunet", str(second), "--out", str(tmp_path / "alone")]) == 0
     assert read_cohort(tmp_path / "alone").organs == {1: "left kidney", 2: "right kidney"}
 
