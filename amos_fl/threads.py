@@ -2,12 +2,15 @@
 
 import os
 
+SPINS = "1000"
 
-def sleep_while_waiting() -> None:
-    """Have OpenMP's threads sleep while they wait, unless the environment says how they wait.
 
-    They would spin, which costs two trainings on the same cores most of their time (`benchmarks/two_at_once.py`). It
-    must be called before PyTorch is imported, which reads it once, and holds for the processes that are started then.
+def spin_briefly() -> None:
+    """Have OpenMP's threads (GCC's) sleep soon when they wait for one another, unless the environment says how they wait.
+
+    By itself a thread spins for milliseconds, on a core that the other may need: two trainings on the same cores then
+    lose most of their time. A thousand turns cost a training alone nothing (`benchmarks/two_at_once.py`). It must be
+    called before PyTorch is imported, which reads it once, and holds for the processes that are started then.
     """
-    if "GOMP_SPINCOUNT" not in os.environ:
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

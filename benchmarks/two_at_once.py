@@ -1,11 +1,11 @@
-"""One training on all cores, and two at once, with threads that sleep while they wait and as OpenMP has them wait.
+"""One training on all cores, and two at once, with threads that spin briefly and as OpenMP has them wait.
 
     python benchmarks/two_at_once.py
 
 prints milliseconds per optimizer step of the small network (two threads, two patches of 24x24x24, as on the phantom) in
-processes that do the same work: alone, and two beside each other. OpenMP's threads spin for a while when they wait for
-one another; where more of them are at work than there are cores, they spin on a core that the other needs. With
-`OMP_WAIT_POLICY=passive`, which the commands set unless the environment says otherwise, they sleep.
+processes that do the same work: alone, and two beside each other. OpenMP's threads spin while they wait for one another;
+where more of them are at work than there are cores, they spin on a core that the other needs. The commands set
+`GOMP_SPINCOUNT=1000`, unless the environment says otherwise: then they sleep soon.
 """
 
 import argparse
@@ -17,7 +17,9 @@ import time
 
 from _rows import OURS, note
 
-WAYS = {OURS: {"OMP_WAIT_POLICY": "passive"}, "as OpenMP waits": {}}
+from amos_fl.threads import SPINS
+
+WAYS = {OURS: {"GOMP_SPINCOUNT": SPINS}, "as OpenMP waits": {}}
 
 
 def work(steps: int, threads: int) -> None:

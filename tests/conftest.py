@@ -21,9 +21,8 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
 os.environ["COLUMNS"] = "200"  # tables and paths stay in one piece, however long pytest's own folder is called
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "passive"
-)  # as the commands do (`amos_fl.threads`): tests run beside each other
+# As the commands do (`amos_fl.threads`): tests run beside each other.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import nibabel as nib
 import numpy as np

@@ -94,7 +94,9 @@ def test_commands_that_read_a_finished_run_say_what_is_damaged(
             name = random_.choice(commands)
             code, said = judged(line(name), capsys)
             if code in (2, 3) and name != "init":
-                assert file.name in said or "model" in said or "organ" in said, (name, said)
+                # A score that was changed to another possible one shows in the tables, which repeat it.
+                named = file.name in said or "evaluations" in said or "model" in said or "organ" in said
+                assert named, (name, said)
             budget.count(code if name != "init" else 0)
             file.write_bytes(content)
     assert budget.refused > budget.tried / 4

@@ -3,13 +3,13 @@
 import sys
 
 from amos_fl import stopping
-from amos_fl.threads import sleep_while_waiting
+from amos_fl.threads import spin_briefly
 
 
 def main() -> None:
     """Run the command line; see `amos_fl.cli.main.main` for the exit codes."""
     stopping.interrupt_on_request()
-    sleep_while_waiting()
+    spin_briefly()
     try:
         from amos_fl.cli.main import main as command
     except KeyboardInterrupt:

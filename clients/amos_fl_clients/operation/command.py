@@ -11,7 +11,7 @@ from amos_fl.errors import AmosError
 from amos_fl.escape.terminal import visible
 from amos_fl.files import final_name, in_words, private_folder
 from amos_fl.own_code import sha256_of_module
-from amos_fl.threads import sleep_while_waiting
+from amos_fl.threads import spin_briefly
 from amos_fl_clients.federation.settings import SiteSettings, read_settings
 from amos_fl_clients.flower.programs import options_in
 
@@ -249,7 +249,7 @@ def superexec(context: typer.Context) -> None:
 
 def main() -> None:
     """Run the command line. Exit code 0: done. 2: wrong input or settings, reported in one line."""
-    sleep_while_waiting()
+    spin_briefly()
     try:
         app(prog_name="amos-fl-site")
     except AmosError as error:
