@@ -6,7 +6,7 @@ SPINS = "1000"
 
 
 def spin_briefly() -> None:
-    """Have OpenMP's threads (GCC's) sleep soon when they wait for one another, unless the environment says how they wait.
+    """Have OpenMP's threads (GCC's) sleep soon when they wait for one another, unless the environment says how.
 
     By itself a thread spins for milliseconds, on a core that the other may need: two trainings on the same cores then
     lose most of their time. A thousand turns cost a training alone nothing (`benchmarks/two_at_once.py`). It must be

@@ -3,9 +3,9 @@
     python benchmarks/two_at_once.py
 
 prints milliseconds per optimizer step of the small network (two threads, two patches of 24x24x24, as on the phantom) in
-processes that do the same work: alone, and two beside each other. OpenMP's threads spin while they wait for one another;
-where more of them are at work than there are cores, they spin on a core that the other needs. The commands set
-`GOMP_SPINCOUNT=1000`, unless the environment says otherwise: then they sleep soon.
+processes that do the same work: alone, and two beside each other. OpenMP's threads spin while they wait for one
+another; where more of them are at work than there are cores, they spin on a core that the other needs. The commands
+set `GOMP_SPINCOUNT=1000`, unless the environment says otherwise: then they sleep soon.
 """
 
 import argparse
