@@ -317,8 +317,7 @@ def test_a_wide_table_on_a_phone_says_that_it_scrolls_and_stays_where_it_was_scr
             last = json.loads((path / "ledger.jsonl").read_text().splitlines()[-1])
             ledger.write(json.dumps({**last, "round": 3}) + "\n")
         page.locator("tbody tr", has_text="A").locator("td", has_text="3").first.wait_for()
-        table = wide.element_handle()
-        page.wait_for_function("([e, left]) => e.scrollLeft === left", arg=[table, scrolled])
+        assert wide.evaluate("e => e.scrollLeft") == scrolled
         page.set_viewport_size({"width": 1400, "height": 900})
         page.locator(".cue").wait_for(state="hidden")
         page.context.close()

@@ -98,13 +98,15 @@ function cue() {
 }
 new ResizeObserver(cue).observe(document.body);
 let tables = "";
+const scrolled = new Map();  // where each table stood, by its name, also while it was away
 function putTables(all) {
   const told = JSON.stringify(all);
   if (told === tables) return;
   tables = told;
-  const places = () => [...document.querySelectorAll(".scroll")], before = places().map(part => part.scrollLeft);
+  const places = () => [...document.querySelectorAll(".scroll")], name = part => part.getAttribute("aria-label");
+  for (const part of places()) scrolled.set(name(part), part.scrollLeft);
   put("tables", all.map(table));
-  places().forEach((part, i) => { part.scrollLeft = before[i] || 0; });
+  for (const part of places()) part.scrollLeft = scrolled.get(name(part)) || 0;
   cue();
 }
 function dashed(line, index) {
