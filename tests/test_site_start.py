@@ -86,15 +86,16 @@ def started(folder: Path) -> tuple[int, str]:
     return done.returncode, "\n".join(line for line in done.stderr.splitlines() if "site A" in line)
 
 
+def assert_refused(folder: Path, port: int, why: str) -> None:
+    """The site ends with one sentence about the SuperLink on this port, which names the remedy."""
+    at(folder, port)
+    sentence = f"site A: the SuperLink at localhost:{port} {why}; run amos-fl deploy check {folder}"
+    assert started(folder) == (2, f"amos-fl-site: {sentence}")
+
+
 def test_a_site_whose_key_is_not_known_ends_with_a_sentence(folder: Path) -> None:
     with superlink(folder.parents[1] / "superlink") as (port, _):
-        at(folder, port)
-        code, said = started(folder)
-    assert (code, said) == (
-        2,
-        f"amos-fl-site: site A: the SuperLink at localhost:{port} does not know this key; "
-        f"run amos-fl deploy check {folder}",
-    )
+        assert_refused(folder, port, "does not know this key")
 
 
 def test_a_site_that_does_not_trust_its_superlink_ends_with_a_sentence(folder: Path) -> None:
@@ -102,13 +103,7 @@ def test_a_site_that_does_not_trust_its_superlink_ends_with_a_sentence(folder: P
     made = datetime.now(UTC) - timedelta(days=40)
     write_server_certificate(root / "superlink", read_authority(root / "authority"), ["localhost"], days=30, now=made)
     with serving(root / "superlink") as port:
-        at(folder, port)
-        code, said = started(folder)
-    assert (code, said) == (
-        2,
-        f"amos-fl-site: site A: the SuperLink at localhost:{port} is not trusted (certificate has expired); "
-        f"run amos-fl deploy check {folder}",
-    )
+        assert_refused(folder, port, "is not trusted (certificate has expired)")
 
 
 def test_a_superlink_that_does_not_answer_is_named_once_with_the_reason(folder: Path) -> None:

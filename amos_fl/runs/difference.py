@@ -72,13 +72,11 @@ def compare_folders(first: Path, second: Path) -> RunDifference:
     """
     one, other = open_run(first), open_run(second)
     settings, where = _settings(one, other)
-    for run in (one, other):
-        if run.finished:
-            read_run(run.path)  # which refuses one whose files contradict one another
+    cohorts = [read_run(run.path).cohort if run.finished else cohort_as_begun(run) for run in (one, other)]
     ledgers = one.ledger(), other.ledger()
     return RunDifference(
         settings=settings,
-        cases=_cases(cohort_as_begun(one), cohort_as_begun(other)) + _contents(one, other),
+        cases=_cases(*cohorts) + _contents(one, other),
         where=where,
         rounds=(len(ledgers[0]), len(ledgers[1])),
         parting=_parting(*ledgers),

@@ -14,7 +14,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from amos_fl.cohort.table import Modality, Split, plain_name
+from amos_fl.cohort.organs import AMOS_ORGANS
+from amos_fl.cohort.table import Modality, Split, plain_name, read_organs
 from amos_fl.errors import AmosError
 from amos_fl.files import MOST_NAME_BYTES
 from amos_fl.invalid import what_is_wrong
@@ -231,15 +232,15 @@ class Evaluation(Strict):
         return self
 
 
-def read_evaluation_file(file: Path, round_number: int, organs: Mapping[int, str]) -> Evaluation:
-    """The evaluation in a file of a run with these organs.
+def read_evaluation_file(file: Path, round_number: int) -> Evaluation:
+    """The evaluation in a file of a run, below the run's folder.
 
     Raises:
         AmosError: it cannot be read, holds impossible values, or its cases do not add up to its sums.
     """
     try:
         about = file.stat()
-        fresh = _checked(file, round_number, tuple(organs.items()), about.st_mtime_ns, about.st_size)
+        fresh = _checked(file, round_number, about.st_mtime_ns, about.st_size)
         with suppress(IndexError):
             return fresh.pop()
         return Evaluation.model_validate_json(file.read_bytes())
@@ -248,9 +249,7 @@ def read_evaluation_file(file: Path, round_number: int, organs: Mapping[int, str
 
 
 @lru_cache(maxsize=4096)  # pages and choices read every evaluation many times, and an old one never changes
-def _checked(
-    file: Path, round_number: int, organs: tuple[tuple[int, str], ...], changed_ns: int, size: int
-) -> list[Evaluation]:
+def _checked(file: Path, round_number: int, changed_ns: int, size: int) -> list[Evaluation]:
     """A checked file's evaluation, for the first reader to take out; later ones parse the file by faster means.
 
     It is not held longer, because the evaluations of many rounds at many sites would fill the memory.
@@ -264,11 +263,18 @@ def _checked(
     except ValueError as error:
         why = str(error)
     else:
-        if all(site.adds_up(dict(organs), older=True) for site in found.sites.values()):
+        organs = stored_organs(file.parents[1])
+        if all(site.adds_up(organs, older=True) for site in found.sites.values()):
             return [found]
         what = "the scores of its cases do not add up to its sums; it was changed after it was written"
         raise AmosError(f"{file}: {what}", f"put it back, from another copy of the run perhaps, or {_AGAIN}")
     raise AmosError(f"{file}: holds impossible scores ({why})", f"{_AGAIN}, or move it away")
+
+
+def stored_organs(run: Path) -> dict[int, str]:
+    """The organs of the run in a folder, by label value."""
+    beside = run / "organs.csv"
+    return read_organs(beside) if beside.is_file() else dict(AMOS_ORGANS)
 
 
 def set_aside(file: Path) -> Path:

@@ -22,8 +22,7 @@ import numpy as np
 import yaml
 from pydantic import Field
 
-from amos_fl.cohort.organs import AMOS_ORGANS
-from amos_fl.cohort.table import Case, Cohort, read_cohort, read_organs
+from amos_fl.cohort.table import Case, Cohort, read_cohort
 from amos_fl.errors import AmosError
 from amos_fl.files import remove_abandoned, write_json, write_text
 from amos_fl.runs.about import AboutRun, read_about
@@ -215,7 +214,7 @@ class RunFolder:
             AmosError: the file is damaged, holds impossible values, or sums that are not those of its cases.
         """
         file = self.evaluation_file(round_number, split)
-        return read_evaluation_file(file, round_number, stored_organs(self)) if file.exists() else None
+        return read_evaluation_file(file, round_number) if file.exists() else None
 
     def scores_of_sites(self, round_number: int, split: str) -> dict[str, SiteEvaluation]:
         """Each site's scores of a round on a split; empty if it was not scored.
@@ -249,12 +248,6 @@ def _place(case: Case) -> str:
     renumbered = f", label values{values}" if values else ""
     organs = " ".join(map(str, case.annotated))
     return f"{case.split} at {case.site} ({case.modality}), organs {organs}{renumbered}{unlabelled}"
-
-
-def stored_organs(run: RunFolder) -> dict[int, str]:
-    """The organs of a run, by label value."""
-    beside = run.path / "organs.csv"
-    return read_organs(beside) if beside.is_file() else dict(AMOS_ORGANS)
 
 
 def no_such_folder(path: Path) -> AmosError:

@@ -18,7 +18,8 @@ from amos_fl.locks import is_at_work
 from amos_fl.runs.about import VERSIONS, AboutRun, glance_at_about
 from amos_fl.runs.as_begun import NOT_AS_BEGUN, changed_cases
 from amos_fl.runs.as_written import NOT_AS_EVALUATED, changed_table, contradicting_mark
-from amos_fl.runs.folder import LEDGER, RunFolder, stored_organs
+from amos_fl.runs.evaluation import stored_organs
+from amos_fl.runs.folder import LEDGER, RunFolder
 from amos_fl.runs.layers import dotted
 from amos_fl.runs.ledger import glance_at_ledger
 from amos_fl.runs.network_file import read_network_file
@@ -204,7 +205,7 @@ def _not_as_written(
     if file := contradicting_mark(folder, cohort, synthetic=synthetic, of_phantom=of_phantom):
         return f"{VERSIONS} says otherwise than {file} whether its scans are synthetic"
     if number is not None:  # an older version did not write it down
-        results = results_at(folder, ChosenRound(number, ""), stored_organs(folder))
+        results = results_at(folder, ChosenRound(number, ""), stored_organs(folder.path))
         if table := changed_table(folder.path, results):
             return f"{table} {NOT_AS_EVALUATED}"
     return ""

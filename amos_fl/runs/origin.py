@@ -20,7 +20,8 @@ from amos_fl.own_code import modules_of
 from amos_fl.runs.about import VERSIONS
 from amos_fl.runs.as_begun import config_as_begun
 from amos_fl.runs.config import RunConfig
-from amos_fl.runs.folder import RunFolder, stored_organs
+from amos_fl.runs.evaluation import stored_organs
+from amos_fl.runs.folder import RunFolder
 from amos_fl.runs.inference_settings import RecordedInference
 from amos_fl.runs.learned import learned_in
 from amos_fl.runs.network_file import read_network_file
@@ -160,7 +161,7 @@ def origin_of(file: Path) -> Origin:
             raise AmosError(f"{beside}: is damaged; copy it again from its run") from None
     if not (around := _runs_around(file)):
         return Origin(file)
-    config, organs = config_as_begun(around[0]), sorted(stored_organs(around[0]).items())
+    config, organs = config_as_begun(around[0]), sorted(stored_organs(around[0].path).items())
     return Origin(file, config.model, config.plan, dict(organs), config.norm_statistics, _learned_around(file))
 
 
