@@ -218,6 +218,7 @@ def evaluate(
                 on_scored=saying(on_progress, "scoring"),
                 label_map=label_map_named(label_map, own.organs, part.organs) if label_map is not None else None,
                 save_to=beside / "predictions" if predictions else None,
+                as_begun=cohort is None,
             )
             for part, own, question in parts
         ]

@@ -18,7 +18,6 @@ from amos_fl.metrics.table import CaseScores
 from amos_fl.prepared.prepare import prepare_cases
 from amos_fl.runs.changes import check_contents
 from amos_fl.runs.model import Model
-from amos_fl.runs.moved import OwnCohort
 from amos_fl.runs.results import Results, write_tables
 from amos_fl.runs.selection import ChosenRound, choose_round
 from amos_fl.runs.summary import PHANTOM_NOTE, score_table
@@ -145,23 +144,25 @@ def evaluate_model(
     on_scored: Callable[[int, int, str], None] | None = None,
     save_to: Path | None = None,
     label_map: LabelMap | None = None,
+    as_begun: bool = False,
 ) -> ModelScores:
     """Score the chosen weights on the cases of `question`; on the run's own test cases it gives the run's own scores.
 
     Organs that only one of network and cohort has are not scored; `in_common` says which they share. `on_prepared` and
     `on_scored` are called with (done, total, case) and may raise. With `save_to` label maps in the values of the shared
-    organs are written to `save_to/SITE/CASE.nii.gz`.
+    organs are written to `save_to/SITE/CASE.nii.gz`. With `as_begun` the cohort is the run's, and must still have the
+    content with which the run began.
 
     Raises:
-        AmosError: no common organ, a file that is missing, damaged or on another grid than its scan, or a scan of the
-            run's own cohort that has another content than when the run began.
+        AmosError: no common organ, a file that is missing, damaged or on another grid than its scan, or with `as_begun`
+            a scan that has another content than when the run began.
     """
     common = in_common(model, cohort, label_map)
     known = {case.case: case for case in common.cohort.cases if case.label is not None}
     cases = [case for case in question.cases(cohort) if case.case in known]
     if not cases:
         raise AmosError("none of these cases has an annotated organ that the network knows; there is nothing to score")
-    if model.run is not None and isinstance(cohort, OwnCohort):
+    if as_begun and model.run is not None:
         check_contents(model.run, question.cases(cohort), store)
     if save_to is not None:
         write_organs(common.cohort.organs, save_to / "organs.csv")

@@ -4,16 +4,11 @@
 cohort's original place, so scans are found if only the run folder was moved.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from amos_fl.cohort.table import Case, Cohort, read_cohort, write_cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.folder import RunFolder
-
-
-@dataclass(frozen=True)
-class OwnCohort(Cohort):
-    """A run's cohort where the run itself knows it to be; its scans should be those with which the run began."""
 
 
 def cohort_of(folder: RunFolder, elsewhere: Cohort | None = None) -> Cohort:
@@ -27,22 +22,18 @@ def cohort_of(folder: RunFolder, elsewhere: Cohort | None = None) -> Cohort:
         return _placed(members, elsewhere, "the cohort that was given")
     absent = _first_absent(members)
     if absent is None:
-        return _own(members)
+        return members
     config = folder.config()
     try:
         begun_with = read_cohort(config.cohort) if config.cohort is not None else None
         if begun_with is not None and _first_absent(begun_with, {case.case for case in members.cases}) is None:
-            return _own(_placed(members, begun_with, str(config.cohort)))
+            return _placed(members, begun_with, str(config.cohort))
     except AmosError:
         pass  # nothing, or something else, is there now
     raise AmosError(
         f"{absent}: is not there any more; where run folder or scans were moved, say with --cohort in which cohort "
         "the scans are now"
     )
-
-
-def _own(cohort: Cohort) -> OwnCohort:
-    return OwnCohort(cohort.cases, cohort.organs)
 
 
 def note_places(folder: RunFolder, cohort: Cohort) -> None:
