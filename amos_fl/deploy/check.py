@@ -73,7 +73,7 @@ def check_start(folder: Path, read_settings: ReadSettings, *, key: bool = True, 
     connection = read_site(folder)
     findings = [check_version(connection), check_flwr(connection.flwr, "by the bundle")]
     findings += [check_key(folder, connection)] if key else []
-    findings += [check_authority(folder)] if trust else []
+    findings += [check_authority(folder)[0]] if trust else []
     settings, place = _settings(folder, connection, read_settings)
     findings.append(settings)
     if place is not None:

@@ -133,29 +133,28 @@ def _port(route: Route, timeout_s: float) -> Finding:
 _NEW_BUNDLE = "ask the coordinator for a new bundle, and compare the fingerprint of ca.crt over the phone"
 
 
-def check_authority(folder: Path) -> Finding:
-    """Check that the site's file of the authority can be used, without any connection."""
+def check_authority(folder: Path) -> tuple[Finding, ssl.SSLContext | None]:
+    """Whether the site's file of the authority can be used, without any connection; and if so, what trusts it."""
     file = folder / AUTHORITY
     try:
-        authority = read_certificate(file)
-        ssl.create_default_context(cafile=str(file))
+        ends = read_certificate(file).not_valid_after_utc
+        trusted = ssl.create_default_context(cafile=str(file))
     except (AmosError, ssl.SSLError, OSError):
-        return wrong("certificate", f"{file.name} is missing or damaged", _NEW_BUNDLE)
-    return holds("certificate", f"the authority's is valid until {authority.not_valid_after_utc:%Y-%m-%d}")
+        return wrong("certificate", f"{file.name} is missing or damaged", _NEW_BUNDLE), None
+    return holds("certificate", f"the authority's is valid until {ends:%Y-%m-%d}"), trusted
 
 
 def _certificate(folder: Path, route: Route, timeout_s: float) -> tuple[Finding, ssl.SSLContext | None]:
     """The finding, and if it is good the TLS context for the next steps."""
-    readable = check_authority(folder)
-    if readable.outcome != "ok":
+    readable, trusted = check_authority(folder)
+    if trusted is None:
         return readable, None
-    authority, again = read_certificate(folder / AUTHORITY), _NEW_BUNDLE
-    trusted = ssl.create_default_context(cafile=str(folder / AUTHORITY))
     try:
         with trusted.wrap_socket(_socket_to(route, timeout_s), server_hostname=route.host) as secured:
             ends = _end_of(secured)
     except ssl.SSLCertVerificationError as error:
-        return _not_trusted(error.verify_code, route, authority.not_valid_after_utc, again), None
+        ends = read_certificate(folder / AUTHORITY).not_valid_after_utc
+        return _not_trusted(error.verify_code, route, ends, _NEW_BUNDLE), None
     except (ssl.SSLError, OSError) as error:
         if isinstance(error, ssl.SSLError) and error.reason in (
             "WRONG_VERSION_NUMBER",
