@@ -23,7 +23,7 @@ from amos_fl.files import whole_file, whole_folder, write_json
 from amos_fl.scan_files import check_file, parts_of
 from amos_fl.volumes.nifti import read_geometry, write_label
 from amos_fl.volumes.nifti_file import NiftiFile, open_nifti
-from amos_fl.volumes.plausible_grid import corner_distance_mm, tolerance_mm
+from amos_fl.volumes.plausible_grid import corner_distance_mm, forms_tolerance_mm
 from amos_fl.warned import heard
 
 _GZIP = b"\x1f\x8b"
@@ -197,7 +197,7 @@ def _header(file: NiftiFile, content: bytes) -> tuple[Nifti1Header, list[str]]:
     done = []
     if sform > 0 and qform > 0:
         apart = corner_distance_mm(file.affine, np.asarray(known.get_qform(), dtype=np.float64), file.shape)
-        if apart > tolerance_mm(known.get_zooms()[:3]):
+        if apart > forms_tolerance_mm(known.get_zooms()[:3], file.shape):
             done.append(f"its qform set to its sform, from which it placed voxels up to {apart:.1f} mm apart")
     sizes = np.asarray(header["pixdim"], dtype=np.float64)[1:4]
     if (sizes < 0).any():

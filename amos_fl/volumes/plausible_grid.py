@@ -5,6 +5,7 @@ error; one that only leaves the patient's position open is a warning, which says
 """
 
 import itertools
+import math
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -30,6 +31,7 @@ EXTENT_MM = 4000.0
 """The voxel sizes that a patient's scan may have, and its largest extent along an axis."""
 _SAME_SPACING = 0.01
 """The relative difference allowed between two statements of one spacing: headers round to two or three digits."""
+_QUATERNION_RADIANS = 2 * math.sqrt(4 * np.finfo(np.float32).eps)
 _LEAST_DETERMINANT_MM3 = 1e-9
 _UNITS = {1: "metres", 3: "micrometres"}  # nifti1.h, xyzt_units; 2 are millimetres, 0 is unknown
 
@@ -37,6 +39,17 @@ _UNITS = {1: "metres", 3: "micrometres"}  # nifti1.h, xyzt_units; 2 are millimet
 def tolerance_mm(spacing_mm: Sequence[float] | np.ndarray) -> float:
     """How far apart two descriptions of a grid may place a voxel: `MISPLACED_MM`, or half a voxel if that is more."""
     return max(MISPLACED_MM, float(min(spacing_mm)) / 2)
+
+
+def forms_tolerance_mm(spacing_mm: Sequence[float] | np.ndarray, shape: Sequence[int]) -> float:
+    """How far apart sform and qform may place a voxel of a grid: `tolerance_mm`, or what rounding the qform may do.
+
+    Its quaternion is kept without its first part, in single precision (nifti1.h, "method 2"). Near half a turn that
+    part, whose double is the angle left, follows from a difference that nibabel takes for 0 up to three roundings, and
+    one more is in what it reads.
+    """
+    extent_mm = float(np.linalg.norm(np.asarray(spacing_mm) * (np.asarray(shape) - 1)))
+    return max(tolerance_mm(spacing_mm), _QUATERNION_RADIANS * extent_mm)
 
 
 def corner_distance_mm(a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> float:
@@ -134,7 +147,7 @@ def _same_spacing(a: np.ndarray, b: np.ndarray, shape: Sequence[int]) -> bool:
 
 def _compare_places(sform: np.ndarray, qform: np.ndarray, shape: Sequence[int], name: str) -> None:
     apart = corner_distance_mm(sform, qform, shape)
-    if not apart > tolerance_mm(voxel_sizes(sform)):
+    if not apart > forms_tolerance_mm(voxel_sizes(sform), shape):
         return
     taken, other = ("".join(map(str, aff2axcodes(one))) for one in (sform, qform))
     how = f"orient it differently ({taken} and {other})" if taken != other else f"place it up to {apart:.1f} mm apart"
