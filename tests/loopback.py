@@ -6,13 +6,14 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from amos_fl.deploy.layout import versions
+from amos_fl.deploy.keys import read_public_key
+from amos_fl.deploy.layout import SiteConnection, read_site, versions, write_site
 
 
 @dataclass
@@ -106,3 +107,44 @@ def proxying(*, refuse: bool = False) -> Iterator[tuple[int, list[str]]]:
         threading.Thread(target=accept, daemon=True).start()
         yield listener.getsockname()[1], asked
         listener.shutdown(socket.SHUT_RDWR)
+
+
+def free_port() -> int:
+    """A port that nobody had a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+def at(folder: Path, port: int) -> SiteConnection:
+    """Let the site in a folder take this port for its SuperLink's."""
+    connection = read_site(folder).model_copy(update={"port": port})
+    write_site(folder, connection)
+    return connection
+
+
+@contextmanager
+def superlink(certificates: Path) -> Iterator[tuple[int, Callable[[Path], None]]]:
+    """Flower's own SuperLink over TLS, in this process; yield its port and what registers a public key."""
+    import uvicorn
+    from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+    from flwr.superlink.main import create_app  # it reads the environment at its import
+
+    app = create_app()
+    files = {"ssl_certfile": certificates / "server.crt", "ssl_keyfile": certificates / "server.key"}
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", **files))  # pyright: ignore
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.02)
+        port = server.servers[0].sockets[0].getsockname()[1]
+
+        def register(public_key: Path) -> None:
+            key = public_key_to_bytes(read_public_key(public_key))
+            app.state.linkstate_factory.state().create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0)
+
+        yield port, register
+    finally:
+        server.should_exit = True
+        thread.join()

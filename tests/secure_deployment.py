@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flower_deployment import Deployment, free_port, wait_until
+from flower_deployment import Deployment, wait_until
+from loopback import free_port
 
 from amos_fl.cohort.table import Cohort
 from amos_fl.deploy.create import create_deployment

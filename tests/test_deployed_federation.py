@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import write_tiny_cohort
 from federations import federate, hashes, tiny_config
-from flower_deployment import Deployment, free_port, wait_until
+from flower_deployment import Deployment, wait_until
 from flower_home import write_flower_home
+from loopback import free_port
 
 from amos_fl.deploy.check import check_site
 from amos_fl.deploy.create import create_deployment

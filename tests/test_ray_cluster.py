@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 from federations import TINY, federate, hashes, tiny_config
-from flower_deployment import free_port
 from hospitals import write_hospital
+from loopback import free_port
 
 from amos_fl.cohort.table import Cohort, read_cohort
 from amos_fl.errors import AmosError

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from flower_deployment import free_port
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from loopback import serving
+from loopback import at, free_port, serving, superlink
 from test_flower_parts import PARTS, Answers, own_process_in, site_in
 from test_site_command import site_command
-from test_superlink import at, superlink
 
 from amos_fl.deploy.certificates import read_authority, write_server_certificate
 from amos_fl.deploy.create import create_deployment

@@ -2,24 +2,19 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 from flower_home import write_flower_home
-from flwr.common.constant import ACCESS_TOKEN_KEY, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from flwr.superlink.main import create_app
-from loopback import serving
+from flwr.common.constant import ACCESS_TOKEN_KEY
+from loopback import at, free_port, serving, superlink
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -27,58 +22,25 @@ from starlette.testclient import TestClient
 
 from amos_fl.api.doctor import PROGRAMS
 from amos_fl.cli.main import run
-from amos_fl.deploy.certificates import read_authority, write_server_certificate
 from amos_fl.deploy.connection import STEPS, check_connection
 from amos_fl.deploy.create import create_deployment
 from amos_fl.deploy.enroll import enroll
 from amos_fl.deploy.enroll import register as keep_key
-from amos_fl.deploy.keys import read_public_key, token_hash, write_token
+from amos_fl.deploy.keys import token_hash, write_token
 from amos_fl.deploy.layout import (
     PUBLIC_KEY,
-    SiteConnection,
     read_deployment,
     read_site,
     write_deployment,
-    write_site,
 )
 from amos_fl.errors import AmosError
 from amos_fl.files import write_json
 from amos_fl_clients.operation.registration import ask_registered
 from amos_fl_server.operation.admission import admit_sites, not_admitted
 from amos_fl_server.operation.connection import connection_of
-from amos_fl_server.operation.starting import only_superlink
-from amos_fl_server.operation.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens, main, set_environment
+from amos_fl_server.operation.superlink import SUBMITTERS, OwnProcessesOnly, SubmitterTokens, set_environment
 
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
-
-
-def at(folder: Path, port: int) -> SiteConnection:
-    connection = read_site(folder).model_copy(update={"port": port})
-    write_site(folder, connection)
-    return connection
-
-
-@contextmanager
-def superlink(certificates: Path) -> Iterator[tuple[int, Callable[[Path], None]]]:
-    """Flower's own SuperLink over TLS, in this process; yield its port and what registers a public key."""
-    app = create_app()
-    files = {"ssl_certfile": certificates / "server.crt", "ssl_keyfile": certificates / "server.key"}
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", **files))  # pyright: ignore
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started and thread.is_alive():
-            time.sleep(0.02)
-        port = server.servers[0].sockets[0].getsockname()[1]
-
-        def register(public_key: Path) -> None:
-            key = public_key_to_bytes(read_public_key(public_key))
-            app.state.linkstate_factory.state().create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0)
-
-        yield port, register
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture
@@ -273,13 +235,6 @@ def test_flowers_own_commands_meet_the_guard(tmp_path: Path) -> None:
         assert not any(line in written for line in secret.read_text().split() if len(line) > 40)
 
 
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
-
-
 def superlink_command(root: Path) -> list[str | Path]:
     files = root / "superlink"
     return [
@@ -331,85 +286,3 @@ def wait_until(holds: Callable[[], bool], process: subprocess.Popen[bytes], *, l
 
 def test_a_hash_of_a_token_is_sha_256() -> None:
     assert token_hash("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_a_superlink_that_does_not_answer_is_said_in_one_sentence(root: Path) -> None:
-    with pytest.raises(AmosError, match=r"the SuperLink at localhost:\d+ does not answer; start it"):
-        admit_sites(root)
-
-
-def another_key(root: Path) -> str:
-    create_deployment(root.parent / "foreign", ["A"], hosts=["localhost"])
-    shutil.copy(root.parent / "foreign/superlink/server.key", root / "superlink/server.key")
-    return "server.key: is not the key of server.crt; restore both from one backup, or renew it with"
-
-
-def expired(root: Path) -> str:
-    made = datetime.now(UTC) - timedelta(days=40)
-    write_server_certificate(root / "superlink", read_authority(root / "authority"), ["localhost"], days=30, now=made)
-    return "server.crt: this certificate has expired on "
-
-
-def no_submitters(root: Path) -> str:
-    return "AMOS_FL_SUBMITTERS: name the file submitters.json"
-
-
-def taken_port(root: Path) -> str:
-    return "of this machine is taken, perhaps by another SuperLink; end that one, or choose a --port"
-
-
-def same_database(root: Path) -> str:
-    return "state.db: another SuperLink runs on this database; end it first"
-
-
-@pytest.mark.parametrize("spoil", [another_key, expired, no_submitters, taken_port, same_database])
-def test_a_superlink_that_cannot_start_says_so_in_one_sentence(
-    spoil: Callable[[Path], str], root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said, files = spoil(root), root / "superlink"
-    monkeypatch.setenv(SUBMITTERS, str(files / "submitters.json"))
-    if spoil is no_submitters:
-        monkeypatch.delenv(SUBMITTERS)
-    monkeypatch.setattr("amos_fl_server.operation.superlink.set_environment", lambda runs: None)  # this process's
-    arguments = ["--database", str(files / "state/state.db"), "--ssl-certfile", str(files / "server.crt")]
-    with ExitStack() as held:
-        port = free_port()
-        if spoil is taken_port:
-            held.enter_context(socket.create_server(("127.0.0.1", port)))
-        if spoil is same_database:
-            held.enter_context(only_superlink(arguments))
-        monkeypatch.setattr(
-            sys, "argv", ["amos-fl-superlink", "--port", str(port), *arguments, "--ssl-keyfile", f"{files}/server.key"]
-        )
-        with pytest.raises(SystemExit) as left:
-            main()
-    error = capsys.readouterr().err
-    assert left.value.code == 2
-    assert error.startswith("amos-fl-superlink: ")
-    assert said in error
-    assert error.count("\n") == 1
-
-
-def test_a_token_that_is_empty_or_that_others_may_read_is_said(root: Path) -> None:
-    token = root / "submit/token"
-    token.chmod(0o640)
-    with pytest.raises(AmosError, match=r"submit/token: other users of this machine may read this token; run 'chmod"):
-        connection_of(root)
-    token.chmod(0o600)
-    token.write_text("\n")
-    with pytest.raises(AmosError, match=r"submit/token: is empty; restore the token from a backup"):
-        connection_of(root)
-
-
-def test_a_superlink_that_is_not_trusted_is_told_apart_from_one_that_is_down(root: Path) -> None:
-    create_deployment(root.parent / "foreign", ["A"], hosts=["localhost"])
-    with serving(root.parent / "foreign/superlink") as port:
-        deployed = read_deployment(root).model_copy(update={"port": port})
-        write_deployment(root, deployed)
-        with pytest.raises(AmosError, match=r"is not trusted: .*superlink/ca\.crt did not sign its certificate; take"):
-            admit_sites(root)
-    expired(root)
-    with serving(root / "superlink") as port:
-        write_deployment(root, deployed.model_copy(update={"port": port}))
-        with pytest.raises(AmosError, match=r"has expired; renew it with 'amos-fl deploy init DIR --renew-cert"):
-            admit_sites(root)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from federations import TINY, federate, hashes
+from loopback import free_port
 
 from amos_fl.cli.main import run
 from amos_fl.cohort.table import Cohort
@@ -30,12 +30,6 @@ needs_server = pytest.mark.skipif(
 )
 needs_wandb = pytest.mark.skipif(find_spec("wandb") is None, reason="Weights & Biases comes with the extra wandb")
 STARTS_S = 300
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
