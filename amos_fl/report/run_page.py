@@ -167,10 +167,14 @@ def _untrained(record: RunRecord) -> list[str]:
     return untrained_sites(record.config, record.cohort, record.ledger)
 
 
+def _trained(record: RunRecord) -> list[str]:
+    untrained = _untrained(record)
+    return [site for site in record.seen_sites if site not in untrained]
+
+
 def lead(record: RunRecord) -> str:
     """The run and its outcome in a few sentences."""
-    config, untrained = record.config, _untrained(record)
-    seen = [site for site in record.seen_sites if site not in untrained]
+    config, seen = record.config, _trained(record)
     work = f"{counted(config.rounds, 'round')} of {steps_in_words(config)}"
     steps = counted(config.rounds * config.local_steps, "step")
     cases = counted(len(record.cohort.of(split="train", labelled=True)), "training case")
@@ -182,7 +186,7 @@ def lead(record: RunRecord) -> str:
         record.arm,
         f"{listed(seen)} trained one network together with {config.strategy}, in {work} at each of them.",
     )
-    if untrained:
+    if untrained := _untrained(record):
         what += f" {contributed_in_words(record.cohort, untrained)}."
     if not record.results.by_group:
         return f"{what} No test case was scored."
@@ -230,7 +234,7 @@ def _run_facts(record: RunRecord) -> list[tuple[str, str]]:
     about = record.folder.about().versions
     patches = counted(config.training.batch_size, "patch", "patches")
     facts = [
-        ("Trained on", ", ".join(site for site in record.seen_sites if site not in _untrained(record))),
+        ("Trained on", ", ".join(_trained(record))),
         ("Unseen scanners", ", ".join(record.unseen_sites) or "none"),
         ("Strategy", f"{config.strategy}{f' ({options})' if options else ''}, updates weighted by {config.weighting}"),
         (
