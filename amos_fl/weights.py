@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -56,6 +57,41 @@ def _give_pages_back(array: np.ndarray) -> None:
     if length >= LEAST_GIVEN_BACK:
         for advice in (mmap.MADV_DONTNEED, mmap.MADV_HUGEPAGE):  # huge pages: fewer faults when it is filled again
             ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), advice)
+
+
+def handed_over(network: "nn.Module") -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the network's arrays with the memory that they are in (on a CPU), so that nothing is copied.
+
+    The network must not be used until others are loaded into it: `load_arrays` takes the memory of an array back if
+    nobody holds the array any more, and gives the network other memory in its place if somebody does.
+    """
+    state = network.state_dict()
+    owners = Counter(tensor.untyped_storage().data_ptr() for tensor in state.values())
+    lent = _LENT.setdefault(network, {})
+    for name, tensor in state.items():
+        array = tensor.detach().cpu().numpy()
+        if tensor.device.type == "cpu":
+            if owners[tensor.untyped_storage().data_ptr()] > 1:  # memory that two names share stays with both
+                array = array.copy()
+            else:
+                lent[name] = ref(array)
+        yield name, array
+        del array
+
+
+def _take_back(network: "nn.Module") -> None:
+    """Let the network own all of its memory again, without a change to arrays that were handed over and still exist."""
+    import torch
+
+    lent = _LENT.pop(network, {})
+    if kept := [name for name, array in lent.items() if array() is not None]:
+        state = network.state_dict(keep_vars=True)
+        for name in kept:
+            state[name].data = torch.empty_like(state[name].data)
+
+
+_LENT: "WeakKeyDictionary[nn.Module, dict[str, ref[np.ndarray]]]" = WeakKeyDictionary()
+"""By network the arrays that were handed over; a view of one keeps it alive."""
 
 
 LEAST_GIVEN_BACK = 8 << 20
@@ -118,6 +154,7 @@ def load_arrays(network: "nn.Module", arrays: Mapping[str, np.ndarray]) -> None:
     """
     import torch
 
+    _take_back(network)
     state = network.state_dict()
     if set(state) != set(arrays):
         odd = sorted(set(state) ^ set(arrays))

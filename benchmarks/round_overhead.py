@@ -6,7 +6,8 @@
 `inline` and `ray` are this project's engines with everything that a run does in a round (checks for NaN,
 checkpoint, hash, ledger). `flower` is Flower's own simulation with its FedAvg, `torch` a running sum in one
 process: the least that can be had. Seconds are the median over rounds 2 and later; memory is the peak of
-this process over what it had after its imports, in copies of the weights.
+this process over what it had after its imports, in copies of the weights, and with Ray how many of them are pages of
+the machine's object store, which exist once for all processes, as far as this one has read or written them.
 """
 
 import contextlib
@@ -95,6 +96,7 @@ def run_engine(engine: str) -> list[float]:
         def on_event(event: Event) -> None:
             if isinstance(event, RoundFinished):  # its seconds are those of all of the round, checkpoint included
                 seconds.append(event.seconds)
+                look_at_shared()
 
         measure_from_here()
         amos_fl_server.federation.simulate.simulate(folder, config, cohort, root / "store", on_event)
@@ -131,6 +133,7 @@ def run_flower() -> list[float]:
             def aggregate_train(self, server_round, replies):
                 result = super().aggregate_train(server_round, replies)
                 seconds.append(time.perf_counter() - self.started)
+                look_at_shared()
                 return result
 
         count = len(SITES)
@@ -167,6 +170,13 @@ def run_torch() -> list[float]:
 
 
 _before = 0
+_shared = 0
+
+
+def look_at_shared() -> None:
+    """Note how much of a store that processes share is mapped here, if it is the most so far."""
+    global _shared
+    _shared = max(_shared, resident_bytes("RssShmem"))
 
 
 def measure_from_here() -> None:
@@ -185,7 +195,10 @@ def measure_from_here() -> None:
 
 def main() -> None:
     if len(sys.argv) != 2:
-        print("kind     s per round   first round   peak memory of this process, in copies of the weights", flush=True)
+        head = (
+            "kind     s per round   first round   peak memory of this process, in copies of the weights; in the store"
+        )
+        print(head, flush=True)
         for kind in sys.argv[1:] or KINDS:
             subprocess.run([sys.executable, __file__, kind], check=True)
         return
@@ -194,11 +207,13 @@ def main() -> None:
     import amos_fl_server.federation.simulate  # noqa: F401 - imports are not a round's memory
 
     seconds = {"flower": run_flower, "torch": run_torch}.get(kind, lambda: run_engine(kind))()
-    copies = (resident_bytes("VmHWM") - _before) / (4 * 31_175_008)
+    weights_bytes = 4 * 31_175_008
+    copies, shared = (resident_bytes("VmHWM") - _before) / weights_bytes, _shared / weights_bytes
     middle = statistics.median(seconds[1:])
-    print(f"{kind:8} {middle:8.2f} {seconds[0]:13.2f} {copies:12.1f}", flush=True)
+    print(f"{kind:8} {middle:8.2f} {seconds[0]:13.2f} {copies:12.1f} {shared:12.1f}", flush=True)
+    memory = f"{copies:.1f} copies" + (f", {shared:.1f} in the store" if shared > 0.1 else "")
     for work, (tool, limit) in ROWS.get(kind, {}).items():
-        note(work, tool, middle, memory=f"{copies:.1f} copies", limit=limit)
+        note(work, tool, middle, memory=memory, limit=limit)
 
 
 if __name__ == "__main__":

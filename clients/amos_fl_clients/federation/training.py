@@ -17,7 +17,7 @@ from amos_fl.runs.events import Listener, SiteWork
 from amos_fl.training.loop import StepReport, TrainingResult, train
 from amos_fl.training.pull import Pull
 from amos_fl.training.validation import validation_loss
-from amos_fl.weights import Arrays, arrays_of, given_up_by, is_trained, load_arrays
+from amos_fl.weights import Arrays, arrays_of, given_up_by, handed_over, is_trained, load_arrays
 from amos_fl_clients.federation.cases import own_cohort, prepared
 from amos_fl_clients.federation.error_replies import keep_details
 from amos_fl_clients.federation.messages import (
@@ -44,7 +44,7 @@ from amos_fl_clients.federation.network import (
     withheld,
 )
 from amos_fl_clients.federation.policy import Refusal
-from amos_fl_clients.federation.records import is_packed, packed, record_of, views_of
+from amos_fl_clients.federation.records import is_packed, packed, record_holding, record_of, views_of
 from amos_fl_clients.federation.settings import SiteSettings
 from amos_fl_clients.federation.state import (
     METHOD,
@@ -229,10 +229,12 @@ class RoundAtSite:
             self._save(METHOD, self.method.keep(given, _trained(before), _trained(after)))
         del after
         # In the form of the request: packed from another machine, Flower's arrays in a simulation.
-        serialise = packed if is_packed(self.message.content.array_records[ARRAYS]) else record_of
+        travels = is_packed(self.message.content.array_records[ARRAYS])
         if encoded is not None:
-            return serialise(encoded.items())
-        return serialise((name, array) for name, array in given_up_by(network) if name not in stay)
+            return (packed if travels else record_of)(encoded.items())
+        arrays = given_up_by(network) if travels else handed_over(network)
+        kept = ((name, array) for name, array in arrays if name not in stay)
+        return packed(kept) if travels else record_holding(kept)
 
 
 def _trained(arrays: Mapping[str, np.ndarray]) -> Arrays:
