@@ -42,7 +42,7 @@ from amos_fl_server.operation.run_registry import (
     state_in,
     state_of,
 )
-from amos_fl_server.operation.runs_api import MOST_WORDS_BYTES, NewRun, RunsApi, _make
+from amos_fl_server.operation.runs_api import MOST_WORDS_BYTES, RunRequest, RunsApi, _make
 from amos_fl_server.operation.submitter import Following, SubmittedRun
 
 ORGANS = {1: "ball", 2: "box"}
@@ -203,7 +203,7 @@ def test_a_name_is_taken_once_and_names_no_other_place(client: TestClient, tmp_p
 
 
 def test_of_many_requests_for_one_name_one_makes_the_run(tmp_path: Path) -> None:
-    body = NewRun(config=tiny_config(), organs=ORGANS).model_dump_json().encode()
+    body = RunRequest(config=tiny_config(), organs=ORGANS).model_dump_json().encode()
     runs = ServedRuns(tmp_path / "runs")
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: _make(runs, "one", body).status_code, range(8)))

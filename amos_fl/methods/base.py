@@ -6,7 +6,9 @@ says what the training adds to its gradients, and `keep` what the site remembers
 next weights from the mean; what it remembers is in a `Memory`, which is in every checkpoint, and `more` is what it
 sends besides the weights. A method that must see the updates side by side has `combine` instead of the mean. A method
 is personal if its sites end with models of their own: `private` names the arrays that each keeps for itself, and with
-a `second_model` each site trains a whole network of its own besides the shared one, with `personal_pull`.
+a `second_model` each site trains a whole network of its own besides the shared one, with `personal_pull`. What a method
+sees are the trained parameters by name, without the running statistics of normalisation layers, which the server pools
+whatever the method.
 
     @dataclass(frozen=True)
     class HalfWay(Method):
@@ -25,15 +27,13 @@ import numpy as np
 from amos_fl.errors import AmosError
 from amos_fl.training.schedule import displacement
 from amos_fl.training.settings import TrainingSettings
-from amos_fl.weights import blocks
+from amos_fl.weights import Arrays, blocks
 
 if TYPE_CHECKING:  # it imports PyTorch, which a list of the methods does not need
     from amos_fl.methods.updates import Updates
     from amos_fl.networks.parts import Parts
     from amos_fl.training.pull import Pull
 
-Arrays = dict[str, np.ndarray]
-"""Trained parameters by name, without running statistics of normalisation layers, which are pooled by every method."""
 SHARES = "shares"
 """The name of the sites' shares in a server's memory."""
 LEAST_SHARE = 0.01

@@ -15,9 +15,8 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from scipy import ndimage
 from torch import Tensor
 
+from amos_fl.training.patches.augment import Draw
 from amos_fl.volumes.plan import Plan
-
-Draw = np.random.Generator
 
 AIR_HU = -300.0
 """CT at or below this is air, lung or gas, and stays: its scale is fixed, and air is air to every scanner."""

@@ -16,7 +16,6 @@ from amos_fl.weights import COUNT, MEAN, VARIANCE, blocks, is_statistic, relativ
 from amos_fl_clients.federation.messages import ARRAYS, METRICS, WEIGHT
 from amos_fl_clients.federation.records import BadUpdate, record_holding, record_of, views_of
 
-Arrays = Mapping[str, np.ndarray]
 Form = dict[str, tuple[np.dtype, tuple[int, ...]]]
 Reply = TypeVar("Reply")
 
@@ -25,7 +24,7 @@ MOST_STATISTIC = 1e10
 """The largest running mean or variance: the square of the largest activation in half precision, 65504, is 4e9."""
 
 
-def form_of(arrays: Arrays) -> Form:
+def form_of(arrays: Mapping[str, np.ndarray]) -> Form:
     """Name, dtype and shape of every array, which an update must match."""
     return {name: (array.dtype, array.shape) for name, array in arrays.items()}
 
@@ -35,7 +34,7 @@ def checked_update(
     form: Form,
     weight: float,
     *,
-    before: Arrays | None = None,
+    before: Mapping[str, np.ndarray] | None = None,
     norm: float | None = None,
     max_norm: float | None = None,
 ) -> dict[str, np.ndarray]:
@@ -125,7 +124,9 @@ def _check_statistic(name: str, array: np.ndarray) -> None:
         raise BadUpdate(f"{name} is beyond {MOST_STATISTIC:g} in its update")
 
 
-def _check_distance(arrays: Arrays, before: Arrays, norm: float | None, max_norm: float) -> None:
+def _check_distance(
+    arrays: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray], norm: float | None, max_norm: float
+) -> None:
     norm = trained_norm(before) if norm is None else norm
     with np.errstate(over="ignore", invalid="ignore"):  # of double precision, the square may be infinite
         # The distance is at most the sum of the norms, which is quick to check.
@@ -139,7 +140,7 @@ def _check_distance(arrays: Arrays, before: Arrays, norm: float | None, max_norm
         )
 
 
-def _rough_norm(arrays: Arrays) -> float:
+def _rough_norm(arrays: Mapping[str, np.ndarray]) -> float:
     """An upper bound of the norm of the trained weights, summed in their own precision; not finite if it overflows."""
     squares = sum(
         float(np.dot(block, block))

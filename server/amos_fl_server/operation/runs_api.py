@@ -82,7 +82,7 @@ class Start(BaseModel):
     network: dict[str, Any] | None
 
 
-class NewRun(BaseModel):
+class RunRequest(BaseModel):
     """The request to make a run: its settings, its organs by label, and weights that were sent before."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -249,9 +249,9 @@ def _make(runs: ServedRuns, name: str, body: bytes) -> Response:
     """Make a new run's folder, whole or not at all."""
     path = runs.root / run_name(name)
     try:
-        new = NewRun.model_validate(parsed(body, most_bytes=MOST_WORDS_BYTES))
+        new = RunRequest.model_validate(parsed(body, most_bytes=MOST_WORDS_BYTES))
     except ValidationError as error:
-        why = one_line(what_is_wrong(error, NewRun, shows="keys"))
+        why = one_line(what_is_wrong(error, RunRequest, shows="keys"))
         return _said(f"the SuperLink does not know these settings ({why}); run the same version", 400)
     except ValueError as error:
         return _said(f"the SuperLink cannot read these settings: {error}", 400)
