@@ -20,6 +20,7 @@ INTERRUPTED = 128 + signal.SIGINT
 """The exit code of what was stopped by request, and may go on."""
 SAME_REQUEST_S = 1.0
 """`timeout` and `docker compose` signal a process twice at once, directly and through its group; that counts once."""
+AGAIN_S = 0.05
 _received: list[tuple[int, float]] = []
 _at_once = 0
 _held = 0
@@ -93,6 +94,26 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
+def _hear_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Send a request once more that Python has dropped, because it came during the callback of a weak reference."""
+    if lost.exc_type is KeyboardInterrupt and _received:
+        number = _received[0][0]
+        forget()
+        again = threading.Timer(AGAIN_S, _send, [number])
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _send(number: int) -> None:
+    """Send the main thread a signal, by which it wakes."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        signal.raise_signal(number)
+
+
 def may_stop_here() -> bool:
     return _at_once > 0
 
@@ -100,6 +121,7 @@ def may_stop_here() -> bool:
 def interrupt_on_request() -> None:
     """Make every further request a KeyboardInterrupt in the main thread."""
     forget()
+    sys.unraisablehook = _hear_again
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         if _is_new(signum):

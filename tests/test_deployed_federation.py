@@ -75,6 +75,9 @@ def test_a_federation_over_tls_gives_the_weights_of_the_simulation(
     simulated = federate(tmp_path / "simulated", cohort, store, rounds=2, evaluation={"every": 2})
     assert len(hashes(simulated)) == 2
     assert hashes(RunFolder(run)) == hashes(simulated)
+    audit = (a / "state" / "audit.log").read_text().splitlines()
+    asked = [line.split(" asked=")[1].split()[0] for line in audit if "answer=sent" in line]
+    assert asked == ["query.describe", "train", "train", "evaluate", "evaluate"]
 
 
 def all_well(folder: Path, but: str = "") -> bool:

@@ -22,7 +22,6 @@ from hospitals import write_hospital
 from amos_fl.cohort.table import Cohort
 from amos_fl.errors import AmosError
 from amos_fl.runs.create import create_run
-from amos_fl.runs.folder import RunFolder
 from amos_fl_clients.federation.error_replies import SiteFailure
 from amos_fl_clients.federation.policy import Refusal, pause
 from amos_fl_clients.federation.settings import SiteSettings, read_settings
@@ -37,7 +36,6 @@ from amos_fl_clients.operation.allowed_apps import (
 from amos_fl_clients.operation.processes import AppCheck
 from amos_fl_server.federation.exchange import failure_of
 from amos_fl_server.federation.simulate import lay_out_sites
-from amos_fl_server.operation.run_registry import prepare_run
 
 ROOT = Path(__file__).resolve().parents[1]
 CURIOUS = '''\
@@ -228,30 +226,6 @@ def test_a_malicious_app_is_refused_before_a_line_of_it_runs(deployed: tuple[Dep
     # The same app at a site without the check: it would have read there what it liked.
     assert (running.folder / "homes" / "G" / "was-here").exists()
     assert any('"site": "G"' in text for text in said)
-
-
-@pytest.mark.slow
-def test_a_deployment_gives_the_weights_of_the_simulation(
-    deployed: tuple[Deployment, Cohort], tmp_path: Path, store: Path
-) -> None:
-    running, cohort = deployed
-    run = tmp_path / "run"
-    prepare_run(run, tiny_config(rounds=2, sites=("A", "G"), evaluation={"every": 2}), cohort.organs)
-    run_id = running.submit(shipped_app(), f'run-folder="{run}" wait-for-sites-s=100')
-    outcome = run / "outcome.json"
-    ended = wait_until(
-        "the end of the run", lambda: json.loads(outcome.read_text()) if outcome.is_file() else None, 300
-    )
-    assert ended == {"exit_code": 0, "error": None}, running.log("superlink")[-4000:]
-    assert wait_until("Flower's own word on it", lambda: running.ended(run_id)) == "finished:completed"
-    simulated = federate(tmp_path / "simulated", cohort, store, rounds=2, evaluation={"every": 2})
-    assert hashes(RunFolder(run)) == hashes(simulated)
-    asked = [line.split(" asked=")[1].split()[0] for line in _sent(running.folder / "A" / "state" / "audit.log")]
-    assert asked == ["query.describe", "train", "train", "evaluate", "evaluate"]
-
-
-def _sent(log: Path) -> list[str]:
-    return [line for line in log.read_text().splitlines() if "answer=sent" in line]
 
 
 @pytest.mark.slow

@@ -281,7 +281,7 @@ def test_the_keywords_of_inference_are_its_settings():
     assert fields.keys() == InferenceSettings.model_fields.keys() | {"threads"}
 
 
-SLICES, CLASSES = 1500, 40
+SLICES, CLASSES = 1000, 32
 
 
 def _growth_mib(folder: Path, answer) -> None:

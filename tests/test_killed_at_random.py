@@ -12,7 +12,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize(("share_of_ray", "kills", "terms"), [(0.0, 6, 2), (1.0, 1, 1)])
+@pytest.mark.parametrize(("share_of_ray", "kills", "terms"), [(0.0, 3, 1), (1.0, 1, 1)])
 def test_runs_killed_at_random_moments_leave_nothing_and_end_with_equal_bits(
     tmp_path: Path, share_of_ray: float, kills: int, terms: int
 ) -> None:

@@ -223,6 +223,35 @@ def test_workers_end_with_the_process_that_they_work_for(tmp_path: Path, sent: s
         assert list(out.iterdir()) == []
 
 
+TOLD_IN_A_CALLBACK = """
+import signal, sys, time, weakref
+from amos_fl import stopping
+
+class Thing:
+    def __del__(self):
+        signal.raise_signal(int(sys.argv[1]))
+
+stopping.interrupt_on_request()
+thing = Thing()
+if sys.argv[2] == "weak reference":
+    Thing.__del__ = lambda self: None
+    kept = weakref.ref(thing, lambda _: signal.raise_signal(int(sys.argv[1])))
+try:
+    del thing
+    time.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(stopping.exit_code())
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["weak reference", "__del__"])
+def test_a_request_is_heard_in_a_callback_whose_errors_python_drops(sent: signal.Signals, where: str) -> None:
+    command = [sys.executable, "-c", TOLD_IN_A_CALLBACK, str(int(sent)), where]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stderr) == (128 + sent, "")
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
