@@ -21,7 +21,9 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
 os.environ["COLUMNS"] = "200"  # tables and paths stay in one piece, however long pytest's own folder is called
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# As the commands do (`amos_fl.threads`): tests run beside each other.
+# Tests run beside each other, so that more threads than one each only get into each other's way; those of trainings are
+# settings, and wait as the commands' do (`amos_fl.threads`).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import nibabel as nib
