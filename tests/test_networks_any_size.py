@@ -1,5 +1,9 @@
 """The networks at reduced width: any patch, padding unseen, half precision, dropout by the seed."""
 
+import ctypes
+import sys
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -138,8 +142,9 @@ def half_precision_step(network: AnySize, device: str, dtype: torch.dtype) -> No
         loss.backward()
         return loss.item(), all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in network.parameters())
 
-    # On a CPU, gradients of small 3D convolutions in bfloat16 now and then hold NaN for the same input (PyTorch 2.13).
-    # What a network does wrong it does each time; training uses half precision on GPUs alone, where once must do.
+    # On a CPU, gradients of small 3D convolutions in bfloat16 now and then hold NaN for the same input (PyTorch 2.13), of
+    # what was in their memory before. What a network does wrong it does each time, also in memory that begins with zeros;
+    # training uses half precision on GPUs alone, where once must do.
     losses, finite = zip(*(step(enabled) for enabled in (False, *[True] * (1 if device != "cpu" else 8))), strict=True)
     assert finite[0]
     assert any(finite[1:])
@@ -164,6 +169,18 @@ def test_a_patch_of_which_one_value_is_left_is_refused_in_a_sentence(
         assert len(narrow(model).train()(torch.randn(2, 1, *size))) == 4
 
 
+@pytest.fixture
+def memory_of_zeros() -> Iterator[None]:
+    """Have the C library, where it is glibc, fill the memory that it hands out."""
+    perturb, mallopt = -6, getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(perturb, 0xFF)  # it fills with the complement
+    yield
+    if mallopt is not None:
+        mallopt(perturb, 0)
+
+
+@pytest.mark.usefixtures("memory_of_zeros")
 @pytest.mark.parametrize("model", NARROW)
 def test_every_network_trains_in_half_precision(model: str) -> None:
     """bfloat16 on the CPU, where PyTorch has no float16 for all layers."""
