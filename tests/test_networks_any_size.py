@@ -142,8 +142,8 @@ def half_precision_step(network: AnySize, device: str, dtype: torch.dtype) -> No
         loss.backward()
         return loss.item(), all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in network.parameters())
 
-    # On a CPU, gradients of small 3D convolutions in bfloat16 now and then hold NaN for the same input (PyTorch 2.13), of
-    # what was in their memory before. What a network does wrong it does each time, also in memory that begins with zeros;
+    # On a CPU, gradients of small 3D convolutions in bfloat16 now and then hold NaN for the same input (PyTorch 2.13),
+    # of what was in memory before. What a network does wrong it does each time, also in memory of zeros;
     # training uses half precision on GPUs alone, where once must do.
     losses, finite = zip(*(step(enabled) for enabled in (False, *[True] * (1 if device != "cpu" else 8))), strict=True)
     assert finite[0]
