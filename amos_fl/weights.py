@@ -39,12 +39,18 @@ def given_up_by(network: "nn.Module") -> Iterator[tuple[str, np.ndarray]]:
     Use when copying a network that is no longer needed: network and copy never both exist in full. The network's values
     are lost (on Linux its larger arrays read as zeros) until others are loaded into it.
     """
-    arrays = arrays_of(network)
-    owners = Counter(array.ctypes.data for array in arrays.values())
-    for name, array in arrays.items():
+    alone = _with_memory_of_their_own(network)
+    for name, array in arrays_of(network).items():
         yield name, array
-        if owners[array.ctypes.data] == 1:  # memory that two names share is read a second time
+        if name in alone:  # memory that two names share is read a second time
             _give_pages_back(array)
+
+
+def _with_memory_of_their_own(network: "nn.Module") -> set[str]:
+    """The names of the arrays whose memory no other name shares."""
+    storages = {name: tensor.untyped_storage().data_ptr() for name, tensor in network.state_dict().items()}
+    owners = Counter(storages.values())
+    return {name for name, storage in storages.items() if owners[storage] == 1}
 
 
 def _give_pages_back(array: np.ndarray) -> None:
@@ -65,18 +71,15 @@ def handed_over(network: "nn.Module") -> Iterator[tuple[str, np.ndarray]]:
     The network must not be used until others are loaded into it: `load_arrays` takes the memory of an array back if
     nobody holds the array any more, and gives the network other memory in its place if somebody does.
     """
-    state = network.state_dict()
-    owners = Counter(tensor.untyped_storage().data_ptr() for tensor in state.values())
-    lent = _LENT.setdefault(network, {})
-    for name, tensor in state.items():
+    alone, lent = _with_memory_of_their_own(network), _LENT.setdefault(network, {})
+    for name, tensor in network.state_dict().items():
         array = tensor.detach().cpu().numpy()
         if tensor.device.type == "cpu":
-            if owners[tensor.untyped_storage().data_ptr()] > 1:  # memory that two names share stays with both
-                array = array.copy()
-            else:
+            if name in alone:
                 lent[name] = ref(array)
+            else:
+                array = array.copy()
         yield name, array
-        del array
 
 
 def _take_back(network: "nn.Module") -> None:
