@@ -15,12 +15,15 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 
+from amos_fl.errors import Interrupted
+
 REQUESTS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 INTERRUPTED = 128 + signal.SIGINT
 """The exit code of what was stopped by request, and may go on."""
 SAME_REQUEST_S = 1.0
 """`timeout` and `docker compose` signal a process twice at once, directly and through its group; that counts once."""
 AGAIN_S = 0.05
+"""After this time a request that Python dropped is sent once more."""
 _received: list[tuple[int, float]] = []
 _at_once = 0
 _held = 0
@@ -95,7 +98,12 @@ def _interrupt() -> None:
 
 
 def _hear_again(lost: "sys.UnraisableHookArgs") -> None:
-    """Send a request once more that Python has dropped, because it came during the callback of a weak reference."""
+    """Send a request once more that Python has dropped, because it came during the callback of a weak reference.
+
+    A run that was asked to stop (Interrupted) looks for the request between its steps.
+    """
+    if issubclass(lost.exc_type, Interrupted):
+        return
     if lost.exc_type is KeyboardInterrupt and _received:
         number = _received[0][0]
         forget()

@@ -252,6 +252,33 @@ def test_a_request_is_heard_in_a_callback_whose_errors_python_drops(sent: signal
     assert (done.returncode, done.stderr) == (128 + sent, "")
 
 
+ASKED_IN_A_CALLBACK = """
+import signal, weakref
+from amos_fl import stopping
+from amos_fl.errors import Interrupted
+
+class Thing:
+    pass
+
+def on_request(count):
+    raise Interrupted("stop")
+
+stopping.interrupt_on_request()
+thing = Thing()
+kept = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+with stopping.taking_requests(on_request):
+    del thing
+print(stopping.requested())
+"""
+
+
+def test_a_run_that_is_asked_to_stop_in_such_a_callback_says_nothing_of_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED_IN_A_CALLBACK], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
