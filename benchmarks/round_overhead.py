@@ -195,10 +195,7 @@ def measure_from_here() -> None:
 
 def main() -> None:
     if len(sys.argv) != 2:
-        head = (
-            "kind     s per round   first round   peak memory of this process, in copies of the weights; in the store"
-        )
-        print(head, flush=True)
+        print("kind     s per round   first round   peak memory of this process, in copies; in the store", flush=True)
         for kind in sys.argv[1:] or KINDS:
             subprocess.run([sys.executable, __file__, kind], check=True)
         return

@@ -160,9 +160,9 @@ def disturbed(
         if left:
             found.problems.append(f"{where}: still there: {'; '.join(left)}")
         # What an earlier one left that was killed is removed by a run that goes on, not by one stopped before.
-        files = [] if sent == signal.SIGKILL and not finished else unfinished(place)
-        if files := [file for file in files if finished or file not in killed_left]:
-            found.problems.append(f"{where}: unfinished files: {', '.join(files)}")
+        files = set(unfinished(place)) - (set() if finished else killed_left)
+        if files and (finished or sent != signal.SIGKILL):
+            found.problems.append(f"{where}: unfinished files: {', '.join(sorted(files))}")
         if finished:
             break
     if "Traceback" in log.read_text():
